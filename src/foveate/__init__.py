@@ -1,0 +1,1 @@
+"""foveate: adapt CLIP from a few pictures, and keep its gaze on the object."""

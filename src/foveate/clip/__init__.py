@@ -1,0 +1,1 @@
+"""The frozen foundation model: two towers, their weights, their texts."""

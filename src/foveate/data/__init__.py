@@ -1,0 +1,1 @@
+"""Pictures, splits, few-shot draws and the views made of them."""

@@ -1,0 +1,1 @@
+"""Where the foreground is, and what it does to a picture."""

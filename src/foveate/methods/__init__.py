@@ -1,0 +1,1 @@
+"""Ways to classify pictures with a frozen CLIP, one file each."""

@@ -1,0 +1,1 @@
+"""One loop, its schedule, its checkpoints; none of them knows a method."""

@@ -1,0 +1,1 @@
+"""The embedded default: procedural scenes, and the small CLIP trained on them."""

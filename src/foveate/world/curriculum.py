@@ -1,0 +1,86 @@
+"""Which scenes and captions the embedded CLIP is shown, from plain to full, harder as it learns.
+
+Plain contrastive steps on full scenes teach no shape for a long time; one colour on an even ground does within
+a few hundred. So difficulty runs from 0 (one red shape, centred, on grey) to 1 (everything).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from foveate.world.scenes import COLOURS, PLACES, SHAPES, TEXTURES, Scene
+
+ATTRIBUTES = ("shape", "colour", "texture", "place")
+
+# What a batch's captions mention, and how often. All captions of one batch mention the same attributes, so
+# equal captions are exactly the positives and no caption is true of a picture it does not stand with.
+MENTIONS: tuple[tuple[tuple[str, ...], float], ...] = (
+    (("shape", "colour"), 0.40),
+    (("shape", "colour", "place"), 0.22),
+    (("shape", "colour", "texture", "place"), 0.12),
+    (("shape",), 0.10),
+    (("place",), 0.06),
+    (("shape", "place"), 0.05),
+    (("colour",), 0.05),
+)
+
+OPENINGS = ("a photo of ", "a photo of ", "", "a picture of ", "an image of ", "there is ")
+ENDINGS = (".", ".", "")
+PLACE_WORDS = {name: f"on {name}" for name in PLACES} | {
+    "water": "on water",
+    "night": "at night",
+    "brick": "on brick",
+}
+
+
+def random_scene(rng: np.random.Generator, difficulty: float = 1.0) -> Scene:
+    """Draw a scene; at difficulty 1 every attribute is free."""
+
+    def hard() -> bool:
+        return bool(rng.uniform() < difficulty * 1.25)  # the last fifth is all hard
+
+    spread = min(1.0, difficulty * 1.25)
+    radius = rng.uniform(0.36 - 0.16 * spread, 0.40)
+    room = max(0.0, 0.5 - 0.9 * radius) * spread
+    return Scene(
+        shape=str(rng.choice(list(SHAPES))),
+        colour=str(rng.choice(list(COLOURS))) if difficulty > 0.1 else "red",
+        texture=str(rng.choice(TEXTURES)) if hard() else "plain",
+        place=str(rng.choice(list(PLACES))) if hard() else "plain",
+        radius=float(radius),
+        x=float(0.5 + rng.uniform(-room, room)),
+        y=float(0.5 + rng.uniform(-room, room)),
+        angle=float(rng.uniform(-0.35, 0.35) * spread),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def mention(rng: np.random.Generator, difficulty: float = 1.0) -> tuple[str, ...]:
+    """Choose what the captions of one batch mention."""
+    if difficulty <= 0.1:
+        return ("shape",)
+    kinds = [kind for kind, _ in MENTIONS]
+    odds = np.array([share for _, share in MENTIONS])
+    return kinds[int(rng.choice(len(kinds), p=odds / odds.sum()))]
+
+
+def key(scene: Scene, attributes: Sequence[str]) -> tuple[str, ...]:
+    """What a caption with these attributes says of a scene; equal keys are equal captions."""
+    return tuple(getattr(scene, attribute) for attribute in attributes)
+
+
+def caption(values: dict[str, str], rng: np.random.Generator) -> str:
+    """Put attributes into words, e.g. "a photo of a red striped star on grass."."""
+    words = [values[a] for a in ("colour", "texture", "shape") if a in values]
+    words = [w for w in words if w != "plain"]
+    thing = " ".join(words)
+    if not thing:
+        thing = "something" if values.get("place") else ""
+    elif "shape" not in values:
+        thing += " shape"
+    article = "an " if thing[0] in "aeiou" else "a "
+    opening = OPENINGS[int(rng.integers(len(OPENINGS)))]
+    article = "" if (opening == "" and rng.uniform() < 0.5) or thing == "something" else article
+    place = values.get("place")
+    where = "" if place is None else f" {PLACE_WORDS.get(place, 'on grey')}"
+    return f"{opening}{article}{thing}{where}{ENDINGS[int(rng.integers(len(ENDINGS)))]}"
