@@ -1,0 +1,218 @@
+"""From a set of photos to batches: decoded in threads, the same bits whatever their number."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from foveate.clip.config import CLIP_MEAN, CLIP_STD
+from foveate.data.checks import check_masks as check_masks
+from foveate.data.checks import check_pictures as check_pictures
+from foveate.data.pictures import open_with_orientation
+from foveate.data.samples import Photos, Sample
+from foveate.data.transforms import (
+    Channels,
+    Mask,
+    PairTransform,
+    Picture,
+    eval_view,
+    mask_to_tensor,
+    to_tensor,
+    train_view,
+)
+from foveate.foreground.masks import MaskValues, detect_values, fit_mask, read_mask
+from foveate.foreground.opening import source_name
+from foveate.seeds import stream
+from foveate.types import Batch
+
+
+@dataclass(frozen=True)
+class Item:
+    """One view of one picture, ready to be batched.
+
+    Attributes:
+        image: `[3, S, S]` normalised.
+        label: Row of its name.
+        mask: `[1, S, S]` foreground of this view; zeros where the picture has no mask.
+        area: Share of foreground in the whole picture; 0 where it has no mask.
+    """
+
+    image: Picture
+    label: int
+    mask: Mask
+    area: float
+
+
+class PictureSet:
+    """Photos as tensors of one size.
+
+    The view of sample i at epoch e depends on (seed, "view", e, i) alone and the order on (seed, "order", e):
+    batches do not depend on the number of workers, nor on what was drawn before.
+
+    Attributes:
+        photos: The set; a sample's index is its place in `photos.samples`.
+        has_masks: Whether batches carry masks.
+    """
+
+    def __init__(  # noqa: PLR0913  the settings of one view, all but the first two with defaults
+        self,
+        photos: Photos,
+        size: int,
+        mean: Channels = CLIP_MEAN,
+        std: Channels = CLIP_STD,
+        *,
+        augment: Literal["rrc-flip", "squash", "none"] = "none",
+        scale: tuple[float, float] = (0.08, 1.0),
+        seed: int = 0,
+        transform: PairTransform | None = None,
+        masks: bool = True,
+    ) -> None:
+        """Settings of the views.
+
+        Args:
+            photos: What to read.
+            size: Side S of the square views.
+            mean: Channel means the tower expects.
+            std: Channel deviations, likewise.
+            augment: Training views (see `train_view`), or "none" for the view predictions are made on.
+            scale: Least and greatest area of a random crop.
+            seed: Of views and order.
+            transform: Applied to picture and mask (or None) before a training view. It may run in several
+                threads, so it must bring its own randomness.
+            masks: Whether to read masks where there are any.
+
+        Raises:
+            BadPicture: The masks' meaning is "auto" and one of those looked at cannot be read.
+        """
+        self.photos = photos
+        self._size, self._mean, self._std = size, mean, std
+        self._augment: Literal["rrc-flip", "squash", "none"] = augment
+        self._scale, self._seed = scale, seed
+        self._transform = transform
+        found = [sample.mask for sample in photos.samples if sample.mask is not None] if masks else []
+        self.has_masks = bool(found)
+        self._values: MaskValues = photos.mask_values
+        if found and self._values == "auto":
+            self._values = detect_values(found)
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def steps(self, batch_size: int, drop_last: bool = False) -> int:
+        """Number of batches in an epoch."""
+        full = len(self) // batch_size
+        return full if drop_last and full else math.ceil(len(self) / batch_size)
+
+    def order(self, epoch: int | None, shuffle: bool) -> list[int]:
+        """Indices of the samples in the order of this epoch."""
+        if not shuffle:
+            return list(range(len(self)))
+        if epoch is None:
+            raise ValueError("shuffling needs an epoch")
+        shuffled = torch.randperm(len(self), generator=stream(self._seed, "order", epoch))
+        return [int(index) for index in shuffled]
+
+    def item(self, index: int, epoch: int | None = None) -> Item:
+        """Read one sample and return its view of this epoch; no epoch gives the view for predictions.
+
+        Raises:
+            BadPicture: The picture or its mask cannot be read.
+            InputError: Its mask has another shape.
+        """
+        sample = self.photos.samples[index]
+        picture, mask, area = self._read(sample)
+        if epoch is None or self._augment == "none":
+            view = eval_view(picture.size, self._size)
+        else:
+            if self._transform is not None:
+                picture, mask = self._transform(picture, mask)
+            generator = stream(self._seed, "view", epoch, index)
+            view = train_view(generator, picture.size, self._size, self._augment, self._scale)
+        seen, seen_mask = view.apply(picture, mask)
+        blank = torch.zeros(1, self._size, self._size)
+        return Item(
+            to_tensor(seen, self._mean, self._std),
+            sample.label,
+            blank if seen_mask is None else mask_to_tensor(seen_mask),
+            area,
+        )
+
+    def batches(
+        self,
+        epoch: int | None,
+        batch_size: int,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        workers: int = 2,
+    ) -> Iterator[Batch]:
+        """Yield the batches of an epoch.
+
+        Args:
+            epoch: Which views and which order; None for the views predictions are made on.
+            batch_size: Pictures in a batch.
+            shuffle: Whether in this epoch's order instead of the samples' own.
+            drop_last: Whether to leave out a smaller last batch; a set smaller than one batch is never left
+            out.
+            workers: Threads that read ahead; 0 reads in the calling thread.
+
+        Raises:
+            BadPicture: A picture or mask cannot be read.
+            InputError: A mask has another shape than its picture.
+        """
+        wanted = self.order(epoch, shuffle)
+        if drop_last and len(wanted) >= batch_size:
+            wanted = wanted[: len(wanted) // batch_size * batch_size]
+        items = _ahead(lambda index: self.item(index, epoch), wanted, workers, batch_size + 2 * workers)
+        held: list[Item] = []
+        for item in items:
+            held.append(item)
+            if len(held) == batch_size:
+                yield self._collate(held)
+                held = []
+        if held:
+            yield self._collate(held)
+
+    def _read(self, sample: Sample) -> tuple[Image.Image, Image.Image | None, float]:
+        picture, orientation = open_with_orientation(sample.picture)
+        if not self.has_masks or sample.mask is None:
+            return picture, None, 0.0
+        mask = fit_mask(
+            read_mask(sample.mask, self._values, invert=self.photos.invert_masks),
+            picture.size,
+            orientation=orientation,
+            mask_name=source_name(sample.mask),
+            picture_name=sample.name,
+        )
+        return picture, mask, float((np.asarray(mask) > 0).mean())
+
+    def _collate(self, items: Sequence[Item]) -> Batch:
+        images = torch.stack([item.image for item in items])
+        labels = torch.tensor([item.label for item in items])
+        if not self.has_masks:
+            return Batch(images, labels)
+        masks = torch.stack([item.mask for item in items])
+        return Batch(images, labels, masks, torch.tensor([item.area for item in items]))
+
+
+def _ahead(read: Callable[[int], Item], wanted: Iterable[int], workers: int, window: int) -> Iterator[Item]:
+    """Map in order, with at most `window` results read but not taken."""
+    if workers == 0:
+        yield from map(read, wanted)
+        return
+    pool = ThreadPoolExecutor(workers)
+    try:
+        waiting: deque[Future[Item]] = deque()
+        for index in wanted:
+            waiting.append(pool.submit(read, index))
+            if len(waiting) >= window:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:  # also when the caller stops in the middle
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,208 @@
+"""Whether masks fit their pictures, and whether a set of masks can be trusted."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from foveate.errors import InputError
+from foveate.foreground.opening import BadPicture, source_name, turn
+from foveate.foreground.values import MaskSource, MaskValues, read_mask
+
+Fault = Literal["missing", "unreadable", "mismatched", "empty", "full"]
+OnBad = Literal["error", "skip"]
+Size = tuple[int, int]  # width, height
+
+TOO_MANY_EMPTY = 0.5
+_ROUNDING = 1.5  # pixels: two programs may round the longer side of a smaller copy differently
+
+
+@dataclass(frozen=True)
+class MaskEntry:
+    """A picture's mask, for checking.
+
+    Attributes:
+        name: The picture, as messages call it.
+        mask: Its mask, or None.
+        size: The picture's upright (width, height).
+        orientation: The EXIF orientation the picture is stored with.
+    """
+
+    name: str
+    mask: MaskSource | None
+    size: Size
+    orientation: int = 1
+
+
+@dataclass(frozen=True)
+class MaskFault:
+    """One mask that cannot be used.
+
+    Attributes:
+        index: Position of its entry.
+        name: The picture.
+        fault: What is wrong.
+        detail: The sentence for a person.
+    """
+
+    index: int
+    name: str
+    fault: Fault
+    detail: str
+
+
+@dataclass(frozen=True)
+class MaskReport:
+    """What checking a set of masks found.
+
+    Attributes:
+        total: Pictures looked at.
+        faults: One for each picture without a usable mask, in order.
+        share: Mean share of foreground over the usable masks; 0 if there are none.
+        inverted: Whether most usable masks cover the border rather than the centre.
+    """
+
+    total: int
+    faults: tuple[MaskFault, ...]
+    share: float
+    inverted: bool
+
+    def count(self, fault: Fault) -> int:
+        """Number of masks with this fault."""
+        return sum(one.fault == fault for one in self.faults)
+
+    def demand(self, on_bad: OnBad = "error") -> None:
+        """Refuse a set of masks that should not be trained on.
+
+        Raises:
+            InputError: More than half of the masks are empty or no mask is usable; under "error" also any
+                fault, and masks that look inverted.
+        """
+        remedy = "mend them, or pass --on-bad skip to keep the pictures without these masks"
+        if self.count("empty") > TOO_MANY_EMPTY * self.total:
+            first = next(one for one in self.faults if one.fault == "empty")
+            raise InputError(
+                f"{self.count('empty')} of {self.total} masks are empty (first: {first.name}); "
+                f"check how they are read (--mask-values) and that white is the object (--invert-masks true)"
+            )
+        if self.total and len(self.faults) == self.total:
+            raise InputError(f"none of {self.total} pictures has a usable mask: {self.faults[0].detail}")
+        if on_bad == "skip":
+            return
+        if self.faults:
+            raise InputError(
+                f"{self._tally()} of {self.total} masks; first: {self.faults[0].detail}; {remedy}"
+            )
+        if self.inverted:
+            raise InputError(
+                "most masks cover the border and not the centre, as if they marked the background; "
+                "pass --invert-masks true if they do, or --on-bad skip if they are right"
+            )
+
+    def _tally(self) -> str:
+        kinds: tuple[Fault, ...] = ("missing", "unreadable", "mismatched", "empty", "full")
+        return ", ".join(f"{self.count(kind)} {kind}" for kind in kinds if self.count(kind))
+
+
+def fit_mask(
+    mask: Image.Image,
+    size: Size,
+    *,
+    orientation: int = 1,
+    mask_name: str = "mask",
+    picture_name: str = "picture",
+) -> Image.Image:
+    """Bring a mask to its picture's upright size.
+
+    A mask of the same shape at another scale is resized (nearest). A mask drawn on the stored pixels of a
+    picture that EXIF turns by a quarter is turned with it: its size says so beyond doubt. A half turn or a
+    mirroring leaves the size alone, so such a mask is taken to be upright already.
+
+    Raises:
+        InputError: Its shape is another.
+    """
+    if mask.size == size:
+        return mask
+    sideways = (size[1], size[0])
+    if orientation >= 5 and _same_shape(mask.size, sideways) and not _same_shape(mask.size, size):
+        mask = turn(mask, orientation)
+    if _same_shape(mask.size, size):
+        return mask.resize(size, Image.Resampling.NEAREST)
+    what = f"mask {mask_name} is {mask.width}x{mask.height}, picture {picture_name} is {size[0]}x{size[1]}"
+    if _same_shape(mask.size, sideways):
+        raise InputError(f"{what}; was one of them rotated? (EXIF)")
+    raise InputError(f"{what}, another shape; make the mask from this very picture, uncropped")
+
+
+def check_masks(
+    entries: Iterable[MaskEntry], values: MaskValues, *, invert: bool = False, workers: int = 2
+) -> MaskReport:
+    """Read every mask once and report what is wrong; refuses nothing (see `MaskReport.demand`)."""
+
+    def look(numbered: tuple[int, MaskEntry]) -> "MaskFault | _Shares":
+        return _inspect(*numbered, values, invert)
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        looked = list(pool.map(look, enumerate(entries)))
+    faults = tuple(one for one in looked if isinstance(one, MaskFault))
+    good = [one for one in looked if isinstance(one, _Shares)]
+    outward = sum(one.border > 0.5 and one.centre < one.border for one in good)
+    share = float(np.mean([one.whole for one in good])) if good else 0.0
+    return MaskReport(len(looked), faults, share, inverted=outward > len(good) / 2)
+
+
+def _same_shape(one: Size, other: Size) -> bool:
+    """Whether one size is a rounded scaling of the other."""
+    (width, height), (width_2, height_2) = one, other
+    stretch = (width / width_2) / (height / height_2)
+    off = min(abs(width - height * width_2 / height_2), abs(height - width * height_2 / width_2))
+    return off <= _ROUNDING and 0.9 < stretch < 1.1
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """Foreground's share of the picture, of the frame a tenth wide, and of the middle half."""
+
+    whole: float
+    border: float
+    centre: float
+
+
+def _inspect(index: int, entry: MaskEntry, values: MaskValues, invert: bool) -> MaskFault | _Shares:
+    def fault(kind: Fault, detail: str) -> MaskFault:
+        return MaskFault(index, entry.name, kind, detail)
+
+    if entry.mask is None:
+        return fault("missing", f"{entry.name} has no mask")
+    try:
+        mask = read_mask(entry.mask, values, invert=invert)
+    except BadPicture as error:
+        return fault("unreadable", f"{error.name}: {error.reason}")
+    try:
+        fit_mask(
+            mask,
+            entry.size,
+            orientation=entry.orientation,
+            mask_name=source_name(entry.mask),
+            picture_name=entry.name,
+        )
+    except InputError as error:
+        return fault("mismatched", str(error))
+    shares = _shares(np.asarray(mask) > 0)
+    if shares.whole == 0:
+        return fault("empty", f"the mask of {entry.name} has no foreground at all")
+    if shares.whole == 1:
+        return fault("full", f"the mask of {entry.name} is foreground everywhere")
+    return shares
+
+
+def _shares(inside: np.ndarray) -> _Shares:
+    height, width = inside.shape
+    top, left = max(1, height // 10), max(1, width // 10)
+    frame = np.ones_like(inside)
+    frame[top : height - top, left : width - left] = False
+    centre = inside[height // 4 : -(height // 4) or None, width // 4 : -(width // 4) or None]
+    return _Shares(float(inside.mean()), float(inside[frame].mean()), float(centre.mean()))

@@ -1,0 +1,206 @@
+"""What the numbers in a mask file mean: one decoder for every kind of mask.
+
+The meaning is decided once for a whole set of masks, never file by file: a single index mask that shows no
+void and a single binary mask cannot always be told apart.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+from PIL import Image
+
+from foveate.foreground.opening import BadPicture, LazyPicture, opened, orientation, turn
+
+MaskValues = Literal["auto", "binary255", "binary1", "index", "index_void255", "soft"]
+"""`binary255`: 128 and above is foreground. `binary1`: 1 is. `index`: everything but 0 is. `index_void255`:
+everything but 0 and 255 is. `soft`: graded, 128 and above is foreground. `auto`: found out with
+`detect_values`."""
+
+MaskSource = Path | LazyPicture | Image.Image
+Values = UInt8[np.ndarray, "height width"]
+Histogram = Int64[np.ndarray, "256"]
+
+MASK_ARRAYS = (".npy", ".npz")
+_LOSSY = ("JPEG", "MPO", "WEBP")
+_GRADED = 40  # an index map rarely shows this many labels in one picture, a graded mask nearly always does
+
+
+@dataclass(frozen=True)
+class RawMask:
+    """A mask file's numbers before they mean anything.
+
+    Attributes:
+        values: One byte per pixel.
+        decided: Whether the file itself says what is foreground (1-bit picture, boolean array): 0 and 255.
+        lossy: Whether compression may have changed the numbers.
+    """
+
+    values: Values
+    decided: bool
+    lossy: bool
+
+
+def read_mask(source: MaskSource, values: MaskValues = "auto", *, invert: bool = False) -> Image.Image:
+    """Decode a mask to a picture of mode "L": 255 on the foreground, 0 elsewhere.
+
+    Args:
+        source: A picture file, a `.npy` or `.npz` file, a lazy mask, or a picture in memory.
+        values: What its numbers mean; "auto" asks this one file.
+        invert: Whether the file marks the background. Void stays background either way.
+
+    Raises:
+        BadPicture: The file cannot be read, or an array in it is no mask.
+    """
+    raw = read_raw(source)
+    if values == "auto":
+        values = _decide([raw])
+    numbers = raw.values
+    least = 128 if raw.decided or values in ("binary255", "soft") else 1
+    inside = numbers >= least
+    if invert:
+        inside = ~inside
+    if values == "index_void255" and not raw.decided:
+        inside &= numbers < 255
+    return Image.fromarray(np.where(inside, 255, 0).astype(np.uint8))
+
+
+def detect_values(masks: Sequence[MaskSource], look_at: int = 64) -> MaskValues:
+    """Find out what the numbers mean from some masks of the set, evenly spread over it.
+
+    Raises:
+        BadPicture: One of them cannot be read.
+    """
+    step = max(1, len(masks) // look_at)
+    return _decide([read_raw(mask) for mask in masks[::step][:look_at]])
+
+
+def looks_like_mask(source: MaskSource) -> bool:
+    """Whether a picture could be a mask: hardly any colours, or almost only black and white."""
+    try:
+        raw = read_raw(source, grey_only=True)
+    except BadPicture:
+        return False
+    counts = np.bincount(raw.values.ravel(), minlength=256)
+    extremes = counts[:24].sum() + counts[232:].sum()
+    return bool(raw.decided or (counts > 0).sum() <= 32 or extremes >= 0.9 * raw.values.size)
+
+
+def read_raw(source: MaskSource, *, grey_only: bool = False) -> RawMask:
+    """Read a mask's numbers.
+
+    Args:
+        source: As in `read_mask`.
+        grey_only: Refuse pictures with colours, which masks rarely have.
+
+    Raises:
+        BadPicture: It cannot be read, or is coloured under `grey_only`.
+    """
+    if isinstance(source, Path) and source.suffix.lower() in MASK_ARRAYS:
+        return _from_array(_load_array(source), str(source))
+    with opened(source) as image:
+        image.load()
+        if image.mode == "P":
+            raw, decided = _from_palette(image)
+        elif image.mode == "1":
+            raw, decided = np.asarray(image.convert("L")), True
+        else:
+            raw, decided = _one_channel(image, grey_only), False
+        lossy = getattr(image, "format", None) in _LOSSY
+        upright = turn(Image.fromarray(raw), orientation(image))
+        return RawMask(np.asarray(upright), decided, lossy)
+
+
+def _from_palette(image: Image.Image) -> tuple[np.ndarray, bool]:
+    """A palette mask means its indices, unless its colours in use are just black and white."""
+    indices = np.asarray(image)
+    colours = np.asarray(image.convert("RGB"))
+    if np.isin(colours, (0, 255)).all() and (colours == colours[..., :1]).all():
+        return colours[..., 0], bool(colours.any())
+    return indices, False
+
+
+def _one_channel(image: Image.Image, grey_only: bool) -> np.ndarray:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _to_bytes(np.asarray(image))
+    if image.mode in ("LA", "RGBA", "La", "RGBa"):
+        alpha = np.asarray(image.getchannel("A"))
+        if alpha.min() < 255:  # a cut-out: what is opaque is the object
+            return alpha
+    colours = np.asarray(image if image.mode == "L" else image.convert("RGB"))
+    if colours.ndim == 2:
+        return colours
+    if grey_only and np.abs(colours.astype(np.int16) - colours[..., :1]).mean() > 2:
+        raise BadPicture("mask", "has colours")
+    return colours.max(axis=-1)  # a coloured object on black is foreground whatever its colour
+
+
+def _load_array(path: Path) -> np.ndarray:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except Exception as error:  # numpy, zipfile and the file system each have their own
+        raise BadPicture(str(path), f"is no readable array ({error})".replace("\n", " ")) from error
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        return loaded
+    with loaded:
+        key = "mask" if "mask" in loaded.files else loaded.files[0]
+        if key != "mask" and len(loaded.files) > 1:
+            raise BadPicture(str(path), f"holds {len(loaded.files)} arrays and none is called 'mask'")
+        return loaded[key]
+
+
+def _from_array(array: np.ndarray, name: str) -> RawMask:
+    squeezed = array
+    if array.ndim == 3:
+        squeezed = array[0] if array.shape[0] == 1 else array[..., 0] if array.shape[-1] == 1 else array
+    if squeezed.ndim != 2 or squeezed.dtype.kind not in "buif":
+        reason = f"holds an array of shape {array.shape} and type {array.dtype}, not height x width numbers"
+        raise BadPicture(name, reason)
+    if squeezed.dtype.kind == "b":
+        return RawMask(np.where(squeezed, 255, 0).astype(np.uint8), decided=True, lossy=False)
+    return RawMask(_to_bytes(squeezed), decided=False, lossy=False)
+
+
+def _to_bytes(numbers: np.ndarray) -> Values:
+    """Bring numbers into bytes: floats in [0, 1] and full-range 16 bits are scaled, labels are capped."""
+    if numbers.dtype == np.uint8 or numbers.size == 0:
+        return numbers.astype(np.uint8)
+    finite = np.nan_to_num(numbers.astype(np.float64))
+    high = finite.max()
+    if numbers.dtype.kind == "f" and high <= 1:
+        finite = finite * 255
+    elif high == 65535:
+        finite = finite / 257
+    elif high > 255:
+        finite = np.minimum(finite, 254)  # more than 255 labels: all of them objects, none of them void
+    return np.rint(np.clip(finite, 0, 255)).astype(np.uint8)
+
+
+def _decide(raws: Sequence[RawMask]) -> MaskValues:
+    counted = [np.bincount(raw.values.ravel(), minlength=256) for raw in raws if not raw.decided]
+    if not counted:
+        return "binary255"
+    lossy = any(raw.lossy for raw in raws)
+    total = np.stack(counted).sum(axis=0).astype(np.int64)
+    used = set(np.flatnonzero(total).tolist())
+    if used <= {0, 255}:
+        return "binary255"
+    if used <= {0, 1}:
+        return "binary1"
+    graded = float(np.median([(counts[1:255] > 0).sum() for counts in counted])) > _GRADED
+    return _decide_from_spread(total, lossy, graded)
+
+
+def _decide_from_spread(total: Histogram, lossy: bool, graded: bool) -> MaskValues:
+    """Tell white objects with ringing or soft edges from labels, by where the mass of the numbers lies."""
+    white = total[192:].sum()
+    between = total[32 if lossy else 1 : 192].sum()
+    beyond_labels = total[128:255].sum() > 0
+    if white >= between and beyond_labels:
+        return "binary255" if lossy else "soft"
+    if graded and beyond_labels:
+        return "soft"
+    return "index_void255" if total[255] else "index"

@@ -1,0 +1,70 @@
+"""What a mask does to a picture: the foreground alone, the background alone, and its share.
+
+All pictures here are normalised tensors, so a zero is the mean colour of CLIP's pictures, not black. That is
+how the published code of both FVG-PT (spec A10) and DAPT (spec 2.3) removes pixels; `fill` offers the
+alternatives.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch.nn import functional as F
+
+from foveate.clip.config import CLIP_MEAN, CLIP_STD
+from foveate.types import Images, Masks, PerImage
+
+Fill = Literal["mean", "black", "blur", "image_mean"]
+Channels = tuple[float, float, float]
+
+_BLUR = 0.05  # deviation of the blur, as a share of the shorter side: leaves colour, takes every shape
+
+
+def foreground_view(
+    images: Images, masks: Masks, fill: Fill = "mean", mean: Channels = CLIP_MEAN, std: Channels = CLIP_STD
+) -> Images:
+    """Keep the foreground and fill the rest.
+
+    Args:
+        images: Normalised pictures.
+        masks: 1 on what is kept.
+        fill: `mean`: the normalisation's mean colour, exactly `images * masks`. `black`: black pixels.
+        `blur`: the
+            picture itself, blurred. `image_mean`: each picture's own mean colour.
+        mean: Channel means `images` were normalised with (only `black` needs them).
+        std: Channel deviations, likewise.
+    """
+    if fill == "mean":
+        return images * masks
+    if fill == "black":
+        rest = -(images.new_tensor(mean) / images.new_tensor(std)).view(1, 3, 1, 1)
+    elif fill == "image_mean":
+        rest = images.mean((2, 3), keepdim=True)
+    else:
+        rest = _blurred(images)
+    return images * masks + rest * (1 - masks)
+
+
+def background_view(
+    images: Images, masks: Masks, fill: Fill = "mean", mean: Channels = CLIP_MEAN, std: Channels = CLIP_STD
+) -> Images:
+    """Keep the background and fill the foreground; the arguments are those of `foreground_view`."""
+    return foreground_view(images, 1 - masks, fill, mean, std)
+
+
+def area(masks: Masks) -> PerImage:
+    """Return the foreground's share of each view."""
+    return masks.mean((1, 2, 3))
+
+
+def _blurred(images: Images) -> Images:
+    """Blur with a Gaussian, one axis after the other, mirrored at the border."""
+    shorter = min(images.shape[2:])
+    deviation = max(_BLUR * shorter, 0.5)
+    reach = min(math.ceil(3 * deviation), shorter - 1)  # a mirror cannot be wider than the picture
+    steps = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
+    kernel = torch.exp(-0.5 * (steps / deviation) ** 2)
+    kernel = (kernel / kernel.sum()).expand(3, 1, -1)
+    padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
+    rows = F.conv2d(padded, kernel.unsqueeze(2), groups=3)
+    return F.conv2d(rows, kernel.unsqueeze(3), groups=3)
