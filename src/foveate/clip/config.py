@@ -8,11 +8,19 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """Size of one transformer tower."""
+    """Size of one transformer tower.
+
+    Attributes:
+        width: Length of a token.
+        layers: Number of blocks.
+        heads: Attention heads; they divide the width.
+        hidden: Width inside the blocks' perceptrons; None: four times the tokens'.
+    """
 
     width: int
     layers: int
     heads: int
+    hidden: int | None = None
 
 
 @dataclass(frozen=True)

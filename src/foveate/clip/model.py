@@ -8,7 +8,8 @@ between: `tokens` (embed), `encode` (run the blocks), `pool` (read out one featu
 - CLIP: Radford et al. 2021, https://arxiv.org/abs/2103.00020
 """
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.clip.config import ClipConfig, TowerConfig
+from foveate.clip.layouts import OURS, Layout, to_ours
+from foveate.clip.sizes import Triple, check_shapes, infer_config
+from foveate.clip.tokenizer import OPENAI_VOCAB, ClipTokenizer
+from foveate.errors import InputError
 from foveate.types import Images, TokenIds, Tokens
 
 Edit = Callable[[int, Tensor], Tensor]
@@ -26,11 +31,11 @@ class Block(nn.Module):
 
     def __init__(self, tower: TowerConfig, *, quick_gelu: bool, causal: bool):
         super().__init__()
-        width = tower.width
+        width, hidden = tower.width, tower.hidden or 4 * tower.width
         self.heads, self.causal, self.quick_gelu = tower.heads, causal, quick_gelu
         self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.fc, self.out = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.fc, self.out = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, x: Tokens) -> Tokens:
         x = x + self.attend(self.ln_1(x))
@@ -75,7 +80,7 @@ class Vision(nn.Module):
     def forward(self, images: Images, edit: Edit | None = None) -> Float[Tensor, "batch dim"]:
         return self.pool(self.encode(self.tokens(images), edit)[:, 0])
 
-    def tokens(self, images: Images) -> Tokens:
+    def tokens(self, images: Images) -> Float[Tensor, "batch tokens channels"]:
         """Return `[CLS, patches]` with positions, before `ln_pre`."""
         patches = self.patches(images.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2)
         return torch.cat([self.cls.expand(len(patches), 1, -1), patches], dim=1) + self.pos
@@ -120,12 +125,98 @@ class Text(nn.Module):
 
 
 class Clip(nn.Module):
-    """Both towers and the temperature. Build one with `load_clip`, or `Clip(config).initialise(g)`."""
+    """Both towers and the temperature. Build one with `load_clip`, or `Clip(config).initialise(g)`.
 
-    def __init__(self, config: ClipConfig):
+    Args:
+        config: Every size.
+        tokenizer: Of the texts this CLIP was trained on; None: OpenAI's, where the vocabulary is theirs.
+    """
+
+    def __init__(self, config: ClipConfig, tokenizer: ClipTokenizer | None = None):
         super().__init__()
+        if tokenizer and tokenizer.vocab > config.vocab:
+            raise InputError(f"the tokenizer has {tokenizer.vocab} tokens, the text tower {config.vocab}")
+        if tokenizer and tokenizer.context != config.context:
+            tokenizer = ClipTokenizer(tokenizer.bpe, config.context)
         self.config, self.vision, self.text = config, Vision(config), Text(config)
         self.logit_scale = nn.Parameter(torch.empty(()))
+        self._tokenizer, self._fingerprint = tokenizer, ((), "")
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        mapping: Mapping[str, object],
+        *,
+        heads: tuple[int, int] | None = None,
+        quick_gelu: bool | None = None,
+        mean: Triple | None = None,
+        std: Triple | None = None,
+        tokenizer: ClipTokenizer | None = None,
+    ) -> "Clip":
+        """Build a frozen CLIP from weights under OpenAI's, open_clip's, Hugging Face's or our names.
+
+        Args:
+            mapping: Tensors or arrays by name; tensors may be shared, not copied.
+            heads: Heads of the image and the text tower; None: 64 wide (wider in open_clip's largest).
+            quick_gelu: None: True as in OpenAI's weights, False for image towers from ViT-H on.
+            mean: Channel means of pictures; None: OpenAI's.
+            std: Channel deviations; None: OpenAI's.
+            tokenizer: See the class.
+
+        Raises:
+            InputError: The weights are no CLIP with two plain transformers, or not a whole one.
+        """
+        layout, tensors = to_ours(mapping)
+        config = infer_config(tensors, layout, heads=heads, quick_gelu=quick_gelu, mean=mean, std=std)
+        return cls.assemble(config, tensors, layout, tokenizer)
+
+    @classmethod
+    def assemble(
+        cls,
+        config: ClipConfig,
+        tensors: dict[str, Tensor],
+        layout: Layout = OURS,
+        tokenizer: ClipTokenizer | None = None,
+    ) -> "Clip":
+        """Put tensors under our names into a frozen CLIP of these sizes, without copying them.
+
+        Raises:
+            InputError: A tensor is missing, too many, or of another shape; in the names of `layout`.
+        """
+        with torch.device("meta"):
+            clip = cls(config, tokenizer)
+        check_shapes(tensors, {name: t.shape for name, t in clip.state_dict().items()}, layout)
+        clip.load_state_dict(tensors, assign=True)
+        return clip.eval().requires_grad_(False)
+
+    @property
+    def tokenizer(self) -> ClipTokenizer:
+        """Turns texts into this CLIP's token ids.
+
+        Raises:
+            InputError: None was given and the vocabulary is not OpenAI's.
+        """
+        if self._tokenizer is None:
+            if self.config.vocab != OPENAI_VOCAB:
+                raise InputError(f"no tokenizer for a vocabulary of {self.config.vocab}: give Clip one")
+            self._tokenizer = ClipTokenizer.openai(self.config.context)
+        return self._tokenizer
+
+    def fingerprint(self) -> str:
+        """Return 16 hex digits that name these weights, in this precision, and these sizes.
+
+        Kept until a tensor is moved or changed in place, so asking again costs nothing.
+        """
+        tensors = sorted(self.state_dict().items())
+        # Tensors made in inference mode count no versions, and cannot be changed outside it.
+        now = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for _, t in tensors)
+        if self._fingerprint[0] != now:
+            digest = hashlib.sha256(repr(self.config).encode())
+            for name, tensor in tensors:
+                digest.update(f"{name} {tensor.dtype}".encode())
+                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            self._fingerprint = (now, digest.hexdigest()[:16])
+        return self._fingerprint[1]
 
     @property
     def scale(self) -> Float[Tensor, ""]:
@@ -137,24 +228,24 @@ class Clip(nn.Module):
         """Fill every tensor with CLIP's own random start, drawn from `generator`."""
         for tower, size in ((self.vision, self.config.vision), (self.text, self.config.text)):
             for name, tensor in tower.named_parameters():
-                _initialise(name, tensor, size, generator)
+                tensor.normal_(0.0, 1.0, generator=generator)
+                tensor.mul_(_start_spread(name, size)).add_(_start_mean(name))
+        self.text.pos.mul_(0.01 * self.config.text.width**0.5)  # words must outweigh places (0.02 to 0.01)
         self.logit_scale.fill_(torch.tensor(1 / 0.07).log())
         return self
 
 
-def _initialise(name: str, tensor: Tensor, size: TowerConfig, generator: torch.Generator) -> None:
-    """Start values of CLIP (Radford et al. 2021, section 2.5 and its code)."""
-    residual = (2 * size.layers) ** -0.5  # every block adds twice to the residual stream
+def _start_mean(name: str) -> float:
+    return 1.0 if "ln_" in name and name.endswith("weight") else 0.0
+
+
+def _start_spread(name: str, size: TowerConfig) -> float:
+    """Standard deviations of CLIP's start (Radford et al. 2021, section 2.5 and its code)."""
     if "ln_" in name or name.endswith("bias"):
-        tensor.fill_(1.0 if name.endswith("weight") else 0.0)
-        return
-    spread = size.width**-0.5
+        return 0.0
     if name == "token.weight":
-        spread = 0.02
-    elif name == "pos" and size.width < tensor.shape[0]:
-        spread = 0.01
-    elif name.endswith((".proj.weight", ".out.weight")):
-        spread *= residual
-    elif name.endswith(".fc.weight"):
-        spread *= 2**-0.5
-    tensor.normal_(0.0, spread, generator=generator)
+        return 0.02
+    spread = size.width**-0.5
+    if name.endswith((".proj.weight", ".out.weight")):
+        return spread * (2 * size.layers) ** -0.5  # every block adds twice to the residual stream
+    return spread * 2**-0.5 if name.endswith(".fc.weight") else spread

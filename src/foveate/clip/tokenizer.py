@@ -7,8 +7,10 @@ The vocabulary OpenAI published (MIT) ships beside this file, so that bare weigh
 
 import gzip
 import html
+import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -17,6 +19,10 @@ from jaxtyping import Int
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
 
+from foveate.errors import InputError
+from foveate.files import write_atomically
+
+OPENAI_VOCAB = 49408
 SOT, EOT = "<|startoftext|>", "<|endoftext|>"
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 # Curly quotes become straight ones, as the reference's text cleaning has it.
@@ -33,50 +39,61 @@ class ClipTokenizer:
         context: Longest text in tokens, SOT and EOT included.
 
     Raises:
-        ValueError: The vocabulary has no SOT or EOT.
+        InputError: The vocabulary has no SOT, or no EOT as its last token (by which EOT is found again).
     """
 
     def __init__(self, bpe: Tokenizer, context: int = 77):
         sot, eot = bpe.token_to_id(SOT), bpe.token_to_id(EOT)
         if sot is None or eot is None:
-            raise ValueError(f"the tokenizer has no {SOT} or {EOT}: it is not a CLIP tokenizer")
+            raise InputError(f"the tokenizer has no {SOT} or {EOT}: it is not a CLIP tokenizer")
+        if eot != bpe.get_vocab_size() - 1:
+            raise InputError(f"{EOT} is token {eot} of {bpe.get_vocab_size()}, where a CLIP has it last")
         self.bpe, self.context, self.sot, self.eot = bpe, context, int(sot), int(eot)
 
     @classmethod
-    def from_merges(cls, merges: Sequence[tuple[str, str]], context: int = 77) -> "ClipTokenizer":
-        """Build from merge rules alone: bytes, bytes that end a word, merges, SOT and EOT."""
-        letters = list(_byte_letters().values())
-        words = [*letters, *(x + "</w>" for x in letters), *(a + b for a, b in merges), SOT, EOT]
-        bpe = Tokenizer(
-            models.BPE(
-                vocab={word: i for i, word in enumerate(words)},
-                merges=list(merges),
-                end_of_word_suffix="</w>",
-            )
-        )
-        bpe.normalizer = normalizers.Sequence(
-            [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
-        )
-        bpe.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
-        return cls(bpe, context)
+    def from_merges(
+        cls, merges: Sequence[tuple[str, str]], context: int = 77, vocab: Mapping[str, int] | None = None
+    ) -> "ClipTokenizer":
+        """Build from merge rules. Without `vocab`, ids go: bytes, bytes ending a word, merges, SOT, EOT."""
+        return cls(_byte_pairs(merges, vocab), context)
 
     @classmethod
     def from_file(cls, path: Path, context: int = 77) -> "ClipTokenizer":
-        """Read a `tokenizer.json` as the hub's model folders carry it."""
-        return cls(Tokenizer.from_file(str(path)), context)
+        """Read a `tokenizer.json` as the hub's model folders carry it.
+
+        Raises:
+            InputError: The file cannot be read, or is no CLIP tokenizer.
+        """
+        try:
+            bpe = Tokenizer.from_file(str(path))
+            bpe.no_padding()
+            bpe.no_truncation()
+            return cls(bpe, context)
+        except Exception as error:  # what `tokenizers` raises has no narrower class
+            raise InputError(f"{path}: {' '.join(str(error).split())}: no CLIP tokenizer") from error
+
+    @classmethod
+    def from_vocabulary(cls, vocab: Path, merges: Path, context: int = 77) -> "ClipTokenizer":
+        """Read the older pair of files, `vocab.json` and `merges.txt`.
+
+        Raises:
+            InputError: A file cannot be read, or the two do not belong together.
+        """
+        try:
+            ids = json.loads(vocab.read_text("utf-8"))
+            lines = merges.read_text("utf-8").split("\n")
+            return cls.from_merges(_pairs(x for x in lines if not x.startswith("#version")), context, ids)
+        except Exception as error:  # see from_file
+            raise InputError(f"{vocab}: {' '.join(str(error).split())}: does it fit merges.txt?") from error
 
     @classmethod
     def openai(cls, context: int = 77) -> "ClipTokenizer":
-        """CLIP's own 49,408 tokens, from the merge list in this package."""
-        packed = resources.files("foveate.clip").joinpath("bpe_simple_vocab_16e6.txt.gz")
-        lines = gzip.decompress(packed.read_bytes()).decode().split("\n")
-        pairs = [line.split() for line in lines[1 : 49152 - 256 - 2 + 1]]
-        return cls.from_merges([(a, b) for a, b in pairs], context)
+        """CLIP's own 49,408 tokens, from the merge list in this package; built once per process."""
+        return cls(_openai_byte_pairs(), context)
+
+    def save(self, path: Path) -> None:
+        """Write a `tokenizer.json` that `from_file` and other libraries read."""
+        write_atomically(path, self.bpe.to_str())
 
     @property
     def vocab(self) -> int:
@@ -94,6 +111,36 @@ class ClipTokenizer:
             ids = [self.sot, *self.words(text)[: self.context - 2], self.eot]
             row[: len(ids)] = torch.tensor(ids)
         return rows
+
+
+def _byte_pairs(merges: Sequence[tuple[str, str]], vocab: Mapping[str, int] | None = None) -> Tokenizer:
+    letters = list(_byte_letters().values())
+    words = [*letters, *(x + "</w>" for x in letters), *(a + b for a, b in merges), SOT, EOT]
+    ids = dict(vocab) if vocab else {word: i for i, word in enumerate(words)}
+    bpe = Tokenizer(models.BPE(vocab=ids, merges=list(merges), end_of_word_suffix="</w>"))
+    bpe.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    return bpe
+
+
+def _pairs(lines: Iterable[str]) -> list[tuple[str, str]]:
+    # Nothing but one space separates the two; splitting at any white space takes ten times as long.
+    halves = (line.partition(" ") for line in lines)
+    return [(left, right) for left, space, right in halves if space]
+
+
+@cache
+def _openai_byte_pairs() -> Tokenizer:
+    packed = resources.files("foveate.clip").joinpath("bpe_simple_vocab_16e6.txt.gz")
+    lines = gzip.decompress(packed.read_bytes()).decode().split("\n")
+    return _byte_pairs(_pairs(lines[1 : OPENAI_VOCAB - 2 * 256 - 2 + 1]))
 
 
 def clean(text: str) -> str:

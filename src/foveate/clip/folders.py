@@ -1,0 +1,212 @@
+"""Model folders: ours, Hugging Face's and open_clip's, each a settings file, weights and a tokenizer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from foveate.clip.checkpoints import as_table, naming, read_json, read_tensors
+from foveate.clip.config import ClipConfig, TowerConfig
+from foveate.clip.layouts import to_ours
+from foveate.clip.model import Clip
+from foveate.clip.sizes import Triple
+from foveate.clip.tokenizer import ClipTokenizer
+from foveate.errors import InputError
+
+FORMAT, VERSION = "foveate-clip", 1
+SETTINGS = ("*.json", "merges.txt")
+
+Json = Mapping[str, Any]
+Fetch = Callable[[Sequence[str]], Path]
+"""Brings the files of these patterns into the folder, where it is a hub's."""
+
+# open_clip settings that change the arithmetic, with the one value our towers have.
+_PLAIN_BLOCK = {
+    **dict.fromkeys(("ls_init_value", "act_kwargs", "norm_kwargs"), None),
+    **dict.fromkeys(("qk_norm", "scaled_cosine_attn", "scale_heads"), False),
+    **dict.fromkeys(("scale_attn_inner", "scale_attn", "scale_fc"), False),
+}
+_PLAIN_VISION = {
+    **_PLAIN_BLOCK,
+    **{"timm_model_name": None, "attentional_pool": False, "no_ln_pre": False},
+    **{"pool_type": "tok", "pos_embed_type": "learnable"},
+}
+_PLAIN_TEXT = {
+    **_PLAIN_BLOCK,
+    **{"hf_model_name": None, "embed_cls": False, "no_causal_mask": False},
+    **{"pool_type": "argmax", "proj_type": "linear", "proj_bias": False},
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One family of model folders.
+
+    Attributes:
+        settings: Its settings file.
+        weights: Its weight files, the preferred first.
+        load: Reads the settings, with these weights, into a Clip.
+    """
+
+    settings: str
+    weights: tuple[str, ...]
+    load: Callable[[Path, Json, Path], Clip]
+
+
+def load_folder(folder: Path, fetch: Fetch | None = None) -> Clip:
+    """Load a model folder, whosever it is.
+
+    Raises:
+        InputError: Nobody's, or its weights are missing, damaged or no plain CLIP.
+    """
+    found: list[str] = []
+    for kind in KINDS:
+        path = folder / kind.settings
+        settings = read_json(path) if path.is_file() else None
+        if settings is None or not _belongs(settings, kind):
+            continue
+        weights = _find(folder, kind.weights, fetch)
+        if weights:
+            return kind.load(path, settings, weights)
+        found.extend(kind.weights)
+    if found:
+        raise InputError(f"{folder}: has settings but no weights ({' or '.join(found)})")
+    raise InputError(
+        f"{folder}: no CLIP's folder: no config.json of model_type clip, no open_clip_config.json"
+    )
+
+
+def _belongs(settings: Json, kind: Kind) -> bool:
+    if kind is _OURS:
+        return settings.get("format") == FORMAT
+    return "model_cfg" in settings if kind is _OPEN_CLIP else settings.get("model_type") == "clip"
+
+
+def _find(folder: Path, names: Sequence[str], fetch: Fetch | None) -> Path | None:
+    """Return the first weight file (or shard index) there is, brought from the hub if need be."""
+    for name in names:
+        stem, dot, suffix = name.rpartition(".")
+        if fetch:
+            fetch([name, f"{stem}-*{dot}{suffix}"])
+        for path in (folder / name, folder / f"{name}.index.json"):
+            if path.is_file():
+                return path
+    return None
+
+
+def _load_ours(path: Path, settings: Json, weights: Path) -> Clip:
+    with naming(path):
+        if settings.get("version") != VERSION:
+            raise InputError(
+                f"is of version {settings.get('version')}, this foveate reads {VERSION}: update it"
+            )
+        config = _our_config(settings)
+    tensors, tokenizer = read_tensors(weights), _tokenizer(path.parent)
+    with naming(weights):
+        layout, ours = to_ours(tensors)
+        return Clip.assemble(config, ours, layout, tokenizer)
+
+
+def _our_config(settings: Json) -> ClipConfig:
+    values = {name: value for name, value in settings.items() if name not in ("format", "version")}
+    try:
+        towers = {name: TowerConfig(**values.pop(name)) for name in ("vision", "text")}
+        pixels = {name: _triple(values.pop(name), name) for name in ("mean", "std")}
+        return ClipConfig(**towers, **pixels, **values)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"is not as save_clip wrote it ({error})") from error
+
+
+def _load_hugging_face(path: Path, settings: Json, weights: Path) -> Clip:
+    pixels_file = path.parent / "preprocessor_config.json"
+    pixels = read_json(pixels_file) if pixels_file.is_file() else {}
+    with naming(path):
+        towers = [_hugging_face_tower(settings, name) for name in ("vision", "text")]
+        quick_gelu = _quick_gelu([str(tower.get("hidden_act", "quick_gelu")) for tower in towers])
+        heads = _whole(towers[0], "num_attention_heads", 12), _whole(towers[1], "num_attention_heads", 8)
+    mean, std = _triple(pixels.get("image_mean"), "image_mean"), _triple(pixels.get("image_std"), "image_std")
+    return _load_theirs(weights, heads, quick_gelu, mean, std)
+
+
+def _hugging_face_tower(settings: Json, tower: str) -> dict[str, Any]:
+    # Old files have both; transformers lets the `_dict` one win.
+    merged = _table(settings, f"{tower}_config") | _table(settings, f"{tower}_config_dict")
+    if merged.get("layer_norm_eps", 1e-5) != 1e-5:
+        raise InputError(f"layer_norm_eps of {merged['layer_norm_eps']} is not supported, only CLIP's 1e-5")
+    return merged
+
+
+def _quick_gelu(activations: Sequence[str]) -> bool:
+    if len(set(activations)) > 1 or activations[0] not in ("quick_gelu", "gelu"):
+        raise InputError(
+            f"activations {' and '.join(activations)} are not supported: quick_gelu or gelu in both"
+        )
+    return activations[0] == "quick_gelu"
+
+
+def _load_open_clip(path: Path, settings: Json, weights: Path) -> Clip:
+    with naming(path):
+        model, pixels = _table(settings, "model_cfg"), _table(settings, "preprocess_cfg")
+        vision, text = _table(model, "vision_cfg"), _table(model, "text_cfg")
+        for part, plain in ((vision, _PLAIN_VISION), (text, _PLAIN_TEXT)):
+            for name, value in plain.items():
+                if part.get(name, value) != value:
+                    raise InputError(f"{name} = {part[name]} is not supported: no plain CLIP tower")
+        if not isinstance(vision.get("layers", 12), int):
+            raise InputError("its image tower is a ResNet, which is not supported: take a CLIP with a ViT")
+        width, head = _whole(vision, "width", 768), _whole(vision, "head_width", 64)
+        heads = width // head, _whole(text, "heads", 8)
+        mean, std = _triple(pixels.get("mean"), "mean"), _triple(pixels.get("std"), "std")
+    return _load_theirs(weights, heads, bool(model.get("quick_gelu", False)), mean, std)
+
+
+def _load_theirs(
+    weights: Path, heads: tuple[int, int], quick_gelu: bool, mean: Triple | None, std: Triple | None
+) -> Clip:
+    tensors, own = read_tensors(weights), _tokenizer(weights.parent)
+    with naming(weights):
+        return Clip.from_state_dict(
+            tensors, heads=heads, quick_gelu=quick_gelu, mean=mean, std=std, tokenizer=own
+        )
+
+
+def _tokenizer(folder: Path) -> ClipTokenizer | None:
+    """Return the folder's own tokenizer; None where it has none."""
+    if (folder / "tokenizer.json").is_file():
+        return ClipTokenizer.from_file(folder / "tokenizer.json")
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        return ClipTokenizer.from_vocabulary(folder / "vocab.json", folder / "merges.txt")
+    return None
+
+
+def _whole(settings: Json, name: str, default: int) -> int:
+    value = settings.get(name, default)
+    if not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} is {value!r}, not a whole number above 0")
+    return value
+
+
+def _table(settings: Json, name: str) -> dict[str, Any]:
+    """Return a part of the settings; an empty one where there is none."""
+    table = as_table(settings.get(name) or {})
+    if table is None:
+        raise InputError(f"{name} holds no settings")
+    return table
+
+
+def _triple(values: object, name: str) -> Triple | None:
+    if values is None:
+        return None
+    numbers = cast(Sequence[object], values) if isinstance(values, list | tuple) else ()
+    floats = [float(x) for x in numbers if isinstance(x, int | float)]
+    if len(floats) != 3 or len(numbers) != 3:
+        raise InputError(f"{name} is {values!r}, not three numbers")
+    return floats[0], floats[1], floats[2]
+
+
+_OURS = Kind("config.json", ("model.safetensors",), _load_ours)
+_OPEN_CLIP = Kind(
+    "open_clip_config.json", ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"), _load_open_clip
+)
+_HUGGING_FACE = Kind("config.json", ("model.safetensors", "pytorch_model.bin"), _load_hugging_face)
+KINDS = (_OURS, _HUGGING_FACE, _OPEN_CLIP)

@@ -1,0 +1,244 @@
+"""Three ways to name the same CLIP tensors: OpenAI's (open_clip's too), Hugging Face's, and ours.
+
+Pure name and shape work: nothing here reads a file. `theirs` is a tensor's name in a checkpoint, `ours` its
+name in `Clip.state_dict()`.
+
+- OpenAI: https://github.com/openai/CLIP, open_clip: https://github.com/mlfoundations/open_clip
+- Hugging Face: https://huggingface.co/docs/transformers/model_doc/clip
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foveate.errors import InputError
+
+Tensors = dict[str, Tensor]
+
+# What checkpoints carry besides weights: index buffers, causal masks, OpenAI's own sizes.
+_NO_WEIGHTS = re.compile(r"(.*\.)?(position_ids|attn_mask|input_resolution|context_length|vocab_size)")
+_NORMS = {"ln_1.": "ln_1.", "ln_2.": "ln_2."}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one family of checkpoints names its tensors.
+
+    Attributes:
+        name: For messages.
+        marker: How at least one name begins in this layout and in no other.
+        single: theirs -> ours, for tensors (or, ending in a dot, modules) outside the blocks.
+        towers: theirs -> ours, what comes before a block's number.
+        inside: theirs -> ours, what comes after it.
+        separate: Whether queries, keys and values are three tensors.
+        transposed: Whether the two projections are stored `[embed, width]`.
+    """
+
+    name: str
+    marker: str
+    single: dict[str, str]
+    towers: dict[str, str]
+    inside: dict[str, str]
+    separate: bool = False
+    transposed: bool = False
+
+    def ours(self, name: str) -> str | None:
+        """Return our name of their tensor; None where we have no such tensor."""
+        for theirs, ours in self.towers.items():
+            number, dot, rest = name.removeprefix(theirs).partition(".")
+            if name.startswith(theirs) and number.isdecimal() and dot:
+                inside = _swap(rest, self.inside)
+                return inside and f"{ours}{number}.{inside}"
+        return _swap(name, self.single)
+
+    def theirs(self, name: str) -> str:
+        """Return their name of our tensor, the queries' for `qkv` where they keep three."""
+        name = name.replace(".qkv.", ".q.") if self.separate else name
+        for theirs, ours in self.towers.items():
+            if name.startswith(ours):
+                number, _, rest = name.removeprefix(ours).partition(".")
+                return f"{theirs}{number}.{_swap(rest, _turned(self.inside))}"
+        return _swap(name, _turned(self.single)) or name
+
+
+def _swap(name: str, table: Mapping[str, str]) -> str | None:
+    """Look up a whole name, or the beginning of one for entries that end in a dot (or an underscore)."""
+    if name in table and not name.endswith("."):
+        return table[name]
+    for old, new in table.items():
+        if old.endswith((".", "_")) and name.startswith(old):
+            return new + name.removeprefix(old)
+    return None
+
+
+def _turned(table: Mapping[str, str]) -> dict[str, str]:
+    return {new: old for old, new in table.items()}
+
+
+OURS = Layout(
+    name="foveate",
+    marker="vision.",
+    single={
+        **{f"vision.{x}": f"vision.{x}" for x in ("patches.", "cls", "pos", "ln_pre.", "ln_post.", "proj")},
+        **{f"text.{x}": f"text.{x}" for x in ("token.", "pos", "ln_final.", "proj")},
+        "logit_scale": "logit_scale",
+    },
+    towers={"vision.blocks.": "vision.blocks.", "text.blocks.": "text.blocks."},
+    inside={**_NORMS, "qkv.": "qkv.", "proj.": "proj.", "fc.": "fc.", "out.": "out."},
+)
+OPENAI = Layout(
+    name="OpenAI",
+    marker="visual.",
+    single={
+        "visual.conv1.": "vision.patches.",
+        "visual.class_embedding": "vision.cls",
+        "visual.positional_embedding": "vision.pos",
+        "visual.ln_pre.": "vision.ln_pre.",
+        "visual.ln_post.": "vision.ln_post.",
+        "visual.proj": "vision.proj",
+        "token_embedding.": "text.token.",
+        "positional_embedding": "text.pos",
+        "ln_final.": "text.ln_final.",
+        "text_projection": "text.proj",
+        "logit_scale": "logit_scale",
+    },
+    towers={"visual.transformer.resblocks.": "vision.blocks.", "transformer.resblocks.": "text.blocks."},
+    inside={
+        **_NORMS,
+        "attn.in_proj_": "qkv.",
+        "attn.out_proj.": "proj.",
+        "mlp.c_fc.": "fc.",
+        "mlp.c_proj.": "out.",
+    },
+)
+HUGGING_FACE = Layout(
+    name="Hugging Face",
+    marker="vision_model.",
+    single={
+        "vision_model.embeddings.patch_embedding.": "vision.patches.",
+        "vision_model.embeddings.class_embedding": "vision.cls",
+        "vision_model.embeddings.position_embedding.weight": "vision.pos",
+        "vision_model.pre_layrnorm.": "vision.ln_pre.",
+        "vision_model.post_layernorm.": "vision.ln_post.",
+        "visual_projection.weight": "vision.proj",
+        "text_model.embeddings.token_embedding.": "text.token.",
+        "text_model.embeddings.position_embedding.weight": "text.pos",
+        "text_model.final_layer_norm.": "text.ln_final.",
+        "text_projection.weight": "text.proj",
+        "logit_scale": "logit_scale",
+    },
+    towers={"vision_model.encoder.layers.": "vision.blocks.", "text_model.encoder.layers.": "text.blocks."},
+    inside={
+        "layer_norm1.": "ln_1.",
+        "layer_norm2.": "ln_2.",
+        "self_attn.q_proj.": "q.",
+        "self_attn.k_proj.": "k.",
+        "self_attn.v_proj.": "v.",
+        "self_attn.out_proj.": "proj.",
+        "mlp.fc1.": "fc.",
+        "mlp.fc2.": "out.",
+    },
+    separate=True,
+    transposed=True,
+)
+LAYOUTS = (OURS, OPENAI, HUGGING_FACE)
+
+
+def find_layout(names: Iterable[str]) -> Layout:
+    """Return the layout of a checkpoint with these tensor names.
+
+    Raises:
+        InputError: Nobody's layout, or one of a model that is no CLIP with two plain transformers.
+    """
+    names = list(names)
+    for start, what in (("visual.layer1.", "a ResNet"), ("visual.trunk.", "a timm model")):
+        if any(name.startswith(start) for name in names):
+            raise InputError(f"its image tower is {what}, which is not supported: take a CLIP with a ViT")
+    for layout in LAYOUTS:
+        if any(name.startswith(layout.marker) for name in names):
+            if layout.theirs("vision.cls") not in names:
+                missing = layout.theirs("vision.cls")
+                raise InputError(f"has no class token ({missing}): SigLIP and the like are not supported")
+            return layout
+    first = ", ".join(names[:3]) or "nothing"
+    raise InputError(f"holds no CLIP in OpenAI's, open_clip's, Hugging Face's or our layout, but {first}")
+
+
+def to_ours(mapping: Mapping[str, object]) -> tuple[Layout, Tensors]:
+    """Rename, join and turn a checkpoint's tensors into ours, in float32 (float64 if all are).
+
+    Args:
+        mapping: Tensors or NumPy arrays by name. The result may share memory with tensors.
+
+    Raises:
+        InputError: An unknown layout, a tensor too many, something that is no tensor.
+    """
+    bare = {name.removeprefix("module."): value for name, value in mapping.items()}
+    layout = find_layout(bare)
+    found: Tensors = {}
+    for name, value in bare.items():
+        if _NO_WEIGHTS.fullmatch(name):
+            continue
+        # open_clip keeps some text towers in a module of their own.
+        ours = layout.ours(name.removeprefix("text.") if layout is OPENAI else name)
+        if ours is None:
+            raise InputError(f"has a tensor that a plain CLIP has not ({name}): its architecture differs")
+        found[ours] = _tensor(name, value)
+    kinds = {tensor.dtype for tensor in found.values()}
+    dtype = torch.float64 if kinds == {torch.float64} else torch.float32
+    found = {name: tensor.to(dtype) for name, tensor in found.items()}
+    if layout.separate:
+        _join(found, layout)
+    if layout.transposed:
+        found |= {n: found[n].t().contiguous() for n in ("vision.proj", "text.proj") if n in found}
+    if "logit_scale" in found and found["logit_scale"].numel() == 1:
+        found["logit_scale"] = found["logit_scale"].reshape(())
+    return layout, found
+
+
+def _tensor(name: str, value: object) -> Tensor:
+    # NumPy's memory may be read-only, which a tensor cannot be: it is copied.
+    array = isinstance(value, np.ndarray | np.generic)
+    tensor = torch.tensor(np.array(cast(object, value))) if array else value
+    if not isinstance(tensor, Tensor):
+        raise InputError(f"{name} is a {type(value).__name__}, not a tensor: give a plain state dict")
+    if not tensor.is_floating_point():
+        raise InputError(f"{name} holds {tensor.dtype}: quantised weights are not supported")
+    return tensor.detach()
+
+
+def _join(tensors: Tensors, layout: Layout) -> None:
+    """Replace `q`, `k` and `v` by `qkv`, in place."""
+    for name in [name for name in tensors if ".q." in name]:
+        parts = [need(tensors, name.replace(".q.", f".{x}."), layout) for x in "qkv"]
+        if len({part.shape for part in parts}) > 1:
+            raise InputError(f"{layout.theirs(name)} has another shape than its keys and values")
+        tensors[name.replace(".q.", ".qkv.")] = torch.cat(parts)
+    for name in [name for name in tensors if re.search(r"\.[qkv]\.(weight|bias)$", name)]:
+        del tensors[name]
+
+
+def need(tensors: Tensors, name: str, layout: Layout) -> Tensor:
+    """Return one of our tensors, or say what is missing in the checkpoint's own words."""
+    if name not in tensors:
+        raise InputError(f"{layout.theirs(name)} is missing: the checkpoint is no whole CLIP")
+    return tensors[name]
+
+
+def to_layout(tensors: Mapping[str, Tensor], layout: Layout) -> Tensors:
+    """Name our tensors (`Clip.state_dict()`) as another library expects them."""
+    renamed: Tensors = {}
+    for name, tensor in tensors.items():
+        if layout.transposed and name in ("vision.proj", "text.proj"):
+            renamed[layout.theirs(name)] = tensor.t().contiguous()
+        elif layout.separate and ".qkv." in name:
+            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
+                renamed[layout.theirs(name.replace(".qkv.", f".{letter}."))] = part.clone()
+        else:
+            renamed[layout.theirs(name)] = tensor
+    return renamed

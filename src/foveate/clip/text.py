@@ -1,0 +1,43 @@
+"""Texts and class names to raw text features, with the frozen tower."""
+
+from collections.abc import Sequence
+
+import torch
+
+from foveate.clip.model import Clip
+from foveate.clip.templates import DEFAULT_TEMPLATE, fill
+from foveate.errors import InputError
+from foveate.types import TextFeatures
+
+
+@torch.no_grad()
+def encode_texts(clip: Clip, texts: Sequence[str], chunk: int = 256) -> TextFeatures:
+    """Encode texts, a chunk at a time.
+
+    Args:
+        clip: Its tokenizer cuts what is too long.
+        texts: At least one.
+        chunk: Texts at once, which bounds the memory and changes nothing else.
+
+    Returns:
+        `[C, D]` features before normalisation, in float32 (float64 from a float64 tower), where the tower is.
+
+    Raises:
+        InputError: There is no text, or the CLIP has no tokenizer.
+    """
+    if not texts:
+        raise InputError("no texts to encode: give at least one class name")
+    weight = clip.text.token.weight
+    ids = clip.tokenizer(texts).to(weight.device)
+    parts = [ids[start : start + chunk] for start in range(0, len(ids), chunk)]
+    features = torch.cat([clip.text(part) for part in parts])
+    return features.to(torch.promote_types(weight.dtype, torch.float32))
+
+
+def encode_names(clip: Clip, names: Sequence[str], template: str = DEFAULT_TEMPLATE) -> TextFeatures:
+    """Encode class names, each within `template`.
+
+    Raises:
+        InputError: There is no name, or the template has not exactly one `{}`.
+    """
+    return encode_texts(clip, [fill(template, name) for name in names])

@@ -1,0 +1,120 @@
+"""`load_clip`: any published CLIP of two plain transformers, from a file, a folder or the hub, as our `Clip`.
+
+A folder is ours (`save_clip` writes it), Hugging Face's or open_clip's. What tensors cannot tell (activation,
+heads, pixel statistics) comes from the folder's settings; a lone file is taken for OpenAI's kind.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import cast
+
+import torch
+from safetensors.torch import save
+
+from foveate.clip.checkpoints import PICKLES, naming, read_tensors
+from foveate.clip.folders import FORMAT, KINDS, SETTINGS, VERSION, load_folder
+from foveate.clip.model import Clip
+from foveate.errors import InputError
+from foveate.files import write_atomically
+
+OPENAI_MODELS = {
+    "ViT-B/32": "openai/clip-vit-base-patch32",
+    "ViT-B/16": "openai/clip-vit-base-patch16",
+    "ViT-L/14": "openai/clip-vit-large-patch14",
+    "ViT-L/14@336px": "openai/clip-vit-large-patch14-336",
+}
+
+
+def load_clip(
+    source: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+) -> Clip:
+    """Load a frozen CLIP.
+
+    Args:
+        source: "tiny" (the embedded one), a model folder, a weight file (`.safetensors`, `.pt`, `.pth`,
+            `.bin`), a hub id such as "openai/clip-vit-base-patch16", or OpenAI's name such as "ViT-B/16".
+        dtype: Precision of the towers; None: float32.
+        device: Where to put it.
+        revision: Branch, tag or commit on the hub.
+
+    Raises:
+        InputError: It is not there, or is no CLIP we can run.
+    """
+    name = str(source)
+    path = Path(str(resources.files("foveate.clip") / "tiny")) if name == "tiny" else Path(source)
+    if path.is_dir():
+        clip = load_folder(path)
+    elif path.is_file():
+        clip = _load_file(path)
+    else:
+        clip = _load_hub(OPENAI_MODELS.get(name, name).removeprefix("hf-hub:"), revision)
+    return clip.to(device=device, dtype=dtype)
+
+
+def save_clip(clip: Clip, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+    """Write a folder that `load_clip` reads: `config.json`, `model.safetensors`, and `tokenizer.json`.
+
+    Args:
+        clip: What to save.
+        folder: Made if it is not there.
+        dtype: Precision of the saved tensors; None: as they are. `load_clip` always gives float32 or float64.
+
+    Raises:
+        InputError: A weight is too large for `dtype`, or there is no tokenizer.
+        OSError: No space, no permission.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in clip.state_dict().items()
+    }
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{name} does not fit into {tensor.dtype}: save it in float32")
+    clip.tokenizer.save(folder / "tokenizer.json")
+    write_atomically(folder / "model.safetensors", save(tensors))
+    # Settings last: a folder without them is not taken for a model.
+    settings = {"format": FORMAT, "version": VERSION, **asdict(clip.config)}
+    write_atomically(folder / "config.json", json.dumps(settings, indent=2) + "\n")
+
+
+def _load_file(path: Path) -> Clip:
+    """Load one weight file; with the settings beside it, where it lies in a model folder."""
+    if any((path.parent / kind.settings).is_file() and path.name in kind.weights for kind in KINDS):
+        return load_folder(path.parent)
+    tensors = read_tensors(path)
+    with naming(path):
+        return Clip.from_state_dict(tensors)
+
+
+def _load_hub(name: str, revision: str | None) -> Clip:
+    """Load from the hub or its local cache: the settings first, then only the weights they call for."""
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) or Path(name).suffix in (".safetensors", *PICKLES):
+        raise InputError(f"{name}: no such file or folder, and no hub id (owner/name)")
+    return load_folder(_snapshot(name, revision, SETTINGS), partial(_snapshot, name, revision))
+
+
+def _snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    download = cast(Callable[..., str], huggingface_hub.snapshot_download)  # pyright: ignore[reportUnknownMemberType]
+    try:
+        return Path(download(name, revision=revision, allow_patterns=list(patterns)))
+    except errors.RevisionNotFoundError as error:
+        raise InputError(f"{name}: the hub has no revision {revision} of it") from error
+    except errors.RepositoryNotFoundError as error:
+        raise InputError(
+            f"{name}: not a file or folder here, nor on the hub (private? `hf auth login`)"
+        ) from error
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError, RuntimeError) as error:
+        advice = f"fetch it where there is a network (`hf download {name}`) and give its folder"
+        raise InputError(f"{name}: not here, and the hub does not answer: {advice}") from error

@@ -1,0 +1,105 @@
+"""What all tests share: the mended torchvision, golden numbers, a CLIP small enough to build at will."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from foveate.clip.config import ClipConfig, TowerConfig
+from foveate.clip.model import Clip
+from foveate.clip.tokenizer import ClipTokenizer
+
+# torchvision's CUDA wheel cannot load its operators over a CPU torch, and then fails to import; where both
+# are what they should be, declaring them twice would be the failure.
+if (
+    importlib.util.find_spec("torchvision")
+    and torch.__version__.endswith("+cpu")
+    and not version("torchvision").endswith("+cpu")
+):
+    for operator in ("nms", "qnms"):
+        torch.library.define(
+            f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        )
+
+hypothesis.settings.register_profile("foveate", deadline=None)
+hypothesis.settings.load_profile("foveate")
+
+
+@dataclass(frozen=True)
+class Official:
+    """`official.safetensors`: the numbers, the settings, and what they were computed from."""
+
+    tensors: dict[str, Tensor]
+    settings: dict[str, str]
+    clip: Clip
+    images: Tensor
+    names: list[str]
+
+    @property
+    def labels(self) -> Tensor:
+        return torch.arange(len(self.images)) % len(self.names)
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    return Path(os.environ.get("FOVEATE_GOLDEN_DIR", Path(__file__).parent / "golden"))
+
+
+@pytest.fixture(scope="session")
+def golden_state_dict(golden_dir: Path) -> Callable[[int], dict[str, np.ndarray]]:
+    """The function of tiny_clip.py that makes the golden CLIP's weights from a seed."""
+    path = golden_dir / "tiny_clip.py"
+    spec = importlib.util.spec_from_file_location(
+        "golden_tiny_clip", path if path.is_file() else Path(__file__).parent / "golden" / "tiny_clip.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.tiny_clip_state_dict
+
+
+@pytest.fixture(scope="session")
+def official(golden_dir: Path, golden_state_dict: Callable[[int], dict[str, np.ndarray]]) -> Official:
+    with safe_open(golden_dir / "official.safetensors", framework="pt") as file:
+        settings = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    seed = int(settings["seed"])
+    clip = Clip.from_state_dict(golden_state_dict(seed))
+    shape = (len(tensors["clip/image_features"]), 3, clip.config.image_size, clip.config.image_size)
+    images = np.random.RandomState(seed + 1000).standard_normal(shape).astype(np.float32)
+    return Official(tensors, settings, clip, torch.from_numpy(images), json.loads(settings["classnames"]))
+
+
+def small_config(vocab: int, **changes: object) -> ClipConfig:
+    """Sizes of the smallest CLIP with more than one of everything."""
+    sizes = {
+        "vision": TowerConfig(128, 3, 2),
+        "text": TowerConfig(64, 2, 1),
+        "image_size": 32,
+        "patch_size": 8,
+        "embed": 32,
+        "vocab": vocab,
+    }
+    return ClipConfig(**(sizes | changes))
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer() -> ClipTokenizer:
+    """Bytes and a handful of merges: building it takes no time."""
+    return ClipTokenizer.from_merges([("a", "</w>"), ("o", "f</w>"), ("p", "h"), ("c", "a"), ("ca", "t</w>")])
+
+
+@pytest.fixture
+def tiny_clip(small_tokenizer: ClipTokenizer) -> Clip:
+    """A random CLIP: image tower 3 layers deep, 128 wide; text tower 2 and 64; pictures of 32 px."""
+    clip = Clip(small_config(small_tokenizer.vocab), small_tokenizer)
+    return clip.initialise(torch.Generator().manual_seed(0)).eval().requires_grad_(False)
