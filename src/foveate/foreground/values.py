@@ -7,7 +7,7 @@ void and a single binary mask cannot always be told apart.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -140,16 +140,16 @@ def _one_channel(image: Image.Image, grey_only: bool) -> np.ndarray:
 
 def _load_array(path: Path) -> np.ndarray:
     try:
-        loaded = np.load(path, allow_pickle=False)
+        loaded: Any = np.load(path, allow_pickle=False)
     except Exception as error:  # numpy, zipfile and the file system each have their own
         raise BadPicture(str(path), f"is no readable array ({error})".replace("\n", " ")) from error
-    if not isinstance(loaded, np.lib.npyio.NpzFile):
+    if path.suffix.lower() == ".npy":
         return loaded
     with loaded:
-        key = "mask" if "mask" in loaded.files else loaded.files[0]
-        if key != "mask" and len(loaded.files) > 1:
-            raise BadPicture(str(path), f"holds {len(loaded.files)} arrays and none is called 'mask'")
-        return loaded[key]
+        keys: list[str] = loaded.files
+        if "mask" not in keys and len(keys) != 1:
+            raise BadPicture(str(path), f"holds {len(keys)} arrays and none is called 'mask'")
+        return loaded["mask" if "mask" in keys else keys[0]]
 
 
 def _from_array(array: np.ndarray, name: str) -> RawMask:

@@ -1,0 +1,143 @@
+"""Hugging Face datasets, by their shape alone: nothing of `datasets` is imported unless a name is given."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from PIL import Image
+
+from foveate.data.naming import clean_names, read_split
+from foveate.data.samples import LazyPicture, Photos, Sample
+from foveate.errors import InputError
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """What is needed of a `datasets.Dataset`: typed columns and rows by number."""
+
+    @property
+    def features(self) -> Any:
+        """The columns' types by name."""
+        ...
+
+    def __getitem__(self, key: int, /) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+
+class RowPicture(LazyPicture):
+    """The picture in one column of one row."""
+
+    def __init__(self, rows: Rows, row: int, column: str, name: str) -> None:
+        self._rows, self._row, self._column, self._name = rows, row, column, name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def load(self) -> Image.Image:
+        value = self._rows[self._row][self._column]
+        if not isinstance(value, Image.Image):
+            raise InputError(
+                f"{self._name}: holds {type(value).__name__}, no picture; decode the column first"
+            )
+        return value
+
+
+def read_rows(source: Rows | Mapping[str, Rows], columns: Mapping[str, str] | None = None) -> Photos:
+    """Read a dataset, or several by the name of their split.
+
+    Args:
+        source: A dataset, or a mapping such as `{"train": ..., "test": ...}`.
+        columns: Names of the columns for "image", "label" and "mask", where they cannot be guessed.
+
+    Raises:
+        InputError: No picture or label column, unlabelled rows, or splits whose classes differ.
+    """
+    parts = {None: source} if isinstance(source, Rows) else _by_split(source)
+    if not any(len(rows) for rows in parts.values()):
+        raise InputError("the dataset has no rows")
+    first = next(iter(parts.values()))
+    image, label, mask = _columns(first.features, columns or {})
+    if any(_class_names(rows, label) != _class_names(first, label) for rows in parts.values()):
+        raise InputError(
+            f"the splits have different classes in column {label!r}; give them one list of classes"
+        )
+    labels = {split: _column(rows, label) for split, rows in parts.items()}
+    names, to_label = _names(
+        _class_names(first, label), [value for part in labels.values() for value in part]
+    )
+    samples: list[Sample] = []
+    for split, rows in parts.items():
+        for row, value in enumerate(labels[split]):
+            where = f"{split or 'rows'}/{row}"
+            if value not in to_label:
+                raise InputError(
+                    f"{where}: label {value!r} is none of the classes; leave unlabelled rows out"
+                )
+            own_mask = RowPicture(rows, row, mask, f"{where}/{mask}") if mask else None
+            picture = RowPicture(rows, row, image, f"{where}/{image}")
+            samples.append(Sample(picture, to_label[value], own_mask, split))
+    return Photos(names, tuple(samples))
+
+
+def _by_split(source: Mapping[str, Rows]) -> dict[str | None, Rows]:
+    return {read_split(key, "dataset"): rows for key, rows in source.items()}
+
+
+def load_from_hub(name: str) -> Any:
+    """Load a dataset by name.
+
+    Raises:
+        InputError: The package `datasets` is absent, or it cannot load this dataset.
+    """
+    try:
+        from datasets import load_dataset  # pyright: ignore
+    except ImportError as error:
+        raise InputError(f"hf:{name} needs the package datasets; pip install 'foveate[hf]'") from error
+    try:
+        return load_dataset(name)
+    except Exception as error:  # the network, the hub and each dataset's builder have their own
+        raise InputError(f"hf:{name} cannot be loaded ({error})".replace("\n", " ")) from error
+
+
+def _columns(features: Mapping[str, Any], given: Mapping[str, str]) -> tuple[str, str, str | None]:
+    for meaning, column in given.items():
+        if column not in features:
+            raise InputError(f"no column {column!r} for {meaning}; there are {', '.join(features)}")
+    pictures = [name for name, kind in features.items() if type(kind).__name__ == "Image"]
+    classes = [name for name, kind in features.items() if type(kind).__name__ == "ClassLabel"]
+    mask = given.get("mask") or next((name for name in pictures if name in ("mask", "masks")), None)
+    images = [name for name in pictures if name != mask]
+    image = given.get("image") or _only("picture", "image", images, ("image", "img"))
+    usual = [name for name in ("label", "labels") if name in features]
+    label = given.get("label") or _only("class label", "label", classes or usual, ("label", "labels"))
+    return image, label, mask
+
+
+def _only(what: str, meaning: str, found: Sequence[str], usual: Sequence[str]) -> str:
+    preferred = [name for name in usual if name in found]
+    if preferred:
+        return preferred[0]
+    if len(found) != 1:
+        listed = ", ".join(found) or "none"
+        raise InputError(f"which column is the {what}? found {listed}; pass columns={{'{meaning}': ...}}")
+    return found[0]
+
+
+def _column(rows: Rows, name: str) -> list[Any]:
+    try:
+        return list(rows[name])  # pyright: ignore  a whole column at once, no picture decoded
+    except (TypeError, KeyError, IndexError):
+        return [rows[row][name] for row in range(len(rows))]
+
+
+def _class_names(rows: Rows, label: str) -> list[str] | None:
+    """The names of a ClassLabel column; None for a column of plain strings or numbers."""
+    return getattr(rows.features.get(label), "names", None)
+
+
+def _names(given: list[str] | None, values: Sequence[Any]) -> tuple[tuple[str, ...], dict[Any, int]]:
+    order = list(range(len(given))) if given else sorted(set(values))
+    called = {str(value): str(given[value]) if given else str(value) for value in order}
+    names = clean_names(called, "dataset")
+    return names, {value: row for row, value in enumerate(order)}

@@ -1,0 +1,125 @@
+"""Where labelled photos come from: one door for folders, lists, the field's split files and datasets."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from foveate.data.folders import read_folder
+from foveate.data.hub import Rows, load_from_hub, read_rows
+from foveate.data.samples import Photos
+from foveate.data.tables import TABLES, find_split_file, read_split_file, read_table
+from foveate.errors import InputError
+from foveate.foreground.layouts import MASK_FOLDERS
+from foveate.foreground.masks import MaskValues, detect_values, find_masks
+
+HUB = "hf:"
+Source = str | Path | Photos | Rows | Mapping[str, Rows]
+
+
+def load_photos(
+    source: Source,
+    *,
+    masks: str | Path | None = None,
+    images: str | Path | None = None,
+    mask_values: MaskValues = "auto",
+    invert_masks: bool = False,
+    columns: Mapping[str, str] | None = None,
+) -> Photos:
+    """Read a labelled set of pictures.
+
+    Args:
+        source: A folder per class; a folder with one split file; a `.csv`, `.tsv` or `.jsonl` list; a
+            `split_zhou_*.json`; a Hugging Face dataset or a mapping of splits to them; "hf:owner/name"; or
+            photos read before.
+        masks: The folder of masks. If None, masks are looked for where the source usually has them.
+        images: What paths in a list or split file are relative to.
+        mask_values: What the numbers in masks mean; "auto" finds out from a part of them.
+        invert_masks: Whether masks mark the background.
+        columns: The source's own column names, e.g. `{"image": "img", "label": "fine_label"}`.
+
+    Returns:
+        The photos; if any has a mask, `mask_values` is no longer "auto".
+
+    Raises:
+        InputError: Anything about the source that cannot be used, in one line.
+    """
+    tree = None if masks is None else _path(masks)
+    if tree is not None and not tree.is_dir():
+        raise InputError(f"{tree}: no such folder of masks; give the folder the mask files are in")
+    pictures = None if images is None else _path(images)
+    photos, top, found_tree = _read(source, tree, pictures, columns)
+    if tree is not None:
+        photos = _attach(photos, top, tree, required=True)
+    elif found_tree is not None:
+        photos = _attach(photos, top, found_tree, required=False)
+    photos = replace(photos, mask_values=_values(photos, mask_values))
+    return replace(photos, invert_masks=invert_masks or photos.invert_masks)
+
+
+def _read(
+    source: Source, masks: Path | None, images: Path | None, columns: Mapping[str, str] | None
+) -> tuple[Photos, Path | None, Path | None]:
+    """Return the photos, the folder their paths are relative to, and the mask tree found with them."""
+    if isinstance(source, Photos):
+        return source, None, None
+    if isinstance(source, str) and source.startswith(HUB):
+        return read_rows(load_from_hub(source.removeprefix(HUB)), columns), None, None
+    if not isinstance(source, str | Path):
+        return read_rows(source, columns), None, None
+    path = _path(source)
+    if path.is_dir():
+        split_file = find_split_file(path)
+        return read_folder(path, masks) if split_file is None else _read_split(split_file, images)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file or folder")
+    if path.suffix.lower() in TABLES:
+        return read_table(path, images, columns), images or path.parent, None
+    if path.suffix.lower() == ".json":
+        return _read_split(path, images)
+    known = ", ".join((*TABLES, ".json"))
+    raise InputError(f"{path}: not a list we read; give a folder per class, or a file ending in {known}")
+
+
+def _read_split(path: Path, images: Path | None) -> tuple[Photos, Path, Path | None]:
+    """Read a split file; look for masks beside it, beside its pictures, and (FVG-PT) one folder up."""
+    photos, top = read_split_file(path, images)
+    for place in dict.fromkeys((path.parent, top.parent, path.parent.parent)):
+        for name in MASK_FOLDERS:
+            if (place / name).is_dir() and (place / name) != top:
+                return photos, top, place / name
+    return photos, top, None
+
+
+def _attach(photos: Photos, top: Path | None, tree: Path, *, required: bool) -> Photos:
+    """Give each picture that is a file its mask from a tree."""
+    paths = [sample.picture for sample in photos.samples if isinstance(sample.picture, Path)]
+    if not paths:
+        raise InputError(
+            f"{tree}: these pictures are no files, so no mask file can be matched to them by name"
+        )
+    if top is None or not all(path.is_relative_to(top) for path in paths):
+        top = Path(os.path.commonpath([path.parent for path in paths]))
+    found = find_masks([(path, path.relative_to(top)) for path in paths], tree)
+    if required and not any(found):
+        example = (tree / paths[0].relative_to(top)).with_suffix(".png")
+        raise InputError(f"{tree}: no mask in it matches a picture; expected, for instance, {example}")
+    by_path = dict(zip(paths, found, strict=True))
+    samples = [
+        replace(sample, mask=by_path[sample.picture] or sample.mask)
+        if isinstance(sample.picture, Path)
+        else sample
+        for sample in photos.samples
+    ]
+    return photos.with_samples(samples)
+
+
+def _values(photos: Photos, wanted: MaskValues) -> MaskValues:
+    if wanted != "auto" or photos.mask_values != "auto":
+        return photos.mask_values if wanted == "auto" else wanted
+    masks = [sample.mask for sample in photos.samples if sample.mask is not None]
+    return detect_values(masks) if masks else "auto"
+
+
+def _path(given: str | Path) -> Path:
+    return Path(given).expanduser().absolute()
