@@ -1,1 +1,73 @@
-"""foveate: adapt CLIP from a few pictures, and keep its gaze on the object."""
+"""foveate: adapt CLIP to a task from a few pictures, and keep its gaze on the object.
+
+Everything public is one of the names below. They are imported when first asked for, so that `import foveate`
+costs nothing before torch is needed.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from foveate.classifier import Classifier, Prediction
+    from foveate.clip.model import Clip
+    from foveate.clip.weights import load_clip
+    from foveate.data.samples import Photos, Sample
+    from foveate.data.sources import load_photos
+    from foveate.errors import InputError
+    from foveate.methods.base import Method
+    from foveate.methods.coop import CoOp, CoOpConfig
+    from foveate.methods.fvgpt import FvgPt
+    from foveate.methods.guidance import FvgPtConfig
+    from foveate.methods.zeroshot import ZeroShot
+    from foveate.train.loop import fit
+    from foveate.train.recipe import Recipe
+
+_HOMES = {
+    "Classifier": "classifier",
+    "Prediction": "classifier",
+    "Clip": "clip.model",
+    "load_clip": "clip.weights",
+    "Photos": "data.samples",
+    "Sample": "data.samples",
+    "load_photos": "data.sources",
+    "InputError": "errors",
+    "Method": "methods.base",
+    "CoOp": "methods.coop",
+    "CoOpConfig": "methods.coop",
+    "FvgPt": "methods.fvgpt",
+    "FvgPtConfig": "methods.guidance",
+    "ZeroShot": "methods.zeroshot",
+    "fit": "train.loop",
+    "Recipe": "train.recipe",
+}
+
+__version__ = version("foveate")
+__all__ = [
+    "Classifier",
+    "Clip",
+    "CoOp",
+    "CoOpConfig",
+    "FvgPt",
+    "FvgPtConfig",
+    "InputError",
+    "Method",
+    "Photos",
+    "Prediction",
+    "Recipe",
+    "Sample",
+    "ZeroShot",
+    "fit",
+    "load_clip",
+    "load_photos",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'foveate' has no attribute {name!r}")
+    return getattr(import_module(f"foveate.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

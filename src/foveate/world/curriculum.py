@@ -1,7 +1,8 @@
 """Which scenes and captions the embedded CLIP is shown, from plain to full, harder as it learns.
 
-Plain contrastive steps on full scenes teach no shape for a long time; one colour on an even ground does within
-a few hundred. So difficulty runs from 0 (one red shape, centred, on grey) to 1 (everything).
+Plain contrastive steps on full scenes teach no shape for a long time; one colour on an even ground does
+within two hundred. So difficulty runs from 0 (one red shape, centred, on grey) to 1 (everything): colours
+join one by one, then places, textures, sizes, turns and corners come in together.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,14 @@ MENTIONS: tuple[tuple[tuple[str, ...], float], ...] = (
     (("colour",), 0.05),
 )
 
+COLOURFUL = 0.2  # the difficulty at which all colours have joined and everything else begins
+
+EARLY_MENTIONS: tuple[tuple[tuple[str, ...], float], ...] = (
+    (("shape",), 0.35),
+    (("shape", "colour"), 0.45),
+    (("colour",), 0.20),
+)
+
 OPENINGS = ("a photo of ", "a photo of ", "", "a picture of ", "an image of ", "there is ")
 ENDINGS = (".", ".", "")
 PLACE_WORDS = {name: f"on {name}" for name in PLACES} | {
@@ -35,18 +44,15 @@ PLACE_WORDS = {name: f"on {name}" for name in PLACES} | {
 
 def random_scene(rng: np.random.Generator, difficulty: float = 1.0) -> Scene:
     """Draw a scene; at difficulty 1 every attribute is free."""
-
-    def hard() -> bool:
-        return bool(rng.uniform() < difficulty * 1.25)  # the last fifth is all hard
-
-    spread = min(1.0, difficulty * 1.25)
+    colours = 1 + round((len(COLOURS) - 1) * min(1.0, difficulty / COLOURFUL))
+    spread = min(1.0, max(0.0, (difficulty - COLOURFUL) / (0.9 - COLOURFUL)))  # the last tenth is all hard
     radius = rng.uniform(0.36 - 0.16 * spread, 0.40)
     room = max(0.0, 0.5 - 0.9 * radius) * spread
     return Scene(
         shape=str(rng.choice(list(SHAPES))),
-        colour=str(rng.choice(list(COLOURS))) if difficulty > 0.1 else "red",
-        texture=str(rng.choice(TEXTURES)) if hard() else "plain",
-        place=str(rng.choice(list(PLACES))) if hard() else "plain",
+        colour=str(rng.choice(list(COLOURS)[:colours])),
+        texture=str(rng.choice(TEXTURES)) if rng.uniform() < spread else "plain",
+        place=str(rng.choice(list(PLACES))) if rng.uniform() < spread else "plain",
         radius=float(radius),
         x=float(0.5 + rng.uniform(-room, room)),
         y=float(0.5 + rng.uniform(-room, room)),
@@ -57,10 +63,11 @@ def random_scene(rng: np.random.Generator, difficulty: float = 1.0) -> Scene:
 
 def mention(rng: np.random.Generator, difficulty: float = 1.0) -> tuple[str, ...]:
     """Choose what the captions of one batch mention."""
-    if difficulty <= 0.1:
+    if difficulty < COLOURFUL / len(COLOURS):  # one colour: to name it would say nothing
         return ("shape",)
-    kinds = [kind for kind, _ in MENTIONS]
-    odds = np.array([share for _, share in MENTIONS])
+    table = EARLY_MENTIONS if difficulty < COLOURFUL else MENTIONS
+    kinds = [kind for kind, _ in table]
+    odds = np.array([share for _, share in table])
     return kinds[int(rng.choice(len(kinds), p=odds / odds.sum()))]
 
 

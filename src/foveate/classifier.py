@@ -1,0 +1,414 @@
+"""`Classifier`: photos in, a classifier out. The friendly face of everything below."""
+
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from PIL import Image
+
+from foveate.clip.weights import load_clip
+from foveate.data.checks import check_masks, check_pictures
+from foveate.data.fewshot import Draw, base_new, draw_shots
+from foveate.data.loader import PictureSet
+from foveate.data.samples import LazyPicture, MemoryPicture, Photos, Sample
+from foveate.data.sources import load_photos
+from foveate.errors import InputError
+from foveate.evaluate.answers import Answers, ask
+from foveate.methods.base import check_names
+from foveate.methods.registry import PLUGINS, Settings, build, configure, parts
+from foveate.train.checkpoint import ModelConfig, load_model, save_model
+from foveate.train.recipe import recipe_for
+from foveate.train.run import OnStep, open_run, run_stages
+from foveate.types import Branch
+
+Photo = str | Path | Image.Image
+Split = Literal["base", "new", "all"]
+OnCount = Callable[[str, int, int], None]
+"""Told of slow work other than training: what, how many done, how many in all."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one photo.
+
+    Attributes:
+        photo: Its path, or its place in the list for a picture in memory.
+        label: The likeliest name.
+        probability: Of that name, among the names asked about.
+        scores: Probability of every name.
+        trust: How far the answer leans on CLIP's prior, in [0, 1]; None where no gate was asked.
+        branch: Which label space the names were: "base", "new", or "mixed".
+    """
+
+    photo: str
+    label: str
+    probability: float
+    scores: dict[str, float]
+    trust: float | None
+    branch: Branch
+
+
+class Classifier:
+    """An image classifier from a few photos.
+
+        classifier = Classifier().fit("photos/", masks="masks/", shots=16)
+        classifier.predict(["new.jpg"])
+
+    Args:
+        method: "zeroshot", "coop", or a plug-in over one: "fvgpt+coop".
+        clip: Hub id, folder or file of CLIP weights; "tiny" is the one inside foveate, which has seen drawn
+            shapes only.
+        settings: Per part of the method, what differs from its defaults: {"coop": {"tokens": 16}}.
+        device: Where the towers run.
+        dtype: Precision of the frozen towers; learned tensors are float32 always.
+
+    Raises:
+        InputError: No such method, setting or CLIP.
+    """
+
+    def __init__(
+        self,
+        method: str = "fvgpt+coop",
+        clip: str | Path = "tiny",
+        *,
+        settings: Settings | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+    ):
+        self.method_name = "+".join(parts(method))
+        self.settings = {name: asdict(config) for name, config in configure(method, settings).items()}
+        self.clip_source = str(clip)
+        self.clip = load_clip(clip, dtype=dtype, device=device)
+        self.method = build(self.method_name, self.clip, self.settings)
+        self.config: ModelConfig | None = None
+
+    def fit(
+        self,
+        data: Any,
+        *,
+        masks: str | Path | None = None,
+        shots: int = 16,
+        seed: int = 1,
+        classes: Literal["all", "base"] = "all",
+        template: str | None = None,
+        recipe: Mapping[str, object] | None = None,
+        out: str | Path | None = None,
+        on_bad: Literal["error", "skip"] = "error",
+        strict_shots: bool = False,
+        reading: Mapping[str, Any] | None = None,
+        on_step: OnStep | None = None,
+        on_count: OnCount | None = None,
+    ) -> "Classifier":
+        """Draw a few pictures a class and learn from them, stage by stage.
+
+        Args:
+            data: Folder per class, CSV, JSONL, CoOp split JSON, Hugging Face data set, or `Photos`.
+            masks: Folder of foreground masks; methods with a foreground need them for training alone.
+            shots: Pictures a class, in the field's own draw.
+            seed: Of the draw, the start, the order and the views.
+            classes: Train on all classes, or on the first half ("base") to measure the others as new.
+            template: The data set's sentence with one `{}`, for the methods that use one.
+            recipe: Changes to the training recipe: {"epochs": 5}.
+            out: Run folder; a run stopped half-way goes on from there. None keeps nothing on disk.
+            on_bad: Stop at a bad picture or mask, or leave it out with a warning.
+            strict_shots: Whether a class with fewer pictures than `shots` is an error.
+            reading: More about the data's files, as `load_photos` takes it (mask_values, invert_masks, images).
+            on_step: Told of each training step.
+            on_count: Told of other slow work.
+
+        Raises:
+            InputError: Anything wrong with what was given; nothing is half-written.
+        """
+        resolved = recipe_for(self.method_name, recipe)
+        photos = load_photos(data, masks=masks, **(reading or {}))
+        draw = draw_few(photos, shots, seed, strict=strict_shots)
+        train = draw.train.only(base_new(draw.train)[0]) if classes == "base" else draw.train
+        if len(train.names) < 2:
+            raise InputError(
+                f"{data} has one class only ({train.names[0]!r}): a classifier needs at least two"
+            )
+        check_names(train.names)
+        train = self._without_bad(train, on_bad, on_count)
+        self.method.set_classes(train.names, template)  # a name that does not fit is known before training
+        config = ModelConfig(
+            method=self.method_name,
+            settings=self.settings,
+            clip=self.clip_source,
+            fingerprint=self.clip.fingerprint(),
+            names=list(train.names),
+            template=template,
+            seed=seed,
+            shots=shots,
+            pictures=len(train),
+            recipe=asdict(resolved),
+            data=train.digest(masks=self._learns_from_masks())[:16],
+            version=version("foveate"),
+        )
+        folder = Path(out) if out is not None else None
+        if folder:
+            sources = {"data": _where(data), "masks": _where(masks), "reading": dict(reading or {})}
+            identity = {**asdict(config), "classes": classes, "with_masks": self._learns_from_masks()}
+            if open_run(folder, identity, sources):
+                return self._take(*load_model(folder))
+        self.method = run_stages(
+            self.method_name,
+            self.clip,
+            train,
+            resolved,
+            settings=self.settings,
+            template=template,
+            seed=seed,
+            folder=folder,
+            on_step=on_step,
+        )
+        self.config = config
+        if folder:
+            self.save_pretrained(folder)
+        return self
+
+    def predict(
+        self,
+        photos: Sequence[Photo] | Photo,
+        classes: Sequence[str] | None = None,
+        *,
+        only: bool = False,
+        batch_size: int = 64,
+        on_count: OnCount | None = None,
+    ) -> list[Prediction]:
+        """Name what photos show.
+
+        Args:
+            photos: Paths or PIL pictures, or one of them.
+            classes: Names to choose from besides the trained ones; the classifier need not have seen them.
+            only: Choose from `classes` alone.
+            batch_size: Photos a pass.
+            on_count: Told of progress.
+
+        Raises:
+            InputError: A photo cannot be read, or names clash.
+        """
+        given = [photos] if isinstance(photos, str | Path | Image.Image) else list(photos)
+        branch = self._ask_about([] if only else self._trained_names(), classes or [])
+        samples = tuple(Sample(_source(photo, i), 0) for i, photo in enumerate(given))
+        if not samples:
+            return []
+        watch = (lambda done, total: on_count("photos", done, total)) if on_count else None
+        pictures = self._pictures(Photos(self.method.names, samples))
+        answers = ask(self.method, pictures, branch, batch_size=batch_size, watch=watch)
+        return [
+            Prediction(
+                photo=str(photo) if isinstance(photo, str | Path) else f"picture {i}",
+                label=self.method.names[int(p.argmax())],
+                probability=float(p.max()),
+                scores=dict(zip(self.method.names, p.tolist(), strict=True)),
+                trust=None if answers.trust is None else float(answers.trust[i]),
+                branch=branch,
+            )
+            for i, (photo, p) in enumerate(zip(given, answers.logits.softmax(dim=-1), strict=True))
+        ]
+
+    def evaluate(
+        self,
+        photos: Photos,
+        split: Split = "all",
+        *,
+        shift: bool = False,
+        on_count: OnCount | None = None,
+    ) -> Answers:
+        """Ask about pictures whose answers are known.
+
+        Args:
+            photos: Pictures to test on.
+            split: "base" asks about pictures of trained classes among those names, "new" about the others
+                among theirs, "all" about every picture among all names together.
+            shift: Ask about foregrounds too, for the shift index; needs masks.
+            on_count: Told of progress.
+
+        Raises:
+            InputError: The data has no picture of that split.
+        """
+        known = self._trained_names()
+        new = [name for name in photos.names if name not in known]
+        names = {"base": known, "new": new, "all": known + new}[split]
+        samples = [s for s in photos.samples if photos.names[s.label] in names]
+        if not samples:
+            raise InputError(
+                f"there are no pictures of {split} classes: the model was trained on {len(known)} classes, "
+                f"and the data has {len(new)} others (train with --classes base to keep half as new)"
+            )
+        branch = self._ask_about(known if split != "new" else [], new if split != "base" else [])
+        relabelled = tuple(replace(s, label=names.index(photos.names[s.label])) for s in samples)
+        pictures = self._pictures(replace(photos, names=tuple(names), samples=relabelled))
+        watch = (lambda done, total: on_count(split, done, total)) if on_count else None
+        return ask(self.method, pictures, branch, with_foreground=shift, watch=watch)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json`, `model.safetensors` and a model card."""
+        save_model(Path(folder), self._fitted(), self.method.learned())
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        clip: str | Path | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> "Classifier":
+        """Read a tuned model from a folder or the hub.
+
+        Args:
+            source: Folder of a finished run or of `save_pretrained`, or a hub id "owner/name".
+            clip: The towers, if they are elsewhere now than when it was trained.
+            device: Where the towers run.
+            dtype: Precision of the frozen towers.
+
+        Raises:
+            InputError: There is no tuned model, it is damaged, or the towers are others.
+        """
+        folder = Path(source) if Path(source).exists() else _download(str(source))
+        config, tensors = load_model(folder)
+        self = cls(config.method, clip or config.clip, settings=config.settings, device=device, dtype=dtype)
+        if dtype is None and self.clip.fingerprint() != config.fingerprint:
+            raise InputError(
+                f"{source} was trained on {config.clip} with weights {config.fingerprint}, but "
+                f"{self.clip_source} has {self.clip.fingerprint()}: give the right ones with --clip"
+            )
+        return self._take(config, tensors)
+
+    def push_to_hub(self, repository: str, *, private: bool = False) -> str:
+        """Upload the tuned model to the hub; return its address.
+
+        Raises:
+            InputError: The hub refuses (no login, no network).
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            try:
+                api = HfApi()
+                api.create_repo(repository, private=private, exist_ok=True)
+                return str(api.upload_folder(repo_id=repository, folder_path=folder))
+            except (HfHubHTTPError, HFValidationError, OSError) as error:
+                raise InputError(f"cannot push to {repository}: {_one_line(error)}") from error
+
+    def _take(self, config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> "Classifier":
+        """Become the tuned model that was read."""
+        self.config = config
+        self.method = build(config.method, self.clip, config.settings, config.seed)
+        self.method.load_learned(tensors)
+        self.method.set_classes(config.names, config.template)
+        self.method.eval()
+        return self
+
+    def _fitted(self) -> ModelConfig:
+        if self.config is None:
+            raise InputError("this classifier has learned nothing yet: call fit, or from_pretrained")
+        return self.config
+
+    def _trained_names(self) -> list[str]:
+        return list(self.config.names) if self.config else []
+
+    def _ask_about(self, trained: Sequence[str], more: Sequence[str]) -> Branch:
+        """Set the label space; return which kind it is."""
+        known = self._trained_names()
+        names = [*trained, *(name for name in dict.fromkeys(more) if name not in trained)]
+        if not names:
+            raise InputError("there are no names to choose from: fit first, or give classes")
+        self.method.set_classes(names, self.config.template if self.config else None, known)
+        was_trained = [name in known for name in names]
+        if all(was_trained):
+            return "base"
+        return "mixed" if any(was_trained) else "new"
+
+    def _learns_from_masks(self) -> bool:
+        return any(PLUGINS[part][0].needs_masks for part in parts(self.method_name) if part in PLUGINS)
+
+    def _pictures(self, photos: Photos) -> PictureSet:
+        config = self.clip.config
+        return PictureSet(photos, config.image_size, config.mean, config.std, augment="none")
+
+    def _without_bad(self, train: Photos, on_bad: str, on_count: OnCount | None) -> Photos:
+        """Check every picture, and every mask that will be used, before anything is written."""
+        done = 0
+
+        def watch(more: int) -> None:
+            nonlocal done
+            done += more
+            if on_count:
+                on_count("checking pictures", done, len(train))
+
+        good, bad = check_pictures(train, on_bad, progress=watch)
+        if bad:
+            warnings.warn(f"left out {len(bad)} bad pictures: {_listed(bad)}", stacklevel=3)
+        gone = [name for name, count in good.counts().items() if not count]
+        if gone:
+            raise InputError(f"class {gone[0]!r} has no good picture: mend its pictures or remove the class")
+        if not self._learns_from_masks():
+            return good
+        if not any(sample.mask for sample in good.samples):
+            raise InputError(
+                f"{self.method_name} learns from foreground masks: give a folder of them with --masks"
+            )
+        good, report = check_masks(good, on_bad)
+        if report.faults:
+            faults = [(fault.name, fault.detail) for fault in report.faults]
+            warnings.warn(f"do without {len(faults)} bad masks: {_listed(faults)}", stacklevel=3)
+        return good
+
+
+def draw_few(photos: Photos, shots: int, seed: int, *, strict: bool = False) -> Draw:
+    """Draw the shots; warn of classes that have fewer.
+
+    Raises:
+        InputError: Shots below one, or a short class under `strict`.
+    """
+    if shots < 1:
+        raise InputError(f"shots is {shots}: give at least one picture a class")
+    draw = draw_shots(photos, shots, seed, strict=strict)
+    if draw.short:
+        few = ", ".join(f"{name!r} ({count})" for name, count in list(draw.short.items())[:5])
+        warnings.warn(f"fewer than {shots} pictures: {few}; all they have are used", stacklevel=2)
+    return draw
+
+
+def held_out(photos: Photos, shots: int, seed: int) -> Photos:
+    """Return the pictures to test on: the test split, or all that were not drawn for training."""
+    test = photos.split("test")
+    return test if len(test) else draw_shots(photos, shots, seed).rest
+
+
+def _source(photo: Photo, place: int) -> Path | LazyPicture:
+    return MemoryPicture(photo, f"picture {place}") if isinstance(photo, Image.Image) else Path(photo)
+
+
+def _download(source: str) -> Path:
+    try:
+        patterns = ["config.json", "model.safetensors", "README.md"]
+        return Path(snapshot_download(source, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"{source} is no folder here and cannot be had from the hub: {_one_line(error)}"
+        ) from error
+
+
+def _where(source: object) -> str | None:
+    """Where files are, for a later `evaluate`; data in memory has no place."""
+    if isinstance(source, str) and source.startswith("hf:"):
+        return source
+    return str(Path(source).absolute()) if isinstance(source, str | Path) else None
+
+
+def _listed(bad: Sequence[tuple[str, str]]) -> str:
+    shown = "; ".join(f"{name} ({reason})" for name, reason in bad[:3])
+    return shown + ("; …" if len(bad) > 3 else "")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

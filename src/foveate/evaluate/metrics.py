@@ -1,0 +1,34 @@
+"""What is reported, each number one function."""
+
+from collections.abc import Sequence
+
+from foveate.methods.guidance import kl
+from foveate.types import Labels, Logits
+
+
+def accuracy(logits: Logits, labels: Labels) -> float:
+    """Return the share of pictures whose highest logit is their label's, in percent."""
+    return 100 * (logits.argmax(dim=-1) == labels).double().mean().item()
+
+
+def harmonic_mean(base: float, new: float) -> float:
+    """Return HM = 2 b n / (b + n); 0 where both are 0. Over data sets it is the HM of averages."""
+    return 2 * base * new / (base + new) if base + new else 0.0
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the arithmetic mean."""
+    return sum(values) / len(values)
+
+
+def foreground_shift(full: Logits, foreground: Logits, tau: float = 2.0) -> float:
+    """Return D_fg, the foreground shift index: mean KL(p_full ‖ p_foreground), in nats.
+
+    How much an answer changes when the background is taken away; 0 for a model that looks at the object only.
+
+    Args:
+        full: `[B, C]` logits of whole pictures.
+        foreground: `[B, C]` logits of the same views times their masks.
+        tau: Temperature both are softened with.
+    """
+    return kl(full / tau, foreground / tau).mean().item()

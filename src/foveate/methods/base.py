@@ -1,0 +1,197 @@
+"""What a method must do, and the few lines that all of them share.
+
+A method classifies pictures with a frozen CLIP and a few learned tensors. It is asked in this order:
+`set_classes` (any names, at any time), then `features`, then `logits`; or, while it learns, `losses`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate.clip.model import Clip
+from foveate.errors import InputError
+from foveate.types import (
+    Batch,
+    Branch,
+    Features,
+    ImageFeatures,
+    Images,
+    Logits,
+    PerImage,
+    Scalar,
+    TextFeatures,
+)
+
+
+class Method(nn.Module, ABC):
+    """A way to classify pictures with a frozen CLIP and a few learned tensors.
+
+    Class names never reach a checkpoint: `learned` has tensors that any class list can follow.
+
+    Attributes:
+        clip: The frozen towers.
+        names: The class names asked about at the moment.
+        trained: Of each name, whether it was trained on; matters to the branch "mixed" alone.
+        head_weights: How base logits fuse the heads of an image feature; new-class logits use the first alone.
+        tunes_vision: Whether learned tensors change what the image tower says.
+        needs_masks: Whether it learns from foreground masks.
+    """
+
+    tunes_vision: ClassVar[bool] = False
+    needs_masks: ClassVar[bool] = False
+
+    def __init__(self, clip: Clip, head_weights: Sequence[float] = (1.0,)):
+        super().__init__()
+        self.clip = clip.requires_grad_(False).eval()
+        self.head_weights = tuple(head_weights)
+        self.names: tuple[str, ...] = ()
+        self.trained: tuple[bool, ...] = ()
+        self.template: str | None = None
+        self._constant_text: TextFeatures | None = None
+        self._text_is_constant = False
+
+    def set_classes(
+        self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
+    ) -> None:
+        """Choose the classes to tell apart.
+
+        Args:
+            names: Class names; underscores read as spaces.
+            template: The data set's sentence with one `{}`, for methods that use one.
+            trained: The names that were trained on; None means all of them.
+
+        Raises:
+            InputError: No name, an empty name, a name twice, or one too long for the text tower.
+        """
+        check_names(names)
+        known = set(names if trained is None else trained)
+        self.names, self.template = tuple(names), template
+        self.trained = tuple(name in known for name in names)
+        self._constant_text = None
+        self.prepare()
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make ready for `self.names` (tokenise, encode what is constant)."""
+
+    @abstractmethod
+    def encode_text(self) -> TextFeatures:
+        """Return `[C, D]` raw class features, with gradient to what is learned."""
+
+    @abstractmethod
+    def features(self, images: Images) -> Features:
+        """Return both sides for normalised pictures, before normalisation of the features."""
+
+    @abstractmethod
+    def logits(self, features: Features, branch: Branch = "base") -> Logits:
+        """Align the two sides, CLIP's temperature applied.
+
+        `branch` says which label space is asked about; it matters to methods that treat trained and new
+        classes differently (MMRL, FVG-PT).
+        """
+
+    @abstractmethod
+    def see(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what frozen towers say of a batch: training cannot change it, a bank may hold it."""
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Scalar]:
+        """Return the named terms of the loss, weights applied; their sum is minimised."""
+
+    def trust(self, features: Features) -> PerImage | None:
+        """Return how far each answer leans on CLIP's prior, in [0, 1]; None where a method has no such."""
+        return None
+
+    def learned(self) -> dict[str, nn.Parameter]:
+        """Return the tensors a checkpoint holds: every parameter but CLIP's."""
+        frozen = {id(p) for p in self.clip.parameters()}
+        return {name: p for name, p in self.named_parameters() if id(p) not in frozen}
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Return the tensors that the next `fit` may change."""
+        return {name: p for name, p in self.learned().items() if p.requires_grad}
+
+    @torch.no_grad()
+    def load_learned(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over the tensors of a checkpoint.
+
+        Raises:
+            InputError: A tensor is missing, left over, or of another shape.
+        """
+        own = self.learned()
+        missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+        if missing or extra:
+            raise InputError(f"the checkpoint does not fit the method: lacks {missing}, has besides {extra}")
+        for name, parameter in own.items():
+            given = tensors[name]
+            if parameter.numel() == 0:  # class-specific tensors have no size before their classes are known
+                parameter.data = given.to(parameter.device, parameter.dtype).clone()
+            elif parameter.shape != given.shape:
+                shapes = f"{list(given.shape)}, not {list(parameter.shape)}"
+                raise InputError(f"{name} in the checkpoint is {shapes}: another CLIP or other settings?")
+            else:
+                parameter.copy_(given)
+        if self.names:  # whatever was encoded with the old tensors is stale
+            known = [name for name, was in zip(self.names, self.trained, strict=True) if was]
+            self.set_classes(self.names, self.template, known)
+
+    def text_features(self) -> TextFeatures:
+        """Return `[C, D]` raw class features; encoded once only while text is constant."""
+        if not self._text_is_constant:
+            return self.encode_text()
+        if self._constant_text is None:
+            self._constant_text = self.encode_text()
+        return self._constant_text
+
+    @contextmanager
+    def constant_text(self) -> Iterator[None]:
+        """Promise that nothing learned changes inside: class texts are encoded once, not at each batch."""
+        self._text_is_constant = True
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._text_is_constant, self._constant_text = False, None
+
+
+def align(features: Features, scale: Tensor, weights: Sequence[float] = (1.0,)) -> Logits:
+    """Return `scale · Σ_h w_h · cos(image_h, text)`.
+
+    Args:
+        features: Raw features of both sides.
+        scale: CLIP's temperature, as the factor of cosines.
+        weights: One per head to use; heads beyond them are left out.
+    """
+    text = F.normalize(features.text, dim=-1)
+    image = F.normalize(features.image[: len(weights)], dim=-1)
+    fused = image[0] if len(weights) == 1 else torch.einsum("h,hbd->bd", image.new_tensor(weights), image)
+    return scale.to(fused.dtype) * fused @ text.T
+
+
+def encode_pictures(clip: Clip, images: Images) -> ImageFeatures:
+    """Return CLIP's own raw features `[1, B, D]`, in float32 or better."""
+    image = clip.vision(images)
+    return image.to(torch.promote_types(image.dtype, torch.float32))[None]
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse class names that cannot be told apart.
+
+    Raises:
+        InputError: No names, an empty one, or one that stands twice.
+    """
+    if not names:
+        raise InputError("there are no class names: give at least one")
+    seen: dict[str, str] = {}
+    for name in names:
+        key = " ".join(name.replace("_", " ").split()).casefold()
+        if not key:
+            raise InputError(f"class name {name!r} is empty: give it a word that CLIP can read")
+        if key in seen:
+            raise InputError(f"class names {seen[key]!r} and {name!r} are the same: rename or merge them")
+        seen[key] = name

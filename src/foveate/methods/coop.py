@@ -1,0 +1,126 @@
+"""CoOp: learn the words around a class name.
+
+- [0]: Learning to Prompt for Vision-Language Models, Zhou et al. 2022, https://arxiv.org/abs/2109.01134
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate.clip.model import Clip
+from foveate.errors import InputError
+from foveate.methods.base import Method, align, encode_pictures
+from foveate.methods.prompts import Position, PromptLayout, embed, lay_out
+from foveate.seeds import stream
+from foveate.types import Batch, Branch, Features, Images, Logits, Scalar, TextFeatures
+
+
+@dataclass(frozen=True)
+class CoOpConfig:
+    """Settings of CoOp.
+
+    Attributes:
+        tokens: Number of learned vectors (M in [0]); 16 in [0], 4 in FVG-PT's tables.
+        position: Where the class name stands among them.
+        class_specific: One set of vectors per class ([0], CSC); such a model cannot take new classes.
+        init: Words to start from, e.g. "a photo of a"; their number then replaces `tokens`. None starts
+            from N(0, 0.02²).
+    """
+
+    tokens: int = 4
+    position: Position = "end"
+    class_specific: bool = False
+    init: str | None = None
+
+
+class CoOp(Method):
+    """Context optimisation.
+
+    Args:
+        clip: The frozen towers.
+        config: Settings.
+        generator: Of the random start; by default the stream of seed 0.
+
+    Raises:
+        InputError: Fewer than one learned vector.
+    """
+
+    def __init__(
+        self, clip: Clip, config: CoOpConfig | None = None, generator: torch.Generator | None = None
+    ):
+        super().__init__(clip)
+        self.config = config or CoOpConfig()
+        self.generator = generator or stream(0, "init", "coop")
+        start = self._start()
+        # Class-specific vectors have no number before the first classes are known.
+        self.ctx = nn.Parameter(start.new_empty(0, *start.shape) if self.config.class_specific else start)
+        self.ctx_names: tuple[str, ...] = ()
+        self._layout: PromptLayout | None = None
+
+    def prepare(self) -> None:
+        if self.config.class_specific:
+            self._settle_class_vectors()
+        self._layout = lay_out(self.clip.tokenizer, self.names, self.ctx.shape[-2], self.config.position)
+
+    def encode_text(self) -> TextFeatures:
+        if self._layout is None:
+            raise RuntimeError("set_classes first")
+        self._layout = self._layout.to(self.ctx.device)
+        ctx = self.ctx
+        if self.config.class_specific:
+            ctx = ctx[[self.ctx_names.index(name) for name in self.names]]
+        tower = self.clip.text
+        text = tower.pool(tower.encode(embed(tower, self._layout, ctx)), self._layout.eot)
+        return text.to(torch.promote_types(text.dtype, torch.float32))
+
+    def features(self, images: Images) -> Features:
+        return Features(encode_pictures(self.clip, images), self.text_features())
+
+    def logits(self, features: Features, branch: Branch = "base") -> Logits:
+        return align(features, self.clip.scale)
+
+    @torch.no_grad()
+    def see(self, batch: Batch) -> dict[str, Tensor]:
+        return {"image": encode_pictures(self.clip, batch.images)}
+
+    def losses(self, batch: Batch) -> dict[str, Scalar]:
+        """Return the cross-entropy ([0], Eq. 2)."""
+        seen = batch.frozen or self.see(batch)
+        logits = self.logits(Features(seen["image"], self.text_features()))
+        return {"ce": F.cross_entropy(logits, batch.labels)}
+
+    @torch.no_grad()
+    def _start(self) -> Tensor:
+        """Return `[M, W]` start values: embedded words, or small noise."""
+        table = self.clip.text.token.weight
+        if self.config.init is not None:
+            words = self.clip.tokenizer.words(self.config.init.replace("_", " "))
+            if not words:
+                raise InputError("coop: init has no words; leave it out for a random start")
+            return table[torch.tensor(words, device=table.device)].float()
+        if self.config.tokens < 1:
+            raise InputError(f"coop: tokens is {self.config.tokens}, but at least one vector must be learned")
+        noise = torch.empty(self.config.tokens, table.shape[1])
+        return noise.normal_(0.0, 0.02, generator=self.generator).to(table.device)
+
+    @torch.no_grad()
+    def _settle_class_vectors(self) -> None:
+        """Give the first classes their vectors; afterwards only these classes can be asked about."""
+        if not self.ctx_names:
+            if self.ctx.numel() == 0:
+                starts = [self._start() for _ in self.names]
+                self.ctx.data = torch.stack(starts).to(self.ctx.device)
+            if len(self.ctx) != len(self.names):
+                raise InputError(
+                    f"class-specific context was learned for {len(self.ctx)} classes, not {len(self.names)}:"
+                    " set the classes it was trained on first"
+                )
+            self.ctx_names = self.names
+        unknown = [name for name in self.names if name not in self.ctx_names]
+        if unknown:
+            raise InputError(
+                f"class {unknown[0]!r} was not trained on, and class-specific context has no vectors for it:"
+                " train with class_specific=false to name new classes"
+            )

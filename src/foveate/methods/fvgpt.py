@@ -1,0 +1,171 @@
+"""FVG-PT: foreground view-guided prompt tuning, on top of any tuned backbone.
+
+The arithmetic is in `guidance.py`; this file brings it the views: the backbone's and CLIP's answers to the
+whole picture and to its foreground.
+
+- [0]: FVG-PT, 2026, https://arxiv.org/abs/2603.08708
+"""
+
+import torch
+from torch import Tensor
+
+from foveate.clip.text import encode_names
+from foveate.errors import InputError
+from foveate.foreground.views import area, foreground_view
+from foveate.methods.base import Method, align, encode_pictures
+from foveate.methods.guidance import FvgPtConfig, Guidance, Views
+from foveate.seeds import stream
+from foveate.types import Batch, Branch, Features, Images, Logits, PerImage, Scalar, TextFeatures
+
+
+class FvgPt(Method):
+    """Foreground guidance for trained classes, calibration with CLIP's prior for new ones.
+
+    Args:
+        backbone: A tuned method; it is frozen here.
+        config: Settings.
+        generator: Of the random start; by default the stream of seed 0.
+    """
+
+    needs_masks = True
+
+    def __init__(
+        self,
+        backbone: Method,
+        config: FvgPtConfig | None = None,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__(backbone.clip, backbone.head_weights)
+        self.config = config or FvgPtConfig()
+        self.backbone = backbone.requires_grad_(False).eval()
+        generator = generator or stream(0, "init", "fvgpt")
+        self.guidance = Guidance(self.clip.config.embed, self.config, generator, backbone.head_weights)
+        self._text: TextFeatures | None = None
+        self._clip_text: TextFeatures | None = None
+
+    def train(self, mode: bool = True) -> "FvgPt":
+        """Set the training mode of the guidance; the backbone stays as it was tuned."""
+        self.training = mode
+        self.guidance.train(mode)
+        return self
+
+    def prepare(self) -> None:
+        known = [name for name, was in zip(self.names, self.trained, strict=True) if was]
+        self.backbone.set_classes(self.names, self.template, known)
+        self._text = self._clip_text = None
+
+    def encode_text(self) -> TextFeatures:
+        """Return the backbone's raw class features; frozen, so encoded once per class list."""
+        if self._text is None:
+            with torch.no_grad():
+                self._text = self.backbone.encode_text()
+        return self._text
+
+    def features(self, images: Images) -> Features:
+        seen = self.backbone.features(images)
+        clip = encode_pictures(self.clip, images) if self.backbone.tunes_vision else seen.image[:1]
+        return Features(seen.image, self.text_features(), Features(clip, self._prior_text()))
+
+    def logits(self, features: Features, branch: Branch = "base") -> Logits:
+        """Return z_FDC for trained classes, z_PC for new ones, and for both together a mixture of the two.
+
+        Mixed: z_PC decides whether the picture shows a trained or a new class at all (it has CLIP's prior on
+        one scale for both), and z_FDC only which of the trained ones. With no new name it is z_FDC's answer,
+        with no trained one z_PC's.
+        """
+        if branch == "base" or not self.config.prior_branch:
+            return self.guidance.base_logits(_without_prior(features), self._align)
+        new = self.guidance.new_logits(*self._new_and_clip(features))
+        if branch == "new":
+            return new
+        base = self.guidance.base_logits(_without_prior(features), self._align)
+        return route(base, new, torch.tensor(self.trained, device=new.device))
+
+    def trust(self, features: Features) -> PerImage | None:
+        """Return b, the prior gate's trust in CLIP (Eq. 12)."""
+        return self.guidance.prior_trust(*self._new_and_clip(features)) if self.config.prior_branch else None
+
+    @torch.no_grad()
+    def see(self, batch: Batch) -> dict[str, Tensor]:
+        """Return raw features `image`, `foreground` `[H, B, D]` and `clip` `[1, B, D]` of a batch.
+
+        Raises:
+            InputError: The batch has no masks.
+        """
+        if batch.masks is None:
+            raise InputError("fvgpt learns from foreground masks and there are none: give --masks FOLDER")
+        size = self.clip.config
+        cut = foreground_view(batch.images, batch.masks, self.config.fill, size.mean, size.std)
+        # x and x ⊙ m in one pass of the tower.
+        both = self.backbone.features(torch.cat([batch.images, cut])).image
+        image, foreground = both.chunk(2, dim=1)
+        clip = encode_pictures(self.clip, batch.images) if self.backbone.tunes_vision else image[:1]
+        return {"image": image, "foreground": foreground, "clip": clip}
+
+    def losses(self, batch: Batch) -> dict[str, Scalar]:
+        """Return the terms of Eq. 10 and Eq. 15."""
+        return self.guidance.losses(self.views(batch), batch.labels, self._align)
+
+    @torch.no_grad()
+    def views(self, batch: Batch) -> Views:
+        """Return all that the frozen models say of a batch, with masks."""
+        seen = batch.frozen or self.see(batch)
+        text = self.text_features()
+        whole = Features(seen["image"], text)
+        if batch.masks is None:
+            raise InputError("fvgpt learns from foreground masks and there are none: give --masks FOLDER")
+        visible = area(batch.masks)
+        told = batch.areas if self.config.area_from == "picture" and batch.areas is not None else visible
+        return Views(
+            features=whole,
+            full=self._align(whole),
+            foreground=self._align(Features(seen["foreground"], text)),
+            new=self.backbone.logits(whole, "new"),
+            clip=align(Features(seen["clip"], self._prior_text()), self.clip.scale),
+            area=visible,
+            told_area=told,
+        )
+
+    def _align(self, features: Features) -> Logits:
+        """The backbone's base alignment; a fused mixture is one head and takes the whole weight."""
+        if len(features.image) < len(self.head_weights):
+            return align(features, self.clip.scale)
+        return self.backbone.logits(features, "base")
+
+    def _new_and_clip(self, features: Features) -> tuple[Logits, Logits]:
+        if features.prior is None:
+            raise ValueError("FVG-PT's prior branch needs features with CLIP's own: call features(images)")
+        clip = align(features.prior, self.clip.scale)
+        return self.backbone.logits(_without_prior(features), "new"), clip
+
+    def _prior_text(self) -> TextFeatures:
+        """Return CLIP's raw features of the plain sentences, t_CLIP of Eq. 11."""
+        if self._clip_text is None:
+            template = self.config.prior_template
+            if template == "dataset":
+                template = self.template or FvgPtConfig.prior_template
+            self._clip_text = encode_names(self.clip, self.names, template)
+        return self._clip_text
+
+
+def route(base: Logits, new: Logits, trained: Tensor) -> Logits:
+    """Return logits over trained and new names together.
+
+    With T the trained names, log p(T) comes from `new` and log p(c | T) from `base`:
+    z_c = log softmax_T(base)_c + logsumexp_T(new) for c in T, and z_c = new_c otherwise.
+
+    Args:
+        base: `[B, C]` logits to be used among trained names.
+        new: `[B, C]` logits on one scale for all names.
+        trained: `[C]` which names were trained on.
+    """
+    if not trained.any():
+        return new
+    among = base[:, trained].log_softmax(dim=-1) + new[:, trained].logsumexp(dim=-1, keepdim=True)
+    routed = new.clone()
+    routed[:, trained] = among.to(new.dtype)
+    return routed
+
+
+def _without_prior(features: Features) -> Features:
+    return Features(features.image, features.text)

@@ -1,0 +1,303 @@
+"""The arithmetic of FVG-PT: two gates, two adapters, five losses. It sees tensors only, no towers.
+
+- [0]: FVG-PT, 2026, https://arxiv.org/abs/2603.08708 ("Eq." and "Sec." below refer to it)
+
+Its symbols: `full`, `foreground`, `clip` are logits of the whole picture, of the picture times its mask, and
+of the untouched CLIP; `p` their softened distributions; `q` a gate's logit; `r` and `b` trusts in [0, 1].
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate.types import Features, ImageFeatures, Labels, Logits, PerImage, Scalar, TextFeatures
+
+Align = Callable[[Features], Logits]
+"""How the backbone turns features of both sides into base logits, temperature applied."""
+
+Indicator = Literal["entropy", "cosine", "area"]
+PriorIndicator = Literal["entropy", "prior_entropy", "cosine"]
+Term = Literal["base", "gate", "distill", "prior", "prior_kl"]
+TERMS: tuple[Term, ...] = ("base", "gate", "distill", "prior", "prior_kl")
+
+
+@dataclass(frozen=True)
+class FvgPtConfig:
+    """Settings of FVG-PT; the defaults are the paper's, or our reading where it leaves a choice open.
+
+    Attributes:
+        tau: Temperature that softens logits before they are compared (τ_d; Sec. 4.1).
+        lambda_distill: Weight of the distillation (λ_d); the paper takes 5 for MMRL.
+        lambda_gate: Weight of the foreground gate's loss.
+        lambda_prior: Weight of both losses of the prior branch (λ_new).
+        adapter_hidden: Width inside the two adapters (dim_FDC).
+        gate_hidden: Width inside the two gates (dim_RG).
+        gate_depth: Linear layers of a gate, 1 to 3.
+        bias: Whether gates and adapters have biases.
+        adapter_input: Adapt features as they come ("raw") or of unit length ("unit").
+        adapter_init: Last adapter layer at the start: N(0, 1e-3²) ("small"), 0 ("zero") or PyTorch's.
+        adapters: Which sides are adapted (FDC); "none" leaves the backbone's base logits as they are.
+        heads: With two image features (MMRL): adapt both alike ("shared"), their mixture ("fused"), or the
+            class token's alone ("class").
+        foreground_gate: Whether the foreground's trust is learned (FRG); otherwise r is 1.
+        foreground_indicators: What the foreground gate is told.
+        prior_branch: Whether new classes get the calibrated branch (PC); otherwise they go the base way.
+        prior_indicators: What the prior gate is told.
+        prior_trust: A constant b in place of the prior gate, as a baseline.
+        terms: Which loss terms are summed.
+        detach_trust: Whether r is a constant to the distillation.
+        hard_trust: Whether r is rounded to 0 or 1 in the distillation.
+        margin: By how much the foreground must beat the whole picture to be worth trusting (δ of Eq. 3).
+        area_from: The indicator's area in the view the network sees, or in the whole "picture".
+        min_area: Below this share of the view a foreground counts as cut away: target 0, weight 0.
+        max_area: Upper end of the clamp, if `clamp_area`.
+        clamp_area: Whether the indicator's area is clamped to [min_area, max_area].
+        fill: What replaces the background: "mean" (0 after normalisation), "black", "blur", "image_mean".
+        prior_template: Sentence of the prior's class texts; "dataset" takes the data set's own.
+        entropy: In "nats", or as a share of ln C ("normalised"), which is steadier across class counts.
+        tau_squared: Whether the distillation is multiplied with tau².
+    """
+
+    tau: float = 2.0
+    lambda_distill: float = 10.0
+    lambda_gate: float = 1.0
+    lambda_prior: float = 1.0
+    adapter_hidden: int = 64
+    gate_hidden: int = 32
+    gate_depth: int = 2
+    bias: bool = True
+    adapter_input: Literal["raw", "unit"] = "raw"
+    adapter_init: Literal["small", "zero", "default"] = "small"
+    adapters: Literal["both", "image", "text", "none"] = "both"
+    heads: Literal["shared", "fused", "class"] = "shared"
+    foreground_gate: bool = True
+    foreground_indicators: tuple[Indicator, ...] = ("entropy", "cosine", "area")
+    prior_branch: bool = True
+    prior_indicators: tuple[PriorIndicator, ...] = ("entropy", "prior_entropy", "cosine")
+    prior_trust: float | None = None
+    terms: tuple[Term, ...] = TERMS
+    detach_trust: bool = True
+    hard_trust: bool = False
+    margin: float = 0.0
+    area_from: Literal["view", "picture"] = "view"
+    min_area: float = 0.02
+    max_area: float = 0.98
+    clamp_area: bool = False
+    fill: Literal["mean", "black", "blur", "image_mean"] = "mean"
+    prior_template: str = "a photo of a {}."
+    entropy: Literal["nats", "normalised"] = "nats"
+    tau_squared: bool = False
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the frozen models say of a batch. Nothing here has a gradient.
+
+    Attributes:
+        features: Raw features of the whole picture and of the class texts.
+        full: `[B, C]` the backbone's base logits of the whole picture.
+        foreground: `[B, C]` its base logits of the picture times its mask.
+        new: `[B, C]` its logits the way it treats new classes (the same, but for MMRL).
+        clip: `[B, C]` logits of the untouched CLIP.
+        area: `[B]` share of foreground in the view.
+        told_area: `[B]` the share that the gate is told; `area` unless settings say otherwise.
+    """
+
+    features: Features
+    full: Logits
+    foreground: Logits
+    new: Logits
+    clip: Logits
+    area: PerImage
+    told_area: PerImage
+
+
+def entropy(logits: Logits) -> PerImage:
+    """Return the Shannon entropy of each row's softmax, in nats."""
+    log_p = logits.log_softmax(dim=-1)
+    return -(log_p.exp() * log_p).sum(dim=-1)
+
+
+def kl(teacher: Logits, student: Logits) -> PerImage:
+    """Return KL(softmax(teacher) ‖ softmax(student)) of each row, in nats."""
+    log_t, log_s = teacher.log_softmax(dim=-1), student.log_softmax(dim=-1)
+    return (log_t.exp() * (log_t - log_s)).sum(dim=-1)
+
+
+def agreement(a: Logits, b: Logits) -> PerImage:
+    """Return the cosine of each row's two distributions."""
+    return F.cosine_similarity(a.softmax(dim=-1), b.softmax(dim=-1), dim=-1)
+
+
+class Guidance(nn.Module):
+    """The learned part of FVG-PT: 132,546 parameters at dim 512.
+
+    Args:
+        dim: Length of a feature.
+        config: Settings.
+        generator: Of the random start.
+        head_weights: How the backbone's base logits fuse the heads.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        config: FvgPtConfig,
+        generator: torch.Generator,
+        head_weights: tuple[float, ...] = (1.0,),
+    ):
+        super().__init__()
+        self.config, self.head_weights = config, head_weights
+        gate_widths = [config.gate_hidden] * (config.gate_depth - 1)
+        self.foreground_gate = _mlp(
+            [len(config.foreground_indicators), *gate_widths, 1], config.bias, generator
+        )
+        self.prior_gate = _mlp([len(config.prior_indicators), *gate_widths, 1], config.bias, generator)
+        self.image_adapter = self._adapter(dim, generator)
+        self.text_adapter = self._adapter(dim, generator)
+
+    # --- foreground reliability gate (Sec. 3.2) ---
+
+    def indicators(self, v: Views) -> Float[Tensor, "batch indicators"]:
+        """Return u = [H(p_full) − H(p_fg), cos(p_full, p_fg), A(m)], Eq. 4."""
+        full, foreground = v.full / self.config.tau, v.foreground / self.config.tau
+        columns = {
+            "entropy": self._entropy(full) - self._entropy(foreground),
+            "cosine": agreement(full, foreground),
+            "area": self._told(v.told_area),
+        }
+        return torch.stack([columns[name] for name in self.config.foreground_indicators], dim=-1)
+
+    def trust_target(self, v: Views, labels: Labels) -> PerImage:
+        """Return r* (Eq. 3): 1 where the frozen backbone errs less on the foreground alone."""
+        loss_full = F.cross_entropy(v.full, labels, reduction="none")
+        loss_foreground = F.cross_entropy(v.foreground, labels, reduction="none")
+        better = loss_foreground + self.config.margin < loss_full
+        return (better & self._usable(v)).to(v.full.dtype)
+
+    # --- foreground distillation compensation (Sec. 3.3) ---
+
+    def adapt(self, features: Features) -> Features:
+        """Return f̃ = norm(f + A(f)) of both sides, Eq. 7."""
+        image = features.image
+        if self.config.heads == "fused" and len(image) > 1:
+            weights = image.new_tensor(self.head_weights)
+            image = torch.einsum("h,hbd->bd", weights, F.normalize(image, dim=-1))[None]
+        adapted = self._adapted(image, self.image_adapter, "image")
+        if self.config.heads == "class" and len(image) > 1:
+            adapted = torch.cat([adapted[:1], image[1:]])
+        return Features(adapted, self._adapted(features.text, self.text_adapter, "text"))
+
+    def base_logits(self, features: Features, align: Align) -> Logits:
+        """Return z_FDC, Eq. 8: the backbone's own alignment over adapted features."""
+        return align(features if self.config.adapters == "none" else self.adapt(features))
+
+    # --- prior calibration (Sec. 3.4) ---
+
+    def prior_indicator_values(self, new: Logits, clip: Logits) -> Float[Tensor, "batch indicators"]:
+        """Return s = [H(p_full), H(p_CLIP), cos(p_full, p_CLIP)], Eq. 13."""
+        new, clip = new / self.config.tau, clip / self.config.tau
+        columns = {
+            "entropy": self._entropy(new),
+            "prior_entropy": self._entropy(clip),
+            "cosine": agreement(new, clip),
+        }
+        return torch.stack([columns[name] for name in self.config.prior_indicators], dim=-1)
+
+    def prior_trust(self, new: Logits, clip: Logits) -> PerImage:
+        """Return b, the trust in CLIP's prior."""
+        if self.config.prior_trust is not None:
+            return torch.full_like(new[:, 0], self.config.prior_trust)
+        return self.prior_gate(self.prior_indicator_values(new, clip)).squeeze(-1).sigmoid()
+
+    def new_logits(self, new: Logits, clip: Logits) -> Logits:
+        """Return z_PC = (1 − b) z_full + b z_CLIP, Eq. 12."""
+        b = self.prior_trust(new, clip)[:, None]
+        return (1 - b) * new + b * clip
+
+    # --- what is minimised ---
+
+    def losses(self, v: Views, labels: Labels, align: Align) -> dict[str, Scalar]:
+        """Return the terms of Eq. 10 and Eq. 15, weights applied."""
+        config = self.config
+        losses = self._base_losses(v, labels, align)
+        if config.prior_branch:
+            new = self.new_logits(v.new, v.clip)
+            losses["prior"] = config.lambda_prior * F.cross_entropy(new, labels)
+            softened = kl(v.clip / config.tau, new / config.tau)
+            losses["prior_kl"] = config.lambda_prior * softened.mean()
+        return {name: loss for name, loss in losses.items() if name in config.terms}
+
+    def _base_losses(self, v: Views, labels: Labels, align: Align) -> dict[str, Scalar]:
+        """Return L_CE, L_FRG and λ_d L_dist (Eqs. 6, 9, 10)."""
+        config, usable = self.config, self._usable(v)
+        losses: dict[str, Scalar] = {}
+        r = torch.ones_like(v.area)
+        if config.foreground_gate:
+            q = self.foreground_gate(self.indicators(v)).squeeze(-1)
+            target = self.trust_target(v, labels)
+            losses["gate"] = config.lambda_gate * F.binary_cross_entropy_with_logits(q, target)
+            r = q.sigmoid()
+        if config.adapters == "none":
+            return losses
+        r = r.detach() if config.detach_trust else r
+        r = (r.round() if config.hard_trust else r) * usable
+        base = self.base_logits(v.features, align)
+        losses["base"] = F.cross_entropy(base, labels)
+        full, foreground, p = v.full / config.tau, v.foreground / config.tau, base / config.tau
+        distill = (r * kl(foreground, p) + (1 - r) * kl(full, p)).mean()
+        factor = config.tau**2 if config.tau_squared else 1.0
+        losses["distill"] = factor * config.lambda_distill * distill
+        return losses
+
+    def _usable(self, v: Views) -> Tensor:
+        return v.area >= self.config.min_area
+
+    def _told(self, area: PerImage) -> PerImage:
+        config = self.config
+        return area.clamp(config.min_area, config.max_area) if config.clamp_area else area
+
+    def _entropy(self, logits: Logits) -> PerImage:
+        value = entropy(logits)
+        if self.config.entropy == "normalised":
+            return value / torch.tensor(max(2, logits.shape[-1])).log().to(value)
+        return value
+
+    def _adapter(self, dim: int, generator: torch.Generator) -> nn.Sequential:
+        adapter = _mlp([dim, self.config.adapter_hidden, dim], self.config.bias, generator)
+        if self.config.adapter_init != "default":
+            last = adapter[-1]
+            spread = 1e-3 if self.config.adapter_init == "small" else 0.0
+            with torch.no_grad():
+                for name, tensor in last.named_parameters():
+                    tensor.zero_()
+                    if name == "weight" and spread:
+                        tensor.normal_(0.0, spread, generator=generator)
+        return adapter
+
+    def _adapted(
+        self, x: ImageFeatures | TextFeatures, adapter: nn.Sequential, side: str
+    ) -> ImageFeatures | TextFeatures:
+        if self.config.adapters not in ("both", side):
+            return x
+        if self.config.adapter_input == "unit":
+            x = F.normalize(x, dim=-1)
+        return F.normalize(x + adapter(x), dim=-1)
+
+
+def _mlp(widths: list[int], bias: bool, generator: torch.Generator) -> nn.Sequential:
+    """Linear layers with ReLU between them, PyTorch's start values drawn from `generator`."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        linear = nn.utils.skip_init(nn.Linear, fan_in, fan_out, bias=bias)
+        bound = fan_in**-0.5
+        with torch.no_grad():
+            for tensor in linear.parameters():
+                tensor.uniform_(-bound, bound, generator=generator)
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

@@ -1,0 +1,95 @@
+"""Methods by name: "coop", or a plug-in over a backbone, "fvgpt+coop"."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from foveate.clip.model import Clip
+from foveate.errors import InputError
+from foveate.methods.base import Method
+from foveate.methods.coop import CoOp, CoOpConfig
+from foveate.methods.fvgpt import FvgPt
+from foveate.methods.guidance import FvgPtConfig
+from foveate.methods.zeroshot import ZeroShot, ZeroShotConfig
+from foveate.seeds import stream
+
+BACKBONES: dict[str, tuple[type[Method], type]] = {
+    "zeroshot": (ZeroShot, ZeroShotConfig),
+    "coop": (CoOp, CoOpConfig),
+}
+PLUGINS: dict[str, tuple[type[Method], type]] = {"fvgpt": (FvgPt, FvgPtConfig)}
+
+Settings = Mapping[str, Mapping[str, Any]]
+"""Per part of a method, what differs from its defaults: {"coop": {"tokens": 16}}."""
+
+
+def parts(method: str) -> list[str]:
+    """Split "fvgpt+coop" into plug-ins and backbone, outermost first.
+
+    Raises:
+        InputError: A part does not exist (the nearest that does is named), or they are in a wrong order.
+    """
+    names = [name.strip().lower() for name in method.split("+")]
+    for name in names:
+        if name not in BACKBONES and name not in PLUGINS:
+            known = [*BACKBONES, *(f"{plugin}+coop" for plugin in PLUGINS)]
+            near = difflib.get_close_matches(name, [*BACKBONES, *PLUGINS], n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise InputError(f"there is no method {name!r}; {hint}")
+    *plugins, backbone = names
+    if backbone not in BACKBONES or any(name not in PLUGINS for name in plugins):
+        raise InputError(f"method {method!r}: write plug-ins first and one backbone last, as in 'fvgpt+coop'")
+    return names
+
+
+def stages(method: str) -> list[str]:
+    """Return what is trained one after the other: "fvgpt+coop" is ["coop", "fvgpt+coop"]."""
+    names = parts(method)
+    return ["+".join(names[i:]) for i in reversed(range(len(names)))]
+
+
+def configure(method: str, settings: Settings | None = None) -> dict[str, Any]:
+    """Return the settings of each part as its dataclass.
+
+    Raises:
+        InputError: A part or a setting does not exist.
+    """
+    names, given = parts(method), dict(settings or {})
+    stray = sorted(given.keys() - set(names))
+    if stray:
+        raise InputError(f"settings for {stray[0]!r}, but the method is {method!r}")
+    configs: dict[str, Any] = {}
+    for name in names:
+        config = {**BACKBONES, **PLUGINS}[name][1]
+        known = [field.name for field in fields(config)]
+        for key in given.get(name, {}):
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+                raise InputError(f"{name} has no setting {key!r}; {hint}")
+        configs[name] = replace(config(), **given.get(name, {}))
+    return configs
+
+
+def build(method: str, clip: Clip, settings: Settings | None = None, seed: int = 0) -> Method:
+    """Build a method over frozen towers, untrained.
+
+    Args:
+        method: E.g. "fvgpt+coop".
+        clip: The towers.
+        settings: Per part, what differs from its defaults.
+        seed: Of the random starts; each part has its own stream of it.
+    """
+    configs = configure(method, settings)
+    *plugins, backbone = parts(method)
+    built = BACKBONES[backbone][0](clip, configs[backbone], stream(seed, "init", backbone))
+    for plugin in reversed(plugins):
+        built = PLUGINS[plugin][0](built, configs[plugin], stream(seed, "init", plugin))
+    return built
+
+
+def wrap(plugin: str, built: Method, settings: Settings | None = None, seed: int = 0) -> Method:
+    """Put one plug-in over a trained method."""
+    config = configure(f"{plugin}+zeroshot", {plugin: (settings or {}).get(plugin, {})})[plugin]
+    return PLUGINS[plugin][0](built, config, stream(seed, "init", plugin))

@@ -1,0 +1,59 @@
+"""Zero-shot CLIP: a sentence per class, nothing learned. The reference every other method stands beside.
+
+- CLIP: Radford et al. 2021, https://arxiv.org/abs/2103.00020, section 3.1
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.clip.model import Clip
+from foveate.clip.templates import DEFAULT_TEMPLATE
+from foveate.clip.text import encode_names
+from foveate.methods.base import Method, align, encode_pictures
+from foveate.types import Batch, Branch, Features, Images, Logits, Scalar, TextFeatures
+
+
+@dataclass(frozen=True)
+class ZeroShotConfig:
+    """Settings of zero-shot CLIP.
+
+    Attributes:
+        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+    """
+
+    template: str | None = None
+
+
+class ZeroShot(Method):
+    """CLIP as it is."""
+
+    def __init__(
+        self, clip: Clip, config: ZeroShotConfig | None = None, generator: torch.Generator | None = None
+    ):
+        super().__init__(clip)
+        self.config = config or ZeroShotConfig()
+        self._text: TextFeatures | None = None
+
+    def prepare(self) -> None:
+        self._text = None
+
+    def encode_text(self) -> TextFeatures:
+        if self._text is None:
+            template = self.config.template or self.template or DEFAULT_TEMPLATE
+            self._text = encode_names(self.clip, self.names, template)
+        return self._text
+
+    def features(self, images: Images) -> Features:
+        return Features(encode_pictures(self.clip, images), self.text_features())
+
+    def logits(self, features: Features, branch: Branch = "base") -> Logits:
+        return align(features, self.clip.scale)
+
+    def see(self, batch: Batch) -> dict[str, Tensor]:
+        return {"image": encode_pictures(self.clip, batch.images)}
+
+    def losses(self, batch: Batch) -> dict[str, Scalar]:
+        """Return no terms: there is nothing to learn."""
+        return {}

@@ -1,0 +1,118 @@
+"""A tuned model as a folder: `config.json`, `model.safetensors` and a model card, `README.md`.
+
+It holds what was learned and how; never the towers, never anything made of class names but the names.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from foveate.errors import InputError
+from foveate.files import write_atomically
+
+CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
+FORMAT, VERSION = "foveate", 1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything but tensors that a tuned model is.
+
+    Attributes:
+        method: E.g. "fvgpt+coop".
+        settings: Per part of the method, all its settings.
+        clip: Where the towers come from, as `load_clip` takes it.
+        fingerprint: Hash of the towers' weights, to notice others.
+        names: Names of the classes it was trained on, in label order.
+        template: The data set's sentence, if one was given.
+        seed: Of the run.
+        shots: Pictures a class, at most.
+        pictures: Pictures trained on.
+        recipe: Settings of the training.
+        data: Hash of the pictures' names and labels.
+        version: Of foveate.
+    """
+
+    method: str
+    settings: dict[str, dict[str, Any]]
+    clip: str
+    fingerprint: str
+    names: list[str]
+    template: str | None = None
+    seed: int = 1
+    shots: int = 16
+    pictures: int = 0
+    recipe: dict[str, Any] = field(default_factory=dict[str, Any])
+    data: str = ""
+    version: str = ""
+
+
+def save_model(folder: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Write a tuned model; the config comes last, so a folder with one is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_atomically(folder / TENSORS, save(plain, {"format": FORMAT}))
+    write_atomically(folder / CARD, model_card(config, sum(t.numel() for t in plain.values())))
+    text = json.dumps({"format": FORMAT, "format_version": VERSION, **asdict(config)}, indent=2)
+    write_atomically(folder / CONFIG, text + "\n")
+
+
+def load_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Read a tuned model.
+
+    Raises:
+        InputError: The folder has none, or one that is damaged or of a newer format.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise InputError(f"{folder} has no {CONFIG}: it is no tuned model, or its fit has not finished")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("format", None) != FORMAT:
+            raise InputError(f"{path} is not foveate's: give a folder that `foveate fit --out` wrote")
+        if values.pop("format_version") > VERSION:
+            raise InputError(f"{path} was written by a newer foveate ({values.get('version')}): upgrade")
+        return ModelConfig(**values), load_file(folder / TENSORS)
+    except InputError:
+        raise
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"the model in {folder} is damaged: {' '.join(str(error).split())}") from error
+
+
+def model_card(config: ModelConfig, parameters: int) -> str:
+    """Return the README of a tuned model."""
+    names = ", ".join(config.names[:20]) + (
+        f", … ({len(config.names)} in all)" if len(config.names) > 20 else ""
+    )
+    return f"""---
+library_name: foveate
+pipeline_tag: image-classification
+tags: [clip, few-shot, {config.method}]
+---
+
+# {config.method} on {config.clip}
+
+An image classifier tuned with foveate: {parameters:,} learned numbers over
+a frozen CLIP, from {config.pictures} pictures of {len(config.names)} classes (up to {config.shots} each, seed {config.seed}).
+
+Classes: {names}
+
+```python
+from foveate import Classifier
+
+classifier = Classifier.from_pretrained("this folder or hub id")
+classifier.predict(["photo.jpg"])                       # among the classes above
+classifier.predict(["photo.jpg"], classes=["another"])  # and one it never saw
+```
+
+- Towers: `{config.clip}` (weights {config.fingerprint}); they are not in this folder.
+- Settings: `config.json`. Its data's hash: `{config.data}`.
+- Limits: it answers with one of the names it is given, whatever the picture shows. Accuracy was not measured by
+  writing this card; `foveate evaluate` measures it.
+"""

@@ -1,0 +1,65 @@
+"""The log of a run: one JSON object a line, one line a step. Always written, readable by anything."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foveate.files import write_atomically
+
+if TYPE_CHECKING:
+    from foveate.train.loop import Step
+
+
+class Journal:
+    """Appends to `path`; lines of one `stage` can be taken back when that stage resumes.
+
+    Args:
+        path: The JSONL file; made when missing.
+        stage: Name of the stage whose steps are logged, e.g. "coop".
+    """
+
+    def __init__(self, path: Path, stage: str):
+        self.path, self.stage = path, stage
+        self._lines: list[str] = []
+
+    def step(self, step: "Step") -> None:
+        """Log one step; it reaches the disk with the next `flush`."""
+        self.event(
+            {
+                "stage": self.stage,
+                "epoch": step.epoch,
+                "step": step.step,
+                "lr": step.lr,
+                "loss": step.loss,
+                **{f"loss.{name}": value for name, value in step.losses.items()},
+                "grad_norm": step.grad_norm,
+            }
+        )
+
+    def event(self, values: Mapping[str, object]) -> None:
+        """Log anything."""
+        self._lines.append(json.dumps(dict(values)) + "\n")
+
+    def flush(self) -> None:
+        """Append what was logged."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(self._lines)
+        self._lines.clear()
+
+    def rewind(self, step: int) -> None:
+        """Drop this stage's lines from `step` on: a resumed run is about to write them again."""
+        if not self.path.exists():
+            return
+        kept: list[str] = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            if self._stays(line, step):
+                kept.append(line + "\n")
+        write_atomically(self.path, "".join(kept))
+
+    def _stays(self, line: str, step: int) -> bool:
+        try:
+            values = json.loads(line)
+        except ValueError:  # half a line, from a kill
+            return False
+        return values.get("stage") != self.stage or values.get("step", -1) < step

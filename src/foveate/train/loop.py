@@ -1,0 +1,140 @@
+"""The training loop: flat, and without knowledge of any method.
+
+For each epoch and each batch: ask the method for its named losses, sum them, step. After each epoch the state
+goes to disk; a run killed at any point goes on from there and ends with the same bits.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from foveate.errors import InputError
+from foveate.methods.base import Method
+from foveate.train.journal import Journal
+from foveate.train.recipe import Recipe, learning_rate, make_optimiser
+from foveate.train.state import State, load_state, save_state
+from foveate.types import Batch
+
+Batches = Callable[[int], Iterable[Batch]]
+"""Epoch, counted from 0, to its batches. The same epoch must give the same batches each time."""
+
+
+class Diverged(InputError):
+    """Training has stopped making sense: a loss or gradient is not finite, or has exploded."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did.
+
+    Attributes:
+        epoch: Counted from 0.
+        step: Counted from 0 over the whole fit.
+        lr: Its learning rate.
+        losses: Value of each named term.
+        grad_norm: Norm of all gradients together, before clipping.
+    """
+
+    epoch: int
+    step: int
+    lr: float
+    losses: dict[str, float]
+    grad_norm: float
+
+    @property
+    def loss(self) -> float:
+        """The sum that was minimised."""
+        return sum(self.losses.values())
+
+
+def fit(
+    method: Method,
+    batches: Batches,
+    recipe: Recipe,
+    *,
+    state: Path | None = None,
+    journal: Journal | None = None,
+    on_step: Callable[[Step], None] | None = None,
+) -> None:
+    """Train what is trainable in `method`.
+
+    Args:
+        method: Classes set; its learned tensors change in place.
+        batches: Gives the batches of an epoch.
+        recipe: Settings.
+        state: File of the resume state; read if it is there, written after each epoch.
+        journal: Where steps are logged.
+        on_step: Called after each step, for progress bars.
+
+    Raises:
+        Diverged: A loss or gradient is not finite, or the loss has exploded; the message has step and term.
+        InputError: The state on disk belongs to another run.
+    """
+    learned = method.trainable()
+    if not learned:
+        return
+    optimiser = make_optimiser(recipe, learned)
+    at = load_state(state, method, optimiser) if state else State()
+    if journal:
+        journal.rewind(at.step)
+    method.train()
+    first, step = at.first_loss, at.step
+    for epoch in range(at.epoch, recipe.epochs):
+        lr = learning_rate(recipe, epoch)
+        for group in optimiser.param_groups:
+            group["lr"] = lr
+        for batch in batches(epoch):
+            losses = method.losses(batch)
+            _check_losses(losses, first, recipe, step)
+            total = torch.stack(list(losses.values())).sum()
+            optimiser.zero_grad()
+            total.backward()
+            norm = _check_gradients(learned, recipe, step)
+            optimiser.step()
+            done = Step(epoch, step, lr, {name: loss.item() for name, loss in losses.items()}, norm)
+            first, step = first or abs(done.loss), step + 1
+            if journal:
+                journal.step(done)
+            if on_step:
+                on_step(done)
+        if journal:
+            journal.flush()
+        if state:
+            save_state(state, method, optimiser, State(epoch + 1, step, first))
+    method.eval()
+
+
+def _check_losses(losses: dict[str, Tensor], first: float, recipe: Recipe, step: int) -> None:
+    for name, loss in losses.items():
+        if not loss.isfinite():
+            raise Diverged(
+                f"step {step}: the loss term {name!r} is {loss.item()}; try a smaller lr (now {recipe.lr}),"
+                " or clip_grad=1"
+            )
+    total = sum(loss.item() for loss in losses.values())
+    if first and abs(total) > recipe.explode_at * max(1.0, first):
+        largest = max(losses, key=lambda name: losses[name].item())
+        raise Diverged(
+            f"step {step}: the loss has exploded to {total:.3g}, mostly {largest!r}; it began at {first:.3g}."
+            f" Try a smaller lr (now {recipe.lr}), or clip_grad=1"
+        )
+
+
+def _check_gradients(learned: dict[str, nn.Parameter], recipe: Recipe, step: int) -> float:
+    """Return the norm of all gradients, clipping them if asked to."""
+    norm = nn.utils.clip_grad_norm_(learned.values(), recipe.clip_grad or float("inf"))
+    if not norm.isfinite():
+        bad = next(_not_finite(learned), "their norm")
+        raise Diverged(
+            f"step {step}: the gradient of {bad} is not finite; try a smaller lr (now {recipe.lr})"
+        )
+    return norm.item()
+
+
+def _not_finite(learned: dict[str, nn.Parameter]) -> Iterator[str]:
+    for name, tensor in learned.items():
+        if tensor.grad is not None and not tensor.grad.isfinite().all():
+            yield name

@@ -1,0 +1,91 @@
+"""How long, how fast and with what a method is trained: the field's settings as one value.
+
+- Schedule and defaults: Dassl, https://github.com/KaiyangZhou/Dassl.pytorch; figures per method as in the
+  FVG-PT paper's protocol (10 epochs, batch 4).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import nn
+
+from foveate.errors import InputError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of one `fit`.
+
+    Attributes:
+        epochs: Passes over the pictures.
+        batch_size: Pictures a step.
+        optimiser: SGD with momentum, or AdamW.
+        lr: Peak learning rate.
+        weight_decay: On every learned tensor, as in the field.
+        momentum: Of SGD.
+        warmup_epochs: Epochs at `warmup_lr` before the cosine begins, from its start.
+        warmup_lr: Their constant rate.
+        augment: Random resized crop and flip; the field's squash to a square; or the centred test view.
+        crop_scale: Least share of the picture a random crop keeps.
+        clip_grad: Largest norm of all gradients together; None leaves them as they are.
+        explode_at: Stop when the loss is so many times its first value.
+    """
+
+    epochs: int = 10
+    batch_size: int = 4
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.0035
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    warmup_epochs: int = 1
+    warmup_lr: float = 1e-5
+    augment: Literal["rrc-flip", "squash", "none"] = "rrc-flip"
+    crop_scale: float = 0.08
+    clip_grad: float | None = None
+    explode_at: float = 1000.0
+
+
+RECIPES: dict[str, Recipe] = {"coop": Recipe()}
+"""Per backbone. A plug-in trains with its backbone's."""
+
+
+def recipe_for(method: str, changes: Mapping[str, object] | None = None) -> Recipe:
+    """Return the recipe of "coop" or "fvgpt+coop", some settings changed.
+
+    Raises:
+        InputError: A change is out of range.
+    """
+    backbone = method.split("+")[-1]
+    given = {name: value for name, value in (changes or {}).items() if value is not None}
+    recipe = replace(RECIPES.get(backbone, Recipe()), **given)
+    for name in ("epochs", "batch_size", "lr"):
+        if not getattr(recipe, name) > 0:
+            raise InputError(f"{name} is {getattr(recipe, name)}: give a number above zero")
+    if not 0 < recipe.crop_scale <= 1:
+        raise InputError(
+            f"crop_scale is {recipe.crop_scale}: give a share of the picture, above 0 and up to 1"
+        )
+    return recipe
+
+
+def learning_rate(recipe: Recipe, epoch: int) -> float:
+    """Return the rate of an epoch, counted from 0.
+
+    The warm-up counts on its own, and the cosine over all `epochs` starts anew behind it; so it never reaches
+    zero: lr · (1 + cos(π (e − W) / T)) / 2.
+    """
+    if epoch < recipe.warmup_epochs:
+        return recipe.warmup_lr
+    turned = math.pi * (epoch - recipe.warmup_epochs) / recipe.epochs
+    return recipe.lr * (1 + math.cos(turned)) / 2
+
+
+def make_optimiser(recipe: Recipe, learned: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+    """Build the optimiser over learned tensors, in the mapping's order."""
+    tensors = list(learned.values())
+    if recipe.optimiser == "adamw":
+        return torch.optim.AdamW(tensors, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(tensors, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)

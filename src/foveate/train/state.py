@@ -1,0 +1,76 @@
+"""The resume state: one safetensors file with learned tensors, the optimiser's, and where the run stands.
+
+One file, because two could be of different moments when a machine goes down between them.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from foveate.errors import InputError
+from foveate.files import write_atomically
+from foveate.methods.base import Method
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a fit stands.
+
+    Attributes:
+        epoch: Epochs finished.
+        step: Steps taken.
+        first_loss: Loss of the very first step, 0 before it.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    first_loss: float = 0.0
+
+
+def save_state(path: Path, method: Method, optimiser: torch.optim.Optimizer, state: State) -> None:
+    """Write the state after an epoch."""
+    tensors = {f"learned.{name}": p.detach() for name, p in method.trainable().items()}
+    for index, moments in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(v) for name, v in moments.items()}
+    tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    write_atomically(path, save(tensors, {"state": json.dumps(asdict(state))}))
+
+
+def load_state(path: Path, method: Method, optimiser: torch.optim.Optimizer) -> State:
+    """Take up a state; a missing file is a fresh start.
+
+    Raises:
+        InputError: The file is damaged, or is of another method.
+    """
+    if not path.exists():
+        return State()
+    try:
+        with safe_open(path, "pt") as file:
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            state = State(**json.loads(file.metadata()["state"]))
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}): delete it to start this stage again") from error
+    _take_learned(path, method, tensors)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, field = name.split(".", 2)
+            moments.setdefault(int(index), {})[field] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+    return state
+
+
+@torch.no_grad()
+def _take_learned(path: Path, method: Method, tensors: dict[str, Tensor]) -> None:
+    trainable = method.trainable()
+    given = {name.removeprefix("learned."): t for name, t in tensors.items() if name.startswith("learned.")}
+    fits = trainable.keys() == given.keys() and all(trainable[n].shape == given[n].shape for n in given)
+    if not fits:
+        raise InputError(f"{path} is the state of another run: choose another output folder, or delete it")
+    for name, parameter in trainable.items():
+        parameter.copy_(given[name])
