@@ -8,6 +8,7 @@ The vocabulary OpenAI published (MIT) ships beside this file, so that bare weigh
 import gzip
 import html
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -24,11 +25,19 @@ from foveate.files import write_atomically
 
 OPENAI_VOCAB = 49408
 SOT, EOT = "<|startoftext|>", "<|endoftext|>"
-_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
-# Curly quotes become straight ones, as the reference's text cleaning has it.
+# SOT and EOT written out in a text are text: a class name cannot end its own prompt.
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+
+# What the reference's text cleaning (ftfy) does to single characters. Ligatures, full and half widths:
+_FORMS = (0x132, 0x133, 0x149, *range(0x1C4, 0x1CD), *range(0x1F1, 0x1F4), *range(0xFB00, 0xFB07), 0x3000)
+_PLAIN = {code: unicodedata.normalize("NFKC", chr(code)) for code in (*_FORMS, *range(0xFF01, 0xFFF0))}
+_PLAIN[0xFB05] = "ſt"  # the long s stays
+# curly quotes become straight ones;
 _QUOTES = str.maketrans(
     {**dict.fromkeys("\u02bc\u2018\u2019\u201a\u201b", "'"), **dict.fromkeys("“”„‟", '"')}
 )
+# colours of a terminal, control characters and byte order marks disappear.
+_UNSEEN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b\x0e-\x1f\x7f\u206a-\u206f\ufeff\ufff9-\ufffc]")
 
 
 class ClipTokenizer:
@@ -144,14 +153,12 @@ def _openai_byte_pairs() -> Tokenizer:
 
 
 def clean(text: str) -> str:
-    """Undo HTML entities and curly quotes, widths and ligatures, as CLIP's training texts were."""
-    text = html.unescape(html.unescape(text)).translate(_QUOTES)
-    return "".join(unicodedata.normalize("NFKC", c) if _is_wide(c) else c for c in text).strip()
+    """Undo HTML entities, ligatures, widths and curly quotes, as CLIP's training texts were cleaned.
 
-
-def _is_wide(char: str) -> bool:
-    """Full- and half-width forms and Latin ligatures, the compatibility forms that are undone."""
-    return "\uff01" <= char <= "\uffef" or "\ufb00" <= char <= "\ufb06" or char == "\u3000"
+    Equal to the reference's cleaning but for texts decoded with a wrong encoding, which ftfy guesses at.
+    """
+    text = html.unescape(html.unescape(text))
+    return _UNSEEN.sub("", text.translate(_PLAIN).translate(_QUOTES)).strip()
 
 
 def _byte_letters() -> dict[int, str]:
