@@ -4,6 +4,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from PIL import Image
 
+from foveate.clip.model import Clip
 from foveate.clip.weights import load_clip
 from foveate.data.checks import check_masks, check_pictures
 from foveate.data.fewshot import Draw, base_new, draw_shots
@@ -21,8 +23,10 @@ from foveate.data.samples import LazyPicture, MemoryPicture, Photos, Sample
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
 from foveate.evaluate.answers import Answers, ask
-from foveate.methods.base import check_names
-from foveate.methods.registry import PLUGINS, Settings, build, configure, parts
+from foveate.foreground.masks import OnBad
+from foveate.methods.base import Method, check_names
+from foveate.methods.fvgpt import FvgPt
+from foveate.methods.registry import Settings, build, configure, needs_masks, parts
 from foveate.train.checkpoint import ModelConfig, load_model, save_model
 from foveate.train.recipe import recipe_for
 from foveate.train.run import OnStep, open_run, run_stages
@@ -63,8 +67,8 @@ class Classifier:
 
     Args:
         method: "zeroshot", "coop", or a plug-in over one: "fvgpt+coop".
-        clip: Hub id, folder or file of CLIP weights; "tiny" is the one inside foveate, which has seen drawn
-            shapes only.
+        clip: Hub id, folder or file of CLIP weights, or a loaded `Clip`; "tiny" is the one inside foveate,
+            which has seen drawn shapes only.
         settings: Per part of the method, what differs from its defaults: {"coop": {"tokens": 16}}.
         device: Where the towers run.
         dtype: Precision of the frozen towers; learned tensors are float32 always.
@@ -76,7 +80,7 @@ class Classifier:
     def __init__(
         self,
         method: str = "fvgpt+coop",
-        clip: str | Path = "tiny",
+        clip: str | Path | Clip = "tiny",
         *,
         settings: Settings | None = None,
         device: str | torch.device = "cpu",
@@ -84,12 +88,12 @@ class Classifier:
     ):
         self.method_name = "+".join(parts(method))
         self.settings = {name: asdict(config) for name, config in configure(method, settings).items()}
-        self.clip_source = str(clip)
-        self.clip = load_clip(clip, dtype=dtype, device=device)
+        self.clip_source = "a CLIP in memory" if isinstance(clip, Clip) else _portable(clip)
+        self.clip = clip if isinstance(clip, Clip) else load_clip(clip, dtype=dtype, device=device)
         self.method = build(self.method_name, self.clip, self.settings)
         self.config: ModelConfig | None = None
 
-    def fit(
+    def fit(  # noqa: PLR0913  (all but the first by name)
         self,
         data: Any,
         *,
@@ -100,7 +104,7 @@ class Classifier:
         template: str | None = None,
         recipe: Mapping[str, object] | None = None,
         out: str | Path | None = None,
-        on_bad: Literal["error", "skip"] = "error",
+        on_bad: OnBad = "error",
         strict_shots: bool = False,
         reading: Mapping[str, Any] | None = None,
         on_step: OnStep | None = None,
@@ -119,7 +123,8 @@ class Classifier:
             out: Run folder; a run stopped half-way goes on from there. None keeps nothing on disk.
             on_bad: Stop at a bad picture or mask, or leave it out with a warning.
             strict_shots: Whether a class with fewer pictures than `shots` is an error.
-            reading: More about the data's files, as `load_photos` takes it (mask_values, invert_masks, images).
+            reading: More about the data's files, as `load_photos` takes it: mask_values, invert_masks,
+                images.
             on_step: Told of each training step.
             on_count: Told of other slow work.
 
@@ -131,9 +136,7 @@ class Classifier:
         draw = draw_few(photos, shots, seed, strict=strict_shots)
         train = draw.train.only(base_new(draw.train)[0]) if classes == "base" else draw.train
         if len(train.names) < 2:
-            raise InputError(
-                f"{data} has one class only ({train.names[0]!r}): a classifier needs at least two"
-            )
+            raise InputError(f"{data} has one class only, {''.join(train.names)!r}: a classifier needs two")
         check_names(train.names)
         train = self._without_bad(train, on_bad, on_count)
         self.method.set_classes(train.names, template)  # a name that does not fit is known before training
@@ -148,13 +151,13 @@ class Classifier:
             shots=shots,
             pictures=len(train),
             recipe=asdict(resolved),
-            data=train.digest(masks=self._learns_from_masks())[:16],
+            data=train.digest(masks=needs_masks(self.method_name))[:16],
             version=version("foveate"),
         )
         folder = Path(out) if out is not None else None
         if folder:
             sources = {"data": _where(data), "masks": _where(masks), "reading": dict(reading or {})}
-            identity = {**asdict(config), "classes": classes, "with_masks": self._learns_from_masks()}
+            identity = {**asdict(config), "classes": classes, "with_masks": needs_masks(self.method_name)}
             if open_run(folder, identity, sources):
                 return self._take(*load_model(folder))
         self.method = run_stages(
@@ -199,7 +202,7 @@ class Classifier:
         samples = tuple(Sample(_source(photo, i), 0) for i, photo in enumerate(given))
         if not samples:
             return []
-        watch = (lambda done, total: on_count("photos", done, total)) if on_count else None
+        watch = partial(on_count, "photos") if on_count else None
         pictures = self._pictures(Photos(self.method.names, samples))
         answers = ask(self.method, pictures, branch, batch_size=batch_size, watch=watch)
         return [
@@ -246,8 +249,26 @@ class Classifier:
         branch = self._ask_about(known if split != "new" else [], new if split != "base" else [])
         relabelled = tuple(replace(s, label=names.index(photos.names[s.label])) for s in samples)
         pictures = self._pictures(replace(photos, names=tuple(names), samples=relabelled))
-        watch = (lambda done, total: on_count(split, done, total)) if on_count else None
+        watch = partial(on_count, split) if on_count else None
         return ask(self.method, pictures, branch, with_foreground=shift, watch=watch)
+
+    def simpler(self) -> list["Classifier"]:
+        """Return what this one is to be compared with: the methods inside it, then zero-shot CLIP."""
+        config, inner = self._fitted(), self.method
+        found: list[Classifier] = []
+        while isinstance(inner, FvgPt):
+            inner = inner.backbone
+            found.append(self._beside("+".join(parts(self.method_name)[len(found) + 1 :]), inner))
+        if found or self.method_name != "zeroshot":
+            zeroshot = build("zeroshot", self.clip)
+            zeroshot.set_classes(config.names, config.template)
+            found.append(self._beside("zeroshot", zeroshot))
+        return found
+
+    def _beside(self, name: str, method: Method) -> "Classifier":
+        other = Classifier(name, self.clip)
+        other.method, other.config = method, replace(self._fitted(), method=name)
+        return other
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json`, `model.safetensors` and a model card."""
@@ -258,7 +279,7 @@ class Classifier:
         cls,
         source: str | Path,
         *,
-        clip: str | Path | None = None,
+        clip: str | Path | Clip | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
     ) -> "Classifier":
@@ -327,14 +348,11 @@ class Classifier:
             return "base"
         return "mixed" if any(was_trained) else "new"
 
-    def _learns_from_masks(self) -> bool:
-        return any(PLUGINS[part][0].needs_masks for part in parts(self.method_name) if part in PLUGINS)
-
     def _pictures(self, photos: Photos) -> PictureSet:
         config = self.clip.config
         return PictureSet(photos, config.image_size, config.mean, config.std, augment="none")
 
-    def _without_bad(self, train: Photos, on_bad: str, on_count: OnCount | None) -> Photos:
+    def _without_bad(self, train: Photos, on_bad: OnBad, on_count: OnCount | None) -> Photos:
         """Check every picture, and every mask that will be used, before anything is written."""
         done = 0
 
@@ -350,7 +368,7 @@ class Classifier:
         gone = [name for name, count in good.counts().items() if not count]
         if gone:
             raise InputError(f"class {gone[0]!r} has no good picture: mend its pictures or remove the class")
-        if not self._learns_from_masks():
+        if not needs_masks(self.method_name):
             return good
         if not any(sample.mask for sample in good.samples):
             raise InputError(
@@ -396,6 +414,11 @@ def _download(source: str) -> Path:
         raise InputError(
             f"{source} is no folder here and cannot be had from the hub: {_one_line(error)}"
         ) from error
+
+
+def _portable(clip: str | Path) -> str:
+    """Paths are kept whole, names as they are."""
+    return str(Path(clip).absolute()) if Path(clip).exists() else str(clip)
 
 
 def _where(source: object) -> str | None:

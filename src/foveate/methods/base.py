@@ -5,7 +5,7 @@ A method classifies pictures with a frozen CLIP and a few learned tensors. It is
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -37,13 +37,11 @@ class Method(nn.Module, ABC):
         clip: The frozen towers.
         names: The class names asked about at the moment.
         trained: Of each name, whether it was trained on; matters to the branch "mixed" alone.
-        head_weights: How base logits fuse the heads of an image feature; new-class logits use the first alone.
+        head_weights: How base logits fuse the heads of an image feature; new-class logits use the first.
         tunes_vision: Whether learned tensors change what the image tower says.
-        needs_masks: Whether it learns from foreground masks.
     """
 
     tunes_vision: ClassVar[bool] = False
-    needs_masks: ClassVar[bool] = False
 
     def __init__(self, clip: Clip, head_weights: Sequence[float] = (1.0,)):
         super().__init__()
@@ -149,7 +147,7 @@ class Method(nn.Module, ABC):
         return self._constant_text
 
     @contextmanager
-    def constant_text(self) -> Iterator[None]:
+    def constant_text(self) -> Generator[None]:
         """Promise that nothing learned changes inside: class texts are encoded once, not at each batch."""
         self._text_is_constant = True
         try:

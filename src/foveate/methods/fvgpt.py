@@ -27,8 +27,6 @@ class FvgPt(Method):
         generator: Of the random start; by default the stream of seed 0.
     """
 
-    needs_masks = True
-
     def __init__(
         self,
         backbone: Method,

@@ -8,6 +8,7 @@ of the untouched CLIP; `p` their softened distributions; `q` a gate's logit; `r`
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -293,7 +294,7 @@ class Guidance(nn.Module):
 def _mlp(widths: list[int], bias: bool, generator: torch.Generator) -> nn.Sequential:
     """Linear layers with ReLU between them, PyTorch's start values drawn from `generator`."""
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+    for fan_in, fan_out in pairwise(widths):
         linear = nn.utils.skip_init(nn.Linear, fan_in, fan_out, bias=bias)
         bound = fan_in**-0.5
         with torch.no_grad():

@@ -1,8 +1,8 @@
 """Methods by name: "coop", or a plug-in over a backbone, "fvgpt+coop"."""
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from foveate.clip.model import Clip
@@ -14,11 +14,25 @@ from foveate.methods.guidance import FvgPtConfig
 from foveate.methods.zeroshot import ZeroShot, ZeroShotConfig
 from foveate.seeds import stream
 
-BACKBONES: dict[str, tuple[type[Method], type]] = {
-    "zeroshot": (ZeroShot, ZeroShotConfig),
-    "coop": (CoOp, CoOpConfig),
-}
-PLUGINS: dict[str, tuple[type[Method], type]] = {"fvgpt": (FvgPt, FvgPtConfig)}
+
+@dataclass(frozen=True)
+class Part:
+    """One word of a method's name.
+
+    Attributes:
+        make: Called with towers (a backbone) or a method (a plug-in), settings, and a generator.
+        config: Its settings' dataclass.
+        needs_masks: Whether it learns from foreground masks.
+    """
+
+    make: Callable[..., Method]
+    config: type
+    needs_masks: bool = False
+
+
+BACKBONES = {"zeroshot": Part(ZeroShot, ZeroShotConfig), "coop": Part(CoOp, CoOpConfig)}
+PLUGINS = {"fvgpt": Part(FvgPt, FvgPtConfig, needs_masks=True)}
+PARTS = {**BACKBONES, **PLUGINS}
 
 Settings = Mapping[str, Mapping[str, Any]]
 """Per part of a method, what differs from its defaults: {"coop": {"tokens": 16}}."""
@@ -32,15 +46,20 @@ def parts(method: str) -> list[str]:
     """
     names = [name.strip().lower() for name in method.split("+")]
     for name in names:
-        if name not in BACKBONES and name not in PLUGINS:
+        if name not in PARTS:
             known = [*BACKBONES, *(f"{plugin}+coop" for plugin in PLUGINS)]
-            near = difflib.get_close_matches(name, [*BACKBONES, *PLUGINS], n=1, cutoff=0.4)
+            near = difflib.get_close_matches(name, PARTS, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
             raise InputError(f"there is no method {name!r}; {hint}")
     *plugins, backbone = names
     if backbone not in BACKBONES or any(name not in PLUGINS for name in plugins):
         raise InputError(f"method {method!r}: write plug-ins first and one backbone last, as in 'fvgpt+coop'")
     return names
+
+
+def needs_masks(method: str) -> bool:
+    """Return whether any part of a method learns from foreground masks."""
+    return any(PARTS[name].needs_masks for name in parts(method))
 
 
 def stages(method: str) -> list[str]:
@@ -61,7 +80,7 @@ def configure(method: str, settings: Settings | None = None) -> dict[str, Any]:
         raise InputError(f"settings for {stray[0]!r}, but the method is {method!r}")
     configs: dict[str, Any] = {}
     for name in names:
-        config = {**BACKBONES, **PLUGINS}[name][1]
+        config = PARTS[name].config
         known = [field.name for field in fields(config)]
         for key in given.get(name, {}):
             if key not in known:
@@ -83,13 +102,13 @@ def build(method: str, clip: Clip, settings: Settings | None = None, seed: int =
     """
     configs = configure(method, settings)
     *plugins, backbone = parts(method)
-    built = BACKBONES[backbone][0](clip, configs[backbone], stream(seed, "init", backbone))
+    built = BACKBONES[backbone].make(clip, configs[backbone], stream(seed, "init", backbone))
     for plugin in reversed(plugins):
-        built = PLUGINS[plugin][0](built, configs[plugin], stream(seed, "init", plugin))
+        built = PLUGINS[plugin].make(built, configs[plugin], stream(seed, "init", plugin))
     return built
 
 
 def wrap(plugin: str, built: Method, settings: Settings | None = None, seed: int = 0) -> Method:
     """Put one plug-in over a trained method."""
     config = configure(f"{plugin}+zeroshot", {plugin: (settings or {}).get(plugin, {})})[plugin]
-    return PLUGINS[plugin][0](built, config, stream(seed, "init", plugin))
+    return PLUGINS[plugin].make(built, config, stream(seed, "init", plugin))

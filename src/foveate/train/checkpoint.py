@@ -98,8 +98,8 @@ tags: [clip, few-shot, {config.method}]
 
 # {config.method} on {config.clip}
 
-An image classifier tuned with foveate: {parameters:,} learned numbers over
-a frozen CLIP, from {config.pictures} pictures of {len(config.names)} classes (up to {config.shots} each, seed {config.seed}).
+An image classifier tuned with foveate: {parameters:,} learned numbers over a frozen CLIP, from
+{config.pictures} pictures of {len(config.names)} classes (up to {config.shots} each, seed {config.seed}).
 
 Classes: {names}
 
@@ -113,6 +113,6 @@ classifier.predict(["photo.jpg"], classes=["another"])  # and one it never saw
 
 - Towers: `{config.clip}` (weights {config.fingerprint}); they are not in this folder.
 - Settings: `config.json`. Its data's hash: `{config.data}`.
-- Limits: it answers with one of the names it is given, whatever the picture shows. Accuracy was not measured by
-  writing this card; `foveate evaluate` measures it.
+- Limits: it answers with one of the names it is given, whatever the picture shows. Accuracy was not
+  measured by writing this card; `foveate evaluate` measures it.
 """

@@ -15,11 +15,11 @@ class Journal:
     """Appends to `path`; lines of one `stage` can be taken back when that stage resumes.
 
     Args:
-        path: The JSONL file; made when missing.
+        path: The JSONL file, made when missing; None keeps no log.
         stage: Name of the stage whose steps are logged, e.g. "coop".
     """
 
-    def __init__(self, path: Path, stage: str):
+    def __init__(self, path: Path | None, stage: str = ""):
         self.path, self.stage = path, stage
         self._lines: list[str] = []
 
@@ -43,19 +43,17 @@ class Journal:
 
     def flush(self) -> None:
         """Append what was logged."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(self._lines)
+        if self.path:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(self._lines)
         self._lines.clear()
 
     def rewind(self, step: int) -> None:
         """Drop this stage's lines from `step` on: a resumed run is about to write them again."""
-        if not self.path.exists():
+        if not self.path or not self.path.exists():
             return
-        kept: list[str] = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            if self._stays(line, step):
-                kept.append(line + "\n")
-        write_atomically(self.path, "".join(kept))
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        write_atomically(self.path, "".join(f"{line}\n" for line in lines if self._stays(line, step)))
 
     def _stays(self, line: str, step: int) -> bool:
         try:

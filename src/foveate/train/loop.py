@@ -77,9 +77,9 @@ def fit(
     if not learned:
         return
     optimiser = make_optimiser(recipe, learned)
-    at = load_state(state, method, optimiser) if state else State()
-    if journal:
-        journal.rewind(at.step)
+    journal = journal or Journal(None)
+    at = load_state(state, method, optimiser)
+    journal.rewind(at.step)
     method.train()
     first, step = at.first_loss, at.step
     for epoch in range(at.epoch, recipe.epochs):
@@ -89,21 +89,17 @@ def fit(
         for batch in batches(epoch):
             losses = method.losses(batch)
             _check_losses(losses, first, recipe, step)
-            total = torch.stack(list(losses.values())).sum()
             optimiser.zero_grad()
-            total.backward()
+            torch.stack(list(losses.values())).sum().backward()
             norm = _check_gradients(learned, recipe, step)
             optimiser.step()
             done = Step(epoch, step, lr, {name: loss.item() for name, loss in losses.items()}, norm)
             first, step = first or abs(done.loss), step + 1
-            if journal:
-                journal.step(done)
+            journal.step(done)
             if on_step:
                 on_step(done)
-        if journal:
-            journal.flush()
-        if state:
-            save_state(state, method, optimiser, State(epoch + 1, step, first))
+        journal.flush()
+        save_state(state, method, optimiser, State(epoch + 1, step, first))
     method.eval()
 
 

@@ -7,6 +7,7 @@ resume state of each stage), and in the end the tuned model.
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def open_run(folder: Path, identity: Mapping[str, Any], sources: Mapping[str, An
         key = differing[0]
         was, now = _short(held.get(key)), _short(wanted.get(key))
         raise InputError(
-            f"{folder} holds another run ({key} was {was}, now {now}): choose another output folder, or delete it"
+            f"{folder} holds another run ({key} was {was}, now {now}):"
+            " choose another output folder, or delete it"
         )
     finished = (folder / CONFIG).exists()
     if not finished:
@@ -85,7 +87,7 @@ def _write_run(path: Path, identity: Mapping[str, Any], sources: Mapping[str, An
     write_atomically(path, json.dumps({"identity": identity, "sources": sources}, indent=2) + "\n")
 
 
-def run_stages(
+def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
     method: str,
     clip: Clip,
     photos: Photos,
@@ -156,7 +158,7 @@ def _fit_stage(
         (folder / "stages").mkdir(exist_ok=True)
         state = folder / "stages" / f"{re.sub('[^a-z0-9]+', '-', stage)}.safetensors"
         journal = Journal(folder / "log.jsonl", stage)
-    watch = (lambda step: on_step(stage, total, step)) if on_step else None
+    watch = partial(on_step, stage, total) if on_step else None
     fit(method, batches, recipe, state=state, journal=journal, on_step=watch)
 
 

@@ -32,8 +32,10 @@ class State:
     first_loss: float = 0.0
 
 
-def save_state(path: Path, method: Method, optimiser: torch.optim.Optimizer, state: State) -> None:
-    """Write the state after an epoch."""
+def save_state(path: Path | None, method: Method, optimiser: torch.optim.Optimizer, state: State) -> None:
+    """Write the state after an epoch; nowhere, if there is no path."""
+    if path is None:
+        return
     tensors = {f"learned.{name}": p.detach() for name, p in method.trainable().items()}
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(v) for name, v in moments.items()}
@@ -41,13 +43,13 @@ def save_state(path: Path, method: Method, optimiser: torch.optim.Optimizer, sta
     write_atomically(path, save(tensors, {"state": json.dumps(asdict(state))}))
 
 
-def load_state(path: Path, method: Method, optimiser: torch.optim.Optimizer) -> State:
-    """Take up a state; a missing file is a fresh start.
+def load_state(path: Path | None, method: Method, optimiser: torch.optim.Optimizer) -> State:
+    """Take up a state; a missing file, or no path, is a fresh start.
 
     Raises:
         InputError: The file is damaged, or is of another method.
     """
-    if not path.exists():
+    if path is None or not path.exists():
         return State()
     try:
         with safe_open(path, "pt") as file:

@@ -1,17 +1,18 @@
 """The world: little procedural scenes of one object on one place, with exact masks and captions.
 
-A scene is twelve numbers (`Scene`); `render` turns many at once into pictures. The same scene gives the same
-pixels on every machine, whichever scenes are drawn beside it. The world is what foveate looks at when there is
-nothing else: small, honest about it, and exact.
+A scene is nine values (`Scene`); `render` turns scenes into pictures. The same scene gives the same pixels
+whichever scenes are drawn beside it. The world is what foveate looks at when there is nothing else: small,
+honest about it, and exact.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
 Bytes = NDArray[np.uint8]
 
 SIZE = 64  # pixels a side
@@ -135,10 +136,14 @@ def _noise(rng: np.random.Generator, size: int, cells: int) -> Floats:
     return rows[:, low] * (1 - part.T) + rows[:, low + 1] * part.T
 
 
+def _rgb(colour: tuple[int, int, int]) -> Floats:
+    return np.array(colour, np.float32)
+
+
 def _blend(dark: tuple[int, int, int], light: tuple[int, int, int], amount: Floats) -> Floats:
     """Mix two colours by `amount` in [0, 1], per pixel."""
     amount = amount.clip(0, 1)[..., None]
-    return np.float32(dark) * (1 - amount) + np.float32(light) * amount
+    return _rgb(dark) * (1 - amount) + _rgb(light) * amount
 
 
 Place = Callable[[np.random.Generator, Floats, Floats], Floats]
@@ -165,7 +170,7 @@ def _brick(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
     across = x * 3.5 + 0.5 * (row % 2) + rng.uniform(0, 1)
     mortar = ((y * rows) % 1 < 0.16) | (across % 1 < 0.08)
     wall = _blend((122, 58, 46), (166, 92, 72), 0.5 + 0.5 * _noise(rng, len(x), 12))
-    return np.where(mortar[..., None], np.float32((176, 168, 158)), wall)
+    return np.where(mortar[..., None], _rgb((176, 168, 158)), wall)
 
 
 def _snow(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
@@ -176,7 +181,7 @@ def _wood(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
     grain = np.sin(40 * x + 6 * _noise(rng, len(x), 2) + 1.5 * np.sin(3 * y + rng.uniform(0, 6)))
     boards = (x * 4 + rng.uniform(0, 1)) % 1 < 0.05
     plank = _blend((104, 70, 42), (156, 112, 70), 0.5 + 0.4 * grain)
-    return np.where(boards[..., None], np.float32((60, 40, 26)), plank)
+    return np.where(boards[..., None], _rgb((60, 40, 26)), plank)
 
 
 def _stone(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
@@ -187,7 +192,7 @@ def _stone(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
 def _night(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
     sky = _blend((10, 12, 34), (38, 36, 72), 0.4 + 0.4 * _noise(rng, len(x), 3))
     stars = rng.uniform(0, 1, x.shape) > 0.985
-    return np.where(stars[..., None], np.float32((226, 226, 214)), sky)
+    return np.where(stars[..., None], _rgb((226, 226, 214)), sky)
 
 
 PLACES: dict[str, Place] = {
@@ -228,7 +233,7 @@ def _draw(scene: Scene, size: int) -> tuple[Bytes, NDArray[np.bool_]]:
     cover = _cover(scene, size)
     u, v = _own_frame(scene, x, y)
     shade = _texture(scene.texture, u, v)[..., None]
-    paint = np.float32(COLOURS[scene.colour]) * rng.uniform(0.88, 1.06, 3).astype(np.float32)
+    paint = _rgb(COLOURS[scene.colour]) * rng.uniform(0.88, 1.06, 3).astype(np.float32)
     paint = paint * (1 - 0.5 * shade)
     picture = ground + cover[..., None] * (paint - ground)
     picture += rng.normal(0, 3, picture.shape).astype(np.float32)

@@ -3,7 +3,7 @@
     python -m foveate.world.train --out tiny --steps 7000
 
 It writes a model folder that `load_clip` reads (`config.json`, `model.safetensors`, `tokenizer.json`,
-`README.md`). While it trains, `training.safetensors` and `training.json` stand beside it, from which a killed run goes on.
+`README.md`). While it trains, `training.safetensors` stands beside it, from which a killed run goes on.
 """
 
 import argparse

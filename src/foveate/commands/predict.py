@@ -1,0 +1,103 @@
+"""`foveate predict`: name what photos show."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from foveate.classifier import Classifier, Prediction
+from foveate.commands.parsing import parse
+from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
+from foveate.data.checks import check_pictures
+from foveate.data.samples import Photos, Sample
+from foveate.errors import InputError
+from foveate.foreground.opening import PICTURE_SUFFIXES
+
+EXAMPLES = """
+    foveate predict out/pets new.jpg more_photos/
+    foveate predict out/pets new.jpg --classes "barn owl,heron"         # besides the trained ones
+    foveate predict out/pets new.jpg --classes "barn owl,heron" --only
+    foveate predict out/pets photos/ --json > answers.json
+"""
+
+
+def predict(  # noqa: PLR0913  (a command's options)
+    model: str,
+    photos: list[str],
+    classes: str | None = None,
+    only: bool = False,
+    json: bool = False,
+    on_bad: Literal["error", "skip"] = "error",
+    clip: str | None = None,
+    device: str = "cpu",
+) -> None:
+    """Name what photos show, among the trained classes and any other names.
+
+    Args:
+        model: Folder that fit wrote, or a hub id.
+        photos: Pictures, and folders of pictures.
+        classes: More names to choose from, with commas between them.
+        only: Choose from these names alone.
+        json: Print one JSON list instead of a table.
+        on_bad: Stop at a bad picture, or leave it out and say so.
+        clip: The CLIP weights, if they are elsewhere than when the model was trained.
+        device: Where the towers run, e.g. cuda.
+    """
+    paths = _find(photos)
+    with notes_for_warnings(), Bars() as bars:
+        classifier = Classifier.from_pretrained(model, clip=clip, device=device)
+        names = [name.strip() for name in classes.split(",")] if classes else None
+        if on_bad == "skip":
+            paths = _good(paths)
+        answers = classifier.predict(list(paths), names, only=only, on_count=bars.count)
+    if json:
+        _print_json(answers)
+    else:
+        _print_table(answers)
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command."""
+    predict(**parse("predict", predict, words, listed="photos", examples=EXAMPLES))
+
+
+def _find(photos: Sequence[str]) -> list[Path]:
+    """Replace folders by the pictures in them."""
+    found: list[Path] = []
+    for given in map(Path, photos):
+        if given.is_dir():
+            inside = sorted(p for p in given.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+            if not inside:
+                raise InputError(f"{given} has no pictures")
+            found += inside
+        else:
+            found.append(given)
+    return found
+
+
+def _good(paths: Sequence[Path]) -> list[Path]:
+    photos = Photos(("photo",), tuple(Sample(path, 0) for path in paths))
+    kept, bad = check_pictures(photos, "skip")
+    for name, reason in bad:
+        note(f"{name}: {reason}")
+    if bad:
+        note(f"left out {len(bad)} of {len(paths)} pictures")
+    return [sample.picture for sample in kept.samples if isinstance(sample.picture, Path)]
+
+
+def _print_json(answers: Sequence[Prediction]) -> None:
+    sys.stdout.write(json.dumps([asdict(answer) for answer in answers], indent=2, ensure_ascii=False) + "\n")
+
+
+def _print_table(answers: Sequence[Prediction]) -> None:
+    trusting = any(answer.trust is not None for answer in answers)
+    columns = ["photo", "label", "probability", "next", *(["trust in CLIP"] if trusting else [])]
+    rows: list[list[str]] = []
+    for answer in answers:
+        ranked = sorted(answer.scores.items(), key=lambda item: -item[1])
+        second = f"{ranked[1][0]} {ranked[1][1]:.2f}" if len(ranked) > 1 else ""
+        row = [answer.photo, answer.label, f"{answer.probability:.2f}", second]
+        rows.append([*row, f"{answer.trust:.2f}"] if answer.trust is not None else row)
+    print_table(columns, rows)

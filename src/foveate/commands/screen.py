@@ -1,0 +1,84 @@
+"""What a person sees while and after something runs: bars on the error stream, tables on the output."""
+
+import sys
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from foveate.train.loop import Step
+
+
+def note(message: str) -> None:
+    """Say something beside the result."""
+    Console(stderr=True, highlight=False).print(f"note: {message}", soft_wrap=True, markup=False)
+
+
+@contextmanager
+def notes_for_warnings() -> Generator[None]:
+    """Show our warnings as one-line notes."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        note(" ".join(str(message).split()))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+class Bars:
+    """Progress bars of one command; silent where the error stream is no terminal.
+
+    with Bars() as bars:
+        classifier.fit(..., on_step=bars.step, on_count=bars.count)
+    """
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[said]}"),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def count(self, what: str, done: int, total: int) -> None:
+        """Move the bar of `what`."""
+        self._move(what, done, total, "")
+
+    def step(self, stage: str, total: int, step: Step) -> None:
+        """Move the bar of a training stage."""
+        self._move(f"training {stage}", step.step + 1, total, f"loss {step.loss:.3f}")
+
+    def _move(self, what: str, done: int, total: int, said: str) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total, said=said)
+        self._progress.update(self._tasks[what], completed=done, total=total, said=said)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    """Print a table to people, tab-separated lines to programs."""
+    if not sys.stdout.isatty():
+        lines = [columns, *rows]
+        sys.stdout.write("".join("\t".join(line) + "\n" for line in lines))
+        return
+    table = Table(title=title, title_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table, markup=False)
