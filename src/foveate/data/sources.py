@@ -122,4 +122,5 @@ def _values(photos: Photos, wanted: MaskValues) -> MaskValues:
 
 
 def _path(given: str | Path) -> Path:
-    return Path(given).expanduser().absolute()
+    # Not resolved: a link's own name may be the class, or the folder a mask tree repeats.
+    return Path(os.path.normpath(Path(given).expanduser().absolute()))

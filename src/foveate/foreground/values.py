@@ -71,11 +71,22 @@ def read_mask(source: MaskSource, values: MaskValues = "auto", *, invert: bool =
 def detect_values(masks: Sequence[MaskSource], look_at: int = 64) -> MaskValues:
     """Find out what the numbers mean from some masks of the set, evenly spread over it.
 
+    Unreadable masks are passed over: checking the set is what reports them (`check_masks`).
+
     Raises:
-        BadPicture: One of them cannot be read.
+        BadPicture: None of those looked at can be read.
     """
     step = max(1, len(masks) // look_at)
-    return _decide([read_raw(mask) for mask in masks[::step][:look_at]])
+    raws: list[RawMask] = []
+    first_error: BadPicture | None = None
+    for mask in masks[::step][:look_at]:
+        try:
+            raws.append(read_raw(mask))
+        except BadPicture as error:
+            first_error = first_error or error
+    if first_error is not None and not raws:
+        raise first_error
+    return _decide(raws)
 
 
 def looks_like_mask(source: MaskSource) -> bool:
