@@ -79,17 +79,12 @@ def official(golden_dir: Path, golden_state_dict: Callable[[int], dict[str, np.n
     return Official(tensors, settings, clip, torch.from_numpy(images), json.loads(settings["classnames"]))
 
 
-def small_config(vocab: int, **changes: object) -> ClipConfig:
-    """Sizes of the smallest CLIP with more than one of everything."""
-    sizes = {
-        "vision": TowerConfig(128, 3, 2),
-        "text": TowerConfig(64, 2, 1),
-        "image_size": 32,
-        "patch_size": 8,
-        "embed": 32,
-        "vocab": vocab,
-    }
-    return ClipConfig(**(sizes | changes))
+@pytest.fixture(scope="session")
+def small_config() -> Callable[..., ClipConfig]:
+    """Sizes of a small CLIP with this vocabulary, and any other size changed by its name."""
+    sizes = {"vision": TowerConfig(128, 3, 2), "text": TowerConfig(64, 2, 1)}
+    sizes |= {"image_size": 32, "patch_size": 8, "embed": 32}
+    return lambda vocab, **changes: ClipConfig(**(sizes | {"vocab": vocab} | changes))
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +94,7 @@ def small_tokenizer() -> ClipTokenizer:
 
 
 @pytest.fixture
-def tiny_clip(small_tokenizer: ClipTokenizer) -> Clip:
+def tiny_clip(small_tokenizer: ClipTokenizer, small_config: Callable[..., ClipConfig]) -> Clip:
     """A random CLIP: image tower 3 layers deep, 128 wide; text tower 2 and 64; pictures of 32 px."""
     clip = Clip(small_config(small_tokenizer.vocab), small_tokenizer)
     return clip.initialise(torch.Generator().manual_seed(0)).eval().requires_grad_(False)

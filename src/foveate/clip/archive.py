@@ -52,9 +52,15 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             "constants.pkl"
         )
         module = _Reader(archive, folder).load()
+    if not isinstance(module, _Bag):
+        raise InputError("its pickle holds no module, so no weights")
     tensors: dict[str, Tensor] = {}
     _collect(module, "", tensors)
     return tensors
+
+
+class _Bag:
+    """A module of the archive: nothing but its attributes."""
 
 
 class _Reader(pickle.Unpickler):
@@ -65,7 +71,7 @@ class _Reader(pickle.Unpickler):
         self.archive, self.folder = archive, folder
         self.storages: dict[str, Tensor] = {}
         # Made anew for each file: a pickle can set attributes on what it is handed.
-        self.bag = type("Bag", (), {})
+        self.bag = type("Bag", (_Bag,), {})
         self.known: dict[tuple[str, str], object] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): _function(_rebuild),
@@ -83,7 +89,7 @@ class _Reader(pickle.Unpickler):
         return self.known[module, name]
 
     def persistent_load(self, pid: Any) -> Tensor:
-        _, dtype, key, _, _ = pid
+        _, dtype, key, *_ = pid
         if key not in self.storages:
             raw = bytearray(_stored(self.archive, f"{self.folder}data/{key}"))
             self.storages[key] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
@@ -117,5 +123,5 @@ def _collect(module: object, prefix: str, into: dict[str, Tensor]) -> None:
     for name, value in vars(module).items():
         if isinstance(value, Tensor):
             into[prefix + name] = value
-        elif hasattr(value, "__dict__"):
+        elif isinstance(value, _Bag):
             _collect(value, f"{prefix}{name}.", into)

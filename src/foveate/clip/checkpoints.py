@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,7 +103,10 @@ def _read_pickle(path: Path) -> dict[str, object]:
     try:
         if is_torchscript(path):
             return dict(read_torchscript(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # It says that unusual pickles may be refused; if this one is, we say so.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except pickle.UnpicklingError as error:
@@ -112,7 +116,9 @@ def _read_pickle(path: Path) -> dict[str, object]:
             raise InputError(
                 f"its pickle asks for {wanted[1]}, code that weights never need: not loaded"
             ) from error
-        raise InputError("damaged, or no file of weights") from error
+        raise InputError(
+            "damaged, or no file of weights; pickles of other things are never loaded"
+        ) from error
     except Exception as error:  # a damaged pickle can raise anything
         raise InputError(f"damaged, or no file of weights ({one_line(error)})") from error
     return _unwrapped(content)

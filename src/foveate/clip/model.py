@@ -24,6 +24,7 @@ from foveate.errors import InputError
 from foveate.types import Images, TokenIds, Tokens
 
 Edit = Callable[[int, Tensor], Tensor]
+Grown = Float[Tensor, "rows grown width"]  # an edit may have inserted tokens
 
 
 class Block(nn.Module):
@@ -52,7 +53,7 @@ class Block(nn.Module):
         return self.proj(gathered.transpose(1, 2).reshape(rows, tokens, width))
 
 
-def run_blocks(blocks: nn.ModuleList, x: Tokens, edit: Edit | None) -> Tokens:
+def run_blocks(blocks: nn.ModuleList, x: Tokens, edit: Edit | None) -> Grown:
     """Pass tokens through the blocks; `edit`, where given, may change them before each block."""
     for layer, block in enumerate(blocks):
         x = block(edit(layer, x) if edit else x)
@@ -85,7 +86,7 @@ class Vision(nn.Module):
         patches = self.patches(images.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2)
         return torch.cat([self.cls.expand(len(patches), 1, -1), patches], dim=1) + self.pos
 
-    def encode(self, tokens: Tokens, edit: Edit | None = None) -> Tokens:
+    def encode(self, tokens: Tokens, edit: Edit | None = None) -> Grown:
         """Run `ln_pre` and the blocks."""
         return run_blocks(self.blocks, self.ln_pre(tokens), edit)
 
@@ -114,7 +115,7 @@ class Text(nn.Module):
         ids = ids[:, : int(eot.max()) + 1]
         return self.pool(self.encode(self.token(ids), edit), eot)
 
-    def encode(self, tokens: Tokens, edit: Edit | None = None) -> Tokens:
+    def encode(self, tokens: Tokens, edit: Edit | None = None) -> Grown:
         """Add positions to embedded tokens and run the blocks."""
         return run_blocks(self.blocks, tokens + self.pos[: tokens.shape[1]], edit)
 

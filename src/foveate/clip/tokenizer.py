@@ -155,7 +155,8 @@ def _openai_byte_pairs() -> Tokenizer:
 def clean(text: str) -> str:
     """Undo HTML entities, ligatures, widths and curly quotes, as CLIP's training texts were cleaned.
 
-    Equal to the reference's cleaning but for texts decoded with a wrong encoding, which ftfy guesses at.
+    Equal to the reference's cleaning but for texts decoded with a wrong encoding, which ftfy guesses at. (And
+    lower case comes later, letter by letter: a capital sigma never becomes a final one.)
     """
     text = html.unescape(html.unescape(text))
     return _UNSEEN.sub("", text.translate(_PLAIN).translate(_QUOTES)).strip()

@@ -1,0 +1,339 @@
+"""Every source `load_clip` takes, and one clear line for everything it does not."""
+
+import json
+import re
+import shutil
+from fnmatch import fnmatch
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import errors
+from safetensors.torch import save_file
+
+import foveate.clip
+from foveate.clip.checkpoints import read_tensors
+from foveate.clip.layouts import HUGGING_FACE, LAYOUTS, OPENAI, to_layout
+from foveate.clip.model import Clip
+from foveate.clip.weights import load_clip, save_clip
+from foveate.errors import InputError
+
+MEAN, STD = [0.5, 0.25, 0.125], [0.5, 0.5, 0.25]
+
+
+@pytest.fixture
+def ours(tiny_clip, tmp_path) -> Path:
+    save_clip(tiny_clip, tmp_path / "ours")
+    return tmp_path / "ours"
+
+
+@pytest.fixture
+def face(tiny_clip, tmp_path) -> Path:
+    """A folder as transformers saves it: plain GELU, heads of 32, pixel statistics of its own."""
+    folder = tmp_path / "face"
+    folder.mkdir()
+    save_file(to_layout(tiny_clip.state_dict(), HUGGING_FACE), folder / "model.safetensors")
+    towers = {
+        "vision_config": {"hidden_act": "gelu", "num_attention_heads": 4},
+        "text_config": {"hidden_act": "quick_gelu", "num_attention_heads": 7},
+        "text_config_dict": {"hidden_act": "gelu", "num_attention_heads": 2},
+    }
+    (folder / "config.json").write_text(json.dumps({"model_type": "clip", **towers}))
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": MEAN, "image_std": STD}))
+    tiny_clip.tokenizer.save(folder / "tokenizer.json")
+    return folder
+
+
+@pytest.fixture
+def open_clip_folder(tiny_clip, tmp_path) -> Path:
+    folder = tmp_path / "open_clip"
+    folder.mkdir()
+    save_file(to_layout(tiny_clip.state_dict(), OPENAI), folder / "open_clip_model.safetensors")
+    model = {
+        "embed_dim": 32,
+        "quick_gelu": True,
+        "vision_cfg": {"width": 128, "layers": 3, "head_width": 32, "patch_size": 8, "image_size": 32},
+        "text_cfg": {"width": 64, "heads": 4, "layers": 2},
+    }
+    settings = {"model_cfg": model, "preprocess_cfg": {"mean": MEAN, "std": STD}}
+    (folder / "open_clip_config.json").write_text(json.dumps(settings))
+    tiny_clip.tokenizer.save(folder / "tokenizer.json")
+    return folder
+
+
+def assert_same(clip: Clip, other: Clip) -> None:
+    assert {n: t.tolist() for n, t in clip.state_dict().items()} == {
+        n: t.tolist() for n, t in other.state_dict().items()
+    }
+
+
+def assert_refused(source: Path | str, says: str, names: Path | str | None = None) -> None:
+    with pytest.raises(InputError, match=re.escape(says)) as caught:
+        load_clip(source)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(names or source))
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_our_folder_comes_back_to_the_bit(tiny_clip, ours):
+    clip = load_clip(ours)
+    assert clip.config == tiny_clip.config
+    assert clip.fingerprint() == tiny_clip.fingerprint()
+    assert torch.equal(clip.tokenizer(["a photo of a cat"]), tiny_clip.tokenizer(["a photo of a cat"]))
+    assert sorted(path.name for path in ours.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+
+
+def test_half_precision_folder_loads_in_float32(tiny_clip, tmp_path):
+    save_clip(tiny_clip, tmp_path / "half", dtype=torch.float16)
+    assert {t.dtype for t in read_tensors(tmp_path / "half/model.safetensors").values()} == {torch.float16}
+    clip = load_clip(tmp_path / "half")
+    assert {p.dtype for p in clip.parameters()} == {torch.float32}
+    torch.testing.assert_close(clip.vision.pos, tiny_clip.vision.pos, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        tiny_clip.logit_scale.fill_(1e5)
+    with pytest.raises(InputError, match=r"logit_scale does not fit into torch\.float16"):
+        save_clip(tiny_clip, tmp_path / "half", dtype=torch.float16)
+
+
+def test_dtype_and_device_are_asked_for(ours):
+    clip = load_clip(ours, dtype=torch.bfloat16, device=torch.device("cpu"))
+    assert {p.dtype for p in clip.parameters()} == {torch.bfloat16}
+
+
+def test_hugging_face_folder_with_its_settings(tiny_clip, face):
+    clip = load_clip(face)
+    assert_same(clip, tiny_clip)
+    assert (clip.config.vision.heads, clip.config.text.heads, clip.config.quick_gelu) == (4, 2, False)
+    assert (list(clip.config.mean), list(clip.config.std)) == (MEAN, STD)
+    assert clip.tokenizer.vocab == tiny_clip.config.vocab
+    # The file alone cannot tell its activation; beside its settings it is read with them.
+    assert load_clip(face / "model.safetensors").config == clip.config
+
+
+def test_open_clip_folder_with_its_settings(tiny_clip, open_clip_folder):
+    clip = load_clip(open_clip_folder)
+    assert_same(clip, tiny_clip)
+    assert (clip.config.vision.heads, clip.config.text.heads, clip.config.quick_gelu) == (4, 4, True)
+    assert (list(clip.config.mean), list(clip.config.std)) == (MEAN, STD)
+    settings = json.loads((open_clip_folder / "open_clip_config.json").read_text())
+    del settings["model_cfg"]["quick_gelu"]
+    (open_clip_folder / "open_clip_config.json").write_text(json.dumps(settings))
+    assert load_clip(open_clip_folder / "open_clip_model.safetensors").config.quick_gelu is False
+    # A timm checkpoint's own config beside it does not disturb.
+    (open_clip_folder / "config.json").write_text(json.dumps({"architecture": "vit_base_patch16_clip_224"}))
+    assert_same(load_clip(open_clip_folder), tiny_clip)
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+def test_lone_files(tiny_clip, tmp_path, layout, wrapper):
+    tensors = to_layout(tiny_clip.state_dict(), layout)
+    torch.save({wrapper: tensors, "epoch": 3} if wrapper else tensors, tmp_path / "weights.pt")
+    assert load_clip(tmp_path / "weights.pt").fingerprint() == tiny_clip.fingerprint()
+    if not wrapper:
+        save_file(tensors, tmp_path / "weights.safetensors")
+        clip = load_clip(str(tmp_path / "weights.safetensors"))
+        assert clip.fingerprint() == tiny_clip.fingerprint()
+        with pytest.raises(InputError, match="no tokenizer for a vocabulary of"):
+            _ = clip.tokenizer
+
+
+def test_shards_and_old_vocabulary_files(tiny_clip, face):
+    tensors = to_layout(tiny_clip.state_dict(), HUGGING_FACE)
+    shards = {name: f"pytorch_model-{i % 2}.bin" for i, name in enumerate(tensors)}
+    for shard in set(shards.values()):
+        torch.save({n: t for n, t in tensors.items() if shards[n] == shard}, face / shard)
+    (face / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": shards}))
+    (face / "model.safetensors").unlink()
+    vocabulary = json.loads((face / "tokenizer.json").read_text())["model"]
+    (face / "tokenizer.json").unlink()
+    (face / "vocab.json").write_text(json.dumps(vocabulary["vocab"]))
+    merges = [m if isinstance(m, str) else " ".join(m) for m in vocabulary["merges"]]
+    (face / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
+    clip = load_clip(face)
+    assert_same(clip, tiny_clip)
+    texts = ["A photo of a  cat's Café.", "of cats"]
+    assert torch.equal(clip.tokenizer(texts), tiny_clip.tokenizer(texts))
+    (face / "pytorch_model-1.bin").unlink()
+    assert_refused(face, "no such file", face / "pytorch_model-1.bin")
+    edit(face / "pytorch_model.bin.index.json", weight_map={"a": "../other.bin"})
+    assert_refused(face, "names the shard ../other.bin, outside its folder", face)
+    edit(face / "pytorch_model.bin.index.json", weight_map=None)
+    assert_refused(face, "has no weight_map", face)
+
+
+class Hub:
+    """`snapshot_download` over a local folder."""
+
+    def __init__(self, remote: Path, cache: Path):
+        self.remote, self.cache, self.asked = remote, cache, []
+
+    def __call__(self, name, *, revision, allow_patterns):
+        self.asked.append((name, revision))
+        self.cache.mkdir(exist_ok=True)
+        for path in self.remote.iterdir():
+            if any(fnmatch(path.name, pattern) for pattern in allow_patterns):
+                shutil.copy(path, self.cache)
+        return str(self.cache)
+
+
+def test_from_the_hub_only_what_is_needed(tiny_clip, face, open_clip_folder, tmp_path, monkeypatch):
+    # As LAION's repositories are: the same weights three times over.
+    shutil.copy(open_clip_folder / "open_clip_config.json", face)
+    shutil.copy(open_clip_folder / "open_clip_model.safetensors", face)
+    torch.save({}, face / "pytorch_model.bin")
+    hub = Hub(face, tmp_path / "cache")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
+    clip = load_clip("ViT-B/16", revision="abc")
+    assert_same(clip, tiny_clip)
+    assert clip.config.quick_gelu is False
+    assert set(hub.asked) == {("openai/clip-vit-base-patch16", "abc")}
+    assert [path.name for path in hub.cache.iterdir() if path.suffix in (".safetensors", ".bin")] == [
+        "model.safetensors"
+    ]
+    # A repository without transformers' weights: open_clip's are taken.
+    (face / "model.safetensors").unlink()
+    (face / "pytorch_model.bin").unlink()
+    hub.cache = tmp_path / "cache2"
+    assert load_clip("hf-hub:laion/some-CLIP").config.quick_gelu is True
+    assert hub.asked[-1] == ("laion/some-CLIP", None)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (errors.LocalEntryNotFoundError("long\nexplanation"), "the hub does not answer"),
+        (errors.OfflineModeIsEnabled("offline"), "hf download no/such"),
+        (OSError("unreachable"), "the hub does not answer"),
+        (errors.HFValidationError("bad id"), "the hub does not answer"),
+    ],
+)
+def test_no_hub(monkeypatch, error, says):
+    def download(*_, **__):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert_refused("no/such", says)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (errors.RepositoryNotFoundError, "nor on the hub"),
+        (errors.RevisionNotFoundError, "no revision None"),
+        (errors.GatedRepoError, "nor on the hub"),
+    ],
+)
+def test_not_on_the_hub(monkeypatch, kind, says):
+    def download(*_, **__):
+        raise kind.__new__(kind)  # its __init__ wants an answer of the hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert_refused("no/such", says)
+
+
+@pytest.mark.parametrize("source", ["nothing", "./nothing", "some/weights.pt", "/no/such/folder", "RN50", ""])
+def test_no_such_source(source, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    if source:
+        assert_refused(source, "no such file or folder, and no hub id")
+    assert_refused("empty", "no CLIP's folder: no config.json")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".bin"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty: download it again"),
+        (b"<!DOCTYPE html><html>Sign in</html>", "is a web page, not weights"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
+        (b"just some text, longer than eight bytes", "no safetensors file|no file of weights|code that"),
+        (bytes(range(256)) * 9, "no safetensors file|no file of weights"),
+    ],
+)
+def test_files_that_hold_no_weights(tmp_path, suffix, content, says):
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=says) as caught:
+        load_clip(path)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.9, 0.999])
+def test_files_cut_short(tiny_clip, tmp_path, suffix, share):
+    path = tmp_path / f"weights{suffix}"
+    tensors = dict(tiny_clip.state_dict())
+    save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert_refused(path, "cut short" if suffix == ".safetensors" else "damaged", path)
+
+
+def test_files_of_other_things(tmp_path):
+    torch.save([torch.ones(2)], tmp_path / "list.pt")
+    assert_refused(tmp_path / "list.pt", "holds a list, not tensors by name")
+    torch.save({"state_dict": {"head.weight": torch.ones(2)}}, tmp_path / "head.pt")
+    assert_refused(tmp_path / "head.pt", "holds no CLIP in OpenAI's")
+    (tmp_path / "weights.ckpt").write_bytes(b"weights")
+    assert_refused(tmp_path / "weights.ckpt", "weights end in .safetensors, .pt, .pth, .bin")
+
+
+def test_settings_that_do_not_fit(ours, face, open_clip_folder):
+    edit(ours / "config.json", version=2)
+    assert_refused(ours, "is of version 2, this foveate reads 1: update it", ours / "config.json")
+    edit(ours / "config.json", version=1, colour="red")
+    assert_refused(ours, "is not as save_clip wrote it", ours / "config.json")
+    edit(face / "config.json", vision_config={"hidden_act": "gelu_new"})
+    assert_refused(face, "activations gelu_new and gelu are not supported", face / "config.json")
+    edit(face / "config.json", vision_config={"layer_norm_eps": 1e-6})
+    assert_refused(face, "layer_norm_eps of 1e-06 is not supported", face / "config.json")
+    edit(face / "config.json", vision_config=[1])
+    assert_refused(face, "vision_config holds no settings", face / "config.json")
+    edit(face / "config.json", vision_config={"hidden_act": "gelu", "num_attention_heads": "many"})
+    assert_refused(face, "num_attention_heads is 'many'", face / "config.json")
+    edit(face / "config.json", model_type="siglip")
+    assert_refused(face, "no CLIP's folder", face)
+    (face / "config.json").write_text("{")
+    assert_refused(face, "is no JSON", face / "config.json")
+    (face / "config.json").write_text("[]")
+    assert_refused(face, "holds no settings, but a list", face / "config.json")
+    config = open_clip_folder / "open_clip_config.json"
+    for changes, says in (
+        ({"vision_cfg": {"timm_model_name": "vit"}}, "timm_model_name = vit is not supported"),
+        ({"vision_cfg": {"layers": [3, 4, 6, 3]}}, "its image tower is a ResNet"),
+        ({"text_cfg": {"no_causal_mask": True}}, "no_causal_mask = True is not supported"),
+        ({"text_cfg": {"pool_type": "last"}}, "pool_type = last is not supported"),
+    ):
+        edit(config, model_cfg=changes)
+        assert_refused(open_clip_folder, says, config)
+    edit(config, model_cfg={}, preprocess_cfg={"mean": [0.5]})
+    assert_refused(open_clip_folder, "mean is [0.5], not three numbers", config)
+
+
+def test_missing_weights_and_bad_tokenizers(ours, face):
+    (face / "tokenizer.json").write_text("{}")
+    assert_refused(face, "no CLIP tokenizer", face / "tokenizer.json")
+    (face / "model.safetensors").unlink()
+    assert_refused(face, "has settings but no weights (model.safetensors or pytorch_model.bin)", face)
+    edit(ours / "config.json", vocab=100)
+    assert_refused(ours, "tokens, the text tower 100", ours / "model.safetensors")
+    (ours / "tokenizer.json").unlink()
+    assert_refused(ours, "text.token.weight is (", ours / "model.safetensors")
+
+
+def test_tiny_is_the_packaged_one():
+    if not (Path(foveate.clip.__file__).parent / "tiny").is_dir():
+        pytest.skip("the embedded CLIP is not trained yet")
+    clip = load_clip("tiny")
+    assert clip.tokenizer(["a photo of a cat"]).shape == (1, clip.config.context)
