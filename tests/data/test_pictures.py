@@ -68,6 +68,21 @@ def test_broken_exif_is_no_orientation(block):
     assert 1 <= orientation(image) <= 8
 
 
+def test_broken_exif_in_a_file_warns_nobody(tmp_path, noise):
+    """Without a JFIF block Pillow searches EXIF for a resolution, and warns of whatever is broken there."""
+    block = b"Exif\0\0II*\0" + struct.pack("<IHHHIIHHII", 8, 2, 0x0112, 3, 1, 6, 0x010E, 2, 500, 4000)
+    noise(20, 10).save(tmp_path / "a.jpg", exif=block)
+    content = (tmp_path / "a.jpg").read_bytes()
+    assert content[6:10] == b"JFIF"
+    (tmp_path / "a.jpg").write_bytes(content[:2] + content[4 + int.from_bytes(content[4:6], "big") :])
+    with pytest.warns(UserWarning, match="EXIF|Tag|Truncated"), Image.open(tmp_path / "a.jpg"):
+        pass
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert open_picture(tmp_path / "a.jpg").size == (10, 20)
+    assert not caught
+
+
 def test_modes_become_the_rgb_they_look_like(tmp_path):
     grey = np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)
     looks = np.repeat(grey[..., None], 3, axis=2)

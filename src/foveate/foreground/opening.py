@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from foveate.errors import InputError
 
@@ -81,6 +82,13 @@ def source_name(source: Path | LazyPicture | Image.Image) -> str:
     if isinstance(source, Path):
         return str(source)
     return source.name if isinstance(source, LazyPicture) else "picture in memory"
+
+
+class _QuietJpeg(JpegImageFile):
+    """A JPEG whose EXIF block Pillow leaves alone: looking for dots per inch, it warns of unrelated tags."""
+
+    def getexif(self) -> Image.Exif:
+        return Image.Exif()
 
 
 @contextmanager
@@ -160,7 +168,7 @@ def _identify(file: BinaryIO, path: Path) -> ImageFile.ImageFile:
         answer = accept(start) if accept is not None else False
         if answer and not isinstance(answer, str):  # a string says why the format is not supported here
             file.seek(0)
-            return factory(file, str(path))
+            return (_QuietJpeg if name == "JPEG" else factory)(file, str(path))
     raise BadPicture(str(path), f"is not a picture in a format we read ({', '.join(FORMATS)})")
 
 
