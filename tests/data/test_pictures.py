@@ -145,6 +145,9 @@ def test_transparent_parts_are_white(tmp_path):
         assert opened.mode == "RGB"
         assert opened.getpixel((0, 0)) == (255, 255, 255), name
         assert opened.getpixel((2, 2)) == ((0, 0, 0) if name == "la" else (255, 0, 0)), name
+    translucent = Image.new("P", (2, 2), 0)
+    translucent.putpalette([0, 0, 0, 0], "RGBA")
+    assert open_picture(translucent).getpixel((0, 0)) == (255, 255, 255)
     half = Image.new("RGBA", (2, 2), (0, 0, 0, 127))
     assert open_picture(half).getpixel((0, 0)) == (128, 128, 128)
 

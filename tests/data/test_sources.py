@@ -5,6 +5,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,7 +145,8 @@ def test_names_from_classnames_txt(lay):
 def test_a_link_back_up_ends(lay):
     root = lay("cat/1.jpg", "dog/2.jpg")
     (root / "cat" / "up").symlink_to(root / "cat", target_is_directory=True)
-    assert load_photos(root).counts() == {"cat": 1, "dog": 1}
+    (root / "eel").symlink_to(lay("../elsewhere/3.jpg").parent / "elsewhere", target_is_directory=True)
+    assert load_photos(root).counts() == {"cat": 1, "dog": 1, "eel": 1}
 
 
 def test_folders_refused(lay, tmp_path):
@@ -403,6 +405,24 @@ def test_a_real_dataset(noise):
 def test_hub_names_need_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     refused("hf:owner/name", "hf:owner/name", "pip install 'foveate[hf]'")
+
+
+def test_hub_names_are_loaded_by_the_package(monkeypatch, noise):
+    rows = FakeRows({"image": Picture(), "label": ClassLabel(["a"])}, [{"image": noise(4, 4), "label": 0}])
+
+    def load_dataset(name):
+        if name != "owner/name":
+            raise RuntimeError("not\nthere")
+        return {"train": rows}
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    assert load_photos("hf:owner/name").samples[0].split == "train"
+    refused("hf:owner/other", "hf:owner/other cannot be loaded (not there)")
+
+
+def test_mask_files_need_picture_files(noise, tmp_path):
+    rows = FakeRows({"image": Picture(), "label": ClassLabel(["a"])}, [{"image": noise(4, 4), "label": 0}])
+    refused(rows, "these pictures are no files", masks=tmp_path)
 
 
 def test_paths_may_begin_at_home(lay, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 from foveate.data.naming import SPLITS, clean_names
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
-from foveate.foreground.layouts import MASK_FOLDERS, find_masks
+from foveate.foreground.layouts import MASK_FOLDERS, find_masks, walk
 from foveate.foreground.masks import looks_like_mask
 from foveate.foreground.opening import PICTURE_SUFFIXES
 
@@ -47,22 +47,7 @@ def read_folder(root: Path, masks: Path | None = None) -> tuple[Photos, Path, Pa
 
 def list_pictures(folder: Path) -> list[Path]:
     """Every picture in a folder and below, sorted; hidden files and other kinds of files are passed over."""
-    found: list[Path] = []
-    seen: set[Path] = set()
-    waiting = [folder]
-    while waiting:
-        here = waiting.pop()
-        if here.resolve() in seen:  # a link back up
-            continue
-        seen.add(here.resolve())
-        for path in here.iterdir():
-            if path.name.startswith("."):
-                continue
-            if path.is_dir():
-                waiting.append(path)
-            elif path.suffix.lower() in PICTURE_SUFFIXES:
-                found.append(path)
-    return sorted(found)
+    return sorted(path for path in walk(folder) if path.suffix.lower() in PICTURE_SUFFIXES)
 
 
 def _folders(root: Path) -> list[Path]:

@@ -91,12 +91,30 @@ def _rules(pictures: Pictures, root: Path) -> Iterator[tuple[Rule, Index]]:
             yield from ((Rule(base, depth, naming), index) for depth in depths for naming in namings)
 
 
+def walk(folder: Path) -> Iterator[Path]:
+    """Every file in a folder and below that is not hidden; links are followed, each folder once."""
+    seen: set[Path] = set()
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        if here.resolve() in seen:  # a link back up would have no end
+            continue
+        seen.add(here.resolve())
+        for path in here.iterdir():
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                waiting.append(path)
+            else:
+                yield path
+
+
 def _index(base: Path) -> Index:
     allowed = PICTURE_SUFFIXES.union(MASK_ARRAYS)
     index: Index = {}
-    for path in sorted(base.rglob("*")):
+    for path in sorted(walk(base)):
         suffix = path.suffix.lower()
-        if suffix in allowed and not path.name.startswith("."):
+        if suffix in allowed:
             index[path.relative_to(base).with_suffix(suffix).as_posix()] = path
     return index
 
