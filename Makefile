@@ -1,0 +1,46 @@
+# make demo    sets everything up and runs the main job on the embedded default
+# make test    sets up and runs the tests
+# make check   format, lint, types, import layers, spelling, dependencies, docs
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# One thread a test process: two of them fill two cores, and results do not depend on the machine's count.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test test-fast check format clean
+
+.venv/core: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) torch==2.13.0
+	$(PIP) -e .
+	touch $@
+
+.venv/dev: .venv/core
+	$(PIP) -e '.[dev,oracle]'
+	touch $@
+
+demo: .venv/core
+	OMP_NUM_THREADS=2 $(BIN)/foveate demo --out out/demo
+
+test: .venv/dev
+	$(BIN)/pytest -n 2
+
+test-fast: .venv/dev
+	$(BIN)/pytest -n 2 -m "not slow"
+
+check: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+	$(BIN)/codespell
+	$(BIN)/deptry src
+	$(BIN)/python tools/check_docs.py
+
+format: .venv/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv out dist .pytest_cache .ruff_cache .hypothesis
