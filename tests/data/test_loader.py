@@ -157,7 +157,7 @@ def test_a_transform_of_ones_own(masked):
         return Image.new("RGB", picture.size, (255, 255, 255)), mask
 
     photo_set = PictureSet(masked, 8, (0.0,) * 3, (1.0,) * 3, augment="squash", transform=grey)
-    assert everything(photo_set, 0)[0].images.min() == 1
+    assert everything(photo_set, 0, workers=0)[0].images.min() == 1
     assert seen[2] == ((30, 20), None)
     assert everything(photo_set, None)[0].images.min() < 1, "predictions are made on the picture as it is"
 
