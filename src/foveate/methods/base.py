@@ -82,6 +82,10 @@ class Method(nn.Module, ABC):
         """Return `[C, D]` raw class features, with gradient to what is learned."""
 
     @abstractmethod
+    def encode_images(self, images: Images) -> ImageFeatures:
+        """Return `[H, B, D]` raw features of normalised pictures, with gradient to what is learned."""
+
+    @abstractmethod
     def features(self, images: Images) -> Features:
         """Return both sides for normalised pictures, before normalisation of the features."""
 

@@ -14,7 +14,7 @@ from foveate.errors import InputError
 from foveate.methods.base import Method, align, encode_pictures
 from foveate.methods.prompts import Position, PromptLayout, embed, lay_out
 from foveate.seeds import stream
-from foveate.types import Batch, Branch, Features, Images, Logits, Scalar, TextFeatures
+from foveate.types import Batch, Branch, Features, ImageFeatures, Images, Logits, Scalar, TextFeatures
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,11 @@ class CoOp(Method):
         text = tower.pool(tower.encode(embed(tower, self._layout, ctx)), self._layout.eot)
         return text.to(torch.promote_types(text.dtype, torch.float32))
 
+    def encode_images(self, images: Images) -> ImageFeatures:
+        return encode_pictures(self.clip, images)
+
     def features(self, images: Images) -> Features:
-        return Features(encode_pictures(self.clip, images), self.text_features())
+        return Features(self.encode_images(images), self.text_features())
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
         return align(features, self.clip.scale)

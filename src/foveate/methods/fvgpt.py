@@ -15,7 +15,17 @@ from foveate.foreground.views import area, foreground_view
 from foveate.methods.base import Method, align, encode_pictures
 from foveate.methods.guidance import FvgPtConfig, Guidance, Views
 from foveate.seeds import stream
-from foveate.types import Batch, Branch, Features, Images, Logits, PerImage, Scalar, TextFeatures
+from foveate.types import (
+    Batch,
+    Branch,
+    Features,
+    ImageFeatures,
+    Images,
+    Logits,
+    PerImage,
+    Scalar,
+    TextFeatures,
+)
 
 
 class FvgPt(Method):
@@ -59,10 +69,14 @@ class FvgPt(Method):
                 self._text = self.backbone.encode_text()
         return self._text
 
+    def encode_images(self, images: Images) -> ImageFeatures:
+        """Return the backbone's raw features."""
+        return self.backbone.encode_images(images)
+
     def features(self, images: Images) -> Features:
-        seen = self.backbone.features(images)
-        clip = encode_pictures(self.clip, images) if self.backbone.tunes_vision else seen.image[:1]
-        return Features(seen.image, self.text_features(), Features(clip, self._prior_text()))
+        image = self.encode_images(images)
+        clip = encode_pictures(self.clip, images) if self.backbone.tunes_vision else image[:1]
+        return Features(image, self.text_features(), Features(clip, self._prior_text()))
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
         """Return z_FDC for trained classes, z_PC for new ones, and for both together a mixture of the two.
@@ -95,7 +109,7 @@ class FvgPt(Method):
         size = self.clip.config
         cut = foreground_view(batch.images, batch.masks, self.config.fill, size.mean, size.std)
         # x and x ⊙ m in one pass of the tower.
-        both = self.backbone.features(torch.cat([batch.images, cut])).image
+        both = self.encode_images(torch.cat([batch.images, cut]))
         image, foreground = both.chunk(2, dim=1)
         clip = encode_pictures(self.clip, batch.images) if self.backbone.tunes_vision else image[:1]
         return {"image": image, "foreground": foreground, "clip": clip}

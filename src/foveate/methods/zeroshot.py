@@ -12,7 +12,7 @@ from foveate.clip.model import Clip
 from foveate.clip.templates import DEFAULT_TEMPLATE
 from foveate.clip.text import encode_names
 from foveate.methods.base import Method, align, encode_pictures
-from foveate.types import Batch, Branch, Features, Images, Logits, Scalar, TextFeatures
+from foveate.types import Batch, Branch, Features, ImageFeatures, Images, Logits, Scalar, TextFeatures
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,11 @@ class ZeroShot(Method):
             self._text = encode_names(self.clip, self.names, template)
         return self._text
 
+    def encode_images(self, images: Images) -> ImageFeatures:
+        return encode_pictures(self.clip, images)
+
     def features(self, images: Images) -> Features:
-        return Features(encode_pictures(self.clip, images), self.text_features())
+        return Features(self.encode_images(images), self.text_features())
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
         return align(features, self.clip.scale)

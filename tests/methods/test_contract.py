@@ -1,0 +1,182 @@
+"""What every method promises, one matrix: a new method gets these tests by being registered."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from foveate.clip.model import Clip
+from foveate.errors import InputError
+from foveate.methods.base import Method
+from foveate.methods.registry import BACKBONES, PLUGINS, build, configure, parts, stages
+from foveate.seeds import stream
+from foveate.train.loop import fit
+from foveate.train.recipe import Recipe
+from foveate.types import Batch
+
+METHODS = [*BACKBONES, *(f"{plugin}+{backbone}" for plugin in PLUGINS for backbone in BACKBONES)]
+NAMES = ["cat", "dog", "old photo", "phone"]
+
+Make = Callable[..., Method]
+
+
+@pytest.fixture(params=METHODS)
+def make(request: pytest.FixtureRequest, tiny_clip: Clip) -> Make:
+    def made(seed: int = 0, names: list[str] = NAMES) -> Method:
+        method = build(request.param, tiny_clip, seed=seed)
+        method.set_classes(names)
+        return method
+
+    return made
+
+
+def batch(number: int, classes: int = len(NAMES), seed: int = 0) -> Batch:
+    g = stream(seed, "test")
+    images = torch.randn(number, 3, 32, 32, generator=g)
+    masks = (torch.rand(number, 1, 32, 32, generator=g) > 0.5).float()
+    return Batch(images, torch.arange(number) % classes, masks, masks.mean((1, 2, 3)))
+
+
+def answer(method: Method, names: list[str] = NAMES, branch: str = "base") -> torch.Tensor:
+    method.set_classes(names)
+    with torch.no_grad():
+        return method.logits(method.features(batch(3).images), branch)
+
+
+@pytest.mark.parametrize("branch", ["base", "new", "mixed"])
+def test_logits_have_a_column_per_name_and_are_finite(make: Make, branch: str):
+    logits = answer(make(), branch=branch)
+    assert logits.shape == (3, len(NAMES))
+    assert logits.dtype == torch.float32
+    assert logits.isfinite().all()
+
+
+def test_training_moves_what_is_trainable_and_nothing_else(make: Make):
+    method = make()
+    trainable = method.trainable()
+    if not trainable:
+        pytest.skip("nothing to learn")
+    before = {name: p.clone() for name, p in method.named_parameters()}
+    fit(method, lambda _: [batch(4), batch(4, seed=1)], Recipe(epochs=2, warmup_epochs=0))
+    for name, parameter in method.named_parameters():
+        moved = not torch.equal(parameter, before[name])
+        assert moved == (name in trainable), name
+
+
+def test_a_checkpoint_brings_back_equal_bits(make: Make):
+    first, second = make(seed=0), make(seed=1)
+    fit(first, lambda _: [batch(4)], Recipe(epochs=1, warmup_epochs=0))
+    second.load_learned({name: p.detach().clone() for name, p in first.learned().items()})
+    for branch in ("base", "new"):
+        assert torch.equal(answer(first, branch=branch), answer(second, branch=branch))
+
+
+def test_a_checkpoint_does_not_depend_on_the_class_list(make: Make):
+    few, many = make(names=NAMES[:2]), make(names=[f"thing {i}" for i in range(30)])
+    assert {n: p.shape for n, p in few.learned().items()} == {n: p.shape for n, p in many.learned().items()}
+
+
+def test_other_names_can_follow_at_any_time(make: Make):
+    method = make()
+    first = answer(method)
+    assert answer(method, ["a zebra", "okapi"]).shape == (3, 2)
+    assert torch.equal(answer(method), first)
+
+
+@pytest.mark.parametrize("branch", ["base", "new", "mixed"])
+def test_permuted_names_permute_logits(make: Make, branch: str):
+    method, order = make(), [2, 0, 3, 1]
+    straight = answer(method, branch=branch)
+    permuted = answer(method, [NAMES[i] for i in order], branch)
+    torch.testing.assert_close(permuted, straight[:, order], rtol=1e-4, atol=1e-4)
+
+
+def test_one_class_no_picture_and_a_thousand_classes(make: Make):
+    method = make(names=["cat"])
+    assert answer(method, ["cat"]).shape == (3, 1)
+    with torch.no_grad():
+        method.set_classes(NAMES)
+        assert method.logits(method.features(torch.empty(0, 3, 32, 32))).shape == (0, len(NAMES))
+    assert answer(method, [f"thing {i}" for i in range(1000)]).shape == (3, 1000)
+
+
+def test_losses_are_named_finite_scalars(make: Make):
+    losses = make().losses(batch(4))
+    assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
+
+
+def test_what_frozen_towers_said_may_come_from_a_bank(make: Make):
+    method, whole = make(), batch(4)
+    held = Batch(whole.images, whole.labels, whole.masks, whole.areas, method.see(whole))
+    for name, loss in method.losses(whole).items():
+        torch.testing.assert_close(method.losses(held)[name], loss)
+
+
+def test_constant_text_is_encoded_once(make: Make, monkeypatch: pytest.MonkeyPatch):
+    method = make()
+    calls = []
+    encode = type(method.clip.text).encode
+
+    def counted(tower, *args, **kwargs):
+        calls.append(1)
+        return encode(tower, *args, **kwargs)
+
+    monkeypatch.setattr(type(method.clip.text), "encode", counted)
+    with method.constant_text():
+        for seed in range(3):
+            method.logits(method.features(batch(2, seed=seed).images), "new")
+    assert len(calls) <= 2  # the method's own texts and, at most, CLIP's
+
+
+def test_half_precision_towers_keep_learned_tensors_in_float32(make: Make):
+    method = make()
+    method.clip.to(torch.bfloat16)
+    method.set_classes(NAMES)
+    assert all(p.dtype == torch.float32 for p in method.learned().values())
+    logits = answer(method)
+    assert logits.dtype == torch.float32
+    full = answer(make())  # the same clip, in bfloat16 by now
+    torch.testing.assert_close(logits, full)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [({}, "lacks"), ({"more": torch.zeros(1)}, "has besides")],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(make: Make, tensors: dict[str, torch.Tensor], said: str):
+    method = make()
+    if not method.learned() and not tensors:
+        pytest.skip("nothing to lack")
+    with pytest.raises(InputError, match=said):
+        method.load_learned(tensors)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [([], "no class names"), (["cat", " "], "empty"), (["barn owl", "Barn_Owl"], "the same")],
+)
+def test_names_that_cannot_be_told_apart_are_refused(make: Make, names: list[str], said: str):
+    with pytest.raises(InputError, match=said):
+        make().set_classes(names)
+
+
+def test_methods_by_name():
+    assert parts("FVGPT + coop") == ["fvgpt", "coop"]
+    assert stages("fvgpt+coop") == ["coop", "fvgpt+coop"]
+    assert configure("coop", {"coop": {"tokens": 16}})["coop"].tokens == 16
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [("copo", "did you mean 'coop'"), ("coop+fvgpt", "one backbone last"), ("fvgpt", "one backbone last")],
+)
+def test_methods_that_do_not_exist_are_refused(method: str, said: str):
+    with pytest.raises(InputError, match=said):
+        parts(method)
+
+
+def test_settings_that_do_not_exist_are_refused():
+    with pytest.raises(InputError, match="did you mean 'tokens'"):
+        configure("coop", {"coop": {"token": 3}})
+    with pytest.raises(InputError, match="but the method is"):
+        configure("coop", {"fvgpt": {"tau": 3}})
