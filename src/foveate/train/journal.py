@@ -52,12 +52,14 @@ class Journal:
         """Drop this stage's lines from `step` on: a resumed run is about to write them again."""
         if not self.path or not self.path.exists():
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         write_atomically(self.path, "".join(f"{line}\n" for line in lines if self._stays(line, step)))
 
     def _stays(self, line: str, step: int) -> bool:
         try:
             values = json.loads(line)
         except ValueError:  # half a line, from a kill
+            return False
+        if not isinstance(values, dict):
             return False
         return values.get("stage") != self.stage or values.get("step", -1) < step

@@ -71,7 +71,7 @@ def fit(
 
     Raises:
         Diverged: A loss or gradient is not finite, or the loss has exploded; the message has step and term.
-        InputError: The state on disk belongs to another run.
+        InputError: The state on disk belongs to another run, or there is no loss to minimise.
     """
     learned = method.trainable()
     if not learned:
@@ -88,6 +88,8 @@ def fit(
             group["lr"] = lr
         for batch in batches(epoch):
             losses = method.losses(batch)
+            if not losses:
+                raise InputError("the method's settings leave no loss term, so nothing would be learned")
             _check_losses(losses, first, recipe, step)
             optimiser.zero_grad()
             torch.stack(list(losses.values())).sum().backward()
@@ -121,12 +123,16 @@ def _check_losses(losses: dict[str, Tensor], first: float, recipe: Recipe, step:
 
 def _check_gradients(learned: dict[str, nn.Parameter], recipe: Recipe, step: int) -> float:
     """Return the norm of all gradients, clipping them if asked to."""
-    norm = nn.utils.clip_grad_norm_(learned.values(), recipe.clip_grad or float("inf"))
+    # Looked at before clipping, which would spread a NaN over all of them.
+    gradients = [tensor.grad for tensor in learned.values() if tensor.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
     if not norm.isfinite():
         bad = next(_not_finite(learned), "their norm")
         raise Diverged(
             f"step {step}: the gradient of {bad} is not finite; try a smaller lr (now {recipe.lr})"
         )
+    if recipe.clip_grad is not None:
+        nn.utils.clip_grads_with_norm_(learned.values(), recipe.clip_grad, norm)
     return norm.item()
 
 

@@ -6,13 +6,16 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 
 from foveate.errors import InputError
+
+Optimiser = Literal["sgd", "adamw"]
+Augment = Literal["rrc-flip", "squash", "none"]
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,13 @@ class Recipe:
 
     epochs: int = 10
     batch_size: int = 4
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    optimiser: Optimiser = "sgd"
     lr: float = 0.0035
     weight_decay: float = 5e-4
     momentum: float = 0.9
     warmup_epochs: int = 1
     warmup_lr: float = 1e-5
-    augment: Literal["rrc-flip", "squash", "none"] = "rrc-flip"
+    augment: Augment = "rrc-flip"
     crop_scale: float = 0.08
     clip_grad: float | None = None
     explode_at: float = 1000.0
@@ -56,19 +59,33 @@ def recipe_for(method: str, changes: Mapping[str, object] | None = None) -> Reci
     """Return the recipe of "coop" or "fvgpt+coop", some settings changed.
 
     Raises:
-        InputError: A change is out of range.
+        InputError: A change is out of range, or of no setting.
     """
     backbone = method.split("+")[-1]
     given = {name: value for name, value in (changes or {}).items() if value is not None}
+    stray = sorted(given.keys() - {setting.name for setting in fields(Recipe)})
+    if stray:
+        raise InputError(f"a recipe has no setting {stray[0]!r}")
+    for name, known in (("optimiser", get_args(Optimiser)), ("augment", get_args(Augment))):
+        if name in given and given[name] not in known:
+            raise InputError(f"{name} is {given[name]!r}: give one of {', '.join(known)}")
     recipe = replace(RECIPES.get(backbone, Recipe()), **given)
-    for name in ("epochs", "batch_size", "lr"):
-        if not getattr(recipe, name) > 0:
-            raise InputError(f"{name} is {getattr(recipe, name)}: give a number above zero")
+    _check(recipe)
+    return recipe
+
+
+def _check(recipe: Recipe) -> None:
+    for name in ("epochs", "batch_size", "lr", "clip_grad", "explode_at"):
+        value = getattr(recipe, name)
+        if value is not None and not value > 0:
+            raise InputError(f"{name} is {value}: give a number above zero")
+    for name in ("weight_decay", "momentum", "warmup_epochs", "warmup_lr"):
+        if not getattr(recipe, name) >= 0:
+            raise InputError(f"{name} is {getattr(recipe, name)}: give zero or more")
     if not 0 < recipe.crop_scale <= 1:
         raise InputError(
             f"crop_scale is {recipe.crop_scale}: give a share of the picture, above 0 and up to 1"
         )
-    return recipe
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:

@@ -40,23 +40,30 @@ def save_state(path: Path | None, method: Method, optimiser: torch.optim.Optimiz
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(v) for name, v in moments.items()}
     tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-    write_atomically(path, save(tensors, {"state": json.dumps(asdict(state))}))
+    metadata = {"state": json.dumps(asdict(state)), "optimiser": type(optimiser).__name__}
+    write_atomically(path, save(tensors, metadata))
 
 
 def load_state(path: Path | None, method: Method, optimiser: torch.optim.Optimizer) -> State:
     """Take up a state; a missing file, or no path, is a fresh start.
 
     Raises:
-        InputError: The file is damaged, or is of another method.
+        InputError: The file is damaged, or is of another method or optimiser.
     """
     if path is None or not path.exists():
         return State()
     try:
         with safe_open(path, "pt") as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            state = State(**json.loads(file.metadata()["state"]))
+            metadata = file.metadata()
+            state = State(**json.loads(metadata["state"]))
+            kind = metadata["optimiser"]
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}): delete it to start this stage again") from error
+    if kind != type(optimiser).__name__:
+        raise InputError(
+            f"{path} is of a run with {kind}, not {type(optimiser).__name__}: choose another output folder"
+        )
     _take_learned(path, method, tensors)
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
