@@ -1,0 +1,66 @@
+"""The examples run as they are, and the new method keeps the promises of docs/adding-a-method.md."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from foveate.clip.model import Clip
+from foveate.methods.fvgpt import FvgPt
+from foveate.methods.zeroshot import ZeroShot
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NAMES = ["cat", "dog", "old photo"]
+
+
+@pytest.fixture(scope="module")
+def new_method() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("new_method", EXAMPLES / "new_method.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(example: str) -> list[str]:
+    """Run an example as a person does, and return the lines it prints."""
+    # Small matrices: more threads only wait for one another.
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-W", "error", str(EXAMPLES / example)]
+    done = subprocess.run(words, env=one_thread, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_own_photos():
+    *answers, loaded = run("own_photos.py")
+    assert [line.split(":")[0] for line in answers] == ["heart.png", "star.png"]
+    assert loaded.endswith("the answers are the same")
+
+
+def test_new_method():
+    assert [line.split(":")[0] for line in run("new_method.py")] == ["Gain", "FvgPt"]
+
+
+def test_the_new_method_starts_as_zero_shot_clip(new_method: ModuleType, tiny_clip: Clip):
+    gain, zeroshot = new_method.Gain(tiny_clip), ZeroShot(tiny_clip)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for method in (gain, zeroshot):
+            method.set_classes(NAMES)
+        expected = zeroshot.logits(zeroshot.features(images))
+        torch.testing.assert_close(gain.logits(gain.features(images)), expected)
+
+
+def test_a_plug_in_takes_the_new_method(new_method: ModuleType, tiny_clip: Clip):
+    gain = new_method.Gain(tiny_clip)
+    plugged = FvgPt(gain)
+    assert set(gain.learned()) == {"gain"}
+    assert "gain" not in plugged.trainable()
+    assert "backbone.gain" in plugged.learned()
