@@ -19,6 +19,28 @@ EXAMPLES = """
         --clip openai/clip-vit-base-patch16 --classes base --out out/caltech
 """
 
+GROUPS = {
+    "reading pictures and masks": (
+        "masks",
+        "images",
+        "mask_values",
+        "invert_masks",
+        "on_bad",
+        "strict_shots",
+    ),
+    "training": (
+        "epochs",
+        "batch_size",
+        "lr",
+        "optimiser",
+        "weight_decay",
+        "warmup_epochs",
+        "augment",
+        "crop_scale",
+        "clip_grad",
+    ),
+}
+
 
 def fit(  # noqa: PLR0913  (a command's options)
     photos: str,
@@ -122,4 +144,4 @@ def fit(  # noqa: PLR0913  (a command's options)
 def run(words: Sequence[str]) -> None:
     """Run the command."""
     settings = {name: part.config for name, part in PARTS.items()}
-    fit(**parse("fit", fit, words, settings=settings, examples=EXAMPLES))
+    fit(**parse("fit", fit, words, positional="photos", settings=settings, groups=GROUPS, examples=EXAMPLES))
