@@ -150,9 +150,10 @@ def test_a_rate_far_too_high_is_found_out(toy, batches):
         fit(toy, batches, Recipe(**{**vars(PLAIN), "lr": 50.0, "epochs": 20}))
 
 
-def test_no_loss_term_at_all_is_refused(toy, batches):
-    spoiled(toy, 0, lambda _: {})
-    with pytest.raises(InputError, match="no loss term"):
+@pytest.mark.parametrize("left", [{}, {"constant": torch.tensor(1.0)}])
+def test_losses_that_train_nothing_are_refused(toy, batches, left: dict[str, torch.Tensor]):
+    spoiled(toy, 0, lambda _: left)
+    with pytest.raises(InputError, match="no loss term that trains anything"):
         fit(toy, batches, PLAIN)
 
 

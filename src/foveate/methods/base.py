@@ -64,14 +64,20 @@ class Method(nn.Module, ABC):
             trained: The names that were trained on; None means all of them.
 
         Raises:
-            InputError: No name, an empty name, a name twice, or one too long for the text tower.
+            InputError: No name, an empty name, a name twice, or one too long for the text tower; the classes
+                are then what they were.
         """
         check_names(names)
         known = set(names if trained is None else trained)
+        before = self.names, self.template, self.trained
         self.names, self.template = tuple(names), template
         self.trained = tuple(name in known for name in names)
+        try:
+            self.prepare()
+        except InputError:
+            self.names, self.template, self.trained = before
+            raise
         self._constant_text = None
-        self.prepare()
 
     @abstractmethod
     def prepare(self) -> None:

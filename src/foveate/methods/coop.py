@@ -60,9 +60,11 @@ class CoOp(Method):
         self._layout: PromptLayout | None = None
 
     def prepare(self) -> None:
+        # The layout first: names that it refuses must not become the classes that vectors belong to.
+        layout = lay_out(self.clip.tokenizer, self.names, self.ctx.shape[-2], self.config.position)
         if self.config.class_specific:
             self._settle_class_vectors()
-        self._layout = lay_out(self.clip.tokenizer, self.names, self.ctx.shape[-2], self.config.position)
+        self._layout = layout
 
     def encode_text(self) -> TextFeatures:
         if self._layout is None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -78,11 +78,41 @@ def load_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
             raise InputError(f"{path} is not foveate's: give a folder that `foveate fit --out` wrote")
         if values.pop("format_version") > VERSION:
             raise InputError(f"{path} was written by a newer foveate ({values.get('version')}): upgrade")
-        return ModelConfig(**values), load_file(folder / TENSORS)
+        config = ModelConfig(**values)
+        _check_kinds(config)
     except InputError:
         raise
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"the model in {folder} is damaged: {' '.join(str(error).split())}") from error
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(_damaged(path, error)) from error
+    try:
+        return config, load_file(folder / TENSORS)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(_damaged(folder / TENSORS, error)) from error
+
+
+def _check_kinds(config: ModelConfig) -> None:
+    """Refuse values no fit ever wrote.
+
+    Raises:
+        TypeError: A value is of another kind.
+    """
+    settings, names = cast("object", config.settings), cast("object", config.names)
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in cast("list[object]", names)):
+        raise TypeError("names is no list of names")
+    if not isinstance(settings, dict):
+        raise TypeError("settings is no table")
+    if not all(isinstance(one, dict) for one in cast("dict[str, object]", settings).values()):
+        raise TypeError("settings is no table of tables")
+    for name, kind in (("method", str), ("clip", str), ("fingerprint", str), ("seed", int), ("shots", int)):
+        if not isinstance(getattr(config, name), kind):
+            raise TypeError(f"{name} is {getattr(config, name)!r}")
+    if not isinstance(cast("object", config.template), str | None):
+        raise TypeError("template is no sentence")
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    why = " ".join(str(getattr(error, "strerror", None) or error).split())[:160]
+    return f"{path} is damaged ({why}): bring it back from a copy, or delete {path.parent} and fit again"
 
 
 def model_card(config: ModelConfig, parameters: int) -> str:

@@ -88,8 +88,8 @@ def fit(
             group["lr"] = lr
         for batch in batches(epoch):
             losses = method.losses(batch)
-            if not losses:
-                raise InputError("the method's settings leave no loss term, so nothing would be learned")
+            if not any(loss.requires_grad for loss in losses.values()):
+                raise InputError("the method's settings leave no loss term that trains anything")
             _check_losses(losses, first, recipe, step)
             optimiser.zero_grad()
             torch.stack(list(losses.values())).sum().backward()

@@ -6,10 +6,10 @@ resume state of each stage), and in the end the tuned model.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from foveate.clip.model import Clip
 from foveate.data.loader import PictureSet
@@ -18,20 +18,43 @@ from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.methods.base import Method
 from foveate.methods.registry import Settings, build, parts, stages, wrap
-from foveate.train.checkpoint import CONFIG
+from foveate.train.checkpoint import CARD, CONFIG, TENSORS
 from foveate.train.journal import Journal
 from foveate.train.loop import Step, fit
 from foveate.train.recipe import Recipe
 from foveate.types import Batch
 
-RUN = "run.json"
+RUN, LOG, STAGES = "run.json", "log.jsonl", "stages"
+_TYPED = ("method", "settings", "clip", "shots", "seed", "classes", "template", "recipe", "names", "data")
 
 OnStep = Callable[[str, int, Step], None]
 """Told of each step: the stage's method, the steps it has in all, and the step."""
 
 
+def refuse_folder(folder: Path) -> None:
+    """Refuse a folder no run can be in, before any work is done for it.
+
+    Raises:
+        InputError: It is a file, or holds files that are no run's.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give a folder to write to, new or empty")
+    above = next((one for one in folder.parents if one.exists()), None)
+    if above is not None and not above.is_dir():
+        raise InputError(f"{above} is a file: choose an output folder somewhere else")
+    if (folder / RUN).exists() or not folder.exists():
+        return
+    foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if foreign:
+        raise InputError(
+            f"{folder} is not empty and holds no run ({foreign[0]}): choose another output folder"
+        )
+
+
 def open_run(folder: Path, identity: Mapping[str, Any], sources: Mapping[str, Any]) -> bool:
     """Make or re-open a run folder.
+
+    A run that was stopped before its first epoch was saved has nothing to lose: another may take its place.
 
     Args:
         folder: Made when missing.
@@ -43,28 +66,49 @@ def open_run(folder: Path, identity: Mapping[str, Any], sources: Mapping[str, An
 
     Raises:
         InputError: The folder holds another run, or files that are no run's.
+        OSError: No space, no permission; a folder made here is then gone again.
     """
+    refuse_folder(folder)
     wanted = json.loads(json.dumps(identity))
-    path = folder / RUN
-    if not path.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder} is not empty and holds no run: choose another output folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_run(path, wanted, sources)
-        return False
-    held = read_run(folder)["identity"]
-    differing = [key for key in sorted(wanted.keys() | held.keys()) if wanted.get(key) != held.get(key)]
-    if differing:
-        key = differing[0]
-        was, now = _short(held.get(key)), _short(wanted.get(key))
-        raise InputError(
-            f"{folder} holds another run ({key} was {was}, now {now}):"
-            " choose another output folder, or delete it"
-        )
     finished = (folder / CONFIG).exists()
-    if not finished:
-        _write_run(path, wanted, sources)
-    return finished
+    if (folder / RUN).exists():
+        held = read_run(folder)["identity"]
+        differing = [key for key in wanted.keys() | held.keys() if wanted.get(key) != held.get(key)]
+        if finished:  # what wrote it does not matter any more
+            differing = [key for key in differing if key != "version"]
+        if differing and (finished or _states(folder)):
+            raise InputError(_another(folder, held, wanted, differing))
+        if finished:
+            return True
+        if differing:
+            (folder / LOG).unlink(missing_ok=True)
+    _clear_leftovers(folder)
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        text = json.dumps({"identity": wanted, "sources": sources}, indent=2, ensure_ascii=False)
+        write_atomically(folder / RUN, text + "\n")
+    except OSError:
+        if made:
+            folder.rmdir()
+        raise
+    return False
+
+
+def abandon_run(folder: Path, *, keep_states: bool) -> None:
+    """Take away a run that cannot be finished, so that its folder is free for another try.
+
+    Args:
+        folder: Nothing but what a run writes is removed.
+        keep_states: Whether to leave everything as it is once an epoch was saved, to go on from there.
+    """
+    if keep_states and _states(folder):
+        return
+    for path in (*_states(folder), folder / LOG, folder / RUN):
+        path.unlink(missing_ok=True)
+    for emptied in (folder / STAGES, folder):
+        if emptied.is_dir() and not any(emptied.iterdir()):
+            emptied.rmdir()
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -76,15 +120,44 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = folder / RUN
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return {"identity": dict(values["identity"]), "sources": dict(values["sources"])}
+        identity, sources = dict(values["identity"]), dict(values["sources"])
+        sources["reading"] = dict(sources["reading"])
+        for key in ("data", "masks"):
+            if not isinstance(sources[key], str | None):
+                raise TypeError(key)
+        return {"identity": identity, "sources": sources}
     except FileNotFoundError as error:
         raise InputError(f"{folder} has no {RUN}: say where the pictures are with --data") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: delete {folder}, or choose another output folder") from error
 
 
-def _write_run(path: Path, identity: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
-    write_atomically(path, json.dumps({"identity": identity, "sources": sources}, indent=2) + "\n")
+def _states(folder: Path) -> list[Path]:
+    return sorted((folder / STAGES).glob("*.safetensors"))
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Remove what a kill in the middle of `write_atomically` leaves behind."""
+    for place, names in ((folder, (RUN, CONFIG, TENSORS, CARD, LOG)), (folder / STAGES, ("*.safetensors",))):
+        for name in names:
+            for path in place.glob(f".{name}.*"):
+                path.unlink(missing_ok=True)
+
+
+def _another(
+    folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any], differing: Sequence[str]
+) -> str:
+    """Say which setting differs: one that was typed rather than one that follows from it."""
+    key = min(differing, key=lambda key: (_TYPED.index(key) if key in _TYPED else len(_TYPED), key))
+    was, now = held.get(key), wanted.get(key)
+    while isinstance(was, dict) and isinstance(now, dict):
+        was, now = cast("dict[str, Any]", was), cast("dict[str, Any]", now)
+        inner = next(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+        key, was, now = f"{key}.{inner}", was.get(inner), now.get(inner)
+    what = {"data": "other pictures or masks", "names": "other classes"}.get(
+        key, f"{key} was {_short(was)}, now {_short(now)}"
+    )
+    return f"{folder} holds another run ({what}): choose another output folder, or delete it"
 
 
 def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
@@ -155,9 +228,9 @@ def _fit_stage(
     total = recipe.epochs * pictures.steps(recipe.batch_size, drop_last=True)
     state = journal = None
     if folder:
-        (folder / "stages").mkdir(exist_ok=True)
-        state = folder / "stages" / f"{re.sub('[^a-z0-9]+', '-', stage)}.safetensors"
-        journal = Journal(folder / "log.jsonl", stage)
+        (folder / STAGES).mkdir(exist_ok=True)
+        state = folder / STAGES / f"{re.sub('[^a-z0-9]+', '-', stage)}.safetensors"
+        journal = Journal(folder / LOG, stage)
     watch = partial(on_step, stage, total) if on_step else None
     fit(method, batches, recipe, state=state, journal=journal, on_step=watch)
 
