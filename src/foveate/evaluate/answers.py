@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from foveate.data.loader import PictureSet
+from foveate.errors import InputError
 from foveate.evaluate.metrics import accuracy, foreground_shift
 from foveate.foreground.views import foreground_view
 from foveate.methods.base import Method
@@ -61,7 +62,12 @@ def ask(
         batch_size: Pictures a pass.
         with_foreground: Ask about the foregrounds too, for the shift index; needs masks.
         watch: Told of progress.
+
+    Raises:
+        InputError: There are no pictures.
     """
+    if not len(pictures):
+        raise InputError("there are no pictures to ask about")
     device, config = method.clip.logit_scale.device, method.clip.config
     logits: list[Tensor] = []
     labels: list[Tensor] = []
