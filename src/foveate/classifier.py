@@ -1,6 +1,7 @@
 """`Classifier`: photos in, a classifier out. The friendly face of everything below."""
 
 import tempfile
+import unicodedata
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,21 +16,23 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from PIL import Image
 
 from foveate.clip.model import Clip
+from foveate.clip.templates import fill
 from foveate.clip.weights import load_clip
-from foveate.data.checks import check_masks, check_pictures
-from foveate.data.fewshot import Draw, base_new, draw_shots
 from foveate.data.loader import PictureSet
+from foveate.data.naming import clean_name
 from foveate.data.samples import LazyPicture, MemoryPicture, Photos, Sample
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
 from foveate.evaluate.answers import Answers, ask
 from foveate.foreground.masks import OnBad
-from foveate.methods.base import Method, check_names
+from foveate.methods.base import Method
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.registry import Settings, build, configure, needs_masks, parts
-from foveate.train.checkpoint import ModelConfig, load_model, save_model
-from foveate.train.recipe import recipe_for
-from foveate.train.run import OnStep, open_run, run_stages
+from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, save_model
+from foveate.train.loop import Diverged
+from foveate.train.recipe import Recipe, recipe_for
+from foveate.train.run import OnStep, abandon_run, open_run, refuse_folder, run_stages
+from foveate.train.shots import choose, without_masks
 from foveate.types import Branch
 
 Photo = str | Path | Image.Image
@@ -131,50 +134,72 @@ class Classifier:
         Raises:
             InputError: Anything wrong with what was given; nothing is half-written.
         """
-        resolved = recipe_for(self.method_name, recipe)
-        photos = load_photos(data, masks=masks, **(reading or {}))
-        draw = draw_few(photos, shots, seed, strict=strict_shots)
-        train = draw.train.only(base_new(draw.train)[0]) if classes == "base" else draw.train
-        if len(train.names) < 2:
-            raise InputError(f"{data} has one class only, {''.join(train.names)!r}: a classifier needs two")
-        check_names(train.names)
-        train = self._without_bad(train, on_bad, on_count)
+        folder = Path(out).expanduser() if out is not None else None
+        if folder:
+            refuse_folder(folder)
+        resolved, masked = recipe_for(self.method_name, recipe), needs_masks(self.method_name)
+        if template is not None:
+            fill(template, "name")
+        chosen = choose(
+            load_photos(data, masks=masks, **(reading or {})),
+            shots,
+            seed,
+            base_only=classes == "base",
+            with_masks=masked,
+            on_bad=on_bad,
+            strict=strict_shots,
+            watch=partial(on_count, "checking pictures") if on_count else None,
+        )
+        train = chosen.photos
         self.method.set_classes(train.names, template)  # a name that does not fit is known before training
-        config = ModelConfig(
+        config = self._config_of(train, resolved, template=template, seed=seed, shots=shots)
+        if folder:
+            sources = {"data": _where(data), "masks": _where(masks), "reading": _plain(reading or {})}
+            identity = {**asdict(config), "classes": classes, "with_masks": masked}
+            if open_run(folder, identity, {**sources, "left_out": list(chosen.left_out)}):
+                return self._take(*load_model(folder))
+        for note in (*chosen.notes, *_unusual(train.names)):
+            warnings.warn(note, stacklevel=2)
+        self._learn(train, resolved, config, folder, on_step)
+        return self
+
+    def _config_of(self, train: Photos, recipe: Recipe, **more: Any) -> ModelConfig:
+        return ModelConfig(
             method=self.method_name,
             settings=self.settings,
             clip=self.clip_source,
             fingerprint=self.clip.fingerprint(),
             names=list(train.names),
-            template=template,
-            seed=seed,
-            shots=shots,
             pictures=len(train),
-            recipe=asdict(resolved),
+            recipe=asdict(recipe),
             data=train.digest(masks=needs_masks(self.method_name))[:16],
             version=version("foveate"),
+            **more,
         )
-        folder = Path(out) if out is not None else None
-        if folder:
-            sources = {"data": _where(data), "masks": _where(masks), "reading": dict(reading or {})}
-            identity = {**asdict(config), "classes": classes, "with_masks": needs_masks(self.method_name)}
-            if open_run(folder, identity, sources):
-                return self._take(*load_model(folder))
-        self.method = run_stages(
-            self.method_name,
-            self.clip,
-            train,
-            resolved,
-            settings=self.settings,
-            template=template,
-            seed=seed,
-            folder=folder,
-            on_step=on_step,
-        )
+
+    def _learn(
+        self, train: Photos, recipe: Recipe, config: ModelConfig, folder: Path | None, on_step: OnStep | None
+    ) -> None:
+        try:
+            self.method = run_stages(
+                self.method_name,
+                self.clip,
+                train,
+                recipe,
+                settings=self.settings,
+                template=config.template,
+                seed=config.seed,
+                folder=folder,
+                on_step=on_step,
+            )
+        except InputError as error:
+            if folder:
+                # The same run would fail at the same step again.
+                abandon_run(folder, keep_states=not isinstance(error, Diverged))
+            raise
         self.config = config
         if folder:
             self.save_pretrained(folder)
-        return self
 
     def predict(
         self,
@@ -190,6 +215,7 @@ class Classifier:
         Args:
             photos: Paths or PIL pictures, or one of them.
             classes: Names to choose from besides the trained ones; the classifier need not have seen them.
+                A trained one written in another way ("Barn_Owl") is that one.
             only: Choose from `classes` alone.
             batch_size: Photos a pass.
             on_count: Told of progress.
@@ -198,6 +224,10 @@ class Classifier:
             InputError: A photo cannot be read, or names clash.
         """
         given = [photos] if isinstance(photos, str | Path | Image.Image) else list(photos)
+        if self.config is None and self.method_name != "zeroshot":
+            self._fitted()
+        for note in _unusual(classes or []):
+            warnings.warn(note, stacklevel=2)
         branch = self._ask_about([] if only else self._trained_names(), classes or [])
         samples = tuple(Sample(_source(photo, i), 0) for i, photo in enumerate(given))
         if not samples:
@@ -237,6 +267,7 @@ class Classifier:
         Raises:
             InputError: The data has no picture of that split.
         """
+        photos = self._in_own_words(photos if shift else without_masks(photos))
         known = self._trained_names()
         new = [name for name in photos.names if name not in known]
         names = {"base": known, "new": new, "all": known + new}[split]
@@ -246,11 +277,27 @@ class Classifier:
                 f"there are no pictures of {split} classes: the model was trained on {len(known)} classes, "
                 f"and the data has {len(new)} others (train with --classes base to keep half as new)"
             )
+        if shift and not any(sample.mask for sample in samples):
+            raise InputError(
+                "the shift index needs masks of the test pictures: give their folder with --masks"
+            )
         branch = self._ask_about(known if split != "new" else [], new if split != "base" else [])
         relabelled = tuple(replace(s, label=names.index(photos.names[s.label])) for s in samples)
         pictures = self._pictures(replace(photos, names=tuple(names), samples=relabelled))
         watch = partial(on_count, split) if on_count else None
         return ask(self.method, pictures, branch, with_foreground=shift, watch=watch)
+
+    def splits(self, photos: Photos) -> list[Split]:
+        """Return what these pictures can be asked about: "base"; "new" and "all" where there are others."""
+        photos, known = self._in_own_words(photos), set(self._trained_names())
+        present = {photos.names[sample.label] for sample in photos.samples}
+        base: list[Split] = ["base"] if present & known else []
+        return [*base, "new", "all"] if present - known and base else base or ["new"]
+
+    def _in_own_words(self, photos: Photos) -> Photos:
+        """Write names as they were trained: "Barn_Owl" is "barn owl"."""
+        own = {_key(name): name for name in self._trained_names()}
+        return replace(photos, names=tuple(own.get(_key(name), name) for name in photos.names))
 
     def simpler(self) -> list["Classifier"]:
         """Return what this one is to be compared with: the methods inside it, then zero-shot CLIP."""
@@ -296,13 +343,24 @@ class Classifier:
         """
         folder = Path(source) if Path(source).exists() else _download(str(source))
         config, tensors = load_model(folder)
-        self = cls(config.method, clip or config.clip, settings=config.settings, device=device, dtype=dtype)
+        try:
+            self = cls(
+                config.method, clip or config.clip, settings=config.settings, device=device, dtype=dtype
+            )
+        except InputError as error:
+            remedy = "" if clip is not None else "; if its CLIP is elsewhere now, say where with --clip"
+            raise InputError(f"{folder / CONFIG}: {error}{remedy}") from error
         if dtype is None and self.clip.fingerprint() != config.fingerprint:
             raise InputError(
                 f"{source} was trained on {config.clip} with weights {config.fingerprint}, but "
                 f"{self.clip_source} has {self.clip.fingerprint()}: give the right ones with --clip"
             )
-        return self._take(config, tensors)
+        try:
+            return self._take(config, tensors)
+        except InputError as error:
+            raise InputError(
+                f"{folder / TENSORS}: {error}; fit again, or bring it back from a copy"
+            ) from error
 
     def push_to_hub(self, repository: str, *, private: bool = False) -> str:
         """Upload the tuned model to the hub; return its address.
@@ -339,7 +397,9 @@ class Classifier:
     def _ask_about(self, trained: Sequence[str], more: Sequence[str]) -> Branch:
         """Set the label space; return which kind it is."""
         known = self._trained_names()
-        names = [*trained, *(name for name in dict.fromkeys(more) if name not in trained)]
+        own = {_key(name): name for name in known}
+        asked = {_key(name): own.get(_key(name), clean_name(name)) for name in more}
+        names = [*trained, *(name for name in asked.values() if name not in trained)]
         if not names:
             raise InputError("there are no names to choose from: fit first, or give classes")
         self.method.set_classes(names, self.config.template if self.config else None, known)
@@ -351,55 +411,6 @@ class Classifier:
     def _pictures(self, photos: Photos) -> PictureSet:
         config = self.clip.config
         return PictureSet(photos, config.image_size, config.mean, config.std, augment="none")
-
-    def _without_bad(self, train: Photos, on_bad: OnBad, on_count: OnCount | None) -> Photos:
-        """Check every picture, and every mask that will be used, before anything is written."""
-        done = 0
-
-        def watch(more: int) -> None:
-            nonlocal done
-            done += more
-            if on_count:
-                on_count("checking pictures", done, len(train))
-
-        good, bad = check_pictures(train, on_bad, progress=watch)
-        if bad:
-            warnings.warn(f"left out {len(bad)} bad pictures: {_listed(bad)}", stacklevel=3)
-        gone = [name for name, count in good.counts().items() if not count]
-        if gone:
-            raise InputError(f"class {gone[0]!r} has no good picture: mend its pictures or remove the class")
-        if not needs_masks(self.method_name):
-            return good
-        if not any(sample.mask for sample in good.samples):
-            raise InputError(
-                f"{self.method_name} learns from foreground masks: give a folder of them with --masks"
-            )
-        good, report = check_masks(good, on_bad)
-        if report.faults:
-            faults = [(fault.name, fault.detail) for fault in report.faults]
-            warnings.warn(f"do without {len(faults)} bad masks: {_listed(faults)}", stacklevel=3)
-        return good
-
-
-def draw_few(photos: Photos, shots: int, seed: int, *, strict: bool = False) -> Draw:
-    """Draw the shots; warn of classes that have fewer.
-
-    Raises:
-        InputError: Shots below one, or a short class under `strict`.
-    """
-    if shots < 1:
-        raise InputError(f"shots is {shots}: give at least one picture a class")
-    draw = draw_shots(photos, shots, seed, strict=strict)
-    if draw.short:
-        few = ", ".join(f"{name!r} ({count})" for name, count in list(draw.short.items())[:5])
-        warnings.warn(f"fewer than {shots} pictures: {few}; all they have are used", stacklevel=2)
-    return draw
-
-
-def held_out(photos: Photos, shots: int, seed: int) -> Photos:
-    """Return the pictures to test on: the test split, or all that were not drawn for training."""
-    test = photos.split("test")
-    return test if len(test) else draw_shots(photos, shots, seed).rest
 
 
 def _source(photo: Photo, place: int) -> Path | LazyPicture:
@@ -428,9 +439,26 @@ def _where(source: object) -> str | None:
     return str(Path(source).absolute()) if isinstance(source, str | Path) else None
 
 
-def _listed(bad: Sequence[tuple[str, str]]) -> str:
-    shown = "; ".join(f"{name} ({reason})" for name, reason in bad[:3])
-    return shown + ("; …" if len(bad) > 3 else "")
+def _plain(reading: Mapping[str, Any]) -> dict[str, Any]:
+    """As it is kept in JSON, places whole."""
+    kept = {name: str(value) if isinstance(value, Path) else value for name, value in reading.items()}
+    return kept | {"images": _where(kept["images"])} if kept.get("images") else kept
+
+
+def _unusual(names: Sequence[str]) -> list[str]:
+    """A note where names are in another script than CLIP has mostly read."""
+    foreign = [name for name in names if any(c.isalpha() and not _is_latin(c) for c in name)]
+    shown = ", ".join(map(repr, foreign[:3])) + (", …" if len(foreign) > 3 else "")
+    return [f"CLIP has mostly read English; it may not understand {shown}"] if foreign else []
+
+
+def _is_latin(letter: str) -> bool:
+    return unicodedata.name(letter, "LATIN").startswith("LATIN")
+
+
+def _key(name: str) -> str:
+    """What two ways to write one name share."""
+    return clean_name(name).casefold()
 
 
 def _one_line(error: Exception) -> str:

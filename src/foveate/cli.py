@@ -6,6 +6,8 @@ and exit code 2; anything else that escapes is our bug and shows its traceback.
 
 import difflib
 import errno
+import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -33,6 +35,18 @@ examples:
   foveate evaluate out/pets --split base
 """
 
+# What a disk or its owner may refuse, and what to do; anything else the system says is our mistake.
+_NOT_OURS = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT), "make room, and the same command goes on; or choose another"
+    ),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions, or choose another place"
+    ),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP), "choose another path"),
+    errno.EIO: "the disk does not answer as it should; choose another place",
+}
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code."""
@@ -46,17 +60,30 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _run(words[0], words[1:])
-    except InputError as error:
-        return _refuse(str(error))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        return _refuse(
-            f"{error.filename or 'the output'}: {error.strerror}; make room or choose another folder"
-        )
     except KeyboardInterrupt:
-        print("foveate: stopped; the same command goes on where it was", file=sys.stderr)
+        again = "; the same command goes on where it was" if words[0] == "fit" else ""
+        print(f"foveate: stopped{again}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read our output has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        message = _in_words(error)
+        if message is None:
+            raise
+        print(f"foveate: {' '.join(message.split())}", file=sys.stderr)
+        return 2
+
+
+def _in_words(error: Exception) -> str | None:
+    """Return what to tell a person; None where it is our mistake."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _NOT_OURS:
+        return f"{error.filename or 'the disk'}: {error.strerror}; {_NOT_OURS[error.errno]}"
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        return "the GPU's memory is full: take a smaller --batch-size, or --device cpu"
+    return None
 
 
 def _run(name: str, words: Sequence[str]) -> int:
@@ -64,17 +91,19 @@ def _run(name: str, words: Sequence[str]) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
         raise InputError(f"there is no command {name!r}; {hint}")
-    import_module(f"foveate.commands.{name}").run(words)
+    try:
+        import_module(f"foveate.commands.{name}").run(words)
+        sys.stdout.flush()  # so that a closed pipe is noticed here
+    except SystemExit as done:  # --help and --print-config are done early
+        return int(done.code or 0)
     return 0
-
-
-def _refuse(message: str) -> int:
-    print(f"foveate: {' '.join(message.split())}", file=sys.stderr)
-    return 2
 
 
 def script() -> None:
     """Entry point of the installed command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may be any bytes
     sys.exit(main())
 
 

@@ -9,10 +9,14 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a temporary file beside `path`, flush it to disk, and rename it into place.
 
     Raises:
-        OSError: No space, no permission; `path` is then as it was before.
+        OSError: No space, no permission; it names `path`, which is then as it was before.
     """
     data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -20,6 +24,8 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename, error.filename2 = str(path), None  # a person does not know the temporary one
         raise

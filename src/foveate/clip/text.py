@@ -34,6 +34,22 @@ def encode_texts(clip: Clip, texts: Sequence[str], chunk: int = 256) -> TextFeat
     return features.to(torch.promote_types(weight.dtype, torch.float32))
 
 
+def check_texts(clip: Clip, names: Sequence[str], template: str = DEFAULT_TEMPLATE) -> None:
+    """Refuse what `encode_names` would cut: a cut name may be the same as another.
+
+    Raises:
+        InputError: A name is too long for the text tower, or the template has not exactly one `{}`.
+    """
+    tokenizer = clip.tokenizer
+    for name in names:
+        tokens = len(tokenizer.words(fill(template, name))) + 2
+        if tokens > tokenizer.context:
+            raise InputError(
+                f"class name {name[:40]!r}… makes a sentence of {tokens} tokens, more than the "
+                f"{tokenizer.context} that this CLIP reads: shorten the name"
+            )
+
+
 def encode_names(clip: Clip, names: Sequence[str], template: str = DEFAULT_TEMPLATE) -> TextFeatures:
     """Encode class names, each within `template`.
 

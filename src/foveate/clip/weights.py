@@ -16,7 +16,7 @@ from typing import cast
 import torch
 from safetensors.torch import save
 
-from foveate.clip.checkpoints import PICKLES, naming, read_tensors
+from foveate.clip.checkpoints import PICKLES, naming, one_line, read_tensors
 from foveate.clip.folders import FORMAT, KINDS, SETTINGS, VERSION, load_folder
 from foveate.clip.model import Clip
 from foveate.errors import InputError
@@ -47,8 +47,9 @@ def load_clip(
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        InputError: It is not there, or is no CLIP we can run.
+        InputError: It is not there, or is no CLIP we can run; or there is no such device.
     """
+    _demand_device(device)
     name = str(source)
     path = Path(str(resources.files("foveate.clip") / "tiny")) if name == "tiny" else Path(source)
     if path.is_dir():
@@ -84,6 +85,20 @@ def save_clip(clip: Clip, folder: Path, *, dtype: torch.dtype | None = None) -> 
     # Settings last: a folder without them is not taken for a model.
     settings = {"format": FORMAT, "version": VERSION, **asdict(clip.config)}
     write_atomically(folder / "config.json", json.dumps(settings, indent=2) + "\n")
+
+
+def _demand_device(device: str | torch.device) -> None:
+    """Refuse a device before anything is loaded for it; PyTorch's own complaints are of many kinds."""
+    try:
+        kind = torch.device(device).type
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise InputError(f"device {device}: there is no GPU that PyTorch can use here; take --device cpu")
+        if kind == "meta":
+            raise InputError(f"device {device} holds no numbers; take --device cpu")
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = one_line(error).partition(" device type at start")[0]
+        raise InputError(f"device {device} cannot be used ({why}); take --device cpu") from error
 
 
 def _load_file(path: Path) -> Clip:

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from foveate.classifier import Classifier, Split, held_out
+from foveate.classifier import Classifier, Split
 from foveate.commands.parsing import parse
-from foveate.commands.screen import Bars, notes_for_warnings, print_table
+from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
+from foveate.data.checks import check_masks, check_pictures
 from foveate.data.samples import Photos
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
 from foveate.evaluate.metrics import harmonic_mean
+from foveate.foreground.masks import OnBad
 from foveate.train.run import read_run
+from foveate.train.shots import held_out
 
 EXAMPLES = """
     foveate evaluate out/pets                            # on what fit left over, or the test split
@@ -30,6 +33,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
     compare: bool = False,
     shift: bool = False,
     json: bool = False,
+    on_bad: Literal["error", "skip"] = "error",
     clip: str | None = None,
     device: str = "cpu",
 ) -> None:
@@ -44,13 +48,14 @@ def evaluate(  # noqa: PLR0913  (a command's options)
         compare: Measure the backbone alone and zero-shot CLIP too.
         shift: Measure the foreground shift index too; needs masks.
         json: Print JSON instead of a table.
+        on_bad: Stop at a bad picture or mask, or leave it out and say so.
         clip: The CLIP weights, if they are elsewhere than when the model was trained.
         device: Where the towers run, e.g. cuda.
     """
     with notes_for_warnings(), Bars() as bars:
         classifier = Classifier.from_pretrained(model, clip=clip, device=device)
-        photos = _photos(Path(model), data, masks, classifier)
-        splits = _splits(split, photos, classifier)
+        photos = _good(_photos(Path(model), data, masks, classifier), on_bad, shift)
+        splits: list[Split] = classifier.splits(photos) if split == "each" else [split]
         tested = [classifier, *(classifier.simpler() if compare else [])]
         results: dict[str, dict[str, dict[str, Any]]] = {}
         for one in reversed(tested):
@@ -76,19 +81,28 @@ def _photos(model: Path, data: str | None, masks: str | None, classifier: Classi
         raise InputError(
             f"{model} was trained on pictures in memory: say where the test pictures are, --data"
         )
-    photos = load_photos(sources["data"], masks=masks or sources["masks"], **sources["reading"])
+    try:
+        photos = load_photos(sources["data"], masks=masks or sources["masks"], **sources["reading"])
+    except InputError as error:
+        raise InputError(
+            f"{error} (it is where {model} was trained; give another place with --data)"
+        ) from error
     assert classifier.config is not None
     return held_out(photos, classifier.config.shots, classifier.config.seed)
 
 
-def _splits(split: str, photos: Photos, classifier: Classifier) -> list[Split]:
-    if split != "each":
-        return [split]  # type: ignore[list-item]
-    assert classifier.config is not None
-    known = set(classifier.config.names)
-    present = {photos.names[sample.label] for sample in photos.samples}
-    base: list[Split] = ["base"] if present & known else []
-    return [*base, "new", "all"] if present - known and base else base or ["new"]
+def _good(photos: Photos, on_bad: OnBad, shift: bool) -> Photos:
+    """Leave out what cannot be read, if that is wanted; otherwise the first such stops the measuring."""
+    if on_bad == "error":
+        return photos
+    good, bad = check_pictures(photos, on_bad)
+    if not len(good):
+        raise InputError(f"none of {len(photos)} test pictures can be read, first {bad[0][0]}: {bad[0][1]}")
+    for name, reason in bad:
+        note(f"{name}: {reason}")
+    if bad:
+        note(f"left out {len(bad)} of {len(photos)} pictures")
+    return check_masks(good, on_bad)[0] if shift and any(sample.mask for sample in good.samples) else good
 
 
 def _measure(classifier: Classifier, photos: Photos, split: Split, shift: bool, bars: Bars) -> dict[str, Any]:
@@ -96,8 +110,6 @@ def _measure(classifier: Classifier, photos: Photos, split: Split, shift: bool, 
     measured: dict[str, Any] = {"accuracy": answers.accuracy, "pictures": len(answers.labels)}
     measured["classes"] = answers.logits.shape[1]
     if shift:
-        if answers.shift is None:
-            raise InputError("the shift index needs masks of the test pictures: give --masks")
         measured["shift"] = answers.shift
     return measured
 

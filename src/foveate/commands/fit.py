@@ -114,8 +114,6 @@ def fit(  # noqa: PLR0913  (a command's options)
         reading["images"] = images
     with notes_for_warnings(), Bars() as bars:
         classifier = Classifier(method, clip, settings=settings, device=device)
-        if clip == "tiny":
-            note("the embedded CLIP has seen drawn shapes only; for photographs give --clip")
         classifier.fit(
             photos,
             masks=masks,
@@ -131,6 +129,8 @@ def fit(  # noqa: PLR0913  (a command's options)
             on_step=bars.step,
             on_count=bars.count,
         )
+    if clip == "tiny":
+        note("the embedded CLIP has seen drawn shapes only; for photographs give --clip")
     assert classifier.config is not None
     numbers = sum(tensor.numel() for tensor in classifier.method.learned().values())
     Console(highlight=False).print(

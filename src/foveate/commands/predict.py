@@ -11,9 +11,9 @@ from foveate.classifier import Classifier, Prediction
 from foveate.commands.parsing import parse
 from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
 from foveate.data.checks import check_pictures
+from foveate.data.folders import list_pictures
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
-from foveate.foreground.opening import PICTURE_SUFFIXES
 
 EXAMPLES = """
     foveate predict out/pets new.jpg more_photos/
@@ -45,10 +45,11 @@ def predict(  # noqa: PLR0913  (a command's options)
         clip: The CLIP weights, if they are elsewhere than when the model was trained.
         device: Where the towers run, e.g. cuda.
     """
-    paths = _find(photos)
+    paths, names = _find(photos), _split(classes)
+    if only and not names:
+        raise InputError("--only leaves no names to choose from: give some with --classes")
     with notes_for_warnings(), Bars() as bars:
         classifier = Classifier.from_pretrained(model, clip=clip, device=device)
-        names = [name.strip() for name in classes.split(",")] if classes else None
         if on_bad == "skip":
             paths = _good(paths)
         answers = classifier.predict(list(paths), names, only=only, on_count=bars.count)
@@ -63,17 +64,21 @@ def run(words: Sequence[str]) -> None:
     predict(**parse("predict", predict, words, listed="photos", examples=EXAMPLES))
 
 
+def _split(classes: str | None) -> list[str]:
+    return [name.strip() for name in (classes or "").split(",") if name.strip()]
+
+
 def _find(photos: Sequence[str]) -> list[Path]:
     """Replace folders by the pictures in them."""
     found: list[Path] = []
     for given in map(Path, photos):
-        if given.is_dir():
-            inside = sorted(p for p in given.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
-            if not inside:
-                raise InputError(f"{given} has no pictures")
-            found += inside
-        else:
+        if not given.is_dir():
             found.append(given)
+            continue
+        inside = list_pictures(given)
+        if not inside:
+            raise InputError(f"{given} has no pictures: give pictures, or a folder that has some")
+        found += inside
     return found
 
 
@@ -82,6 +87,10 @@ def _good(paths: Sequence[Path]) -> list[Path]:
     kept, bad = check_pictures(photos, "skip")
     for name, reason in bad:
         note(f"{name}: {reason}")
+    if not len(kept):
+        raise InputError(
+            f"none of {len(paths)} pictures can be read, first {bad[0][0]}: {bad[0][1]}; give others"
+        )
     if bad:
         note(f"left out {len(bad)} of {len(paths)} pictures")
     return [sample.picture for sample in kept.samples if isinstance(sample.picture, Path)]

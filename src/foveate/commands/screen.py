@@ -11,10 +11,12 @@ from rich.table import Table
 
 from foveate.train.loop import Step
 
+_ERRORS = Console(stderr=True, highlight=False)  # one for all, so that notes do not tear bars
+
 
 def note(message: str) -> None:
     """Say something beside the result."""
-    Console(stderr=True, highlight=False).print(f"note: {message}", soft_wrap=True, markup=False)
+    _ERRORS.print(f"note: {message}", soft_wrap=True, markup=False)
 
 
 @contextmanager
@@ -38,7 +40,6 @@ class Bars:
     """
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -46,7 +47,7 @@ class Bars:
             TextColumn("{task.fields[said]}"),
             TimeRemainingColumn(),
         )
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._progress = Progress(*columns, console=_ERRORS, disable=not _ERRORS.is_terminal)
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Bars":

@@ -9,7 +9,7 @@ whole picture and to its foreground.
 import torch
 from torch import Tensor
 
-from foveate.clip.text import encode_names
+from foveate.clip.text import check_texts, encode_names
 from foveate.errors import InputError
 from foveate.foreground.views import area, foreground_view
 from foveate.methods.base import Method, align, encode_pictures
@@ -59,6 +59,7 @@ class FvgPt(Method):
 
     def prepare(self) -> None:
         known = [name for name, was in zip(self.names, self.trained, strict=True) if was]
+        check_texts(self.clip, self.names, self._sentence())
         self.backbone.set_classes(self.names, self.template, known)
         self._text = self._clip_text = None
 
@@ -153,11 +154,12 @@ class FvgPt(Method):
     def _prior_text(self) -> TextFeatures:
         """Return CLIP's raw features of the plain sentences, t_CLIP of Eq. 11."""
         if self._clip_text is None:
-            template = self.config.prior_template
-            if template == "dataset":
-                template = self.template or FvgPtConfig.prior_template
-            self._clip_text = encode_names(self.clip, self.names, template)
+            self._clip_text = encode_names(self.clip, self.names, self._sentence())
         return self._clip_text
+
+    def _sentence(self) -> str:
+        own = self.config.prior_template
+        return own if own != "dataset" else self.template or FvgPtConfig.prior_template
 
 
 def route(base: Logits, new: Logits, trained: Tensor) -> Logits:

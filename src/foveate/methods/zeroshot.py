@@ -10,7 +10,7 @@ from torch import Tensor
 
 from foveate.clip.model import Clip
 from foveate.clip.templates import DEFAULT_TEMPLATE
-from foveate.clip.text import encode_names
+from foveate.clip.text import check_texts, encode_names
 from foveate.methods.base import Method, align, encode_pictures
 from foveate.types import Batch, Branch, Features, ImageFeatures, Images, Logits, Scalar, TextFeatures
 
@@ -37,13 +37,16 @@ class ZeroShot(Method):
         self._text: TextFeatures | None = None
 
     def prepare(self) -> None:
+        check_texts(self.clip, self.names, self._sentence())
         self._text = None
 
     def encode_text(self) -> TextFeatures:
         if self._text is None:
-            template = self.config.template or self.template or DEFAULT_TEMPLATE
-            self._text = encode_names(self.clip, self.names, template)
+            self._text = encode_names(self.clip, self.names, self._sentence())
         return self._text
+
+    def _sentence(self) -> str:
+        return self.config.template or self.template or DEFAULT_TEMPLATE
 
     def encode_images(self, images: Images) -> ImageFeatures:
         return encode_pictures(self.clip, images)

@@ -1,0 +1,152 @@
+"""Which pictures a run learns from, each looked at before anything is written; and which it tests on.
+
+Notes are collected here and said by whoever asked, so that an error comes alone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from foveate.data.checks import check_masks, check_pictures
+from foveate.data.fewshot import Draw, base_new, draw_shots
+from foveate.data.samples import Photos
+from foveate.errors import InputError
+from foveate.foreground.masks import OnBad
+from foveate.methods.base import check_names
+
+Watch = Callable[[int, int], None]
+"""Told of pictures looked at, and of how many there are."""
+
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What to learn from.
+
+    Attributes:
+        photos: Good pictures, with masks only where they are needed.
+        notes: What a person should know.
+        left_out: Name and reason of each bad picture or mask.
+    """
+
+    photos: Photos
+    notes: tuple[str, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
+
+
+def choose(  # noqa: PLR0913  (all but the first three by name)
+    photos: Photos,
+    shots: int,
+    seed: int,
+    *,
+    base_only: bool = False,
+    with_masks: bool = False,
+    on_bad: OnBad = "error",
+    strict: bool = False,
+    watch: Watch | None = None,
+) -> Chosen:
+    """Draw the shots and look at each.
+
+    Args:
+        photos: All there is.
+        shots: Pictures of each class, at most.
+        seed: Of the draw.
+        base_only: Take the first half of the classes alone.
+        with_masks: Whether masks are learned from; if not, they are not even read.
+        on_bad: Stop at a bad picture or mask, or do without it.
+        strict: Whether a class with fewer pictures than `shots` is an error.
+        watch: Told of progress.
+
+    Raises:
+        InputError: What is left is nothing to learn from; the message says why.
+    """
+    drawn = draw_shots(photos, shots, seed)
+    train, notes = _classes(drawn, base_only)
+    short = {name: count for name, count in drawn.short.items() if name in train.names and count}
+    if short:
+        few = _several([f"{name!r} ({count})" for name, count in short.items()])
+        if strict:
+            raise InputError(
+                f"fewer than {shots} pictures: {few}; add some, lower --shots, or leave --strict-shots off"
+            )
+        notes.append(f"fewer than {shots} pictures: {few}; all they have are used")
+    check_names(train.names)
+    if len(train.names) < 2:
+        half = "the first half of the classes is" if base_only else "there is"
+        only = "".join(train.names)
+        raise InputError(f"{half} one class only, {only!r}: a classifier needs two to tell apart")
+    if with_masks and not any(sample.mask for sample in train.samples):
+        raise InputError(
+            "this method learns from foreground masks: give their folder with --masks, or take --method coop"
+        )
+    good, bad = _good_pictures(train, on_bad, watch)
+    if bad:
+        notes.append(f"left out {len(bad)} of {len(train)} pictures: {_listed(bad)}")
+    if not with_masks:
+        return Chosen(without_masks(good), tuple(notes), tuple(bad))
+    good, report = check_masks(good, on_bad)
+    faults = [(fault.name, fault.detail) for fault in report.faults]
+    if faults:
+        notes.append(f"without {len(faults)} of {len(good)} masks: {_listed(faults)}")
+    return Chosen(good, tuple(notes), (*bad, *faults))
+
+
+def held_out(photos: Photos, shots: int, seed: int) -> Photos:
+    """Return the pictures to test on: the test split, or all that were not drawn for training.
+
+    Raises:
+        InputError: Every picture was drawn.
+    """
+    test = photos.split("test")
+    rest = test if len(test) else draw_shots(photos, shots, seed).rest
+    if not len(rest):
+        raise InputError(
+            f"nothing is left to test on: all {len(photos)} pictures were drawn; give others with --data"
+        )
+    return rest
+
+
+def without_masks(photos: Photos) -> Photos:
+    """Return the pictures alone, so that no mask is read in vain."""
+    return photos.with_samples([replace(sample, mask=None) for sample in photos.samples])
+
+
+def _classes(drawn: Draw, base_only: bool) -> tuple[Photos, list[str]]:
+    """Keep the classes to learn: those with training pictures, or the first half of them."""
+    counts = drawn.train.counts()
+    unseen = [name for name, count in counts.items() if not count]
+    notes = [f"no training pictures of {_several([*map(repr, unseen)])}: new classes then"] if unseen else []
+    if base_only:
+        return drawn.train.only(base_new(drawn.train)[0]), notes
+    return drawn.train.only([row for row, count in enumerate(counts.values()) if count]), notes
+
+
+def _good_pictures(train: Photos, on_bad: OnBad, watch: Watch | None) -> tuple[Photos, list[tuple[str, str]]]:
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        if watch:
+            watch(done, len(train))
+
+    good, bad = check_pictures(train, on_bad, progress=count)
+    gone = [name for name, left in good.counts().items() if not left]
+    if gone:
+        own = {sample.name for sample in train.samples if train.names[sample.label] == gone[0]}
+        name, reason = next((one, why) for one, why in bad if one in own)
+        raise InputError(
+            f"class {gone[0]!r} has no good picture among its shots ({name}: {reason}): "
+            "mend its pictures, add others, or remove the class"
+        )
+    return good, bad
+
+
+def _listed(bad: Sequence[tuple[str, str]]) -> str:
+    return _several([reason if name in reason else f"{name} {reason}" for name, reason in bad], "; ")
+
+
+def _several(words: Sequence[str], between: str = ", ") -> str:
+    """Return the first few, and how many there are besides."""
+    more = [f"and {len(words) - _LISTED} more"] if len(words) > _LISTED else []
+    return between.join([*words[:_LISTED], *more])
