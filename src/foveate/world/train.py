@@ -190,6 +190,10 @@ class Painter:
             self.orders.append(order)
         return self.orders.popleft().result()
 
+    def close(self) -> None:
+        """Let go of what was ordered, and end the process."""
+        self.pool.shutdown(cancel_futures=True)
+
 
 @torch.no_grad()
 def zero_shot_accuracy(
@@ -261,6 +265,7 @@ def train(recipe: Recipe, folder: Path) -> tuple[Clip, ClipTokenizer]:
         if progress.step % 250 == 0 or progress.step == recipe.steps:
             save_training(folder, clip, optimiser, progress)
             print(f"zero-shot {zero_shot_accuracy(clip, tokenizer, recipe.seed):.3f}", flush=True)
+    painter.close()
     return clip, tokenizer
 
 
