@@ -1,5 +1,6 @@
 """`Classifier`: photos in, a classifier out. The friendly face of everything below."""
 
+import re
 import tempfile
 import unicodedata
 import warnings
@@ -17,7 +18,7 @@ from PIL import Image
 
 from foveate.clip.model import Clip
 from foveate.clip.templates import fill
-from foveate.clip.weights import load_clip
+from foveate.clip.weights import demand_device, load_clip
 from foveate.data.loader import PictureSet
 from foveate.data.naming import clean_name
 from foveate.data.samples import LazyPicture, MemoryPicture, Photos, Sample
@@ -341,6 +342,7 @@ class Classifier:
         Raises:
             InputError: There is no tuned model, it is damaged, or the towers are others.
         """
+        demand_device(device)
         folder = Path(source) if Path(source).exists() else _download(str(source))
         config, tensors = load_model(folder)
         try:
@@ -348,8 +350,11 @@ class Classifier:
                 config.method, clip or config.clip, settings=config.settings, device=device, dtype=dtype
             )
         except InputError as error:
-            remedy = "" if clip is not None else "; if its CLIP is elsewhere now, say where with --clip"
-            raise InputError(f"{folder / CONFIG}: {error}{remedy}") from error
+            if clip is not None:
+                raise
+            raise InputError(
+                f"{folder / CONFIG}: {error} (if the CLIP is elsewhere now, say where with --clip)"
+            ) from error
         if dtype is None and self.clip.fingerprint() != config.fingerprint:
             raise InputError(
                 f"{source} was trained on {config.clip} with weights {config.fingerprint}, but "
@@ -418,12 +423,17 @@ def _source(photo: Photo, place: int) -> Path | LazyPicture:
 
 
 def _download(source: str) -> Path:
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
+        raise InputError(
+            f"{source}: no such folder; give the one that `foveate fit --out` wrote, or a hub id"
+        )
     try:
         patterns = ["config.json", "model.safetensors", "README.md"]
         return Path(snapshot_download(source, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
-            f"{source} is no folder here and cannot be had from the hub: {_one_line(error)}"
+            f"{source}: no such folder here, and the hub does not have it or cannot be reached; "
+            "give the folder that `foveate fit --out` wrote"
         ) from error
 
 

@@ -49,7 +49,7 @@ def load_clip(
     Raises:
         InputError: It is not there, or is no CLIP we can run; or there is no such device.
     """
-    _demand_device(device)
+    demand_device(device)
     name = str(source)
     path = Path(str(resources.files("foveate.clip") / "tiny")) if name == "tiny" else Path(source)
     if path.is_dir():
@@ -87,18 +87,24 @@ def save_clip(clip: Clip, folder: Path, *, dtype: torch.dtype | None = None) -> 
     write_atomically(folder / "config.json", json.dumps(settings, indent=2) + "\n")
 
 
-def _demand_device(device: str | torch.device) -> None:
-    """Refuse a device before anything is loaded for it; PyTorch's own complaints are of many kinds."""
+def demand_device(device: str | torch.device) -> None:
+    """Refuse a device before anything is loaded for it; PyTorch's own complaints are of many kinds.
+
+    Raises:
+        InputError: There is no such device here.
+    """
     try:
         kind = torch.device(device).type
-        if kind == "cuda" and not torch.cuda.is_available():
-            raise InputError(f"device {device}: there is no GPU that PyTorch can use here; take --device cpu")
-        if kind == "meta":
-            raise InputError(f"device {device} holds no numbers; take --device cpu")
+    except RuntimeError as error:
+        raise InputError(f"there is no device {str(device)!r}: take --device cpu, or cuda") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device}: PyTorch finds no GPU to use here; take --device cpu")
+    if kind == "meta":
+        raise InputError(f"device {device} holds no numbers; take --device cpu")
+    try:
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = one_line(error).partition(" device type at start")[0]
-        raise InputError(f"device {device} cannot be used ({why}); take --device cpu") from error
+    except (RuntimeError, AssertionError) as error:  # NotImplementedError is a RuntimeError
+        raise InputError(f"device {device} cannot be used ({one_line(error)}); take --device cpu") from error
 
 
 def _load_file(path: Path) -> Clip:

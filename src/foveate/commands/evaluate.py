@@ -106,7 +106,10 @@ def _good(photos: Photos, on_bad: OnBad, shift: bool) -> Photos:
 
 
 def _measure(classifier: Classifier, photos: Photos, split: Split, shift: bool, bars: Bars) -> dict[str, Any]:
-    answers = classifier.evaluate(photos, split, shift=shift, on_count=bars.count)
+    def count(what: str, done: int, total: int) -> None:
+        bars.count(f"{classifier.method_name}, {what}", done, total)
+
+    answers = classifier.evaluate(photos, split, shift=shift, on_count=count)
     measured: dict[str, Any] = {"accuracy": answers.accuracy, "pictures": len(answers.labels)}
     measured["classes"] = answers.logits.shape[1]
     if shift:

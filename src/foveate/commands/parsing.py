@@ -47,7 +47,7 @@ def parse(  # noqa: PLR0913  (all but the first three by name)
     function: Callable[..., Any],
     words: Sequence[str],
     *,
-    positional: str | None = "model",
+    positional: str = "model",
     listed: str | None = None,
     settings: Mapping[str, type] | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
@@ -62,7 +62,7 @@ def parse(  # noqa: PLR0913  (all but the first three by name)
         name: Of the command.
         function: Its parameters are the options.
         words: What stands behind the name.
-        positional: The parameter given without an option's name, if the function has it.
+        positional: The parameter given without an option's name; None, if all have one.
         listed: A positional that takes one word or more.
         settings: Per part of a method, its settings' dataclass; what is given of them is returned as
             `settings`, a dictionary of dictionaries.
@@ -73,7 +73,7 @@ def parse(  # noqa: PLR0913  (all but the first three by name)
         InputError: An option that does not exist, or a value that does not fit.
     """
     options = {key: one for key, one in function_options(function).items() if key != "settings"}
-    free = [replace(options[key], free=True) for key in (positional, listed) if key in options]
+    free = [replace(options[key], free=True) for key in (positional, listed) if key]
     named = {key: one for key, one in options.items() if key not in (positional, listed)}
     own = {part: part_options(part, config) for part, config in (settings or {}).items()}
     known = {**named, **{key: one for part in own.values() for key, one in part.items()}, **_OWN}
@@ -99,11 +99,15 @@ def parse(  # noqa: PLR0913  (all but the first three by name)
 
 
 def _add_arguments(
-    parser: Parser, function: Callable[..., Any], positional: str, listed: str | None, named: Iterable[str]
+    parser: Parser,
+    function: Callable[..., Any],
+    positional: str | None,
+    listed: str | None,
+    named: Iterable[str],
 ) -> None:
     parser.add_argument("--config", action="config")
     every: set[str | int] = set(inspect.signature(function).parameters)
-    if positional in every:
+    if positional:
         parser.add_function_arguments(function, as_group=False, as_positional=True, skip=every - {positional})
     parser.add_function_arguments(function, as_group=False, skip=every - set(named))
     if listed:

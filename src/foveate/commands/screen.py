@@ -47,7 +47,7 @@ class Bars:
             TextColumn("{task.fields[said]}"),
             TimeRemainingColumn(),
         )
-        self._progress = Progress(*columns, console=_ERRORS, disable=not _ERRORS.is_terminal)
+        self._progress = Progress(*columns, console=_ERRORS, transient=True, disable=not _ERRORS.is_terminal)
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Bars":
