@@ -22,6 +22,8 @@ Heat = Float[Tensor, "batch grid grid"]
 def gaze(method: Method, images: Images, labels: Labels, branch: Branch = "base") -> Heat:
     """Return how much each patch speaks for the given class, not negative, summing to 1 over a picture.
 
+    Where no patch speaks for it (with a single class none can), it is 0 everywhere.
+
     Args:
         method: Its classes set.
         images: Normalised pictures.
@@ -38,17 +40,16 @@ def gaze(method: Method, images: Images, labels: Labels, branch: Branch = "base"
     vision = method.clip.vision
     handle = vision.blocks[-1].get_submodule("ln_1").register_forward_hook(catch)
     try:
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             log_p = method.logits(method.features(images), branch).log_softmax(dim=-1)
             chosen = log_p.gather(1, labels[:, None]).sum()
             # A method may ask the tower twice (its own answer and CLIP's): every pass that counts, counts.
             gradients = torch.autograd.grad(chosen, caught, materialize_grads=True)
     finally:
         handle.remove()
-    relevance = torch.stack([(g * a).sum(-1) for g, a in zip(gradients, caught, strict=True)]).sum(0)
-    patches = (
-        relevance[:, 1 : 1 + vision.grid**2].clamp_min(0).float()
-    )  # after CLS; prompts, if any, come last
+    pairs = zip(gradients, caught, strict=True)
+    relevance = torch.stack([(g.float() * a.detach().float()).sum(-1) for g, a in pairs]).sum(0)
+    patches = relevance[:, 1 : 1 + vision.grid**2].clamp_min(0)  # after CLS; prompts, if any, come last
     heat = patches / patches.sum(dim=-1, keepdim=True).clamp_min(1e-12)
     return heat.view(-1, vision.grid, vision.grid)
 
@@ -75,7 +76,7 @@ def overlay(picture: Image.Image, heat: Float[Tensor, "grid grid"], side: int) -
     smooth = F.interpolate(heat[None, None].float(), size=(side, side), mode="bicubic", align_corners=False)[
         0, 0
     ]
-    strength = (smooth / smooth.max().clamp_min(1e-12)).clamp(0, 1).numpy()[..., None] ** 0.8
+    strength = (smooth / smooth.max().clamp_min(1e-12)).clamp(0, 1).cpu().numpy()[..., None] ** 0.8
     base = np.asarray(picture.convert("RGB").resize((side, side), Image.Resampling.NEAREST), np.float32)
     warm = np.array((255, 196, 64), np.float32)
     lit = base * (0.35 + 0.65 * strength) + 0.38 * strength * (warm - base)
@@ -107,5 +108,5 @@ def contact_sheet(
             left = gap + j * (side + gap)
             sheet.paste(picture, (left, top))
             fill = colours.get(text[:1], (70, 70, 70))
-            pen.text((left, top + side + 3), text.lstrip("+-"), fill=fill, font=font)
+            pen.text((left, top + side + 3), text[1:] if text[:1] in colours else text, fill=fill, font=font)
     return sheet
