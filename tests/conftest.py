@@ -12,12 +12,15 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw
 from safetensors import safe_open
 from torch import Tensor
 
+from foveate.cli import main
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.model import Clip
 from foveate.clip.tokenizer import ClipTokenizer
+from foveate.clip.weights import save_clip
 
 # torchvision's CUDA wheel cannot load its operators over a CPU torch, and then fails to import; where both
 # are what they should be, declaring them twice would be the failure.
@@ -98,3 +101,63 @@ def tiny_clip(small_tokenizer: ClipTokenizer, small_config: Callable[..., ClipCo
     """A random CLIP: image tower 3 layers deep, 128 wide; text tower 2 and 64; pictures of 32 px."""
     clip = Clip(small_config(small_tokenizer.vocab), small_tokenizer)
     return clip.initialise(torch.Generator().manual_seed(0)).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def clip_folder(
+    tmp_path_factory: pytest.TempPathFactory,
+    small_tokenizer: ClipTokenizer,
+    small_config: Callable[..., ClipConfig],
+) -> Path:
+    """The random CLIP of `tiny_clip` as a model folder, for whatever takes a path."""
+    clip = Clip(small_config(small_tokenizer.vocab), small_tokenizer)
+    folder = tmp_path_factory.mktemp("clip")
+    save_clip(clip.initialise(torch.Generator().manual_seed(0)), folder)
+    return folder
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Callable[..., Path]:
+    """Draw a folder with `photos/<class>/<n>.png` and `masks/` alike: a coloured disc or box on noise."""
+
+    def draw(*names: str, pictures: int = 6, size: tuple[int, int] = (40, 32), where: str = "data") -> Path:
+        for row, name in enumerate(names or ("red disc", "blue box", "green disc")):
+            for number in range(pictures):
+                noise = np.random.default_rng([row, number])
+                picture = Image.fromarray(noise.integers(90, 160, (size[1], size[0], 3), dtype=np.uint8))
+                mask = Image.new("L", size)
+                left, top = noise.integers(8, 14, 2)
+                place = (int(left), int(top), int(left) + 14, int(top) + 12)
+                colour = tuple(250 if channel == row % 3 else 20 for channel in range(3))
+                for canvas, ink in ((picture, colour), (mask, 255)):
+                    pen = ImageDraw.Draw(canvas)
+                    (pen.ellipse if "disc" in name else pen.rectangle)(place, fill=ink)
+                for kind, image in (("photos", picture), ("masks", mask)):
+                    file = tmp_path / where / kind / name / f"{number}.png"
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    image.save(file)
+        return tmp_path / where
+
+    return draw
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def foveate(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """Run the command line in this process."""
+
+    def call(*words: object) -> Said:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return Said(code, captured.out, captured.err)
+
+    return call

@@ -85,12 +85,12 @@ def _find(photos: Sequence[str]) -> list[Path]:
 def _good(paths: Sequence[Path]) -> list[Path]:
     photos = Photos(("photo",), tuple(Sample(path, 0) for path in paths))
     kept, bad = check_pictures(photos, "skip")
-    for name, reason in bad:
-        note(f"{name}: {reason}")
     if not len(kept):
         raise InputError(
             f"none of {len(paths)} pictures can be read, first {bad[0][0]}: {bad[0][1]}; give others"
         )
+    for name, reason in bad:
+        note(f"{name}: {reason}")
     if bad:
         note(f"left out {len(bad)} of {len(paths)} pictures")
     return [sample.picture for sample in kept.samples if isinstance(sample.picture, Path)]

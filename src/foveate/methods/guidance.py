@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foveate.errors import InputError
 from foveate.types import Features, ImageFeatures, Labels, Logits, PerImage, Scalar, TextFeatures
 
 Align = Callable[[Features], Logits]
@@ -135,6 +136,26 @@ def agreement(a: Logits, b: Logits) -> PerImage:
     return F.cosine_similarity(a.softmax(dim=-1), b.softmax(dim=-1), dim=-1)
 
 
+def _check(config: FvgPtConfig) -> None:
+    """Refuse settings that could only fail later, or mean nothing."""
+    trust = config.prior_trust
+    demands = {
+        "adapter_hidden": (config.adapter_hidden >= 1, "a width of at least 1"),
+        "gate_hidden": (config.gate_hidden >= 1, "a width of at least 1"),
+        "gate_depth": (1 <= config.gate_depth <= 3, "1, 2 or 3"),
+        "tau": (config.tau > 0, "a temperature above zero"),
+        "foreground_indicators": (bool(config.foreground_indicators), "at least one"),
+        "prior_indicators": (bool(config.prior_indicators), "at least one"),
+        "terms": (bool(config.terms), "at least one"),
+        "prior_trust": (trust is None or 0 <= trust <= 1, "a share between 0 and 1"),
+        "min_area": (0 <= config.min_area <= config.max_area, "a share from 0 up to max_area"),
+        "max_area": (config.max_area <= 1, "a share from min_area up to 1"),
+    }
+    for name, (holds, wanted) in demands.items():
+        if not holds:
+            raise InputError(f"fvgpt: {name} is {getattr(config, name)}: give {wanted}")
+
+
 class Guidance(nn.Module):
     """The learned part of FVG-PT: 132,546 parameters at dim 512.
 
@@ -143,6 +164,9 @@ class Guidance(nn.Module):
         config: Settings.
         generator: Of the random start.
         head_weights: How the backbone's base logits fuse the heads.
+
+    Raises:
+        InputError: A setting out of its range.
     """
 
     def __init__(
@@ -153,6 +177,7 @@ class Guidance(nn.Module):
         head_weights: tuple[float, ...] = (1.0,),
     ):
         super().__init__()
+        _check(config)
         self.config, self.head_weights = config, head_weights
         gate_widths = [config.gate_hidden] * (config.gate_depth - 1)
         self.foreground_gate = _mlp(

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 from foveate.clip.model import Clip
 from foveate.errors import InputError
@@ -87,8 +87,15 @@ def configure(method: str, settings: Settings | None = None) -> dict[str, Any]:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
                 raise InputError(f"{name} has no setting {key!r}; {hint}")
-        configs[name] = replace(config(), **given.get(name, {}))
+        configs[name] = replace(
+            config(), **{key: _frozen(value) for key, value in given.get(name, {}).items()}
+        )
     return configs
+
+
+def _frozen(value: Any) -> Any:
+    """Turn lists into tuples: JSON and YAML know no tuples, settings have no lists."""
+    return tuple(cast("list[Any]", value)) if isinstance(value, list) else value
 
 
 def build(method: str, clip: Clip, settings: Settings | None = None, seed: int = 0) -> Method:
