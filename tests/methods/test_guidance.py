@@ -451,6 +451,20 @@ def test_a_mask_of_ones_makes_the_foreground_the_picture(fvgpt: FvgPt):
     torch.testing.assert_close(fvgpt.guidance.indicators(views), expected, atol=1e-5, rtol=0)
 
 
+def test_two_heads_fuse_for_trained_classes_and_not_for_new_ones(tiny_clip: Clip):
+    backbone = TwoHeads(tiny_clip)
+    method = FvgPt(backbone)
+    method.set_classes(["cat", "dog", "phone"])
+    views, plain = method.views(a_batch()), ZeroShot(tiny_clip)
+    plain.set_classes(method.names)
+    straight, mirrored = (
+        plain.logits(plain.features(x)) for x in (a_batch().images, a_batch().images.flip(-1))
+    )
+    torch.testing.assert_close(views.full, 0.7 * straight + 0.3 * mirrored)
+    torch.testing.assert_close(views.new, straight)
+    torch.testing.assert_close(views.clip, straight)
+
+
 def test_the_area_is_the_views_own_unless_asked(tiny_clip: Clip):
     told = {}
     for source in ("view", "picture"):

@@ -16,7 +16,7 @@ from foveate.methods.base import Method
 from foveate.methods.registry import build
 from foveate.train import state as state_file
 from foveate.train.journal import Journal
-from foveate.train.loop import Step, fit
+from foveate.train.loop import Diverged, Step, fit
 from foveate.train.recipe import Recipe, make_optimiser
 from foveate.train.run import run_stages
 from foveate.train.state import State, load_state, save_state
@@ -109,6 +109,47 @@ def test_a_run_killed_while_it_saves_ends_with_the_same_bits(
         monkeypatch.setattr(state_file, "write_atomically", write)
         assert same(killed.go(batches), expected), epoch
         assert killed.log.read_text() == whole.log.read_text()
+
+
+def test_a_run_killed_while_it_logs_ends_with_the_same_log(
+    fitting, batches: Batches, monkeypatch: pytest.MonkeyPatch
+):
+    whole, flush = fitting("whole"), Journal.flush
+    expected = whole.go(batches)
+    for epoch in range(3):
+        flushed = []
+
+        def dying(journal: Journal, epoch: int = epoch, flushed: list[int] = flushed) -> None:
+            flushed.append(1)
+            if len(flushed) == epoch + 1:
+                with journal.path.open("a") as file:
+                    file.write(journal._lines[0] + journal._lines[1][:20])
+                raise KilledError
+            flush(journal)
+
+        killed = fitting(f"killed {epoch}")
+        monkeypatch.setattr(Journal, "flush", dying)
+        with pytest.raises(KilledError):
+            killed.go(batches)
+        monkeypatch.setattr(Journal, "flush", flush)
+        assert same(killed.go(batches), expected), epoch
+        assert killed.log.read_text() == whole.log.read_text()
+
+
+def test_a_resumed_fit_knows_where_its_loss_began(toy, batches: Batches, tmp_path: Path):
+    def fitted() -> None:
+        fit(toy, batches, Recipe(epochs=3, lr=0.01), state=tmp_path / "state")
+
+    def blow_up(step: int, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        if step == 5:
+            raise KilledError
+        return losses if step < 5 else {name: loss * 0 + 1e6 for name, loss in losses.items()}
+
+    toy.spoil = blow_up
+    with pytest.raises(KilledError):
+        fitted()
+    with pytest.raises(Diverged, match=r"step 3: the loss has exploded to 2e\+06"):
+        fitted()
 
 
 def test_a_resume_does_only_what_is_left(fitting, batches: Batches):
