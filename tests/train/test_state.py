@@ -253,6 +253,12 @@ def test_the_file_brings_back_everything(kind: str, tiny_clip: Clip, batches: Ba
             assert (value is None and held[index].get(name) is None) or torch.equal(held[index][name], value)
 
 
+def test_equal_states_are_equal_files(tiny_clip: Clip, batches: Batches, tmp_path: Path):
+    for name in "abcdef":
+        save_state(tmp_path / name, *trained(tiny_clip, batches, "fvgpt+coop"), State(1, 3, 1.0))
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
 def test_no_path_and_no_file_are_a_fresh_start(tiny_clip: Clip, batches: Batches, tmp_path: Path):
     method, optimiser = trained(tiny_clip, batches)
     save_state(None, method, optimiser, State(1, 1, 1.0))

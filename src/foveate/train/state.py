@@ -40,8 +40,9 @@ def save_state(path: Path | None, method: Method, optimiser: torch.optim.Optimiz
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(v) for name, v in moments.items()}
     tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-    metadata = {"state": json.dumps(asdict(state)), "optimiser": type(optimiser).__name__}
-    write_atomically(path, save(tensors, metadata))
+    # One entry: safetensors writes several in any order, and equal states should be equal files.
+    where = json.dumps({**asdict(state), "optimiser": type(optimiser).__name__})
+    write_atomically(path, save(tensors, {"state": where}))
 
 
 def load_state(path: Path | None, method: Method, optimiser: torch.optim.Optimizer) -> State:
@@ -55,10 +56,10 @@ def load_state(path: Path | None, method: Method, optimiser: torch.optim.Optimiz
     try:
         with safe_open(path, "pt") as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata()
-            state = State(**json.loads(metadata["state"]))
-            kind = metadata["optimiser"]
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            values = json.loads(file.metadata()["state"])
+            kind = values.pop("optimiser")
+            state = State(**values)
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}): delete it to start this stage again") from error
     if kind != type(optimiser).__name__:
         raise InputError(
