@@ -384,8 +384,8 @@ class Classifier:
 
     def _take(self, config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> "Classifier":
         """Become the tuned model that was read."""
-        self.config = config
-        self.method = build(config.method, self.clip, config.settings, config.seed)
+        self.config = replace(config, settings=self.settings)  # JSON knows no tuples
+        self.method = build(config.method, self.clip, self.settings, config.seed)
         self.method.load_learned(tensors)
         self.method.set_classes(config.names, config.template)
         self.method.eval()

@@ -50,14 +50,7 @@ _NOT_OURS = {
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code."""
-    words = list(sys.argv[1:] if words is None else words)
-    if not words or words[0] in ("-h", "--help", "help"):
-        listed = "\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())
-        print(HELP.format(commands=listed))
-        return 0
-    if words[0] in ("-V", "--version"):
-        print(f"foveate {version('foveate')}")
-        return 0
+    words = list(sys.argv[1:] if words is None else words) or ["--help"]
     try:
         return _run(words[0], words[1:])
     except KeyboardInterrupt:
@@ -87,6 +80,9 @@ def _in_words(error: Exception) -> str | None:
 
 
 def _run(name: str, words: Sequence[str]) -> int:
+    if name in ("-h", "--help", "help", "-V", "--version"):
+        print(f"foveate {version('foveate')}" if name in ("-V", "--version") else _help(), flush=True)
+        return 0
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
@@ -97,6 +93,10 @@ def _run(name: str, words: Sequence[str]) -> int:
     except SystemExit as done:  # --help and --print-config are done early
         return int(done.code or 0)
     return 0
+
+
+def _help() -> str:
+    return HELP.format(commands="\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items()))
 
 
 def script() -> None:

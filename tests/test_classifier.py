@@ -1,0 +1,267 @@
+"""`Classifier`, as a program uses it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from foveate.classifier import Classifier
+from foveate.clip.weights import load_clip
+from foveate.data.sources import load_photos
+from foveate.errors import InputError
+
+Call = Callable[..., object]
+QUICK = {"epochs": 2, "warmup_epochs": 0}
+
+
+@pytest.fixture
+def fit(shapes: Callable[..., Path], clip_folder: Path) -> Callable[..., Classifier]:
+    """Fit on three classes; `method`, and whatever `fit` takes."""
+
+    def call(method: str = "fvgpt+coop", settings: object = None, **more: object) -> Classifier:
+        data = shapes(pictures=4)
+        options = {"masks": data / "masks", "shots": 2, "recipe": QUICK, **more}
+        return Classifier(method, clip_folder, settings=settings).fit(data / "photos", **options)
+
+    return call
+
+
+@pytest.fixture
+def pictures(shapes: Callable[..., Path]) -> list[Path]:
+    return sorted((shapes(pictures=4) / "photos").rglob("3.png"))
+
+
+@pytest.mark.parametrize("method", ["zeroshot", "coop", "fvgpt+coop", "fvgpt+zeroshot"])
+def test_what_is_saved_answers_as_what_was_trained(
+    fit: Callable[..., Classifier], pictures: list[Path], tmp_path: Path, method: str
+):
+    trained = fit(method)
+    trained.save_pretrained(tmp_path / "saved")
+    read = Classifier.from_pretrained(tmp_path / "saved")
+    for names in ([], ["barn owl"]):
+        assert read.predict(pictures, names) == trained.predict(pictures, names)
+    assert read.config == trained.config
+    assert {path.name for path in (tmp_path / "saved").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "README.md",
+    }
+
+
+def test_a_saved_folder_may_move(fit: Callable[..., Classifier], pictures: list[Path], tmp_path: Path):
+    trained = fit("coop", out=tmp_path / "here")
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    assert Classifier.from_pretrained(tmp_path / "there").predict(pictures) == trained.predict(pictures)
+
+
+def test_the_same_seed_is_the_same_model(fit: Callable[..., Classifier]):
+    def learned(seed: int, **more: object) -> dict[str, torch.Tensor]:
+        return {
+            name: tensor.detach().clone() for name, tensor in fit(seed=seed, **more).method.learned().items()
+        }
+
+    first, again, other = learned(1), learned(1), learned(2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_run_folder_holds_what_was_trained(fit: Callable[..., Classifier], tmp_path: Path):
+    trained = fit(out=tmp_path / "out")
+    kept = load_file(tmp_path / "out/model.safetensors")
+    learned = trained.method.learned()
+    assert kept.keys() == learned.keys()
+    assert all(torch.equal(kept[name], learned[name]) for name in kept)
+    lines = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
+    # 3 classes x 2 shots in batches of 4, a smaller last batch left out: 1 step an epoch
+    assert [(line["stage"], line["epoch"]) for line in lines] == [
+        ("coop", 0),
+        ("coop", 1),
+        ("fvgpt+coop", 0),
+        ("fvgpt+coop", 1),
+    ]
+    card = (tmp_path / "out/README.md").read_text()
+    assert "6 pictures of 3 classes (up to 2 each, seed 1)" in card
+    assert "blue box, green disc, red disc" in card
+
+
+def test_photos_come_in_any_form(fit: Callable[..., Classifier], pictures: list[Path]):
+    trained = fit("coop")
+    by_path = trained.predict(pictures)
+    opened = [Image.open(path).convert("RGB") for path in pictures]
+    assert [answer.scores for answer in trained.predict(opened)] == [answer.scores for answer in by_path]
+    assert [answer.photo for answer in trained.predict(opened)] == ["picture 0", "picture 1", "picture 2"]
+    for one in (str(pictures[0]), pictures[0], [pictures[0]], opened[0]):
+        (answer,) = trained.predict(one)
+        assert answer.scores == pytest.approx(by_path[0].scores, abs=1e-5)
+    assert trained.predict([]) == []
+
+
+def test_the_label_space_is_told(fit: Callable[..., Classifier], pictures: list[Path]):
+    trained = fit()
+    names = ["blue box", "green disc", "red disc"]
+    base = trained.predict(pictures[0])[0]
+    assert (list(base.scores), base.branch, base.trust) == (names, "base", None)
+    mixed = trained.predict(pictures[0], ["barn owl"])[0]
+    assert (list(mixed.scores), mixed.branch) == ([*names, "barn owl"], "mixed")
+    new = trained.predict(pictures[0], ["barn owl", "heron"], only=True)[0]
+    assert (list(new.scores), new.branch) == (["barn owl", "heron"], "new")
+    assert 0 <= mixed.trust <= 1
+    assert 0 <= new.trust <= 1
+    for answer in (base, mixed, new):
+        assert sum(answer.scores.values()) == pytest.approx(1, abs=1e-5)
+        assert answer.label == max(answer.scores, key=answer.scores.get)
+    assert trained.predict(pictures[0])[0] == base  # asking about others leaves nothing behind
+
+
+@pytest.mark.parametrize("written", ["Red_Disc", "RED DISC", " red   disc ", "red disc"])
+def test_a_trained_name_however_written(fit: Callable[..., Classifier], pictures: list[Path], written: str):
+    trained = fit("coop")
+    assert trained.predict(pictures, [written]) == trained.predict(pictures)
+    assert list(trained.predict(pictures[0], [written, "heron"], only=True)[0].scores) == [
+        "red disc",
+        "heron",
+    ]
+
+
+def test_progress_is_told(fit: Callable[..., Classifier], pictures: list[Path]):
+    steps: list[tuple[str, int, int]] = []
+    counts: list[tuple[str, int, int]] = []
+    trained = fit(
+        on_step=lambda stage, total, step: steps.append((stage, total, step.step)),
+        on_count=lambda *told: counts.append(told),
+    )
+    assert steps == [("coop", 2, 0), ("coop", 2, 1), ("fvgpt+coop", 2, 0), ("fvgpt+coop", 2, 1)]
+    assert counts == [("checking pictures", done, 6) for done in range(1, 7)]
+    counts.clear()
+    trained.predict(pictures, batch_size=2, on_count=lambda *told: counts.append(told))
+    assert counts == [("photos", 2, 3), ("photos", 3, 3)]
+
+
+def test_base_classes_are_the_first_half(fit: Callable[..., Classifier]):
+    assert fit("coop", classes="base").config.names == ["blue box", "green disc"]
+    assert fit("coop").config.names == ["blue box", "green disc", "red disc"]
+
+
+def test_what_it_is_compared_with(fit: Callable[..., Classifier]):
+    assert [one.method_name for one in fit().simpler()] == ["coop", "zeroshot"]
+    assert [one.method_name for one in fit("coop").simpler()] == ["zeroshot"]
+    assert [one.method_name for one in fit("zeroshot").simpler()] == []
+
+
+def test_short_classes_are_named_once(
+    shapes: Callable[..., Path], clip_folder: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+):
+    data = shapes(pictures=3)
+    (data / "photos/red disc/2.png").unlink()
+    options = {"shots": 3, "recipe": QUICK, "out": tmp_path / "out"}
+    with pytest.warns(
+        UserWarning, match=r"^fewer than 3 pictures: 'red disc' \(2\); all they have are used$"
+    ):
+        Classifier("coop", clip_folder).fit(data / "photos", **options)
+    Classifier("coop", clip_folder).fit(data / "photos", **options)  # finished: nothing new to say
+    with pytest.raises(InputError, match=r"'red disc' \(2\); add some"):
+        Classifier("coop", clip_folder).fit(data / "photos", strict_shots=True, shots=3)
+    # A short class among those that are not trained is nobody's business.
+    half = Classifier("coop", clip_folder).fit(
+        data / "photos", strict_shots=True, shots=3, classes="base", recipe=QUICK
+    )
+    assert half.config.pictures == 6
+
+
+def test_a_class_with_test_pictures_alone_is_new(
+    shapes: Callable[..., Path], clip_folder: Path, tmp_path: Path
+):
+    data = shapes(pictures=2)
+    rows = [
+        f"photos/{name}/{i}.png,{name},{'test' if i or name == 'red disc' else 'train'}"
+        for name in ("blue box", "green disc", "red disc")
+        for i in range(2)
+    ]
+    (data / "list.csv").write_text("image,label,split\n" + "\n".join(rows) + "\n")
+    classifier = Classifier("coop", clip_folder)
+    with pytest.warns(UserWarning, match="no training pictures of 'red disc': new classes then"):
+        classifier.fit(data / "list.csv", shots=1, recipe=QUICK)
+    assert classifier.config.names == ["blue box", "green disc"]
+    test = load_photos(data / "list.csv").split("test")
+    assert classifier.splits(test) == ["base", "new", "all"]
+    assert [len(classifier.evaluate(test, split).labels) for split in ("base", "new", "all")] == [2, 2, 4]
+
+
+def test_accuracy_is_counted_right(fit: Callable[..., Classifier], shapes: Callable[..., Path]):
+    trained = fit("coop")
+    data = load_photos(shapes(pictures=4) / "photos")
+    answers = trained.evaluate(data, "base")
+    labels = [answer.label for answer in trained.predict([sample.picture for sample in data.samples])]
+    right = sum(label == data.names[sample.label] for label, sample in zip(labels, data.samples, strict=True))
+    assert answers.accuracy == pytest.approx(100 * right / len(labels))
+
+
+def test_class_specific_vectors_take_no_new_name(fit: Callable[..., Classifier], pictures: list[Path]):
+    trained = fit("coop", settings={"coop": {"class_specific": True}})
+    assert list(trained.predict(pictures[0])[0].scores) == ["blue box", "green disc", "red disc"]
+    with pytest.raises(InputError, match="heron"):
+        trained.predict(pictures[0], ["heron"])
+    assert list(trained.predict(pictures[0])[0].scores) == ["blue box", "green disc", "red disc"]
+
+
+def test_a_clip_in_memory_is_asked_for_again(
+    shapes: Callable[..., Path], clip_folder: Path, pictures: list[Path], tmp_path: Path
+):
+    clip = load_clip(clip_folder)
+    photos = load_photos(shapes(pictures=4) / "photos")
+    trained = Classifier("coop", clip).fit(photos, shots=2, recipe=QUICK, out=tmp_path / "out")
+    with pytest.raises(InputError, match=r"a CLIP in memory.*--clip"):
+        Classifier.from_pretrained(tmp_path / "out")
+    read = Classifier.from_pretrained(tmp_path / "out", clip=clip)
+    assert read.predict(pictures) == trained.predict(pictures)
+
+
+def test_a_run_on_photos_in_memory_cannot_find_them_again(
+    foveate: Call, shapes: Callable[..., Path], clip_folder: Path, tmp_path: Path
+):
+    data = shapes(pictures=4) / "photos"
+    Classifier("coop", clip_folder).fit(load_photos(data), shots=2, recipe=QUICK, out=tmp_path / "out")
+    said = foveate("evaluate", tmp_path / "out")
+    assert said.code == 2
+    assert "pictures in memory" in said.err
+    assert "--data" in said.err
+    assert foveate("evaluate", tmp_path / "out", "--data", data).code == 0
+
+
+class _Hub:
+    """Stands for the hub: keeps what is sent, or refuses."""
+
+    sent: dict[str, list[str]]
+
+    def __init__(self) -> None:
+        pass
+
+    def create_repo(self, *_: object, **__: object) -> None:
+        if _Hub.sent.pop("refuse", None):
+            raise OSError("no\nnetwork")
+
+    def upload_folder(self, *, repo_id: str, folder_path: str) -> str:
+        _Hub.sent[repo_id] = sorted(path.name for path in Path(folder_path).iterdir())
+        return f"https://hub/{repo_id}"
+
+
+def test_pushing_sends_the_tuned_model_alone(fit: Callable[..., Classifier], monkeypatch: pytest.MonkeyPatch):
+    trained = fit("coop")
+    monkeypatch.setattr("foveate.classifier.HfApi", _Hub)
+    _Hub.sent = {}
+    assert trained.push_to_hub("me/shapes") == "https://hub/me/shapes"
+    assert _Hub.sent == {"me/shapes": ["README.md", "config.json", "model.safetensors"]}
+    _Hub.sent = {"refuse": ["yes"]}
+    with pytest.raises(InputError, match=r"^cannot push to me/shapes: no network$"):
+        trained.push_to_hub("me/shapes")
+
+
+def test_nothing_is_saved_before_anything_is_learned(clip_folder: Path, tmp_path: Path):
+    with pytest.raises(InputError, match="learned nothing yet"):
+        Classifier("coop", clip_folder).save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
