@@ -21,6 +21,7 @@ from foveate import files
 from foveate.classifier import Classifier
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
+from foveate.train.journal import Journal
 
 Call = Callable[..., object]
 
@@ -757,3 +758,11 @@ def test_photos_in_memory_are_refused_in_the_same_words(clip_folder: Path, shape
     photos = shapes("red disc", pictures=1) / "photos/red disc/0.png"
     with pytest.raises(InputError, match="one class only, 'disc'"):
         Classifier("coop", clip_folder).fit(Photos(("disc",), (Sample(photos, 0),)), shots=1)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_under_the_log_is_named():
+    journal = Journal(Path("/dev/full"))
+    journal.event({"a": 1})
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        journal.flush()

@@ -318,6 +318,28 @@ def test_evaluate_measures_what_was_not_drawn(foveate: Call, fitted: Path):
     assert one["fvgpt+coop"]["new"]["accuracy"] == results["fvgpt+coop"]["new"]["accuracy"]
 
 
+def test_the_shift_is_over_pictures_with_masks(foveate: Call, fitted: Path, tmp_path: Path):
+    data = fitted.parent / "data"
+
+    def shift() -> dict[str, float]:
+        said = foveate("evaluate", fitted, "--data", data / "photos", "--masks", data / "masks", *options)
+        assert ("shift base: over the 6 of 8 pictures" in said.err) == (said.err != "")
+        return json.loads(said.out)["fvgpt+coop"]["base"]
+
+    options = ("--split", "base", "--shift", "--json")
+    whole = shift()
+    for name in ("blue box", "blue disc"):
+        (data / "masks" / name / "0.png").unlink()
+    part = shift()
+    assert (whole["masks"], part["masks"]) == (8, 6)
+    for name in ("blue box", "blue disc"):
+        (data / "photos" / name / "0.png").unlink()
+    alone = shift()
+    assert part["shift"] == pytest.approx(alone["shift"], rel=1e-4)
+    assert part["shift"] != pytest.approx(whole["shift"], rel=1e-4)
+    assert part["pictures"] == whole["pictures"] == 8
+
+
 def test_a_run_on_test_pictures_in_another_writing(foveate: Call, fitted: Path, shapes: Callable[..., Path]):
     data = shapes("Blue_Box", "blue_disc", "heron", pictures=2, where="more")
     said = foveate("evaluate", fitted, "--data", data / "photos", "--json")

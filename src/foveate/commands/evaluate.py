@@ -60,6 +60,9 @@ def evaluate(  # noqa: PLR0913  (a command's options)
         results: dict[str, dict[str, dict[str, Any]]] = {}
         for one in reversed(tested):
             results[one.method_name] = {name: _measure(one, photos, name, shift, bars) for name in splits}
+    for name, cell in results[classifier.method_name].items():
+        if shift and cell["masks"] < cell["pictures"]:
+            note(f"shift {name}: over the {cell['masks']} of {cell['pictures']} pictures that have masks")
     if json:
         _print_json(results)
     else:
@@ -114,6 +117,7 @@ def _measure(classifier: Classifier, photos: Photos, split: Split, shift: bool, 
     measured["classes"] = answers.logits.shape[1]
     if shift:
         measured["shift"] = answers.shift
+        measured["masks"] = len(answers.labels) if answers.masked is None else int(answers.masked.sum())
     return measured
 
 

@@ -26,12 +26,14 @@ class Answers:
         labels: `[N]` the truth.
         foreground: `[N, C]` logits of the pictures times their masks; None without masks.
         trust: `[N]` how far each answer leans on CLIP's prior; None for methods without such a gate.
+        masked: `[N]` which pictures have a mask at all; None means every one.
     """
 
     logits: Logits
     labels: Labels
     foreground: Logits | None = None
     trust: Tensor | None = None
+    masked: Tensor | None = None
 
     @property
     def accuracy(self) -> float:
@@ -40,8 +42,12 @@ class Answers:
 
     @property
     def shift(self) -> float | None:
-        """Foreground shift index, in nats; None without masks."""
-        return None if self.foreground is None else foreground_shift(self.logits, self.foreground)
+        """Foreground shift index, in nats, over the pictures that have masks; None without any."""
+        if self.foreground is None:
+            return None
+        which = slice(None) if self.masked is None else self.masked
+        logits, foreground = self.logits[which], self.foreground[which]
+        return foreground_shift(logits, foreground) if len(logits) else None
 
 
 def ask(
@@ -93,4 +99,5 @@ def ask(
         torch.cat(labels),
         torch.cat(foreground) if foreground else None,
         torch.cat(trust) if trust else None,
+        torch.tensor([sample.mask is not None for sample in pictures.photos.samples]),
     )

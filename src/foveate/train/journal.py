@@ -42,10 +42,18 @@ class Journal:
         self._lines.append(json.dumps(dict(values)) + "\n")
 
     def flush(self) -> None:
-        """Append what was logged."""
+        """Append what was logged.
+
+        Raises:
+            OSError: No space; it names the file.
+        """
         if self.path:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(self._lines)
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.writelines(self._lines)
+            except OSError as error:
+                error.filename = str(self.path)
+                raise
         self._lines.clear()
 
     def rewind(self, step: int) -> None:
