@@ -1,6 +1,7 @@
 """Scenes as a labelled set of pictures with masks, like any other data."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -35,6 +36,8 @@ def scene_photos(
     seed: int,
     *,
     home: Mapping[str, str] | None = None,
+    radius: tuple[float, float] | None = None,
+    turn: float | None = None,
     split: str | None = None,
 ) -> Photos:
     """Draw so many scenes of each class.
@@ -44,6 +47,8 @@ def scene_photos(
         per_class: Scenes a class.
         seed: Of everything.
         home: The one place each class goes together with; None puts every scene anywhere.
+        radius: Least and largest radius; None takes those that the embedded CLIP was trained on.
+        turn: Largest turn in radians, likewise.
         split: Which split they say they are.
     """
     samples: list[Sample] = []
@@ -53,8 +58,10 @@ def scene_photos(
             rng = np.random.default_rng([seed, label, index])
             free = random_scene(rng)
             place = home[name] if home else str(rng.choice(list(PLACES)))
-            scene = Scene(
-                shape, colour, free.texture, place, free.radius, free.x, free.y, free.angle, free.seed
-            )
+            scene = replace(free, shape=shape, colour=colour, place=place)
+            if radius:
+                scene = replace(scene, radius=float(rng.uniform(*radius)))
+            if turn is not None:
+                scene = replace(scene, angle=float(rng.uniform(-turn, turn)))
             samples.append(Sample(ScenePicture(scene), label, ScenePicture(scene, "mask"), split))
     return Photos(tuple(names), tuple(samples), "binary255")
