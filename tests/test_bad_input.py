@@ -2,14 +2,17 @@
 nothing half-written.
 """
 
+import ast
 import errno
+import inspect
 import json
 import os
 import pickle
+import re
 import shutil
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -148,7 +151,7 @@ def test_accents_are_no_foreign_script(shapes: Callable[..., Path], clip_folder:
         (("--batch-size", "0"), ("batch_size is 0", "above zero")),
         (("--crop-scale", "2"), ("crop_scale is 2.0", "up to 1")),
         (("--weight-decay", "-1"), ("weight_decay is -1.0", "zero or more")),
-        (("--augment", "blurr"), ("--augment is 'blurr'", "rrc-flip, squash, none")),
+        (("--augment", "fuzzy"), ("--augment is 'fuzzy'", "rrc-flip, squash, none")),
         (("--device", "cuda:99"), ("device cuda:99", "--device cpu")),
         (("--device", "nonsense"), ("no device 'nonsense'", "--device cpu")),
         (("--device", "meta"), ("device meta", "--device cpu")),
@@ -766,3 +769,42 @@ def test_a_full_disk_under_the_log_is_named():
     journal.event({"a": 1})
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
         journal.flush()
+
+
+# --- the page that lists all this ---
+
+
+def _fixed(text: str) -> list[str]:
+    """What is the same in every message of this kind: no names, numbers, paths, options."""
+    plain = re.sub(r"'[^']*'|--[\w.-]+|[\w/…]*…[\w./]*|\d[\w.,]*", "…", text)
+    pieces = (piece.strip() for piece in re.split(r"…|[:;,()]", plain))
+    return [piece for piece in pieces if len(piece) > 8]
+
+
+def _strings(source: Path) -> Iterator[str]:
+    """Every string of a module, with … where something is put in."""
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_the_page_of_errors_quotes_what_is_said():
+    root = Path(inspect.getfile(InputError)).parent
+    said = [piece for source in root.rglob("*.py") for text in _strings(source) for piece in _fixed(text)]
+    page = (Path(__file__).parents[1] / "docs" / "errors.md").read_text(encoding="utf-8")
+    rows = [
+        line.split(" | ")
+        for line in page.splitlines()
+        if line.startswith("| ") and "what is wrong" not in line
+    ]
+    assert len(rows) > 50
+    wrong: list[tuple[str, str]] = []
+    for what, quoted, *_ in rows:
+        pieces = [piece for quote in re.findall(r"`([^`]+)`", quoted) for piece in _fixed(quote)]
+        by_system = (os.strerror(errno.ENOSPC), os.strerror(errno.EACCES))
+        wrong += [
+            (what, one) for one in pieces if one not in by_system and not any(one in text for text in said)
+        ]
+    assert not wrong

@@ -214,7 +214,8 @@ def test_the_same_command_on_a_finished_run_changes_nothing(
     words = ("--masks", data / "masks", "--clip", clip_folder, "--epochs", 1, "--shots", 2)
     said = foveate("fit", data / "photos", "--classes", "base", "--out", fitted, *words)
     assert said.code == 0
-    assert said.out.startswith("fvgpt+coop: learned 8,962 numbers from 4 pictures of 2 classes; saved in ")
+    sizes = "learned 8,962 numbers from 4 pictures of 2 classes"
+    assert said.out == f"fvgpt+coop: {sizes}; had finished before, in {fitted}\n"
     assert _state(fitted) == before
 
 

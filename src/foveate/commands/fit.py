@@ -11,6 +11,7 @@ from foveate.commands.parsing import parse
 from foveate.commands.screen import Bars, note, notes_for_warnings
 from foveate.foreground.masks import MaskValues
 from foveate.methods.registry import PARTS
+from foveate.train.checkpoint import CONFIG
 
 EXAMPLES = """
     foveate fit photos/ --masks masks/ --method fvgpt+coop --shots 16 --out out/pets
@@ -112,6 +113,7 @@ def fit(  # noqa: PLR0913  (a command's options)
     reading = {"mask_values": mask_values, "invert_masks": invert_masks}
     if images is not None:
         reading["images"] = images
+    finished = (Path(out) / CONFIG).is_file()
     with notes_for_warnings(), Bars() as bars:
         classifier = Classifier(method, clip, settings=settings, device=device)
         classifier.fit(
@@ -132,10 +134,11 @@ def fit(  # noqa: PLR0913  (a command's options)
     if clip == "tiny":
         note("the embedded CLIP has seen drawn shapes only; for photographs give --clip")
     assert classifier.config is not None
+    ended = "had finished before, in" if finished else "saved in"
     numbers = sum(tensor.numel() for tensor in classifier.method.learned().values())
     Console(highlight=False).print(
         f"{classifier.method_name}: learned {numbers:,} numbers from {classifier.config.pictures} pictures"
-        f" of {len(classifier.config.names)} classes; saved in {Path(out)}",
+        f" of {len(classifier.config.names)} classes; {ended} {Path(out)}",
         soft_wrap=True,
         markup=False,
     )

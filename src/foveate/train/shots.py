@@ -72,9 +72,9 @@ def choose(  # noqa: PLR0913  (all but the first three by name)
         notes.append(f"fewer than {shots} pictures: {few}; all they have are used")
     check_names(train.names)
     if len(train.names) < 2:
-        half = "the first half of the classes is" if base_only else "there is"
+        half = "the first half of the classes is one class only" if base_only else "there is one class only"
         only = "".join(train.names)
-        raise InputError(f"{half} one class only, {only!r}: a classifier needs two to tell apart")
+        raise InputError(f"{half}, {only!r}: a classifier needs two to tell apart")
     if with_masks and not any(sample.mask for sample in train.samples):
         raise InputError(
             "this method learns from foreground masks: give their folder with --masks, or take --method coop"
