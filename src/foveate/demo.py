@@ -1,4 +1,4 @@
-"""The demo: a few-shot task on drawn scenes, where the place tells the class in training and lies in the test.
+"""The demo: few-shot learning on drawn scenes; the place tells the class in training and lies in the test.
 
 Each base class is seen on one place only; test scenes stand anywhere. A method that learned the place fails
 there, one that looks at the object does not. The scenes are harder than those the embedded CLIP was trained
