@@ -10,8 +10,8 @@ import torch
 
 from foveate.errors import InputError
 from foveate.methods.registry import build
-from foveate.train.journal import Journal
-from foveate.train.loop import Diverged, Step, fit
+from foveate.train.journal import Journal, Step
+from foveate.train.loop import Diverged, fit
 from foveate.train.recipe import Recipe
 
 PLAIN = Recipe(epochs=4, lr=0.05, warmup_epochs=0, momentum=0.0, weight_decay=0.0)

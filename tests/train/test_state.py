@@ -15,8 +15,8 @@ from foveate.errors import InputError
 from foveate.methods.base import Method
 from foveate.methods.registry import build
 from foveate.train import state as state_file
-from foveate.train.journal import Journal
-from foveate.train.loop import Diverged, Step, fit
+from foveate.train.journal import Journal, Step
+from foveate.train.loop import Diverged, fit
 from foveate.train.recipe import Recipe, make_optimiser
 from foveate.train.run import run_stages
 from foveate.train.state import State, load_state, save_state

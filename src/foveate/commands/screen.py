@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from foveate.train.loop import Step
+from foveate.train.journal import Step
 
 _ERRORS = Console(stderr=True, highlight=False)  # one for all, so that notes do not tear bars
 

@@ -2,13 +2,34 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from foveate.files import write_atomically
 
-if TYPE_CHECKING:
-    from foveate.train.loop import Step
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did.
+
+    Attributes:
+        epoch: Counted from 0.
+        step: Counted from 0 over the whole fit.
+        lr: Its learning rate.
+        losses: Value of each named term.
+        grad_norm: Norm of all gradients together, before clipping.
+    """
+
+    epoch: int
+    step: int
+    lr: float
+    losses: dict[str, float]
+    grad_norm: float
+
+    @property
+    def loss(self) -> float:
+        """The sum that was minimised."""
+        return sum(self.losses.values())
 
 
 class Journal:
@@ -23,7 +44,7 @@ class Journal:
         self.path, self.stage = path, stage
         self._lines: list[str] = []
 
-    def step(self, step: "Step") -> None:
+    def step(self, step: Step) -> None:
         """Log one step; it reaches the disk with the next `flush`."""
         self.event(
             {

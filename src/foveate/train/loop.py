@@ -5,7 +5,6 @@ goes to disk; a run killed at any point goes on from there and ends with the sam
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from foveate.errors import InputError
 from foveate.methods.base import Method
-from foveate.train.journal import Journal
+from foveate.train.journal import Journal, Step
 from foveate.train.recipe import Recipe, learning_rate, make_optimiser
 from foveate.train.state import State, load_state, save_state
 from foveate.types import Batch
@@ -24,30 +23,6 @@ Batches = Callable[[int], Iterable[Batch]]
 
 class Diverged(InputError):
     """Training has stopped making sense: a loss or gradient is not finite, or has exploded."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step did.
-
-    Attributes:
-        epoch: Counted from 0.
-        step: Counted from 0 over the whole fit.
-        lr: Its learning rate.
-        losses: Value of each named term.
-        grad_norm: Norm of all gradients together, before clipping.
-    """
-
-    epoch: int
-    step: int
-    lr: float
-    losses: dict[str, float]
-    grad_norm: float
-
-    @property
-    def loss(self) -> float:
-        """The sum that was minimised."""
-        return sum(self.losses.values())
 
 
 def fit(

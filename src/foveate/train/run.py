@@ -19,8 +19,8 @@ from foveate.files import write_atomically
 from foveate.methods.base import Method
 from foveate.methods.registry import Settings, build, parts, stages, wrap
 from foveate.train.checkpoint import CARD, CONFIG, TENSORS
-from foveate.train.journal import Journal
-from foveate.train.loop import Step, fit
+from foveate.train.journal import Journal, Step
+from foveate.train.loop import fit
 from foveate.train.recipe import Recipe
 from foveate.types import Batch
 
