@@ -1,8 +1,6 @@
 """`Classifier`: photos in, a classifier out. The friendly face of everything below."""
 
-import re
 import tempfile
-import unicodedata
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,15 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from PIL import Image
 
 from foveate.clip.model import Clip
 from foveate.clip.templates import fill
 from foveate.clip.weights import demand_device, load_clip
 from foveate.data.loader import PictureSet
-from foveate.data.naming import clean_name
+from foveate.data.naming import clean_name, unusual
 from foveate.data.samples import LazyPicture, MemoryPicture, Photos, Sample
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
@@ -33,11 +29,13 @@ from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, s
 from foveate.train.loop import Diverged
 from foveate.train.recipe import Recipe, recipe_for
 from foveate.train.run import OnStep, abandon_run, open_run, refuse_folder, run_stages
+from foveate.train.sharing import download, upload
 from foveate.train.shots import choose, without_masks
 from foveate.types import Branch
 
 Photo = str | Path | Image.Image
 Split = Literal["base", "new", "all"]
+IN_MEMORY = "a CLIP in memory"
 OnCount = Callable[[str, int, int], None]
 """Told of slow work other than training: what, how many done, how many in all."""
 
@@ -92,7 +90,7 @@ class Classifier:
     ):
         self.method_name = "+".join(parts(method))
         self.settings = {name: asdict(config) for name, config in configure(method, settings).items()}
-        self.clip_source = "a CLIP in memory" if isinstance(clip, Clip) else _portable(clip)
+        self.clip_source = IN_MEMORY if isinstance(clip, Clip) else _portable(clip)
         self.clip = clip if isinstance(clip, Clip) else load_clip(clip, dtype=dtype, device=device)
         self.method = build(self.method_name, self.clip, self.settings)
         self.config: ModelConfig | None = None
@@ -159,7 +157,7 @@ class Classifier:
             identity = {**asdict(config), "classes": classes, "with_masks": masked}
             if open_run(folder, identity, {**sources, "left_out": list(chosen.left_out)}):
                 return self._take(*load_model(folder))
-        for note in (*chosen.notes, *_unusual(train.names)):
+        for note in chosen.notes:
             warnings.warn(note, stacklevel=2)
         self._learn(train, resolved, config, folder, on_step)
         return self
@@ -170,6 +168,7 @@ class Classifier:
             settings=self.settings,
             clip=self.clip_source,
             fingerprint=self.clip.fingerprint(),
+            precision=self._precision(),
             names=list(train.names),
             pictures=len(train),
             recipe=asdict(recipe),
@@ -227,7 +226,7 @@ class Classifier:
         given = [photos] if isinstance(photos, str | Path | Image.Image) else list(photos)
         if self.config is None and self.method_name != "zeroshot":
             self._fitted()
-        for note in _unusual(classes or []):
+        for note in unusual(classes or []):
             warnings.warn(note, stacklevel=2)
         branch = self._ask_about([] if only else self._trained_names(), classes or [])
         samples = tuple(Sample(_source(photo, i), 0) for i, photo in enumerate(given))
@@ -337,14 +336,19 @@ class Classifier:
             source: Folder of a finished run or of `save_pretrained`, or a hub id "owner/name".
             clip: The towers, if they are elsewhere now than when it was trained.
             device: Where the towers run.
-            dtype: Precision of the frozen towers.
+            dtype: Precision of the frozen towers; None takes the one it was trained with.
 
         Raises:
             InputError: There is no tuned model, it is damaged, or the towers are others.
         """
         demand_device(device)
-        folder = Path(source) if Path(source).exists() else _download(str(source))
+        folder = Path(source) if Path(source).exists() else download(str(source))
         config, tensors = load_model(folder)
+        if clip is None and config.clip == IN_MEMORY:
+            raise InputError(
+                f"{source} was trained on {IN_MEMORY}: say which it is with --clip (clip= in Python)"
+            )
+        dtype = dtype or getattr(torch, config.precision)
         try:
             self = cls(
                 config.method, clip or config.clip, settings=config.settings, device=device, dtype=dtype
@@ -355,7 +359,7 @@ class Classifier:
             raise InputError(
                 f"{folder / CONFIG}: {error} (if the CLIP is elsewhere now, say where with --clip)"
             ) from error
-        if dtype is None and self.clip.fingerprint() != config.fingerprint:
+        if self._precision() == config.precision and self.clip.fingerprint() != config.fingerprint:
             raise InputError(
                 f"{source} was trained on {config.clip} with weights {config.fingerprint}, but "
                 f"{self.clip_source} has {self.clip.fingerprint()}: give the right ones with --clip"
@@ -375,12 +379,7 @@ class Classifier:
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            try:
-                api = HfApi()
-                api.create_repo(repository, private=private, exist_ok=True)
-                return str(api.upload_folder(repo_id=repository, folder_path=folder))
-            except (HfHubHTTPError, HFValidationError, OSError) as error:
-                raise InputError(f"cannot push to {repository}: {_one_line(error)}") from error
+            return upload(Path(folder), repository, private=private)
 
     def _take(self, config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> "Classifier":
         """Become the tuned model that was read."""
@@ -395,6 +394,9 @@ class Classifier:
         if self.config is None:
             raise InputError("this classifier has learned nothing yet: call fit, or from_pretrained")
         return self.config
+
+    def _precision(self) -> str:
+        return str(self.clip.logit_scale.dtype).removeprefix("torch.")
 
     def _trained_names(self) -> list[str]:
         return list(self.config.names) if self.config else []
@@ -422,24 +424,9 @@ def _source(photo: Photo, place: int) -> Path | LazyPicture:
     return MemoryPicture(photo, f"picture {place}") if isinstance(photo, Image.Image) else Path(photo)
 
 
-def _download(source: str) -> Path:
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
-        raise InputError(
-            f"{source}: no such folder; give the one that `foveate fit --out` wrote, or a hub id"
-        )
-    try:
-        patterns = ["config.json", "model.safetensors", "README.md"]
-        return Path(snapshot_download(source, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise InputError(
-            f"{source}: no such folder here, and the hub does not have it or cannot be reached; "
-            "give the folder that `foveate fit --out` wrote"
-        ) from error
-
-
 def _portable(clip: str | Path) -> str:
-    """Paths are kept whole, names as they are."""
-    return str(Path(clip).absolute()) if Path(clip).exists() else str(clip)
+    """Paths are kept whole, names as they are; "tiny" is a name even beside a folder called so."""
+    return str(Path(clip).absolute()) if str(clip) != "tiny" and Path(clip).exists() else str(clip)
 
 
 def _where(source: object) -> str | None:
@@ -455,21 +442,6 @@ def _plain(reading: Mapping[str, Any]) -> dict[str, Any]:
     return kept | {"images": _where(kept["images"])} if kept.get("images") else kept
 
 
-def _unusual(names: Sequence[str]) -> list[str]:
-    """A note where names are in another script than CLIP has mostly read."""
-    foreign = [name for name in names if any(c.isalpha() and not _is_latin(c) for c in name)]
-    shown = ", ".join(map(repr, foreign[:3])) + (", …" if len(foreign) > 3 else "")
-    return [f"CLIP has mostly read English; it may not understand {shown}"] if foreign else []
-
-
-def _is_latin(letter: str) -> bool:
-    return unicodedata.name(letter, "LATIN").startswith("LATIN")
-
-
 def _key(name: str) -> str:
     """What two ways to write one name share."""
     return clean_name(name).casefold()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -1,7 +1,7 @@
 """Class names and splits as people write them, made one."""
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from foveate.errors import InputError
 
@@ -56,3 +56,14 @@ def read_split(raw: str, where: str) -> str | None:
     if word and word not in SPLITS:
         raise InputError(f"{where}: split {raw!r} is not one of {', '.join(SPLITS)}")
     return SPLITS.get(word)
+
+
+def unusual(names: Sequence[str]) -> list[str]:
+    """Return a note where names are in another script than CLIP has mostly read."""
+    foreign = [name for name in names if any(c.isalpha() and not _is_latin(c) for c in name)]
+    shown = ", ".join(map(repr, foreign[:3])) + (", …" if len(foreign) > 3 else "")
+    return [f"CLIP has mostly read English; it may not understand {shown}"] if foreign else []
+
+
+def _is_latin(letter: str) -> bool:
+    return unicodedata.name(letter, "LATIN").startswith("LATIN")

@@ -30,6 +30,7 @@ class ModelConfig:
         clip: Where the towers come from, as `load_clip` takes it.
         fingerprint: Hash of the towers' weights, to notice others.
         names: Names of the classes it was trained on, in label order.
+        precision: Of the towers when it was trained.
         template: The data set's sentence, if one was given.
         seed: Of the run.
         shots: Pictures a class, at most.
@@ -44,6 +45,7 @@ class ModelConfig:
     clip: str
     fingerprint: str
     names: list[str]
+    precision: str = "float32"
     template: str | None = None
     seed: int = 1
     shots: int = 16

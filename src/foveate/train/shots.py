@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from foveate.data.checks import check_masks, check_pictures
 from foveate.data.fewshot import Draw, base_new, draw_shots
+from foveate.data.naming import unusual
 from foveate.data.samples import Photos
 from foveate.errors import InputError
 from foveate.foreground.masks import OnBad
@@ -71,6 +72,7 @@ def choose(  # noqa: PLR0913  (all but the first three by name)
             )
         notes.append(f"fewer than {shots} pictures: {few}; all they have are used")
     check_names(train.names)
+    notes += unusual(train.names)
     if len(train.names) < 2:
         half = "the first half of the classes is one class only" if base_only else "there is one class only"
         only = "".join(train.names)

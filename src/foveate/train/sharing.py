@@ -1,0 +1,44 @@
+"""Tuned models from and to the hub; the only file that knows its interface."""
+
+import re
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from foveate.errors import InputError
+from foveate.train.checkpoint import CARD, CONFIG, TENSORS
+
+
+def download(source: str) -> Path:
+    """Return a folder with the model of hub id `source`.
+
+    Raises:
+        InputError: It is no hub id, the hub does not have it, or cannot be reached.
+    """
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
+        raise InputError(
+            f"{source}: no such folder; give the one that `foveate fit --out` wrote, or a hub id"
+        )
+    try:
+        return Path(snapshot_download(source, allow_patterns=[CONFIG, TENSORS, CARD]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"{source}: no such folder here, and the hub does not have it or cannot be reached; "
+            "give the folder that `foveate fit --out` wrote"
+        ) from error
+
+
+def upload(folder: Path, repository: str, *, private: bool) -> str:
+    """Put a model folder on the hub; return its address.
+
+    Raises:
+        InputError: The hub refuses: no login, no right, no network.
+    """
+    try:
+        api = HfApi()
+        api.create_repo(repository, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repository, folder_path=folder))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"cannot push to {repository}: {reason}") from error
