@@ -252,7 +252,7 @@ class _Hub:
 
 def test_pushing_sends_the_tuned_model_alone(fit: Callable[..., Classifier], monkeypatch: pytest.MonkeyPatch):
     trained = fit("coop")
-    monkeypatch.setattr("foveate.classifier.HfApi", _Hub)
+    monkeypatch.setattr("foveate.train.sharing.HfApi", _Hub)
     _Hub.sent = {}
     assert trained.push_to_hub("me/shapes") == "https://hub/me/shapes"
     assert _Hub.sent == {"me/shapes": ["README.md", "config.json", "model.safetensors"]}
