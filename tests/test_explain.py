@@ -180,9 +180,9 @@ def test_an_overlay_is_dark_where_nobody_looks_and_warm_where_somebody_does():
     grey = Image.new("RGB", (64, 64), (100, 100, 100))
     nowhere = np.asarray(overlay(grey, torch.zeros(8, 8), 96))
     assert nowhere.shape == (96, 96, 3)
-    assert (nowhere == 35).all()
+    assert (nowhere == 50).all()
     even = np.asarray(overlay(grey, torch.full((8, 8), 1 / 64), 96)).astype(int)
-    expected = 100 + 0.38 * (np.array([255, 196, 64]) - 100)
+    expected = 100 + 0.45 * (np.array([255, 196, 64]) - 100)
     assert np.abs(even - expected).max() <= 1
     corner = torch.zeros(8, 8)
     corner[0, 7] = 1  # row 0, column 7: the upper right

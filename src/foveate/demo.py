@@ -139,25 +139,26 @@ def measure(classifier: Classifier, task: Task, on_count: OnCount | None = None)
     )
 
 
-def draw_gaze(compared: Sequence[Classifier], task: Task, scenes: int = 6, side: int = 192) -> Image.Image:
+def draw_gaze(compared: Sequence[Classifier], task: Task, scenes: int = 5, side: int = 192) -> Image.Image:
     """Draw a few base test scenes with the gaze of each method, and what it took them for."""
     chosen = _far_from_home(task, scenes)
+    names = [chosen.names[sample.label] for sample in chosen.samples]
     pictures = [
         open_picture(s.picture).resize((side, side), Image.Resampling.NEAREST) for s in chosen.samples
     ]
-    rows: list[list[Image.Image]] = [[picture] for picture in pictures]
-    captions = [
-        [f"{chosen.names[s.label]} (home: {task.home[chosen.names[s.label]]})"] for s in chosen.samples
-    ]
+    rows, captions = [pictures], [[f"home: {task.home[name]}" for name in names]]
     for classifier in compared:
         answers = classifier.evaluate(chosen, "base").logits.argmax(dim=-1).tolist()
         heats = _gaze(classifier, chosen)
-        names = classifier.method.names
-        for i, sample in enumerate(chosen.samples):
-            right = names[answers[i]] == chosen.names[sample.label]
-            rows[i].append(overlay(pictures[i], heats[i], side))
-            captions[i].append(f"{'+' if right else '-'}{names[answers[i]]}")
-    return contact_sheet(rows, captions, ["test scene", *(one.method_name for one in compared)])
+        said = [classifier.method.names[answer] for answer in answers]
+        rows.append([overlay(picture, heat, side) for picture, heat in zip(pictures, heats, strict=True)])
+        captions.append(
+            [
+                f"{'+' if guess == name else '-'}{classifier.method_name}: {guess}"
+                for guess, name in zip(said, names, strict=True)
+            ]
+        )
+    return contact_sheet(rows, captions, names)
 
 
 def _far_from_home(task: Task, scenes: int) -> Photos:

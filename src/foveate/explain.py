@@ -79,7 +79,7 @@ def overlay(picture: Image.Image, heat: Float[Tensor, "grid grid"], side: int) -
     strength = (smooth / smooth.max().clamp_min(1e-12)).clamp(0, 1).cpu().numpy()[..., None] ** 0.8
     base = np.asarray(picture.convert("RGB").resize((side, side), Image.Resampling.NEAREST), np.float32)
     warm = np.array((255, 196, 64), np.float32)
-    lit = base * (0.35 + 0.65 * strength) + 0.38 * strength * (warm - base)
+    lit = base * (0.5 + 0.5 * strength) + 0.45 * strength * (warm - base)
     return Image.fromarray(lit.clip(0, 255).astype(np.uint8))
 
 
