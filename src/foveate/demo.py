@@ -17,7 +17,7 @@ from foveate.classifier import Classifier, OnCount
 from foveate.data.loader import PictureSet
 from foveate.data.pictures import open_picture
 from foveate.data.samples import Photos
-from foveate.evaluate.metrics import harmonic_mean
+from foveate.evaluate.metrics import harmonic_mean, mean
 from foveate.explain import contact_sheet, gaze, gaze_on_object, overlay
 from foveate.files import write_atomically
 from foveate.seeds import stream
@@ -90,7 +90,7 @@ def make_task(seed: int, classes: int = 24, shots: int = 16, tests: int = 25) ->
 
 def run_demo(
     out: Path,
-    seed: int = 1,
+    seeds: Sequence[int] = (1, 2, 3),
     *,
     on_step: OnStep | None = None,
     on_count: OnCount | None = None,
@@ -98,33 +98,59 @@ def run_demo(
     """Train CoOp and FVG-PT over it, measure them and zero-shot CLIP, and draw where they look.
 
     Args:
-        out: Folder for the tuned model, `result.json` and `gaze.png`.
-        seed: Of task and training.
+        out: Folder for the tuned models, `result.json` and `gaze.png` (of the first seed).
+        seeds: Each decides a task and a training; a single one says little.
         on_step: Told of training steps.
         on_count: Told of other slow work.
+
+    Returns:
+        The means over seeds, a line each for zero-shot CLIP, CoOp and FVG-PT.
     """
-    task = make_task(seed)
-    classifier = Classifier("fvgpt+coop", "tiny")
-    classifier.fit(
-        task.train, seed=seed, recipe=RECIPE, out=out / "model", on_step=on_step, on_count=on_count
-    )
-    compared = [*reversed(classifier.simpler()), classifier]
-    rows = [measure(one, task, on_count) for one in compared]
-    draw_gaze(compared[1:], task).save(out / "gaze.png")
-    result = [{**asdict(row), "hm": row.hm} for row in rows]
-    write_atomically(out / "result.json", json.dumps({"seed": seed, "rows": result}, indent=2) + "\n")
-    return rows
-
-
-def measure(classifier: Classifier, task: Task, on_count: OnCount | None = None) -> Row:
-    """Ask one method about all scenes of the task."""
-
-    def watch(what: str, done: int, total: int) -> None:
+    found: dict[int, list[Row]] = {}
+    for seed in seeds:
+        task = make_task(seed)
+        classifier = Classifier("fvgpt+coop", "tiny")
+        classifier.fit(
+            task.train,
+            seed=seed,
+            recipe=RECIPE,
+            out=out / f"seed-{seed}",
+            on_step=_of_seed(on_step, seed),
+            on_count=on_count,
+        )
+        compared = [*reversed(classifier.simpler()), classifier]
+        found[seed] = [measure(one, task) for one in compared]
         if on_count:
-            on_count(f"{classifier.method_name} on {what}", done, total)
+            on_count("seeds", len(found), len(seeds))
+        if seed == seeds[0]:
+            draw_gaze(compared[1:], task).save(out / "gaze.png")
+    means = [_mean([rows[i] for rows in found.values()]) for i in range(3)]
+    kept = {
+        "seeds": {seed: [asdict(row) for row in rows] for seed, rows in found.items()},
+        "mean": [{**asdict(row), "hm": row.hm} for row in means],
+    }
+    write_atomically(out / "result.json", json.dumps(kept, indent=2) + "\n")
+    return means
 
-    base = classifier.evaluate(task.test, "base", shift=True, on_count=watch)
-    new = classifier.evaluate(task.test, "new", shift=True, on_count=watch)
+
+def _of_seed(on_step: OnStep | None, seed: int) -> OnStep | None:
+    """Tell of each seed's steps apart."""
+    if on_step is None:
+        return None
+    return lambda stage, total, step: on_step(f"{stage}, seed {seed}", total, step)
+
+
+def _mean(rows: Sequence[Row]) -> Row:
+    """Mean of every figure; HM then is that of the means, as the field has it."""
+    figures = [asdict(row) for row in rows]
+    means = {name: mean([figure[name] for figure in figures]) for name in figures[0] if name != "method"}
+    return Row(rows[0].method, **means)
+
+
+def measure(classifier: Classifier, task: Task) -> Row:
+    """Ask one method about all scenes of the task."""
+    base = classifier.evaluate(task.test, "base", shift=True)
+    new = classifier.evaluate(task.test, "new", shift=True)
     assert base.shift is not None
     assert new.shift is not None
     return Row(
@@ -132,7 +158,7 @@ def measure(classifier: Classifier, task: Task, on_count: OnCount | None = None)
         train=classifier.evaluate(task.train, "base").accuracy,
         base=base.accuracy,
         new=new.accuracy,
-        both=classifier.evaluate(task.test, "all", on_count=watch).accuracy,
+        both=classifier.evaluate(task.test, "all").accuracy,
         shift_base=base.shift,
         shift_new=new.shift,
         gaze=_mean_gaze(classifier, task),
