@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.methods.base import Method, align, encode_pictures
+from foveate.methods.choices import check_choices
 from foveate.methods.prompts import Position, PromptLayout, embed, lay_out
 from foveate.seeds import stream
 from foveate.types import Batch, Branch, Features, ImageFeatures, Images, Logits, Scalar, TextFeatures
@@ -33,6 +34,9 @@ class CoOpConfig:
     position: Position = "end"
     class_specific: bool = False
     init: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
 
 class CoOp(Method):

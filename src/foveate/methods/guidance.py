@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.errors import InputError
+from foveate.methods.choices import check_choices
 from foveate.types import Features, ImageFeatures, Labels, Logits, PerImage, Scalar, TextFeatures
 
 Align = Callable[[Features], Logits]
@@ -94,6 +95,9 @@ class FvgPtConfig:
     prior_template: str = "a photo of a {}."
     entropy: Literal["nats", "normalised"] = "nats"
     tau_squared: bool = False
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any, cast
 from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.methods.base import Method
+from foveate.methods.choices import check_choices
 from foveate.methods.coop import CoOp, CoOpConfig
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.guidance import FvgPtConfig
@@ -72,9 +73,9 @@ def configure(method: str, settings: Settings | None = None) -> dict[str, Any]:
     """Return the settings of each part as its dataclass.
 
     Raises:
-        InputError: A part or a setting does not exist.
+        InputError: A part or a setting does not exist, or a value is not what the setting takes.
     """
-    names, given = parts(method), dict(settings or {})
+    names, given = parts(method), _mapping("settings", {} if settings is None else settings)
     stray = sorted(given.keys() - set(names))
     if stray:
         raise InputError(f"settings for {stray[0]!r}, but the method is {method!r}")
@@ -82,15 +83,21 @@ def configure(method: str, settings: Settings | None = None) -> dict[str, Any]:
     for name in names:
         config = PARTS[name].config
         known = [field.name for field in fields(config)]
-        for key in given.get(name, {}):
+        own = _mapping(f"settings[{name!r}]", given.get(name, {}))
+        for key in own:
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
                 raise InputError(f"{name} has no setting {key!r}; {hint}")
-        configs[name] = replace(
-            config(), **{key: _frozen(value) for key, value in given.get(name, {}).items()}
-        )
+        configs[name] = replace(config(), **{key: _frozen(value) for key, value in own.items()})
+        check_choices(configs[name])
     return configs
+
+
+def _mapping(name: str, given: object) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise InputError(f"{name} is {given!r}; give a dictionary, as in {{'coop': {{'tokens': 16}}}}")
+    return dict(cast("Mapping[str, Any]", given))
 
 
 def _frozen(value: Any) -> Any:

@@ -12,6 +12,7 @@ from foveate.clip.model import Clip
 from foveate.clip.templates import DEFAULT_TEMPLATE
 from foveate.clip.text import check_texts, encode_names
 from foveate.methods.base import Method, align, encode_pictures
+from foveate.methods.choices import check_choices
 from foveate.types import Batch, Branch, Features, ImageFeatures, Images, Logits, Scalar, TextFeatures
 
 
@@ -24,6 +25,9 @@ class ZeroShotConfig:
     """
 
     template: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
 
 class ZeroShot(Method):

@@ -1,0 +1,69 @@
+"""Whether settings given from Python are what their dataclass says; the command line's parser asks before."""
+
+import difflib
+import math
+from dataclasses import fields
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+from foveate.errors import InputError
+
+_WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", NoneType: "None"}
+
+
+def check_choices(config: Any) -> None:
+    """Refuse a setting that is not of its declared type.
+
+    Args:
+        config: A settings dataclass, e.g. `CoOpConfig`; the part's name is its class name without "Config".
+
+    Raises:
+        InputError: The first such setting, and what there is instead.
+    """
+    kind = type(config)
+    hints = get_type_hints(kind)
+    for field in fields(config):
+        _check(kind.__name__.removesuffix("Config").lower(), field.name, getattr(config, field.name), hints)
+
+
+def _check(part: str, name: str, value: object, hints: dict[str, Any]) -> None:
+    hint = hints[name]
+    if _fits(value, hint):
+        return
+    told = value
+    if get_origin(hint) is tuple and isinstance(value, tuple | list):
+        hint = get_args(hint)[0]
+        told = next(one for one in cast("list[object]", value) if not _fits(one, hint))
+    raise InputError(f"{part}: {name} is {told!r}; {_wanted(hint, told)}")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if origin is tuple:
+        each = get_args(hint)[0]
+        return isinstance(value, tuple | list) and all(_fits(one, each) for one in cast("list[Any]", value))
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _wanted(hint: Any, given: object) -> str:
+    origin = get_origin(hint)
+    if origin is tuple:
+        return f"give a list of {_known(get_args(hint)[0])}"
+    if origin is Literal:
+        near = difflib.get_close_matches(given, get_args(hint), n=1) if isinstance(given, str) else []
+        return f"there are {_known(hint)}" + (f" (did you mean {near[0]!r}?)" if near else "")
+    if origin in (Union, UnionType):
+        return "give " + " or ".join(_WORDS[one] for one in get_args(hint))
+    return f"give {_WORDS[hint]}"
+
+
+def _known(hint: Any) -> str:
+    return ", ".join(get_args(hint))

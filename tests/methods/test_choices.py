@@ -1,0 +1,96 @@
+"""Settings given from Python: a wrong one is one line that says what there is."""
+
+from collections.abc import Generator
+from dataclasses import asdict
+
+import jaxtyping
+import pytest
+
+from foveate.errors import InputError
+from foveate.methods.coop import CoOpConfig
+from foveate.methods.guidance import TERMS, FvgPtConfig
+from foveate.methods.registry import PARTS, configure
+from foveate.methods.zeroshot import ZeroShotConfig
+
+
+@pytest.fixture
+def as_installed() -> Generator[None]:
+    """Without the tests' own checks of argument types, which no user has."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+WRONG = [
+    (FvgPtConfig, "adapters", "bot", "fvgpt: adapters is 'bot'; there are both, image, text, none (did you"),
+    (FvgPtConfig, "adapters", "left", "fvgpt: adapters is 'left'; there are both, image, text, none"),
+    (FvgPtConfig, "adapters", None, "fvgpt: adapters is None; there are both, image, text, none"),
+    (FvgPtConfig, "entropy", "normalized", "'normalized'; there are nats, normalised (did you mean 'norm"),
+    (
+        FvgPtConfig,
+        "terms",
+        ("base", "dist"),
+        "fvgpt: terms is 'dist'; there are base, gate, distill, prior, ",
+    ),
+    (
+        FvgPtConfig,
+        "terms",
+        ["dist"],
+        "fvgpt: terms is 'dist'; there are base, gate, distill, prior, prior_kl",
+    ),
+    (FvgPtConfig, "terms", "base", "fvgpt: terms is 'base'; give a list of base, gate, distill, prior"),
+    (FvgPtConfig, "bias", 1, "fvgpt: bias is 1; give True or False"),
+    (FvgPtConfig, "bias", "no", "fvgpt: bias is 'no'; give True or False"),
+    (FvgPtConfig, "tau", "2", "fvgpt: tau is '2'; give a number"),
+    (FvgPtConfig, "tau", True, "fvgpt: tau is True; give a number"),
+    (FvgPtConfig, "lambda_gate", float("nan"), "fvgpt: lambda_gate is nan; give a number"),
+    (FvgPtConfig, "prior_trust", "0.5", "fvgpt: prior_trust is '0.5'; give a number or None"),
+    (FvgPtConfig, "prior_template", None, "fvgpt: prior_template is None; give text"),
+    (CoOpConfig, "position", "start", "coop: position is 'start'; there are end, middle, front"),
+    (CoOpConfig, "tokens", "4", "coop: tokens is '4'; give a whole number"),
+    (CoOpConfig, "tokens", 4.0, "coop: tokens is 4.0; give a whole number"),
+    (CoOpConfig, "tokens", True, "coop: tokens is True; give a whole number"),
+    (CoOpConfig, "init", 3, "coop: init is 3; give text or None"),
+    (ZeroShotConfig, "template", 3, "zeroshot: template is 3; give text or None"),
+]
+
+
+@pytest.mark.usefixtures("as_installed")
+@pytest.mark.parametrize(("config", "name", "value", "message"), WRONG)
+def test_a_value_of_another_kind_is_refused_in_one_line(config: type, name: str, value: object, message: str):
+    part = next(part for part, one in PARTS.items() if one.config is config)
+    method = part if part != "fvgpt" else "fvgpt+coop"
+    for make in (lambda: config(**{name: value}), lambda: configure(method, {part: {name: value}})):
+        with pytest.raises(InputError) as caught:
+            make()
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_defaults_are_of_their_kinds(part: str):
+    config = PARTS[part].config()
+    assert PARTS[part].config(**asdict(config)) == config
+
+
+@pytest.mark.usefixtures("as_installed")
+def test_what_fits_is_taken():
+    assert FvgPtConfig(tau=3, prior_trust=1, terms=TERMS[:2]).tau == 3
+    assert FvgPtConfig(prior_trust=0.5, terms=()).terms == ()
+    assert configure("fvgpt+coop", {"fvgpt": {"terms": ["base"]}})["fvgpt"].terms == ("base",)
+    assert CoOpConfig(init="a photo of a").init == "a photo of a"
+
+
+@pytest.mark.usefixtures("as_installed")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"coop": None}, "settings['coop'] is None; give a dictionary"),
+        ({"coop": 3}, "settings['coop'] is 3; give a dictionary"),
+        ("tokens=4", "settings is 'tokens=4'; give a dictionary"),
+    ],
+)
+def test_settings_that_are_no_dictionary_are_refused(settings: object, message: str):
+    with pytest.raises(InputError) as caught:
+        configure("coop", settings)  # pyright: ignore[reportArgumentType]
+    assert message in str(caught.value)
