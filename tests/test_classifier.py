@@ -265,3 +265,11 @@ def test_nothing_is_saved_before_anything_is_learned(clip_folder: Path, tmp_path
     with pytest.raises(InputError, match="learned nothing yet"):
         Classifier("coop", clip_folder).save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
+
+
+# --- what a program gets wrong ---
+
+
+def test_names_to_predict_are_a_list(pictures: list[Path]):
+    with pytest.raises(InputError, match="give a list of names, not one string"):
+        Classifier("zeroshot").predict(pictures, "cat")

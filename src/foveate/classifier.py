@@ -22,7 +22,7 @@ from foveate.data.sources import load_photos
 from foveate.errors import InputError
 from foveate.evaluate.answers import Answers, ask
 from foveate.foreground.masks import OnBad
-from foveate.methods.base import Method
+from foveate.methods.base import Method, check_names
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.registry import Settings, build, configure, needs_masks, parts
 from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, save_model
@@ -226,6 +226,8 @@ class Classifier:
         given = [photos] if isinstance(photos, str | Path | Image.Image) else list(photos)
         if self.config is None and self.method_name != "zeroshot":
             self._fitted()
+        if isinstance(classes, str):
+            check_names(classes)
         for note in unusual(classes or []):
             warnings.warn(note, stacklevel=2)
         branch = self._ask_about([] if only else self._trained_names(), classes or [])

@@ -7,9 +7,10 @@ import jaxtyping
 import pytest
 
 from foveate.errors import InputError
+from foveate.methods.base import check_names
 from foveate.methods.coop import CoOpConfig
 from foveate.methods.guidance import TERMS, FvgPtConfig
-from foveate.methods.registry import PARTS, configure
+from foveate.methods.registry import PARTS, configure, parts
 from foveate.methods.zeroshot import ZeroShotConfig
 
 
@@ -94,3 +95,14 @@ def test_settings_that_are_no_dictionary_are_refused(settings: object, message: 
     with pytest.raises(InputError) as caught:
         configure("coop", settings)  # pyright: ignore[reportArgumentType]
     assert message in str(caught.value)
+
+
+def test_a_plug_in_stands_once():
+    with pytest.raises(InputError) as caught:
+        parts("fvgpt+FVGPT+coop")
+    assert str(caught.value) == "method 'fvgpt+FVGPT+coop' has 'fvgpt' twice; write each plug-in once"
+
+
+def test_one_string_is_no_list_of_names():
+    with pytest.raises(InputError, match=r"class names are 'cat': give a list of names, not one string"):
+        check_names("cat")

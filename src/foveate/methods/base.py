@@ -191,8 +191,10 @@ def check_names(names: Sequence[str]) -> None:
     """Refuse class names that cannot be told apart.
 
     Raises:
-        InputError: No names, an empty one, or one that stands twice.
+        InputError: No names, an empty one, one that stands twice, or a string in place of a list.
     """
+    if isinstance(names, str):
+        raise InputError(f"class names are {names!r}: give a list of names, not one string")
     if not names:
         raise InputError("there are no class names: give at least one")
     seen: dict[str, str] = {}

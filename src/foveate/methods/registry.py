@@ -43,7 +43,7 @@ def parts(method: str) -> list[str]:
     """Split "fvgpt+coop" into plug-ins and backbone, outermost first.
 
     Raises:
-        InputError: A part does not exist (the nearest that does is named), or they are in a wrong order.
+        InputError: A part does not exist (the nearest that does is named), their order is wrong, or one repeats.
     """
     names = [name.strip().lower() for name in method.split("+")]
     for name in names:
@@ -55,6 +55,9 @@ def parts(method: str) -> list[str]:
     *plugins, backbone = names
     if backbone not in BACKBONES or any(name not in PLUGINS for name in plugins):
         raise InputError(f"method {method!r}: write plug-ins first and one backbone last, as in 'fvgpt+coop'")
+    twice = [name for name in plugins if plugins.count(name) > 1]
+    if twice:
+        raise InputError(f"method {method!r} has {twice[0]!r} twice; write each plug-in once")
     return names
 
 
