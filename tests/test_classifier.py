@@ -2,9 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from PIL import Image
@@ -273,3 +274,64 @@ def test_nothing_is_saved_before_anything_is_learned(clip_folder: Path, tmp_path
 def test_names_to_predict_are_a_list(pictures: list[Path]):
     with pytest.raises(InputError, match="give a list of names, not one string"):
         Classifier("zeroshot").predict(pictures, "cat")
+
+
+@pytest.fixture
+def as_installed() -> Generator[None]:
+    """Without the tests' own checks of argument types, which no user has."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("as_installed")
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"classes": "Base"}, r"^classes is 'Base'; there are all, base \(did you mean 'base'\?\)$"),
+        ({"on_bad": "ignore"}, r"^on_bad is 'ignore'; there are .*error"),
+        ({"recipe": {"epochs": 1.5}}, "^epochs is 1.5: give a whole number$"),
+        ({"recipe": {"epochs": "2"}}, "^epochs is '2': give a whole number$"),
+        ({"recipe": {"batch_size": True}}, "^batch_size is True: give a whole number$"),
+        ({"recipe": {"clip_grad": "1"}}, "^clip_grad is '1': give a number$"),
+    ],
+)
+def test_a_wrong_argument_of_fit_is_one_line(
+    fit: Callable[..., Classifier], wrong: dict[str, object], message: str
+):
+    with pytest.raises(InputError, match=message):
+        fit("coop", **wrong)
+
+
+@pytest.mark.usefixtures("as_installed")
+def test_photos_to_evaluate_are_whatever_is_read(fit: Callable[..., Classifier], shapes: Callable[..., Path]):
+    trained, data = fit("coop"), shapes(pictures=4) / "photos"
+    assert trained.evaluate(data).accuracy == trained.evaluate(load_photos(data)).accuracy
+    with pytest.raises(InputError, match=r"^split is 'bas'; there are base, new, all \(did you mean 'base'"):
+        trained.evaluate(data, "bas")
+
+
+def test_class_specific_vectors_are_learned_anew_for_other_classes(
+    fit: Callable[..., Classifier], shapes: Callable[..., Path], pictures: list[Path]
+):
+    photos = load_photos(shapes(pictures=4) / "photos")
+    trained = fit("coop", settings={"coop": {"class_specific": True}})
+    before, config = trained.predict(pictures), trained.config
+    with pytest.raises(InputError, match="two to tell apart"):
+        trained.fit(photos.only([0]), shots=1, recipe=QUICK)
+    assert trained.config is config
+    assert trained.predict(pictures) == before
+    trained.fit(photos.only([0, 1]), shots=1, recipe=QUICK)
+    assert list(trained.predict(pictures[0])[0].scores) == ["blue box", "green disc"]
+
+
+def test_a_tilde_is_the_home_folder(
+    fit: Callable[..., Classifier], pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(pictures[0], tmp_path / "one.png")
+    trained = fit("coop")
+    trained.save_pretrained("~/saved")
+    assert (tmp_path / "saved/config.json").is_file()
+    read = Classifier.from_pretrained("~/saved")
+    assert read.predict("~/one.png")[0].scores == trained.predict(tmp_path / "one.png")[0].scores

@@ -18,11 +18,12 @@ from foveate.clip.weights import demand_device, load_clip
 from foveate.data.loader import PictureSet
 from foveate.data.naming import clean_name, unusual
 from foveate.data.samples import LazyPicture, MemoryPicture, Photos, Sample
-from foveate.data.sources import load_photos
+from foveate.data.sources import Source, load_photos
 from foveate.errors import InputError
 from foveate.evaluate.answers import Answers, ask
 from foveate.foreground.masks import OnBad
 from foveate.methods.base import Method, check_names
+from foveate.methods.choices import check_choice
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.registry import Settings, build, configure, needs_masks, parts
 from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, save_model
@@ -35,6 +36,7 @@ from foveate.types import Branch
 
 Photo = str | Path | Image.Image
 Split = Literal["base", "new", "all"]
+Classes = Literal["all", "base"]
 IN_MEMORY = "a CLIP in memory"
 OnCount = Callable[[str, int, int], None]
 """Told of slow work other than training: what, how many done, how many in all."""
@@ -102,7 +104,7 @@ class Classifier:
         masks: str | Path | None = None,
         shots: int = 16,
         seed: int = 1,
-        classes: Literal["all", "base"] = "all",
+        classes: Classes = "all",
         template: str | None = None,
         recipe: Mapping[str, object] | None = None,
         out: str | Path | None = None,
@@ -133,6 +135,8 @@ class Classifier:
         Raises:
             InputError: Anything wrong with what was given; nothing is half-written.
         """
+        check_choice("classes", classes, Classes)
+        check_choice("on_bad", on_bad, OnBad)
         folder = Path(out).expanduser() if out is not None else None
         if folder:
             refuse_folder(folder)
@@ -150,7 +154,8 @@ class Classifier:
             watch=partial(on_count, "checking pictures") if on_count else None,
         )
         train = chosen.photos
-        self.method.set_classes(train.names, template)  # a name that does not fit is known before training
+        # A name that does not fit is known before training; what was learned before stays until then.
+        build(self.method_name, self.clip, self.settings, seed).set_classes(train.names, template)
         config = self._config_of(train, resolved, template=template, seed=seed, shots=shots)
         if folder:
             sources = {"data": _where(data), "masks": _where(masks), "reading": _plain(reading or {})}
@@ -251,7 +256,7 @@ class Classifier:
 
     def evaluate(
         self,
-        photos: Photos,
+        photos: Source,
         split: Split = "all",
         *,
         shift: bool = False,
@@ -260,16 +265,18 @@ class Classifier:
         """Ask about pictures whose answers are known.
 
         Args:
-            photos: Pictures to test on.
+            photos: Pictures to test on, or where they are: whatever `load_photos` takes.
             split: "base" asks about pictures of trained classes among those names, "new" about the others
                 among theirs, "all" about every picture among all names together.
             shift: Ask about foregrounds too, for the shift index; needs masks.
             on_count: Told of progress.
 
         Raises:
-            InputError: The data has no picture of that split.
+            InputError: The data has no picture of that split, or there is no such split.
         """
-        photos = self._in_own_words(photos if shift else without_masks(photos))
+        check_choice("split", split, Split)
+        found = photos if isinstance(photos, Photos) else load_photos(photos)
+        photos = self._in_own_words(found if shift else without_masks(found))
         known = self._trained_names()
         new = [name for name in photos.names if name not in known]
         names = {"base": known, "new": new, "all": known + new}[split]
@@ -321,7 +328,7 @@ class Classifier:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json`, `model.safetensors` and a model card."""
-        save_model(Path(folder), self._fitted(), self.method.learned())
+        save_model(Path(folder).expanduser(), self._fitted(), self.method.learned())
 
     @classmethod
     def from_pretrained(
@@ -344,7 +351,8 @@ class Classifier:
             InputError: There is no tuned model, it is damaged, or the towers are others.
         """
         demand_device(device)
-        folder = Path(source) if Path(source).exists() else download(str(source))
+        local = Path(source).expanduser()
+        folder = local if local.exists() else download(str(source))
         config, tensors = load_model(folder)
         if clip is None and config.clip == IN_MEMORY:
             raise InputError(
@@ -385,11 +393,11 @@ class Classifier:
 
     def _take(self, config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> "Classifier":
         """Become the tuned model that was read."""
+        method = build(config.method, self.clip, self.settings, config.seed)
+        method.load_learned(tensors)
+        method.set_classes(config.names, config.template)
+        self.method = method.eval()
         self.config = replace(config, settings=self.settings)  # JSON knows no tuples
-        self.method = build(config.method, self.clip, self.settings, config.seed)
-        self.method.load_learned(tensors)
-        self.method.set_classes(config.names, config.template)
-        self.method.eval()
         return self
 
     def _fitted(self) -> ModelConfig:
@@ -423,7 +431,11 @@ class Classifier:
 
 
 def _source(photo: Photo, place: int) -> Path | LazyPicture:
-    return MemoryPicture(photo, f"picture {place}") if isinstance(photo, Image.Image) else Path(photo)
+    return (
+        MemoryPicture(photo, f"picture {place}")
+        if isinstance(photo, Image.Image)
+        else Path(photo).expanduser()
+    )
 
 
 def _portable(clip: str | Path) -> str:

@@ -26,6 +26,16 @@ def check_choices(config: Any) -> None:
         _check(kind.__name__.removesuffix("Config").lower(), field.name, getattr(config, field.name), hints)
 
 
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Refuse an argument that is none of a `Literal`'s words.
+
+    Raises:
+        InputError: It names the argument and the words.
+    """
+    if not _fits(value, choices):
+        raise InputError(f"{name} is {value!r}; {_wanted(choices, value)}")
+
+
 def _check(part: str, name: str, value: object, hints: dict[str, Any]) -> None:
     hint = hints[name]
     if _fits(value, hint):

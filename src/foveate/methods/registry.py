@@ -43,7 +43,7 @@ def parts(method: str) -> list[str]:
     """Split "fvgpt+coop" into plug-ins and backbone, outermost first.
 
     Raises:
-        InputError: A part does not exist (the nearest that does is named), their order is wrong, or one repeats.
+        InputError: A part does not exist (the nearest that does is named), repeats, or is in a wrong place.
     """
     names = [name.strip().lower() for name in method.split("+")]
     for name in names:

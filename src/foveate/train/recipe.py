@@ -59,7 +59,7 @@ def recipe_for(method: str, changes: Mapping[str, object] | None = None) -> Reci
     """Return the recipe of "coop" or "fvgpt+coop", some settings changed.
 
     Raises:
-        InputError: A change is out of range, or of no setting.
+        InputError: A change is out of range, no number where one is needed, or of no setting.
     """
     backbone = method.split("+")[-1]
     given = {name: value for name, value in (changes or {}).items() if value is not None}
@@ -69,9 +69,17 @@ def recipe_for(method: str, changes: Mapping[str, object] | None = None) -> Reci
     for name, known in (("optimiser", get_args(Optimiser)), ("augment", get_args(Augment))):
         if name in given and given[name] not in known:
             raise InputError(f"{name} is {given[name]!r}: give one of {', '.join(known)}")
+    _check_kinds(given)
     recipe = replace(RECIPES.get(backbone, Recipe()), **given)
     _check(recipe)
     return recipe
+
+
+def _check_kinds(given: Mapping[str, object]) -> None:
+    for name in sorted(given.keys() - {"optimiser", "augment"}):
+        value, whole = given[name], isinstance(getattr(Recipe(), name), int)
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+            raise InputError(f"{name} is {value!r}: give a {'whole ' if whole else ''}number")
 
 
 def _check(recipe: Recipe) -> None:
