@@ -534,13 +534,19 @@ def test_no_disk_space_at_any_write(
     assert Classifier.from_pretrained(out).config.names == ["blue box", "red disc"]
 
 
-def test_a_diverged_run_frees_its_folder(
-    refused: Call, foveate: Call, shapes: Callable[..., Path], tmp_path: Path, clip_folder: Path
+def test_a_diverged_run_frees_its_folder_and_leaves_its_log(
+    foveate: Call, shapes: Callable[..., Path], tmp_path: Path, clip_folder: Path
 ):
     data = shapes(pictures=2)
     words = ("--masks", data / "masks", "--warmup-epochs", 0, "--fvgpt.lambda-prior", "1e38")
-    refused(data / "photos", *words, says=("step", "smaller lr"))
-    assert not (tmp_path / "out").exists()
+    place = ("--out", tmp_path / "out", "--clip", clip_folder, "--epochs", 1)
+    said = foveate("fit", data / "photos", *words, *place, "--shots", 2)
+    assert said.code == 2
+    _one_line(said.err, ("fvgpt+coop, step 0", "smaller lr"))
+    log = (tmp_path / "out/log.jsonl").read_text().splitlines()
+    assert json.loads(log[-1])["stage"] == "coop"  # it diverged at the first step of the next stage
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
+    assert foveate("fit", data / "photos", *COOP, *place, "--shots", 1).code == 0
 
 
 def test_a_run_stopped_before_its_first_epoch_gives_way(

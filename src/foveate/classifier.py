@@ -406,7 +406,7 @@ class Classifier:
         return self.config
 
     def _precision(self) -> str:
-        return str(self.clip.logit_scale.dtype).removeprefix("torch.")
+        return str(self.clip.text.proj.dtype).removeprefix("torch.")
 
     def _trained_names(self) -> list[str]:
         return list(self.config.names) if self.config else []

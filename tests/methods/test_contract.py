@@ -180,3 +180,19 @@ def test_settings_that_do_not_exist_are_refused():
         configure("coop", {"coop": {"token": 3}})
     with pytest.raises(InputError, match="but the method is"):
         configure("coop", {"fvgpt": {"tau": 3}})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_learned_tensors_are_where_the_towers_are(name: str, tiny_clip: Clip):
+    elsewhere = tiny_clip.to("meta")  # stands for a GPU: what stays behind on the CPU shows
+    learned = build(name, elsewhere).learned()
+    assert all(parameter.device.type == "meta" for parameter in learned.values())
+
+
+def test_a_shared_backbone_may_be_asked_about_other_names(tiny_clip: Clip):
+    guided = build("fvgpt+coop", tiny_clip)
+    expected = answer(guided)
+    guided.set_classes(NAMES)
+    guided.backbone.set_classes(["zebra", "okapi"])
+    with torch.no_grad():
+        assert torch.equal(guided.logits(guided.features(batch(3).images)), expected)

@@ -159,3 +159,10 @@ def test_losses_that_train_nothing_are_refused(toy, batches, left: dict[str, tor
 
 def test_divergence_is_the_users_to_mend():
     assert issubclass(Diverged, InputError)
+
+
+def test_an_explosion_in_the_very_last_step_is_found_out(toy, batches):
+    steps = PLAIN.epochs * len(list(batches(0)))
+    spoiled(toy, steps, lambda losses: losses | {"pull": losses["pull"] * math.nan})
+    with pytest.raises(Diverged, match=rf"step {steps}: the loss term 'pull' is nan"):
+        fit(toy, batches, PLAIN)

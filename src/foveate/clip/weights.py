@@ -58,7 +58,10 @@ def load_clip(
         clip = _load_file(path)
     else:
         clip = _load_hub(OPENAI_MODELS.get(name, name).removeprefix("hf-hub:"), revision)
-    return clip.to(device=device, dtype=dtype)
+    scale = clip.logit_scale.data
+    clip = clip.to(device=device, dtype=dtype)
+    clip.logit_scale.data = scale.to(device)  # e^4.6052 = 100, but bfloat16 would make it 99
+    return clip
 
 
 def save_clip(clip: Clip, folder: Path, *, dtype: torch.dtype | None = None) -> None:

@@ -47,9 +47,15 @@ class FvgPt(Method):
         self.config = config or FvgPtConfig()
         self.backbone = backbone.requires_grad_(False).eval()
         generator = generator or stream(0, "init", "fvgpt")
-        self.guidance = Guidance(self.clip.config.embed, self.config, generator, backbone.head_weights)
+        guidance = Guidance(self.clip.config.embed, self.config, generator, backbone.head_weights)
+        # Drawn on the CPU, so that every device starts from the same bits; precise as features are.
+        tower = self.clip.text.proj
+        self.guidance = guidance.to(tower.device, torch.promote_types(tower.dtype, torch.float32))
         self._text: TextFeatures | None = None
         self._clip_text: TextFeatures | None = None
+        if backbone.names:
+            known = [name for name, was in zip(backbone.names, backbone.trained, strict=True) if was]
+            self.set_classes(backbone.names, backbone.template, known)
 
     def train(self, mode: bool = True) -> "FvgPt":
         """Set the training mode of the guidance; the backbone stays as it was tuned."""
@@ -58,14 +64,14 @@ class FvgPt(Method):
         return self
 
     def prepare(self) -> None:
-        known = [name for name, was in zip(self.names, self.trained, strict=True) if was]
         check_texts(self.clip, self.names, self._sentence())
-        self.backbone.set_classes(self.names, self.template, known)
+        self._tell_backbone()
         self._text = self._clip_text = None
 
     def encode_text(self) -> TextFeatures:
         """Return the backbone's raw class features; frozen, so encoded once per class list."""
         if self._text is None:
+            self._tell_backbone()  # somebody else may have asked it about other names meanwhile
             with torch.no_grad():
                 self._text = self.backbone.encode_text()
         return self._text
@@ -138,6 +144,10 @@ class FvgPt(Method):
             area=visible,
             told_area=told,
         )
+
+    def _tell_backbone(self) -> None:
+        known = [name for name, was in zip(self.names, self.trained, strict=True) if was]
+        self.backbone.set_classes(self.names, self.template, known)
 
     def _align(self, features: Features) -> Logits:
         """The backbone's base alignment; a fused mixture is one head and takes the whole weight."""

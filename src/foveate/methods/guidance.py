@@ -286,7 +286,7 @@ class Guidance(nn.Module):
         return losses
 
     def _usable(self, v: Views) -> Tensor:
-        return v.area >= self.config.min_area
+        return (v.area > 0) & (v.area >= self.config.min_area)  # no mask at all is area 0
 
     def _told(self, area: PerImage) -> PerImage:
         config = self.config

@@ -35,6 +35,8 @@ class Step:
 class Journal:
     """Appends to `path`; lines of one `stage` can be taken back when that stage resumes.
 
+    As a context it flushes at the end, also when what is inside fails.
+
     Args:
         path: The JSONL file, made when missing; None keeps no log.
         stage: Name of the stage whose steps are logged, e.g. "coop".
@@ -61,6 +63,12 @@ class Journal:
     def event(self, values: Mapping[str, object]) -> None:
         """Log anything."""
         self._lines.append(json.dumps(dict(values)) + "\n")
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
 
     def flush(self) -> None:
         """Append what was logged.

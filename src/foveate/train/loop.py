@@ -61,21 +61,25 @@ def fit(
         lr = learning_rate(recipe, epoch)
         for group in optimiser.param_groups:
             group["lr"] = lr
-        for batch in batches(epoch):
-            losses = method.losses(batch)
-            if not any(loss.requires_grad for loss in losses.values()):
-                raise InputError("the method's settings leave no loss term that trains anything")
-            _check_losses(losses, first, recipe, step)
-            optimiser.zero_grad()
-            torch.stack(list(losses.values())).sum().backward()
-            norm = _check_gradients(learned, recipe, step)
-            optimiser.step()
-            done = Step(epoch, step, lr, {name: loss.item() for name, loss in losses.items()}, norm)
-            first, step = first or abs(done.loss), step + 1
-            journal.step(done)
-            if on_step:
-                on_step(done)
-        journal.flush()
+        last: Batch | None = None
+        with journal:
+            for batch in batches(epoch):
+                last, losses = batch, method.losses(batch)
+                if not any(loss.requires_grad for loss in losses.values()):
+                    raise InputError("the method's settings leave no loss term that trains anything")
+                _check_losses(losses, first, recipe, step)
+                optimiser.zero_grad()
+                torch.stack(list(losses.values())).sum().backward()
+                norm = _check_gradients(learned, recipe, step)
+                optimiser.step()
+                done = Step(epoch, step, lr, {name: loss.item() for name, loss in losses.items()}, norm)
+                first, step = first or abs(done.loss), step + 1
+                journal.step(done)
+                if on_step:
+                    on_step(done)
+        if last is not None and epoch + 1 == recipe.epochs:
+            with torch.no_grad():  # what the very last step did shows in no loss yet
+                _check_losses(method.losses(last), first, recipe, step)
         save_state(state, method, optimiser, State(epoch + 1, step, first))
     method.eval()
 

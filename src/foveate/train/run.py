@@ -20,7 +20,7 @@ from foveate.methods.base import Method
 from foveate.methods.registry import Settings, build, parts, stages, wrap
 from foveate.train.checkpoint import CARD, CONFIG, TENSORS
 from foveate.train.journal import Journal, Step
-from foveate.train.loop import fit
+from foveate.train.loop import Diverged, fit
 from foveate.train.recipe import Recipe
 from foveate.types import Batch
 
@@ -96,15 +96,16 @@ def open_run(folder: Path, identity: Mapping[str, Any], sources: Mapping[str, An
 
 
 def abandon_run(folder: Path, *, keep_states: bool) -> None:
-    """Take away a run that cannot be finished, so that its folder is free for another try.
+    """Free the folder of a run that cannot be finished for another try.
 
     Args:
         folder: Nothing but what a run writes is removed.
-        keep_states: Whether to leave everything as it is once an epoch was saved, to go on from there.
+        keep_states: Whether to leave everything as it is once an epoch was saved, to go on from there. A run
+            that diverged cannot go on; its states go and its log stays, to be looked at.
     """
     if keep_states and _states(folder):
         return
-    for path in (*_states(folder), folder / LOG, folder / RUN):
+    for path in (*_states(folder), *((folder / LOG, folder / RUN) if keep_states else ())):
         path.unlink(missing_ok=True)
     for emptied in (folder / STAGES, folder):
         if emptied.is_dir() and not any(emptied.iterdir()):
@@ -232,7 +233,10 @@ def _fit_stage(
         state = folder / STAGES / f"{re.sub('[^a-z0-9]+', '-', stage)}.safetensors"
         journal = Journal(folder / LOG, stage)
     watch = partial(on_step, stage, total) if on_step else None
-    fit(method, batches, recipe, state=state, journal=journal, on_step=watch)
+    try:
+        fit(method, batches, recipe, state=state, journal=journal, on_step=watch)
+    except Diverged as error:
+        raise Diverged(f"{stage}, {error}") from error
 
 
 def to_device(batch: Batch, device: Any) -> Batch:
