@@ -481,3 +481,15 @@ def test_real_photographs_on_the_embedded_clip(foveate: Call, tmp_path: Path):
     assert said.err == "note: the embedded CLIP has seen drawn shapes only; for photographs give --clip\n"
     asked = foveate("predict", tmp_path / "out", *sorted((data / "images/cow").iterdir())[:3], "--json")
     assert {answer["label"] for answer in json.loads(asked.out)} <= {"cow", "sheep", "sign"}
+
+
+def test_towers_may_be_in_half_precision(
+    foveate: Call, shapes: Callable[..., Path], tmp_path: Path, clip_folder: Path
+):
+    out = tmp_path / "half"
+    words = ("--method", "coop", "--shots", 2, "--epochs", 1, "--clip", clip_folder, "--dtype", "bfloat16")
+    assert foveate("fit", shapes(pictures=2) / "photos", "--out", out, *words).code == 0
+    assert json.loads((out / "config.json").read_text())["precision"] == "bfloat16"
+    with safe_open(out / "model.safetensors", "pt") as file:
+        assert str(file.get_tensor("ctx").dtype) == "torch.float32"
+    assert foveate("predict", out, shapes(pictures=1) / "photos").code == 0

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from rich.console import Console
 
 from foveate.classifier import Classifier
@@ -68,6 +69,7 @@ def fit(  # noqa: PLR0913  (a command's options)
     on_bad: Literal["error", "skip"] = "error",
     strict_shots: bool = False,
     device: str = "cpu",
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     settings: dict[str, Any] | None = None,
 ) -> None:
     """Learn a classifier from a few labelled photos; run again, a stopped run goes on.
@@ -97,6 +99,7 @@ def fit(  # noqa: PLR0913  (a command's options)
         on_bad: Stop at a bad picture or mask, or leave it out and say so.
         strict_shots: Whether a class with fewer pictures than shots is an error.
         device: Where the towers run, e.g. cuda.
+        dtype: Precision of the frozen towers; what is learned is float32 always.
         settings: Per part of the method.
     """
     recipe = {
@@ -115,7 +118,7 @@ def fit(  # noqa: PLR0913  (a command's options)
         reading["images"] = images
     finished = (Path(out) / CONFIG).is_file()
     with notes_for_warnings(), Bars() as bars:
-        classifier = Classifier(method, clip, settings=settings, device=device)
+        classifier = Classifier(method, clip, settings=settings, device=device, dtype=getattr(torch, dtype))
         classifier.fit(
             photos,
             masks=masks,
