@@ -77,16 +77,21 @@ def main() -> None:
     """Run all seeds and print the means."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=5)
-    clip, recipe = load_clip("tiny"), recipe_for("coop", RECIPE)
-    seeds = range(1, parser.parse_args().seeds + 1)
+    parser.add_argument(
+        "--lr", type=float, default=None, help="another rate than the field's, for both stages"
+    )
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    args = parser.parse_args()
+    clip, recipe = load_clip("tiny"), recipe_for("coop", {**RECIPE, "lr": args.lr})
+    seeds = range(1, args.seeds + 1)
     results: dict[str, list[list[float]]] = {}
     for seed in seeds:
         task = make_task(seed)
         results.setdefault("zeroshot", []).append(measure(build("zeroshot", clip), task))
         coop = learn(build("coop", clip, seed=seed), task, recipe, seed)
         results.setdefault("coop", []).append(measure(coop, task))
-        for name, settings in VARIANTS.items():
-            guided = learn(wrap("fvgpt", coop, {"fvgpt": settings}, seed), task, recipe, seed)
+        for name in args.variants:
+            guided = learn(wrap("fvgpt", coop, {"fvgpt": VARIANTS[name]}, seed), task, recipe, seed)
             results.setdefault(name, []).append(measure(guided, task))
         print(f"seed {seed} done", file=sys.stderr)
     print("| method | train | base | new | HM | all | shift |\n|---|---|---|---|---|---|---|")
