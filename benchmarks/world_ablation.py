@@ -22,6 +22,7 @@ from foveate.methods.base import Method
 from foveate.methods.registry import build, wrap
 from foveate.train.loop import fit
 from foveate.train.recipe import Recipe, recipe_for
+from foveate.train.run import training_pictures
 from foveate.types import Branch
 
 VARIANTS = {
@@ -56,16 +57,7 @@ def measure(method: Method, task: Task) -> list[float]:
 
 def learn(method: Method, task: Task, recipe: Recipe, seed: int) -> Method:
     """Train one stage."""
-    config = method.clip.config
-    pictures = PictureSet(
-        task.train,
-        config.image_size,
-        config.mean,
-        config.std,
-        augment=recipe.augment,
-        scale=(recipe.crop_scale, 1.0),
-        seed=seed,
-    )
+    pictures = training_pictures(task.train, method.clip.config, recipe, seed)
     method.set_classes(task.base)
     fit(
         method, lambda epoch: pictures.batches(epoch, recipe.batch_size, shuffle=True, drop_last=True), recipe

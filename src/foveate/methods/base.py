@@ -115,6 +115,10 @@ class Method(nn.Module, ABC):
         """Return how far each answer leans on CLIP's prior, in [0, 1]; None where a method has no such."""
         return None
 
+    def trained_names(self) -> list[str]:
+        """Return those of the names asked about that were trained on."""
+        return [name for name, was in zip(self.names, self.trained, strict=True) if was]
+
     def learned(self) -> dict[str, nn.Parameter]:
         """Return the tensors a checkpoint holds: every parameter but CLIP's."""
         frozen = {id(p) for p in self.clip.parameters()}
@@ -145,8 +149,7 @@ class Method(nn.Module, ABC):
             else:
                 parameter.copy_(given)
         if self.names:  # whatever was encoded with the old tensors is stale
-            known = [name for name, was in zip(self.names, self.trained, strict=True) if was]
-            self.set_classes(self.names, self.template, known)
+            self.set_classes(self.names, self.template, self.trained_names())
 
     def text_features(self) -> TextFeatures:
         """Return `[C, D]` raw class features; encoded once only while text is constant."""

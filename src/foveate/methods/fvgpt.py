@@ -22,6 +22,7 @@ from foveate.types import (
     ImageFeatures,
     Images,
     Logits,
+    Masks,
     PerImage,
     Scalar,
     TextFeatures,
@@ -54,8 +55,7 @@ class FvgPt(Method):
         self._text: TextFeatures | None = None
         self._clip_text: TextFeatures | None = None
         if backbone.names:
-            known = [name for name, was in zip(backbone.names, backbone.trained, strict=True) if was]
-            self.set_classes(backbone.names, backbone.template, known)
+            self.set_classes(backbone.names, backbone.template, backbone.trained_names())
 
     def train(self, mode: bool = True) -> "FvgPt":
         """Set the training mode of the guidance; the backbone stays as it was tuned."""
@@ -111,10 +111,8 @@ class FvgPt(Method):
         Raises:
             InputError: The batch has no masks.
         """
-        if batch.masks is None:
-            raise InputError("fvgpt learns from foreground masks and there are none: give --masks FOLDER")
-        size = self.clip.config
-        cut = foreground_view(batch.images, batch.masks, self.config.fill, size.mean, size.std)
+        size, masks = self.clip.config, _masks(batch)
+        cut = foreground_view(batch.images, masks, self.config.fill, size.mean, size.std)
         # x and x ⊙ m in one pass of the tower.
         both = self.encode_images(torch.cat([batch.images, cut]))
         image, foreground = both.chunk(2, dim=1)
@@ -131,9 +129,7 @@ class FvgPt(Method):
         seen = batch.frozen or self.see(batch)
         text = self.text_features()
         whole = Features(seen["image"], text)
-        if batch.masks is None:
-            raise InputError("fvgpt learns from foreground masks and there are none: give --masks FOLDER")
-        visible = area(batch.masks)
+        visible = area(_masks(batch))
         told = batch.areas if self.config.area_from == "picture" and batch.areas is not None else visible
         return Views(
             features=whole,
@@ -146,8 +142,7 @@ class FvgPt(Method):
         )
 
     def _tell_backbone(self) -> None:
-        known = [name for name, was in zip(self.names, self.trained, strict=True) if was]
-        self.backbone.set_classes(self.names, self.template, known)
+        self.backbone.set_classes(self.names, self.template, self.trained_names())
 
     def _align(self, features: Features) -> Logits:
         """The backbone's base alignment; a fused mixture is one head and takes the whole weight."""
@@ -189,6 +184,12 @@ def route(base: Logits, new: Logits, trained: Tensor) -> Logits:
     routed = new.clone()
     routed[:, trained] = among.to(new.dtype)
     return routed
+
+
+def _masks(batch: Batch) -> Masks:
+    if batch.masks is None:
+        raise InputError("fvgpt learns from foreground masks and there are none: give --masks FOLDER")
+    return batch.masks
 
 
 def _without_prior(features: Features) -> Features:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
 from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos
@@ -186,7 +187,6 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
         folder: The run folder; None keeps nothing and cannot resume.
         on_step: Told of each step.
     """
-    config = clip.config
     built: Method | None = None
     for stage in stages(method):
         plugin = parts(stage)[0]
@@ -198,18 +198,31 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
         )
         built.set_classes(photos.names, template)
         # Orders and views are the seed's, so every stage sees the same shots in the same views.
-        pictures = PictureSet(
-            photos,
-            config.image_size,
-            config.mean,
-            config.std,
-            augment=recipe.augment,
-            scale=(recipe.crop_scale, 1.0),
-            seed=seed,
+        _fit_stage(
+            stage, built, training_pictures(photos, clip.config, recipe, seed), recipe, folder, on_step
         )
-        _fit_stage(stage, built, pictures, recipe, folder, on_step)
     assert built is not None
     return built
+
+
+def training_pictures(photos: Photos, config: ClipConfig, recipe: Recipe, seed: int) -> PictureSet:
+    """Return the views that a recipe trains on.
+
+    Args:
+        photos: Pictures to train on.
+        config: Of the towers that will look at them.
+        recipe: Says how views are drawn.
+        seed: Of views and orders.
+    """
+    return PictureSet(
+        photos,
+        config.image_size,
+        config.mean,
+        config.std,
+        augment=recipe.augment,
+        scale=(recipe.crop_scale, 1.0),
+        seed=seed,
+    )
 
 
 def _fit_stage(
