@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from foveate import Clip, FvgPt, Method, Recipe, fit, load_clip
 from foveate.clip.text import encode_names
 from foveate.data.loader import PictureSet
 from foveate.evaluate.answers import ask
-from foveate.methods.base import align, encode_pictures
-from foveate.types import Batch, Branch, Features, ImageFeatures, Images, Logits, Scalar, TextFeatures
+from foveate.types import Batch, Scalar, TextFeatures
 from foveate.world.photos import scene_photos
 
 # --- the method ---------------------------------------------------------------------------------------------
@@ -51,22 +50,8 @@ class Gain(Method):
             raise RuntimeError("set_classes first")
         return self._plain * self.gain
 
-    def encode_images(self, images: Images) -> ImageFeatures:
-        return encode_pictures(self.clip, images)
-
-    def features(self, images: Images) -> Features:
-        return Features(self.encode_images(images), self.text_features())
-
-    def logits(self, features: Features, branch: Branch = "base") -> Logits:
-        return align(features, self.clip.scale)
-
-    @torch.no_grad()
-    def see(self, batch: Batch) -> dict[str, Tensor]:
-        return {"image": self.encode_images(batch.images)}
-
     def losses(self, batch: Batch) -> dict[str, Scalar]:
-        seen = batch.frozen or self.see(batch)
-        logits = self.logits(Features(seen["image"], self.text_features()))
+        logits = self.logits(self.pair(self.seen(batch)["image"]))
         return {"ce": F.cross_entropy(logits, batch.labels)}
 
 

@@ -17,7 +17,7 @@ Logits = Float[Tensor, "batch classes"]
 PerImage = Float[Tensor, " batch"]
 Scalar = Float[Tensor, ""]
 ImageFeatures = Float[Tensor, "heads batch dim"]
-TextFeatures = Float[Tensor, "classes dim"]
+TextFeatures = Float[Tensor, "... classes dim"]  # `...`: the batch, where texts depend on the picture
 Tokens = Float[Tensor, "rows tokens width"]
 TokenIds = Int[Tensor, "rows tokens"]
 
@@ -31,7 +31,7 @@ class Features:
 
     Attributes:
         image: `[H, B, D]` picture features.
-        text: `[C, D]` class features.
+        text: `[C, D]` class features; `[B, C, D]` where they depend on the picture.
         prior: What the untouched CLIP sees, where a method asks it too (FVG-PT does).
     """
 

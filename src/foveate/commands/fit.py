@@ -39,6 +39,8 @@ GROUPS = {
         "warmup_epochs",
         "augment",
         "crop_scale",
+        "average_mean",
+        "average_std",
         "clip_grad",
     ),
 }
@@ -63,6 +65,8 @@ def fit(  # noqa: PLR0913  (a command's options)
     warmup_epochs: int | None = None,
     augment: Literal["rrc-flip", "squash", "none"] | None = None,
     crop_scale: float | None = None,
+    average_mean: float | None = None,
+    average_std: float | None = None,
     clip_grad: float | None = None,
     mask_values: MaskValues = "auto",
     invert_masks: bool = False,
@@ -85,14 +89,16 @@ def fit(  # noqa: PLR0913  (a command's options)
         seed: Of the draw, the start, the order and the views.
         classes: Train on all classes, or on the first half only, to measure the others as new.
         template: The data set's sentence, such as "a photo of a {}, a type of pet."; for zeroshot.
-        epochs: Passes over the pictures (10).
-        batch_size: Pictures a step (4).
-        lr: Peak learning rate (0.0035).
+        epochs: Passes over the pictures; the method's recipe says (10 for coop).
+        batch_size: Pictures a step; likewise (4).
+        lr: Peak learning rate; likewise (0.0035).
         optimiser: sgd or adamw.
         weight_decay: On learned tensors (0.0005).
         warmup_epochs: Epochs at 1e-5 before the cosine (1).
         augment: Random crop and flip, squash to a square, or the centred view.
         crop_scale: Least share of the picture a random crop keeps (0.08).
+        average_mean: Epoch around which learned tensors are averaged over epochs; 15 for promptsrc, else off.
+        average_std: Deviation of the average's weights, in epochs (1).
         clip_grad: Largest gradient norm; none by default.
         mask_values: What the numbers in mask files mean.
         invert_masks: Whether masks mark the background.
@@ -111,6 +117,8 @@ def fit(  # noqa: PLR0913  (a command's options)
         "warmup_epochs": warmup_epochs,
         "augment": augment,
         "crop_scale": crop_scale,
+        "average_mean": average_mean,
+        "average_std": average_std,
         "clip_grad": clip_grad,
     }
     reading = {"mask_values": mask_values, "invert_masks": invert_masks}

@@ -7,7 +7,7 @@ A method classifies pictures with a frozen CLIP and a few learned tensors. It is
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +39,15 @@ class Method(nn.Module, ABC):
         trained: Of each name, whether it was trained on; matters to the branch "mixed" alone.
         head_weights: How base logits fuse the heads of an image feature; new-class logits use the first.
         tunes_vision: Whether learned tensors change what the image tower says.
+        tunes_text: Whether they change the class texts.
+        text_follows_pictures: Whether class texts depend on the picture they are compared with (CoCoOp).
+        first_patch: Place of the first patch among the image tower's output tokens, for pictures of the gaze.
     """
 
     tunes_vision: ClassVar[bool] = False
+    tunes_text: bool = True
+    text_follows_pictures: ClassVar[bool] = False
+    first_patch: int = 1
 
     def __init__(self, clip: Clip, head_weights: Sequence[float] = (1.0,)):
         super().__init__()
@@ -87,29 +93,50 @@ class Method(nn.Module, ABC):
     def encode_text(self) -> TextFeatures:
         """Return `[C, D]` raw class features, with gradient to what is learned."""
 
-    @abstractmethod
     def encode_images(self, images: Images) -> ImageFeatures:
         """Return `[H, B, D]` raw features of normalised pictures, with gradient to what is learned."""
+        return encode_pictures(self.clip, images)
 
-    @abstractmethod
+    def pair(self, image: ImageFeatures) -> Features:
+        """Put raw picture features beside the class texts, which may depend on the pictures (CoCoOp)."""
+        return Features(image, self.text_features())
+
     def features(self, images: Images) -> Features:
         """Return both sides for normalised pictures, before normalisation of the features."""
+        return self.pair(self.encode_images(images))
 
-    @abstractmethod
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
         """Align the two sides, CLIP's temperature applied.
 
         `branch` says which label space is asked about; it matters to methods that treat trained and new
         classes differently (MMRL, FVG-PT).
         """
+        return align(features, self.clip.scale, self.head_weights if branch == "base" else (1.0,))
 
-    @abstractmethod
+    @torch.no_grad()
     def see(self, batch: Batch) -> dict[str, Tensor]:
         """Return what frozen towers say of a batch: training cannot change it, a bank may hold it."""
+        return {} if self.tunes_vision else {"image": self.encode_images(batch.images)}
+
+    def seen(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the same, from the batch where it is there already."""
+        return batch.frozen or self.see(batch)
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Scalar]:
         """Return the named terms of the loss, weights applied; their sum is minimised."""
+
+    def backward(self, losses: Mapping[str, Scalar]) -> None:
+        """Turn the terms into gradients: those of their sum, unless a method mends them (ProGrad)."""
+        torch.stack(list(losses.values())).sum().backward()
+
+    def figures(self) -> dict[str, float]:
+        """Return what an epoch of training was like, to be logged; the next epoch counts anew."""
+        return {}
+
+    def notes(self) -> list[str]:
+        """Return what a person should know of the training that has just ended."""
+        return []
 
     def trust(self, features: Features) -> PerImage | None:
         """Return how far each answer leans on CLIP's prior, in [0, 1]; None where a method has no such."""
@@ -151,6 +178,25 @@ class Method(nn.Module, ABC):
         if self.names:  # whatever was encoded with the old tensors is stale
             self.set_classes(self.names, self.template, self.trained_names())
 
+    def official_names(self) -> dict[str, str | list[str]]:
+        """Return, per learned tensor, its name in checkpoints of the authors' code; several are stacked.
+
+        Raises:
+            InputError: Nobody has published such checkpoints.
+        """
+        raise InputError(f"there are no checkpoints of the authors' code of {type(self).__name__} to load")
+
+    def load_official(self, state: Mapping[str, object]) -> None:
+        """Take over a checkpoint of the authors' code; what is frozen in it is left out.
+
+        Args:
+            state: Its tensors by name, or the whole checkpoint with them under "state_dict".
+
+        Raises:
+            InputError: A tensor is missing or of another shape.
+        """
+        self.load_learned(official_tensors(state, self.official_names()))
+
     def text_features(self) -> TextFeatures:
         """Return `[C, D]` raw class features; encoded once only while text is constant."""
         if not self._text_is_constant:
@@ -174,14 +220,17 @@ def align(features: Features, scale: Tensor, weights: Sequence[float] = (1.0,)) 
     """Return `scale · Σ_h w_h · cos(image_h, text)`.
 
     Args:
-        features: Raw features of both sides.
+        features: Raw features of both sides; texts may be a set a picture, `[B, C, D]`.
         scale: CLIP's temperature, as the factor of cosines.
         weights: One per head to use; heads beyond them are left out.
     """
     text = F.normalize(features.text, dim=-1)
     image = F.normalize(features.image[: len(weights)], dim=-1)
     fused = image[0] if len(weights) == 1 else torch.einsum("h,hbd->bd", image.new_tensor(weights), image)
-    return scale.to(fused.dtype) * fused @ text.T
+    scale = scale.to(fused.dtype)
+    if text.ndim == 3:
+        return scale * torch.einsum("bd,bcd->bc", fused, text)
+    return scale * fused @ text.T
 
 
 def encode_pictures(clip: Clip, images: Images) -> ImageFeatures:
@@ -208,3 +257,36 @@ def check_names(names: Sequence[str]) -> None:
         if key in seen:
             raise InputError(f"class names {seen[key]!r} and {name!r} are the same: rename or merge them")
         seen[key] = name
+
+
+def official_tensors(state: Mapping[str, object], names: Mapping[str, str | list[str]]) -> dict[str, Tensor]:
+    """Pick learned tensors out of a checkpoint of the authors' code.
+
+    Args:
+        state: Tensors under the authors' names, or a checkpoint that has them under "state_dict". A module's
+            name before them all ("prompt_learner.", "module.") may be there or not.
+        names: Per tensor of ours, theirs; several are stacked along a new first axis.
+
+    Raises:
+        InputError: Tensors are missing; the message names them.
+    """
+    inner = state.get("state_dict", state)
+    if not isinstance(inner, Mapping):
+        raise InputError("the checkpoint's state_dict holds no tensors by name")
+    given = {
+        str(name).removeprefix("module."): tensor
+        for name, tensor in cast("Mapping[object, object]", inner).items()
+        if isinstance(tensor, Tensor)
+    }
+    wanted = [one for theirs in names.values() for one in ([theirs] if isinstance(theirs, str) else theirs)]
+    found = {name: given.get(name, given.get(name.partition(".")[2])) for name in wanted}
+    missing = [name for name, tensor in found.items() if tensor is None]
+    if missing:
+        raise InputError(
+            f"the checkpoint lacks {', '.join(missing)}: is it of another method, or of other settings?"
+        )
+    whole = {name: tensor.float() for name, tensor in found.items() if tensor is not None}
+    return {
+        ours: whole[theirs] if isinstance(theirs, str) else torch.stack([whole[one] for one in theirs])
+        for ours, theirs in names.items()
+    }

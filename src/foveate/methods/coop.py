@@ -11,11 +11,10 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.errors import InputError
-from foveate.methods.base import Method, align, encode_pictures
 from foveate.methods.choices import check_choices
-from foveate.methods.prompts import Position, PromptLayout, embed, lay_out
+from foveate.methods.prompts import Position, PromptMethod, embedded_start, lay_out
 from foveate.seeds import stream
-from foveate.types import Batch, Branch, Features, ImageFeatures, Images, Logits, Scalar, TextFeatures
+from foveate.types import Batch, Scalar, TextFeatures
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class CoOpConfig:
         check_choices(self)
 
 
-class CoOp(Method):
+class CoOp(PromptMethod):
     """Context optimisation.
 
     Args:
@@ -54,14 +53,12 @@ class CoOp(Method):
     def __init__(
         self, clip: Clip, config: CoOpConfig | None = None, generator: torch.Generator | None = None
     ):
-        super().__init__(clip)
-        self.config = config or CoOpConfig()
-        self.generator = generator or stream(0, "init", "coop")
-        start = self._start()
-        # Class-specific vectors have no number before the first classes are known.
-        self.ctx = nn.Parameter(start.new_empty(0, *start.shape) if self.config.class_specific else start)
+        config, generator = config or CoOpConfig(), generator or stream(0, "init", "coop")
+        super().__init__(clip, _start(clip, config, generator))
+        self.config, self.generator = config, generator
+        if self.config.class_specific:  # these have no number before the first classes are known
+            self.ctx = nn.Parameter(self.ctx.new_empty(0, *self.ctx.shape))
         self.ctx_names: tuple[str, ...] = ()
-        self._layout: PromptLayout | None = None
 
     def prepare(self) -> None:
         # The layout first: names that it refuses must not become the classes that vectors belong to.
@@ -71,55 +68,22 @@ class CoOp(Method):
         self._layout = layout
 
     def encode_text(self) -> TextFeatures:
-        if self._layout is None:
-            raise RuntimeError("set_classes first")
-        self._layout = self._layout.to(self.ctx.device)
         ctx = self.ctx
         if self.config.class_specific:
             ctx = ctx[[self.ctx_names.index(name) for name in self.names]]
-        tower = self.clip.text
-        text = tower.pool(tower.encode(embed(tower, self._layout, ctx)), self._layout.eot)
-        return text.to(torch.promote_types(text.dtype, torch.float32))
-
-    def encode_images(self, images: Images) -> ImageFeatures:
-        return encode_pictures(self.clip, images)
-
-    def features(self, images: Images) -> Features:
-        return Features(self.encode_images(images), self.text_features())
-
-    def logits(self, features: Features, branch: Branch = "base") -> Logits:
-        return align(features, self.clip.scale)
-
-    @torch.no_grad()
-    def see(self, batch: Batch) -> dict[str, Tensor]:
-        return {"image": encode_pictures(self.clip, batch.images)}
+        return self.encode_prompts(ctx)
 
     def losses(self, batch: Batch) -> dict[str, Scalar]:
         """Return the cross-entropy ([0], Eq. 2)."""
-        seen = batch.frozen or self.see(batch)
-        logits = self.logits(Features(seen["image"], self.text_features()))
+        logits = self.logits(self.pair(self.seen(batch)["image"]))
         return {"ce": F.cross_entropy(logits, batch.labels)}
-
-    @torch.no_grad()
-    def _start(self) -> Tensor:
-        """Return `[M, W]` start values: embedded words, or small noise."""
-        table = self.clip.text.token.weight
-        if self.config.init is not None:
-            words = self.clip.tokenizer.words(self.config.init.replace("_", " "))
-            if not words:
-                raise InputError("coop: init has no words; leave it out for a random start")
-            return table[torch.tensor(words, device=table.device)].float()
-        if self.config.tokens < 1:
-            raise InputError(f"coop: tokens is {self.config.tokens}, but at least one vector must be learned")
-        noise = torch.empty(self.config.tokens, table.shape[1])
-        return noise.normal_(0.0, 0.02, generator=self.generator).to(table.device)
 
     @torch.no_grad()
     def _settle_class_vectors(self) -> None:
         """Give the first classes their vectors; afterwards only these classes can be asked about."""
         if not self.ctx_names:
             if self.ctx.numel() == 0:
-                starts = [self._start() for _ in self.names]
+                starts = [_start(self.clip, self.config, self.generator) for _ in self.names]
                 self.ctx.data = torch.stack(starts).to(self.ctx.device)
             if len(self.ctx) != len(self.names):
                 raise InputError(
@@ -133,3 +97,13 @@ class CoOp(Method):
                 f"class {unknown[0]!r} was not trained on, and class-specific context has no vectors for it:"
                 " train with class_specific=false to name new classes"
             )
+
+
+def _start(clip: Clip, config: CoOpConfig, generator: torch.Generator) -> Tensor:
+    """Return `[M, W]` start values: embedded words, or small noise."""
+    tokens = config.tokens
+    if config.init is not None:
+        tokens = len(clip.tokenizer.words(config.init.replace("_", " ")))
+        if not tokens:
+            raise InputError("coop: init has no words; leave it out for a random start")
+    return embedded_start(clip, tokens, config.init, generator, "coop")[0]

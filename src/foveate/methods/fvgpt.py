@@ -14,6 +14,7 @@ from foveate.errors import InputError
 from foveate.foreground.views import area, foreground_view
 from foveate.methods.base import Method, align, encode_pictures
 from foveate.methods.guidance import FvgPtConfig, Guidance, Views
+from foveate.methods.tally import Tally
 from foveate.seeds import stream
 from foveate.types import (
     Batch,
@@ -36,6 +37,9 @@ class FvgPt(Method):
         backbone: A tuned method; it is frozen here.
         config: Settings.
         generator: Of the random start; by default the stream of seed 0.
+
+    Raises:
+        InputError: The backbone tunes pictures alone, or a setting is out of its range.
     """
 
     def __init__(
@@ -44,14 +48,17 @@ class FvgPt(Method):
         config: FvgPtConfig | None = None,
         generator: torch.Generator | None = None,
     ):
+        _refuse_visual_only(backbone)
         super().__init__(backbone.clip, backbone.head_weights)
         self.config = config or FvgPtConfig()
+        self.first_patch, self.tunes_text = backbone.first_patch, backbone.tunes_text
         self.backbone = backbone.requires_grad_(False).eval()
         generator = generator or stream(0, "init", "fvgpt")
         guidance = Guidance(self.clip.config.embed, self.config, generator, backbone.head_weights)
         # Drawn on the CPU, so that every device starts from the same bits; precise as features are.
         tower = self.clip.text.proj
         self.guidance = guidance.to(tower.device, torch.promote_types(tower.dtype, torch.float32))
+        self.tally = self.last_tally = Tally()
         self._text: TextFeatures | None = None
         self._clip_text: TextFeatures | None = None
         if backbone.names:
@@ -80,10 +87,17 @@ class FvgPt(Method):
         """Return the backbone's raw features."""
         return self.backbone.encode_images(images)
 
+    def pair(self, image: ImageFeatures) -> Features:
+        if self.backbone.text_follows_pictures:
+            self._tell_backbone()
+            return self.backbone.pair(image)
+        return Features(image, self.text_features())
+
     def features(self, images: Images) -> Features:
         image = self.encode_images(images)
         clip = encode_pictures(self.clip, images) if self.backbone.tunes_vision else image[:1]
-        return Features(image, self.text_features(), Features(clip, self._prior_text()))
+        both = self.pair(image)
+        return Features(both.image, both.text, Features(clip, self._prior_text()))
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
         """Return z_FDC for trained classes, z_PC for new ones, and for both together a mixture of the two.
@@ -121,20 +135,31 @@ class FvgPt(Method):
 
     def losses(self, batch: Batch) -> dict[str, Scalar]:
         """Return the terms of Eq. 10 and Eq. 15."""
-        return self.guidance.losses(self.views(batch), batch.labels, self._align)
+        views = self.views(batch)
+        if self.training:
+            self.tally.count(self.guidance, views, batch.labels, self._align)
+        return self.guidance.losses(views, batch.labels, self._align)
+
+    def figures(self) -> dict[str, float]:
+        """Return what `Tally` counted in the epoch."""
+        self.last_tally, self.tally = self.tally, Tally()
+        return self.last_tally.figures()
+
+    def notes(self) -> list[str]:
+        """Say where the guidance has failed: FDC below its backbone, or objects cut away by the crops."""
+        return self.last_tally.notes()
 
     @torch.no_grad()
     def views(self, batch: Batch) -> Views:
         """Return all that the frozen models say of a batch, with masks."""
-        seen = batch.frozen or self.see(batch)
-        text = self.text_features()
-        whole = Features(seen["image"], text)
+        seen = self.seen(batch)
+        whole = self.pair(seen["image"])
         visible = area(_masks(batch))
         told = batch.areas if self.config.area_from == "picture" and batch.areas is not None else visible
         return Views(
             features=whole,
             full=self._align(whole),
-            foreground=self._align(Features(seen["foreground"], text)),
+            foreground=self._align(self.pair(seen["foreground"])),
             new=self.backbone.logits(whole, "new"),
             clip=align(Features(seen["clip"], self._prior_text()), self.clip.scale),
             area=visible,
@@ -184,6 +209,14 @@ def route(base: Logits, new: Logits, trained: Tensor) -> Logits:
     routed = new.clone()
     routed[:, trained] = among.to(new.dtype)
     return routed
+
+
+def _refuse_visual_only(backbone: Method) -> None:
+    if backbone.tunes_vision and not backbone.tunes_text:
+        raise InputError(
+            f"fvgpt: {type(backbone).__name__} tunes the image tower alone. FVG-PT aligns learned class texts"
+            " with pictures, and its paper leaves such backbones out: take one that learns texts too"
+        )
 
 
 def _masks(batch: Batch) -> Masks:

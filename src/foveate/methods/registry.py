@@ -82,19 +82,22 @@ def configure(method: str, settings: Settings | None = None) -> dict[str, Any]:
     stray = sorted(given.keys() - set(names))
     if stray:
         raise InputError(f"settings for {stray[0]!r}, but the method is {method!r}")
-    configs: dict[str, Any] = {}
-    for name in names:
-        config = PARTS[name].config
-        known = [field.name for field in fields(config)]
-        own = _mapping(f"settings[{name!r}]", given.get(name, {}))
-        for key in own:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-                raise InputError(f"{name} has no setting {key!r}; {hint}")
-        configs[name] = replace(config(), **{key: _frozen(value) for key, value in own.items()})
-        check_choices(configs[name])
-    return configs
+    return {name: _configured(name, given.get(name, {})) for name in names}
+
+
+def _configured(name: str, given: object) -> Any:
+    """Return the settings of one part as its dataclass."""
+    config = PARTS[name].config
+    known = [field.name for field in fields(config)]
+    own = _mapping(f"settings[{name!r}]", given)
+    for key in own:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise InputError(f"{name} has no setting {key!r}; {hint}")
+    configured = replace(config(), **{key: _frozen(value) for key, value in own.items()})
+    check_choices(configured)
+    return configured
 
 
 def _mapping(name: str, given: object) -> dict[str, Any]:
@@ -127,5 +130,5 @@ def build(method: str, clip: Clip, settings: Settings | None = None, seed: int =
 
 def wrap(plugin: str, built: Method, settings: Settings | None = None, seed: int = 0) -> Method:
     """Put one plug-in over a trained method."""
-    config = configure(f"{plugin}+zeroshot", {plugin: (settings or {}).get(plugin, {})})[plugin]
+    config = _configured(plugin, (settings or {}).get(plugin, {}))
     return PLUGINS[plugin].make(built, config, stream(seed, "init", plugin))

@@ -6,14 +6,13 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from foveate.clip.model import Clip
 from foveate.clip.templates import DEFAULT_TEMPLATE
 from foveate.clip.text import check_texts, encode_names
-from foveate.methods.base import Method, align, encode_pictures
+from foveate.methods.base import Method
 from foveate.methods.choices import check_choices
-from foveate.types import Batch, Branch, Features, ImageFeatures, Images, Logits, Scalar, TextFeatures
+from foveate.types import Batch, Scalar, TextFeatures
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,8 @@ class ZeroShotConfig:
 class ZeroShot(Method):
     """CLIP as it is."""
 
+    tunes_text = False
+
     def __init__(
         self, clip: Clip, config: ZeroShotConfig | None = None, generator: torch.Generator | None = None
     ):
@@ -51,18 +52,6 @@ class ZeroShot(Method):
 
     def _sentence(self) -> str:
         return self.config.template or self.template or DEFAULT_TEMPLATE
-
-    def encode_images(self, images: Images) -> ImageFeatures:
-        return encode_pictures(self.clip, images)
-
-    def features(self, images: Images) -> Features:
-        return Features(self.encode_images(images), self.text_features())
-
-    def logits(self, features: Features, branch: Branch = "base") -> Logits:
-        return align(features, self.clip.scale)
-
-    def see(self, batch: Batch) -> dict[str, Tensor]:
-        return {"image": encode_pictures(self.clip, batch.images)}
 
     def losses(self, batch: Batch) -> dict[str, Scalar]:
         """Return no terms: there is nothing to learn."""

@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object a line, one line a step. Always written, readable by anything."""
+"""The log of a run: one JSON object a line, one line a step and some for epochs. Readable by anything."""
 
 import json
 from collections.abc import Mapping
@@ -59,6 +59,17 @@ class Journal:
                 "grad_norm": step.grad_norm,
             }
         )
+
+    def epoch(self, epoch: int, steps: int, figures: Mapping[str, float]) -> None:
+        """Log what an epoch was like, if there is anything to say.
+
+        Args:
+            epoch: Counted from 0.
+            steps: Taken so far; the line belongs to the last of them.
+            figures: By name.
+        """
+        if figures:
+            self.event({"stage": self.stage, "epoch": epoch, "step": steps - 1, "figures": dict(figures)})
 
     def event(self, values: Mapping[str, object]) -> None:
         """Log anything."""

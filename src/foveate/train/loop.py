@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from foveate.errors import InputError
 from foveate.methods.base import Method
+from foveate.train.average import GaussianAverage
 from foveate.train.journal import Journal, Step
 from foveate.train.recipe import Recipe, learning_rate, make_optimiser
 from foveate.train.state import State, load_state, save_state
@@ -53,7 +54,8 @@ def fit(
         return
     optimiser = make_optimiser(recipe, learned)
     journal = journal or Journal(None)
-    at = load_state(state, method, optimiser)
+    average = GaussianAverage(recipe, learned)
+    at = load_state(state, method, optimiser, average.tensors)
     journal.rewind(at.step)
     method.train()
     first, step = at.first_loss, at.step
@@ -69,7 +71,7 @@ def fit(
                     raise InputError("the method's settings leave no loss term that trains anything")
                 _check_losses(losses, first, recipe, step)
                 optimiser.zero_grad()
-                torch.stack(list(losses.values())).sum().backward()
+                method.backward(losses)
                 norm = _check_gradients(learned, recipe, step)
                 optimiser.step()
                 done = Step(epoch, step, lr, {name: loss.item() for name, loss in losses.items()}, norm)
@@ -77,10 +79,12 @@ def fit(
                 journal.step(done)
                 if on_step:
                     on_step(done)
+            journal.epoch(epoch, step, method.figures())
         if last is not None and epoch + 1 == recipe.epochs:
             with torch.no_grad():  # what the very last step did shows in no loss yet
                 _check_losses(method.losses(last), first, recipe, step)
-        save_state(state, method, optimiser, State(epoch + 1, step, first))
+        average.add(epoch)
+        save_state(state, method, optimiser, State(epoch + 1, step, first), average.tensors)
     method.eval()
 
 

@@ -33,6 +33,9 @@ class Recipe:
         warmup_lr: Their constant rate.
         augment: Random resized crop and flip; the field's squash to a square; or the centred test view.
         crop_scale: Least share of the picture a random crop keeps.
+        average_mean: Epoch, counted from 1, around which learned tensors are averaged with Gaussian weights
+            (PromptSRC); None takes those of the last epoch. A plug-in's own stage never averages.
+        average_std: Deviation of those weights, in epochs.
         clip_grad: Largest norm of all gradients together; None leaves them as they are.
         explode_at: Stop when the loss is so many times its first value.
     """
@@ -47,12 +50,25 @@ class Recipe:
     warmup_lr: float = 1e-5
     augment: Augment = "rrc-flip"
     crop_scale: float = 0.08
+    average_mean: float | None = None
+    average_std: float = 1.0
     clip_grad: float | None = None
     explode_at: float = 1000.0
 
 
-RECIPES: dict[str, Recipe] = {"coop": Recipe()}
-"""Per backbone. A plug-in trains with its backbone's."""
+RECIPES: dict[str, Recipe] = {
+    "coop": Recipe(),
+    "kgcoop": Recipe(),
+    "promptsrc": Recipe(lr=0.0025, batch_size=32, average_mean=15.0),
+    "mmrl": Recipe(optimiser="adamw", lr=0.001, crop_scale=0.5),
+    "maple": Recipe(epochs=5),
+    "ivlp": Recipe(epochs=5),
+    "vpt": Recipe(epochs=5, lr=0.0025),
+    "cocoop": Recipe(lr=0.002, batch_size=1),
+    "prograd": Recipe(epochs=100, lr=0.002, batch_size=32),
+}
+"""Per backbone, as its released code for tables of base and new classes has it. A plug-in trains with its
+backbone's. The first four are those of FVG-PT's released code, the others of their authors'."""
 
 
 def recipe_for(method: str, changes: Mapping[str, object] | None = None) -> Recipe:
@@ -83,7 +99,7 @@ def _check_kinds(given: Mapping[str, object]) -> None:
 
 
 def _check(recipe: Recipe) -> None:
-    for name in ("epochs", "batch_size", "lr", "clip_grad", "explode_at"):
+    for name in ("epochs", "batch_size", "lr", "clip_grad", "explode_at", "average_std"):
         value = getattr(recipe, name)
         if value is not None and not value > 0:
             raise InputError(f"{name} is {value}: give a number above zero")
@@ -94,6 +110,19 @@ def _check(recipe: Recipe) -> None:
         raise InputError(
             f"crop_scale is {recipe.crop_scale}: give a share of the picture, above 0 and up to 1"
         )
+
+
+def average_weight(recipe: Recipe, epoch: int) -> float:
+    """Return an epoch's weight in the Gaussian average (PromptSRC, Sec. 3.4), epochs counted from 0.
+
+    The weights of all epochs sum to 1: w(e) ∝ exp(−½ ((e + 1 − mean) / std)²).
+    """
+    if recipe.average_mean is None:
+        return float(epoch + 1 == recipe.epochs)
+    mean = recipe.average_mean
+    exponents = [-0.5 * ((e + 1 - mean) / recipe.average_std) ** 2 for e in range(recipe.epochs)]
+    highest = max(exponents)  # a mean far behind the last epoch would leave nothing but zeros
+    return math.exp(exponents[epoch] - highest) / sum(math.exp(one - highest) for one in exponents)
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:

@@ -6,7 +6,9 @@ resume state of each stage), and in the end the tuned model.
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -190,6 +192,7 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
     built: Method | None = None
     for stage in stages(method):
         plugin = parts(stage)[0]
+        own_recipe = recipe if built is None else replace(recipe, average_mean=None)
         own = {name: dict(values) for name, values in (settings or {}).items()}
         built = (
             build(stage, clip, {k: v for k, v in own.items() if k == stage}, seed)
@@ -198,9 +201,8 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
         )
         built.set_classes(photos.names, template)
         # Orders and views are the seed's, so every stage sees the same shots in the same views.
-        _fit_stage(
-            stage, built, training_pictures(photos, clip.config, recipe, seed), recipe, folder, on_step
-        )
+        pictures = training_pictures(photos, clip.config, recipe, seed)
+        _fit_stage(stage, built, pictures, own_recipe, folder, on_step)
     assert built is not None
     return built
 
@@ -248,6 +250,8 @@ def _fit_stage(
     watch = partial(on_step, stage, total) if on_step else None
     try:
         fit(method, batches, recipe, state=state, journal=journal, on_step=watch)
+        for note in method.notes():
+            warnings.warn(note, stacklevel=2)
     except Diverged as error:
         raise Diverged(f"{stage}, {error}") from error
 

@@ -4,6 +4,7 @@ One file, because two could be of different moments when a machine goes down bet
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,11 +33,18 @@ class State:
     first_loss: float = 0.0
 
 
-def save_state(path: Path | None, method: Method, optimiser: torch.optim.Optimizer, state: State) -> None:
+def save_state(
+    path: Path | None,
+    method: Method,
+    optimiser: torch.optim.Optimizer,
+    state: State,
+    average: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write the state after an epoch; nowhere, if there is no path."""
     if path is None:
         return
     tensors = {f"learned.{name}": p.detach() for name, p in method.trainable().items()}
+    tensors |= {f"average.{name}": total for name, total in (average or {}).items()}
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(v) for name, v in moments.items()}
     tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
@@ -45,8 +53,13 @@ def save_state(path: Path | None, method: Method, optimiser: torch.optim.Optimiz
     write_atomically(path, save(tensors, {"state": where}))
 
 
-def load_state(path: Path | None, method: Method, optimiser: torch.optim.Optimizer) -> State:
-    """Take up a state; a missing file, or no path, is a fresh start.
+def load_state(
+    path: Path | None,
+    method: Method,
+    optimiser: torch.optim.Optimizer,
+    average: Mapping[str, Tensor] | None = None,
+) -> State:
+    """Take up a state, and fill `average`; a missing file, or no path, is a fresh start.
 
     Raises:
         InputError: The file is damaged, or is of another method or optimiser.
@@ -65,7 +78,8 @@ def load_state(path: Path | None, method: Method, optimiser: torch.optim.Optimiz
         raise InputError(
             f"{path} is of a run with {kind}, not {type(optimiser).__name__}: choose another output folder"
         )
-    _take_learned(path, method, tensors)
+    _take(path, "learned", method.trainable(), tensors)
+    _take(path, "average", average or {}, tensors)
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimiser."):
@@ -76,11 +90,10 @@ def load_state(path: Path | None, method: Method, optimiser: torch.optim.Optimiz
 
 
 @torch.no_grad()
-def _take_learned(path: Path, method: Method, tensors: dict[str, Tensor]) -> None:
-    trainable = method.trainable()
-    given = {name.removeprefix("learned."): t for name, t in tensors.items() if name.startswith("learned.")}
-    fits = trainable.keys() == given.keys() and all(trainable[n].shape == given[n].shape for n in given)
+def _take(path: Path, kind: str, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    given = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{kind}.")}
+    fits = wanted.keys() == given.keys() and all(wanted[n].shape == given[n].shape for n in given)
     if not fits:
         raise InputError(f"{path} is the state of another run: choose another output folder, or delete it")
-    for name, parameter in trainable.items():
-        parameter.copy_(given[name])
+    for name, tensor in wanted.items():
+        tensor.copy_(given[name])

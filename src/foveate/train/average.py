@@ -1,0 +1,34 @@
+"""Averages of learned tensors over epochs, in float32.
+
+- Gaussian prompt aggregation: PromptSRC, Khattak et al. 2023, https://arxiv.org/abs/2307.06948, Sec. 3.4
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from foveate.train.recipe import Recipe, average_weight
+
+
+class GaussianAverage:
+    """The weighted sum of learned tensors so far; after the last epoch they become it.
+
+    Args:
+        recipe: Says which weights; without `average_mean` nothing is kept and nothing changes.
+        learned: The tensors of the method in training.
+    """
+
+    def __init__(self, recipe: Recipe, learned: Mapping[str, nn.Parameter]):
+        self.recipe, self.learned = recipe, learned
+        wanted = learned if recipe.average_mean is not None else {}
+        self.tensors: dict[str, Tensor] = {name: torch.zeros_like(p.detach()) for name, p in wanted.items()}
+
+    @torch.no_grad()
+    def add(self, epoch: int) -> None:
+        """Add the tensors as they are behind an epoch, counted from 0."""
+        weight = average_weight(self.recipe, epoch)
+        for name, total in self.tensors.items():
+            total += weight * self.learned[name]
+            if epoch + 1 == self.recipe.epochs:
+                self.learned[name].copy_(total)
