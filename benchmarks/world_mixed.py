@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from foveate.demo import make_task
+from foveate.demo import RADIUS, make_task
 from foveate.methods.fvgpt import FvgPt
 from on_world import encode, generalised, learn, plugged, table, tuned, world_recipe
 
@@ -37,7 +37,7 @@ def pooled(within: Tensor, whole: Tensor, bases: int, weight: float) -> Tensor:
 
 
 def least_change(within: Tensor, whole: Tensor, bases: int) -> Tensor:
-    """Return the distribution r nearest to softmax(whole) in KL(r ‖ ·) whose trained names follow `within`."""
+    """Return the r nearest to softmax(whole) in KL(r ‖ ·) whose trained names follow `within`."""
     q, p = within[:, :bases].log_softmax(-1), whole[:, :bases].log_softmax(-1)
     apart = (q.exp() * (q - p)).sum(-1, keepdim=True)
     return torch.cat([q + whole[:, :bases].logsumexp(-1, keepdim=True) - apart, whole[:, bases:]], -1)
@@ -92,11 +92,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--backbones", nargs="+", default=["coop", "kgcoop", "promptsrc", "mmrl"])
+    parser.add_argument("--radius", type=float, nargs=2, default=RADIUS, help="of objects; smaller is harder")
     args = parser.parse_args()
     for backbone in args.backbones:
         rows: dict[str, list[dict[str, float]]] = {name: [] for name in RULES}
         for seed in range(1, args.seeds + 1):
-            task, recipe = make_task(seed), world_recipe(backbone)
+            task, recipe = make_task(seed, radius=tuple(args.radius)), world_recipe(backbone)
             method = plugged(tuned(backbone, task, seed, recipe), task, seed)
             learn(method, task, recipe, seed)
             names = task.base + tuple(name for name in task.test.names if name not in task.base)

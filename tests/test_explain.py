@@ -5,13 +5,18 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
-from foveate.clip.model import Clip
+from foveate.clip.model import Clip, Vision
 from foveate.clip.weights import load_clip
 from foveate.data.loader import PictureSet
 from foveate.explain import contact_sheet, gaze, gaze_on_object, overlay
 from foveate.methods.base import Method
+from foveate.methods.fvgpt import FvgPt
+from foveate.methods.guidance import FvgPtConfig
+from foveate.methods.mmrl import Mmrl
 from foveate.methods.registry import build
+from foveate.methods.zeroshot import ZeroShot
 from foveate.seeds import stream
 from foveate.types import Batch
 from foveate.world.photos import scene_photos
@@ -24,7 +29,7 @@ def images() -> Tensor:
     return torch.randn(4, 3, 32, 32, generator=stream(0, "pictures"))
 
 
-@pytest.fixture(params=["zeroshot", "coop", "fvgpt+coop"])
+@pytest.fixture(params=["zeroshot", "coop", "mmrl", "fvgpt+coop", "fvgpt+mmrl"])
 def method(request: pytest.FixtureRequest, tiny_clip: Clip) -> Method:
     method = build(request.param, tiny_clip)
     method.set_classes(NAMES)
@@ -41,24 +46,153 @@ def test_a_gaze_is_a_share_of_the_picture(method: Method, branch: str):
     assert not heat.requires_grad
 
 
+def last_block(vision: Vision, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The last block written out: what its first norm says, to ask gradients of, and its output."""
+    block = vision.blocks[-1]
+    a = block.ln_1(x).detach().requires_grad_()
+    x = x + block.attend(a)
+    hidden = block.fc(block.ln_2(x))
+    return a, x + block.out(hidden * torch.sigmoid(1.702 * hidden))
+
+
+def by_hand(logits: Tensor, *passes: Tensor) -> Tensor:
+    """Grad-CAM of `logits` over `[B, 16, W]` activations of the patches in each pass of the tower."""
+    said = logits.log_softmax(-1)[range(4), LABELS].sum()
+    gradients = torch.autograd.grad(said, passes, materialize_grads=True)
+    relevance = sum((g * a).sum(-1)[:, -16:] for g, a in zip(gradients, passes, strict=True))
+    positive = relevance.clamp_min(0).detach()
+    return (positive / positive.sum(-1, keepdim=True)).view(4, 4, 4)
+
+
 def test_it_is_gradient_times_activation_in_the_last_block(tiny_clip: Clip):
     """Once more with the last block written out by hand."""
     method = build("zeroshot", tiny_clip)
     method.set_classes(NAMES)
-    vision, caught = tiny_clip.vision, []
-    vision.encode(vision.tokens(images()), lambda layer, x: (caught.append(x), x)[1])
-    x, block = caught[-1], vision.blocks[-1]
-    a = block.ln_1(x).detach().requires_grad_()
-    x = x + block.attend(a)
-    hidden = block.fc(block.ln_2(x))
-    x = x + block.out(hidden * torch.sigmoid(1.702 * hidden))
-    feature = torch.nn.functional.normalize(vision.pool(x[:, 0]), dim=-1)
-    text = torch.nn.functional.normalize(method.encode_text(), dim=-1)
-    log_p = (tiny_clip.scale * feature @ text.T).log_softmax(-1)
-    (gradient,) = torch.autograd.grad(log_p[range(4), LABELS].sum(), a)
-    relevance = (gradient * a).sum(-1)[:, 1:].clamp_min(0).detach()
+    vision = tiny_clip.vision
+    (x,) = entering_the_last_block(method)
+    a, x = last_block(vision, x)
+    feature = F.normalize(vision.pool(x[:, 0]), dim=-1)
+    text = F.normalize(method.encode_text(), dim=-1)
+    expected = by_hand(tiny_clip.scale * feature @ text.T, a)
+    torch.testing.assert_close(gaze(method, images(), LABELS), expected, rtol=1e-4, atol=1e-5)
+
+
+def entering_the_last_block(method: Method) -> list[Tensor]:
+    """What enters it in each pass, the method's own tokens in their places already."""
+    caught: list[Tensor] = []
+    first_norm = method.clip.vision.blocks[-1].ln_1
+    handle = first_norm.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+    with torch.no_grad():
+        method.features(images())
+    handle.remove()
+    return caught
+
+
+# --- methods with tokens of their own among the patches ---
+
+
+@pytest.fixture
+def mmrl(tiny_clip: Clip) -> Mmrl:
+    """Its five tokens stand between the class token and the patches, and are loud enough to matter."""
+    method = build("mmrl", tiny_clip, {"mmrl": {"width": 32}})
+    method.set_classes(NAMES)
+    with torch.no_grad():
+        method.tokens.mul_(50)
+    method.set_classes(NAMES)
+    return method
+
+
+def heads_by_hand(mmrl: Mmrl, x: Tensor) -> Tensor:
+    """f_c and f_r of the last block's output: class token, five tokens, sixteen patches."""
+    assert x.shape[1] == 1 + 5 + 16
+    vision = mmrl.clip.vision
+    f_r = vision.ln_post(x[:, 1:6]).mean(1) @ mmrl.proj_rep
+    return torch.stack([vision.ln_post(x[:, 0]) @ vision.proj, f_r])
+
+
+def logits_by_hand(mmrl: Mmrl, heads: Tensor, branch: str) -> Tensor:
+    (z, z_rep), g = F.normalize(heads, dim=-1), F.normalize(mmrl.encode_text(), dim=-1)
+    z, z_rep = mmrl.clip.scale * z @ g.T, mmrl.clip.scale * z_rep @ g.T
+    return 0.7 * z + 0.3 * z_rep if branch == "base" else z
+
+
+@pytest.mark.parametrize("branch", ["base", "new"])
+def test_mmrls_tokens_are_no_patches(mmrl: Mmrl, branch: str):
+    (x,) = entering_the_last_block(mmrl)
+    a, x = last_block(mmrl.clip.vision, x)
+    expected = by_hand(logits_by_hand(mmrl, heads_by_hand(mmrl, x), branch), a)
+    torch.testing.assert_close(gaze(mmrl, images(), LABELS, branch), expected, rtol=1e-4, atol=1e-5)
+    for wrong in (1, 5):
+        mmrl.first_patch = wrong
+        assert not torch.allclose(gaze(mmrl, images(), LABELS, branch), expected, atol=1e-3)
+
+
+def test_over_mmrl_two_passes_of_different_lengths_count(mmrl: Mmrl):
+    """FVG-PT's z_PC: MMRL's pass with 22 tokens, CLIP's own with 17, each patch added to itself."""
+    b = 0.4
+    guided = FvgPt(mmrl, FvgPtConfig(prior_trust=b))
+    own, plain = entering_the_last_block(guided)
+    assert (own.shape[1], plain.shape[1]) == (22, 17)
+    a, own = last_block(mmrl.clip.vision, own)
+    a_clip, plain = last_block(mmrl.clip.vision, plain)
+    zeroshot = build("zeroshot", mmrl.clip)
+    zeroshot.set_classes(NAMES)
+    prior = F.normalize(mmrl.clip.vision.pool(plain[:, 0]), dim=-1)
+    z_clip = mmrl.clip.scale * prior @ F.normalize(zeroshot.encode_text(), dim=-1).T
+    z = logits_by_hand(mmrl, heads_by_hand(mmrl, own), "new")
+    expected = by_hand((1 - b) * z + b * z_clip, a, a_clip)
+    torch.testing.assert_close(gaze(guided, images(), LABELS, "new"), expected, rtol=1e-4, atol=1e-5)
+    guided.first_patch = 1
+    assert not torch.allclose(gaze(guided, images(), LABELS, "new"), expected, atol=1e-3)
+
+
+def test_fvgpt_over_mmrl_looks_as_mmrl_or_as_clip_in_its_limits(mmrl: Mmrl):
+    zeroshot = build("zeroshot", mmrl.clip)
+    zeroshot.set_classes(NAMES)
+
+    def guided(**settings: object) -> FvgPt:
+        return FvgPt(mmrl, FvgPtConfig(**settings))
+
+    limits = [
+        (guided(adapter_init="zero"), "base", mmrl, "base"),
+        (guided(prior_trust=0.0), "new", mmrl, "new"),
+        (guided(prior_trust=1.0), "new", zeroshot, "new"),
+    ]
+    seen = [gaze(wanted, images(), LABELS, kind) for *_, wanted, kind in limits]
+    for (method, branch, *_), expected in zip(limits, seen, strict=True):
+        torch.testing.assert_close(gaze(method, images(), LABELS, branch), expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(seen[0], seen[1], atol=1e-3)
+    assert not torch.allclose(seen[1], seen[2], atol=1e-3)
+    # CLIP's own pass has no tokens of the method's, wherever these stand in the other one.
+    limits[2][0].first_patch = 3
+    torch.testing.assert_close(gaze(limits[2][0], images(), LABELS, "new"), seen[2], rtol=1e-4, atol=1e-5)
+
+
+class Appended(ZeroShot):
+    """Zero-shot CLIP with two more tokens behind the patches, where visual prompts stand."""
+
+    more = torch.randn(2, 128, generator=stream(0, "more"))
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        vision = self.clip.vision
+        start = torch.cat([vision.tokens(images), self.more.expand(len(images), -1, -1)], dim=1)
+        return vision.pool(vision.encode(start)[:, 0])[None]
+
+
+def test_tokens_behind_the_patches_are_left_out_too(tiny_clip: Clip):
+    method, vision = Appended(tiny_clip), tiny_clip.vision
+    method.set_classes(NAMES)
+    (x,) = entering_the_last_block(method)
+    a, x = last_block(vision, x)
+    feature, text = F.normalize(vision.pool(x[:, 0]), dim=-1), F.normalize(method.encode_text(), dim=-1)
+    said = (tiny_clip.scale * feature @ text.T).log_softmax(-1)[range(4), LABELS].sum()
+    (gradient,) = torch.autograd.grad(said, a)
+    relevance = (gradient * a).sum(-1)[:, 1:17].clamp_min(0).detach()
     expected = (relevance / relevance.sum(-1, keepdim=True)).view(4, 4, 4)
     torch.testing.assert_close(gaze(method, images(), LABELS), expected, rtol=1e-4, atol=1e-5)
+
+
+# --- what holds for every method ---
 
 
 def test_pictures_do_not_see_each_other(method: Method):
@@ -136,7 +270,7 @@ def scenes() -> Batch:
     return next(PictureSet(scene_photos(WORLD, 10, 3), 64).batches(None, 50, workers=0))
 
 
-@pytest.mark.parametrize("name", ["zeroshot", "coop", "fvgpt+coop"])
+@pytest.mark.parametrize("name", ["zeroshot", "coop", "mmrl", "fvgpt+coop", "fvgpt+mmrl"])
 def test_asked_about_the_object_it_looks_at_the_object(scenes: Batch, name: str):
     method = build(name, load_clip("tiny"))
     method.set_classes(WORLD)

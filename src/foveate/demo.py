@@ -69,7 +69,15 @@ class Task:
     home: dict[str, str]
 
 
-def make_task(seed: int, classes: int = 24, shots: int = 16, tests: int = 25) -> Task:
+def make_task(
+    seed: int,
+    classes: int = 24,
+    shots: int = 16,
+    tests: int = 25,
+    *,
+    radius: tuple[float, float] = RADIUS,
+    turn: float = TURN,
+) -> Task:
     """Draw the demo's task.
 
     Args:
@@ -77,14 +85,16 @@ def make_task(seed: int, classes: int = 24, shots: int = 16, tests: int = 25) ->
         classes: Base and new ones together; half each.
         shots: Training scenes of a base class.
         tests: Test scenes of a class.
+        radius: Least and largest half size of objects, as a share of the picture.
+        turn: Largest turn, in radians.
     """
     order = torch.randperm(len(NAMES), generator=stream(seed, "demo", "names"))[:classes]
     names = [NAMES[int(i)] for i in order]
     base, places = tuple(names[: classes // 2]), list(PLACES)
     home = {name: places[i % len(places)] for i, name in enumerate(base)}
     draw = stream(seed, "demo", "scenes").initial_seed() % 2**31
-    train = scene_photos(base, shots, draw, home=home, radius=RADIUS, turn=TURN)
-    test = scene_photos(names, tests, draw + 1, radius=RADIUS, turn=TURN)
+    train = scene_photos(base, shots, draw, home=home, radius=radius, turn=turn)
+    test = scene_photos(names, tests, draw + 1, radius=radius, turn=turn)
     return Task(train, test, base, home)
 
 

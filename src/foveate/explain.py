@@ -47,11 +47,26 @@ def gaze(method: Method, images: Images, labels: Labels, branch: Branch = "base"
             gradients = torch.autograd.grad(chosen, caught, materialize_grads=True)
     finally:
         handle.remove()
-    pairs = zip(gradients, caught, strict=True)
-    relevance = torch.stack([(g.float() * a.detach().float()).sum(-1) for g, a in pairs]).sum(0)
-    patches = relevance[:, 1 : 1 + vision.grid**2].clamp_min(0)  # after CLS; prompts, if any, come last
+    passes = [(g.float() * a.detach().float()).sum(-1) for g, a in zip(gradients, caught, strict=True)]
+    cut = [_of_patches(relevance, vision.grid**2, method.first_patch) for relevance in passes]
+    patches = torch.stack(cut).sum(0).clamp_min(0)
     heat = patches / patches.sum(dim=-1, keepdim=True).clamp_min(1e-12)
     return heat.view(-1, vision.grid, vision.grid)
+
+
+def _of_patches(
+    relevance: Float[Tensor, "batch tokens"], patches: int, first: int
+) -> Float[Tensor, "batch patches"]:
+    """Cut the patches out of one pass of the tower.
+
+    Args:
+        relevance: Of the class token, the patches, and tokens that the method may have put among them.
+        patches: How many there are.
+        first: Where they begin with the method's tokens.
+    """
+    if relevance.shape[1] == patches + 1:  # none were put: this is the untouched CLIP
+        first = 1
+    return relevance[:, first : first + patches]
 
 
 def gaze_on_object(heat: Heat, masks: Masks) -> PerImage:

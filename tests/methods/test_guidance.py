@@ -361,6 +361,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "prior_template": ({}, {"prior_template": "dataset"}),
     "entropy": ({}, {"entropy": "normalised"}),
     "tau_squared": ({}, {"tau_squared": True}),
+    "mixed_weight": ({}, {"mixed_weight": 1.0}),
 }
 
 
@@ -390,7 +391,7 @@ def a_batch() -> Batch:
 def measured(clip: Clip, settings: dict[str, Any]) -> dict[str, Tensor]:
     """Losses, gradients, answers and parameter counts of a fresh FVG-PT."""
     method = FvgPt(TwoHeads(clip), FvgPtConfig(**settings), stream(0, "init"))
-    method.set_classes(["cat", "dog", "phone"], "a drawing of a {}, in ink.")
+    method.set_classes(["cat", "dog", "phone"], "a drawing of a {}, in ink.", trained=["cat", "dog"])
     losses = method.losses(a_batch())
     torch.stack(list(losses.values())).sum().backward()
     found = {f"loss.{name}": loss.detach() for name, loss in losses.items()}
@@ -510,9 +511,11 @@ def test_without_the_prior_branch_new_classes_go_the_base_way(tiny_clip: Clip):
 rows = st.lists(st.floats(-30, 30), min_size=4, max_size=4)
 
 
-def routed(base: list[float], new: list[float], trained: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+def routed(
+    base: list[float], new: list[float], trained: list[bool], weight: float = 0.5
+) -> tuple[Tensor, Tensor, Tensor]:
     tensors = torch.tensor([base], dtype=torch.float64), torch.tensor([new], dtype=torch.float64)
-    return *tensors, route(*tensors, torch.tensor(trained)).softmax(-1)
+    return *tensors, route(*tensors, torch.tensor(trained), weight).softmax(-1)
 
 
 @given(rows, rows)
@@ -527,17 +530,31 @@ def test_with_no_trained_name_the_new_branch_answers(base: list[float], new: lis
     assert torch.equal(p, n.softmax(-1))
 
 
-@given(rows, rows, st.lists(st.booleans(), min_size=4, max_size=4))
-def test_the_new_branch_says_whether_and_the_base_branch_which(
-    base: list[float], new: list[float], trained: list[bool]
+@given(rows, rows, st.lists(st.booleans(), min_size=4, max_size=4), st.floats(0, 1))
+def test_the_new_branch_says_whether_and_both_say_which(
+    base: list[float], new: list[float], trained: list[bool], weight: float
 ):
-    b, n, p = routed(base, new, trained)
+    b, n, p = routed(base, new, trained, weight)
     among = torch.tensor(trained)
     assert p.sum().item() == pytest.approx(1)
     mass = n.softmax(-1)[0, among].sum().item()
     assert p[0, among].sum().item() == pytest.approx(mass, abs=1e-12)
-    torch.testing.assert_close(p[0, among], mass * b[0, among].softmax(-1))
     torch.testing.assert_close(p[0, ~among], n.softmax(-1)[0, ~among])
+    if among.any() and not among.all():
+        pool = b[0, among].softmax(-1) ** weight * n[0, among].softmax(-1) ** (1 - weight)
+        torch.testing.assert_close(p[0, among], mass * pool / pool.sum())
+
+
+@given(rows, rows, st.floats(-20, 20))
+def test_the_limits_of_the_pool(base: list[float], new: list[float], shift: float):
+    trained = [True, True, False, False]
+    b, n, at_zero = routed(base, new, trained, 0.0)
+    torch.testing.assert_close(at_zero, n.softmax(-1))
+    _, _, at_one = routed(base, new, trained, 1.0)
+    torch.testing.assert_close(at_one[:, :2], n.softmax(-1)[:, :2].sum() * b[:, :2].softmax(-1))
+    _, _, straight = routed(base, new, trained)
+    _, _, shifted = routed([value + shift for value in base], new, trained)
+    torch.testing.assert_close(shifted, straight)
 
 
 @given(rows, rows, st.permutations(range(4)))
@@ -551,7 +568,7 @@ def test_the_order_of_names_does_not_matter_to_routing(base: list[float], new: l
 def test_routing_leaves_its_inputs_alone():
     base, new = normal(3, 4, name="base"), normal(3, 4, name="new")
     before = new.clone()
-    route(base, new, torch.tensor([True, False, False, True]))
+    route(base, new, torch.tensor([True, False, False, True]), 0.5)
     assert torch.equal(new, before)
 
 

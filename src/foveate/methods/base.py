@@ -4,10 +4,11 @@ A method classifies pictures with a frozen CLIP and a few learned tensors. It is
 `set_classes` (any names, at any time), then `features`, then `logits`; or, while it learns, `losses`.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -44,9 +45,9 @@ class Method(nn.Module, ABC):
         first_patch: Place of the first patch among the image tower's output tokens, for pictures of the gaze.
     """
 
-    tunes_vision: ClassVar[bool] = False
+    tunes_vision: bool = False
     tunes_text: bool = True
-    text_follows_pictures: ClassVar[bool] = False
+    text_follows_pictures: bool = False
     first_patch: int = 1
 
     def __init__(self, clip: Clip, head_weights: Sequence[float] = (1.0,)):
@@ -268,7 +269,7 @@ def official_tensors(state: Mapping[str, object], names: Mapping[str, str | list
         names: Per tensor of ours, theirs; several are stacked along a new first axis.
 
     Raises:
-        InputError: Tensors are missing; the message names them.
+        InputError: Tensors are missing, or there are more of a numbered kind; the message names them.
     """
     inner = state.get("state_dict", state)
     if not isinstance(inner, Mapping):
@@ -285,8 +286,18 @@ def official_tensors(state: Mapping[str, object], names: Mapping[str, str | list
         raise InputError(
             f"the checkpoint lacks {', '.join(missing)}: is it of another method, or of other settings?"
         )
+    more = _beyond(wanted, given)
+    if more:
+        raise InputError(f"the checkpoint has {', '.join(more)} besides: it was tuned in more blocks")
     whole = {name: tensor.float() for name, tensor in found.items() if tensor is not None}
     return {
         ours: whole[theirs] if isinstance(theirs, str) else torch.stack([whole[one] for one in theirs])
         for ours, theirs in names.items()
     }
+
+
+def _beyond(wanted: Sequence[str], given: Collection[str]) -> list[str]:
+    """Return tensors that differ from wanted ones in nothing but a number, as those of further blocks do."""
+    kinds = {re.sub(r"\d+", "#", name) for name in wanted} - set(wanted)
+    left = [name for name in given if name not in wanted and re.sub(r"\d+", "#", name) in kinds]
+    return sorted(left)

@@ -9,11 +9,11 @@ whole picture and to its foreground.
 import torch
 from torch import Tensor
 
-from foveate.clip.text import check_texts, encode_names
 from foveate.errors import InputError
 from foveate.foreground.views import area, foreground_view
 from foveate.methods.base import Method, align, encode_pictures
 from foveate.methods.guidance import FvgPtConfig, Guidance, Views
+from foveate.methods.plain import PlainTexts
 from foveate.methods.tally import Tally
 from foveate.seeds import stream
 from foveate.types import (
@@ -48,10 +48,11 @@ class FvgPt(Method):
         config: FvgPtConfig | None = None,
         generator: torch.Generator | None = None,
     ):
-        _refuse_visual_only(backbone)
+        refuse_visual_only(type(backbone).__name__, backbone)
         super().__init__(backbone.clip, backbone.head_weights)
         self.config = config or FvgPtConfig()
         self.first_patch, self.tunes_text = backbone.first_patch, backbone.tunes_text
+        self.text_follows_pictures = backbone.text_follows_pictures
         self.backbone = backbone.requires_grad_(False).eval()
         generator = generator or stream(0, "init", "fvgpt")
         guidance = Guidance(self.clip.config.embed, self.config, generator, backbone.head_weights)
@@ -60,7 +61,8 @@ class FvgPt(Method):
         self.guidance = guidance.to(tower.device, torch.promote_types(tower.dtype, torch.float32))
         self.tally = self.last_tally = Tally()
         self._text: TextFeatures | None = None
-        self._clip_text: TextFeatures | None = None
+        sentence = self.config.prior_template
+        self.plain = PlainTexts(self.clip, None if sentence == "dataset" else sentence)  # t_CLIP of Eq. 11
         if backbone.names:
             self.set_classes(backbone.names, backbone.template, backbone.trained_names())
 
@@ -71,9 +73,9 @@ class FvgPt(Method):
         return self
 
     def prepare(self) -> None:
-        check_texts(self.clip, self.names, self._sentence())
+        self.plain.prepare(self.names, self.template)
         self._tell_backbone()
-        self._text = self._clip_text = None
+        self._text = None
 
     def encode_text(self) -> TextFeatures:
         """Return the backbone's raw class features; frozen, so encoded once per class list."""
@@ -88,7 +90,7 @@ class FvgPt(Method):
         return self.backbone.encode_images(images)
 
     def pair(self, image: ImageFeatures) -> Features:
-        if self.backbone.text_follows_pictures:
+        if self.text_follows_pictures:
             self._tell_backbone()
             return self.backbone.pair(image)
         return Features(image, self.text_features())
@@ -97,14 +99,14 @@ class FvgPt(Method):
         image = self.encode_images(images)
         clip = encode_pictures(self.clip, images) if self.backbone.tunes_vision else image[:1]
         both = self.pair(image)
-        return Features(both.image, both.text, Features(clip, self._prior_text()))
+        return Features(both.image, both.text, Features(clip, self.plain.features()))
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
         """Return z_FDC for trained classes, z_PC for new ones, and for both together a mixture of the two.
 
         Mixed: z_PC decides whether the picture shows a trained or a new class at all (it has CLIP's prior on
-        one scale for both), and z_FDC only which of the trained ones. With no new name it is z_FDC's answer,
-        with no trained one z_PC's.
+        one scale for both), and z_FDC has a say only in which of the trained ones. With no new name it is
+        z_FDC's answer, with no trained one z_PC's.
         """
         if branch == "base" or not self.config.prior_branch:
             return self.guidance.base_logits(_without_prior(features), self._align)
@@ -112,7 +114,7 @@ class FvgPt(Method):
         if branch == "new":
             return new
         base = self.guidance.base_logits(_without_prior(features), self._align)
-        return route(base, new, torch.tensor(self.trained, device=new.device))
+        return route(base, new, torch.tensor(self.trained, device=new.device), self.config.mixed_weight)
 
     def trust(self, features: Features) -> PerImage | None:
         """Return b, the prior gate's trust in CLIP (Eq. 12)."""
@@ -161,13 +163,15 @@ class FvgPt(Method):
             full=self._align(whole),
             foreground=self._align(self.pair(seen["foreground"])),
             new=self.backbone.logits(whole, "new"),
-            clip=align(Features(seen["clip"], self._prior_text()), self.clip.scale),
+            clip=align(Features(seen["clip"], self.plain.features()), self.clip.scale),
             area=visible,
             told_area=told,
         )
 
     def _tell_backbone(self) -> None:
-        self.backbone.set_classes(self.names, self.template, self.trained_names())
+        own = self.names, self.template, self.trained
+        if own != (self.backbone.names, self.backbone.template, self.backbone.trained):
+            self.backbone.set_classes(self.names, self.template, self.trained_names())
 
     def _align(self, features: Features) -> Logits:
         """The backbone's base alignment; a fused mixture is one head and takes the whole weight."""
@@ -181,41 +185,41 @@ class FvgPt(Method):
         clip = align(features.prior, self.clip.scale)
         return self.backbone.logits(_without_prior(features), "new"), clip
 
-    def _prior_text(self) -> TextFeatures:
-        """Return CLIP's raw features of the plain sentences, t_CLIP of Eq. 11."""
-        if self._clip_text is None:
-            self._clip_text = encode_names(self.clip, self.names, self._sentence())
-        return self._clip_text
 
-    def _sentence(self) -> str:
-        own = self.config.prior_template
-        return own if own != "dataset" else self.template or FvgPtConfig.prior_template
-
-
-def route(base: Logits, new: Logits, trained: Tensor) -> Logits:
+def route(base: Logits, new: Logits, trained: Tensor, weight: float) -> Logits:
     """Return logits over trained and new names together.
 
-    With T the trained names, log p(T) comes from `new` and log p(c | T) from `base`:
-    z_c = log softmax_T(base)_c + logsumexp_T(new) for c in T, and z_c = new_c otherwise.
+    With T the trained names, log p(T) comes from `new`, and p(c | T) is pooled from both in proportion to
+    base^w · new^(1 − w): z_c = log softmax_T(w base + (1 − w) new)_c + logsumexp_T(new) for c in T, and
+    z_c = new_c otherwise.
 
     Args:
         base: `[B, C]` logits to be used among trained names.
         new: `[B, C]` logits on one scale for all names.
         trained: `[C]` which names were trained on.
+        weight: w; 1 takes `base` alone among trained names, 0 takes `new` alone everywhere.
     """
+    if trained.all():
+        return base
     if not trained.any():
         return new
-    among = base[:, trained].log_softmax(dim=-1) + new[:, trained].logsumexp(dim=-1, keepdim=True)
+    own = new[:, trained]
+    among = (weight * base[:, trained] + (1 - weight) * own).log_softmax(dim=-1)
     routed = new.clone()
-    routed[:, trained] = among.to(new.dtype)
+    routed[:, trained] = (among + own.logsumexp(dim=-1, keepdim=True)).to(new.dtype)
     return routed
 
 
-def _refuse_visual_only(backbone: Method) -> None:
+def refuse_visual_only(name: str, backbone: Method | type[Method]) -> None:
+    """Refuse a backbone that learns nothing of texts.
+
+    Raises:
+        InputError: It tunes the image tower alone.
+    """
     if backbone.tunes_vision and not backbone.tunes_text:
         raise InputError(
-            f"fvgpt: {type(backbone).__name__} tunes the image tower alone. FVG-PT aligns learned class texts"
-            " with pictures, and its paper leaves such backbones out: take one that learns texts too"
+            f"fvgpt: {name} tunes the image tower alone. FVG-PT aligns learned class texts with pictures, and"
+            " its paper leaves such backbones out: take one that learns texts too"
         )
 
 

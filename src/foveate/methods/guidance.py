@@ -8,7 +8,6 @@ of the untouched CLIP; `p` their softened distributions; `q` a gate's logit; `r`
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 
 from foveate.errors import InputError
 from foveate.methods.choices import check_choices
+from foveate.methods.layers import perceptron
 from foveate.types import Features, ImageFeatures, Labels, Logits, PerImage, Scalar, TextFeatures
 
 Align = Callable[[Features], Logits]
@@ -64,6 +64,7 @@ class FvgPtConfig:
         prior_template: Sentence of the prior's class texts; "dataset" takes the data set's own.
         entropy: In "nats", or as a share of ln C ("normalised"), which is steadier across class counts.
         tau_squared: Whether the distillation is multiplied with tau².
+        mixed_weight: Say of z_FDC among trained names where new ones are asked about too; the rest is z_PC's.
     """
 
     tau: float = 2.0
@@ -95,6 +96,7 @@ class FvgPtConfig:
     prior_template: str = "a photo of a {}."
     entropy: Literal["nats", "normalised"] = "nats"
     tau_squared: bool = False
+    mixed_weight: float = 0.5
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -153,6 +155,7 @@ def _check(config: FvgPtConfig) -> None:
         "terms": (bool(config.terms), "at least one"),
         "prior_trust": (trust is None or 0 <= trust <= 1, "a share between 0 and 1"),
         "min_area": (0 <= config.min_area <= config.max_area, "a share from 0 up to max_area"),
+        "mixed_weight": (0 <= config.mixed_weight <= 1, "a share between 0 and 1"),
         "max_area": (config.max_area <= 1, "a share from min_area up to 1"),
     }
     for name, (holds, wanted) in demands.items():
@@ -184,10 +187,9 @@ class Guidance(nn.Module):
         _check(config)
         self.config, self.head_weights = config, head_weights
         gate_widths = [config.gate_hidden] * (config.gate_depth - 1)
-        self.foreground_gate = _mlp(
-            [len(config.foreground_indicators), *gate_widths, 1], config.bias, generator
-        )
-        self.prior_gate = _mlp([len(config.prior_indicators), *gate_widths, 1], config.bias, generator)
+        inputs, others = len(config.foreground_indicators), len(config.prior_indicators)
+        self.foreground_gate = perceptron([inputs, *gate_widths, 1], generator, bias=config.bias)
+        self.prior_gate = perceptron([others, *gate_widths, 1], generator, bias=config.bias)
         self.image_adapter = self._adapter(dim, generator)
         self.text_adapter = self._adapter(dim, generator)
 
@@ -299,7 +301,7 @@ class Guidance(nn.Module):
         return value
 
     def _adapter(self, dim: int, generator: torch.Generator) -> nn.Sequential:
-        adapter = _mlp([dim, self.config.adapter_hidden, dim], self.config.bias, generator)
+        adapter = perceptron([dim, self.config.adapter_hidden, dim], generator, bias=self.config.bias)
         if self.config.adapter_init != "default":
             last = adapter[-1]
             spread = 1e-3 if self.config.adapter_init == "small" else 0.0
@@ -318,16 +320,3 @@ class Guidance(nn.Module):
         if self.config.adapter_input == "unit":
             x = F.normalize(x, dim=-1)
         return F.normalize(x + adapter(x), dim=-1)
-
-
-def _mlp(widths: list[int], bias: bool, generator: torch.Generator) -> nn.Sequential:
-    """Linear layers with ReLU between them, PyTorch's start values drawn from `generator`."""
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(widths):
-        linear = nn.utils.skip_init(nn.Linear, fan_in, fan_out, bias=bias)
-        bound = fan_in**-0.5
-        with torch.no_grad():
-            for tensor in linear.parameters():
-                tensor.uniform_(-bound, bound, generator=generator)
-        layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])

@@ -9,9 +9,17 @@ from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.methods.base import Method
 from foveate.methods.choices import check_choices
+from foveate.methods.cocoop import CoCoOp, CoCoOpConfig
 from foveate.methods.coop import CoOp, CoOpConfig
-from foveate.methods.fvgpt import FvgPt
+from foveate.methods.fvgpt import FvgPt, refuse_visual_only
 from foveate.methods.guidance import FvgPtConfig
+from foveate.methods.ivlp import Ivlp, IvlpConfig
+from foveate.methods.kgcoop import KgCoOp, KgCoOpConfig
+from foveate.methods.maple import Maple, MapleConfig
+from foveate.methods.mmrl import Mmrl, MmrlConfig
+from foveate.methods.prograd import ProGrad, ProGradConfig
+from foveate.methods.promptsrc import PromptSRC, PromptSRCConfig
+from foveate.methods.vpt import Vpt, VptConfig
 from foveate.methods.zeroshot import ZeroShot, ZeroShotConfig
 from foveate.seeds import stream
 
@@ -24,15 +32,28 @@ class Part:
         make: Called with towers (a backbone) or a method (a plug-in), settings, and a generator.
         config: Its settings' dataclass.
         needs_masks: Whether it learns from foreground masks.
+        refuses: Of a plug-in: told of a backbone, it complains of one that it cannot be put over.
     """
 
     make: Callable[..., Method]
     config: type
     needs_masks: bool = False
+    refuses: Callable[[str, Any], None] = lambda name, backbone: None
 
 
-BACKBONES = {"zeroshot": Part(ZeroShot, ZeroShotConfig), "coop": Part(CoOp, CoOpConfig)}
-PLUGINS = {"fvgpt": Part(FvgPt, FvgPtConfig, needs_masks=True)}
+BACKBONES = {
+    "zeroshot": Part(ZeroShot, ZeroShotConfig),
+    "coop": Part(CoOp, CoOpConfig),
+    "cocoop": Part(CoCoOp, CoCoOpConfig),
+    "kgcoop": Part(KgCoOp, KgCoOpConfig),
+    "prograd": Part(ProGrad, ProGradConfig),
+    "mmrl": Part(Mmrl, MmrlConfig),
+    "promptsrc": Part(PromptSRC, PromptSRCConfig),
+    "ivlp": Part(Ivlp, IvlpConfig),
+    "vpt": Part(Vpt, VptConfig),
+    "maple": Part(Maple, MapleConfig),
+}
+PLUGINS = {"fvgpt": Part(FvgPt, FvgPtConfig, needs_masks=True, refuses=refuse_visual_only)}
 PARTS = {**BACKBONES, **PLUGINS}
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -55,6 +76,8 @@ def parts(method: str) -> list[str]:
     *plugins, backbone = names
     if backbone not in BACKBONES or any(name not in PLUGINS for name in plugins):
         raise InputError(f"method {method!r}: write plug-ins first and one backbone last, as in 'fvgpt+coop'")
+    for plugin in plugins:
+        PLUGINS[plugin].refuses(backbone, BACKBONES[backbone].make)
     twice = [name for name in plugins if plugins.count(name) > 1]
     if twice:
         raise InputError(f"method {method!r} has {twice[0]!r} twice; write each plug-in once")

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from foveate.clip.model import Clip
-from foveate.clip.templates import DEFAULT_TEMPLATE
-from foveate.clip.text import check_texts, encode_names
 from foveate.methods.base import Method
 from foveate.methods.choices import check_choices
+from foveate.methods.plain import PlainTexts
 from foveate.types import Batch, Scalar, TextFeatures
 
 
@@ -39,19 +38,13 @@ class ZeroShot(Method):
     ):
         super().__init__(clip)
         self.config = config or ZeroShotConfig()
-        self._text: TextFeatures | None = None
+        self.plain = PlainTexts(clip, self.config.template)
 
     def prepare(self) -> None:
-        check_texts(self.clip, self.names, self._sentence())
-        self._text = None
+        self.plain.prepare(self.names, self.template)
 
     def encode_text(self) -> TextFeatures:
-        if self._text is None:
-            self._text = encode_names(self.clip, self.names, self._sentence())
-        return self._text
-
-    def _sentence(self) -> str:
-        return self.config.template or self.template or DEFAULT_TEMPLATE
+        return self.plain.features()
 
     def losses(self, batch: Batch) -> dict[str, Scalar]:
         """Return no terms: there is nothing to learn."""

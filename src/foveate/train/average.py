@@ -1,6 +1,6 @@
 """Averages of learned tensors over epochs, in float32.
 
-- Gaussian prompt aggregation: PromptSRC, Khattak et al. 2023, https://arxiv.org/abs/2307.06948, Sec. 3.4
+- Gaussian prompt aggregation: PromptSRC, Khattak et al. 2023, https://arxiv.org/abs/2307.06948, Sec. 3.2.2
 """
 
 from collections.abc import Mapping

@@ -113,7 +113,7 @@ def _check(recipe: Recipe) -> None:
 
 
 def average_weight(recipe: Recipe, epoch: int) -> float:
-    """Return an epoch's weight in the Gaussian average (PromptSRC, Sec. 3.4), epochs counted from 0.
+    """Return an epoch's weight in the Gaussian average (PromptSRC, Sec. 3.2.2), epochs counted from 0.
 
     The weights of all epochs sum to 1: w(e) ∝ exp(−½ ((e + 1 − mean) / std)²).
     """

@@ -1,0 +1,115 @@
+"""CoCoOp: CoOp whose learned words are shifted by each picture.
+
+- [0]: Conditional Prompt Learning for Vision-Language Models, Zhou et al. 2022,
+  https://arxiv.org/abs/2203.05557
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from foveate.clip.model import Clip
+from foveate.methods.choices import check_choices
+from foveate.methods.layers import linear
+from foveate.methods.prompts import PromptMethod, embedded_start, encode_layout
+from foveate.seeds import stream
+from foveate.types import Batch, Features, ImageFeatures, Scalar
+
+REDUCTION = 16
+"""How many times narrower the meta-net is inside than a feature ([0], Sec. 3.2)."""
+
+
+@dataclass(frozen=True)
+class CoCoOpConfig:
+    """Settings of CoCoOp.
+
+    Attributes:
+        tokens: Number of learned vectors; they start from as many tokens of `init`.
+        init: Words to start from; those behind the learned ones stay words. None starts from N(0, 0.02²).
+    """
+
+    tokens: int = 4
+    init: str | None = "a photo of a"
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+
+
+class CoCoOp(PromptMethod):
+    """Conditional context optimisation: every picture has class texts of its own.
+
+    `encode_text` has the texts without any picture's shift: what the learned words say by themselves, to be
+    looked at. No answer is made of them.
+
+    Args:
+        clip: The frozen towers.
+        config: Settings.
+        generator: Of the random start; by default the stream of seed 0.
+
+    Raises:
+        InputError: Fewer than one learned vector, or more than `init` has tokens.
+    """
+
+    text_follows_pictures = True
+
+    def __init__(
+        self, clip: Clip, config: CoCoOpConfig | None = None, generator: torch.Generator | None = None
+    ):
+        self.config, generator = config or CoCoOpConfig(), generator or stream(0, "init", "cocoop")
+        super().__init__(
+            clip, *embedded_start(clip, self.config.tokens, self.config.init, generator, "cocoop")
+        )
+        size = clip.config
+        self.meta_net = _meta_net(size.embed, size.text.width, generator).to(self.ctx.device)
+
+    def pair(self, image: ImageFeatures) -> Features:
+        """Put raw picture features beside the class texts `[B, C, D]` of each picture.
+
+        Prompts are [v_1 + π(x)] … [v_M + π(x)] [name]., one picture's after another.
+        """
+        if self._layout is None:
+            raise RuntimeError("set_classes first")
+        # Handed over as it is now: other classes may be set before a backward pass encodes again.
+        self._layout = layout = self._layout.to(self.ctx.device)
+        encode = partial(encode_layout, self.clip.text, layout)
+        texts = [_lean(encode, self.ctx + shift) for shift in self.shifts(image)]
+        if not texts:
+            return Features(image, image.new_zeros(0, len(self.names), image.shape[-1]))
+        return Features(image, torch.stack(texts))
+
+    def shifts(self, image: ImageFeatures) -> Float[Tensor, "batch width"]:
+        """Return π(x), what a picture adds to each learned vector ([0], Sec. 3.2)."""
+        unit = F.normalize(image[0], dim=-1)
+        return self.meta_net(unit.to(self.ctx.dtype))
+
+    def losses(self, batch: Batch) -> dict[str, Scalar]:
+        """Return the cross-entropy ([0], Sec. 3.2)."""
+        logits = self.logits(self.pair(self.seen(batch)["image"]))
+        return {"ce": F.cross_entropy(logits, batch.labels)}
+
+    def official_names(self) -> dict[str, str | list[str]]:
+        return {name: f"prompt_learner.{name}" for name in self.learned()}
+
+
+def _lean(encode: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
+    """Return `encode(vectors)`; what it computes on the way is computed again for a gradient, not kept.
+
+    So training needs the memory of one picture's texts, whatever the batch.
+    """
+    if not (torch.is_grad_enabled() and vectors.requires_grad):
+        return encode(vectors)
+    return checkpoint(encode, vectors, use_reentrant=False, preserve_rng_state=False)
+
+
+def _meta_net(dim: int, width: int, generator: torch.Generator) -> nn.Sequential:
+    """Return Linear(D, D/16), ReLU, Linear(D/16, W)."""
+    hidden = max(1, dim // REDUCTION)
+    first, last = linear(dim, hidden, generator), linear(hidden, width, generator)
+    return nn.Sequential(OrderedDict(linear1=first, relu=nn.ReLU(), linear2=last))

@@ -1,0 +1,120 @@
+"""IVLP: learned tokens in both towers, in many blocks, each tower's and each block's on their own.
+
+It is the baseline "independent V-L prompting" of [0], and what PromptSRC learns too.
+
+- [0]: MaPLe: Multi-modal Prompt Learning, Khattak et al. 2023, https://arxiv.org/abs/2210.03117
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from foveate.clip.model import Clip
+from foveate.errors import InputError
+from foveate.methods.choices import check_choices
+from foveate.methods.deep import deep_start, encode_prompted, official_deep, replacing, resolve_depth
+from foveate.methods.prompts import PromptMethod, embedded_start, noise
+from foveate.seeds import stream
+from foveate.types import Batch, Features, ImageFeatures, Images, Scalar, TextFeatures
+
+
+@dataclass(frozen=True)
+class IvlpConfig:
+    """Settings of IVLP.
+
+    Attributes:
+        tokens: Number of learned text tokens a block.
+        vision_tokens: Number of learned image tokens a block.
+        text_depth: In how many blocks of the text tower, from the first on; None takes 12, or all of a
+            shallower tower.
+        vision_depth: In how many of the image tower, likewise; 0 leaves pictures alone.
+        init: Words the first block's text tokens start from; those behind the learned ones stay words. None
+            starts from N(0, 0.02²), as all other tokens do.
+    """
+
+    tokens: int = 2
+    vision_tokens: int = 2
+    text_depth: int | None = None
+    vision_depth: int | None = None
+    init: str | None = "a photo of a"
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+
+
+class Ivlp(PromptMethod):
+    """Independent vision-language prompting: 30,720 parameters with ViT-B/16.
+
+    Args:
+        clip: The frozen towers.
+        config: Settings.
+        generator: Of the random start; by default the stream of seed 0.
+
+    Raises:
+        InputError: Fewer than one token, more than `init` has, or a depth that a tower does not have.
+    """
+
+    tunes_vision = True
+    part: ClassVar[str] = "ivlp"
+    published_depth: ClassVar[int] = 12
+
+    def __init__(
+        self, clip: Clip, config: IvlpConfig | None = None, generator: torch.Generator | None = None
+    ):
+        config, generator = config or IvlpConfig(), generator or stream(0, "init", self.part)
+        text_depth, vision_depth = self._depths(clip, config)
+        super().__init__(clip, *embedded_start(clip, config.tokens, config.init, generator, self.part))
+        self.config, self.tunes_vision = config, vision_depth > 0
+        start = partial(deep_start, generator=generator, like=clip.text.proj)
+        width = clip.config.vision.width
+        self.deep_text = start(text_depth, config.tokens, clip.config.text.width)
+        if self.tunes_vision:
+            first = noise(config.vision_tokens, width, generator=generator, like=clip.text.proj)
+            self.vision_ctx = nn.Parameter(first)
+        self.deep_vision = start(vision_depth, config.vision_tokens, width)
+
+    def encode_text(self) -> TextFeatures:
+        """Return class features, with each block's own tokens in the places behind SOT."""
+        return self.encode_prompts(self.ctx, replacing(self.deep_text, 1))
+
+    def encode_images(self, images: Images) -> ImageFeatures:
+        """Return picture features, with each block's own tokens behind the patches."""
+        if not self.tunes_vision:
+            return super().encode_images(images)
+        return encode_prompted(self.clip.vision, images, self.vision_ctx, self.deep_vision)
+
+    def answer(self, batch: Batch) -> Features:
+        """Return both sides of a batch; its pictures from where they are held, if nothing tunes them."""
+        return self.features(batch.images) if self.tunes_vision else self.pair(self.seen(batch)["image"])
+
+    def losses(self, batch: Batch) -> dict[str, Scalar]:
+        """Return the cross-entropy."""
+        return {"ce": F.cross_entropy(self.logits(self.answer(batch)), batch.labels)}
+
+    def official_names(self) -> dict[str, str | list[str]]:
+        names = super().official_names()
+        if self.tunes_vision:
+            names["vision_ctx"] = "image_encoder.VPT"
+        if self.deep_text is not None:
+            names["deep_text"] = official_deep("text_encoder", self.deep_text)
+        if self.deep_vision is not None:
+            names["deep_vision"] = official_deep("image_encoder", self.deep_vision)
+        return names
+
+    def _depths(self, clip: Clip, config: IvlpConfig) -> tuple[int, int]:
+        """Return the depths in the text and in the image tower."""
+        text, vision, published = clip.config.text, clip.config.vision, self.published_depth
+        text_depth = resolve_depth(config.text_depth, text.layers, published, f"{self.part}: text_depth")
+        vision_depth = resolve_depth(
+            config.vision_depth, vision.layers, published, f"{self.part}: vision_depth", least=0
+        )
+        if vision_depth and config.vision_tokens < 1:
+            raise InputError(
+                f"{self.part}: vision_tokens is {config.vision_tokens}: give at least one, or vision_depth=0"
+                " to leave pictures alone"
+            )
+        return text_depth, vision_depth

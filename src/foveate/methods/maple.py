@@ -1,0 +1,98 @@
+"""MaPLe: learned text tokens in many blocks, and image tokens that linear maps make of them.
+
+- [0]: MaPLe: Multi-modal Prompt Learning, Khattak et al. 2023, https://arxiv.org/abs/2210.03117
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from foveate.clip.model import Clip
+from foveate.methods.choices import check_choices
+from foveate.methods.deep import DeepTokens, deep_start, encode_prompted, replacing, resolve_depth
+from foveate.methods.layers import linear
+from foveate.methods.prompts import PromptMethod, embedded_start
+from foveate.seeds import stream
+from foveate.types import Batch, ImageFeatures, Images, Scalar, TextFeatures
+
+
+@dataclass(frozen=True)
+class MapleConfig:
+    """Settings of MaPLe.
+
+    Attributes:
+        tokens: Number of learned tokens a block, in either tower.
+        depth: In how many blocks of both towers, from the first on; None takes 9, and three quarters of a
+            shallower tower.
+        init: Words the first block's text tokens start from; those behind the learned ones stay words. None
+            starts from N(0, 0.02²), as those of deeper blocks do.
+    """
+
+    tokens: int = 2
+    depth: int | None = None
+    init: str | None = "a photo of a"
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+
+
+class Maple(PromptMethod):
+    """Multi-modal prompt learning: 3,555,072 parameters with ViT-B/16.
+
+    Args:
+        clip: The frozen towers.
+        config: Settings.
+        generator: Of the random start; by default the stream of seed 0.
+
+    Raises:
+        InputError: Fewer than one token, more than `init` has, or a depth that a tower does not have.
+    """
+
+    tunes_vision = True
+
+    def __init__(
+        self, clip: Clip, config: MapleConfig | None = None, generator: torch.Generator | None = None
+    ):
+        config, generator = config or MapleConfig(), generator or stream(0, "init", "maple")
+        vision, text, here = clip.config.vision, clip.config.text, clip.text.proj
+        depth = resolve_depth(config.depth, min(vision.layers, text.layers), 9, "maple: depth")
+        super().__init__(clip, *embedded_start(clip, config.tokens, config.init, generator, "maple"))
+        self.config = config
+        self.deep_text = deep_start(depth, config.tokens, text.width, generator=generator, like=here)
+        self.map = linear(text.width, vision.width, generator).to(here.device)
+        deeper = linear(text.width, vision.width, generator).to(here.device)
+        self.deep_maps = nn.ModuleList(copy.deepcopy(deeper) for _ in range(depth - 1))  # they start equal
+
+    def encode_text(self) -> TextFeatures:
+        """Return class features, with each block's own tokens P_k behind SOT ([0], Sec. 3.2.1)."""
+        return self.encode_prompts(self.ctx, replacing(self.deep_text, 1))
+
+    def encode_images(self, images: Images) -> ImageFeatures:
+        """Return picture features, with each block's F_k(P_k) behind the patches ([0], Sec. 3.2.2)."""
+        return encode_prompted(self.clip.vision, images, self.map(self.ctx), self.deep_vision())
+
+    def deep_vision(self) -> DeepTokens | None:
+        """Return F_k(P_k), the image tokens of all blocks but the first ([0], Sec. 3.2.3)."""
+        if self.deep_text is None:
+            return None
+        pairs = zip(self.deep_maps, self.deep_text, strict=True)
+        return torch.stack([to_vision(tokens) for to_vision, tokens in pairs])
+
+    def losses(self, batch: Batch) -> dict[str, Scalar]:
+        """Return the cross-entropy."""
+        return {"ce": F.cross_entropy(self.logits(self.features(batch.images)), batch.labels)}
+
+    def official_names(self) -> dict[str, str | list[str]]:
+        learner = "prompt_learner"
+        names = super().official_names()
+        deeper = range(len(self.deep_maps))
+        if self.deep_text is not None:
+            names["deep_text"] = [f"{learner}.compound_prompts_text.{k}" for k in deeper]
+        for tensor in ("weight", "bias"):
+            names[f"map.{tensor}"] = f"{learner}.proj.{tensor}"
+            for k in deeper:
+                names[f"deep_maps.{k}.{tensor}"] = f"{learner}.compound_prompt_projections.{k}.{tensor}"
+        return names

@@ -1,0 +1,210 @@
+"""MMRL: tokens of a space that both towers share, put between their upper blocks, and read out apart.
+
+R are the shared tokens, r_v and r_t what a block of the image and of the text tower gets of them, f_c and f_r
+the features of the class token and of the tokens r_v, g a class text, z and z_r logits of f_c and f_r.
+
+- [0]: MMRL: Multi-Modal Representation Learning for Vision-Language Models, Guo and Gu 2025,
+  https://arxiv.org/abs/2503.08497
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate.clip.model import Clip, Edit
+from foveate.clip.templates import fill
+from foveate.errors import InputError
+from foveate.methods.base import Method, align, encode_pictures
+from foveate.methods.choices import check_choices
+from foveate.methods.deep import PUBLISHED_BLOCKS, LearnedTokens, insert, put
+from foveate.methods.layers import linear
+from foveate.methods.plain import PlainTexts
+from foveate.methods.prompts import noise
+from foveate.seeds import stream
+from foveate.types import Batch, Features, ImageFeatures, Images, Scalar, TextFeatures, TokenIds
+
+
+@dataclass(frozen=True)
+class MmrlConfig:
+    """Settings of MMRL.
+
+    Attributes:
+        tokens: Number of shared tokens.
+        width: Their length, before a block's map makes them as wide as the tower.
+        first_block: Block, counted from 1, before which tokens are inserted; None takes 6, or half of the
+            shallower tower's blocks where these are fewer than 12.
+        last_block: Last block with tokens of its own; None takes 12, or the shallower tower's last.
+        alpha: Weight of the class token's logits, in the loss and where heads are fused; the rest is that of
+            the representation tokens.
+        regulariser: λ, the weight of the pull towards CLIP's own features.
+        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+    """
+
+    tokens: int = 5
+    width: int = 512
+    first_block: int | None = None
+    last_block: int | None = None
+    alpha: float = 0.7
+    regulariser: float = 1.0
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+
+
+class Mmrl(Method):
+    """Multi-modal representation learning: 4,992,256 parameters with ViT-B/16.
+
+    Image features have two heads, f_c and f_r. Logits of trained classes fuse them, those of new classes use
+    f_c alone: it stays close to CLIP's, while f_r is free to follow the training pictures.
+
+    Args:
+        clip: The frozen towers.
+        config: Settings.
+        generator: Of the random start; by default the stream of seed 0.
+
+    Raises:
+        InputError: A setting is out of its range, or names blocks that the towers do not have.
+    """
+
+    tunes_vision = True
+
+    def __init__(
+        self, clip: Clip, config: MmrlConfig | None = None, generator: torch.Generator | None = None
+    ):
+        config, generator = config or MmrlConfig(), generator or stream(0, "init", "mmrl")
+        _check(config)
+        super().__init__(clip, (config.alpha, 1 - config.alpha))
+        vision, text, here = clip.config.vision, clip.config.text, clip.vision.proj
+        self.config, self.first_patch = config, 1 + config.tokens
+        self.first_block, last = token_blocks(config, min(vision.layers, text.layers))
+        blocks, width = last - self.first_block + 1, config.width
+        self.tokens = nn.Parameter(noise(config.tokens, width, generator=generator, like=here))
+        self.vision_maps = _equal_maps(blocks, width, vision.width, generator).to(here.device)
+        self.text_maps = _equal_maps(blocks, width, text.width, generator).to(here.device)
+        start = torch.empty(vision.width, clip.config.embed).normal_(generator=generator)
+        self.proj_rep = nn.Parameter((vision.width**-0.5 * start).to(here.device))
+        self._ids: TokenIds | None = None
+        self.plain = PlainTexts(clip, config.template)  # g_CLIP
+
+    def prepare(self) -> None:
+        self.plain.prepare(self.names, self.template)
+        ids = self.clip.tokenizer([fill(self.plain.sentence, name) for name in self.names])
+        # The tower is causal, so what follows the last EOT cannot matter: it is never encoded.
+        self._ids = ids[:, : int(ids.argmax(dim=-1).max()) + 1]
+
+    def encode_text(self) -> TextFeatures:
+        """Return g, the class sentences read by a tower with r_t behind their first token."""
+        if self._ids is None:
+            raise RuntimeError("set_classes first")
+        text = self.clip.text
+        ids = self._ids = self._ids.to(self.tokens.device)
+        tokens = text.encode(text.token(ids), growing(self._mapped(self.text_maps), self.first_block))
+        features = text.pool(tokens, ids.argmax(dim=-1) + len(self.tokens))
+        return features.to(torch.promote_types(features.dtype, torch.float32))
+
+    def encode_images(self, images: Images) -> ImageFeatures:
+        """Return `[2, B, D]`: f_c = ln_post(CLS) · proj, and f_r = mean(ln_post(r_v)) · proj_rep."""
+        vision = self.clip.vision
+        edit = growing(self._mapped(self.vision_maps), self.first_block)
+        tokens = vision.encode(vision.tokens(images), edit)
+        representation = vision.ln_post(tokens[:, 1 : 1 + len(self.tokens)]).mean(dim=1)
+        precise = torch.promote_types(tokens.dtype, torch.float32)
+        f_c = vision.pool(tokens[:, 0]).to(precise)
+        f_r = representation.to(precise) @ self.proj_rep.to(precise)
+        return torch.stack([f_c, f_r])
+
+    @torch.no_grad()
+    def see(self, batch: Batch) -> dict[str, Tensor]:
+        """Return `clip` `[1, B, D]`, the untouched CLIP's raw features of a batch."""
+        return {"clip": encode_pictures(self.clip, batch.images)}
+
+    def losses(self, batch: Batch) -> dict[str, Scalar]:
+        """Return α CE(z), (1 − α) CE(z_r), λ (1 − cos(f_c, f_CLIP)), λ (1 − cos(g, g_CLIP)).
+
+        Cosines are means, over pictures and over classes; f_r is not pulled.
+        """
+        config, features = self.config, self.features(batch.images)
+        z, z_rep = (align(Features(head[None], features.text), self.clip.scale) for head in features.image)
+        image = F.cosine_similarity(features.image[0], self.seen(batch)["clip"][0], dim=-1)
+        text = F.cosine_similarity(features.text, self.plain.features(), dim=-1)
+        return {
+            "ce": config.alpha * F.cross_entropy(z, batch.labels),
+            "ce_rep": (1 - config.alpha) * F.cross_entropy(z_rep, batch.labels),
+            "image": config.regulariser * (1 - image.mean()),
+            "text": config.regulariser * (1 - text.mean()),
+        }
+
+    def official_names(self) -> dict[str, str | list[str]]:
+        learner = "representation_learner.compound_rep_tokens"
+        names: dict[str, str | list[str]] = {"tokens": learner, "proj_rep": "image_encoder.proj_rep"}
+        for ours, theirs in (("vision_maps", "r2vproj"), ("text_maps", "r2tproj")):
+            for k in range(len(self.vision_maps)):
+                for tensor in ("weight", "bias"):
+                    names[f"{ours}.{k}.{tensor}"] = f"{learner}_{theirs}.{k}.{tensor}"
+        return names
+
+    def _mapped(self, maps: nn.ModuleList) -> list[LearnedTokens]:
+        """Return r, R through the map of each block, of one tower."""
+        return [to_tower(self.tokens) for to_tower in maps]
+
+
+def growing(learned: Sequence[LearnedTokens], first_block: int) -> Edit:
+    """Return the edit that lets rows grow by learned tokens, behind their first token (CLS or SOT).
+
+    Args:
+        learned: Per block, its tokens. The first are inserted, the others take the place of those before.
+        first_block: The block, counted from 1, before which they are inserted.
+    """
+
+    def edit(layer: int, tokens: Tensor) -> Tensor:
+        k = layer + 1 - first_block
+        if not 0 <= k < len(learned):
+            return tokens
+        return (insert if k == 0 else put)(tokens, learned[k], 1)
+
+    return edit
+
+
+def token_blocks(config: MmrlConfig, blocks: int) -> tuple[int, int]:
+    """Return the first and the last block with tokens of its own, counted from 1; the same in both towers.
+
+    Args:
+        config: Settings.
+        blocks: Of the shallower tower.
+
+    Raises:
+        InputError: The towers have no such blocks.
+    """
+    depth = min(blocks, PUBLISHED_BLOCKS)  # 6 and 12 in [0], whatever the image tower has beyond
+    first = max(1, depth // 2) if config.first_block is None else config.first_block
+    last = depth if config.last_block is None else config.last_block
+    if not 1 <= first <= last <= blocks:
+        raise InputError(
+            f"mmrl: first_block is {first} and last_block {last}, but both towers have blocks 1 to {blocks}"
+            " only: give two of these, the lower one first"
+        )
+    return first, last
+
+
+def _check(config: MmrlConfig) -> None:
+    """Refuse settings that could only fail later, or mean nothing."""
+    demands = {
+        "tokens": (config.tokens >= 1, "at least 1"),
+        "width": (config.width >= 1, "at least 1"),
+        "alpha": (0 <= config.alpha <= 1, "a share between 0 and 1"),
+        "regulariser": (config.regulariser >= 0, "zero or more"),
+    }
+    for name, (holds, wanted) in demands.items():
+        if not holds:
+            raise InputError(f"mmrl: {name} is {getattr(config, name)}: give {wanted}")
+
+
+def _equal_maps(number: int, fan_in: int, fan_out: int, generator: torch.Generator) -> nn.ModuleList:
+    """Return linear maps that all start equal, one a block."""
+    one = linear(fan_in, fan_out, generator)
+    return nn.ModuleList(copy.deepcopy(one) for _ in range(number))

@@ -1,0 +1,126 @@
+"""ProGrad: CoOp whose steps never work against what CLIP knows already.
+
+- [0]: Prompt-aligned Gradient for Prompt Tuning, Zhu et al. 2023, https://arxiv.org/abs/2205.14865
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.clip.model import Clip
+from foveate.errors import InputError
+from foveate.methods.base import align
+from foveate.methods.choices import check_choices
+from foveate.methods.guidance import kl
+from foveate.methods.plain import PlainTexts
+from foveate.methods.prompts import PromptMethod, embedded_start
+from foveate.seeds import stream
+from foveate.types import Batch, Features, ImageFeatures, Logits, Scalar
+
+Gradient = Float[Tensor, "*shape"]
+
+
+@dataclass(frozen=True)
+class ProGradConfig:
+    """Settings of ProGrad.
+
+    Attributes:
+        tokens: Number of learned vectors.
+        init: Words to start from: they take the last vectors, those before them start at zero. None starts
+            all from N(0, 0.02²).
+        weight: Share of the conflicting part that is taken out of the gradient (λ in [0]): 1 all, 0 nothing.
+        temperature: Softens both answers before they are compared.
+        template: The plain sentence of zero-shot CLIP; None takes the data set's, or "a photo of a {}.".
+    """
+
+    tokens: int = 16
+    init: str | None = "a photo of a"
+    weight: float = 1.0
+    temperature: float = 1.0
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if self.weight < 0:
+            raise InputError(f"prograd: weight is {self.weight}: give zero or more")
+        if self.temperature <= 0:
+            raise InputError(f"prograd: temperature is {self.temperature}: give a number above zero")
+
+
+class ProGrad(PromptMethod):
+    """Prompt-aligned gradient. It answers as CoOp does; only its steps differ.
+
+    Args:
+        clip: The frozen towers.
+        config: Settings.
+        generator: Of the random start; by default the stream of seed 0.
+
+    Raises:
+        InputError: Fewer than one learned vector, or `init` has no words, or more than there are vectors.
+    """
+
+    def __init__(
+        self, clip: Clip, config: ProGradConfig | None = None, generator: torch.Generator | None = None
+    ):
+        self.config, generator = config or ProGradConfig(), generator or stream(0, "init", "prograd")
+        super().__init__(clip, _start(clip, self.config, generator))
+        self.plain = PlainTexts(clip, self.config.template)
+
+    def prepare(self) -> None:
+        self.plain.prepare(self.names, self.template)
+        super().prepare()
+
+    def prior_logits(self, image: ImageFeatures) -> Logits:
+        """Return `[B, C]` zero-shot CLIP's logits; its class texts are encoded once per class list."""
+        return align(Features(image, self.plain.features()), self.clip.scale)
+
+    def losses(self, batch: Batch) -> dict[str, Scalar]:
+        """Return the cross-entropy and KL(zero-shot ‖ learned) ([0], Sec. 3.2).
+
+        "kl" is there for its gradient and for the log. It is not minimised: see `backward`.
+        """
+        image = self.seen(batch)["image"]
+        logits, softness = self.logits(self.pair(image)), self.config.temperature
+        return {
+            "ce": F.cross_entropy(logits, batch.labels),
+            "kl": kl(self.prior_logits(image) / softness, logits / softness).mean(),
+        }
+
+    def backward(self, losses: Mapping[str, Scalar]) -> None:
+        """Add the gradient of "ce" (G_d), mended where that of "kl" (G_g) points against it, by tensor."""
+        learned = list(self.trainable().values())
+        task = torch.autograd.grad(losses["ce"], learned, retain_graph=True)
+        general = torch.autograd.grad(losses["kl"], learned)
+        for parameter, g_ce, g_kl in zip(learned, task, general, strict=True):
+            mended = aligned_gradient(g_ce, g_kl, self.config.weight)
+            parameter.grad = mended if parameter.grad is None else parameter.grad + mended
+
+
+def aligned_gradient(task: Gradient, general: Gradient, weight: float = 1.0) -> Gradient:
+    """Return the task's gradient without its part against the general direction (G_prograd in [0], Sec. 3.2).
+
+    With u = general / |general|: task − weight · ⟨task, u⟩ u where ⟨task, u⟩ < 0, else the task as it is.
+    """
+    unit = F.normalize(general.flatten(), dim=0)  # a zero stays a zero, and takes nothing away
+    along = task.flatten() @ unit
+    return task - weight * along.clamp_max(0) * unit.view_as(task)
+
+
+def _start(clip: Clip, config: ProGradConfig, generator: torch.Generator) -> Float[Tensor, "vectors width"]:
+    """Return the start of all vectors: zeros, then the embedded words; or small noise."""
+    if config.init is None:
+        return embedded_start(clip, config.tokens, None, generator, "prograd")[0]
+    words = len(clip.tokenizer.words(config.init.replace("_", " ")))
+    if not words:
+        raise InputError("prograd: init has no words; give null (None) for a random start")
+    if words > config.tokens:
+        raise InputError(
+            f"prograd: init {config.init!r} has {words} tokens, but tokens is {config.tokens}: give fewer"
+            " words, or more tokens"
+        )
+    embedded = embedded_start(clip, words, config.init, generator, "prograd")[0]
+    return torch.cat([embedded.new_zeros(config.tokens - words, embedded.shape[1]), embedded])

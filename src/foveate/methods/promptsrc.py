@@ -1,0 +1,118 @@
+"""PromptSRC: IVLP whose features and answers are pulled towards CLIP's own while they learn.
+
+- [0]: Self-regulating Prompts: Foundational Model Adaptation without Forgetting, Khattak et al. 2023,
+  https://arxiv.org/abs/2307.06948
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.clip.model import Clip
+from foveate.clip.templates import IMAGENET_TEMPLATES, fill
+from foveate.clip.text import check_texts, encode_names
+from foveate.errors import InputError
+from foveate.methods.base import align, encode_pictures
+from foveate.methods.ivlp import Ivlp, IvlpConfig
+from foveate.types import Batch, Features, Scalar, TextFeatures
+
+
+@dataclass(frozen=True)
+class PromptSRCConfig(IvlpConfig):
+    """Settings of PromptSRC.
+
+    Attributes:
+        tokens: Number of learned text tokens a block.
+        vision_tokens: Number of learned image tokens a block.
+        text_depth: In how many blocks of the text tower, from the first on; None takes 9, and three quarters
+            of a shallower tower.
+        vision_depth: In how many of the image tower, likewise; 0 leaves pictures alone.
+        init: Words the first block's text tokens start from; those behind the learned ones stay words. None
+            starts from N(0, 0.02²), as all other tokens do.
+        text_weight: Of the pull on class texts (λ₂ in [0]).
+        image_weight: Of the pull on picture features (λ₁ in [0]).
+        logit_weight: Of the pull on answers; it has none in [0].
+    """
+
+    tokens: int = 4
+    vision_tokens: int = 4
+    text_weight: float = 25.0
+    image_weight: float = 10.0
+    logit_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("text_weight", "image_weight", "logit_weight"):
+            if getattr(self, name) < 0:
+                raise InputError(f"promptsrc: {name} is {getattr(self, name)}: give zero or more")
+
+
+class PromptSRC(Ivlp):
+    """Self-regulating prompts: 46,080 parameters with ViT-B/16. It answers as IVLP does; its loss differs.
+
+    The average over epochs that belongs to it ([0], Sec. 3.2.2) is the training loop's, with every method:
+    see `average_mean` of `Recipe`.
+
+    Args:
+        clip: The frozen towers.
+        config: Settings.
+        generator: Of the random start; by default the stream of seed 0.
+
+    Raises:
+        InputError: Fewer than one token, more than `init` has, or a depth that a tower does not have.
+    """
+
+    part: ClassVar[str] = "promptsrc"
+    published_depth: ClassVar[int] = 9
+
+    def __init__(
+        self, clip: Clip, config: PromptSRCConfig | None = None, generator: torch.Generator | None = None
+    ):
+        config = config or PromptSRCConfig()
+        super().__init__(clip, config, generator)
+        self.weights = (config.text_weight, config.image_weight, config.logit_weight)
+        self._clip_text: TextFeatures | None = None
+
+    def prepare(self) -> None:
+        # Encoded when a loss first asks for it, but checked now: a name too long must not stop a training.
+        words = self.clip.tokenizer.words
+        longest = max(IMAGENET_TEMPLATES, key=lambda template: len(words(fill(template, "x"))))
+        check_texts(self.clip, self.names, longest)
+        super().prepare()
+        self._clip_text = None
+
+    def clip_text(self) -> TextFeatures:
+        """Return `[C, D]` CLIP's class features, raw ones averaged over 60 sentences; once per class list."""
+        if self._clip_text is None:
+            first, *others = IMAGENET_TEMPLATES
+            total = encode_names(self.clip, self.names, first)
+            for template in others:  # one sentence at a time: a thousand classes must not fill the memory
+                total += encode_names(self.clip, self.names, template)
+            self._clip_text = total / len(IMAGENET_TEMPLATES)
+        return self._clip_text
+
+    @torch.no_grad()
+    def see(self, batch: Batch) -> dict[str, Tensor]:
+        """Return `clip` `[1, B, D]`, the untouched CLIP's raw features of a batch."""
+        clip = encode_pictures(self.clip, batch.images)
+        return {"clip": clip} if self.tunes_vision else {"clip": clip, "image": clip}
+
+    def losses(self, batch: Batch) -> dict[str, Scalar]:
+        """Return cross-entropy, mean absolute differences of unit features, and KL of answers.
+
+        [0], Sec. 3.2.1. As in its code, KL(p_CLIP ‖ p) is summed and divided by the number of logits.
+        """
+        features = self.answer(batch)
+        clip = Features(self.seen(batch)["clip"], self.clip_text())
+        z, z_clip = self.logits(features), align(clip, self.clip.scale)
+        text, image, logits = self.weights
+        kl = F.kl_div(z.log_softmax(-1), z_clip.log_softmax(-1), reduction="sum", log_target=True)
+        return {
+            "ce": F.cross_entropy(z, batch.labels),
+            "text": text * F.l1_loss(F.normalize(features.text, dim=-1), F.normalize(clip.text, dim=-1)),
+            "image": image * F.l1_loss(F.normalize(features.image, dim=-1), F.normalize(clip.image, dim=-1)),
+            "logits": logits * kl / z.numel(),
+        }

@@ -1,0 +1,88 @@
+"""VPT: learned tokens in the image tower alone; class texts are plain sentences.
+
+- [0]: Visual Prompt Tuning, Jia et al. 2022, https://arxiv.org/abs/2203.12119
+- [1]: MaPLe, Khattak et al. 2023, https://arxiv.org/abs/2210.03117, whose code has it for CLIP
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from foveate.clip.model import Clip
+from foveate.errors import InputError
+from foveate.methods.base import Method
+from foveate.methods.choices import check_choices
+from foveate.methods.deep import deep_start, encode_prompted, official_deep, resolve_depth
+from foveate.methods.plain import PlainTexts
+from foveate.methods.prompts import noise
+from foveate.seeds import stream
+from foveate.types import Batch, ImageFeatures, Images, Scalar, TextFeatures
+
+
+@dataclass(frozen=True)
+class VptConfig:
+    """Settings of VPT.
+
+    Attributes:
+        tokens: Number of learned image tokens a block.
+        depth: In how many blocks of the image tower, from the first on; None takes 12, or all of a shallower
+            tower.
+        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+    """
+
+    tokens: int = 8
+    depth: int | None = None
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+
+
+class Vpt(Method):
+    """Visual prompt tuning: 73,728 parameters with ViT-B/16.
+
+    Args:
+        clip: The frozen towers.
+        config: Settings.
+        generator: Of the random start; by default the stream of seed 0.
+
+    Raises:
+        InputError: Fewer than one token, or a depth that the image tower does not have.
+    """
+
+    tunes_vision = True
+    tunes_text = False
+
+    def __init__(self, clip: Clip, config: VptConfig | None = None, generator: torch.Generator | None = None):
+        super().__init__(clip)
+        self.config, generator = config or VptConfig(), generator or stream(0, "init", "vpt")
+        tokens, tower, here = self.config.tokens, clip.config.vision, clip.vision.proj
+        if tokens < 1:
+            raise InputError(f"vpt: tokens is {tokens}, but at least one token must be learned")
+        depth = resolve_depth(self.config.depth, tower.layers, 12, "vpt: depth")
+        self.vision_ctx = nn.Parameter(noise(tokens, tower.width, generator=generator, like=here))
+        self.deep_vision = deep_start(depth, tokens, tower.width, generator=generator, like=here)
+        self.plain = PlainTexts(clip, self.config.template)
+
+    def prepare(self) -> None:
+        self.plain.prepare(self.names, self.template)
+
+    def encode_text(self) -> TextFeatures:
+        """Return CLIP's own class features."""
+        return self.plain.features()
+
+    def encode_images(self, images: Images) -> ImageFeatures:
+        """Return picture features, with each block's own tokens behind the patches ([0], "VPT-deep")."""
+        return encode_prompted(self.clip.vision, images, self.vision_ctx, self.deep_vision)
+
+    def losses(self, batch: Batch) -> dict[str, Scalar]:
+        """Return the cross-entropy."""
+        return {"ce": F.cross_entropy(self.logits(self.features(batch.images)), batch.labels)}
+
+    def official_names(self) -> dict[str, str | list[str]]:
+        names: dict[str, str | list[str]] = {"vision_ctx": "image_encoder.VPT"}
+        if self.deep_vision is not None:
+            names["deep_vision"] = official_deep("image_encoder", self.deep_vision)
+        return names
