@@ -16,14 +16,15 @@ from typing import Literal
 import pytest
 from safetensors import safe_open
 
-from foveate.cli import COMMANDS, main
+from foveate.cli import COMMANDS, main, python_name
 from foveate.commands.parsing import parse
 from foveate.errors import InputError
 from foveate.methods.registry import PARTS
 
 Call = Callable[..., object]
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
-HERE = {name for name in COMMANDS if (Path(inspect.getfile(main)).parent / f"commands/{name}.py").is_file()}
+MODULES = Path(inspect.getfile(main)).parent / "commands"
+HERE = {name for name in COMMANDS if (MODULES / f"{python_name(name)}.py").is_file()}
 
 
 @pytest.fixture
@@ -85,7 +86,9 @@ def test_every_option_is_in_the_help_with_a_sentence(foveate: Call, name: str):
     assert usage.endswith("[options]")
     assert examples.startswith("examples:\n")
     entries = "\n".join(said.out.splitlines())
-    for parameter in inspect.signature(getattr(import_module(f"foveate.commands.{name}"), name)).parameters:
+    called = python_name(name)
+    function = getattr(import_module(f"foveate.commands.{called}"), called)
+    for parameter in inspect.signature(function).parameters:
         if parameter == "settings":
             continue
         flag = "--" + parameter.replace("_", "-")

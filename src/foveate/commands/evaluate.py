@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from foveate.classifier import Classifier, Split
 from foveate.commands.parsing import parse
@@ -18,15 +18,22 @@ from foveate.foreground.masks import OnBad
 from foveate.train.run import read_run
 from foveate.train.shots import held_out
 
+Row = dict[str, dict[str, Any]]
+"""What was measured of a method, by split."""
+
+Table = dict[str, Row]
+"""The same of several methods, by name."""
+
 EXAMPLES = """
     foveate evaluate out/pets                            # on what fit left over, or the test split
     foveate evaluate out/pets --split new --compare      # beside the backbone and zero-shot CLIP
+    foveate evaluate out/table3/*                        # one table of several models
     foveate evaluate out/pets --data other_photos/ --json
 """
 
 
 def evaluate(  # noqa: PLR0913  (a command's options)
-    model: str,
+    models: list[str],
     data: str | None = None,
     masks: str | None = None,
     split: Literal["base", "new", "all", "each"] = "each",
@@ -40,7 +47,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
     """Measure accuracy on the test split, or on the pictures that fit did not draw.
 
     Args:
-        model: Folder that fit wrote.
+        models: Folders that fit wrote.
         data: Other pictures than the run's own; all of them are used unless they have a test split.
         masks: Their masks, for the shift index.
         split: Pictures of trained classes (base), of the others (new), of both among all names together
@@ -52,26 +59,33 @@ def evaluate(  # noqa: PLR0913  (a command's options)
         clip: The CLIP weights, if they are elsewhere than when the model was trained.
         device: Where the towers run, e.g. cuda.
     """
+    tables: dict[str, Table] = {}
     with notes_for_warnings(), Bars() as bars:
-        classifier = Classifier.from_pretrained(model, clip=clip, device=device)
-        photos = _good(_photos(Path(model), data, masks, classifier), on_bad, shift)
-        splits: list[Split] = classifier.splits(photos) if split == "each" else [split]
-        tested = [classifier, *(classifier.simpler() if compare else [])]
-        results: dict[str, dict[str, dict[str, Any]]] = {}
-        for one in reversed(tested):
-            results[one.method_name] = {name: _measure(one, photos, name, shift, bars) for name in splits}
-    for name, cell in results[classifier.method_name].items():
-        if shift and cell["masks"] < cell["pictures"]:
-            note(f"shift {name}: over the {cell['masks']} of {cell['pictures']} pictures that have masks")
+        for model in models:
+            classifier = Classifier.from_pretrained(model, clip=clip, device=device)
+            photos = _good(_photos(Path(model), data, masks, classifier), on_bad, shift)
+            splits: list[Split] = classifier.splits(photos) if split == "each" else [split]
+            tested = [classifier, *(classifier.simpler() if compare else [])]
+            tables[model] = {
+                one.method_name: {name: _measure(one, photos, name, shift, bars) for name in splits}
+                for one in reversed(tested)
+            }
+            _note_missing_masks(tables[model][classifier.method_name])
     if json:
-        _print_json(results)
+        _print_json(tables if len(models) > 1 else tables[models[0]])
     else:
-        _print_table(results, splits)
+        _print_table(tables)
 
 
 def run(words: Sequence[str]) -> None:
     """Run the command."""
-    evaluate(**parse("evaluate", evaluate, words, examples=EXAMPLES))
+    evaluate(**parse("evaluate", evaluate, words, positional="", listed="models", examples=EXAMPLES))
+
+
+def _note_missing_masks(row: Row) -> None:
+    for name, cell in row.items():
+        if cell.get("masks", cell["pictures"]) < cell["pictures"]:
+            note(f"shift {name}: over the {cell['masks']} of {cell['pictures']} pictures that have masks")
 
 
 def _photos(model: Path, data: str | None, masks: str | None, classifier: Classifier) -> Photos:
@@ -125,17 +139,32 @@ def _print_json(results: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(results, indent=2) + "\n")
 
 
-def _print_table(results: dict[str, dict[str, dict[str, Any]]], splits: Sequence[Split]) -> None:
+def _print_table(tables: dict[str, Table]) -> None:
+    """Print a line for each model, or method in it; a split that one was not asked about stays empty."""
+    several = len(tables) > 1
+    rows = [(model, method, row) for model, table in tables.items() for method, row in table.items()]
+    splits = [split for split in get_args(Split) if any(split in row for *_, row in rows)]
     both = "base" in splits and "new" in splits
-    columns = ["method", *splits, *(["HM"] if both else [])]
-    shifted = any("shift" in cell for row in results.values() for cell in row.values())
-    columns += [f"shift {split}" for split in splits] if shifted else []
-    rows: list[list[str]] = []
-    for method, row in results.items():
-        line = [method, *(f"{row[split]['accuracy']:.2f}" for split in splits)]
-        if both:
-            line.append(f"{harmonic_mean(row['base']['accuracy'], row['new']['accuracy']):.2f}")
-        if shifted:
-            line += [f"{row[split]['shift']:.3f}" for split in splits]
-        rows.append(line)
-    print_table(columns, rows)
+    shifted = splits if any("shift" in cell for *_, row in rows for cell in row.values()) else []
+    columns = [*(["model"] if several else []), "method", *splits, *(["HM"] if both else [])]
+    lines = [
+        [
+            *([model] if several else []),
+            method,
+            *(_cell(row, split, "accuracy", 2) for split in splits),
+            *([_mean_cell(row)] if both else []),
+            *(_cell(row, split, "shift", 3) for split in shifted),
+        ]
+        for model, method, row in rows
+    ]
+    print_table([*columns, *(f"shift {split}" for split in shifted)], lines)
+
+
+def _cell(row: Row, split: str, what: str, digits: int) -> str:
+    return f"{row[split][what]:.{digits}f}" if split in row else ""
+
+
+def _mean_cell(row: Row) -> str:
+    if not {"base", "new"} <= row.keys():
+        return ""
+    return f"{harmonic_mean(row['base']['accuracy'], row['new']['accuracy']):.2f}"

@@ -1,49 +1,27 @@
 """`foveate fit`: learn a classifier from a few labelled photos."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.console import Console
 
-from foveate.classifier import Classifier
-from foveate.commands.parsing import parse
-from foveate.commands.screen import Bars, note, notes_for_warnings
+from foveate.commands.learning import GROUPS, Learned, classifier_of, learn
+from foveate.commands.parsing import read_words
+from foveate.commands.rows import Table, plan, train
+from foveate.commands.screen import note, print_table
+from foveate.errors import InputError
 from foveate.foreground.masks import MaskValues
 from foveate.methods.registry import PARTS
-from foveate.train.checkpoint import CONFIG
+from foveate.train.loop import Diverged
 
 EXAMPLES = """
     foveate fit photos/ --masks masks/ --method fvgpt+coop --shots 16 --out out/pets
+    foveate fit photos/ --masks masks/ --method fvgpt+coop --backbone out/coop --out out/guided
+    foveate fit photos/ --masks masks/ --config configs/table3.yaml --out out/table3
     foveate fit photos.csv --method coop --coop.tokens 16 --epochs 50 --out out/coop
     foveate fit split_zhou_Caltech101.json --images 101_ObjectCategories/ --masks mask/ \\
         --clip openai/clip-vit-base-patch16 --classes base --out out/caltech
 """
-
-GROUPS = {
-    "reading pictures and masks": (
-        "masks",
-        "images",
-        "mask_values",
-        "invert_masks",
-        "on_bad",
-        "strict_shots",
-    ),
-    "training": (
-        "epochs",
-        "batch_size",
-        "lr",
-        "optimiser",
-        "weight_decay",
-        "warmup_epochs",
-        "augment",
-        "crop_scale",
-        "average_mean",
-        "average_std",
-        "clip_grad",
-    ),
-}
 
 
 def fit(  # noqa: PLR0913  (a command's options)
@@ -57,6 +35,8 @@ def fit(  # noqa: PLR0913  (a command's options)
     seed: int = 1,
     classes: Literal["all", "base"] = "all",
     template: str | None = None,
+    backbone: str | None = None,
+    row: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
@@ -81,7 +61,7 @@ def fit(  # noqa: PLR0913  (a command's options)
     Args:
         photos: Folder per class, CSV or JSONL (image,label[,mask,split]), CoOp split JSON, or hf:owner/name.
         out: Folder of the run and of the tuned model.
-        method: zeroshot, coop, or a plug-in over a backbone: fvgpt+coop.
+        method: A backbone (zeroshot, coop, kgcoop, promptsrc, mmrl, ...), or a plug-in over one: fvgpt+coop.
         clip: Hub id, folder or file of CLIP weights; "tiny" is the embedded one, for drawn scenes.
         masks: Folder of foreground masks, white on the object.
         images: Where a split JSON's pictures are, if not beside it.
@@ -89,6 +69,8 @@ def fit(  # noqa: PLR0913  (a command's options)
         seed: Of the draw, the start, the order and the views.
         classes: Train on all classes, or on the first half only, to measure the others as new.
         template: The data set's sentence, such as "a photo of a {}, a type of pet."; for zeroshot.
+        backbone: Folder of a tuned inner method (coop, for fvgpt+coop), which is then not trained again.
+        row: Of a file with rows, fit this one alone, by its name.
         epochs: Passes over the pictures; the method's recipe says (10 for coop).
         batch_size: Pictures a step; likewise (4).
         lr: Peak learning rate; likewise (0.0035).
@@ -108,48 +90,14 @@ def fit(  # noqa: PLR0913  (a command's options)
         dtype: Precision of the frozen towers; what is learned is float32 always.
         settings: Per part of the method.
     """
-    recipe = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "optimiser": optimiser,
-        "weight_decay": weight_decay,
-        "warmup_epochs": warmup_epochs,
-        "augment": augment,
-        "crop_scale": crop_scale,
-        "average_mean": average_mean,
-        "average_std": average_std,
-        "clip_grad": clip_grad,
-    }
-    reading = {"mask_values": mask_values, "invert_masks": invert_masks}
-    if images is not None:
-        reading["images"] = images
-    finished = (Path(out) / CONFIG).is_file()
-    with notes_for_warnings(), Bars() as bars:
-        classifier = Classifier(method, clip, settings=settings, device=device, dtype=getattr(torch, dtype))
-        classifier.fit(
-            photos,
-            masks=masks,
-            shots=shots,
-            seed=seed,
-            classes=classes,
-            template=template,
-            recipe=recipe,
-            out=out,
-            on_bad=on_bad,
-            strict_shots=strict_shots,
-            reading=reading,
-            on_step=bars.step,
-            on_count=bars.count,
-        )
-    if clip == "tiny":
-        note("the embedded CLIP has seen drawn shapes only; for photographs give --clip")
-    assert classifier.config is not None
-    ended = "had finished before, in" if finished else "saved in"
-    numbers = sum(tensor.numel() for tensor in classifier.method.learned().values())
+    options = dict(locals())
+    if row is not None:
+        raise InputError("--row chooses a row of a file of options: give one that has rows, with --config")
+    learned = learn(options, classifier_of(options))
+    _note_the_embedded(clip)
     Console(highlight=False).print(
-        f"{classifier.method_name}: learned {numbers:,} numbers from {classifier.config.pictures} pictures"
-        f" of {len(classifier.config.names)} classes; {ended} {Path(out)}",
+        f"{learned.method}: learned {learned.numbers:,} numbers from {learned.pictures} pictures"
+        f" of {learned.classes} classes; {learned.ended} {learned.folder}",
         soft_wrap=True,
         markup=False,
     )
@@ -158,4 +106,40 @@ def fit(  # noqa: PLR0913  (a command's options)
 def run(words: Sequence[str]) -> None:
     """Run the command."""
     settings = {name: part.config for name, part in PARTS.items()}
-    fit(**parse("fit", fit, words, positional="photos", settings=settings, groups=GROUPS, examples=EXAMPLES))
+    read = read_words(
+        "fit",
+        fit,
+        words,
+        positional="photos",
+        settings=settings,
+        groups=GROUPS,
+        examples=EXAMPLES,
+        rows=True,
+        not_in_rows=("out", "row"),
+    )
+    if read.config is None or not read.config.rows:
+        fit(**read.arguments(read.config))
+        return
+    _fit_rows(plan(read))
+
+
+def _fit_rows(table: Table) -> None:
+    """Train a table's runs, and print a line for each row."""
+    _note_the_embedded(*(one.options["clip"] for one in table.runs.values()))
+    done = train(table)
+    lines: list[list[str]] = []
+    for name, folder in table.rows.items():
+        what = done[folder]
+        if isinstance(what, Learned):
+            lines.append([name, what.method, f"{what.numbers:,}", f"{what.ended} {folder}"])
+        else:
+            lines.append([name, table.runs[folder].options["method"], "", "diverged"])
+    print_table(["row", "method", "learned numbers", ""], lines)
+    wrong = next((one for one in done.values() if isinstance(one, Diverged)), None)
+    if wrong:
+        raise wrong
+
+
+def _note_the_embedded(*clips: str) -> None:
+    if "tiny" in clips:
+        note("the embedded CLIP has seen drawn shapes only; for photographs give --clip")

@@ -1,16 +1,16 @@
 """From the words on the command line to the arguments of a typed function."""
 
-import difflib
 import inspect
+import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn, get_origin
 
 from jsonargparse import ArgumentParser
 
+from foveate.commands.config_file import Config, Known, nearest, read_configs
 from foveate.commands.options import Option, first_paragraph, function_options, help_text, part_options
 from foveate.errors import InputError
 
@@ -26,7 +26,7 @@ class Parser(ArgumentParser):
 
     Attributes:
         options: What there is, to explain what was expected.
-        file: The config file, if one was given.
+        file: The config file that is being read, if one was given.
     """
 
     options: Mapping[str, Option]
@@ -39,10 +39,82 @@ class Parser(ArgumentParser):
             InputError: Always.
         """
         line = " ".join(message.split())
-        raise InputError(f"{_in_words(line, self.options, self.file)} (see {self.prog} --help)")
+        in_file = re.match(r'Parser key "config": (.*)', line)
+        if in_file:  # what this very method said while the file was read
+            raise InputError(f"{self.file}: {in_file[1]}")
+        raise InputError(f"{_in_words(line, self.options)} (see {self.prog} --help)")
 
 
-def parse(  # noqa: PLR0913  (all but the first three by name)
+@dataclass
+class Words:
+    """The words behind `foveate NAME`, tidied, and the files of options among them.
+
+    Attributes:
+        parser: Of the command.
+        options: Those that were typed, but `--config`.
+        rest: The other words.
+        config: What the files of options say; None without any.
+        settings: Per part of a method, its settings' dataclass.
+    """
+
+    parser: Parser
+    options: list[str]
+    rest: list[str]
+    config: Config | None
+    settings: Mapping[str, type]
+
+    def typed(self, name: str) -> bool:
+        """Return whether an option was typed."""
+        return any(word.partition("=")[0] == f"--{name}" for word in self.options)
+
+    def take(self, name: str) -> str | None:
+        """Take an option's value out of what was typed."""
+        found = [word for word in self.options if word.startswith(f"--{name}=")]
+        self.options = [word for word in self.options if word not in found]
+        return found[-1].partition("=")[2] if found else None
+
+    def arguments(self, config: Config | None) -> dict[str, Any]:
+        """Return the arguments of the command's function; what is typed wins over `config`.
+
+        Raises:
+            InputError: Something is missing, or a value does not fit.
+        """
+        self.parser.file = config.title if config else None
+        given = [f"--config={json.dumps(config.values)}"] if config else []
+        rest = ["--", *self.rest] if any(word.startswith("-") for word in self.rest) else self.rest
+        values = self.parser.parse_args([*given, *self.options, *rest]).as_dict()
+        values.pop("config", None)
+        if self.settings:
+            parts = {part: values.pop(part) for part in self.settings}
+            changed = {part: self._changed(part, own) for part, own in parts.items()}
+            values["settings"] = {part: some for part, some in changed.items() if some}
+        return values
+
+    def _changed(self, part: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that differ from their defaults, and those that were typed."""
+        defaults = asdict(self.settings[part]())
+        plain = {
+            name: tuple(value) if isinstance(defaults[name], tuple) else value
+            for name, value in given.items()
+        }
+        return {
+            name: value
+            for name, value in plain.items()
+            if value != defaults[name] or self.typed(f"{part}.{name}")
+        }
+
+
+def parse(name: str, function: Callable[..., Any], words: Sequence[str], **how: Any) -> dict[str, Any]:
+    """Read the words behind `foveate NAME` as arguments of `function`; `read_words` tells how.
+
+    Raises:
+        InputError: An option that does not exist, or a value that does not fit.
+    """
+    read = read_words(name, function, words, **how)
+    return read.arguments(read.config)
+
+
+def read_words(  # noqa: PLR0913  (all but the first three by name)
     name: str,
     function: Callable[..., Any],
     words: Sequence[str],
@@ -52,8 +124,10 @@ def parse(  # noqa: PLR0913  (all but the first three by name)
     settings: Mapping[str, type] | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     examples: str = "",
-) -> dict[str, Any]:
-    """Read the words behind `foveate NAME` as arguments of `function`.
+    rows: bool = False,
+    not_in_rows: Collection[str] = (),
+) -> Words:
+    """Tidy the words behind `foveate NAME`, and read the files of options.
 
     Options may be written with dashes or underscores and stand anywhere, and a yes-or-no option needs no
     `true`. `--help` prints and exits.
@@ -68,9 +142,11 @@ def parse(  # noqa: PLR0913  (all but the first three by name)
             `settings`, a dictionary of dictionaries.
         groups: Options by the headline of the help they stand under; the others come first.
         examples: Shown under the help.
+        rows: Whether a file of options may have rows.
+        not_in_rows: Options that are the same for all rows.
 
     Raises:
-        InputError: An option that does not exist, or a value that does not fit.
+        InputError: An option that does not exist, on the command line or in a file.
     """
     options = {key: one for key, one in function_options(function).items() if key != "settings"}
     free = [replace(options[key], free=True) for key in (positional, listed) if key]
@@ -82,20 +158,17 @@ def parse(  # noqa: PLR0913  (all but the first three by name)
         summary, usage = first_paragraph(function.__doc__), _usage(name, free, named, listed)
         sys.stdout.write(help_text(usage, summary, free, shown, examples))
         raise SystemExit(0)
-    tidy = _tidy(words, known, f"(see foveate {name} --help)")
+    typed, rest = _tidy(words, known, f"(see foveate {name} --help)")
     parser = Parser(prog=f"foveate {name}")
     parser.options = {**known, **{one.name: one for one in free}}
-    parser.file = _config_file(tidy)
     _add_arguments(parser, function, positional, listed, named)
     for part, config in (settings or {}).items():
         parser.add_class_arguments(config, part)
-    values = parser.parse_args(tidy).as_dict()
-    values.pop("config", None)
-    if settings:
-        given = {part: values.pop(part) for part in settings}
-        changed = {part: _changed(given[part], config) for part, config in settings.items()}
-        values["settings"] = {part: some for part, some in changed.items() if some}
-    return values
+    files = [word.partition("=")[2] for word in typed if word.startswith("--config=")]
+    in_file = {key: one for key, one in parser.options.items() if key not in _OWN}
+    config = read_configs(files, Known(in_file, own.keys(), rows, not_in_rows))
+    typed = [word for word in typed if not word.startswith("--config=")]
+    return Words(parser, typed, rest, config, settings or {})
 
 
 def _add_arguments(
@@ -133,8 +206,8 @@ def _part_titles(
     return {titles[part]: list(own.values()) for part, own in parts.items() if own}
 
 
-def _tidy(words: Sequence[str], known: Mapping[str, Option], hint: str) -> list[str]:
-    """Write options the parser's way: known by their whole names, with a value each, before the rest."""
+def _tidy(words: Sequence[str], known: Mapping[str, Option], hint: str) -> tuple[list[str], list[str]]:
+    """Return options written the parser's way, by their whole names and with a value each, and the rest."""
     options: list[str] = []
     rest: list[str] = []
     left = list(words)
@@ -149,7 +222,7 @@ def _tidy(words: Sequence[str], known: Mapping[str, Option], hint: str) -> list[
         typed, equals, value = word.partition("=")
         option = known.get(typed[2:].replace("-", "_"))
         if option is None:
-            raise InputError(f"there is no option {typed}; {_nearest(typed, known.values())} {hint}")
+            raise InputError(f"there is no option {typed}; {nearest(typed, known.values())} {hint}")
         if option.name == "print_config":
             options.append("--print_config" + equals + value)
             continue
@@ -158,8 +231,7 @@ def _tidy(words: Sequence[str], known: Mapping[str, Option], hint: str) -> list[
         if get_origin(option.hint) is tuple and not value.startswith("["):
             value = f"[{value}]"
         options.append(f"--{option.name}={value}")
-    options.sort(key=lambda word: not word.startswith("--config="))  # what is typed wins over the file
-    return options + (["--", *rest] if any(word.startswith("-") for word in rest) else rest)
+    return options, rest
 
 
 def _value(option: Option, left: list[str], hint: str) -> str:
@@ -172,31 +244,11 @@ def _value(option: Option, left: list[str], hint: str) -> str:
     return left.pop(0)
 
 
-def _nearest(typed: str, options: Iterable[Option]) -> str:
-    flags = [option.flag for option in options]
-    # A setting is often typed without its part: --tokens for --coop.tokens.
-    inner = [flag for flag in flags if flag.rpartition(".")[2] == typed[2:].replace("_", "-")]
-    near = inner or difflib.get_close_matches(typed.replace("_", "-"), flags, n=1)
-    return f"did you mean {near[0]}?" if near else "is it one of another command?"
-
-
-def _config_file(words: Sequence[str]) -> str | None:
-    files = [word.partition("=")[2] for word in words if word.startswith("--config=")]
-    for file in files:
-        if not Path(file).is_file():
-            raise InputError(f"--config {file}: no such file")
-    return files[-1] if files else None
-
-
-def _in_words(line: str, options: Mapping[str, Option], file: str | None) -> str:
+def _in_words(line: str, options: Mapping[str, Option]) -> str:
     """Say it as a person would who knows the options and not the parser."""
-    within = f"{file}: " if file else ""
     required = re.search(r"arguments are required: (.*)", line)
     if required:
         return f"missing: {', '.join(options[name].flag for name in required[1].split(', '))}"
-    unknown = re.search(r"Option '([^']+)' is not accepted", line)
-    if unknown and file:
-        return f"{within}there is no option {unknown[1]!r}; {_nearest('--' + unknown[1], options.values())}"
     wrong = re.search(r'Parser key "([^"]+)"', line)
     if wrong and wrong[1] in options:
         given = re.search(r".*(?:Got value|Given value): (.*)", line)
@@ -205,13 +257,4 @@ def _in_words(line: str, options: Mapping[str, Option], file: str | None) -> str
     extra = re.search(r"unrecognized arguments: (.*)", line)
     if extra:
         return f"too many words: {extra[1]}; names with spaces need quotes"
-    return within + line
-
-
-def _changed(given: Mapping[str, Any], config: type) -> dict[str, Any]:
-    """Return the settings that differ from their defaults."""
-    defaults = asdict(config())
-    plain = {
-        name: tuple(value) if isinstance(defaults[name], tuple) else value for name, value in given.items()
-    }
-    return {name: value for name, value in plain.items() if value != defaults[name]}
+    return line

@@ -28,7 +28,10 @@ from foveate.train.recipe import Recipe
 from foveate.types import Batch
 
 RUN, LOG, STAGES = "run.json", "log.jsonl", "stages"
-_TYPED = ("method", "settings", "clip", "shots", "seed", "classes", "template", "recipe", "names", "data")
+_TYPED = (
+    *("method", "backbone", "settings", "clip", "shots", "seed", "classes", "template", "recipe"),
+    *("names", "data"),
+)
 
 OnStep = Callable[[str, int, Step], None]
 """Told of each step: the stage's method, the steps it has in all, and the step."""
@@ -158,9 +161,8 @@ def _another(
         was, now = cast("dict[str, Any]", was), cast("dict[str, Any]", now)
         inner = next(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
         key, was, now = f"{key}.{inner}", was.get(inner), now.get(inner)
-    what = {"data": "other pictures or masks", "names": "other classes"}.get(
-        key, f"{key} was {_short(was)}, now {_short(now)}"
-    )
+    said = {"data": "other pictures or masks", "names": "other classes", "backbone": "another backbone"}
+    what = said.get(key, f"{key} was {_short(was)}, now {_short(now)}")
     return f"{folder} holds another run ({what}): choose another output folder, or delete it"
 
 
@@ -173,6 +175,7 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
     settings: Settings | None = None,
     template: str | None = None,
     seed: int = 1,
+    backbone: Method | None = None,
     folder: Path | None = None,
     on_step: OnStep | None = None,
 ) -> Method:
@@ -186,11 +189,12 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
         settings: Per part of the method, what differs from its defaults.
         template: The data set's sentence.
         seed: Of starts, orders and views.
+        backbone: The inner method, tuned, its classes set; only the outermost plug-in is trained then.
         folder: The run folder; None keeps nothing and cannot resume.
         on_step: Told of each step.
     """
-    built: Method | None = None
-    for stage in stages(method):
+    built = backbone
+    for stage in stages(method) if backbone is None else stages(method)[-1:]:
         plugin = parts(stage)[0]
         own_recipe = recipe if built is None else replace(recipe, average_mean=None)
         own = {name: dict(values) for name, values in (settings or {}).items()}

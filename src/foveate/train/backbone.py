@@ -1,0 +1,183 @@
+"""A backbone that was tuned already, to put a plug-in over without training it again."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate.clip.model import Clip
+from foveate.data.naming import clean_name
+from foveate.data.samples import Photos
+from foveate.errors import InputError
+from foveate.methods.base import Method
+from foveate.methods.registry import Settings, build, configure, needs_masks, parts
+from foveate.train.checkpoint import ModelConfig, load_model
+from foveate.train.sharing import download
+
+
+@dataclass(frozen=True)
+class TunedBackbone:
+    """A tuned model as the inner part of another.
+
+    Attributes:
+        source: The folder or hub id it was read from, for messages.
+        config: What it is.
+        tensors: What it learned.
+    """
+
+    source: str
+    config: ModelConfig
+    tensors: dict[str, Tensor]
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that name its learned tensors."""
+        state = hashlib.sha256()
+        for name, tensor in sorted(self.tensors.items()):
+            state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            state.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return state.hexdigest()[:16]
+
+    def check_towers(self, clip: Clip, source: str) -> None:
+        """Refuse towers that it was not tuned on.
+
+        Args:
+            clip: The towers at hand.
+            source: What messages call them.
+
+        Raises:
+            InputError: Their weights or their precision are others.
+        """
+        was, now = self.config.precision, str(clip.text.proj.dtype).removeprefix("torch.")
+        if was != now:
+            raise InputError(
+                f"backbone {self.source} was tuned on towers in {was}, and these are in {now}:"
+                f" give --dtype {was}"
+            )
+        if self.config.fingerprint != clip.fingerprint():
+            raise InputError(
+                f"backbone {self.source} was tuned on {self.config.clip} with weights"
+                f" {self.config.fingerprint}, but {source} has {clip.fingerprint()}: give the right ones"
+                " with --clip"
+            )
+
+    def check_names(self, names: Sequence[str]) -> None:
+        """Refuse classes other than those it was tuned on, or in another order.
+
+        Raises:
+            InputError: The message says which class differs.
+        """
+        for row, (there, here) in enumerate(zip_longest(self.config.names, names), 1):
+            if there is None or here is None or _key(there) != _key(here):
+                raise InputError(
+                    f"backbone {self.source} was tuned on other classes: class {row} is {_quoted(there)}"
+                    f" there and {_quoted(here)} here; take the data and the --classes it was tuned on"
+                )
+
+    def template(self, given: str | None) -> str | None:
+        """Return the sentence it was tuned with.
+
+        Raises:
+            InputError: Another one was given.
+        """
+        was = self.config.template
+        if given is not None and given != was:
+            raise InputError(
+                f"backbone {self.source} was tuned with template {was!r}, not {given!r}: leave it out, or"
+                " tune the backbone with it"
+            )
+        return was
+
+    def settings_of(self, method: str, given: Settings) -> dict[str, dict[str, Any]]:
+        """Return the settings of a method over it, its own parts' taken from it.
+
+        Args:
+            method: E.g. "fvgpt+coop".
+            given: Per part, what was asked for.
+
+        Raises:
+            InputError: A setting of the backbone was given, and it has another.
+        """
+        own = _settings(self.config.method, self.config.settings)
+        asked = _settings(method, given)
+        for part in own:
+            for name in given.get(part, {}):
+                was, now = own[part][name], asked[part][name]
+                if was != now:
+                    raise InputError(
+                        f"{part}.{name} is {now!r}, but backbone {self.source} was tuned with {was!r}:"
+                        " leave it out, or give another backbone"
+                    )
+        return {**asked, **own}
+
+    def notes(self, photos: Photos) -> list[str]:
+        """Return what a person should know, given the pictures drawn for the plug-in."""
+        drawn = photos.digest(masks=needs_masks(self.config.method))[:16]
+        if not self.config.data or self.config.data == drawn:
+            return []
+        return [
+            f"backbone {self.source} was tuned on other pictures than those drawn here: what is held out now,"
+            " it may have seen"
+        ]
+
+    def build(self, clip: Clip, names: Sequence[str], template: str | None) -> Method:
+        """Return it as a method, its classes set.
+
+        Args:
+            clip: The towers it was tuned on.
+            names: The classes to train the plug-in on.
+            template: The data set's sentence.
+
+        Raises:
+            InputError: Its classes are others, or its tensors do not fit.
+        """
+        self.check_names(names)
+        method = build(self.config.method, clip, self.config.settings, self.config.seed)
+        try:
+            method.load_learned(self.tensors)
+        except InputError as error:
+            raise InputError(f"backbone {self.source}: {error}") from error
+        method.set_classes(names, template)
+        return method.eval()
+
+
+def load_backbone(source: str | Path, method: str) -> TunedBackbone:
+    """Read a tuned model that is to be the inner part of `method`.
+
+    Args:
+        source: Folder of a tuned model, or a hub id.
+        method: E.g. "fvgpt+coop", whose inner part is "coop".
+
+    Raises:
+        InputError: There is no tuned model, or it is of another method than the inner one.
+    """
+    plugin, *inner = parts(method)
+    if not inner:
+        raise InputError(
+            f"method {plugin!r} stands on no backbone: leave --backbone out, or take --method fvgpt+{plugin}"
+        )
+    local = Path(source).expanduser()
+    config, tensors = load_model(local if local.exists() else download(str(source)))
+    if config.method != "+".join(inner):
+        raise InputError(
+            f"backbone {source} is {config.method!r}, but method {method!r} stands on"
+            f" {'+'.join(inner)!r}: give another folder, or another --method"
+        )
+    return TunedBackbone(str(source), config, tensors)
+
+
+def _settings(method: str, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: asdict(config) for name, config in configure(method, settings).items()}
+
+
+def _key(name: str) -> str:
+    return clean_name(name).casefold()
+
+
+def _quoted(name: str | None) -> str:
+    return "none" if name is None else repr(name)
