@@ -141,7 +141,7 @@ def test_accents_are_no_foreign_script(shapes: Callable[..., Path], clip_folder:
     ("words", "says"),
     [
         (("--method", "cop"), ("no method 'cop'", "'coop'")),
-        (("--method", "xyzzy"), ("no method 'xyzzy'", "zeroshot, coop, fvgpt+coop")),
+        (("--method", "xyzzy"), ("no method 'xyzzy'", "zeroshot, coop, cocoop")),
         (("--method", "coop+fvgpt"), ("coop+fvgpt", "fvgpt+coop")),
         (("--shots", "0"), ("shots is 0", "at least 1")),
         (("--shots", "few"), ("--shots is 'few'", "a whole number")),

@@ -23,7 +23,7 @@ from importlib import import_module
 from pathlib import Path
 
 import foveate
-from foveate.cli import COMMANDS
+from foveate.cli import COMMANDS, python_name
 from foveate.methods.registry import PARTS
 
 ROOT = Path(__file__).parents[1]
@@ -79,10 +79,9 @@ def check_options(text: str) -> Iterator[str]:
         if command not in COMMANDS:
             yield f"there is no command foveate {command}"
             continue
-        module = import_module(f"foveate.commands.{command}")
-        known = {"config", "help", "print_config"} | set(
-            inspect.signature(getattr(module, command)).parameters
-        )
+        name = python_name(command)
+        module = import_module(f"foveate.commands.{name}")
+        known = {"config", "help", "print_config"} | set(inspect.signature(getattr(module, name)).parameters)
         known |= {f"{part}.{field.name}" for part, made in PARTS.items() for field in fields(made.config)}
         for option in re.findall(r"--([\w.-]+)", words.split(" #")[0]):
             if option.replace("-", "_") not in known:

@@ -16,9 +16,17 @@ if TYPE_CHECKING:
     from foveate.data.sources import load_photos
     from foveate.errors import InputError
     from foveate.methods.base import Method
+    from foveate.methods.cocoop import CoCoOp, CoCoOpConfig
     from foveate.methods.coop import CoOp, CoOpConfig
     from foveate.methods.fvgpt import FvgPt
     from foveate.methods.guidance import FvgPtConfig
+    from foveate.methods.ivlp import Ivlp, IvlpConfig
+    from foveate.methods.kgcoop import KgCoOp, KgCoOpConfig
+    from foveate.methods.maple import Maple, MapleConfig
+    from foveate.methods.mmrl import Mmrl, MmrlConfig
+    from foveate.methods.prograd import ProGrad, ProGradConfig
+    from foveate.methods.promptsrc import PromptSRC, PromptSRCConfig
+    from foveate.methods.vpt import Vpt, VptConfig
     from foveate.methods.zeroshot import ZeroShot
     from foveate.train.loop import fit
     from foveate.train.recipe import Recipe
@@ -33,8 +41,24 @@ _HOMES = {
     "load_photos": "data.sources",
     "InputError": "errors",
     "Method": "methods.base",
+    "CoCoOp": "methods.cocoop",
+    "CoCoOpConfig": "methods.cocoop",
     "CoOp": "methods.coop",
     "CoOpConfig": "methods.coop",
+    "Ivlp": "methods.ivlp",
+    "IvlpConfig": "methods.ivlp",
+    "KgCoOp": "methods.kgcoop",
+    "KgCoOpConfig": "methods.kgcoop",
+    "Maple": "methods.maple",
+    "MapleConfig": "methods.maple",
+    "Mmrl": "methods.mmrl",
+    "MmrlConfig": "methods.mmrl",
+    "ProGrad": "methods.prograd",
+    "ProGradConfig": "methods.prograd",
+    "PromptSRC": "methods.promptsrc",
+    "PromptSRCConfig": "methods.promptsrc",
+    "Vpt": "methods.vpt",
+    "VptConfig": "methods.vpt",
     "FvgPt": "methods.fvgpt",
     "FvgPtConfig": "methods.guidance",
     "ZeroShot": "methods.zeroshot",
@@ -46,16 +70,32 @@ __version__ = version("foveate")
 __all__ = [
     "Classifier",
     "Clip",
+    "CoCoOp",
+    "CoCoOpConfig",
     "CoOp",
     "CoOpConfig",
     "FvgPt",
     "FvgPtConfig",
     "InputError",
+    "Ivlp",
+    "IvlpConfig",
+    "KgCoOp",
+    "KgCoOpConfig",
+    "Maple",
+    "MapleConfig",
     "Method",
+    "Mmrl",
+    "MmrlConfig",
     "Photos",
     "Prediction",
+    "ProGrad",
+    "ProGradConfig",
+    "PromptSRC",
+    "PromptSRCConfig",
     "Recipe",
     "Sample",
+    "Vpt",
+    "VptConfig",
     "ZeroShot",
     "fit",
     "load_clip",

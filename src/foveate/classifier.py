@@ -26,6 +26,8 @@ from foveate.methods.base import Method, check_names
 from foveate.methods.choices import check_choice
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.registry import Settings, build, configure, needs_masks, parts
+from foveate.official.reading import read_official
+from foveate.train.backbone import load_backbone
 from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, save_model
 from foveate.train.loop import Diverged
 from foveate.train.recipe import Recipe, recipe_for
@@ -92,6 +94,7 @@ class Classifier:
     ):
         self.method_name = "+".join(parts(method))
         self.settings = {name: asdict(config) for name, config in configure(method, settings).items()}
+        self._given: Settings = settings or {}
         self.clip_source = IN_MEMORY if isinstance(clip, Clip) else _portable(clip)
         self.clip = clip if isinstance(clip, Clip) else load_clip(clip, dtype=dtype, device=device)
         self.method = build(self.method_name, self.clip, self.settings)
@@ -106,6 +109,7 @@ class Classifier:
         seed: int = 1,
         classes: Classes = "all",
         template: str | None = None,
+        backbone: str | Path | None = None,
         recipe: Mapping[str, object] | None = None,
         out: str | Path | None = None,
         on_bad: OnBad = "error",
@@ -123,6 +127,8 @@ class Classifier:
             seed: Of the draw, the start, the order and the views.
             classes: Train on all classes, or on the first half ("base") to measure the others as new.
             template: The data set's sentence with one `{}`, for the methods that use one.
+            backbone: Folder or hub id of a tuned model of the inner method, which is then not trained; its
+                settings and template are taken from there.
             recipe: Changes to the training recipe: {"epochs": 5}.
             out: Run folder; a run stopped half-way goes on from there. None keeps nothing on disk.
             on_bad: Stop at a bad picture or mask, or leave it out with a warning.
@@ -143,6 +149,11 @@ class Classifier:
         resolved, masked = recipe_for(self.method_name, recipe), needs_masks(self.method_name)
         if template is not None:
             fill(template, "name")
+        tuned = None if backbone is None else load_backbone(backbone, self.method_name)
+        if tuned:
+            tuned.check_towers(self.clip, str(self.clip_source))
+            template = tuned.template(template)
+        settings = tuned.settings_of(self.method_name, self._given) if tuned else self.settings
         chosen = choose(
             load_photos(data, masks=masks, **(reading or {})),
             shots,
@@ -154,23 +165,28 @@ class Classifier:
             watch=partial(on_count, "checking pictures") if on_count else None,
         )
         train = chosen.photos
+        inner = tuned.build(self.clip, train.names, template) if tuned else None
         # A name that does not fit is known before training; what was learned before stays until then.
-        build(self.method_name, self.clip, self.settings, seed).set_classes(train.names, template)
-        config = self._config_of(train, resolved, template=template, seed=seed, shots=shots)
+        build(self.method_name, self.clip, settings, seed).set_classes(train.names, template)
+        config = self._config_of(
+            train, resolved, settings=settings, template=template, seed=seed, shots=shots
+        )
         if folder:
             sources = {"data": _where(data), "masks": _where(masks), "reading": _plain(reading or {})}
             identity = {**asdict(config), "classes": classes, "with_masks": masked}
+            identity |= {"backbone": tuned.digest} if tuned else {}
+            sources |= {"backbone": _portable(backbone)} if backbone else {}
             if open_run(folder, identity, {**sources, "left_out": list(chosen.left_out)}):
+                self.settings = settings
                 return self._take(*load_model(folder))
-        for note in chosen.notes:
+        for note in (*chosen.notes, *(tuned.notes(train) if tuned else [])):
             warnings.warn(note, stacklevel=2)
-        self._learn(train, resolved, config, folder, on_step)
+        self._learn(train, resolved, config, inner, folder, on_step)
         return self
 
     def _config_of(self, train: Photos, recipe: Recipe, **more: Any) -> ModelConfig:
         return ModelConfig(
             method=self.method_name,
-            settings=self.settings,
             clip=self.clip_source,
             fingerprint=self.clip.fingerprint(),
             precision=self._precision(),
@@ -183,7 +199,13 @@ class Classifier:
         )
 
     def _learn(
-        self, train: Photos, recipe: Recipe, config: ModelConfig, folder: Path | None, on_step: OnStep | None
+        self,
+        train: Photos,
+        recipe: Recipe,
+        config: ModelConfig,
+        backbone: Method | None,
+        folder: Path | None,
+        on_step: OnStep | None,
     ) -> None:
         try:
             self.method = run_stages(
@@ -191,9 +213,10 @@ class Classifier:
                 self.clip,
                 train,
                 recipe,
-                settings=self.settings,
+                settings=config.settings,
                 template=config.template,
                 seed=config.seed,
+                backbone=backbone,
                 folder=folder,
                 on_step=on_step,
             )
@@ -202,7 +225,7 @@ class Classifier:
                 # The same run would fail at the same step again.
                 abandon_run(folder, keep_states=not isinstance(error, Diverged))
             raise
-        self.config = config
+        self.config, self.settings = config, config.settings
         if folder:
             self.save_pretrained(folder)
 
@@ -321,8 +344,18 @@ class Classifier:
             found.append(self._beside("zeroshot", zeroshot))
         return found
 
+    def beside(self, method: str, settings: Settings | None = None) -> "Classifier":
+        """Return an untrained classifier on the same towers, which are not loaded again.
+
+        Raises:
+            InputError: No such method or setting.
+        """
+        other = Classifier(method, self.clip, settings=settings)
+        other.clip_source = self.clip_source
+        return other
+
     def _beside(self, name: str, method: Method) -> "Classifier":
-        other = Classifier(name, self.clip)
+        other = self.beside(name)
         other.method, other.config = method, replace(self._fitted(), method=name)
         return other
 
@@ -380,6 +413,56 @@ class Classifier:
             raise InputError(
                 f"{folder / TENSORS}: {error}; fit again, or bring it back from a copy"
             ) from error
+
+    @classmethod
+    def from_official(  # noqa: PLR0913  (all but the first two by name)
+        cls,
+        checkpoint: str | Path | Mapping[str, object],
+        clip: str | Path | Clip,
+        *,
+        method: str | None = None,
+        names: Sequence[str] | None = None,
+        template: str | None = None,
+        settings: Settings | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+    ) -> "Classifier":
+        """Read a checkpoint of the authors' code of a method; no code in it is run.
+
+        Args:
+            checkpoint: Dassl's `model.pth.tar-N`, the folder it is in, or its tensors by name.
+            clip: The CLIP it was tuned on, as for the class.
+            method: Whose checkpoint it is, e.g. "promptsrc"; None finds out by the names of its tensors.
+            names: Of the classes it was trained on, in label order; None reads them out of the checkpoint.
+            template: The data set's sentence with one `{}`; None reads it where the checkpoint has it.
+            settings: What the checkpoint does not tell: {"mmrl": {"alpha": 0.5}}.
+            device: Where the towers run.
+            dtype: Precision of the frozen towers.
+
+        Raises:
+            InputError: It is damaged, of no method we know or of another CLIP, or names are missing.
+        """
+        towers = clip if isinstance(clip, Clip) else load_clip(clip, dtype=dtype, device=device)
+        found = read_official(
+            checkpoint, towers, method=method, names=names, template=template, settings=settings
+        )
+        for note in found.notes:
+            warnings.warn(note, stacklevel=2)
+        self = cls(found.method, towers, settings=found.settings)
+        self.clip_source = IN_MEMORY if isinstance(clip, Clip) else _portable(clip)
+        config = ModelConfig(
+            method=found.method,
+            settings=self.settings,
+            clip=self.clip_source,
+            fingerprint=towers.fingerprint(),
+            precision=self._precision(),
+            names=found.names,
+            template=found.template,
+            shots=0,
+            imported=found.title,
+            version=version("foveate"),
+        )
+        return self._take(config, found.learned)
 
     def push_to_hub(self, repository: str, *, private: bool = False) -> str:
         """Upload the tuned model to the hub; return its address.

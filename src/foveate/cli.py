@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from keyword import iskeyword
 
 from foveate.errors import InputError
 
@@ -20,6 +21,7 @@ COMMANDS = {
     "fit": "learn a classifier from a few labelled photos",
     "predict": "name what photos show",
     "evaluate": "measure a classifier on photos whose names are known",
+    "import": "turn a checkpoint of a method's authors into a classifier",
 }
 
 HELP = """foveate: adapt CLIP to a task from a few pictures, and keep its gaze on the object.
@@ -88,11 +90,16 @@ def _run(name: str, words: Sequence[str]) -> int:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
         raise InputError(f"there is no command {name!r}; {hint}")
     try:
-        import_module(f"foveate.commands.{name}").run(words)
+        import_module(f"foveate.commands.{python_name(name)}").run(words)
         sys.stdout.flush()  # so that a closed pipe is noticed here
     except SystemExit as done:  # --help and --print-config are done early
         return int(done.code or 0)
     return 0
+
+
+def python_name(command: str) -> str:
+    """Return what a command's module and function are called: "import" is a word of Python's own."""
+    return f"{command}_" if iskeyword(command) else command
 
 
 def _help() -> str:

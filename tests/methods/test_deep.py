@@ -14,8 +14,8 @@ from foveate.errors import InputError
 from foveate.explain import gaze, gaze_on_object
 from foveate.methods.base import Method
 from foveate.methods.deep import encode_prompted, insert, put, replacing, resolve_depth
-from foveate.methods.layers import linear
 from foveate.methods.ivlp import Ivlp, IvlpConfig
+from foveate.methods.layers import linear
 from foveate.methods.maple import Maple, MapleConfig
 from foveate.methods.promptsrc import PromptSRC, PromptSRCConfig
 from foveate.methods.registry import build

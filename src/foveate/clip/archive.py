@@ -6,30 +6,14 @@ nothing else.
 """
 
 import io
-import pickle
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from foveate.clip.pickles import Saved, Stored, TensorUnpickler, first, stored_member, wrapped
 from foveate.errors import InputError
-
-_DTYPES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
 
 
 def is_torchscript(path: Path) -> bool:
@@ -51,77 +35,38 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         folder = next(n for n in archive.namelist() if n.endswith("/constants.pkl")).removesuffix(
             "constants.pkl"
         )
-        module = _Reader(archive, folder).load()
-    if not isinstance(module, _Bag):
-        raise InputError("its pickle holds no module, so no weights")
-    tensors: dict[str, Tensor] = {}
-    _collect(module, "", tensors)
-    return tensors
+        module = _ModuleUnpickler(io.BytesIO(stored_member(archive, folder + "data.pkl"))).load()
+        if not isinstance(module, _Bag):
+            raise InputError("its pickle holds no module, so no weights")
+        found: dict[str, object] = {}
+        _collect(module, "", found)
+        saved = Saved(module, lambda storage: stored_member(archive, f"{folder}data/{storage.key}"))
+        return saved.tensors(found)
 
 
 class _Bag:
     """A module of the archive: nothing but its attributes."""
 
 
-class _Reader(pickle.Unpickler):
-    """An unpickler that knows modules as bags of attributes, tensors, and lists."""
+class _ModuleUnpickler(TensorUnpickler):
+    """An unpickler that also knows modules as bags of attributes, and TorchScript's lists."""
 
-    def __init__(self, archive: zipfile.ZipFile, folder: str):
-        super().__init__(io.BytesIO(_stored(archive, folder + "data.pkl")))
-        self.archive, self.folder = archive, folder
-        self.storages: dict[str, Tensor] = {}
-        # Made anew for each file: a pickle can set attributes on what it is handed.
+    def __init__(self, file: io.BytesIO):
+        super().__init__(file)
         self.bag = type("Bag", (_Bag,), {})
-        self.known: dict[tuple[str, str], object] = {
-            ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): _function(_rebuild),
-            ("torch.jit._pickle", "restore_type_tag"): _function(_first),
-        }
+        self.known["torch.jit._pickle", "restore_type_tag"] = wrapped(first)
         for kind in ("int", "double", "bool", "tensor"):
-            self.known["torch.jit._pickle", f"build_{kind}list"] = _function(list)
-        self.known |= {("torch", name): dtype for name, dtype in _DTYPES.items()}
+            self.known["torch.jit._pickle", f"build_{kind}list"] = wrapped(list)
 
-    def find_class(self, module: str, name: str, /) -> Any:
+    def unknown(self, module: str, name: str) -> Any:
         if module == "__torch__" or module.startswith("__torch__."):
             return self.bag
-        if (module, name) not in self.known:
-            raise InputError(f"its pickle asks for {module}.{name}, which weights never need: not loaded")
-        return self.known[module, name]
-
-    def persistent_load(self, pid: Any) -> Tensor:
-        _, dtype, key, *_ = pid
-        if key not in self.storages:
-            raw = bytearray(_stored(self.archive, f"{self.folder}data/{key}"))
-            self.storages[key] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
-        return self.storages[key]
+        raise InputError(f"its pickle asks for {module}.{name}, which weights never need: not loaded")
 
 
-def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
-    # PyTorch never compresses these members; refusing others keeps a small file from filling the memory.
-    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
-        raise InputError(f"its member {name} is compressed, as PyTorch never writes it")
-    return archive.read(name)
-
-
-def _function(call: Callable[..., object]) -> Callable[..., object]:
-    """Wrap a function so that nothing can be set on the original through it."""
-    return lambda *arguments: call(*arguments)
-
-
-def _first(value: object, _: object) -> object:
-    return value
-
-
-def _rebuild(
-    storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
-) -> Tensor:
-    # as_strided refuses to reach beyond the storage.
-    return torch.as_strided(storage, tuple(size), tuple(stride), offset).clone()
-
-
-def _collect(module: object, prefix: str, into: dict[str, Tensor]) -> None:
+def _collect(module: object, prefix: str, into: dict[str, object]) -> None:
     for name, value in vars(module).items():
-        if isinstance(value, Tensor):
+        if isinstance(value, Stored):
             into[prefix + name] = value
         elif isinstance(value, _Bag):
             _collect(value, f"{prefix}{name}.", into)

@@ -40,7 +40,7 @@ def read_tensors(path: Path) -> dict[str, object]:
         try:
             if not path.is_file():
                 raise InputError("no such file")
-            _check_start(path)
+            check_start(path)
             if path.suffix == ".safetensors":
                 return _read_safetensors(path)
             if path.suffix in PICKLES:
@@ -91,7 +91,12 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 
-def _check_start(path: Path) -> None:
+def check_start(path: Path) -> None:
+    """Refuse what a failed download leaves behind.
+
+    Raises:
+        InputError: It is empty, a web page, or a Git LFS pointer.
+    """
     with path.open("rb") as file:
         start = file.read(64).lstrip()
     for beginning, problem in _NO_WEIGHTS.items():

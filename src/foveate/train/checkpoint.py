@@ -37,6 +37,8 @@ class ModelConfig:
         pictures: Pictures trained on.
         recipe: Settings of the training.
         data: Hash of the pictures' names and labels.
+        imported: The checkpoint of the authors' code that it was made of, if it was; pictures and recipe are
+            unknown then.
         version: Of foveate.
     """
 
@@ -52,6 +54,7 @@ class ModelConfig:
     pictures: int = 0
     recipe: dict[str, Any] = field(default_factory=dict[str, Any])
     data: str = ""
+    imported: str = ""
     version: str = ""
 
 
@@ -130,8 +133,7 @@ tags: [clip, few-shot, {config.method}]
 
 # {config.method} on {config.clip}
 
-An image classifier tuned with foveate: {parameters:,} learned numbers over a frozen CLIP, from
-{config.pictures} pictures of {len(config.names)} classes (up to {config.shots} each, seed {config.seed}).
+{_origin(config, parameters)}
 
 Classes: {names}
 
@@ -144,7 +146,20 @@ classifier.predict(["photo.jpg"], classes=["another"])  # and one it never saw
 ```
 
 - Towers: `{config.clip}` (weights {config.fingerprint}); they are not in this folder.
-- Settings: `config.json`. Its data's hash: `{config.data}`.
+- Settings: `config.json`.{f" Its data's hash: `{config.data}`." if config.data else ""}
 - Limits: it answers with one of the names it is given, whatever the picture shows. Accuracy was not
   measured by writing this card; `foveate evaluate` measures it.
 """
+
+
+def _origin(config: ModelConfig, parameters: int) -> str:
+    learned, classes = f"{parameters:,} learned numbers over a frozen CLIP", f"{len(config.names)} classes"
+    if config.imported:
+        return (
+            f"An image classifier from a checkpoint of the method authors' code ({config.imported}),\n"
+            f"imported into foveate: {learned}, for {classes}."
+        )
+    return (
+        f"An image classifier tuned with foveate: {learned}, from\n"
+        f"{config.pictures} pictures of {classes} (up to {config.shots} each, seed {config.seed})."
+    )

@@ -1,0 +1,102 @@
+"""`foveate import`: turn a checkpoint of a method's authors into a tuned model of ours."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+
+from foveate.classifier import Classifier
+from foveate.commands.parsing import parse
+from foveate.commands.screen import notes_for_warnings
+from foveate.errors import InputError
+from foveate.methods.registry import PARTS
+from foveate.official.files import find_checkpoint
+from foveate.official.recognise import METHODS
+from foveate.train.run import refuse_folder
+
+EXAMPLES = """
+    foveate import model.pth.tar-20 --clip ViT-B-16.pt --out out/promptsrc
+    foveate import seed1/prompt_learner/ --method coop --clip openai/clip-vit-base-patch16 --out out/coop
+    foveate import model.pth.tar-5 --clip ViT-B-16.pt --classes names.txt --out out/vpt
+"""
+
+
+def import_(  # noqa: PLR0913  (a command's options)
+    checkpoint: str,
+    clip: str,
+    out: str,
+    method: str | None = None,
+    classes: str | None = None,
+    template: str | None = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    settings: dict[str, Any] | None = None,
+) -> None:
+    """Turn a checkpoint of the authors' code of a method into a tuned model; no code in it is run.
+
+    Args:
+        checkpoint: Dassl's model.pth.tar-N, or the folder it is in, of which the named or the last is taken.
+        clip: The CLIP it was tuned on: hub id, folder or file.
+        out: Folder of the tuned model, new or empty.
+        method: Whose checkpoint it is, e.g. promptsrc; needed only where its tensors do not say.
+        classes: File with the class names, a name a line, in label order; else they are read from the
+            checkpoint, in lower case.
+        template: The data set's sentence, such as "a photo of a {}, a type of pet."; for mmrl and vpt.
+        dtype: Precision of the frozen towers.
+        settings: Per part of the method.
+    """
+    folder = Path(out)
+    refuse_folder(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty: choose another output folder")
+    path = find_checkpoint(Path(checkpoint).expanduser())
+    names = None if classes is None else _read_names(Path(classes))
+    with notes_for_warnings():
+        classifier = Classifier.from_official(
+            path,
+            clip,
+            method=method,
+            names=names,
+            template=template,
+            settings=settings,
+            dtype=getattr(torch, dtype),
+        )
+    classifier.save_pretrained(folder)
+    _tell(classifier, path, folder)
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command."""
+    settings = {name: PARTS[name].config for name in METHODS}
+    import_(**parse("import", import_, words, positional="checkpoint", settings=settings, examples=EXAMPLES))
+
+
+def _read_names(path: Path) -> list[str]:
+    """Read a file with a name a line; empty lines are left out."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise InputError(f"--classes {path}: no such file; give a text file with a name a line") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--classes {path}: is no text file that can be read") from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise InputError(f"--classes {path}: has no names; write one a line")
+    return names
+
+
+def _tell(classifier: Classifier, path: Path, folder: Path) -> None:
+    """Say what it was, so that a person can see whether it was understood."""
+    config = classifier.config
+    assert config is not None
+    numbers = sum(tensor.numel() for tensor in classifier.method.learned().values())
+    own = ", ".join(f"{name} {value}" for name, value in config.settings[config.method].items())
+    lines = [
+        f"{config.method} of {path} ({config.imported}): {numbers:,} learned numbers",
+        f"settings: {own}",
+        *([f"template: {config.template}"] if config.template else []),
+        f"{len(config.names)} classes: {', '.join(config.names)}",
+        f"saved in {folder}",
+    ]
+    Console(highlight=False).print("\n".join(lines), soft_wrap=True, markup=False)

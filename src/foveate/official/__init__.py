@@ -1,0 +1,1 @@
+"""Checkpoints of the authors' code (Dassl's `model.pth.tar-N`), as tuned models of ours."""

@@ -1,0 +1,128 @@
+"""A checkpoint on disk: which file of a folder it is, and the tensors in it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from foveate.clip.archive import is_torchscript
+from foveate.clip.checkpoints import as_table, check_start, naming, one_line, read_tensors
+from foveate.clip.pickles import open_saved
+from foveate.errors import InputError
+
+POINTER, BEST = "checkpoint", "model-best.pth.tar"
+"""What Dassl writes beside `model.pth.tar-N`: the name of the last one, and a copy of the best."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Tensors of the authors' code.
+
+    Attributes:
+        tensors: By name, without the names that may or may not stand before them all ("module.",
+            "prompt_learner.").
+        path: Where they were read from; None for a mapping.
+        epoch: After which it was saved, if that is known.
+    """
+
+    tensors: dict[str, Tensor]
+    path: Path | None = None
+    epoch: int | None = None
+
+    @property
+    def title(self) -> str:
+        """What it is called: its file's name, and the epoch."""
+        name = self.path.name if self.path else "a state dict in memory"
+        return name if self.epoch is None else f"{name}, epoch {self.epoch}"
+
+
+def read_checkpoint(source: str | Path | Mapping[str, object]) -> Checkpoint:
+    """Read a checkpoint; no code in it is ever run.
+
+    Args:
+        source: The file; or a folder that has `model.pth.tar-N`, of which the named or the last one is taken;
+            or tensors by name, or a dictionary that has them under "state_dict".
+
+    Raises:
+        InputError: It is not there, damaged, or holds no tensors by name.
+    """
+    if isinstance(source, Mapping):
+        return _from_table(source, None)
+    path = find_checkpoint(Path(source).expanduser())
+    safe = read_tensors(path) if path.suffix == ".safetensors" else None
+    with naming(path):
+        if safe is not None:
+            return _from_table(safe, path)
+        try:
+            check_start(path)
+            if is_torchscript(path):
+                raise InputError("is an archive of CLIP's own weights: give it with --clip")
+            with open_saved(path) as saved:
+                whole = as_table(saved.content)
+                if whole is None:
+                    raise InputError("holds no tensors by name, but a whole object: save its state_dict()")
+                inner = as_table(whole.get("state_dict")) or whole
+                return _from_table({**whole, "state_dict": saved.tensors(inner)}, path)
+        except InputError:
+            raise
+        except OSError as error:
+            raise InputError(error.strerror or one_line(error)) from error
+        except Exception as error:  # a damaged pickle can raise anything
+            raise InputError(f"cut short or damaged, or no checkpoint ({one_line(error)})") from error
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the file itself, or the checkpoint of a folder: the one that is named in it, or the last.
+
+    Raises:
+        InputError: There is no such file or folder, or no checkpoint in the folder.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise InputError(
+                f"{path}: no such file or folder; give model.pth.tar-N, or the folder that has it"
+            )
+        return path
+    found = _in_folder(path)
+    if found is None:  # the run's own folder has one of the model's name in it
+        inside = [one for one in map(_in_folder, sorted(p for p in path.iterdir() if p.is_dir())) if one]
+        if len(inside) > 1:
+            raise InputError(
+                f"{path} has checkpoints in {inside[0].parent.name} and in {inside[1].parent.name}: say which"
+            )
+        found = inside[0] if inside else None
+    if found is None:
+        raise InputError(f"{path} has no model.pth.tar-N: give that file, or the folder that has it")
+    return found
+
+
+def _in_folder(folder: Path) -> Path | None:
+    pointer = folder / POINTER
+    if pointer.is_file():
+        # The name alone, so that it cannot lead elsewhere.
+        first = pointer.read_text(encoding="utf-8", errors="replace").strip().partition("\n")[0]
+        named = folder / Path(first).name
+        if named.is_file() and named != pointer:
+            return named
+    numbered = {
+        int(path.name.rpartition("-")[2]): path
+        for path in folder.glob("model.pth.tar-*")
+        if re.fullmatch(r"model\.pth\.tar-\d+", path.name)
+    }
+    if numbered:
+        return numbered[max(numbered)]
+    return folder / BEST if (folder / BEST).is_file() else None
+
+
+def _from_table(table: Mapping[str, object], path: Path | None) -> Checkpoint:
+    inner, epoch = as_table(table.get("state_dict")) or dict(table), table.get("epoch")
+    tensors = {
+        name.removeprefix("module.").removeprefix("prompt_learner."): tensor
+        for name, tensor in inner.items()
+        if isinstance(tensor, Tensor)
+    }
+    if not tensors:
+        raise InputError("holds no tensors by name: give a model.pth.tar-N of the authors' code")
+    return Checkpoint(tensors, path, epoch if isinstance(epoch, int) else None)

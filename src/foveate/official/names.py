@@ -1,0 +1,158 @@
+"""Class names, read out of the embedded sentences that the authors' code leaves in its checkpoints.
+
+A sentence is saved as rows of CLIP's table of tokens. Each row is found again, so the sentence is known
+token by token. Only its letters' case is lost, which CLIP never reads.
+"""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from tokenizers import decoders
+from torch import Tensor
+
+from foveate.clip.model import Clip
+from foveate.clip.templates import DATASET_TEMPLATES, KGCOOP_TEMPLATES, fill
+from foveate.clip.tokenizer import ClipTokenizer
+from foveate.errors import InputError
+from foveate.official.recognise import Tensors
+from foveate.official.towers import TOLERANCE
+
+Sentences = list[list[int]]
+"""Per class, token ids up to EOT, without it."""
+
+_ROWS = 256  # looked up at once, which bounds the memory
+
+
+def read_sentences(tensors: Tensors, clip: Clip) -> Sentences | None:
+    """Return the sentences of a checkpoint, behind what was learned or behind SOT; None where it has none.
+
+    Raises:
+        InputError: They are not made of this CLIP's tokens.
+    """
+    if "prompt_embeddings" in tensors:
+        embedded = tensors["prompt_embeddings"][:, 1:]
+    elif "token_suffix" in tensors:
+        embedded = tensors["token_suffix"]
+    else:
+        return None
+    ids = look_up(embedded, clip.text.token.weight).tolist()
+    eot = clip.tokenizer.eot
+    if not all(eot in row for row in ids):
+        raise InputError("has sentences without an end: give the class names with --classes")
+    return [row[: row.index(eot)] for row in ids]
+
+
+def look_up(
+    embedded: Float[Tensor, "classes tokens width"], table: Float[Tensor, "vocab width"]
+) -> Int[Tensor, "classes tokens"]:
+    """Return the ids of embedded tokens: of each, the row of the table that it is.
+
+    Raises:
+        InputError: A token is no row of the table.
+    """
+    classes, tokens, width = embedded.shape
+    table = table.detach().cpu().to(embedded.dtype).float()
+    rows, places = torch.unique(embedded.reshape(-1, width).float(), dim=0, return_inverse=True)
+    # The nearest row: |r − t|² without |r|², which is the same for all t.
+    norms = table.square().sum(dim=1)
+    parts = [(norms - 2 * part @ table.T).argmin(dim=1) for part in rows.split(_ROWS)]
+    nearest = torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
+    apart = (rows - table[nearest]).norm(dim=1)
+    if not (apart <= TOLERANCE * norms[nearest].sqrt()).all():  # nor where they are no numbers
+        raise InputError(
+            "has class names in tokens that this CLIP has not: was it tuned on another? Else give --classes"
+        )
+    return nearest[places].view(classes, tokens)
+
+
+def names_behind(sentences: Sentences, words: Sequence[int], tokenizer: ClipTokenizer) -> list[str]:
+    """Return the names in sentences `words name .`, with which learned prompts end.
+
+    Raises:
+        InputError: A sentence has another form.
+    """
+    return [name_of(ids[len(words) :], tokenizer) for ids in sentences]
+
+
+def name_of(ids: Sequence[int], tokenizer: ClipTokenizer) -> str:
+    """Return a name by the tokens of `name .`.
+
+    Raises:
+        InputError: There is no full stop, or nothing before it.
+    """
+    plain = decode(ids, tokenizer)
+    bare = plain.removesuffix(".").strip()
+    if bare and plain.endswith("."):
+        for name in (tidy(bare), bare):
+            if tokenizer.words(f"{name}.") == list(ids):
+                return name
+    raise InputError(f"has a sentence that ends in {plain!r}, not in a name: give the names with --classes")
+
+
+def names_within(
+    sentences: Sentences, template: str | None, tokenizer: ClipTokenizer
+) -> tuple[list[str], str]:
+    """Return the names in whole sentences, and the sentence around them.
+
+    Args:
+        sentences: Per class.
+        template: The sentence, if it is known; None tries the field's own, the longest first, and then takes
+            what all sentences share at both ends.
+        tokenizer: Of the text tower.
+
+    Raises:
+        InputError: The sentences have another form.
+    """
+    known = {*DATASET_TEMPLATES.values(), *KGCOOP_TEMPLATES.values()}
+    tried = [template] if template is not None else [*sorted(known, key=len, reverse=True)]
+    if template is None and len(sentences) > 1:
+        tried.append(_shared(sentences, tokenizer))
+    for one in tried:
+        names = [_within(ids, one, tokenizer) for ids in sentences]
+        found = [name for name in names if name is not None]
+        if len(found) == len(names):
+            return found, one
+    first = tidy(decode(sentences[0], tokenizer))
+    raise InputError(f"has sentences such as {first!r}: give its --template, or the names with --classes")
+
+
+def decode(ids: Sequence[int], tokenizer: ClipTokenizer) -> str:
+    """Return the text of tokens, with a space between any two words, numerals and signs."""
+    letters = "".join(tokenizer.bpe.id_to_token(i) or "" for i in ids)
+    spell = decoders.ByteLevel().decode
+    return " ".join(spell([word]) for word in letters.split("</w>") if word)
+
+
+def tidy(text: str) -> str:
+    """Take out spaces that nobody would type: within numbers, around hyphens and quotes, before commas."""
+    text = re.sub(r"(?<=\d) (?=\d)", "", text)
+    text = re.sub(r" ?([-'/]) ?", r"\1", text)
+    return re.sub(r" (?=[.,;:!?)%…])|(?<=\() ", "", text)
+
+
+def _within(ids: Sequence[int], template: str, tokenizer: ClipTokenizer) -> str | None:
+    """Return the name that fills a template to these tokens; None where none does."""
+    before, after = (decode(tokenizer.words(part), tokenizer) for part in template.split("{}"))
+    plain = decode(ids, tokenizer)
+    if not (plain.startswith(before) and plain.endswith(after)):
+        return None
+    bare = plain.removeprefix(before).removesuffix(after).strip()
+    fitting = (one for one in (tidy(bare), bare) if one and tokenizer.words(fill(template, one)) == list(ids))
+    return next(fitting, None)
+
+
+def _shared(sentences: Sentences, tokenizer: ClipTokenizer) -> str:
+    """Return the template of what all sentences begin and end with."""
+    shortest = min(map(len, sentences))
+
+    def same(rows: Sentences, room: int) -> int:
+        pairs = (len({row[i] for row in rows}) == 1 for i in range(room))
+        return next((i for i, equal in enumerate(pairs) if not equal), room)
+
+    start = same(sentences, shortest - 1)  # a name has one token at least
+    end = same([row[::-1] for row in sentences], shortest - 1 - start)
+    first = sentences[0]
+    before, after = decode(first[:start], tokenizer), decode(first[len(first) - end :], tokenizer)
+    return tidy(f"{before} {{}} {after}".strip())

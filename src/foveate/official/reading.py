@@ -1,0 +1,236 @@
+"""A checkpoint of the authors' code, understood: method, settings, class names, and what was learned."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from foveate.clip.checkpoints import naming
+from foveate.clip.model import Clip
+from foveate.clip.templates import DEFAULT_TEMPLATE, fill
+from foveate.clip.tokenizer import ClipTokenizer
+from foveate.data.naming import clean_name
+from foveate.errors import InputError
+from foveate.methods.base import Method, check_names
+from foveate.methods.registry import Settings, build, configure
+from foveate.official.files import Checkpoint, read_checkpoint
+from foveate.official.forms import check_forms
+from foveate.official.names import Sentences, decode, names_behind, names_within, read_sentences
+from foveate.official.recognise import Tensors, choose_method, importable
+from foveate.official.settings import Own, read_settings, settle_init
+from foveate.official.towers import check_clip
+
+_BLOCKS = 7
+"""How many blocks MMRL's authors always give tokens to: 6 to 12."""
+
+
+@dataclass(frozen=True)
+class Official:
+    """What a checkpoint is.
+
+    Attributes:
+        method: Whose it is.
+        settings: All settings of that method.
+        names: Of the classes it was trained on, in label order.
+        template: The data set's sentence, if it is known.
+        learned: The learned tensors under our names.
+        title: What the checkpoint is called.
+        path: Where it was read from; None for a mapping.
+        notes: What a person should know.
+    """
+
+    method: str
+    settings: dict[str, dict[str, Any]]
+    names: list[str]
+    template: str | None
+    learned: dict[str, Tensor]
+    title: str
+    path: Path | None
+    notes: list[str]
+
+
+def read_official(
+    source: str | Path | Mapping[str, object],
+    clip: Clip,
+    *,
+    method: str | None = None,
+    names: Sequence[str] | None = None,
+    template: str | None = None,
+    settings: Settings | None = None,
+) -> Official:
+    """Read a checkpoint of the authors' code for the towers it was tuned on.
+
+    Args:
+        source: A file, a folder or tensors; see `read_checkpoint`.
+        clip: The frozen towers.
+        method: Whose it is; None finds out by the names of its tensors.
+        names: Of the classes it was trained on; None reads them out of the checkpoint.
+        template: The data set's sentence with one `{}`; None reads it where the checkpoint has it.
+        settings: Per part of the method, what the checkpoint does not tell: {"mmrl": {"alpha": 0.5}}.
+
+    Raises:
+        InputError: Anything wrong with the checkpoint, or that does not fit it.
+    """
+    method = None if method is None else importable(method)
+    if template is not None:
+        fill(template, "name")
+    if names is not None:
+        check_names(names)
+    checkpoint = read_checkpoint(source)
+    if checkpoint.path is None:
+        return _understand(checkpoint, clip, method, names, template, settings)
+    with naming(checkpoint.path):
+        return _understand(checkpoint, clip, method, names, template, settings)
+
+
+def _understand(
+    checkpoint: Checkpoint,
+    clip: Clip,
+    method: str | None,
+    names: Sequence[str] | None,
+    template: str | None,
+    settings: Settings | None,
+) -> Official:
+    tensors = checkpoint.tensors
+    method = choose_method(tensors, method)
+    configure(method, settings)  # settings of other methods are refused
+    check_forms(tensors)
+    check_clip(tensors, clip)
+    given = (settings or {}).get(method, {})
+    own = read_settings(method, tensors, clip, given)
+    sentences = _sentences(tensors, clip, names)
+    own, words = settle_init(method, own, clip, sentences)
+    notes = _guessed_blocks(own, given) if method == "mmrl" else []
+    if sentences is None:
+        found = None
+        notes += _assumed(method, words, template, clip.tokenizer)
+    else:
+        found, template = _found_names(method, sentences, words, template, names, clip.tokenizer)
+        notes += _odd_names(found) if method != "mmrl" else []
+        notes += _other_names(names, found, clip.tokenizer) if names is not None else _guessed_spaces(found)
+    chosen = _choose_names(names, found, _class_count(tensors))
+    built = build(method, clip, {method: own})
+    built.load_official(tensors)
+    _check_numbers(built)
+    built.set_classes(chosen, template)
+    return Official(
+        method=method,
+        settings={part: asdict(config) for part, config in configure(method, {method: own}).items()},
+        names=chosen,
+        template=template,
+        learned={name: tensor.detach() for name, tensor in built.learned().items()},
+        title=checkpoint.title,
+        path=checkpoint.path,
+        notes=notes,
+    )
+
+
+def _sentences(tensors: Tensors, clip: Clip, names: Sequence[str] | None) -> Sentences | None:
+    """Return the sentences of a checkpoint; None if it has none, or names are given and need none."""
+    try:
+        return read_sentences(tensors, clip)
+    except InputError:
+        if names is None:
+            raise
+        return None
+
+
+def _found_names(
+    method: str,
+    sentences: Sentences,
+    words: Sequence[int],
+    template: str | None,
+    given: Sequence[str] | None,
+    tokenizer: ClipTokenizer,
+) -> tuple[list[str] | None, str | None]:
+    """Return the names in sentences, and the template; no names where they are given and none are found."""
+    try:
+        if method == "mmrl":
+            return names_within(sentences, template, tokenizer)
+        return names_behind(sentences, words, tokenizer), template
+    except InputError:
+        if given is None or (method == "mmrl" and template is None):
+            raise
+        return None, template
+
+
+def _check_numbers(method: Method) -> None:
+    for name, tensor in method.learned().items():
+        if not tensor.isfinite().all():
+            raise InputError(f"has numbers in {name} that are not finite: its training diverged")
+
+
+def _class_count(tensors: Tensors) -> int | None:
+    """Return how many classes it was trained on, if anything in it tells."""
+    for name in ("token_suffix", "prompt_embeddings"):
+        if name in tensors:
+            return len(tensors[name])
+    own_vectors = "ctx" in tensors and tensors["ctx"].ndim == 3  # a set for each class
+    return len(tensors["ctx"]) if own_vectors else None
+
+
+def _choose_names(given: Sequence[str] | None, found: Sequence[str] | None, classes: int | None) -> list[str]:
+    if given is not None:
+        if classes not in (None, len(given)):
+            raise InputError(f"was trained on {classes} classes, but {len(given)} names were given")
+        return [clean_name(name) for name in given]
+    if found is None:
+        raise InputError("has no class names in it: give them with --classes, a file with a name a line")
+    return list(found)
+
+
+def _assumed(method: str, words: Sequence[int], template: str | None, tokenizer: ClipTokenizer) -> list[str]:
+    """Return a note where sentences matter that the checkpoint does not have."""
+    if method == "mmrl" and template is None:
+        return [f"took the sentence {DEFAULT_TEMPLATE!r}: if it was another, give --template"]
+    if words:
+        stay = decode(words, tokenizer)
+        return [f"took it that {stay!r} stays before the names: if not, give the words with --{method}.init"]
+    return []
+
+
+def _guessed_blocks(own: Own, given: Mapping[str, Any]) -> list[str]:
+    first, last = own["first_block"], own["last_block"]
+    if last - first + 1 == _BLOCKS or {"first_block", "last_block"} & given.keys():
+        return []
+    return [
+        f"took blocks {first} to {last}: the checkpoint has their number, not which they are"
+        " (--mmrl.first-block)"
+    ]
+
+
+def _odd_names(found: Sequence[str] | None) -> list[str]:
+    """Return a note where the first word of all names may be no part of them."""
+    begins = {name.partition(" ")[0] for name in found or ()}
+    if len(begins) != 1 or len(found or ()) < 2:
+        return []
+    return [
+        f"every class name begins with {begins.pop()!r}: if it is no part of them, it is left of the authors'"
+        " sentence, and new names need it too"
+    ]
+
+
+def _guessed_spaces(found: Sequence[str] | None) -> list[str]:
+    """Return a note where spaces beside numbers and signs are not known: "A300" and "a 300" are the same."""
+    guessed = [name for name in found or () if re.search(r"\d|[^\w\s]", name)]
+    if not guessed:
+        return []
+    return [
+        f"spaces beside numbers and signs are guessed, as in {guessed[0]!r}: give --classes to have names as"
+        " your data writes them"
+    ]
+
+
+def _other_names(names: Sequence[str], found: Sequence[str] | None, tokenizer: ClipTokenizer) -> list[str]:
+    """Return a note where the names that were given are not those of the checkpoint."""
+    if found is None:
+        return [
+            "its sentences are not those that foveate makes of names: answers may differ from the authors'"
+        ]
+    for place, (ours, theirs) in enumerate(zip(names, found, strict=False), 1):
+        if tokenizer.words(clean_name(ours)) != tokenizer.words(theirs):
+            return [f"class {place} was given as {ours!r}, but the checkpoint calls it {theirs!r}"]
+    return []

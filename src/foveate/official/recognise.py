@@ -1,0 +1,102 @@
+"""Whose checkpoint it is, by the names of its tensors.
+
+- CoOp and CoCoOp: https://github.com/KaiyangZhou/CoOp, KgCoOp: https://github.com/htyao89/KgCoOp,
+  ProGrad: https://github.com/BeierZhu/Prompt-align
+- MaPLe, IVLP and VPT: https://github.com/muzairkhattak/multimodal-prompt-learning,
+  PromptSRC: https://github.com/muzairkhattak/PromptSRC
+- MMRL: https://github.com/yunncheng/MMRL
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from foveate.errors import InputError
+from foveate.methods.registry import parts
+
+METHODS = ["coop", "kgcoop", "prograd", "cocoop", "ivlp", "promptsrc", "vpt", "maple", "mmrl"]
+"""Whose checkpoints can be read."""
+
+_CLIP = ("visual.", "vision_model.", "text_model.", "vision.blocks.", "token_embedding.")
+_TOWERS = ("image_encoder.", "text_encoder.")
+
+Tensors = Mapping[str, Tensor]
+
+
+def choose_method(tensors: Tensors, asked: str | None = None) -> str:
+    """Return whose checkpoint it is.
+
+    Args:
+        tensors: By name; see `Checkpoint.tensors`.
+        asked: The method that a person named, if any; see `importable`.
+
+    Raises:
+        InputError: It is nobody's, of another method than the one asked for, or could be of several.
+    """
+    found = candidates(tensors)
+    if not found:
+        raise InputError(_foreign(tensors))
+    if asked in found:
+        return asked
+    if asked is not None:
+        raise InputError(
+            f"looks like a checkpoint of {' or '.join(found)}, not of {asked}: give --method {found[0]}"
+        )
+    if len(found) > 1:
+        raise InputError(
+            f"could be of {', '.join(found[:-1])} or {found[-1]}, which save the same tensors: say which with"
+            f" --method {found[0]} or another"
+        )
+    return found[0]
+
+
+def candidates(tensors: Tensors) -> list[str]:
+    """Return the methods that would have saved tensors of these names."""
+    if any(name.endswith("compound_rep_tokens") for name in tensors):
+        # MMRL++ has maps that blocks share.
+        return ["mmrl"] if any(name.endswith("r2vproj.0.weight") for name in tensors) else []
+    if "ctx" in tensors:
+        return _with_context(tensors)
+    return ["vpt"] if "image_encoder.VPT" in tensors else []
+
+
+def _with_context(tensors: Tensors) -> list[str]:
+    if "proj.weight" in tensors or any("compound_prompt" in name for name in tensors):
+        return ["maple"]
+    if "meta_net.linear2.weight" in tensors:
+        # TCP has such a net too, but it makes several vectors at once.
+        fits = len(tensors["meta_net.linear2.weight"]) == tensors["ctx"].shape[-1]
+        return ["cocoop"] if fits else []
+    if "bias_vectors" in tensors or "meta_net.linear1.weight" in tensors:
+        return ["kgcoop"]
+    if any("ZS_image_encoder." in name for name in tensors):
+        return ["promptsrc"]
+    if any(name.startswith(_TOWERS) for name in tensors):
+        frozen = any(name.startswith(_TOWERS) and "VPT" not in name for name in tensors)
+        return ["ivlp"] if frozen else ["ivlp", "promptsrc"]  # the two learn the same tensors
+    if tensors["ctx"].ndim == 3:  # one set a class
+        return ["coop"]
+    return ["coop", "prograd", "kgcoop"]
+
+
+def importable(asked: str) -> str:
+    """Return the method that a person named.
+
+    Raises:
+        InputError: There is no such method, or nobody's checkpoints of it can be read.
+    """
+    *plugins, backbone = parts(asked)
+    if plugins:
+        raise InputError(
+            f"{asked} is a plug-in over a backbone: import the backbone, with --method {backbone}"
+        )
+    if backbone not in METHODS:
+        raise InputError(f"there are no checkpoints of {backbone} to import; there are {', '.join(METHODS)}")
+    return backbone
+
+
+def _foreign(tensors: Tensors) -> str:
+    if any(name.startswith(_CLIP) for name in tensors):
+        return "holds CLIP's own weights and nothing tuned: give it with --clip"
+    first = ", ".join(list(tensors)[:3])
+    return f"is of no method that foveate can import ({', '.join(METHODS)}): it holds {first}"

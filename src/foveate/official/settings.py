@@ -1,0 +1,149 @@
+"""The settings that a checkpoint tells of by itself: how many tokens, in how many blocks, how wide."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from foveate.clip.model import Clip
+from foveate.errors import InputError
+from foveate.methods.deep import PUBLISHED_BLOCKS
+from foveate.methods.registry import PARTS
+from foveate.official.recognise import Tensors
+
+Own = dict[str, Any]
+"""Settings of one method, by name."""
+
+_LEARNER = "representation_learner.compound_rep_tokens"
+
+
+def read_settings(method: str, tensors: Tensors, clip: Clip, given: Mapping[str, Any]) -> Own:
+    """Return what was given, and what the tensors say.
+
+    Args:
+        method: Whose checkpoint it is.
+        tensors: By name; see `Checkpoint.tensors`.
+        clip: The towers it is meant for.
+        given: Settings that a person chose.
+
+    Raises:
+        InputError: A setting was given that the tensors contradict, or a tensor is missing.
+    """
+    told = _READERS[method](tensors)
+    for name, value in told.items():
+        if given.get(name) not in (None, value):
+            raise InputError(
+                f"has {name} = {value}, but --{method}.{name.replace('_', '-')} is {given[name]}"
+            )
+    settings = {**given, **told}
+    return _settle_blocks(settings, tensors, clip) if method == "mmrl" else settings
+
+
+def settle_init(
+    method: str, settings: Own, clip: Clip, sentences: Sequence[Sequence[int]] | None
+) -> tuple[Own, list[int]]:
+    """Choose the words that the learned vectors started from, of which some may stay behind them.
+
+    Of "a photo of a" with two vectors, "of a" stays between them and the name.
+
+    Args:
+        method: Whose checkpoint it is.
+        settings: Of the method; a given `init` stays.
+        clip: Its tokenizer reads the words.
+        sentences: Per class, the token ids behind the vectors; None where the checkpoint has none.
+
+    Returns:
+        The settings, with `init` None where no words stay; and the ids of those that do.
+
+    Raises:
+        InputError: The given `init` leaves other words than the checkpoint has.
+    """
+    if method not in ("kgcoop", "prograd", "cocoop", "ivlp", "promptsrc", "maple"):
+        return settings, []
+    given, tokens = "init" in settings, settings["tokens"]
+    init = settings["init"] if given else PARTS[method].config().init
+    words = clip.tokenizer.words(init.replace("_", " ")) if init is not None else []
+    stay = words[tokens:] if method != "prograd" else []
+    fits = all(list(one[: len(stay)]) == stay for one in sentences or ())
+    if given and not fits:
+        raise InputError(f"has other words before the names than --{method}.init {init!r} leaves there")
+    possible = len(words) <= tokens if method == "prograd" else len(words) >= tokens
+    if given or (init is not None and possible and fits):
+        return settings, stay
+    return {**settings, "init": None}, []
+
+
+def depth(tensors: Tensors, pattern: str) -> int:
+    """Return how many blocks have tensors of their own: 1 + the highest number where `{}` stands."""
+    form = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
+    numbers = [int(match[1]) for name in tensors if (match := form.fullmatch(name))]
+    return max(numbers, default=-1) + 1
+
+
+def _need(tensors: Tensors, name: str) -> tuple[int, ...]:
+    if name not in tensors:
+        raise InputError(f"lacks {name}: a part of a checkpoint, or of other code?")
+    return tuple(tensors[name].shape)
+
+
+def _context(tensors: Tensors) -> Own:
+    return {"tokens": _need(tensors, "ctx")[-2]}
+
+
+def _coop(tensors: Tensors) -> Own:
+    return {**_context(tensors), "class_specific": tensors["ctx"].ndim == 3}
+
+
+def _deep(tensors: Tensors, tower: str) -> int:
+    """Return in how many blocks of a tower tokens were learned; the first block's are elsewhere."""
+    return max(1, depth(tensors, tower + ".transformer.resblocks.{}.VPT_shallow"))
+
+
+def _ivlp(tensors: Tensors) -> Own:
+    settings = {**_context(tensors), "text_depth": _deep(tensors, "text_encoder"), "vision_depth": 0}
+    if "image_encoder.VPT" in tensors:
+        settings["vision_tokens"] = _need(tensors, "image_encoder.VPT")[0]
+        settings["vision_depth"] = _deep(tensors, "image_encoder")
+    return settings
+
+
+def _vpt(tensors: Tensors) -> Own:
+    return {"tokens": _need(tensors, "image_encoder.VPT")[0], "depth": _deep(tensors, "image_encoder")}
+
+
+def _maple(tensors: Tensors) -> Own:
+    return {**_context(tensors), "depth": 1 + depth(tensors, "compound_prompts_text.{}")}
+
+
+def _mmrl(tensors: Tensors) -> Own:
+    tokens, width = _need(tensors, _LEARNER)
+    return {"tokens": tokens, "width": width}
+
+
+def _settle_blocks(settings: Own, tensors: Tensors, clip: Clip) -> Own:
+    """Choose MMRL's blocks: their number is known, and the authors' code ends with the last of 12."""
+    number = depth(tensors, _LEARNER + "_r2vproj.{}.weight")
+    shallower = min(clip.config.vision.layers, clip.config.text.layers, PUBLISHED_BLOCKS)
+    first, last = settings.get("first_block"), settings.get("last_block")
+    if first is None:
+        first = (shallower if last is None else last) - number + 1
+    if last is None:
+        last = first + number - 1
+    if last - first + 1 != number or first < 1:
+        raise InputError(
+            f"has tokens for {number} blocks: give as many with --mmrl.first-block and --mmrl.last-block, not"
+            f" blocks {first} to {last}"
+        )
+    return {**settings, "first_block": first, "last_block": last}
+
+
+_READERS: dict[str, Callable[[Tensors], Own]] = {
+    "coop": _coop,
+    "kgcoop": _context,
+    "prograd": _context,
+    "cocoop": _context,
+    "ivlp": _ivlp,
+    "promptsrc": _ivlp,
+    "vpt": _vpt,
+    "maple": _maple,
+    "mmrl": _mmrl,
+}

@@ -1,0 +1,87 @@
+"""Whether a checkpoint was tuned on the CLIP at hand."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from foveate.clip.layouts import OPENAI, to_layout
+from foveate.clip.model import Clip
+from foveate.errors import InputError
+from foveate.official.recognise import Tensors
+
+TOLERANCE = 0.02
+"""Largest relative difference of frozen tensors that are the same.
+
+PromptSRC's average over epochs rounds frozen half-precision weights, by about 0.1 %. Those of two CLIPs have
+little in common."""
+
+_LEARNED = ("VPT", "proj_rep")
+_HOMES = {"image_encoder.": "visual.", "text_encoder.": ""}
+
+
+def check_clip(tensors: Tensors, clip: Clip) -> None:
+    """Refuse a checkpoint of another CLIP: by sizes, by the start token, by the frozen towers in it.
+
+    Args:
+        tensors: By name; see `Checkpoint.tensors`.
+        clip: The towers it is meant for.
+
+    Raises:
+        InputError: It says what differs.
+    """
+    for what, theirs, ours in _sizes(tensors, clip):
+        if theirs != ours:
+            raise InputError(
+                f"was tuned on a CLIP with {what} {theirs}, this one has {ours}: give that one with --clip"
+            )
+    for name, theirs, ours in _frozen(tensors, clip):
+        if ours is None or theirs.shape != ours.shape or not difference(theirs, ours) <= TOLERANCE:
+            raise InputError(
+                f"was tuned on another CLIP than this one: its {name} differs; give that one with --clip"
+            )
+
+
+def difference(theirs: Tensor, ours: Tensor) -> float:
+    """Return |theirs − ours| / |ours|, after rounding ours to their precision; 0 where both are 0."""
+    ours = ours.detach().cpu().to(theirs.dtype).float()
+    apart = (theirs.detach().cpu().float() - ours).norm()
+    return float(apart / ours.norm().clamp_min(torch.finfo(torch.float32).tiny))
+
+
+def _sizes(tensors: Tensors, clip: Clip) -> Iterator[tuple[str, int, int]]:
+    """Yield what a learned tensor says of its CLIP, and what this CLIP has."""
+    size = clip.config
+    told = (
+        ("ctx", -1, "text width", size.text.width),
+        ("image_encoder.VPT", -1, "image width", size.vision.width),
+        ("representation_learner.compound_rep_tokens_r2tproj.0.weight", 0, "text width", size.text.width),
+        ("representation_learner.compound_rep_tokens_r2vproj.0.weight", 0, "image width", size.vision.width),
+        ("image_encoder.proj_rep", -1, "feature width", size.embed),
+        ("proj.weight", 0, "image width", size.vision.width),
+        ("prompt_embeddings", 1, "texts of tokens up to", size.context),
+    )
+    for name, axis, what, ours in told:
+        if name in tensors:
+            yield what, int(tensors[name].shape[axis]), ours
+    if "meta_net.linear2.weight" in tensors:  # CoCoOp's; KgCoOp's net is 512 wide whatever the CLIP
+        yield "feature width", int(tensors["meta_net.linear1.weight"].shape[-1]), size.embed
+    if "token_suffix" in tensors and "ctx" in tensors:  # SOT, the vectors, and what follows
+        length = 1 + tensors["ctx"].shape[-2] + tensors["token_suffix"].shape[1]
+        yield "texts of tokens up to", int(length), size.context
+
+
+def _frozen(tensors: Tensors, clip: Clip) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+    """Yield frozen tensors in the checkpoint, beside ours; None where we have none."""
+    start = clip.text.token.weight[clip.tokenizer.sot]
+    for name in ("token_prefix", "prompt_embeddings"):
+        if name in tensors and tensors[name].numel():
+            yield f"start token ({name})", tensors[name][0, 0], start
+    own = to_layout(clip.state_dict(), OPENAI)
+    for name, tensor in tensors.items():
+        home = next((home for home in _HOMES if name.startswith(home)), None)
+        if home is None or any(part in name for part in _LEARNED):
+            continue
+        ours = own.get(_HOMES[home] + name.removeprefix(home))
+        if ours is not None or "resblocks." in name:  # other code may keep other things there
+            yield name, tensor, ours
