@@ -15,6 +15,7 @@ from foveate.classifier import Classifier
 from foveate.clip.weights import load_clip
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
+from foveate.world.photos import scene_photos
 
 Call = Callable[..., object]
 QUICK = {"epochs": 2, "warmup_epochs": 0}
@@ -336,3 +337,16 @@ def test_a_tilde_is_the_home_folder(
     assert (tmp_path / "saved/config.json").is_file()
     read = Classifier.from_pretrained("~/saved")
     assert read.predict("~/one.png")[0].scores == trained.predict(tmp_path / "one.png")[0].scores
+
+
+def test_guidance_that_loses_its_way_is_told_of():
+    names = ["red star", "blue ring", "green heart", "yellow star", "pink ring"]
+    photos = scene_photos(names, per_class=4, seed=1)
+    lost = {"epochs": 2, "lr": 0.3, "crop_scale": 0.5}
+    classifier = Classifier("fvgpt+zeroshot", settings={"fvgpt": {"adapter_input": "unit"}})
+    with pytest.warns(
+        UserWarning, match=r"adapted features are below their backbone .* against 100.0 % right"
+    ):
+        classifier.fit(photos, shots=4, recipe=lost)
+    steady = lost | {"lr": 0.0035}
+    Classifier("fvgpt+zeroshot").fit(photos, shots=4, recipe=steady)  # a warning would be an error
