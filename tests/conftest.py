@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,11 +15,13 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveate.cli import main
+from foveate.clip import rows as rows_module
 from foveate.clip.config import ClipConfig, TowerConfig
-from foveate.clip.model import Clip
+from foveate.clip.model import Block, Clip
+from foveate.clip.rows import Rows
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.clip.weights import save_clip
 
@@ -114,6 +117,35 @@ def clip_folder(
     folder = tmp_path_factory.mktemp("clip")
     save_clip(clip.initialise(torch.Generator().manual_seed(0)), folder)
     return folder
+
+
+@pytest.fixture
+def texts_read(monkeypatch: pytest.MonkeyPatch) -> list[Rows]:
+    """The texts of each pass through the text tower, in the order of passes."""
+    passes: list[Rows] = []
+    embed = rows_module._embed  # every pass begins with it, also one that is made again for its gradient
+
+    def recorded(text: nn.Module, rows: Rows, *rest: object) -> Tensor:
+        passes.append(rows)
+        return embed(text, rows, *rest)
+
+    monkeypatch.setattr(rows_module, "_embed", recorded)
+    return passes
+
+
+@pytest.fixture
+def tokens_read(monkeypatch: pytest.MonkeyPatch) -> dict[Block, list[int]]:
+    """By block of a text tower, how many tokens its perceptron has read, call by call."""
+    counts: dict[Block, list[int]] = defaultdict(list)
+    feed = Block.feed
+
+    def counted(block: Block, x: Tensor) -> Tensor:
+        if block.causal:  # the image tower's are not
+            counts[block].append(x.shape[:-1].numel())
+        return feed(block, x)
+
+    monkeypatch.setattr(Block, "feed", counted)
+    return counts
 
 
 @pytest.fixture

@@ -41,11 +41,28 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a frozen feature comes from, besides the view and CLIP's weights: with equal ones it is shared.
+
+    Attributes:
+        what: The tower and what it was shown: "clip"; "clip, foreground, mean".
+        heads: H of its shape `[H, B, D]`.
+        dim: D.
+        masked: Whether it depends on the view's mask.
+    """
+
+    what: str
+    heads: int
+    dim: int
+    masked: bool = False
+
+
+@dataclass(frozen=True)
 class Batch:
     """A few pictures on their way through a method.
 
     Attributes:
-        images: `[B, 3, S, S]` normalised pictures.
+        images: `[B, 3, S, S]` normalised pictures; S is 0 where `frozen` has all that a method needs of them.
         labels: `[B]` row of each picture's name in the method's classes.
         masks: `[B, 1, S, S]` foreground of the very view in `images`, or None where there are no masks.
         areas: `[B]` share of foreground in the whole picture, before the crop; None without masks.

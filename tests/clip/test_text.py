@@ -13,7 +13,7 @@ from foveate.errors import InputError
 NAMES = ["cat", "sea_horse", "an airplane of a rather long name", "dog", "x"]
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 5, 256])
+@pytest.mark.parametrize("chunk", [1, 20, 40, 2048])
 def test_chunks_change_nothing(tiny_clip, chunk):
     texts = [f"a photo of a {name}." for name in NAMES]
     features = encode_texts(tiny_clip, texts, chunk)

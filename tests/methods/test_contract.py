@@ -1,14 +1,18 @@
 """What every method promises, one matrix: a new method gets these tests by being registered."""
 
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 import torch
 
-from foveate.clip.model import Clip
+from foveate.clip.model import Block, Clip
+from foveate.clip.rows import Rows
 from foveate.errors import InputError
 from foveate.methods.base import Method
+from foveate.methods.fvgpt import FvgPt
+from foveate.methods.mmrl import Mmrl
 from foveate.methods.registry import BACKBONES, PLUGINS, build, configure, parts, stages
 from foveate.seeds import stream
 from foveate.train.journal import Step
@@ -154,22 +158,42 @@ def test_what_frozen_towers_said_may_come_from_a_bank(make: Make):
         torch.testing.assert_close(method.losses(held)[name], loss)
 
 
-def test_constant_text_is_encoded_once(make: Make, monkeypatch: pytest.MonkeyPatch):
+def test_constant_text_is_encoded_once(make: Make, texts_read: list[Rows]):
     method = make()
     if any(getattr(one, "text_follows_pictures", False) for one in method.modules()):
         pytest.skip("each picture has texts of its own")
-    calls = []
-    encode = type(method.clip.text).encode
-
-    def counted(tower, *args, **kwargs):
-        calls.append(1)
-        return encode(tower, *args, **kwargs)
-
-    monkeypatch.setattr(type(method.clip.text), "encode", counted)
     with method.constant_text():
         for seed in range(3):
             method.logits(method.features(batch(2, seed=seed).images), "new")
-    assert len(calls) <= 2  # the method's own texts and, at most, CLIP's
+    assert 1 <= len(texts_read) <= 2  # the method's own texts and, at most, CLIP's
+
+
+def test_a_loss_reads_no_token_twice_and_none_that_is_known(
+    make: Make, texts_read: list[Rows], tokens_read: dict[Block, list[int]]
+):
+    method, pictures = make(), batch(3)
+    guided = isinstance(method, FvgPt)
+    if method.text_follows_pictures:
+        passes = 3 * (2 if guided else 1)  # FVG-PT asks about each picture and about its foreground
+    else:
+        passes = 0 if guided or not method.tunes_text else 1
+    method.losses(pictures)  # whatever is constant is known from here on
+    texts_read.clear()
+    tokens_read.clear()
+    method.losses(pictures)
+    assert len(texts_read) == passes
+    grown = len(method.tokens) if isinstance(method, Mmrl) else 0  # put behind SOT, for all texts at once
+    eot, most = method.clip.tokenizer.eot, 0
+    for rows in texts_read:
+        texts = [rows.row(number) for number in range(len(rows.lengths))]
+        assert len(texts) == len(NAMES)
+        assert all([token for token, _ in text].index(eot) == len(text) - 1 for text in texts)
+        columns = zip(*(text[:-1] for text in texts), strict=False)  # up to the shortest text's EOT
+        shared = len(list(takewhile(lambda column: len(set(column)) == 1, columns)))
+        most += shared + grown + sum(len(text) - shared for text in texts)
+    assert len(tokens_read) == (len(method.clip.text.blocks) if passes else 0)
+    assert all(sum(calls) <= most for calls in tokens_read.values())
+    assert sum(tokens_read[method.clip.text.blocks[-1]]) <= passes * len(NAMES)  # EOTs alone
 
 
 def test_half_precision_towers_keep_learned_tensors_in_float32(make: Make):

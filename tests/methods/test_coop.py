@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from foveate.clip.config import TowerConfig
-from foveate.clip.model import Clip
+from foveate.clip.model import Block, Clip
+from foveate.clip.rows import Rows
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
 from foveate.methods.coop import CoOp, CoOpConfig
@@ -82,17 +83,18 @@ def test_the_position_of_the_name_matters(tiny_clip: Clip):
     assert not torch.allclose(answers[1], answers[2], atol=1e-5)
 
 
-def test_texts_are_encoded_up_to_the_last_eot_and_no_further(wide: Clip, monkeypatch: pytest.MonkeyPatch):
+def test_texts_are_encoded_up_to_their_eot_and_no_further(
+    wide: Clip, texts_read: list[Rows], tokens_read: dict[Block, list[int]]
+):
     shapes: list[tuple[int, ...]] = []
-    encode = type(wide.text).encode
-
-    def counted(tower, tokens, *args, **kwargs):
-        shapes.append(tuple(tokens.shape))
-        return encode(tower, tokens, *args, **kwargs)
-
-    monkeypatch.setattr(type(wide.text), "encode", counted)
+    (block,) = wide.text.blocks
+    hook = block.ln_1.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
     answer(CoOp(wide), ["cat", "great white shark"])
-    assert shapes == [(2, 1 + 4 + 3 + 1 + 1, 512)]
+    hook.remove()
+    own = 1 + 1 + 1, 3 + 1 + 1  # the name, the full stop, EOT
+    assert [(rows.shared, rows.lengths) for rows in texts_read] == [(1 + 4, own)]
+    assert shapes == [(1, 1 + 4, 512), (sum(own), 512)]
+    assert tokens_read == {block: [2]}  # the last block, and this tower's only one, makes EOTs alone
 
 
 def test_cutting_behind_the_last_eot_changes_no_answer(wide: Clip):

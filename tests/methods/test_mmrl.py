@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.clip.config import ClipConfig, TowerConfig
-from foveate.clip.model import Clip
+from foveate.clip.model import Block, Clip
+from foveate.clip.rows import Rows
 from foveate.clip.templates import DATASET_TEMPLATES
 from foveate.errors import InputError
 from foveate.methods.base import Method
@@ -262,7 +263,9 @@ def entering(tower, ask) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 2), (2, 2), (1, 1)])
-def test_tokens_enter_their_blocks_and_travel_on_behind_them(tiny_clip: Clip, first: int, last: int):
+def test_tokens_enter_their_blocks_and_travel_on_behind_them(
+    tiny_clip: Clip, texts_read: list[Rows], first: int, last: int
+):
     config = MmrlConfig(tokens=4, width=16, first_block=first, last_block=last)
     method = Mmrl(tiny_clip, config, stream(1, "init"))
     method.set_classes(NAMES)
@@ -270,35 +273,45 @@ def test_tokens_enter_their_blocks_and_travel_on_behind_them(tiny_clip: Clip, fi
         for maps in (method.vision_maps, method.text_maps):
             for k, linear in enumerate(maps):
                 linear.weight.mul_(k + 1)
-    images = a_batch().images
+    images, sentences = a_batch().images, tiny_clip.tokenizer([f"a photo of a {name}." for name in NAMES])
+    pictures = entering(tiny_clip.vision, lambda: method.encode_images(images))
+    # First the beginning that all sentences share goes through all blocks, then what each has of its own.
+    beginning, own = halves(entering(tiny_clip.text, method.encode_text))
+    (rows,) = texts_read
+    assert rows.shared > 1
+    assert [x.shape for x in own] == [(sum(rows.lengths), 64)] * 2  # tokens join the beginning alone
+    plain_pictures = entering(tiny_clip.vision, lambda: tiny_clip.vision(images))
+    plain_texts = entering(tiny_clip.text, lambda: tiny_clip.text(sentences))
     sides = (
-        (tiny_clip.vision, method.vision_maps, 17, lambda: method.encode_images(images)),
-        (tiny_clip.text, method.text_maps, None, method.encode_text),
+        (pictures, method.vision_maps, 17, plain_pictures, 0.0),
+        (beginning, method.text_maps, rows.shared, [x[:1, : rows.shared] for x in plain_texts], 1e-5),
     )
-    for tower, maps, plain, ask in sides:
-        entered = entering(tower, ask)
-        plain = plain or method._ids.shape[1]
+    for entered, maps, plain, untouched, off in sides:
         assert len(maps) == last - first + 1
+        assert len(entered) == len(untouched)
         for number, tokens in enumerate(entered, 1):
             assert tokens.shape[1] == plain + (4 if number >= first else 0)
             if number < first:
                 continue
-            own = maps[min(number, last) - first]
-            expected = method.tokens @ own.weight.T + own.bias
+            linear = maps[min(number, last) - first]
+            expected = method.tokens @ linear.weight.T + linear.bias
             # Behind the last block with tokens of its own they are whatever the blocks made of them.
             assert torch.allclose(tokens[:, 1:5], expected.expand(len(tokens), -1, -1), atol=1e-6) == (
                 number <= last
             )
         if first > 1:  # what is before the first block is the untouched CLIP's
-            untouched = entering(tower, plain_pass(tiny_clip, tower, method))
-            assert torch.equal(entered[0], untouched[0])
-            assert torch.equal(entered[1][:, 5:], untouched[1][:, 1:])
+            torch.testing.assert_close(entered[0], untouched[0], rtol=0, atol=0)
+            torch.testing.assert_close(entered[1][:, 5:], untouched[1][:, 1:], rtol=off, atol=off)
+    for entered, untouched in zip(own[:first], plain_texts[:first], strict=True):
+        texts = zip(untouched, rows.lengths, strict=True)
+        by_hand = torch.cat([x[rows.shared : rows.shared + n] for x, n in texts])
+        torch.testing.assert_close(entered, by_hand)
 
 
-def plain_pass(clip: Clip, tower, method: Mmrl):
-    if tower is clip.vision:
-        return lambda: tower(a_batch().images)
-    return lambda: tower(method._ids)
+def halves(entered: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Part what enters a text tower's blocks into the common beginning's tokens and the texts' own."""
+    middle = len(entered) // 2
+    return entered[:middle], entered[middle:]
 
 
 def test_a_deeper_image_tower_gets_as_many_tokens_as_the_texts(small_config, small_tokenizer):
@@ -314,12 +327,20 @@ def test_a_deeper_image_tower_gets_as_many_tokens_as_the_texts(small_config, sma
 # --- texts ---
 
 
-def test_texts_are_encoded_up_to_the_last_eot_and_no_further(mmrl: Mmrl):
+def test_texts_are_encoded_up_to_their_eot_and_no_further(
+    mmrl: Mmrl, texts_read: list[Rows], tokens_read: dict[Block, list[int]]
+):
     mmrl.set_classes(["cat", "photo"], "a {}.")
     tokens = [len(mmrl.clip.tokenizer.words(f"a {name}.")) + 2 for name in mmrl.names]
     assert tokens[0] < tokens[1]
-    lengths = [x.shape[1] for x in entering(mmrl.clip.text, mmrl.encode_text)]
-    assert lengths == [tokens[1] + 4] * 2
+    beginning, own = halves(entering(mmrl.clip.text, mmrl.encode_text))
+    (rows,) = texts_read
+    assert rows.shared == 2  # SOT and "a"
+    assert [2 + n for n in rows.lengths] == tokens
+    assert [x.shape[:-1] for x in beginning] == [(1, 2 + 4)] * 2
+    assert [x.shape[:-1] for x in own] == [(sum(tokens) - 2 * 2,)] * 2
+    first, last = mmrl.clip.text.blocks
+    assert tokens_read == {first: [2 + 4, sum(rows.lengths)], last: [2]}  # at the end EOTs alone
 
 
 def test_cutting_behind_the_last_eot_changes_no_text(mmrl: Mmrl):
@@ -330,12 +351,14 @@ def test_cutting_behind_the_last_eot_changes_no_text(mmrl: Mmrl):
         torch.testing.assert_close(mmrl.encode_text()[:1], alone, rtol=1e-5, atol=1e-5)
 
 
-def test_a_sentence_may_fill_the_context_and_grow_beyond_it(mmrl: Mmrl):
+def test_a_sentence_may_fill_the_context_and_grow_beyond_it(mmrl: Mmrl, texts_read: list[Rows]):
     context = mmrl.clip.config.context
     name = "x" * (context - 3)  # a token a letter; SOT, the full stop and EOT besides
     mmrl.set_classes([name, "cat"], "{}.")
-    lengths = [x.shape[1] for x in entering(mmrl.clip.text, mmrl.encode_text)]
-    assert lengths == [context + 4] * 2
+    beginning, own = halves(entering(mmrl.clip.text, mmrl.encode_text))
+    (rows,) = texts_read
+    assert [x.shape[1] + rows.lengths[0] for x in beginning] == [context + 4] * 2
+    assert [len(x) for x in own] == [sum(rows.lengths)] * 2
     before = answer(mmrl)
     with pytest.raises(InputError, match="shorten the name"):
         mmrl.set_classes([name + "x", "cat"], "{}.")
@@ -450,23 +473,16 @@ def test_what_frozen_towers_see_is_clips_own(mmrl: Mmrl):
     assert there == pytest.approx(2 - opposite, abs=1e-6)  # 1 - cos against 1 + cos
 
 
-def test_clips_texts_are_encoded_once_per_class_list(mmrl: Mmrl, monkeypatch: pytest.MonkeyPatch):
-    calls: list[bool] = []
-    encode = type(mmrl.clip.text).encode
-
-    def counted(tower, tokens, edit=None):
-        calls.append(edit is None)
-        return encode(tower, tokens, edit)
-
-    monkeypatch.setattr(type(mmrl.clip.text), "encode", counted)
+def test_clips_texts_are_encoded_once_per_class_list(mmrl: Mmrl, texts_read: list[Rows]):
     answer(mmrl)
-    assert calls == [False]  # answers need none
+    (own,) = texts_read  # answers need none of them
     for _ in range(3):
         mmrl.losses(a_batch())
-    assert calls.count(True) == 1
+    assert [rows is own for rows in texts_read].count(False) == 1
+    assert len(texts_read) == 1 + 3 + 1
     mmrl.set_classes(["cat", "okapi"])
     mmrl.losses(a_batch(2))
-    assert calls.count(True) == 2
+    assert len(texts_read) == 5 + 2
 
 
 # --- under FVG-PT ---

@@ -1,12 +1,11 @@
 """Where learned vectors and names stand, token by token."""
 
 import pytest
-import torch
 
-from foveate.clip.model import Clip
+from foveate.clip.rows import Rows
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
-from foveate.methods.prompts import Position, PromptLayout, embed, lay_out
+from foveate.methods.prompts import Position, lay_out
 
 
 @pytest.fixture(scope="module")
@@ -14,15 +13,13 @@ def openai() -> ClipTokenizer:
     return ClipTokenizer.openai()
 
 
-def read(layout: PromptLayout, tokenizer: ClipTokenizer) -> list[list[str]]:
+def read(rows: Rows, tokenizer: ClipTokenizer) -> list[list[str]]:
     """Each row as words, "v0", "v1", ... where vectors stand."""
-    rows = []
-    for ids, slots, eot in zip(layout.ids.tolist(), layout.slots.tolist(), layout.eot.tolist(), strict=True):
-        pairs = list(zip(ids, slots, strict=True))
-        word = tokenizer.bpe.id_to_token
-        rows.append([word(i).removesuffix("</w>") if s < 0 else f"v{s}" for i, s in pairs[: eot + 1]])
-        assert all(slot == -1 for _, slot in pairs[eot + 1 :])
-    return rows
+    word = tokenizer.bpe.id_to_token
+    return [
+        [word(token).removesuffix("</w>") if slot < 0 else f"v{slot}" for token, slot in rows.row(number)]
+        for number in range(len(rows.lengths))
+    ]
 
 
 SOT, EOT = "<|startoftext|>", "<|endoftext|>"
@@ -56,41 +53,44 @@ def test_underscores_are_spaces(openai: ClipTokenizer):
     assert read(lay_out(openai, ["barn_owl"], 4, "end"), openai) == [ROWS["end"]]
 
 
-def test_rows_end_behind_the_longest_name(openai: ClipTokenizer):
-    layout = lay_out(openai, ["cat", "great white shark", "barn owl"], 4, "end")
-    assert layout.ids.shape == layout.slots.shape == (3, 1 + 4 + 3 + 1 + 1)
-    assert layout.eot.tolist() == [7, 9, 8]
-    assert layout.ids[torch.arange(3), layout.eot].tolist() == [openai.eot] * 3
+def test_what_all_rows_begin_with_stands_once(openai: ClipTokenizer):
+    rows = lay_out(openai, ["cat", "great white shark", "barn owl"], 4, "end")
+    assert rows.shared == 5
+    assert rows.lengths == (3, 5, 4)
+    assert rows.places.tolist() == [*range(5), *range(5, 8), *range(5, 10), *range(5, 9)]
+    assert [rows.row(i)[-1] for i in range(3)] == [(openai.eot, -1)] * 3
+    assert lay_out(openai, ["sea horse", "sea lion"], 4, "end").shared == 6
+    assert lay_out(openai, ["cat", "dog"], 4, "front").shared == 1
+    assert lay_out(openai, ["cat"], 4, "end").lengths == (1,)
+
+
+def test_vectors_of_their_own_are_not_shared(openai: ClipTokenizer):
+    rows = lay_out(openai, ["cat", "dog"], 2, "end", own=True)
+    assert rows.shared == 1
+    assert read(rows, openai) == [[SOT, "v0", "v1", "cat", ".", EOT], [SOT, "v2", "v3", "dog", ".", EOT]]
+
+
+def test_words_may_stay_behind_the_vectors(openai: ClipTokenizer):
+    words = openai.words("of a")
+    assert read(lay_out(openai, ["cat"], 2, words=words), openai) == [
+        [SOT, "v0", "v1", "of", "a", "cat", ".", EOT]
+    ]
 
 
 def test_the_words_are_the_plain_sentences(openai: ClipTokenizer):
     """With X for each vector, as the authors feed it: only the four X differ from the plain token row."""
     names = ["barn owl", "7-eleven's café", "st.", "Boeing 737-800"]
-    layout = lay_out(openai, names, 4, "end")
+    rows = lay_out(openai, names, 4, "end")
     plain = openai([f"X X X X {name}." for name in names])
-    for row in range(len(names)):
-        upto = int(layout.eot[row]) + 1
-        assert layout.slots[row, 1:5].tolist() == [0, 1, 2, 3]
-        assert layout.ids[row, 5:upto].tolist() == plain[row, 5:upto].tolist()
-        assert plain[row].argmax() == layout.eot[row]
+    for number in range(len(names)):
+        ids, slots = zip(*rows.row(number), strict=True)
+        assert slots[1:5] == (0, 1, 2, 3)
+        assert list(ids[5:]) == plain[number, 5 : len(ids)].tolist()
+        assert plain[number].argmax() == len(ids) - 1
 
 
 def test_a_name_may_fill_the_context_and_no_more(openai: ClipTokenizer):
     room = 77 - 2 - 1 - 4  # SOT and EOT, the full stop, four vectors
-    assert lay_out(openai, [" ".join(["cat"] * room)], 4, "end").ids.shape == (1, 77)
+    assert len(lay_out(openai, [" ".join(["cat"] * room)], 4, "end").row(0)) == 77
     with pytest.raises(InputError, match=r"takes 72 tokens, and with 4 learned ones .* the 77 .* shorten"):
         lay_out(openai, ["dog", " ".join(["cat"] * (room + 1))], 4, "end")
-
-
-def test_embedding_puts_each_vector_into_its_slot(tiny_clip: Clip):
-    tower = tiny_clip.text
-    layout = lay_out(tiny_clip.tokenizer, ["cat", "phone"], 3, "middle")
-    shared = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
-    own = torch.randn(2, 3, 64, generator=torch.Generator().manual_seed(1))
-    for vectors in (shared, own):
-        rows = embed(tower, layout, vectors)
-        for c in range(2):
-            mine = vectors if vectors.ndim == 2 else vectors[c]
-            for place, (token, slot) in enumerate(zip(layout.ids[c], layout.slots[c], strict=True)):
-                expected = mine[slot] if slot >= 0 else tower.token.weight[token]
-                assert torch.equal(rows[c, place], expected)

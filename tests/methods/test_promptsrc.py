@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.clip.config import ClipConfig
-from foveate.clip.model import Clip
+from foveate.clip.model import Block, Clip
+from foveate.clip.rows import CHUNK, Rows
 from foveate.clip.templates import IMAGENET_TEMPLATES
 from foveate.clip.text import encode_names
 from foveate.errors import InputError
@@ -165,40 +166,30 @@ def test_class_texts_are_averaged_as_they_come(method: PromptSRC, tiny_clip: Cli
     assert (angle < 1 - 1e-6).all()
 
 
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch, tiny_clip: Clip) -> list[int]:
-    """How many texts went through the text tower, pass by pass."""
-    passes: list[int] = []
-    encode = type(tiny_clip.text).encode
-
-    def counted(tower, tokens, *args):
-        passes.append(len(tokens))
-        return encode(tower, tokens, *args)
-
-    monkeypatch.setattr(type(tiny_clip.text), "encode", counted)
-    return passes
-
-
 def test_the_sentences_are_encoded_at_the_first_loss_and_once_per_class_list(
-    method: PromptSRC, batch: Batch, encoded: list[int]
+    method: PromptSRC, batch: Batch, texts_read: list[Rows]
 ):
     with torch.no_grad():
         method.features(batch.images)
-    assert encoded == [3]  # a prediction needs none of them
+    assert [len(rows.lengths) for rows in texts_read] == [3]  # a prediction needs none of them
     for _ in range(3):
         method.losses(batch)
-    assert len(encoded) == 1 + 3 + 60
+    assert len(texts_read) == 1 + 3 + 60
     method.set_classes(["zebra", "okapi", "owl", "cat"])
     method.losses(batch)
-    assert len(encoded) == 2 * (1 + 60) + 3
-    assert encoded[-60:] == [4] * 60
+    assert len(texts_read) == 2 * (1 + 60) + 3
+    assert [len(rows.lengths) for rows in texts_read[-60:]] == [4] * 60
 
 
-def test_many_classes_are_encoded_a_bounded_number_at_a_time(method: PromptSRC, encoded: list[int]):
-    method.set_classes([f"thing {i}" for i in range(300)])
+def test_many_classes_are_encoded_a_bounded_number_of_tokens_at_a_time(
+    method: PromptSRC, texts_read: list[Rows], tokens_read: dict[Block, list[int]]
+):
+    method.set_classes([f"{i} things" for i in range(300)])
     assert method.clip_text().shape == (300, 32)
-    assert max(encoded) <= 256
-    assert sum(encoded) == 60 * 300
+    assert [len(rows.lengths) for rows in texts_read] == [300] * 60
+    assert min(sum(rows.lengths) for rows in texts_read) > CHUNK  # too many for once
+    assert max(max(calls) for calls in tokens_read.values()) <= CHUNK
+    assert sum(tokens_read[method.clip.text.blocks[-1]]) == 60 * 300  # all the same, an EOT each
 
 
 def test_a_name_too_long_for_the_longest_sentence_is_refused_at_once(tiny_clip: Clip):

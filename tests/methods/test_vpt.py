@@ -6,6 +6,7 @@ from torch import Tensor
 
 from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
+from foveate.clip.rows import Rows
 from foveate.clip.text import encode_names
 from foveate.errors import InputError
 from foveate.methods.fvgpt import FvgPt
@@ -65,22 +66,14 @@ def test_texts_are_clips_own_in_the_sentence_that_counts(tiny_clip: Clip):
         assert torch.equal(method.encode_text(), encode_names(tiny_clip, NAMES, sentence))
 
 
-def test_texts_are_encoded_once_per_class_list(vpt: Vpt, monkeypatch: pytest.MonkeyPatch):
-    calls: list[int] = []
-    encode = type(vpt.clip.text).encode
-
-    def counted(tower, tokens, *args):
-        calls.append(len(tokens))
-        return encode(tower, tokens, *args)
-
-    monkeypatch.setattr(type(vpt.clip.text), "encode", counted)
+def test_texts_are_encoded_once_per_class_list(vpt: Vpt, texts_read: list[Rows]):
     batch = Batch(torch.randn(3, 3, 32, 32), torch.arange(3))
     for _ in range(3):
         vpt.losses(batch)["ce"].backward()
-    assert calls == [3]
+    assert [len(rows.lengths) for rows in texts_read] == [3]
     vpt.set_classes(NAMES[:2])
     vpt.features(batch.images)
-    assert calls == [3, 2]
+    assert [len(rows.lengths) for rows in texts_read] == [3, 2]
 
 
 def test_a_name_too_long_leaves_the_classes_as_they_were(vpt: Vpt):

@@ -39,7 +39,10 @@ class Block(nn.Module):
         self.fc, self.out = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, x: Tokens) -> Tokens:
-        x = x + self.attend(self.ln_1(x))
+        return self.feed(x + self.attend(self.ln_1(x)))
+
+    def feed(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+        """Return tokens behind the perceptron, each on its own."""
         hidden = self.fc(self.ln_2(x))
         hidden = hidden * torch.sigmoid(1.702 * hidden) if self.quick_gelu else F.gelu(hidden)
         return x + self.out(hidden)
@@ -101,7 +104,8 @@ class Text(nn.Module):
     def __init__(self, config: ClipConfig):
         super().__init__()
         width = config.text.width
-        self.token = nn.Embedding(config.vocab, width)
+        # No random start: on the meta device that one would pull in all of `torch._dynamo`, a second and more.
+        self.token = nn.Embedding.from_pretrained(torch.empty(config.vocab, width), freeze=False)
         self.pos = nn.Parameter(torch.empty(config.context, width))
         self.blocks = nn.ModuleList(
             Block(config.text, quick_gelu=config.quick_gelu, causal=True) for _ in range(config.text.layers)

@@ -5,19 +5,29 @@ from collections.abc import Sequence
 import torch
 
 from foveate.clip.model import Clip
+from foveate.clip.rows import CHUNK, Rows, encode_rows, pack
 from foveate.clip.templates import DEFAULT_TEMPLATE, fill
 from foveate.errors import InputError
 from foveate.types import TextFeatures
 
 
+def text_rows(clip: Clip, texts: Sequence[str]) -> Rows:
+    """Return texts as packed token rows; the tokenizer cuts what is too long."""
+    ids = clip.tokenizer(texts)
+    ends = ids.argmax(dim=-1).tolist()  # EOT has the highest id
+    return pack(
+        [[(token, -1) for token in row[: end + 1]] for row, end in zip(ids.tolist(), ends, strict=True)]
+    )
+
+
 @torch.no_grad()
-def encode_texts(clip: Clip, texts: Sequence[str], chunk: int = 256) -> TextFeatures:
-    """Encode texts, a chunk at a time.
+def encode_texts(clip: Clip, texts: Sequence[str], chunk: int = CHUNK) -> TextFeatures:
+    """Encode texts with the frozen tower.
 
     Args:
         clip: Its tokenizer cuts what is too long.
         texts: At least one.
-        chunk: Texts at once, which bounds the memory and changes nothing else.
+        chunk: Tokens at once, which bounds the memory and changes nothing else.
 
     Returns:
         `[C, D]` features before normalisation, in float32 (float64 from a float64 tower), where the tower is.
@@ -27,11 +37,7 @@ def encode_texts(clip: Clip, texts: Sequence[str], chunk: int = 256) -> TextFeat
     """
     if not texts:
         raise InputError("no texts to encode: give at least one class name")
-    weight = clip.text.token.weight
-    ids = clip.tokenizer(texts).to(weight.device)
-    parts = [ids[start : start + chunk] for start in range(0, len(ids), chunk)]
-    features = torch.cat([clip.text(part) for part in parts])
-    return features.to(torch.promote_types(weight.dtype, torch.float32))
+    return encode_rows(clip.text, text_rows(clip, texts), chunk=chunk)
 
 
 def check_texts(clip: Clip, names: Sequence[str], template: str = DEFAULT_TEMPLATE) -> None:

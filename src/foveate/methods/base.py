@@ -4,6 +4,7 @@ A method classifies pictures with a frozen CLIP and a few learned tensors. It is
 `set_classes` (any names, at any time), then `features`, then `logits`; or, while it learns, `losses`.
 """
 
+import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Mapping, Sequence
@@ -23,10 +24,14 @@ from foveate.types import (
     ImageFeatures,
     Images,
     Logits,
+    Origin,
     PerImage,
     Scalar,
     TextFeatures,
 )
+
+CLIP = "clip"
+"""Origin of features of the untouched image tower."""
 
 
 class Method(nn.Module, ABC):
@@ -122,6 +127,27 @@ class Method(nn.Module, ABC):
     def seen(self, batch: Batch) -> dict[str, Tensor]:
         """Return the same, from the batch where it is there already."""
         return batch.frozen or self.see(batch)
+
+    def seen_keys(self) -> dict[str, Origin]:
+        """Return where each tensor of `see` comes from, so that a bank shares those that are equal.
+
+        Asked once before a training. What it does not name, a bank does not hold.
+        """
+        return {} if self.tunes_vision else {"image": self.vision_origin()}
+
+    def vision_origin(self) -> Origin:
+        """Return where features of `encode_images` come from: from CLIP's own tower, or from a tuned one."""
+        own = not self.tunes_vision and type(self).encode_images is Method.encode_images
+        return Origin(CLIP if own else self.digest(), len(self.head_weights), self.clip.config.embed)
+
+    def digest(self) -> str:
+        """Return the kind of method and 16 hex digits that name its settings and learned tensors."""
+        state = hashlib.sha256(repr(getattr(self, "config", None)).encode())
+        for name, tensor in sorted(self.learned().items()):
+            state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        kind = type(self)
+        return f"{kind.__module__}.{kind.__qualname__} {state.hexdigest()[:16]}"
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Scalar]:
@@ -238,6 +264,11 @@ def encode_pictures(clip: Clip, images: Images) -> ImageFeatures:
     """Return CLIP's own raw features `[1, B, D]`, in float32 or better."""
     image = clip.vision(images)
     return image.to(torch.promote_types(image.dtype, torch.float32))[None]
+
+
+def clip_origin(clip: Clip) -> Origin:
+    """Return where features of `encode_pictures` come from."""
+    return Origin(CLIP, 1, clip.config.embed)
 
 
 def check_names(names: Sequence[str]) -> None:

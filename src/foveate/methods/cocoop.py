@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from foveate.clip.model import Clip
+from foveate.clip.rows import encode_rows
 from foveate.methods.choices import check_choices
 from foveate.methods.layers import linear
-from foveate.methods.prompts import PromptMethod, embedded_start, encode_layout
+from foveate.methods.prompts import PromptMethod, embedded_start
 from foveate.seeds import stream
 from foveate.types import Batch, Features, ImageFeatures, Scalar
 
@@ -74,11 +75,8 @@ class CoCoOp(PromptMethod):
 
         Prompts are [v_1 + π(x)] … [v_M + π(x)] [name]., one picture's after another.
         """
-        if self._layout is None:
-            raise RuntimeError("set_classes first")
-        # Handed over as it is now: other classes may be set before a backward pass encodes again.
-        self._layout = layout = self._layout.to(self.ctx.device)
-        encode = partial(encode_layout, self.clip.text, layout)
+        # Handed over as they are now: other classes may be set before a backward pass encodes again.
+        encode = partial(encode_rows, self.clip.text, self.rows)
         texts = [_lean(encode, self.ctx + shift) for shift in self.shifts(image)]
         if not texts:
             return Features(image, image.new_zeros(0, len(self.names), image.shape[-1]))

@@ -62,15 +62,16 @@ class CoOp(PromptMethod):
 
     def prepare(self) -> None:
         # The layout first: names that it refuses must not become the classes that vectors belong to.
-        layout = lay_out(self.clip.tokenizer, self.names, self.ctx.shape[-2], self.config.position)
-        if self.config.class_specific:
+        own, vectors = self.config.class_specific, self.ctx.shape[-2]
+        rows = lay_out(self.clip.tokenizer, self.names, vectors, self.config.position, own=own)
+        if own:
             self._settle_class_vectors()
-        self._layout = layout
+        self._rows = rows
 
     def encode_text(self) -> TextFeatures:
         ctx = self.ctx
         if self.config.class_specific:
-            ctx = ctx[[self.ctx_names.index(name) for name in self.names]]
+            ctx = ctx[[self.ctx_names.index(name) for name in self.names]].flatten(0, 1)
         return self.encode_prompts(ctx)
 
     def losses(self, batch: Batch) -> dict[str, Scalar]:

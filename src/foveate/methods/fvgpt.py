@@ -6,12 +6,14 @@ whole picture and to its foreground.
 - [0]: FVG-PT, 2026, https://arxiv.org/abs/2603.08708
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from foveate.errors import InputError
 from foveate.foreground.views import area, foreground_view
-from foveate.methods.base import Method, align, encode_pictures
+from foveate.methods.base import Method, align, clip_origin, encode_pictures
 from foveate.methods.guidance import FvgPtConfig, Guidance, Views
 from foveate.methods.plain import PlainTexts
 from foveate.methods.tally import Tally
@@ -24,6 +26,7 @@ from foveate.types import (
     Images,
     Logits,
     Masks,
+    Origin,
     PerImage,
     Scalar,
     TextFeatures,
@@ -122,18 +125,36 @@ class FvgPt(Method):
 
     @torch.no_grad()
     def see(self, batch: Batch) -> dict[str, Tensor]:
-        """Return raw features `image`, `foreground` `[H, B, D]` and `clip` `[1, B, D]` of a batch.
+        """Return what the frozen towers say of a batch; what it brings in `frozen` is not encoded again.
+
+        They are raw features `image` and `foreground` `[H, B, D]`, `area` `[1, B, 1]`, the foreground's share
+        of the view, and, if the backbone's image tower is not CLIP's own, `clip` `[1, B, D]`.
 
         Raises:
             InputError: The batch has no masks.
         """
-        size, masks = self.clip.config, _masks(batch)
-        cut = foreground_view(batch.images, masks, self.config.fill, size.mean, size.std)
-        # x and x ⊙ m in one pass of the tower.
-        both = self.encode_images(torch.cat([batch.images, cut]))
-        image, foreground = both.chunk(2, dim=1)
-        clip = encode_pictures(self.clip, batch.images) if self.backbone.tunes_vision else image[:1]
-        return {"image": image, "foreground": foreground, "clip": clip}
+        size, masks, images = self.clip.config, _masks(batch), batch.images
+        shown: dict[str, Images] = {}
+        if "image" not in batch.frozen:
+            shown["image"] = images
+        if "foreground" not in batch.frozen:
+            shown["foreground"] = foreground_view(images, masks, self.config.fill, size.mean, size.std)
+        seen = {"area": area(masks)[None, :, None]}
+        if shown:  # x and x ⊙ m in one pass of the tower
+            features = self.encode_images(torch.cat([*shown.values()]))
+            seen |= dict(zip(shown, features.tensor_split(len(shown), dim=1), strict=True))
+        if self.backbone.tunes_vision and "clip" not in batch.frozen:
+            seen["clip"] = encode_pictures(self.clip, images)
+        return seen
+
+    def seen_keys(self) -> dict[str, Origin]:
+        image = self.vision_origin()
+        cut = replace(image, what=f"{image.what}, foreground, {self.config.fill}", masked=True)
+        keys = {"image": image, "foreground": cut, "area": Origin("area of the view", 1, 1, masked=True)}
+        return keys | {"clip": clip_origin(self.clip)} if self.backbone.tunes_vision else keys
+
+    def vision_origin(self) -> Origin:
+        return self.backbone.vision_origin()
 
     def losses(self, batch: Batch) -> dict[str, Scalar]:
         """Return the terms of Eq. 10 and Eq. 15."""
@@ -153,17 +174,18 @@ class FvgPt(Method):
 
     @torch.no_grad()
     def views(self, batch: Batch) -> Views:
-        """Return all that the frozen models say of a batch, with masks."""
+        """Return all that the frozen models say of a batch, with masks (or the bank's features)."""
         seen = self.seen(batch)
         whole = self.pair(seen["image"])
-        visible = area(_masks(batch))
+        clip = seen.get("clip", seen["image"][:1])  # the same tensor, where the backbone tunes texts alone
+        visible = seen["area"][0, :, 0]
         told = batch.areas if self.config.area_from == "picture" and batch.areas is not None else visible
         return Views(
             features=whole,
             full=self._align(whole),
             foreground=self._align(self.pair(seen["foreground"])),
             new=self.backbone.logits(whole, "new"),
-            clip=align(Features(seen["clip"], self.plain.features()), self.clip.scale),
+            clip=align(Features(clip, self.plain.features()), self.clip.scale),
             area=visible,
             told_area=told,
         )

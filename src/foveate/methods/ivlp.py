@@ -15,11 +15,12 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.errors import InputError
+from foveate.methods.base import clip_origin
 from foveate.methods.choices import check_choices
 from foveate.methods.deep import deep_start, encode_prompted, official_deep, replacing, resolve_depth
 from foveate.methods.prompts import PromptMethod, embedded_start, noise
 from foveate.seeds import stream
-from foveate.types import Batch, Features, ImageFeatures, Images, Scalar, TextFeatures
+from foveate.types import Batch, Features, ImageFeatures, Images, Origin, Scalar, TextFeatures
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,9 @@ class Ivlp(PromptMethod):
         if not self.tunes_vision:
             return super().encode_images(images)
         return encode_prompted(self.clip.vision, images, self.vision_ctx, self.deep_vision)
+
+    def vision_origin(self) -> Origin:
+        return super().vision_origin() if self.tunes_vision else clip_origin(self.clip)
 
     def answer(self, batch: Batch) -> Features:
         """Return both sides of a batch; its pictures from where they are held, if nothing tunes them."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
 
 import torch
 from torch import nn
@@ -10,10 +9,12 @@ from torch import nn
 
 def linear(fan_in: int, fan_out: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
     """Return a linear layer with start values U(−b, b), b = 1/√fan_in."""
-    layer = cast("nn.Linear", nn.utils.skip_init(nn.Linear, fan_in, fan_out, bias=bias))
-    with torch.no_grad():
-        for tensor in layer.parameters():
-            tensor.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
+    # Made without numbers: PyTorch's own start would be drawn from the generator that everybody shares.
+    layer = nn.Linear(fan_in, fan_out, bias=bias, device="meta")
+    for name, tensor in list(layer.named_parameters()):
+        start = torch.empty(tensor.shape, device="cpu")
+        start.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
+        layer.register_parameter(name, nn.Parameter(start))
     return layer
 
 

@@ -16,16 +16,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip, Edit
+from foveate.clip.rows import Rows, encode_rows
 from foveate.clip.templates import fill
+from foveate.clip.text import text_rows
 from foveate.errors import InputError
-from foveate.methods.base import Method, align, encode_pictures
+from foveate.methods.base import Method, align, clip_origin, encode_pictures
 from foveate.methods.choices import check_choices
 from foveate.methods.deep import PUBLISHED_BLOCKS, LearnedTokens, insert, put
 from foveate.methods.layers import linear
 from foveate.methods.plain import PlainTexts
 from foveate.methods.prompts import noise
 from foveate.seeds import stream
-from foveate.types import Batch, Features, ImageFeatures, Images, Scalar, TextFeatures, TokenIds
+from foveate.types import Batch, Features, ImageFeatures, Images, Origin, Scalar, TextFeatures
 
 
 @dataclass(frozen=True)
@@ -88,24 +90,20 @@ class Mmrl(Method):
         self.text_maps = _equal_maps(blocks, width, text.width, generator).to(here.device)
         start = torch.empty(vision.width, clip.config.embed).normal_(generator=generator)
         self.proj_rep = nn.Parameter((vision.width**-0.5 * start).to(here.device))
-        self._ids: TokenIds | None = None
+        self._rows: Rows | None = None
         self.plain = PlainTexts(clip, config.template)  # g_CLIP
 
     def prepare(self) -> None:
         self.plain.prepare(self.names, self.template)
-        ids = self.clip.tokenizer([fill(self.plain.sentence, name) for name in self.names])
-        # The tower is causal, so what follows the last EOT cannot matter: it is never encoded.
-        self._ids = ids[:, : int(ids.argmax(dim=-1).max()) + 1]
+        self._rows = text_rows(self.clip, [fill(self.plain.sentence, name) for name in self.names])
 
     def encode_text(self) -> TextFeatures:
         """Return g, the class sentences read by a tower with r_t behind their first token."""
-        if self._ids is None:
+        if self._rows is None:
             raise RuntimeError("set_classes first")
-        text = self.clip.text
-        ids = self._ids = self._ids.to(self.tokens.device)
-        tokens = text.encode(text.token(ids), growing(self._mapped(self.text_maps), self.first_block))
-        features = text.pool(tokens, ids.argmax(dim=-1) + len(self.tokens))
-        return features.to(torch.promote_types(features.dtype, torch.float32))
+        return encode_rows(
+            self.clip.text, self._rows, edit=growing(self._mapped(self.text_maps), self.first_block)
+        )
 
     def encode_images(self, images: Images) -> ImageFeatures:
         """Return `[2, B, D]`: f_c = ln_post(CLS) · proj, and f_r = mean(ln_post(r_v)) · proj_rep."""
@@ -122,6 +120,9 @@ class Mmrl(Method):
     def see(self, batch: Batch) -> dict[str, Tensor]:
         """Return `clip` `[1, B, D]`, the untouched CLIP's raw features of a batch."""
         return {"clip": encode_pictures(self.clip, batch.images)}
+
+    def seen_keys(self) -> dict[str, Origin]:
+        return {"clip": clip_origin(self.clip)}
 
     def losses(self, batch: Batch) -> dict[str, Scalar]:
         """Return α CE(z), (1 − α) CE(z_r), λ (1 − cos(f_c, f_CLIP)), λ (1 − cos(g, g_CLIP)).

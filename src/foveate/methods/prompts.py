@@ -4,40 +4,21 @@ Whoever learns such vectors for all classes together is a `PromptMethod`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from foveate.clip.model import Clip, Edit, Text
+from foveate.clip.model import Clip, Edit
+from foveate.clip.rows import Rows, encode_rows, pack
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
 from foveate.methods.base import Method
-from foveate.types import TextFeatures, Tokens
+from foveate.types import TextFeatures
 
 Position = Literal["end", "middle", "front"]
 """Where the class name stands: after the learned vectors, amid them, or before them."""
-
-
-@dataclass(frozen=True)
-class PromptLayout:
-    """One row per class, cut behind the last EOT of all.
-
-    Attributes:
-        ids: `[C, L]` token ids; anything where a vector stands.
-        slots: `[C, L]` index of the learned vector at a place, or -1 for a word.
-        eot: `[C]` where each row ends.
-    """
-
-    ids: Int[Tensor, "classes tokens"]
-    slots: Int[Tensor, "classes tokens"]
-    eot: Int[Tensor, " classes"]
-
-    def to(self, device: torch.device) -> "PromptLayout":
-        """Return the same layout on another device."""
-        return PromptLayout(self.ids.to(device), self.slots.to(device), self.eot.to(device))
 
 
 def lay_out(
@@ -46,15 +27,18 @@ def lay_out(
     vectors: int,
     position: Position = "end",
     words: Sequence[int] = (),
-) -> PromptLayout:
+    *,
+    own: bool = False,
+) -> Rows:
     """Lay out `[SOT] v1 … vn words name . [EOT]`, or its "middle" and "front" forms.
 
     Args:
         tokenizer: Of the text tower.
         names: Class names; underscores read as spaces.
-        vectors: How many learned vectors there are.
+        vectors: How many learned vectors a row has.
         position: Where the name stands among them.
         words: Token ids that stay between the vectors and the name.
+        own: Whether each row has vectors of its own; those of row i are then i·n to i·n + n − 1.
 
     Raises:
         InputError: The vectors, or a name beside them, take more room than the text tower has.
@@ -65,27 +49,13 @@ def lay_out(
             f"{vectors} learned vectors leave no room for a class name: this CLIP reads {tokenizer.context}"
             f" tokens, so learn at most {room}"
         )
-    rows = [_row(tokenizer, name.replace("_", " "), vectors, position, words) for name in names]
-    length = max(len(row) for row in rows)
-    ids = torch.zeros(len(rows), length, dtype=torch.long)
-    slots = torch.full((len(rows), length), -1)
-    for i, row in enumerate(rows):
-        for j, (token, slot) in enumerate(row):
-            ids[i, j], slots[i, j] = token, slot
-    return PromptLayout(ids, slots, torch.tensor([len(row) - 1 for row in rows]))
-
-
-def embed(
-    text: Text,
-    layout: PromptLayout,
-    vectors: Float[Tensor, "vectors width"] | Float[Tensor, "classes vectors width"],
-) -> Tokens:
-    """Return `[C, L, W]`: words from the tower's table, vectors from `vectors`, shared or one set a class."""
-    words = text.token(layout.ids)
-    vectors = vectors.to(words.dtype)  # fp32 leaves, whatever the tower's precision
-    slot = layout.slots.clamp_min(0)
-    placed = vectors[slot] if vectors.ndim == 2 else vectors[torch.arange(len(slot))[:, None], slot]
-    return torch.where((layout.slots >= 0)[..., None], placed, words)
+    firsts = [i * vectors if own else 0 for i in range(len(names))]
+    plain = [name.replace("_", " ") for name in names]
+    rows = [
+        _row(tokenizer, name, range(first, first + vectors), position, words)
+        for name, first in zip(plain, firsts, strict=True)
+    ]
+    return pack(rows)
 
 
 class PromptMethod(Method):
@@ -108,38 +78,30 @@ class PromptMethod(Method):
         super().__init__(clip, head_weights)
         self.ctx = nn.Parameter(vectors)
         self.words = tuple(words)
-        self._layout: PromptLayout | None = None
+        self._rows: Rows | None = None
 
     def prepare(self) -> None:
-        self._layout = lay_out(self.clip.tokenizer, self.names, len(self.ctx), words=self.words)
+        self._rows = lay_out(self.clip.tokenizer, self.names, len(self.ctx), words=self.words)
 
     def encode_text(self) -> TextFeatures:
         return self.encode_prompts(self.ctx)
 
+    @property
+    def rows(self) -> Rows:
+        """The prompts of all classes, where the learned vectors are."""
+        if self._rows is None:
+            raise RuntimeError("set_classes first")
+        self._rows = self._rows.to(self.ctx.device)
+        return self._rows
+
     def encode_prompts(
-        self,
-        vectors: Float[Tensor, "vectors width"] | Float[Tensor, "classes vectors width"],
-        edit: Edit | None = None,
+        self, vectors: Float[Tensor, "vectors width"], edit: Edit | None = None
     ) -> TextFeatures:
         """Return `[C, D]` raw features of all classes with these vectors in their prompts."""
-        if self._layout is None:
-            raise RuntimeError("set_classes first")
-        self._layout = layout = self._layout.to(vectors.device)
-        return encode_layout(self.clip.text, layout, vectors, edit)
+        return encode_rows(self.clip.text, self.rows, vectors, edit)
 
     def official_names(self) -> dict[str, str | list[str]]:
         return {"ctx": "prompt_learner.ctx"}
-
-
-def encode_layout(
-    text: Text,
-    layout: PromptLayout,
-    vectors: Float[Tensor, "vectors width"] | Float[Tensor, "classes vectors width"],
-    edit: Edit | None = None,
-) -> TextFeatures:
-    """Return `[C, D]` raw features of prompts, in float32 or better."""
-    features = text.pool(text.encode(embed(text, layout, vectors), edit), layout.eot)
-    return features.to(torch.promote_types(features.dtype, torch.float32))
 
 
 def noise(*shape: int, generator: torch.Generator, like: Tensor) -> Tensor:
@@ -180,19 +142,19 @@ def embedded_start(
 
 
 def _row(
-    tokenizer: ClipTokenizer, name: str, vectors: int, position: Position, between: Sequence[int]
+    tokenizer: ClipTokenizer, name: str, slots: range, position: Position, between: Sequence[int]
 ) -> list[tuple[int, int]]:
     """Return (token id, slot) pairs of one prompt."""
     words = [(token, -1) for token in tokenizer.words(f"{name}.")]
-    learned = [(0, slot) for slot in range(vectors)] + [(token, -1) for token in between]
+    learned = [(0, slot) for slot in slots] + [(token, -1) for token in between]
     split = len(tokenizer.words(name))  # the full stop stays last
     body, stop = words[:split], words[split:]
-    before = {"end": len(learned), "middle": vectors // 2, "front": 0}[position]
+    before = {"end": len(learned), "middle": len(slots) // 2, "front": 0}[position]
     row = [(tokenizer.sot, -1), *learned[:before], *body, *learned[before:], *stop, (tokenizer.eot, -1)]
     over = len(row) - tokenizer.context
     if over > 0:
         raise InputError(
-            f"class name {name[:40]!r}… takes {len(words)} tokens, and with {vectors} learned ones the prompt"
-            f" is {over} longer than the {tokenizer.context} that this CLIP reads: shorten the name"
+            f"class name {name[:40]!r}… takes {len(words)} tokens, and with {len(slots)} learned ones the"
+            f" prompt is {over} longer than the {tokenizer.context} that this CLIP reads: shorten the name"
         )
     return row

@@ -15,9 +15,9 @@ from foveate.clip.model import Clip
 from foveate.clip.templates import IMAGENET_TEMPLATES, fill
 from foveate.clip.text import check_texts, encode_names
 from foveate.errors import InputError
-from foveate.methods.base import align, encode_pictures
+from foveate.methods.base import align, clip_origin, encode_pictures
 from foveate.methods.ivlp import Ivlp, IvlpConfig
-from foveate.types import Batch, Features, Scalar, TextFeatures
+from foveate.types import Batch, Features, Origin, Scalar, TextFeatures
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,10 @@ class PromptSRC(Ivlp):
     def see(self, batch: Batch) -> dict[str, Tensor]:
         """Return `clip` `[1, B, D]`, the untouched CLIP's raw features of a batch."""
         clip = encode_pictures(self.clip, batch.images)
+        return {"clip": clip} if self.tunes_vision else {"clip": clip, "image": clip}
+
+    def seen_keys(self) -> dict[str, Origin]:
+        clip = clip_origin(self.clip)
         return {"clip": clip} if self.tunes_vision else {"clip": clip, "image": clip}
 
     def losses(self, batch: Batch) -> dict[str, Scalar]:

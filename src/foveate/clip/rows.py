@@ -1,0 +1,170 @@
+"""Many texts through the text tower without a token too many, and exactly as if each were read alone.
+
+The tower is causal, which makes three savings exact: nothing behind a text's EOT is encoded; what all texts
+begin with (SOT, learned vectors, "a photo of a") is encoded once, and every text attends to its keys and
+values; and the texts' own tokens lie one behind the other, without padding. Gradients flow through all of it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from foveate.clip.model import Block, Edit, Text
+from foveate.types import TextFeatures, Tokens
+
+CHUNK = 2048
+"""Own tokens encoded together: enough to fill a matrix product, few enough to bound memory."""
+
+Packed = Float[Tensor, "packed width"]
+Vectors = Float[Tensor, "vectors width"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Token sequences, cut into the beginning that all share and what each goes on with.
+
+    Attributes:
+        ids: `[P + N]` token ids: the common beginning, then each row's own, one row behind the other.
+        slots: `[P + N]` index of the learned vector at a place, or -1 for a word.
+        places: `[P + N]` position within the row.
+        shared: P, length of the common beginning.
+        lengths: Own tokens of each row; the last of them is its EOT.
+    """
+
+    ids: Int[Tensor, " tokens"]
+    slots: Int[Tensor, " tokens"]
+    places: Int[Tensor, " tokens"]
+    shared: int
+    lengths: tuple[int, ...]
+
+    def row(self, number: int) -> list[tuple[int, int]]:
+        """Return one row's (token id, slot) pairs, whole."""
+        start = self.shared + sum(self.lengths[:number])
+        places = [*range(self.shared), *range(start, start + self.lengths[number])]
+        return [(int(self.ids[i]), int(self.slots[i])) for i in places]
+
+    def to(self, device: torch.device) -> "Rows":
+        """Return the same rows on another device."""
+        if self.ids.device == device:
+            return self
+        return Rows(
+            self.ids.to(device), self.slots.to(device), self.places.to(device), self.shared, self.lengths
+        )
+
+
+def pack(rows: Sequence[Sequence[tuple[int, int]]]) -> Rows:
+    """Cut and pack rows of (token id, slot) pairs, each with its EOT last."""
+    shared = min(len(row) for row in rows) - 1  # every row keeps at least its EOT
+    for row in rows:
+        while row[:shared] != rows[0][:shared]:
+            shared -= 1
+    own = [(place, pair) for row in rows for place, pair in enumerate(row) if place >= shared]
+    both = [*enumerate(rows[0][:shared]), *own]
+    ids, slots = (torch.tensor([pair[i] for _, pair in both]) for i in range(2))
+    places = torch.tensor([place for place, _ in both])
+    return Rows(ids, slots, places, shared, tuple(len(row) - shared for row in rows))
+
+
+def encode_rows(
+    text: Text, rows: Rows, vectors: Vectors | None = None, edit: Edit | None = None, chunk: int = CHUNK
+) -> TextFeatures:
+    """Return `[C, D]` raw features of packed rows, in float32 or better.
+
+    Args:
+        text: The tower.
+        rows: At least one.
+        vectors: What stands in the slots; rows with slots of their own index one long list.
+        edit: Changes the tokens of the common beginning before each block, and may let them grow.
+        chunk: Own tokens at once. Where there are more, each chunk is computed again for its gradient.
+    """
+    rows = rows.to(text.pos.device)
+    tokens = _embed(text, rows, vectors)
+    memory = _read_beginning(text, tokens[None, : rows.shared], edit)
+    own, parts = tokens[rows.shared :], list(_chunks(rows.lengths, chunk))
+    lean = len(parts) > 1 and torch.is_grad_enabled()
+    features: list[Tensor] = []
+    for piece, lengths in zip(own.split([sum(part) for part in parts]), parts, strict=True):
+        if lean:
+            once = checkpoint(
+                _read_own, text, piece, lengths, *memory, use_reentrant=False, preserve_rng_state=False
+            )
+        else:
+            once = _read_own(text, piece, lengths, *memory)
+        features.append(once)
+    whole = torch.cat(features)
+    return whole.to(torch.promote_types(whole.dtype, torch.float32))
+
+
+def _embed(text: Text, rows: Rows, vectors: Vectors | None) -> Packed:
+    """Return all tokens with their positions."""
+    tokens = text.token(rows.ids)
+    if vectors is not None:
+        placed = vectors.to(tokens.dtype)[rows.slots.clamp_min(0)]  # they are float32 under any tower
+        tokens = torch.where((rows.slots >= 0)[:, None], placed, tokens)
+    return tokens + text.pos[rows.places]
+
+
+def _read_beginning(text: Text, x: Tokens, edit: Edit | None) -> list[Tensor]:
+    """Return the keys and values `[heads, P, d]` of the common beginning: two tensors a block, in a row."""
+    memory: list[Tensor] = []
+    for layer, block in enumerate(_blocks(text)):
+        x = edit(layer, x) if edit else x
+        q, k, v = _heads(block, block.qkv(block.ln_1(x)))
+        memory += [k[0], v[0]]
+        if layer + 1 < len(text.blocks):  # nobody reads what the last block makes of it
+            gathered = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = block.feed(x + block.proj(gathered.transpose(1, 2).flatten(2)))
+    return memory
+
+
+def _read_own(text: Text, x: Packed, lengths: tuple[int, ...], *memory: Tensor) -> Float[Tensor, "rows dim"]:
+    """Read rows' own tokens, each attending to the common beginning and to its own before it."""
+    sizes = torch.tensor(lengths, device=x.device)
+    rows, longest = len(lengths), max(lengths)
+    grid = torch.arange(longest, device=x.device) < sizes[:, None]
+    filled = grid.flatten().nonzero()[:, 0]  # where the packed tokens are in a padded grid
+    ends = torch.arange(rows, device=x.device) * longest + sizes - 1
+    for layer, block in enumerate(_blocks(text)):
+        qkv = block.qkv(block.ln_1(x))
+        padded = qkv.new_zeros(rows * longest, qkv.shape[1]).index_copy(0, filled, qkv)
+        q, k, v = _heads(block, padded.view(rows, longest, -1))
+        begun = memory[2 * layer].shape[1]  # an edit may have let it grow
+        k = torch.cat([memory[2 * layer].expand(rows, -1, -1, -1), k], dim=2)
+        v = torch.cat([memory[2 * layer + 1].expand(rows, -1, -1, -1), v], dim=2)
+        # Padding comes last in a row, so that no token of the row attends to it: causality is mask enough.
+        seen = torch.ones(longest, begun + longest, dtype=torch.bool, device=x.device).tril(begun)
+        gathered = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        gathered = gathered.transpose(1, 2).reshape(rows * longest, -1)
+        if layer + 1 == len(text.blocks):  # only EOTs are read out
+            x, filled = x[sizes.cumsum(0) - 1], ends
+        x = block.feed(x + block.proj(gathered[filled]))
+    return text.ln_final(x) @ text.proj
+
+
+def _heads(block: Block, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and values, each `[rows, heads, tokens, d]`."""
+    rows, tokens, width = qkv.shape
+    split = qkv.view(rows, tokens, 3, block.heads, width // (3 * block.heads)).permute(2, 0, 3, 1, 4)
+    return split[0], split[1], split[2]
+
+
+def _blocks(text: Text) -> Iterator[Block]:
+    for block in text.blocks:
+        assert isinstance(block, Block)
+        yield block
+
+
+def _chunks(lengths: Sequence[int], most: int) -> Iterator[tuple[int, ...]]:
+    """Group rows in their order, so many own tokens at most, but at least one row."""
+    group: list[int] = []
+    for length in lengths:
+        if group and sum(group) + length > most:
+            yield tuple(group)
+            group = []
+        group.append(length)
+    yield tuple(group)
