@@ -623,3 +623,67 @@ def test_indicators_do_not_depend_on_the_order_of_names():
     torch.testing.assert_close(
         guidance.prior_trust(moved.new, moved.clip), guidance.prior_trust(views.new, views.clip)
     )
+
+
+# --- starts, and settings that make no sense ---
+
+PARTS_OF_GUIDANCE = ("foreground_gate", "prior_gate", "image_adapter", "text_adapter")
+
+
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [
+        ({"foreground_indicators": ("area",)}, {"foreground_gate"}),
+        ({"prior_indicators": ("cosine",)}, {"prior_gate"}),
+        ({"gate_hidden": 16}, {"foreground_gate", "prior_gate"}),
+        ({"gate_depth": 3}, {"foreground_gate", "prior_gate"}),
+        ({"adapter_hidden": 16}, {"image_adapter", "text_adapter"}),
+    ],
+)
+def test_an_ablation_of_one_part_leaves_the_starts_of_the_others(change: dict[str, Any], changed: set[str]):
+    def starts(**settings: Any) -> dict[str, list[Tensor]]:
+        guidance = Guidance(8, FvgPtConfig(**settings), stream(3, "init"))
+        return {name: list(getattr(guidance, name).parameters()) for name in PARTS_OF_GUIDANCE}
+
+    before, after = starts(), starts(**change)
+    for name in PARTS_OF_GUIDANCE:
+        pairs = list(zip(before[name], after[name], strict=False))
+        same = len(before[name]) == len(after[name]) and all(
+            a.shape == b.shape and torch.equal(a, b) for a, b in pairs
+        )
+        assert same == (name not in changed), name
+
+
+def test_a_picture_without_a_mask_teaches_no_foreground_even_at_a_least_area_of_zero():
+    config = FvgPtConfig(min_area=0.0, adapter_init="default")
+    guidance = Guidance(3, config, stream(0, "init")).double()
+    features = Features(normal(1, 2, 3, name="image"), normal(4, 3, name="text"))
+    full, empty, other = normal(2, 4, name="full"), normal(2, 4, name="empty"), normal(2, 4, name="other")
+    labels, nothing = torch.tensor([0, 1]), torch.zeros(2, dtype=torch.float64)
+    losses = [
+        guidance.losses(Views(features, full, cut, full, full, nothing, nothing), labels, with_scale)
+        for cut in (empty, other)
+    ]
+    assert torch.equal(losses[0]["distill"], losses[1]["distill"])
+    views = Views(features, full, empty, full, full, nothing, nothing)
+    assert not guidance.trust_target(views, labels).any()
+
+
+def with_scale(features: Features) -> Tensor:
+    return align(features, torch.tensor(10.0, dtype=features.text.dtype))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"lambda_distill": -1.0}, "lambda_distill is -1.0: give zero or more"),
+        ({"lambda_gate": -1.0}, "lambda_gate"),
+        ({"lambda_prior": -0.1}, "lambda_prior"),
+        ({"terms": ("gate",), "foreground_gate": False}, "no term of gate trains anything"),
+        ({"terms": ("prior", "prior_kl"), "prior_trust": 0.5}, "no term of prior, prior_kl"),
+        ({"terms": ("base", "distill"), "adapters": "none"}, "no term of base, distill"),
+    ],
+)
+def test_settings_that_train_nothing_or_backwards_are_refused(settings: dict[str, Any], said: str):
+    with pytest.raises(InputError, match=said):
+        Guidance(8, FvgPtConfig(**settings), stream(0, "init"))

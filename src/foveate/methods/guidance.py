@@ -150,6 +150,9 @@ def _check(config: FvgPtConfig) -> None:
         "gate_hidden": (config.gate_hidden >= 1, "a width of at least 1"),
         "gate_depth": (1 <= config.gate_depth <= 3, "1, 2 or 3"),
         "tau": (config.tau > 0, "a temperature above zero"),
+        "lambda_distill": (config.lambda_distill >= 0, "zero or more"),
+        "lambda_gate": (config.lambda_gate >= 0, "zero or more"),
+        "lambda_prior": (config.lambda_prior >= 0, "zero or more"),
         "foreground_indicators": (bool(config.foreground_indicators), "at least one"),
         "prior_indicators": (bool(config.prior_indicators), "at least one"),
         "terms": (bool(config.terms), "at least one"),
@@ -161,6 +164,15 @@ def _check(config: FvgPtConfig) -> None:
     for name, (holds, wanted) in demands.items():
         if not holds:
             raise InputError(f"fvgpt: {name} is {getattr(config, name)}: give {wanted}")
+    if not set(config.terms) - _idle(config):
+        raise InputError(f"fvgpt: no term of {', '.join(config.terms)} trains anything with these settings")
+
+
+def _idle(config: FvgPtConfig) -> set[str]:
+    """Return terms that have nothing to train with these settings."""
+    idle: set[str] = set() if config.foreground_gate else {"gate"}
+    idle |= {"base", "distill"} if config.adapters == "none" else set()
+    return idle | (set() if config.prior_branch and config.prior_trust is None else {"prior", "prior_kl"})
 
 
 class Guidance(nn.Module):
@@ -186,12 +198,14 @@ class Guidance(nn.Module):
         super().__init__()
         _check(config)
         self.config, self.head_weights = config, head_weights
+        # A stream each: an ablation of one part must not give the others another start.
+        gate, prior, image, text = _split(generator, 4)
         gate_widths = [config.gate_hidden] * (config.gate_depth - 1)
         inputs, others = len(config.foreground_indicators), len(config.prior_indicators)
-        self.foreground_gate = perceptron([inputs, *gate_widths, 1], generator, bias=config.bias)
-        self.prior_gate = perceptron([others, *gate_widths, 1], generator, bias=config.bias)
-        self.image_adapter = self._adapter(dim, generator)
-        self.text_adapter = self._adapter(dim, generator)
+        self.foreground_gate = perceptron([inputs, *gate_widths, 1], gate, bias=config.bias)
+        self.prior_gate = perceptron([others, *gate_widths, 1], prior, bias=config.bias)
+        self.image_adapter = self._adapter(dim, image)
+        self.text_adapter = self._adapter(dim, text)
 
     # --- foreground reliability gate (Sec. 3.2) ---
 
@@ -210,7 +224,7 @@ class Guidance(nn.Module):
         loss_full = F.cross_entropy(v.full, labels, reduction="none")
         loss_foreground = F.cross_entropy(v.foreground, labels, reduction="none")
         better = loss_foreground + self.config.margin < loss_full
-        return (better & self._usable(v)).to(v.full.dtype)
+        return (better & self.usable(v)).to(v.full.dtype)
 
     # --- foreground distillation compensation (Sec. 3.3) ---
 
@@ -267,7 +281,7 @@ class Guidance(nn.Module):
 
     def _base_losses(self, v: Views, labels: Labels, align: Align) -> dict[str, Scalar]:
         """Return L_CE, L_FRG and λ_d L_dist (Eqs. 6, 9, 10)."""
-        config, usable = self.config, self._usable(v)
+        config, usable = self.config, self.usable(v)
         losses: dict[str, Scalar] = {}
         r = torch.ones_like(v.area)
         if config.foreground_gate:
@@ -287,7 +301,8 @@ class Guidance(nn.Module):
         losses["distill"] = factor * config.lambda_distill * distill
         return losses
 
-    def _usable(self, v: Views) -> Tensor:
+    def usable(self, v: Views) -> Tensor:
+        """Return which views have enough of their object left to learn from it."""
         return (v.area > 0) & (v.area >= self.config.min_area)  # no mask at all is area 0
 
     def _told(self, area: PerImage) -> PerImage:
@@ -320,3 +335,9 @@ class Guidance(nn.Module):
         if self.config.adapter_input == "unit":
             x = F.normalize(x, dim=-1)
         return F.normalize(x + adapter(x), dim=-1)
+
+
+def _split(generator: torch.Generator, parts: int) -> list[torch.Generator]:
+    """Return generators of their own, decided by one."""
+    seeds = torch.randint(2**62, (parts,), generator=generator).tolist()
+    return [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -43,7 +43,7 @@ def lay_out(
     Raises:
         InputError: The vectors, or a name beside them, take more room than the text tower has.
     """
-    room = tokenizer.context - 3 - len(words)  # SOT, EOT and a name of one token at least
+    room = tokenizer.context - 4 - len(words)  # SOT, EOT, the full stop and a name of one token at least
     if vectors > room:
         raise InputError(
             f"{vectors} learned vectors leave no room for a class name: this CLIP reads {tokenizer.context}"
@@ -154,7 +154,12 @@ def _row(
     over = len(row) - tokenizer.context
     if over > 0:
         raise InputError(
-            f"class name {name[:40]!r}… takes {len(words)} tokens, and with {len(slots)} learned ones the"
-            f" prompt is {over} longer than the {tokenizer.context} that this CLIP reads: shorten the name"
+            f"class name {_short(name)} takes {len(words)} tokens with its full stop, and with {len(slots)}"
+            f" learned ones the prompt is {over} longer than the {tokenizer.context} that this CLIP reads:"
+            " shorten the name"
         )
     return row
+
+
+def _short(name: str) -> str:
+    return repr(name) if len(name) <= 40 else f"{name[:40]!r}…"

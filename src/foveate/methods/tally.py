@@ -36,7 +36,7 @@ class Tally:
         adapted = guidance.base_logits(v.features, align).argmax(dim=-1) == labels
         found = {
             "views": torch.ones_like(backbone),
-            "cut_away": (v.area == 0) | (v.area < guidance.config.min_area),
+            "cut_away": ~guidance.usable(v),
             "backbone": backbone,
             "adapted": adapted,
             "lost": backbone & ~adapted,
