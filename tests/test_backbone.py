@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,10 +153,12 @@ def test_a_backbone_on_other_towers(
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        (["blue box", "red disc", "green disc"], "class 2 is 'green disc' there and 'red disc' here"),
-        (["blue box", "green disc"], "class 3 is 'red disc' there and none here"),
-        (["blue box", "green disc", "red disc", "hat"], "class 4 is none there and 'hat' here"),
-        (["blue box", "grey disc", "red disc"], "class 2 is 'green disc' there and 'grey disc' here"),
+        (["blue box", "green disc"], "'red disc' is not among those drawn here"),
+        (["blue box", "green disc", "red disc", "hat"], "it was not tuned on 'hat'"),
+        (
+            ["blue box", "grey disc", "red disc"],
+            "'green disc' is not among those drawn here and it was not tuned on 'grey disc'",
+        ),
     ],
 )
 def test_a_backbone_of_other_classes(
@@ -174,6 +177,24 @@ def test_a_backbone_of_other_classes(
     with pytest.raises(InputError, match=f"^backbone {coop} was tuned on other classes: {says}; take the"):
         Classifier("fvgpt+coop", clip_folder).fit(other, shots=1, backbone=coop, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_same_classes_in_another_order(
+    tune: Callable[..., Classifier], tmp_path: Path, data: Path, clip_folder: Path, own: bool
+):
+    settings = {"coop": {"class_specific": own}}
+    coop = tune("coop", "own", settings=settings)
+    photos = load_photos(data / "photos", masks=data / "masks")
+    order = [2, 0, 1]
+    moved = tuple(replace(s, label=order.index(s.label)) for s in photos.samples)
+    other = replace(photos, names=tuple(photos.names[i] for i in order), samples=moved)
+    over = Classifier("fvgpt+coop", clip_folder)
+    with pytest.warns(UserWarning, match="tuned on other pictures"):
+        over.fit(other, shots=2, backbone=tmp_path / "own", recipe={"epochs": 1})
+    assert torch.equal(over.method.backbone.ctx, coop.method.ctx)
+    coop.method.set_classes(other.names)
+    torch.testing.assert_close(over.method.encode_text(), coop.method.encode_text())
 
 
 def test_names_in_another_writing_are_the_same_classes(

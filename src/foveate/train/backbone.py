@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -67,25 +66,31 @@ class TunedBackbone:
             )
 
     def check_names(self, names: Sequence[str]) -> None:
-        """Refuse classes other than those it was tuned on, or in another order.
+        """Refuse classes other than those it was tuned on; their order decides nothing.
 
         Raises:
             InputError: The message says which class differs.
         """
-        for row, (there, here) in enumerate(zip_longest(self.config.names, names), 1):
-            if there is None or here is None or _key(there) != _key(here):
-                raise InputError(
-                    f"backbone {self.source} was tuned on other classes: class {row} is {_quoted(there)}"
-                    f" there and {_quoted(here)} here; take the data and the --classes it was tuned on"
-                )
+        there, here = ({_key(name): name for name in one} for one in (self.config.names, names))
+        only_there = next((there[key] for key in there if key not in here), None)
+        only_here = next((here[key] for key in here if key not in there), None)
+        if only_there is not None or only_here is not None:
+            what = [f"{only_there!r} is not among those drawn here"] if only_there is not None else []
+            what += [f"it was not tuned on {only_here!r}"] if only_here is not None else []
+            raise InputError(
+                f"backbone {self.source} was tuned on other classes: {' and '.join(what)};"
+                " take the data and the --classes it was tuned on"
+            )
 
     def template(self, given: str | None) -> str | None:
-        """Return the sentence it was tuned with.
+        """Return the sentence it was tuned with; of an imported model that does not say, the given one.
 
         Raises:
             InputError: Another one was given.
         """
         was = self.config.template
+        if was is None and self.config.imported:
+            return given
         if given is not None and given != was:
             raise InputError(
                 f"backbone {self.source} was tuned with template {was!r}, not {given!r}: leave it out, or"
@@ -142,6 +147,7 @@ class TunedBackbone:
             method.load_learned(self.tensors)
         except InputError as error:
             raise InputError(f"backbone {self.source}: {error}") from error
+        method.set_classes(self.config.names, template)  # class-specific vectors have this order
         method.set_classes(names, template)
         return method.eval()
 
@@ -177,7 +183,3 @@ def _settings(method: str, settings: Mapping[str, Mapping[str, Any]]) -> dict[st
 
 def _key(name: str) -> str:
     return clean_name(name).casefold()
-
-
-def _quoted(name: str | None) -> str:
-    return "none" if name is None else repr(name)
