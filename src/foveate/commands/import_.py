@@ -42,7 +42,8 @@ def import_(  # noqa: PLR0913  (a command's options)
         method: Whose checkpoint it is, e.g. promptsrc; needed only where its tensors do not say.
         classes: File with the class names, a name a line, in label order; else they are read from the
             checkpoint, in lower case.
-        template: The data set's sentence, such as "a photo of a {}, a type of pet."; mmrl and vpt answer with it, kgcoop and prograd learned towards it.
+        template: The data set's sentence, such as "a photo of a {}, a type of pet."; it is part of
+            what mmrl and vpt answer with, and of what kgcoop and prograd learned towards.
         dtype: Precision of the frozen towers.
         settings: Per part of the method.
     """
