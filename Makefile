@@ -1,5 +1,6 @@
 # make demo    sets everything up and runs the main job on the embedded default
 # make test    sets up and runs the tests
+# make bench   measures speed beside the field's way; leave the machine alone meanwhile
 # make check   format, lint, types, import layers, spelling, dependencies, docs
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -8,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One thread a test process: two of them fill two cores, and results do not depend on the machine's count.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-fast check format clean
+.PHONY: demo test test-fast bench check format clean
 
 .venv/core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -28,6 +29,9 @@ test: .venv/dev
 
 test-fast: .venv/dev
 	$(BIN)/pytest -n 2 -m "not slow"
+
+bench: .venv/core
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py $(BENCH)
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

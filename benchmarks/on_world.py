@@ -108,7 +108,7 @@ def encode(method: Method, photos: Photos, names: tuple[str, ...], trained: Sequ
     method.eval()
     method.set_classes(names, trained=trained)
     batch = next(iter(as_set(method, photos, names).batches(None, len(photos))))
-    return Asked(names, method.features(batch.images), batch.labels)
+    return Asked(names, method.features(batch.images), batch.labels)  # to be asked about in every branch
 
 
 def right(logits: Tensor, labels: Tensor) -> float:

@@ -139,7 +139,10 @@ def test_progress_is_told(fit: Callable[..., Classifier], pictures: list[Path]):
         on_count=lambda *told: counts.append(told),
     )
     assert steps == [("coop", 2, 0), ("coop", 2, 1), ("fvgpt+coop", 2, 0), ("fvgpt+coop", 2, 1)]
-    assert counts == [("checking pictures", done, 6) for done in range(1, 7)]
+    assert counts[:6] == [("checking pictures", done, 6) for done in range(1, 7)]
+    assert counts[6:] == [
+        (f"encoding views, {stage}", done, 12) for stage in ("coop", "fvgpt+coop") for done in (6, 12)
+    ]
     counts.clear()
     trained.predict(pictures, batch_size=2, on_count=lambda *told: counts.append(told))
     assert counts == [("photos", 2, 3), ("photos", 3, 3)]
@@ -255,7 +258,7 @@ class _Hub:
 
 def test_pushing_sends_the_tuned_model_alone(fit: Callable[..., Classifier], monkeypatch: pytest.MonkeyPatch):
     trained = fit("coop")
-    monkeypatch.setattr("foveate.train.sharing.HfApi", _Hub)
+    monkeypatch.setattr("huggingface_hub.HfApi", _Hub)
     _Hub.sent = {}
     assert trained.push_to_hub("me/shapes") == "https://hub/me/shapes"
     assert _Hub.sent == {"me/shapes": ["README.md", "config.json", "model.safetensors"]}
@@ -350,3 +353,11 @@ def test_guidance_that_loses_its_way_is_told_of():
         classifier.fit(photos, shots=4, recipe=lost)
     steady = lost | {"lr": 0.0035}
     Classifier("fvgpt+zeroshot").fit(photos, shots=4, recipe=steady)  # a warning would be an error
+
+
+def test_a_model_with_vectors_of_each_class_is_asked_about_these_alone():
+    photos = scene_photos(["red star", "blue ring", "green heart", "pink star"], per_class=3, seed=1)
+    classifier = Classifier("coop", settings={"coop": {"class_specific": True}})
+    classifier.fit(photos, shots=2, classes="base", recipe={"epochs": 1})
+    assert classifier.splits(photos) == ["base"]
+    assert classifier.evaluate(photos, "base").logits.shape == (6, 2)

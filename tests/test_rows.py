@@ -75,7 +75,8 @@ def test_every_row_of_a_config_is_a_run_of_its_own(table: Call, name: str):
     if name not in ONE_PER_DATA_SET:
         assert len(set(outcomes.values())) == len(rows), outcomes
     for row, options in rows.items():
-        assert (options["classes"], options["shots"]) == ("base", 16), row
+        assert options["classes"] == "base", row
+        assert options["shots"] == 16 or name == "data-efficiency", row
         assert Path(options["out"]).name == slug(row)
 
 
@@ -276,7 +277,7 @@ def test_a_table_from_end_to_end(fit: Call, foveate: Call, tmp_path: Path, monke
     assert said.code == 0, said.err
     (other,) = out.glob("backbone-*")
     assert re.fullmatch("backbone-coop-[0-9a-f]{6}", other.name)
-    assert {path.name for path in out.iterdir()} == {
+    assert {path.name for path in out.glob("[!.]*")} == {
         *("fdc", "pc", "frg-fdc-pc", "coop", "coop-2"),
         other.name,
     }
@@ -319,10 +320,10 @@ def test_a_table_from_end_to_end(fit: Call, foveate: Call, tmp_path: Path, monke
 
     # and one table of their accuracies
     header, *lines = (
-        line.split("\t") for line in foveate("evaluate", *sorted(out.iterdir())).out.splitlines()
+        line.split("\t") for line in foveate("evaluate", *sorted(out.glob("[!.]*"))).out.splitlines()
     )
     assert header == ["model", "method", "base", "new", "all", "HM"]
-    for line, folder in zip(lines, sorted(out.iterdir()), strict=True):
+    for line, folder in zip(lines, sorted(out.glob("[!.]*")), strict=True):
         alone = foveate("evaluate", folder).out.splitlines()[1].split("\t")
         assert line == [str(folder), *alone]
     both = json.loads(foveate("evaluate", out / "fdc", out / "coop", "--compare", "--json").out)
@@ -337,7 +338,7 @@ def test_one_row_and_then_the_others(fit: Call, tmp_path: Path):
     out = tmp_path / "out"
     said = fit("--row", "frg + fdc + pc")  # however its folder's name is written
     assert said.code == 0, said.err
-    assert {path.name for path in out.iterdir()} == {"coop", "frg-fdc-pc"}
+    assert {path.name for path in out.glob("[!.]*")} == {"coop", "frg-fdc-pc"}
     assert [line.split("\t")[0] for line in said.out.splitlines()] == ["row", "FRG + FDC + PC"]
     before = _state(out)
     assert fit().code == 0
@@ -366,14 +367,14 @@ def test_a_stopped_table_goes_on(fit: Call, tmp_path: Path, monkeypatch: pytest.
     said = fit()
     assert (said.code, said.out) == (130, "")
     assert said.err.endswith("foveate: stopped; the same command goes on where it was\n")
-    assert {path.name for path in out.iterdir()} == {"coop", "fdc", "pc"}
+    assert {path.name for path in out.glob("[!.]*")} == {"coop", "fdc", "pc"}
     assert not (out / "pc/config.json").exists()
     before = _state(out / "fdc") | _state(out / "coop")
     said = fit()
     assert said.code == 0
     assert len(trained) == 3 + 4  # PC, FRG + FDC + PC, CoOp 2 and its backbone
     assert _state(out / "fdc") | _state(out / "coop") == before
-    for folder in whole.iterdir():
+    for folder in whole.glob("[!.]*"):
         for name in ("model.safetensors", "config.json", "log.jsonl"):
             assert (out / folder.name / name).read_bytes() == (folder / name).read_bytes(), (folder, name)
 

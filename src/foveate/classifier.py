@@ -1,6 +1,7 @@
 """`Classifier`: photos in, a classifier out. The friendly face of everything below."""
 
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,10 +29,11 @@ from foveate.methods.fvgpt import FvgPt
 from foveate.methods.registry import Settings, build, configure, needs_masks, parts
 from foveate.official.reading import read_official
 from foveate.train.backbone import load_backbone
+from foveate.train.banking import Banked, BankPlan, OnNote, Precision, one_view
 from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, save_model
 from foveate.train.loop import Diverged
 from foveate.train.recipe import Recipe, recipe_for
-from foveate.train.run import OnStep, abandon_run, open_run, refuse_folder, run_stages
+from foveate.train.run import BANK, OnStep, abandon_run, drop_bank, open_run, refuse_folder, run_stages
 from foveate.train.sharing import download, upload
 from foveate.train.shots import choose, without_masks
 from foveate.types import Branch
@@ -71,6 +73,8 @@ class Classifier:
         classifier = Classifier().fit("photos/", masks="masks/", shots=16)
         classifier.predict(["new.jpg"])
 
+    Several threads may predict and evaluate with one classifier; they take turns.
+
     Args:
         method: "zeroshot", "coop", or a plug-in over one: "fvgpt+coop".
         clip: Hub id, folder or file of CLIP weights, or a loaded `Clip`; "tiny" is the one inside foveate,
@@ -99,6 +103,7 @@ class Classifier:
         self.clip = clip if isinstance(clip, Clip) else load_clip(clip, dtype=dtype, device=device)
         self.method = build(self.method_name, self.clip, self.settings)
         self.config: ModelConfig | None = None
+        self._turn = _Turn()
 
     def fit(  # noqa: PLR0913  (all but the first by name)
         self,
@@ -115,8 +120,12 @@ class Classifier:
         on_bad: OnBad = "error",
         strict_shots: bool = False,
         reading: Mapping[str, Any] | None = None,
+        bank: Banked = "epochs",
+        bank_dir: str | Path | None = None,
+        bank_dtype: Precision = "float32",
         on_step: OnStep | None = None,
         on_count: OnCount | None = None,
+        on_note: OnNote | None = None,
     ) -> "Classifier":
         """Draw a few pictures a class and learn from them, stage by stage.
 
@@ -135,8 +144,14 @@ class Classifier:
             strict_shots: Whether a class with fewer pictures than `shots` is an error.
             reading: More about the data's files, as `load_photos` takes it: mask_values, invert_masks,
                 images.
+            bank: Encode the views of all epochs once and keep their features ("epochs"), learn from one fixed
+                view of each picture instead of drawn ones ("fixed"), or encode at each need ("off").
+            bank_dir: Where features are kept, for other runs too; None takes `out` while the run lasts, and
+                memory without `out`.
+            bank_dtype: Precision in which they are kept.
             on_step: Told of each training step.
             on_count: Told of other slow work.
+            on_note: Told of what is worth knowing before it happens: how much disk a bank takes.
 
         Raises:
             InputError: Anything wrong with what was given; nothing is half-written.
@@ -146,7 +161,10 @@ class Classifier:
         folder = Path(out).expanduser() if out is not None else None
         if folder:
             refuse_folder(folder)
-        resolved, masked = recipe_for(self.method_name, recipe), needs_masks(self.method_name)
+        check_choice("bank", bank, Banked)
+        check_choice("bank_dtype", bank_dtype, Precision)
+        resolved = recipe_for(self.method_name, one_view(recipe or {}, bank))
+        masked = needs_masks(self.method_name)
         if template is not None:
             fill(template, "name")
         tuned = None if backbone is None else load_backbone(backbone, self.method_name)
@@ -175,13 +193,26 @@ class Classifier:
             sources = {"data": _where(data), "masks": _where(masks), "reading": _plain(reading or {})}
             identity = {**asdict(config), "classes": classes, "with_masks": masked}
             identity |= {"backbone": tuned.digest} if tuned else {}
+            identity |= {"bank_dtype": bank_dtype} if bank != "off" and bank_dtype != "float32" else {}
             sources |= {"backbone": _portable(backbone)} if backbone else {}
             if open_run(folder, identity, {**sources, "left_out": list(chosen.left_out)}):
                 self.settings = settings
+                drop_bank(folder)  # left, if the run was stopped just when it had finished
                 return self._take(*load_model(folder))
         for note in (*chosen.notes, *(tuned.notes(train) if tuned else [])):
             warnings.warn(note, stacklevel=2)
-        self._learn(train, resolved, config, inner, folder, on_step)
+        place = Path(bank_dir).expanduser() if bank_dir is not None else folder and folder / BANK
+        self._learn(
+            train,
+            config,
+            folder,
+            recipe=resolved,
+            backbone=inner,
+            bank=None if bank == "off" else BankPlan(place, bank_dtype),
+            on_step=on_step,
+            on_count=on_count,
+            on_note=on_note,
+        )
         return self
 
     def _config_of(self, train: Photos, recipe: Recipe, **more: Any) -> ModelConfig:
@@ -198,27 +229,17 @@ class Classifier:
             **more,
         )
 
-    def _learn(
-        self,
-        train: Photos,
-        recipe: Recipe,
-        config: ModelConfig,
-        backbone: Method | None,
-        folder: Path | None,
-        on_step: OnStep | None,
-    ) -> None:
+    def _learn(self, train: Photos, config: ModelConfig, folder: Path | None, **more: Any) -> None:
         try:
             self.method = run_stages(
                 self.method_name,
                 self.clip,
                 train,
-                recipe,
                 settings=config.settings,
                 template=config.template,
                 seed=config.seed,
-                backbone=backbone,
                 folder=folder,
-                on_step=on_step,
+                **more,
             )
         except InputError as error:
             if folder:
@@ -228,6 +249,7 @@ class Classifier:
         self.config, self.settings = config, config.settings
         if folder:
             self.save_pretrained(folder)
+            drop_bank(folder)
 
     def predict(
         self,
@@ -258,19 +280,21 @@ class Classifier:
             check_names(classes)
         for note in unusual(classes or []):
             warnings.warn(note, stacklevel=2)
-        branch = self._ask_about([] if only else self._trained_names(), classes or [])
         samples = tuple(Sample(_source(photo, i), 0) for i, photo in enumerate(given))
-        if not samples:
-            return []
         watch = partial(on_count, "photos") if on_count else None
-        pictures = self._pictures(Photos(self.method.names, samples))
-        answers = ask(self.method, pictures, branch, batch_size=batch_size, watch=watch)
+        with self._turn.lock:
+            branch = self._ask_about([] if only else self._trained_names(), classes or [])
+            if not samples:
+                return []
+            names = self.method.names
+            pictures = self._pictures(Photos(names, samples))
+            answers = ask(self.method, pictures, branch, batch_size=batch_size, watch=watch)
         return [
             Prediction(
                 photo=str(photo) if isinstance(photo, str | Path) else f"picture {i}",
-                label=self.method.names[int(p.argmax())],
+                label=names[int(p.argmax())],
                 probability=float(p.max()),
-                scores=dict(zip(self.method.names, p.tolist(), strict=True)),
+                scores=dict(zip(names, p.tolist(), strict=True)),
                 trust=None if answers.trust is None else float(answers.trust[i]),
                 branch=branch,
             )
@@ -313,17 +337,23 @@ class Classifier:
             raise InputError(
                 "the shift index needs masks of the test pictures: give their folder with --masks"
             )
-        branch = self._ask_about(known if split != "new" else [], new if split != "base" else [])
         relabelled = tuple(replace(s, label=names.index(photos.names[s.label])) for s in samples)
         pictures = self._pictures(replace(photos, names=tuple(names), samples=relabelled))
         watch = partial(on_count, split) if on_count else None
-        return ask(self.method, pictures, branch, with_foreground=shift, watch=watch)
+        with self._turn.lock:
+            branch = self._ask_about(known if split != "new" else [], new if split != "base" else [])
+            return ask(self.method, pictures, branch, with_foreground=shift, watch=watch)
 
     def splits(self, photos: Photos) -> list[Split]:
-        """Return what these pictures can be asked about: "base"; "new" and "all" where there are others."""
+        """Return what these pictures can be asked about: "base"; "new" and "all" where there are others.
+
+        A model that takes no new names, as CoOp with vectors of each class, is asked about "base" alone.
+        """
         photos, known = self._in_own_words(photos), set(self._trained_names())
         present = {photos.names[sample.label] for sample in photos.samples}
         base: list[Split] = ["base"] if present & known else []
+        if base and not self.method.takes_new_names:
+            return base
         return [*base, "new", "all"] if present - known and base else base or ["new"]
 
     def _in_own_words(self, photos: Photos) -> Photos:
@@ -357,6 +387,7 @@ class Classifier:
     def _beside(self, name: str, method: Method) -> "Classifier":
         other = self.beside(name)
         other.method, other.config = method, replace(self._fitted(), method=name)
+        other._turn = self._turn  # this one asks that method too
         return other
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -502,8 +533,11 @@ class Classifier:
         names = [*trained, *(name for name in asked.values() if name not in trained)]
         if not names:
             raise InputError("there are no names to choose from: fit first, or give classes")
-        self.method.set_classes(names, self.config.template if self.config else None, known)
-        was_trained = [name in known for name in names]
+        familiar = set(known)
+        was_trained = [name in familiar for name in names]
+        method, template = self.method, self.config.template if self.config else None
+        if (method.names, method.template, method.trained) != (tuple(names), template, tuple(was_trained)):
+            method.set_classes(names, template, known)
         if all(was_trained):
             return "base"
         return "mixed" if any(was_trained) else "new"
@@ -511,6 +545,16 @@ class Classifier:
     def _pictures(self, photos: Photos) -> PictureSet:
         config = self.clip.config
         return PictureSet(photos, config.image_size, config.mean, config.std, augment="none")
+
+
+class _Turn:
+    """Whose turn it is to set a method's classes and ask about them. A copy begins its own."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[type["_Turn"], tuple[()]]:
+        return _Turn, ()
 
 
 def _source(photo: Photo, place: int) -> Path | LazyPicture:

@@ -40,8 +40,8 @@ def gaze(method: Method, images: Images, labels: Labels, branch: Branch = "base"
     vision = method.clip.vision
     handle = vision.blocks[-1].get_submodule("ln_1").register_forward_hook(catch)
     try:
-        with torch.inference_mode(False), torch.enable_grad():
-            log_p = method.logits(method.features(images), branch).log_softmax(dim=-1)
+        with method.constant_text(), torch.inference_mode(False), torch.enable_grad():
+            log_p = method.logits(method.features(images, branch), branch).log_softmax(dim=-1)
             chosen = log_p.gather(1, labels[:, None]).sum()
             # A method may ask the tower twice (its own answer and CLIP's): every pass that counts, counts.
             gradients = torch.autograd.grad(chosen, caught, materialize_grads=True)

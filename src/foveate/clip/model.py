@@ -104,7 +104,7 @@ class Text(nn.Module):
     def __init__(self, config: ClipConfig):
         super().__init__()
         width = config.text.width
-        # No random start: on the meta device that one would pull in all of `torch._dynamo`, a second and more.
+        # No random start: on the meta device that one would import all of `torch._dynamo`, a second's work.
         self.token = nn.Embedding.from_pretrained(torch.empty(config.vocab, width), freeze=False)
         self.pos = nn.Parameter(torch.empty(config.context, width))
         self.blocks = nn.ModuleList(

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from foveate.clip.model import Block, Edit, Text
+from foveate.memory import Pieces
 from foveate.types import TextFeatures, Tokens
 
 CHUNK = 2048
@@ -80,9 +81,15 @@ def encode_rows(
         rows: At least one.
         vectors: What stands in the slots; rows with slots of their own index one long list.
         edit: Changes the tokens of the common beginning before each block, and may let them grow.
-        chunk: Own tokens at once. Where there are more, each chunk is computed again for its gradient.
+        chunk: Own tokens at once. Where there are more, each chunk is computed again for its gradient. A
+            device whose memory is too small gets half of it, and so on.
     """
     rows = rows.to(text.pos.device)
+    return Pieces(min(chunk, sum(rows.lengths))).run(lambda most: _encode(text, rows, vectors, edit, most))
+
+
+def _encode(text: Text, rows: Rows, vectors: Vectors | None, edit: Edit | None, chunk: int) -> TextFeatures:
+    """Return what `encode_rows` does, with so many own tokens at once."""
     tokens = _embed(text, rows, vectors)
     memory = _read_beginning(text, tokens[None, : rows.shared], edit)
     own, parts = tokens[rows.shared :], list(_chunks(rows.lengths, chunk))

@@ -141,7 +141,7 @@ def _checked(values: Mapping[str, Any], known: Known, title: str) -> dict[str, A
     for key, value in values.items():
         name = key.replace("-", "_")
         part, dot, inner = name.partition(".")
-        one: dict[str, Any] = {name: value}
+        one: dict[str, Any] = {name: _word(value, known.options.get(name))}
         if name in known.parts:
             wrong = f"{title}: {key} is {value!r}: give its settings, as in `{key}: {{name: value}}`"
             one = {name: {own.replace("-", "_"): setting for own, setting in _table(value, wrong).items()}}
@@ -154,6 +154,11 @@ def _checked(values: Mapping[str, Any], known: Known, title: str) -> dict[str, A
                 raise InputError(f"{title}: there is no option {typed!r}; {hint}")
         found = merged(found, one)
     return found
+
+
+def _word(value: object, option: Option | None) -> object:
+    """Return a value as it was written: YAML takes the word off for false."""
+    return "off" if value is False and option is not None and "off" in option.choices else value
 
 
 def _table(value: object, wrong: str) -> dict[str, Any]:

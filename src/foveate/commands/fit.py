@@ -52,6 +52,9 @@ def fit(  # noqa: PLR0913  (a command's options)
     invert_masks: bool = False,
     on_bad: Literal["error", "skip"] = "error",
     strict_shots: bool = False,
+    bank: Literal["epochs", "fixed", "off"] = "epochs",
+    bank_dir: str | None = None,
+    bank_dtype: Literal["float32", "float16"] = "float32",
     device: str = "cpu",
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     settings: dict[str, Any] | None = None,
@@ -86,6 +89,10 @@ def fit(  # noqa: PLR0913  (a command's options)
         invert_masks: Whether masks mark the background.
         on_bad: Stop at a bad picture or mask, or leave it out and say so.
         strict_shots: Whether a class with fewer pictures than shots is an error.
+        bank: Encode each epoch's views once and keep their features; learn from one fixed view of a picture;
+            or encode at each need (off).
+        bank_dir: Folder of kept features, for other runs too; else they last as long as the run.
+        bank_dtype: Precision in which they are kept.
         device: Where the towers run, e.g. cuda.
         dtype: Precision of the frozen towers; what is learned is float32 always.
         settings: Per part of the method.

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from foveate.classifier import Classifier
-from foveate.commands.screen import Bars, notes_for_warnings
+from foveate.commands.screen import Bars, note, notes_for_warnings
+from foveate.train.banking import one_view
 from foveate.train.checkpoint import CONFIG
 from foveate.train.journal import Step
 
@@ -34,6 +35,7 @@ GROUPS = {
         "average_std",
         "clip_grad",
     ),
+    "keeping features of frozen towers": ("bank", "bank_dir", "bank_dtype"),
 }
 """Options by the headline of the help they stand under; those of "training" are changes to the recipe."""
 
@@ -69,7 +71,7 @@ class Learned:
 
 def recipe_of(options: Options) -> dict[str, Any]:
     """Return the changes to the recipe."""
-    return {name: options[name] for name in GROUPS["training"]}
+    return one_view({name: options[name] for name in GROUPS["training"]}, options["bank"])
 
 
 def classifier_of(options: Options, like: Classifier | None = None) -> Classifier:
@@ -116,8 +118,12 @@ def learn(options: Options, classifier: Classifier, title: str = "") -> Learned:
             on_bad=options["on_bad"],
             strict_shots=options["strict_shots"],
             reading=reading,
+            bank=options["bank"],
+            bank_dir=options["bank_dir"],
+            bank_dtype=options["bank_dtype"],
             on_step=step,
             on_count=bars.count,
+            on_note=note,
         )
     assert classifier.config is not None
     return Learned(

@@ -1,7 +1,7 @@
 """Tables of runs: each row of a file of options is a run in a folder of its own.
 
 Plug-ins of several rows that stand on the same backbone share it: it is tuned once, in the folder of the row
-that is this backbone, or else in `backbone-METHOD-…`.
+that is this backbone, or else in `backbone-METHOD-…`. All rows share what frozen towers say, in `.bank`.
 """
 
 import difflib
@@ -23,10 +23,11 @@ from foveate.errors import InputError
 from foveate.methods.registry import configure, needs_masks, parts
 from foveate.train.loop import Diverged
 from foveate.train.recipe import recipe_for
-from foveate.train.run import RUN
+from foveate.train.run import BANK, RUN
 
 _MASKS = ("masks", "mask_values", "invert_masks")
-_NO_MATTER = {"out", "row", "device", "method", "settings", *GROUPS["training"]}  # or told apart below
+_NO_MATTER = {"out", "row", "device", "method", "settings", "bank", "bank_dir", *GROUPS["training"]}
+"""Options that change nothing of a run's outcome, or are told apart below."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,8 @@ def _add(runs: dict[str, Run], title: str, options: Options, own: Mapping[str, s
         folder = own.get(key, str(Path(options["out"]).with_name(name)))
         _add(runs, f"the backbone of {title}", {**inner, "out": folder}, own)
         options = {**options, "backbone": folder}
+    if options["bank_dir"] is None:  # out of sight, so that FOLDER/* are the models
+        options = {**options, "bank_dir": str(Path(options["out"]).with_name(BANK))}
     runs.setdefault(options["out"], Run(title, options))
 
 

@@ -109,6 +109,27 @@ class PictureSet:
         full = len(self) // batch_size
         return full if drop_last and full else math.ceil(len(self) / batch_size)
 
+    @property
+    def varies(self) -> bool:
+        """Whether another epoch has other views."""
+        return self._augment == "rrc-flip" or self._transform is not None
+
+    def view_key(self) -> dict[str, object]:
+        """Return all that decides a view besides its picture, its mask and, if views vary, the epoch.
+
+        Raises:
+            ValueError: There is a transform, which nothing is known of.
+        """
+        if self._transform is not None:
+            raise ValueError("views of a transform of your own have no key")
+        key: dict[str, object] = {"augment": self._augment, "size": self._size}
+        key |= {"mean": list(self._mean), "std": list(self._std)}
+        return {**key, "scale": list(self._scale), "seed": self._seed} if self.varies else key
+
+    def mask_key(self) -> dict[str, object]:
+        """Return what the numbers in mask files mean."""
+        return {"values": self._values, "inverted": self.photos.invert_masks}
+
     def order(self, epoch: int | None, shuffle: bool) -> list[int]:
         """Indices of the samples in the order of this epoch."""
         if not shuffle:
@@ -165,9 +186,20 @@ class PictureSet:
             BadPicture: A picture or mask cannot be read.
             InputError: A mask has another shape than its picture.
         """
+        wanted = self.wanted(epoch, batch_size, shuffle=shuffle, drop_last=drop_last)
+        yield from self.read(wanted, epoch, batch_size, workers)
+
+    def wanted(self, epoch: int | None, batch_size: int, *, shuffle: bool, drop_last: bool) -> list[int]:
+        """Return the samples of an epoch's batches, in their order; the arguments are those of `batches`."""
         wanted = self.order(epoch, shuffle)
         if drop_last and len(wanted) >= batch_size:
             wanted = wanted[: len(wanted) // batch_size * batch_size]
+        return wanted
+
+    def read(
+        self, wanted: Iterable[int], epoch: int | None, batch_size: int, workers: int = 2
+    ) -> Iterator[Batch]:
+        """Yield these samples' views of an epoch, in this order; for the rest see `batches`."""
         items = _ahead(lambda index: self.item(index, epoch), wanted, workers, batch_size + 2 * workers)
         held: list[Item] = []
         for item in items:

@@ -1,6 +1,6 @@
 """Ask a method about every picture of a set, texts encoded once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +10,9 @@ from foveate.data.loader import PictureSet
 from foveate.errors import InputError
 from foveate.evaluate.metrics import accuracy, foreground_shift
 from foveate.foreground.views import foreground_view
+from foveate.memory import Pieces, sent
 from foveate.methods.base import Method
-from foveate.types import Branch, Labels, Logits
+from foveate.types import Batch, Branch, Labels, Logits, Masks
 
 Watch = Callable[[int, int], None]
 """Called with pictures done and pictures in all."""
@@ -65,7 +66,7 @@ def ask(
         method: Asked with `branch`.
         pictures: An un-augmented set.
         branch: Which label space its classes are.
-        batch_size: Pictures a pass.
+        batch_size: Pictures a pass; fewer where the device's memory does not suffice.
         with_foreground: Ask about the foregrounds too, for the shift index; needs masks.
         watch: Told of progress.
 
@@ -74,30 +75,60 @@ def ask(
     """
     if not len(pictures):
         raise InputError("there are no pictures to ask about")
-    device, config = method.clip.logit_scale.device, method.clip.config
-    logits: list[Tensor] = []
-    labels: list[Tensor] = []
-    foreground: list[Tensor] = []
-    trust: list[Tensor] = []
+    said: list[_Said] = []
+    labels: list[Labels] = []
+    pieces = Pieces(batch_size)
     method.eval()
     with method.constant_text():
         for batch in pictures.batches(None, batch_size, shuffle=False, drop_last=False):
-            images = batch.images.to(device)
-            features = method.features(images)
-            logits.append(method.logits(features, branch).cpu())
+            said += pieces.run(
+                lambda most, batch=batch: [
+                    _say(method, part, branch, with_foreground) for part in _parts(batch, most)
+                ]
+            )
             labels.append(batch.labels)
-            leaning = method.trust(features) if branch != "base" else None
-            if leaning is not None:
-                trust.append(leaning.cpu())
-            if with_foreground and batch.masks is not None:
-                cut = foreground_view(images, batch.masks.to(device), "mean", config.mean, config.std)
-                foreground.append(method.logits(method.features(cut), branch).cpu())
             if watch:
                 watch(sum(map(len, labels)), len(pictures))
     return Answers(
-        torch.cat(logits),
+        torch.cat([one.logits for one in said]),
         torch.cat(labels),
-        torch.cat(foreground) if foreground else None,
-        torch.cat(trust) if trust else None,
+        _joined([one.foreground for one in said]),
+        _joined([one.trust for one in said]),
         torch.tensor([sample.mask is not None for sample in pictures.photos.samples]),
     )
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What `Answers` has, of a few pictures."""
+
+    logits: Logits
+    foreground: Logits | None
+    trust: Tensor | None
+
+
+def _say(method: Method, batch: Batch, branch: Branch, with_foreground: bool) -> _Said:
+    device, size = method.clip.logit_scale.device, method.clip.config
+    images = sent(batch.images, device)
+    features = method.features(images, branch)
+    logits = method.logits(features, branch)
+    trust = method.trust(features) if branch != "base" else None
+    foreground = None
+    if with_foreground and batch.masks is not None:
+        masks: Masks = sent(batch.masks, device)
+        cut = foreground_view(images, masks, "mean", size.mean, size.std)
+        foreground = method.logits(method.features(cut, branch), branch).cpu()
+    return _Said(logits.cpu(), foreground, None if trust is None else trust.cpu())
+
+
+def _parts(batch: Batch, most: int) -> Iterator[Batch]:
+    """Cut a batch into such of so many pictures."""
+    for start in range(0, len(batch.images), most):
+        few = slice(start, start + most)
+        masks = None if batch.masks is None else batch.masks[few]
+        yield Batch(batch.images[few], batch.labels[few], masks)
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    whole = [part for part in parts if part is not None]
+    return torch.cat(whole) if whole else None

@@ -31,4 +31,4 @@ def foreground_shift(full: Logits, foreground: Logits, tau: float = 2.0) -> floa
         foreground: `[B, C]` logits of the same views times their masks.
         tau: Temperature both are softened with.
     """
-    return kl(full / tau, foreground / tau).mean().item()
+    return max(0.0, kl(full / tau, foreground / tau).mean().item())  # rounding may leave a hair less

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.errors import InputError
+from foveate.methods.kept import Kept, tensors_of
 from foveate.types import (
     Batch,
     Branch,
@@ -47,12 +48,14 @@ class Method(nn.Module, ABC):
         tunes_vision: Whether learned tensors change what the image tower says.
         tunes_text: Whether they change the class texts.
         text_follows_pictures: Whether class texts depend on the picture they are compared with (CoCoOp).
+        takes_new_names: Whether it can answer about classes that it was not trained on.
         first_patch: Place of the first patch among the image tower's output tokens, for pictures of the gaze.
     """
 
     tunes_vision: bool = False
     tunes_text: bool = True
     text_follows_pictures: bool = False
+    takes_new_names: bool = True
     first_patch: int = 1
 
     def __init__(self, clip: Clip, head_weights: Sequence[float] = (1.0,)):
@@ -62,7 +65,7 @@ class Method(nn.Module, ABC):
         self.names: tuple[str, ...] = ()
         self.trained: tuple[bool, ...] = ()
         self.template: str | None = None
-        self._constant_text: TextFeatures | None = None
+        self._kept = Kept()
         self._text_is_constant = False
 
     def set_classes(
@@ -88,8 +91,9 @@ class Method(nn.Module, ABC):
             self.prepare()
         except InputError:
             self.names, self.template, self.trained = before
+            if self.names:
+                self.prepare()  # a part of it may have taken the refused names already
             raise
-        self._constant_text = None
 
     @abstractmethod
     def prepare(self) -> None:
@@ -107,8 +111,14 @@ class Method(nn.Module, ABC):
         """Put raw picture features beside the class texts, which may depend on the pictures (CoCoOp)."""
         return Features(image, self.text_features())
 
-    def features(self, images: Images) -> Features:
-        """Return both sides for normalised pictures, before normalisation of the features."""
+    def features(self, images: Images, branch: Branch | None = None) -> Features:
+        """Return both sides for normalised pictures, before normalisation of the features.
+
+        Args:
+            images: Normalised pictures.
+            branch: Which label space they will be asked about, if no other: what its logits do not need is
+                then left out. None serves all.
+        """
         return self.pair(self.encode_images(images))
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
@@ -202,6 +212,9 @@ class Method(nn.Module, ABC):
                 raise InputError(f"{name} in the checkpoint is {shapes}: another CLIP or other settings?")
             else:
                 parameter.copy_(given)
+        for module in self.modules():
+            if isinstance(module, Method):
+                module._kept.forget()
         if self.names:  # whatever was encoded with the old tensors is stale
             self.set_classes(self.names, self.template, self.trained_names())
 
@@ -225,22 +238,25 @@ class Method(nn.Module, ABC):
         self.load_learned(official_tensors(state, self.official_names()))
 
     def text_features(self) -> TextFeatures:
-        """Return `[C, D]` raw class features; encoded once only while text is constant."""
-        if not self._text_is_constant:
+        """Return `[C, D]` raw class features.
+
+        With gradients on they are encoded anew, for what is learned. Else they are kept, and encoded anew
+        only when names, learned tensors or the text tower are not what they were.
+        """
+        if torch.is_grad_enabled() and not self._text_is_constant:
             return self.encode_text()
-        if self._constant_text is None:
-            self._constant_text = self.encode_text()
-        return self._constant_text
+        key = self.names, self.template, self.trained
+        return self._kept.get(key, tensors_of(self, but=self.clip.vision), self.encode_text)
 
     @contextmanager
     def constant_text(self) -> Generator[None]:
-        """Promise that nothing learned changes inside: class texts are encoded once, not at each batch."""
+        """Take class texts as constants inside, even where somebody turns gradients on."""
         self._text_is_constant = True
         try:
             with torch.no_grad():
                 yield
         finally:
-            self._text_is_constant, self._constant_text = False, None
+            self._text_is_constant = False
 
 
 def align(features: Features, scale: Tensor, weights: Sequence[float] = (1.0,)) -> Logits:

@@ -56,6 +56,7 @@ class CoOp(PromptMethod):
         config, generator = config or CoOpConfig(), generator or stream(0, "init", "coop")
         super().__init__(clip, _start(clip, config, generator))
         self.config, self.generator = config, generator
+        self.takes_new_names = not self.config.class_specific
         if self.config.class_specific:  # these have no number before the first classes are known
             self.ctx = nn.Parameter(self.ctx.new_empty(0, *self.ctx.shape))
         self.ctx_names: tuple[str, ...] = ()

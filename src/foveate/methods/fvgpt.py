@@ -56,6 +56,7 @@ class FvgPt(Method):
         self.config = config or FvgPtConfig()
         self.first_patch, self.tunes_text = backbone.first_patch, backbone.tunes_text
         self.text_follows_pictures = backbone.text_follows_pictures
+        self.takes_new_names = backbone.takes_new_names
         self.backbone = backbone.requires_grad_(False).eval()
         generator = generator or stream(0, "init", "fvgpt")
         guidance = Guidance(self.clip.config.embed, self.config, generator, backbone.head_weights)
@@ -63,7 +64,6 @@ class FvgPt(Method):
         tower = self.clip.text.proj
         self.guidance = guidance.to(tower.device, torch.promote_types(tower.dtype, torch.float32))
         self.tally = self.last_tally = Tally()
-        self._text: TextFeatures | None = None
         sentence = self.config.prior_template
         self.plain = PlainTexts(self.clip, None if sentence == "dataset" else sentence)  # t_CLIP of Eq. 11
         if backbone.names:
@@ -78,15 +78,15 @@ class FvgPt(Method):
     def prepare(self) -> None:
         self.plain.prepare(self.names, self.template)
         self._tell_backbone()
-        self._text = None
 
     def encode_text(self) -> TextFeatures:
-        """Return the backbone's raw class features; frozen, so encoded once per class list."""
-        if self._text is None:
-            self._tell_backbone()  # somebody else may have asked it about other names meanwhile
-            with torch.no_grad():
-                self._text = self.backbone.encode_text()
-        return self._text
+        """Return the backbone's raw class features; it is frozen, and keeps them."""
+        self._tell_backbone()  # somebody else may have asked it about other names meanwhile
+        with torch.no_grad():
+            return self.backbone.text_features()
+
+    def text_features(self) -> TextFeatures:
+        return self.encode_text()  # kept already
 
     def encode_images(self, images: Images) -> ImageFeatures:
         """Return the backbone's raw features."""
@@ -98,10 +98,13 @@ class FvgPt(Method):
             return self.backbone.pair(image)
         return Features(image, self.text_features())
 
-    def features(self, images: Images) -> Features:
+    def features(self, images: Images, branch: Branch | None = None) -> Features:
+        """Return both sides, and CLIP's own unless `branch` is "base", whose logits do without."""
         image = self.encode_images(images)
-        clip = encode_pictures(self.clip, images) if self.backbone.tunes_vision else image[:1]
         both = self.pair(image)
+        if branch == "base" or not self.config.prior_branch:
+            return both
+        clip = encode_pictures(self.clip, images) if self.backbone.tunes_vision else image[:1]
         return Features(both.image, both.text, Features(clip, self.plain.features()))
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
@@ -177,13 +180,15 @@ class FvgPt(Method):
         """Return all that the frozen models say of a batch, with masks (or the bank's features)."""
         seen = self.seen(batch)
         whole = self.pair(seen["image"])
+        cut = seen["foreground"]
+        foreground = self.pair(cut) if self.text_follows_pictures else Features(cut, whole.text)
         clip = seen.get("clip", seen["image"][:1])  # the same tensor, where the backbone tunes texts alone
         visible = seen["area"][0, :, 0]
         told = batch.areas if self.config.area_from == "picture" and batch.areas is not None else visible
         return Views(
             features=whole,
             full=self._align(whole),
-            foreground=self._align(self.pair(seen["foreground"])),
+            foreground=self._align(foreground),
             new=self.backbone.logits(whole, "new"),
             clip=align(Features(clip, self.plain.features()), self.clip.scale),
             area=visible,
@@ -203,7 +208,7 @@ class FvgPt(Method):
 
     def _new_and_clip(self, features: Features) -> tuple[Logits, Logits]:
         if features.prior is None:
-            raise ValueError("FVG-PT's prior branch needs features with CLIP's own: call features(images)")
+            raise ValueError("these features lack CLIP's own: call features(images, branch) for this branch")
         clip = align(features.prior, self.clip.scale)
         return self.backbone.logits(_without_prior(features), "new"), clip
 

@@ -17,6 +17,7 @@ from foveate.clip.text import check_texts, encode_names
 from foveate.errors import InputError
 from foveate.methods.base import align, clip_origin, encode_pictures
 from foveate.methods.ivlp import Ivlp, IvlpConfig
+from foveate.methods.kept import Kept, tensors_of
 from foveate.types import Batch, Features, Origin, Scalar, TextFeatures
 
 
@@ -74,7 +75,7 @@ class PromptSRC(Ivlp):
         config = config or PromptSRCConfig()
         super().__init__(clip, config, generator)
         self.weights = (config.text_weight, config.image_weight, config.logit_weight)
-        self._clip_text: TextFeatures | None = None
+        self._averaged = Kept()
 
     def prepare(self) -> None:
         # Encoded when a loss first asks for it, but checked now: a name too long must not stop a training.
@@ -82,17 +83,17 @@ class PromptSRC(Ivlp):
         longest = max(IMAGENET_TEMPLATES, key=lambda template: len(words(fill(template, "x"))))
         check_texts(self.clip, self.names, longest)
         super().prepare()
-        self._clip_text = None
 
     def clip_text(self) -> TextFeatures:
         """Return `[C, D]` CLIP's class features, raw ones averaged over 60 sentences; once per class list."""
-        if self._clip_text is None:
-            first, *others = IMAGENET_TEMPLATES
-            total = encode_names(self.clip, self.names, first)
-            for template in others:  # one sentence at a time: a thousand classes must not fill the memory
-                total += encode_names(self.clip, self.names, template)
-            self._clip_text = total / len(IMAGENET_TEMPLATES)
-        return self._clip_text
+        return self._averaged.get(self.names, tensors_of(self.clip.text), self._average_texts)
+
+    def _average_texts(self) -> TextFeatures:
+        first, *others = IMAGENET_TEMPLATES
+        total = encode_names(self.clip, self.names, first)
+        for template in others:  # one sentence at a time: a thousand classes must not fill the memory
+            total += encode_names(self.clip, self.names, template)
+        return total / len(IMAGENET_TEMPLATES)
 
     @torch.no_grad()
     def see(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """One run: its folder, its stages one after the other, each of them resumable.
 
 A run folder has `run.json` (what the run is; written first), `log.jsonl`, `stages/<method>.safetensors` (the
-resume state of each stage), and in the end the tuned model.
+resume state of each stage), `.bank` (features of frozen towers, while it runs), and in the end the tuned
+model.
 """
 
 import json
@@ -13,24 +14,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
-from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos
+from foveate.data.shelf import Shelf
 from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.methods.base import Method
 from foveate.methods.registry import Settings, build, parts, stages, wrap
+from foveate.train.banking import BankPlan, Feed, OnCount, OnNote, open_bank, training_pictures
 from foveate.train.checkpoint import CARD, CONFIG, TENSORS
 from foveate.train.journal import Journal, Step
 from foveate.train.loop import Diverged, fit
 from foveate.train.recipe import Recipe
-from foveate.types import Batch
 
-RUN, LOG, STAGES = "run.json", "log.jsonl", "stages"
+RUN, LOG, STAGES, BANK = "run.json", "log.jsonl", "stages", ".bank"
 _TYPED = (
     *("method", "backbone", "settings", "clip", "shots", "seed", "classes", "template", "recipe"),
-    *("names", "data"),
+    *("names", "data", "bank_dtype"),
 )
 
 OnStep = Callable[[str, int, Step], None]
@@ -113,9 +113,15 @@ def abandon_run(folder: Path, *, keep_states: bool) -> None:
         return
     for path in (*_states(folder), *((folder / LOG, folder / RUN) if keep_states else ())):
         path.unlink(missing_ok=True)
+    drop_bank(folder)
     for emptied in (folder / STAGES, folder):
         if emptied.is_dir() and not any(emptied.iterdir()):
             emptied.rmdir()
+
+
+def drop_bank(folder: Path) -> None:
+    """Remove the features that a run keeps in its own folder while it runs."""
+    Shelf(folder / BANK).clear()
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -177,7 +183,10 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
     seed: int = 1,
     backbone: Method | None = None,
     folder: Path | None = None,
+    bank: BankPlan | None = None,
     on_step: OnStep | None = None,
+    on_count: OnCount | None = None,
+    on_note: OnNote | None = None,
 ) -> Method:
     """Train backbone and plug-ins, each on the frozen one before.
 
@@ -191,9 +200,15 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
         seed: Of starts, orders and views.
         backbone: The inner method, tuned, its classes set; only the outermost plug-in is trained then.
         folder: The run folder; None keeps nothing and cannot resume.
+        bank: Where features of frozen towers are kept; None encodes each view whenever it is needed.
         on_step: Told of each step.
+        on_count: Told of views encoded for the bank.
+        on_note: Told of the bank's size before it is made.
     """
     built = backbone
+    # Orders and views are the seed's, so every stage sees the same shots in the same views.
+    pictures = training_pictures(photos, clip.config, recipe, seed)
+    kept = None if bank is None else open_bank(bank, pictures, clip)
     for stage in stages(method) if backbone is None else stages(method)[-1:]:
         plugin = parts(stage)[0]
         own_recipe = recipe if built is None else replace(recipe, average_mean=None)
@@ -204,48 +219,21 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
             else wrap(plugin, built, own, seed)
         )
         built.set_classes(photos.names, template)
-        # Orders and views are the seed's, so every stage sees the same shots in the same views.
-        pictures = training_pictures(photos, clip.config, recipe, seed)
-        _fit_stage(stage, built, pictures, own_recipe, folder, on_step)
+        feed = Feed(stage, built, pictures, own_recipe, kept, on_count, on_note)
+        _fit_stage(stage, built, feed, own_recipe, folder, on_step)
     assert built is not None
     return built
-
-
-def training_pictures(photos: Photos, config: ClipConfig, recipe: Recipe, seed: int) -> PictureSet:
-    """Return the views that a recipe trains on.
-
-    Args:
-        photos: Pictures to train on.
-        config: Of the towers that will look at them.
-        recipe: Says how views are drawn.
-        seed: Of views and orders.
-    """
-    return PictureSet(
-        photos,
-        config.image_size,
-        config.mean,
-        config.std,
-        augment=recipe.augment,
-        scale=(recipe.crop_scale, 1.0),
-        seed=seed,
-    )
 
 
 def _fit_stage(
     stage: str,
     method: Method,
-    pictures: PictureSet,
+    feed: Feed,
     recipe: Recipe,
     folder: Path | None,
     on_step: OnStep | None,
 ) -> None:
-    device = method.clip.logit_scale.device
-
-    def batches(epoch: int):
-        for batch in pictures.batches(epoch, recipe.batch_size, shuffle=True, drop_last=True):
-            yield to_device(batch, device)
-
-    total = recipe.epochs * pictures.steps(recipe.batch_size, drop_last=True)
+    total = recipe.epochs * feed.pictures.steps(recipe.batch_size, drop_last=True)
     state = journal = None
     if folder:
         (folder / STAGES).mkdir(exist_ok=True)
@@ -253,21 +241,11 @@ def _fit_stage(
         journal = Journal(folder / LOG, stage)
     watch = partial(on_step, stage, total) if on_step else None
     try:
-        fit(method, batches, recipe, state=state, journal=journal, on_step=watch)
+        fit(method, feed, recipe, state=state, journal=journal, on_step=watch)
         for note in method.notes():
             warnings.warn(note, stacklevel=2)
     except Diverged as error:
         raise Diverged(f"{stage}, {error}") from error
-
-
-def to_device(batch: Batch, device: Any) -> Batch:
-    """Return the batch on another device."""
-
-    def move(tensor: Any) -> Any:
-        return None if tensor is None else tensor.to(device, non_blocking=True)
-
-    frozen = {name: move(tensor) for name, tensor in batch.frozen.items()}
-    return Batch(move(batch.images), move(batch.labels), move(batch.masks), move(batch.areas), frozen)
 
 
 def _short(value: object) -> str:

@@ -1,10 +1,10 @@
-"""Tuned models from and to the hub; the only file that knows its interface."""
+"""Tuned models from and to the hub; the only file that knows its interface.
+
+The hub's library is imported when the hub is asked: a model that is here already needs none of it.
+"""
 
 import re
 from pathlib import Path
-
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from foveate.errors import InputError
 from foveate.train.checkpoint import CARD, CONFIG, TENSORS
@@ -20,6 +20,9 @@ def download(source: str) -> Path:
         raise InputError(
             f"{source}: no such folder; give the one that `foveate fit --out` wrote, or a hub id"
         )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         return Path(snapshot_download(source, allow_patterns=[CONFIG, TENSORS, CARD]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -35,6 +38,9 @@ def upload(folder: Path, repository: str, *, private: bool) -> str:
     Raises:
         InputError: The hub refuses: no login, no right, no network.
     """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
     try:
         api = HfApi()
         api.create_repo(repository, private=private, exist_ok=True)

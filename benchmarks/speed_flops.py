@@ -1,0 +1,153 @@
+"""The arithmetic of each way, counted: floating-point operations of matrix products, two a multiply-add.
+
+Norms, softmax and activations are left out: below one percent of the operations at these sizes, more of the
+time. A backward pass through frozen layers costs what their products cost forward (gradients to the inputs
+alone), and twice that of attention. Gradients of learned maps and projections (MMRL) are left out too.
+"""
+
+from dataclasses import dataclass
+
+from foveate.clip.config import ClipConfig, TowerConfig
+from foveate.clip.rows import CHUNK, Rows
+from foveate.methods.base import Method
+from foveate.methods.mmrl import Mmrl
+from foveate.methods.prompts import PromptMethod
+from foveate.methods.promptsrc import PromptSRC
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Operations of a forward pass, those of attention apart."""
+
+    products: float = 0.0
+    attention: float = 0.0
+
+    def __add__(self, other: "Flops") -> "Flops":
+        return Flops(self.products + other.products, self.attention + other.attention)
+
+    def __mul__(self, times: float) -> "Flops":
+        return Flops(self.products * times, self.attention * times)
+
+    @property
+    def forward(self) -> float:
+        """Operations of the forward pass."""
+        return self.products + self.attention
+
+    @property
+    def backward(self) -> float:
+        """Operations of the gradients to the inputs."""
+        return self.products + 2 * self.attention
+
+
+def block(size: TowerConfig, tokens: float, seen: float, read: float | None = None) -> Flops:
+    """Count one block.
+
+    Args:
+        size: Of the tower.
+        tokens: How many pass it.
+        seen: How many each of them is compared with.
+        read: How many go on behind the attention; None: all.
+    """
+    read, width, hidden = tokens if read is None else read, size.width, size.hidden or 4 * size.width
+    products = 2 * tokens * 3 * width**2 + 2 * read * (width**2 + 2 * width * hidden)
+    return Flops(products, 4 * tokens * seen * width)
+
+
+def layers(size: TowerConfig, rows: float, lengths: list[int]) -> Flops:
+    """Count blocks, given the length of a row in each of them."""
+    return sum((block(size, rows * length, length) for length in lengths), Flops())
+
+
+def picture(config: ClipConfig, extra: int = 0, first: int = 0, last: int | None = None) -> Flops:
+    """Count one picture with `extra` tokens in blocks from `first` on, or the part up to block `last`."""
+    patches = (config.image_size // config.patch_size) ** 2
+    size, total = config.vision, config.vision.layers
+    lengths = [patches + 1 + extra * (layer >= first) for layer in range(total)]
+    stem = Flops(2 * patches * 3 * config.patch_size**2 * size.width + 2 * size.width * config.embed)
+    return layers(size, 1, lengths[: total if last is None else last]) + (stem if last is None else Flops())
+
+
+def whole_texts(config: ClipConfig, classes: int, extra: int = 0, first: int = 0) -> Flops:
+    """Count class texts in the whole context, with `extra` tokens in blocks from `first` on."""
+    lengths = [config.context + extra * (layer >= first) for layer in range(config.text.layers)]
+    return layers(config.text, classes, lengths) + Flops(2 * classes * config.text.width * config.embed)
+
+
+def packed_texts(config: ClipConfig, rows: Rows, extra: int = 0, first: int = 0) -> Flops:
+    """Count the same texts foveate's way: the beginning once, no padding, EOT alone in the last block."""
+    size, own, classes = config.text, sum(rows.lengths), len(rows.lengths)
+    spread = max(rows.lengths)  # attention runs over a padded grid
+    total = Flops(2 * classes * size.width * config.embed)
+    for layer in range(size.layers):
+        begun, last = rows.shared + extra * (layer >= first), layer + 1 == size.layers
+        total += block(size, begun, begun, 0 if last else None)
+        products = block(size, own, 0, classes if last else None)
+        total += products + Flops(0, 4 * classes * spread * (begun + spread) * size.width)
+    return total
+
+
+@dataclass(frozen=True)
+class StepFlops:
+    """What a tuning step costs, in operations.
+
+    Attributes:
+        texts: The field's class texts, forward and backward.
+        packed: Foveate's.
+        pictures: Of one picture with learned tokens, forward and backward; equal in both ways.
+        frozen: Of one picture in the untouched tower.
+    """
+
+    texts: float
+    packed: float
+    pictures: float
+    frozen: float
+
+    def field(self, batch: int) -> float:
+        """A step of the field's way."""
+        return self.texts + batch * (self.pictures + self.frozen)
+
+    def ours(self, batch: int, *, bank: bool = True) -> float:
+        """A step of foveate's, with or without what frozen towers say in a bank."""
+        return self.packed + batch * (self.pictures + (0 if bank else self.frozen))
+
+
+def tuning(method: Method, config: ClipConfig) -> StepFlops:
+    """Count a step of a method whose classes are set."""
+    classes, frozen = len(method.names), picture(config).forward
+    rows = _rows(method)
+    again = chunks(rows) > 1  # chunks are computed twice for their gradient
+    if isinstance(method, Mmrl):
+        extra, first = len(method.tokens), method.first_block - 1
+        texts, packed = whole_texts(config, classes, extra, first), packed_texts(config, rows, extra, first)
+        share = 1 - first / config.text.layers  # no gradient goes further down
+        seen = picture(config, extra, first)
+        below = picture(config, extra, first, last=first)
+        pictures = seen.forward + seen.backward - below.backward
+        return StepFlops(
+            texts.forward + share * texts.backward,
+            (1 + again) * packed.forward + share * packed.backward,
+            pictures,
+            frozen,
+        )
+    texts, packed = whole_texts(config, classes), packed_texts(config, rows)
+    pictures = 0.0
+    if isinstance(method, PromptSRC):
+        seen = picture(config, len(method.vision_ctx))
+        pictures = seen.forward + seen.backward
+    forward_again = again * packed.forward
+    return StepFlops(
+        texts.forward + texts.backward, packed.forward + packed.backward + forward_again, pictures, frozen
+    )
+
+
+def chunks(rows: Rows) -> int:
+    """Return at least how many chunks the own tokens are read in."""
+    return -(-sum(rows.lengths) // CHUNK)
+
+
+def _rows(method: Method) -> Rows:
+    if isinstance(method, PromptMethod):
+        return method.rows
+    assert isinstance(method, Mmrl)
+    assert method._rows is not None
+    return method._rows

@@ -1,0 +1,196 @@
+"""What the speed benchmark works on: random towers, pictures drawn to files, methods in both ways."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from fieldway import FIELD, FieldMethod
+from fieldway_stage import FieldFvgPt, read_views
+from fieldway_towers import FieldClip
+from foveate.clip.config import ClipConfig, TowerConfig
+from foveate.clip.model import Clip
+from foveate.data.bank import Bank
+from foveate.data.loader import PictureSet
+from foveate.data.samples import Photos, Sample
+from foveate.data.shelf import Shelf
+from foveate.data.transforms import train_view
+from foveate.methods.base import Method
+from foveate.methods.fvgpt import FvgPt
+from foveate.methods.registry import build, wrap
+from foveate.seeds import stream
+from foveate.types import Batch
+from speed_names import made_up_names
+
+VIT_B16 = ClipConfig()
+SCALE = (0.08, 1.0)
+"""Least and greatest area of a training crop."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything.
+
+    Attributes:
+        clip: Of both towers.
+        classes: Of the tuning rows (51 is the base half of Flowers102).
+        many: Of the rows with many classes (500 is the base half of ImageNet).
+        batch: Pictures a step; `wide` those of PromptSRC's.
+        group: Classes the field's way reads at once where there are many: the memory of one group.
+        shots: Pictures a class of the stage, `epochs` its epochs.
+        test_pictures: Of the evaluation, `test_classes` its classes, `test_batch` pictures at once.
+        bank_batch: Pictures that fill a bank together.
+        scales: Class counts of the memory rows.
+        drawn: Picture files.
+        probes: Steps timed together where one takes milliseconds.
+    """
+
+    clip: ClipConfig = VIT_B16
+    classes: int = 51
+    many: int = 500
+    batch: int = 4
+    wide: int = 32
+    group: int = 64
+    shots: int = 16
+    epochs: int = 10
+    test_pictures: int = 1000
+    test_classes: int = 1000
+    test_batch: int = 100
+    scales: tuple[int, ...] = (51, 1000, 10000)
+    drawn: int = 32
+    probes: int = 20
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole stage; the last batch of an epoch is full or left out."""
+        return self.classes * self.shots // self.batch * self.epochs
+
+
+QUICK = Sizes(
+    ClipConfig(TowerConfig(64, 3, 2), TowerConfig(32, 3, 2), image_size=32, patch_size=8, embed=16),
+    classes=6,
+    many=20,
+    wide=8,
+    group=8,
+    test_pictures=16,
+    test_classes=20,
+    test_batch=8,
+    scales=(6, 60),
+    drawn=8,
+    probes=2,
+)
+"""Enough to see that everything runs; its figures mean nothing."""
+
+
+def random_clip(config: ClipConfig) -> Clip:
+    """Return frozen towers of random weights: how long they take does not depend on what they know."""
+    clip = Clip(config).initialise(torch.Generator().manual_seed(0))
+    return clip.eval().requires_grad_(False)
+
+
+def draw_photos(folder: Path, number: int, names: list[str]) -> Photos:
+    """Draw JPEG pictures of 256 x 256 to 500 x 375 and JPEG masks alike: an ellipse on coloured noise."""
+    samples: list[Sample] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for row in range(number):
+        chance = np.random.default_rng(row)
+        size = ((256, 256), (320, 240), (375, 500), (500, 375))[row % 4]
+        rough = chance.integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+        picture = Image.fromarray(rough).resize(size, Image.Resampling.BICUBIC)
+        mask = Image.new("L", size)
+        left, top = (int(chance.integers(0, side // 3)) for side in size)
+        place = (left, top, left + size[0] // 2, top + size[1] // 2)
+        ImageDraw.Draw(picture).ellipse(place, fill=tuple(chance.integers(0, 256, 3).tolist()))
+        ImageDraw.Draw(mask).ellipse(place, fill=255)
+        files = folder / f"{row}.jpg", folder / f"{row}-mask.jpg"
+        for image, file in zip((picture, mask), files, strict=True):
+            image.save(file, quality=90)
+        samples.append(Sample(files[0], row % len(names), files[1]))
+    return Photos(tuple(names), tuple(samples), mask_values="binary255")
+
+
+class Bench:
+    """Towers, pictures, and every method in both ways.
+
+    Args:
+        sizes: How much of everything.
+        folder: Where to draw the pictures.
+        names: Class names to take in place of made-up ones; these follow where they are too few.
+    """
+
+    def __init__(self, sizes: Sizes, folder: Path, names: list[str] | None = None):
+        self.sizes, self.folder, self.own_names = sizes, folder, names or []
+
+    @cached_property
+    def clip(self) -> Clip:
+        """Foveate's towers."""
+        return random_clip(self.sizes.clip)
+
+    @cached_property
+    def field_clip(self) -> FieldClip:
+        """The field's, over the same weights."""
+        return FieldClip(self.clip)
+
+    @cached_property
+    def pictures(self) -> PictureSet:
+        """Training views of the drawn pictures."""
+        photos = draw_photos(self.folder, self.sizes.drawn, self.names(self.sizes.classes))
+        return PictureSet(photos, self.sizes.clip.image_size, augment="rrc-flip", scale=SCALE)
+
+    def names(self, number: int) -> list[str]:
+        """Return so many class names."""
+        more = [name for name in made_up_names(number) if name not in self.own_names]
+        return [*self.own_names, *more][:number]
+
+    def both(self, name: str, classes: int) -> tuple[Method, FieldMethod]:
+        """Build a backbone in both ways."""
+        ours = build(name, self.clip)
+        ours.set_classes(self.names(classes))
+        return ours, FIELD[name](self.field_clip, ours)
+
+    def both_stages(self, backbone: str, classes: int, prior: FieldClip | None) -> tuple[FvgPt, FieldFvgPt]:
+        """Build FVG-PT over a backbone in both ways."""
+        ours, field = self.both(backbone, classes)
+        stage = wrap("fvgpt", ours)
+        assert isinstance(stage, FvgPt)
+        return stage, FieldFvgPt(field, stage, prior)
+
+    def batch(self, size: int, epoch: int = 0) -> Batch:
+        """Return the first pictures of an epoch, decoded foveate's way in this thread."""
+        return next(iter(self.pictures.batches(epoch, size, workers=0)))
+
+    def field_batch(self, size: int, epoch: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the same views, decoded the field's way: pictures, masks, labels."""
+        samples = self.pictures.photos.samples[:size]
+        files = [(sample.picture, sample.mask) for sample in samples]
+        config = self.sizes.clip
+        views = []
+        for index, (photo, _) in enumerate(files):
+            with Image.open(photo) as opened:
+                generator = stream(0, "view", epoch, index)
+                views.append(train_view(generator, opened.size, config.image_size, "rrc-flip", SCALE))
+        images, masks = read_views(files, views, config.mean, config.std)
+        return images, masks, torch.tensor([sample.label for sample in samples])
+
+    def banked(self, method: Method, size: int, shelf: Shelf | None = None) -> Iterator[Batch]:
+        """Make a bank, and yield the batches of its epoch over and over."""
+        bank = Bank(self.pictures, "random", shelf or Shelf())
+        origins = method.seen_keys()
+        pixels = method.tunes_vision and not isinstance(method, FvgPt)
+        epoch = partial(bank.batches, 0, size, origins=origins, make=method.see, pixels=pixels, workers=0)
+        for _ in epoch():
+            pass
+        return itertools.chain.from_iterable(epoch() for _ in itertools.count())
+
+
+def tune(method: Method, batch: Batch) -> None:
+    """Take one step foveate's way, short of the optimiser."""
+    for parameter in method.trainable().values():
+        parameter.grad = None
+    method.backward(method.losses(batch))

@@ -1,0 +1,285 @@
+"""Frozen features of the views of a picture set, so that no view is decoded or encoded twice.
+
+Views depend on (seed, epoch, place of the picture) alone, so an epoch's can be encoded ahead, in large
+batches, and be read by every stage and every run that differ in something else. Features are kept by where
+they come from (`Origin`): all that look at CLIP's own features share them. What is made of pictures alone
+does not depend on masks, so other masks make only features of the foreground anew.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import PIL
+import torch
+from torch import Tensor
+
+from foveate.data.loader import PictureSet
+from foveate.data.samples import LazyPicture
+from foveate.data.shelf import Key, Shelf
+from foveate.foreground.opening import BadPicture
+from foveate.types import Batch, Labels, Origin
+
+Make = Callable[[Batch], Mapping[str, Tensor]]
+"""What frozen towers say of a batch, by name; what the batch brings in `frozen` may be left out."""
+
+Watch = Callable[[int], None]
+"""Told how many pictures of an epoch are encoded."""
+
+CHUNK = 64
+"""Pictures encoded in one pass."""
+
+_TURNED = 0x0112  # EXIF's way to say which side is up
+_AREAS = "areas"
+_WHOLE_AREA = Origin("area of the picture", 1, 1, masked=True)
+
+
+class Bank:
+    """Features of every view of a picture set.
+
+    Args:
+        pictures: Whose views they are.
+        weights: Names the towers' weights.
+        shelf: Where features are kept.
+        dtype: How features are kept; numbers of a picture, such as areas, are float32 always.
+    """
+
+    def __init__(
+        self, pictures: PictureSet, weights: str, shelf: Shelf, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.pictures, self.shelf = pictures, shelf
+        self._weights, self._dtype = weights, dtype
+
+    def size(self, origins: Mapping[str, Origin], epochs: Iterable[int]) -> int:
+        """Return how many bytes are still to be made for these epochs.
+
+        Args:
+            origins: Of the features that are needed, by name.
+            epochs: Whose views they are of.
+        """
+        keys = {key.name: key for key in self._keys(origins).values()}.values()
+        slots = {self._slot(epoch) for epoch in epochs}
+        return sum(key.size for key in keys for slot in slots if not self.shelf.has(key, slot))
+
+    def batches(
+        self,
+        epoch: int,
+        batch_size: int,
+        *,
+        origins: Mapping[str, Origin],
+        make: Make,
+        pixels: bool = False,
+        workers: int = 2,
+        watch: Watch | None = None,
+    ) -> Iterator[Batch]:
+        """Yield the shuffled batches of an epoch, all of one size, with their features in `frozen`.
+
+        What the shelf lacks is encoded first; with `pixels` on the way, so that a picture is decoded once.
+
+        Args:
+            epoch: Which views, and which order.
+            batch_size: Pictures in a batch.
+            origins: Of the features that are needed, by name.
+            make: Encodes them.
+            pixels: Whether batches need pictures and masks besides; otherwise `images` has no pixels.
+            workers: Threads that decode.
+            watch: Told of progress of the encoding.
+
+        Raises:
+            BadPicture: A picture or mask cannot be read.
+        """
+        pictures, slot = self.pictures, self._slot(epoch)
+        order = pictures.wanted(epoch, batch_size, shuffle=True, drop_last=True)
+        keys = self._keys(origins)
+        held = {name: t for name, key in keys.items() if (t := self.shelf.get(key, slot)) is not None}
+        encoding = _Encoding(self, {n: k for n, k in keys.items() if n not in held}, held, make, watch)
+        if not pixels:
+            for _ in encoding.run([*range(len(pictures))], epoch, CHUNK, workers):
+                pass
+            yield from self._from_features(encoding.tensors, order, batch_size)
+        elif encoding.missing:
+            group = batch_size * max(1, CHUNK // batch_size)
+            for rows, whole in encoding.run(order, epoch, group, workers):
+                for start in range(0, len(rows), batch_size):
+                    some = rows[start : start + batch_size]
+                    part = _part(whole, start, start + len(some))
+                    yield replace(part, frozen=_without_areas(take(encoding.tensors, some)))
+        else:
+            rows = _parts(order, batch_size)
+            for some, batch in zip(rows, pictures.read(order, epoch, batch_size, workers), strict=True):
+                yield replace(batch, frozen=_without_areas(take(held, some)))
+
+    def _from_features(
+        self, tensors: Mapping[str, Tensor], order: Sequence[int], batch_size: int
+    ) -> Iterator[Batch]:
+        labels: Labels = torch.tensor([sample.label for sample in self.pictures.photos.samples])
+        for rows in _parts(order, batch_size):
+            frozen = take(tensors, rows)
+            areas = frozen.pop(_AREAS, None)
+            nothing = torch.empty(len(rows), 3, 0, 0)
+            yield Batch(nothing, labels[rows], areas=None if areas is None else areas[0, :, 0], frozen=frozen)
+
+    def keep(self, key: Key, epoch: int, tensor: Tensor) -> Tensor:
+        """Put an epoch's features on the shelf; return them as they are to be read."""
+        return self.shelf.put(key, self._slot(epoch), tensor)
+
+    def _slot(self, epoch: int) -> int:
+        return epoch if self.pictures.varies else 0
+
+    def _keys(self, origins: Mapping[str, Origin]) -> dict[str, Key]:
+        whole = {_AREAS: _WHOLE_AREA} if self.pictures.has_masks else {}
+        return {name: self._key(origin) for name, origin in {**origins, **whole}.items()}
+
+    def _key(self, origin: Origin) -> Key:
+        dtype = self._dtype if origin.dim > 1 else torch.float32
+        values: dict[str, object] = {
+            "what": origin.what,
+            "weights": self._weights,
+            "views": self.pictures.view_key(),
+            "pictures": self._pictures,
+            "masks": self._masks if origin.masked else None,
+            "shape": [origin.heads, len(self.pictures), origin.dim],
+            "dtype": str(dtype).removeprefix("torch."),
+            # Another version may crop, decode or encode in another way.
+            "made by": {"foveate": version("foveate"), "pillow": PIL.__version__},
+        }
+        return Key(values, (origin.heads, len(self.pictures), origin.dim), dtype)
+
+    @cached_property
+    def _pictures(self) -> str:
+        samples = self.pictures.photos.samples
+        return self._digest([sample.picture for sample in samples])
+
+    @cached_property
+    def _masks(self) -> str:
+        found = self._digest([sample.mask for sample in self.pictures.photos.samples])
+        return f"{found} {self.pictures.mask_key()}"
+
+    def _digest(self, sources: Sequence[Path | LazyPicture | None]) -> str:
+        # In memory, features outlive neither this object nor its pictures.
+        return "these" if self.shelf.folder is None else content_digest(sources)
+
+
+class _Encoding:
+    """Encodes what is missing of an epoch, and puts it on the shelf when all of it is there.
+
+    Attributes:
+        missing: Keys of what is to be made, by name.
+        tensors: All features by name; of those that are made, the rows encoded so far.
+    """
+
+    def __init__(
+        self,
+        bank: Bank,
+        missing: Mapping[str, Key],
+        held: Mapping[str, Tensor],
+        make: Make,
+        watch: Watch | None,
+    ) -> None:
+        self.bank, self.missing, self._done = bank, missing, 0
+        made = {key.name: torch.empty(key.shape, dtype=key.dtype) for key in missing.values()}
+        self._held = dict(held)
+        self.tensors = self._held | {name: made[key.name] for name, key in missing.items()}
+        self._make, self._watch = make, watch
+
+    def run(
+        self, order: Sequence[int], epoch: int, size: int, workers: int
+    ) -> Iterator[tuple[Sequence[int], Batch]]:
+        """Encode all pictures, those of `order` first, and yield these, `size` at a time.
+
+        Nothing is kept unless the caller takes them all.
+        """
+        if not self.missing or not len(self.bank.pictures):
+            return
+        first = set(order)
+        rest = [row for row in range(len(self.bank.pictures)) if row not in first]
+        for wanted, shown in ((order, True), (rest, False)):
+            read = self.bank.pictures.read(wanted, epoch, size, workers)
+            for rows, batch in zip(_parts(wanted, size), read, strict=True):
+                self._encode(rows, batch)
+                if shown:
+                    yield rows, batch
+        for key in {key.name: key for key in self.missing.values()}.values():
+            names = [name for name, own in self.missing.items() if own.name == key.name]
+            kept = self.bank.keep(key, epoch, self.tensors[names[0]])
+            self.tensors |= dict.fromkeys(names, kept)
+
+    def _encode(self, rows: Sequence[int], batch: Batch) -> None:
+        made: dict[str, Tensor] = {}
+        if self.missing.keys() - {_AREAS}:
+            made = encode(self._make, replace(batch, frozen=_without_areas(take(self._held, rows))))
+        if batch.areas is not None:
+            made[_AREAS] = batch.areas[None, :, None]
+        for name, key in self.missing.items():
+            wanted = key.shape[0], len(rows), key.shape[2]
+            if made[name].shape != wanted:  # or it would be spread over heads that it does not have
+                raise ValueError(f"{name} is {list(made[name].shape)}, but {list(wanted)} was promised")
+            self.tensors[name][:, rows] = made[name].to(key.dtype)
+        self._done += len(rows)
+        if self._watch:
+            self._watch(self._done)
+
+
+def encode(make: Make, batch: Batch) -> dict[str, Tensor]:
+    """Return what `make` says of a batch; of each half on its own, where the memory of a GPU is too small."""
+    try:
+        return dict(make(batch))
+    except torch.OutOfMemoryError:
+        pictures = len(batch.labels)
+        if pictures == 1:
+            raise
+    halves = [encode(make, _part(batch, *ends)) for ends in ((0, pictures // 2), (pictures // 2, pictures))]
+    return {name: torch.cat([half[name] for half in halves], dim=1) for name in halves[0]}
+
+
+def take(tensors: Mapping[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor]:
+    """Return features of some pictures, in float32 or better."""
+    index = torch.tensor(rows, dtype=torch.long)
+    return {name: t[:, index].to(torch.promote_types(t.dtype, torch.float32)) for name, t in tensors.items()}
+
+
+def _without_areas(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name != _AREAS}
+
+
+def content_digest(sources: Iterable[Path | LazyPicture | None]) -> str:
+    """Return 32 hex digits that name the contents of pictures or masks, wherever they lie.
+
+    Raises:
+        BadPicture: A file cannot be read.
+    """
+    state = hashlib.sha256()
+    for source in sources:
+        state.update(_content(source))
+    return state.hexdigest()[:32]
+
+
+def _content(source: Path | LazyPicture | None) -> bytes:
+    if source is None:
+        return b"none"
+    if isinstance(source, Path):
+        try:
+            with source.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            raise BadPicture(str(source), error.strerror or "cannot be read") from error
+    image = source.load()
+    form = repr((image.mode, image.size, image.getpalette(), image.getexif().get(_TURNED)))
+    return hashlib.sha256(form.encode() + image.tobytes()).digest()
+
+
+def _parts(rows: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _part(batch: Batch, start: int, end: int) -> Batch:
+    return Batch(
+        batch.images[start:end],
+        batch.labels[start:end],
+        None if batch.masks is None else batch.masks[start:end],
+        None if batch.areas is None else batch.areas[start:end],
+        {name: tensor[:, start:end] for name, tensor in batch.frozen.items()},
+    )

@@ -1,0 +1,182 @@
+"""Tensors by key and epoch, on disk or in memory: written at once, read by need, checked when opened.
+
+A shelf is a cache. What is damaged or of somebody else is set aside and made anew, and a full disk costs
+time, not the run.
+"""
+
+import errno
+import hashlib
+import json
+import warnings
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from foveate.errors import InputError
+from foveate.files import write_atomically
+
+_ENTRY, _TENSOR = "bank", "features"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Key:
+    """What determines the features of one kind of one set of views.
+
+    Attributes:
+        values: All of it, as JSON takes it.
+        shape: `[H, N, D]` of each epoch.
+        dtype: As they are kept.
+    """
+
+    values: Mapping[str, object]
+    shape: tuple[int, int, int]
+    dtype: torch.dtype
+
+    @cached_property
+    def name(self) -> str:
+        """16 hex digits."""
+        return hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def size(self) -> int:
+        """Bytes of an epoch."""
+        heads, pictures, dim = self.shape
+        return heads * pictures * dim * self.dtype.itemsize
+
+
+class Shelf:
+    """Holds tensors in `folder/KEY/epoch-000.safetensors`, or in memory without a folder.
+
+    Args:
+        folder: Made when the first tensor is put there.
+
+    Raises:
+        InputError: It is a file.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file: give another folder with --bank-dir")
+        self.folder = folder
+        self.full = False
+        self._memory: dict[tuple[str, int], Tensor] = {}
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory."""
+        return sum(tensor.nbytes for tensor in self._memory.values())
+
+    def has(self, key: Key, epoch: int) -> bool:
+        """Return whether there is something under this key; whether it is whole shows when it is opened."""
+        if self.folder is None:
+            return (key.name, epoch) in self._memory
+        return self._path(key, epoch).is_file()
+
+    def get(self, key: Key, epoch: int) -> Tensor | None:
+        """Return the tensor, memory-mapped: rows are read when they are looked at. None if there is none.
+
+        A file that is damaged, or of another key, is set aside with a warning.
+        """
+        if self.folder is None:
+            return self._memory.get((key.name, epoch))
+        path = self._path(key, epoch)
+        if not path.is_file():
+            return None
+        try:
+            return _opened(path, key, epoch)
+        except _Unfit as fault:
+            aside = path.with_name(f"{path.name}.damaged")
+            path.replace(aside)
+            warnings.warn(f"{path} {fault}: set aside as {aside.name}, and made anew", stacklevel=2)
+            return None
+
+    def put(self, key: Key, epoch: int, tensor: Tensor) -> Tensor:
+        """Keep a tensor; return it as `get` would. With no space left it is returned and not kept."""
+        if self.folder is None:
+            self._memory[key.name, epoch] = tensor
+        elif not self.full and self._written(self._path(key, epoch), key, epoch, tensor):
+            kept = self.get(key, epoch)
+            return tensor if kept is None else kept
+        return tensor
+
+    def clear(self) -> None:
+        """Remove all that a shelf writes, and folders that are empty then."""
+        self._memory.clear()
+        if self.folder is None or not self.folder.is_dir():
+            return
+        for own in self.folder.iterdir():
+            for pattern in ("epoch-*.safetensors*", ".epoch-*.safetensors.*"):
+                for path in own.glob(pattern):
+                    path.unlink(missing_ok=True)
+            if own.is_dir() and not any(own.iterdir()):
+                own.rmdir()
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _path(self, key: Key, epoch: int) -> Path:
+        assert self.folder is not None
+        return self.folder / key.name / f"epoch-{epoch:03}.safetensors"
+
+    def _written(self, path: Path, key: Key, epoch: int, tensor: Tensor) -> bool:
+        entry = {"key": key.values, "epoch": epoch, "checksum": zlib.crc32(_bytes(tensor))}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # One entry: safetensors writes several in any order, and equal banks should be equal files.
+            content = save({_TENSOR: tensor.contiguous()}, {_ENTRY: json.dumps(entry, sort_keys=True)})
+            write_atomically(path, content)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            self.full = True
+            warnings.warn(
+                f"{self.folder}: {error.strerror}; features made from now on are not kept. Make space, or"
+                " choose another place with --bank-dir",
+                stacklevel=2,
+            )
+            return False
+        return True
+
+
+class _Unfit(Exception):
+    """Why a file cannot be used, to be read behind its name."""
+
+
+def _opened(path: Path, key: Key, epoch: int) -> Tensor:
+    try:
+        with safe_open(path, "pt") as file:
+            entry = json.loads(file.metadata()[_ENTRY])
+            tensor: Tensor = file.get_tensor(_TENSOR)  # mapped, not read
+        held = entry["key"], entry["epoch"]
+        checksum = entry["checksum"]
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _Unfit(f"is damaged ({' '.join(str(error).split())[:100]})") from error
+    if held != (json.loads(json.dumps(key.values)), epoch):
+        raise _Unfit("has features of something else")
+    if tuple(tensor.shape) != key.shape or tensor.dtype != key.dtype:
+        raise _Unfit(f"is {tensor.dtype} {list(tensor.shape)}, not {key.dtype} {list(key.shape)}")
+    if checksum != _checksum(path):
+        raise _Unfit("is damaged (its numbers do not have their checksum)")
+    return tensor
+
+
+def _checksum(path: Path) -> int:
+    """Return the CRC of a file's numbers, read in pieces, so that none of them stays in memory."""
+    total = 0
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))  # behind the header and its length
+        while piece := file.read(_PIECE):
+            total = zlib.crc32(piece, total)
+    return total
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data

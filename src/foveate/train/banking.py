@@ -1,0 +1,207 @@
+"""What a stage is fed: batches of its pictures, with what frozen towers say of them out of a bank.
+
+A bank changes how fast a run is, not what comes of it; so it is no part of what a run is, and a run that was
+stopped may go on with it or without. Two things are: one fixed view in place of drawn ones is another recipe,
+and features kept in half precision are other numbers.
+"""
+
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from foveate.clip.config import ClipConfig
+from foveate.clip.model import Clip
+from foveate.data.bank import Bank
+from foveate.data.loader import PictureSet
+from foveate.data.samples import Photos
+from foveate.data.shelf import Shelf
+from foveate.errors import InputError
+from foveate.memory import sent
+from foveate.methods.base import Method
+from foveate.train.recipe import Recipe
+from foveate.types import Batch
+
+Banked = Literal["epochs", "fixed", "off"]
+Precision = Literal["float32", "float16"]
+OnCount = Callable[[str, int, int], None]
+OnNote = Callable[[str], None]
+
+IN_MEMORY = 1_000_000_000
+"""Bytes of features that a run without a folder may hold."""
+
+TELLING = 10_000_000
+"""Bytes on disk from which on they are announced."""
+
+
+@dataclass(frozen=True)
+class BankPlan:
+    """Where and how features of frozen towers are kept.
+
+    Attributes:
+        folder: None keeps them in memory, up to `IN_MEMORY`.
+        dtype: Precision they are kept in.
+    """
+
+    folder: Path | None = None
+    dtype: Precision = "float32"
+
+
+def one_view(changes: Mapping[str, object], bank: Banked) -> dict[str, object]:
+    """Return changes to a recipe, with the fixed view that a bank of one view is of.
+
+    Raises:
+        InputError: They ask for other views.
+    """
+    if bank != "fixed":
+        return dict(changes)
+    asked = changes.get("augment")
+    if asked not in (None, "none"):
+        raise InputError(
+            f"bank is 'fixed', which takes the centred view alone, but augment is {asked!r}: leave one out"
+        )
+    return {**changes, "augment": "none"}
+
+
+def open_bank(plan: BankPlan, pictures: PictureSet, clip: Clip) -> Bank:
+    """Return the bank of these pictures.
+
+    Raises:
+        InputError: The folder is a file.
+    """
+    exact = torch.promote_types(clip.text.proj.dtype, torch.float32)
+    dtype = torch.float16 if plan.dtype == "float16" else exact
+    return Bank(pictures, clip.fingerprint(), Shelf(plan.folder), dtype)
+
+
+def training_pictures(photos: Photos, config: ClipConfig, recipe: Recipe, seed: int) -> PictureSet:
+    """Return the views that a recipe trains on.
+
+    Args:
+        photos: Pictures to train on.
+        config: Of the towers that will look at them.
+        recipe: Says how views are drawn.
+        seed: Of views and orders.
+    """
+    return PictureSet(
+        photos,
+        config.image_size,
+        config.mean,
+        config.std,
+        augment=recipe.augment,
+        scale=(recipe.crop_scale, 1.0),
+        seed=seed,
+    )
+
+
+class Feed:
+    """The batches of a stage, by epoch.
+
+    Args:
+        stage: Its name, for messages.
+        method: What is trained, its learned tensors as they start.
+        pictures: What it is trained on.
+        recipe: Of the stage.
+        bank: Where features of frozen towers are kept, if they are.
+        on_count: Told of views that are encoded.
+        on_note: Told of the bank's size before it is made.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        method: Method,
+        pictures: PictureSet,
+        recipe: Recipe,
+        bank: Bank | None = None,
+        on_count: OnCount | None = None,
+        on_note: OnNote | None = None,
+    ) -> None:
+        self.pictures = pictures
+        self._stage, self._method, self._recipe = stage, method, recipe
+        self._origins = method.seen_keys() if bank else {}
+        self._bank = bank if self._origins else None
+        self._count, self._note = on_count, on_note
+        self._device = method.clip.logit_scale.device
+        self._announced = False
+
+    def __call__(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch, where the method is."""
+        if self._bank and not self._announced:
+            self._announced = True
+            self._bank = self._affordable(self._bank, epoch)
+        bank, size = self._bank, self._recipe.batch_size
+        batches = (
+            self.pictures.batches(epoch, size, shuffle=True, drop_last=True)
+            if bank is None
+            else bank.batches(
+                epoch,
+                size,
+                origins=self._origins,
+                make=self._see,
+                pixels=self._method.tunes_vision,
+                watch=lambda done: self._watch(epoch, done),
+            )
+        )
+        for batch in batches:
+            yield to_device(batch, self._device)
+
+    def _see(self, batch: Batch) -> dict[str, Tensor]:
+        seen = self._method.see(to_device(batch, self._device))
+        return {name: tensor.cpu() for name, tensor in seen.items()}
+
+    def _watch(self, epoch: int, done: int) -> None:
+        if self._count:
+            pictures, varies = len(self.pictures), self.pictures.varies
+            total = pictures * (self._recipe.epochs if varies else 1)
+            self._count(f"encoding views, {self._stage}", (epoch * pictures if varies else 0) + done, total)
+
+    def _affordable(self, bank: Bank, epoch: int) -> Bank | None:
+        """Say what the bank will take from this epoch on; return None where there is no room for it."""
+        epochs = range(epoch, self._recipe.epochs)
+        wanted = bank.size(self._origins, epochs)
+        folder = bank.shelf.folder
+        if folder is None:
+            if bank.shelf.held + wanted <= IN_MEMORY:
+                return bank
+            warnings.warn(
+                f"{self._stage}: features of all views would take {_bytes(wanted)} of memory, so they are"
+                " not kept: with out=, a folder for the run, they go to disk",
+                stacklevel=2,
+            )
+            return None
+        there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        free = shutil.disk_usage(there).free
+        if wanted > free:
+            warnings.warn(
+                f"{self._stage}: features of all views would take {_bytes(wanted)} in {folder}, and"
+                f" {_bytes(free)} are free, so they are not kept: choose another place with --bank-dir, or"
+                " take --bank fixed, or --bank-dtype float16",
+                stacklevel=2,
+            )
+            return None
+        if wanted >= TELLING and self._note:
+            self._note(f"{self._stage}: features of all views will take {_bytes(wanted)} in {folder}")
+        return bank
+
+
+def _bytes(number: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number / 1e3:.1f} kB"
+
+
+def to_device(batch: Batch, device: Any) -> Batch:
+    """Return the batch on another device."""
+
+    def move(tensor: Any) -> Any:
+        return None if tensor is None else sent(tensor, torch.device(device))
+
+    frozen = {name: move(tensor) for name, tensor in batch.frozen.items()}
+    return Batch(move(batch.images), move(batch.labels), move(batch.masks), move(batch.areas), frozen)
