@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foveate.bits import bytes_of
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.layouts import OURS, Layout, to_ours
 from foveate.clip.sizes import Triple, check_shapes, infer_config
@@ -219,7 +220,7 @@ class Clip(nn.Module):
             digest = hashlib.sha256(repr(self.config).encode())
             for name, tensor in tensors:
                 digest.update(f"{name} {tensor.dtype}".encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+                digest.update(bytes_of(tensor))
             self._fingerprint = (now, digest.hexdigest()[:16])
         return self._fingerprint[1]
 

@@ -169,9 +169,11 @@ def _blocks(text: Text) -> Iterator[Block]:
 def _chunks(lengths: Sequence[int], most: int) -> Iterator[tuple[int, ...]]:
     """Group rows in their order, so many own tokens at most, but at least one row."""
     group: list[int] = []
+    tokens = 0
     for length in lengths:
-        if group and sum(group) + length > most:
+        if group and tokens + length > most:
             yield tuple(group)
-            group = []
+            group, tokens = [], 0
         group.append(length)
+        tokens += length
     yield tuple(group)

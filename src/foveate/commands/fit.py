@@ -71,7 +71,7 @@ def fit(  # noqa: PLR0913  (a command's options)
         shots: Pictures a class, at most.
         seed: Of the draw, the start, the order and the views.
         classes: Train on all classes, or on the first half only, to measure the others as new.
-        template: The data set's sentence, such as "a photo of a {}, a type of pet."; for zeroshot.
+        template: The data set's sentence, such as "a photo of a {}, a type of pet."; not all methods use one.
         backbone: Folder of a tuned inner method (coop, for fvgpt+coop), which is then not trained again.
         row: Of a file with rows, fit this one alone, by its name.
         epochs: Passes over the pictures; the method's recipe says (10 for coop).

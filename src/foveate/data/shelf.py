@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from foveate.bits import bytes_of
 from foveate.errors import InputError
 from foveate.files import write_atomically
 
@@ -127,7 +128,7 @@ class Shelf:
         return self.folder / key.name / f"epoch-{epoch:03}.safetensors"
 
     def _written(self, path: Path, key: Key, epoch: int, tensor: Tensor) -> bool:
-        entry = {"key": key.values, "epoch": epoch, "checksum": zlib.crc32(_bytes(tensor))}
+        entry = {"key": key.values, "epoch": epoch, "checksum": zlib.crc32(bytes_of(tensor))}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # One entry: safetensors writes several in any order, and equal banks should be equal files.
@@ -176,7 +177,3 @@ def _checksum(path: Path) -> int:
         while piece := file.read(_PIECE):
             total = zlib.crc32(piece, total)
     return total
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data

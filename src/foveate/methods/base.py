@@ -4,7 +4,6 @@ A method classifies pictures with a frozen CLIP and a few learned tensors. It is
 `set_classes` (any names, at any time), then `features`, then `logits`; or, while it learns, `losses`.
 """
 
-import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Mapping, Sequence
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foveate.bits import digest_of
 from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.methods.kept import Kept, tensors_of
@@ -152,12 +152,8 @@ class Method(nn.Module, ABC):
 
     def digest(self) -> str:
         """Return the kind of method and 16 hex digits that name its settings and learned tensors."""
-        state = hashlib.sha256(repr(getattr(self, "config", None)).encode())
-        for name, tensor in sorted(self.learned().items()):
-            state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        kind = type(self)
-        return f"{kind.__module__}.{kind.__qualname__} {state.hexdigest()[:16]}"
+        kind, settings = type(self), repr(getattr(self, "config", None))
+        return f"{kind.__module__}.{kind.__qualname__} {digest_of(self.learned(), settings)}"
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Scalar]:

@@ -1,14 +1,13 @@
 """A backbone that was tuned already, to put a plug-in over without training it again."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from foveate.bits import digest_of
 from foveate.clip.model import Clip
 from foveate.data.naming import clean_name
 from foveate.data.samples import Photos
@@ -36,11 +35,7 @@ class TunedBackbone:
     @property
     def digest(self) -> str:
         """16 hex digits that name its learned tensors."""
-        state = hashlib.sha256()
-        for name, tensor in sorted(self.tensors.items()):
-            state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            state.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return state.hexdigest()[:16]
+        return digest_of(self.tensors)
 
     def check_towers(self, clip: Clip, source: str) -> None:
         """Refuse towers that it was not tuned on.
