@@ -25,6 +25,7 @@ from foveate.methods.base import Method
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.registry import build, wrap
 from foveate.seeds import stream
+from foveate.train.banking import chunk_on
 from foveate.types import Batch
 from speed_names import made_up_names
 
@@ -180,7 +181,7 @@ class Bench:
 
     def banked(self, method: Method, size: int, shelf: Shelf | None = None) -> Iterator[Batch]:
         """Make a bank, and yield the batches of its epoch over and over."""
-        bank = Bank(self.pictures, "random", shelf or Shelf())
+        bank = Bank(self.pictures, "random", shelf or Shelf(), chunk=chunk_on(self.clip))
         origins = method.seen_keys()
         pixels = method.tunes_vision and not isinstance(method, FvgPt)
         epoch = partial(bank.batches, 0, size, origins=origins, make=method.see, pixels=pixels, workers=0)

@@ -2,11 +2,13 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 
-from foveate.clip.model import Clip
+from foveate.clip.config import ClipConfig, TowerConfig
+from foveate.clip.model import Clip, Vision
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
 
@@ -66,6 +68,26 @@ def test_vision_in_three_steps_is_vision_in_one(tiny_clip):
     out = vision.encode(vision.tokens(IMAGES))
     torch.testing.assert_close(vision.pool(out[:, 0]), vision(IMAGES), **CLOSE)
     assert vision.pool(out).shape == (3, 17, 32)
+
+
+def test_without_gradients_pictures_go_through_the_blocks_a_few_at_a_time(tiny_clip, monkeypatch):
+    monkeypatch.setattr(Vision, "at_once", 2)
+    seen = []
+    handle = tiny_clip.vision.blocks[0].register_forward_hook(lambda _, x, __: seen.append(len(x[0])))
+    with torch.no_grad():
+        few = tiny_clip.vision(IMAGES)
+    assert seen == [2, 1]
+    whole = tiny_clip.vision(IMAGES)  # somebody may want gradients
+    handle.remove()
+    assert seen == [2, 1, 3]
+    torch.testing.assert_close(few, whole, **CLOSE)
+
+
+def test_a_few_pictures_are_as_many_as_the_width_allows():
+    with torch.device("meta"):
+        assert Clip(ClipConfig()).vision.at_once == 8
+        huge = replace(ClipConfig(), vision=TowerConfig(4096, 1, 64), patch_size=4)
+        assert Clip(huge).vision.at_once == 1
 
 
 def test_cut_at_the_last_end_equals_all_77_tokens(tiny_clip, ids):

@@ -76,8 +76,15 @@ def data(shapes: Shapes) -> Path:
 def open_bank(data: Path, tmp_path: Path) -> Callable[..., Bank]:
     """A bank in the folder `bank`; `at` has the pictures, further settings are those of the views."""
 
-    def make(*, at: Path = data, weights: str = "w", dtype: torch.dtype = torch.float32, **views: object):
-        return Bank(pictures(at, **views), weights, Shelf(tmp_path / "bank"), dtype)
+    def make(
+        *,
+        at: Path = data,
+        weights: str = "w",
+        dtype: torch.dtype = torch.float32,
+        chunk: int = CHUNK,
+        **views: object,
+    ):
+        return Bank(pictures(at, **views), weights, Shelf(tmp_path / "bank"), dtype, chunk)
 
     return make
 
@@ -281,19 +288,14 @@ def test_a_kill_in_the_middle_of_an_epoch_costs_this_epoch(
 
     def train(make: Callable[[Batch], dict[str, Tensor]]) -> None:
         for epoch in range(3):
-            batches(open_bank(), eye, epoch, make=make, pixels=pixels)
+            batches(open_bank(chunk=4), eye, epoch, make=make, pixels=pixels)
 
-    bank_module = sys.modules["foveate.data.bank"]
-    chunk, bank_module.CHUNK = bank_module.CHUNK, 4
-    try:
-        with pytest.raises(Killed):
-            train(dying)
-        assert {path.name for path in kept(tmp_path)} == {"epoch-000.safetensors"}
-        eye.pictures["image"] = 0
-        train(eye)
-        assert eye.pictures["image"] == 18  # the second and third epoch alone
-    finally:
-        bank_module.CHUNK = chunk
+    with pytest.raises(Killed):
+        train(dying)
+    assert {path.name for path in kept(tmp_path)} == {"epoch-000.safetensors"}
+    eye.pictures["image"] = 0
+    train(eye)
+    assert eye.pictures["image"] == 18  # the second and third epoch alone
 
 
 def test_who_does_not_take_all_batches_leaves_nothing(open_bank: Callable[..., Bank], tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from foveate.classifier import Classifier
+from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip, Vision
 from foveate.data.loader import PictureSet
 from foveate.data.sources import load_photos
@@ -17,7 +19,7 @@ from foveate.errors import InputError
 from foveate.methods.base import CLIP
 from foveate.methods.registry import BACKBONES, PLUGINS, build, stages
 from foveate.train import banking
-from foveate.train.banking import BankPlan, Feed, open_bank, training_pictures
+from foveate.train.banking import BankPlan, Feed, chunk_on, open_bank, training_pictures
 from foveate.train.journal import Step
 from foveate.train.recipe import Recipe, recipe_for
 from foveate.train.run import run_stages
@@ -394,3 +396,13 @@ def test_batches_come_to_where_the_method_is(tiny_clip: Clip, data: Path):
     assert told == [("encoding views, coop", 12, 120)]
     list(feed(1))
     assert told[1:] == [("encoding views, coop", 24, 120)]
+
+
+@pytest.mark.parametrize(("side", "pictures"), [(64, 64), (224, 16), (336, 7), (1000, 1)])
+def test_large_pictures_are_decoded_a_few_at_a_time_on_a_cpu(side: int, pictures: int):
+    with torch.device("meta"):
+        clip = Clip(replace(ClipConfig(), image_size=side, patch_size=side // 4))
+    clip.logit_scale = torch.nn.Parameter(torch.zeros(()))
+    assert chunk_on(clip) == pictures
+    clip.logit_scale = torch.nn.Parameter(torch.zeros((), device="meta"))  # as a GPU: not this memory
+    assert chunk_on(clip) == 64

@@ -30,7 +30,7 @@ Watch = Callable[[int], None]
 """Told how many pictures of an epoch are encoded."""
 
 CHUNK = 64
-"""Pictures encoded in one pass."""
+"""Pictures encoded in one pass, at most."""
 
 _TURNED = 0x0112  # EXIF's way to say which side is up
 _AREAS = "areas"
@@ -45,12 +45,18 @@ class Bank:
         weights: Names the towers' weights.
         shelf: Where features are kept.
         dtype: How features are kept; numbers of a picture, such as areas, are float32 always.
+        chunk: Pictures encoded in one pass; whole batches, where batches are asked for with their pixels.
     """
 
     def __init__(
-        self, pictures: PictureSet, weights: str, shelf: Shelf, dtype: torch.dtype = torch.float32
+        self,
+        pictures: PictureSet,
+        weights: str,
+        shelf: Shelf,
+        dtype: torch.dtype = torch.float32,
+        chunk: int = CHUNK,
     ) -> None:
-        self.pictures, self.shelf = pictures, shelf
+        self.pictures, self.shelf, self.chunk = pictures, shelf, chunk
         self._weights, self._dtype = weights, dtype
 
     def size(self, origins: Mapping[str, Origin], epochs: Iterable[int]) -> int:
@@ -97,11 +103,11 @@ class Bank:
         held = {name: t for name, key in keys.items() if (t := self.shelf.get(key, slot)) is not None}
         encoding = _Encoding(self, {n: k for n, k in keys.items() if n not in held}, held, make, watch)
         if not pixels:
-            for _ in encoding.run([*range(len(pictures))], epoch, CHUNK, workers):
+            for _ in encoding.run([*range(len(pictures))], epoch, self.chunk, workers):
                 pass
             yield from self._from_features(encoding.tensors, order, batch_size)
         elif encoding.missing:
-            group = batch_size * max(1, CHUNK // batch_size)
+            group = batch_size * max(1, self.chunk // batch_size)
             for rows, whole in encoding.run(order, epoch, group, workers):
                 for start in range(0, len(rows), batch_size):
                     some = rows[start : start + batch_size]

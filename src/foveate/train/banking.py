@@ -17,7 +17,7 @@ from torch import Tensor
 
 from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
-from foveate.data.bank import Bank
+from foveate.data.bank import CHUNK, Bank
 from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos
 from foveate.data.shelf import Shelf
@@ -34,6 +34,9 @@ OnNote = Callable[[str], None]
 
 IN_MEMORY = 1_000_000_000
 """Bytes of features that a run without a folder may hold."""
+
+PIXELS = 16 * 224 * 224
+"""Of pictures that are decoded together on a CPU: 16 of 224 a side. More take memory and save no time."""
 
 TELLING = 10_000_000
 """Bytes on disk from which on they are announced."""
@@ -76,7 +79,14 @@ def open_bank(plan: BankPlan, pictures: PictureSet, clip: Clip) -> Bank:
     """
     exact = torch.promote_types(clip.text.proj.dtype, torch.float32)
     dtype = torch.float16 if plan.dtype == "float16" else exact
-    return Bank(pictures, clip.fingerprint(), Shelf(plan.folder), dtype)
+    return Bank(pictures, clip.fingerprint(), Shelf(plan.folder), dtype, chunk_on(clip))
+
+
+def chunk_on(clip: Clip) -> int:
+    """Return how many pictures are decoded and encoded together: many on a GPU, so much memory on a CPU."""
+    if clip.logit_scale.device.type != "cpu":
+        return CHUNK
+    return max(1, min(CHUNK, PIXELS // clip.config.image_size**2))
 
 
 def training_pictures(photos: Photos, config: ClipConfig, recipe: Recipe, seed: int) -> PictureSet:
