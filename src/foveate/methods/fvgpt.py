@@ -6,6 +6,7 @@ whole picture and to its foreground.
 - [0]: FVG-PT, 2026, https://arxiv.org/abs/2603.08708
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -143,12 +144,20 @@ class FvgPt(Method):
         if "foreground" not in batch.frozen:
             shown["foreground"] = foreground_view(images, masks, self.config.fill, size.mean, size.std)
         seen = {"area": area(masks)[None, :, None]}
-        if shown:  # x and x ⊙ m in one pass of the tower
-            features = self.encode_images(torch.cat([*shown.values()]))
-            seen |= dict(zip(shown, features.tensor_split(len(shown), dim=1), strict=True))
+        seen |= self._encode(shown)
         if self.backbone.tunes_vision and "clip" not in batch.frozen:
             seen["clip"] = encode_pictures(self.clip, images)
         return seen
+
+    def _encode(self, shown: Mapping[str, Images]) -> dict[str, Tensor]:
+        """Encode x and x ⊙ m: in one pass on a GPU, which a few pictures do not fill.
+
+        On a CPU each alone. That takes no longer, and the bits do not depend on which of them a bank holds.
+        """
+        if len(shown) < 2 or not self.clip.logit_scale.is_cuda:
+            return {name: self.encode_images(images) for name, images in shown.items()}
+        features = self.encode_images(torch.cat([*shown.values()]))
+        return dict(zip(shown, features.tensor_split(len(shown), dim=1), strict=True))
 
     def seen_keys(self) -> dict[str, Origin]:
         image = self.vision_origin()
