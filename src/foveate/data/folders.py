@@ -6,8 +6,8 @@ from pathlib import Path
 from foveate.data.naming import SPLITS, clean_names
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
-from foveate.foreground.layouts import MASK_FOLDERS, find_masks, walk
-from foveate.foreground.masks import looks_like_mask
+from foveate.foreground.layouts import MASK_FOLDERS, walk
+from foveate.foreground.masks import find_masks, looks_like_mask
 from foveate.foreground.opening import PICTURE_SUFFIXES
 
 PICTURE_FOLDERS = ("images", "image", "imgs", "photos", "pictures")

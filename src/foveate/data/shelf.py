@@ -164,12 +164,12 @@ def _opened(path: Path, key: Key, epoch: int) -> Tensor:
         raise _Unfit("has features of something else")
     if tuple(tensor.shape) != key.shape or tensor.dtype != key.dtype:
         raise _Unfit(f"is {tensor.dtype} {list(tensor.shape)}, not {key.dtype} {list(key.shape)}")
-    if checksum != _checksum(path):
+    if checksum != stored_checksum(path):
         raise _Unfit("is damaged (its numbers do not have their checksum)")
     return tensor
 
 
-def _checksum(path: Path) -> int:
+def stored_checksum(path: Path) -> int:
     """Return the CRC of a file's numbers, read in pieces, so that none of them stays in memory."""
     total = 0
     with path.open("rb") as file:

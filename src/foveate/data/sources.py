@@ -11,7 +11,7 @@ from foveate.data.samples import Photos
 from foveate.data.tables import TABLES, find_split_file, read_split_file, read_table
 from foveate.errors import InputError
 from foveate.foreground.layouts import MASK_FOLDERS
-from foveate.foreground.masks import MaskValues, detect_values, find_masks
+from foveate.foreground.masks import MaskValues, demand_masks, detect_values, find_masks
 
 HUB = "hf:"
 Source = str | Path | Photos | Rows | Mapping[str, Rows]
@@ -32,7 +32,8 @@ def load_photos(
         source: A folder per class; a folder with one split file; a `.csv`, `.tsv` or `.jsonl` list; a
             `split_zhou_*.json`; a Hugging Face dataset or a mapping of splits to them; "hf:owner/name"; or
             photos read before.
-        masks: The folder of masks. If None, masks are looked for where the source usually has them.
+        masks: The folder of masks, or of packed masks; one shard of these (`.tar`); a COCO file (`.json`). If
+            None, masks are looked for where the source usually has them.
         images: What paths in a list or split file are relative to.
         mask_values: What the numbers in masks mean; "auto" finds out from a part of them.
         invert_masks: Whether masks mark the background.
@@ -45,8 +46,8 @@ def load_photos(
         InputError: Anything about the source that cannot be used, in one line.
     """
     tree = None if masks is None else _path(masks)
-    if tree is not None and not tree.is_dir():
-        raise InputError(f"{tree}: no such folder of masks; give the folder the mask files are in")
+    if tree is not None:
+        demand_masks(tree)
     pictures = None if images is None else _path(images)
     photos, top, found_tree = _read(source, tree, pictures, columns)
     if tree is not None:
@@ -102,7 +103,8 @@ def _attach(photos: Photos, top: Path | None, tree: Path, *, required: bool) -> 
         top = Path(os.path.commonpath([path.parent for path in paths]))
     found = find_masks([(path, path.relative_to(top)) for path in paths], tree)
     if required and not any(found):
-        example = (tree / paths[0].relative_to(top)).with_suffix(".png")
+        name = paths[0].relative_to(top)
+        example = (tree / name).with_suffix(".png") if tree.is_dir() else name
         raise InputError(f"{tree}: no mask in it matches a picture; expected, for instance, {example}")
     by_path = dict(zip(paths, found, strict=True))
     samples = [

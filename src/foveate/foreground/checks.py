@@ -10,6 +10,7 @@ from PIL import Image
 
 from foveate.errors import InputError
 from foveate.foreground.opening import BadPicture, source_name, turn
+from foveate.foreground.records import StoredMask
 from foveate.foreground.values import MaskSource, MaskValues, read_mask
 
 Fault = Literal["missing", "unreadable", "mismatched", "empty", "full"]
@@ -194,7 +195,8 @@ def _inspect(index: int, entry: MaskEntry, values: MaskValues, invert: bool) -> 
     shares = _shares(np.asarray(mask) > 0)
     if shares.whole == 0:
         return fault("empty", f"the mask of {entry.name} has no foreground at all")
-    if shares.whole == 1:
+    meant = isinstance(entry.mask, StoredMask) and entry.mask.fallback
+    if shares.whole == 1 and not meant:
         return fault("full", f"the mask of {entry.name} is foreground everywhere")
     return shares
 

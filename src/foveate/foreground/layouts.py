@@ -1,8 +1,7 @@
-"""Which mask file belongs to which picture, found out for a whole set at once.
+"""How mask files are laid out below a folder, next to the pictures they belong to.
 
 A rule says where masks lie (`root`, `root/mask`, `root/masks`), how much of the picture's path they repeat,
-and how their names differ. Every rule is tried on every picture and the one that finds most masks is used for
-all: mixing rules picture by picture would hide a wrong guess.
+and how their names differ.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from foveate.errors import InputError
 from foveate.foreground.opening import PICTURE_SUFFIXES
 from foveate.foreground.values import MASK_ARRAYS
 
@@ -46,49 +44,46 @@ class Rule:
         depth: How many trailing parts of the picture's absolute path are repeated below it.
         naming: `same` is 01.jpg -> 01.jpg or 01.png; `appended` 01.jpg.png; the others 01_mask.png and
         01.mask.png.
+        own: Whether `depth` counts on top of the picture's path below the folder of all pictures.
     """
 
     base: Path
     depth: int
     naming: Naming
+    own: bool = False
+
+    def local(self, picture: Path, relative: Path) -> PurePosixPath:
+        """The part of the picture's path that is repeated."""
+        return PurePosixPath(*picture.parts[-(self.depth + self.own * len(relative.parts)) :])
+
+    def words(self) -> str:
+        """Say it to a person."""
+        above = f"with {self.depth} folders above the pictures" if self.depth else "as the pictures lie"
+        kept = "flat" if self.depth == 1 else f"by the last {self.depth} parts of the pictures' paths"
+        named = {"same": "", "appended": ", 01.jpg.png for 01.jpg"}
+        ending = named.get(self.naming, f", 01{self.naming}.png for 01.jpg")
+        return f"{above if self.own else kept}, in {self.base}{ending}"
 
 
-def find_masks(pictures: Pictures, root: Path | None) -> list[Path | None]:
-    """Return each picture's mask file, or None.
+def depths(pictures: Pictures) -> Iterator[tuple[bool, int]]:
+    """Yield how much of a picture's path masks may repeat, the likeliest first: among equals the first wins.
 
-    Args:
-        pictures: Each picture's absolute path, and its path relative to the folder of all pictures.
-        root: The folder of masks, or the folder that has them in `mask/` or `masks/`. None looks for
-            `x_mask.png` and `x.mask.png` beside each picture.
-
-    Raises:
-        InputError: Two pictures would share one mask, or `root` is no folder.
+    Each is whether the picture's path below the folder of all pictures counts, and how many parts (more).
     """
-    if root is None:
-        found = _best([_beside(pictures, naming) for naming in ("_mask", ".mask")], len(pictures))
-    else:
-        if not root.is_dir():
-            raise InputError(f"{root}: no such folder of masks; give the folder the mask files are in")
-        found = _best(
-            [_apply(rule, index, pictures) for rule, index in _rules(pictures, root)], len(pictures)
-        )
-    _demand_one_each(pictures, found)
-    return found
-
-
-def _best(tried: Sequence[list[Path | None]], number: int) -> list[Path | None]:
-    return max(tried, key=lambda masks: sum(mask is not None for mask in masks), default=[None] * number)
-
-
-def _rules(pictures: Pictures, root: Path) -> Iterator[tuple[Rule, Index]]:
-    """Yield every rule worth trying, the likeliest first: among equals the first wins."""
     relative = max((len(rel.parts) for _, rel in pictures), default=1)
-    depths = [relative, *range(relative + _INNER_FOLDERS, relative, -1), *range(relative - 1, 0, -1)]
+    yield True, 0
+    yield from ((True, more) for more in range(_INNER_FOLDERS, 0, -1))
+    yield from ((False, parts) for parts in range(relative - 1, 0, -1))
+
+
+def rules(pictures: Pictures, root: Path) -> Iterator[tuple[Rule, Index]]:
+    """Yield every rule worth trying, the likeliest first: among equals the first wins."""
     namings: tuple[Naming, ...] = ("same", "appended", "_mask", ".mask")
     for base in (root, *(root / name for name in MASK_FOLDERS)):
         index = _index(base) if base.is_dir() else {}
         if index:
-            yield from ((Rule(base, depth, naming), index) for depth in depths for naming in namings)
+            for own, depth in depths(pictures):
+                yield from ((Rule(base, depth, naming, own), index) for naming in namings)
 
 
 def walk(folder: Path) -> Iterator[Path]:
@@ -119,12 +114,9 @@ def _index(base: Path) -> Index:
     return index
 
 
-def _apply(rule: Rule, index: Index, pictures: Pictures) -> list[Path | None]:
-    return [_look_up(rule, index, picture) for picture, _ in pictures]
-
-
-def _look_up(rule: Rule, index: Index, picture: Path) -> Path | None:
-    local = PurePosixPath(*picture.parts[-rule.depth :])
+def look_up(rule: Rule, index: Index, picture: Path, relative: Path) -> Path | None:
+    """Return the picture's mask by a rule."""
+    local = rule.local(picture, relative)
     for candidate in _candidates(local, rule.naming):
         mask = index.get(candidate)
         if mask is not None and mask != picture:
@@ -140,25 +132,13 @@ def _candidates(local: PurePosixPath, naming: Naming) -> Iterator[str]:
     yield from (f"{folder}{stem}{suffix}" for suffix in MASK_SUFFIXES)
 
 
-def _beside(pictures: Pictures, naming: Naming) -> list[Path | None]:
+def beside(pictures: Pictures, naming: Naming) -> list[Path | None]:
+    """Return the masks that lie beside their pictures, of one way of naming them."""
     folders: dict[Path, Index] = {}
     found: list[Path | None] = []
-    for picture, _ in pictures:
+    for picture, relative in pictures:
         folder = picture.parent
         if folder not in folders:
             folders[folder] = {f"{p.stem}{p.suffix.lower()}": p for p in sorted(folder.iterdir())}
-        found.append(_look_up(Rule(folder, 1, naming), folders[folder], picture))
+        found.append(look_up(Rule(folder, 1, naming), folders[folder], picture, relative))
     return found
-
-
-def _demand_one_each(pictures: Pictures, masks: Sequence[Path | None]) -> None:
-    owner: dict[Path, Path] = {}
-    for (picture, _), mask in zip(pictures, masks, strict=True):
-        if mask is None:
-            continue
-        if mask in owner:
-            raise InputError(
-                f"{mask} would be the mask of both {owner[mask]} and {picture}; "
-                f"lay the masks out in the same folders as the pictures"
-            )
-        owner[mask] = picture

@@ -1,8 +1,8 @@
 """Masks, from files to a picture's foreground: the door to this folder's parts.
 
-`find_masks` matches files, `detect_values` and `read_mask` decode them, `fit_mask` brings one to its
-picture's size and `check_masks` says whether a set can be trusted. A mask is a picture of mode "L", 255 on
-the foreground and 0 elsewhere.
+`find_masks` matches files (and packed masks, and COCO's), `detect_values` and `read_mask` decode them,
+`fit_mask` brings one to its picture's size and `check_masks` says whether a set can be trusted. A mask is a
+picture of mode "L", 255 on the foreground and 0 elsewhere.
 """
 
 from foveate.foreground.checks import (
@@ -14,18 +14,20 @@ from foveate.foreground.checks import (
     check_masks,
     fit_mask,
 )
-from foveate.foreground.layouts import find_masks
+from foveate.foreground.matching import MaskFile, demand_masks, find_masks
 from foveate.foreground.values import MaskSource, MaskValues, detect_values, looks_like_mask, read_mask
 
 __all__ = [
     "Fault",
     "MaskEntry",
     "MaskFault",
+    "MaskFile",
     "MaskReport",
     "MaskSource",
     "MaskValues",
     "OnBad",
     "check_masks",
+    "demand_masks",
     "detect_values",
     "find_masks",
     "fit_mask",

@@ -1,0 +1,137 @@
+"""One shard of features after the other: decode, encode, write."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from foveate.clip.model import Clip
+from foveate.clip.weights import load_clip
+from foveate.data.bank import encode
+from foveate.data.feature_files import AREAS, FOREGROUND, IMAGE, LABELS, ShardNote, shard_path, write_shard
+from foveate.data.feature_work import FeatureJob, Outcome, ShardWork, Workshop
+from foveate.data.loader import PictureSet
+from foveate.data.samples import Photos, Sample
+from foveate.errors import InputError
+from foveate.foreground.opening import BadPicture
+from foveate.foreground.views import foreground_view
+from foveate.memory import sent
+from foveate.types import Batch
+
+
+class ShardMaker:
+    """Makes one shard after the other; the tower is opened once, before the first.
+
+    Args:
+        workshop: What to make them with.
+        clip: The tower, if it is open already.
+    """
+
+    def __init__(self, workshop: Workshop, clip: Clip | None = None) -> None:
+        self._shop, self._clip = workshop, clip
+
+    def __call__(self, work: ShardWork) -> Outcome:
+        """Make a shard. What a person has to mend comes back as the outcome's `error`.
+
+        Raises:
+            OSError: No space, no permission.
+        """
+        try:
+            return self._made(work)
+        except InputError as error:  # kinds of it with more arguments do not travel between processes
+            return Outcome(work.number, 0, error=str(error))
+
+    def _made(self, work: ShardWork) -> Outcome:
+        left_out: tuple[tuple[str, str], ...] = ()
+        try:
+            tensors = self._encoded(work.samples)
+        except InputError:
+            if self._shop.job.on_bad == "error":
+                raise
+            work, left_out = self._without_bad(work)
+            tensors = self._encoded(work.samples)
+        path = shard_path(self._shop.out, work.number)
+        write_shard(path, tensors, ShardNote(work.key, work.names, left_out))
+        return Outcome(work.number, len(work.names), left_out)
+
+    def _without_bad(self, work: ShardWork) -> tuple[ShardWork, tuple[tuple[str, str], ...]]:
+        """Read every picture of a shard, and leave out those that cannot be read."""
+        pictures = self._pictures(work.samples)
+        bad: dict[int, str] = {}
+        for row in range(len(work.samples)):
+            try:
+                pictures.item(row)
+            except InputError as error:
+                bad[row] = error.reason if isinstance(error, BadPicture) else str(error)
+        good = [row for row in range(len(work.samples)) if row not in bad]
+        names, samples = tuple(work.names[r] for r in good), tuple(work.samples[r] for r in good)
+        left_out = tuple((work.names[row], reason) for row, reason in bad.items())
+        return replace(work, names=names, samples=samples), left_out
+
+    def _encoded(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        job, pictures = self._shop.job, self._pictures(samples)
+        parts: dict[str, list[Tensor]] = {part: [torch.empty(0, self._dim)] for part in parts_of(job)}
+        areas: list[Tensor] = []
+        for batch in pictures.batches(None, job.batch_size, workers=job.readers):
+            for part, found in encode(self._look, batch).items():
+                parts[part].append(found[0])
+            areas += [] if batch.areas is None else [batch.areas]
+        tensors = {part: torch.cat(found).to(getattr(torch, job.kept)) for part, found in parts.items()}
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            raise InputError(f"features do not fit into {job.kept}: keep them in float32, --dtype float32")
+        tensors[LABELS] = torch.tensor([sample.label for sample in samples], dtype=torch.int64)
+        if job.masks:
+            unmasked = torch.tensor([sample.mask is None for sample in samples], dtype=torch.bool)
+            tensors[AREAS] = torch.cat(areas) if areas else torch.zeros(len(samples))
+            tensors[AREAS][unmasked] = torch.nan
+            tensors[FOREGROUND][unmasked] = torch.nan
+        return tensors
+
+    def _look(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what the tower says of pictures, and of their foregrounds."""
+        clip = self._tower()
+        device = clip.logit_scale.device
+        with torch.inference_mode():
+            images = sent(batch.images, device)
+            views = {IMAGE: images}
+            if self._shop.job.masks:
+                masks = torch.zeros_like(images[:, :1]) if batch.masks is None else sent(batch.masks, device)
+                views[FOREGROUND] = foreground_view(images, masks)
+            return {part: clip.vision(view)[None].float().cpu() for part, view in views.items()}
+
+    def _pictures(self, samples: Sequence[Sample]) -> PictureSet:
+        return picture_set(self._shop.photos(samples), self._tower(), self._shop.job.masks)
+
+    @property
+    def _dim(self) -> int:
+        return self._tower().config.embed
+
+    def _tower(self) -> Clip:
+        if self._clip is None:
+            self._clip = open_tower(self._shop.job)
+            if self._clip.fingerprint() != self._shop.weights:
+                raise InputError(
+                    f"{self._shop.job.clip} has other weights on another computer of the cluster"
+                )
+        return self._clip
+
+
+def parts_of(job: FeatureJob) -> tuple[str, ...]:
+    """Return what is encoded of each picture."""
+    return (IMAGE, FOREGROUND) if job.masks else (IMAGE,)
+
+
+def picture_set(photos: Photos, clip: Clip, masks: bool) -> PictureSet:
+    """Return pictures as this CLIP sees them for predictions: the centred square."""
+    config = clip.config
+    return PictureSet(photos, config.image_size, config.mean, config.std, masks=masks)
+
+
+def open_tower(job: FeatureJob) -> Clip:
+    """Open the CLIP of a job.
+
+    Raises:
+        InputError: It is not there, or there is no such device.
+    """
+    return load_clip(job.clip, dtype=getattr(torch, job.precision), device=job.device)

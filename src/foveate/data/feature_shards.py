@@ -1,0 +1,198 @@
+"""Features that were made before, read by name, by row or all together."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from foveate.data.feature_files import (
+    AREAS,
+    FOREGROUND,
+    IMAGE,
+    LABELS,
+    Index,
+    ShardNote,
+    UnfitShard,
+    open_shard,
+    read_index,
+    read_note,
+    shard_path,
+)
+from foveate.errors import InputError
+from foveate.types import Labels
+
+Rows = Float[Tensor, "rows dim"]
+
+
+class FeatureShards:
+    """The features of a picture set, by name, by row, or all together.
+
+    features = FeatureShards.open(Path("features"))
+    features.get("cat/01.jpg")      # [D], from a memory-mapped file
+    features.tensor()               # [N, D]
+
+    A shard is opened, and compared with its checksum, when something of it is first asked for.
+
+    Attributes:
+        folder: Where they are.
+        key: What they depend on: weights, view, precision, masks.
+        classes: Class names; a label is a row of it.
+    """
+
+    def __init__(self, folder: Path, index: Index) -> None:
+        """See `open`."""
+        assert index.rows is not None
+        self.folder, self.key, self.classes = folder, index.key, index.classes
+        self._starts = [0, *accumulate(index.rows)]
+        self._rows = index.rows
+        self._held: dict[int, dict[str, Tensor]] = {}
+
+    @classmethod
+    def open(cls, folder: Path) -> "FeatureShards":
+        """Open what `foveate features` wrote.
+
+        Raises:
+            InputError: The folder holds no features, or not all of them yet.
+        """
+        index = read_index(folder)
+        missing = [n for n in range(index.shards) if not shard_path(folder, n).is_file()]
+        if missing or index.rows is None:
+            there = index.shards - len(missing)
+            raise InputError(
+                f"{folder} is not finished, {there} of {index.shards} shards are there: run the same"
+                " `foveate features` again"
+            )
+        return cls(folder, index)
+
+    def __len__(self) -> int:
+        return sum(self._rows)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What there is of each picture: "image", and with masks "foreground"."""
+        return tuple(self.key["parts"])
+
+    @property
+    def dim(self) -> int:
+        """Length of a feature."""
+        return int(self.key["dim"])
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the pictures, row by row."""
+        return tuple(name for number in range(len(self._rows)) for name in self._note(number).names)
+
+    @property
+    def left_out(self) -> Iterator[tuple[str, str]]:
+        """Name of each picture that could not be read, and why."""
+        for number in range(len(self._rows)):
+            yield from self._note(number).left_out
+
+    @property
+    def labels(self) -> Labels:
+        """Row of each picture's class name."""
+        return self._joined(LABELS)
+
+    @property
+    def areas(self) -> Float[Tensor, " rows"]:
+        """Share of foreground in each whole picture; NaN where it has no mask.
+
+        Raises:
+            InputError: The features were made without masks.
+        """
+        self._demand(FOREGROUND)
+        return self._joined(AREAS)
+
+    def row(self, name: str) -> int:
+        """Return a picture's row; of several with this name the first.
+
+        Raises:
+            InputError: There is no such picture.
+        """
+        number, row = self._place(name)
+        return self._starts[number] + row
+
+    def get(self, name: str, part: str = IMAGE) -> Float[Tensor, " dim"]:
+        """Return a picture's feature before normalisation, memory-mapped.
+
+        Args:
+            name: The picture's path below the folder of all pictures.
+            part: "image", or "foreground" for x ⊙ m (NaN where the picture has no mask).
+
+        Raises:
+            InputError: There is no such picture or part, or the shard is damaged.
+        """
+        self._demand(part)
+        number, row = self._place(name)
+        return self._shard(number)[part][row]
+
+    def tensor(self, part: str = IMAGE) -> Rows:
+        """Return all features `[N, D]`: one shard memory-mapped, several copied into one tensor.
+
+        Raises:
+            InputError: There is no such part, or a shard is damaged.
+        """
+        self._demand(part)
+        return self._joined(part)
+
+    def shards(self, part: str = IMAGE) -> Iterator[Rows]:
+        """Yield features shard by shard, memory-mapped: for more of them than fit into memory."""
+        self._demand(part)
+        for number in range(len(self._rows)):
+            yield _opened(self.folder, number)[part]
+
+    def _place(self, name: str) -> tuple[int, int]:
+        if name not in self._places:
+            raise InputError(f"{self.folder} has no features of {name!r}")
+        return self._places[name]
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[int, int]]:
+        places: dict[str, tuple[int, int]] = {}
+        for number in range(len(self._rows)):
+            for row, name in enumerate(self._note(number).names):
+                places.setdefault(name, (number, row))
+        return places
+
+    def _note(self, number: int) -> ShardNote:
+        path = shard_path(self.folder, number)
+        try:
+            return read_note(path)
+        except UnfitShard as fault:
+            raise _damaged(path, fault) from fault
+
+    def _shard(self, number: int) -> dict[str, Tensor]:
+        if number not in self._held:
+            self._held[number] = _opened(self.folder, number)
+        return self._held[number]
+
+    def _joined(self, name: str) -> Tensor:
+        found = [self._shard(number)[name] for number in range(len(self._rows))]
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def _demand(self, part: str) -> None:
+        if part not in self.parts:
+            raise InputError(
+                f"{self.folder} has no {part} features, only {', '.join(self.parts)}: make them with --masks"
+            )
+
+
+def _opened(folder: Path, number: int) -> dict[str, Tensor]:
+    """Return the numbers of a shard.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    path = shard_path(folder, number)
+    try:
+        return open_shard(path)[1]
+    except UnfitShard as fault:
+        raise _damaged(path, fault) from fault
+
+
+def _damaged(path: Path, fault: UnfitShard) -> InputError:
+    return InputError(f"{path} {fault}: run the same `foveate features` again, which makes it anew")

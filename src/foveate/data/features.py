@@ -1,0 +1,225 @@
+"""Frozen features of many pictures, in shards that are made once: the plain loop.
+
+photos = load_photos("photos")
+make_features(photos, Path("features"), FeatureJob(clip="openai/clip-vit-base-patch16"))
+
+A shard is planned as `ShardWork`, made by a `ShardMaker`, and told of as an `Outcome`. Who calls makers is
+the caller's choice (`Run`): this process, several, or a cluster. The numbers are the same, because the
+batches that go through the tower depend on the shard alone.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import PIL
+
+from foveate.clip.model import Clip
+from foveate.data.feature_files import (
+    INDEX,
+    LABELS,
+    Index,
+    UnfitShard,
+    open_shard,
+    read_index,
+    shard_path,
+    write_index,
+)
+from foveate.data.feature_maker import ShardMaker, open_tower, parts_of, picture_set
+from foveate.data.feature_work import FeatureJob, Outcome, Run, ShardWork, Workshop
+from foveate.data.samples import Photos
+from foveate.errors import InputError
+from foveate.foreground.records import differences
+
+OnCount = Callable[[int, int], None]
+"""Told of how many pictures are done, and of how many there are."""
+
+
+@dataclass(frozen=True)
+class MadeFeatures:
+    """What came of making features.
+
+    Attributes:
+        pictures: In all shards.
+        shards: How many there are.
+        kept: Shards that were there before.
+        left_out: Name of each picture that could not be read, and why.
+    """
+
+    pictures: int
+    shards: int
+    kept: int
+    left_out: tuple[tuple[str, str], ...]
+
+
+def make_features(
+    photos: Photos,
+    out: Path,
+    job: FeatureJob,
+    *,
+    names: Sequence[str] | None = None,
+    run: Run | None = None,
+    on_count: OnCount | None = None,
+) -> MadeFeatures:
+    """Make the shards that are not there yet.
+
+    Args:
+        photos: The pictures.
+        out: Folder of the shards; made if it is not there.
+        job: How they are made.
+        names: What pictures are called in the shards; None takes their paths, or what lazy ones are called.
+        run: Where shards are made; None: here.
+        on_count: Told of progress.
+
+    Raises:
+        InputError: No pictures; one cannot be read; the folder holds features of something else.
+        OSError: No space, no permission. Shards made before stay.
+    """
+    if not len(photos):
+        raise InputError("there are no pictures to make features of")
+    clip = open_tower(job)
+    shop = Workshop(
+        job, clip.fingerprint(), out, photos.names, photos.mask_values, invert_masks=photos.invert_masks
+    )
+    called = names or [sample.name for sample in photos.samples]
+    index = _begin(out, photos, job, clip, called)
+    work = _plan(photos, job, index, called)
+    kept = [found for one in work if (found := _finished(shop, one)) is not None]
+    there = {found.number for found in kept}
+    if len(there) < len(work):
+        write_index(out, index)
+    outcomes = {found.number: found for found in kept}
+    progress = _Progress(work, kept, on_count)
+    maker = run or _here(clip)
+    with closing(maker([one for one in work if one.number not in there], shop)) as running:
+        for outcome in running:
+            if outcome.error is not None:
+                raise InputError(f"{outcome.error}{progress.said}")
+            outcomes[outcome.number] = outcome
+            progress.count(outcome)
+    return _end(out, index, [outcomes[number] for number in range(len(work))], len(kept))
+
+
+def _here(clip: Clip) -> Run:
+    def run(work: Sequence[ShardWork], workshop: Workshop) -> Generator[Outcome]:
+        maker = ShardMaker(workshop, clip)
+        for one in work:
+            yield maker(one)
+
+    return run
+
+
+class _Progress:
+    """Counts pictures that are done."""
+
+    def __init__(self, work: Sequence[ShardWork], kept: Iterable[Outcome], on_count: OnCount | None) -> None:
+        self._sizes = {one.number: len(one.names) for one in work}
+        self._total, self._done, self._on_count = sum(self._sizes.values()), 0, on_count
+        for outcome in kept:
+            self.count(outcome)
+
+    def count(self, outcome: Outcome) -> None:
+        self._done += self._sizes[outcome.number]
+        if self._on_count:
+            self._on_count(self._done, self._total)
+
+    @property
+    def said(self) -> str:
+        """How far it came, to stand behind an error; empty if nowhere."""
+        if not self._done:
+            return ""
+        return f" ({self._done} of {self._total} pictures are done, and the same command goes on)"
+
+
+def _begin(out: Path, photos: Photos, job: FeatureJob, clip: Clip, names: Sequence[str]) -> Index:
+    """Make the folder, or check that it is of this very work; return its index, without rows."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give a folder to write to, new or empty")
+    wanted = Index(_key(photos, job, clip, names), photos.names, -(-len(photos) // job.shard))
+    if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
+        if not (out / INDEX).is_file():
+            raise InputError(f"{out} is not empty and holds no features: choose another --out")
+        changes = list(differences(read_index(out).key, wanted.key))
+        if changes:
+            raise InputError(
+                f"{out} holds features made otherwise ({changes[0]}): choose another --out, or delete it"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    return wanted
+
+
+def _key(photos: Photos, job: FeatureJob, clip: Clip, names: Sequence[str]) -> dict[str, Any]:
+    pictures = picture_set(photos, clip, job.masks)
+    called = hashlib.sha256(repr(tuple(names)).encode("utf-8", "surrogatepass")).hexdigest()
+    return {
+        "weights": clip.fingerprint(),
+        "precision": job.precision,
+        "view": pictures.view_key(),
+        "dtype": job.kept,
+        "dim": clip.config.embed,
+        "parts": list(parts_of(job)),
+        "masks": pictures.mask_key() if job.masks else None,
+        "pictures": f"{len(photos)} {photos.digest(masks=job.masks)[:16]} {called[:16]}",
+        "shard": job.shard,
+        # Another version may crop, decode or encode in another way.
+        "made_by": {"foveate": version("foveate"), "pillow": PIL.__version__},
+    }
+
+
+def _plan(photos: Photos, job: FeatureJob, index: Index, names: Sequence[str]) -> list[ShardWork]:
+    """Cut the set into shards; each is named by its pictures' files besides all that they have in common."""
+    common = hashlib.sha256(repr(sorted(asdict(index).items())).encode("utf-8", "surrogatepass")).digest()
+    work: list[ShardWork] = []
+    for start in range(0, len(photos), job.shard):
+        rows = slice(start, start + job.shard)
+        samples = photos.samples[rows]
+        state = hashlib.sha256(common)
+        for sample in samples:
+            state.update(repr((_stamp(sample.picture), job.masks and _stamp(sample.mask))).encode())
+        work.append(ShardWork(len(work), state.hexdigest()[:32], tuple(names[rows]), samples))
+    return work
+
+
+def _stamp(source: object) -> object:
+    """Return what shows that a file was replaced, without reading it; names are in the folder's key."""
+    if not isinstance(source, Path):
+        return None
+    try:
+        return source.stat().st_size
+    except OSError:
+        return -1
+
+
+def _finished(shop: Workshop, work: ShardWork) -> Outcome | None:
+    """Return what is there of a shard; None if it has to be made."""
+    path = shard_path(shop.out, work.number)
+    if not path.is_file():
+        return None
+    try:
+        note, tensors = open_shard(path)
+    except UnfitShard as fault:
+        aside = path.with_name(f"{path.name}.damaged")
+        path.replace(aside)
+        warnings.warn(f"{path} {fault}: set aside as {aside.name}, and made anew", stacklevel=4)
+        return None
+    if note.work != work.key or (note.left_out and shop.job.on_bad == "error"):
+        return None
+    return Outcome(work.number, len(tensors[LABELS]), note.left_out)
+
+
+def _end(out: Path, index: Index, outcomes: Sequence[Outcome], kept: int) -> MadeFeatures:
+    """Write the index with all rows, and sweep up what killed processes left."""
+    rows = tuple(outcome.rows for outcome in outcomes)
+    left_out = tuple(one for outcome in outcomes for one in outcome.left_out)
+    if not sum(rows):
+        name, reason = left_out[0]
+        raise InputError(f"none of {len(left_out)} pictures can be read, first {name}: {reason}; give others")
+    write_index(out, replace(index, rows=rows))
+    for path in out.glob(".shard-*.safetensors.*"):
+        path.unlink(missing_ok=True)
+    return MadeFeatures(sum(rows), len(rows), kept, left_out)

@@ -1,0 +1,96 @@
+"""The pictures of a source as jobs for a proposer: labelled ones, and a folder without classes."""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from foveate.data.fewshot import base_new, draw_shots
+from foveate.data.folders import list_pictures, read_folder
+from foveate.data.samples import Photos
+from foveate.data.sources import load_photos
+from foveate.data.tables import find_split_file
+from foveate.errors import InputError
+from foveate.foreground.cutting import Job
+from foveate.foreground.masks import find_masks, looks_like_mask
+
+
+def mask_jobs(
+    source: str | Path,
+    *,
+    out: Path | None = None,
+    images: str | Path | None = None,
+    base_only: bool = False,
+    shots: int | None = None,
+    seed: int = 1,
+    prompt: Callable[[str], str] | None = None,
+) -> list[Job]:
+    """List the pictures whose masks are wanted.
+
+    Args:
+        source: What `load_photos` reads from files; or a folder of pictures without class folders, whose jobs
+            have no label.
+        out: Where masks are written; it may lie among the pictures, and is no class.
+        images: What paths in a list or split file are relative to.
+        base_only: Take the first half of the classes alone.
+        shots: Take those pictures alone that a run draws for training, so many a class; None takes all.
+        seed: Of that draw.
+        prompt: What to look for, from a class name (empty where none is known); the name itself without.
+
+    Returns:
+        One job a picture. Its name is the picture's path below the folder of all of them, so that
+        `find_masks` finds what is written under that name.
+
+    Raises:
+        InputError: No pictures, pictures that are no files, or one picture in two classes.
+    """
+    path = _whole(source)
+    if path.is_dir() and find_split_file(path) is None:
+        masks = _whole(out) if out and _whole(out).is_relative_to(path) else None
+        flat = _flat(path, masks)
+        if flat:
+            if base_only or shots is not None:
+                raise InputError(f"{path} has no class folders: leave --classes and --shots out")
+            told = prompt("") if prompt else ""
+            return [Job(one.name, one, "", told) for one in flat]
+        photos, top, _ = read_folder(path, masks)
+    else:
+        photos = load_photos(source if str(source).startswith("hf:") else path, images=images)
+        top = _whole(images) if images is not None else path if path.is_dir() else path.parent
+    if shots is not None:
+        photos = draw_shots(photos, shots, seed).train
+    if base_only:
+        photos = photos.only(base_new(photos)[0])
+    return _jobs(photos, top, prompt or str)
+
+
+def _jobs(photos: Photos, top: Path, prompt: Callable[[str], str]) -> list[Job]:
+    files: dict[Path, str] = {}
+    for sample in photos.samples:
+        if not isinstance(sample.picture, Path):
+            raise InputError(f"{sample.name}: it is no file, and masks are kept under file names")
+        file, label = _whole(sample.picture), photos.names[sample.label]
+        if files.setdefault(file, label) != label:
+            raise InputError(f"{file} is both {files[file]!r} and {label!r}, and has one mask: list it once")
+    if not all(file.is_relative_to(top) for file in files):
+        top = Path(os.path.commonpath([file.parent for file in files]))
+    return [
+        Job(file.relative_to(top).as_posix(), file, label, prompt(label)) for file, label in files.items()
+    ]
+
+
+def _flat(folder: Path, masks: Path | None) -> list[Path]:
+    """Return the pictures of a folder that has them all at its top, and no masks beside them."""
+    inside = [one for one in list_pictures(folder) if masks is None or not one.is_relative_to(masks)]
+    if not all(one.parent == folder for one in inside):
+        return []
+    claimed = {mask for mask in _beside(inside) if mask is not None and looks_like_mask(mask)}
+    return [one for one in inside if one not in claimed]
+
+
+def _beside(pictures: Iterable[Path]) -> list[Path | None]:
+    return find_masks([(one, Path(one.name)) for one in pictures], None)
+
+
+def _whole(given: str | Path) -> Path:
+    # Not resolved: a link's own name may be the class.
+    return Path(os.path.normpath(Path(given).expanduser().absolute()))

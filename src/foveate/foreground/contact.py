@@ -1,0 +1,244 @@
+"""Masks to look at: all pictures of a set with their outlines, worst first, as one page or one picture."""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from foveate.errors import InputError
+from foveate.foreground.pictures import open_picture
+from foveate.foreground.proposers.base import Mask
+from foveate.foreground.quality import Quality, quality, spans, told, worst_first
+from foveate.foreground.records import MaskRecord, StoredMask
+from foveate.foreground.stored import stored_masks
+
+_LINE, _INK = (0, 229, 255), (20, 20, 20)
+_DIM = 0.55  # how far the background is taken towards grey
+_GREY = 96.0
+_CAPTION = 34  # pixels below each picture of the grid
+
+Choice = Literal["worst", "spread"]
+
+
+def contact_sheet_html(
+    records: Sequence[MaskRecord],
+    folder: Path,
+    photos: Path,
+    *,
+    found: Quality | None = None,
+    most: int = 600,
+    side: int = 192,
+) -> str:
+    """Return a page that shows masks on their pictures, and the set's numbers; nothing else is loaded.
+
+    Args:
+        records: Of the masks.
+        folder: The set: a tree or packed.
+        photos: The folder of all pictures.
+        found: What `quality` says of them; looked up if None.
+        most: Pictures to show at most: the worst. Each takes about 10 kB.
+        side: Pixels of a thumbnail's longer side.
+
+    Raises:
+        InputError: There are no records, or their masks are not there.
+    """
+    found = found or quality(records, folder)
+    shown = worst_first(records)[:most]
+    stored = stored_masks(folder) or {}
+    tiles = "\n".join(_tile(record, _thumbnail(record, stored, photos, side)) for record in shown)
+    counts = Counter(record.label for record in shown)
+    options = "".join(
+        f'<option value="{escape(label)}">{escape(label) or "no class"} ({count})</option>'
+        for label, count in sorted(counts.items())
+    )
+    rows = "".join(f"<tr><th>{escape(what)}<td>{escape(value)}" for what, value in _numbers(found))
+    page = _PAGE.format(
+        title=escape(f"Masks: {folder.name}"),
+        style=_STYLE,
+        script=_SCRIPT,
+        rows=rows,
+        bars=histogram_svg(found.areas),
+        extent=f"{len(shown)} of {len(records)}, worst first",
+        options=options,
+        all=len(shown),
+        tiles=tiles,
+    )
+    return _printable(page)
+
+
+def contact_sheet_png(
+    records: Sequence[MaskRecord],
+    folder: Path,
+    photos: Path,
+    *,
+    number: int = 48,
+    columns: int = 8,
+    side: int = 160,
+    choose: Choice = "worst",
+) -> Image.Image:
+    """Return a grid of pictures with their masks, a caption under each.
+
+    Args:
+        records: Of the masks.
+        folder: The set: a tree or packed.
+        photos: The folder of all pictures.
+        number: Pictures to show at most.
+        columns: Pictures in a row.
+        side: Pixels of a thumbnail's longer side.
+        choose: The "worst", or a "spread" at equal steps from the worst to the best.
+
+    Raises:
+        InputError: There are no records, or their masks are not there.
+    """
+    if not records:
+        raise InputError(f"{folder}: there are no masks to show")
+    stored = stored_masks(folder) or {}
+    order, number = worst_first(records), min(number, len(records))
+    steps = (
+        np.linspace(0, len(order) - 1, number).round().astype(int) if choose == "spread" else range(number)
+    )
+    columns, gap = min(columns, number), 8
+    size = gap + columns * (side + gap), gap + -(-number // columns) * (side + _CAPTION + gap)
+    sheet = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for place, step in enumerate(steps):
+        record = order[step]
+        left, top = gap + place % columns * (side + gap), gap + place // columns * (side + _CAPTION + gap)
+        picture = _thumbnail(record, stored, photos, side)
+        sheet.paste(picture, (left + (side - picture.width) // 2, top + side - picture.height))
+        said = "nothing found" if record.fallback else told(record)
+        for line, text in enumerate((_printable(record.label or record.name), said)):
+            fill = (170, 40, 20) if record.fallback else _INK
+            pen.text((left, top + side + 3 + 15 * line), _fitting(text, side, font), fill=fill, font=font)
+    return sheet
+
+
+def with_outline(picture: Image.Image, mask: Mask, width: int = 2) -> Image.Image:
+    """Return a picture whose background is dimmed, with a line along the foreground's inner edge.
+
+    Args:
+        picture: Of mode "RGB".
+        mask: Of its size.
+        width: Of the line, in pixels.
+    """
+    drawn = Image.fromarray(mask.astype(np.uint8) * 255)
+    framed = Image.new("L", (drawn.width + 2 * width, drawn.height + 2 * width))
+    framed.paste(drawn, (width, width))  # beyond the border is background, so that a full mask has a frame
+    inner = np.asarray(framed.filter(ImageFilter.MinFilter(2 * width + 1)))[width:-width, width:-width] > 0
+    outer = np.asarray(drawn.filter(ImageFilter.MaxFilter(3))) > 0
+    pixels = np.asarray(picture, np.float32)
+    grey = pixels.mean(2, keepdims=True) * 0.4 + _GREY * 0.6
+    pixels = np.where(mask[..., None], pixels, pixels + _DIM * (grey - pixels))
+    pixels[outer & ~mask] = _INK
+    pixels[mask & ~inner] = _LINE
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def histogram_svg(counts: Sequence[int]) -> str:
+    """Return how many masks have which area as a drawing of bars, with the numbers over them."""
+    width, height, step, top = 360, 120, 34, max(max(counts), 1)
+    parts: list[str] = []
+    for place, (span, count) in enumerate(zip(spans(), counts, strict=True)):
+        tall, left = 80 * count / top, 10 + place * step
+        parts += [
+            f'<rect x="{left}" y="{100 - tall:.1f}" width="{step - 4}" height="{tall:.1f}">',
+            f"<title>{span}: {count}</title></rect>",
+            f'<text x="{left + 15}" y="{96 - tall:.1f}">{count}</text>',
+            f'<text x="{left - 2}" y="114">{place / 10:.1f}</text>',
+        ]
+    parts.append(f'<text x="{10 + 10 * step - 2}" y="114">1.0</text>')
+    label = "How many masks have which area"
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def _numbers(found: Quality) -> Iterator[tuple[str, str]]:
+    for what, value in found.rows(worst=0):
+        if not what.startswith("area "):
+            yield what, value
+
+
+def _thumbnail(record: MaskRecord, stored: Mapping[str, StoredMask], photos: Path, side: int) -> Image.Image:
+    """Return a record's picture with its mask; a grey one with words where there is no picture any more."""
+    if record.name not in stored:
+        raise InputError(f"the mask of {record.name} is not there; make the masks again")
+    shrink = side / max(record.width, record.height)
+    size = max(1, round(record.width * shrink)), max(1, round(record.height * shrink))
+    mask = stored[record.name].load().convert("L").resize(size, Image.Resampling.BOX)
+    try:
+        picture = open_picture(photos / record.name).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    except InputError:
+        picture = Image.new("RGB", size, (150, 150, 150))
+        ImageDraw.Draw(picture).text((4, 4), "no picture", fill=_INK)
+    return with_outline(picture, np.asarray(mask) >= 128)
+
+
+def _tile(record: MaskRecord, picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    name, label, prompt = escape(record.name), escape(record.label), escape(record.prompt)
+    mark = "<b>nothing found</b> " if record.fallback else ""
+    asked = f"<span>“{prompt}”</span>" if prompt and prompt != label else ""
+    return (
+        f'<figure data-label="{label}"><img loading="lazy" width="{picture.width}" height="{picture.height}"'
+        f' alt="{name}" src="data:image/jpeg;base64,{data}">'
+        f'<figcaption title="{name}">{mark}{told(record)}{", refined" if record.refined else ""}'
+        f"<span>{label}</span>{asked}<small>{name}</small></figcaption></figure>"
+    )
+
+
+def _printable(text: str) -> str:
+    """Return a text with what is not Unicode (in file names of another encoding) replaced."""
+    return text.encode(errors="replace").decode()
+
+
+def _fitting(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Return as much of a line as fits."""
+    kept = len(text)
+    while kept and font.getlength(text[:kept] + "…" * (kept < len(text))) > width:
+        kept -= 1
+    return text[:kept] + "…" * (kept < len(text))
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title><style>{style}</style>
+<header><h1>{title}</h1>
+<div class="set"><table>{rows}</table><figure class="bars">{bars}<figcaption>area</figcaption></figure></div>
+<p>{extent}. Inside the line is the foreground. <label>Class <select id="label">
+<option value="" data-all>all ({all})</option>{options}</select></label></p></header>
+<main>
+{tiles}
+</main><script>{script}</script></html>
+"""
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1b1b; --soft: #666; --paper: #fafafa;
+  --tile: #fff; --bar: #2a7ab0 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e8e8e8; --soft: #a0a0a0; --paper: #16181b; --tile: #212429; --bar: #6ab7e8 } }
+body { font: 14px/1.4 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 1.5rem }
+h1 { font-size: 1.3rem } th { text-align: left; font-weight: normal; color: var(--soft); padding-right: 1rem }
+.set { display: flex; flex-wrap: wrap; gap: 2rem; align-items: center }
+.bars { margin: 0; width: 22rem; text-align: center; color: var(--soft) }
+svg rect { fill: var(--bar) } svg text { fill: var(--ink); font-size: 9px; text-anchor: middle }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 12px }
+main figure { margin: 0; padding: 6px; background: var(--tile); border-radius: 6px }
+main figure[hidden] { display: none }
+img { display: block; margin: auto; max-width: 100%; height: auto }
+figcaption span, small { display: block; overflow-wrap: anywhere } small { color: var(--soft) }
+figcaption b { color: #d0451b }
+"""
+_SCRIPT = """
+const choice = document.getElementById("label");
+choice.onchange = () => {
+  const all = "all" in choice.selectedOptions[0].dataset;
+  for (const tile of document.querySelectorAll("main figure"))
+    tile.hidden = !all && tile.dataset.label !== choice.value;
+};
+"""

@@ -1,0 +1,180 @@
+"""A picture's way to its mask: decode, ask a proposer, tidy. In a loop, a process or a cluster alike."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from foveate.errors import InputError
+from foveate.foreground.opening import BadPicture
+from foveate.foreground.pictures import open_picture
+from foveate.foreground.proposers.base import Mask, Proposal, Proposer, Request
+from foveate.foreground.store import MaskRecord
+from foveate.foreground.tidy import Tidied, TidyConfig, tidy
+
+_FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture whose mask is wanted.
+
+    Attributes:
+        name: Its path below the folder of all pictures, with "/" between the parts.
+        path: The file.
+        label: Its class name; empty where none is known.
+        prompt: What a proposer that reads texts is told to look for.
+    """
+
+    name: str
+    path: Path
+    label: str = ""
+    prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A picture's mask, ready to be stored.
+
+    Attributes:
+        job: What was wanted.
+        record: What is kept beside the mask.
+        mask: The foreground.
+    """
+
+    job: Job
+    record: MaskRecord
+    mask: Mask
+
+
+@dataclass(frozen=True)
+class Missed:
+    """A picture without a mask, or one that its proposer failed on.
+
+    Attributes:
+        job: What was wanted.
+        reason: What is wrong.
+    """
+
+    job: Job
+    reason: str
+
+
+class Cutter:
+    """Makes masks, a few pictures at a time; nothing is remembered from call to call.
+
+    Args:
+        proposer: Whom to ask.
+        config: How masks are tidied.
+    """
+
+    def __init__(self, proposer: Proposer, config: TidyConfig | None = None) -> None:
+        self.proposer = proposer
+        self._config = config or TidyConfig()
+
+    def __call__(self, jobs: Sequence[Job]) -> list[Cut | Missed]:
+        """Return each picture's mask, in order; a picture that cannot be decoded is missed.
+
+        A proposer that fails on one picture (raises a `BadPicture`, or anything but an `InputError`) costs no
+        other picture its mask. That one gets the whole picture with score 0, and its record says why
+        (`failure`).
+
+        Raises:
+            InputError: The proposer cannot work at all.
+        """
+        opened = [_open(job) for job in jobs]
+        asked = [one for one in opened if isinstance(one, _Asked)]
+        answers = iter(self._ask([one.request for one in asked]) if asked else [])
+        return [one if isinstance(one, Missed) else self._cut(one, next(answers)) for one in opened]
+
+    def _ask(self, requests: Sequence[Request]) -> "list[Proposal | str]":
+        """Return each proposal, or why there is none; after a failure, one request at a time."""
+        try:
+            return [*self._proposals(requests)]
+        except Exception as error:  # whatever a network, a library or a GPU out of memory may raise
+            if isinstance(error, InputError) and not isinstance(error, BadPicture):
+                raise
+            if len(requests) == 1:
+                return [_told(error)]
+            return [answer for one in requests for answer in self._ask([one])]
+
+    def _proposals(self, requests: Sequence[Request]) -> list[Proposal]:
+        proposals = self.proposer.propose(requests)
+        if len(proposals) != len(requests):
+            raise ValueError(f"{len(proposals)} answers about {len(requests)} pictures")
+        return proposals
+
+    def _cut(self, asked: "_Asked", answer: Proposal | str) -> Cut:
+        picture = asked.request.picture
+        if isinstance(answer, Proposal):
+            try:
+                tidied = self._tidied(picture, answer)
+                return Cut(asked.job, asked.record(tidied, dict(answer.meta)), tidied.mask)
+            except InputError:
+                raise
+            except Exception as error:  # a mask of another size, OpenCV's complaint about a strange picture
+                answer = _told(error)
+        whole = np.ones((picture.height, picture.width), dtype=bool)
+        tidied = Tidied(whole, 0.0, 1.0, fallback=True, refined=False)
+        return Cut(asked.job, asked.record(tidied, {_FAILED: answer}), whole)
+
+    def _tidied(self, picture: Image.Image, proposal: Proposal) -> Tidied:
+        if not math.isfinite(proposal.score):
+            raise ValueError(f"its score is {proposal.score}")
+        return tidy(picture, proposal, coarse=self.proposer.coarse, config=self._config)
+
+
+def failure(record: MaskRecord) -> str | None:
+    """Return why the proposer failed on this picture; None if it did not."""
+    reason = record.meta.get(_FAILED)
+    return None if reason is None else str(reason)
+
+
+def digest(path: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A decoded picture, on its way to the proposer."""
+
+    job: Job
+    request: Request
+    sha256: str
+
+    def record(self, tidied: Tidied, meta: dict[str, object]) -> MaskRecord:
+        request = self.request
+        return MaskRecord(
+            name=request.name,
+            sha256=self.sha256,
+            width=request.picture.width,
+            height=request.picture.height,
+            area=tidied.area,
+            score=tidied.score,
+            label=request.label,
+            prompt=request.prompt,
+            fallback=tidied.fallback,
+            refined=tidied.refined,
+            meta=meta,
+        )
+
+
+def _open(job: Job) -> _Asked | Missed:
+    try:
+        picture = open_picture(job.path)
+        return _Asked(job, Request(job.name, picture, job.label, job.prompt), digest(job.path))
+    except BadPicture as error:
+        return Missed(job, error.reason)
+    except OSError as error:  # gone, or locked, since it was decoded
+        return Missed(job, error.strerror or _told(error))
+
+
+def _told(error: Exception) -> str:
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    return " ".join(f"{kind}{error}".split())

@@ -1,0 +1,83 @@
+"""Where a picture's mask is kept below a folder: never outside it, and never where another mask is."""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from foveate.errors import InputError
+from foveate.foreground.opening import PICTURE_SUFFIXES
+
+_ODD = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')  # what one file system or another does not take
+_UNSAFE = re.compile(r"(^|/)\.{0,2}(/|\Z)|\0")  # a part that is empty, . or ..
+_LONGEST = 200  # bytes of one part: a temporary name beside it must stay below 255
+
+
+class Places:
+    """Which paths below a folder are taken.
+
+    Paths that differ in case or in Unicode's composition alone count as one: on some file systems they are.
+    """
+
+    def __init__(self, *reserved: str) -> None:
+        self._files = {_key(path) for path in reserved}
+        self._folders: set[str] = set()
+
+    def take(self, name: str) -> str:
+        """Choose the mask file of a picture: its own path, ending in .png instead, or .png appended.
+
+        Raises:
+            InputError: The name would lead out of the folder.
+        """
+        return next(path for path in _candidates(name) if self.claim(path))
+
+    def claim(self, path: str) -> bool:
+        """Take this very path; say whether it was free."""
+        key = _key(path)
+        above = [key[:end] for end, letter in enumerate(key) if letter == "/"]
+        if key in self._files or key in self._folders or not self._files.isdisjoint(above):
+            return False
+        self._files.add(key)
+        self._folders.update(above)
+        return True
+
+
+def is_safe(path: str) -> bool:
+    """Whether a path with "/" between its parts stays below the folder it is relative to."""
+    return _UNSAFE.search(path) is None
+
+
+def is_tame(path: str) -> bool:
+    """Whether a path could be one of ours: safe, and without anything a file system may read otherwise."""
+    return is_safe(path) and _ODD.search(path) is None
+
+
+def _candidates(name: str) -> Iterator[str]:
+    if not is_safe(name):
+        raise InputError(
+            f"picture {name!r}: its path leads out of the folder of masks; give a path below one"
+        )
+    whole = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
+    parts = [_tame(part) for part in name.split("/")]
+    stem, dot, suffix = parts[-1].rpartition(".")
+    if stem and dot and f".{suffix.lower()}" in PICTURE_SUFFIXES:
+        yield "/".join([*parts[:-1], f"{stem}.png"])
+    yield "/".join([*parts[:-1], f"{parts[-1]}.png"])
+    yield f"_{whole[:32]}.png"  # a file where a folder should be, or the like
+    yield f"_{whole}.png"
+
+
+def _tame(part: str) -> str:
+    part = _ODD.sub(lambda found: f"%{ord(found[0]):02X}", part)
+    raw = part.encode(errors="surrogatepass")
+    if len(raw) <= _LONGEST:
+        return part
+    kept = raw[: _LONGEST - 40].decode(errors="ignore")
+    suffix = PurePosixPath(part).suffix
+    ending = suffix if suffix.lower() in PICTURE_SUFFIXES else ""
+    return f"{kept}-{hashlib.sha256(raw).hexdigest()[:16]}{ending}"
+
+
+def _key(path: str) -> str:
+    return unicodedata.normalize("NFC", path).casefold()

@@ -1,0 +1,233 @@
+"""Masks of many pictures: made batch by batch, kept as soon as they are made, gone on with after a stop.
+
+store = MaskStore.open(Path("masks"), mask_key(proposer, TidyConfig()))
+make_masks(jobs, proposer, store)
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from foveate.errors import InputError
+from foveate.foreground.checks import OnBad
+from foveate.foreground.cutting import Cut as Cut
+from foveate.foreground.cutting import Cutter as Cutter
+from foveate.foreground.cutting import Job as Job
+from foveate.foreground.cutting import Missed as Missed
+from foveate.foreground.cutting import digest, failure
+from foveate.foreground.opening import BadPicture
+from foveate.foreground.processes import cut_in_processes
+from foveate.foreground.proposers.base import Proposer
+from foveate.foreground.proposers.registry import open_proposer
+from foveate.foreground.store import MaskRecord, MaskStore
+from foveate.foreground.tidy import TidyConfig
+
+OnCount = Callable[[int, int], None]
+"""Told of how many pictures are done, and of how many there are."""
+
+_HOPELESS = 16  # after so many failures and no mask at all, the proposer is broken and not the pictures
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of making masks.
+
+    Attributes:
+        made: Masks made now.
+        kept: Masks that were there before.
+        skipped: Pictures that could not be read.
+        failed: Pictures that the proposer failed on; they have the whole picture for a mask, and are tried
+            again by the next run.
+    """
+
+    made: int
+    kept: int
+    skipped: tuple[Missed, ...] = ()
+    failed: tuple[Missed, ...] = ()
+
+
+def make_masks(  # noqa: PLR0913  (all but the first three by name)
+    jobs: Sequence[Job],
+    proposer: Proposer,
+    store: MaskStore,
+    *,
+    tidy: TidyConfig | None = None,
+    on_bad: OnBad = "error",
+    workers: int = 1,
+    opening: Callable[[], Proposer] | None = None,
+    on_count: OnCount | None = None,
+) -> Made:
+    """Make the masks that are not in the store yet, and those of pictures that changed since.
+
+    Args:
+        jobs: Pictures, each name once.
+        proposer: Whom to ask.
+        store: Where masks are kept.
+        tidy: How masks are tidied.
+        on_bad: At a picture that cannot be read, stop, or go on without it. What was made is kept.
+        workers: Processes; 1 makes masks in this one.
+        opening: Opens the proposer anew in each process; it must be picklable. Needed for several workers.
+        on_count: Told of progress.
+
+    Raises:
+        InputError: A proposer that reads texts has none to read, the proposer cannot work at all, or a
+            picture cannot be read. What was made is kept.
+        OSError: No space, no permission.
+    """
+    check_jobs(jobs, proposer.name, proposer.reads_text)
+    tidy = tidy or TidyConfig()
+    keeper = Keeper(store, len(jobs), on_bad, on_count)
+    batches = in_batches(keeper.unfinished(jobs, proposer.reads_text), proposer.batch)
+    if workers > 1:
+        if opening is None:
+            raise ValueError("several workers open the proposer themselves: give opening")
+        cuts = cut_in_processes(batches, opening, tidy, workers)
+    else:
+        cuts = _cut_here(batches, Cutter(proposer, tidy))
+    try:
+        with closing(cuts):
+            for few in cuts:
+                keeper.take(few, proposer.name)
+    except InputError as error:
+        raise InputError(f"{error}{keeper.progress}") from error
+    return keeper.made()
+
+
+def mask_key(proposer: Proposer, tidy: TidyConfig, **more: object) -> dict[str, object]:
+    """Return all that masks depend on besides pictures and texts; a store holds masks of one key."""
+    return {"proposer": proposer.name, **proposer.key, "tidy": asdict(tidy), **more}
+
+
+def opening_of(name: str, settings: Mapping[str, Any]) -> Callable[[], Proposer]:
+    """Return what opens a proposer by its name, in whatever process."""
+    return partial(open_proposer, name, **settings)
+
+
+def check_jobs(jobs: Sequence[Job], proposer: str, reads_text: bool) -> None:
+    """Refuse jobs that could only fail.
+
+    Raises:
+        InputError: There are none, or a proposer that reads texts has none to read.
+    """
+    if not jobs:
+        raise InputError("there are no pictures to make masks of")
+    mute = next((job for job in jobs if not job.prompt), None)
+    if reads_text and mute is not None:
+        raise InputError(
+            f"{mute.path}: {proposer} must be told what to look for, and this picture has no class name:"
+            " put pictures in one folder per class, or take --proposer classical, which reads no names"
+        )
+
+
+def in_batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
+    """Yield so many jobs at a time."""
+    few: list[Job] = []
+    for job in jobs:
+        few.append(job)
+        if len(few) == max(1, size):
+            yield few
+            few = []
+    if few:
+        yield few
+
+
+def is_finished(job: Job, record: MaskRecord | None, reads_text: bool) -> bool:
+    """Return whether a picture's mask is there, of this very file and these very texts.
+
+    A file that cannot be read is not finished; whoever decodes it will say why.
+    """
+    if record is None or failure(record) is not None:
+        return False
+    if reads_text and (record.label, record.prompt) != (job.label, job.prompt):
+        return False
+    try:
+        return digest(job.path) == record.sha256
+    except OSError:
+        return False
+
+
+class Keeper:
+    """Puts masks into a store as they come, and counts.
+
+    Args:
+        store: Where.
+        total: Pictures in all.
+        on_bad: What to do about pictures that cannot be read.
+        on_count: Told of progress.
+    """
+
+    def __init__(
+        self, store: MaskStore, total: int, on_bad: OnBad = "error", on_count: OnCount | None = None
+    ) -> None:
+        self._store, self._total = store, total
+        self._on_bad: OnBad = on_bad
+        self._on_count = on_count
+        self._made = self._kept = 0
+        self._skipped: list[Missed] = []
+        self._failed: list[Missed] = []
+
+    def unfinished(self, jobs: Sequence[Job], reads_text: bool) -> Iterator[Job]:
+        """Yield the jobs whose masks are still to be made.
+
+        Raises:
+            ValueError: Two jobs have one name.
+        """
+        if len({job.name for job in jobs}) < len(jobs):
+            raise ValueError("two jobs have one name, and would be one mask")
+        finished = dict(self._store.finished)  # what there was before, whatever is put meanwhile
+        for job in jobs:
+            if is_finished(job, finished.get(job.name), reads_text):
+                self._kept += 1
+                self._count()
+            else:
+                yield job
+
+    def take(self, cuts: Sequence[Cut | Missed], proposer: str) -> None:
+        """Keep what was made of a few pictures.
+
+        Raises:
+            InputError: A picture cannot be read and that is an error, or the proposer fails again and again.
+        """
+        for cut in cuts:
+            if isinstance(cut, Cut):
+                self._keep(cut)
+            else:
+                self._skipped.append(cut)
+        self._count()
+        if self._skipped and self._on_bad == "error":
+            bad = self._skipped[0]
+            raise BadPicture(str(bad.job.path), bad.reason)
+        if self._made == len(self._failed) >= _HOPELESS:
+            first = self._failed[0]
+            raise InputError(
+                f"{proposer} failed on each of the first {self._made} pictures, on {first.job.path} with"
+                f" {first.reason}; mend its installation or settings, or take another --proposer"
+            )
+
+    @property
+    def progress(self) -> str:
+        """How far it came, to stand behind an error; empty if nowhere."""
+        there = self._kept + self._made
+        return f" ({there} of {self._total} masks are there, and the same command goes on)" if there else ""
+
+    def made(self) -> Made:
+        """Return what came of it so far."""
+        return Made(self._made, self._kept, tuple(self._skipped), tuple(self._failed))
+
+    def _keep(self, cut: Cut) -> None:
+        self._store.put(cut.record, cut.mask)
+        self._made += 1
+        reason = failure(cut.record)
+        if reason is not None:
+            self._failed.append(Missed(cut.job, reason))
+
+    def _count(self) -> None:
+        if self._on_count:
+            self._on_count(self._made + self._kept + len(self._skipped), self._total)
+
+
+def _cut_here(batches: Iterable[Sequence[Job]], cutter: Cutter) -> Generator[list[Cut | Missed]]:
+    for batch in batches:
+        yield cutter(batch)

@@ -1,0 +1,166 @@
+"""Which mask belongs to which picture, found out for a whole set at once.
+
+Masks that foveate made say whose they are, and so do COCO's files. For any other tree of files every rule
+(`foveate.foreground.layouts`) is tried on every picture, and the one that finds most masks is used for all:
+mixing rules picture by picture would hide a wrong guess.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar, overload
+
+from foveate.errors import InputError
+from foveate.foreground.coco import coco_masks
+from foveate.foreground.layouts import (
+    MASK_FOLDERS,
+    Index,
+    Naming,
+    Pictures,
+    Rule,
+    beside,
+    depths,
+    look_up,
+    rules,
+)
+from foveate.foreground.opening import LazyPicture, source_name
+from foveate.foreground.records import StoredMask
+from foveate.foreground.shards import is_packed
+from foveate.foreground.stored import stored_masks
+
+MaskFile = Path | LazyPicture
+M = TypeVar("M", bound=MaskFile)
+
+
+@dataclass(frozen=True)
+class Match(Generic[M]):
+    """What matching found.
+
+    Attributes:
+        masks: Each picture's mask, or None.
+        rule: How masks are laid out, in words; empty if none was found.
+        unused: Masks that belong to no picture, as messages call them.
+    """
+
+    masks: list[M | None]
+    rule: str
+    unused: tuple[str, ...] = ()
+
+    @property
+    def found(self) -> int:
+        """Pictures with a mask."""
+        return sum(mask is not None for mask in self.masks)
+
+
+@overload
+def find_masks(pictures: Pictures, root: None) -> list[Path | None]: ...
+@overload
+def find_masks(pictures: Pictures, root: Path) -> list[MaskFile | None]: ...
+def find_masks(pictures: Pictures, root: Path | None) -> Sequence[MaskFile | None]:
+    """Return each picture's mask, or None.
+
+    Args:
+        pictures: Each picture's absolute path, and its path relative to the folder of all pictures.
+        root: The folder of masks, or the folder that has them in `mask/` or `masks/`; a folder of packed
+            masks or one shard (`.tar`); a COCO file (`.json`). None looks for `x_mask.png` and `x.mask.png`
+            beside each picture.
+
+    Raises:
+        InputError: Two pictures would share one mask, or `root` is nothing that masks can be in.
+    """
+    return (_match_beside(pictures) if root is None else match_masks(pictures, root)).masks
+
+
+def match_masks(pictures: Pictures, root: Path) -> Match[MaskFile]:
+    """Like `find_masks`, and say how masks are laid out.
+
+    Raises:
+        InputError: As `find_masks`.
+    """
+    if root.suffix.lower() == ".json" and root.is_file():
+        return _match_names(pictures, coco_masks(root), f"COCO's file names, in {root}")
+    if not root.is_dir() and not (root.is_file() and root.suffix.lower() == ".tar"):
+        raise InputError(f"{root}: no such folder of masks; give the folder the mask files are in")
+    for place in [root, *(root / name for name in MASK_FOLDERS)]:
+        stored = stored_masks(place)
+        if stored is not None:
+            found = _match_names(pictures, stored, f"as foveate's own list in {place} says")
+            return _with_added(pictures, place, found, stored) if None in found.masks else found
+    return _match_tree(pictures, root)
+
+
+def demand_masks(path: Path) -> None:
+    """Check that masks could be here, before anything is read.
+
+    Raises:
+        InputError: It is neither a folder nor a file that masks are packed in.
+    """
+    if path.is_file() and path.suffix.lower() not in (".json", ".tar"):
+        raise InputError(f"{path} holds no masks: give their folder, a COCO file (.json) or a shard (.tar)")
+    if not path.exists():
+        raise InputError(f"{path}: no such folder of masks; give the folder the mask files are in")
+
+
+def _match_names(pictures: Pictures, named: Mapping[str, MaskFile], words: str) -> Match[MaskFile]:
+    """Match masks that say whose they are: by the picture's own path, or more or fewer of its folders."""
+    best: list[MaskFile | None] = [None] * len(pictures)
+    most = 0
+    for own, depth in depths(pictures):
+        rule = Rule(Path(), depth, "same", own)
+        masks = [named.get(rule.local(*picture).as_posix()) for picture in pictures]
+        number = sum(mask is not None for mask in masks)
+        if number > most:
+            best, most = masks, number
+    _demand_one_each(pictures, best)
+    claimed = {id(mask) for mask in best}
+    unused = tuple(source_name(mask) for mask in named.values() if id(mask) not in claimed)
+    return Match(best, words if most else "", unused)
+
+
+def _with_added(
+    pictures: Pictures, root: Path, found: Match[MaskFile], stored: Mapping[str, StoredMask]
+) -> Match[MaskFile]:
+    """Add masks that a person put into a tree of ours, which its list does not know."""
+    if is_packed(root):
+        return found
+    ours = {root / mask.name for mask in stored.values()}
+    rows = [row for row, mask in enumerate(found.masks) if mask is None]
+    masks = list(found.masks)
+    for row, mask in zip(rows, _match_tree([pictures[row] for row in rows], root).masks, strict=True):
+        masks[row] = None if mask in ours else mask
+    return Match(masks, found.rule, found.unused)
+
+
+def _match_beside(pictures: Pictures) -> Match[Path]:
+    namings: tuple[Naming, ...] = ("_mask", ".mask")
+    tried = [beside(pictures, naming) for naming in namings]
+    best = max(tried, key=lambda masks: sum(mask is not None for mask in masks))
+    _demand_one_each(pictures, best)
+    return Match(best, "beside the pictures")
+
+
+def _match_tree(pictures: Pictures, root: Path) -> Match[MaskFile]:
+    best: list[Path | None] = [None] * len(pictures)
+    words, index, most = "", Index(), 0
+    for rule, candidates in rules(pictures, root):
+        masks = [look_up(rule, candidates, *picture) for picture in pictures]
+        number = sum(mask is not None for mask in masks)
+        if number > most:
+            best, words, index, most = masks, rule.words(), candidates, number
+    _demand_one_each(pictures, best)
+    claimed = {*best, *(picture for picture, _ in pictures)}
+    unused = tuple(str(path) for path in index.values() if path not in claimed)
+    return Match([*best], words, unused)
+
+
+def _demand_one_each(pictures: Pictures, masks: Sequence[MaskFile | None]) -> None:
+    owner: dict[MaskFile, Path] = {}
+    for (picture, _), mask in zip(pictures, masks, strict=True):
+        if mask is None:
+            continue
+        if mask in owner:
+            raise InputError(
+                f"{source_name(mask)} would be the mask of both {owner[mask]} and {picture}; "
+                f"lay the masks out in the same folders as the pictures"
+            )
+        owner[mask] = picture

@@ -1,0 +1,94 @@
+"""Any picture file to upright RGB, or one line that says why not."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from foveate.foreground.opening import (
+    BadPicture,
+    LazyPicture,
+    opened,
+    orientation,
+    source_name,
+    turn,
+    upright_size,
+)
+
+SMALLEST_SIDE = 2
+_DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+
+
+def open_picture(source: Path | LazyPicture | Image.Image) -> Image.Image:
+    """Decode a picture to RGB, upright as its EXIF block says, transparent parts over white.
+
+    A plain RGB file comes out with exactly the pixels of `Image.open(path).convert("RGB")`. Of several frames
+    or pages the first is taken.
+
+    Raises:
+        BadPicture: The file is missing, unreadable, cut off, no picture, too large or too small.
+    """
+    return open_with_orientation(source)[0]
+
+
+def open_with_orientation(source: Path | LazyPicture | Image.Image) -> tuple[Image.Image, int]:
+    """Like `open_picture`, and the EXIF orientation (1 to 8) the picture was stored with."""
+    with opened(source) as image:
+        _demand_size(image, source_name(source))
+        image.load()
+        stored = orientation(image)
+        picture = turn(_to_rgb(image), stored)
+    picture.info = {}  # the orientation is used up; whoever reads the picture again must not turn it again
+    return picture, stored
+
+
+def measure(source: Path | LazyPicture | Image.Image) -> tuple[tuple[int, int], int]:
+    """Read the upright (width, height) and the stored EXIF orientation from the header alone.
+
+    Raises:
+        BadPicture: As `open_picture`, as far as the header shows it.
+    """
+    with opened(source) as image:
+        _demand_size(image, source_name(source))
+        return upright_size(image), orientation(image)
+
+
+def _demand_size(image: Image.Image, name: str) -> None:
+    width, height = image.size
+    if min(width, height) < SMALLEST_SIDE:
+        raise BadPicture(name, f"is {width}x{height}, too small to be a picture")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _DEEP:
+        return _deep_to_grey(np.asarray(image), image.mode).convert("RGB")
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        premultiplied = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
+        straight = image.convert(premultiplied) if premultiplied else image
+        layer = straight.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    if image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A"):
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _deep_to_grey(values: np.ndarray, mode: str) -> Image.Image:
+    """Bring more than 8 bits into 8, where Pillow would clip everything above 255 to white.
+
+    16-bit modes say their range. 32-bit integers and floats do not: they are read as [0, 1] (floats only),
+    [0, 255] or [0, 65535], whichever is the first that holds all values, and else stretched from least to
+    most.
+    """
+    numbers = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(numbers.min()), float(numbers.max())
+    if mode.startswith("I;16"):
+        scaled = numbers / 257
+    elif low < 0 or high > 65535:
+        scaled = (numbers - low) * (255 / (high - low)) if high > low else np.zeros_like(numbers)
+    elif mode == "F" and high <= 1:
+        scaled = numbers * 255
+    else:
+        scaled = numbers if high <= 255 else numbers / 257
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))

@@ -1,0 +1,94 @@
+"""Masks made in several processes, each with a proposer of its own; they come back in order."""
+
+import atexit
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from threading import Thread
+
+from foveate.errors import InputError
+from foveate.foreground.cutting import Cut, Cutter, Job, Missed
+from foveate.foreground.proposers.base import Proposer
+from foveate.foreground.tidy import TidyConfig
+
+_AHEAD = 3  # batches a worker: one in work, the others so that it never waits
+
+
+def cut_in_processes(
+    batches: Iterable[Sequence[Job]], opening: Callable[[], Proposer], tidy: TidyConfig, workers: int
+) -> Generator[list[Cut | Missed]]:
+    """Yield what comes of each batch, in the order of batches.
+
+    Processes are started anew and not forked: a fork of a process in which PyTorch has run may hang.
+
+    Args:
+        batches: Of jobs.
+        opening: Opens the proposer; picklable.
+        tidy: How masks are tidied.
+        workers: How many processes.
+
+    Raises:
+        InputError: The proposer cannot work at all, or a process died.
+    """
+    spawn = get_context("spawn")
+    pool = ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(opening, tidy, workers))
+    waiting: deque[Future[list[Cut | Missed]]] = deque()
+    try:
+        for batch in batches:
+            waiting.append(pool.submit(_cut, batch))
+            if len(waiting) >= _AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"one of {workers} processes died, perhaps for want of memory: take fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Worker:
+    """What one process works with; the proposer is opened at the first batch, where an error is told."""
+
+    def __init__(self, opening: Callable[[], Proposer], tidy: TidyConfig) -> None:
+        self._opening, self._tidy = opening, tidy
+        self._cutter: Cutter | None = None
+
+    def cut(self, batch: Sequence[Job]) -> list[Cut | Missed]:
+        if self._cutter is None:
+            proposer = self._opening()
+            atexit.register(proposer.close)
+            self._cutter = Cutter(proposer, self._tidy)
+        return self._cutter(batch)
+
+
+_here: list[_Worker] = []  # this process's one: what begins a process can leave it to later calls only so
+
+
+def _begin(opening: Callable[[], Proposer], tidy: TidyConfig, workers: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the first process tells
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before PyTorch is imported here
+    Thread(target=_end_with_parent, daemon=True).start()
+    _here.append(_Worker(opening, tidy))
+
+
+def _end_with_parent() -> None:
+    """Leave when the first process is gone: killed, it cannot tell, and a pool's processes wait for ever."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _cut(batch: Sequence[Job]) -> list[Cut | Missed]:
+    try:
+        return _here[0].cut(batch)
+    except InputError as error:
+        raise InputError(str(error)) from None  # kinds of it with more arguments do not travel

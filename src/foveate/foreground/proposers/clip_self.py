@@ -1,0 +1,244 @@
+"""CLIP as its own segmenter: the weights at hand, the class name, and nothing else.
+
+Two maps of where the class is, from one pass of the image tower:
+
+- dense: each patch's feature against the class and background words (`foveate.clip.dense`);
+- cam: Grad-CAM of the same softmax, spread by attention (`foveate.foreground.affinity`).
+
+"fused" is the geometric mean of both, dense as log-odds: they must agree. The equations are in
+docs/methods/clip-self.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.clip.dense import GAUSSIAN, look, patch_features
+from foveate.clip.model import Clip
+from foveate.clip.templates import DEFAULT_TEMPLATE, fill
+from foveate.clip.text import encode_texts
+from foveate.clip.weights import load_clip
+from foveate.errors import InputError
+from foveate.foreground.affinity import Texts, affinity, softmax_cam, spread, stretched
+from foveate.foreground.backgrounds import apart, background_for, same_words
+from foveate.foreground.heats import contrast, otsu, resized
+from foveate.foreground.proposers.base import Proposal, Proposer, Request
+from foveate.foreground.proposers.prompts import wanted
+from foveate.types import Images
+
+Map = Float[Tensor, "batch rows columns"]
+Grid = Float[np.ndarray, "rows columns"]
+Mode = Literal["fused", "dense", "cam"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+PATCHES = 21
+"""Patches along the shorter side, if the tower's own grid can be stretched that far: 336 px for ViT-B/16."""
+
+LONGEST = 5 / 3
+"""How long the longer side may be, in shorter sides; a longer picture is seen smaller."""
+
+BACKGROUND_TEMPLATE = "a photo of {}."
+
+SOFTNESS = 0.4
+"""Share of CLIP's own temperature in the dense softmax: 40 for OpenAI's 100, as in NACLIP."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One class' texts: features of length 1, the class first; and the background words kept."""
+
+    features: Texts
+    words: tuple[str, ...]
+
+
+class ClipSelf(Proposer):
+    """Masks by CLIP itself: where its patches look more like the class than like the background.
+
+    Pictures pass one at a time, so that no answer depends on its company to the last bit; the refinement
+    that follows takes longer than the tower, on a GPU all the more.
+
+    Args:
+        clip: A CLIP, which stays where and as it is, or what `load_clip` takes.
+        mode: "fused": both maps; "dense": patches against words; "cam": Grad-CAM, spread by attention.
+        template: The sentence around a class name. A request's prompt, where it says more than the class
+            name, is read as it stands.
+        background: Words for what is no object; None takes those of `foveate.foreground.backgrounds` that
+            the tokenizer reads as one token.
+        side: Pixels of the shorter side, made a multiple of the patch; None: 21 patches, but at most twice
+            and at least once the tower's own size.
+        device: Where a CLIP that is loaded by its name runs: "cpu", "cuda".
+        dtype: Precision of its towers.
+        layers: Average the attention of so many of the last blocks.
+        gaussian: How far a patch attends to others for being near, in patches; 0 does not.
+        scale: What cosines are multiplied with in the dense softmax; None: 0.4 of the CLIP's own.
+        flip: Look at the mirrored picture too, and take the mean: better, in twice the time.
+
+    Raises:
+        InputError: The CLIP cannot be loaded, or a setting is out of range.
+    """
+
+    name = "clip-self"
+    reads_text = True
+    coarse = True
+
+    def __init__(  # noqa: PLR0913  (settings, all but the first by name)
+        self,
+        clip: Clip | str = "tiny",
+        mode: Mode = "fused",
+        *,
+        template: str = DEFAULT_TEMPLATE,
+        background: tuple[str, ...] | None = None,
+        side: int | None = None,
+        device: str = "cpu",
+        dtype: Precision = "float32",
+        layers: int = 8,
+        gaussian: float = GAUSSIAN,
+        scale: float | None = None,
+        flip: bool = False,
+    ):
+        fill(template, "")
+        _demand_positive(side=side, layers=layers, scale=scale)
+        if gaussian < 0:
+            raise InputError(f"gaussian is {gaussian}: give a number of patches, or 0 for none")
+        self.clip = _loaded(clip, device, dtype)
+        self.mode: Mode = mode
+        self.template, self.layers, self.gaussian, self.flip = template, layers, gaussian, flip
+        self.background = background_for(self.clip.tokenizer) if background is None else tuple(background)
+        if not any(word.strip() for word in self.background):
+            raise InputError("background has no words: name what is no object, such as grass")
+        self.side = self._whole(side or default_side(self.clip))
+        self.scale = scale or SOFTNESS * self.clip.scale.item()
+        self._against: Float[Tensor, "words dim"] | None = None
+        self._asked: dict[tuple[str, str], _Asked] = {}
+
+    def propose(self, requests: Sequence[Request]) -> list[Proposal]:
+        """Answer each request.
+
+        The mask is what is above Otsu's threshold of the heat. The score is the mean probability of the class
+        within the mask minus that outside, not less than 0, and 0 for an empty mask; of "cam", which has no
+        probabilities, it is that of the heat.
+
+        Raises:
+            InputError: A picture has neither class name nor prompt, or `dtype` cannot hold the features.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            return [self._proposal(request) for request in requests]
+
+    def _proposal(self, request: Request) -> Proposal:
+        asked = self._texts(request.label, wanted(request, self.name))
+        size = request.picture.size
+        heat, belief = (resized(one, size).clip(0, 1) for one in self._maps(request.picture, asked.features))
+        mask = heat > otsu(heat)
+        return Proposal(mask, contrast(belief, mask), heat, {"background": len(asked.words)})
+
+    def _maps(self, picture: Image.Image, texts: Texts) -> tuple[Grid, Grid]:
+        """Return the heat of each patch, and how probable the class is there (of cam: the heat again)."""
+        images = self._pixels(picture)
+        maps = torch.stack(self._look(images, texts))
+        if self.flip:
+            maps = (maps + torch.stack(self._look(images.flip(-1), texts)).flip(-1)) / 2
+        if not maps.isfinite().all():
+            precision = self.clip.vision.proj.dtype
+            raise InputError(f"clip-self: {precision} cannot hold this CLIP's features: take dtype float32")
+        heat, belief = maps[:, 0].cpu().numpy()
+        return heat, belief
+
+    def _look(self, images: Images, texts: Texts) -> tuple[Map, Map]:
+        vision = self.clip.vision
+        seen = look(vision, images, 0 if self.mode == "dense" else self.layers)
+        grid = (len(images), seen.rows, seen.columns)
+        level = torch.zeros(grid, device=texts.device)
+        if len(texts) < 2:  # one text is sure to be it, wherever one looks
+            return level, level
+        cam = level
+        if seen.attention is not None:
+            cam = softmax_cam(vision, seen, texts, self.clip.scale.item())
+            cam = spread(cam, affinity(seen.attention))
+        if self.mode == "cam":
+            return cam, cam
+        scores = (self.scale * patch_features(vision, seen, self.gaussian) @ texts.T).view(*grid, -1)
+        belief = scores.softmax(dim=-1)[..., 0]
+        if self.mode == "dense":
+            return belief, belief
+        # Log-odds, because on some pictures the softmax is all but 1 everywhere: they still differ.
+        odds = stretched(scores[..., 0] - scores[..., 1:].logsumexp(dim=-1))
+        # Where Grad-CAM is silent about the whole picture, it has no say.
+        return ((odds * cam).sqrt() if cam.any() else odds), belief
+
+    def _texts(self, label: str, prompt: str) -> _Asked:
+        """Return a class' texts; each is encoded once, alone."""
+        name = " ".join(label.replace("_", " ").split())
+        if (name, prompt) not in self._asked:
+            sentence = fill(self.template, name) if prompt in (label, name) else prompt
+            text = self._encoded([sentence])
+            if self._against is None:
+                self._against = self._encoded([fill(BACKGROUND_TEMPLATE, word) for word in self.background])
+            others = [i for i, word in enumerate(self.background) if not same_words(word, (name, prompt))]
+            kept = [others[i] for i in apart(text[0], self._against[others])]
+            words = tuple(self.background[i] for i in kept)
+            self._asked[name, prompt] = _Asked(torch.cat([text, self._against[kept]]), words)
+        return self._asked[name, prompt]
+
+    def _encoded(self, sentences: Sequence[str]) -> Float[Tensor, "texts dim"]:
+        return F.normalize(encode_texts(self.clip, sentences), dim=-1)
+
+    def _pixels(self, picture: Image.Image) -> Images:
+        """Return the picture normalised, its shape kept as far as whole patches allow."""
+        shorter, longer = sorted(picture.size)
+        ratio = min(self.side / shorter, LONGEST * self.side / longer)
+        size = (self._whole(picture.width * ratio), self._whole(picture.height * ratio))
+        seen = picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)
+        config, where = self.clip.config, self.clip.vision.proj.device
+        pixels = torch.tensor(np.asarray(seen), device=where).permute(2, 0, 1).float() / 255
+        mean, std = (torch.tensor(c, device=where).view(3, 1, 1) for c in (config.mean, config.std))
+        return ((pixels - mean) / std).unsqueeze(0)
+
+    def _whole(self, length: int | float) -> int:
+        patch = self.clip.config.patch_size
+        return max(1, round(length / patch)) * patch
+
+    @property
+    def key(self) -> Mapping[str, object]:
+        settings = {
+            "mode": self.mode,
+            "template": self.template,
+            "background": list(self.background),
+            "side": self.side,
+            "layers": self.layers,
+            "gaussian": self.gaussian,
+            "scale": self.scale,
+            "flip": self.flip,
+        }
+        return {"clip": self.clip.fingerprint(), **settings}
+
+    def close(self) -> None:
+        self._asked.clear()
+        self._against = None
+
+
+def default_side(clip: Clip) -> int:
+    """Return the shorter side of pictures in pixels: 21 patches, within one and two of the tower's own grids.
+
+    Interpolated positions say less the further they are stretched.
+    """
+    grid = clip.vision.grid
+    return max(grid, min(PATCHES, 2 * grid)) * clip.config.patch_size
+
+
+def _loaded(clip: Clip | str, device: str, dtype: Precision) -> Clip:
+    if isinstance(clip, Clip):
+        return clip
+    return load_clip(clip, device=device, dtype=getattr(torch, dtype))
+
+
+def _demand_positive(**settings: int | float | None) -> None:
+    for name, value in settings.items():
+        if value is not None and not value > 0:
+            raise InputError(f"{name} is {value}: give a number above 0, or leave it out")

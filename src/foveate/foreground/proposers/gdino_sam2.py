@@ -1,0 +1,238 @@
+"""Grounding DINO finds the boxes a text speaks of, SAM 2 cuts out what is in them.
+
+- Liu et al.: Grounding DINO, 2023, https://arxiv.org/abs/2303.05499
+- Ravi et al.: SAM 2: Segment Anything in Images and Videos, 2024, https://arxiv.org/abs/2408.00714
+- Ren et al.: Grounded SAM, 2024, https://arxiv.org/abs/2401.14159
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from foveate.foreground.proposers.base import Proposal, Proposer, Request
+from foveate.foreground.proposers.hub_masks import Found, union
+from foveate.foreground.proposers.hub_models import (
+    HubModel,
+    Precision,
+    find_model,
+    in_unit,
+    library_version,
+    load_model,
+    load_tokenizer,
+    token_ids,
+)
+from foveate.foreground.proposers.hub_pixels import Pixels, read_pixels
+from foveate.foreground.proposers.prompts import wanted
+from foveate.foreground.proposers.registry import demand
+from foveate.memory import Pieces
+
+Boxes = Float[Tensor, "boxes 4"]  # left, top, right, bottom in the picture's pixels
+Scores = Float[Tensor, " boxes"]
+
+_DETECTOR_PIXELS = Pixels((800, 1333), keeps_shape=True)  # where the model's folder does not say
+_SEGMENTER_PIXELS = Pixels((1024, 1024))
+
+
+class GroundedSam(Proposer):
+    """Masks by Grounding DINO and SAM 2: all boxes that answer to the text, cut out and put together.
+
+    Args:
+        detector: Grounding DINO: a folder with the model's files, or a hub id; a branch, tag or commit may
+            follow an "@".
+        segmenter: SAM 2 or 2.1, likewise.
+        device: Where both run: "cpu", "cuda".
+        dtype: Precision of their weights.
+        box_threshold: Score above which a box counts: the largest over the text's tokens.
+        text_threshold: What a box must score besides with a word of the text; special tokens and full stops
+            are none.
+        batch: Pictures in one pass; halved where the device's memory is full.
+
+    Raises:
+        InputError: `transformers` is not installed; a model is not there; a setting is out of range.
+    """
+
+    name = "gdino-sam2"
+    reads_text = True
+
+    def __init__(
+        self,
+        detector: str = "IDEA-Research/grounding-dino-tiny",
+        segmenter: str = "facebook/sam2.1-hiera-tiny",
+        *,
+        device: str = "cpu",
+        dtype: Precision = "float32",
+        box_threshold: float = 0.25,
+        text_threshold: float = 0.25,
+        batch: int = 4,
+    ):
+        demand("transformers", self.name, "transformers")
+        self.batch, self._dtype, self._pieces = batch, dtype, Pieces(batch)
+        self.box_threshold = in_unit("box_threshold", box_threshold)
+        self.text_threshold = in_unit("text_threshold", text_threshold)
+        option = f"--{self.name}"
+        self._found = {
+            "detector": find_model(detector, ("grounding-dino",), f"{option}.detector"),
+            "segmenter": find_model(segmenter, ("sam2", "sam2_video"), f"{option}.segmenter"),
+        }
+        self._detector = Detector(self._found["detector"], device, dtype)
+        self._segmenter = Segmenter(self._found["segmenter"], device, dtype)
+
+    @torch.inference_mode()
+    def propose(self, requests: Sequence[Request]) -> list[Proposal]:
+        """Answer each request; the score is the best box's, and 0 where there is none."""
+        return self._pieces.run(lambda size: self._by(size, requests))
+
+    def _by(self, size: int, requests: Sequence[Request]) -> list[Proposal]:
+        pictures = [request.picture for request in requests]
+        texts = [sentence(wanted(request, self.name)) for request in requests]
+        found = self._detector.find(pictures, texts, (self.box_threshold, self.text_threshold), size)
+        rows = [row for row, (_, scores) in enumerate(found) if len(scores)]
+        answers = [union(_nothing(), picture.size, 0.0) for picture in pictures]
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
+            cut = self._segmenter.cut([pictures[row] for row in some], [found[row][0] for row in some])
+            for row, logits in zip(some, cut, strict=True):
+                boxes, scores = found[row]
+                answers[row] = union(Found(scores, boxes, logits), pictures[row].size, 0.0, logits=True)
+        return answers
+
+    @property
+    def key(self) -> Mapping[str, object]:
+        models = {part: found.key for part, found in self._found.items()}
+        thresholds = {"box_threshold": self.box_threshold, "text_threshold": self.text_threshold}
+        return {**models, "dtype": self._dtype, **thresholds, "transformers": library_version()}
+
+    def close(self) -> None:
+        for part in (self._detector, self._segmenter):
+            part.model.to("meta")  # its memory is free, whoever else still holds this object
+
+
+class Detector:
+    """Grounding DINO.
+
+    Args:
+        found: Its files.
+        device: Where it runs.
+        dtype: Precision of its weights.
+    """
+
+    def __init__(self, found: HubModel, device: str, dtype: Precision):
+        self.pixels = read_pixels(found.folder, _DETECTOR_PIXELS)
+        self.tokenizer = load_tokenizer(found, "AutoTokenizer")
+        self.model: Any = load_model(found, "AutoModelForZeroShotObjectDetection", device, dtype)
+        full_stop = self.tokenizer.convert_tokens_to_ids(".")
+        self._silent = torch.tensor([*self.tokenizer.all_special_ids, full_stop])
+
+    def find(
+        self,
+        pictures: Sequence[Image.Image],
+        texts: Sequence[str],
+        thresholds: tuple[float, float],
+        size: int,
+    ) -> list[tuple[Boxes, Scores]]:
+        """Return each picture's boxes, and how sure it is of each.
+
+        Only pictures of one size, with texts of one length, go through together: with padding an answer would
+        depend on its company, for the padded border takes part in the image tower's windows.
+
+        Args:
+            pictures: Upright, of mode "RGB".
+            texts: In lower case, ending with a full stop.
+            thresholds: Of a box, and of its words.
+            size: Pictures in one pass.
+        """
+        limit = self.model.config.max_text_len
+        ids = [token_ids(self.tokenizer, text, limit) for text in texts]
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for row, picture in enumerate(pictures):
+            alike[*self.pixels.target(picture.size), ids[row].shape[1]].append(row)
+        found: dict[int, tuple[Boxes, Scores]] = {}
+        for rows in alike.values():
+            for start in range(0, len(rows), size):
+                some = rows[start : start + size]
+                answers = self._ask([pictures[row] for row in some], torch.cat([ids[row] for row in some]))
+                found |= dict(zip(some, (_kept(*answer, thresholds) for answer in answers), strict=True))
+        return [found[row] for row in range(len(pictures))]
+
+    def _ask(
+        self, pictures: Sequence[Image.Image], ids: Int[Tensor, "batch tokens"]
+    ) -> list[tuple[Boxes, Float[Tensor, "boxes tokens"], Float[Tensor, "boxes words"]]]:
+        """Return each picture's boxes, their scores by token, and those by word."""
+        images = torch.stack([self.pixels.tensor(picture) for picture in pictures])
+        on = ids.to(self.model.device)
+        answer = self.model(
+            pixel_values=images.to(self.model.device, self.model.dtype),
+            input_ids=on,
+            attention_mask=torch.ones_like(on),
+        )
+        scores: Tensor = answer.logits.float().sigmoid().cpu()[..., : ids.shape[1]]
+        centres, extents = answer.pred_boxes.float().cpu().split(2, dim=-1)
+        corners = torch.cat([centres - extents / 2, centres + extents / 2], dim=-1)
+        words = ~torch.isin(ids, self._silent)
+        return [
+            (corners[row] * torch.tensor(picture.size).repeat(2), scores[row], scores[row][:, words[row]])
+            for row, picture in enumerate(pictures)
+        ]
+
+
+class Segmenter:
+    """SAM 2, asked by boxes.
+
+    Args:
+        found: Its files.
+        device: Where it runs.
+        dtype: Precision of its weights.
+    """
+
+    def __init__(self, found: HubModel, device: str, dtype: Precision):
+        self.pixels = read_pixels(found.folder, _SEGMENTER_PIXELS)
+        self.model: Any = load_model(found, "Sam2Model", device, dtype)
+
+    def cut(
+        self, pictures: Sequence[Image.Image], boxes: Sequence[Boxes]
+    ) -> list[Float[np.ndarray, "boxes rows columns"]]:
+        """Return one map of logits for each box of each picture, at the model's own size.
+
+        Pictures are encoded together; boxes, which differ in number, are read picture by picture.
+        """
+        images = torch.stack([self.pixels.tensor(picture) for picture in pictures])
+        levels = self.model.get_image_embeddings(images.to(self.model.device, self.model.dtype))
+        cut: list[Float[np.ndarray, "boxes rows columns"]] = []
+        for row, (picture, corners) in enumerate(zip(pictures, boxes, strict=True)):
+            scale = torch.tensor(self.pixels.size) / torch.tensor(picture.size)
+            answer = self.model(
+                image_embeddings=[level[row : row + 1] for level in levels],
+                input_boxes=(corners * scale.repeat(2))[None].to(self.model.device),
+                multimask_output=False,
+            )
+            cut.append(answer.pred_masks[0, :, 0].float().cpu().numpy())
+        return cut
+
+
+def sentence(text: str) -> str:
+    """Return a text as Grounding DINO wants it: in lower case, one phrase, closed by a full stop.
+
+    It reads a full stop as the end of a phrase, so those within ("St. Bernard") go.
+    """
+    return " ".join(text.lower().replace(".", " ").split()) + "."
+
+
+def _kept(
+    boxes: Boxes,
+    tokens: Float[Tensor, "boxes tokens"],
+    words: Float[Tensor, "boxes words"],
+    thresholds: tuple[float, float],
+) -> tuple[Float[Tensor, "kept 4"], Float[Tensor, " kept"]]:
+    scores = tokens.amax(dim=-1)
+    kept = (scores > thresholds[0]) & (words > thresholds[1]).any(dim=-1)
+    return boxes[kept], scores[kept]
+
+
+def _nothing() -> Found:
+    return Found(torch.zeros(0), torch.zeros(0, 4), np.zeros((0, 1, 1), dtype=np.float32))

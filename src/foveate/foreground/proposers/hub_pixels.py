@@ -1,0 +1,132 @@
+"""Pictures as a hub's model wants them: its own sizes and statistics, our own arithmetic.
+
+The processors in `transformers` give the same numbers, but those of SAM 2 and SAM 3 need torchvision.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from foveate.clip.checkpoints import as_table, naming, read_json
+from foveate.errors import InputError
+
+Triple = tuple[float, float, float]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF: Triple = (0.5, 0.5, 0.5)
+
+_STEPS = ("do_resize", "do_rescale", "do_normalize")
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How a picture becomes a model's input.
+
+    Attributes:
+        size: (width, height) in pixels that each picture is brought to; with `keeps_shape`, the length of its
+            shorter side, and the most that the longer may have.
+        keeps_shape: Whether pictures keep their proportions.
+        mean: Per channel, taken away from values in [0, 1].
+        std: Per channel, divided by.
+        resample: Pillow's filter.
+    """
+
+    size: tuple[int, int]
+    keeps_shape: bool = False
+    mean: Triple = IMAGENET_MEAN
+    std: Triple = IMAGENET_STD
+    resample: Image.Resampling = Image.Resampling.BILINEAR
+
+    def target(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the (width, height) that a picture of this (width, height) is brought to."""
+        if not self.keeps_shape:
+            return self.size
+        short, long = self.size
+        least, most = min(size), max(size)
+        exact = min(float(short), long * least / most)
+        least_now, most_now = max(1, round(exact)), int(exact * most / least)
+        if least_now == least:  # as the models were trained: nothing is resampled for a rounded pixel
+            return size
+        return (least_now, most_now) if size[0] < size[1] else (most_now, least_now)
+
+    def tensor(self, picture: Image.Image) -> Float[Tensor, "3 height width"]:
+        """Return the model's input for one picture of mode "RGB"."""
+        size = self.target(picture.size)
+        small = picture if size == picture.size else picture.resize(size, self.resample)
+        values = np.asarray(small, dtype=np.float32) / 255
+        mean, std = (np.asarray(numbers, dtype=np.float32) for numbers in (self.mean, self.std))
+        return torch.from_numpy(np.ascontiguousarray(((values - mean) / std).transpose(2, 0, 1)))
+
+
+def read_pixels(folder: Path, default: Pixels) -> Pixels:
+    """Read a model folder's settings for pictures; what they leave out is as in `default`.
+
+    Raises:
+        InputError: They ask for something we do not do.
+    """
+    path, settings = _settings(folder)
+    with naming(path):
+        for step in _STEPS:
+            if settings.get(step) is False:
+                raise InputError(f"{step} = false is not supported")
+        size, keeps_shape = _size(settings, default)
+        return replace(
+            default,
+            size=size,
+            keeps_shape=keeps_shape,
+            mean=_triple(settings, "image_mean", default.mean),
+            std=_triple(settings, "image_std", default.std),
+            resample=_filter(settings.get("resample"), default.resample),
+        )
+
+
+def _settings(folder: Path) -> tuple[Path, Mapping[str, Any]]:
+    path = folder / "preprocessor_config.json"
+    if path.is_file():
+        return path, read_json(path)
+    path = folder / "processor_config.json"  # where newer releases put them
+    whole = read_json(path) if path.is_file() else {}
+    return path, as_table(whole.get("image_processor")) or {}
+
+
+def _size(settings: Mapping[str, Any], default: Pixels) -> tuple[tuple[int, int], bool]:
+    size = settings.get("size")
+    if size is None:
+        return default.size, default.keeps_shape
+    if isinstance(size, int):  # as the oldest files have it
+        longest = settings.get("max_size", default.size[1])
+        table: Mapping[str, Any] = {"height": size, "width": size}
+        if default.keeps_shape:
+            table = {"shortest_edge": size, "longest_edge": longest}
+    else:
+        table = as_table(size) or {}
+    for names, keeps_shape in ((("width", "height"), False), (("shortest_edge", "longest_edge"), True)):
+        pair = [table.get(name) for name in names]
+        if all(isinstance(value, int) and value > 0 for value in pair):
+            return (cast(int, pair[0]), cast(int, pair[1])), keeps_shape
+    raise InputError(f"size is {size!r}: neither height and width nor shortest_edge and longest_edge")
+
+
+def _triple(settings: Mapping[str, Any], name: str, default: Triple) -> Triple:
+    values = settings.get(name)
+    if values is None:
+        return default
+    if not isinstance(values, list) or len(cast(list[object], values)) != 3:
+        raise InputError(f"{name} is {values!r}, not three numbers")
+    numbers = [float(value) for value in cast(list[float], values)]
+    return numbers[0], numbers[1], numbers[2]
+
+
+def _filter(value: object, default: Image.Resampling) -> Image.Resampling:
+    if value is None:
+        return default
+    try:
+        return Image.Resampling(value)
+    except ValueError as error:
+        raise InputError(f"resample is {value!r}, no filter of Pillow's") from error

@@ -1,0 +1,67 @@
+"""What a proposer that reads texts is told to look for.
+
+The sentences are those by which FVG-PT's authors asked for masks:
+
+- FVG-PT: https://arxiv.org/abs/2603.08708, Table 9
+"""
+
+import re
+
+from foveate.errors import InputError
+from foveate.foreground.proposers.base import Request
+
+DEFAULT_PROMPT = "the {}"
+"""For data sets the table does not have: what it says of DTD and SUN397, the plainest of its sentences."""
+
+MASK_PROMPTS: dict[str, str] = {
+    "Food101": "the whole {} in the middle",
+    "Caltech101": "a huge {}",
+    "StanfordCars": "a huge and whole car",
+    "OxfordPets": "the pet in the middle",
+    "OxfordFlowers": "the flower in the middle",
+    "DescribableTextures": "the {}",
+    "SUN397": "the {}",
+    "EuroSAT": "the satellite {}",
+    "FGVCAircraft": "the huge airplane in the middle",
+    "UCF101": "the people with {}",
+    **dict.fromkeys(
+        ("ImageNet", "ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR"), "the whole {} in the middle"
+    ),
+}
+"""By the data sets' names in configurations; `{}` is the class name, where it is asked for at all."""
+
+
+def mask_prompt(dataset: str | None, label: str) -> str:
+    """Return the text by which the foreground of a picture is asked for.
+
+    Args:
+        dataset: A data set's name, in any case, with or without "-" and "_"; None where it has none.
+        label: The picture's class name; "_" is read as a space.
+
+    Returns:
+        The text; empty where the sentence needs a class name and there is none.
+    """
+    sentence = _BY_PLAIN_NAME.get(_plain(dataset or ""), DEFAULT_PROMPT)
+    name = " ".join(label.replace("_", " ").split())
+    return sentence.replace("{}", name) if name or "{}" not in sentence else ""
+
+
+def wanted(request: Request, proposer: str) -> str:
+    """Return what to look for in a picture: its prompt, or else its class name.
+
+    Raises:
+        InputError: It has neither.
+    """
+    text = request.prompt.strip() or " ".join(request.label.replace("_", " ").split())
+    if not text:
+        raise InputError(
+            f"{request.name}: {proposer} must be told what to look for: give classes or a prompt"
+        )
+    return text
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+_BY_PLAIN_NAME = {_plain(name): sentence for name, sentence in MASK_PROMPTS.items()}

@@ -1,0 +1,130 @@
+"""SAM 3: finds every instance of a concept given as a short noun phrase.
+
+- Carion et al.: SAM 3: Segment Anything with Concepts, 2025, https://arxiv.org/abs/2511.16719
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate.foreground.proposers.base import Proposal, Proposer, Request
+from foveate.foreground.proposers.hub_masks import Found, union
+from foveate.foreground.proposers.hub_models import (
+    Precision,
+    find_model,
+    in_unit,
+    library_version,
+    load_model,
+    load_tokenizer,
+    token_ids,
+)
+from foveate.foreground.proposers.hub_pixels import HALF, Pixels, read_pixels
+from foveate.foreground.proposers.prompts import wanted
+from foveate.foreground.proposers.registry import demand
+from foveate.memory import Pieces
+
+_PIXELS = Pixels((1008, 1008), mean=HALF, std=HALF)  # where the model's folder does not say
+
+
+class Sam3(Proposer):
+    """Masks by SAM 3: all instances it finds of the concept, together.
+
+    Args:
+        model: A folder with the model's files, or a hub id; a branch, tag or commit may follow an "@". The
+            published one is handed out on request.
+        device: Where it runs: "cpu", "cuda".
+        dtype: Precision of its weights.
+        threshold: Score above which an instance counts; its query's score times the picture's ("presence").
+        mask_threshold: Probability above which a pixel belongs to an instance.
+        batch: Pictures in one pass; halved where the device's memory is full.
+
+    Raises:
+        InputError: `transformers` is not installed or too old; the model is not there, or not for you yet; a
+            setting is out of range.
+    """
+
+    name = "sam3"
+    reads_text = True
+
+    def __init__(
+        self,
+        model: str = "facebook/sam3",
+        *,
+        device: str = "cpu",
+        dtype: Precision = "float32",
+        threshold: float = 0.3,
+        mask_threshold: float = 0.5,
+        batch: int = 1,
+    ):
+        demand("transformers", self.name, "transformers")
+        self.threshold, self.batch = in_unit("threshold", threshold), batch
+        self.mask_threshold = in_unit("mask_threshold", mask_threshold)
+        self._found = find_model(model, ("sam3", "sam3_video"), "--sam3.model")
+        self._tokenizer = load_tokenizer(self._found, "CLIPTokenizer")
+        self._pixels = read_pixels(self._found.folder, _PIXELS)
+        self._model = load_model(self._found, "Sam3Model", device, dtype)
+        self._dtype, self._pieces = dtype, Pieces(batch)
+        self._texts: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @torch.inference_mode()
+    def propose(self, requests: Sequence[Request]) -> list[Proposal]:
+        """Answer each request; the score is the best instance's, and 0 where there is none."""
+        return self._pieces.run(lambda size: self._by(size, requests))
+
+    def _by(self, size: int, requests: Sequence[Request]) -> list[Proposal]:
+        parts = [requests[start : start + size] for start in range(0, len(requests), size)]
+        return [proposal for part in parts for proposal in self._some(part)]
+
+    def _some(self, requests: Sequence[Request]) -> list[Proposal]:
+        texts = [self._text(wanted(request, self.name)) for request in requests]
+        features, mask = (torch.cat(parts) for parts in zip(*texts, strict=True))
+        images = torch.stack([self._pixels.tensor(request.picture) for request in requests])
+        answer = self._model(
+            pixel_values=images.to(self._model.device, self._model.dtype),
+            text_embeds=_either_way(features),
+            attention_mask=mask,
+        )
+        return [self._proposal(request, answer, row) for row, request in enumerate(requests)]
+
+    def _proposal(self, request: Request, answer: Any, row: int) -> Proposal:
+        scores: Tensor = answer.pred_logits[row].float().sigmoid()
+        scores = scores * answer.presence_logits[row].float().sigmoid()
+        kept = scores > self.threshold
+        boxes: Tensor = answer.pred_boxes[row][kept].float().cpu()
+        width, height = request.picture.size
+        found = Found(
+            scores=scores[kept].cpu(),
+            boxes=boxes * torch.tensor([width, height, width, height]),
+            heats=answer.pred_masks[row][kept].float().sigmoid().cpu().numpy(),
+        )
+        return union(found, request.picture.size, self.mask_threshold)
+
+    def _text(self, text: str) -> tuple[Tensor, Tensor]:
+        """Return a phrase's features `[1, context, width]` and which of them are no padding, encoded once."""
+        if text not in self._texts:
+            context = self._model.config.text_config.max_position_embeddings
+            ids = token_ids(self._tokenizer, text, context)
+            padding = torch.full((1, context - ids.shape[1]), self._tokenizer.pad_token_id)
+            mask = torch.cat([torch.ones_like(ids), torch.zeros_like(padding)], dim=1).to(self._model.device)
+            ids = torch.cat([ids, padding], dim=1).to(self._model.device)
+            read = self._model.get_text_features(input_ids=ids, attention_mask=mask)
+            self._texts[text] = getattr(read, "pooler_output", read), mask
+        return self._texts[text]
+
+    @property
+    def key(self) -> Mapping[str, object]:
+        settings = {"dtype": self._dtype, "threshold": self.threshold, "mask_threshold": self.mask_threshold}
+        return {"model": self._found.key, **settings, "transformers": library_version()}
+
+    def close(self) -> None:
+        self._model.to("meta")  # its memory is free, whoever else still holds this object
+        self._texts.clear()
+
+
+def _either_way(features: Tensor) -> Tensor:
+    """Return text features for any release: some read `text_embeds` itself, some its `pooler_output`."""
+    both = features.clone()
+    both.pooler_output = features  # pyright: ignore[reportAttributeAccessIssue]
+    return both

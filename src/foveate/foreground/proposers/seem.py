@@ -1,0 +1,192 @@
+"""SEEM, in the user's own checkout of it: the masks of FVG-PT's paper (docs/how-to-seem.md).
+
+Zou et al., "Segment Everything Everywhere All at Once", NeurIPS 2023. Its code cannot be installed beside
+ours (its packages are called `modeling`, `utils` and `datasets`, its pins are of 2023), so that it runs in a
+process of its own: `seem_worker.py`, within the checkout, by the interpreter that can import it.
+"""
+
+import hashlib
+import itertools
+import math
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foveate.errors import InputError
+from foveate.foreground.proposers.base import Mask, Proposal, Proposer, Request
+from foveate.foreground.proposers.worker import BadAnswer, Worker
+
+SCRIPT = Path(__file__).with_name("seem_worker.py").resolve()
+CONFIGS = {
+    "focalt": "configs/seem/focalt_unicl_lang_demo.yaml",
+    "focall": "configs/seem/focall_unicl_lang_demo.yaml",
+}
+
+
+class Seem(Proposer):
+    """Text-prompted masks of SEEM: the object query that fits the text best.
+
+    SEEM always finds something: a low score, not an empty mask, is the sign that the text is not shown. The
+    score is the cosine between the query and the text, 0 where that is negative.
+    """
+
+    name = "seem"
+    reads_text = True
+
+    def __init__(
+        self,
+        root: Path | str,
+        weights: Path | str,
+        *,
+        python: str | None = None,
+        config: str | None = None,
+        tokenizer: Path | str | None = None,
+        device: str = "auto",
+        timeout: float = 300.0,
+    ):
+        """Check the settings; the worker starts at the first picture.
+
+        Args:
+            root: A checkout of SEEM, branch v1.0.
+            weights: `seem_focall_v0.pt` or another file of weights.
+            python: The interpreter in whose environment SEEM runs; None is the one that runs foveate.
+            config: A configuration below `root` whose model is `seem_model_demo`; None chooses by the name
+                of the weights.
+            tokenizer: A folder with CLIP's tokenizer; None lets SEEM fetch `openai/clip-vit-base-patch32`.
+            device: "cuda", "cuda:1", "cpu"; "auto" is "cuda" where there is one.
+            timeout: Seconds to be ready in, and for each picture.
+
+        Raises:
+            InputError: One of these is not there.
+        """
+        self.root = _existing(root, "SEEM's checkout")
+        if not (self.root / "modeling").is_dir():
+            raise InputError(f"{root} is no checkout of SEEM: it has no folder 'modeling'")
+        self.weights = _existing(weights, "SEEM's weights")
+        if not self.weights.is_file():
+            raise InputError(f"SEEM's weights {weights} are no file")
+        self.python = _interpreter(sys.executable if python is None else python)
+        self.config = _config(self.root, config, self.weights)
+        self.tokenizer = _existing(tokenizer, "SEEM's tokenizer") if tokenizer else None
+        self.device = device
+        if not (math.isfinite(timeout) and timeout > 0):
+            raise InputError(f"timeout must be a positive number of seconds, not {timeout}")
+        self._worker = Worker(self.command, self.root, "SEEM's worker", timeout)
+
+    @property
+    def command(self) -> list[str]:
+        """What the worker is started with."""
+        words = [self.python, str(SCRIPT), "--config", self.config, "--weights", str(self.weights)]
+        words += ["--device", self.device]
+        return [*words, "--tokenizer", str(self.tokenizer)] if self.tokenizer else words
+
+    @property
+    def key(self) -> Mapping[str, object]:
+        return self._digests
+
+    @cached_property
+    def _digests(self) -> dict[str, object]:
+        code = sorted((self.root / "modeling").rglob("*.py"))
+        return {
+            "weights": digest_of_files([self.weights]),
+            "config": digest_of_files([self.root / self.config]),
+            "code": digest_of_files([*code, SCRIPT]),
+        }
+
+    def propose(self, requests: Sequence[Request]) -> list[Proposal]:
+        return [self._propose(request) for request in requests]
+
+    def _propose(self, request: Request) -> Proposal:
+        text = request.prompt or request.label
+        if not text.strip():
+            raise InputError(f"{request.name}: SEEM needs a text that says what to look for; give it a label")
+        with tempfile.TemporaryDirectory(prefix="foveate-seem-") as folder:
+            file = Path(folder) / "picture.png"  # lossless, and of any size; the line stays short
+            request.picture.convert("RGB").save(file, compress_level=1)
+            question = {"image": str(file), "texts": [text]}
+            width, height = request.picture.size
+            return self._worker.ask(question, partial(proposal_of, size=(height, width)), request.name)
+
+    def close(self) -> None:
+        self._worker.close()
+
+
+def proposal_of(said: Mapping[str, Any], size: tuple[int, int]) -> Proposal:
+    """Return the proposal that a worker's answer stands for.
+
+    Args:
+        said: `rle` as `mask_of_runs` takes it, `size` as [height, width], `score` as a cosine, and `queries`:
+            for each text which query fitted best.
+        size: Height and width of the picture asked about.
+
+    Raises:
+        BadAnswer: It is none.
+    """
+    if said.get("size") != list(size):
+        raise BadAnswer(f"answered with a mask of size {said.get('size')!s:.40}, not {list(size)}")
+    score = said.get("score")
+    if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
+        raise BadAnswer(f"answered with the score {score!s:.40}")
+    cosine = float(score)
+    meta = {"cosine": round(cosine, 4), "queries": said.get("queries", [])}
+    return Proposal(mask_of_runs(said.get("rle"), size), min(max(cosine, 0.0), 1.0), meta=meta)
+
+
+def mask_of_runs(runs: object, size: tuple[int, int]) -> Mask:
+    """Return the mask that run lengths stand for; `runs_of` of seem_worker.py writes them.
+
+    Args:
+        runs: How many pixels, row after row, are background, then foreground, then background, and so on.
+            The first may be 0. They add up to all pixels.
+        size: Height and width.
+
+    Raises:
+        BadAnswer: They are no such numbers.
+    """
+    if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
+        raise BadAnswer("answered with run lengths that are no whole numbers")
+    if (total := sum(runs)) != size[0] * size[1]:
+        raise BadAnswer(f"answered with run lengths for {total} pixels of {size[0] * size[1]}")
+    turns = list(itertools.islice(itertools.cycle((False, True)), len(runs)))
+    return np.repeat(np.array(turns, dtype=np.bool_), runs).reshape(size)
+
+
+def digest_of_files(files: Sequence[Path]) -> str:
+    """Return 16 hex digits that name what is in these files, in this order."""
+    state = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            state.update(hashlib.file_digest(file, "sha256").digest())
+    return state.hexdigest()[:16]
+
+
+def _existing(path: Path | str, what: str) -> Path:
+    found = Path(path).expanduser().absolute()
+    if not found.exists():
+        raise InputError(f"{what} {path} is not there")
+    return found
+
+
+def _interpreter(python: str) -> str:
+    found = shutil.which(Path(python).expanduser()) if python else None
+    if found is None:
+        raise InputError(
+            f"there is no interpreter {python!r}; give the python of the environment SEEM runs in"
+        )
+    return str(Path(found).absolute())  # not resolved: a link is what makes it an environment's own
+
+
+def _config(root: Path, config: str | None, weights: Path) -> str:
+    near = [CONFIGS[kind] for kind in CONFIGS if kind in weights.name.lower()]
+    if config is None and not near:
+        raise InputError(f"which model {weights.name} is of cannot be told by its name; set config")
+    chosen = config or near[0]
+    if not (root / chosen).is_file():
+        raise InputError(f"{root} has no configuration {chosen}; set config to a file below it")
+    return chosen

@@ -1,0 +1,255 @@
+"""Find what texts name in pictures, with SEEM; runs inside a checkout of it, and knows nothing of foveate.
+
+Started by seem.py in the checkout's folder, by an interpreter that has what SEEM needs (Python 3.8 or later).
+Questions come on standard input, one JSON line each:
+
+    {"id": 7, "image": "/tmp/picture.png", "texts": ["the dog in the middle"]}
+
+and are answered on what was standard output, which from the start is kept from everybody else:
+
+    {"id": 7, "rle": [105, 8, 92, ...], "size": [480, 640], "score": 0.31, "queries": [17]}
+
+`rle` counts pixels, row after row: background, foreground, background, ... (`runs_of`). The first line is
+`{"ready": true}`. Any failure ends this process, with its reason on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import sys
+import types
+from contextlib import nullcontext
+from pathlib import Path
+from typing import IO, Any, Callable  # noqa: UP035 (SEEM's own Python may be 3.8)
+
+SIDE = 512  # pixels of the shorter side, as SEEM's demo resizes
+LEAST_LOADED = 0.95  # the towers of Focal-T and Focal-L differ in a fifth of the numbers
+
+
+def main() -> None:
+    """Load the model, then answer until the questions end."""
+    parser = argparse.ArgumentParser()
+    for name in ("--config", "--weights", "--device"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--tokenizer")
+    options = parser.parse_args()
+    questions, answers = take_channel()
+    sys.path[0] = str(Path.cwd())  # the checkout, instead of this script's folder
+    device = choose_device(options.device)
+    mend(device)
+    model = build(options.config, options.weights, device, options.tokenizer)
+    tell(answers, {"ready": True})
+    serve(lambda question: answer(model, question, device), questions, answers)
+
+
+def take_channel() -> tuple[IO[str], IO[str]]:
+    """Return standard input and output as they were, and leave everybody else nothing and standard error.
+
+    SEEM prints while it is imported, and so do libraries written in C.
+    """
+    questions = os.fdopen(os.dup(0), encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return questions, answers
+
+
+def serve(answer: Callable[[Any], dict[str, Any]], questions: IO[str], answers: IO[str]) -> None:
+    """Answer each line with a line of the same id."""
+    for line in questions:
+        question = json.loads(line)
+        tell(answers, {"id": question["id"], **answer(question)})
+
+
+def tell(answers: IO[str], said: dict[str, Any]) -> None:
+    """Write one line, at once."""
+    answers.write(json.dumps(said) + "\n")
+    answers.flush()
+
+
+def answer(model: Any, question: dict[str, Any], device: str) -> dict[str, Any]:
+    """Return mask, score and queries for one question; several texts are asked one by one, and united.
+
+    Each text has its own pass: SEEM would let texts of one pass attend to each other.
+    """
+    picture = read_picture(question["image"])
+    found = [ground(model, picture, text, device) for text in question["texts"]]
+    mask = found[0][0]
+    for other, _, _ in found[1:]:
+        mask = mask | other
+    return {
+        "rle": runs_of(mask.cpu().numpy()),
+        "size": list(mask.shape),
+        "score": min(score for _, score, _ in found),
+        "queries": [query for _, _, query in found],
+    }
+
+
+def ground(model: Any, picture: Any, text: str, device: str) -> tuple[Any, float, int]:
+    """Return what a text names in a picture: bool mask [height, width], cosine, and which query it is."""
+    import torch
+
+    model.task_switch.update(spatial=False, visual=False, grounding=True, audio=False)
+    pixels = pixels_of(picture)
+    inside = tuple(pixels.shape[-2:])
+    asked = {"image": pixels.to(device), "height": inside[0], "width": inside[1], "text": [text]}
+    half = torch.autocast("cuda", torch.float16) if device.startswith("cuda") else nullcontext()
+    with torch.no_grad(), half:
+        results, padded, extra = model.evaluate_demo([asked])
+    query, cosine = best_query(results["pred_captions"][0], extra["grounding_class"][0])
+    logits = results["pred_masks"][0][query]
+    return enlarge(logits, tuple(padded[-2:]), inside, picture.size[::-1]) > 0, cosine, query
+
+
+def best_query(queries: Any, text: Any) -> tuple[int, float]:
+    """Return which of the queries [n, d] is nearest to a text [d], and their cosine.
+
+    SEEM multiplies by a temperature first, which does not change which is nearest.
+    """
+    from torch.nn.functional import normalize
+
+    cosines = normalize(queries.float(), dim=-1) @ normalize(text.float(), dim=-1)
+    query = int(cosines.argmax())
+    return query, float(cosines[query])
+
+
+def enlarge(logits: Any, padded: tuple[int, int], inside: tuple[int, int], size: tuple[int, int]) -> Any:
+    """Bring a query's logits [h, w] to the picture's size, as SEEM's `evaluate_grounding` does.
+
+    Args:
+        logits: Of the padded input, at a fourth of its size.
+        padded: Height and width of the padded input.
+        inside: Of the part of it that the resized picture fills, at the upper left.
+        size: Of the picture itself.
+    """
+    from torch.nn.functional import interpolate
+
+    full = interpolate(logits.float()[None, None], padded, mode="bilinear", align_corners=False)
+    part = full[..., : inside[0], : inside[1]]
+    return interpolate(part, size, mode="bicubic", align_corners=False, antialias=True)[0, 0]
+
+
+def runs_of(mask: Any) -> list[int]:
+    """Return run lengths, row after row: background, foreground, background, ...; the first may be 0."""
+    import numpy as np
+
+    flat = np.asarray(mask, dtype=bool).ravel()
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    runs = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
+    return [0, *runs] if flat[0] else runs
+
+
+def read_picture(path: str) -> Any:
+    """Return a picture as RGB."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # whoever wrote the file has opened the picture before
+    with Image.open(path) as picture:
+        return picture.convert("RGB")
+
+
+def pixels_of(picture: Any) -> Any:
+    """Return a picture as a tensor of bytes [3, height, width] whose shorter side is SIDE long."""
+    import numpy as np
+    import torch
+
+    short = min(picture.size)
+    size = tuple(SIDE if side == short else int(SIDE * side / short) for side in picture.size)
+    resized = picture.resize(size, 3)  # bicubic; as a number in every Pillow
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+
+
+def choose_device(wanted: str) -> str:
+    """Return "cpu" or "cuda:0", and make the device the one that a bare `.cuda()` means."""
+    import torch
+
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if not wanted.startswith("cuda"):
+        return wanted
+    if not torch.cuda.is_available():
+        sys.exit(f"device {wanted}: torch {torch.__version__} of {sys.executable} sees no CUDA device")
+    chosen = torch.device(wanted if ":" in wanted else "cuda:0")
+    torch.cuda.set_device(chosen)
+    return str(chosen)
+
+
+def mend(device: str) -> None:
+    """Supply what SEEM's code of 2023 expects and this environment lacks; nothing else is changed."""
+    from PIL import Image
+
+    for old, new in (("LINEAR", "BILINEAR"), ("CUBIC", "BICUBIC")):  # gone from Pillow 10, used by detectron2
+        if not hasattr(Image, old):
+            setattr(Image, old, getattr(Image, new))
+    stand_in("mpi4py", "MPI")  # for runs on several machines
+    stand_in("distutils", "log")  # gone from Python 3.12; imported and not used
+    if importlib.util.find_spec("nltk"):
+        downloader: Any = importlib.import_module("nltk")
+        downloader.download = do_nothing  # called at import; only training needs what it brings
+    if device == "cpu":
+        move_nothing()
+
+
+def stand_in(name: str, member: str) -> None:
+    """Give a module that is not installed a stand-in that can be imported from."""
+    if importlib.util.find_spec(name) is None:
+        module: Any = types.ModuleType(name)
+        setattr(module, member, types.ModuleType(name + "." + member))
+        sys.modules[name] = module
+
+
+def move_nothing() -> None:
+    """Make SEEM's `.cuda()` and `torch.cuda.current_device()` mean the CPU."""
+    import torch
+
+    here: Any = torch
+    here.Tensor.cuda = stay
+    here.cuda.current_device = lambda: "cpu"
+
+
+def stay(tensor: Any, *_: Any, **__: Any) -> Any:
+    """Return a tensor where it is."""
+    return tensor
+
+
+def do_nothing(*_: Any, **__: Any) -> bool:
+    """Say that it is done."""
+    return True
+
+
+def build(config: str, weights: str, device: str, tokenizer: str | None) -> Any:
+    """Return SEEM with its weights, ready to be asked."""
+    import torch
+
+    settings = importlib.import_module("utils.arguments").load_opt_from_config_files([config])
+    settings.update(CUDA=device != "cpu", device=torch.device(device), rank=0, local_rank=0, world_size=1)
+    if tokenizer:
+        settings["MODEL"]["TEXT"]["PRETRAINED_TOKENIZER"] = tokenizer
+    model = importlib.import_module("modeling").build_model(settings)
+    load(model, torch.load(weights, map_location="cpu", weights_only=True), weights, config)
+    model = model.eval().to(device)
+    with torch.no_grad():  # the decoder compares with these names at every layer; no mask depends on them
+        language = model.sem_seg_head.predictor.lang_encoder
+        language.get_text_embeddings(["background", "background"], is_eval=True, prompt=False)
+    return model
+
+
+def load(model: Any, state: dict[str, Any], weights: str, config: str) -> None:
+    """Load what fits by name and shape, as SEEM does, but end where that is not nearly all of the model."""
+    own = model.state_dict()
+    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    share = sum(own[key].numel() for key in fitting) / sum(value.numel() for value in own.values())
+    if share < LEAST_LOADED:
+        missing = sorted(set(own) - set(fitting))[:3]
+        sys.exit(f"{weights} fills {share:.0%} of the model of {config}, not {', '.join(missing)} and others")
+    model.load_state_dict(fitting, strict=False)
+
+
+if __name__ == "__main__":
+    main()

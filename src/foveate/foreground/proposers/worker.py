@@ -1,0 +1,233 @@
+"""A program of somebody else's environment that answers questions, one JSON line each, and stays alive.
+
+It says `{"ready": ...}` once, then answers each line `{"id": 7, ...}` with a line that has the same id. What
+it prints before it is ready is ignored. Nothing it does hangs or harms us: it is killed, with all it started,
+when it takes too long or answers rubbish, is started once more, and is asked again.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from foveate.errors import InputError
+
+Answer = TypeVar("Answer")
+
+LONGEST_LINE = 1 << 26  # bytes: twice the run lengths of the noisiest mask of 12 megapixels
+GRACE = 5.0  # seconds a worker has to end by itself once its questions have ended
+
+
+class BadAnswer(ValueError):
+    """A worker gave no answer, or none that can be used; the message is said of it, after its name."""
+
+
+class Worker:
+    """A worker process: started at the first question, at most once more for each question it fails at."""
+
+    def __init__(self, command: Sequence[str], folder: Path, name: str, timeout: float):
+        """Start nothing yet.
+
+        Args:
+            command: The program and its arguments.
+            folder: Where it runs.
+            name: What a person calls it, for messages: "SEEM's worker".
+            timeout: Seconds it may take to be ready, and for each answer.
+        """
+        self.command = list(command)
+        self.folder = folder
+        self.name = name
+        self.timeout = timeout
+        self._process: _Process | None = None
+        self._asked = 0
+
+    def ask(
+        self, question: Mapping[str, object], read: Callable[[Mapping[str, Any]], Answer], about: str
+    ) -> Answer:
+        """Return the answer to a question.
+
+        Args:
+            question: JSON values; an id is added.
+            read: Turns what the worker said into the answer; raises `BadAnswer` where that is rubbish.
+            about: What the question is about, for messages: a picture's name.
+
+        Raises:
+            InputError: The worker does not start, or fails twice at this question.
+        """
+        self._asked += 1
+        try:
+            try:
+                return read(self._started().exchange({"id": self._asked, **question}))
+            except BadAnswer:
+                self._discard()  # the question is asked once more, to a new worker
+                return read(self._started().exchange({"id": self._asked, **question}))
+        except BadAnswer as trouble:
+            words = self._last_words()
+            raise InputError(f"{self.name} {trouble}, twice, for {about}; {words}") from trouble
+        except BaseException:
+            self._discard()  # it may be in the midst of an answer that nobody waits for any more
+            raise
+
+    def close(self) -> None:
+        """End the worker and all it started; the next question starts a new one."""
+        if self._process is not None:
+            self._process.end()
+            self._process = None
+
+    def _discard(self) -> None:
+        if self._process is not None:
+            _kill_group(self._process.process)
+            self.close()
+
+    def _started(self) -> "_Process":
+        if self._process is None:
+            self._process = _Process(self.command, self.folder, self.timeout)
+            try:
+                self._process.wait_until_ready()
+            except BadAnswer as trouble:
+                words = self._last_words()
+                raise InputError(f"{self.name} does not start: it {trouble}; {words}") from trouble
+        return self._process
+
+    def _last_words(self) -> str:
+        process = self._process
+        self._discard()  # only then has all that it wrote been read
+        said = process.last_words() if process else ""
+        return f"the last it wrote: {said}" if said else "it wrote nothing about it"
+
+
+class _Process:
+    """One life of a worker."""
+
+    def __init__(self, command: list[str], folder: Path, timeout: float):
+        self.timeout = timeout
+        self.expired = False
+        try:
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # a group of its own: killed as one, and deaf to our Ctrl-C
+            )
+        except OSError as error:
+            raise InputError(f"{command[0]} cannot be run in {folder}: {error.strerror}") from error
+        self.written = deque[bytes](maxlen=20)
+        reader = threading.Thread(target=_drain, args=(self.process.stderr, self.written), daemon=True)
+        reader.start()
+        self.end = weakref.finalize(self, _end, self.process, reader)  # also when Python ends
+
+    def wait_until_ready(self) -> None:
+        with self._timed():
+            while not _ready(self._line()):
+                pass
+
+    def exchange(self, question: Mapping[str, object]) -> Mapping[str, Any]:
+        """Send a question, return what comes back.
+
+        Raises:
+            BadAnswer: Nothing does, or no JSON object with this question's id.
+        """
+        with self._timed():
+            try:
+                pipe = _there(self.process.stdin)
+                pipe.write(json.dumps(question).encode() + b"\n")
+                pipe.flush()
+            except OSError:
+                raise self._ended() from None
+            line = self._line()
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            raise BadAnswer("answered something that is not JSON") from None
+        if not isinstance(said, dict) or said.get("id") != question["id"]:
+            raise BadAnswer("answered another question than the one asked")
+        return said
+
+    def last_words(self, most: int = 400) -> str:
+        """Return the last lines of its standard error as one line."""
+        text = b"".join(self.written).decode(errors="replace")
+        lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+        joined = " | ".join(lines[-3:])
+        return "".join(letter if letter.isprintable() else "?" for letter in joined)[-most:]
+
+    def _line(self) -> bytes:
+        line = _there(self.process.stdout).readline(LONGEST_LINE)
+        if line.endswith(b"\n"):
+            return line
+        raise BadAnswer("wrote a line without end") if len(line) == LONGEST_LINE else self._ended()
+
+    def _ended(self) -> BadAnswer:
+        if self.expired:
+            return BadAnswer(f"did not answer within {self.timeout:g} s")
+        try:
+            code = self.process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            return BadAnswer("closed its output")
+        return BadAnswer(f"was killed by signal {-code}" if code < 0 else f"ended with code {code}")
+
+    @contextmanager
+    def _timed(self) -> Generator[None]:
+        """Kill the process when this takes too long: a pipe that waits for it then sees its end."""
+        timer = threading.Timer(self.timeout, self._expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()  # or it might kill whoever has the process's number next
+
+    def _expire(self) -> None:
+        self.expired = True
+        _kill_group(self.process)
+
+
+def _ready(line: bytes) -> bool:
+    with suppress(ValueError, RecursionError):
+        said = json.loads(line)
+        return isinstance(said, dict) and bool(said.get("ready"))
+    return False
+
+
+def _there(pipe: IO[bytes] | None) -> IO[bytes]:
+    if pipe is None:
+        raise RuntimeError("the worker was started without its pipes")
+    return pipe
+
+
+def _drain(stderr: IO[bytes], written: deque[bytes]) -> None:
+    """Read all a worker complains of, so that it never waits for us; keep the end."""
+    with suppress(ValueError):  # closed meanwhile
+        for piece in iter(lambda: stderr.readline(1000), b""):
+            written.append(piece)
+
+
+def _end(process: "subprocess.Popen[bytes]", reader: threading.Thread) -> None:
+    """End a process and its children, and leave nothing of it: no zombie, no open pipe."""
+    with suppress(OSError):
+        _there(process.stdin).close()  # no more questions
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE)
+    _kill_group(process)
+    process.wait()
+    reader.join(GRACE)
+    _there(process.stdout).close()
+    if not reader.is_alive():  # a child that has left the group may hold this pipe; closing would wait for it
+        _there(process.stderr).close()
+
+
+def _kill_group(process: "subprocess.Popen[bytes]") -> None:
+    if os.name != "posix":
+        process.kill()
+        return
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)

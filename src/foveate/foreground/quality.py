@@ -1,0 +1,189 @@
+"""What a set of masks is like before anybody trains on it: areas, failures, and what crops leave of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+
+from foveate.errors import InputError
+from foveate.foreground.proposers.base import Mask
+from foveate.foreground.records import MaskRecord
+from foveate.foreground.stored import stored_masks
+
+LEAST, MOST = 0.02, 0.95  # areas outside of which a mask says next to nothing
+BINS = 10  # of the histogram of areas
+WORST = 20
+_SCALE = (0.08, 1.0)  # of torchvision's RandomResizedCrop, and of our training views
+_RATIO = (math.log(3 / 4), math.log(4 / 3))
+_TRIES = 10
+Boxes = np.ndarray  # [number, 4] of left, upper, right, lower
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a set of masks is like.
+
+    Attributes:
+        masks: How many there are.
+        fallback: Those that are the whole picture because nothing usable was found.
+        empty: Others with an area below `LEAST`.
+        full: Others with an area above `MOST`.
+        areas: How many, fallbacks left out, have an area in [0, 0.1), [0.1, 0.2) and so on.
+        area: Mean area, fallbacks left out; NaN if there are no others.
+        score: Mean score of the same masks.
+        cut_away: Share of random crops of all pictures in which the foreground's area is below `LEAST`.
+        crops: How many crops that is of.
+        worst: The records with the lowest score; of equal scores, of the smallest area.
+    """
+
+    masks: int
+    fallback: int
+    empty: int
+    full: int
+    areas: tuple[int, ...]
+    area: float
+    score: float
+    cut_away: float
+    crops: int
+    worst: tuple[MaskRecord, ...]
+
+    def rows(self, worst: int = 5) -> list[list[str]]:
+        """Return all of it as lines of two columns, with this many of the worst."""
+        rows = [
+            ["masks", str(self.masks)],
+            ["nothing found, whole picture", self._share(self.fallback)],
+            [f"nearly empty, below {LEAST:.0%}", self._share(self.empty)],
+            [f"nearly full, above {MOST:.0%}", self._share(self.full)],
+            ["mean area of the others than fallbacks", _number(self.area)],
+            ["mean score of the others than fallbacks", _number(self.score)],
+            ["random crops that lose the foreground", f"{self.cut_away:.1%} of {self.crops}"],
+        ]
+        rows += [[f"area {span}", str(count)] for span, count in zip(spans(), self.areas, strict=True)]
+        for one in self.worst[:worst]:
+            rows.append([f"worst: {one.name}", told(one) + ", nothing found" * one.fallback])
+        return rows
+
+    def as_json(self) -> dict[str, object]:
+        """Return all of it as JSON values; null for what is not a number."""
+        return {
+            "masks": self.masks,
+            "fallback": self.fallback,
+            "empty": self.empty,
+            "full": self.full,
+            "areas": list(self.areas),
+            "area": None if math.isnan(self.area) else self.area,
+            "score": None if math.isnan(self.score) else self.score,
+            "cut_away": self.cut_away,
+            "crops": self.crops,
+            "worst": [
+                {"name": one.name, "score": one.score, "area": one.area, "fallback": one.fallback}
+                for one in self.worst
+            ],
+        }
+
+    def _share(self, count: int) -> str:
+        return f"{count} ({count / self.masks:.1%})"
+
+
+def quality(records: Sequence[MaskRecord], folder: Path, *, seed: int = 0, crops: int = 10) -> Quality:
+    """Look at every mask of a set.
+
+    Args:
+        records: Of the masks; the mask of each is read.
+        folder: The set: a tree or packed.
+        seed: Of the crops. A mask's crops depend on its name and this alone.
+        crops: To draw of each picture.
+
+    Raises:
+        InputError: There are no records; a mask is not there or cannot be read.
+    """
+    if not records:
+        raise InputError(f"{folder}: there are no masks to look at")
+    stored = stored_masks(folder) or {}
+    lost = 0
+    for record in records:
+        if record.name not in stored:
+            raise InputError(f"{folder}: the mask of {record.name} is not there; make the masks again")
+        mask = np.asarray(stored[record.name].load().convert("L")) >= 128
+        generator = np.random.default_rng([seed, crc32(record.name.encode(errors="surrogateescape"))])
+        lost += int((areas_within(mask, random_boxes(mask.shape, crops, generator)) < LEAST).sum())
+    found = [one for one in records if not one.fallback]
+    bins = np.bincount([min(int(one.area * BINS), BINS - 1) for one in found], minlength=BINS)
+    return Quality(
+        masks=len(records),
+        fallback=len(records) - len(found),
+        empty=sum(one.area < LEAST for one in found),
+        full=sum(one.area > MOST for one in found),
+        areas=tuple(int(count) for count in bins),
+        area=_mean([one.area for one in found]),
+        score=_mean([one.score for one in found]),
+        cut_away=lost / (crops * len(records)),
+        crops=crops * len(records),
+        worst=tuple(worst_first(records)[:WORST]),
+    )
+
+
+def worst_first(records: Sequence[MaskRecord]) -> list[MaskRecord]:
+    """Return records by score, then by area, then by name."""
+    return sorted(records, key=lambda one: (one.score, one.area, one.name))
+
+
+def told(record: MaskRecord) -> str:
+    """Return the numbers of one mask in words: "score 0.31, area 0.22"."""
+    return f"score {record.score:.2f}, area {record.area:.2f}"
+
+
+def spans() -> list[str]:
+    """Return the names of the histogram's bins: "0.0 to 0.1"."""
+    return [f"{low / BINS:.1f} to {(low + 1) / BINS:.1f}" for low in range(BINS)]
+
+
+def areas_within(mask: Mask, boxes: Boxes) -> np.ndarray:
+    """Return the foreground's share of each part of a mask, from one running sum over the mask."""
+    sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.uint32)
+    np.cumsum(np.cumsum(mask, 0, np.uint32), 1, np.uint32, out=sums[1:, 1:])
+    left, upper, right, lower = boxes.T
+    inside = (sums[lower, right] - sums[upper, right]) - (
+        sums[lower, left] - sums[upper, left]
+    )  # no underflow
+    return inside / ((right - left) * (lower - upper))
+
+
+def random_boxes(size: tuple[int, ...], number: int, generator: np.random.Generator) -> Boxes:
+    """Draw parts of a picture as random resized crops are drawn: area 0.08 to 1, shape 3:4 to 4:3.
+
+    Args:
+        size: Height and width of the picture.
+        number: Of parts.
+        generator: Where the randomness comes from.
+    """
+    height, width = size
+    area = height * width * generator.uniform(*_SCALE, (number, _TRIES))
+    ratio = np.exp(generator.uniform(*_RATIO, (number, _TRIES)))
+    wide, tall = np.rint(np.sqrt(area * ratio)).astype(int), np.rint(np.sqrt(area / ratio)).astype(int)
+    fits = (wide > 0) & (wide <= width) & (tall > 0) & (tall <= height)
+    first, every = fits.argmax(1), np.arange(number)
+    wide, tall = wide[every, first], tall[every, first]
+    left, upper = (generator.integers(0, np.maximum(room, 0) + 1) for room in (width - wide, height - tall))
+    boxes = np.stack([left, upper, left + wide, upper + tall], 1)
+    boxes[~fits.any(1)] = _middle(height, width)
+    return boxes
+
+
+def _middle(height: int, width: int) -> tuple[int, int, int, int]:
+    """What a very long picture falls back to: the largest part in its middle whose shape is allowed."""
+    wide = min(width, round(height * 4 / 3))
+    tall = min(height, round(width * 4 / 3))
+    left, upper = (width - wide) // 2, (height - tall) // 2
+    return left, upper, left + wide, upper + tall
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
+
+
+def _number(value: float) -> str:
+    return "none" if math.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,144 @@
+"""What stands out in a picture: regions unlike the rest that hardly touch the picture's border.
+
+Source: Zhu, Liang, Wei, Sun, "Saliency Optimization from Robust Background Detection", CVPR 2014. Background
+touches the border along much of its own extent; an object that the border cuts off does so along little.
+Regions are superpixels (Achanta et al., "SLIC Superpixels", 2012).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64, UInt8
+
+from foveate.foreground.heats import stretch
+from foveate.foreground.proposers.base import Heat
+
+Colours = UInt8[np.ndarray, "height width 3"]
+Labels = Int64[np.ndarray, "height width"]
+PerRegion = Float[np.ndarray, "regions"]
+Between = Float[np.ndarray, "regions regions"]
+BorderRegions = Bool[np.ndarray, "regions"]
+Links = Bool[np.ndarray, "regions regions"]
+
+COMPACTNESS = 15.0
+SAME_COLOUR = 3.0
+"""Lab distance of neighbours that counts as none: shading and texture."""
+
+COLOUR_REACH, PLACE_REACH = 10.0, 0.4
+"""Widths of the Gaussians on Lab distance, and on distance as a share of the picture."""
+
+BACKGROUND_WEIGHT = 5.0
+LEAST_LINK = 0.1
+"""How much neighbours of whatever colours pull at each other."""
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Superpixels of a picture.
+
+    Attributes:
+        labels: The region of each pixel, [H, W].
+        colour: Mean Lab colour, [R, 3].
+        place: Mean row and column as a share of the picture, [R, 2].
+        border: Which regions touch the picture's border, [R].
+        touching: Which pairs of regions are neighbours, [R, R].
+    """
+
+    labels: Labels
+    colour: Float[np.ndarray, "regions 3"]
+    place: Float[np.ndarray, "regions 2"]
+    border: BorderRegions
+    touching: Links
+
+
+def saliency(colours: Colours, number: int = 200, centre: float | None = 0.6) -> Heat:
+    """Return how much each pixel stands out, in [0, 1]; zeros where nothing does.
+
+    Args:
+        colours: The picture.
+        number: About how many regions to look at.
+        centre: Width of a Gaussian around the picture's middle, as a share of its sides, that the result is
+            weighed by. None weighs all places alike.
+    """
+    regions = find_regions(colours, number)
+    apart = _distances(regions.colour)
+    background = background_probability(regions, apart)
+    near = np.exp(-(_distances(regions.place) ** 2) / (2 * PLACE_REACH**2))
+    unlike = stretch((apart * near) @ background)
+    salient = smooth(unlike, background, regions, apart)
+    if centre is not None:
+        salient = salient * np.exp(-(((regions.place - 0.5) / centre) ** 2).sum(axis=1))
+    # Linear algebra on several threads differs in the last bits, which a threshold would turn into pixels.
+    return np.round(stretch(salient), 5)[regions.labels].astype(np.float32)
+
+
+def find_regions(colours: Colours, number: int) -> Regions:
+    """Cut a picture into about this many superpixels."""
+    from skimage.color import rgb2lab
+    from skimage.segmentation import slic
+
+    lab = rgb2lab(colours)
+    labels = slic(colours, n_segments=number, compactness=COMPACTNESS, start_label=0)
+    _, labels = np.unique(labels, return_inverse=True)
+    labels = labels.reshape(lab.shape[:2])
+    count = int(labels.max()) + 1
+    height, width = labels.shape
+    row, column = np.mgrid[0:height, 0:width] + 0.5
+    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    touching = np.zeros((count, count), dtype=bool)
+    touching[labels[1:], labels[:-1]] = True
+    touching[labels[:, 1:], labels[:, :-1]] = True
+    np.fill_diagonal(touching, False)
+    return Regions(
+        labels,
+        _means(labels, *np.moveaxis(lab, -1, 0)),
+        _means(labels, row / height, column / width),
+        np.isin(np.arange(count), edge),
+        touching | touching.T,
+    )
+
+
+def background_probability(regions: Regions, apart: Between) -> PerRegion:
+    """How likely each region is background, by its boundary connectivity.
+
+    A region's soft area counts all regions that colours lead to without a jump; its soft border length those
+    of them at the border. Background has much border for its area.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import dijkstra
+
+    border = regions.border
+    links = np.triu(regions.touching | np.outer(border, border), 1)  # around the border all is one step
+    start, end = np.nonzero(links)
+    # A step of no length would be no link to scipy.
+    steps = np.maximum(apart[start, end] - SAME_COLOUR, 0) + 1e-6
+    jump = dijkstra(coo_array((steps, (start, end)), shape=links.shape), directed=False)
+    alike = np.exp(-(jump**2) / (2 * COLOUR_REACH**2))
+    connectivity = alike[:, border].sum(axis=1) / np.sqrt(alike.sum(axis=1))
+    return 1 - np.exp(-(connectivity**2) / 2)
+
+
+def smooth(unlike: PerRegion, background: PerRegion, regions: Regions, apart: Between) -> PerRegion:
+    """Find saliencies near 1 where a region is unlike its surroundings, near 0 where it is background.
+
+    Neighbours, their neighbours, and regions at the border pull at each other by the likeness of their
+    colours. The least squares have a closed form.
+    """
+    one = regions.touching
+    two = one | (one.astype(np.float64) @ one > 0) | np.outer(regions.border, regions.border)
+    pull = np.where(two, np.exp(-(apart**2) / (2 * COLOUR_REACH**2)) + LEAST_LINK, 0.0)
+    np.fill_diagonal(pull, 0)
+    laplacian = np.diag(pull.sum(axis=1)) - pull
+    # 1e-6 keeps a picture of one region, which is neither, from dividing zero by zero.
+    weights = BACKGROUND_WEIGHT * background + unlike + 1e-6
+    return np.linalg.solve(np.diag(weights) + laplacian, unlike)
+
+
+def _means(labels: Labels, *values: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "regions values"]:
+    flat = labels.ravel()
+    counts = np.bincount(flat)
+    return np.stack([np.bincount(flat, one.ravel()) / counts for one in values], axis=1)
+
+
+def _distances(points: Float[np.ndarray, "regions axes"]) -> Between:
+    return np.linalg.norm(points[:, None] - points[None], axis=-1)

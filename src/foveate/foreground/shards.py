@@ -1,0 +1,238 @@
+"""Packed masks, for reading: a few tar files, and an index that says where in them each mask lies.
+
+A shard is a plain tar: `proposer.json`, `manifest.jsonl` with its own masks' records, then their PNG files.
+The index (`masks-index.npz`) is what makes a set of millions open at once and each mask one read away; a
+single shard is read without it.
+"""
+
+import io
+import tarfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int64
+from PIL import Image
+
+from foveate.errors import InputError
+from foveate.foreground.filenames import is_tame
+from foveate.foreground.opening import BadPicture
+from foveate.foreground.records import (
+    HEAD,
+    MANIFEST,
+    MaskRecord,
+    StoredMask,
+    head_bytes,
+    read_head,
+    read_lines,
+)
+
+INDEX = "masks-index.npz"
+SHARD = "masks-{:05}.tar"
+BLOCK = 512  # a tar file's unit, in bytes
+_REMEDY = "fetch that file again, or pack the masks again"
+_UNKNOWN = -1  # no checksum: the shard was read without the index
+
+
+@dataclass(frozen=True, eq=False)
+class Shards:
+    """Where each mask of a packed set lies.
+
+    Attributes:
+        key: What the masks were made with.
+        shards: The tar files.
+        names: The pictures.
+        files: The masks' own paths, as in the tree they come from.
+        shard: `[N]` row in `shards`.
+        start: `[N]` first byte in it.
+        length: `[N]` bytes.
+        checksum: `[N]` CRC-32 of these bytes; -1 where it is not known.
+        fallback: `[N]` whether the mask is the whole picture for want of a better one.
+    """
+
+    key: Mapping[str, object]
+    shards: Sequence[Path]
+    names: Sequence[str]
+    files: Sequence[str]
+    shard: Int64[np.ndarray, " masks"]
+    start: Int64[np.ndarray, " masks"]
+    length: Int64[np.ndarray, " masks"]
+    checksum: Int64[np.ndarray, " masks"]
+    fallback: Bool[np.ndarray, " masks"]
+
+    def read(self, row: int) -> bytes:
+        """Return a mask's PNG file.
+
+        Raises:
+            BadPicture: The shard is missing, cut off or changed; names it.
+        """
+        path, length = self.shards[self.shard[row]], int(self.length[row])
+        try:
+            with path.open("rb") as file:  # opened anew: any thread and any process may read
+                file.seek(int(self.start[row]))
+                content = file.read(length)
+        except OSError as error:
+            raise BadPicture(str(path), f"cannot be read ({error.strerror})", _REMEDY) from error
+        known = int(self.checksum[row])
+        if len(content) != length or (known != _UNKNOWN and zlib.crc32(content) != known):
+            raise BadPicture(str(path), f"is damaged where mask {self.files[row]} lies", _REMEDY)
+        return content
+
+    def masks(self) -> dict[str, "PackedMask"]:
+        """Return each picture's mask."""
+        return {name: PackedMask(self, row) for row, name in enumerate(self.names)}
+
+
+class PackedMask(StoredMask):
+    """One mask of a packed set."""
+
+    def __init__(self, shards: Shards, row: int) -> None:
+        self._shards, self._row = shards, row
+
+    @property
+    def name(self) -> str:
+        return self._shards.files[self._row]
+
+    @property
+    def place(self) -> str:
+        return str(self._shards.shards[self._shards.shard[self._row]])
+
+    @property
+    def fallback(self) -> bool:
+        return bool(self._shards.fallback[self._row])
+
+    def load(self) -> Image.Image:
+        content = self._shards.read(self._row)
+        try:
+            image = Image.open(io.BytesIO(content), formats=("PNG",))
+            image.load()
+        except Exception as error:  # Pillow raises anything on broken files
+            raise BadPicture(self.place, f"is damaged where mask {self.name} lies", _REMEDY) from error
+        return image
+
+
+def is_packed(path: Path) -> bool:
+    """Whether this is a folder of packed masks, or one shard.
+
+    Raises:
+        InputError: A folder of shards without their index.
+    """
+    if path.is_file():
+        return path.suffix.lower() == ".tar"
+    if (path / INDEX).is_file():
+        return True
+    if (path / SHARD.format(0)).is_file():
+        raise InputError(
+            f"{path} has packed masks, but no {INDEX}: packing has not finished, pack them again"
+        )
+    return False
+
+
+def open_shards(path: Path) -> Shards:
+    """Open a folder of packed masks, or one shard of it.
+
+    Raises:
+        InputError: The index or the shard is damaged, or of a newer format.
+    """
+    return _open_shard(path) if path.is_file() else _open_index(path)
+
+
+def read_shard(path: Path) -> tuple[dict[str, object], list[MaskRecord]]:
+    """Return what a shard's masks were made with, and their records.
+
+    Raises:
+        InputError: It is damaged, or no shard.
+    """
+    try:
+        with tarfile.open(path, "r:") as tar:
+            return _front(tar, path)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise InputError(f"{path} is damaged, or no shard of masks ({error}); {_REMEDY}") from error
+
+
+def write_index(shards: Shards) -> bytes:
+    """Return the index's file."""
+    arrays = {name: getattr(shards, name) for name in _ARRAYS}
+    for name in ("names", "files"):
+        arrays[name] = _packed_texts(getattr(shards, name))
+    arrays["shards"] = _packed_texts([path.name for path in shards.shards])
+    arrays["head"] = np.frombuffer(head_bytes(shards.key), np.uint8)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _open_index(folder: Path) -> Shards:
+    path = folder / INDEX
+    try:
+        content = io.BytesIO(path.read_bytes())  # numpy leaves a broken file open
+        with np.load(content, allow_pickle=False) as loaded:
+            arrays: dict[str, Any] = {name: loaded[name] for name in loaded.files}
+        names, files, shards = (_texts(arrays[name]) for name in ("names", "files", "shards"))
+        numbers = {name: arrays[name].astype(bool if name == "fallback" else np.int64) for name in _ARRAYS}
+        head = arrays["head"].tobytes()
+    except Exception as error:  # numpy, zipfile and zlib each have their own
+        raise InputError(f"{path} is damaged ({error}); {_REMEDY}".replace("\n", " ")) from error
+    sizes = {len(names), len(files), *(one.size for one in numbers.values())}
+    known = all(is_tame(shard) and "/" not in shard for shard in shards)
+    if len(sizes) > 1 or not known or not _within(numbers["shard"], len(shards)):
+        raise InputError(f"{path} is damaged (its parts do not fit together); {_REMEDY}")
+    key = read_head(head, str(path))
+    return Shards(key, [folder / shard for shard in shards], names, files, **numbers)
+
+
+def _open_shard(path: Path) -> Shards:
+    """Find each mask in a tar by walking over its headers."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            key, records = _front(tar, path)
+            found = {one.name: (one.offset_data, one.size) for one in tar.getmembers()}
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise InputError(f"{path} is damaged, or no shard of masks ({error}); {_REMEDY}") from error
+    absent = [record.file for record in records if record.file not in found]
+    if absent:
+        raise InputError(f"{path} is damaged: it has no mask {absent[0]}; {_REMEDY}")
+    places = np.array([found[record.file] for record in records], np.int64).reshape(-1, 2)
+    return Shards(
+        key,
+        [path],
+        [record.name for record in records],
+        [record.file for record in records],
+        np.zeros(len(records), np.int64),
+        places[:, 0],
+        places[:, 1],
+        np.full(len(records), _UNKNOWN, np.int64),
+        np.array([record.fallback for record in records], bool),
+    )
+
+
+def _front(tar: tarfile.TarFile, path: Path) -> tuple[dict[str, object], list[MaskRecord]]:
+    contents: dict[str, bytes] = {}
+    for wanted in (HEAD, MANIFEST):
+        member = tar.next()
+        file = tar.extractfile(member) if member is not None and member.name == wanted else None
+        if file is None:
+            raise InputError(f"{path} is no shard of masks: it does not begin with {HEAD} and {MANIFEST}")
+        contents[wanted] = file.read()
+    key = read_head(contents[HEAD], f"{path}, {HEAD}")
+    records, _ = read_lines(contents[MANIFEST], f"{path}, {MANIFEST}")
+    return key, list(records.values())
+
+
+def _within(rows: np.ndarray, number: int) -> bool:
+    return rows.size == 0 or bool(rows.min() >= 0 and rows.max() < number)
+
+
+def _packed_texts(texts: Sequence[str]) -> np.ndarray:
+    return np.frombuffer("\0".join(texts).encode(errors="surrogatepass"), np.uint8)
+
+
+def _texts(array: np.ndarray) -> list[str]:
+    content = array.tobytes().decode(errors="surrogatepass")
+    return content.split("\0") if content else []
+
+
+_ARRAYS = ("shard", "start", "length", "checksum", "fallback")

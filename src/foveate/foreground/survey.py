@@ -1,0 +1,210 @@
+"""What an existing set of masks is like: where masks lie, what their numbers mean, which cannot be used."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from foveate.errors import InputError
+from foveate.foreground.checks import (
+    TOO_MANY_EMPTY,
+    Fault,
+    MaskEntry,
+    MaskReport,
+    OnBad,
+    check_masks,
+    fit_mask,
+)
+from foveate.foreground.matching import MaskFile, Match, match_masks
+from foveate.foreground.opening import BadPicture, source_name
+from foveate.foreground.pictures import measure
+from foveate.foreground.proposers.base import Mask
+from foveate.foreground.records import StoredMask
+from foveate.foreground.values import MaskValues, detect_values, read_mask, read_raw
+
+Pictures = Sequence[tuple[str, Path, str]]
+"""Each picture's path below the folder of all pictures, its file, and its class name (may be empty)."""
+
+_LOOKED_AT = 64
+_SPANS = {"0": (0, 1), "1": (1, 2), "2 to 127": (2, 128), "128 to 254": (128, 255), "255": (255, 256)}
+_FAULTS: tuple[Fault, ...] = ("unreadable", "mismatched", "empty", "full")
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """What a set of masks is like.
+
+    Attributes:
+        root: Where it is.
+        rule: How masks are laid out, in words; empty if none was found.
+        total: Pictures asked for.
+        found: Those that have a mask.
+        unused: Masks that belong to none of them.
+        values: How the masks' numbers are read.
+        detected: How they look as if they should be read.
+        histogram: The share of pixels with each number or span of numbers, over a part of the masks.
+        report: What is wrong with which picture's mask; a missing one is a fault, too.
+        skipped: Pictures that cannot be read, and why.
+    """
+
+    root: Path
+    rule: str
+    total: int
+    found: int
+    unused: tuple[str, ...]
+    values: MaskValues
+    detected: MaskValues
+    histogram: Mapping[str, float]
+    report: MaskReport
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def usable(self) -> int:
+        """Pictures with a mask that says something; the others get the whole picture."""
+        return self.report.total - len(self.report.faults)
+
+    def demand(self, on_bad: OnBad = "error") -> None:
+        """Refuse a set that would be empty, or turned inside out, without anybody noticing.
+
+        Args:
+            on_bad: "skip" believes masks that cover the border and not the centre.
+
+        Raises:
+            InputError: No mask belongs to a picture, more than half of those that do say nothing, or most
+                look inverted.
+        """
+        if not self.found:
+            raise InputError(f"{self.root}: no mask in it matches any of {self.total} pictures")
+        empty = self.report.count("empty")
+        if empty > TOO_MANY_EMPTY * self.found:
+            raise InputError(
+                f"{self.root}: {empty} of {self.found} masks are empty when read as {self.values}"
+                f" ({self._numbers()}); {self._advice()}"
+            )
+        bad = [fault for fault in self.report.faults if fault.fault != "missing"]
+        if len(bad) > TOO_MANY_EMPTY * self.found:
+            raise InputError(
+                f"{self.root}: {len(bad)} of {self.found} masks cannot be used; first: {bad[0].detail}"
+            )
+        if self.report.inverted and on_bad == "error":
+            raise InputError(
+                f"{self.root}: most masks cover the border and not the centre, as if they marked the"
+                " background; pass --invert-masks true if they do, or --on-bad skip if they are right"
+            )
+
+    def lines(self) -> list[str]:
+        """Say all of it to a person, a line each."""
+        faults = [f"{self.report.count(kind)} {kind}" for kind in _FAULTS if self.report.count(kind)]
+        lines = [
+            f"layout: {self.rule or 'none that fits'}",
+            f"pictures with a mask: {self.found} of {self.total}",
+            f"masks of no picture: {len(self.unused)}" + (f", first {self.unused[0]}" if self.unused else ""),
+            f"numbers: {self._numbers()}; read as {self.values}",
+            f"unusable: {', '.join(faults) or 'none'}",
+            f"foreground: {100 * self.report.share:.1f} % of the picture on average",
+        ]
+        return [*lines, "most look inverted"] if self.report.inverted else lines
+
+    def _numbers(self) -> str:
+        return ", ".join(f"{100 * share:.1f} % {span}" for span, share in self.histogram.items() if share)
+
+    def _advice(self) -> str:
+        if self.detected != self.values:
+            return f"they look like {self.detected}: pass --mask-values {self.detected}"
+        return "check that these are masks, and that their object is white (--invert-masks true)"
+
+
+class Survey:
+    """Pictures, their masks, and what is known of both.
+
+    Attributes:
+        good: The pictures that can be read.
+        conventions: What was found.
+
+    Args:
+        pictures: Whose masks are wanted.
+        root: A folder of masks in any layout, packed masks, or a COCO file.
+        values: What the masks' numbers mean; "auto" finds out.
+        invert: Whether they mark the background.
+        on_bad: What to do about pictures that cannot be read.
+
+    Raises:
+        InputError: `root` is nothing that masks can be in; two pictures would share a mask; under "error" a
+            picture cannot be read.
+    """
+
+    def __init__(
+        self, pictures: Pictures, root: Path, values: MaskValues, invert: bool, on_bad: OnBad
+    ) -> None:
+        self._root, self._invert = root, invert
+        self.good: list[tuple[str, Path, str]] = []
+        self._sizes: list[tuple[tuple[int, int], int]] = []
+        skipped = tuple(self._measure(pictures, on_bad))
+        match: Match[MaskFile] = match_masks(
+            [(path.absolute(), Path(name)) for name, path, _ in self.good], root
+        )
+        self._masks = match.masks
+        found = [mask for mask in self._masks if mask is not None]
+        detected = detect_values(found) if found else "binary255"
+        self._values: MaskValues = detected if values == "auto" else values
+        report = check_masks(self._entries(), self._values, invert=invert)
+        self._faults = {fault.index: fault for fault in report.faults}
+        self.conventions = Conventions(
+            root,
+            match.rule,
+            len(pictures),
+            match.found,
+            match.unused,
+            self._values,
+            detected,
+            _histogram(found),
+            report,
+            skipped,
+        )
+
+    def mask(self, number: int) -> tuple[Mask, str]:
+        """Return a good picture's mask; and, if it is the whole picture for want of one, why."""
+        size, orientation = self._sizes[number]
+        source = self._masks[number]
+        if source is None or number in self._faults:
+            return np.ones((size[1], size[0]), bool), self._faults[number].fault
+        image = read_mask(source, self._values, invert=self._invert)
+        fitted = fit_mask(image, size, orientation=orientation)
+        why = "fallback" if isinstance(source, StoredMask) and source.fallback else ""
+        return np.asarray(fitted) > 0, why
+
+    def origin(self, number: int) -> str:
+        """Where a picture's mask comes from, the same on every machine."""
+        source = self._masks[number]
+        assert source is not None
+        if isinstance(source, Path) and source.is_relative_to(self._root):
+            return source.relative_to(self._root).as_posix()
+        return source_name(source)
+
+    def _measure(self, pictures: Pictures, on_bad: OnBad) -> Iterator[tuple[str, str]]:
+        for picture in pictures:
+            try:
+                self._sizes.append(measure(picture[1]))
+            except BadPicture as error:
+                if on_bad == "error":
+                    raise
+                yield error.name, error.reason
+            else:
+                self.good.append(picture)
+
+    def _entries(self) -> Iterator[MaskEntry]:
+        for (_, path, _), mask, (size, orientation) in zip(self.good, self._masks, self._sizes, strict=True):
+            yield MaskEntry(str(path), mask, size, orientation)
+
+
+def _histogram(masks: Sequence[MaskFile]) -> dict[str, float]:
+    """The share of pixels in each span of numbers, over some masks evenly spread over the set."""
+    counts = np.zeros(256, np.int64)
+    for mask in masks[:: max(1, len(masks) // _LOOKED_AT)][:_LOOKED_AT]:
+        try:
+            counts += np.bincount(read_raw(mask).values.ravel(), minlength=256)
+        except BadPicture:  # the check reports it
+            continue
+    total = max(1, int(counts.sum()))
+    return {span: float(counts[start:end].sum() / total) for span, (start, end) in _SPANS.items()}
