@@ -24,6 +24,7 @@ from pathlib import Path
 
 import foveate
 from foveate.cli import COMMANDS, python_name
+from foveate.commands.proposer_options import proposer_settings
 from foveate.methods.registry import PARTS
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +84,9 @@ def check_options(text: str) -> Iterator[str]:
         module = import_module(f"foveate.commands.{name}")
         known = {"config", "help", "print_config"} | set(inspect.signature(getattr(module, name)).parameters)
         known |= {f"{part}.{field.name}" for part, made in PARTS.items() for field in fields(made.config)}
+        known |= {
+            f"{part}.{field.name}" for part, made in proposer_settings().items() for field in fields(made)
+        }
         for option in re.findall(r"--([\w.-]+)", words.split(" #")[0]):
             if option.replace("-", "_") not in known:
                 yield f"foveate {command} has no option --{option}"

@@ -1,0 +1,221 @@
+"""From the options of `foveate masks` to trees of masks, and to the reports on them."""
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from foveate.commands.proposer_options import given_settings, part_of
+from foveate.commands.screen import Bars, note
+from foveate.errors import InputError
+from foveate.files import write_atomically
+from foveate.foreground.checks import OnBad
+from foveate.foreground.conventions import import_masks
+from foveate.foreground.making import Job, Made, Missed, check_jobs, make_masks, mask_key, opening_of
+from foveate.foreground.packed import pack
+from foveate.foreground.proposers.registry import PROPOSERS, demand, proposer_class
+from foveate.foreground.records import HEAD, MaskRecord
+from foveate.foreground.shards import INDEX
+from foveate.foreground.store import MaskStore
+from foveate.foreground.tidy import TidyConfig
+from foveate.foreground.values import MaskValues
+
+FILES = "files"
+"""Stands among the proposers for masks that are there already."""
+
+REPORT = "_report"  # no picture lies there, so that no contact sheet is taken for somebody's mask
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Order:
+    """What masks are to be made of, and how.
+
+    Attributes:
+        jobs: The pictures.
+        names: Of proposers.
+        out: Where to; with several proposers, above the folders of each.
+        common: Settings that every proposer may take.
+        settings: Settings by the proposers' parts.
+        tidy: How masks are tidied.
+        key: What decides about texts; kept with the masks of a proposer that reads them.
+        on_bad: What to do about pictures that cannot be read.
+        workers: Processes, or actors; None: this process, or as many actors as there is room for.
+        ray: Whether to make them on a Ray cluster.
+        pack: Where to pack them in the end, if anywhere.
+        tree: Masks that are there already, for the proposer "files".
+        values: What their numbers mean.
+        invert: Whether they mark the background.
+    """
+
+    jobs: Sequence[Job]
+    names: Sequence[str]
+    out: Path
+    common: Mapping[str, Any]
+    settings: Mapping[str, Mapping[str, Any]]
+    tidy: TidyConfig
+    key: Mapping[str, object]
+    on_bad: OnBad = "error"
+    workers: int | None = None
+    ray: bool = False
+    pack: Path | None = None
+    tree: Path | None = None
+    values: MaskValues = "auto"
+    invert: bool = False
+
+    def folder(self, name: str) -> Path:
+        """Return where one proposer's masks go."""
+        return self.out / name if len(self.names) > 1 else self.out
+
+    def shards(self, name: str) -> Path | None:
+        """Return where one proposer's masks are packed."""
+        return self.pack / name if self.pack and len(self.names) > 1 else self.pack
+
+    def check(self) -> None:
+        """Refuse what could only fail, before anything is made.
+
+        Raises:
+            InputError: No such proposer, one twice, settings of another, no texts for one that reads them;
+                Ray is not installed.
+        """
+        if not self.names:
+            raise InputError(f"--proposer names none: give some of {', '.join((FILES, *PROPOSERS))}")
+        if (FILES in self.names) != (self.tree is not None):
+            raise InputError("--proposer files and --tree, the masks that are there already, go together")
+        if self.tree and not self.tree.exists():
+            raise InputError(f"--tree {self.tree}: no such folder of masks, packed masks or COCO file")
+        for name in self.names:
+            self._check_one(name)
+        stray = sorted(self.settings.keys() - {part_of(name) for name in self.names})
+        if stray:
+            raise InputError(f"settings for {stray[0]!r}, but --proposer is {','.join(self.names)}")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"--workers is {self.workers}: give 1 or more")
+        if self.ray:
+            demand("ray", "--ray", "ray")
+        if len(self.names) > 1 and (self.out / HEAD).is_file():
+            raise InputError(
+                f"{self.out} holds one proposer's masks, and those of several go into folders of their own:"
+                " choose another --out"
+            )
+
+    def _check_one(self, name: str) -> None:
+        reads_text = name != FILES and getattr(proposer_class(name), "reads_text", False)
+        check_jobs(self.jobs, name, reads_text)
+        place = self.shards(name)
+        if place and (place / INDEX).is_file():
+            raise InputError(f"--pack {place} holds packed masks already: choose another, or delete it")
+        if self.names.count(name) > 1:
+            raise InputError(f"--proposer has {name!r} twice: give each once")
+
+
+def make(order: Order, name: str, bars: Bars) -> tuple[Made, list[MaskRecord]]:
+    """Make one proposer's masks; return what came of it, and the records of the pictures asked for.
+
+    Raises:
+        InputError: The proposer cannot work, or a picture cannot be read.
+    """
+    if name == FILES:
+        return _bring_in(order, bars)
+    settings = given_settings(name, order.settings.get(part_of(name), {}), order.common)
+    opening = opening_of(name, settings)
+    proposer = opening()
+    texts = order.key if proposer.reads_text else {}
+    try:
+        with MaskStore.open(order.folder(name), mask_key(proposer, order.tidy, **texts)) as store:
+            made = _maker(order)(
+                order.jobs,
+                proposer,
+                store,
+                tidy=order.tidy,
+                on_bad=order.on_bad,
+                opening=opening,
+                on_count=partial(bars.count, f"{name}: masks"),
+            )
+            found = [store.finished.get(job.name) for job in order.jobs]
+    finally:
+        proposer.close()
+    _tell(f"{name}: without", made.skipped, len(order.jobs))
+    _tell(f"{name} failed on, and takes the whole of,", made.failed, len(order.jobs))
+    skipped = {missed.job.name for missed in made.skipped}
+    return made, [one for one in found if one is not None and one.name not in skipped]
+
+
+def _bring_in(order: Order, bars: Bars) -> tuple[Made, list[MaskRecord]]:
+    """Take masks that are there already, in whatever layout; say what was found of them."""
+    assert order.tree is not None
+    key = {"proposer": FILES, "values": order.values, "invert": order.invert}
+    pictures = [(job.name, job.path, job.label) for job in order.jobs]
+    with MaskStore.open(order.folder(FILES), key) as store:
+        before = len(store.finished)
+        found = import_masks(
+            pictures,
+            order.tree,
+            store,
+            values=order.values,
+            invert=order.invert,
+            on_bad=order.on_bad,
+            on_count=partial(bars.count, f"{FILES}: masks"),
+        )
+        records = [store.finished[name] for name, _, _ in pictures if name in store.finished]
+        made = len(store.finished) - before
+    for line in found.lines():
+        note(line)
+    return Made(made, len(records) - made), records
+
+
+def write_reports(order: Order, name: str, records: Sequence[MaskRecord], seed: int) -> list[list[str]]:
+    """Write contact sheets and a report on quality below the masks; return the rows of the latter."""
+    from foveate.foreground.contact import contact_sheet_html, contact_sheet_png
+    from foveate.foreground.quality import quality
+
+    folder, photos = order.folder(name), _top(order.jobs)
+    place = folder / REPORT
+    place.mkdir(exist_ok=True)
+    found = quality(records, folder, seed=seed)
+    write_atomically(place / "quality.json", json.dumps(found.as_json(), indent=2) + "\n")
+    write_atomically(place / "contact.html", contact_sheet_html(records, folder, photos, found=found))
+    sheet = contact_sheet_png(records, folder, photos, choose="spread")
+    write_atomically(place / "contact.png", _png(sheet))
+    note(f"{name}: look at {place / 'contact.html'}")
+    return found.rows()
+
+
+def pack_all(order: Order) -> None:
+    """Pack every proposer's masks, if that is wanted."""
+    for name in order.names:
+        place = order.shards(name)
+        if place:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            note(f"{name}: packed {pack(order.folder(name), place)} masks into {place}")
+
+
+def _top(jobs: Sequence[Job]) -> Path:
+    """Return the folder that the names of jobs are relative to."""
+    return jobs[0].path.parents[len(PurePosixPath(jobs[0].name).parts) - 1]
+
+
+def _maker(order: Order) -> Callable[..., Made]:
+    if not order.ray:
+        return partial(make_masks, workers=order.workers or 1)
+    from foveate.scale.ray_jobs import make_masks_on_ray
+
+    return partial(make_masks_on_ray, workers=order.workers)
+
+
+def _tell(what: str, missed: Sequence[Missed], total: int) -> None:
+    for one in missed[:_LISTED]:
+        note(f"{one.job.path}: {one.reason}")
+    if missed:
+        note(f"{what} {len(missed)} of {total} pictures")
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,219 @@
+"""`foveate masks`: find the foreground of photos."""
+
+import difflib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from foveate.clip.templates import fill
+from foveate.commands.mask_worth import (
+    Judge,
+    Worth,
+    as_json,
+    class_rows,
+    judge_by_clip,
+    judge_by_model,
+    worth_rows,
+    worths_of,
+)
+from foveate.commands.masking import REPORT, Order, make, pack_all, write_reports
+from foveate.commands.parsing import parse
+from foveate.commands.proposer_options import proposer_settings
+from foveate.commands.screen import Bars, notes_for_warnings, print_table
+from foveate.data.jobs import mask_jobs
+from foveate.errors import InputError
+from foveate.evaluate.mask_scores import MaskSet, masks_of
+from foveate.evaluate.metrics import mean
+from foveate.files import write_atomically
+from foveate.foreground.making import Job, Made
+from foveate.foreground.proposers.prompts import MASK_PROMPTS, mask_prompt
+from foveate.foreground.records import MaskRecord
+from foveate.foreground.tidy import TidyConfig
+from foveate.foreground.values import MaskValues
+
+Records = Sequence[MaskRecord]
+
+EXAMPLES = """
+    foveate masks photos/ --proposer classical --out masks/
+    foveate masks photos/ --clip openai/clip-vit-base-patch16 --shots 16 --out masks/
+    foveate masks photos/ --proposer classical,u2net --compare truth/ --out masks/
+    foveate masks pets/ --proposer seem --prompts OxfordPets --out masks/ \\
+        --seem.root SEEM/ --seem.weights seem_focall_v0.pt
+    foveate masks photos/ --proposer files --tree somebodys/masks/ --out masks/
+"""
+
+GROUPS = {
+    "which pictures": ("images", "classes", "shots", "seed", "on_bad"),
+    "what to look for": ("template", "prompts"),
+    "masks that are there already": ("tree", "mask_values", "invert_masks"),
+    "how far to trust the masks": ("compare", "model"),
+    "where they are made": ("workers", "ray", "device"),
+}
+
+
+def masks(  # noqa: PLR0913  (a command's options)
+    photos: str,
+    out: str,
+    proposer: str = "clip-self",
+    clip: str = "tiny",
+    refine: Literal["auto", "grabcut", "none"] = "auto",
+    pack: str | None = None,
+    images: str | None = None,
+    classes: Literal["all", "base"] = "all",
+    shots: int | None = None,
+    seed: int = 1,
+    on_bad: Literal["error", "skip"] = "error",
+    template: str | None = None,
+    prompts: str | None = None,
+    tree: str | None = None,
+    mask_values: MaskValues = "auto",
+    invert_masks: bool = False,
+    compare: str | None = None,
+    model: str | None = None,
+    workers: int | None = None,
+    ray: bool = False,
+    device: str = "cpu",
+    settings: dict[str, Any] | None = None,
+) -> None:
+    """Find the foreground of photos; run again, a stopped run goes on, and changed photos are done anew.
+
+    Args:
+        photos: What fit reads from files, or a folder of pictures without classes.
+        out: Folder of the masks, one PNG a picture; of several proposers, a folder each in it.
+        proposer: Who finds the foreground; several with commas between them. "files" takes masks that are
+            there already (--tree).
+        clip: Hub id, folder or file of CLIP weights, for clip-self and for --compare; "tiny" is the embedded
+            one, for drawn scenes.
+        refine: Cut along the picture's colours where the proposer is coarse (auto), wherever it gives a heat
+            map (grabcut), or never.
+        pack: Folder to pack the finished masks into, a few files in place of millions.
+        images: Where a split JSON's pictures are, if not beside it.
+        classes: Pictures of all classes, or of the first half only.
+        shots: Only the pictures that fit draws for training, so many a class; all without.
+        seed: Of that draw; and of the crops that the report on quality takes.
+        on_bad: Stop at a picture that cannot be read, or leave it out and say so.
+        template: Sentence by which proposers that read texts are told, such as "a photo of a {}."; the class
+            name without.
+        prompts: A data set whose sentence of the FVG-PT paper is taken for it, such as OxfordPets.
+        tree: Masks to take, in any layout: a folder, packed masks, a COCO file.
+        mask_values: What their numbers mean; found out if not given.
+        invert_masks: Whether they mark the background.
+        compare: Folder of exact masks to compare with: mean IoU per class.
+        model: Folder of an fvgpt classifier whose foreground gate is asked how far it trusts the masks.
+        workers: Processes, each with a proposer of its own; one without. With --ray, actors; one for each GPU
+            or core without.
+        ray: Make them on a Ray cluster, or on this computer as one.
+        device: Where networks run, e.g. cuda.
+        settings: Per proposer.
+    """
+    names = [name.strip() for name in proposer.split(",") if name.strip()]
+    jobs = mask_jobs(
+        photos,
+        out=Path(out),
+        images=images,
+        base_only=classes == "base",
+        shots=shots,
+        seed=seed,
+        prompt=_prompt(template, prompts),
+    )
+    order = Order(
+        jobs=jobs,
+        names=names,
+        out=Path(out).expanduser(),
+        common={"clip": clip, "device": device},
+        settings=settings or {},
+        tidy=TidyConfig(refine=refine),
+        key={"template": template, "prompts": prompts},
+        on_bad=on_bad,
+        workers=workers,
+        ray=ray,
+        pack=Path(pack).expanduser() if pack else None,
+        tree=Path(tree).expanduser() if tree else None,
+        values=mask_values,
+        invert=invert_masks,
+    )
+    order.check()
+    with notes_for_warnings(), Bars() as bars:
+        truth = masks_of(jobs, Path(compare).expanduser()) if compare else None
+        judge = _judge(jobs, model, compare, clip, template, device)
+        made = {name: make(order, name, bars) for name in names}
+        records = {name: own for name, (_, own) in made.items()}
+        reports = {name: write_reports(order, name, own, seed) for name, own in records.items() if own}
+        worths = worths_of(_found(order, records), truth, judge, bars) if truth or judge else {}
+        pack_all(order)
+    heads = ["proposer", "made", "there before", "skipped", "full pictures", "mean area", "mean score"]
+    print_table(heads, [_made_row(name, *what) for name, what in made.items()])
+    for name, rows in reports.items():
+        print_table(["quality", name], rows)
+    _print_worths(worths, judge, order.out)
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command."""
+    read = parse(
+        "masks",
+        masks,
+        words,
+        positional="photos",
+        settings=proposer_settings(),
+        groups=GROUPS,
+        examples=EXAMPLES,
+    )
+    masks(**read)
+
+
+def _prompt(template: str | None, prompts: str | None) -> Callable[[str], str] | None:
+    """Return what turns a class name, or none, into what to look for."""
+    if template is not None and prompts is not None:
+        raise InputError("--template and --prompts both say what to look for: leave one out")
+    if template is not None:
+        fill(template, "name")
+        return lambda label: fill(template, label) if label else ""
+    if prompts is None:
+        return None
+    known = {name.casefold(): name for name in MASK_PROMPTS}
+    if prompts.casefold() not in known:
+        near = difflib.get_close_matches(prompts.casefold(), known, n=1)
+        hint = f"did you mean {known[near[0]]!r}?" if near else f"there are {', '.join(MASK_PROMPTS)}"
+        raise InputError(f"--prompts knows no data set {prompts!r}; {hint}")
+    return partial(mask_prompt, prompts)
+
+
+def _judge(
+    jobs: Sequence[Job], model: str | None, compare: str | None, clip: str, template: str | None, device: str
+) -> Judge | None:
+    """Choose who says how far masks are to be trusted: a trained gate, or else what gates learn."""
+    if model is not None:
+        return judge_by_model(model, None if clip == "tiny" else clip, device)
+    return judge_by_clip(jobs, clip, template, device) if compare else None
+
+
+def _found(order: Order, records: Mapping[str, Records]) -> dict[str, MaskSet]:
+    """Return the masks there are now, of each proposer that has any."""
+    found: dict[str, MaskSet] = {}
+    for name, own in records.items():
+        names = {record.name for record in own}
+        if names:
+            jobs = [job for job in order.jobs if job.name in names]
+            found[name] = masks_of(jobs, order.folder(name))
+    return found
+
+
+def _made_row(name: str, made: Made, records: Records) -> list[str]:
+    """Return a row of the table of what was made."""
+    numbers = (made.made, made.kept, len(made.skipped), sum(record.fallback for record in records))
+    means = [mean([one.area for one in records]), mean([one.score for one in records])] if records else []
+    return [name, *map(str, numbers), *(f"{one:.3f}" for one in means)]
+
+
+def _print_worths(worths: Mapping[str, Worth], judge: Judge | None, out: Path) -> None:
+    if not worths:
+        return
+    compared = [name for name, worth in worths.items() if worth.overlap]
+    if compared:
+        print_table(["mean IoU", *compared], class_rows(worths))
+    print_table(*worth_rows(worths, judge))
+    (out / REPORT).mkdir(exist_ok=True)
+    write_atomically(out / REPORT / "compare.json", json.dumps(as_json(worths, judge), indent=2) + "\n")

@@ -1,0 +1,90 @@
+"""Settings of proposers as options, read from the signatures and docstrings of their constructors."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import field, make_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from foveate.errors import InputError
+from foveate.foreground.proposers.base import Proposer
+from foveate.foreground.proposers.registry import PROPOSERS, proposer_class
+
+COMMON = ("clip", "device")
+"""Settings that are one option for all proposers."""
+
+_PLAIN = (int, float, bool)
+
+
+def part_of(proposer: str) -> str:
+    """Return what a proposer's settings stand under: "clip_self"."""
+    return proposer.replace("-", "_")
+
+
+def proposer_settings() -> dict[str, type]:
+    """Return the settings of every proposer as a dataclass, by its part.
+
+    What a constructor needs has the default None there (`given_settings` asks for it).
+    """
+    return {part_of(name): _dataclass(name, proposer_class(name)) for name in PROPOSERS}
+
+
+def given_settings(proposer: str, own: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a proposer's constructor.
+
+    Args:
+        proposer: Its name.
+        own: Its settings that were given.
+        common: Options for all proposers; those it does not take are left out.
+
+    Raises:
+        InputError: There is no such proposer, or one of its settings must be given and was not.
+    """
+    parameters = _parameters(proposer_class(proposer))
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and own.get(name) is None and name not in common:
+            raise InputError(
+                f"{proposer} needs --{proposer}.{name.replace('_', '-')}: give it (see foveate masks --help)"
+            )
+    return {name: value for name, value in common.items() if name in parameters} | dict(own)
+
+
+def _dataclass(name: str, kind: Callable[..., Proposer]) -> type:
+    fields: list[tuple[str, Any, Any]] = []
+    for key, parameter in _parameters(kind).items():
+        hint = _typed(parameter.annotation)
+        if hint is None or key in COMMON:
+            continue
+        missing = parameter.default is parameter.empty
+        default = None if missing else parameter.default
+        value = str(default) if isinstance(default, Path) else default
+        fields.append((key, hint | None if value is None else hint, field(default=value)))
+    made = make_dataclass(kind.__name__, fields, frozen=True)
+    made.__doc__ = f"Settings of {name}.\n\n{_arguments(kind)}"
+    return made
+
+
+def _parameters(kind: Callable[..., Proposer]) -> dict[str, inspect.Parameter]:
+    found = inspect.signature(kind).parameters.values()
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {one.name: one for one in found if one.kind in by_name}
+
+
+def _typed(hint: Any) -> Any:
+    """Return what can be typed of a parameter's type: a path is a word; None where nothing can."""
+    union = get_origin(hint) in (Union, UnionType)
+    kinds = [one for one in get_args(hint) if one is not NoneType] if union else [hint]
+    if Path in kinds or str in kinds:
+        return str
+    return next((one for one in kinds if one in _PLAIN or get_origin(one) in (Literal, tuple)), None)
+
+
+def _arguments(kind: Callable[..., Proposer]) -> str:
+    """Return the part of a docstring, of the constructor or the class, that tells of the arguments."""
+    for doc in (inspect.getdoc(getattr(kind, "__init__", None)), inspect.getdoc(kind)):
+        begin = re.search(r"^Args:$", doc or "", flags=re.M)
+        if begin:
+            return (doc or "")[begin.start() :]
+    return ""

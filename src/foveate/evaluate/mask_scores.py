@@ -1,0 +1,231 @@
+"""What masks are worth: how far they agree with exact ones, and how far FVG-PT's gate trusts them.
+
+- [0]: FVG-PT, 2026, https://arxiv.org/abs/2603.08708 ("Eq." and "Sec." below refer to it)
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from foveate.data.loader import PictureSet
+from foveate.data.naming import clean_name
+from foveate.data.pictures import measure
+from foveate.data.samples import Photos, Sample
+from foveate.errors import InputError
+from foveate.evaluate.metrics import mean
+from foveate.foreground.cutting import Job
+from foveate.foreground.masks import (
+    MaskFile,
+    MaskSource,
+    MaskValues,
+    detect_values,
+    find_masks,
+    fit_mask,
+    read_mask,
+)
+from foveate.foreground.opening import source_name
+from foveate.foreground.proposers.base import Mask
+from foveate.memory import Pieces, sent
+from foveate.methods.fvgpt import FvgPt
+from foveate.methods.guidance import Views
+from foveate.types import Batch, Labels, PerImage
+
+Watch = Callable[[int, int], None]
+"""Called with pictures done and pictures in all."""
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class MaskSet:
+    """The masks of a set of pictures.
+
+    Attributes:
+        jobs: The pictures.
+        masks: Each picture's mask, or None.
+        values: What the numbers in them mean.
+    """
+
+    jobs: Sequence[Job]
+    masks: Sequence[MaskFile | None]
+    values: MaskValues
+
+    def only(self, names: Collection[str]) -> "MaskSet":
+        """Keep the pictures of these names."""
+        kept = [(job, mask) for job, mask in zip(self.jobs, self.masks, strict=True) if job.name in names]
+        return MaskSet([job for job, _ in kept], [mask for _, mask in kept], self.values)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How far masks agree with exact ones.
+
+    Attributes:
+        by_class: The pictures' intersection over union, by class name; "" where classes are not known.
+    """
+
+    by_class: Mapping[str, tuple[float, ...]]
+
+    @property
+    def all(self) -> tuple[float, ...]:
+        """Of every picture."""
+        return tuple(one for ious in self.by_class.values() for one in ious)
+
+    @property
+    def mean(self) -> float:
+        """Mean over pictures."""
+        return mean(self.all)
+
+    def share_above(self, least: float = 0.5) -> float:
+        """Share of pictures whose mask agrees better than this."""
+        return mean([float(one > least) for one in self.all])
+
+
+def masks_of(jobs: Sequence[Job], folder: Path) -> MaskSet:
+    """Find the masks of pictures in a folder, or in a packed set.
+
+    Raises:
+        InputError: There is no such folder, or no mask in it is of one of these pictures.
+    """
+    found = find_masks([(job.path, Path(job.name)) for job in jobs], folder)
+    there: list[MaskSource] = [mask for mask in found if mask is not None]
+    if not there:
+        example = (folder / jobs[0].name).with_suffix(".png")
+        raise InputError(f"{folder}: no mask in it matches a picture; expected, for instance, {example}")
+    return MaskSet(jobs, found, detect_values(there))
+
+
+def iou(one: Mask, other: Mask) -> float:
+    """Return intersection over union; 1 where both are empty."""
+    union = int((one | other).sum())
+    return int((one & other).sum()) / union if union else 1.0
+
+
+def overlap(masks: MaskSet, truth: MaskSet, watch: Watch | None = None) -> Overlap:
+    """Compare masks with exact ones, over the pictures that have both.
+
+    Args:
+        masks: To be measured.
+        truth: Exact ones of the same pictures; another scale is brought to the picture's size.
+        watch: Told of progress.
+
+    Raises:
+        InputError: No picture has both; or a mask cannot be read or is of another shape than its picture.
+    """
+    known = {job.name: mask for job, mask in zip(truth.jobs, truth.masks, strict=True)}
+    ious: dict[str, list[float]] = {}
+    for place, (job, own) in enumerate(zip(masks.jobs, masks.masks, strict=True)):
+        exact = known.get(job.name)
+        if own is not None and exact is not None:
+            one = iou(_read(job, own, masks.values), _read(job, exact, truth.values))
+            ious.setdefault(job.label, []).append(one)
+        if watch:
+            watch(place + 1, len(masks.jobs))
+    if not ious:
+        raise InputError("no picture has both a mask and an exact one to compare it with")
+    return Overlap({label: tuple(own) for label, own in ious.items()})
+
+
+def mean_trust(method: FvgPt, masks: MaskSet, watch: Watch | None = None) -> float:
+    """Return the mean of r, the trained foreground gate's trust (Sec. 3.2), on whole pictures.
+
+    r counts as 0 where too little of the object is left in the view, as it does in training. A picture whose
+    class the gate does not know has no say; one without a class has.
+
+    Raises:
+        InputError: The gate was not trained, or knows none of the classes.
+    """
+    if not method.config.foreground_gate:
+        raise InputError("this model has no foreground gate (foreground_gate is false): give another --model")
+
+    def trust(views: Views, _: Labels) -> PerImage:
+        guidance = method.guidance
+        return guidance.foreground_gate(guidance.indicators(views)).squeeze(-1).sigmoid() * guidance.usable(
+            views
+        )
+
+    return _mean_over(method, masks, trust, watch)
+
+
+def mean_target(method: FvgPt, masks: MaskSet, watch: Watch | None = None) -> float:
+    """Return the mean of r* (Eq. 3): how often the backbone errs less on the foreground alone.
+
+    Raises:
+        InputError: No picture is of a class that the method knows.
+    """
+    if any(not job.label for job in masks.jobs):
+        raise InputError(
+            "the trust that masks deserve is measured with class names, and these pictures have none"
+        )
+    return _mean_over(method, masks, method.guidance.trust_target, watch)
+
+
+def _mean_over(
+    method: FvgPt,
+    masks: MaskSet,
+    measured: Callable[[Views, Labels], PerImage],
+    watch: Watch | None,
+) -> float:
+    pictures = _pictures(method, masks)
+    total = 0.0
+    done = 0
+    method.eval()
+    with method.constant_text():
+        for views, labels in _views(method, pictures):
+            total += float(measured(views, labels).sum())
+            done += len(labels)
+            if watch:
+                watch(done, len(pictures))
+    return total / done
+
+
+def _views(method: FvgPt, pictures: PictureSet) -> Iterator[tuple[Views, Labels]]:
+    pieces, device = Pieces(_BATCH), method.clip.logit_scale.device
+    for batch in pictures.batches(None, _BATCH, shuffle=False, drop_last=False):
+        seen = pieces.run(
+            lambda most, batch=batch: [
+                (method.views(part), part.labels) for part in _parts(batch, most, device)
+            ]
+        )
+        yield from seen
+
+
+def _parts(batch: Batch, most: int, device: torch.device) -> Iterator[Batch]:
+    for start in range(0, len(batch.images), most):
+        few = slice(start, start + most)
+        masks = None if batch.masks is None else sent(batch.masks[few], device)
+        areas = None if batch.areas is None else sent(batch.areas[few], device)
+        yield Batch(sent(batch.images[few], device), sent(batch.labels[few], device), masks, areas)
+
+
+def _pictures(method: FvgPt, masks: MaskSet) -> PictureSet:
+    """Return the pictures that have a mask and a class the method knows, or no class at all."""
+    row = {_plain(name): place for place, name in enumerate(method.names)}
+    samples = [
+        Sample(job.path, row.get(_plain(job.label), 0), mask)
+        for job, mask in zip(masks.jobs, masks.masks, strict=True)
+        if mask is not None and (not job.label or _plain(job.label) in row)
+    ]
+    if not samples:
+        raise InputError(
+            "no picture that has a mask is of a class that the model knows: give another --model"
+        )
+    config = method.clip.config
+    photos = Photos(method.names, tuple(samples), masks.values)
+    return PictureSet(photos, config.image_size, config.mean, config.std)
+
+
+def _read(job: Job, mask: MaskSource, values: MaskValues) -> Mask:
+    size, orientation = measure(job.path)
+    picture = read_mask(mask, values)
+    fitted = fit_mask(
+        picture, size, orientation=orientation, mask_name=source_name(mask), picture_name=str(job.path)
+    )
+    return np.asarray(fitted) > 0
+
+
+def _plain(name: str) -> str:
+    return clean_name(name).casefold()
