@@ -1,0 +1,149 @@
+"""`foveate features`: keep what a frozen CLIP sees of many pictures, as tensors in files."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from foveate.commands.parsing import parse
+from foveate.commands.screen import Bars, note, notes_for_warnings
+from foveate.data.feature_work import FeatureJob, Run
+from foveate.data.features import make_features
+from foveate.data.folders import list_pictures
+from foveate.data.samples import Photos, Sample
+from foveate.data.sources import load_photos
+from foveate.errors import InputError
+from foveate.foreground.masks import MaskValues
+
+EXAMPLES = """
+    foveate features photos/ --clip openai/clip-vit-base-patch16 --out features/
+    foveate features photos/ --clip ViT-B/16 --masks masks/ --dtype float16 --out features/
+    foveate features photos/ --clip ViT-B/16 --workers 8 --out features/
+    foveate features photos/ --clip ViT-B/16 --ray --ray-address head:6379 --out /shared/features/
+"""
+GROUPS = {
+    "reading pictures and masks": ("images", "masks", "mask_values", "invert_masks", "on_bad"),
+    "what is kept": ("dtype", "shard"),
+    "where it is made": ("device", "precision", "batch_size", "workers", "ray", "ray_address"),
+}
+_LISTED = 5
+_UNNAMED = "picture"
+
+
+def features(  # noqa: PLR0913  (a command's options)
+    photos: str,
+    out: str,
+    clip: str = "tiny",
+    images: str | None = None,
+    masks: str | None = None,
+    mask_values: MaskValues = "auto",
+    invert_masks: bool = False,
+    on_bad: Literal["error", "skip"] = "error",
+    dtype: Literal["float32", "float16"] = "float32",
+    shard: int = 4096,
+    device: str | None = None,
+    precision: Literal["float32", "float16", "bfloat16"] = "float32",
+    batch_size: int = 64,
+    workers: int | None = None,
+    ray: bool = False,
+    ray_address: str | None = None,
+) -> None:
+    """Keep what a frozen CLIP sees of many pictures; run again, a stopped run goes on.
+
+    Args:
+        photos: What fit reads, or a folder of pictures without classes.
+        out: Folder of the features.
+        clip: Hub id, folder or file of CLIP weights; "tiny" is the embedded one, for drawn scenes.
+        images: Where a split JSON's pictures are, if not beside it.
+        masks: Folder of foreground masks: encode the foreground alone besides.
+        mask_values: What the numbers in mask files mean.
+        invert_masks: Whether masks mark the background.
+        on_bad: Stop at a bad picture or mask, or leave the picture out and say so.
+        dtype: Precision in which features are kept.
+        shard: Pictures a file; so many are lost, at most, when a worker is stopped.
+        device: Where the tower runs, e.g. cuda; cpu, or with --ray the cluster's GPUs if it has any.
+        precision: Of the tower.
+        batch_size: Pictures encoded at once.
+        workers: Processes, each with a tower of its own (1); with --ray actors, one a GPU or a core.
+        ray: Make them on a Ray cluster: that of --ray-address, or one on this computer.
+        ray_address: HOST:PORT of a cluster; RAY_ADDRESS says it too.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(f"--workers is {workers}: give 1 or more")
+    if ray_address and not ray:
+        raise InputError("--ray-address is for Ray: give --ray too")
+    folder = Path(out).expanduser()
+    job = FeatureJob(
+        clip=clip,
+        kept=dtype,
+        precision=precision,
+        masks=masks is not None,
+        batch_size=batch_size,
+        shard=shard,
+        on_bad=on_bad,
+        # On a cluster it is for actors to find GPUs; this process opens the weights only to name them.
+        device="cpu" if ray or device is None else device,
+    )
+    with notes_for_warnings(), Bars() as bars:
+        read = _read(photos, images, masks, mask_values, invert_masks)
+        made = make_features(
+            read,
+            folder,
+            job,
+            names=_names(read, photos),
+            run=_run(workers, ray, ray_address, device),
+            on_count=lambda done, total: bars.count("features", done, total),
+        )
+    for name, reason in made.left_out[:_LISTED]:
+        note(f"{name}: {reason}")
+    if made.left_out:
+        note(f"left out {len(made.left_out)} of {len(read)} pictures")
+    before = f", {made.kept} of them made before" if made.kept else ""
+    Console(highlight=False).print(
+        f"features of {made.pictures} pictures in {made.shards} shards{before}: {folder}",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command."""
+    features(**parse("features", features, words, positional="photos", groups=GROUPS, examples=EXAMPLES))
+
+
+def _run(workers: int | None, ray: bool, address: str | None, device: str | None) -> Run | None:
+    if ray:
+        from foveate.scale.ray_jobs import on_ray
+
+        return on_ray(address, workers, device)
+    if workers is None or workers == 1:
+        return None
+    from foveate.scale.processes import in_processes
+
+    return in_processes(workers)
+
+
+def _read(
+    photos: str, images: str | None, masks: str | None, values: MaskValues, invert_masks: bool
+) -> Photos:
+    """Read labelled photos; or pictures of a folder that has no class folders, as one nameless class."""
+    folder = Path(photos).expanduser()
+    source: str | Photos = photos
+    if folder.is_dir() and not any(one.is_dir() for one in folder.iterdir()):
+        flat = list_pictures(folder)
+        if flat and not any(folder.glob("split_*.json")):
+            source = Photos((_UNNAMED,), tuple(Sample(one.absolute(), 0) for one in flat))
+    return load_photos(source, masks=masks, images=images, mask_values=values, invert_masks=invert_masks)
+
+
+def _names(photos: Photos, source: str) -> list[str]:
+    """Call pictures by their paths below the folder of all of them; lazy ones have names."""
+    paths = [sample.picture for sample in photos.samples if isinstance(sample.picture, Path)]
+    if len(paths) < len(photos):
+        return [sample.name for sample in photos.samples]
+    top = Path(source).expanduser().absolute()
+    if not all(path.is_relative_to(top) for path in paths):
+        top = Path(os.path.commonpath([path.parent for path in paths]))
+    return [path.relative_to(top).as_posix() for path in paths]

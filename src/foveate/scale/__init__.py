@@ -1,0 +1,1 @@
+"""The jobs on many pictures, in several processes and on Ray clusters."""

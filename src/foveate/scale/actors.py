@@ -1,0 +1,166 @@
+"""Questions that a pool of Ray actors answers, each actor with a model of its own that it opens once."""
+
+import inspect
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from foveate.errors import InputError
+from foveate.scale.cluster import Cluster
+
+Answer = Callable[[str], str]
+"""What an actor does: a question in JSON, an answer in JSON."""
+
+_TRIES = 3  # of a question at which its actor dies
+_MOST_BLOCKS = 10_000  # of a data set; Ray keeps a little of each in memory
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The actors of one model.
+
+    Attributes:
+        actors: How many.
+        cpus: Cores of each.
+        gpus: GPUs of each.
+    """
+
+    actors: int
+    cpus: int = 1
+    gpus: int = 0
+
+
+def pool_of(cluster: Cluster, workers: int | None = None, gpus: bool | None = None) -> Pool:
+    """Share a cluster among the actors of a model: a GPU each where it has any, and otherwise a core each.
+
+    Args:
+        cluster: What there is.
+        workers: Actors; None: as many as there is room for.
+        gpus: Whether to use GPUs; None: where there are any.
+
+    Raises:
+        InputError: There is no GPU, or not room for so many.
+    """
+    if gpus and not cluster.gpus:
+        raise InputError("the Ray cluster has no GPU: take --device cpu, or join another --ray-address")
+    each = 1 if (cluster.gpus if gpus is None else gpus) else 0
+    room = cluster.gpus if each else cluster.cpus
+    if workers is not None and workers > room:
+        kind = "GPUs" if each else "CPUs"
+        raise InputError(
+            f"--workers is {workers}, but the Ray cluster has {room} {kind}: give at most {room}"
+        )
+    actors = workers or max(1, room)
+    # Cores that have no GPU of their own decode for those that do.
+    return Pool(actors, max(1, cluster.cpus // actors) if each else 1, each)
+
+
+def ask(questions: Sequence[str], opening: Callable[[], Answer], pool: Pool) -> Generator[str]:
+    """Yield the answer to each question, in order; the cluster must have been joined.
+
+    Args:
+        questions: What actors are asked, one at a time.
+        opening: Opens the model in an actor.
+        pool: How many actors, and what each needs.
+
+    Raises:
+        InputError: Actors die again and again.
+    """
+    if not questions:
+        return
+    import ray.data
+
+    rows = [{"question": question} for question in questions]
+    with _context():
+        data = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map_batches(
+            Actor,
+            fn_constructor_args=(opening, pool),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=min(pool.actors, len(rows))),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus,
+            **_few_tries(ray.data.Dataset.map_batches),
+        )
+    with (
+        _no_log(),
+        _deaths_told(pool),
+        closing(cast("Generator[dict[str, Any]]", iter(data.iter_rows()))) as answers,
+    ):
+        for row in answers:
+            yield row["answer"]
+
+
+def _few_tries(map_batches: Callable[..., object]) -> dict[str, Any]:
+    """Return what keeps Ray from asking for ever; after Ray 2.63 there may be no such argument."""
+    if "ray_remote_args_fn" not in inspect.signature(map_batches).parameters:
+        return {}
+    return {"ray_remote_args_fn": lambda: {"max_task_retries": _TRIES}}
+
+
+class Actor:
+    """Answers questions on a cluster; a core each means a thread each."""
+
+    def __init__(self, opening: Callable[[], Answer], pool: Pool) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(pool.cpus)  # before PyTorch, if it is needed, is imported
+        if "torch" in sys.modules:
+            import torch
+
+            torch.set_num_threads(pool.cpus)
+        self._answer = opening()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"answer": np.array([self._answer(question) for question in batch["question"]], dtype=object)}
+
+
+@contextmanager
+def _context() -> Generator[None]:
+    """Have Ray Data keep the order, and show no bars, in the data sets that are made meanwhile."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    before = context.enable_progress_bars, context.execution_options.preserve_order
+    context.enable_progress_bars, context.execution_options.preserve_order = False, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of arguments that a later Ray will not have
+            yield
+    finally:
+        context.enable_progress_bars, context.execution_options.preserve_order = before
+
+
+@contextmanager
+def _no_log() -> Generator[None]:
+    """Leave to Ray Data its log file, and of what it says on the error stream only errors."""
+    handlers = [
+        one
+        for one in logging.getLogger("ray.data").handlers
+        if isinstance(one, logging.StreamHandler) and not isinstance(one, logging.FileHandler)
+    ]
+    levels = [one.level for one in handlers]
+    for one in handlers:
+        one.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for one, level in zip(handlers, levels, strict=True):
+            one.setLevel(level)
+
+
+@contextmanager
+def _deaths_told(pool: Pool) -> Generator[None]:
+    from ray import exceptions as ray
+
+    try:
+        yield
+    except (ray.RayActorError, ray.OutOfMemoryError, ray.WorkerCrashedError, ray.NodeDiedError) as error:
+        raise InputError(
+            f"one of {pool.actors} actors on the Ray cluster died again and again, perhaps for want of"
+            " memory: take fewer --workers"
+        ) from error

@@ -1,0 +1,142 @@
+"""A Ray cluster for the length of a job: somebody's, by its address, or one of our own on this computer."""
+
+import logging
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from foveate.errors import InputError
+from foveate.foreground.proposers.registry import demand
+
+_OBJECT_STORE = 256 << 20  # bytes; only names and answers pass through it, no pictures
+_PATIENCE = 10.0  # seconds for a cluster to answer
+_PORT = 6379
+# What the processes we start are told: nothing is reported home, and nothing but failures is said.
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a cluster has.
+
+    Attributes:
+        cpus: Cores, on all its computers.
+        gpus: GPUs, likewise.
+    """
+
+    cpus: int
+    gpus: int
+
+
+@contextmanager
+def joined(address: str | None = None, cpus: int | None = None) -> Generator[Cluster]:
+    """Join the cluster at an address, or start one on this computer and end it afterwards.
+
+    Args:
+        address: "HOST:PORT", "ray://HOST:PORT" or "auto"; None: what RAY_ADDRESS says, else a cluster of our
+            own. A program that is connected already stays so.
+        cpus: Of a cluster of our own; None: as many as this process may use.
+
+    Raises:
+        InputError: Ray is not installed, or there is no cluster at the address.
+    """
+    demand("ray", "--ray", "ray", "pyarrow")
+    with _silence():
+        import ray
+
+        if ray.is_initialized():
+            yield _resources()
+            return
+        address = address or os.environ.get("RAY_ADDRESS")
+        _join(address) if address and address != "local" else _start(cpus)
+        try:
+            yield _resources()
+        finally:
+            ray.shutdown()
+
+
+def own_cpus() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _start(cpus: int | None) -> None:
+    import ray
+
+    with _quietly():
+        ray.init(
+            address="local",
+            num_cpus=cpus or own_cpus(),
+            object_store_memory=_OBJECT_STORE,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+
+
+def _join(address: str) -> None:
+    import ray
+
+    if address != "auto":
+        _knock(address)
+    try:
+        with _quietly():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise InputError(
+            f"no Ray cluster at {address}: start one (`ray start --head`), or give another --ray-address"
+        ) from error
+
+
+def _knock(address: str) -> None:
+    """Try the door first: where nobody answers, Ray waits for ever."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        with socket.create_connection((host or address, int(port) if host else _PORT), _PATIENCE):
+            pass
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no Ray cluster answers at {address}: start one (`ray start --head`), or give another"
+            " --ray-address (HOST:PORT)"
+        ) from error
+
+
+def _resources() -> Cluster:
+    import ray
+
+    found = ray.cluster_resources()
+    return Cluster(int(found.get("CPU", 0)), int(found.get("GPU", 0)))
+
+
+@contextmanager
+def _quietly() -> Generator[None]:
+    """Tell Ray to be quiet, where nobody has told it otherwise, as it starts or is joined."""
+    new = {name: value for name, value in _QUIET.items() if name not in os.environ}
+    os.environ.update(new)
+    sys.stderr.flush()
+    error_stream, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)  # what is not Python says there that it was told to be quiet
+    try:
+        yield
+    finally:
+        os.dup2(error_stream, 2)
+        os.close(error_stream)
+        os.close(nothing)
+        for name in new:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _silence() -> Generator[None]:
+    """Leave Ray's own warnings unsaid as long as it works for us."""
+    with warnings.catch_warnings():
+        for kind in (DeprecationWarning, FutureWarning, ResourceWarning):
+            warnings.simplefilter("ignore", kind)
+        warnings.filterwarnings("ignore", module=r"ray(\.|$)")
+        yield

@@ -1,0 +1,125 @@
+"""Masks on a Ray cluster: paths go out, masks come back, and one process keeps them in the order of jobs."""
+
+import base64
+import io
+import json
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from foveate.errors import InputError
+from foveate.foreground.checks import OnBad
+from foveate.foreground.cutting import Cut, Cutter, Job, Missed
+from foveate.foreground.making import Keeper, Made, OnCount, check_jobs, in_batches
+from foveate.foreground.proposers.base import Mask, Proposer
+from foveate.foreground.records import MaskRecord, to_line
+from foveate.foreground.store import MaskStore, png_bytes
+from foveate.foreground.tidy import TidyConfig
+from foveate.scale.actors import Answer, Pool, ask, pool_of
+from foveate.scale.cluster import Cluster, joined
+
+
+def make_masks_on_ray(  # noqa: PLR0913  (the arguments of make_masks)
+    jobs: Sequence[Job],
+    proposer: Proposer,
+    store: MaskStore,
+    *,
+    tidy: TidyConfig | None = None,
+    on_bad: OnBad = "error",
+    workers: int | None = None,
+    opening: Callable[[], Proposer] | None = None,
+    on_count: OnCount | None = None,
+    address: str | None = None,
+) -> Made:
+    """Make masks as `foveate.foreground.making.make_masks` does, on a Ray cluster; the store is the same.
+
+    Actors make masks and this process keeps them, in the order of jobs: a mask is less than 1 kB.
+
+    Args:
+        jobs: Pictures, each name once; the cluster sees them under the same paths.
+        proposer: Tells what it reads and how many pictures it likes at once; it makes no masks itself.
+        store: Where masks are kept.
+        tidy: How masks are tidied.
+        on_bad: At a picture that cannot be read, stop, or go on without it. What was made is kept.
+        workers: Actors; None: one a GPU, or one a core.
+        opening: Opens the proposer in each actor. One that takes a `device` gets "cuda" where there are GPUs.
+        on_count: Told of progress.
+        address: Of the cluster (see `foveate.scale.cluster.joined`).
+
+    Raises:
+        InputError: No cluster, or what `make_masks` raises. What was made is kept.
+        OSError: No space, no permission.
+    """
+    if opening is None:
+        raise ValueError("actors open the proposer themselves: give opening")
+    check_jobs(jobs, proposer.name, proposer.reads_text)
+    keeper = Keeper(store, len(jobs), on_bad, on_count)
+    waiting = [*in_batches(keeper.unfinished(jobs, proposer.reads_text), proposer.batch)]
+    if not waiting:
+        return keeper.made()
+    questions = [
+        json.dumps([[job.name, str(job.path.absolute()), job.label, job.prompt] for job in few])
+        for few in waiting
+    ]
+    try:
+        with joined(address, workers) as cluster:
+            pool, opening = _mask_pool(cluster, workers, opening)
+            with closing(ask(questions, partial(_mask_answer, opening, tidy), pool)) as answers:
+                for few, answer in zip(waiting, answers, strict=True):
+                    keeper.take(_cuts(few, answer), proposer.name)
+    except InputError as error:
+        raise InputError(f"{error}{keeper.progress}") from error
+    return keeper.made()
+
+
+def _mask_pool(
+    cluster: Cluster, workers: int | None, opening: Callable[[], Proposer]
+) -> tuple[Pool, Callable[[], Proposer]]:
+    """Give GPUs to proposers that have a use for them."""
+    settings = opening.keywords if isinstance(opening, partial) else {}
+    if cluster.gpus and "device" in settings:
+        return pool_of(cluster, workers, gpus=True), partial(opening, device="cuda")
+    return pool_of(cluster, workers, gpus=False), opening
+
+
+def _mask_answer(opening: Callable[[], Proposer], tidy: TidyConfig | None) -> Answer:
+    cutter: list[Cutter] = []
+
+    def answer(question: str) -> str:
+        jobs = [Job(name, Path(path), label, prompt) for name, path, label, prompt in json.loads(question)]
+        try:
+            if not cutter:  # opened here, where an error is told
+                cutter.append(Cutter(opening(), tidy))
+            return json.dumps([_told(one) for one in cutter[0](jobs)])
+        except InputError as error:
+            return json.dumps(str(error))
+
+    return answer
+
+
+def _told(one: Cut | Missed) -> list[str]:
+    if isinstance(one, Missed):
+        return [one.reason]
+    return [to_line(one.record).decode(), base64.b64encode(png_bytes(one.mask)).decode()]
+
+
+def _cuts(jobs: Sequence[Job], answer: str) -> list[Cut | Missed]:
+    told = json.loads(answer)
+    if isinstance(told, str):
+        raise InputError(told)
+    return [_cut(job, *one) for job, one in zip(jobs, told, strict=True)]
+
+
+def _cut(job: Job, said: str, png: str | None = None) -> Cut | Missed:
+    if png is None:
+        return Missed(job, said)
+    return Cut(job, MaskRecord(**json.loads(said)), _mask(base64.b64decode(png)))
+
+
+def _mask(png: bytes) -> Mask:
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image, dtype=bool)
