@@ -115,7 +115,7 @@ def tuning(method: Method, config: ClipConfig) -> StepFlops:
     """Count a step of a method whose classes are set."""
     classes, frozen = len(method.names), picture(config).forward
     rows = _rows(method)
-    again = chunks(rows) > 1  # chunks are computed twice for their gradient
+    again = read_again(rows)
     if isinstance(method, Mmrl):
         extra, first = len(method.tokens), method.first_block - 1
         texts, packed = whole_texts(config, classes, extra, first), packed_texts(config, rows, extra, first)
@@ -140,9 +140,9 @@ def tuning(method: Method, config: ClipConfig) -> StepFlops:
     )
 
 
-def chunks(rows: Rows) -> int:
-    """Return at least how many chunks the own tokens are read in."""
-    return -(-sum(rows.lengths) // CHUNK)
+def read_again(rows: Rows) -> float:
+    """Return the share of own tokens that is read again for its gradient: all but the last chunk."""
+    return max(0.0, 1 - CHUNK / sum(rows.lengths))
 
 
 def _rows(method: Method) -> Rows:

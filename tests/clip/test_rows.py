@@ -10,7 +10,7 @@ from torch import Tensor
 
 from foveate.clip.config import TowerConfig
 from foveate.clip.model import Block, Clip, Edit, Text
-from foveate.clip.rows import Rows, encode_rows, pack
+from foveate.clip.rows import Rows, _chunks, encode_rows, pack
 from foveate.methods.deep import replacing
 from foveate.methods.mmrl import growing
 
@@ -147,10 +147,16 @@ def test_chunks_are_read_again_only_for_a_gradient(read: list[int]):
     assert read == [2, 4, 2, 4, 2]
     read.clear()
     encode_rows(tower(2), pack(rows), vectors, chunk=4).sum().backward()
-    assert sorted(read) == sorted([2, *[4, 2] * 4])  # two chunks, each forward twice
+    assert sorted(read) == sorted([2, *[4, 2] * 3])  # two chunks, the first of them twice
     read.clear()
     encode_rows(tower(2), pack(rows), vectors, chunk=100).sum().backward()
     assert read == [2, 8, 4]
+
+
+def test_the_chunk_that_is_read_once_is_a_full_one():
+    assert _chunks([2, 2, 2, 2, 2], 4) == [(2,), (2, 2), (2, 2)]
+    assert _chunks([9, 1, 3, 9], 4) == [(9,), (1, 3), (9,)]
+    assert _chunks([1, 2], 100) == [(1, 2)]
 
 
 def test_half_precision_gives_float32():

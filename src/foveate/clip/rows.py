@@ -81,8 +81,8 @@ def encode_rows(
         rows: At least one.
         vectors: What stands in the slots; rows with slots of their own index one long list.
         edit: Changes the tokens of the common beginning before each block, and may let them grow.
-        chunk: Own tokens at once. Where there are more, each chunk is computed again for its gradient. A
-            device whose memory is too small gets half of it, and so on.
+        chunk: Own tokens at once. Where there are more, each chunk but the last is computed again for its
+            gradient. A device whose memory is too small gets half of it, and so on.
     """
     rows = rows.to(text.pos.device)
     return Pieces(min(chunk, sum(rows.lengths))).run(lambda most: _encode(text, rows, vectors, edit, most))
@@ -92,11 +92,11 @@ def _encode(text: Text, rows: Rows, vectors: Vectors | None, edit: Edit | None, 
     """Return what `encode_rows` does, with so many own tokens at once."""
     tokens = _embed(text, rows, vectors)
     memory = _read_beginning(text, tokens[None, : rows.shared], edit)
-    own, parts = tokens[rows.shared :], list(_chunks(rows.lengths, chunk))
-    lean = len(parts) > 1 and torch.is_grad_enabled()
+    own, parts = tokens[rows.shared :], _chunks(rows.lengths, chunk)
     features: list[Tensor] = []
     for piece, lengths in zip(own.split([sum(part) for part in parts]), parts, strict=True):
-        if lean:
+        # The last chunk is the first to have its gradient taken: what is between may wait for it.
+        if len(features) + 1 < len(parts) and torch.is_grad_enabled():
             once = checkpoint(
                 _read_own, text, piece, lengths, *memory, use_reentrant=False, preserve_rng_state=False
             )
@@ -166,14 +166,14 @@ def _blocks(text: Text) -> Iterator[Block]:
         yield block
 
 
-def _chunks(lengths: Sequence[int], most: int) -> Iterator[tuple[int, ...]]:
-    """Group rows in their order, so many own tokens at most, but at least one row."""
-    group: list[int] = []
+def _chunks(lengths: Sequence[int], most: int) -> list[tuple[int, ...]]:
+    """Group rows in their order, so many own tokens at most, at least one row; the last are full."""
+    groups: list[list[int]] = [[]]
     tokens = 0
-    for length in lengths:
-        if group and tokens + length > most:
-            yield tuple(group)
-            group, tokens = [], 0
-        group.append(length)
+    for length in reversed(lengths):
+        if groups[-1] and tokens + length > most:
+            groups.append([])
+            tokens = 0
+        groups[-1].append(length)
         tokens += length
-    yield tuple(group)
+    return [tuple(reversed(group)) for group in reversed(groups)]
