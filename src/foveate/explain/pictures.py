@@ -1,0 +1,92 @@
+"""Pictures of a gaze: it laid over the picture, the object's outline, and tables of such pictures."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from torch import Tensor
+from torch.nn import functional as F
+
+Colour = tuple[int, int, int]
+RIGHT, WRONG, NEITHER = (24, 128, 56), (190, 40, 40), (70, 70, 70)
+_INK: Colour = (20, 20, 20)
+_LINE: Colour = (0, 229, 255)  # no warm colour: those are the gaze's
+
+
+def overlay(picture: Image.Image, heat: Float[Tensor, "grid grid"], side: int) -> Image.Image:
+    """Return the picture, darkened where the gaze is not, with the gaze as a warm light.
+
+    Args:
+        picture: What the method saw, square.
+        heat: Its gaze.
+        side: Pixels a side of the result.
+    """
+    smooth = F.interpolate(heat[None, None].float(), size=(side, side), mode="bicubic", align_corners=False)[
+        0, 0
+    ]
+    strength = (smooth / smooth.max().clamp_min(1e-12)).clamp(0, 1).cpu().numpy()[..., None] ** 0.8
+    base = np.asarray(picture.convert("RGB").resize((side, side), Image.Resampling.NEAREST), np.float32)
+    warm = np.array((255, 196, 64), np.float32)
+    lit = base * (0.5 + 0.5 * strength) + 0.45 * strength * (warm - base)
+    return Image.fromarray(lit.clip(0, 255).astype(np.uint8))
+
+
+def outlined(picture: Image.Image, mask: Float[Tensor, "height width"], width: int = 2) -> Image.Image:
+    """Return the picture with a line along the inner edge of the mask, and a dark one outside of it.
+
+    Args:
+        picture: What the method saw.
+        mask: 1 on the foreground of the same view, in any size.
+        width: Of the line, in pixels of the picture.
+    """
+    drawn = picture.convert("RGB")
+    told = Image.fromarray((mask.cpu().numpy() > 0.5).astype(np.uint8) * 255)
+    inside = told.resize(drawn.size, Image.Resampling.NEAREST)
+    inner, outer = (
+        np.asarray(inside.filter(kind(2 * reach + 1))) > 0
+        for kind, reach in ((ImageFilter.MinFilter, width), (ImageFilter.MaxFilter, 1))
+    )
+    whole, pixels = np.asarray(inside) > 0, np.array(drawn)
+    pixels[outer & ~whole] = _INK
+    pixels[whole & ~inner] = _LINE
+    return Image.fromarray(pixels)
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Image.Image]], captions: Sequence[Sequence[str]], heads: Sequence[str]
+) -> Image.Image:
+    """Lay pictures of one size out in a table, a caption under each and a head over each column.
+
+    Args:
+        rows: Pictures, row by row.
+        captions: One a picture; a leading "+" or "-" colours it as right or wrong and is not shown. What is
+            wider than its picture is cut.
+        heads: One a column; cut likewise.
+    """
+    side, gap, line = rows[0][0].width, 12, 22
+    width = gap + len(heads) * (side + gap)
+    sheet = Image.new("RGB", (width, gap + line + len(rows) * (side + line + gap)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    colours = {"+": RIGHT, "-": WRONG}
+    for j, head in enumerate(heads):
+        pen.text((gap + j * (side + gap), gap), _cut(head, side, font), fill=_INK, font=font)
+    for i, (pictures, said) in enumerate(zip(rows, captions, strict=True)):
+        top = gap + line + i * (side + line + gap)
+        for j, (picture, text) in enumerate(zip(pictures, said, strict=True)):
+            left = gap + j * (side + gap)
+            sheet.paste(picture, (left, top))
+            fill = colours.get(text[:1], NEITHER)
+            shown = _cut(text[1:] if text[:1] in colours else text, side, font)
+            pen.text((left, top + side + 3), shown, fill=fill, font=font)
+    return sheet
+
+
+def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Return as much of a line as fits."""
+    if font.getlength(text) <= width:
+        return text
+    kept = text
+    while kept and font.getlength(kept + "…") > width:
+        kept = kept[:-1]
+    return kept.rstrip() + "…"
