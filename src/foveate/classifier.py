@@ -26,7 +26,7 @@ from foveate.foreground.masks import OnBad
 from foveate.methods.base import Method, check_names
 from foveate.methods.choices import check_choice
 from foveate.methods.fvgpt import FvgPt
-from foveate.methods.registry import Settings, build, configure, needs_masks, parts
+from foveate.methods.registry import Settings, build, configure, needs_masks, needs_val, parts
 from foveate.official.reading import read_official
 from foveate.train.backbone import load_backbone
 from foveate.train.banking import Banked, BankPlan, OnNote, Precision, one_view
@@ -34,6 +34,8 @@ from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, s
 from foveate.train.loop import Diverged
 from foveate.train.recipe import Recipe, recipe_for
 from foveate.train.run import BANK, OnStep, abandon_run, drop_bank, open_run, refuse_folder, run_stages
+from foveate.train.selecting import Wish, shots_of, wish_of
+from foveate.train.selecting import select as select_pictures
 from foveate.train.sharing import download, upload
 from foveate.train.shots import choose, without_masks
 from foveate.types import Branch
@@ -110,7 +112,9 @@ class Classifier:
         data: Any,
         *,
         masks: str | Path | None = None,
-        shots: int = 16,
+        shots: int | None = None,
+        select: str | None = None,
+        fraction: float | None = None,
         seed: int = 1,
         classes: Classes = "all",
         template: str | None = None,
@@ -123,6 +127,7 @@ class Classifier:
         bank: Banked = "epochs",
         bank_dir: str | Path | None = None,
         bank_dtype: Precision = "float32",
+        log_answers: bool = False,
         on_step: OnStep | None = None,
         on_count: OnCount | None = None,
         on_note: OnNote | None = None,
@@ -132,7 +137,9 @@ class Classifier:
         Args:
             data: Folder per class, CSV, JSONL, CoOp split JSON, Hugging Face data set, or `Photos`.
             masks: Folder of foreground masks; methods with a foreground need them for training alone.
-            shots: Pictures a class, in the field's own draw.
+            shots: Pictures a class, in the field's own draw; None takes 16.
+            select: Choose from all training pictures with a selector instead, e.g. "herding".
+            fraction: Share of each class that it chooses.
             seed: Of the draw, the start, the order and the views.
             classes: Train on all classes, or on the first half ("base") to measure the others as new.
             template: The data set's sentence with one `{}`, for the methods that use one.
@@ -149,6 +156,7 @@ class Classifier:
             bank_dir: Where features are kept, for other runs too; None takes `out` while the run lasts, and
                 memory without `out`.
             bank_dtype: Precision in which they are kept.
+            log_answers: Log after each epoch which pictures are answered rightly; needs `out`.
             on_step: Told of each training step.
             on_count: Told of other slow work.
             on_note: Told of what is worth knowing before it happens: how much disk a bank takes.
@@ -164,7 +172,7 @@ class Classifier:
         check_choice("bank", bank, Banked)
         check_choice("bank_dtype", bank_dtype, Precision)
         resolved = recipe_for(self.method_name, one_view(recipe or {}, bank))
-        masked = needs_masks(self.method_name)
+        masked = needs_masks(self.method_name, self.settings)
         if template is not None:
             fill(template, "name")
         tuned = None if backbone is None else load_backbone(backbone, self.method_name)
@@ -172,12 +180,25 @@ class Classifier:
             tuned.check_towers(self.clip, str(self.clip_source))
             template = tuned.template(template)
         settings = tuned.settings_of(self.method_name, self._given) if tuned else self.settings
-        chosen = choose(
-            load_photos(data, masks=masks, **(reading or {})),
+        wish = wish_of(
+            select,
+            fraction,
             shots,
+            strict_shots=strict_shots,
+            seed=seed,
+            template=template,
+            bank=Path(bank_dir).expanduser() if bank_dir is not None and bank != "off" else None,
+        )
+        photos = load_photos(data, masks=masks, **(reading or {}))
+        drawn, selection = shots_of(photos, shots, wish)
+        chosen = choose(
+            photos,
+            drawn,
             seed,
+            select=self._selector(wish, on_count) if wish else None,
             base_only=classes == "base",
             with_masks=masked,
+            with_val=needs_val(self.method_name, settings),
             on_bad=on_bad,
             strict=strict_shots,
             watch=partial(on_count, "checking pictures") if on_count else None,
@@ -187,14 +208,24 @@ class Classifier:
         # A name that does not fit is known before training; what was learned before stays until then.
         build(self.method_name, self.clip, settings, seed).set_classes(train.names, template)
         config = self._config_of(
-            train, resolved, settings=settings, template=template, seed=seed, shots=shots
+            train,
+            resolved,
+            settings=settings,
+            template=template,
+            seed=seed,
+            shots=drawn or 0,
+            selection=selection,
+            val_pictures=len(chosen.val),
         )
         if folder:
             sources = {"data": _where(data), "masks": _where(masks), "reading": _plain(reading or {})}
             identity = {**asdict(config), "classes": classes, "with_masks": masked}
+            identity = {key: value for key, value in identity.items() if key != "selection" or value}
+            identity.pop("val_pictures")  # which they are, and not how many, is said below
             identity |= {"backbone": tuned.digest} if tuned else {}
+            identity |= {"val": chosen.val.digest()[:16]} if len(chosen.val) else {}
             identity |= {"bank_dtype": bank_dtype} if bank != "off" and bank_dtype != "float32" else {}
-            sources |= {"backbone": _portable(backbone)} if backbone else {}
+            sources |= _named(train, selection) | ({"backbone": _portable(backbone)} if backbone else {})
             if open_run(folder, identity, {**sources, "left_out": list(chosen.left_out)}):
                 self.settings = settings
                 drop_bank(folder)  # left, if the run was stopped just when it had finished
@@ -207,13 +238,19 @@ class Classifier:
             config,
             folder,
             recipe=resolved,
+            val=chosen.val,
             backbone=inner,
             bank=None if bank == "off" else BankPlan(place, bank_dtype),
+            log_answers=log_answers,
             on_step=on_step,
             on_count=on_count,
             on_note=on_note,
         )
         return self
+
+    def _selector(self, wish: Wish, on_count: OnCount | None) -> Callable[[Photos], Photos]:
+        watch = partial(on_count, "encoding the pool") if on_count else None
+        return lambda pool: select_pictures(pool, self.clip, wish, watch).photos
 
     def _config_of(self, train: Photos, recipe: Recipe, **more: Any) -> ModelConfig:
         return ModelConfig(
@@ -224,12 +261,14 @@ class Classifier:
             names=list(train.names),
             pictures=len(train),
             recipe=asdict(recipe),
-            data=train.digest(masks=needs_masks(self.method_name))[:16],
+            data=train.digest(masks=needs_masks(self.method_name, self.settings))[:16],
             version=version("foveate"),
             **more,
         )
 
     def _learn(self, train: Photos, config: ModelConfig, folder: Path | None, **more: Any) -> None:
+        if more["log_answers"] and folder is None:
+            raise InputError("log_answers writes into the run's log: say where with out=")
         try:
             self.method = run_stages(
                 self.method_name,
@@ -274,16 +313,10 @@ class Classifier:
             InputError: A photo cannot be read, or names clash.
         """
         given = [photos] if isinstance(photos, str | Path | Image.Image) else list(photos)
-        if self.config is None and self.method_name != "zeroshot":
-            self._fitted()
-        if isinstance(classes, str):
-            check_names(classes)
-        for note in unusual(classes or []):
-            warnings.warn(note, stacklevel=2)
         samples = tuple(Sample(_source(photo, i), 0) for i, photo in enumerate(given))
         watch = partial(on_count, "photos") if on_count else None
         with self._turn.lock:
-            branch = self._ask_about([] if only else self._trained_names(), classes or [])
+            branch = self.ask_about(classes, only=only)
             if not samples:
                 return []
             names = self.method.names
@@ -323,7 +356,49 @@ class Classifier:
         """
         check_choice("split", split, Split)
         found = photos if isinstance(photos, Photos) else load_photos(photos)
-        photos = self._in_own_words(found if shift else without_masks(found))
+        watch = partial(on_count, split) if on_count else None
+        with self._turn.lock:
+            pictures, branch = self.ask_split(found if shift else without_masks(found), split)
+            if shift and not pictures.has_masks:
+                raise InputError(
+                    "the shift index needs masks of the test pictures: give their folder with --masks"
+                )
+            return ask(self.method, pictures, branch, with_foreground=shift, watch=watch)
+
+    def ask_about(self, classes: Sequence[str] | None = None, *, only: bool = False) -> Branch:
+        """Set the names to choose from, as `predict` does; return which kind of label space they are.
+
+        Whoever then asks `method` itself must be alone with it.
+
+        Args:
+            classes: See `predict`.
+            only: Likewise.
+
+        Raises:
+            InputError: Names clash, or there are none.
+        """
+        if self.config is None and self.method_name != "zeroshot":
+            self._fitted()
+        if isinstance(classes, str):
+            check_names(classes)
+        for note in unusual(classes or []):
+            warnings.warn(note, stacklevel=3)
+        with self._turn.lock:
+            return self._ask_about([] if only else self._trained_names(), classes or [])
+
+    def ask_split(self, photos: Photos, split: Split) -> tuple[PictureSet, Branch]:
+        """Set the names of a split; return its pictures, as methods take them, and the branch to ask.
+
+        Whoever then asks `method` itself must be alone with it.
+
+        Args:
+            photos: Pictures whose names are known.
+            split: See `evaluate`.
+
+        Raises:
+            InputError: The data has no picture of that split.
+        """
+        photos = self._in_own_words(photos)
         known = self._trained_names()
         new = [name for name in photos.names if name not in known]
         names = {"base": known, "new": new, "all": known + new}[split]
@@ -333,16 +408,11 @@ class Classifier:
                 f"there are no pictures of {split} classes: the model was trained on {len(known)} classes, "
                 f"and the data has {len(new)} others (train with --classes base to keep half as new)"
             )
-        if shift and not any(sample.mask for sample in samples):
-            raise InputError(
-                "the shift index needs masks of the test pictures: give their folder with --masks"
-            )
         relabelled = tuple(replace(s, label=names.index(photos.names[s.label])) for s in samples)
         pictures = self._pictures(replace(photos, names=tuple(names), samples=relabelled))
-        watch = partial(on_count, split) if on_count else None
         with self._turn.lock:
             branch = self._ask_about(known if split != "new" else [], new if split != "base" else [])
-            return ask(self.method, pictures, branch, with_foreground=shift, watch=watch)
+        return pictures, branch
 
     def splits(self, photos: Photos) -> list[Split]:
         """Return what these pictures can be asked about: "base"; "new" and "all" where there are others.
@@ -538,6 +608,8 @@ class Classifier:
         method, template = self.method, self.config.template if self.config else None
         if (method.names, method.template, method.trained) != (tuple(names), template, tuple(was_trained)):
             method.set_classes(names, template, known)
+            for note in method.caveats():
+                warnings.warn(note, stacklevel=4)
         if all(was_trained):
             return "base"
         return "mixed" if any(was_trained) else "new"
@@ -575,6 +647,11 @@ def _where(source: object) -> str | None:
     if isinstance(source, str) and source.startswith("hf:"):
         return source
     return str(Path(source).absolute()) if isinstance(source, str | Path) else None
+
+
+def _named(photos: Photos, selection: str) -> dict[str, Any]:
+    """Name the pictures that a selector chose: no draw would find them again."""
+    return {"chosen": [sample.name for sample in photos.samples]} if selection else {}
 
 
 def _plain(reading: Mapping[str, Any]) -> dict[str, Any]:

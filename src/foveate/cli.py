@@ -18,9 +18,13 @@ from foveate.errors import InputError
 
 COMMANDS = {
     "demo": "see it work on drawn scenes, in about two minutes",
+    "select": "choose which photos of many to learn from",
     "fit": "learn a classifier from a few labelled photos",
     "predict": "name what photos show",
+    "masks": "find the foreground of photos",
     "evaluate": "measure a classifier on photos whose names are known",
+    "explain": "show what a classifier looks at, and measure it",
+    "features": "keep what a frozen CLIP sees of many pictures, as tensors in files",
     "import": "turn a checkpoint of a method's authors into a classifier",
 }
 
@@ -56,7 +60,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         return _run(words[0], words[1:])
     except KeyboardInterrupt:
-        again = "; the same command goes on where it was" if words[0] == "fit" else ""
+        again = "; the same command goes on where it was" if words[0] in ("fit", "masks", "features") else ""
         print(f"foveate: stopped{again}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read our output has enough, as `head` has

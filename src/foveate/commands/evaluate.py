@@ -63,7 +63,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
     with notes_for_warnings(), Bars() as bars:
         for model in models:
             classifier = Classifier.from_pretrained(model, clip=clip, device=device)
-            photos = _good(_photos(Path(model), data, masks, classifier), on_bad, shift)
+            photos = readable(tested_photos(Path(model), data, masks, classifier), on_bad, shift)
             splits: list[Split] = classifier.splits(photos) if split == "each" else [split]
             tested = [classifier, *(classifier.simpler() if compare else [])]
             tables[model] = {
@@ -88,7 +88,12 @@ def _note_missing_masks(row: Row) -> None:
             note(f"shift {name}: over the {cell['masks']} of {cell['pictures']} pictures that have masks")
 
 
-def _photos(model: Path, data: str | None, masks: str | None, classifier: Classifier) -> Photos:
+def tested_photos(model: Path, data: str | None, masks: str | None, classifier: Classifier) -> Photos:
+    """Return the pictures to measure a model on: those given, or what its run left over.
+
+    Raises:
+        InputError: They are not there any more, or were in memory.
+    """
     if data is not None:
         photos = load_photos(data, masks=masks)
         test = photos.split("test")
@@ -105,10 +110,10 @@ def _photos(model: Path, data: str | None, masks: str | None, classifier: Classi
             f"{error} (it is where {model} was trained; give another place with --data)"
         ) from error
     assert classifier.config is not None
-    return held_out(photos, classifier.config.shots, classifier.config.seed)
+    return held_out(photos, classifier.config.shots, classifier.config.seed, sources.get("chosen"))
 
 
-def _good(photos: Photos, on_bad: OnBad, shift: bool) -> Photos:
+def readable(photos: Photos, on_bad: OnBad, shift: bool) -> Photos:
     """Leave out what cannot be read, if that is wanted; otherwise the first such stops the measuring."""
     if on_bad == "error":
         return photos

@@ -12,12 +12,14 @@ from foveate.commands.screen import note, print_table
 from foveate.errors import InputError
 from foveate.foreground.masks import MaskValues
 from foveate.methods.registry import PARTS
+from foveate.select.choosing import Name
 from foveate.train.loop import Diverged
 
 EXAMPLES = """
     foveate fit photos/ --masks masks/ --method fvgpt+coop --shots 16 --out out/pets
     foveate fit photos/ --masks masks/ --method fvgpt+coop --backbone out/coop --out out/guided
     foveate fit photos/ --masks masks/ --config configs/table3.yaml --out out/table3
+    foveate fit photos/ --method coop --select herding --fraction 0.2 --out out/few
     foveate fit photos.csv --method coop --coop.tokens 16 --epochs 50 --out out/coop
     foveate fit split_zhou_Caltech101.json --images 101_ObjectCategories/ --masks mask/ \\
         --clip openai/clip-vit-base-patch16 --classes base --out out/caltech
@@ -31,7 +33,9 @@ def fit(  # noqa: PLR0913  (a command's options)
     clip: str = "tiny",
     masks: str | None = None,
     images: str | None = None,
-    shots: int = 16,
+    shots: int | None = None,
+    select: Name | None = None,
+    fraction: float | None = None,
     seed: int = 1,
     classes: Literal["all", "base"] = "all",
     template: str | None = None,
@@ -55,6 +59,7 @@ def fit(  # noqa: PLR0913  (a command's options)
     bank: Literal["epochs", "fixed", "off"] = "epochs",
     bank_dir: str | None = None,
     bank_dtype: Literal["float32", "float16"] = "float32",
+    log_answers: bool = False,
     device: str = "cpu",
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     settings: dict[str, Any] | None = None,
@@ -68,7 +73,9 @@ def fit(  # noqa: PLR0913  (a command's options)
         clip: Hub id, folder or file of CLIP weights; "tiny" is the embedded one, for drawn scenes.
         masks: Folder of foreground masks, white on the object.
         images: Where a split JSON's pictures are, if not beside it.
-        shots: Pictures a class, at most.
+        shots: Pictures a class, at most (16).
+        select: Choose from all training pictures in place of drawing shots.
+        fraction: Share of each class that --select chooses.
         seed: Of the draw, the start, the order and the views.
         classes: Train on all classes, or on the first half only, to measure the others as new.
         template: The data set's sentence, such as "a photo of a {}, a type of pet."; not all methods use one.
@@ -93,6 +100,7 @@ def fit(  # noqa: PLR0913  (a command's options)
             or encode at each need (off).
         bank_dir: Folder of kept features, for other runs too; else they last as long as the run.
         bank_dtype: Precision in which they are kept.
+        log_answers: Log after each epoch which pictures are answered rightly, for --select forgetting.
         device: Where the towers run, e.g. cuda.
         dtype: Precision of the frozen towers; what is learned is float32 always.
         settings: Per part of the method.

@@ -184,11 +184,13 @@ def _add_arguments(
         parser.add_function_arguments(function, as_group=False, as_positional=True, skip=every - {positional})
     parser.add_function_arguments(function, as_group=False, skip=every - set(named))
     if listed:
-        parser.add_argument(listed, nargs="+")
+        needed = inspect.signature(function).parameters[listed].default is inspect.Parameter.empty
+        parser.add_argument(listed, nargs="+" if needed else "*")
 
 
 def _usage(name: str, free: Sequence[Option], named: Mapping[str, Option], listed: str | None) -> str:
     first = [one.name.upper() + (" ..." if one.name == listed else "") for one in free]
+    first = [text if one.required else f"[{text}]" for text, one in zip(first, free, strict=True)]
     needed = [one.left for one in named.values() if one.required]
     return " ".join(["foveate", name, *first, *needed, "[options]"])
 

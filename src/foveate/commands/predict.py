@@ -45,13 +45,13 @@ def predict(  # noqa: PLR0913  (a command's options)
         clip: The CLIP weights, if they are elsewhere than when the model was trained.
         device: Where the towers run, e.g. cuda.
     """
-    paths, names = _find(photos), _split(classes)
+    paths, names = find_pictures(photos), split_names(classes)
     if only and not names:
         raise InputError("--only leaves no names to choose from: give some with --classes")
     with notes_for_warnings(), Bars() as bars:
         classifier = Classifier.from_pretrained(model, clip=clip, device=device)
         if on_bad == "skip":
-            paths = _good(paths)
+            paths = good_pictures(paths)
         answers = classifier.predict(list(paths), names, only=only, on_count=bars.count)
     if json:
         _print_json(answers)
@@ -64,12 +64,17 @@ def run(words: Sequence[str]) -> None:
     predict(**parse("predict", predict, words, listed="photos", examples=EXAMPLES))
 
 
-def _split(classes: str | None) -> list[str]:
+def split_names(classes: str | None) -> list[str]:
+    """Return names that were given with commas between them."""
     return [name.strip() for name in (classes or "").split(",") if name.strip()]
 
 
-def _find(photos: Sequence[str]) -> list[Path]:
-    """Replace folders by the pictures in them."""
+def find_pictures(photos: Sequence[str]) -> list[Path]:
+    """Replace folders by the pictures in them.
+
+    Raises:
+        InputError: A folder has none.
+    """
     found: list[Path] = []
     for given in map(Path, photos):
         if not given.is_dir():
@@ -82,7 +87,12 @@ def _find(photos: Sequence[str]) -> list[Path]:
     return found
 
 
-def _good(paths: Sequence[Path]) -> list[Path]:
+def good_pictures(paths: Sequence[Path]) -> list[Path]:
+    """Leave out pictures that cannot be read, and say so.
+
+    Raises:
+        InputError: None can.
+    """
     photos = Photos(("photo",), tuple(Sample(path, 0) for path in paths))
     kept, bad = check_pictures(photos, "skip")
     if not len(kept):

@@ -20,7 +20,7 @@ from foveate.commands.learning import GROUPS, Learned, Options, classifier_of, l
 from foveate.commands.parsing import Words
 from foveate.commands.screen import note
 from foveate.errors import InputError
-from foveate.methods.registry import configure, needs_masks, parts
+from foveate.methods.registry import configure, needs_masks, parts, stages
 from foveate.train.loop import Diverged
 from foveate.train.recipe import recipe_for
 from foveate.train.run import BANK, RUN
@@ -199,18 +199,18 @@ def _add(runs: dict[str, Run], title: str, options: Options, own: Mapping[str, s
 
 def _inner(options: Options) -> dict[str, Any] | None:
     """Return the options of what a plug-in stands on; None for what is no plug-in."""
-    _, *inner = parts(options["method"])
+    *inner, _ = stages(options["method"])
     if not inner:
         return None
-    settings = {part: values for part, values in options["settings"].items() if part in inner}
-    return {**options, "method": "+".join(inner), "settings": settings}
+    settings = {part: values for part, values in options["settings"].items() if part in parts(inner[-1])}
+    return {**options, "method": inner[-1], "settings": settings}
 
 
 def _key(options: Options) -> str:
     """Return what decides a run's outcome, and where its data is, as text."""
     method = options["method"]
     decides = {name: value for name, value in options.items() if name not in _NO_MATTER}
-    if not needs_masks(method):
+    if not needs_masks(method, options["settings"]):
         decides = {name: value for name, value in decides.items() if name not in _MASKS}
     settings = {part: asdict(config) for part, config in configure(method, options["settings"]).items()}
     recipe = asdict(recipe_for(method, recipe_of(options)))

@@ -70,7 +70,7 @@ class Bank:
         slots = {self._slot(epoch) for epoch in epochs}
         return sum(key.size for key in keys for slot in slots if not self.shelf.has(key, slot))
 
-    def batches(
+    def batches(  # noqa: PLR0913  (all but the first two by name)
         self,
         epoch: int,
         batch_size: int,
@@ -78,10 +78,11 @@ class Bank:
         origins: Mapping[str, Origin],
         make: Make,
         pixels: bool = False,
+        shuffle: bool = True,
         workers: int = 2,
         watch: Watch | None = None,
     ) -> Iterator[Batch]:
-        """Yield the shuffled batches of an epoch, all of one size, with their features in `frozen`.
+        """Yield the batches of an epoch with their features in `frozen`.
 
         What the shelf lacks is encoded first; with `pixels` on the way, so that a picture is decoded once.
 
@@ -91,6 +92,7 @@ class Bank:
             origins: Of the features that are needed, by name.
             make: Encodes them.
             pixels: Whether batches need pictures and masks besides; otherwise `images` has no pixels.
+            shuffle: Whether in the epoch's order and all of one size; else all, in the samples' own order.
             workers: Threads that decode.
             watch: Told of progress of the encoding.
 
@@ -98,7 +100,7 @@ class Bank:
             BadPicture: A picture or mask cannot be read.
         """
         pictures, slot = self.pictures, self._slot(epoch)
-        order = pictures.wanted(epoch, batch_size, shuffle=True, drop_last=True)
+        order = pictures.wanted(epoch, batch_size, shuffle=shuffle, drop_last=shuffle)
         keys = self._keys(origins)
         held = {name: t for name, key in keys.items() if (t := self.shelf.get(key, slot)) is not None}
         encoding = _Encoding(self, {n: k for n, k in keys.items() if n not in held}, held, make, watch)

@@ -58,12 +58,14 @@ class Photos:
         samples: The pictures, in an order that is the same on every machine.
         mask_values: What the numbers in the mask files mean (see `foveate.foreground.masks`).
         invert_masks: Whether the files mark the background instead.
+        selection: How a selector chose the training pictures, if one did: then all of them are learned from.
     """
 
     names: tuple[str, ...]
     samples: tuple[Sample, ...]
     mask_values: MaskValues = "auto"
     invert_masks: bool = False
+    selection: str = ""
 
     def __post_init__(self) -> None:
         for row, name in enumerate(self.names):

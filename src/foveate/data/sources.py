@@ -32,8 +32,8 @@ def load_photos(
         source: A folder per class; a folder with one split file; a `.csv`, `.tsv` or `.jsonl` list; a
             `split_zhou_*.json`; a Hugging Face dataset or a mapping of splits to them; "hf:owner/name"; or
             photos read before.
-        masks: The folder of masks, or of packed masks; one shard of these (`.tar`); a COCO file (`.json`). If
-            None, masks are looked for where the source usually has them.
+        masks: The folder of masks, or of packed masks; one shard of these (`.tar`); a COCO file (`.json`);
+            boxes (`.csv`). If None, masks are looked for where the source usually has them.
         images: What paths in a list or split file are relative to.
         mask_values: What the numbers in masks mean; "auto" finds out from a part of them.
         invert_masks: Whether masks mark the background.

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,10 @@ from foveate.errors import InputError
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 # Where the field's datasets keep their pictures, below the folder of the split file.
 INNER_FOLDERS = ("images", "101_ObjectCategories", "jpg", "2750", "UCF-101-midframes", "SUN397")
+
+
+SELECTION = "selection"
+"""Key of a split file under which stands how `foveate select` chose the training pictures."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,16 @@ def read_split_file(path: Path, images: Path | None = None) -> tuple[Photos, Pat
     if not rows:
         raise InputError(f"{path}: no pictures; expected train, val and test lists of [path, label, name]")
     top = _find_images(path, rows[0].image, images)
-    return _photos(path, rows, top), top
+    return replace(_photos(path, rows, top), selection=_selection(content)), top
+
+
+def _selection(content: Any) -> str:
+    """Return in words how the training pictures were chosen; nothing where they were not."""
+    match content:
+        case {"selection": {"method": str(method), "fraction": int() | float() as fraction}}:
+            return f"{method}, fraction {fraction:g}"
+        case _:
+            return ""
 
 
 def find_split_file(folder: Path) -> Path | None:

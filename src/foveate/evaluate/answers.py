@@ -83,7 +83,7 @@ def ask(
         for batch in pictures.batches(None, batch_size, shuffle=False, drop_last=False):
             said += pieces.run(
                 lambda most, batch=batch: [
-                    _say(method, part, branch, with_foreground) for part in _parts(batch, most)
+                    _say(method, part, branch, with_foreground) for part in parts_of(batch, most)
                 ]
             )
             labels.append(batch.labels)
@@ -121,7 +121,7 @@ def _say(method: Method, batch: Batch, branch: Branch, with_foreground: bool) ->
     return _Said(logits.cpu(), foreground, None if trust is None else trust.cpu())
 
 
-def _parts(batch: Batch, most: int) -> Iterator[Batch]:
+def parts_of(batch: Batch, most: int) -> Iterator[Batch]:
     """Cut a batch into such of so many pictures."""
     for start in range(0, len(batch.images), most):
         few = slice(start, start + most)

@@ -13,7 +13,7 @@ from foveate.data.naming import clean_name
 from foveate.data.samples import Photos
 from foveate.errors import InputError
 from foveate.methods.base import Method
-from foveate.methods.registry import Settings, build, configure, needs_masks, parts
+from foveate.methods.registry import PARTS, Settings, build, configure, needs_masks, parts, stages
 from foveate.train.checkpoint import ModelConfig, load_model
 from foveate.train.sharing import download
 
@@ -117,7 +117,8 @@ class TunedBackbone:
 
     def notes(self, photos: Photos) -> list[str]:
         """Return what a person should know, given the pictures drawn for the plug-in."""
-        drawn = photos.digest(masks=needs_masks(self.config.method))[:16]
+        masked = needs_masks(self.config.method, self.config.settings)
+        drawn = photos.digest(masks=masked)[:16]
         if not self.config.data or self.config.data == drawn:
             return []
         return [
@@ -157,17 +158,19 @@ def load_backbone(source: str | Path, method: str) -> TunedBackbone:
     Raises:
         InputError: There is no tuned model, or it is of another method than the inner one.
     """
-    plugin, *inner = parts(method)
+    *inner, _ = stages(method)
     if not inner:
+        before = " tuned before it" if PARTS[parts(method)[0]].joint else ""
         raise InputError(
-            f"method {plugin!r} stands on no backbone: leave --backbone out, or take --method fvgpt+{plugin}"
+            f"method {method!r} stands on no backbone{before}: leave --backbone out, or take"
+            f" --method fvgpt+{method}"
         )
     local = Path(source).expanduser()
     config, tensors = load_model(local if local.exists() else download(str(source)))
-    if config.method != "+".join(inner):
+    if config.method != inner[-1]:
         raise InputError(
             f"backbone {source} is {config.method!r}, but method {method!r} stands on"
-            f" {'+'.join(inner)!r}: give another folder, or another --method"
+            f" {inner[-1]!r}: give another folder, or another --method"
         )
     return TunedBackbone(str(source), config, tensors)
 

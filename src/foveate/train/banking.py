@@ -23,7 +23,7 @@ from foveate.data.samples import Photos
 from foveate.data.shelf import Shelf
 from foveate.errors import InputError
 from foveate.memory import sent
-from foveate.methods.base import Method
+from foveate.methods.base import Method, Support
 from foveate.train.recipe import Recipe
 from foveate.types import Batch
 
@@ -89,6 +89,11 @@ def chunk_on(clip: Clip) -> int:
     return max(1, min(CHUNK, PIXELS // clip.config.image_size**2))
 
 
+def seen_as_asked(photos: Photos, config: ClipConfig) -> PictureSet:
+    """Return pictures as predictions see them."""
+    return PictureSet(photos, config.image_size, config.mean, config.std)
+
+
 def training_pictures(photos: Photos, config: ClipConfig, recipe: Recipe, seed: int) -> PictureSet:
     """Return the views that a recipe trains on.
 
@@ -133,6 +138,7 @@ class Feed:
         on_note: OnNote | None = None,
     ) -> None:
         self.pictures = pictures
+        self._epochs = max(method.looks, recipe.epochs if method.trainable() else 0)
         self._stage, self._method, self._recipe = stage, method, recipe
         self._origins = method.seen_keys() if bank else {}
         self._bank = bank if self._origins else None
@@ -142,12 +148,25 @@ class Feed:
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, where the method is."""
+        return self._batches(epoch, shuffle=True)
+
+    def support(self, val: PictureSet | None = None) -> Support:
+        """Return what the method may look at before the first step: its pictures, and a few others."""
+        return Support(
+            lambda number: self._batches(number, shuffle=False), [] if val is None else self._as_they_are(val)
+        )
+
+    def _as_they_are(self, pictures: PictureSet) -> Iterator[Batch]:
+        for batch in pictures.batches(None, chunk_on(self._method.clip)):
+            yield to_device(batch, self._device)
+
+    def _batches(self, epoch: int, *, shuffle: bool) -> Iterator[Batch]:
         if self._bank and not self._announced:
             self._announced = True
             self._bank = self._affordable(self._bank, epoch)
         bank, size = self._bank, self._recipe.batch_size
         batches = (
-            self.pictures.batches(epoch, size, shuffle=True, drop_last=True)
+            self.pictures.batches(epoch, size, shuffle=shuffle, drop_last=shuffle)
             if bank is None
             else bank.batches(
                 epoch,
@@ -155,6 +174,7 @@ class Feed:
                 origins=self._origins,
                 make=self._see,
                 pixels=self._method.tunes_vision,
+                shuffle=shuffle,
                 watch=lambda done: self._watch(epoch, done),
             )
         )
@@ -168,12 +188,12 @@ class Feed:
     def _watch(self, epoch: int, done: int) -> None:
         if self._count:
             pictures, varies = len(self.pictures), self.pictures.varies
-            total = pictures * (self._recipe.epochs if varies else 1)
+            total = pictures * (self._epochs if varies else 1)
             self._count(f"encoding views, {self._stage}", (epoch * pictures if varies else 0) + done, total)
 
     def _affordable(self, bank: Bank, epoch: int) -> Bank | None:
         """Say what the bank will take from this epoch on; return None where there is no room for it."""
-        epochs = range(epoch, self._recipe.epochs)
+        epochs = range(epoch, self._epochs)
         wanted = bank.size(self._origins, epochs)
         folder = bank.shelf.folder
         if folder is None:

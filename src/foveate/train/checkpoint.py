@@ -33,8 +33,10 @@ class ModelConfig:
         precision: Of the towers when it was trained.
         template: The data set's sentence, if one was given.
         seed: Of the run.
-        shots: Pictures a class, at most.
+        shots: Pictures a class, at most; 0 where a selector chose them.
+        selection: How that was, e.g. "herding, fraction 0.2"; empty otherwise.
         pictures: Pictures trained on.
+        val_pictures: Further pictures that settings were chosen on; no test pictures are among them.
         recipe: Settings of the training.
         data: Hash of the pictures' names and labels.
         imported: The checkpoint of the authors' code that it was made of, if it was; pictures and recipe are
@@ -51,7 +53,9 @@ class ModelConfig:
     template: str | None = None
     seed: int = 1
     shots: int = 16
+    selection: str = ""
     pictures: int = 0
+    val_pictures: int = 0
     recipe: dict[str, Any] = field(default_factory=dict[str, Any])
     data: str = ""
     imported: str = ""
@@ -159,7 +163,8 @@ def _origin(config: ModelConfig, parameters: int) -> str:
             f"An image classifier from a checkpoint of the method authors' code ({config.imported}),\n"
             f"imported into foveate: {learned}, for {classes}."
         )
+    how = f"chosen by {config.selection}" if config.selection else f"up to {config.shots} each"
     return (
         f"An image classifier tuned with foveate: {learned}, from\n"
-        f"{config.pictures} pictures of {classes} (up to {config.shots} each, seed {config.seed})."
+        f"{config.pictures} pictures of {classes} ({how}, seed {config.seed})."
     )

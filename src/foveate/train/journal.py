@@ -1,7 +1,7 @@
 """The log of a run: one JSON object a line, one line a step and some for epochs. Readable by anything."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +40,13 @@ class Journal:
     Args:
         path: The JSONL file, made when missing; None keeps no log.
         stage: Name of the stage whose steps are logged, e.g. "coop".
+        answers: Asked at the end of each epoch which pictures are answered rightly, by their names.
     """
 
-    def __init__(self, path: Path | None, stage: str = ""):
-        self.path, self.stage = path, stage
+    def __init__(
+        self, path: Path | None, stage: str = "", answers: Callable[[], dict[str, bool]] | None = None
+    ):
+        self.path, self.stage, self._answers = path, stage, answers
         self._lines: list[str] = []
 
     def step(self, step: Step) -> None:
@@ -68,8 +71,11 @@ class Journal:
             steps: Taken so far; the line belongs to the last of them.
             figures: By name.
         """
+        line = {"stage": self.stage, "epoch": epoch, "step": steps - 1}
         if figures:
-            self.event({"stage": self.stage, "epoch": epoch, "step": steps - 1, "figures": dict(figures)})
+            self.event({**line, "figures": dict(figures)})
+        if self._answers:
+            self.event({**line, "right": self._answers()})
 
     def event(self, values: Mapping[str, object]) -> None:
         """Log anything."""

@@ -5,13 +5,14 @@ goes to disk; a run killed at any point goes on from there and ends with the sam
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from foveate.errors import InputError
-from foveate.methods.base import Method
+from foveate.methods.base import Method, Support
 from foveate.train.average import GaussianAverage
 from foveate.train.journal import Journal, Step
 from foveate.train.recipe import Recipe, learning_rate, make_optimiser
@@ -31,6 +32,7 @@ def fit(
     batches: Batches,
     recipe: Recipe,
     *,
+    support: Support | None = None,
     state: Path | None = None,
     journal: Journal | None = None,
     on_step: Callable[[Step], None] | None = None,
@@ -41,6 +43,8 @@ def fit(
         method: Classes set; its learned tensors change in place.
         batches: Gives the batches of an epoch.
         recipe: Settings.
+        support: What the method may look at before the first step; None takes the batches of epoch 0 for
+            every pass.
         state: File of the resume state; read if it is there, written after each epoch.
         journal: Where steps are logged.
         on_step: Called after each step, for progress bars.
@@ -49,9 +53,24 @@ def fit(
         Diverged: A loss or gradient is not finite, or the loss has exploded; the message has step and term.
         InputError: The state on disk belongs to another run, or there is no loss to minimise.
     """
+    method.look(support or Support(lambda _: batches(0)))
+    if method.trainable():
+        _step(method, batches, recipe, state=state, journal=journal, on_step=on_step)
+    method.eval()
+    method.finish()
+
+
+def _step(
+    method: Method,
+    batches: Batches,
+    recipe: Recipe,
+    *,
+    state: Path | None,
+    journal: Journal | None,
+    on_step: Callable[[Step], None] | None,
+) -> None:
+    """Take all steps that are still to be taken."""
     learned = method.trainable()
-    if not learned:
-        return
     optimiser = make_optimiser(recipe, learned)
     journal = journal or Journal(None)
     average = GaussianAverage(recipe, learned)
@@ -64,9 +83,11 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = lr
         last: Batch | None = None
+        method.begin_epoch(epoch, recipe.epochs)
         with journal:
             for batch in batches(epoch):
-                last, losses = batch, method.losses(batch)
+                last = replace(batch, step=step)
+                losses = method.losses(last)
                 if not any(loss.requires_grad for loss in losses.values()):
                     raise InputError("the method's settings leave no loss term that trains anything")
                 _check_losses(losses, first, recipe, step)
@@ -85,7 +106,6 @@ def fit(
                 _check_losses(method.losses(last), first, recipe, step)
         average.add(epoch)
         save_state(state, method, optimiser, State(epoch + 1, step, first), average.tensors)
-    method.eval()
 
 
 def _check_losses(losses: dict[str, Tensor], first: float, recipe: Recipe, step: int) -> None:

@@ -66,6 +66,24 @@ RECIPES: dict[str, Recipe] = {
     "vpt": Recipe(epochs=5, lr=0.0025),
     "cocoop": Recipe(lr=0.002, batch_size=1),
     "prograd": Recipe(epochs=100, lr=0.002, batch_size=32),
+    "clip_adapter": Recipe(epochs=20, optimiser="adamw", lr=0.001, batch_size=32),
+    "tip_adapter": Recipe(
+        epochs=20,
+        optimiser="adamw",
+        lr=0.001,
+        weight_decay=0.01,
+        batch_size=256,
+        warmup_epochs=0,
+        crop_scale=0.5,
+    ),
+    "linear_probe": Recipe(epochs=1, batch_size=64, augment="none"),
+    "lpplusplus": Recipe(epochs=1, batch_size=64, crop_scale=0.5),
+    "tcp": Recipe(epochs=50, optimiser="adamw", lr=0.002, batch_size=32),
+    "mma": Recipe(epochs=5, lr=0.0015, batch_size=16, warmup_epochs=0),
+    "clip_lora": Recipe(
+        epochs=160, optimiser="adamw", lr=0.0002, weight_decay=0.01, batch_size=32, warmup_epochs=0
+    ),
+    "proda": Recipe(epochs=100, lr=0.001, batch_size=4),
 }
 """Per backbone, as its released code for tables of base and new classes has it. A plug-in trains with its
 backbone's. The first four are those of FVG-PT's released code, the others of their authors'."""

@@ -19,17 +19,37 @@ from foveate.data.samples import Photos
 from foveate.data.shelf import Shelf
 from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.methods.base import Method
+from foveate.methods.base import Method, Support
 from foveate.methods.registry import Settings, build, parts, stages, wrap
-from foveate.train.banking import BankPlan, Feed, OnCount, OnNote, open_bank, training_pictures
+from foveate.train.answered import LOG, answered
+from foveate.train.banking import (
+    BankPlan,
+    Feed,
+    OnCount,
+    OnNote,
+    open_bank,
+    seen_as_asked,
+    training_pictures,
+)
 from foveate.train.checkpoint import CARD, CONFIG, TENSORS
 from foveate.train.journal import Journal, Step
 from foveate.train.loop import Diverged, fit
 from foveate.train.recipe import Recipe
 
-RUN, LOG, STAGES, BANK = "run.json", "log.jsonl", "stages", ".bank"
+RUN, STAGES, BANK = "run.json", "stages", ".bank"
 _TYPED = (
-    *("method", "backbone", "settings", "clip", "shots", "seed", "classes", "template", "recipe"),
+    *(
+        "method",
+        "backbone",
+        "settings",
+        "clip",
+        "selection",
+        "shots",
+        "seed",
+        "classes",
+        "template",
+        "recipe",
+    ),
     *("names", "data", "bank_dtype"),
 )
 
@@ -181,12 +201,14 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
     settings: Settings | None = None,
     template: str | None = None,
     seed: int = 1,
+    val: Photos | None = None,
     backbone: Method | None = None,
     folder: Path | None = None,
     bank: BankPlan | None = None,
     on_step: OnStep | None = None,
     on_count: OnCount | None = None,
     on_note: OnNote | None = None,
+    log_answers: bool = False,
 ) -> Method:
     """Train backbone and plug-ins, each on the frozen one before.
 
@@ -198,50 +220,56 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
         settings: Per part of the method, what differs from its defaults.
         template: The data set's sentence.
         seed: Of starts, orders and views.
+        val: Pictures that methods may choose settings on; no test pictures.
         backbone: The inner method, tuned, its classes set; only the outermost plug-in is trained then.
         folder: The run folder; None keeps nothing and cannot resume.
         bank: Where features of frozen towers are kept; None encodes each view whenever it is needed.
         on_step: Told of each step.
         on_count: Told of views encoded for the bank.
         on_note: Told of the bank's size before it is made.
+        log_answers: Log after each epoch which pictures are answered rightly.
     """
     built = backbone
     # Orders and views are the seed's, so every stage sees the same shots in the same views.
     pictures = training_pictures(photos, clip.config, recipe, seed)
     kept = None if bank is None else open_bank(bank, pictures, clip)
+    held_back = None if val is None or not len(val) else seen_as_asked(val, clip.config)
     for stage in stages(method) if backbone is None else stages(method)[-1:]:
         plugin = parts(stage)[0]
         own_recipe = recipe if built is None else replace(recipe, average_mean=None)
         own = {name: dict(values) for name, values in (settings or {}).items()}
         built = (
-            build(stage, clip, {k: v for k, v in own.items() if k == stage}, seed)
+            build(stage, clip, {k: v for k, v in own.items() if k in parts(stage)}, seed)
             if built is None
             else wrap(plugin, built, own, seed)
         )
         built.set_classes(photos.names, template)
         feed = Feed(stage, built, pictures, own_recipe, kept, on_count, on_note)
-        _fit_stage(stage, built, feed, own_recipe, folder, on_step)
+        logged = photos if log_answers else None
+        _fit_stage(stage, built, feed, own_recipe, folder, on_step, feed.support(held_back), logged)
     assert built is not None
     return built
 
 
-def _fit_stage(
+def _fit_stage(  # noqa: PLR0913  (of `run_stages` alone)
     stage: str,
     method: Method,
     feed: Feed,
     recipe: Recipe,
     folder: Path | None,
     on_step: OnStep | None,
+    support: Support,
+    logged: Photos | None,
 ) -> None:
     total = recipe.epochs * feed.pictures.steps(recipe.batch_size, drop_last=True)
     state = journal = None
     if folder:
         (folder / STAGES).mkdir(exist_ok=True)
         state = folder / STAGES / f"{re.sub('[^a-z0-9]+', '-', stage)}.safetensors"
-        journal = Journal(folder / LOG, stage)
+        journal = Journal(folder / LOG, stage, partial(answered, method, logged) if logged else None)
     watch = partial(on_step, stage, total) if on_step else None
     try:
-        fit(method, feed, recipe, state=state, journal=journal, on_step=watch)
+        fit(method, feed, recipe, support=support, state=state, journal=journal, on_step=watch)
         for note in method.notes():
             warnings.warn(note, stacklevel=2)
     except Diverged as error:

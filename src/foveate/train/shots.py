@@ -3,7 +3,7 @@
 Notes are collected here and said by whoever asked, so that an error comes alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from foveate.data.checks import check_masks, check_pictures
@@ -17,6 +17,9 @@ from foveate.methods.base import check_names
 Watch = Callable[[int, int], None]
 """Told of pictures looked at, and of how many there are."""
 
+Select = Callable[[Photos], Photos]
+"""A pool of pictures to those that are learned from."""
+
 _LISTED = 5
 
 
@@ -26,22 +29,26 @@ class Chosen:
 
     Attributes:
         photos: Good pictures, with masks only where they are needed.
+        val: Good pictures of the same classes to choose settings on; none unless asked for.
         notes: What a person should know.
         left_out: Name and reason of each bad picture or mask.
     """
 
     photos: Photos
+    val: Photos
     notes: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
 
 
 def choose(  # noqa: PLR0913  (all but the first three by name)
     photos: Photos,
-    shots: int,
+    shots: int | None,
     seed: int,
     *,
+    select: Select | None = None,
     base_only: bool = False,
     with_masks: bool = False,
+    with_val: bool = False,
     on_bad: OnBad = "error",
     strict: bool = False,
     watch: Watch | None = None,
@@ -50,10 +57,12 @@ def choose(  # noqa: PLR0913  (all but the first three by name)
 
     Args:
         photos: All there is.
-        shots: Pictures of each class, at most.
+        shots: Pictures of each class, at most; None for all.
         seed: Of the draw.
+        select: Chooses among what was drawn.
         base_only: Take the first half of the classes alone.
         with_masks: Whether masks are learned from; if not, they are not even read.
+        with_val: Whether to draw pictures of the data's val split too, up to min(shots, 4) a class.
         on_bad: Stop at a bad picture or mask, or do without it.
         strict: Whether a class with fewer pictures than `shots` is an error.
         watch: Told of progress.
@@ -62,7 +71,8 @@ def choose(  # noqa: PLR0913  (all but the first three by name)
         InputError: What is left is nothing to learn from; the message says why.
     """
     drawn = draw_shots(photos, shots, seed)
-    train, notes = _classes(drawn, base_only)
+    labels, notes = _classes(drawn, base_only)
+    train = drawn.train.only(labels)
     short = {name: count for name, count in drawn.short.items() if name in train.names and count}
     if short:
         few = _several([f"{name!r} ({count})" for name, count in short.items()])
@@ -81,26 +91,37 @@ def choose(  # noqa: PLR0913  (all but the first three by name)
         raise InputError(
             "this method learns from foreground masks: give their folder with --masks, or take --method coop"
         )
-    good, bad = _good_pictures(train, on_bad, watch)
+    number = len(train)
+    train, bad = _selected(train, select, on_bad, watch)
+    good, worse = _good_pictures(train, on_bad, watch)
+    bad += worse
     if bad:
-        notes.append(f"left out {len(bad)} of {len(train)} pictures: {_listed(bad)}")
+        notes.append(f"left out {len(bad)} of {number} pictures: {_listed(bad)}")
+    val, bad_val = _held_back(drawn.val.only(labels if with_val else []), on_bad, notes)
+    bad += bad_val
     if not with_masks:
-        return Chosen(without_masks(good), tuple(notes), tuple(bad))
+        return Chosen(without_masks(good), val, tuple(notes), tuple(bad))
     good, report = check_masks(good, on_bad)
     faults = [(fault.name, fault.detail) for fault in report.faults]
     if faults:
         notes.append(f"without {len(faults)} of {len(good)} masks: {_listed(faults)}")
-    return Chosen(good, tuple(notes), (*bad, *faults))
+    return Chosen(good, val, tuple(notes), (*bad, *faults))
 
 
-def held_out(photos: Photos, shots: int, seed: int) -> Photos:
+def held_out(photos: Photos, shots: int, seed: int, chosen: Collection[str] | None = None) -> Photos:
     """Return the pictures to test on: the test split, or all that were not drawn for training.
+
+    Args:
+        photos: All there is.
+        shots: Drawn of each class.
+        seed: Of the draw.
+        chosen: Names of the pictures that a selector chose instead.
 
     Raises:
         InputError: Every picture was drawn.
     """
     test = photos.split("test")
-    rest = test if len(test) else draw_shots(photos, shots, seed).rest
+    rest = test if len(test) else _rest(photos, shots, seed, chosen)
     if not len(rest):
         raise InputError(
             f"nothing is left to test on: all {len(photos)} pictures were drawn; give others with --data"
@@ -108,19 +129,46 @@ def held_out(photos: Photos, shots: int, seed: int) -> Photos:
     return rest
 
 
+def _rest(photos: Photos, shots: int, seed: int, chosen: Collection[str] | None) -> Photos:
+    if chosen is None:
+        return draw_shots(photos, shots, seed).rest
+    pool, names = photos.split("train", None), set(chosen)
+    return pool.with_samples([sample for sample in pool.samples if sample.name not in names])
+
+
 def without_masks(photos: Photos) -> Photos:
     """Return the pictures alone, so that no mask is read in vain."""
     return photos.with_samples([replace(sample, mask=None) for sample in photos.samples])
 
 
-def _classes(drawn: Draw, base_only: bool) -> tuple[Photos, list[str]]:
-    """Keep the classes to learn: those with training pictures, or the first half of them."""
+def _classes(drawn: Draw, base_only: bool) -> tuple[list[int], list[str]]:
+    """Return the labels to learn: those with training pictures, or the first half of them."""
     counts = drawn.train.counts()
     unseen = [name for name, count in counts.items() if not count]
     notes = [f"no training pictures of {_several([*map(repr, unseen)])}: new classes then"] if unseen else []
     if base_only:
-        return drawn.train.only(base_new(drawn.train)[0]), notes
-    return drawn.train.only([row for row, count in enumerate(counts.values()) if count]), notes
+        return base_new(drawn.train)[0], notes
+    return [row for row, count in enumerate(counts.values()) if count], notes
+
+
+def _held_back(val: Photos, on_bad: OnBad, notes: list[str]) -> tuple[Photos, list[tuple[str, str]]]:
+    """Return the good validation pictures, and the others with their reasons; note how many these are."""
+    good, bad = check_pictures(without_masks(val), on_bad)
+    if bad:
+        notes.append(f"left out {len(bad)} of {len(val)} validation pictures: {_listed(bad)}")
+    return good, bad
+
+
+def _selected(
+    train: Photos, select: Select | None, on_bad: OnBad, watch: Watch | None
+) -> tuple[Photos, list[tuple[str, str]]]:
+    """Return what is chosen of a pool; bad pictures, which nobody could choose among, are left out before."""
+    if select is None:
+        return train, []
+    bad: list[tuple[str, str]] = []
+    if on_bad == "skip":
+        train, bad = _good_pictures(train, on_bad, watch)
+    return select(train), bad
 
 
 def _good_pictures(train: Photos, on_bad: OnBad, watch: Watch | None) -> tuple[Photos, list[tuple[str, str]]]:

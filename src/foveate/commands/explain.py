@@ -1,0 +1,127 @@
+"""`foveate explain`: show what a classifier looks at, and measure it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from foveate.classifier import Classifier
+from foveate.commands.evaluate import readable, tested_photos
+from foveate.commands.explaining import Plan, explain_set
+from foveate.commands.parsing import parse
+from foveate.commands.predict import find_pictures, good_pictures, split_names
+from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
+from foveate.commands.sheets import explain_photos
+from foveate.errors import InputError
+from foveate.explain.measure import ANSWER, LABEL, LookConfig
+from foveate.foreground.proposers.registry import demand
+
+EXAMPLES = """
+    foveate explain out/pets new.jpg                                # what it looked at, as a picture
+    foveate explain out/pets new.jpg --about beagle --compare       # beside the backbone and CLIP
+    foveate explain out/pets                                        # measured on what fit left over
+    foveate explain out/pets --data test/ --masks masks/ --curve
+"""
+
+
+def explain(  # noqa: PLR0913  (a command's options)
+    model: str,
+    photos: list[str] | None = None,
+    data: str | None = None,
+    masks: str | None = None,
+    split: Literal["base", "new", "all"] | None = None,
+    classes: str | None = None,
+    only: bool = False,
+    about: str = ANSWER,
+    how: Literal["hirescam", "gradcam", "rollout"] = "hirescam",
+    target: Literal["logit", "probability"] = "probability",
+    layer: int = -1,
+    branch: Literal["base", "new", "mixed"] | None = None,
+    compare: bool = False,
+    curve: bool = False,
+    bins: int = 8,
+    cases: int = 12,
+    steps: int = 8,
+    tau: float = 2.0,
+    fill: Literal["mean", "black", "blur", "image_mean"] = "mean",
+    out: str = "out/explain",
+    on_bad: Literal["error", "skip"] = "error",
+    clip: str | None = None,
+    device: str = "cpu",
+) -> None:
+    """Draw what a classifier looks at in photos, or measure it on labelled ones beside simpler methods.
+
+    Args:
+        model: Folder that fit wrote, or a hub id.
+        photos: Pictures and folders of pictures; without any, labelled pictures are measured.
+        data: Labelled pictures other than those that fit left over; of them the test split, if there is one.
+        masks: Folder of their foreground masks.
+        split: Labelled pictures of trained classes (base), of the others (new), or of both (all); if none is
+            named, the first of these that there is.
+        classes: More names to choose from in photos, with commas between them.
+        only: Choose from these names alone.
+        about: The class asked about: its own answer, the label (of labelled pictures), or a name.
+        how: Gradient times activation (hirescam), with one weight a channel (gradcam), or attention alone.
+        target: What the gradient is of.
+        layer: Block of the image tower, from 0 on or from the end.
+        branch: Which of the method's answers is explained; if none is named, that which the names ask for.
+        compare: Draw the backbone alone and zero-shot CLIP too; labelled pictures always have them.
+        curve: Draw the shift index against accuracy; needs masks.
+        bins: Points of each curve.
+        cases: Repaired or broken pictures of each kind on the page.
+        steps: Of deletion and insertion; 0 leaves these out, which is much faster.
+        tau: Temperature of the shift index.
+        fill: What stands in place of what is taken away.
+        out: Folder for what is written.
+        on_bad: Stop at a bad picture or mask, or leave it out and say so.
+        clip: The CLIP weights, if they are elsewhere than when the model was trained.
+        device: Where the towers run, e.g. cuda.
+    """
+    names = split_names(classes)
+    if photos:
+        _refuse("labelled pictures: leave the photos out", data=data, split=split, curve=curve)
+    else:
+        _refuse("photos: name some", classes=classes, only=only, compare=compare)
+    if only and not names:
+        raise InputError("--only leaves no names to choose from: give some with --classes")
+    if photos and about == LABEL and LABEL not in names:
+        raise InputError("--about label: photos have no label; name a class")
+    config = LookConfig(how, target, layer, about, tau, fill, steps)
+    plan = Plan(config, _folder(out), branch, bins=bins, cases=cases, curve=curve)
+    if curve:
+        demand("plots", "--curve", "matplotlib")
+    with notes_for_warnings(), Bars() as bars:
+        classifier = Classifier.from_pretrained(model, clip=clip, device=device)
+        simpler = classifier.simpler() if compare or not photos else []
+        chain = [*reversed(simpler), classifier]
+        if photos:
+            for one in chain:
+                one.ask_about(names, only=only)
+            paths = find_pictures(photos)
+            paths = good_pictures(paths) if on_bad == "skip" else paths
+            table = explain_photos(chain, paths, masks, plan, bars)
+        else:
+            found = readable(tested_photos(Path(model), data, masks, classifier), on_bad, shift=True)
+            table = explain_set(chain, found, split or classifier.splits(found)[0], plan, bars)
+    print_table(*table)
+    note(f"written to {plan.folder}")
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command."""
+    explain(**parse("explain", explain, words, listed="photos", examples=EXAMPLES))
+
+
+def _refuse(what: str, **given: object) -> None:
+    """Refuse options that mean nothing here."""
+    for name, value in given.items():
+        if value:
+            raise InputError(f"--{name} is for {what}, or leave --{name} out")
+
+
+def _folder(out: str) -> Path:
+    """Return where to write to; it is made when there is something to write."""
+    folder = Path(out).expanduser()
+    blocked = next((one for one in (folder, *folder.parents) if one.exists() and not one.is_dir()), None)
+    if blocked is not None:
+        raise InputError(f"{blocked} is a file: give a folder to write to with --out")
+    return folder

@@ -1,0 +1,242 @@
+"""What `foveate explain` measures on labelled pictures, and what it writes of it."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from foveate.classifier import Classifier, Split
+from foveate.commands.screen import Bars, note
+from foveate.data.loader import PictureSet
+from foveate.data.samples import Photos
+from foveate.errors import InputError
+from foveate.evaluate.answers import Watch
+from foveate.explain.cases import Group, changed, shown
+from foveate.explain.curve import Point, draw_curves, shift_curve
+from foveate.explain.gallery import SIDE, gallery
+from foveate.explain.measure import ANSWER, OF_MASKS, LookConfig, Looks, look
+from foveate.files import write_atomically
+from foveate.types import Branch
+
+Table = tuple[list[str], list[list[str]]]
+"""Columns and rows."""
+
+DIGITS = {
+    "accuracy": 2,
+    "shift": 3,
+    "energy": 3,
+    "lift": 2,
+    "pointing": 3,
+    "overlap": 3,
+    "deletion": 3,
+    "insertion": 3,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do.
+
+    Attributes:
+        config: How to look and measure.
+        folder: Where to write to.
+        branch: Whose answer is explained; None: the one that the names ask for.
+        bins: Points of each curve.
+        cases: Repaired or broken pictures to show of each kind.
+        curve: Whether to draw curves.
+    """
+
+    config: LookConfig
+    folder: Path
+    branch: Branch | None = None
+    bins: int = 8
+    cases: int = 12
+    curve: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bins < 1:
+            raise InputError(f"--bins is {self.bins}: give at least one")
+        if self.cases < 0:
+            raise InputError(f"--cases is {self.cases}: give 0 or more")
+
+
+def explain_set(chain: Sequence[Classifier], photos: Photos, split: Split, plan: Plan, bars: Bars) -> Table:
+    """Measure methods on labelled pictures, and write table.csv, table.json, pictures.csv and gallery.html.
+
+    Args:
+        chain: Zero-shot CLIP, the backbone, the method: each is compared with the one before it.
+        photos: The pictures.
+        split: Which of them, and among which names.
+        plan: How.
+        bars: Told of progress.
+
+    Returns:
+        A line for each method.
+
+    Raises:
+        InputError: There are no such pictures, or no such class or block; curves without masks.
+    """
+    pictures, branch = chain[-1].ask_split(photos, split)
+    if plan.curve and not pictures.has_masks:
+        raise InputError("--curve needs masks of the pictures: give their folder with --masks")
+    seen: list[Looks] = []
+    for one in chain:
+        pictures, branch = one.ask_split(photos, split)
+        name, watch = one.method_name, watched(bars, one.method_name)
+        seen.append(look(one.method, pictures, plan.branch or branch, plan.config, name=name, watch=watch))
+    _tell(seen)
+    groups = changed(seen, plan.cases)
+    curves = _curves(seen, plan.bins)
+    table = _table(seen)
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "split": split,
+        "branch": plan.branch or branch,
+        "pictures": len(pictures),
+        **asdict(plan.config),
+    }
+    _write(plan.folder, facts, seen, groups, curves, pictures)
+    page = _page(facts, table, seen, groups, pictures, bars)
+    write_atomically(plan.folder / "gallery.html", page)
+    if plan.curve:
+        write_atomically(plan.folder / "curve.png", draw_curves(curves))
+    return table
+
+
+def watched(bars: Bars, name: str) -> Watch:
+    """Return a watcher that moves the bar of a method."""
+    return partial(bars.count, f"looking, {name}")
+
+
+def cell(value: float | None, digits: int) -> str:
+    """Return a number as it is printed; nothing where there is none."""
+    return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _tell(seen: Sequence[Looks]) -> None:
+    """Say over which pictures figures are."""
+    number = len(seen[0].labels)
+    if "energy" not in seen[0].figures:
+        note(f"no masks: shift, {', '.join(OF_MASKS)} are left out (give their folder with --masks)")
+    else:
+        known = int((~seen[0].figures["energy"].isnan()).sum())
+        if known < number:
+            note(
+                f"shift, {', '.join(OF_MASKS)}: over the {known} of {number} pictures with an object in view"
+            )
+    for looks in seen:
+        blind = int((looks.heat.sum(dim=(1, 2)) == 0).sum())
+        if blind:
+            note(f"{looks.method}: in {blind} of {number} pictures nothing speaks for the class asked about")
+
+
+def _columns(seen: Sequence[Looks]) -> list[str]:
+    return [name for name in DIGITS if name == "accuracy" or name in seen[0].figures]
+
+
+def _table(seen: Sequence[Looks]) -> Table:
+    columns = _columns(seen)
+    means = [looks.means() for looks in seen]
+    rows = [
+        [looks.method, *(cell(mean[name], DIGITS[name]) for name in columns)]
+        for looks, mean in zip(seen, means, strict=True)
+    ]
+    return ["method", *columns], rows
+
+
+def _curves(seen: Sequence[Looks], bins: int) -> dict[str, list[Point]]:
+    return {
+        looks.method: shift_curve(looks.figures["shift"], looks.right, bins)
+        for looks in seen
+        if "shift" in looks.figures
+    }
+
+
+def _write(
+    folder: Path,
+    facts: dict[str, Any],
+    seen: Sequence[Looks],
+    groups: Sequence[Group],
+    curves: dict[str, list[Point]],
+    pictures: PictureSet,
+) -> None:
+    """Write the figures: a line a method in table.csv, a line a picture and method in pictures.csv."""
+    parts = {
+        looks.method: {
+            "all": looks.means(),
+            "right": looks.means(looks.right),
+            "wrong": looks.means(~looks.right),
+        }
+        for looks in seen
+    }
+    columns = _columns(seen)
+    lines = [
+        [method, of, *(mean[name] for name in columns)]
+        for method, means in parts.items()
+        for of, mean in means.items()
+    ]
+    write_atomically(folder / "table.csv", _csv(["method", "over", *columns], lines))
+    kept = {
+        **facts,
+        "passes": seen[-1].passes,
+        "methods": parts,
+        "changed": {group.title: group.number for group in groups},
+        "curves": {name: [asdict(point) for point in points] for name, points in curves.items()},
+    }
+    write_atomically(folder / "table.json", json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(folder / "pictures.csv", _csv(*_picture_lines(seen, pictures)))
+
+
+def _picture_lines(seen: Sequence[Looks], pictures: PictureSet) -> tuple[list[str], list[list[object]]]:
+    names, figures = seen[0].names, list(seen[0].figures)
+    columns = ["photo", "label", "method", "answer", "probability", "of the label", "asked about", *figures]
+    lines: list[list[object]] = []
+    for looks in seen:
+        p, of_label = looks.of(looks.answers), looks.of(looks.labels)
+        for place, sample in enumerate(pictures.photos.samples):
+            label, answer, asked = (
+                names[int(one[place])] for one in (looks.labels, looks.answers, looks.asked)
+            )
+            line = [sample.name, label, looks.method, answer, float(p[place]), float(of_label[place]), asked]
+            values = [float(looks.figures[name][place]) for name in figures]
+            lines.append([*line, *("" if math.isnan(value) else value for value in values)])
+    return columns, lines
+
+
+def _csv(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *lines])
+    return text.getvalue()
+
+
+def _page(
+    facts: dict[str, Any],
+    table: Table,
+    seen: Sequence[Looks],
+    groups: Sequence[Group],
+    pictures: PictureSet,
+    bars: Bars,
+) -> str:
+    drawn, wanted = 0, sum(len(group.places) for group in groups)
+
+    def show(place: int):
+        nonlocal drawn
+        drawn += 1
+        bars.count("drawing", drawn, wanted)
+        return shown(pictures, place, SIDE)
+
+    columns, rows = table
+    about = {ANSWER: "each method's own answer", "label": "the label"}.get(facts["about"], facts["about"])
+    how = facts["how"] if facts["how"] == "rollout" else f"{facts['how']} of the {facts['target']}"
+    lines = [
+        f"{facts['pictures']} pictures, split {facts['split']}, branch {facts['branch']}. Gaze: {how}, "
+        f"layer {facts['layer']}, about {about}. Shift index: temperature {facts['tau']:g}. "
+        f"What is taken away becomes: {facts['fill']}.",
+    ]
+    title = f"What {seen[-1].method} repairs and breaks"
+    return gallery(title, lines, [columns, *rows], seen, groups, show)

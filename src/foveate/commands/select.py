@@ -1,0 +1,145 @@
+"""`foveate select`: choose which photos of many to learn from."""
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from foveate.clip.templates import fill
+from foveate.clip.weights import load_clip
+from foveate.commands.parsing import parse
+from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
+from foveate.data.samples import Photos, Sample
+from foveate.data.sources import load_photos
+from foveate.data.tables import SELECTION
+from foveate.errors import InputError
+from foveate.files import write_atomically
+from foveate.select.choosing import CONFIGS, Name
+from foveate.train.selecting import Selected, Wish
+from foveate.train.selecting import select as select_pictures
+from foveate.train.shots import choose
+
+EXAMPLES = """
+    foveate select photos/ --select herding --fraction 0.2 --out chosen.json
+    foveate select photos/ --select cal --fraction 0.1 --clip ViT-B/16 --features feats/ --out chosen.json
+    foveate fit chosen.json --method coop --out out/few
+"""
+GROUPS = {"reading pictures": ("images", "on_bad")}
+
+
+def select(  # noqa: PLR0913  (a command's options)
+    photos: str,
+    out: str,
+    select: Name,
+    fraction: float,
+    clip: str = "tiny",
+    seed: int = 1,
+    classes: Literal["all", "base"] = "all",
+    template: str | None = None,
+    features: str | None = None,
+    log: str | None = None,
+    images: str | None = None,
+    on_bad: Literal["error", "skip"] = "error",
+    device: str = "cpu",
+    settings: dict[str, dict[str, Any]] | None = None,
+) -> None:
+    """Choose which training photos of many to learn from, class by class.
+
+    Args:
+        photos: What fit reads; test pictures are not looked at.
+        out: Split file (.json) to be written, which fit reads.
+        select: Who chooses; docs/select.md tells of each.
+        fraction: Share of each class, at least one picture.
+        clip: Hub id, folder or file of CLIP weights; "tiny" is the embedded one, for drawn scenes.
+        seed: Of what is drawn.
+        classes: Choose from all classes, or from the first half only, to measure the others as new.
+        template: The data set's sentence, such as "a photo of a {}, a type of pet."
+        features: Folder that foveate features wrote of these photos, so that none is encoded.
+        log: Run of the whole pool with --log-answers, for forgetting.
+        images: Where a split JSON's pictures are, if not beside it.
+        on_bad: Stop at a bad picture, or leave it out and say so.
+        device: Where the tower runs, e.g. cuda.
+        settings: Per selector.
+    """
+    path = Path(out).expanduser()
+    _refuse(path)
+    wish = Wish(
+        select,
+        fraction,
+        seed,
+        _own(select, settings or {}),
+        template,
+        features=None if features is None else Path(features).expanduser(),
+        log=None if log is None else Path(log).expanduser(),
+    )
+    if template is not None:
+        fill(template, "name")
+    read = load_photos(photos, images=images)
+    towers = load_clip(clip, device=device)
+    done: list[Selected] = []
+    with notes_for_warnings(), Bars() as bars:
+
+        def pick(pool: Photos) -> Photos:
+            done.append(select_pictures(pool, towers, wish, partial(bars.count, "encoding the pool")))
+            return done[-1].photos
+
+        chosen = choose(read, None, seed, select=pick, base_only=classes == "base", on_bad=on_bad)
+    for line in chosen.notes:
+        note(line)
+    if clip == "tiny":
+        note("the embedded CLIP has seen drawn shapes only; for photographs give --clip")
+    _write(path, read, chosen.photos, {**done[0].record, "clip": clip})
+    counts = done[0].pool.counts()
+    rows = [[name, str(counts[name]), str(kept)] for name, kept in chosen.photos.counts().items()]
+    print_table(["class", "photos", "chosen"], rows)
+    note(f"{select} chose {len(chosen.photos)} of {len(done[0].pool)} photos: {path}")
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command."""
+    read = parse(
+        "select", select, words, positional="photos", settings=CONFIGS, groups=GROUPS, examples=EXAMPLES
+    )
+    select(**read)
+
+
+def _own(name: str, settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    other = next((part for part in settings if part != name), None)
+    if other:
+        raise InputError(f"settings for {other!r}, but --select is {name}: leave them out")
+    return settings.get(name, {})
+
+
+def _refuse(path: Path) -> None:
+    """Refuse a place for the file before any work is done; a file that `select` wrote may be written anew."""
+    if path.suffix.lower() != ".json":
+        raise InputError(f"{path}: fit knows a split file by its ending: call it {path.with_suffix('.json')}")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}: make it, or choose another --out")
+    if not path.exists():
+        return
+    try:
+        known = SELECTION in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        known = False
+    if not known:
+        raise InputError(f"{path} is there, and foveate select did not write it: choose another --out")
+
+
+def _write(path: Path, read: Photos, chosen: Photos, record: dict[str, Any]) -> None:
+    """Write the form that CoOp and its successors share; the val and test splits stay as they are."""
+    label = {name: row for row, name in enumerate(read.names)}
+    named = {split: read.split(split).samples for split in ("val", "test")}
+    rows = {"train": [_row(one, label[chosen.names[one.label]], read, path) for one in chosen.samples]}
+    rows |= {split: [_row(one, one.label, read, path) for one in found] for split, found in named.items()}
+    write_atomically(path, json.dumps({**rows, SELECTION: record}, indent=1, ensure_ascii=False) + "\n")
+
+
+def _row(sample: Sample, label: int, read: Photos, path: Path) -> list[Any]:
+    """Return `[path, label, name]`, the path relative where it is below the file's own folder."""
+    picture, home = sample.picture, path.absolute().parent
+    if not isinstance(picture, Path):
+        raise InputError(f"{sample.name}: it is no file, which a list could name: take foveate fit --select")
+    place = picture.relative_to(home) if picture.is_relative_to(home) else picture
+    return [place.as_posix(), label, read.names[label]]

@@ -1,0 +1,128 @@
+"""A picture for each photo: the photo, and beside it what each method looked at."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+
+from foveate.classifier import Classifier
+from foveate.commands.explaining import Plan, Table, cell, watched
+from foveate.commands.screen import Bars
+from foveate.data.loader import PictureSet
+from foveate.data.samples import Photos, Sample
+from foveate.data.sources import load_photos
+from foveate.explain.cases import shown
+from foveate.explain.measure import Looks, look
+from foveate.explain.pictures import contact_sheet, outlined, overlay
+from foveate.files import write_atomically
+from foveate.methods.base import Method
+from foveate.types import Branch
+
+SIDE = 256
+_FIGURES = {"energy": 2, "lift": 2, "pointing": 0, "overlap": 2}
+
+
+def explain_photos(
+    chain: Sequence[Classifier], paths: Sequence[Path], masks: str | None, plan: Plan, bars: Bars
+) -> Table:
+    """Write a PNG for each photo; return a line for each photo and method.
+
+    Args:
+        chain: Methods to draw, their names set.
+        paths: The photos.
+        masks: Folder of masks of them, if there are any.
+        plan: How.
+        bars: Told of progress.
+
+    Raises:
+        InputError: A photo cannot be read, or there is no such class or block.
+    """
+    pictures = _pictures(chain[-1], paths, masks)
+    config = replace(plan.config, steps=0)
+    seen = [
+        look(
+            one.method,
+            pictures,
+            plan.branch or label_space(one.method),
+            config,
+            name=one.method_name,
+            watch=watched(bars, one.method_name),
+        )
+        for one in chain
+    ]
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for place, name in enumerate(_names(paths)):
+        written.append(plan.folder / name)
+        write_atomically(written[-1], _png(sheet(pictures, seen, place)))
+        bars.count("drawing", place + 1, len(paths))
+    return _table(paths, seen, written)
+
+
+def label_space(method: Method) -> Branch:
+    """Return which kind of label space the method's names are."""
+    if all(method.trained):
+        return "base"
+    return "mixed" if any(method.trained) else "new"
+
+
+def sheet(pictures: PictureSet, seen: Sequence[Looks], place: int) -> Image.Image:
+    """Return a photo and what each method looked at in it, side by side."""
+    one = shown(pictures, place, SIDE)
+    first = one.picture if one.mask is None else outlined(one.picture, one.mask)
+    row = [first, *(overlay(one.picture, looks.heat[place], SIDE) for looks in seen)]
+    captions = ["", *(_caption(looks, place) for looks in seen)]
+    return contact_sheet([row], [captions], [Path(one.name).name, *(looks.method for looks in seen)])
+
+
+def _caption(looks: Looks, place: int) -> str:
+    answer, asked = int(looks.answers[place]), int(looks.asked[place])
+    p = looks.probabilities[place]
+    said = f"{looks.names[answer]} {p[answer]:.2f}"
+    return said if asked == answer else f"{looks.names[asked]} {p[asked]:.2f} (said {said})"
+
+
+def _table(paths: Sequence[Path], seen: Sequence[Looks], written: Sequence[Path]) -> Table:
+    about = any((looks.asked != looks.answers).any() for looks in seen)
+    figures = [name for name in _FIGURES if name in seen[0].figures]
+    columns = ["photo", *(["method"] if len(seen) > 1 else []), "label", "probability"]
+    columns += [*(["asked about", "its probability"] if about else []), *figures, "picture"]
+    rows: list[list[str]] = []
+    for place, path in enumerate(paths):
+        for looks in seen:
+            p, answer, asked = looks.probabilities[place], looks.answers[place], looks.asked[place]
+            row = [str(path), *([looks.method] if len(seen) > 1 else [])]
+            row += [looks.names[int(answer)], f"{p[answer]:.2f}"]
+            row += [looks.names[int(asked)], f"{p[asked]:.2f}"] if about else []
+            row += [cell(float(looks.figures[name][place]), _FIGURES[name]) for name in figures]
+            rows.append([*row, str(written[place])])
+    return columns, rows
+
+
+def _pictures(classifier: Classifier, paths: Sequence[Path], masks: str | None) -> PictureSet:
+    samples = tuple(Sample(path, 0) for path in paths)
+    photos = load_photos(Photos(classifier.method.names, samples), masks=masks)
+    size = classifier.clip.config
+    return PictureSet(photos, size.image_size, size.mean, size.std)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Return a file name for each photo, its own where no other is called so."""
+    used: set[str] = set()
+    names: list[str] = []
+    for path in paths:
+        name, number = f"{path.stem}.png", 1
+        while name.casefold() in used:
+            number += 1
+            name = f"{path.stem}-{number}.png"
+        used.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _png(picture: Image.Image) -> bytes:
+    drawn = io.BytesIO()
+    picture.save(drawn, "PNG")
+    return drawn.getvalue()

@@ -1,0 +1,64 @@
+"""Pictures that are answered otherwise than their neighbours.
+
+- CAL: Margatina et al. 2021, https://arxiv.org/abs/2109.03764, algorithm 1
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from foveate.errors import InputError
+from foveate.select.order import in_steps, ranked
+from foveate.select.seen import Block, positions
+
+PIECE = 1 << 23
+"""Numbers of neighbours' answers that are looked at together (64 MiB)."""
+
+
+@dataclass(frozen=True)
+class CalConfig:
+    """Settings of CAL.
+
+    Attributes:
+        neighbours: How many are compared with.
+        keep: The pictures that differ most from them, as CAL's paper does, or least, as DAPT's code does.
+    """
+
+    neighbours: int = 10
+    keep: Literal["highest", "lowest"] = "highest"
+
+    def __post_init__(self) -> None:
+        if self.neighbours < 1:
+            raise InputError(f"cal: neighbours is {self.neighbours}; give at least 1")
+
+
+def cal(block: Block, count: int, config: CalConfig) -> list[int]:
+    """Rank by the mean symmetric divergence ½ (KL(p‖q) + KL(q‖p)) from the answers of the nearest neighbours.
+
+    Neighbours are those of the class that are nearest by Z; of fewer than `neighbours`, all.
+    """
+    if len(block) == 1:
+        return [0]
+    scores = divergences(block, min(config.neighbours, len(block) - 1))
+    return positions(ranked(scores if config.keep == "highest" else -scores)[:count])
+
+
+def divergences(block: Block, neighbours: int) -> Tensor:
+    """Return `[n]` each picture's mean divergence from its neighbours."""
+    size = max(1, PIECE // max(len(block), neighbours * block.logits.shape[1]))
+    return torch.cat([_of(block, some, neighbours) for some in torch.arange(len(block)).split(size)])
+
+
+def _of(block: Block, some: Tensor, neighbours: int) -> Tensor:
+    z, log_p = block.features, block.log_probabilities
+    own = z.square().sum(dim=1)
+    distance = own[some, None] + own - 2 * z[some] @ z.T
+    distance[torch.arange(len(some)), some] = torch.inf
+    # Whole steps and a stable order: of equally near pictures the first are the neighbours.
+    distance = torch.where(distance.isinf(), distance, in_steps(distance.nan_to_num(posinf=0.0)))
+    nearest = distance.argsort(dim=1, stable=True)[:, :neighbours]
+    here, there = log_p[some, None], log_p[nearest]
+    # ½ Σ p (log p - log q) + ½ Σ q (log q - log p)
+    return 0.5 * ((here.exp() - there.exp()) * (here - there)).sum(dim=-1).mean(dim=1)

@@ -1,0 +1,61 @@
+"""Pictures that stand for the others by where their features lie.
+
+- Herding: Welling 2009, "Herding dynamical weights to learn", ICML; Chen, Welling, Smola 2010,
+  https://arxiv.org/abs/1203.3472
+- k-center: Gonzalez 1985; Sener and Savarese 2018, https://arxiv.org/abs/1708.00489, algorithm 1
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from foveate.select.order import first_greatest
+from foveate.select.seen import Block, untaken
+
+
+@dataclass(frozen=True)
+class HerdingConfig:
+    """Settings of herding.
+
+    Attributes:
+        deepcore: Take the farthest candidate at each step, as DeepCore and DAPT's code do, not the nearest.
+    """
+
+    deepcore: bool = False
+
+
+def herding(block: Block, count: int, config: HerdingConfig) -> list[int]:
+    """Take, step by step, the picture after which the mean of the chosen is nearest to the class's mean μ.
+
+    Step i chooses argmin_j ‖(i + 1) μ - Σ_chosen Z - Z_j‖. DAPT's code mixes the class text into each Z;
+    within a class that is one constant, which leaves these differences as they are: so there is no text here.
+    """
+    z = block.features
+    to_mean, own, to_chosen = z @ z.mean(dim=0), z.square().sum(dim=1), z.new_zeros(len(z))
+    taken, chosen = untaken(len(z)), list[int]()
+    for step in range(count):
+        # The squared distance but for ‖(i + 1) μ - Σ Z‖², which all candidates share.
+        distance = own - 2 * ((step + 1) * to_mean - to_chosen)
+        chosen.append(first_greatest(distance if config.deepcore else -distance, taken))
+        taken[chosen[-1]] = True
+        to_chosen += z @ z[chosen[-1]]
+    return chosen
+
+
+def k_center(block: Block, count: int) -> list[int]:
+    """Take the picture nearest to the class's mean, then always the one farthest from all that are chosen.
+
+    The largest distance from a picture to the chosen is at most twice the least possible (Gonzalez 1985),
+    whatever the first picture is.
+    """
+    z = block.features
+    own = z.square().sum(dim=1)
+    taken = untaken(len(z))
+    chosen = [first_greatest(2 * z @ z.mean(dim=0) - own, taken)]
+    nearest = z.new_full((len(z),), torch.inf)
+    while len(chosen) < count:
+        last = chosen[-1]
+        taken[last] = True
+        nearest = torch.minimum(nearest, (own + own[last] - 2 * z @ z[last]).clamp(min=0))
+        chosen.append(first_greatest(nearest, taken))
+    return chosen

@@ -1,0 +1,119 @@
+"""What selectors look at: what a frozen CLIP says of a pool of labelled pictures, class by class."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.errors import InputError
+
+
+@dataclass(frozen=True)
+class Block:
+    """The pictures of one class, in float64: a choice must not hang on how sums are rounded.
+
+    Attributes:
+        features: `[n, D]` unit features Z.
+        logits: `[n, C]` of all classes.
+        label: Column of the class that they are of.
+        right: `[E, n]` whether each was answered rightly, epoch by epoch; None without a log.
+    """
+
+    features: Float[Tensor, "pictures dim"]
+    logits: Float[Tensor, "pictures classes"]
+    label: int
+    right: Bool[Tensor, "epochs pictures"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @cached_property
+    def log_probabilities(self) -> Float[Tensor, "pictures classes"]:
+        """Log p of each class."""
+        return self.logits.log_softmax(dim=-1)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A pool of labelled pictures as a frozen CLIP sees it.
+
+    Attributes:
+        features: `[N, D]` unit picture features Z.
+        texts: `[C, D]` unit class texts T; logits are scale · Z Tᵗ.
+        labels: `[N]` rows of `texts`.
+        scale: CLIP's temperature, as the factor of cosines.
+        right: `[E, N]` whether each picture was answered rightly at the end of each epoch of a training.
+    """
+
+    features: Float[Tensor, "pictures dim"]
+    texts: Float[Tensor, "classes dim"]
+    labels: Int[Tensor, " pictures"]
+    scale: float
+    right: Bool[Tensor, "epochs pictures"] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        features: Float[Tensor, "pictures dim"],
+        texts: Float[Tensor, "classes dim"],
+        labels: Int[Tensor, " pictures"],
+        scale: float,
+        right: Bool[Tensor, "epochs pictures"] | None = None,
+    ) -> "Seen":
+        """Make it of raw features of both sides.
+
+        Raises:
+            InputError: A feature is not finite.
+        """
+        if not features.isfinite().all():
+            row = int((~features.isfinite().all(dim=1)).nonzero()[0, 0])
+            raise InputError(f"the features of picture {row} are not finite: make them again, in float32")
+        return cls(F.normalize(features, dim=-1), F.normalize(texts, dim=-1), labels, scale, right)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows(self, label: int) -> Int[Tensor, " own"]:
+        """Return the places of a class's pictures in the pool."""
+        return (self.labels == label).nonzero()[:, 0]
+
+    def block(self, label: int) -> Block:
+        """Return the pictures of a class."""
+        rows = self.rows(label)
+        features = self.features[rows].double()
+        right = None if self.right is None else self.right[:, rows]
+        return Block(features, self.scale * features @ self.texts.double().T, label, right)
+
+
+def budgets(counts: Sequence[int], fraction: float, least: int = 1) -> list[int]:
+    """Return how many pictures to choose of each class.
+
+    That is fraction · n, halves rounded to even as DAPT's code does, but not fewer than `least`: rounding
+    leaves small classes without any picture (0.1 of 4), and a class without pictures is not learned.
+
+    Args:
+        counts: Pictures of each class.
+        fraction: Share of them, above 0 and at most 1.
+        least: Of each class that has as many; 0 gives what DAPT's code gives.
+
+    Raises:
+        InputError: No such fraction.
+    """
+    if not (math.isfinite(fraction) and 0 < fraction <= 1):
+        raise InputError(f"fraction is {fraction}: give a number above 0, at most 1")
+    return [min(count, max(least, round(fraction * count))) for count in counts]
+
+
+def positions(found: Tensor) -> list[int]:
+    """Return a tensor of places as a list."""
+    return [int(place) for place in found]
+
+
+def untaken(number: int) -> Bool[Tensor, " pictures"]:
+    """Return a mask of pictures of which none is taken."""
+    return torch.zeros(number, dtype=torch.bool)

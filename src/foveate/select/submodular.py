@@ -1,0 +1,81 @@
+"""Pictures whose gradients cover those of their class: greedy maximisation of set functions.
+
+- Graph cut and facility location: Iyer et al. 2021, https://arxiv.org/abs/2006.15412; on cosines of
+  last-layer gradients: DeepCore, Guo et al. 2022, https://arxiv.org/abs/2204.08499
+- CRAIG: Mirzasoleiman et al. 2020, https://arxiv.org/abs/1906.01827
+- Lazy greedy: Minoux 1978
+"""
+
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+
+import torch
+
+from foveate.select.gradients import Similarity, cosines, nearness, residuals
+from foveate.select.order import FINE, first_greatest
+from foveate.select.seen import Block, untaken
+
+
+@dataclass(frozen=True)
+class GraphCutConfig:
+    """Settings of graph cut.
+
+    Attributes:
+        weight: λ of being like the class, against 1 of not being like each other.
+    """
+
+    weight: float = 1.0
+
+
+def graph_cut(block: Block, count: int, config: GraphCutConfig) -> list[int]:
+    """Maximise λ Σ_{i in class, j in S} K_ij - Σ_{i, j in S} K_ij greedily, K the cosines of gradients.
+
+    The gain of j is λ Σ_i K_ij - 2 Σ_{s in S} K_sj - K_jj. It is kept up to date for all, so no step has to
+    be lazy, which would be wrong where cosines are negative and gains grow.
+    """
+    kernel = Similarity(len(block), cosines(block))
+    gains = config.weight * torch.cat([piece.sum(dim=1) for piece in kernel.pieces()])
+    gains -= (residuals(block.logits, block.label) != 0).any(dim=1).double()  # K_jj
+    taken, chosen = untaken(len(block)), list[int]()
+    while len(chosen) < count:
+        chosen.append(first_greatest(gains, taken))
+        taken[chosen[-1]] = True
+        gains -= 2 * kernel.row(chosen[-1])
+    return chosen
+
+
+def facility(block: Block, count: int) -> list[int]:
+    """Maximise Σ_i max(0, max_{j in S} K_ij) greedily, K the cosines of gradients."""
+    return lazy_greedy(Similarity(len(block), cosines(block)), count)
+
+
+def craig(block: Block, count: int) -> list[int]:
+    """Maximise Σ_i max_{j in S} (c - ‖G_i - G_j‖) greedily: every gradient has one like it among the chosen.
+
+    Any c that is large enough gives the same choice. CRAIG's weights, how many pictures each chosen one
+    stands for, are not returned: training counts every picture once.
+    """
+    return lazy_greedy(Similarity(len(block), nearness(block)), count)
+
+
+def lazy_greedy(kernel: Similarity, count: int) -> list[int]:
+    """Maximise Σ_i max(0, max_{j in S} K_ij) greedily, without looking at every candidate in every step.
+
+    Gains only shrink as S grows, so an old gain is an upper bound: whoever is first in line with a gain of
+    this step is the greatest.
+    """
+    gains = torch.cat([piece.clamp(min=0).sum(dim=1) for piece in kernel.pieces()])
+    step = float(gains.max()) * FINE or 1.0
+    line = [(-round(gain / step), place) for place, gain in enumerate(gains.tolist())]
+    heapify(line)
+    covered, asked, chosen = torch.zeros_like(gains), [0] * kernel.number, list[int]()
+    while len(chosen) < count:
+        _, place = heappop(line)
+        if asked[place] == len(chosen):
+            chosen.append(place)
+            covered = torch.maximum(covered, kernel.row(place))
+        else:
+            asked[place] = len(chosen)
+            gain = float((kernel.row(place) - covered).clamp(min=0).sum())
+            heappush(line, (-round(gain / step), place))
+    return chosen

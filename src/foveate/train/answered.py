@@ -1,0 +1,90 @@
+"""Which training pictures are answered rightly, epoch by epoch: logged by a run, read to select."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from foveate.data.loader import PictureSet
+from foveate.data.samples import Photos
+from foveate.errors import InputError
+from foveate.memory import sent
+from foveate.methods.base import Method
+from foveate.train.banking import chunk_on
+
+ANSWERED = "right"
+"""Key of a log's line that says of each picture whether its answer was right."""
+
+LOG = "log.jsonl"
+
+
+@torch.no_grad()
+def answered(method: Method, photos: Photos) -> dict[str, bool]:
+    """Ask about every picture among the classes that are learned; return by name whether it is right.
+
+    Pictures are seen whole, not in the drawn views they are learned from.
+    """
+    config, device = method.clip.config, method.clip.logit_scale.device
+    pictures = PictureSet(photos, config.image_size, config.mean, config.std, masks=False)
+    training, right = method.training, list[bool]()
+    method.eval()
+    for batch in pictures.batches(None, chunk_on(method.clip)):
+        features = method.features(sent(batch.images, device), "base")
+        right += (method.logits(features, "base").argmax(dim=-1).cpu() == batch.labels).tolist()
+    method.train(training)
+    return dict(zip((sample.name for sample in photos.samples), right, strict=True))
+
+
+def read_answered(log: Path, names: Sequence[str]) -> Bool[Tensor, "epochs pictures"]:
+    """Read what a run logged of these pictures, of its last stage.
+
+    Args:
+        log: Folder of the run, or its log.
+        names: Of the pictures, as `Sample.name`.
+
+    Raises:
+        InputError: There is no such log, it has no answers, or not of all epochs or pictures.
+    """
+    path = log / LOG if log.is_dir() else log
+    lines = list(_lines(path))
+    if not lines:
+        raise InputError(f"{path} does not say which answers were right: fit with --log-answers")
+    last = [line for line in lines if line.get("stage") == lines[-1].get("stage")]
+    if [line.get("epoch") for line in last] != list(range(len(last))):
+        raise InputError(f"{path} lacks the answers of some epochs: fit anew with --log-answers")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]} is in the pool twice, and {path} knows pictures by name: list it once")
+    unknown = [name for name in names if any(name not in line[ANSWERED] for line in last)]
+    if unknown:
+        raise InputError(
+            f"{path} has no answers about {len(unknown)} of {len(names)} pictures, first {unknown[0]}:"
+            " fit the whole pool, --select uniform --fraction 1 --log-answers"
+        )
+    return torch.tensor([[line[ANSWERED][name] is True for name in names] for line in last])
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines that have answers."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, text in enumerate(file, 1):
+                line = _parsed(path, number, text)
+                if isinstance(line.get(ANSWERED), dict):
+                    yield line
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; give the folder of a run as --log") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no log of a run: give the folder of a run as --log") from error
+
+
+def _parsed(path: Path, number: int, text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}, line {number} is damaged: delete that line, or fit again") from error

@@ -1,0 +1,250 @@
+"""From a pool of photos to those that are learned from: what a frozen CLIP sees of them, and a selector.
+
+Only pictures of the train split, or of none, are looked at: whoever calls hands in no others.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.clip.model import Clip
+from foveate.data.bank import Bank
+from foveate.data.feature_shards import FeatureShards
+from foveate.data.loader import PictureSet
+from foveate.data.samples import Photos, Sample
+from foveate.data.shelf import Shelf
+from foveate.errors import InputError
+from foveate.methods.base import Method
+from foveate.methods.registry import build
+from foveate.methods.zeroshot import ZeroShot
+from foveate.seeds import stream
+from foveate.select.choosing import choose, configure
+from foveate.select.seen import Seen, budgets
+from foveate.train.answered import read_answered
+from foveate.train.banking import chunk_on, to_device
+from foveate.types import Batch
+
+Watch = Callable[[int, int], None]
+
+SHOTS = 16
+"""Pictures a class, where nobody says how many."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How pictures are to be chosen.
+
+    Attributes:
+        name: Of the selector.
+        fraction: Share of each class.
+        seed: Of what is drawn.
+        settings: What differs from the selector's defaults.
+        template: The data set's sentence; None takes "a photo of a {}.".
+        features: Folder of features that `foveate features` made; None encodes the pool.
+        bank: Folder in which the pool's features are kept; None keeps none.
+        log: Run that logged which answers were right, for "forgetting".
+    """
+
+    name: str
+    fraction: float
+    seed: int = 1
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    template: str | None = None
+    features: Path | None = None
+    bank: Path | None = None
+    log: Path | None = None
+
+    def __post_init__(self) -> None:
+        configure(self.name, dict(self.settings))
+        budgets([], self.fraction)
+        if self.name == "forgetting" and self.log is None:
+            raise InputError(
+                "forgetting reads the log of a training: take foveate select --log, then fit what it writes"
+            )
+        if self.name != "forgetting" and self.log is not None:
+            raise InputError(f"--log is for forgetting, and --select is {self.name}: leave it out")
+
+    @property
+    def words(self) -> str:
+        """As a model card tells it."""
+        own = "".join(f", {name} {value}" for name, value in sorted(self.settings.items()))
+        return f"{self.name}{own}, fraction {self.fraction:g}"
+
+
+def wish_of(
+    select: str | None,
+    fraction: float | None,
+    shots: int | None,
+    *,
+    strict_shots: bool = False,
+    **more: Any,
+) -> Wish | None:
+    """Return how pictures are to be chosen; None where shots are drawn.
+
+    Args:
+        select: Name of a selector.
+        fraction: Share of each class.
+        shots: Pictures of each class.
+        strict_shots: Whether a class with fewer is refused.
+        more: As `Wish` takes it.
+
+    Raises:
+        InputError: Both ways are asked for, or half of one.
+    """
+    if select is None:
+        if fraction is not None:
+            raise InputError(f"--fraction is {fraction:g}: say who chooses with --select, e.g. herding")
+        return None
+    if shots is not None or strict_shots:
+        given = "--strict-shots" if shots is None else "--shots"
+        raise InputError(f"--select and {given} both say how many pictures are learned from: leave one out")
+    if fraction is None:
+        raise InputError(f"--select is {select}: say which share of each class with --fraction, e.g. 0.2")
+    return Wish(select, fraction, **more)
+
+
+def shots_of(photos: Photos, shots: int | None, wish: Wish | None) -> tuple[int | None, str]:
+    """Return how many pictures of each class to draw, or None and how a selector chooses or has chosen them.
+
+    Args:
+        photos: All there are.
+        shots: What was asked for, if anything.
+        wish: How pictures are to be chosen, if they are.
+    """
+    if wish:
+        return None, wish.words
+    if shots is None and photos.selection:
+        return None, photos.selection
+    return SHOTS if shots is None else shots, ""
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What was chosen, and of what.
+
+    Attributes:
+        photos: The chosen pictures.
+        pool: All there were.
+        record: What the choice depends on; JSON values.
+    """
+
+    photos: Photos
+    pool: Photos
+    record: dict[str, Any]
+
+
+def select(pool: Photos, clip: Clip, wish: Wish, watch: Watch | None = None) -> Selected:
+    """Choose pictures of a pool.
+
+    Args:
+        pool: Training pictures of all classes that are to be learned.
+        clip: The frozen towers.
+        wish: How.
+        watch: Told of pictures that are encoded.
+
+    Raises:
+        InputError: A picture cannot be read; features or a log do not fit.
+    """
+    right = None if wish.log is None else read_answered(wish.log, [s.name for s in pool.samples])
+    method = build("zeroshot", clip)
+    method.set_classes(pool.names, wish.template)
+    raw = _kept(pool, method, wish.features) if wish.features else _encoded(pool, method, wish.bank, watch)
+    labels = torch.tensor([sample.label for sample in pool.samples])
+    with torch.no_grad():
+        texts = F.normalize(method.text_features().float(), dim=-1).cpu()
+    seen = Seen.of(raw, texts, labels, float(clip.scale), right)
+    budget = budgets(list(pool.counts().values()), wish.fraction)
+    rows = choose(wish.name, seen, budget, stream(wish.seed, "select", wish.name), **wish.settings)
+    chosen = pool.with_samples([pool.samples[int(row)] for row in rows])
+    return Selected(chosen, pool, _record(chosen, pool, method, wish))
+
+
+def _record(chosen: Photos, pool: Photos, method: Method, wish: Wish) -> dict[str, Any]:
+    assert isinstance(method, ZeroShot)
+    return {
+        "method": wish.name,
+        "settings": dict(wish.settings),
+        "fraction": wish.fraction,
+        "seed": wish.seed,
+        "chosen": len(chosen),
+        "pictures": len(pool),
+        "pool": pool.digest()[:16],
+        "weights": method.clip.fingerprint(),
+        "template": method.plain.sentence,
+        "version": version("foveate"),
+    }
+
+
+def _view(pool: Photos, clip: Clip) -> PictureSet:
+    """Return the pool as predictions see it: no augmentation, no masks."""
+    config = clip.config
+    return PictureSet(pool, config.image_size, config.mean, config.std, masks=False)
+
+
+def _encoded(pool: Photos, method: Method, folder: Path | None, watch: Watch | None) -> Tensor:
+    """Return `[N, D]` raw features, from a bank where it has them."""
+    clip, pictures = method.clip, _view(pool, method.clip)
+
+    def see(batch: Batch) -> dict[str, Tensor]:
+        seen = method.see(to_device(batch, clip.logit_scale.device))
+        return {name: tensor.cpu() for name, tensor in seen.items()}
+
+    bank = Bank(pictures, clip.fingerprint(), Shelf(folder), chunk=chunk_on(clip))
+
+    def count(done: int) -> None:
+        if watch:
+            watch(done, len(pool))
+
+    (batch,) = bank.batches(0, len(pool), origins=method.seen_keys(), make=see, shuffle=False, watch=count)
+    return batch.frozen["image"][0]
+
+
+def _kept(pool: Photos, method: Method, folder: Path) -> Tensor:
+    """Return `[N, D]` raw features that `foveate features` made.
+
+    Raises:
+        InputError: They are of other towers or another view, or a picture is not among them.
+    """
+    shards, weights = FeatureShards.open(folder), method.clip.fingerprint()
+    if shards.key["weights"] != weights:
+        raise InputError(
+            f"{folder} was made with weights {shards.key['weights']}, and these are {weights}: give the same"
+            " --clip"
+        )
+    if shards.key["view"] != _view(pool, method.clip).view_key():
+        raise InputError(f"{folder} was made of other views of the pictures: make it again")
+    called = _called(pool, shards.names, folder)
+    row = {name: place for place, name in reversed(list(enumerate(shards.names)))}
+    return shards.tensor()[[row[name] for name in called]].float()
+
+
+def _called(pool: Photos, names: tuple[str, ...], folder: Path) -> list[str]:
+    """Return what pictures are called there: by their paths below some folder that has all of them."""
+    known = set(names)
+    best: list[str | None] = [None]
+    for top in _tops(pool.samples[0]):
+        found = [_below(sample, top) for sample in pool.samples]
+        best = [name if name in known else None for name in found]
+        if None not in best:
+            return [name for name in best if name is not None]
+        if best[0] is not None:
+            break
+    absent = pool.samples[best.index(None)].name
+    raise InputError(f"{folder} has no features of {absent}: make them of the same photos")
+
+
+def _tops(sample: Sample) -> list[Path]:
+    return list(sample.picture.parents) if isinstance(sample.picture, Path) else [Path()]
+
+
+def _below(sample: Sample, top: Path) -> str | None:
+    path = sample.picture
+    if not isinstance(path, Path):
+        return sample.name
+    return path.relative_to(top).as_posix() if path.is_relative_to(top) else None
