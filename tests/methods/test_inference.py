@@ -15,19 +15,14 @@ from foveate.methods.base import Method
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.guidance import FvgPtConfig
 from foveate.methods.kept import Kept, tensors_of
-from foveate.methods.registry import BACKBONES, PLUGINS, build
+from foveate.methods.registry import BACKBONES, build, pairs
 from foveate.seeds import stream
 from foveate.train.loop import fit
 from foveate.train.recipe import Recipe
 from foveate.types import Batch, Branch
 
 BRANCHES: tuple[Branch, ...] = ("base", "new", "mixed")
-PAIRS = [
-    f"{plugin}+{name}"
-    for plugin in PLUGINS
-    for name, backbone in BACKBONES.items()
-    if backbone.make.tunes_text or not backbone.make.tunes_vision
-]
+PAIRS = pairs()
 NAMES = ["cat", "dog", "phone"]
 TRAINED = ["cat", "phone"]
 

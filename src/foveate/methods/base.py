@@ -6,8 +6,9 @@ A method classifies pictures with a frozen CLIP and a few learned tensors. It is
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -16,6 +17,9 @@ from torch.nn import functional as F
 
 from foveate.bits import digest_of
 from foveate.clip.model import Clip
+from foveate.clip.rows import Rows, encode_rows
+from foveate.clip.templates import fill
+from foveate.clip.text import text_rows
 from foveate.errors import InputError
 from foveate.methods.kept import Kept, tensors_of
 from foveate.types import (
@@ -35,6 +39,21 @@ CLIP = "clip"
 """Origin of features of the untouched image tower."""
 
 
+@dataclass(frozen=True)
+class Support:
+    """What a method may look at before its first step.
+
+    Attributes:
+        train: Number of a pass to its batches: each training picture once, in the same order in each pass, in
+            the views of the epoch of that number.
+        val: A few pictures to choose settings on, as predictions see them; never test pictures. Empty where
+            the data has none, or none were asked for.
+    """
+
+    train: Callable[[int], Iterable[Batch]]
+    val: Iterable[Batch] = ()
+
+
 class Method(nn.Module, ABC):
     """A way to classify pictures with a frozen CLIP and a few learned tensors.
 
@@ -48,7 +67,8 @@ class Method(nn.Module, ABC):
         tunes_vision: Whether learned tensors change what the image tower says.
         tunes_text: Whether they change the class texts.
         text_follows_pictures: Whether class texts depend on the picture they are compared with (CoCoOp).
-        takes_new_names: Whether it can answer about classes that it was not trained on.
+        takes_new_names: Whether it learns anything that helps with classes it was not trained on.
+        looks: Passes over the training pictures that `look` makes.
         first_patch: Place of the first patch among the image tower's output tokens, for pictures of the gaze.
     """
 
@@ -56,6 +76,7 @@ class Method(nn.Module, ABC):
     tunes_text: bool = True
     text_follows_pictures: bool = False
     takes_new_names: bool = True
+    looks: int = 0
     first_patch: int = 1
 
     def __init__(self, clip: Clip, head_weights: Sequence[float] = (1.0,)):
@@ -155,9 +176,42 @@ class Method(nn.Module, ABC):
         kind, settings = type(self), repr(getattr(self, "config", None))
         return f"{kind.__module__}.{kind.__qualname__} {digest_of(self.learned(), settings)}"
 
-    @abstractmethod
+    def answer(self, batch: Batch) -> Features:
+        """Return both sides of a batch; its pictures from where they are held, if nothing tunes them."""
+        return self.features(batch.images) if self.tunes_vision else self.pair(self.seen(batch)["image"])
+
     def losses(self, batch: Batch) -> dict[str, Scalar]:
         """Return the named terms of the loss, weights applied; their sum is minimised."""
+        return self.losses_of(self.answer(batch), batch)
+
+    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
+        """Return the same of a batch whose `answer` is there already.
+
+        A method writes this one, or `losses`. Only over one that writes this one can DAPT put its terms.
+        """
+        raise NotImplementedError(f"{type(self).__name__} tells no losses")
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Make ready for an epoch of training.
+
+        Args:
+            epoch: Counted from 0. A run that was stopped begins with any, its learned tensors as they were.
+            epochs: How many there are in all.
+        """
+
+    def lay_out_others(self, names: Sequence[str], template: str) -> Rows:
+        """Return names that are no classes (DAPT's backgrounds) as texts for `encode_others`.
+
+        Args:
+            names: At least one.
+            template: The sentence around a name, for methods that learn no words around it.
+        """
+        return text_rows(self.clip, [fill(template, name) for name in names])
+
+    def encode_others(self, rows: Rows) -> TextFeatures:
+        """Return `[K, D]` raw features of such texts, with gradient to what is learned of any text."""
+        with torch.no_grad():
+            return encode_rows(self.clip.text, rows)
 
     def backward(self, losses: Mapping[str, Scalar]) -> None:
         """Turn the terms into gradients: those of their sum, unless a method mends them (ProGrad)."""
@@ -167,8 +221,22 @@ class Method(nn.Module, ABC):
         """Return what an epoch of training was like, to be logged; the next epoch counts anew."""
         return {}
 
+    def look(self, support: Support) -> None:
+        """Look at all pictures before the first step; a run that goes on after a stop looks again.
+
+        Here a method may solve for what it learns, and give learned tensors their shapes: those that follow
+        from the training classes or pictures are empty until then.
+        """
+
+    def finish(self) -> None:
+        """End a training: called behind its last step, or behind `look` where there are no steps."""
+
     def notes(self) -> list[str]:
         """Return what a person should know of the training that has just ended."""
+        return []
+
+    def caveats(self) -> list[str]:
+        """Return what a person should know of answers about the names that are set."""
         return []
 
     def trust(self, features: Features) -> PerImage | None:
@@ -185,7 +253,7 @@ class Method(nn.Module, ABC):
         return {name: p for name, p in self.named_parameters() if id(p) not in frozen}
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """Return the tensors that the next `fit` may change."""
+        """Return the tensors that gradient steps of the next `fit` may change."""
         return {name: p for name, p in self.learned().items() if p.requires_grad}
 
     @torch.no_grad()
@@ -201,7 +269,7 @@ class Method(nn.Module, ABC):
             raise InputError(f"the checkpoint does not fit the method: lacks {missing}, has besides {extra}")
         for name, parameter in own.items():
             given = tensors[name]
-            if parameter.numel() == 0:  # class-specific tensors have no size before their classes are known
+            if parameter.numel() == 0:  # such as follow from classes or pictures have no size before these
                 parameter.data = given.to(parameter.device, parameter.dtype).clone()
             elif parameter.shape != given.shape:
                 shapes = f"{list(given.shape)}, not {list(parameter.shape)}"

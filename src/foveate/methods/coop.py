@@ -3,6 +3,7 @@
 - [0]: Learning to Prompt for Vision-Language Models, Zhou et al. 2022, https://arxiv.org/abs/2109.01134
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
+from foveate.clip.rows import Rows
 from foveate.errors import InputError
 from foveate.methods.choices import check_choices
 from foveate.methods.prompts import Position, PromptMethod, embedded_start, lay_out
 from foveate.seeds import stream
-from foveate.types import Batch, Scalar, TextFeatures
+from foveate.types import Batch, Features, Scalar, TextFeatures
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,12 @@ class CoOp(PromptMethod):
             ctx = ctx[[self.ctx_names.index(name) for name in self.names]].flatten(0, 1)
         return self.encode_prompts(ctx)
 
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
+    def lay_out_others(self, names: Sequence[str], template: str) -> Rows:
+        return lay_out(self.clip.tokenizer, names, self.ctx.shape[-2], self.config.position)
+
+    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the cross-entropy ([0], Eq. 2)."""
-        logits = self.logits(self.pair(self.seen(batch)["image"]))
-        return {"ce": F.cross_entropy(logits, batch.labels)}
+        return {"ce": F.cross_entropy(self.logits(features), batch.labels)}
 
     @torch.no_grad()
     def _settle_class_vectors(self) -> None:

@@ -18,6 +18,7 @@ from foveate.methods.base import Method, align, clip_origin, encode_pictures
 from foveate.methods.guidance import FvgPtConfig, Guidance, Views
 from foveate.methods.plain import PlainTexts
 from foveate.methods.tally import Tally
+from foveate.methods.zeroshot import ZeroShot
 from foveate.seeds import stream
 from foveate.types import (
     Batch,
@@ -247,15 +248,17 @@ def route(base: Logits, new: Logits, trained: Tensor, weight: float) -> Logits:
 
 
 def refuse_visual_only(name: str, backbone: Method | type[Method]) -> None:
-    """Refuse a backbone that learns nothing of texts.
+    """Refuse a backbone that learns, but nothing of texts.
 
     Raises:
-        InputError: It tunes the image tower alone.
+        InputError: Its texts are fixed.
     """
-    if backbone.tunes_vision and not backbone.tunes_text:
+    kind = backbone if isinstance(backbone, type) else type(backbone)
+    if not backbone.tunes_text and not issubclass(kind, ZeroShot):
+        what = "tunes the image tower alone" if backbone.tunes_vision else "learns nothing of class texts"
         raise InputError(
-            f"fvgpt: {name} tunes the image tower alone. FVG-PT aligns learned class texts with pictures, and"
-            " its paper leaves such backbones out: take one that learns texts too"
+            f"fvgpt: {name} {what}. FVG-PT aligns learned class texts with pictures, and its paper leaves such"
+            " backbones out: take one that learns texts too"
         )
 
 

@@ -5,6 +5,7 @@ It is the baseline "independent V-L prompting" of [0], and what PromptSRC learns
 - [0]: MaPLe: Multi-modal Prompt Learning, Khattak et al. 2023, https://arxiv.org/abs/2210.03117
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -14,8 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
+from foveate.clip.rows import Rows, encode_rows
 from foveate.errors import InputError
-from foveate.methods.base import clip_origin
+from foveate.methods.base import Method, clip_origin
 from foveate.methods.choices import check_choices
 from foveate.methods.deep import deep_start, encode_prompted, official_deep, replacing, resolve_depth
 from foveate.methods.prompts import PromptMethod, embedded_start, noise
@@ -91,13 +93,16 @@ class Ivlp(PromptMethod):
     def vision_origin(self) -> Origin:
         return super().vision_origin() if self.tunes_vision else clip_origin(self.clip)
 
-    def answer(self, batch: Batch) -> Features:
-        """Return both sides of a batch; its pictures from where they are held, if nothing tunes them."""
-        return self.features(batch.images) if self.tunes_vision else self.pair(self.seen(batch)["image"])
+    def lay_out_others(self, names: Sequence[str], template: str) -> Rows:
+        """Leave other names in their sentence; deeper tokens take their places behind SOT all the same."""
+        return Method.lay_out_others(self, names, template)
 
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
+    def encode_others(self, rows: Rows) -> TextFeatures:
+        return encode_rows(self.clip.text, rows, edit=replacing(self.deep_text, 1))
+
+    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the cross-entropy."""
-        return {"ce": F.cross_entropy(self.logits(self.answer(batch)), batch.labels)}
+        return {"ce": F.cross_entropy(self.logits(features), batch.labels)}
 
     def official_names(self) -> dict[str, str | list[str]]:
         names = super().official_names()

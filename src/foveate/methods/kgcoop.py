@@ -15,7 +15,7 @@ from foveate.methods.choices import check_choices
 from foveate.methods.plain import PlainTexts
 from foveate.methods.prompts import PromptMethod, embedded_start
 from foveate.seeds import stream
-from foveate.types import Batch, Scalar
+from foveate.types import Batch, Features, Scalar
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,11 @@ class KgCoOp(PromptMethod):
         self.plain.prepare(self.names, self.template)
         super().prepare()
 
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
+    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the cross-entropy and λ · (1 − mean cosine of learned and plain class texts).
 
         [0] (L_kg in Sec. 3.2) has their squared Euclidean distance; between unit vectors it is twice this.
         """
-        features = self.pair(self.seen(batch)["image"])
         closeness = F.cosine_similarity(features.text, self.plain.features(), dim=-1)
         return {
             "ce": F.cross_entropy(self.logits(features), batch.labels),

@@ -4,6 +4,7 @@
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +12,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
+from foveate.clip.rows import Rows, encode_rows
+from foveate.methods.base import Method
 from foveate.methods.choices import check_choices
 from foveate.methods.deep import DeepTokens, deep_start, encode_prompted, replacing, resolve_depth
 from foveate.methods.layers import linear
 from foveate.methods.prompts import PromptMethod, embedded_start
 from foveate.seeds import stream
-from foveate.types import Batch, ImageFeatures, Images, Scalar, TextFeatures
+from foveate.types import Batch, Features, ImageFeatures, Images, Scalar, TextFeatures
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,16 @@ class Maple(PromptMethod):
         pairs = zip(self.deep_maps, self.deep_text, strict=True)
         return torch.stack([to_vision(tokens) for to_vision, tokens in pairs])
 
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
+    def lay_out_others(self, names: Sequence[str], template: str) -> Rows:
+        """Leave other names in their sentence; deeper tokens take their places behind SOT all the same."""
+        return Method.lay_out_others(self, names, template)
+
+    def encode_others(self, rows: Rows) -> TextFeatures:
+        return encode_rows(self.clip.text, rows, edit=replacing(self.deep_text, 1))
+
+    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the cross-entropy."""
-        return {"ce": F.cross_entropy(self.logits(self.features(batch.images)), batch.labels)}
+        return {"ce": F.cross_entropy(self.logits(features), batch.labels)}
 
     def official_names(self) -> dict[str, str | list[str]]:
         learner = "prompt_learner"

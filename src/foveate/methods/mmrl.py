@@ -124,12 +124,16 @@ class Mmrl(Method):
     def seen_keys(self) -> dict[str, Origin]:
         return {"clip": clip_origin(self.clip)}
 
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
+    def encode_others(self, rows: Rows) -> TextFeatures:
+        edit = growing(self._mapped(self.text_maps), self.first_block)
+        return encode_rows(self.clip.text, rows, edit=edit)
+
+    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return α CE(z), (1 − α) CE(z_r), λ (1 − cos(f_c, f_CLIP)), λ (1 − cos(g, g_CLIP)).
 
         Cosines are means, over pictures and over classes; f_r is not pulled.
         """
-        config, features = self.config, self.features(batch.images)
+        config = self.config
         z, z_rep = (align(Features(head[None], features.text), self.clip.scale) for head in features.image)
         image = F.cosine_similarity(features.image[0], self.seen(batch)["clip"][0], dim=-1)
         text = F.cosine_similarity(features.text, self.plain.features(), dim=-1)

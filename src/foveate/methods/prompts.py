@@ -100,6 +100,13 @@ class PromptMethod(Method):
         """Return `[C, D]` raw features of all classes with these vectors in their prompts."""
         return encode_rows(self.clip.text, self.rows, vectors, edit)
 
+    def lay_out_others(self, names: Sequence[str], template: str) -> Rows:
+        """Put the learned vectors before other names too; the sentence is left out."""
+        return lay_out(self.clip.tokenizer, names, len(self.ctx), words=self.words)
+
+    def encode_others(self, rows: Rows) -> TextFeatures:
+        return encode_rows(self.clip.text, rows, self.ctx)
+
     def official_names(self) -> dict[str, str | list[str]]:
         return {"ctx": "prompt_learner.ctx"}
 

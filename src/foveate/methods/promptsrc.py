@@ -105,12 +105,11 @@ class PromptSRC(Ivlp):
         clip = clip_origin(self.clip)
         return {"clip": clip} if self.tunes_vision else {"clip": clip, "image": clip}
 
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
+    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return cross-entropy, mean absolute differences of unit features, and KL of answers.
 
         [0], Sec. 3.2.1. As in its code, KL(p_CLIP ‖ p) is summed and divided by the number of logits.
         """
-        features = self.answer(batch)
         clip = Features(self.seen(batch)["clip"], self.clip_text())
         z, z_clip = self.logits(features), align(clip, self.clip.scale)
         text, image, logits = self.weights

@@ -9,16 +9,26 @@ from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.methods.base import Method
 from foveate.methods.choices import check_choices
+from foveate.methods.clip_adapter import ClipAdapter, ClipAdapterConfig
+from foveate.methods.clip_lora import ClipLora, ClipLoraConfig
 from foveate.methods.cocoop import CoCoOp, CoCoOpConfig
 from foveate.methods.coop import CoOp, CoOpConfig
+from foveate.methods.dapt import Dapt, DaptConfig, refuse_host
 from foveate.methods.fvgpt import FvgPt, refuse_visual_only
 from foveate.methods.guidance import FvgPtConfig
 from foveate.methods.ivlp import Ivlp, IvlpConfig
+from foveate.methods.kdpl import Kdpl, KdplConfig, refuse_without_labels
 from foveate.methods.kgcoop import KgCoOp, KgCoOpConfig
+from foveate.methods.linear_probe import LinearProbe, LinearProbeConfig
+from foveate.methods.lpplusplus import LpPlusPlus, LpPlusPlusConfig
 from foveate.methods.maple import Maple, MapleConfig
+from foveate.methods.mma import Mma, MmaConfig
 from foveate.methods.mmrl import Mmrl, MmrlConfig
+from foveate.methods.proda import Proda, ProdaConfig
 from foveate.methods.prograd import ProGrad, ProGradConfig
 from foveate.methods.promptsrc import PromptSRC, PromptSRCConfig
+from foveate.methods.tcp import Tcp, TcpConfig
+from foveate.methods.tip_adapter import TipAdapter, TipAdapterConfig
 from foveate.methods.vpt import Vpt, VptConfig
 from foveate.methods.zeroshot import ZeroShot, ZeroShotConfig
 from foveate.seeds import stream
@@ -31,14 +41,18 @@ class Part:
     Attributes:
         make: Called with towers (a backbone) or a method (a plug-in), settings, and a generator.
         config: Its settings' dataclass.
-        needs_masks: Whether it learns from foreground masks.
+        needs_masks: Told its settings, whether it learns from foreground masks.
+        needs_val: Told its settings, whether it chooses others on a few validation pictures.
         refuses: Of a plug-in: told of a backbone, it complains of one that it cannot be put over.
+        joint: Of a plug-in: whether it is trained together with its backbone, in one stage, and not after it.
     """
 
     make: Callable[..., Method]
     config: type
-    needs_masks: bool = False
+    needs_masks: Callable[[Any], bool] = lambda settings: False
+    needs_val: Callable[[Any], bool] = lambda settings: False
     refuses: Callable[[str, Any], None] = lambda name, backbone: None
+    joint: bool = False
 
 
 BACKBONES = {
@@ -52,8 +66,22 @@ BACKBONES = {
     "ivlp": Part(Ivlp, IvlpConfig),
     "vpt": Part(Vpt, VptConfig),
     "maple": Part(Maple, MapleConfig),
+    "tcp": Part(Tcp, TcpConfig),
+    "mma": Part(Mma, MmaConfig),
+    "clip_lora": Part(ClipLora, ClipLoraConfig),
+    "proda": Part(Proda, ProdaConfig),
+    "clip_adapter": Part(ClipAdapter, ClipAdapterConfig),
+    "tip_adapter": Part(TipAdapter, TipAdapterConfig, needs_val=lambda settings: settings.validate),
+    "linear_probe": Part(LinearProbe, LinearProbeConfig, needs_val=lambda settings: settings.validate),
+    "lpplusplus": Part(LpPlusPlus, LpPlusPlusConfig, needs_val=lambda settings: settings.validate),
 }
-PLUGINS = {"fvgpt": Part(FvgPt, FvgPtConfig, needs_masks=True, refuses=refuse_visual_only)}
+PLUGINS = {
+    "fvgpt": Part(FvgPt, FvgPtConfig, needs_masks=lambda settings: True, refuses=refuse_visual_only),
+    "dapt": Part(
+        Dapt, DaptConfig, needs_masks=lambda settings: settings.cue != "gaze", refuses=refuse_host, joint=True
+    ),
+    "kdpl": Part(Kdpl, KdplConfig, refuses=refuse_without_labels, joint=True),
+}
 PARTS = {**BACKBONES, **PLUGINS}
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -66,7 +94,7 @@ def parts(method: str) -> list[str]:
     Raises:
         InputError: A part does not exist (the nearest that does is named), repeats, or is in a wrong place.
     """
-    names = [name.strip().lower() for name in method.split("+")]
+    names = [name.strip().lower().replace("-", "_") for name in method.split("+")]
     for name in names:
         if name not in PARTS:
             known = [*BACKBONES, *(f"{plugin}+coop" for plugin in PLUGINS)]
@@ -81,18 +109,57 @@ def parts(method: str) -> list[str]:
     twice = [name for name in plugins if plugins.count(name) > 1]
     if twice:
         raise InputError(f"method {method!r} has {twice[0]!r} twice; write each plug-in once")
+    _refuse_far(method, plugins, backbone)
     return names
 
 
-def needs_masks(method: str) -> bool:
-    """Return whether any part of a method learns from foreground masks."""
-    return any(PARTS[name].needs_masks for name in parts(method))
+def _refuse_far(method: str, plugins: list[str], backbone: str) -> None:
+    """Refuse a plug-in that is trained together with its backbone and does not stand directly before it."""
+    joint = [name for name in plugins if PLUGINS[name].joint]
+    if len(joint) > 1:
+        raise InputError(
+            f"method {method!r}: {' and '.join(joint)} are each trained together with the backbone: take one"
+        )
+    if joint and plugins[-1] != joint[0]:
+        right = "+".join([*(name for name in plugins if name not in joint), *joint, backbone])
+        raise InputError(
+            f"method {method!r}: {joint[0]} is trained together with its backbone, so it stands directly"
+            f" before it: write {right!r}"
+        )
+
+
+def pairs() -> list[str]:
+    """Return each plug-in over each backbone that it can be put over: "fvgpt+coop" and so on."""
+    return [f"{plugin}+{backbone}" for plugin in PLUGINS for backbone in BACKBONES if _fits(plugin, backbone)]
+
+
+def _fits(plugin: str, backbone: str) -> bool:
+    try:
+        PLUGINS[plugin].refuses(backbone, BACKBONES[backbone].make)
+    except InputError:
+        return False
+    return True
+
+
+def needs_masks(method: str, settings: Settings | None = None) -> bool:
+    """Return whether any part of a method, with these settings, learns from foreground masks."""
+    return any(PARTS[name].needs_masks(config) for name, config in configure(method, settings).items())
+
+
+def needs_val(method: str, settings: Settings | None = None) -> bool:
+    """Return whether any part of a method chooses settings on a few validation pictures."""
+    return any(PARTS[name].needs_val(own) for name, own in configure(method, settings).items())
 
 
 def stages(method: str) -> list[str]:
-    """Return what is trained one after the other: "fvgpt+coop" is ["coop", "fvgpt+coop"]."""
+    """Return what is trained one after the other.
+
+    "fvgpt+coop" is ["coop", "fvgpt+coop"]; "fvgpt+dapt+maple" is ["dapt+maple", "fvgpt+dapt+maple"], because
+    DAPT is trained together with MaPLe.
+    """
     names = parts(method)
-    return ["+".join(names[i:]) for i in reversed(range(len(names)))]
+    starts = [i for i in range(len(names)) if i == 0 or not PARTS[names[i - 1]].joint]
+    return ["+".join(names[i:]) for i in reversed(starts)]
 
 
 def configure(method: str, settings: Settings | None = None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from foveate.methods.deep import deep_start, encode_prompted, official_deep, res
 from foveate.methods.plain import PlainTexts
 from foveate.methods.prompts import noise
 from foveate.seeds import stream
-from foveate.types import Batch, ImageFeatures, Images, Scalar, TextFeatures
+from foveate.types import Batch, Features, ImageFeatures, Images, Scalar, TextFeatures
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,9 @@ class Vpt(Method):
         """Return picture features, with each block's own tokens behind the patches ([0], "VPT-deep")."""
         return encode_prompted(self.clip.vision, images, self.vision_ctx, self.deep_vision)
 
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
+    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the cross-entropy."""
-        return {"ce": F.cross_entropy(self.logits(self.features(batch.images)), batch.labels)}
+        return {"ce": F.cross_entropy(self.logits(features), batch.labels)}
 
     def official_names(self) -> dict[str, str | list[str]]:
         names: dict[str, str | list[str]] = {"vision_ctx": "image_encoder.VPT"}

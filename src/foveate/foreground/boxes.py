@@ -1,0 +1,120 @@
+"""Boxes in a table, as masks: whatever lies in one of a picture's boxes is foreground.
+
+A `.csv` with a header and a row for each box: `image`, and its edges `left`, `top`, `right`, `bottom` (or
+`xmin`, `ymin`, `xmax`, `ymax`). They are pixels of the upright picture, from its upper left corner; where no
+number in the whole file is above 1, they are shares of its width and height, as in Open Images.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from foveate.errors import InputError
+from foveate.foreground.opening import LazyPicture, opened, upright_size
+
+NAMES = ("image", "image_path", "path", "file_name", "filename")
+EDGES = (("left", "xmin"), ("top", "ymin"), ("right", "xmax"), ("bottom", "ymax"))
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+class BoxMask(LazyPicture):
+    """A picture's boxes as a mask of its size, drawn when it is asked for.
+
+    Args:
+        file: The table.
+        called: The picture, as the table calls it.
+        boxes: At least one.
+        shares: Whether they are shares of the picture's sides, and not pixels.
+        picture: The picture's file, for its size; None where it is not yet known.
+    """
+
+    def __init__(
+        self, file: Path, called: str, boxes: Sequence[Box], shares: bool, picture: Path | None = None
+    ) -> None:
+        self._file, self._called, self._boxes = file, called, boxes
+        self._shares, self._picture = shares, picture
+
+    def on(self, picture: Path) -> "BoxMask":
+        """Return them as the mask of this picture."""
+        return BoxMask(self._file, self._called, self._boxes, self._shares, picture)
+
+    @property
+    def name(self) -> str:
+        return f"{self._file.name}, {self._called}"
+
+    def load(self) -> Image.Image:
+        assert self._picture is not None
+        with opened(self._picture) as picture:
+            width, height = upright_size(picture)
+        inside = np.zeros((height, width), dtype=bool)
+        across, down = (width, height) if self._shares else (1, 1)
+        for left, top, right, bottom in self._boxes:
+            rows = _within(top * down, bottom * down, height)
+            inside[rows, _within(left * across, right * across, width)] = True
+        return Image.fromarray(inside)
+
+
+def read_boxes(path: Path) -> dict[str, BoxMask]:
+    """Read a table of boxes, by the pictures' names.
+
+    Raises:
+        InputError: A column is missing, a number is none, or a box has no inside; the message has the line.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file)
+            columns = _columns(path, table.fieldnames or [])
+            rows = [_row(path, number, row, columns) for number, row in enumerate(table, 2)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a table of boxes ({error})".replace("\n", " ")) from error
+    if not rows:
+        raise InputError(f"{path} has no boxes: give a row for each, with {', '.join(_wanted())}")
+    shares = all(edge <= 1 for _, box in rows for edge in box)
+    found: dict[str, list[Box]] = {}
+    for name, box in rows:
+        found.setdefault(name, []).append(box)
+    return {name: BoxMask(path, name, boxes, shares) for name, boxes in found.items()}
+
+
+def _columns(path: Path, header: Sequence[str]) -> list[str]:
+    """Return the header's own names of the picture's column and of the four edges'."""
+    given = {name.strip().casefold(): name for name in header}
+    found: list[str] = []
+    for choices in (NAMES, *EDGES):
+        own = next((given[one] for one in choices if one in given), None)
+        if own is None:
+            raise InputError(
+                f"{path} has no column {choices[0]!r}: a table of boxes has {', '.join(_wanted())}"
+            )
+        found.append(own)
+    return found
+
+
+def _row(path: Path, number: int, row: Mapping[str, str], columns: Sequence[str]) -> tuple[str, Box]:
+    name, *edges = (row[column] for column in columns)
+    try:
+        left, top, right, bottom = (float(edge) for edge in edges)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{path}, line {number}: {', '.join(map(str, edges))} are not four numbers"
+        ) from None
+    if not (0 <= left < right < float("inf") and 0 <= top < bottom < float("inf")):
+        raise InputError(
+            f"{path}, line {number}: the box from {left:g}, {top:g} to {right:g}, {bottom:g} has no inside:"
+            " give left < right and top < bottom, from 0 on"
+        )
+    return name.strip().replace("\\", "/").strip("/"), (left, top, right, bottom)
+
+
+def _wanted() -> list[str]:
+    return [NAMES[0], *(choices[0] for choices in EDGES)]
+
+
+def _within(start: float, end: float, size: int) -> slice:
+    """Return the pixels whose middle lies between two edges."""
+    first, last = (int(np.clip(np.ceil(edge - 0.5), 0, size)) for edge in (start, end))
+    return slice(first, last)

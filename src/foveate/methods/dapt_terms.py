@@ -1,0 +1,86 @@
+"""The terms that DAPT adds to its host's loss. They see tensors only, no towers and no masks.
+
+Z_I, Z_f and Z_b are unit features of the whole picture, of its foreground and of its background; sg stops a
+gradient. The equations are those of the authors' released code.
+
+- [0]: Decouple before Align: Visual Disentanglement Enhances Prompt Tuning, 2025,
+  https://arxiv.org/abs/2508.00395
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.types import ImageFeatures, Labels, Logits, Scalar
+
+UnitFeatures = Float[Tensor, "batch dim"]
+RawFeatures = Float[Tensor, "batch dim"]
+Distance = Literal["euclidean", "cosine"]
+Target = Literal["hard", "soft"]
+
+
+def unit(image: ImageFeatures, weights: Sequence[float]) -> UnitFeatures:
+    """Return unit features: of several heads (MMRL) their mixture, as base logits fuse them.
+
+    Args:
+        image: `[H, B, D]` raw features.
+        weights: Of the heads.
+    """
+    mixed = torch.einsum("h,hbd->bd", image.new_tensor(weights), F.normalize(image, dim=-1))
+    return F.normalize(mixed, dim=-1)
+
+
+def pull_push(
+    whole: UnitFeatures,
+    foreground: UnitFeatures,
+    background: UnitFeatures,
+    margin: float = 1.5,
+    distance: Distance = "euclidean",
+) -> Scalar:
+    """Return L_v = mean max(0, d(Z_I, sg Z_f) − d(Z_I, sg Z_b) + margin).
+
+    Args:
+        whole: Z_I.
+        foreground: Z_f.
+        background: Z_b.
+        margin: Distances between unit features are at most 2, so 1.5 is nearly always active.
+        distance: d: ‖a − b + ε‖₂ with PyTorch's ε of 1e-6, or 1 − a · b.
+    """
+    foreground, background = foreground.detach(), background.detach()
+    if distance == "euclidean":
+        return F.triplet_margin_loss(whole, foreground, background, margin=margin)
+    near, far = (1 - (whole * other).sum(dim=-1) for other in (foreground, background))
+    return (near - far + margin).clamp_min(0).mean()
+
+
+def foreground_alignment(logits: Logits, labels: Labels) -> Scalar:
+    """Return L_f, the cross-entropy of the foreground's logits s sg[Z_f] Tᵗ."""
+    return F.cross_entropy(logits, labels)
+
+
+def background_alignment(logits: Logits, target: Target = "hard") -> Scalar:
+    """Return L_b, the cross-entropy of the background's logits s Z_b T_bᵗ with their own answer.
+
+    Args:
+        logits: `[B, K]`, a column a background text.
+        target: The likeliest background, so that L_b is −log max softmax; or the whole distribution, without
+            gradient.
+    """
+    answer = logits.argmax(dim=-1) if target == "hard" else logits.detach().softmax(dim=-1)
+    return F.cross_entropy(logits, answer)
+
+
+def recomposition(whole: UnitFeatures, foreground: RawFeatures, background: RawFeatures) -> Scalar:
+    """Return L_reo = mean |norm(V₀(x_f) + V₀(x_b)) − Z_I|, a term that the released code has in a comment.
+
+    Args:
+        whole: Z_I.
+        foreground: What the untouched CLIP (V₀) sees of the foreground.
+        background: Likewise of the background.
+    """
+    both = F.normalize(foreground + background, dim=-1).detach()
+    return (both - whole).abs().mean()

@@ -1,0 +1,196 @@
+"""Linear probe: logistic regression on the picture features, solved to the end.
+
+Minimised is ½‖W‖² + C Σᵢ CE(W fᵢ + b, yᵢ) over unit features f, b free of the penalty.
+
+- [0]: CLIP, Radford et al. 2021, https://arxiv.org/abs/2103.00020, Sec. 3.2 and App. A.3
+- Few shots: CoOp, Zhou et al. 2022, https://arxiv.org/abs/2109.01134, App. B, whose search for C this is
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.clip.model import Clip
+from foveate.errors import InputError
+from foveate.methods.base import Support
+from foveate.methods.choices import check_choices
+from foveate.methods.known import Held, KnownClasses, exact, fixed
+from foveate.types import Labels, Logits
+
+COARSE = (6, 4, 2, 0, -2, -4, -6)
+"""Powers of ten that C is first looked for among."""
+
+HALVINGS = 8
+FOLDS = 4
+"""How often pictures are held back to choose C where the data has no validation pictures."""
+
+ONE_SHOT = 10.0
+"""C where nothing can be held back: with one picture a class."""
+
+Score = tuple[float, float]
+"""How many are right, and minus their cross-entropy, which decides among equals."""
+
+
+@dataclass(frozen=True)
+class LinearProbeConfig:
+    """Settings of the linear probe.
+
+    Attributes:
+        c: C, the weight of the pictures beside the penalty; None looks for it.
+        validate: Whether to look for it on a few validation pictures, where the data has some. Else training
+            pictures are held back in turn.
+        template: The sentence around the names that it was not trained on; None takes the data set's, or
+            "a photo of a {}.".
+    """
+
+    c: float | None = None
+    validate: bool = True
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if self.c is not None and self.c <= 0:
+            raise InputError(f"linear_probe: c is {self.c}: give a number above zero, or none to look for it")
+
+
+class LinearProbe(KnownClasses):
+    """Logistic regression on frozen features.
+
+    Args:
+        clip: The frozen towers.
+        config: Settings.
+        generator: Not used: nothing starts at random.
+
+    Attributes:
+        weight: `[K, D]`, a row a trained class; none before training.
+        bias: `[K]`.
+        c: The C it was solved with.
+    """
+
+    looks = 1
+
+    def __init__(
+        self, clip: Clip, config: LinearProbeConfig | None = None, generator: torch.Generator | None = None
+    ):
+        self.config = config or LinearProbeConfig()
+        super().__init__(clip, self.config.template)
+        here = clip.logit_scale.device
+        self.weight = fixed(torch.empty(0, clip.config.embed, device=here))
+        self.bias = fixed(torch.empty(0, device=here))
+        self.c = fixed(torch.tensor(self.config.c or 0.0, device=here))
+
+    def classes_learned(self) -> int:
+        return len(self.bias)
+
+    def known_logits(self, image: Tensor, zero_shot: Logits, rows: Sequence[int]) -> Logits:
+        """Return W f + b."""
+        return image @ self.weight[rows].to(image.dtype).T + self.bias[rows].to(image.dtype)
+
+    def look(self, support: Support) -> None:
+        """Look for C, and solve."""
+        train = self.collect(support.train(0))
+        val = self.collect(support.val) if self.config.validate else None
+        problem = Problem(exact(F.normalize(train.image[0], dim=-1)), train.labels, len(self.names))
+        self._notes = []
+        c = self.config.c or self._look_for_c(problem, val)
+        weight, bias = problem.solve(c)
+        self.weight, self.bias = (fixed(t.to(train.image.device)) for t in (weight, bias))
+        self.c = fixed(torch.tensor(c, device=self.bias.device))
+        self.known = self.names
+
+    def _look_for_c(self, problem: "Problem", val: Held | None) -> float:
+        if val is not None and len(val.labels):
+            held = exact(F.normalize(val.image[0], dim=-1))
+            return search(lambda c: problem.score(c, held, val.labels))
+        folds = list(problem.folds())
+        if not folds:
+            self._notes = [
+                f"one picture a class and no validation pictures to choose on: C is {ONE_SHOT:g};"
+                " --linear-probe.c gives another"
+            ]
+            return ONE_SHOT
+        return search(lambda c: _sum(part.score(c, held, labels) for part, held, labels in folds))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A logistic regression.
+
+    Attributes:
+        features: `[N, D]`, in float64.
+        labels: `[N]`.
+        classes: K.
+    """
+
+    features: Tensor
+    labels: Labels
+    classes: int
+
+    def solve(self, c: float) -> tuple[Tensor, Tensor]:
+        """Return `[K, D]` weights and `[K]` biases where the gradient is zero, found by L-BFGS from zero."""
+        pictures, dim = self.features.shape
+        labels = self.labels.to(self.features.device)
+        both = self.features.new_zeros(self.classes, dim + 1).requires_grad_()
+        solver = torch.optim.LBFGS(
+            [both], max_iter=1000, tolerance_grad=1e-9, tolerance_change=1e-15, line_search_fn="strong_wolfe"
+        )
+
+        def loss() -> Tensor:
+            solver.zero_grad()
+            logits = self.features @ both[:, :dim].T + both[:, dim]
+            value = F.cross_entropy(logits, labels) + both[:, :dim].square().sum() / (2 * c * pictures)
+            value.backward()
+            return value
+
+        with torch.enable_grad():
+            solver.step(loss)  # pyright: ignore[reportArgumentType]  (the loss may be a tensor)
+        solved = both.detach()
+        return solved[:, :dim], solved[:, dim]
+
+    def score(self, c: float, features: Tensor, labels: Labels) -> Score:
+        """Return how well the solution does on other pictures."""
+        weight, bias = self.solve(c)
+        logits, truth = features @ weight.T + bias, labels.to(features.device)
+        right = float((logits.argmax(dim=-1) == truth).sum())
+        return right, -F.cross_entropy(logits, truth, reduction="sum").item()
+
+    def folds(self) -> Iterator[tuple["Problem", Tensor, Labels]]:
+        """Yield the problem without the j-th picture of each class, and these; a class's last stays in."""
+        places = _places(self.labels)
+        counts = torch.bincount(self.labels, minlength=self.classes)[self.labels]
+        for turn in range(min(FOLDS, int(counts.max()))):
+            out = (places == turn) & (counts > 1)
+            if out.any():
+                here = out.to(self.features.device)
+                rest = Problem(self.features[~here], self.labels[~out], self.classes)
+                yield rest, self.features[here], self.labels[out]
+
+
+def search(score: Callable[[float], Score]) -> float:
+    """Return the best C: the best power of ten, then in steps half as long each time; of equals the smallest."""
+    tried = {float(power): score(10.0**power) for power in COARSE}
+    step = 1.0
+    for _ in range(HALVINGS):
+        best = _best(tried)
+        for near in (best - step, best + step):
+            if near not in tried:
+                tried[near] = score(10.0**near)
+        step /= 2
+    return 10.0 ** _best(tried)
+
+
+def _best(tried: dict[float, Score]) -> float:
+    return max(tried, key=lambda power: (tried[power], -power))
+
+
+def _places(labels: Labels) -> Tensor:
+    """Return `[N]` how many pictures of its class stand before each."""
+    return torch.stack([(labels[:i] == label).sum() for i, label in enumerate(labels)])
+
+
+def _sum(scores: Iterator[Score]) -> Score:
+    right, less = zip(*scores, strict=True)
+    return sum(right), sum(less)

@@ -1,0 +1,167 @@
+"""Low-rank updates of the queries', keys' and values' weights, beside a frozen tower or merged into it.
+
+With W one of the three and x what it reads, it gives W x + s B A x; A is `[r, W]` and called `down`, B is
+`[W, r]` and called `up`. While it learns, A reads x with a share of its numbers dropped.
+
+- [0]: LoRA: Low-Rank Adaptation of Large Language Models, Hu et al. 2021, https://arxiv.org/abs/2106.09685
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate.clip.model import Block
+from foveate.errors import InputError
+from foveate.methods.kept import Kept, tensors_of
+from foveate.methods.towers import Tower, twin, with_blocks
+from foveate.seeds import stream
+
+PARTS = 3
+"""Queries, keys and values."""
+
+Down = Float[Tensor, "parts rank width"]
+Up = Float[Tensor, "parts width rank"]
+Weight = Float[Tensor, "three_width width"]
+
+
+@dataclass(frozen=True)
+class Drops:
+    """What is dropped at one step of training; the same seed and names drop the same.
+
+    Attributes:
+        rate: The share of numbers that A does not read; the others are multiplied with 1 / (1 − rate).
+        seed: Of the run.
+        place: The step and the tower; blocks have streams of their own.
+        passes: How often a block is asked at a step. A further time nothing could be dropped alike.
+    """
+
+    rate: float
+    seed: int
+    place: tuple[str | int, ...]
+    passes: int
+
+
+class LowRank(nn.Module):
+    """The updates of all blocks of a tower.
+
+    Args:
+        blocks: Of the tower.
+        width: Of the tower.
+        rank: r.
+        scale: s.
+        generator: Of the random start: A is uniform as PyTorch's linear layers are, and B zero.
+    """
+
+    def __init__(self, blocks: int, width: int, rank: int, scale: float, generator: torch.Generator):
+        super().__init__()
+        self.scale = scale
+        down = torch.empty(blocks, PARTS, rank, width)
+        self.down = nn.Parameter(down.uniform_(-(width**-0.5), width**-0.5, generator=generator))
+        self.up = nn.Parameter(torch.zeros(blocks, PARTS, width, rank))
+        self._merged = Kept()
+
+    def beside(self, tower: Tower, drops: Drops | None = None) -> Tower:
+        """Return the tower with the updates beside its weights, to learn them."""
+
+        def change(layer: int, linear: nn.Linear) -> nn.Linear:
+            made = twin(linear, BesideLinear)
+            made.down, made.up, made.scale = self.down[layer], self.up[layer], self.scale
+            made.drops = None if drops is None else replace(drops, place=(*drops.place, layer))
+            made.masks, made.asked = None, 0
+            return made
+
+        return _with_qkv(tower, change)
+
+    def merged(self, tower: Tower) -> Tower:
+        """Return the tower with the updates in its weights: as fast as without them, and not to learn.
+
+        The weights are made once, and anew when they or the updates are not what they were.
+        """
+        whole = self._merged.get((), [*tensors_of(self), *tensors_of(tower)], lambda: self._merge(tower))
+        weights = whole.split(len(whole) // len(tower.blocks))
+
+        def change(layer: int, linear: nn.Linear) -> nn.Linear:
+            made = twin(linear, MergedLinear)
+            made.merged = weights[layer]
+            return made
+
+        return _with_qkv(tower, change)
+
+    def forget(self) -> None:
+        """Merge anew when next asked."""
+        self._merged.forget()
+
+    def _merge(self, tower: Tower) -> Weight:
+        """Return W + s B A of all blocks, one below the other."""
+        frozen = torch.stack([block.get_submodule("qkv").get_parameter("weight") for block in tower.blocks])
+        updates = self.scale * (self.up @ self.down).flatten(1, 2)
+        return (frozen.to(updates.dtype) + updates).to(frozen.dtype).flatten(0, 1)
+
+
+class MergedLinear(nn.Linear):
+    """A linear layer with another weight.
+
+    Attributes:
+        merged: That weight.
+    """
+
+    merged: Weight
+
+    def forward(self, input: Tensor) -> Tensor:  # the parent's name
+        return F.linear(input, self.merged, self.bias)
+
+
+class BesideLinear(nn.Linear):
+    """A linear layer for queries, keys and values, each with a low-rank update beside it.
+
+    Attributes:
+        down: A of the three.
+        up: B of the three.
+        scale: s.
+        drops: What A does not read; None reads all.
+        masks: Where that is drawn from.
+        asked: How often it was.
+    """
+
+    down: Down
+    up: Up
+    scale: float
+    drops: Drops | None
+    masks: torch.Generator | None
+    asked: int
+
+    def forward(self, input: Tensor) -> Tensor:  # the parent's name
+        plain = F.linear(input, self.weight, self.bias)
+        x = input.to(self.down.dtype)
+        if self.drops is None:
+            low = (x @ self.down.flatten(0, 1).T).unflatten(-1, self.down.shape[:2])
+        else:
+            parts = [self._dropped(x, self.drops) @ down.T for down in self.down]
+            low = torch.stack(parts, dim=-2)
+        update = torch.einsum("...pr,pwr->...pw", low, self.up).flatten(-2)
+        return plain + (self.scale * update).to(plain.dtype)
+
+    def _dropped(self, x: Tensor, drops: Drops) -> Tensor:
+        if self.masks is None:
+            self.masks = stream(drops.seed, *drops.place, device=x.device.type)
+        if self.asked == PARTS * drops.passes:
+            raise InputError(
+                "the class texts do not fit into memory at once, as dropout needs it: give dropout=0, or"
+                " fewer classes"
+            )
+        self.asked += 1
+        kept = torch.empty_like(x).bernoulli_(1 - drops.rate, generator=self.masks)
+        return x * kept / (1 - drops.rate)
+
+
+def _with_qkv(tower: Tower, change: Callable[[int, nn.Linear], nn.Linear]) -> Tower:
+    def changed(layer: int, block: Block) -> Block:
+        made = twin(block, Block)
+        made.qkv = change(layer, block.qkv)
+        return made
+
+    return with_blocks(tower, changed)

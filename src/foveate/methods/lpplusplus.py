@@ -1,0 +1,181 @@
+"""LP++: a linear probe that mixes in the class texts, a weight a class, with step sizes that need no tuning.
+
+f is a unit feature, W_c the unit text of class c: logits z_c = f·w_c + b_c + α_c f·W_c. What is learned
+starts near the solution, and each step is the inverse of a Lipschitz constant.
+
+- [0]: LP++: A Surprisingly Strong Linear Probe for Few-Shot CLIP, Huang, Shakeri et al. 2024,
+  https://arxiv.org/abs/2404.02285
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.clip.model import Clip
+from foveate.errors import InputError
+from foveate.methods.base import Support
+from foveate.methods.choices import check_choices
+from foveate.methods.known import KnownClasses, exact, fixed
+from foveate.types import Labels, Logits
+
+MOMENTUM = 0.9
+START = 250.0
+"""Of α, times the mean cosine of pictures and their own class's text."""
+
+
+@dataclass(frozen=True)
+class LpPlusPlusConfig:
+    """Settings of LP++.
+
+    Attributes:
+        epochs: Steps over all pictures at once.
+        alpha_every: After how many of them α takes a step.
+        reset_alpha_grad: Whether α's step follows the gradient of its own epoch, as in [0]; else the sum of
+            all epochs' so far, as in the authors' code.
+        validate: Whether to take the epoch that does best on a few validation pictures, where the data has
+            some; else the last.
+        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+    """
+
+    epochs: int = 300
+    alpha_every: int = 10
+    reset_alpha_grad: bool = False
+    validate: bool = True
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        for name in ("epochs", "alpha_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"lpplusplus: {name} is {getattr(self, name)}: give 1 or more")
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What LP++ learns.
+
+    Attributes:
+        weight: `[K, D]`.
+        bias: `[K]`.
+        alpha: `[K]`.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    alpha: Tensor
+
+    def logits(self, image: Tensor, cosines: Tensor) -> Logits:
+        """Return `[B, K]` logits ([0], Eq. 4).
+
+        Args:
+            image: `[B, D]` unit features.
+            cosines: `[B, K]` theirs with the class texts.
+        """
+        return image @ self.weight.T + self.bias + self.alpha * cosines
+
+
+class LpPlusPlus(KnownClasses):
+    """LP++.
+
+    Args:
+        clip: The frozen towers.
+        config: Settings.
+        generator: Not used: nothing starts at random.
+
+    Attributes:
+        weight: `[K, D]`, a row a trained class; none before training.
+        bias: `[K]`.
+        alpha: `[K]`, weights of the class texts.
+    """
+
+    looks = 1
+
+    def __init__(
+        self, clip: Clip, config: LpPlusPlusConfig | None = None, generator: torch.Generator | None = None
+    ):
+        self.config = config or LpPlusPlusConfig()
+        super().__init__(clip, self.config.template)
+        here = clip.logit_scale.device
+        self.weight = fixed(torch.empty(0, clip.config.embed, device=here))
+        self.bias, self.alpha = (fixed(torch.empty(0, device=here)) for _ in range(2))
+
+    def classes_learned(self) -> int:
+        return len(self.bias)
+
+    def known_logits(self, image: Tensor, zero_shot: Logits, rows: Sequence[int]) -> Logits:
+        """Return the mixture's logits; CLIP's temperature is not in them."""
+        parts = (tensor[rows].to(image.dtype) for tensor in (self.weight, self.bias, self.alpha))
+        return Mixture(*parts).logits(image, zero_shot / self.clip.scale.to(image.dtype))
+
+    @torch.no_grad()
+    def look(self, support: Support) -> None:
+        """Take all steps."""
+        texts = exact(F.normalize(self.text_features(), dim=-1))
+        train = self.collect(support.train(0))
+        image, labels = exact(F.normalize(train.image[0], dim=-1)), train.labels.to(texts.device)
+        solutions = descend(image, labels, texts, self.config)
+        val = self.collect(support.val) if self.config.validate else None
+        if val is not None and len(val.labels):
+            held = exact(F.normalize(val.image[0], dim=-1))
+            best = _best(solutions, held, held @ texts.T, val.labels.to(texts.device))
+        else:
+            *_, best = solutions
+        here = train.image.device
+        found = (fixed(tensor.to(here)) for tensor in (best.weight, best.bias, best.alpha))
+        self.weight, self.bias, self.alpha = found
+        self.known = self.names
+
+
+def descend(image: Tensor, labels: Labels, texts: Tensor, config: LpPlusPlusConfig) -> Iterator[Mixture]:
+    """Yield what is learned behind each epoch ([0], Sec. 4).
+
+    Args:
+        image: `[N, D]` unit features of the training pictures.
+        labels: `[N]`.
+        texts: `[K, D]` unit class texts.
+        config: Settings.
+    """
+    pictures = len(image)
+    truth = F.one_hot(labels, len(texts)).to(image.dtype)
+    cosines = image @ texts.T
+    at = start(image, truth, cosines)
+    step = 4 * pictures / torch.linalg.matrix_norm(image, 2).square()  # 1 / L of weights and biases
+    alpha_step = pictures / (4 * cosines.square().sum(dim=0).max())
+    speed, bias_speed = torch.zeros_like(at.weight), torch.zeros_like(at.bias)
+    alpha_gradient = torch.zeros_like(at.alpha)
+    for epoch in range(1, config.epochs + 1):
+        error = (at.logits(image, cosines).softmax(dim=-1) - truth) / pictures  # of the mean cross-entropy
+        speed, bias_speed = MOMENTUM * speed + error.T @ image, MOMENTUM * bias_speed + error.sum(dim=0)
+        own = (error * cosines).sum(dim=0)
+        alpha_gradient = own if config.reset_alpha_grad else alpha_gradient + own
+        at = replace(at, weight=at.weight - step * speed, bias=at.bias - step * bias_speed)
+        if epoch % config.alpha_every == 0:
+            at = replace(at, alpha=at.alpha - alpha_step * alpha_gradient)
+        yield at
+
+
+def start(image: Tensor, truth: Tensor, cosines: Tensor) -> Mixture:
+    """Return the start: sums of each class's features, no bias, one α for all ([0], Sec. 4.3).
+
+    Args:
+        image: `[N, D]` unit features.
+        truth: `[N, K]` their classes, one-hot.
+        cosines: `[N, K]` with the class texts.
+    """
+    of_class = (truth * cosines).sum(dim=0) / truth.sum(dim=0)
+    alpha = START * of_class.mean()
+    return Mixture(truth.T @ image, torch.zeros_like(of_class), alpha.expand_as(of_class))
+
+
+def _best(solutions: Iterator[Mixture], image: Tensor, cosines: Tensor, labels: Labels) -> Mixture:
+    """Return the one that most pictures are right with; of equals the last."""
+    most, best = -1, None
+    for one in solutions:
+        right = int((one.logits(image, cosines).argmax(dim=-1) == labels).sum())
+        if right >= most:
+            most, best = right, one
+    assert best is not None
+    return best

@@ -1,0 +1,191 @@
+"""MMA: small adapters beside the upper blocks of both towers, which meet in a layer that the towers share.
+
+- [0]: MMA: Multi-Modal Adapter for Vision-Language Models, Yang et al. 2024 (CVPR),
+  https://github.com/ZjjConan/Multi-Modal-Adapter
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate.clip.model import Block, Clip
+from foveate.clip.rows import Rows, encode_rows
+from foveate.clip.templates import DEFAULT_TEMPLATE, fill
+from foveate.clip.text import text_rows
+from foveate.errors import InputError
+from foveate.methods.base import Method
+from foveate.methods.choices import check_choices
+from foveate.methods.deep import PUBLISHED_BLOCKS
+from foveate.methods.layers import linear
+from foveate.methods.plain import PlainTexts
+from foveate.methods.towers import Tower, twin, with_blocks
+from foveate.seeds import stream
+from foveate.types import Batch, Features, ImageFeatures, Images, Scalar, TextFeatures
+
+States = Float[Tensor, "*rows width"]
+
+
+@dataclass(frozen=True)
+class MmaConfig:
+    """Settings of MMA.
+
+    Attributes:
+        width: Of the adapters inside.
+        first_block: Block, counted from 1, that has the first adapter; None takes 5, and of a tower with
+            fewer than 12 blocks the one behind its first third. The adapters end with the shallower tower's
+            last block, and with the 12th at most.
+        scale: What an adapter's output is multiplied with.
+        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+    """
+
+    width: int = 32
+    first_block: int | None = None
+    scale: float = 0.001
+    template: str | None = DEFAULT_TEMPLATE
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if self.width < 1:
+            raise InputError(f"mma: width is {self.width}: give at least 1")
+        if self.scale <= 0:
+            raise InputError(f"mma: scale is {self.scale}: give a number above zero")
+
+
+class Mma(Method):
+    """Multi-modal adapter: 674,560 parameters with ViT-B/16.
+
+    Args:
+        clip: The frozen towers.
+        config: Settings.
+        generator: Of the random start; by default the stream of seed 0.
+
+    Raises:
+        InputError: The towers have no such first block, or the template has not exactly one `{}`.
+    """
+
+    tunes_vision = True
+
+    def __init__(self, clip: Clip, config: MmaConfig | None = None, generator: torch.Generator | None = None):
+        self.config, generator = config or MmaConfig(), generator or stream(0, "init", "mma")
+        super().__init__(clip)
+        vision, text, here, inside = clip.config.vision, clip.config.text, clip.text.proj, self.config.width
+        self.first_block, last = adapter_blocks(self.config.first_block, min(vision.layers, text.layers))
+        blocks = last - self.first_block + 1
+        self.text_adapters = _adapters(blocks, text.width, inside, generator).to(here.device)
+        self.vision_adapters = _adapters(blocks, vision.width, inside, generator).to(here.device)
+        shared = [_start(inside, inside, generator) for _ in range(blocks)]
+        self.shared = nn.ModuleList(shared).to(here.device)
+        self.plain = PlainTexts(clip, self.config.template)  # holds names and sentence; it encodes nothing
+        self._rows: Rows | None = None
+
+    def prepare(self) -> None:
+        self.plain.prepare(self.names, self.template)
+        self._rows = text_rows(self.clip, [fill(self.plain.sentence, name) for name in self.names])
+
+    def encode_text(self) -> TextFeatures:
+        """Return class features of the text tower with its adapters."""
+        if self._rows is None:
+            raise RuntimeError("set_classes first")
+        return self.encode_others(self._rows)
+
+    def encode_others(self, rows: Rows) -> TextFeatures:
+        return encode_rows(self._adapted(self.clip.text, self.text_adapters), rows)
+
+    def encode_images(self, images: Images) -> ImageFeatures:
+        """Return picture features of the image tower with its adapters."""
+        feature = self._adapted(self.clip.vision, self.vision_adapters)(images)
+        return feature.to(torch.promote_types(feature.dtype, torch.float32))[None]
+
+    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
+        """Return the cross-entropy."""
+        return {"ce": F.cross_entropy(self.logits(features), batch.labels)}
+
+    def _adapted(self, tower: Tower, adapters: nn.ModuleList) -> Tower:
+        def change(layer: int, block: Block) -> Block:
+            k = layer + 1 - self.first_block
+            if not 0 <= k < len(adapters):
+                return block
+            made = twin(block, AdaptedBlock)
+            made.adapter = cast("nn.ModuleDict", adapters[k])
+            made.shared = cast("nn.Linear", self.shared[k])
+            made.scale = self.config.scale
+            return made
+
+        return with_blocks(tower, change)
+
+
+class AdaptedBlock(Block):
+    """A block beside which an adapter stands: both read the same tokens, and their outputs are added ([0]).
+
+    Attributes:
+        adapter: `down` and `up`, of one tower.
+        shared: What is between them, common to both towers.
+        scale: s.
+    """
+
+    adapter: nn.ModuleDict
+    shared: nn.Linear
+    scale: float
+
+    def beside(self, x: States, read: States) -> States:
+        """Return x + s · up(relu(shared(relu(down(read))))), read being the input behind the first norm."""
+        kept = cast("States", _Scaled.apply(read.to(self.shared.weight.dtype), 1.0, self.scale))
+        hidden = self.shared(self.adapter["down"](kept).relu()).relu()
+        out = cast("States", _Scaled.apply(self.adapter["up"](hidden), self.scale, 1.0))
+        return x + out.to(x.dtype)
+
+
+class _Scaled(torch.autograd.Function):
+    """Multiplies with one factor forward, and with another one backward.
+
+    With s forward and 1 backward behind the adapter, and 1 forward and s backward before it, what lies before
+    gets the true gradient, and the adapter's own tensors get theirs as if s were 1: a small scale does not
+    slow them ([0]).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, forward: float, backward: float) -> Tensor:
+        ctx.backward_factor = backward
+        return x * forward
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0] * ctx.backward_factor, None, None
+
+
+def adapter_blocks(given: int | None, blocks: int) -> tuple[int, int]:
+    """Return the first and the last block with an adapter, counted from 1; the same in both towers.
+
+    Args:
+        given: The first one; None takes 5 of 12, and of fewer blocks the one behind their first third.
+        blocks: Of the shallower tower.
+
+    Raises:
+        InputError: The towers have no such block.
+    """
+    last = min(blocks, PUBLISHED_BLOCKS)
+    first = last // 3 + 1 if given is None else given
+    if not 1 <= first <= last:
+        raise InputError(f"mma: first_block is {first}, and adapters end with block {last}: give 1 to {last}")
+    return first, last
+
+
+def _adapters(blocks: int, width: int, inside: int, generator: torch.Generator) -> nn.ModuleList:
+    """Return what one tower has of its own in each block."""
+    return nn.ModuleList(
+        nn.ModuleDict({"down": _start(width, inside, generator), "up": _start(inside, width, generator)})
+        for _ in range(blocks)
+    )
+
+
+def _start(fan_in: int, fan_out: int, generator: torch.Generator) -> nn.Linear:
+    """Return a linear layer with N(0, 2 / fan_out) weights and no bias to begin with, as [0] has it."""
+    layer = linear(fan_in, fan_out, generator)
+    with torch.no_grad():
+        layer.weight.normal_(0.0, (2 / fan_out) ** 0.5, generator=generator)
+        layer.bias.zero_()
+    return layer

@@ -1,0 +1,159 @@
+"""ProDA: many prompts, taken as draws from one distribution of class texts.
+
+Its authors have published no code, and the text of the paper was not at hand when this was written: it
+follows what others say of it, and docs/methods/proda.md tells where.
+
+- [0]: Prompt Distribution Learning, Lu et al. 2022, https://arxiv.org/abs/2205.03340
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate.clip.model import Clip
+from foveate.clip.rows import Rows, encode_rows, pack
+from foveate.errors import InputError
+from foveate.methods.base import Method
+from foveate.methods.choices import check_choices
+from foveate.methods.prompts import Position, lay_out, noise
+from foveate.seeds import stream
+from foveate.types import Batch, ImageFeatures, Labels, Logits, Scalar, TextFeatures
+
+PromptTexts = Float[Tensor, "prompts classes dim"]
+
+
+@dataclass(frozen=True)
+class ProdaConfig:
+    """Settings of ProDA.
+
+    Attributes:
+        prompts: Number of prompts: a quarter has the class name before its vectors, a quarter amid them, the
+            others behind them.
+        tokens: Number of learned vectors a prompt.
+        batch: Prompts a step.
+        weight: Of the penalty on prompts that say the same.
+    """
+
+    prompts: int = 32
+    tokens: int = 16
+    batch: int = 4
+    weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if self.prompts < 2:
+            raise InputError(f"proda: prompts is {self.prompts}: give at least 2, a distribution has several")
+        if not 2 <= self.batch <= self.prompts:
+            raise InputError(f"proda: batch is {self.batch}: give 2 to {self.prompts}, the number of prompts")
+        if self.tokens < 1:
+            raise InputError(f"proda: tokens is {self.tokens}: give at least 1")
+        if self.weight < 0:
+            raise InputError(f"proda: weight is {self.weight}: give zero or more")
+
+
+class Proda(Method):
+    """Prompt distribution learning: 262,144 parameters with ViT-B/16.
+
+    Args:
+        clip: The frozen towers.
+        config: Settings.
+        generator: Of the random start and of the order of prompts; by default the stream of seed 0.
+
+    Raises:
+        InputError: A setting is out of its range.
+    """
+
+    def __init__(
+        self, clip: Clip, config: ProdaConfig | None = None, generator: torch.Generator | None = None
+    ):
+        self.config, generator = config or ProdaConfig(), generator or stream(0, "init", "proda")
+        super().__init__(clip)
+        shape = self.config.prompts, self.config.tokens, clip.config.text.width
+        self.ctx = nn.Parameter(noise(*shape, generator=generator, like=clip.text.proj))
+        self.order_seed = int(torch.randint(2**62, (), generator=generator))
+        self.positions = positions(self.config.prompts)
+        self._rows: dict[Position, Rows] = {}
+        self._nameless = _nameless(clip, self.config)
+
+    def prepare(self) -> None:
+        tokenizer, vectors = self.clip.tokenizer, self.config.tokens
+        self._rows = {
+            place: lay_out(tokenizer, self.names, vectors, place) for place in sorted(set(self.positions))
+        }
+
+    def encode_text(self) -> TextFeatures:
+        """Return the mean of all prompts' unit class features: the mean classifier of [0]."""
+        return self.encode_with(range(self.config.prompts)).mean(dim=0)
+
+    def encode_with(self, prompts: Sequence[int]) -> PromptTexts:
+        """Return unit class features of some prompts, by number."""
+        if not self._rows:
+            raise RuntimeError("set_classes first")
+        texts = [encode_rows(self.clip.text, self._rows[self.positions[i]], self.ctx[i]) for i in prompts]
+        return F.normalize(torch.stack(texts), dim=-1)
+
+    def prompts_of(self, step: int) -> list[int]:
+        """Return the prompts of a step: all in a random order, some each step, and then in another order."""
+        number, some = self.config.prompts, self.config.batch
+        turn, place = divmod(step, number // some)
+        order = torch.randperm(number, generator=stream(self.order_seed, "prompts", turn)).tolist()
+        return order[place * some : (place + 1) * some]
+
+    def losses(self, batch: Batch) -> dict[str, Scalar]:
+        """Return the upper bound of the expected cross-entropy, and the penalty, weighted ([0])."""
+        texts, image = self.encode_with(self.prompts_of(batch.step)), self.seen(batch)["image"]
+        bound = upper_bound(image, texts, batch.labels, self.clip.scale)
+        return {"ce": F.cross_entropy(bound, batch.labels), "orthogonal": self.config.weight * self.overlap()}
+
+    def overlap(self) -> Scalar:
+        """Return the mean of |cos| between any two prompts, each read without a class name."""
+        texts = encode_rows(self.clip.text, self._nameless, self.ctx.flatten(0, 1))
+        unit = F.normalize(texts, dim=-1)
+        among = (unit @ unit.T).abs()
+        pairs = self.config.prompts * (self.config.prompts - 1)
+        return (among.sum() - among.diagonal().sum()) / pairs
+
+
+def upper_bound(image: ImageFeatures, texts: PromptTexts, labels: Labels, scale: Tensor) -> Logits:
+    """Return logits whose cross-entropy bounds the expected one from above ([0]).
+
+    With class texts w normal, E[CE] ≤ CE(s f·mean(w)_c + ½ s² Var(f·(w_c − w_y))). Of the covariance of two
+    classes' texts its diagonal is taken, channel by channel: Var = Σ_d f_d² mean((v_cd − v_yd)²), where v is
+    what a prompt's text differs from the mean by. The mean square is over n + 1 for n prompts.
+
+    Args:
+        image: `[1, B, D]` raw picture features.
+        texts: `[P, C, D]` unit class features of each prompt.
+        labels: `[B]` y.
+        scale: s.
+    """
+    f, mean = F.normalize(image[0], dim=-1), texts.mean(dim=0)
+    squared, scale, spread = f.square(), scale.to(f.dtype), f.new_zeros(len(f), texts.shape[1])
+    for v in texts - mean:  # (v_c − v_y)² = v_c² + v_y² − 2 v_c v_y, so that nothing has three axes
+        own = squared @ v.square().T
+        spread = spread + own + own.gather(1, labels[:, None]) - 2 * (squared * v[labels]) @ v.T
+    return scale * f @ mean.T + scale.square() / 2 * spread / (len(texts) + 1)
+
+
+def positions(prompts: int) -> tuple[Position, ...]:
+    """Return where the class name stands, by prompt: a quarter before, a quarter amid, the others behind."""
+    quarter = prompts // 4
+    places: list[tuple[Position, int]] = [("front", quarter), ("middle", quarter)]
+    places.append(("end", prompts - 2 * quarter))
+    return tuple(place for place, number in places for _ in range(number))
+
+
+def _nameless(clip: Clip, config: ProdaConfig) -> Rows:
+    """Return all prompts without a class name: `[SOT] v1 … vn . [EOT]`."""
+    tokenizer, n = clip.tokenizer, config.tokens
+    end = [*((token, -1) for token in tokenizer.words(".")), (tokenizer.eot, -1)]
+    return pack(
+        [
+            [(tokenizer.sot, -1), *((0, slot) for slot in range(i * n, (i + 1) * n)), *end]
+            for i in range(config.prompts)
+        ]
+    )

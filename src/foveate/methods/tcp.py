@@ -1,0 +1,136 @@
+"""TCP: CoOp's learned words, and in the upper blocks of the text tower tokens that each class has for itself.
+
+- [0]: TCP: Textual-based Class-aware Prompt Tuning for Visual-Language Model, Yao et al. 2024,
+  https://arxiv.org/abs/2311.18231
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate.clip.model import Clip
+from foveate.clip.rows import OwnTokens, encode_rows
+from foveate.errors import InputError
+from foveate.methods.choices import check_choices
+from foveate.methods.deep import PUBLISHED_BLOCKS
+from foveate.methods.layers import linear
+from foveate.methods.plain import PlainTexts
+from foveate.methods.prompts import PromptMethod, embedded_start
+from foveate.seeds import stream
+from foveate.types import Batch, Scalar, TextFeatures
+
+REDUCTION = 4
+"""How many times narrower the embedding of class knowledge is inside than a feature ([0])."""
+
+PUBLISHED_BLOCK = 9
+"""Of 12 text blocks, counted from 1, the one that class-aware tokens enter first."""
+
+
+@dataclass(frozen=True)
+class TcpConfig:
+    """Settings of TCP.
+
+    Attributes:
+        tokens: Number of learned vectors, and of class-aware tokens; the vectors start from as many tokens of
+            `init`.
+        init: Words to start from; those behind the learned ones stay words. None starts from N(0, 0.02²).
+        block: Text block, counted from 1, before which class-aware tokens take the vectors' places; None
+            takes 9, and of a tower with fewer than 12 blocks the one behind its first two thirds.
+        weight: Of the knowledge term.
+        template: The plain sentence that class-aware tokens are made of, and that texts are pulled towards;
+            None takes the data set's, or "a photo of a {}.".
+    """
+
+    tokens: int = 4
+    init: str | None = "a photo of a"
+    block: int | None = None
+    weight: float = 8.0
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if self.weight < 0:
+            raise InputError(f"tcp: weight is {self.weight}: give zero or more")
+
+
+class Tcp(PromptMethod):
+    """Textual-based class-aware prompt tuning: 331,904 parameters with ViT-B/16.
+
+    Args:
+        clip: The frozen towers.
+        config: Settings.
+        generator: Of the random start; by default the stream of seed 0.
+
+    Raises:
+        InputError: Fewer than one learned vector, more than `init` has tokens, or the text tower has no such
+            block.
+    """
+
+    def __init__(self, clip: Clip, config: TcpConfig | None = None, generator: torch.Generator | None = None):
+        self.config, generator = config or TcpConfig(), generator or stream(0, "init", "tcp")
+        tokens, size = self.config.tokens, clip.config
+        super().__init__(clip, *embedded_start(clip, tokens, self.config.init, generator, "tcp"))
+        self.layer = entry_layer(self.config.block, size.text.layers)
+        hidden = max(1, size.embed // REDUCTION)
+        first, last = (
+            linear(size.embed, hidden, generator),
+            linear(hidden, tokens * size.text.width, generator),
+        )
+        self.meta_net = nn.Sequential(OrderedDict(linear1=first, gelu=QuickGelu(), linear2=last))
+        self.meta_net.to(self.ctx.device)
+        self.plain = PlainTexts(clip, self.config.template)  # W
+
+    def prepare(self) -> None:
+        self.plain.prepare(self.names, self.template)
+        super().prepare()
+
+    def encode_text(self) -> TextFeatures:
+        """Return class features: from `block` on, each class reads tokens T_c of its own for the vectors."""
+        own = OwnTokens(self.layer, self.class_tokens())
+        return encode_rows(self.clip.text, self.rows, self.ctx, own=own)
+
+    def class_tokens(self) -> Float[Tensor, "classes tokens width"]:
+        """Return T_c, what the plain class texts are turned into ([0], Textual Knowledge Embedding)."""
+        known = F.normalize(self.plain.features(), dim=-1)
+        return self.meta_net(known.to(self.ctx.dtype)).unflatten(-1, (self.config.tokens, -1))
+
+    def losses(self, batch: Batch) -> dict[str, Scalar]:
+        """Return the cross-entropy and w · (1 − mean cosine of learned and plain class texts)."""
+        features = self.answer(batch)
+        closeness = F.cosine_similarity(features.text, self.plain.features(), dim=-1)
+        return {
+            "ce": F.cross_entropy(self.logits(features), batch.labels),
+            "knowledge": self.config.weight * (1 - closeness.mean()),
+        }
+
+    def official_names(self) -> dict[str, str | list[str]]:
+        # Their prompts end as the data set's sentence does ("…, a type of pet."), ours with the name.
+        raise InputError("checkpoints of the authors' code of TCP cannot be loaded: train it here")
+
+
+class QuickGelu(nn.Module):
+    """x · σ(1.702 x), CLIP's activation."""
+
+    def forward(self, x: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
+        return x * torch.sigmoid(1.702 * x)
+
+
+def entry_layer(given: int | None, blocks: int) -> int:
+    """Return the block, counted from 0, before which class-aware tokens are put.
+
+    Args:
+        given: The setting, counted from 1; None takes 9 of 12, and the same share of fewer blocks.
+        blocks: Of the text tower.
+
+    Raises:
+        InputError: The tower has no such block.
+    """
+    if given is None:
+        return (PUBLISHED_BLOCK - 1) * min(blocks, PUBLISHED_BLOCKS) // PUBLISHED_BLOCKS
+    if not 1 <= given <= blocks:
+        raise InputError(f"tcp: block is {given}, but the text tower has {blocks} blocks: give 1 to {blocks}")
+    return given - 1

@@ -1,0 +1,146 @@
+"""Tip-Adapter: the training pictures' features are kept, and a picture is compared with each of them.
+
+f is a unit feature of a picture, K `[N, D]` the keys (unit features of the training pictures), V their
+labels, one-hot: logits = τ f Wᵀ + α exp(−β (1 − f Kᵀ)) V, where τ is CLIP's temperature.
+
+- [0]: Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification, Zhang et al. 2022,
+  https://arxiv.org/abs/2207.09519
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from foveate.clip.model import Clip
+from foveate.errors import InputError
+from foveate.methods.base import Support
+from foveate.methods.choices import check_choices
+from foveate.methods.known import Held, KnownClasses, fixed
+from foveate.types import Labels, Logits
+
+BETAS = torch.logspace(-1, 1.7, 200).tolist()
+ALPHAS = torch.logspace(-1, 1.7, 20).tolist()
+"""What is tried on validation pictures, from 0.1 to 50: the ranges of all the authors' configurations."""
+
+
+@dataclass(frozen=True)
+class TipAdapterConfig:
+    """Settings of Tip-Adapter.
+
+    Attributes:
+        tuned: Whether keys are learned, from the features on (Tip-Adapter-F); else nothing is trained.
+        alpha: Weight of the kept pictures beside CLIP's own logits (α in [0]).
+        beta: How fast a kept picture's say falls with its distance (β in [0]).
+        validate: Whether alpha and beta are chosen on a few validation pictures, where the data has some.
+        views: Views of each training picture that a key is the mean of.
+        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+    """
+
+    tuned: bool = False
+    alpha: float = 1.17
+    beta: float = 1.0
+    validate: bool = False
+    views: int = 10
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        for name in ("alpha", "beta"):
+            if getattr(self, name) < 0:
+                raise InputError(f"tip_adapter: {name} is {getattr(self, name)}: give zero or more")
+        if self.views < 1:
+            raise InputError(f"tip_adapter: views is {self.views}: give 1 or more")
+
+
+class TipAdapter(KnownClasses):
+    """A cache of training pictures, training-free or with learned keys.
+
+    Args:
+        clip: The frozen towers.
+        config: Settings.
+        generator: Not used: nothing starts at random.
+
+    Attributes:
+        keys: `[N, D]`, one a training picture; none before training.
+        owners: `[N]` class of each, by its place among `known`.
+        alpha: The weight in use.
+        beta: The sharpness in use.
+    """
+
+    def __init__(
+        self, clip: Clip, config: TipAdapterConfig | None = None, generator: torch.Generator | None = None
+    ):
+        self.config = config or TipAdapterConfig()
+        super().__init__(clip, self.config.template)
+        self.looks = self.config.views
+        here = clip.logit_scale.device
+        self.keys = fixed(torch.empty(0, clip.config.embed, device=here), learns=self.config.tuned)
+        self.owners = fixed(torch.empty(0, device=here))
+        self.alpha = fixed(torch.tensor(self.config.alpha, device=here))
+        self.beta = fixed(torch.tensor(self.config.beta, device=here))
+        self._val: Held | None = None
+
+    def classes_learned(self) -> int:
+        return int(self.owners.max()) + 1 if len(self.owners) else 0
+
+    def known_logits(self, image: Tensor, zero_shot: Logits, rows: Sequence[int]) -> Logits:
+        """Return the sum of CLIP's logits and the kept pictures' ([0], Eq. 6)."""
+        shares = self._shares(self._closeness(image), self.beta.to(image.dtype))
+        return zero_shot + self.alpha.to(image.dtype) * shares[:, list(rows)]
+
+    @torch.no_grad()
+    def look(self, support: Support) -> None:
+        """Make the keys: means of raw features over the views, to unit length ([0], Eq. 2)."""
+        first = self.collect(support.train(0))
+        total, labels = first.image[0].clone(), first.labels
+        for number in range(1, self.config.views):
+            more = self.collect(support.train(number))
+            if not torch.equal(more.labels, labels):
+                raise ValueError("passes over the training pictures must all have the same order")
+            total += more.image[0]
+        self.keys, self.owners = fixed(F.normalize(total, dim=-1), learns=self.config.tuned), fixed(labels)
+        self.alpha.fill_(self.config.alpha)
+        self.beta.fill_(self.config.beta)
+        self.known = self.names
+        self._val = self.collect(support.val) if self.config.validate else None
+
+    def finish(self) -> None:
+        """Choose α and β on the validation pictures, if there are any: of equals those of least entropy."""
+        val, self._val, self._notes = self._val, None, []
+        if val is None:
+            return
+        if not len(val.labels):
+            self._notes = [
+                "the data has no validation pictures to choose on: alpha and beta are the settings' own"
+            ]
+            return
+        self._choose(val.image[0], val.labels)
+
+    @torch.no_grad()
+    def _choose(self, image: Tensor, labels: Labels) -> None:
+        unit = F.normalize(image, dim=-1)
+        zero_shot = self.zero_shot(image[None])
+        closeness, best = self._closeness(unit), (-1.0, 0.0)
+        for beta in BETAS:
+            shares = self._shares(closeness, closeness.new_tensor(beta))
+            for alpha in ALPHAS:
+                logits = zero_shot + alpha * shares
+                right = (logits.argmax(dim=-1) == labels).float().mean().item()
+                score = right, -F.cross_entropy(logits, labels).item()
+                if score > best:
+                    best = score
+                    self.alpha.fill_(alpha)
+                    self.beta.fill_(beta)
+
+    def _closeness(self, image: Tensor) -> Tensor:
+        """Return `[B, N]` products of pictures and keys."""
+        return image @ self.keys.to(image.dtype).T
+
+    def _shares(self, closeness: Tensor, beta: Tensor) -> Tensor:
+        """Return `[B, K]` what the pictures of each class have to say."""
+        owners = F.one_hot(self.owners.long(), self.classes_learned())
+        # A product and no index_add, whose order, and so whose bits, a GPU does not promise.
+        return (beta * (closeness - 1)).exp() @ owners.to(closeness.dtype)
