@@ -191,19 +191,22 @@ def shared_tower(bench: Bench) -> Row:
     return Row(f"batch {bench.sizes.batch}: CLIP's pass shared", (Part(off),), (Part(on),), 1.5)
 
 
-def large_batches(bench: Bench) -> Row:
-    """Pictures encoded a few at a time, or many together as for a bank."""
-    images = bench.batch(bench.sizes.drawn).images
+def few_at_once(bench: Bench) -> Row:
+    """Pictures through the tower all together, or as many at a time as stay in the caches."""
+    vision, images = bench.clip.vision, bench.batch(bench.sizes.drawn).images
 
     @torch.no_grad()
-    def by(size: int) -> None:
-        for part in images.split(size):
-            bench.clip.vision(part)
+    def together() -> None:
+        vision.pool(vision.encode(vision.tokens(images))[:, 0])
+
+    @torch.no_grad()
+    def apart() -> None:
+        vision(images)
 
     return Row(
-        f"{len(images)} pictures: one batch instead of batches of {bench.sizes.batch}",
-        (Part(lambda: by(bench.sizes.batch)),),
-        (Part(lambda: by(len(images))),),
+        f"{len(images)} pictures: {vision.at_once} at a time instead of all together",
+        (Part(together),),
+        (Part(apart),),
         1.0,
     )
 
@@ -240,6 +243,6 @@ IDEAS: dict[str, Callable[[Bench], Row]] = {
     "idea-constant-texts": constant_texts,
     "idea-one-pass": one_pass,
     "idea-shared-tower": shared_tower,
-    "idea-large-batches": large_batches,
+    "idea-few-at-once": few_at_once,
     "idea-bank": bank,
 }

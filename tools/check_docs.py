@@ -26,6 +26,7 @@ import foveate
 from foveate.cli import COMMANDS, python_name
 from foveate.commands.proposer_options import proposer_settings
 from foveate.methods.registry import PARTS
+from foveate.select.choosing import CONFIGS
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
@@ -87,6 +88,7 @@ def check_options(text: str) -> Iterator[str]:
         known |= {
             f"{part}.{field.name}" for part, made in proposer_settings().items() for field in fields(made)
         }
+        known |= {f"{part}.{field.name}" for part, made in CONFIGS.items() for field in fields(made)}
         for option in re.findall(r"--([\w.-]+)", words.split(" #")[0]):
             if option.replace("-", "_") not in known:
                 yield f"foveate {command} has no option --{option}"
@@ -120,6 +122,12 @@ def check_settings() -> Iterator[str]:
             default = repr(field.default).replace("'", '"')
             if f"| `{field.name}` | `{default}` |" not in text:
                 yield f"docs/methods/{part}.md has no row | `{field.name}` | `{default}` |"
+    text = (ROOT / "docs" / "select.md").read_text(encoding="utf-8")
+    for made in CONFIGS.values():
+        for field in fields(made):
+            default = repr(field.default).replace("'", '"')
+            if f"| `{field.name}` | `{default}` |" not in text:
+                yield f"docs/select.md has no row | `{field.name}` | `{default}` |"
 
 
 def complaints(page: Path) -> list[str]:

@@ -16,16 +16,23 @@ if TYPE_CHECKING:
     from foveate.data.sources import load_photos
     from foveate.errors import InputError
     from foveate.methods.base import Method
+    from foveate.methods.clip_lora import ClipLora, ClipLoraConfig
     from foveate.methods.cocoop import CoCoOp, CoCoOpConfig
     from foveate.methods.coop import CoOp, CoOpConfig
+    from foveate.methods.dapt import Dapt
+    from foveate.methods.dapt_config import DaptConfig
     from foveate.methods.fvgpt import FvgPt
     from foveate.methods.guidance import FvgPtConfig
     from foveate.methods.ivlp import Ivlp, IvlpConfig
+    from foveate.methods.kdpl import Kdpl, KdplConfig
     from foveate.methods.kgcoop import KgCoOp, KgCoOpConfig
     from foveate.methods.maple import Maple, MapleConfig
+    from foveate.methods.mma import Mma, MmaConfig
     from foveate.methods.mmrl import Mmrl, MmrlConfig
+    from foveate.methods.proda import Proda, ProdaConfig
     from foveate.methods.prograd import ProGrad, ProGradConfig
     from foveate.methods.promptsrc import PromptSRC, PromptSRCConfig
+    from foveate.methods.tcp import Tcp, TcpConfig
     from foveate.methods.vpt import Vpt, VptConfig
     from foveate.methods.zeroshot import ZeroShot
     from foveate.train.loop import fit
@@ -41,22 +48,34 @@ _HOMES = {
     "load_photos": "data.sources",
     "InputError": "errors",
     "Method": "methods.base",
+    "ClipLora": "methods.clip_lora",
+    "ClipLoraConfig": "methods.clip_lora",
     "CoCoOp": "methods.cocoop",
     "CoCoOpConfig": "methods.cocoop",
     "CoOp": "methods.coop",
     "CoOpConfig": "methods.coop",
+    "Dapt": "methods.dapt",
+    "DaptConfig": "methods.dapt_config",
     "Ivlp": "methods.ivlp",
     "IvlpConfig": "methods.ivlp",
+    "Kdpl": "methods.kdpl",
+    "KdplConfig": "methods.kdpl",
     "KgCoOp": "methods.kgcoop",
     "KgCoOpConfig": "methods.kgcoop",
     "Maple": "methods.maple",
     "MapleConfig": "methods.maple",
+    "Mma": "methods.mma",
+    "MmaConfig": "methods.mma",
     "Mmrl": "methods.mmrl",
     "MmrlConfig": "methods.mmrl",
+    "Proda": "methods.proda",
+    "ProdaConfig": "methods.proda",
     "ProGrad": "methods.prograd",
     "ProGradConfig": "methods.prograd",
     "PromptSRC": "methods.promptsrc",
     "PromptSRCConfig": "methods.promptsrc",
+    "Tcp": "methods.tcp",
+    "TcpConfig": "methods.tcp",
     "Vpt": "methods.vpt",
     "VptConfig": "methods.vpt",
     "FvgPt": "methods.fvgpt",
@@ -70,30 +89,42 @@ __version__ = version("foveate")
 __all__ = [
     "Classifier",
     "Clip",
+    "ClipLora",
+    "ClipLoraConfig",
     "CoCoOp",
     "CoCoOpConfig",
     "CoOp",
     "CoOpConfig",
+    "Dapt",
+    "DaptConfig",
     "FvgPt",
     "FvgPtConfig",
     "InputError",
     "Ivlp",
     "IvlpConfig",
+    "Kdpl",
+    "KdplConfig",
     "KgCoOp",
     "KgCoOpConfig",
     "Maple",
     "MapleConfig",
     "Method",
+    "Mma",
+    "MmaConfig",
     "Mmrl",
     "MmrlConfig",
     "Photos",
     "Prediction",
     "ProGrad",
     "ProGradConfig",
+    "Proda",
+    "ProdaConfig",
     "PromptSRC",
     "PromptSRCConfig",
     "Recipe",
     "Sample",
+    "Tcp",
+    "TcpConfig",
     "Vpt",
     "VptConfig",
     "ZeroShot",

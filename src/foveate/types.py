@@ -67,6 +67,7 @@ class Batch:
         masks: `[B, 1, S, S]` foreground of the very view in `images`, or None where there are no masks.
         areas: `[B]` share of foreground in the whole picture, before the crop; None without masks.
         frozen: Features training cannot change, by name, where a bank holds them already.
+        step: How many steps of the training came before; what a method draws at a step depends on it.
     """
 
     images: Images
@@ -74,3 +75,4 @@ class Batch:
     masks: Masks | None = None
     areas: PerImage | None = None
     frozen: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    step: int = 0

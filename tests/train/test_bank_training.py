@@ -17,7 +17,7 @@ from foveate.data.loader import PictureSet
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
 from foveate.methods.base import CLIP
-from foveate.methods.registry import BACKBONES, PLUGINS, build, stages
+from foveate.methods.registry import BACKBONES, PLUGINS, build, pairs, stages
 from foveate.train import banking
 from foveate.train.banking import BankPlan, Feed, chunk_on, open_bank, training_pictures
 from foveate.train.journal import Step
@@ -27,7 +27,7 @@ from foveate.types import Batch
 
 QUICK = {"epochs": 3, "warmup_epochs": 1, "batch_size": 4}
 PLUGGED = ["fvgpt+coop", "fvgpt+kgcoop", "fvgpt+promptsrc", "fvgpt+mmrl"]
-EVERY = [*BACKBONES, *(f"fvgpt+{name}" for name in BACKBONES if name != "vpt")]
+EVERY = [*BACKBONES, *(pair for pair in pairs() if pair.startswith("fvgpt+"))]
 Run = Callable[..., SimpleNamespace]
 
 

@@ -43,7 +43,19 @@ class Block(nn.Module):
         self.fc, self.out = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, x: Tokens) -> Tokens:
-        return self.feed(x + self.attend(self.ln_1(x)))
+        read = self.ln_1(x)
+        return self.beside(self.feed(x + self.attend(read)), read)
+
+    def beside(
+        self, x: Float[Tensor, "*rows width"], read: Float[Tensor, "*rows width"]
+    ) -> Float[Tensor, "*rows width"]:
+        """Return tokens with what stands beside the block: nothing, unless a method says so (MMA).
+
+        Args:
+            x: What the block has made of its tokens.
+            read: What its attention has read of them.
+        """
+        return x
 
     def feed(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
         """Return tokens behind the perceptron, each on its own."""

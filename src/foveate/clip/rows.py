@@ -58,6 +58,26 @@ class Rows:
         )
 
 
+@dataclass(frozen=True)
+class OwnTokens:
+    """Tokens that each row has for itself from a block on, in place of those behind the first.
+
+    From there on nothing but the first token is common, so that is all that is still read once for all.
+
+    Attributes:
+        layer: The block, counted from 0, before which they are put.
+        tokens: `[C, n, W]`, for the places 1 to n, which lie within the rows' common beginning.
+    """
+
+    layer: int
+    tokens: Float[Tensor, "classes learned width"]
+
+    def part(self, start: int, stop: int, behind: Float[Tensor, "behind width"]) -> "OwnTokens":
+        """Return those of some rows, and with them what followed in the common beginning."""
+        rest = behind.expand(stop - start, -1, -1)
+        return OwnTokens(self.layer, torch.cat([self.tokens[start:stop].to(rest.dtype), rest], dim=1))
+
+
 def pack(rows: Sequence[Sequence[tuple[int, int]]]) -> Rows:
     """Cut and pack rows of (token id, slot) pairs, each with its EOT last."""
     shared = min(len(row) for row in rows) - 1  # every row keeps at least its EOT
@@ -72,7 +92,12 @@ def pack(rows: Sequence[Sequence[tuple[int, int]]]) -> Rows:
 
 
 def encode_rows(
-    text: Text, rows: Rows, vectors: Vectors | None = None, edit: Edit | None = None, chunk: int = CHUNK
+    text: Text,
+    rows: Rows,
+    vectors: Vectors | None = None,
+    edit: Edit | None = None,
+    chunk: int = CHUNK,
+    own: OwnTokens | None = None,
 ) -> TextFeatures:
     """Return `[C, D]` raw features of packed rows, in float32 or better.
 
@@ -83,25 +108,33 @@ def encode_rows(
         edit: Changes the tokens of the common beginning before each block, and may let them grow.
         chunk: Own tokens at once. Where there are more, each chunk but the last is computed again for its
             gradient. A device whose memory is too small gets half of it, and so on.
+        own: Tokens that each row has for itself from a block on.
     """
+    if own is not None and rows.shared < 1 + own.tokens.shape[1]:
+        raise ValueError(f"own tokens take {own.tokens.shape[1]} places, but rows share {rows.shared}")
     rows = rows.to(text.pos.device)
-    return Pieces(min(chunk, sum(rows.lengths))).run(lambda most: _encode(text, rows, vectors, edit, most))
+    at_once = Pieces(min(chunk, sum(rows.lengths)))
+    return at_once.run(lambda most: _encode(text, rows, vectors, edit, own, most))
 
 
-def _encode(text: Text, rows: Rows, vectors: Vectors | None, edit: Edit | None, chunk: int) -> TextFeatures:
+def _encode(
+    text: Text, rows: Rows, vectors: Vectors | None, edit: Edit | None, own: OwnTokens | None, chunk: int
+) -> TextFeatures:
     """Return what `encode_rows` does, with so many own tokens at once."""
     tokens = _embed(text, rows, vectors)
-    memory = _read_beginning(text, tokens[None, : rows.shared], edit)
-    own, parts = tokens[rows.shared :], _chunks(rows.lengths, chunk)
+    memory, behind = _read_beginning(text, tokens[None, : rows.shared], edit, own)
+    parts, done = _chunks(rows.lengths, chunk), 0
+    pieces = tokens[rows.shared :].split([sum(part) for part in parts])
     features: list[Tensor] = []
-    for piece, lengths in zip(own.split([sum(part) for part in parts]), parts, strict=True):
+    for piece, lengths in zip(pieces, parts, strict=True):
+        theirs = own and own.part(done, done + len(lengths), behind)
+        done += len(lengths)
         # The last chunk is the first to have its gradient taken: what is between may wait for it.
         if len(features) + 1 < len(parts) and torch.is_grad_enabled():
-            once = checkpoint(
-                _read_own, text, piece, lengths, *memory, use_reentrant=False, preserve_rng_state=False
-            )
+            inputs = (text, piece, lengths, theirs, *memory)
+            once = checkpoint(_read_own, *inputs, use_reentrant=False, preserve_rng_state=False)
         else:
-            once = _read_own(text, piece, lengths, *memory)
+            once = _read_own(text, piece, lengths, theirs, *memory)
         features.append(once)
     whole = torch.cat(features)
     return whole.to(torch.promote_types(whole.dtype, torch.float32))
@@ -116,28 +149,40 @@ def _embed(text: Text, rows: Rows, vectors: Vectors | None) -> Packed:
     return tokens + text.pos[rows.places]
 
 
-def _read_beginning(text: Text, x: Tokens, edit: Edit | None) -> list[Tensor]:
-    """Return the keys and values `[heads, P, d]` of the common beginning: two tensors a block, in a row."""
+def _read_beginning(
+    text: Text, x: Tokens, edit: Edit | None, own: OwnTokens | None
+) -> tuple[list[Tensor], Packed]:
+    """Return the keys and values `[heads, P, d]` of the common beginning: two tensors a block, in a row.
+
+    And, where rows get tokens of their own, those of the beginning that stood behind them.
+    """
     memory: list[Tensor] = []
+    behind = x[0, :0]
     for layer, block in enumerate(_blocks(text)):
         x = edit(layer, x) if edit else x
-        q, k, v = _heads(block, block.qkv(block.ln_1(x)))
+        if own and layer == own.layer:
+            x, behind = x[:, :1], x[0, 1 + own.tokens.shape[1] :]
+        read = block.ln_1(x)
+        q, k, v = _heads(block, block.qkv(read))
         memory += [k[0], v[0]]
         if layer + 1 < len(text.blocks):  # nobody reads what the last block makes of it
             gathered = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = block.feed(x + block.proj(gathered.transpose(1, 2).flatten(2)))
-    return memory
+            x = block.beside(block.feed(x + block.proj(gathered.transpose(1, 2).flatten(2))), read)
+    return memory, behind
 
 
-def _read_own(text: Text, x: Packed, lengths: tuple[int, ...], *memory: Tensor) -> Float[Tensor, "rows dim"]:
+def _read_own(
+    text: Text, x: Packed, lengths: tuple[int, ...], own: OwnTokens | None, *memory: Tensor
+) -> Float[Tensor, "rows dim"]:
     """Read rows' own tokens, each attending to the common beginning and to its own before it."""
-    sizes = torch.tensor(lengths, device=x.device)
-    rows, longest = len(lengths), max(lengths)
-    grid = torch.arange(longest, device=x.device) < sizes[:, None]
-    filled = grid.flatten().nonzero()[:, 0]  # where the packed tokens are in a padded grid
-    ends = torch.arange(rows, device=x.device) * longest + sizes - 1
+    rows, place = len(lengths), _places(lengths, x.device)
     for layer, block in enumerate(_blocks(text)):
-        qkv = block.qkv(block.ln_1(x))
+        if own and layer == own.layer:
+            x = _grown(x, lengths, own.tokens)
+            place = _places([length + own.tokens.shape[1] for length in lengths], x.device)
+        longest, filled = place.longest, place.filled
+        read = block.ln_1(x)
+        qkv = block.qkv(read)
         padded = qkv.new_zeros(rows * longest, qkv.shape[1]).index_copy(0, filled, qkv)
         q, k, v = _heads(block, padded.view(rows, longest, -1))
         begun = memory[2 * layer].shape[1]  # an edit may have let it grow
@@ -148,9 +193,46 @@ def _read_own(text: Text, x: Packed, lengths: tuple[int, ...], *memory: Tensor) 
         gathered = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
         gathered = gathered.transpose(1, 2).reshape(rows * longest, -1)
         if layer + 1 == len(text.blocks):  # only EOTs are read out
-            x, filled = x[sizes.cumsum(0) - 1], ends
-        x = block.feed(x + block.proj(gathered[filled]))
+            x, read, filled = x[place.last], read[place.last], place.ends
+        x = block.beside(block.feed(x + block.proj(gathered[filled])), read)
     return text.ln_final(x) @ text.proj
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where rows' own tokens are.
+
+    Attributes:
+        longest: Tokens of the longest row: the width of the padded grid.
+        filled: Of each packed token, its place in that grid.
+        ends: Of each row's EOT, the same.
+        last: Of each row's EOT, its place among packed tokens.
+    """
+
+    longest: int
+    filled: Int[Tensor, " packed"]
+    ends: Int[Tensor, " rows"]
+    last: Int[Tensor, " rows"]
+
+
+def _places(lengths: Sequence[int], device: torch.device) -> _Places:
+    sizes, longest = torch.tensor(lengths, device=device), max(lengths)
+    grid = torch.arange(longest, device=device) < sizes[:, None]
+    ends = torch.arange(len(sizes), device=device) * longest + sizes - 1
+    return _Places(longest, grid.flatten().nonzero()[:, 0], ends, sizes.cumsum(0) - 1)
+
+
+def _grown(
+    x: Packed, lengths: Sequence[int], tokens: Float[Tensor, "rows learned width"]
+) -> Float[Tensor, "grown width"]:
+    """Return packed tokens with each row's own ones before them."""
+    sizes, n = torch.tensor(lengths, device=x.device), tokens.shape[1]
+    row = torch.arange(len(sizes), device=x.device)
+    kept = torch.arange(len(x), device=x.device) + n * (row.repeat_interleave(sizes) + 1)
+    starts = (sizes + n).cumsum(0) - sizes - n
+    added = (starts[:, None] + torch.arange(n, device=x.device)).flatten()
+    grown = x.new_empty(len(x) + len(added), x.shape[1]).index_copy(0, kept, x)
+    return grown.index_copy(0, added, tokens.flatten(0, 1))
 
 
 def _heads(block: Block, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:

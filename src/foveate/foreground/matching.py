@@ -6,11 +6,12 @@ mixing rules picture by picture would hide a wrong guess.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar, overload
 
 from foveate.errors import InputError
+from foveate.foreground.boxes import BoxMask, read_boxes
 from foveate.foreground.coco import coco_masks
 from foveate.foreground.layouts import (
     MASK_FOLDERS,
@@ -62,8 +63,8 @@ def find_masks(pictures: Pictures, root: Path | None) -> Sequence[MaskFile | Non
     Args:
         pictures: Each picture's absolute path, and its path relative to the folder of all pictures.
         root: The folder of masks, or the folder that has them in `mask/` or `masks/`; a folder of packed
-            masks or one shard (`.tar`); a COCO file (`.json`). None looks for `x_mask.png` and `x.mask.png`
-            beside each picture.
+            masks or one shard (`.tar`); a COCO file (`.json`); boxes (`.csv`). None looks for `x_mask.png`
+            and `x.mask.png` beside each picture.
 
     Raises:
         InputError: Two pictures would share one mask, or `root` is nothing that masks can be in.
@@ -79,6 +80,10 @@ def match_masks(pictures: Pictures, root: Path) -> Match[MaskFile]:
     """
     if root.suffix.lower() == ".json" and root.is_file():
         return _match_names(pictures, coco_masks(root), f"COCO's file names, in {root}")
+    if root.suffix.lower() == ".csv" and root.is_file():
+        boxes = _match_names(pictures, read_boxes(root), f"the names in {root}")
+        pairs = zip(boxes.masks, pictures, strict=True)
+        return replace(boxes, masks=[m.on(path) if isinstance(m, BoxMask) else m for m, (path, _) in pairs])
     if not root.is_dir() and not (root.is_file() and root.suffix.lower() == ".tar"):
         raise InputError(f"{root}: no such folder of masks; give the folder the mask files are in")
     for place in [root, *(root / name for name in MASK_FOLDERS)]:
@@ -95,8 +100,10 @@ def demand_masks(path: Path) -> None:
     Raises:
         InputError: It is neither a folder nor a file that masks are packed in.
     """
-    if path.is_file() and path.suffix.lower() not in (".json", ".tar"):
-        raise InputError(f"{path} holds no masks: give their folder, a COCO file (.json) or a shard (.tar)")
+    if path.is_file() and path.suffix.lower() not in (".json", ".tar", ".csv"):
+        raise InputError(
+            f"{path} holds no masks: give their folder, a COCO file (.json), a shard (.tar), or boxes (.csv)"
+        )
     if not path.exists():
         raise InputError(f"{path}: no such folder of masks; give the folder the mask files are in")
 
