@@ -85,10 +85,7 @@ class Order:
         """
         if not self.names:
             raise InputError(f"--proposer names none: give some of {', '.join((FILES, *PROPOSERS))}")
-        if (FILES in self.names) != (self.tree is not None):
-            raise InputError("--proposer files and --tree, the masks that are there already, go together")
-        if self.tree and not self.tree.exists():
-            raise InputError(f"--tree {self.tree}: no such folder of masks, packed masks or COCO file")
+        self._check_tree()
         for name in self.names:
             self._check_one(name)
         stray = sorted(self.settings.keys() - {part_of(name) for name in self.names})
@@ -103,6 +100,12 @@ class Order:
                 f"{self.out} holds one proposer's masks, and those of several go into folders of their own:"
                 " choose another --out"
             )
+
+    def _check_tree(self) -> None:
+        if (FILES in self.names) != (self.tree is not None):
+            raise InputError("--proposer files and --tree, the masks that are there already, go together")
+        if self.tree and not self.tree.exists():
+            raise InputError(f"--tree {self.tree}: no such folder of masks, packed masks or COCO file")
 
     def _check_one(self, name: str) -> None:
         reads_text = name != FILES and getattr(proposer_class(name), "reads_text", False)

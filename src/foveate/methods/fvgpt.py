@@ -257,8 +257,8 @@ def refuse_visual_only(name: str, backbone: Method | type[Method]) -> None:
     if not backbone.tunes_text and not issubclass(kind, ZeroShot):
         what = "tunes the image tower alone" if backbone.tunes_vision else "learns nothing of class texts"
         raise InputError(
-            f"fvgpt: {name} {what}. FVG-PT aligns learned class texts with pictures, and its paper leaves such"
-            " backbones out: take one that learns texts too"
+            f"fvgpt: {name} {what}. FVG-PT aligns learned class texts with pictures, and its paper leaves"
+            " such backbones out: take one that learns texts too"
         )
 
 

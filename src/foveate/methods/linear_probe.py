@@ -170,7 +170,7 @@ class Problem:
 
 
 def search(score: Callable[[float], Score]) -> float:
-    """Return the best C: the best power of ten, then in steps half as long each time; of equals the smallest."""
+    """Return the best C: a power of ten, then in steps half as long each time; of equals the smallest."""
     tried = {float(power): score(10.0**power) for power in COARSE}
     step = 1.0
     for _ in range(HALVINGS):

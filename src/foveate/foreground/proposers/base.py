@@ -75,5 +75,5 @@ class Proposer(ABC):
         """Settings, versions and weights that masks depend on; JSON values, kept beside each set of masks."""
         return {}
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (most have nothing to let go of)
         """Let go of workers and models."""
