@@ -103,7 +103,7 @@ def test_the_help_of_fit_has_the_settings_of_every_part(foveate: Call):
     text = foveate("fit", "--help").out
     for part, known in PARTS.items():
         for field in fields(known.config):
-            assert f"  --{part}.{field.name.replace('_', '-')}" in text
+            assert f"  --{part}.{field.name}".replace("_", "-") in text
     assert max(map(len, text.splitlines())) <= 120
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from foveate.data.sources import load_photos
     from foveate.errors import InputError
     from foveate.methods.base import Method
+    from foveate.methods.clip_adapter import ClipAdapter, ClipAdapterConfig
     from foveate.methods.clip_lora import ClipLora, ClipLoraConfig
     from foveate.methods.cocoop import CoCoOp, CoCoOpConfig
     from foveate.methods.coop import CoOp, CoOpConfig
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from foveate.methods.ivlp import Ivlp, IvlpConfig
     from foveate.methods.kdpl import Kdpl, KdplConfig
     from foveate.methods.kgcoop import KgCoOp, KgCoOpConfig
+    from foveate.methods.linear_probe import LinearProbe, LinearProbeConfig
+    from foveate.methods.lpplusplus import LpPlusPlus, LpPlusPlusConfig
     from foveate.methods.maple import Maple, MapleConfig
     from foveate.methods.mma import Mma, MmaConfig
     from foveate.methods.mmrl import Mmrl, MmrlConfig
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from foveate.methods.prograd import ProGrad, ProGradConfig
     from foveate.methods.promptsrc import PromptSRC, PromptSRCConfig
     from foveate.methods.tcp import Tcp, TcpConfig
+    from foveate.methods.tip_adapter import TipAdapter, TipAdapterConfig
     from foveate.methods.vpt import Vpt, VptConfig
     from foveate.methods.zeroshot import ZeroShot
     from foveate.train.loop import fit
@@ -50,6 +54,8 @@ _HOMES = {
     "Method": "methods.base",
     "ClipLora": "methods.clip_lora",
     "ClipLoraConfig": "methods.clip_lora",
+    "ClipAdapter": "methods.clip_adapter",
+    "ClipAdapterConfig": "methods.clip_adapter",
     "CoCoOp": "methods.cocoop",
     "CoCoOpConfig": "methods.cocoop",
     "CoOp": "methods.coop",
@@ -62,6 +68,10 @@ _HOMES = {
     "KdplConfig": "methods.kdpl",
     "KgCoOp": "methods.kgcoop",
     "KgCoOpConfig": "methods.kgcoop",
+    "LinearProbe": "methods.linear_probe",
+    "LinearProbeConfig": "methods.linear_probe",
+    "LpPlusPlus": "methods.lpplusplus",
+    "LpPlusPlusConfig": "methods.lpplusplus",
     "Maple": "methods.maple",
     "MapleConfig": "methods.maple",
     "Mma": "methods.mma",
@@ -76,6 +86,8 @@ _HOMES = {
     "PromptSRCConfig": "methods.promptsrc",
     "Tcp": "methods.tcp",
     "TcpConfig": "methods.tcp",
+    "TipAdapter": "methods.tip_adapter",
+    "TipAdapterConfig": "methods.tip_adapter",
     "Vpt": "methods.vpt",
     "VptConfig": "methods.vpt",
     "FvgPt": "methods.fvgpt",
@@ -89,6 +101,8 @@ __version__ = version("foveate")
 __all__ = [
     "Classifier",
     "Clip",
+    "ClipAdapter",
+    "ClipAdapterConfig",
     "ClipLora",
     "ClipLoraConfig",
     "CoCoOp",
@@ -106,6 +120,10 @@ __all__ = [
     "KdplConfig",
     "KgCoOp",
     "KgCoOpConfig",
+    "LinearProbe",
+    "LinearProbeConfig",
+    "LpPlusPlus",
+    "LpPlusPlusConfig",
     "Maple",
     "MapleConfig",
     "Method",
@@ -125,6 +143,8 @@ __all__ = [
     "Sample",
     "Tcp",
     "TcpConfig",
+    "TipAdapter",
+    "TipAdapterConfig",
     "Vpt",
     "VptConfig",
     "ZeroShot",

@@ -118,6 +118,14 @@ def test_a_checkpoint_does_not_depend_on_the_class_list(make: Make):
     assert {n: p.shape for n, p in few.learned().items()} == {n: p.shape for n, p in many.learned().items()}
 
 
+def test_only_an_empty_tensor_takes_its_shape_in_training(make: Make):
+    method = make()
+    before = {name: p.shape for name, p in method.learned().items()}
+    fit(method, lambda _: [batch(4)], Recipe(epochs=1, warmup_epochs=0))
+    changed = [name for name, p in method.learned().items() if p.shape != before[name]]
+    assert all(before[name].numel() == 0 for name in changed)
+
+
 def test_other_names_can_follow_at_any_time(make: Make):
     method = make()
     first = answer(method)

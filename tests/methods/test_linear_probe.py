@@ -15,7 +15,7 @@ from foveate.clip.model import Clip
 from foveate.data.samples import Photos
 from foveate.errors import InputError
 from foveate.methods.base import Method, Support
-from foveate.methods.linear_probe import COARSE, ONE_SHOT, LinearProbe, LinearProbeConfig, Problem, search
+from foveate.methods.linear_probe import LinearProbe, LinearProbeConfig, Problem, search
 from foveate.methods.registry import build
 from foveate.seeds import stream
 from foveate.types import Batch
@@ -123,10 +123,11 @@ def test_with_hardly_any_pull_from_the_pictures_it_knows_nothing(tiny_clip: Clip
     torch.testing.assert_close(p, torch.full_like(p, 1 / 3), rtol=0, atol=1e-4)
 
 
-def test_the_search_comes_close_to_the_best_power_and_takes_the_smallest_of_equals():
-    assert search(lambda c: (-abs(np.log10(c) - 2.3), 0.0)) == pytest.approx(10**2.3, rel=0.02)
-    assert search(lambda c: (1.0, 0.0)) < 10.0 ** min(COARSE)
-    assert search(lambda c: (float(c >= 0.3), -c)) == pytest.approx(0.3, rel=0.02)
+def test_the_search_comes_close_to_the_best_power_and_takes_ten_where_all_are_equal():
+    assert search(lambda c: -round(1000 * abs(np.log10(c) - 2.3))) == pytest.approx(10**2.3, rel=0.2)
+    assert search(lambda c: -round(1000 * abs(np.log10(c) + 4.8))) == pytest.approx(10**-4.8, rel=0.2)
+    assert search(lambda c: 7) == 10.0
+    assert search(lambda c: int(c < 0.3)) == pytest.approx(0.3, rel=0.2)  # the one closest to ten
 
 
 def test_c_is_looked_for_on_validation_pictures(tiny_clip: Clip):
@@ -134,8 +135,8 @@ def test_c_is_looked_for_on_validation_pictures(tiny_clip: Clip):
     method = made(tiny_clip)
     method.look(shown([train], [val]))
     own = Problem(unit(method, train), train.labels, 3)
-    found = own.score(method.c.item(), unit(method, val), val.labels)
-    assert found[0] == max(own.score(10.0**p, unit(method, val), val.labels)[0] for p in range(-6, 7))
+    found = own.right(method.c.item(), unit(method, val), val.labels)
+    assert found == max(own.right(10.0**p, unit(method, val), val.labels) for p in range(-6, 7))
     without = made(tiny_clip, validate=False)
     without.look(shown([train], [val]))
     alone = made(tiny_clip)
@@ -165,7 +166,7 @@ def test_else_each_class_holds_back_its_pictures_in_turn():
 def test_one_picture_a_class_leaves_nothing_to_hold_back(tiny_clip: Clip):
     method = made(tiny_clip)
     method.look(shown([pictures(3)]))
-    assert method.c.item() == ONE_SHOT
+    assert method.c.item() == 10.0
     assert "--linear-probe.c" in method.notes()[0]
     method.look(shown([pictures(9)]))
     assert not method.notes()

@@ -20,18 +20,15 @@ from foveate.methods.choices import check_choices
 from foveate.methods.known import Held, KnownClasses, exact, fixed
 from foveate.types import Labels, Logits
 
-COARSE = (6, 4, 2, 0, -2, -4, -6)
-"""Powers of ten that C is first looked for among."""
+USUAL = 1
+"""Power of ten that C is where nothing speaks for another: 10."""
 
-HALVINGS = 8
+COARSE = (6, 4, 2, USUAL, 0, -2, -4, -6)
+"""Powers that C is first looked for among."""
+
+HALVINGS = 4
 FOLDS = 4
 """How often pictures are held back to choose C where the data has no validation pictures."""
-
-ONE_SHOT = 10.0
-"""C where nothing can be held back: with one picture a class."""
-
-Score = tuple[float, float]
-"""How many are right, and minus their cross-entropy, which decides among equals."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +101,15 @@ class LinearProbe(KnownClasses):
     def _look_for_c(self, problem: "Problem", val: Held | None) -> float:
         if val is not None and len(val.labels):
             held = exact(F.normalize(val.image[0], dim=-1))
-            return search(lambda c: problem.score(c, held, val.labels))
+            return search(lambda c: problem.right(c, held, val.labels))
         folds = list(problem.folds())
         if not folds:
             self._notes = [
-                f"one picture a class and no validation pictures to choose on: C is {ONE_SHOT:g};"
+                f"one picture a class and no validation pictures to choose on: C is {10**USUAL};"
                 " --linear-probe.c gives another"
             ]
-            return ONE_SHOT
-        return search(lambda c: _sum(part.score(c, held, labels) for part, held, labels in folds))
+            return 10.0**USUAL
+        return search(lambda c: sum(part.right(c, held, labels) for part, held, labels in folds))
 
 
 @dataclass(frozen=True)
@@ -150,12 +147,11 @@ class Problem:
         solved = both.detach()
         return solved[:, :dim], solved[:, dim]
 
-    def score(self, c: float, features: Tensor, labels: Labels) -> Score:
-        """Return how well the solution does on other pictures."""
+    def right(self, c: float, features: Tensor, labels: Labels) -> int:
+        """Return how many of other pictures the solution is right with."""
         weight, bias = self.solve(c)
-        logits, truth = features @ weight.T + bias, labels.to(features.device)
-        right = float((logits.argmax(dim=-1) == truth).sum())
-        return right, -F.cross_entropy(logits, truth, reduction="sum").item()
+        answers = (features @ weight.T + bias).argmax(dim=-1)
+        return int((answers == labels.to(answers.device)).sum())
 
     def folds(self) -> Iterator[tuple["Problem", Tensor, Labels]]:
         """Yield the problem without the j-th picture of each class, and these; a class's last stays in."""
@@ -169,28 +165,27 @@ class Problem:
                 yield rest, self.features[here], self.labels[out]
 
 
-def search(score: Callable[[float], Score]) -> float:
-    """Return the best C: a power of ten, then in steps half as long each time; of equals the smallest."""
-    tried = {float(power): score(10.0**power) for power in COARSE}
+def search(right: Callable[[float], int]) -> float:
+    """Return the C that most are right with: the best power of ten, then in steps half as long each time.
+
+    Of equals it is the one closest to 10. Few pictures often tell no difference, and then the least C would
+    give probabilities that are all alike, and the one of least entropy would be far too sure of itself.
+    """
+    tried = {float(power): right(10.0**power) for power in COARSE}
     step = 1.0
     for _ in range(HALVINGS):
         best = _best(tried)
         for near in (best - step, best + step):
             if near not in tried:
-                tried[near] = score(10.0**near)
+                tried[near] = right(10.0**near)
         step /= 2
     return 10.0 ** _best(tried)
 
 
-def _best(tried: dict[float, Score]) -> float:
-    return max(tried, key=lambda power: (tried[power], -power))
+def _best(tried: dict[float, int]) -> float:
+    return max(tried, key=lambda power: (tried[power], -abs(power - USUAL)))
 
 
 def _places(labels: Labels) -> Tensor:
     """Return `[N]` how many pictures of its class stand before each."""
     return torch.stack([(labels[:i] == label).sum() for i, label in enumerate(labels)])
-
-
-def _sum(scores: Iterator[Score]) -> Score:
-    right, less = zip(*scores, strict=True)
-    return sum(right), sum(less)
