@@ -132,7 +132,12 @@ class Problem:
         labels = self.labels.to(self.features.device)
         both = self.features.new_zeros(self.classes, dim + 1).requires_grad_()
         solver = torch.optim.LBFGS(
-            [both], max_iter=1000, tolerance_grad=1e-9, tolerance_change=1e-15, line_search_fn="strong_wolfe"
+            [both],
+            max_iter=1000,
+            history_size=10,
+            tolerance_grad=1e-7,
+            tolerance_change=1e-15,
+            line_search_fn="strong_wolfe",
         )
 
         def loss() -> Tensor:
