@@ -131,7 +131,7 @@ def test_the_search_comes_close_to_the_best_power_and_takes_ten_where_all_are_eq
 
 
 def test_c_is_looked_for_on_validation_pictures(tiny_clip: Clip):
-    train, val = pictures(9), pictures(9, seed=4)
+    train, val = pictures(6), pictures(9, seed=4)
     method = made(tiny_clip)
     method.look(shown([train], [val]))
     own = Problem(unit(method, train), train.labels, 3)
@@ -168,7 +168,7 @@ def test_one_picture_a_class_leaves_nothing_to_hold_back(tiny_clip: Clip):
     method.look(shown([pictures(3)]))
     assert method.c.item() == 10.0
     assert "--linear-probe.c" in method.notes()[0]
-    method.look(shown([pictures(9)]))
+    method.look(shown([pictures(3)], [pictures(3, seed=1)]))
     assert not method.notes()
 
 

@@ -130,6 +130,11 @@ class Problem:
         """Return `[K, D]` weights and `[K]` biases where the gradient is zero, found by L-BFGS from zero."""
         pictures, dim = self.features.shape
         labels = self.labels.to(self.features.device)
+        # The same problem in other numbers: a bias without a penalty takes up any shift. Features of CLIP lie
+        # in a narrow cone, and around its middle a solution is found in far fewer steps.
+        middle = self.features.mean(dim=0)
+        size = (self.features - middle).square().sum(dim=1).mean().sqrt().clamp(min=1e-6)
+        shifted = (self.features - middle) / size
         both = self.features.new_zeros(self.classes, dim + 1).requires_grad_()
         solver = torch.optim.LBFGS(
             [both],
@@ -142,15 +147,16 @@ class Problem:
 
         def loss() -> Tensor:
             solver.zero_grad()
-            logits = self.features @ both[:, :dim].T + both[:, dim]
-            value = F.cross_entropy(logits, labels) + both[:, :dim].square().sum() / (2 * c * pictures)
+            logits = shifted @ both[:, :dim].T + both[:, dim]
+            penalty = both[:, :dim].square().sum() / (2 * c * pictures * size**2)
+            value = F.cross_entropy(logits, labels) + penalty
             value.backward()
             return value
 
         with torch.enable_grad():
             solver.step(loss)  # pyright: ignore[reportArgumentType]  (the loss may be a tensor)
-        solved = both.detach()
-        return solved[:, :dim], solved[:, dim]
+        weight = both.detach()[:, :dim] / size
+        return weight, both.detach()[:, dim] - weight @ middle
 
     def right(self, c: float, features: Tensor, labels: Labels) -> int:
         """Return how many of other pictures the solution is right with."""
