@@ -14,6 +14,7 @@ from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.data.samples import Photos
 from foveate.errors import InputError
+from foveate.methods import linear_probe
 from foveate.methods.base import Method, Support
 from foveate.methods.linear_probe import COARSE, LinearProbe, LinearProbeConfig, Problem, search
 from foveate.methods.registry import build
@@ -130,7 +131,8 @@ def test_the_search_comes_close_to_the_best_power_and_takes_ten_where_all_are_eq
     assert 0.2 < search(lambda c: int(c < 0.3)) < 0.3  # the one closest to ten
 
 
-def test_c_is_looked_for_on_validation_pictures(tiny_clip: Clip):
+def test_c_is_looked_for_on_validation_pictures(tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(linear_probe, "HALVINGS", 1)
     train, val = pictures(6), pictures(9, seed=4)
     method = made(tiny_clip)
     method.look(shown([train], [val]))

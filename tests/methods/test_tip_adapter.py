@@ -13,9 +13,10 @@ from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.data.samples import Photos
 from foveate.errors import InputError
+from foveate.methods import tip_adapter
 from foveate.methods.base import Method, Support
 from foveate.methods.registry import build, parts
-from foveate.methods.tip_adapter import ALPHAS, BETAS, TipAdapter, TipAdapterConfig
+from foveate.methods.tip_adapter import TipAdapter, TipAdapterConfig
 from foveate.seeds import stream
 from foveate.train.journal import Step
 from foveate.train.loop import fit
@@ -167,7 +168,12 @@ def test_a_tuning_stopped_between_epochs_ends_with_the_same_bits(tiny_clip: Clip
 
 
 @pytest.mark.parametrize("tuned", [False, True])
-def test_alpha_and_beta_are_the_best_on_validation_pictures(tiny_clip: Clip, tuned: bool):
+def test_alpha_and_beta_are_the_best_on_validation_pictures(
+    tiny_clip: Clip, tuned: bool, monkeypatch: pytest.MonkeyPatch
+):
+    alphas, betas = tip_adapter.ALPHAS[::4], tip_adapter.BETAS[::20]
+    monkeypatch.setattr(tip_adapter, "ALPHAS", alphas)
+    monkeypatch.setattr(tip_adapter, "BETAS", betas)
     train, val = pictures(6), pictures(9, seed=5)
     method = made(tiny_clip, validate=True, tuned=tuned)
     fit(method, lambda _: [train], QUICK, support=shown([train], [val]))
@@ -180,7 +186,7 @@ def test_alpha_and_beta_are_the_best_on_validation_pictures(tiny_clip: Clip, tun
         entropy = F.cross_entropy(logits, val.labels).item()
         return int((logits.argmax(dim=1) == val.labels).sum()), -entropy
 
-    best = max(right(alpha, beta) for alpha in ALPHAS for beta in BETAS)
+    best = max(right(alpha, beta) for alpha in alphas for beta in betas)
     found = right(method.alpha.item(), method.beta.item())
     assert found[0] == best[0]
     assert found[1] == pytest.approx(best[1], abs=1e-4)

@@ -141,7 +141,7 @@ class Problem:
             max_iter=1000,
             history_size=10,
             tolerance_grad=1e-7,
-            tolerance_change=1e-15,
+            tolerance_change=1e-13,
             line_search_fn="strong_wolfe",
         )
 
