@@ -7,7 +7,6 @@ that is this backbone, or else in `backbone-METHOD-…`. All rows share what fro
 import difflib
 import hashlib
 import json
-import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from foveate.commands.parsing import Words
 from foveate.commands.screen import note
 from foveate.errors import InputError
 from foveate.methods.registry import configure, needs_masks, parts, stages
+from foveate.sweep.jobs import slug
 from foveate.train.loop import Diverged
 from foveate.train.recipe import recipe_for
 from foveate.train.run import BANK, RUN
@@ -112,11 +112,6 @@ def train(table: Table) -> dict[str, Learned | Diverged]:
         except Diverged as error:
             done[run.folder] = error
     return done
-
-
-def slug(name: str) -> str:
-    """Return the name of a row's folder: "FRG + FDC" is "frg-fdc"."""
-    return re.sub("[^a-z0-9.]+", "-", name.lower()).strip("-.")
 
 
 def _find(wanted: str, rows: Mapping[str, object], title: str) -> str:

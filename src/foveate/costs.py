@@ -1,0 +1,1 @@
+"""What a method costs: learned numbers, pictures a second, peak memory."""

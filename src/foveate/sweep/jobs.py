@@ -1,0 +1,64 @@
+"""What a sweep is made of: one training and what is asked of it afterwards is a job."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Protocol = Literal[
+    "base-to-new", "cross-dataset", "domain-generalisation", "few-shot", "data-efficiency", "seed-robustness"
+]
+Split = Literal["base", "new", "all"]
+"""Label spaces: trained classes alone, the others alone, both among all names."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question to a tuned model.
+
+    Attributes:
+        dataset: Key of the data set in the catalogue; its test split is asked about.
+        split: Which classes' pictures, and among which names.
+    """
+
+    dataset: str
+    split: Split
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training, and what is asked of what it made.
+
+    Attributes:
+        protocol: Which of the field's protocols it belongs to.
+        row: The line of the table, e.g. "CoOp + FVG-PT".
+        dataset: Key of the set that is trained on.
+        seed: Of draw, start, order and views.
+        variant: What else tells it apart within row, set and seed: "8-shots", "fraction-0.5"; or empty.
+        options: Arguments of `Classifier.fit` (shots, classes, select, fraction, template, recipe, bank, ...)
+            and `method`, `clip`, `settings`, `dtype`.
+        questions: What is asked afterwards.
+        recipe: The source that the settings follow: "paper", "released-code", "upstream".
+        needs: Key of the job whose tuned model this one stands on, as `backbone`; None trains everything.
+    """
+
+    protocol: Protocol
+    row: str
+    dataset: str
+    seed: int
+    options: Mapping[str, Any]
+    questions: tuple[Question, ...]
+    variant: str = ""
+    recipe: str = "released-code"
+    needs: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Its folder within the sweep's, e.g. "base-to-new/dtd/coop-fvg-pt/seed-1"."""
+        words = [self.protocol, self.dataset, slug(self.row), self.variant, f"seed-{self.seed}"]
+        return "/".join(word for word in words if word)
+
+
+def slug(name: str) -> str:
+    """Return a folder's name: "CoOp + FVG-PT" is "coop-fvg-pt"."""
+    return re.sub("[^a-z0-9.]+", "-", name.lower()).strip("-.")
