@@ -17,7 +17,10 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
+from PIL import Image
+
 from foveate.clip.weights import save_clip
+from foveate.data.transforms import eval_view, to_tensor
 from speed_setup import QUICK, VIT_B16, draw_photos, random_clip
 
 RESULTS = Path(__file__).parent / "results"
@@ -26,6 +29,9 @@ WAYS: Mapping[str, Sequence[str]] = {
     "two processes": ("--workers", "2"),
     "Ray, two actors": ("--ray", "--workers", "2"),
 }
+
+
+WORK = ["decode", "features", "masks"]
 
 
 def measured(words: Sequence[str], out: Path, pattern: str, pictures_a_file: int) -> dict[str, float]:
@@ -62,6 +68,17 @@ def masks(photos: Path, folder: Path) -> dict[str, dict[str, float]]:
     }
 
 
+def decoding(photos: Path) -> float:
+    """Return a core's seconds to decode a JPEG and crop it to ViT-B/16's view, over all of a folder."""
+    paths = sorted(photos.rglob("*.jpg"))
+    begun = time.process_time()
+    for path in paths:
+        with Image.open(path) as picture:
+            seen, _ = eval_view(picture.size, 224).apply(picture.convert("RGB"))
+            to_tensor(seen, VIT_B16.mean, VIT_B16.std)
+    return (time.process_time() - begun) / len(paths)
+
+
 def table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """Return the figures as Markdown."""
     lines = [
@@ -81,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--work", nargs="+", choices=["features", "masks"], default=["features", "masks"])
+    parser.add_argument("--work", nargs="+", choices=WORK, default=WORK)
     parser.add_argument("--quick", action="store_true", help="tiny towers: does it run? figures mean nothing")
     args = parser.parse_args()
     load = os.getloadavg()[0]
@@ -91,17 +108,22 @@ def main() -> None:
         draw_photos(folder / "photos" / "drawn", args.pictures, ["drawn"])
         for mask in (folder / "photos" / "drawn").glob("*-mask.jpg"):
             mask.unlink()
+        about: dict[str, object] = {}
+        if "decode" in args.work:
+            about["decode_s"] = decoding(folder / "photos")
+            print(f"{about['decode_s']:.4f} s of one core to decode and crop a picture\n")
         if "features" in args.work:
             save_clip(random_clip(QUICK.clip if args.quick else VIT_B16), folder / "clip")
             found["features"] = features(folder / "photos", folder / "clip", folder, args.batch)
         if "masks" in args.work:
             found["masks, classical"] = masks(folder / "photos", folder)
-    about = {"pictures": args.pictures, "batch": args.batch, "load_before": load, "cpus": os.cpu_count()}
-    if not args.quick:
+    about |= {"pictures": args.pictures, "batch": args.batch, "load_before": load, "cpus": os.cpu_count()}
+    if not args.quick and set(args.work) == set(WORK):
         RESULTS.mkdir(exist_ok=True)
         file = RESULTS / f"scale-{date.today()}.json"
         file.write_text(json.dumps({**about, "found": found}, indent=2) + "\n")
-    print(table(found))
+    if found:
+        print(table(found))
 
 
 if __name__ == "__main__":

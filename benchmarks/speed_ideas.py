@@ -1,6 +1,7 @@
 """Each idea on and off. Ideas for texts are added one to the other, from the plain way to foveate's."""
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -211,6 +212,28 @@ def few_at_once(bench: Bench) -> Row:
     )
 
 
+def compiled(bench: Bench) -> Row:
+    """The frozen image tower as it is, or through `torch.compile`; the time to compile is left out."""
+    vision = bench.clip.vision
+    images = bench.batch(bench.sizes.batch).images[: vision.at_once]
+
+    def encode(pictures: Tensor) -> Tensor:
+        return vision.pool(vision.encode(vision.tokens(pictures))[:, 0])
+
+    fused = cast("Callable[[Tensor], Tensor]", torch.compile(encode))
+
+    @torch.no_grad()
+    def off() -> None:
+        encode(images)
+
+    @torch.no_grad()
+    def on() -> None:
+        fused(images)
+
+    on()
+    return Row(f"{len(images)} pictures: torch.compile", (Part(off),), (Part(on),), 1.0)
+
+
 def bank(bench: Bench) -> Row:
     """A step of CoOp whose pictures are read, or are in a bank."""
     size, ours = bench.sizes.batch, _coop(bench, bench.sizes.classes)
@@ -245,4 +268,5 @@ IDEAS: dict[str, Callable[[Bench], Row]] = {
     "idea-shared-tower": shared_tower,
     "idea-few-at-once": few_at_once,
     "idea-bank": bank,
+    "idea-compile": compiled,
 }
