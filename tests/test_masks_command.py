@@ -433,6 +433,13 @@ def test_a_missing_extra_names_the_install(foveate: Call, shapes, tmp_path):
     assert said.err.endswith("which is not installed: pip install 'foveate[u2net]'\n")
 
 
+def test_a_cluster_without_ray_is_no_wish(foveate: Call, shapes, tmp_path):
+    words = ["masks", shapes() / "photos", "--proposer", "colour", "--ray-address", "head:1"]
+    said = foveate(*words, "--out", tmp_path / "out")
+    assert (said.code, said.err) == (2, "foveate: --ray-address is for Ray: give --ray too\n")
+    assert not (tmp_path / "out").exists()
+
+
 def test_ray_that_is_not_installed(foveate: Call, shapes, tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "find_spec", lambda module: None if module == "ray" else object())
     said = foveate("masks", shapes() / "photos", "--proposer", "colour", "--ray", "--out", tmp_path / "out")

@@ -57,7 +57,7 @@ def features(  # noqa: PLR0913  (a command's options)
         out: Folder of the features.
         clip: Hub id, folder or file of CLIP weights; "tiny" is the embedded one, for drawn scenes.
         images: Where a split JSON's pictures are, if not beside it.
-        masks: Folder of foreground masks: encode the foreground alone besides.
+        masks: Foreground masks (a folder, packed, COCO, boxes.csv): encode the foreground alone besides.
         mask_values: What the numbers in mask files mean.
         invert_masks: Whether masks mark the background.
         on_bad: Stop at a bad picture or mask, or leave the picture out and say so.

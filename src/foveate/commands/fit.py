@@ -71,7 +71,7 @@ def fit(  # noqa: PLR0913  (a command's options)
         out: Folder of the run and of the tuned model.
         method: A backbone (zeroshot, coop, kgcoop, promptsrc, mmrl, ...), or a plug-in over one: fvgpt+coop.
         clip: Hub id, folder or file of CLIP weights; "tiny" is the embedded one, for drawn scenes.
-        masks: Folder of foreground masks, white on the object.
+        masks: Foreground masks, white on the object: their folder, packed, a COCO file, or boxes.csv.
         images: Where a split JSON's pictures are, if not beside it.
         shots: Pictures a class, at most (16).
         select: Choose from all training pictures in place of drawing shots.

@@ -47,6 +47,7 @@ class Order:
         on_bad: What to do about pictures that cannot be read.
         workers: Processes, or actors; None: this process, or as many actors as there is room for.
         ray: Whether to make them on a Ray cluster.
+        ray_address: Where that is; None: RAY_ADDRESS, or this computer.
         pack: Where to pack them in the end, if anywhere.
         tree: Masks that are there already, for the proposer "files".
         values: What their numbers mean.
@@ -63,6 +64,7 @@ class Order:
     on_bad: OnBad = "error"
     workers: int | None = None
     ray: bool = False
+    ray_address: str | None = None
     pack: Path | None = None
     tree: Path | None = None
     values: MaskValues = "auto"
@@ -81,7 +83,7 @@ class Order:
 
         Raises:
             InputError: No such proposer, one twice, settings of another, no texts for one that reads them;
-                Ray is not installed.
+                Ray is not installed, or not wanted.
         """
         if not self.names:
             raise InputError(f"--proposer names none: give some of {', '.join((FILES, *PROPOSERS))}")
@@ -93,6 +95,8 @@ class Order:
             raise InputError(f"settings for {stray[0]!r}, but --proposer is {','.join(self.names)}")
         if self.workers is not None and self.workers < 1:
             raise InputError(f"--workers is {self.workers}: give 1 or more")
+        if self.ray_address and not self.ray:
+            raise InputError("--ray-address is for Ray: give --ray too")
         if self.ray:
             demand("ray", "--ray", "ray")
         if len(self.names) > 1 and (self.out / HEAD).is_file():
@@ -208,7 +212,7 @@ def _maker(order: Order) -> Callable[..., Made]:
         return partial(make_masks, workers=order.workers or 1)
     from foveate.scale.ray_jobs import make_masks_on_ray
 
-    return partial(make_masks_on_ray, workers=order.workers)
+    return partial(make_masks_on_ray, workers=order.workers, address=order.ray_address)
 
 
 def _tell(what: str, missed: Sequence[Missed], total: int) -> None:

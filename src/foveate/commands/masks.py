@@ -49,7 +49,7 @@ GROUPS = {
     "what to look for": ("template", "prompts"),
     "masks that are there already": ("tree", "mask_values", "invert_masks"),
     "how far to trust the masks": ("compare", "model"),
-    "where they are made": ("workers", "ray", "device"),
+    "where they are made": ("workers", "ray", "ray_address", "device"),
 }
 
 
@@ -74,6 +74,7 @@ def masks(  # noqa: PLR0913  (a command's options)
     model: str | None = None,
     workers: int | None = None,
     ray: bool = False,
+    ray_address: str | None = None,
     device: str = "cpu",
     settings: dict[str, Any] | None = None,
 ) -> None:
@@ -97,14 +98,15 @@ def masks(  # noqa: PLR0913  (a command's options)
         template: Sentence by which proposers that read texts are told, such as "a photo of a {}."; the class
             name without.
         prompts: A data set whose sentence of the FVG-PT paper is taken for it, such as OxfordPets.
-        tree: Masks to take, in any layout: a folder, packed masks, a COCO file.
+        tree: Masks to take, in any layout: a folder, packed masks, a COCO file, boxes.csv.
         mask_values: What their numbers mean; found out if not given.
         invert_masks: Whether they mark the background.
         compare: Folder of exact masks to compare with: mean IoU per class.
         model: Folder of an fvgpt classifier whose foreground gate is asked how far it trusts the masks.
         workers: Processes, each with a proposer of its own; one without. With --ray, actors; one for each GPU
             or core without.
-        ray: Make them on a Ray cluster, or on this computer as one.
+        ray: Make them on a Ray cluster: that of --ray-address, or one on this computer.
+        ray_address: HOST:PORT of a cluster; RAY_ADDRESS says it too.
         device: Where networks run, e.g. cuda.
         settings: Per proposer.
     """
@@ -129,6 +131,7 @@ def masks(  # noqa: PLR0913  (a command's options)
         on_bad=on_bad,
         workers=workers,
         ray=ray,
+        ray_address=ray_address,
         pack=Path(pack).expanduser() if pack else None,
         tree=Path(tree).expanduser() if tree else None,
         values=mask_values,
