@@ -1,0 +1,205 @@
+"""`foveate data`: the field's data sets on disk, drawn ones, and few-shot draws as files."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from foveate.commands.parsing import parse
+from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
+from foveate.datasets.catalogue import MIRROR, WITH_MASKS, find, keys, world_keys
+from foveate.datasets.checking import Check, check_set
+from foveate.datasets.draws import StoredDraw, import_draw, make_draw, write_draw
+from foveate.datasets.foreign import shots_and_seed
+from foveate.datasets.opening import open_set
+from foveate.datasets.places import locate
+from foveate.datasets.world_sets import SEED, draw_sets
+from foveate.errors import InputError
+
+HELP = """usage: foveate data check|world|draw|import ... [--help]
+
+Look at data sets on disk, draw sets of scenes, and keep few-shot draws as files.
+
+  check      tell what is there of each data set, what is missing, and where it can be had
+  world      draw small data sets of scenes with exact masks, for any protocol
+  draw       write which pictures a few-shot draw takes, with a hash
+  import     read such a draw that CoOp's code pickled, or of 2SFS's JSON lines
+
+examples:
+  foveate data check data/
+  foveate data world data/
+  foveate data draw data/ dtd eurosat --shots 16 --seed 1 --out draws/
+  foveate data import data/ dtd --file shot_16-seed_1.pkl --out draws/
+"""
+
+
+def check(root: str, sets: list[str] | None = None, masks: str | None = None, json: bool = False) -> None:
+    """Tell what is there of each data set, what is missing, and where it can be had.
+
+    The exit code is 1 where a set is not whole by its own list: a named set, or one of those that are there.
+
+    Args:
+        root: The folder that the data sets are in, in any known layout.
+        sets: Which, by key, title or configuration name; all of the catalogue without.
+        masks: Folder of masks, or of a folder of masks for each set; looked for beside the pictures without.
+        json: Print all that was found as JSON.
+    """
+    place, tree = Path(root).expanduser(), None if masks is None else Path(masks).expanduser()
+    wanted = [find(name).key for name in sets] if sets else [*keys(), *_drawn_there(place)]
+    done: list[Check] = []
+    with Bars() as bars:
+        for number, key in enumerate(wanted):
+            done.append(check_set(place, key, masks=tree))
+            bars.count("sets", number + 1, len(wanted))
+    _print_json(done) if json else _print_checks(done, named=bool(sets))
+    if not _fine(done, named=bool(sets)):
+        raise SystemExit(1)
+
+
+def world(root: str, sets: list[str] | None = None, seed: int = SEED) -> None:
+    """Draw small data sets of scenes with exact masks; what is there whole stays.
+
+    Args:
+        root: Folder they go into, each in one of its own.
+        sets: Which, such as world-1; all twelve without.
+        seed: Of names, homes and scenes.
+    """
+    folder, wanted = Path(root).expanduser(), sets or world_keys()
+    with Bars() as bars:
+        made = draw_sets(folder, wanted, seed=seed, on_count=partial(bars.count, "drawing scenes"))
+    rows: list[list[str]] = []
+    for key in wanted:
+        one = find(key)
+        assert one.world is not None
+        counts = [str(number) for number in (one.classes, one.train, one.test)]
+        rows.append([one.key, "drawn" if one.key in made else "there before", *counts, one.world.about])
+    print_table(["set", "state", "classes", "train", "test", "what it is"], rows)
+
+
+def draw(root: str, sets: list[str], out: str, shots: int = 16, seed: int = 1) -> None:
+    """Write which pictures a few-shot draw takes, with a hash: OUT/SET/shot_16-seed_1.json.
+
+    Args:
+        root: The folder that the data sets are in.
+        sets: Of which.
+        out: Folder of the files.
+        shots: Pictures a class.
+        seed: Of the draw.
+    """
+    made = [_drawn(Path(root).expanduser(), name, shots, seed) for name in sets]
+    _write(made, Path(out).expanduser())
+
+
+def import_(
+    root: str, sets: list[str], file: str, out: str, shots: int | None = None, seed: int | None = None
+) -> None:
+    """Read a few-shot draw that CoOp's code pickled, or one of 2SFS's JSON lines; nothing in it is run.
+
+    Args:
+        root: The folder that the data sets are in.
+        sets: Of which one it is.
+        file: E.g. shot_16-seed_1.pkl, or shot_16-seed_1_train.jsonl.
+        out: Folder of the file to be written.
+        shots: Pictures a class; the file's name says without.
+        seed: Of the draw; likewise.
+    """
+    if len(sets) != 1:
+        raise InputError(f"a draw is of one data set, and here are {len(sets)}: {', '.join(sets)}")
+    path, one = Path(file).expanduser(), find(sets[0])
+    told = shots_and_seed(path)
+    if told is None and (shots is None or seed is None):
+        raise InputError(f"{path}: its name does not say shots and seed: give --shots and --seed")
+    shots, seed = (told[0] if shots is None and told else shots), (told[1] if seed is None and told else seed)
+    photos = open_set(Path(root).expanduser(), one.key, splits=("train", "val"))
+    assert shots is not None
+    assert seed is not None
+    found = import_draw(path, photos, one.key, shots, seed)
+    own = make_draw(photos, one.key, shots, seed)
+    same = "the same as foveate draws" if own.hash == found.hash else "another draw than foveate's own"
+    note(f"{path.name}: {same} for {shots} shots, seed {seed}")
+    _write([found], Path(out).expanduser())
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"check": check, "world": world, "draw": draw, "import": import_}
+
+EXAMPLES = {
+    "check": """
+    foveate data check data/
+    foveate data check data/ dtd Caltech101 --json
+    """,
+    "world": """
+    foveate data world data/
+    foveate data world data/ world-1 world-source
+    """,
+    "draw": "foveate data draw data/ dtd --shots 16 --seed 1 --out draws/",
+    "import": "foveate data import data/ dtd --file shot_16-seed_1.pkl --out draws/",
+}
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command."""
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(HELP)
+        return
+    if words[0] not in COMMANDS:
+        raise InputError(f"foveate data has no {words[0]!r}; there are {', '.join(COMMANDS)}")
+    name, function = words[0], COMMANDS[words[0]]
+    read = parse(
+        f"data {name}", function, words[1:], positional="root", listed="sets", examples=EXAMPLES[name]
+    )
+    with notes_for_warnings():
+        function(**read)
+
+
+def _drawn_there(root: Path) -> list[str]:
+    return [key for key in world_keys() if locate(root, find(key)) is not None] if root.is_dir() else []
+
+
+def _fine(done: Sequence[Check], named: bool) -> bool:
+    """Whether nothing that was asked for is missing; sets nobody named may be elsewhere, but not all."""
+    asked = [one for one in done if named or one.state != "not there"]
+    return bool(asked) and all(one.usable for one in asked)
+
+
+def _print_json(done: Sequence[Check]) -> None:
+    sys.stdout.write(json.dumps([asdict(one) for one in done], indent=1) + "\n")
+
+
+def _print_checks(done: Sequence[Check], named: bool) -> None:
+    heads = ["set", "state", "layout", "classes", "train", "val", "test", "absent", "masks", "names"]
+    print_table(heads, [_row(one) for one in done])
+    for one in done:
+        for fault in one.faults if named or one.folder else ():
+            note(f"{one.title}: {fault}")
+    wanted = [one for one in done if not one.usable]
+    if wanted:
+        print_table(["to be had", "at"], [[one.title, find(one.key).source] for one in wanted])
+        note(f"with their split files, but for ImageNet: {MIRROR}")
+        note(f"with masks, the eleven sets of FVG-PT: {WITH_MASKS}")
+
+
+def _row(one: Check) -> list[str]:
+    numbers = [str(one.counts.get(what, "")) for what in ("classes", "train", "val", "test")]
+    masked = f"{one.masks['train']}/{one.counts['train']}" if one.masks else ""
+    names = one.names_hash[:8]
+    if one.official_names_hash:
+        names += " official" if one.names_hash == one.official_names_hash else " other"
+    return [one.title, one.state, one.layout, *numbers, str(one.absent or ""), masked, names]
+
+
+def _drawn(root: Path, name: str, shots: int, seed: int) -> StoredDraw:
+    key = find(name).key
+    return make_draw(open_set(root, key, splits=("train", "val")), key, shots, seed)
+
+
+def _write(made: Sequence[StoredDraw], out: Path) -> None:
+    rows: list[list[str]] = []
+    for one in made:
+        path = out / one.dataset / f"shot_{one.shots}-seed_{one.seed}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_draw(path, one)
+        numbers = (len(one.train), len(one.val))
+        rows.append([one.dataset, *map(str, numbers), one.hash[:12], str(path)])
+    print_table(["set", "train", "val", "hash", "file"], rows)

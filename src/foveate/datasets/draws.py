@@ -1,0 +1,228 @@
+"""A few-shot draw as a file: which pictures of a set were drawn, with a hash, to be cited and shared.
+
+`make_draw` draws as CoOp does (`foveate.data.fewshot`), so the lists are those its code wrote; `import_draw`
+reads lists that others wrote. Pictures are kept by their path below the set's folder of pictures.
+
+- The draw: Zhou et al. 2022, https://arxiv.org/abs/2109.01134
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from foveate.data.fewshot import Draw, draw_shots
+from foveate.data.samples import Photos, Sample
+from foveate.datasets.foreign import Foreign, read_foreign
+from foveate.errors import InputError
+from foveate.files import write_atomically
+
+SCHEMA = 1
+_DEEPEST = 8
+
+Drawn = tuple[tuple[str, int], ...]
+"""Path and label of each picture, in the order they were drawn."""
+
+
+@dataclass(frozen=True)
+class StoredDraw:
+    """A few-shot draw.
+
+    Attributes:
+        dataset: Key of the set.
+        shots: Pictures of a class, at most.
+        seed: Of the draw.
+        names: All class names of the set, in the order of its labels.
+        train: What was drawn for training.
+        val: And for validation; empty where the set has no such split.
+        origin: Who drew: "foveate", or the file it was imported from.
+    """
+
+    dataset: str
+    shots: int
+    seed: int
+    names: tuple[str, ...]
+    train: Drawn
+    val: Drawn = ()
+    origin: str = "foveate"
+
+    @property
+    def hash(self) -> str:
+        """Fingerprint of set, names, pictures, labels and their order; not of who drew."""
+        state = (self.dataset, self.names, self.train, self.val)
+        return hashlib.sha256(json.dumps(state, ensure_ascii=False).encode()).hexdigest()
+
+
+def make_draw(photos: Photos, dataset: str, shots: int, seed: int) -> StoredDraw:
+    """Draw from a set as CoOp does.
+
+    Args:
+        photos: The set, all classes, as `open_set` gives it.
+        dataset: Its key.
+        shots: Pictures of a class.
+        seed: Of the draw.
+
+    Raises:
+        InputError: No training pictures, or pictures that are no files.
+    """
+    draw = draw_shots(photos, shots, seed)
+    depth = _depth(photos)
+    train, val = (tuple(_row(one, depth) for one in part.samples) for part in (draw.train, draw.val))
+    return StoredDraw(dataset, shots, seed, photos.names, train, val)
+
+
+def take_draw(photos: Photos, stored: StoredDraw) -> Draw:
+    """Take a stored draw's pictures from a set, wherever it lies.
+
+    Raises:
+        InputError: A picture is not in the set or has another label there, or the class names are others.
+    """
+    if photos.names != stored.names:
+        raise InputError(_other_names(stored, photos.names))
+    find = _Finder(photos)
+    train = [find(path, label, "train") for path, label in stored.train]
+    val = [find(path, label, "val") for path, label in stored.val]
+    taken = {id(sample) for sample in train}
+    rest = [one for one in photos.split("train", None).samples if id(one) not in taken]
+    drawn = photos.with_samples(train)
+    short = {name: number for name, number in drawn.counts().items() if number < stored.shots}
+    return Draw(drawn, photos.with_samples(val), photos.with_samples(rest), short)
+
+
+def import_draw(path: Path, photos: Photos, dataset: str, shots: int, seed: int) -> StoredDraw:
+    """Read a draw that CoOp's code pickled, or one of 2SFS's JSON lines; nothing in it is run.
+
+    Args:
+        path: `shot_16-seed_1.pkl`, or `shot_16-seed_1_train.jsonl` (its `_val` is read if it is there).
+        photos: The set it was drawn from.
+        dataset: Its key.
+        shots: Pictures of a class.
+        seed: Of the draw.
+
+    Raises:
+        InputError: The file is no such list, asks for code, or names pictures or classes the set has not.
+    """
+    found = read_foreign(path)
+    if not found.train:
+        raise InputError(f"{path}: holds no training pictures; is it a few-shot draw?")
+    find, depth = _Finder(photos, str(path)), _depth(photos)
+    parts: list[Drawn] = []
+    for split, items in (("train", found.train), ("val", found.val)):
+        samples = [find(item.path, _label(item, photos.names, path), split) for item in items]
+        parts.append(tuple(_row(one, depth) for one in samples))
+    return StoredDraw(dataset, shots, seed, photos.names, parts[0], parts[1], path.name)
+
+
+def write_draw(path: Path, draw: StoredDraw) -> None:
+    """Write a draw with its hash; it is there whole or not at all."""
+    text = json.dumps({"schema": SCHEMA, **asdict(draw), "hash": draw.hash}, indent=1, ensure_ascii=False)
+    write_atomically(path, text + "\n")
+
+
+def read_draw(path: Path) -> StoredDraw:
+    """Read a draw.
+
+    Raises:
+        InputError: It is none, a newer foveate wrote it, or it was edited.
+    """
+    try:
+        values = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
+        newer, told = values.pop("schema") > SCHEMA, values.pop("hash")
+        draw = None if newer else _from(values)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: is no few-shot draw ({error}); write one with foveate data draw"
+        ) from error
+    if draw is None:
+        raise InputError(f"{path} was written by a newer foveate: upgrade, or draw anew")
+    if draw.hash != told:
+        raise InputError(
+            f"{path}: its hash is {told!r} and should be {draw.hash!r}: it was edited; draw anew"
+        )
+    return draw
+
+
+def _from(values: Mapping[str, Any]) -> StoredDraw:
+    train, val = (tuple((str(path), int(label)) for path, label in values[part]) for part in ("train", "val"))
+    kept = {name: value for name, value in values.items() if name not in ("names", "train", "val")}
+    if not all(0 <= label < len(values["names"]) for _, label in (*train, *val)):
+        raise ValueError("a label is none of its classes")
+    return StoredDraw(**kept, names=tuple(values["names"]), train=train, val=val)
+
+
+class _Finder:
+    """Finds a set's picture by the end of a path, whichever folders are above it.
+
+    Args:
+        photos: The set.
+        where: The list that paths come from, for messages.
+    """
+
+    def __init__(self, photos: Photos, where: str = "the draw"):
+        self._where, self._names, self._depth = where, photos.names, _depth(photos)
+        self._by_end = {_end(_parts(one), self._depth): one for one in photos.samples}
+
+    def __call__(self, path: str, label: int, split: str) -> Sample:
+        """Return a picture.
+
+        Raises:
+            InputError: It is not in the set, of another class there, or of another split.
+        """
+        found = self._by_end.get(_end(PurePosixPath(path).parts, self._depth))
+        if found is None:
+            raise InputError(f"{self._where}: {path} is no picture of this set; is it of another set?")
+        if found.label != label:
+            here, there = self._names[found.label], self._names[label]
+            raise InputError(f"{self._where}: {path} is {there!r} there and {here!r} in this set")
+        if found.split != split:
+            raise InputError(
+                f"{self._where}: {path} was drawn from {split} and is in {found.split or 'no split'} here; "
+                f"it was drawn from another split file"
+            )
+        return found
+
+
+def _depth(photos: Photos) -> int:
+    """How many last parts of a path tell a set's pictures apart."""
+    parts = [_parts(one) for one in photos.samples]
+    for depth in range(2, _DEEPEST):  # folder and file do for all of the field's sets
+        if len({_end(one, depth) for one in parts}) == len(parts):
+            return depth
+    raise InputError(f"{photos.samples[0].name}: paths of this set's pictures do not tell them apart")
+
+
+def _parts(sample: Sample) -> Sequence[str]:
+    if not isinstance(sample.picture, Path):
+        raise InputError(f"{sample.name}: it is no file, which a list could name")
+    return sample.picture.parts
+
+
+def _end(parts: Sequence[str], depth: int) -> str:
+    return "/".join(parts[-depth:])
+
+
+def _row(sample: Sample, depth: int) -> tuple[str, int]:
+    return _end(_parts(sample), depth), sample.label
+
+
+def _label(item: Foreign, names: Sequence[str], path: Path) -> int:
+    """Check that a foreign class is ours: another order of classes would teach wrong names."""
+    if not 0 <= item.label < len(names) or _plain(names[item.label]) != _plain(item.name):
+        ours = names[item.label] if 0 <= item.label < len(names) else "no class"
+        raise InputError(
+            f"{path}: class {item.label} is {item.name!r} there and {ours!r} in this set: its classes are "
+            f"others, or in another order"
+        )
+    return item.label
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("_", " ").split()).casefold()
+
+
+def _other_names(stored: StoredDraw, names: Iterable[str]) -> str:
+    same = sorted(stored.names) == sorted(names)
+    how = "in another order" if same else "others"
+    return f"the draw of {stored.dataset} was made among other classes: this set's are {how}; draw anew"

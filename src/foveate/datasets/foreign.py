@@ -1,0 +1,158 @@
+"""Few-shot draws as other projects keep them: CoOp's pickles, and 2SFS's JSON lines.
+
+A pickle of CoOp's is `{"train": [Datum, ...], "val": [...]}`, a `Datum` being an object of a class of Dassl
+(or of a copy of it) with a path, a label and a class name. It is read without importing or running anything:
+plain containers and such objects are all it may ask for.
+
+- CoOp: Zhou et al. 2022, https://arxiv.org/abs/2109.01134
+- 2SFS: Farina et al. 2025, https://arxiv.org/abs/2503.11609
+"""
+
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from foveate.clip.pickles import TensorUnpickler
+from foveate.errors import InputError
+
+_FIELDS = ("_impath", "_label", "_classname")
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """One picture of a foreign list.
+
+    Attributes:
+        path: As written, usually absolute on somebody's machine.
+        label: As written.
+        name: The class name, as written.
+    """
+
+    path: str
+    label: int
+    name: str
+
+
+@dataclass(frozen=True)
+class ForeignDraw:
+    """What a foreign list holds.
+
+    Attributes:
+        train: Training pictures, in their order.
+        val: Validation pictures; none in ImageNet's.
+    """
+
+    train: tuple[Foreign, ...]
+    val: tuple[Foreign, ...]
+
+
+def read_foreign(path: Path) -> ForeignDraw:
+    """Read a foreign draw.
+
+    Raises:
+        InputError: No such file, another kind of file, or one that asks for code.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a .pkl of CoOp's or a .jsonl of 2SFS's")
+    if path.suffix.lower() == ".jsonl":
+        return _read_lines(path)
+    if path.suffix.lower() in (".pkl", ".pickle"):
+        return _read_pickle(path)
+    raise InputError(f"{path}: is neither a .pkl of CoOp's nor a .jsonl of 2SFS's")
+
+
+def shots_and_seed(path: Path) -> tuple[int, int] | None:
+    """Read shots and seed out of a name such as `shot_16-seed_1.pkl`; None where it does not say."""
+    found = re.match(r"shot_(\d+)-seed_(\d+)", path.name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+class _Datum:
+    """Stands where a pickle wants a `Datum`: keeps what it is told and does nothing."""
+
+    def __init__(self, *_: object, **__: object):
+        self.told: dict[str, Any] = {}
+
+    def __new__(cls, *_: object, **__: object) -> "_Datum":
+        made = super().__new__(cls)
+        made.told = {}
+        return made
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, dict):
+            self.told = cast("dict[str, Any]", state)
+
+
+class _Refused(Exception):
+    """A pickle asks for something that no list of pictures needs."""
+
+
+class _DatumUnpickler(TensorUnpickler):
+    """Builds plain containers and `_Datum`; refuses everything else."""
+
+    def __init__(self, file: io.BytesIO):
+        super().__init__(file)
+        self.known.clear()
+
+    def unknown(self, module: str, name: str) -> object:
+        if name == "Datum":
+            return type("_Datum", (_Datum,), {})  # its own for each pickle, which may set attributes on it
+        raise _Refused(f"{module}.{name}")
+
+    def persistent_load(self, pid: Any) -> NoReturn:
+        raise _Refused("an object outside of it")
+
+
+def _read_pickle(path: Path) -> ForeignDraw:
+    try:
+        content = _DatumUnpickler(io.BytesIO(path.read_bytes())).load()
+    except _Refused as error:
+        raise InputError(
+            f"{path}: asks for {error}, which no list of pictures needs; it was not run, and is not read"
+        ) from error
+    except Exception as error:  # a damaged pickle raises anything
+        raise InputError(f"{path}: is damaged, or no pickle ({type(error).__name__})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a table with train and val lists, as CoOp's code pickles them")
+    table = cast("Mapping[object, object]", content)
+    return ForeignDraw(*(_items(table.get(split, []), f"{path}, {split}") for split in ("train", "val")))
+
+
+def _items(items: object, where: str) -> tuple[Foreign, ...]:
+    if not isinstance(items, list):
+        raise InputError(f"{where}: is no list of pictures")
+    return tuple(
+        _foreign(one.told if isinstance(one, _Datum) else one, f"{where}[{number}]")
+        for number, one in enumerate(cast("Sequence[object]", items))
+    )
+
+
+def _foreign(told: object, where: str) -> Foreign:
+    table = cast("Mapping[str, object]", told) if isinstance(told, dict) else {}
+    match [table.get(field) for field in _FIELDS]:
+        case [str(path), int(label), str(name)]:
+            return Foreign(path.replace("\\", "/"), label, name)
+        case _:
+            raise InputError(f"{where}: has no {', '.join(_FIELDS)}")
+
+
+def _read_lines(path: Path) -> ForeignDraw:
+    val = path.with_name(path.name.replace("_train.jsonl", "_val.jsonl"))
+    return ForeignDraw(_lines(path), _lines(val) if val != path and val.is_file() else ())
+
+
+def _lines(path: Path) -> tuple[Foreign, ...]:
+    found: list[Foreign] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            content = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: not valid JSON ({error})") from error
+        found.append(_foreign(content, f"{path}, line {number}"))
+    return tuple(found)

@@ -1,0 +1,84 @@
+"""A data set of the catalogue as `Photos`: the door that everything above uses."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from foveate.data.samples import Photos
+from foveate.data.sources import load_photos
+from foveate.datasets.catalogue import DataSet, find
+from foveate.datasets.listing import Listing, in_another_order, list_set, official_names
+from foveate.datasets.masking import Masked, attach
+from foveate.datasets.places import demand
+from foveate.datasets.splits import SPLITS
+from foveate.errors import InputError
+
+
+def open_set(root: Path, key: str, *, masks: Path | None = None, splits: Collection[str] = SPLITS) -> Photos:
+    """Read a data set that lies below a root in any of the conventions.
+
+    Args:
+        root: The folder that the data sets are in.
+        key: Key, title or configuration name, such as "dtd", "DTD" or "DescribableTextures".
+        masks: A folder of masks; or one with a folder of masks for each set. None looks where the conventions
+            have them, and does without.
+        splits: Which splits are read: the test split alone spares a list of 1.28 million pictures.
+
+    Returns:
+        The pictures of these splits, in their lists' order, and all class names.
+
+    Raises:
+        InputError: No such set, or not below the root; no split file; pictures of it that are not there; its
+            classes in another order than the official one; masks that belong to no picture.
+    """
+    one = find(key)
+    listing = list_set(one, demand(root, one), splits)
+    _demand_whole(one, listing, root)
+    _demand_order(one, listing)
+    photos = Photos(listing.split.names, listing.samples)
+    found = find_own_masks(one, listing, masks)
+    return photos if found is None else load_photos(photos.with_samples(found.samples))
+
+
+def find_own_masks(one: DataSet, listing: Listing, masks: Path | None = None) -> Masked | None:
+    """Find the masks of a set's pictures; None where there is no folder of masks.
+
+    Raises:
+        InputError: A folder of masks was given, and none belongs to a picture.
+    """
+    tree = listing.place.masks if masks is None else _own_folder(one, listing, masks)
+    if tree is None or not listing.samples:
+        return None
+    found = attach(listing.samples, listing.base, tree)
+    if masks is not None and not found.rule:
+        example = Path(listing.split.rows[0].path).with_suffix(".png")
+        raise InputError(f"{tree}: no mask in it matches a picture; expected, for instance, {tree / example}")
+    return found
+
+
+def _own_folder(one: DataSet, listing: Listing, masks: Path) -> Path:
+    """Return the set's folder of masks in a folder of many sets', or the folder itself."""
+    if not masks.exists():
+        raise InputError(f"{masks}: no such folder of masks; give the folder the mask files are in")
+    outer = next((below.split("/")[0] for layout, below in one.homes if layout == "FVG-PT"), one.key)
+    names = [one.key, one.title, one.config, listing.place.home.name, outer]
+    return next((masks / name for name in names if name and (masks / name).is_dir()), masks)
+
+
+def _demand_whole(one: DataSet, listing: Listing, root: Path) -> None:
+    if listing.absent:
+        total = len(listing.absent) + len(listing.samples)
+        raise InputError(
+            f"{one.title}: {len(listing.absent)} of {total} pictures of {listing.split.source} are not in "
+            f"{listing.base}, first {listing.absent[0]}; `foveate data check {root} {one.key}` lists more"
+        )
+    if not listing.samples:
+        raise InputError(f"{one.title}: no pictures in {listing.place.home}; {one.where}")
+
+
+def _demand_order(one: DataSet, listing: Listing) -> None:
+    official = official_names(one)
+    if one.kind != "imagenet" and official and in_another_order(listing.split.names, official):
+        raise InputError(
+            f"{listing.split.source}: its classes are in another order than the official one, so base and "
+            f"new classes would be others; take the official {one.split_file}, or remove this one"
+        )

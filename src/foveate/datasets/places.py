@@ -1,0 +1,112 @@
+"""Where a set lies below a root: which of the conventions it is laid out in, and its files in it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from foveate.datasets.catalogue import DataSet, find
+from foveate.errors import InputError
+from foveate.foreground.layouts import MASK_FOLDERS
+
+NAMES = "classnames.txt"
+"""The field's list of ImageNet's names: on each line a folder, a space, a name."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A set that was found.
+
+    Attributes:
+        layout: Whose convention it is laid out in.
+        home: The set's own folder.
+        pictures: The folder of its (training) pictures; None where ImageNet's training pictures are missing.
+        tests: The folder of test pictures, where it is another one.
+        split_file: The split file that is there.
+        names_file: ImageNet's class names, where a file has them.
+        masks: A folder that should hold its masks.
+    """
+
+    layout: str
+    home: Path
+    pictures: Path | None
+    tests: Path | None = None
+    split_file: Path | None = None
+    names_file: Path | None = None
+    masks: Path | None = None
+
+
+def locate(root: Path, one: DataSet) -> Place | None:
+    """Find a set below a root, in the first convention that fits; None where it is in none."""
+    for layout, below in one.homes:
+        home = root / below
+        pictures = _first_folder(home, one.pictures)
+        tests = _first_folder(home, one.tests)
+        if pictures is None and tests is None:
+            continue
+        split_file = _split_file(root, home, pictures, one) if one.split_file else None
+        return Place(
+            layout if split_file else _other_name(layout, below, one),
+            home,
+            pictures,
+            tests,
+            split_file,
+            _names_file(root, home, one),
+            _masks(root, home),
+        )
+    return None
+
+
+def demand(root: Path, one: DataSet) -> Place:
+    """Like `locate`.
+
+    Raises:
+        InputError: The root is no folder, or the set is not in it; says what was looked for.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give the folder that the data sets are in")
+    place = locate(root, one)
+    if place is None:
+        raise InputError(f"{one.title} is not in {root}: expected {expected(one)}; {one.where}")
+    return place
+
+
+def expected(one: DataSet) -> str:
+    """Say which folders were looked for, in words."""
+    inner = one.pictures[0]
+    folders = dict.fromkeys(f"{below}/{inner}".removeprefix("./") for _, below in one.homes)
+    return " or ".join(folders)
+
+
+def _other_name(layout: str, below: str, one: DataSet) -> str:
+    """A folder that two conventions share is CoOp's where its split file is in it."""
+    others = [name for name, place in one.homes if place == below]
+    return others[-1] if one.split_file else layout
+
+
+def _first_folder(home: Path, names: Iterable[str]) -> Path | None:
+    return next((home / name for name in names if (home / name).is_dir()), None)
+
+
+def _masks(root: Path, home: Path) -> Path | None:
+    """Find masks in the set's folder, or beside it as FVG-PT's archive has them."""
+    outer = None if home == root else _first_folder(home.parent, MASK_FOLDERS)
+    return _first_folder(home, MASK_FOLDERS) or outer
+
+
+def _split_file(root: Path, home: Path, pictures: Path | None, one: DataSet) -> Path | None:
+    near = [home, *([pictures] if pictures else [])]
+    # In torchvision's layouts a set's folder may be one level below what CoOp has.
+    places = [*near, *([home.parent] if home.is_relative_to(root) and home != root else [])]
+    return next((place / one.split_file for place in places if (place / one.split_file).is_file()), None)
+
+
+def _names_file(root: Path, home: Path, one: DataSet) -> Path | None:
+    """Find ImageNet's names beside the set, and for its variants beside ImageNet itself."""
+    if one.kind != "imagenet":
+        return None
+    places = [home, home.parent] if home != root else [home]
+    own = next((place / NAMES for place in places if (place / NAMES).is_file()), None)
+    if own is not None or one.key == "imagenet":
+        return own
+    imagenet = locate(root, find("imagenet"))
+    return imagenet.names_file if imagenet else None

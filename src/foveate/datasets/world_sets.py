@@ -1,0 +1,178 @@
+"""Drawn scenes as data sets on disk, so that every protocol of the field runs where there is no data.
+
+Each set is a folder as CoOp's are: pictures, a `split_zhou_*.json`, and beside them `mask/` with the exact
+foregrounds. They differ in kind as the field's do: in how many and which classes, in whether the place tells
+the class in training (`homes`), in how large and how turned objects are. Test scenes stand anywhere.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
+
+from foveate.data.samples import Sample
+from foveate.datasets.catalogue import VAL, DataSet, find, world_keys
+from foveate.errors import InputError
+from foveate.files import write_atomically
+from foveate.seeds import stream
+from foveate.world.photos import ScenePicture, scene_photos
+from foveate.world.scenes import COLOURS, PLACES, SHAPES, render
+
+OnCount = Callable[[int, int], None]
+"""Told of how many scenes are drawn, and of how many there are."""
+
+RECORD = "drawn.json"
+PICTURES, MASKS = "images", "mask"
+SEED = 1
+
+
+def draw_sets(
+    root: Path, keys: Sequence[str] | None = None, *, seed: int = SEED, on_count: OnCount | None = None
+) -> tuple[str, ...]:
+    """Draw sets below a folder, each `root/KEY`; one that is there whole is left alone.
+
+    A set is drawn beside its place and renamed into it, so a stopped call leaves whole sets or none.
+
+    Args:
+        root: Where they go; made if need be.
+        keys: Which; None draws all twelve.
+        seed: Of everything: names, homes and scenes.
+        on_count: Told of progress.
+
+    Returns:
+        The keys of those that were drawn now.
+
+    Raises:
+        InputError: No drawn set has such a key; or something else, or one of another seed, is in its place.
+        OSError: No space, no permission.
+    """
+    wanted = [find(key) for key in (world_keys() if keys is None else keys)]
+    other = next((one for one in wanted if one.world is None), None)
+    if other is not None:
+        raise InputError(f"{other.title} cannot be drawn, it is photographs: {other.where}")
+    missing = [one for one in wanted if not _is_whole(root / one.key, _record(one, seed))]
+    total = sum(one.train + one.val + one.test for one in missing)
+    done = 0
+    root.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        for _ in _draw_into(root, one, seed):
+            done += 1
+            if on_count is not None:
+                on_count(done, total)
+    return tuple(one.key for one in missing)
+
+
+def _record(one: DataSet, seed: int) -> dict[str, Any]:
+    """What a set is drawn from: if this is equal, the set is."""
+    assert one.world is not None
+    row = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in vars(one.world).items()
+    }
+    return {"version": 1, "key": one.key, "seed": seed, "classes": one.classes, "world": row}
+
+
+def _is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a set is there with all its files.
+
+    Raises:
+        InputError: Something else is there, or it was drawn otherwise.
+    """
+    if not folder.exists():
+        return False
+    try:
+        found = cast("dict[str, Any]", json.loads((folder / RECORD).read_text(encoding="utf-8")))
+        listed = found.pop("files")
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{folder} is there, and is no set that foveate drew: remove it, or take another folder"
+        ) from error
+    if found != record:
+        seed = found.get("seed")
+        how = f"of seed {seed}" if seed != record["seed"] else "by another version"
+        raise InputError(f"{folder} was drawn {how}: remove it, or take another folder")
+    names = set(cast("list[str]", listed))
+    here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return names <= here
+
+
+def _draw_into(root: Path, one: DataSet, seed: int) -> Iterator[None]:
+    """Draw a set beside its place, a scene at a time, then put it there."""
+    beside = Path(tempfile.mkdtemp(prefix=f".{one.key}.", dir=root))
+    try:
+        rows: dict[str, list[list[Any]]] = {"train": [], "val": [], "test": []}
+        names = class_names(one, seed)
+        for split, sample, path in _scenes(one, names, seed):
+            _save(sample, beside, path)
+            rows[split].append([path, sample.label, names[sample.label]])
+            yield
+        write_atomically(beside / one.split_file, json.dumps(rows, indent=1) + "\n")
+        listed = sorted(path.relative_to(beside).as_posix() for path in beside.rglob("*") if path.is_file())
+        write_atomically(beside / RECORD, json.dumps({**_record(one, seed), "files": listed}) + "\n")
+        beside.chmod(0o755)  # of temporary folders nobody else can read
+        if (root / one.key).exists():  # it is ours, and has lost files
+            shutil.rmtree(root / one.key)
+        beside.rename(root / one.key)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def class_names(one: DataSet, seed: int = SEED) -> tuple[str, ...]:
+    """Choose the class names of a drawn set, in the order of its labels."""
+    assert one.world is not None
+    colours, shapes = one.world.colours or tuple(COLOURS), one.world.shapes or tuple(SHAPES)
+    names = [f"{colour} {shape}" for colour in colours for shape in shapes]
+    order = np.random.default_rng(_number(seed, one.key, "names")).permutation(len(names))
+    return tuple(names[place] for place in order[: one.classes])
+
+
+def _scenes(one: DataSet, names: Sequence[str], seed: int) -> Iterator[tuple[str, Sample, str]]:
+    """Yield split, scene and path: train, val and test, class by class within each."""
+    world = one.world
+    assert world is not None
+    at_home = homes(one, seed) or (None,)
+    for split, each in (("train", world.shots), ("val", VAL), ("test", world.tests)):
+        placed = (None,) if split == "test" else at_home
+        counts = dict.fromkeys(range(len(names)), 0)
+        drawn: list[Sample] = []
+        for turn, home in enumerate(placed):
+            number = each // len(placed) + (turn < each % len(placed))
+            source = _number(seed, one.key, split, turn)
+            drawn += scene_photos(
+                names, number, source, home=home, radius=world.radius, turn=world.turn
+            ).samples
+        for sample in sorted(drawn, key=lambda sample: sample.label):
+            counts[sample.label] += 1
+            folder = names[sample.label].replace(" ", "_")
+            yield split, sample, f"{folder}/{split}_{counts[sample.label]:03d}.png"
+
+
+def homes(one: DataSet, seed: int = SEED) -> tuple[dict[str, str], ...]:
+    """Return as many ways to give each class of a drawn set its place as it has homes; none: anywhere."""
+    world = one.world
+    assert world is not None
+    places = list(world.places or PLACES)
+    order = np.random.default_rng(_number(seed, one.key, "homes")).permutation(len(places))
+    return tuple(
+        {name: places[order[(row + turn) % len(places)]] for row, name in enumerate(class_names(one, seed))}
+        for turn in range(world.homes)
+    )
+
+
+def _save(sample: Sample, folder: Path, path: str) -> None:
+    picture = sample.picture
+    assert isinstance(picture, ScenePicture)
+    images, masks = render([picture.scene], picture.size)
+    layers = {PICTURES: Image.fromarray(images[0]), MASKS: Image.fromarray(masks[0])}
+    for place, image in layers.items():
+        file = folder / place / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        image.save(file, compress_level=1)
+
+
+def _number(seed: int, *name: str | int) -> int:
+    return stream(seed, "world sets", *name).initial_seed() % 2**31
