@@ -1,0 +1,54 @@
+"""`foveate report`: tables and charts of a sweep's results, beside the published ones."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from foveate.commands.parsing import parse
+from foveate.commands.screen import note
+from foveate.errors import InputError
+from foveate.report.building import build
+from foveate.report.writing import write
+
+EXAMPLES = """
+    foveate report out/table1 --against paper
+    foveate report out/world --out docs/world --format html
+"""
+
+
+def report(
+    sweep: str,
+    against: Literal["paper"] | None = None,
+    out: str | None = None,
+    format: Literal["all", "html", "md", "tex", "csv"] = "all",
+    draws: int = 2000,
+    seed: int = 0,
+) -> None:
+    """Make tables and charts of a sweep's results: HTML, Markdown, LaTeX and CSV.
+
+    Args:
+        sweep: Folder that foveate sweep wrote to.
+        against: Whose published figures stand beside ours: paper is FVG-PT's, with DAPT's averages.
+        out: Folder for the report; SWEEP/report, if none is given.
+        format: Write only this.
+        draws: Of the bootstrap, for 95 % intervals.
+        seed: Of these draws.
+    """
+    if draws < 100:
+        raise InputError(f"--draws is {draws}: give 100 or more, intervals of fewer say nothing")
+    folder = Path(sweep).expanduser()
+    made = build(folder, against=against == "paper", draws=draws, seed=seed)
+    for warning in made.warnings:
+        note(warning)
+    for section in made.sections:
+        if section.missing:
+            count = len(section.missing)
+            note(f"{section.title}: {count} run{'s' * (count != 1)} missing, first {section.missing[0]}")
+    for path in write(made, Path(out).expanduser() if out else folder / "report", format):
+        sys.stdout.write(f"{path}\n")
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command."""
+    report(**parse("report", report, words, positional="sweep", examples=EXAMPLES))
