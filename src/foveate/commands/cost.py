@@ -1,0 +1,127 @@
+"""`foveate cost`: what methods cost, in learned numbers, time and memory."""
+
+import json as json_module
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from foveate.commands.parsing import parse
+from foveate.commands.predict import split_names
+from foveate.commands.screen import Bars, note, print_table
+from foveate.costs.apart import METHODS, as_row, as_table, measure_apart, title
+from foveate.costs.measuring import Plan, check
+from foveate.errors import InputError
+from foveate.files import write_atomically
+from foveate.methods.registry import parts
+from foveate.report.published import PAPER, tables
+
+EXAMPLES = """
+    foveate cost --out out/cost.json
+    foveate cost --methods mmrl,fvgpt+mmrl --device cuda
+    foveate cost --methods coop --clip ViT-L/14 --classes 500
+"""
+COLUMNS = (
+    *("row", "learned numbers", "batch", "tuning /s", "tuning on a bank /s", "filling a bank /s"),
+    *("inference, base /s", "inference, new /s", "peak MB"),
+)
+
+PUBLISHED = {"mmrl": "MMRL", "fvgpt+mmrl": "FVG-PT"}
+"""Lines of the paper's Table 7, by method: on Flowers102, on a GPU that the paper does not name."""
+
+
+def cost(  # noqa: PLR0913  (a command's options)
+    methods: str | None = None,
+    clip: str = "random",
+    classes: int = 51,
+    batch_size: int | None = None,
+    device: str = "cpu",
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    shots: int = 16,
+    pictures: int | None = None,
+    windows: int = 5,
+    seconds: float = 1.0,
+    json: bool = False,
+    out: str | None = None,
+) -> None:
+    """Measure what methods cost: learned numbers, pictures a second, peak memory.
+
+    Args:
+        methods: With commas between them; the paper's four backbones and FVG-PT over each, if none is given.
+        clip: Hub id, folder or file of CLIP weights; "random" has ViT-B/16's size, which is what counts.
+        classes: Of made-up names; 51 is the base half of Flowers102.
+        batch_size: Pictures a step; the method's recipe says (4 for coop).
+        device: Where the towers run, e.g. cuda.
+        dtype: Precision of the frozen towers.
+        shots: Pictures a class, for methods that look at all of them before the first step.
+        pictures: Drawn for an epoch, and so for a bank (16 on a CPU, 256 on a GPU; more for large batches).
+        windows: Measurements of each figure, after a warm-up; the median is told.
+        seconds: Least length of each; one step at least.
+        json: Print JSON instead of a table.
+        out: File for the same JSON, such as cost.json, which reports read; written after each method.
+    """
+    names = ["+".join(parts(name)) for name in split_names(methods)] or list(METHODS)
+    plans = [
+        Plan(name, clip, classes, batch_size, device, dtype, shots, pictures, windows, seconds)
+        for name in dict.fromkeys(names)
+    ]
+    for plan in plans:
+        check(plan)
+    file = None if out is None else Path(out).expanduser()
+    if file is not None and file.is_dir():
+        raise InputError(f"{file} is a folder: give a file, such as {file / 'cost.json'}")
+    rows: list[dict[str, Any]] = []
+    with Bars() as bars:
+        for found in measure_apart(plans, lambda done, total: bars.count("measuring", done, total)):
+            rows.append(as_row(found))
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(file, _text(rows, plans[0]))
+    if json:
+        sys.stdout.write(_text(rows, plans[0]))
+    else:
+        _print(rows, plans[0])
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command."""
+    cost(**parse("cost", cost, words, positional="", examples=EXAMPLES))
+
+
+def _text(rows: Sequence[Mapping[str, Any]], plan: Plan) -> str:
+    published = {"source": f"{PAPER}, Table 7", "rows": _published(rows)}
+    whole = {**as_table(rows, plan), "published": published}
+    return json_module.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
+def _published(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return the paper's figures of those methods that it has any of."""
+    table = tables()["cost_flowers102_mmrl"]
+    measured = [row["method"] for row in rows]
+    return {method: table[PUBLISHED[method]] for method in measured if method in PUBLISHED}
+
+
+def _print(rows: Sequence[Mapping[str, Any]], plan: Plan) -> None:
+    table = as_table(rows, plan)
+    lines = [_cells(row) for row in rows]
+    for method, line in _published(rows).items():
+        speeds = [f"{line['tuning_fps']:g}", "", "", f"{line['inference_fps']:g}", ""]
+        learned, memory = f"{line['learnable_params_M']:.2f} M", f"{line['gpu_memory_MB']:.0f}"
+        lines.append([f"{title(method)}, published, on another machine", learned, "", *speeds, memory])
+    print_table(COLUMNS, lines)
+    note(f"pictures a second on {table['device']}: not to be compared with another machine's, nor a paper's")
+    for name, what in table["counted"].items():
+        note(f"{name}: {what}")
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    speeds = ("tuning", "banked", "filling", "inference", "new_inference")
+    figures = [row[f"{name}_pictures_per_second"] for name in speeds]
+    shown = ["" if figure is None else f"{figure:g}" for figure in figures]
+    return [
+        row["row"],
+        f"{row['learned_numbers']:,}",
+        str(row["batch_size"]),
+        *shown,
+        f"{row['peak_memory_mb']:.0f}",
+    ]

@@ -1,1 +1,0 @@
-"""What a method costs: learned numbers, pictures a second, peak memory."""

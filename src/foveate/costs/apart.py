@@ -1,0 +1,153 @@
+"""Several methods, each measured in a process of its own, so that their peaks do not mix."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foveate.costs.measuring import Cost, Plan
+from foveate.costs.windows import Speed
+from foveate.errors import InputError
+
+SCHEMA = 1
+TITLES = {
+    "zeroshot": "CLIP",
+    "coop": "CoOp",
+    "cocoop": "CoCoOp",
+    "kgcoop": "KgCoOp",
+    "prograd": "ProGrad",
+    "promptsrc": "PromptSRC",
+    "mmrl": "MMRL",
+    "maple": "MaPLe",
+    "ivlp": "IVLP",
+    "vpt": "VPT",
+    "tcp": "TCP",
+    "mma": "MMA",
+    "clip_lora": "CLIP-LoRA",
+    "proda": "ProDA",
+    "clip_adapter": "CLIP-Adapter",
+    "tip_adapter": "Tip-Adapter",
+    "linear_probe": "linear probe",
+    "lpplusplus": "LP++",
+    "fvgpt": "FVG-PT",
+    "dapt": "DAPT",
+    "kdpl": "KDPL",
+}
+METHODS = tuple(
+    f"{plugin}{name}" for name in ("coop", "kgcoop", "promptsrc", "mmrl") for plugin in ("", "fvgpt+")
+)
+"""The four backbones of FVG-PT's paper, and it over each."""
+
+COUNTED = {
+    "learned_numbers": "of the stage that is tuned; of a plug-in, not those of its frozen backbone",
+    "tuning_pictures_per_second": "whole steps of the training loop on drawn JPEG files: read, decode, crop,"
+    " encode, losses, gradients, optimiser; a plug-in's over a frozen backbone",
+    "banked_pictures_per_second": "the same steps where a bank has the frozen features already, as from the"
+    " second run on it; null where nothing is frozen that a bank could hold",
+    "filling_pictures_per_second": "how fast such a bank is made, once a view",
+    "inference_pictures_per_second": "answers among trained names; class texts are read before, and pictures"
+    " decoded before",
+    "new_inference_pictures_per_second": "the same among new names",
+    "peak_memory_mb": "most memory of tuning without a bank, weights included; on a CPU of the whole process,"
+    " on a GPU of PyTorch's tensors there; 1 MB is 10⁶ bytes",
+    "speeds": "median over windows; they are this machine's and compare with no other's",
+}
+
+
+def title(method: str) -> str:
+    """Return a row's name: "fvgpt+mmrl" is "MMRL + FVG-PT"."""
+    return " + ".join(TITLES.get(name, name) for name in reversed(method.split("+")))
+
+
+def measure_apart(plans: Sequence[Plan], watch: Callable[[int, int], None] | None = None) -> Iterator[Cost]:
+    """Measure each in a process of its own, one after the other.
+
+    Args:
+        plans: What to measure.
+        watch: Told how many are done.
+
+    Raises:
+        InputError: One cannot be measured; the message says which and why.
+    """
+    for done, plan in enumerate(plans):
+        if watch:
+            watch(done, len(plans))
+        yield _measured(plan)
+    if watch:
+        watch(len(plans), len(plans))
+
+
+def _measured(plan: Plan) -> Cost:
+    command = [sys.executable, "-m", "foveate.costs", json.dumps(asdict(plan)), str(os.getpid())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 2:
+        raise InputError(f"{plan.method}: {done.stderr.strip().splitlines()[-1]}")
+    if done.returncode < 0:
+        raise InputError(
+            f"{plan.method}: the process that measured it was killed (signal {-done.returncode}), perhaps for"
+            " want of memory: take a smaller --batch-size or fewer --classes"
+        )
+    if done.returncode:
+        raise RuntimeError(f"measuring {plan.method} failed:\n{done.stderr}")
+    values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    for name in ("tuning", "banked", "inference", "new_inference"):
+        values[name] = values[name] and Speed(**values[name])
+    return Cost(**values)
+
+
+def as_row(cost: Cost) -> dict[str, Any]:
+    """Return a cost as the row of a report."""
+    row: dict[str, Any] = {"row": title(cost.method), "method": cost.method, "stage": cost.stage}
+    row |= {"learned_numbers": cost.learned_numbers, "batch_size": cost.batch_size}
+    speeds = {"tuning": cost.tuning, "banked": cost.banked}
+    speeds |= {"inference": cost.inference, "new_inference": cost.new_inference}
+    for name, speed in speeds.items():
+        row[f"{name}_pictures_per_second"] = speed and _short(speed.typical)
+    row["filling_pictures_per_second"] = cost.filling and _short(cost.filling)
+    row |= {"peak_memory_mb": round(cost.peak_memory_mb, 1), "loaded_mb": round(cost.loaded_mb, 1)}
+    row["spread"] = {
+        name: [_short(speed.least), _short(speed.most)] for name, speed in speeds.items() if speed
+    }
+    return row
+
+
+def as_table(rows: Sequence[Mapping[str, Any]], plan: Plan) -> dict[str, Any]:
+    """Return rows and all that they depend on, as `cost.json` has them."""
+    settings = {name: value for name, value in asdict(plan).items() if name != "method"}
+    return {
+        "schema": SCHEMA,
+        "device": device_name(plan.device),
+        "rows": list(rows),
+        "settings": settings | {"threads": torch.get_num_threads()},
+        "versions": {
+            "foveate": version("foveate"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "counted": COUNTED,
+    }
+
+
+def device_name(device: str) -> str:
+    """Return what a device is, in words."""
+    where = torch.device(device)
+    if where.type == "cuda":
+        return torch.cuda.get_device_name(where)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    threads = torch.get_num_threads()
+    return f"{next(named, platform.processor() or 'CPU')}, {threads} thread{'s' * (threads != 1)}"
+
+
+def _short(number: float) -> float:
+    """Four digits: more would be noise."""
+    return float(f"{number:.4g}")

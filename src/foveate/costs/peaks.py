@@ -1,0 +1,28 @@
+"""The most memory a process has had so far."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+_STATUS = Path("/proc/self/status")
+
+
+def peak_mb(device: str | torch.device = "cpu") -> float:
+    """Return the peak in MB (10⁶ bytes) since the process began; 0 where the system does not tell.
+
+    On a GPU it is that of PyTorch's tensors there (`torch.cuda.max_memory_allocated`); else that of the whole
+    process, Python and PyTorch included.
+    """
+    where = torch.device(device)
+    if where.type == "cuda":
+        return torch.cuda.max_memory_allocated(where) / 1e6
+    if _STATUS.exists():  # getrusage counts what the parent had when it made this process
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
