@@ -1,7 +1,9 @@
 # make demo    sets everything up and runs the main job on the embedded default
 # make test    sets up and runs the tests
 # make bench   measures speed beside the field's way; leave the machine alone meanwhile
-# make check   format, lint, types, import layers, spelling, dependencies, docs
+# make check   format, lint, types, import layers, spelling, dependencies, docs and their site
+# make docs    builds the site of the docs alone, into site/
+# make helps   keeps what `foveate COMMAND --help` shows, after options have changed
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One thread a test process: two of them fill two cores, and results do not depend on the machine's count.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-fast bench check format clean
+.PHONY: demo test test-fast bench check docs helps format clean
 
 .venv/core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -43,10 +45,17 @@ check: .venv/dev
 	$(BIN)/codespell
 	$(BIN)/deptry src
 	$(BIN)/python tools/check_docs.py
+	$(BIN)/python tools/build_site.py
+
+docs: .venv/dev
+	$(BIN)/python tools/build_site.py
+
+helps: .venv/dev
+	$(BIN)/python tools/keep_helps.py
 
 format: .venv/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv out dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv out site dist .cache .pytest_cache .ruff_cache .hypothesis

@@ -83,7 +83,9 @@ def check_options(text: str) -> Iterator[str]:
             continue
         name = python_name(command)
         module = import_module(f"foveate.commands.{name}")
-        known = {"config", "help", "print_config"} | set(inspect.signature(getattr(module, name)).parameters)
+        own = getattr(module, "COMMANDS", {name: getattr(module, name, None)})  # `foveate data` has several
+        known = {"config", "help", "print_config"}
+        known = known.union(*(inspect.signature(function).parameters for function in own.values()))
         known |= {f"{part}.{field.name}" for part, made in PARTS.items() for field in fields(made.config)}
         known |= {
             f"{part}.{field.name}" for part, made in proposer_settings().items() for field in fields(made)

@@ -14,6 +14,7 @@ from importlib import import_module
 from importlib.metadata import version
 from keyword import iskeyword
 
+from foveate.commands.helps import kept_help
 from foveate.errors import InputError
 
 COMMANDS = {
@@ -25,7 +26,11 @@ COMMANDS = {
     "evaluate": "measure a classifier on photos whose names are known",
     "explain": "show what a classifier looks at, and measure it",
     "features": "keep what a frozen CLIP sees of many pictures, as tensors in files",
+    "cost": "measure what methods cost, in learned numbers, time and memory",
+    "sweep": "every run of a table of the papers, on one machine or on many",
+    "report": "make tables and charts of a sweep's results, beside the published ones",
     "import": "turn a checkpoint of a method's authors into a classifier",
+    "data": "look at data sets on disk, draw small ones, keep few-shot draws",
 }
 
 HELP = """foveate: adapt CLIP to a task from a few pictures, and keep its gaze on the object.
@@ -93,6 +98,10 @@ def _run(name: str, words: Sequence[str]) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
         raise InputError(f"there is no command {name!r}; {hint}")
+    kept = kept_help([name, *words]) if any(word in ("-h", "--help") for word in words) else None
+    if kept is not None:
+        print(kept, end="", flush=True)
+        return 0
     try:
         import_module(f"foveate.commands.{python_name(name)}").run(words)
         sys.stdout.flush()  # so that a closed pipe is noticed here

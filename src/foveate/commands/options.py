@@ -101,23 +101,36 @@ def part_options(part: str, config: type) -> dict[str, Option]:
     return {option.name: option for option in found}
 
 
-def help_text(
-    usage: str,
-    summary: str,
-    positionals: Sequence[Option],
-    groups: Mapping[str, Sequence[Option]],
-    examples: str,
-) -> str:
-    """Return what `--help` shows."""
-    width = min(shutil.get_terminal_size((100, 24)).columns, 120)
-    parts = [f"usage: {usage}", textwrap.fill(summary, width)]
-    if positionals:
-        parts.append("\n".join(_entry(one.flag, one.text, width) for one in positionals))
-    for title, options in groups.items():
-        parts.append("\n".join([f"{title}:", *(_entry(one.left, one.right, width) for one in options)]))
-    if examples:
-        parts.append(f"examples:\n{textwrap.indent(inspect.cleandoc(examples), '  ')}")
-    return "\n\n".join(parts) + "\n"
+@dataclass(frozen=True)
+class Help:
+    """What `--help` shows, before it is cut to the terminal's width.
+
+    Attributes:
+        usage: Of the command, in one line.
+        summary: What it does.
+        free: What is given by its place: name and sentence.
+        groups: Options under their headlines: how they are typed, and their sentence.
+        examples: Lines to type.
+    """
+
+    usage: str
+    summary: str
+    free: Sequence[Sequence[str]]
+    groups: Mapping[str, Sequence[Sequence[str]]]
+    examples: str
+
+    def text(self) -> str:
+        """Return it as wide as the terminal is."""
+        width = min(shutil.get_terminal_size((100, 24)).columns, 120)
+        parts = [f"usage: {self.usage}", textwrap.fill(self.summary, width)]
+        if self.free:
+            parts.append("\n".join(_entry(left, right, width) for left, right in self.free))
+        for title, options in self.groups.items():
+            entries = [_entry(left, right, width) for left, right in options]
+            parts.append("\n".join([f"{title}:", *entries]))
+        if self.examples:
+            parts.append(f"examples:\n{textwrap.indent(inspect.cleandoc(self.examples), '  ')}")
+        return "\n\n".join(parts) + "\n"
 
 
 def first_paragraph(text: str | None) -> str:

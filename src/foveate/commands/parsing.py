@@ -11,7 +11,7 @@ from typing import Any, NoReturn, get_origin
 from jsonargparse import ArgumentParser
 
 from foveate.commands.config_file import Config, Known, nearest, read_configs
-from foveate.commands.options import Option, first_paragraph, function_options, help_text, part_options
+from foveate.commands.options import Help, Option, first_paragraph, function_options, part_options
 from foveate.errors import InputError
 
 _OWN = {
@@ -19,6 +19,19 @@ _OWN = {
     "print_config": Option("print_config", bool, None, "Print all options as such a file, and do nothing."),
     "help": Option("help", bool, None, "Show this."),
 }
+
+
+class Told(SystemExit):
+    """The end of a command that was asked for its help, which is printed on the way out.
+
+    Attributes:
+        help: What was told.
+    """
+
+    def __init__(self, help: Help) -> None:
+        super().__init__(0)
+        self.help = help
+        sys.stdout.write(help.text())
 
 
 class Parser(ArgumentParser):
@@ -156,8 +169,15 @@ def read_words(  # noqa: PLR0913  (all but the first three by name)
     if any(word in ("-h", "--help") for word in words):
         shown = _grouped(named, groups or {}) | _part_titles(settings or {}, own)
         summary, usage = first_paragraph(function.__doc__), _usage(name, free, named, listed)
-        sys.stdout.write(help_text(usage, summary, free, shown, examples))
-        raise SystemExit(0)
+        raise Told(
+            Help(
+                usage,
+                summary,
+                [(one.flag, one.text) for one in free],
+                {title: [(one.left, one.right) for one in some] for title, some in shown.items()},
+                examples,
+            )
+        )
     typed, rest = _tidy(words, known, f"(see foveate {name} --help)")
     parser = Parser(prog=f"foveate {name}")
     parser.options = {**known, **{one.name: one for one in free}}
