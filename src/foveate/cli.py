@@ -33,6 +33,8 @@ COMMANDS = {
     "data": "look at data sets on disk, draw small ones, keep few-shot draws",
 }
 
+_GOES_ON = ("fit", "masks", "features", "sweep")
+
 HELP = """foveate: adapt CLIP to a task from a few pictures, and keep its gaze on the object.
 
 usage: foveate COMMAND ... [--help]
@@ -65,7 +67,11 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         return _run(words[0], words[1:])
     except KeyboardInterrupt:
-        again = "; the same command goes on where it was" if words[0] in ("fit", "masks", "features") else ""
+        again = (
+            "; the same command goes on where it was"
+            if words[0] in ("fit", "masks", "features", "sweep")
+            else ""
+        )
         print(f"foveate: stopped{again}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read our output has enough, as `head` has

@@ -9,7 +9,8 @@ Protocol = Literal[
     "base-to-new", "cross-dataset", "domain-generalisation", "few-shot", "data-efficiency", "seed-robustness"
 ]
 Split = Literal["base", "new", "all"]
-"""Label spaces: trained classes alone, the others alone, both among all names."""
+"""Label spaces: trained classes alone, the others alone, both among all names. Of another set than the one
+that was trained on, "new" are all of its classes, those with a trained one's name among them."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Job:
         questions: What is asked afterwards.
         recipe: The source that the settings follow: "paper", "released-code", "upstream".
         needs: Key of the job whose tuned model this one stands on, as `backbone`; None trains everything.
+        copies: Key of a job that trains and asks the very same, for another row or protocol; its result is
+            taken over, under this job's names.
     """
 
     protocol: Protocol
@@ -51,12 +54,18 @@ class Job:
     variant: str = ""
     recipe: str = "released-code"
     needs: str | None = None
+    copies: str | None = None
 
     @property
     def key(self) -> str:
         """Its folder within the sweep's, e.g. "base-to-new/dtd/coop-fvg-pt/seed-1"."""
         words = [self.protocol, self.dataset, slug(self.row), self.variant, f"seed-{self.seed}"]
         return "/".join(word for word in words if word)
+
+    @property
+    def waits_for(self) -> str | None:
+        """Key of the job that must have finished before."""
+        return self.copies or self.needs
 
 
 def slug(name: str) -> str:

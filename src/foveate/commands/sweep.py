@@ -1,0 +1,175 @@
+"""`foveate sweep`: every run of the papers' tables, on one machine or on many."""
+
+from collections.abc import Generator, Sequence
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from foveate.commands.parsing import parse
+from foveate.commands.screen import notes_for_warnings
+from foveate.commands.sweeping import Board
+from foveate.errors import InputError
+from foveate.scale.cluster import own_cpus
+from foveate.sweep import sets
+from foveate.sweep.events import Event
+from foveate.sweep.folder import alone_in
+from foveate.sweep.local import in_processes
+from foveate.sweep.plan import Plan, Standing, plan, schedule_of, standing
+from foveate.sweep.running import Place, check_towers
+from foveate.sweep.schedule import Schedule
+
+EXAMPLES = """
+    foveate sweep configs/sweep-world.yaml --root world/
+    foveate sweep configs/table1.yaml --root data/ --out out/table1 --dry-run
+    foveate sweep configs/table1.yaml --root data/ --out out/table1
+    foveate sweep configs/table1.yaml --root /shared/data --out /shared/table1 --ray --ray-address head:6379
+    foveate report out/table1 --against paper
+"""
+GROUPS = {
+    "where it runs": ("device", "workers", "threads", "ray", "ray_address", "gpus_per_run"),
+    "before it runs": ("dry_run", "json"),
+}
+
+
+def sweep(  # noqa: PLR0913  (a command's options)
+    table: str,
+    root: str | None = None,
+    out: str | None = None,
+    clip: str | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+    threads: int = 1,
+    ray: bool = False,
+    ray_address: str | None = None,
+    gpus_per_run: float = 1.0,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Do every run of a sweep's file; run again, what has finished is skipped and a stopped run goes on.
+
+    Args:
+        table: The sweep's file, e.g. configs/table1.yaml.
+        root: Folder of the data sets; the file may say it too. Drawn sets that are not there are drawn.
+        out: Folder of all results (out/NAME, after the file).
+        clip: Hub id, folder or file of CLIP weights, in place of the file's.
+        device: Where runs are, e.g. cpu or cuda; GPUs where there are any.
+        workers: Runs at a time; one a GPU, or one a core.
+        threads: Cores of a run; on a CPU results depend on it in the last bits.
+        ray: Run on a Ray cluster: that of --ray-address, or one on this computer.
+        ray_address: HOST:PORT of a cluster; RAY_ADDRESS says it too.
+        gpus_per_run: Share of a GPU that each run gets, with --ray.
+        dry_run: List the runs, with an estimate of time and disk, and do nothing.
+        json: Print that list as JSON.
+    """
+    _check(workers, threads, gpus_per_run, ray=ray, ray_address=ray_address, dry_run=dry_run, json=json)
+    planned = plan(Path(table).expanduser(), {"clip": clip})
+    folder = Path(out or f"out/{planned.sweep.title}").expanduser().absolute()
+    data = Path(root or planned.sweep.root or "data").expanduser().absolute()
+    if dry_run:
+        from foveate.commands.sweep_estimate import show
+
+        show(planned, folder, workers or 1, as_json=json)
+        return
+    where = Place(data, folder, device or "cpu", threads)
+    with notes_for_warnings(), alone_in(folder):
+        there = standing(planned.jobs, folder)
+        schedule = schedule_of(there)
+        with Board(len(planned.jobs), len(there.finished)) as board:
+            for one in there.notes:
+                board.note(one)
+            if there.left:
+                sets.make_ready(data, _needed(there), partial(board.count, "drawing scenes"))
+                sets.check_there(data, _needed(there))
+                check_towers(there.left)
+            for event in _run(schedule, where, device, workers, ray=(ray, ray_address, gpus_per_run)):
+                board.show(event)
+    _tell(planned, there, schedule, folder)
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command."""
+    sweep(**parse("sweep", sweep, words, positional="table", groups=GROUPS, examples=EXAMPLES))
+
+
+def _check(
+    workers: int | None,
+    threads: int,
+    share: float,
+    *,
+    ray: bool,
+    ray_address: str | None,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    for flag, number in (("--workers", workers), ("--threads", threads)):
+        if number is not None and number < 1:
+            raise InputError(f"{flag} is {number}: give 1 or more")
+    if not 0 < share <= 1:
+        raise InputError(f"--gpus-per-run is {share:g}: give a share above 0 and up to 1")
+    if ray_address and not ray:
+        raise InputError("--ray-address is for Ray: give --ray too")
+    if json and not dry_run:
+        raise InputError("--json prints the list of runs: give --dry-run too")
+
+
+def _needed(there: Standing) -> list[str]:
+    """Return the keys of the sets that are still needed."""
+    found = [key for job in there.left for key in (job.dataset, *(one.dataset for one in job.questions))]
+    return list(dict.fromkeys(found))
+
+
+def _run(
+    schedule: Schedule,
+    place: Place,
+    device: str | None,
+    workers: int | None,
+    *,
+    ray: tuple[bool, str | None, float],
+) -> Generator[Event]:
+    wanted, address, share = ray
+    if wanted:
+        from foveate.sweep.on_ray import on_ray
+
+        return on_ray(schedule, place, address, workers, device=device, share=share)
+    return in_processes(schedule, place, devices_of(device, workers, place.threads))
+
+
+def devices_of(device: str | None, workers: int | None, threads: int) -> list[str]:
+    """Return the device of each worker: a GPU each, or so many on the CPU.
+
+    Raises:
+        InputError: There is no such device.
+    """
+    import torch
+
+    from foveate.clip.weights import demand_device
+
+    if device is not None:
+        demand_device(device)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device is None and gpus:
+        device = "cuda"
+    if device is None or device == "cpu":
+        return ["cpu"] * (workers or max(1, own_cpus() // threads))
+    if device != "cuda":  # a certain one
+        return [device] * (workers or 1)
+    return [f"cuda:{number % gpus}" for number in range(workers or gpus)]
+
+
+def _tell(planned: Plan, there: Standing, schedule: Schedule, folder: Path) -> None:
+    """Say what has come of it.
+
+    Raises:
+        InputError: Runs have failed.
+    """
+    total, failed = len(planned.jobs), len(schedule.failed)
+    before = f", {len(there.finished)} of them before" if there.finished else ""
+    done = total - failed
+    Console(highlight=False).print(
+        f"{done} of {total} runs have finished{before}: {folder}", soft_wrap=True, markup=False
+    )
+    if failed:
+        key, line = next(iter(schedule.failed.items()))
+        rest = "" if failed == 1 else f" ({failed} in all)"
+        raise InputError(f"{key} failed{rest}: {line}; mend it and run the sweep again, the rest is kept")

@@ -1,0 +1,98 @@
+"""`foveate sweep --dry-run`: what there is to do, and what it will take."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from foveate.commands.screen import note, print_table
+from foveate.sweep.estimate import Cost, Estimator, rates_from
+from foveate.sweep.jobs import Job
+from foveate.sweep.plan import Plan, standing
+from foveate.sweep.results import read_result
+
+
+def show(planned: Plan, folder: Path, workers: int, *, as_json: bool) -> None:
+    """Print all runs, which of them are done, and an estimate of time and disk for the others.
+
+    Args:
+        planned: All runs.
+        folder: Of the sweep; nothing is changed in it.
+        workers: Runs at a time.
+        as_json: Whether for programs.
+    """
+    there = standing(planned.jobs, folder, tidy=False)
+    for one in there.notes:
+        note(one)
+    jobs = {job.key: job for job in planned.jobs}
+    results = [one for job in there.finished if (one := read_result(folder / job.key)) is not None]
+    estimator = Estimator(rates_from(results, jobs))
+    costs = {job.key: estimator.cost(job) for job in there.left}
+    total = _total(planned, costs, workers)
+    if as_json:
+        rows = [_entry(job, costs.get(job.key)) for job in planned.jobs]
+        sys.stdout.write(json.dumps({**total, "jobs": rows}, indent=1) + "\n")
+        return
+    print_table(["run", "", "minutes"], [_line(job, costs.get(job.key)) for job in planned.jobs])
+    print_table(["", ""], [[name, value] for name, value in _said(total)])
+
+
+def _total(planned: Plan, costs: dict[str, Cost], workers: int) -> dict[str, Any]:
+    seconds = sum(one.seconds for one in costs.values())
+    return {
+        "runs": len(planned.jobs),
+        "done": len(planned.jobs) - len(costs),
+        "left": len(costs),
+        "seconds": round(seconds),
+        "workers": workers,
+        "seconds_with_workers": round(seconds / workers),
+        "disk_mb": round(sum(one.disk for one in costs.values()) / 1e6),
+        "rates_from": sorted({costs[job.key].source for job in planned.jobs if _trained(job, costs)}),
+    }
+
+
+def _trained(job: Job, costs: dict[str, Cost]) -> bool:
+    return job.key in costs and job.copies is None
+
+
+def _entry(job: Job, cost: Cost | None) -> dict[str, Any]:
+    return {
+        "key": job.key,
+        "protocol": job.protocol,
+        "row": job.row,
+        "dataset": job.dataset,
+        "seed": job.seed,
+        "method": job.options["method"],
+        "recipe": job.recipe,
+        "stands_on": job.needs,
+        "same_run_as": job.copies,
+        "asks": [f"{one.dataset}, {one.split}" for one in job.questions],
+        "done": cost is None,
+        "seconds": None if cost is None else round(cost.seconds, 1),
+        "rates_from": None if cost is None else cost.source,
+    }
+
+
+def _line(job: Job, cost: Cost | None) -> list[str]:
+    if cost is None:
+        return [job.key, "done", ""]
+    how = "copied" if job.copies else "to do"
+    return [job.key, how, f"{cost.seconds / 60:.1f}"]
+
+
+def _said(total: dict[str, Any]) -> Sequence[tuple[str, str]]:
+    few = [("runs", f"{total['runs']}, {total['done']} done, {total['left']} left")]
+    if not total["left"]:
+        return few
+    workers = total["workers"]
+    return [
+        *few,
+        ("time", f"{_hours(total['seconds_with_workers'])} with {workers} worker{'s' * (workers > 1)}"),
+        ("disk", f"{total['disk_mb'] / 1000:.1f} GB"),
+        ("worked out from", " and ".join(total["rates_from"])),
+    ]
+
+
+def _hours(seconds: int) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{max(1, round(seconds / 60))} minutes"

@@ -1,0 +1,255 @@
+"""Ask a tuned model a sweep's questions, and measure its answers.
+
+What an image tower says of a test picture does not depend on the names it is asked about. So each picture
+is encoded once for all questions; CLIP's own features once for all rows and seeds: the bank keeps them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from foveate.classifier import Classifier
+from foveate.data.bank import Bank
+from foveate.data.loader import PictureSet
+from foveate.data.naming import clean_name
+from foveate.data.samples import Photos
+from foveate.data.shelf import Shelf
+from foveate.errors import InputError
+from foveate.evaluate.answers import Answers, Watch
+from foveate.evaluate.metrics import accuracy
+from foveate.foreground.views import foreground_view
+from foveate.memory import sent
+from foveate.methods.base import CLIP, Method, clip_origin, encode_pictures
+from foveate.methods.fvgpt import FvgPt
+from foveate.sweep.jobs import Question
+from foveate.sweep.results import Measured, packed
+from foveate.train.banking import chunk_on
+from foveate.train.shots import without_masks
+from foveate.types import Batch, Branch, Features, Logits, Origin
+
+_IMAGE, _FOREGROUND, _CLIP = "image", "foreground", "clip"
+_BATCH = 100
+_HELD = 1_000_000_000
+"""Bytes of tuned towers' features that a worker keeps, at most."""
+
+
+@dataclass
+class Seen:
+    """Features of test pictures that a worker keeps from question to question.
+
+    Attributes:
+        bank: Folder of those that all jobs share: of the untouched image tower.
+    """
+
+    bank: Path
+    _own: dict[str, Shelf] = field(default_factory=dict[str, Shelf])
+
+    def shelf(self, origin: Origin, dataset: str) -> Shelf:
+        """Return where features of a set are kept."""
+        if origin.what.partition(",")[0] == CLIP:
+            return Shelf(self.bank)
+        if sum(shelf.held for shelf in self._own.values()) > _HELD:
+            self._own.clear()
+        return self._own.setdefault(dataset, Shelf())
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, made ready.
+
+    Attributes:
+        photos: Its pictures, labelled by its names.
+        rows: Their places in the test split.
+        branch: Which label space it is.
+    """
+
+    photos: Photos
+    rows: Sequence[int]
+    branch: Branch
+
+
+def measure(
+    classifier: Classifier,
+    question: Question,
+    photos: Photos,
+    seen: Seen,
+    *,
+    carried: str | None = None,
+    shift: bool = False,
+    watch: Watch | None = None,
+) -> Measured:
+    """Ask about the test split of a set.
+
+    Args:
+        classifier: Tuned; it takes the names of the question.
+        question: Of which set, and of which of its classes.
+        photos: That set, its test split at least.
+        seen: What is kept of test pictures.
+        carried: The set's sentence, if the model was trained on another set: all of its classes are new then.
+        shift: Whether to measure the foreground shift index, where there are masks.
+        watch: Told of pictures that are encoded.
+
+    Raises:
+        InputError: The set has no test pictures of these classes.
+    """
+    test = photos.split("test")
+    if not len(test):
+        raise InputError(f"{question.dataset} has no test split, and a sweep tests on nothing else")
+    shift = shift and any(sample.mask for sample in test.samples)
+    test = test if shift else without_masks(test)
+    asked = _ready(classifier, question, test) if carried is None else _carried(classifier, test, carried)
+    answers = _answers(classifier.method, asked, test, seen, question.dataset, shift, watch)
+    return _measured(question, asked.photos, answers, classifier.method.trained)
+
+
+def _ready(classifier: Classifier, question: Question, test: Photos) -> Asked:
+    pictures, branch = classifier.ask_split(test, question.split)
+    place = {sample.picture: row for row, sample in enumerate(test.samples)}
+    return Asked(pictures.photos, [place[sample.picture] for sample in pictures.photos.samples], branch)
+
+
+def _carried(classifier: Classifier, test: Photos, template: str) -> Asked:
+    """Set all names of another set; they are answered as new ones, as the field has it."""
+    test = replace(test, names=tuple(clean_name(name) for name in test.names))
+    known = classifier.config.names if classifier.config else []
+    classifier.method.set_classes(test.names, template, known)
+    return Asked(test, range(len(test)), "new")
+
+
+def _answers(
+    method: Method,
+    asked: Asked,
+    test: Photos,
+    seen: Seen,
+    dataset: str,
+    shift: bool,
+    watch: Watch | None,
+) -> Answers:
+    method.eval()
+    with method.constant_text():
+        tensors = _encoded(method, test, seen, dataset, shift, watch)
+        rows = torch.tensor(list(asked.rows))
+        own = {name: tensor[:, rows] for name, tensor in tensors.items()}
+        labels = torch.tensor([sample.label for sample in asked.photos.samples])
+        logits = _logits(method, own, _IMAGE, asked.branch)
+        foreground = _logits(method, own, _FOREGROUND, asked.branch) if shift else None
+    masked = torch.tensor([sample.mask is not None for sample in asked.photos.samples])
+    return Answers(logits, labels, foreground, None, masked)
+
+
+def _encoded(
+    method: Method, test: Photos, seen: Seen, dataset: str, shift: bool, watch: Watch | None
+) -> dict[str, Tensor]:
+    """Return `[H, N, D]` raw features of all test pictures, and of their foregrounds."""
+    size = method.clip.config
+    pictures = PictureSet(test, size.image_size, size.mean, size.std)
+    own, clip = method.vision_origin(), clip_origin(method.clip)
+    wanted = {_IMAGE: own} | ({_CLIP: clip} if isinstance(method, FvgPt) and own != clip else {})
+    if shift:
+        wanted |= {_FOREGROUND: _cut(own)}
+        wanted |= {f"{_CLIP} {_FOREGROUND}": _cut(clip)} if _CLIP in wanted else {}
+    found: dict[str, Tensor] = {}
+    for tower in dict.fromkeys((own, clip)):
+        some = {name: one for name, one in wanted.items() if one.what.startswith(tower.what)}
+        if some:
+            found |= _of_tower(method, pictures, some, seen.shelf(tower, dataset), watch)
+    return found
+
+
+def _of_tower(
+    method: Method, pictures: PictureSet, origins: Mapping[str, Origin], shelf: Shelf, watch: Watch | None
+) -> dict[str, Tensor]:
+    """Return features of one image tower, by name."""
+    exact = torch.promote_types(method.clip.text.proj.dtype, torch.float32)
+    bank = Bank(pictures, method.clip.fingerprint(), shelf, exact, chunk_on(method.clip))
+    total = len(pictures)
+
+    def count(done: int) -> None:
+        if watch:
+            watch(done, total)
+
+    make = _Tower(method, origins)
+    (batch,) = bank.batches(0, total, origins=origins, make=make, shuffle=False, watch=count)
+    return batch.frozen
+
+
+def _cut(origin: Origin) -> Origin:
+    return replace(origin, what=f"{origin.what}, foreground, mean", masked=True)
+
+
+@dataclass(frozen=True)
+class _Tower:
+    """Encodes what is wanted of a batch."""
+
+    method: Method
+    wanted: Mapping[str, Origin]
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        method, size = self.method, self.method.clip.config
+        device = method.clip.logit_scale.device
+        images = sent(batch.images, device)
+        shown = {False: images}
+        if any(origin.masked for origin in self.wanted.values()):
+            assert batch.masks is not None
+            masks = sent(batch.masks, device)
+            shown[True] = foreground_view(images, masks, "mean", size.mean, size.std)
+        with torch.no_grad():
+            return {
+                name: (
+                    encode_pictures(method.clip, shown[origin.masked])
+                    if name.startswith(_CLIP)
+                    else method.encode_images(shown[origin.masked])
+                ).cpu()
+                for name, origin in self.wanted.items()
+                if name not in batch.frozen
+            }
+
+
+def _logits(method: Method, tensors: Mapping[str, Tensor], which: str, branch: Branch) -> Logits:
+    """Return `[N, C]` logits, on the CPU."""
+    image = tensors[which]
+    clip = tensors.get(_CLIP if which == _IMAGE else f"{_CLIP} {_FOREGROUND}", image[:1])
+    device = method.clip.logit_scale.device
+    parts: list[Logits] = []
+    for start in range(0, image.shape[1], _BATCH):
+        few = slice(start, start + _BATCH)
+        features = _features(method, sent(image[:, few], device), sent(clip[:, few], device), branch)
+        parts.append(method.logits(features, branch).cpu())
+    return torch.cat(parts)
+
+
+def _features(method: Method, image: Tensor, clip: Tensor, branch: Branch) -> Features:
+    """Return what `method.features` does, of pictures that are encoded already."""
+    both = method.pair(image)
+    if isinstance(method, FvgPt) and branch != "base" and method.config.prior_branch:
+        return Features(both.image, both.text, Features(clip, method.plain.features()))
+    return both
+
+
+def _measured(question: Question, photos: Photos, answers: Answers, trained: Sequence[bool]) -> Measured:
+    right = answers.logits.argmax(dim=-1) == answers.labels
+    was_trained = torch.tensor(trained)[answers.labels]
+    both = question.split == "all"
+    return Measured(
+        dataset=question.dataset,
+        split=question.split,
+        accuracy=accuracy(answers.logits, answers.labels),
+        pictures=len(right),
+        classes=len(photos.names),
+        per_class={
+            name: (int(right[answers.labels == row].sum()), int((answers.labels == row).sum()))
+            for row, name in enumerate(photos.names)
+        },
+        right=packed(right),
+        digest=without_masks(photos).digest()[:16],
+        trained=_percent(right[was_trained]) if both else None,
+        others=_percent(right[~was_trained]) if both else None,
+        shift=answers.shift,
+    )
+
+
+def _percent(right: Tensor) -> float | None:
+    return 100 * float(right.double().mean()) if len(right) else None

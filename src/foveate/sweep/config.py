@@ -1,0 +1,317 @@
+"""A sweep's file: tables of rows, sets and seeds, under a protocol each. Every key is checked here.
+
+    clip: openai/clip-vit-base-patch16
+    recipe: released-code
+    seeds: [1, 2, 3]
+
+    tables:
+      Table 1:
+        protocol: base-to-new
+        sets: [dtd, eurosat]
+        rows:
+          CoOp: {method: coop}
+          CoOp + FVG-PT: {method: fvgpt+coop}
+
+What stands above `tables` holds for all of them. A file of one table may do without `tables`.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from jsonargparse import get_loader
+
+from foveate.errors import InputError
+from foveate.methods.registry import configure, parts
+from foveate.select.choosing import Name
+from foveate.sweep.jobs import Protocol, slug
+from foveate.sweep.numbers import as_settings, as_training
+from foveate.sweep.recipes import Source
+from foveate.train.recipe import Recipe, recipe_for
+
+_TRAINING = tuple(setting.name for setting in fields(Recipe))
+_ROW = ("method", "template")
+_LISTS = {"seeds": int, "shots": int, "fractions": float, "sets": str, "selectors": str}
+_WORDS: dict[str, tuple[str, ...]] = {
+    "protocol": get_args(Protocol),
+    "recipe": get_args(Source),
+    "classes": ("base", "all"),
+    "dtype": ("float32", "float16", "bfloat16"),
+}
+_TEXTS = ("source", "clip", "root")
+_FLAGS = ("mixed", "shift")
+_TABLE = (*_LISTS, *_WORDS, *_TEXTS, *_FLAGS, "rows")
+_ONLY_FOR = {
+    "source": ("cross-dataset", "domain-generalisation"),
+    "fractions": ("data-efficiency",),
+    "selectors": ("data-efficiency",),
+    "mixed": ("base-to-new", "seed-robustness", "data-efficiency"),
+}
+_SHOTS = 16
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table.
+
+    Attributes:
+        name: As the table has it.
+        method: E.g. "fvgpt+coop".
+        settings: Per part of the method, what differs from the source's settings.
+        training: What differs from its recipe.
+        template: A sentence other than the data set's.
+    """
+
+    name: str
+    method: str
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    training: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    template: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows, sets and seeds under a protocol.
+
+    Attributes:
+        title: E.g. "Table 1".
+        protocol: What is trained on, and what is asked.
+        sets: Keys of data sets; of targets, where models are carried over to other sets.
+        rows: Its lines.
+        seeds: Of draw, start, order and views.
+        source: The set that is trained on, where models are carried over.
+        shots: Pictures of each class; several for "few-shot".
+        fractions: Shares of the training pictures, for "data-efficiency".
+        selectors: Who chooses them; without any, a share of the shots is drawn.
+        classes: Train on half of the classes or on all, for "data-efficiency".
+        mixed: Whether to ask about trained and other classes together, too.
+        shift: Whether to measure the foreground shift index; needs masks of test pictures.
+        recipe: Source of the settings.
+        clip: Where the towers come from.
+        dtype: Their precision.
+    """
+
+    title: str
+    protocol: Protocol
+    sets: tuple[str, ...]
+    rows: tuple[Row, ...]
+    seeds: tuple[int, ...] = (1, 2, 3)
+    source: str | None = None
+    shots: tuple[int, ...] = (_SHOTS,)
+    fractions: tuple[float, ...] = ()
+    selectors: tuple[str, ...] = ()
+    classes: str = "base"
+    mixed: bool = False
+    shift: bool = False
+    recipe: Source = "released-code"
+    clip: str = "tiny"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a file says.
+
+    Attributes:
+        title: Name of the file, without its ending.
+        tables: At least one.
+        root: Folder of the data sets.
+    """
+
+    title: str
+    tables: tuple[Table, ...]
+    root: str | None = None
+
+
+def read_sweep(file: Path, changes: Mapping[str, Any] | None = None) -> Sweep:
+    """Read a sweep's file.
+
+    Args:
+        file: YAML.
+        changes: What was said besides, and holds for all tables: {"clip": "tiny"}.
+
+    Raises:
+        InputError: It is not there or no YAML, a key does not exist, or a value does not fit; the message
+            names the table and the row.
+    """
+    if not file.is_file():
+        raise InputError(f"{file}: no such file: give a sweep's file, such as configs/sweep-world.yaml")
+    try:
+        content = get_loader("yaml")(file.read_text(encoding="utf-8"))
+    except OSError:
+        raise
+    except Exception as error:  # of the YAML library, which is not ours to import
+        why = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+        raise InputError(f"{file} is no YAML: {why}") from error
+    top = _mapping(content, f"{file} says nothing: write `tables` with rows, sets and a protocol")
+    tables = top.pop("tables", None)
+    shared = {**top, **{name: value for name, value in (changes or {}).items() if value is not None}}
+    given = {file.stem: {}} if tables is None else _mapping(tables, f"{file}: `tables` has none")
+    if not given:
+        raise InputError(f"{file}: `tables` has none: write a title and what the table has")
+    read = tuple(_table(title, _merged(shared, one, file, title), str(file)) for title, one in given.items())
+    root = shared.get("root")
+    return Sweep(file.stem, read, None if root is None else str(root))
+
+
+def _merged(shared: Mapping[str, Any], own: object, file: Path, title: str) -> dict[str, Any]:
+    found = _mapping(own, f"{file}, {title}: write `protocol`, `sets` and `rows`")
+    both = {**shared, **found}
+    for name in shared.keys() & found.keys():
+        if isinstance(shared[name], dict) and name != "rows":
+            both[name] = {**shared[name], **_mapping(found[name], f"{file}, {title}: {name} is no table")}
+    return both
+
+
+def _table(title: str, given: Mapping[str, Any], file: str) -> Table:
+    where = file if Path(file).stem == title else f"{file}, {title}"
+    rows = _mapping(given.get("rows"), f"{where} has no rows: write a name and its method")
+    common = {name: value for name, value in given.items() if name not in _TABLE}
+    values = {name: _value(name, value, where) for name, value in given.items() if name in _TABLE}
+    values = {name: value for name, value in values.items() if name not in ("rows", "root")}
+    if not rows:
+        raise InputError(f"{where} has no rows: write a name and its method")
+    for name in ("protocol", "sets"):
+        if name not in values:
+            raise InputError(f"{where} says no {name}: give {_wanted(name)}")
+    values["rows"] = tuple(_row(name, own, common, where) for name, own in rows.items())
+    _check_stray(common, values["rows"], where)
+    _check_names([row.name for row in values["rows"]], where)
+    _check_fit(values, where)
+    if values["protocol"] == "few-shot" and "shots" not in values:
+        values["shots"] = (1, 2, 4, 8, 16)
+    return Table(title=title, **values)
+
+
+def _row(name: str, given: object, common: Mapping[str, Any], where: str) -> Row:
+    title = f"{where}, row {name!r}"
+    own = _mapping(given, f"{title}: write its options, as in `{{method: coop}}`")
+    method = own.get("method", common.get("method"))
+    if not isinstance(method, str):
+        raise InputError(f"{title} says no method: give one, such as coop or fvgpt+coop")
+    try:
+        there = parts(method)
+        for key in own:
+            if key not in (*_ROW, *_TRAINING, *there):
+                raise InputError(f"there is no option {key!r}; {_near(key, (*_ROW, *_TRAINING, *there))}")
+        settings = {
+            part: {**_settings(common, part), **_settings(own, part)}
+            for part in there
+            if part in own or part in common
+        }
+        training = as_training({key: one[key] for one in (common, own) for key in _TRAINING if key in one})
+        template = own.get("template", common.get("template"))
+        configure("+".join(there), settings)
+        recipe_for(method, training)
+    except InputError as error:
+        raise InputError(f"{title}: {error}") from error
+    return Row(name, "+".join(there), settings, training, template)
+
+
+def _settings(given: Mapping[str, Any], part: str) -> dict[str, Any]:
+    own = given.get(part)
+    found = _mapping(own, f"{part} is {own!r}: give its settings, as in `{part}: {{name: value}}`")
+    return as_settings(part, found)
+
+
+def _value(name: str, value: Any, where: str) -> Any:
+    """Return a value of a table as it is kept.
+
+    Raises:
+        InputError: It is of another kind.
+    """
+    wrong = InputError(f"{where}: {name} is {value!r}: give {_wanted(name)}")
+    if name in _LISTS:
+        some = cast("list[Any]", value) if isinstance(value, list) else [value]
+        kind = _LISTS[name]
+        fits = all(isinstance(one, int | float if kind is float else kind) for one in some)
+        if not some or not fits or any(isinstance(one, bool) for one in some):
+            raise wrong
+        _check_list(name, some, wrong)
+        return tuple(kind(one) for one in some)
+    if name in _WORDS and value not in _WORDS[name]:
+        near = difflib.get_close_matches(str(value), _WORDS[name], n=1)
+        raise InputError(f"{wrong}{f' (did you mean {near[0]!r}?)' if near else ''}")
+    if (name in _TEXTS and not isinstance(value, str)) or (name in _FLAGS and not isinstance(value, bool)):
+        raise wrong
+    return value
+
+
+def _check_list(name: str, some: Sequence[Any], wrong: InputError) -> None:
+    if len(set(some)) < len(some):
+        twice = next(one for one in some if some.count(one) > 1)
+        raise InputError(f"{wrong} (each once; {twice!r} stands twice)")
+    if name in ("shots", "seeds") and min(some) < (1 if name == "shots" else 0):
+        raise wrong
+    if name == "fractions" and not all(0 < one <= 1 for one in some):
+        raise wrong
+    if name == "selectors" and not set(some) <= set(get_args(Name)):
+        raise wrong
+
+
+def _wanted(name: str) -> str:
+    said = {
+        "seeds": "whole numbers, as in [1, 2, 3]",
+        "shots": "whole numbers from 1 on",
+        "fractions": "shares above 0 and up to 1, as in [0.25, 0.5, 1.0]",
+        "sets": "keys of data sets, as in [dtd, eurosat]",
+        "selectors": f"some of {', '.join(get_args(Name))}",
+    }
+    if name in _WORDS:
+        return f"one of {', '.join(_WORDS[name])}"
+    return said.get(name, "true or false" if name in _FLAGS else "text")
+
+
+def _check_stray(common: Mapping[str, Any], rows: Sequence[Row], where: str) -> None:
+    """Refuse keys that are of no table and of no row's method."""
+    there = {part for row in rows for part in parts(row.method)}
+    known = (*_TABLE, *_ROW, *_TRAINING, *sorted(there))
+    for key in common:
+        if key not in known:
+            raise InputError(f"{where}: there is no option {key!r}; {_near(key, known)}")
+
+
+def _check_names(names: Sequence[str], where: str) -> None:
+    own: dict[str, str] = {}
+    for name in names:
+        if not slug(name):
+            raise InputError(f"{where}: row {name!r} makes no name of a folder: use letters or numbers")
+        if slug(name) in own:
+            raise InputError(f"{where}: rows {own[slug(name)]!r} and {name!r} have one folder: rename one")
+        own[slug(name)] = name
+
+
+def _check_fit(values: Mapping[str, Any], where: str) -> None:
+    """Refuse what the protocol has no use for, or lacks."""
+    protocol = values["protocol"]
+    for name, protocols in _ONLY_FOR.items():
+        if values.get(name) and protocol not in protocols:
+            raise InputError(
+                f"{where}: {name} is for {' and '.join(protocols)}, not for {protocol}: leave it out"
+            )
+    carried = protocol in _ONLY_FOR["source"]
+    if carried and "source" not in values:
+        raise InputError(f"{where}: {protocol} needs `source`, the set that is trained on, such as imagenet")
+    if carried and values["source"] in values["sets"]:
+        raise InputError(f"{where}: {values['source']!r} is the source: leave it out of `sets`, the targets")
+    if protocol == "data-efficiency" and "fractions" not in values:
+        raise InputError(f"{where}: data-efficiency needs `fractions`, as in [0.25, 0.5, 0.75, 1.0]")
+    if protocol != "few-shot" and len(values.get("shots", ())) > 1:
+        raise InputError(f"{where}: several shots are for few-shot; {protocol} takes one number")
+    if values.get("selectors") and "shots" in values:
+        raise InputError(f"{where}: selectors choose among all training pictures: leave `shots` out")
+
+
+def _near(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+
+
+def _mapping(value: object, wrong: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(wrong)
+    return {str(key): one for key, one in cast("dict[object, Any]", value).items()}

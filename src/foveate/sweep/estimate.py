@@ -1,0 +1,177 @@
+"""What a sweep will take: from the results that are there, or else from a table of measured rates.
+
+A run's time is its views (pictures times epochs) and its test pictures, each at a rate. The rates are those
+of the method's own results in the sweep's folder, where it has any with these towers: of this very machine.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any, cast
+
+from foveate.methods.registry import parts
+from foveate.sweep import sets
+from foveate.sweep.jobs import Job
+from foveate.sweep.protocols import SHIFT, identity
+from foveate.sweep.results import Result
+
+_EMBED = {"tiny": 128}
+_WIDE = 512  # numbers of a feature, of other towers
+_LEARNED = {"mmrl": 4_992_256, "promptsrc": 46_080, "fvgpt": 132_546}
+_FEW = 10_000  # learned numbers of other parts, about
+_LINE = 220  # bytes of a step in the log
+TABLE = "the table of measured rates"
+OWN = "results in this folder"
+
+Towers = tuple[str, str]
+"""CLIP and method."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a job takes.
+
+    Attributes:
+        seconds: On one worker.
+        disk: Bytes of its model, its log and the features that it brings into the bank.
+        source: Where its rates come from.
+    """
+
+    seconds: float
+    disk: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much a job does.
+
+    Attributes:
+        classes: That it learns.
+        pictures: That it learns from.
+        views: Pictures times epochs.
+        distinct: How many of these are different views.
+        tests: Test pictures, over all questions.
+    """
+
+    classes: int
+    pictures: int
+    views: int
+    distinct: int
+    tests: int
+
+
+def size_of(job: Job) -> Size:
+    """Return how much a job does, by the catalogue's counts; no picture is looked at."""
+    own, options = sets.sizes_of(job.dataset), job.options
+    classes = -(-own.classes // 2) if options["classes"] == "base" else own.classes
+    share = classes / own.classes
+    most = round(own.train * share)
+    pictures = round(most * options["fraction"]) if options["select"] else options["shots"] * classes
+    pictures = min(pictures, most) if most else pictures
+    recipe = identity(job)["recipe"]
+    epochs = recipe["epochs"] if options["method"] != "zeroshot" else 0
+    tests = 0.0
+    for one in job.questions:
+        half = one.split in ("base", "new") and one.dataset == job.dataset and share < 1
+        tests += sets.sizes_of(one.dataset).test * (0.5 if half else 1.0)
+    tests *= 2 if options.get(SHIFT) else 1
+    views = pictures * epochs
+    return Size(
+        classes, pictures, views, views if recipe["augment"] == "rrc-flip" else pictures, round(tests)
+    )
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Seconds of a view and of a test picture, from results."""
+
+    view: float
+    test: float
+
+
+def rates_from(results: Iterable[Result], jobs: Mapping[str, Job]) -> dict[Towers, Rate]:
+    """Return rates from what has been measured in a folder.
+
+    Args:
+        results: Of this sweep.
+        jobs: By key.
+    """
+    sums: dict[Towers, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
+    for one in results:
+        job = jobs.get(one.key)
+        if job is None or job.copies is not None:
+            continue
+        size, total = size_of(job), sums[job.options["clip"], one.method]
+        for place, value in enumerate((one.seconds["train"], size.views, one.seconds["test"], size.tests)):
+            total[place] += value
+    return {
+        key: Rate(train / max(views, 1), test / max(tests, 1))
+        for key, (train, views, test, tests) in sums.items()
+    }
+
+
+@dataclass
+class Estimator:
+    """Works out what jobs take, one after the other: features that one has encoded are there for the next.
+
+    Attributes:
+        known: Rates from results.
+    """
+
+    known: Mapping[Towers, Rate] = field(default_factory=dict[Towers, Rate])
+    _banked: set[str] = field(default_factory=set[str])
+
+    def cost(self, job: Job) -> Cost:
+        """Return what a job takes, by known rates or by the table's."""
+        if job.copies is not None:
+            return Cost(0.0, 0, OWN)
+        size, method, clip = size_of(job), job.options["method"], job.options["clip"]
+        row, encode = _row(clip, method)
+        new = self._new(job, row["encodes"]) if size.views else 0
+        rate = self.known.get((clip, method))
+        if rate is not None:
+            seconds = size.views * rate.view + size.tests * rate.test
+            return Cost(seconds, _disk(job, size, new), OWN)
+        view = row["view"] + row["class"] * size.classes
+        seconds = size.views * view + size.distinct * encode * new + size.tests * row["test"]
+        return Cost(seconds, _disk(job, size, new), TABLE)
+
+    def _new(self, job: Job, kinds: Iterable[str]) -> int:
+        """Return how many kinds of features no job before has encoded."""
+        options, recipe = job.options, identity(job)["recipe"]
+        views = [options[name] for name in ("clip", "shots", "select", "fraction", "classes")]
+        views += [recipe[name] for name in ("augment", "crop_scale", "epochs")]
+        wanted = {json.dumps([job.dataset, job.seed, *views, kind]) for kind in kinds}
+        new = wanted - self._banked
+        self._banked |= wanted
+        return len(new)
+
+
+def _disk(job: Job, size: Size, new: int) -> int:
+    """Return bytes of model, log and features; a plug-in over a tuned tower keeps four kinds of its own."""
+    there, clip = parts(job.options["method"]), job.options["clip"]
+    learned = sum(_LEARNED.get(part, _FEW) for part in there) if there != ["zeroshot"] else 0
+    tuned = there[-1] not in ("zeroshot", "coop", "kgcoop", "prograd", "cocoop")
+    kinds = (4 if job.needs else 1) if tuned and size.views else new
+    features = size.distinct * kinds * _EMBED.get(clip, _WIDE) * 4
+    steps = size.views // identity(job)["recipe"]["batch_size"]
+    return learned * 4 + steps * _LINE + features
+
+
+def _row(clip: str, method: str) -> tuple[dict[str, Any], float]:
+    """Return the table's row of a method, and the seconds of encoding a picture."""
+    table = _rates()["tiny" if clip == "tiny" else "ViT-B/16"]
+    rows: dict[str, dict[str, Any]] = table["methods"]
+    slowest = {name: max(row[name] for row in rows.values()) for name in ("view", "class", "test")}
+    return rows.get(method, {**slowest, "encodes": []}), table["encode"]
+
+
+@cache
+def _rates() -> dict[str, Any]:
+    return cast(
+        "dict[str, Any]", json.loads(files("foveate.sweep").joinpath("rates.json").read_text("utf-8"))
+    )

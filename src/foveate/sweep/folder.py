@@ -1,0 +1,136 @@
+"""A job's folder and the sweep's: who is at work there, what has been begun, and what is set aside.
+
+OUT/base-to-new/dtd/coop/seed-1/job.json      what it is, before anything is done for it
+OUT/base-to-new/dtd/coop/seed-1/run/          the run of its training, which goes on after a stop
+OUT/base-to-new/dtd/coop/seed-1/result.json   what it has come to; with this it has finished
+OUT/.bank/                                    features of frozen towers, for all jobs
+"""
+
+import json
+import os
+import socket
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from filelock import FileLock, Timeout
+
+from foveate.errors import InputError
+from foveate.files import write_atomically
+from foveate.sweep.jobs import Job
+from foveate.sweep.protocols import identity
+from foveate.sweep.results import RESULT, Damaged, Result, read_result
+
+JOB, RUN, ERROR = "job.json", "run", "error.txt"
+BANK, TESTS = ".bank", "tests"
+LOCK, WHO = ".lock", ".sweep.json"
+
+
+@contextmanager
+def alone_in(out: Path) -> Generator[None]:
+    """Be the only sweep in a folder. The system takes the lock from a process that dies.
+
+    Raises:
+        InputError: Another sweep is at work there, or the folder is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give a folder to write to, new or of this sweep")
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"another sweep is at work in {out}{_who(out)}: wait for it, stop it, or give another --out"
+        ) from error
+    try:
+        write_atomically(out / WHO, json.dumps({"process": os.getpid(), "host": socket.gethostname()}) + "\n")
+        yield
+    finally:
+        (out / WHO).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def at_job(folder: Path) -> Generator[None]:
+    """Be the only one at a job; a worker whose sweep was killed may take a moment to notice: wait for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / LOCK):
+        yield
+
+
+def check_same(out: Path, jobs: Iterable[Job]) -> None:
+    """Refuse a folder in which any of the jobs was begun with other settings.
+
+    Raises:
+        InputError: The message says which job, and what differs. Nothing has been changed.
+    """
+    for job in jobs:
+        folder = out / job.key
+        if not ((folder / RESULT).is_file() or (folder / RUN).is_dir()):
+            continue
+        held, wanted = _begun(folder / JOB), identity(job)
+        if held is None or held == wanted:
+            continue
+        what = _differing(held, wanted)
+        raise InputError(
+            f"{out} holds another sweep: in {job.key}, {what}; give another --out, or remove that folder"
+        )
+
+
+def begin(folder: Path, job: Job) -> None:
+    """Write what a job is, before anything is done for it."""
+    values = {"run": identity(job), "stands_on": job.needs, "same_run_as": job.copies}
+    write_atomically(folder / JOB, json.dumps(values, indent=1) + "\n")
+
+
+def result_in(folder: Path, *, tidy: bool = True) -> tuple[Result | None, str | None]:
+    """Return a job's result, and a note where there is a damaged one: it is set aside, if we are to tidy.
+
+    Raises:
+        InputError: A newer foveate wrote it.
+    """
+    try:
+        return read_result(folder), None
+    except Damaged as error:
+        line = " ".join(str(error).split())
+        if not tidy:
+            return None, line
+        return None, f"{line}: set aside as {set_aside(folder / RESULT).name}, and made anew"
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file or folder that cannot be used; it is never deleted."""
+    number, aside = 1, path.with_name(f"{path.name}.damaged")
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+    path.rename(aside)
+    return aside
+
+
+def _begun(path: Path) -> dict[str, Any] | None:
+    """Return what a job was begun as; None where that cannot be read."""
+    try:
+        values: object = json.loads(path.read_text(encoding="utf-8"))["run"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return cast("dict[str, Any]", values) if isinstance(values, dict) else None
+
+
+def _who(out: Path) -> str:
+    try:
+        values = json.loads((out / WHO).read_text(encoding="utf-8"))
+        return f" (process {values['process']} on {values['host']})"
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
+def _differing(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Say what differs first, as deep down as it does."""
+    name = next(key for key in (*wanted, *held) if held.get(key) != wanted.get(key))
+    was, now = held.get(name), wanted.get(name)
+    if isinstance(was, dict) and isinstance(now, dict):
+        return f"{name}: {_differing(cast('dict[str, Any]', was), cast('dict[str, Any]', now))}"
+    return f"{name} was {json.dumps(was)}, now {json.dumps(now)}"

@@ -1,0 +1,201 @@
+"""A sweep in processes of this computer: one a GPU, or so many on the CPU.
+
+Each is started anew and not forked, computes with as many threads as it is told, and keeps its towers from
+job to job. It leaves when the first process is gone. One that dies is replaced, and its job tried again.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from threading import Thread
+from typing import Any
+
+from foveate.files import write_atomically
+from foveate.sweep.events import Died, Event, Failed, Finished, Progress
+from foveate.sweep.folder import ERROR
+from foveate.sweep.jobs import Job
+from foveate.sweep.running import Desk, Done, Place, Trouble, run_job, trouble_of
+from foveate.sweep.schedule import TRIES, Schedule
+
+_OFTEN = 0.2  # seconds between two words about progress
+
+
+@dataclass
+class _Lane:
+    """A worker, and what it is at."""
+
+    number: int
+    place: Place
+    process: BaseProcess
+    pipe: "Connection[Any, Any]"
+    job: Job | None = None
+    last: Job | None = None
+
+
+def in_processes(schedule: Schedule, place: Place, devices: Sequence[str]) -> Generator[Event]:
+    """Do all jobs of a schedule; yield what happens.
+
+    Args:
+        schedule: Told of what has finished and failed.
+        place: Where.
+        devices: Of each worker: ["cuda:0", "cuda:1"], or ["cpu"] * 2.
+    """
+    lanes: list[_Lane] = []
+    try:
+        for number, device in enumerate(devices):
+            job = schedule.next()
+            if job is None:
+                break
+            lanes.append(_opened(number, replace(place, device=device)))
+            _give(lanes[-1], job)
+        waiting = list(devices[len(lanes) :])
+        while not schedule.over:
+            waiting = _fill(lanes, waiting, schedule, place)
+            for lane in _heard(lanes):
+                yield from _hear(lane, schedule)
+    finally:
+        for lane in lanes:
+            _close(lane)
+
+
+def _fill(lanes: list[_Lane], waiting: list[str], schedule: Schedule, place: Place) -> list[str]:
+    """Give work to whoever has none, and start workers for which there was none before."""
+    for lane in lanes:
+        job = schedule.next(lane.last) if lane.job is None else None
+        if job is not None:
+            _give(lane, job)
+    while waiting:
+        job = schedule.next()
+        if job is None:
+            break
+        lanes.append(_opened(len(lanes), replace(place, device=waiting[0])))
+        waiting = waiting[1:]
+        _give(lanes[-1], job)
+    return waiting
+
+
+def _heard(lanes: Sequence[_Lane]) -> list[_Lane]:
+    """Wait for a word of any worker, or its death."""
+    busy = [lane for lane in lanes if lane.job is not None]
+    ready = wait([lane.pipe for lane in busy], timeout=1.0)
+    return [lane for lane in busy if lane.pipe in ready]
+
+
+def _hear(lane: _Lane, schedule: Schedule) -> Generator[Event]:
+    job = lane.job
+    assert job is not None
+    try:
+        kind, said = lane.pipe.recv()
+    except (EOFError, OSError):
+        yield _died(lane, job, schedule)
+        return
+    if kind == "progress":
+        yield Progress(lane.number, job, *said)
+        return
+    lane.job, lane.last = None, job
+    if kind == "done":
+        schedule.done(job)
+        yield Finished(job, said, lane.number)
+    else:
+        yield failed(job, said, schedule, lane.place)
+
+
+def failed(job: Job, trouble: Trouble, schedule: Schedule, place: Place) -> Failed:
+    """Note that a job has failed; of a mistake of ours, keep where it was made."""
+    if trouble.trace is not None:
+        folder = place.out / job.key
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / ERROR, trouble.trace)
+    return Failed(job, trouble.line, tuple(schedule.fail(job, trouble.line)))
+
+
+def _died(lane: _Lane, job: Job, schedule: Schedule) -> Event:
+    """Put another worker in the place of a dead one."""
+    _close(lane)
+    fresh = _opened(lane.number, lane.place)
+    lane.process, lane.pipe, lane.job = fresh.process, fresh.pipe, None
+    if schedule.died(job):
+        return Died(job)
+    line = f"{TRIES} workers died at it, perhaps for want of memory: take fewer --workers"
+    return failed(job, Trouble(line), schedule, lane.place)
+
+
+def _opened(number: int, place: Place) -> _Lane:
+    spawn = get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, str(place.threads)))  # read when its PyTorch is imported
+    try:
+        process = spawn.Process(target=_work, args=(theirs, place), daemon=True)
+        process.start()
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+    theirs.close()  # so that its death ends the pipe
+    return _Lane(number, place, process, ours)
+
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def _give(lane: _Lane, job: Job) -> None:
+    lane.job = job
+    with suppress(OSError):  # it has just died, which shows when it is listened to
+        lane.pipe.send(job)
+
+
+def _close(lane: _Lane) -> None:
+    lane.pipe.close()
+    if lane.process.is_alive():
+        lane.process.terminate()
+    lane.process.join(5)
+    if lane.process.is_alive():
+        lane.process.kill()
+        lane.process.join()
+    lane.process.close()
+
+
+def _work(pipe: "Connection[Any, Any]", place: Place) -> None:
+    """Do the jobs that come through the pipe."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the first process tells
+    Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(place.threads)
+    desk = Desk(place)
+    try:
+        while True:
+            job: Job = pipe.recv()
+            try:
+                pipe.send(("done", _done(job, desk, pipe)))
+            except Exception as error:  # whatever it is, the other jobs go on
+                pipe.send(("failed", trouble_of(error)))
+    except (EOFError, OSError):  # the first process has closed the pipe
+        os._exit(0)
+
+
+def _done(job: Job, desk: Desk, pipe: "Connection[Any, Any]") -> Done:
+    last = 0.0
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > _OFTEN or done == total:
+            last = now
+            pipe.send(("progress", (what, done, total)))
+
+    return run_job(job, desk, tell)
+
+
+def _end_with_parent() -> None:
+    """Leave when the first process is gone: killed, it cannot tell."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

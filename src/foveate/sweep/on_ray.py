@@ -1,0 +1,249 @@
+"""A sweep on a Ray cluster: the same jobs as tasks, whose results lie in the same folder.
+
+All computers of the cluster see the data sets and the sweep's folder under the same paths. The driver keeps
+the order, so a task never waits for another; towers go through the object store, loaded once. A task whose
+worker or computer is lost is begun again elsewhere and goes on from the run's last epoch.
+"""
+
+import os
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from foveate.errors import InputError
+from foveate.scale.actors import pool_of
+from foveate.scale.cluster import Cluster, joined
+from foveate.sweep.events import Event, Finished, Progress
+from foveate.sweep.jobs import Job
+from foveate.sweep.local import failed
+from foveate.sweep.running import (
+    Desk,
+    Done,
+    Place,
+    Tell,
+    Trouble,
+    open_towers,
+    run_job,
+    towers_of,
+    trouble_of,
+)
+from foveate.sweep.schedule import TRIES, Schedule
+
+_OFTEN = 1.0  # seconds between two words about progress
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a task gets of the cluster.
+
+    Attributes:
+        tasks: At a time.
+        cpus: Cores of each.
+        gpus: GPUs of each, or the share of one.
+    """
+
+    tasks: int
+    cpus: int
+    gpus: float
+
+
+def on_ray(
+    schedule: Schedule,
+    place: Place,
+    address: str | None = None,
+    workers: int | None = None,
+    *,
+    device: str | None = None,
+    share: float = 1.0,
+) -> Generator[Event]:
+    """Do all jobs of a schedule on a cluster; yield what happens.
+
+    Args:
+        schedule: Told of what has finished and failed.
+        place: Where; its device is found anew in each task.
+        address: Of the cluster (see `foveate.scale.cluster.joined`).
+        workers: Jobs at a time; None: as many as there is room for.
+        device: "cpu" or "cuda"; None: GPUs where there are any.
+        share: Of a GPU, for each job.
+
+    Raises:
+        InputError: There is no cluster, or it has no GPU and one was asked for.
+    """
+    if schedule.over:
+        return
+    with joined(address, None if address else _cores(workers, place.threads)) as cluster:
+        own = share_of(cluster, workers, device, share, place.threads)
+        driver = _Driver(schedule, replace(place, device="cuda" if own.gpus else "cpu"), own)
+        try:
+            yield from driver.run()
+        finally:
+            driver.stop()
+
+
+def share_of(cluster: Cluster, workers: int | None, device: str | None, share: float, threads: int) -> Share:
+    """Share a cluster among jobs.
+
+    Raises:
+        InputError: It has no GPU, though one was asked for, or no room for so many jobs.
+    """
+    gpus = None if device is None else device.startswith("cuda")
+    if not pool_of(cluster, None, gpus).gpus:
+        room = max(1, cluster.cpus // threads)
+        own = Share(workers or room, threads, 0.0)
+    else:
+        room = max(1, int(cluster.gpus / share + 1e-9))
+        tasks = workers or room
+        own = Share(tasks, max(1, min(threads, cluster.cpus // max(1, tasks))), share)
+    if own.tasks > room:
+        raise InputError(
+            f"--workers is {own.tasks}, but the Ray cluster has room for {room} runs: give at most {room}"
+        )
+    return own
+
+
+def _cores(workers: int | None, threads: int) -> int | None:
+    return None if workers is None else workers * threads
+
+
+@dataclass
+class _Driver:
+    """Hands jobs to the cluster and hears of them."""
+
+    schedule: Schedule
+    place: Place
+    share: Share
+    _running: dict[Any, tuple[Job, int]] = field(default_factory=dict[Any, tuple[Job, int]])
+    _towers: dict[tuple[str, str], Any] = field(default_factory=dict[tuple[str, str], Any])
+    _board: Any = None
+    _task: Any = None
+
+    def run(self) -> Generator[Event]:
+        """Do all jobs."""
+        import ray
+        from ray import exceptions
+
+        self._board = ray.remote(num_cpus=0, max_restarts=TRIES)(_Board).remote()
+        self._task = ray.remote(
+            num_cpus=self.share.cpus,
+            num_gpus=self.share.gpus,
+            max_retries=TRIES - 1,
+            retry_exceptions=False,
+            scheduling_strategy="SPREAD",
+        )(_work)
+        while not self.schedule.over:
+            try:
+                self._fill()
+                ready, _ = ray.wait([*self._running], num_returns=1, timeout=_OFTEN)
+            except (exceptions.RaySystemError, ConnectionError) as error:
+                raise InputError("the Ray cluster is gone: run the sweep again, it goes on") from error
+            for one in ready:
+                yield self._heard(one)
+            yield from self._progress()
+
+    def stop(self) -> None:
+        """Stop what still runs."""
+        import ray
+
+        for one in self._running:
+            ray.cancel(one, force=True)
+
+    def _fill(self) -> None:
+        free = set(range(self.share.tasks)) - {lane for _, lane in self._running.values()}
+        for lane in sorted(free):
+            job = self.schedule.next()
+            if job is None:
+                return
+            one = self._task.remote(job, self.place, self._loaded(job), self._board)
+            self._running[one] = job, lane
+
+    def _loaded(self, job: Job) -> Any:
+        """Return a reference to the towers of a job; they are loaded once, on the CPU."""
+        import ray
+
+        key = job.options["clip"], job.options["dtype"]
+        if key not in self._towers:
+            found = open_towers(*key, "cpu")
+            self._towers[key] = ray.put((found.clip, found.clip_source))
+        return [self._towers[key]]  # in a list, so that a task fetches them only if it lacks them
+
+    def _heard(self, one: Any) -> Event:
+        import ray
+        from ray import exceptions
+
+        job, lane = self._running.pop(one)
+        try:
+            said: Done | Trouble = ray.get(one)
+        except (exceptions.RayError, OSError) as error:
+            line = f"{TRIES} workers died at it, perhaps for want of memory ({type(error).__name__})"
+            said = Trouble(line)
+        if isinstance(said, Done):
+            self.schedule.done(job)
+            return Finished(job, said, lane)
+        return failed(job, said, self.schedule, self.place)
+
+    def _progress(self) -> Generator[Event]:
+        import ray
+        from ray import exceptions
+
+        try:
+            told: dict[str, tuple[str, int, int]] = ray.get(self._board.read.remote(), timeout=_OFTEN)
+        except (exceptions.RayError, TimeoutError):  # it is only for the eye
+            return
+        for job, lane in self._running.values():
+            if job.key in told:
+                what, done, total = told[job.key]
+                yield Progress(lane, job, what, done, total)
+
+
+class _Board:
+    """Where tasks say what they are at."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, tuple[str, int, int]] = {}
+
+    def tell(self, key: str, what: str, done: int, total: int) -> None:
+        """Note what a job is at."""
+        self._told[key] = what, done, total
+
+    def read(self) -> dict[str, tuple[str, int, int]]:
+        """Return what has been said since the last time."""
+        told, self._told = self._told, {}
+        return told
+
+
+_desks: dict[Place, Desk] = {}  # of this process: what one task has opened serves the next
+
+
+def _work(job: Job, place: Place, towers: list[Any], board: Any) -> Done | Trouble:
+    """Do a job on the cluster."""
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(place.threads)))
+    import ray
+    import torch
+
+    torch.set_num_threads(place.threads)
+    try:
+        desk = _desks.get(place)
+        if desk is None:
+            _desks.clear()
+            desk = _desks[place] = Desk(place)
+        clip, dtype = job.options["clip"], job.options["dtype"]
+        if not desk.has(clip, dtype):
+            loaded, source = ray.get(towers[0])
+            desk.keep(clip, dtype, towers_of(loaded.to(place.device), source))
+        return run_job(job, desk, _telling(job, board))
+    except Exception as error:  # whatever it is, the other jobs go on
+        return trouble_of(error)
+
+
+def _telling(job: Job, board: Any) -> Tell:
+    last = 0.0
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > _OFTEN:
+            last = now
+            board.tell.remote(job.key, what, done, total)
+
+    return tell

@@ -1,0 +1,96 @@
+"""From a sweep's file and folder to what is left to do."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from foveate.sweep import sets
+from foveate.sweep.config import Sweep, read_sweep
+from foveate.sweep.folder import check_same, result_in
+from foveate.sweep.jobs import Job
+from foveate.sweep.protocols import jobs_of
+from foveate.sweep.running import missing
+from foveate.sweep.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of a sweep.
+
+    Attributes:
+        sweep: What its file says.
+        jobs: Each behind what it waits for.
+    """
+
+    sweep: Sweep
+    jobs: tuple[Job, ...]
+
+    def keys(self) -> list[str]:
+        """Return the keys of all sets that are trained on or asked about, each once."""
+        found = [key for job in self.jobs for key in (job.dataset, *(one.dataset for one in job.questions))]
+        return list(dict.fromkeys(found))
+
+
+def plan(file: Path, changes: Mapping[str, Any] | None = None) -> Plan:
+    """Read a sweep's file, and list its jobs.
+
+    Raises:
+        InputError: Anything wrong with it.
+    """
+    sweep = read_sweep(file, changes)
+    tables = tuple(
+        replace(
+            table,
+            sets=tuple(sets.key_of(name) for name in table.sets),
+            source=None if table.source is None else sets.key_of(table.source),
+        )
+        for table in sweep.tables
+    )
+    sweep = replace(sweep, tables=tables)
+    return Plan(sweep, tuple(jobs_of(sweep, sets.template_of)))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a sweep is.
+
+    Attributes:
+        finished: Jobs with a whole result.
+        left: The others.
+        notes: What a person should know: damaged results that were set aside.
+    """
+
+    finished: tuple[Job, ...]
+    left: tuple[Job, ...]
+    notes: tuple[str, ...] = ()
+
+
+def standing(jobs: Sequence[Job], out: Path, *, tidy: bool = True) -> Standing:
+    """Look at what is there of a sweep.
+
+    Args:
+        jobs: Of the sweep.
+        out: Its folder.
+        tidy: Whether damaged results are set aside; otherwise nothing is changed.
+
+    Raises:
+        InputError: The folder holds another sweep, or a result of a newer foveate.
+    """
+    check_same(out, jobs)
+    finished: list[Job] = []
+    left: list[Job] = []
+    notes: list[str] = []
+    for job in jobs:
+        result, note = result_in(out / job.key, tidy=tidy)
+        notes += [note] if note else []
+        (left if result is None or missing(job, result) else finished).append(job)
+    return Standing(tuple(finished), tuple(left), tuple(notes))
+
+
+def schedule_of(where: Standing) -> Schedule:
+    """Return the schedule of what is left; what has finished counts as done."""
+    schedule = Schedule([*where.finished, *where.left])
+    for job in where.finished:
+        schedule.done(job)
+    return schedule

@@ -1,0 +1,258 @@
+"""The field's protocols as lists of jobs.
+
+A plug-in's job stands on that of its backbone, which is trained once for all that need it: the row that is
+this backbone, or else a job of its own that is asked nothing. Jobs that train the very same are one training.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from foveate.errors import InputError
+from foveate.methods.registry import configure, parts, stages
+from foveate.sweep.config import Row, Sweep, Table
+from foveate.sweep.jobs import Job, Question
+from foveate.sweep.numbers import as_settings
+from foveate.sweep.recipes import Case, settle
+from foveate.train.recipe import recipe_for
+
+SHIFT = "shift"
+"""Option of jobs: whether to measure the foreground shift index; it changes no training."""
+
+Template = Callable[[str, Sequence[str]], str]
+"""A data set's sentence for a method: by its key, and the method's parts."""
+
+_TITLES = {"coop": "CoOp", "kgcoop": "KgCoOp", "promptsrc": "PromptSRC", "mmrl": "MMRL", "maple": "MaPLe"}
+
+
+def jobs_of(sweep: Sweep, template: Template) -> list[Job]:
+    """Return all jobs of a sweep, each behind what it stands on.
+
+    Raises:
+        InputError: Two tables have different runs under one name.
+    """
+    planned = [one for table in sweep.tables for one in _of_table(table, template)]
+    jobs = _unlike([one.job for one in planned])
+    inner = {one.job.key: one.inner for one in planned if one.inner}
+    return _linked(jobs, inner)
+
+
+def identity(job: Job) -> dict[str, Any]:
+    """Return what decides what is trained, as JSON has it: jobs with equal ones are one training."""
+    options = _without_shift(job.options)
+    asked = json.dumps([options[name] for name in ("method", "settings", "recipe")], sort_keys=True)
+    settings, recipe = _resolved(asked)
+    return {"dataset": job.dataset, "seed": job.seed, **options, "settings": settings, "recipe": recipe}
+
+
+@lru_cache(maxsize=4096)
+def _resolved(asked: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return settings and recipe, all of them, as JSON has them; hundreds of jobs have the same."""
+    method, given, changes = json.loads(asked)
+    typed = {part: as_settings(part, values) for part, values in given.items()}
+    settings = {name: asdict(config) for name, config in configure(method, typed).items()}
+    plain = json.loads(json.dumps([settings, asdict(recipe_for(method, changes))]))
+    return plain[0], plain[1]
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A job, and the one of what it stands on, were that a row of the same table."""
+
+    job: Job
+    inner: "_Planned | None" = None
+
+
+def _of_table(table: Table, template: Template) -> Iterator[_Planned]:
+    """Yield a table's jobs: set by set and seed by seed, so that what is shared is used while it is there."""
+    trained = table.sets if table.source is None else (table.source,)
+    for dataset in trained:
+        for seed in table.seeds:
+            for variant in _variants(table):
+                for row in table.rows:
+                    yield _planned(table, row, _Place(dataset, seed, variant), template)
+
+
+def _planned(table: Table, row: Row, place: "_Place", template: Template) -> _Planned:
+    job = _job(table, row, place, template)
+    *before, _ = stages(row.method)
+    if not before:
+        return _Planned(job)
+    there = parts(before[-1])
+    settings = {part: values for part, values in row.settings.items() if part in there}
+    inner = _planned(table, replace(row, method=before[-1], settings=settings), place, template)
+    plain = replace(inner.job, questions=(), options=_without_shift(inner.job.options))
+    apart = {name: identity(plain)[name] for name in ("settings", "recipe", "clip", "dtype")}
+    digest = hashlib.sha256(_text(apart).encode()).hexdigest()[:6]
+    title = f"backbone {_TITLES.get(before[-1], before[-1])} {digest}"
+    return _Planned(job, replace(inner, job=replace(plain, row=title)))
+
+
+def _without_shift(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != SHIFT}
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """What else tells a job apart: how much it is trained on."""
+
+    name: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in a table a job stands, besides its row."""
+
+    dataset: str
+    seed: int
+    variant: _Variant
+
+
+def _variants(table: Table) -> list[_Variant]:
+    if table.protocol == "few-shot":
+        return [_Variant(f"{shots}-shots", {"shots": shots}) for shots in table.shots]
+    shots = table.shots[0]
+    if table.protocol != "data-efficiency":
+        return [_Variant("", {"shots": shots})]
+    if not table.selectors:  # our reading of FVG-PT's "25 to 100 %": a share of the shots
+        return [
+            _Variant(f"fraction-{share:g}", {"shots": max(1, round(share * shots))})
+            for share in table.fractions
+        ]
+    return [
+        _Variant(f"{name}-{share:g}", {"select": name, "fraction": share})
+        for name in table.selectors
+        for share in table.fractions
+    ]
+
+
+def _job(table: Table, row: Row, place: _Place, template: Template) -> Job:
+    dataset, variant = place.dataset, place.variant
+    case = Case(table.protocol, row.method, dataset, variant.options.get("shots", 0))
+    said = settle(table.recipe, case)
+    settings = {
+        part: {**said.settings.get(part, {}), **row.settings.get(part, {})}
+        for part in parts(row.method)
+        if part in said.settings or part in row.settings
+    }
+    options: dict[str, Any] = {
+        "method": row.method,
+        "clip": table.clip,
+        "dtype": table.dtype,
+        "settings": settings,
+        "recipe": {**said.training, **row.training},
+        "classes": _classes(table),
+        "template": row.template or template(dataset, parts(row.method)),
+        "shots": None,
+        "select": None,
+        "fraction": None,
+        **variant.options,
+    }
+    if table.shift:
+        options[SHIFT] = True
+    return Job(
+        protocol=table.protocol,
+        row=row.name,
+        dataset=dataset,
+        seed=place.seed,
+        variant=variant.name,
+        options=options,
+        questions=_questions(table, dataset),
+        recipe=table.recipe,
+    )
+
+
+def _classes(table: Table) -> str:
+    if table.protocol in ("base-to-new", "seed-robustness"):
+        return "base"
+    return table.classes if table.protocol == "data-efficiency" else "all"
+
+
+def _questions(table: Table, dataset: str) -> tuple[Question, ...]:
+    if table.source is not None:
+        return (Question(dataset, "base"), *(Question(target, "new") for target in table.sets))
+    if _classes(table) == "all":
+        return (Question(dataset, "base"),)
+    both = (Question(dataset, "base"), Question(dataset, "new"))
+    return (*both, Question(dataset, "all")) if table.mixed else both
+
+
+def _unlike(jobs: Sequence[Job]) -> list[Job]:
+    """Return jobs with each key once; the questions of equal ones are put together.
+
+    Raises:
+        InputError: Two jobs differ in their settings, and have one name.
+    """
+    found: dict[str, Job] = {}
+    for job in jobs:
+        before = found.setdefault(job.key, job)
+        if before is job:
+            continue
+        if identity(before) != identity(job):
+            raise InputError(
+                f"two tables have a row {job.row!r} of {job.protocol} with other settings: rename one of them"
+            )
+        found[job.key] = _asking(before, job)
+    return list(found.values())
+
+
+def _asking(job: Job, more: Job) -> Job:
+    """Return a job that is asked what another one of the same training is, too."""
+    questions = (*job.questions, *(one for one in more.questions if one not in job.questions))
+    shift = {SHIFT: True} if more.options.get(SHIFT) else {}
+    return replace(job, questions=questions, options={**job.options, **shift})
+
+
+def _linked(jobs: Sequence[Job], inner: Mapping[str, _Planned]) -> list[Job]:
+    """Return the jobs with what they stand on, backbones that are no rows among them."""
+    first: dict[str, str] = {}
+    for job in jobs:
+        first.setdefault(_text(identity(job)), job.key)
+    found: dict[str, Job] = {}
+
+    def add(job: Job, below: _Planned | None) -> None:
+        own = first.setdefault(_text(identity(job)), job.key)
+        if own != job.key:
+            found[job.key] = replace(job, copies=own)
+        elif below is None:
+            found[job.key] = job
+        else:
+            key = first.setdefault(_text(identity(below.job)), below.job.key)
+            if key == below.job.key and key not in found:
+                add(below.job, below.inner)
+            found[job.key] = replace(job, needs=key)
+
+    for job in jobs:
+        add(job, inner.get(job.key))
+    return _ordered(_asking_for_copies(found))
+
+
+def _asking_for_copies(jobs: Mapping[str, Job]) -> dict[str, Job]:
+    """Have each job asked all that its copies need."""
+    found = dict(jobs)
+    for job in jobs.values():
+        if job.copies is not None:
+            found[job.copies] = _asking(found[job.copies], job)
+    return found
+
+
+def _ordered(jobs: Mapping[str, Job]) -> list[Job]:
+    """Put everything behind what it waits for."""
+    ordered: dict[str, Job] = {}
+
+    def add(job: Job) -> None:
+        if job.waits_for is not None:
+            add(jobs[job.waits_for])
+        ordered.setdefault(job.key, job)
+
+    for job in jobs.values():
+        add(job)
+    return list(ordered.values())
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True)

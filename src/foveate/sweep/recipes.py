@@ -1,0 +1,89 @@
+"""Settings by source: how a paper, its released code, or a method's own authors train it.
+
+The sources differ, so every result says which one it follows. The rules are data, in `recipes.yaml`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal, cast
+
+from jsonargparse import get_loader
+
+from foveate.methods.registry import parts
+from foveate.sweep.numbers import as_settings, as_training
+
+Source = Literal["paper", "released-code", "upstream"]
+_EVERY = "every"
+_EFFECTS = ("training", "settings")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a rule is held against.
+
+    Attributes:
+        protocol: Key of the protocol.
+        method: E.g. "fvgpt+coop".
+        dataset: Key of the set that is trained on.
+        shots: Pictures of each class; 0 where a selector chooses.
+    """
+
+    protocol: str
+    method: str
+    dataset: str
+    shots: int
+
+    @property
+    def values(self) -> dict[str, object]:
+        """What rules may ask for."""
+        own: dict[str, object] = {
+            "protocol": self.protocol,
+            "method": self.method,
+            "dataset": self.dataset,
+            "shots": self.shots,
+        }
+        return {**own, "backbone": parts(self.method)[-1]}
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a source says.
+
+    Attributes:
+        training: Changes to the training recipe.
+        settings: Per part of the method, changes to its settings.
+    """
+
+    training: dict[str, Any]
+    settings: dict[str, dict[str, Any]]
+
+
+def settle(source: Source, case: Case) -> Settled:
+    """Return what a source says of a case; later rules win."""
+    training: dict[str, Any] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    known, there = case.values, parts(case.method)
+    for rule in (*_rules()[_EVERY], *_rules()[source]):
+        if not _fits(rule, known):
+            continue
+        training |= rule.get("training", {})
+        for part, values in rule.get("settings", {}).items():
+            if part in there:
+                settings[part] = {**settings.get(part, {}), **values}
+    typed = {part: as_settings(part, values) for part, values in settings.items()}
+    return Settled(as_training(training), typed)
+
+
+def _fits(rule: Mapping[str, Any], known: Mapping[str, object]) -> bool:
+    wanted = {name: value for name, value in rule.items() if name not in _EFFECTS}
+    return all(
+        known[name] in (value if isinstance(value, list) else [value]) for name, value in wanted.items()
+    )
+
+
+@cache
+def _rules() -> dict[str, list[dict[str, Any]]]:
+    text = files("foveate.sweep").joinpath("recipes.yaml").read_text(encoding="utf-8")
+    return cast("dict[str, list[dict[str, Any]]]", get_loader("yaml")(text))

@@ -1,0 +1,372 @@
+"""One job, from a data set to its `result.json`. Every executor does it in this way."""
+
+import hashlib
+import platform
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from foveate.classifier import Classifier
+from foveate.clip.model import Clip
+from foveate.data.samples import Photos
+from foveate.errors import InputError
+from foveate.methods.registry import needs_masks, parts
+from foveate.sweep import memory, sets
+from foveate.sweep.answering import Seen, measure
+from foveate.sweep.folder import BANK, RUN, TESTS, at_job, begin, result_in, set_aside
+from foveate.sweep.jobs import Job, Question
+from foveate.sweep.protocols import SHIFT, identity
+from foveate.sweep.results import Measured, Result, write_result
+from foveate.train.checkpoint import CONFIG, load_model
+from foveate.train.journal import Step
+from foveate.train.run import RUN as RUN_FILE
+from foveate.train.run import STAGES, read_run
+
+Tell = Callable[[str, int, int], None]
+"""Told of what a job is at: in words, how much of it is done, how much there is."""
+
+_SETS_HELD = 4  # lists of pictures, which a worker keeps because the next job often has the same
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where jobs are done.
+
+    Attributes:
+        root: Folder of the data sets.
+        out: The sweep's.
+        device: Of the towers.
+        threads: Of computation; results on a CPU depend on it in the last bits.
+    """
+
+    root: Path
+    out: Path
+    device: str = "cpu"
+    threads: int = 1
+
+
+@dataclass
+class Desk:
+    """What a worker keeps from job to job: towers, and lists of pictures.
+
+    Attributes:
+        place: Where jobs are done.
+        seen: Features of test pictures.
+    """
+
+    place: Place
+    _towers: dict[tuple[str, str], Classifier] = field(default_factory=dict[tuple[str, str], Classifier])
+    _photos: dict[tuple[str, bool], Photos] = field(default_factory=dict[tuple[str, bool], Photos])
+    seen: Seen = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seen = Seen(self.place.out / BANK / TESTS)
+
+    def classifier(self, job: Job) -> Classifier:
+        """Return an untrained classifier for a job."""
+        clip, dtype = job.options["clip"], job.options["dtype"]
+        if (clip, dtype) not in self._towers:
+            self._towers.clear()  # one at a time: they are large
+            self.keep(clip, dtype, open_towers(clip, dtype, self.place.device))
+        return self._towers[clip, dtype].beside(job.options["method"], job.options["settings"])
+
+    def has(self, clip: str, dtype: str) -> bool:
+        """Return whether towers are open."""
+        return (clip, dtype) in self._towers
+
+    def keep(self, clip: str, dtype: str, towers: Classifier) -> None:
+        """Take over towers that are open already."""
+        self._towers[clip, dtype] = towers
+
+    def photos(self, key: str, *, tests_only: bool = False) -> Photos:
+        """Return the pictures of a set."""
+        found = self._photos.get((key, False)) or self._photos.get((key, tests_only))
+        if found is None:
+            while len(self._photos) >= _SETS_HELD:
+                self._photos.pop(next(iter(self._photos)))
+            found = self._photos[key, tests_only] = sets.photos_of(
+                self.place.root, key, tests_only=tests_only
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a worker says of a job that has finished.
+
+    Attributes:
+        seconds: It took.
+        before: Whether its result was there already.
+        notes: What a person should know.
+    """
+
+    seconds: float
+    before: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What a worker says of a job that has failed.
+
+    Attributes:
+        line: Why.
+        trace: Where a mistake of ours was made.
+    """
+
+    line: str
+    trace: str | None = None
+
+
+def open_towers(clip: str, dtype: str, device: str) -> Classifier:
+    """Load towers.
+
+    Raises:
+        InputError: There is no such CLIP.
+    """
+    return Classifier("zeroshot", clip, device=device, dtype=getattr(torch, dtype))
+
+
+def check_towers(jobs: Sequence[Job]) -> None:
+    """Open what jobs need once, so that what is not there is told of once, and a hub is asked once.
+
+    Raises:
+        InputError: There is no such CLIP.
+    """
+    for clip, dtype in dict.fromkeys((job.options["clip"], job.options["dtype"]) for job in jobs):
+        open_towers(clip, dtype, "cpu")
+
+
+def towers_of(clip: Clip, source: str) -> Classifier:
+    """Return towers that were loaded elsewhere.
+
+    Args:
+        clip: On the device where they are to run.
+        source: Where they came from, for the models' records.
+    """
+    found = Classifier("zeroshot", clip)
+    found.clip_source = source
+    return found
+
+
+def run_job(job: Job, desk: Desk, tell: Tell | None = None) -> Done:
+    """Do a job, or what is left of it; one that has finished is left as it is.
+
+    Raises:
+        InputError: Bad data, a training that diverged; other jobs are not concerned.
+    """
+    folder = desk.place.out / job.key
+    started = time.monotonic()
+    with at_job(folder):
+        result, note = result_in(folder)
+        notes = [note] if note else []
+        if result is not None and not missing(job, result):
+            return Done(0.0, before=True, notes=tuple(notes))
+        begin(folder, job)
+        if job.copies is not None:
+            made = _copied(job, desk)
+        else:
+            notes += _mend(folder / RUN)
+            made = _made(job, desk, result, tell or _to_nobody)
+        write_result(folder, made)
+        shutil.rmtree(folder / RUN / STAGES, ignore_errors=True)  # nothing goes on from there any more
+    return Done(time.monotonic() - started, notes=tuple(notes))
+
+
+def missing(job: Job, result: Result) -> tuple[Question, ...]:
+    """Return the questions of a job that its result has no answer to."""
+    return tuple(one for one in job.questions if result.of(one.dataset, one.split) is None)
+
+
+def _to_nobody(what: str, done: int, total: int) -> None:
+    pass
+
+
+def _copied(job: Job, desk: Desk) -> Result:
+    """Return the result of the job that trains the very same, under this one's names."""
+    assert job.copies is not None
+    first, _ = result_in(desk.place.out / job.copies)
+    if first is None:
+        raise InputError(f"{job.copies}, which it is a copy of, has no result: run the sweep again")
+    own = [first.of(one.dataset, one.split) for one in job.questions]
+    return replace(
+        first,
+        key=job.key,
+        protocol=job.protocol,
+        row=job.row,
+        variant=job.variant,
+        measured=tuple(one for one in own if one is not None),
+    )
+
+
+def _mend(run: Path) -> list[str]:
+    """Set a damaged run aside, so that it is made anew; return a note of it."""
+    if not run.is_dir():
+        return []
+    try:
+        if (run / RUN_FILE).exists():
+            read_run(run)
+        if (run / CONFIG).exists():
+            load_model(run)
+    except InputError as error:
+        return [
+            f"{' '.join(str(error).split(':')[0].split())}: set aside as {set_aside(run).name}, and made anew"
+        ]
+    return []
+
+
+def _made(job: Job, desk: Desk, before: Result | None, tell: Tell) -> Result:
+    memory.begin(desk.place.device)
+    classifier = desk.classifier(job)
+    photos = desk.photos(job.dataset)
+    _check_photos(job, photos)
+    started = time.monotonic()
+    _fit(job, desk, classifier, photos, tell)
+    trained = time.monotonic()
+    asked = job.questions if before is None else missing(job, before)
+    measured = [_measure(job, desk, classifier, one, tell) for one in asked]
+    seconds = {"train": trained - started, "test": time.monotonic() - trained}
+    if before is not None:
+        seconds = {"train": before.seconds["train"], "test": before.seconds["test"] + seconds["test"]}
+        return replace(before, seconds=seconds, measured=(*before.measured, *measured))
+    return _result(job, desk, classifier, photos, seconds, measured)
+
+
+def _check_photos(job: Job, photos: Photos) -> None:
+    """Refuse what would only show after hours."""
+    masked = needs_masks(job.options["method"], job.options["settings"])
+    if masked and not any(sample.mask for sample in photos.samples if sample.split == "train"):
+        raise InputError(f"{job.dataset} has no masks, and {job.options['method']} learns from them")
+
+
+def _fit(job: Job, desk: Desk, classifier: Classifier, photos: Photos, tell: Tell) -> None:
+    options, out = job.options, desk.place.out
+
+    def step(stage: str, total: int, one: Step) -> None:
+        tell(f"training {stage}", one.step + 1, total)
+
+    classifier.fit(
+        photos,
+        shots=options["shots"],
+        select=options["select"],
+        fraction=options["fraction"],
+        seed=job.seed,
+        classes=options["classes"],
+        template=options["template"],
+        backbone=None if job.needs is None else out / job.needs / RUN,
+        recipe=options["recipe"],
+        out=out / job.key / RUN,
+        bank_dir=out / BANK / _shelf(job, classifier),
+        on_step=step,
+        on_count=tell,
+    )
+
+
+def _shelf(job: Job, classifier: Classifier) -> str:
+    """Return which part of the bank a job uses.
+
+    What is encoded on the way, batch by batch, differs in its last bits from what is encoded ahead in larger
+    batches. So that results do not depend on who comes first, the two are kept apart.
+    """
+    if job.needs is None and classifier.method.tunes_vision:
+        batch = identity(job)["recipe"]["batch_size"]
+        return f"batches-of-{batch}"
+    return "ahead"
+
+
+def _measure(job: Job, desk: Desk, classifier: Classifier, question: Question, tell: Tell) -> Measured:
+    other = question.dataset != job.dataset
+    template = sets.template_of(question.dataset, parts(job.options["method"])) if other else None
+    return measure(
+        classifier,
+        question,
+        desk.photos(question.dataset, tests_only=other),
+        desk.seen,
+        carried=template,
+        shift=bool(job.options.get(SHIFT)),
+        watch=partial(tell, f"asking about {question.dataset}, {question.split}"),
+    )
+
+
+def _result(
+    job: Job,
+    desk: Desk,
+    classifier: Classifier,
+    photos: Photos,
+    seconds: dict[str, float],
+    measured: Sequence[Measured],
+) -> Result:
+    config, options = classifier.config, job.options
+    assert config is not None
+    return Result(
+        key=job.key,
+        protocol=job.protocol,
+        row=job.row,
+        dataset=job.dataset,
+        variant=job.variant,
+        seed=job.seed,
+        method=config.method,
+        recipe=job.recipe,
+        shots=config.shots,
+        fraction=options["fraction"],
+        select=options["select"],
+        clip=config.clip,
+        config={
+            "settings": config.settings,
+            "training": config.recipe,
+            "classes": options["classes"],
+            "template": config.template,
+            "precision": config.precision,
+            "bank": "epochs",
+            "threads": desk.place.threads,
+        },
+        hashes={
+            "weights": config.fingerprint,
+            "split": photos.digest()[:16],
+            "draw": config.data,
+            "names": hashlib.sha256(repr(photos.names).encode()).hexdigest()[:16],
+            "masks": photos.digest(masks=True)[:16],
+        },
+        versions=versions(),
+        device=device_words(desk.place.device),
+        seconds=seconds,
+        peak_memory_mb=memory.peak_mb(desk.place.device),
+        learned_numbers=sum(tensor.numel() for tensor in classifier.method.learned().values()),
+        pictures=config.pictures,
+        measured=tuple(measured),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that numbers may depend on."""
+    return {
+        "foveate": version("foveate"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "pillow": version("pillow"),
+    }
+
+
+def device_words(device: str) -> str:
+    """Say what a device is."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.backends.cpu.get_cpu_capability()}, {sys.platform}"
+
+
+def trouble_of(error: BaseException) -> Trouble:
+    """Return what to say of a job that failed."""
+    line = " ".join(str(error).split())
+    if isinstance(error, InputError):
+        return Trouble(line)
+    if isinstance(error, OSError) and error.filename:
+        return Trouble(f"{error.filename}: {error.strerror}")
+    return Trouble(f"{type(error).__name__}: {line}", "".join(traceback.format_exception(error)))

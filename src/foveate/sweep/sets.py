@@ -1,0 +1,90 @@
+"""The data sets of a sweep, by their keys; the one module of it that knows where they come from."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from foveate.data.samples import Photos
+from foveate.datasets.catalogue import DataSet, find
+from foveate.datasets.opening import open_set
+from foveate.datasets.places import demand
+from foveate.datasets.world_sets import draw_sets
+from foveate.errors import InputError
+
+OnCount = Callable[[int, int], None]
+
+
+def key_of(name: str) -> str:
+    """Return a set's key, given that, its title, or its name in the field's settings.
+
+    Raises:
+        InputError: The catalogue has no such set; the nearest is named.
+    """
+    return find(name).key
+
+
+def make_ready(root: Path, keys: Sequence[str], on_count: OnCount | None = None) -> None:
+    """Draw those of the sets that foveate draws itself, where they are not there.
+
+    Args:
+        root: Folder of the data sets.
+        keys: Of those that are needed.
+        on_count: Told of progress.
+
+    Raises:
+        InputError: Something else is in their place.
+    """
+    drawn = [key for key in keys if find(key).world is not None]
+    if drawn:
+        draw_sets(root, drawn, on_count=on_count)
+
+
+def check_there(root: Path, keys: Sequence[str]) -> None:
+    """Refuse a root that lacks some of the sets, before hours are spent on the others.
+
+    Raises:
+        InputError: All that are missing are named.
+    """
+    missing = [key for key in keys if not _is_there(root, key)]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(keys)} data sets are not in {root}: {', '.join(missing)};"
+            f" `foveate data check {root}` tells where each is looked for"
+        )
+
+
+def _is_there(root: Path, key: str) -> bool:
+    try:
+        demand(root, find(key))
+    except InputError:
+        return False
+    return True
+
+
+def photos_of(root: Path, key: str, *, tests_only: bool = False) -> Photos:
+    """Return a set's pictures with their splits, and masks where it has them.
+
+    Args:
+        root: Folder of the data sets.
+        key: Of the set.
+        tests_only: Whether its test split is enough.
+
+    Raises:
+        InputError: It is not there, or not whole.
+    """
+    return open_set(root, key, splits=("test",)) if tests_only else open_set(root, key)
+
+
+def template_of(key: str, parts: Sequence[str]) -> str:
+    """Return a set's sentence for a method.
+
+    Args:
+        key: Of the set.
+        parts: Of the method: KgCoOp has some sentences of its own.
+    """
+    found = find(key)
+    return found.kgcoop_template if "kgcoop" in parts else found.template
+
+
+def sizes_of(key: str) -> DataSet:
+    """Return how many pictures of how many classes a set has, without looking at it."""
+    return find(key)

@@ -1,0 +1,164 @@
+"""`foveate sweep` as a person meets it: runs, skips, estimates, and says in one line what is wrong."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foveate.sweep.folder import alone_in
+from foveate.sweep.plan import plan
+
+Call = Callable[..., Any]
+
+
+def _words(config: Path, root: Path, out: Path, *more: object) -> list[str]:
+    return [str(word) for word in ("sweep", config, "--root", root, "--out", out, *more)]
+
+
+def test_dry_run_lists_the_runs_and_changes_nothing(config: Call, foveate: Call, root: Path, tmp_path: Path):
+    words = _words(config(), root, tmp_path / "out", "--dry-run")
+    said = foveate(*words)
+    assert (said.code, said.err) == (0, "")
+    lines = said.out.splitlines()
+    assert lines[1].split("\t")[:2] == ["base-to-new/eurosat/clip/seed-1", "to do"]
+    assert "runs\t10, 0 done, 10 left" in lines
+    assert lines[-1] == "worked out from\tthe table of measured rates"
+    assert not (tmp_path / "out").exists()
+    told = json.loads(foveate(*words, "--json", "--workers", 4).out)
+    assert (told["runs"], told["left"], told["workers"]) == (10, 10, 4)
+    assert told["seconds_with_workers"] == pytest.approx(told["seconds"] / 4, abs=1)
+    guided = next(one for one in told["jobs"] if one["row"] == "CoOp + FVG-PT")
+    assert guided["stands_on"] == "base-to-new/eurosat/coop/seed-1"
+    assert guided["asks"] == ["eurosat, base", "eurosat, new", "eurosat, all"]
+
+
+def _workers(driver: int) -> list[int]:
+    children = Path(f"/proc/{driver}/task/{driver}/children").read_text().split()
+    return [int(one) for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
+def _wait(until: Callable[[], Any], running: subprocess.Popen[str]) -> Any:
+    while not (found := until()):
+        assert running.poll() is None, "the sweep ended before it was disturbed"
+        time.sleep(0.005)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds workers in /proc")
+def test_a_killed_worker_and_a_killed_driver_lose_nothing(
+    config: Call, foveate: Call, root: Path, tmp_path: Path, undisturbed: dict[str, Any], results_in: Call
+):
+    out = tmp_path / "out"
+    words = _words(config(), root, out, "--workers", 2)
+    with subprocess.Popen(
+        [sys.executable, "-m", "foveate", *words], stderr=subprocess.PIPE, text=True
+    ) as run:
+        _wait(lambda: [*out.rglob("log.jsonl")], run)  # somebody trains
+        victim = _workers(run.pid)[0]
+        os.kill(victim, signal.SIGKILL)
+        finished = len([*out.rglob("result.json")])
+        _wait(lambda: len([*out.rglob("result.json")]) > finished, run)
+        survivors = _workers(run.pid)
+        os.kill(run.pid, signal.SIGKILL)
+        told = run.stderr.read()
+    assert victim not in survivors
+    assert told.count("a worker died at base-to-new/") == 1
+    assert not any(_alive(one) for one in survivors)  # its end of the error stream is closed: they have left
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
+    assert 0 < len(before) < 10
+    said = foveate(*_words(config(), root, out, "--workers", 1))
+    assert said.code == 0, said.err
+    assert said.out == f"10 of 10 runs have finished, {len(before)} of them before: {out}\n"
+    assert {path: path.stat().st_mtime_ns for path in before} == before  # none is done twice
+    assert results_in(out) == undisturbed
+    logs = [*out.rglob("log.jsonl")]
+    assert len(logs) == 8
+    for log in logs:  # nor is any step of any
+        steps = [json.loads(line) for line in log.read_text().splitlines()]
+        assert [one["step"] for one in steps if "loss" in one] == [0, 1, 2]
+
+
+def _alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_failed_run_does_not_stop_the_others(
+    config: Call, foveate: Call, root: Path, tmp_path: Path, results_in: Call
+):
+    shutil.copytree(root, tmp_path / "sets")
+    test = next((tmp_path / "sets/dtd/images/orange_square").glob("test-*.png"))
+    test.write_bytes(b"no picture")
+    rows = (
+        ("  CoOp + FVG-PT: {method: fvgpt+coop}\n", "  Copy: {method: coop}\n"),
+        (
+            "  MMRL + FVG-PT: {method: fvgpt+mmrl}\n",
+            "  Too fast: {method: coop, lr: 1.0e+30, explode_at: 2}\n",
+        ),
+    )
+    out = tmp_path / "out"
+    words = _words(config(*rows), tmp_path / "sets", out, "--workers", 1)
+    said = foveate(*words)
+    assert said.code == 2
+    assert f"{test}: is not a picture" in said.err
+    assert "too-fast/seed-1 failed: coop, " in said.err
+    assert "Traceback" not in said.err
+    assert said.out == f"3 of 8 runs have finished: {out}\n"  # CLIP, CoOp and its copy on EuroSAT
+    assert sorted(one["row"] for one in results_in(out).values()) == ["CLIP", "CoOp", "Copy"]
+    told = json.loads(foveate(*words, "--dry-run", "--json").out)
+    assert (told["done"], told["rates_from"]) == (3, ["results in this folder"])
+
+
+def test_another_sweep_in_the_folder(config: Call, foveate: Call, root: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    with alone_in(out):
+        said = foveate(*_words(config(), root, out))
+    assert said.code == 2
+    assert said.err.startswith(f"foveate: another sweep is at work in {out} (process {os.getpid()} on ")
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--workers", 0], "--workers is 0: give 1 or more"),
+        (["--threads", 0], "--threads is 0: give 1 or more"),
+        (["--gpus-per-run", 2], "--gpus-per-run is 2: give a share"),
+        (["--ray-address", "head:6379"], "--ray-address is for Ray: give --ray too"),
+        (["--json"], "--json prints the list of runs: give --dry-run too"),
+        (["--device", "cuda:99"], "cuda"),
+        (["--clip", "/nowhere/clip"], "/nowhere/clip"),
+    ],
+)
+def test_bad_options(config: Call, foveate: Call, root: Path, tmp_path: Path, more: list[object], said: str):
+    answer = foveate(*_words(config(), root, tmp_path / "out", *more))
+    assert answer.code == 2
+    assert said in answer.err.splitlines()[-1]
+    assert "Traceback" not in answer.err
+
+
+def test_sets_that_are_not_there(config: Call, foveate: Call, tmp_path: Path):
+    answer = foveate(*_words(config(), tmp_path / "empty", tmp_path / "out", "--workers", 1))
+    assert answer.code == 2
+    assert "2 of 2 data sets are not in" in answer.err
+    assert "eurosat, dtd; `foveate data check" in answer.err
+
+
+def test_drawn_sets_are_drawn(config: Call, tmp_path: Path):
+    from foveate.sweep import sets
+
+    sets.make_ready(tmp_path, plan(config(("[eurosat, dtd]", "[world-4]"))).keys())
+    photos = sets.photos_of(tmp_path, "world-4", tests_only=True)
+    assert {sample.split for sample in photos.samples} == {"test"}
+    assert len(photos.names) == sets.sizes_of("world-4").classes

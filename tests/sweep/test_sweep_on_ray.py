@@ -1,0 +1,107 @@
+"""The same sweep on a Ray cluster of two CPUs: the same results, after a worker's death too."""
+
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray")
+
+from foveate.errors import InputError
+from foveate.scale.cluster import Cluster, joined
+from foveate.sweep.on_ray import Share, share_of
+
+pytestmark = pytest.mark.ray
+Call = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A cluster of two CPUs that this process has joined."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own, while it starts and ends
+        with joined(cpus=2):
+            yield
+
+
+def test_who_gets_what():
+    assert share_of(Cluster(8, 0), None, None, 1.0, 1) == Share(8, 1, 0.0)
+    assert share_of(Cluster(8, 0), None, None, 1.0, 2) == Share(4, 2, 0.0)
+    assert share_of(Cluster(16, 2), None, None, 0.25, 1) == Share(8, 1, 0.25)
+    assert share_of(Cluster(16, 2), 3, None, 1 / 3, 4) == Share(3, 4, 1 / 3)
+    assert share_of(Cluster(16, 2), None, "cpu", 1.0, 4) == Share(4, 4, 0.0)
+    with pytest.raises(InputError, match="room for 2 runs: give at most 2"):
+        share_of(Cluster(16, 2), 3, None, 1.0, 1)
+    with pytest.raises(InputError, match="has no GPU"):
+        share_of(Cluster(2, 0), None, "cuda", 1.0, 1)
+
+
+def test_a_cluster_that_is_not_there(config: Call, foveate: Call, root: Path, tmp_path: Path):
+    words = ("sweep", config(), "--root", root, "--out", tmp_path / "out", "--ray")
+    said = foveate(*words, "--ray-address", "127.0.0.1:1")
+    assert said.code == 2
+    assert said.err.splitlines() == [
+        "foveate: no Ray cluster answers at 127.0.0.1:1: start one (`ray start --head`), or give another"
+        " --ray-address (HOST:PORT)"
+    ]
+
+
+def _kill_a_worker(out: Path, killed: list[int]) -> None:
+    """Wait until somebody trains, then kill a worker at work."""
+    until = time.monotonic() + 120
+    while not killed and time.monotonic() < until:
+        time.sleep(0.005)
+        for own in Path("/proc").glob("[0-9]*/cmdline") if any(out.rglob("log.jsonl")) else ():
+            try:
+                if own.read_bytes().startswith(b"ray::_work"):
+                    os.kill(int(own.parent.name), signal.SIGKILL)
+                    killed.append(int(own.parent.name))
+                    break
+            except OSError:  # it has just ended
+                continue
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds workers in /proc")
+def test_results_are_those_of_one_process_though_a_worker_is_killed(
+    config: Call,
+    foveate: Call,
+    cluster: None,
+    root: Path,
+    tmp_path: Path,
+    undisturbed: dict[str, Any],
+    results_in: Call,
+):
+    out, killed = tmp_path / "out", list[int]()
+    killer = Thread(target=_kill_a_worker, args=(out, killed))
+    killer.start()
+    said = foveate("sweep", config(), "--root", root, "--out", out, "--ray", "--workers", 2)
+    killer.join()
+    assert said.code == 0, said.err
+    assert said.out.endswith(f"10 of 10 runs have finished: {out}\n")  # Ray itself tells of the death
+    assert len(killed) == 1
+    assert results_in(out) == undisturbed
+    again = foveate("sweep", config(), "--root", root, "--out", out, "--ray", "--workers", 2)
+    assert again.out == f"10 of 10 runs have finished, 10 of them before: {out}\n"
+
+
+@pytest.mark.slow
+def test_a_failed_run_on_the_cluster(
+    config: Call, foveate: Call, cluster: None, root: Path, tmp_path: Path, results_in: Call
+):
+    bad = config(
+        ("  CoOp + FVG-PT: {method: fvgpt+coop}\n", ""),
+        ("  MMRL + FVG-PT: {method: fvgpt+mmrl}\n", ""),
+        ("{method: coop}", "{method: coop, lr: 1.0e+30, explode_at: 2}"),
+    )
+    said = foveate("sweep", bad, "--root", root, "--out", tmp_path / "out", "--ray", "--workers", 2)
+    assert said.code == 2
+    assert "coop/seed-1 failed" in said.err
+    assert {one["row"] for one in results_in(tmp_path / "out").values()} == {"CLIP"}
