@@ -32,12 +32,14 @@ from foveate.train.backbone import load_backbone
 from foveate.train.banking import Banked, BankPlan, OnNote, Precision, one_view
 from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, save_model
 from foveate.train.loop import Diverged
+from foveate.train.parallel import Lost, Team, everywhere, lent
 from foveate.train.recipe import Recipe, recipe_for
 from foveate.train.run import BANK, OnStep, abandon_run, drop_bank, open_run, refuse_folder, run_stages
 from foveate.train.selecting import Wish, shots_of, wish_of
 from foveate.train.selecting import select as select_pictures
 from foveate.train.sharing import download, upload
 from foveate.train.shots import choose, without_masks
+from foveate.train.together import demand_shareable
 from foveate.types import Branch
 
 Photo = str | Path | Image.Image
@@ -131,6 +133,7 @@ class Classifier:
         on_step: OnStep | None = None,
         on_count: OnCount | None = None,
         on_note: OnNote | None = None,
+        team: Team | None = None,
     ) -> "Classifier":
         """Draw a few pictures a class and learn from them, stage by stage.
 
@@ -160,15 +163,15 @@ class Classifier:
             on_step: Told of each training step.
             on_count: Told of other slow work.
             on_note: Told of what is worth knowing before it happens: how much disk a bank takes.
+            team: Processes that all call this with the same arguments, to share each batch. Only the first
+                writes, warns, and tells of anything.
 
         Raises:
             InputError: Anything wrong with what was given; nothing is half-written.
         """
         check_choice("classes", classes, Classes)
         check_choice("on_bad", on_bad, OnBad)
-        folder = Path(out).expanduser() if out is not None else None
-        if folder:
-            refuse_folder(folder)
+        folder, first = _run_folder(out, team, needed=log_answers), team is None or team.first
         check_choice("bank", bank, Banked)
         check_choice("bank_dtype", bank_dtype, Precision)
         resolved = recipe_for(self.method_name, one_view(recipe or {}, bank))
@@ -187,7 +190,7 @@ class Classifier:
             strict_shots=strict_shots,
             seed=seed,
             template=template,
-            bank=Path(bank_dir).expanduser() if bank_dir is not None and bank != "off" else None,
+            bank=Path(bank_dir).expanduser() if bank_dir is not None and bank != "off" and first else None,
         )
         photos = load_photos(data, masks=masks, **(reading or {}))
         drawn, selection = shots_of(photos, shots, wish)
@@ -195,18 +198,19 @@ class Classifier:
             photos,
             drawn,
             seed,
-            select=self._selector(wish, on_count) if wish else None,
+            select=self._selector(wish, on_count if first else None) if wish else None,
             base_only=classes == "base",
             with_masks=masked,
             with_val=needs_val(self.method_name, settings),
             on_bad=on_bad,
             strict=strict_shots,
-            watch=partial(on_count, "checking pictures") if on_count else None,
+            watch=partial(on_count, "checking pictures") if on_count and first else None,
         )
         train = chosen.photos
         inner = tuned.build(self.clip, train.names, template) if tuned else None
         # A name that does not fit is known before training; what was learned before stays until then.
-        build(self.method_name, self.clip, settings, seed).set_classes(train.names, template)
+        untrained = build(self.method_name, self.clip, settings, seed)
+        untrained.set_classes(train.names, template)
         config = self._config_of(
             train,
             resolved,
@@ -217,26 +221,27 @@ class Classifier:
             selection=selection,
             val_pictures=len(chosen.val),
         )
-        if folder:
-            sources = {"data": _where(data), "masks": _where(masks), "reading": _plain(reading or {})}
-            identity = {**asdict(config), "classes": classes, "with_masks": masked}
-            identity = {key: value for key, value in identity.items() if key != "selection" or value}
-            identity.pop("val_pictures")  # which they are, and not how many, is said below
-            identity |= {"backbone": tuned.digest} if tuned else {}
-            identity |= {"val": chosen.val.digest()[:16]} if len(chosen.val) else {}
-            identity |= {"bank_dtype": bank_dtype} if bank != "off" and bank_dtype != "float32" else {}
-            sources |= _named(train, selection) | ({"backbone": _portable(backbone)} if backbone else {})
-            if open_run(folder, identity, {**sources, "left_out": list(chosen.left_out)}):
-                self.settings = settings
-                drop_bank(folder)  # left, if the run was stopped just when it had finished
-                return self._take(*load_model(folder))
-        for note in (*chosen.notes, *(tuned.notes(train) if tuned else [])):
+        identity = {**asdict(config), "classes": classes, "with_masks": masked}
+        identity = {key: value for key, value in identity.items() if key != "selection" or value}
+        identity.pop("val_pictures")  # which they are, and not how many, is said below
+        identity |= {"backbone": tuned.digest} if tuned else {}
+        identity |= {"val": chosen.val.digest()[:16]} if len(chosen.val) else {}
+        identity |= {"bank_dtype": bank_dtype} if bank != "off" and bank_dtype != "float32" else {}
+        sources = {"data": _where(data), "masks": _where(masks), "reading": _plain(reading or {})}
+        sources |= {"backbone": _portable(backbone)} if backbone else {}
+        sources |= {**_named(train, selection), "left_out": list(chosen.left_out)}
+        if team:
+            demand_shareable(team, untrained, identity)
+        if folder and everywhere(team, partial(open_run, folder, identity, sources)):
+            self.settings = settings
+            return self._finished(folder, team)
+        for note in (*chosen.notes, *(tuned.notes(train) if tuned else [])) if first else ():
             warnings.warn(note, stacklevel=2)
         place = Path(bank_dir).expanduser() if bank_dir is not None else folder and folder / BANK
         self._learn(
             train,
             config,
-            folder,
+            folder if first else None,
             recipe=resolved,
             val=chosen.val,
             backbone=inner,
@@ -245,8 +250,16 @@ class Classifier:
             on_step=on_step,
             on_count=on_count,
             on_note=on_note,
+            team=team,
         )
         return self
+
+    def _finished(self, folder: Path, team: Team | None) -> "Classifier":
+        """Become the model of a run that has finished before."""
+        if team is None or team.first:
+            drop_bank(folder)  # left, if the run was stopped just when it had finished
+        with lent(team, folder / CONFIG, folder / TENSORS) as copies:
+            return self._take(*load_model((copies[0] or folder / CONFIG).parent))
 
     def _selector(self, wish: Wish, on_count: OnCount | None) -> Callable[[Photos], Photos]:
         watch = partial(on_count, "encoding the pool") if on_count else None
@@ -267,8 +280,6 @@ class Classifier:
         )
 
     def _learn(self, train: Photos, config: ModelConfig, folder: Path | None, **more: Any) -> None:
-        if more["log_answers"] and folder is None:
-            raise InputError("log_answers writes into the run's log: say where with out=")
         try:
             self.method = run_stages(
                 self.method_name,
@@ -281,7 +292,7 @@ class Classifier:
                 **more,
             )
         except InputError as error:
-            if folder:
+            if folder and not isinstance(error, Lost):
                 # The same run would fail at the same step again.
                 abandon_run(folder, keep_states=not isinstance(error, Diverged))
             raise
@@ -640,6 +651,18 @@ def _source(photo: Photo, place: int) -> Path | LazyPicture:
 def _portable(clip: str | Path) -> str:
     """Paths are kept whole, names as they are; "tiny" is a name even beside a folder called so."""
     return str(Path(clip).absolute()) if str(clip) != "tiny" and Path(clip).exists() else str(clip)
+
+
+def _run_folder(out: str | Path | None, team: Team | None, *, needed: bool) -> Path | None:
+    """Return the folder of a run, if it has one, as far as it is fit to be one."""
+    if out is None:
+        if needed:
+            raise InputError("log_answers writes into the run's log: say where with out=")
+        return None
+    folder = Path(out).expanduser()
+    if team is None or team.first:
+        refuse_folder(folder)
+    return folder
 
 
 def _where(source: object) -> str | None:

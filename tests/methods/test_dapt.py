@@ -75,7 +75,9 @@ def test_it_stands_on_hosts_that_learn_prompts():
     ("method", "said"),
     [
         ("dapt+fvgpt+maple", "directly before it: write 'fvgpt\\+dapt\\+maple'"),
-        ("dapt+zeroshot", "dapt: zeroshot has no loss that terms can be added to"),
+        ("dapt+zeroshot", "dapt: zeroshot learns nothing within the towers"),
+        ("dapt+clip-adapter", "dapt: clip_adapter learns nothing within the towers"),
+        ("dapt+tcp", "dapt: tcp has no loss that terms can be added to"),
         ("dapt+cocoop", "dapt: cocoop has texts for each picture alone"),
         ("fvgpt+dapt+vpt", "fvgpt: vpt tunes the image tower alone"),
         ("dapt+dapt+maple", "twice"),
@@ -92,8 +94,12 @@ def test_what_it_cannot_be_put_over_is_refused(method: str, said: str):
     [
         ({"pull_weight": -1.0}, "dapt: pull_weight is -1.0"),
         ({"phase_switch": 3.5}, "dapt: phase_switch is 3.5"),
+        ({"margin": 0.0}, "dapt: margin is 0.0"),
         ({"cam_threshold": 0.0}, "dapt: cam_threshold is 0.0"),
         ({"background_template": "a photo"}, "template 'a photo'"),
+        ({"backgrounds": ("sky", " ")}, "dapt: background ' ' has no word in it"),
+        ({"backgrounds": ("sky", "sea", "Sky")}, "dapt: background 'sky' is there twice"),
+        ({"backgrounds": ("sky", "a" * 80)}, "dapt: background texts: .* shorten the name"),
         ({"official_quirks": True, "cue": "gaze"}, "masks from files alone"),
         ({"official_quirks": True}, "does with MaPLe, not Ivlp"),
     ],
@@ -355,7 +361,7 @@ def test_hosts_that_learn_one_side_have_the_terms_of_that_side(make: Make):
         ("coop", {}, ["the term pull has nothing to train and is left out: CoOp learns nothing of pictures"]),
         ("vpt", {}, ["the term foreground has nothing to train and is left out: Vpt learns nothing"]),
         ("maple", {"backgrounds": ("sky", "Cats")}, ["fewer than two background words", "a class: Cats"]),
-        ("maple", {"phase_switch": 9.0}, ["5 epochs the second phase never begins"]),
+        ("maple", {"phase_switch": 9.0}, ["epochs=5 the second phase never begins"]),
         ("maple", {"on_collision": "keep", "backgrounds": ("sky", "cat")}, []),
         ("maple", {"phase_switch": None}, []),
     ],
@@ -377,7 +383,7 @@ def test_a_person_is_told_of_the_limits(make: Make, host: str, settings: dict, s
 @pytest.mark.parametrize("host", OVER)
 @pytest.mark.parametrize("cue", ["mask", "gaze"])
 def test_with_all_weights_0_the_host_is_trained_bit_for_bit(tiny_clip: Clip, host: str, cue: str):
-    recipe = Recipe(epochs=3, warmup_epochs=0, lr=0.01)
+    recipe = Recipe(epochs=2, warmup_epochs=0, lr=0.01)
     alone = build(host, tiny_clip, seed=3)
     method = build(f"dapt+{host}", tiny_clip, {"dapt": {**OFF, "cue": cue}}, seed=3)
     for one in (alone, method):

@@ -146,6 +146,16 @@ def test_whose_gaze_it_is(host: Method, refresh: str):
         torch.testing.assert_close(found, wanted)
 
 
+def test_the_remembered_host_moves_with_the_towers(host: Method):
+    gaze = Gaze(host, "once", "current", None, "image")
+    gaze.classes_set()
+    host.to("meta")  # stands for a GPU
+    gaze.begin_epoch()
+    looker = gaze._asked()
+    assert looker is not host
+    assert {p.device.type for p in looker.learned().values()} == {"meta"}
+
+
 def test_the_frozen_gaze_is_zero_shot_clips(host: Method):
     gaze = Gaze(moved(host), "every_epoch", "frozen", None, "image")
     gaze.begin_epoch()

@@ -77,13 +77,15 @@ def test_background_alignment_is_minus_the_log_of_the_highest_probability():
     assert background_alignment(torch.tensor([[400.0, 0.0]])) == 0
 
 
-def test_a_soft_target_gives_the_entropy_and_no_gradient_of_its_own():
+def test_a_soft_target_gives_the_entropy_and_its_gradient():
+    """With the target held fixed the gradient, p − target, would be zero: a term that trains nothing."""
     logits = torch.randn(6, 4, generator=stream(0, "logits"), dtype=torch.float64).requires_grad_()
     loss = background_alignment(logits, "soft")
     p = logits.detach().softmax(-1)
-    assert loss.item() == pytest.approx(-(p * p.log()).sum(-1).mean().item(), abs=1e-12)
-    loss.backward()  # the gradient of cross-entropy, p - target, is 0 where the target is p
-    assert logits.grad.abs().max() < 1e-12
+    entropy = -(p * p.log()).sum(-1, keepdim=True)
+    assert loss.item() == pytest.approx(entropy.mean().item(), abs=1e-12)
+    loss.backward()
+    torch.testing.assert_close(logits.grad, -p * (p.log() + entropy) / 6)
 
 
 def test_foreground_alignment_is_cross_entropy():

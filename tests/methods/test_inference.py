@@ -79,9 +79,10 @@ def answer(method: Method, branch: Branch, told: bool = True) -> torch.Tensor:
 
 @torch.no_grad()
 def texts(method: Method) -> tuple[torch.Tensor, ...]:
-    """All class texts that answers are made of."""
-    features = method.features(images())
-    return (features.text,) if features.prior is None else (features.text, features.prior.text)
+    """All class texts that answers are made of; no picture is read for them."""
+    nothing = torch.zeros(len(method.head_weights), 1, method.clip.config.embed)
+    own = method.pair(nothing).text
+    return (own, method.plain.features()) if isinstance(method, FvgPt) else (own,)
 
 
 def read_anew(method: Method) -> tuple[torch.Tensor, ...]:

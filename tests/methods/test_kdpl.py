@@ -126,6 +126,14 @@ def test_training_brings_the_student_to_its_teacher(teacher_folder, tiny_clip: C
     assert sum(method.losses(batch()).values()).item() < 0.7 * before
 
 
+def test_it_says_if_there_was_no_other_teacher(teacher_folder, tiny_clip: Clip):
+    for teacher, said in ((None, 1), (str(teacher_folder), 0)):
+        method = Kdpl(coop(tiny_clip), KdplConfig(teacher=teacher))
+        assert method.notes() == []  # nothing was learned yet
+        method.losses(batch())
+        assert sum("--kdpl.teacher" in note for note in method.notes()) == said
+
+
 def test_the_teacher_is_no_part_of_it(teacher_folder, tiny_clip: Clip):
     host = coop(tiny_clip)
     method = Kdpl(host, KdplConfig(teacher=str(teacher_folder)))

@@ -297,6 +297,26 @@ def test_pictures_in_memory_cannot_be_named_in_a_file(tmp_path: Path, clip_folde
 # --- fit --select ---
 
 
+def test_pictures_without_files_are_refused_before_any_is_encoded(
+    foveate: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    photos = scene_photos(["red star", "blue ring"], per_class=3, seed=1)
+    monkeypatch.setattr("foveate.commands.select.load_photos", lambda *_, **__: photos)
+    words = (
+        "--select",
+        "herding",
+        "--fraction",
+        0.5,
+        "--clip",
+        "/nowhere",
+        "--out",
+        tmp_path / "chosen.json",
+    )
+    said = foveate("select", "hf:owner/name", *words)
+    assert said.code == 2
+    assert "take foveate fit --select" in said.err
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from foveate.commands.learning import GROUPS, Learned, classifier_of, learn
+from foveate.commands.launched import launched
+from foveate.commands.learning import GROUPS, Learned, Options, classifier_of, learn
 from foveate.commands.parsing import read_words
 from foveate.commands.rows import Table, plan, train
 from foveate.commands.screen import note, print_table
@@ -14,6 +15,7 @@ from foveate.foreground.masks import MaskValues
 from foveate.methods.registry import PARTS
 from foveate.select.choosing import Name
 from foveate.train.loop import Diverged
+from foveate.train.parallel import Team
 
 EXAMPLES = """
     foveate fit photos/ --masks masks/ --method fvgpt+coop --shots 16 --out out/pets
@@ -106,20 +108,17 @@ def fit(  # noqa: PLR0913  (a command's options)
         settings: Per part of the method.
     """
     options = dict(locals())
-    if row is not None:
-        raise InputError("--row chooses a row of a file of options: give one that has rows, with --config")
-    learned = learn(options, classifier_of(options))
-    _note_the_embedded(clip)
-    Console(highlight=False).print(
-        f"{learned.method}: learned {learned.numbers:,} numbers from {learned.pictures} pictures"
-        f" of {learned.classes} classes; {learned.ended} {learned.folder}",
-        soft_wrap=True,
-        markup=False,
-    )
+    _refuse_row(row)
+    _fit_one(options)
 
 
 def run(words: Sequence[str]) -> None:
-    """Run the command."""
+    """Run the command; where torchrun has started several, each does its part."""
+    with launched() as team:
+        _run(words, team)
+
+
+def _run(words: Sequence[str], team: Team | None) -> None:
     settings = {name: part.config for name, part in PARTS.items()}
     read = read_words(
         "fit",
@@ -133,9 +132,33 @@ def run(words: Sequence[str]) -> None:
         not_in_rows=("out", "row"),
     )
     if read.config is None or not read.config.rows:
-        fit(**read.arguments(read.config))
-        return
-    _fit_rows(plan(read))
+        options = read.arguments(read.config)
+        _refuse_row(options["row"])
+        _fit_one(options, team)
+    elif team:
+        raise InputError(
+            f"{read.config.title} has rows, which are many runs, and processes that train together share one:"
+            " start one process, or take foveate sweep"
+        )
+    else:
+        _fit_rows(plan(read))
+
+
+def _refuse_row(row: str | None) -> None:
+    if row is not None:
+        raise InputError("--row chooses a row of a file of options: give one that has rows, with --config")
+
+
+def _fit_one(options: Options, team: Team | None = None) -> None:
+    """Train one run, and print what has come of it."""
+    learned = learn(options, classifier_of(options, team=team), team=team)
+    _note_the_embedded(options["clip"])
+    Console(highlight=False).print(
+        f"{learned.method}: learned {learned.numbers:,} numbers from {learned.pictures} pictures"
+        f" of {learned.classes} classes; {learned.ended} {learned.folder}",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def _fit_rows(table: Table) -> None:

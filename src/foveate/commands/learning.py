@@ -12,6 +12,7 @@ from foveate.commands.screen import Bars, note, notes_for_warnings
 from foveate.train.banking import one_view
 from foveate.train.checkpoint import CONFIG
 from foveate.train.journal import Step
+from foveate.train.parallel import Team
 
 GROUPS = {
     "reading pictures and masks": (
@@ -74,27 +75,30 @@ def recipe_of(options: Options) -> dict[str, Any]:
     return one_view({name: options[name] for name in GROUPS["training"]}, options["bank"])
 
 
-def classifier_of(options: Options, like: Classifier | None = None) -> Classifier:
+def classifier_of(options: Options, like: Classifier | None = None, team: Team | None = None) -> Classifier:
     """Build an untrained classifier.
 
     Args:
         options: Of the run.
         like: One on the same towers, if there is one already.
+        team: Processes that train together, each on a GPU of its own.
     """
     method, settings = options["method"], options["settings"]
     if like:
         return like.beside(method, settings)
     precision = getattr(torch, options["dtype"])
-    return Classifier(method, options["clip"], settings=settings, device=options["device"], dtype=precision)
+    device = team.device(options["device"]) if team else options["device"]
+    return Classifier(method, options["clip"], settings=settings, device=device, dtype=precision)
 
 
-def learn(options: Options, classifier: Classifier, title: str = "") -> Learned:
+def learn(options: Options, classifier: Classifier, title: str = "", team: Team | None = None) -> Learned:
     """Fit a classifier, with progress bars.
 
     Args:
         options: Of the run.
         classifier: Built of them.
         title: Stands before what bars are called.
+        team: Processes that train together.
     """
     reading = {name: options[name] for name in ("mask_values", "invert_masks")}
     if options["images"] is not None:
@@ -127,6 +131,7 @@ def learn(options: Options, classifier: Classifier, title: str = "") -> Learned:
             on_step=step,
             on_count=bars.count,
             on_note=note,
+            team=team,
         )
     assert classifier.config is not None
     return Learned(

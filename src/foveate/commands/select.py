@@ -76,6 +76,8 @@ def select(  # noqa: PLR0913  (a command's options)
     if template is not None:
         fill(template, "name")
     read = load_photos(photos, images=images)
+    for sample in read.samples[:1]:
+        _file(sample)  # before hours of encoding; a source has files alone, or none
     towers = load_clip(clip, device=device)
     done: list[Selected] = []
     with notes_for_warnings(), Bars() as bars:
@@ -138,8 +140,12 @@ def _write(path: Path, read: Photos, chosen: Photos, record: dict[str, Any]) -> 
 
 def _row(sample: Sample, label: int, read: Photos, path: Path) -> list[Any]:
     """Return `[path, label, name]`, the path relative where it is below the file's own folder."""
-    picture, home = sample.picture, path.absolute().parent
-    if not isinstance(picture, Path):
-        raise InputError(f"{sample.name}: it is no file, which a list could name: take foveate fit --select")
+    picture, home = _file(sample), path.absolute().parent
     place = picture.relative_to(home) if picture.is_relative_to(home) else picture
     return [place.as_posix(), label, read.names[label]]
+
+
+def _file(sample: Sample) -> Path:
+    if not isinstance(sample.picture, Path):
+        raise InputError(f"{sample.name}: it is no file, which a list could name: take foveate fit --select")
+    return sample.picture

@@ -12,12 +12,13 @@ from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import PIL
 import torch
 from torch import Tensor
 
-from foveate.data.loader import PictureSet
+from foveate.data.loader import Part, PictureSet, Share
 from foveate.data.samples import LazyPicture
 from foveate.data.shelf import Key, Shelf
 from foveate.foreground.opening import BadPicture
@@ -37,6 +38,24 @@ _AREAS = "areas"
 _WHOLE_AREA = Origin("area of the picture", 1, 1, masked=True)
 
 
+@runtime_checkable
+class Peers(Protocol):
+    """Processes that ask their banks for the same batches at the same time. The first one's shelf counts."""
+
+    @property
+    def share(self) -> Share:
+        """What part of each batch is this process's."""
+        ...
+
+    def lend(self, held: Mapping[str, Tensor], like: Mapping[str, Key]) -> dict[str, Tensor]:
+        """Return the tensors that the first process holds, by name; `like` tells what they are like."""
+        ...
+
+    def merge(self, tensor: Tensor, rows: Sequence[int]) -> None:
+        """Fill a tensor `[H, N, D]` with what each process has made: this one these rows, each row by one."""
+        ...
+
+
 class Bank:
     """Features of every view of a picture set.
 
@@ -46,6 +65,7 @@ class Bank:
         shelf: Where features are kept.
         dtype: How features are kept; numbers of a picture, such as areas, are float32 always.
         chunk: Pictures encoded in one pass; whole batches, where batches are asked for with their pixels.
+        peers: Processes to share the encoding with; the first of them alone keeps what is made.
     """
 
     def __init__(
@@ -55,8 +75,9 @@ class Bank:
         shelf: Shelf,
         dtype: torch.dtype = torch.float32,
         chunk: int = CHUNK,
+        peers: Peers | None = None,
     ) -> None:
-        self.pictures, self.shelf, self.chunk = pictures, shelf, chunk
+        self.pictures, self.shelf, self.chunk, self.peers = pictures, shelf, chunk, peers
         self._weights, self._dtype = weights, dtype
 
     def size(self, origins: Mapping[str, Origin], epochs: Iterable[int]) -> int:
@@ -85,6 +106,7 @@ class Bank:
         """Yield the batches of an epoch with their features in `frozen`.
 
         What the shelf lacks is encoded first; with `pixels` on the way, so that a picture is decoded once.
+        With peers, each process encodes a part, and of shuffled batches it yields its part alone.
 
         Args:
             epoch: Which views, and which order.
@@ -102,23 +124,34 @@ class Bank:
         pictures, slot = self.pictures, self._slot(epoch)
         order = pictures.wanted(epoch, batch_size, shuffle=shuffle, drop_last=shuffle)
         keys = self._keys(origins)
-        held = {name: t for name, key in keys.items() if (t := self.shelf.get(key, slot)) is not None}
-        encoding = _Encoding(self, {n: k for n, k in keys.items() if n not in held}, held, make, watch)
+        held = self._held(keys, slot)
+        peers = self.peers if shuffle or not pixels else None
+        part = (peers.share if peers and shuffle else Share()).cut(order, batch_size)
+        rows, size = part.rows, part.size
+        encoding = _Encoding(self, {n: k for n, k in keys.items() if n not in held}, held, make, watch, peers)
         if not pixels:
-            for _ in encoding.run([*range(len(pictures))], epoch, self.chunk, workers):
+            for _ in encoding.run(Part([], 1), [], epoch, self.chunk, workers):
                 pass
-            yield from self._from_features(encoding.tensors, order, batch_size)
+            yield from self._from_features(encoding.tensors, rows, size)
         elif encoding.missing:
-            group = batch_size * max(1, self.chunk // batch_size)
-            for rows, whole in encoding.run(order, epoch, group, workers):
-                for start in range(0, len(rows), batch_size):
-                    some = rows[start : start + batch_size]
-                    part = _part(whole, start, start + len(some))
-                    yield replace(part, frozen=_without_areas(take(encoding.tensors, some)))
+            group = size * max(1, self.chunk // size)
+            for several, whole in encoding.run(part, order, epoch, group, workers):
+                for start in range(0, len(several), size):
+                    some = several[start : start + size]
+                    one = _part(whole, start, start + len(some))
+                    yield replace(one, frozen=_without_areas(take(encoding.tensors, some)))
         else:
-            rows = _parts(order, batch_size)
-            for some, batch in zip(rows, pictures.read(order, epoch, batch_size, workers), strict=True):
+            for some, batch in zip(
+                _parts(rows, size), pictures.read(rows, epoch, size, workers), strict=True
+            ):
                 yield replace(batch, frozen=_without_areas(take(held, some)))
+
+    def _held(self, keys: Mapping[str, Key], slot: int) -> dict[str, Tensor]:
+        """Return what is on the shelf; where there are peers, on that of the first of them."""
+        if self.peers and self.peers.share.rank:
+            return self.peers.lend({}, keys)
+        held = {name: t for name, key in keys.items() if (t := self.shelf.get(key, slot)) is not None}
+        return self.peers.lend(held, keys) if self.peers else held
 
     def _from_features(
         self, tensors: Mapping[str, Tensor], order: Sequence[int], batch_size: int
@@ -132,6 +165,8 @@ class Bank:
 
     def keep(self, key: Key, epoch: int, tensor: Tensor) -> Tensor:
         """Put an epoch's features on the shelf; return them as they are to be read."""
+        if self.peers and self.peers.share.rank:
+            return tensor
         return self.shelf.put(key, self._slot(epoch), tensor)
 
     def _slot(self, epoch: int) -> int:
@@ -186,32 +221,50 @@ class _Encoding:
         held: Mapping[str, Tensor],
         make: Make,
         watch: Watch | None,
+        peers: Peers | None = None,
     ) -> None:
-        self.bank, self.missing, self._done = bank, missing, 0
+        self.bank, self.missing, self._done, self._peers = bank, missing, 0, peers
         made = {key.name: torch.empty(key.shape, dtype=key.dtype) for key in missing.values()}
         self._held = dict(held)
         self.tensors = self._held | {name: made[key.name] for name, key in missing.items()}
         self._make, self._watch = make, watch
 
     def run(
-        self, order: Sequence[int], epoch: int, size: int, workers: int
+        self, shown: Part, first: Sequence[int], epoch: int, size: int, workers: int
     ) -> Iterator[tuple[Sequence[int], Batch]]:
-        """Encode all pictures, those of `order` first, and yield these, `size` at a time.
+        """Encode all pictures, those to be shown first, and yield these, `size` at a time.
 
         Nothing is kept unless the caller takes them all.
+
+        Args:
+            shown: What is to be yielded here.
+            first: What all processes yield together.
+            epoch: Of the views.
+            size: Pictures decoded and encoded together.
+            workers: Threads that decode.
         """
-        if not self.missing or not len(self.bank.pictures):
+        pictures = self.bank.pictures
+        if not self.missing or not len(pictures):
             return
-        first = set(order)
-        rest = [row for row in range(len(self.bank.pictures)) if row not in first]
-        for wanted, shown in ((order, True), (rest, False)):
-            read = self.bank.pictures.read(wanted, epoch, size, workers)
+        known = set(first)
+        rest = [row for row in range(len(pictures)) if row not in known]
+        if self._peers:
+            start, stop = self._peers.share.bounds(len(rest))
+            rest = rest[start:stop]
+        for wanted in (shown.rows, rest):
+            read = pictures.read(wanted, epoch, size, workers)
             for rows, batch in zip(_parts(wanted, size), read, strict=True):
                 self._encode(rows, batch)
-                if shown:
+                if wanted is shown.rows:
                     yield rows, batch
+        self._keep(rest if shown.looks_on else [*shown.rows, *rest], epoch)
+
+    def _keep(self, rows: Sequence[int], epoch: int) -> None:
+        """Put on the shelf what was made: these rows here, the others by peers."""
         for key in {key.name: key for key in self.missing.values()}.values():
             names = [name for name, own in self.missing.items() if own.name == key.name]
+            if self._peers:
+                self._peers.merge(self.tensors[names[0]], rows)
             kept = self.bank.keep(key, epoch, self.tensors[names[0]])
             self.tensors |= dict.fromkeys(names, kept)
 
@@ -228,7 +281,8 @@ class _Encoding:
             self.tensors[name][:, rows] = made[name].to(key.dtype)
         self._done += len(rows)
         if self._watch:
-            self._watch(self._done)
+            world = self._peers.share.world if self._peers else 1  # the others are about as far
+            self._watch(min(world * self._done, len(self.bank.pictures)))
 
 
 def encode(make: Make, batch: Batch) -> dict[str, Tensor]:

@@ -49,6 +49,63 @@ class Item:
     area: float
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one process has of all batches of an epoch.
+
+    Attributes:
+        rows: Its rows, those of one batch behind those of the batch before.
+        size: How many of each batch.
+        looks_on: Whether they are another process's too: the first row of each batch, for a process that
+            batches are too small for.
+    """
+
+    rows: Sequence[int]
+    size: int
+    looks_on: bool = False
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which process this is of several that divide things among themselves, each taking a consecutive part.
+
+    Attributes:
+        rank: Its number, counted from 0.
+        world: How many there are.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    def bounds(self, number: int) -> tuple[int, int]:
+        """Return where this process's part of so many things begins and ends; the first parts are larger."""
+        least, over = divmod(number, self.world)
+        start = self.rank * least + min(self.rank, over)
+        return start, start + least + (self.rank < over)
+
+    def looks_on(self, pictures: int) -> bool:
+        """Return whether a batch of so many pictures has none for this process."""
+        start, stop = self.bounds(pictures)
+        return start == stop
+
+    def cut(self, rows: Sequence[int], batch_size: int) -> Part:
+        """Return this process's part of batches.
+
+        Args:
+            rows: Of batches that are all of one size, as in training.
+            batch_size: Rows of a batch, or more if there is one batch only.
+        """
+        if not rows or self.world == 1:
+            return Part(rows, batch_size)
+        size = min(batch_size, len(rows))
+        if len(rows) % size:
+            raise ValueError("only batches of one size can be shared")
+        looks_on = self.looks_on(size)
+        start, stop = (0, 1) if looks_on else self.bounds(size)
+        own = [row for first in range(0, len(rows), size) for row in rows[first + start : first + stop]]
+        return Part(own, stop - start, looks_on)
+
+
 class PictureSet:
     """Photos as tensors of one size.
 
@@ -171,6 +228,7 @@ class PictureSet:
         shuffle: bool = False,
         drop_last: bool = False,
         workers: int = 2,
+        share: Share | None = None,
     ) -> Iterator[Batch]:
         """Yield the batches of an epoch.
 
@@ -181,13 +239,15 @@ class PictureSet:
             drop_last: Whether to leave out a smaller last batch; a set smaller than one batch is never left
             out.
             workers: Threads that read ahead; 0 reads in the calling thread.
+            share: Which part of each batch to read; None reads all.
 
         Raises:
             BadPicture: A picture or mask cannot be read.
             InputError: A mask has another shape than its picture.
         """
         wanted = self.wanted(epoch, batch_size, shuffle=shuffle, drop_last=drop_last)
-        yield from self.read(wanted, epoch, batch_size, workers)
+        part = (share or Share()).cut(wanted, batch_size)
+        yield from self.read(part.rows, epoch, part.size, workers)
 
     def wanted(self, epoch: int | None, batch_size: int, *, shuffle: bool, drop_last: bool) -> list[int]:
         """Return the samples of an epoch's batches, in their order; the arguments are those of `batches`."""

@@ -13,15 +13,14 @@ class token (and MMRL's representation tokens) are read afterwards, and the patc
 - [1]: HiResCAM, Draelos et al. 2020, https://arxiv.org/abs/2011.08891
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from foveate.explain.passes import Heat, as_heat, block_index, nothing_learns, patches_of
+from foveate.explain.passes import Heat, as_heat, block_index, patches_of
 from foveate.methods.base import Method
+from foveate.methods.block_gradients import passes_at
 from foveate.types import Branch, Images, Labels, Logits, PerImage
 
 Target = Literal["logit", "probability"]
@@ -59,42 +58,21 @@ def class_activation(
     Raises:
         InputError: There is no such block.
     """
-    vision, caught = method.clip.vision, list[Tensor]()
+    vision = method.clip.vision
     block = vision.blocks[block_index(layer, len(vision.blocks))]
-    with (
-        _catching(block.get_submodule("ln_1"), caught),
-        nothing_learns(method),
-        method.constant_text(),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-    ):
-        asked = _asked(method.logits(method.features(images, branch), branch), labels, target)
-        gradients = torch.autograd.grad(asked.sum(), caught, materialize_grads=True)
-    passes: list[Tensor] = []
-    for gradient, activation in zip(gradients, caught, strict=True):
-        precise = torch.promote_types(activation.dtype, torch.float32)
+    seen = passes_at(
+        method,
+        block,
+        lambda: _asked(method.logits(method.features(images, branch), branch), labels, target),
+    )
+    relevance: list[Tensor] = []
+    for one in seen:
         g, a = (
-            patches_of(values.detach().to(precise), vision.grid**2, method.first_patch)
-            for values in (gradient, activation)
+            patches_of(values, vision.grid**2, method.first_patch)
+            for values in (one.gradient, one.activation)
         )
-        passes.append(((g.mean(dim=1, keepdim=True) if averaged else g) * a).sum(dim=-1))
-    return as_heat(torch.stack(passes).sum(dim=0), vision.grid)
-
-
-@contextmanager
-def _catching(module: nn.Module, caught: list[Tensor]) -> Generator[None]:
-    """Begin a graph at the module's output in each pass, and keep that output."""
-
-    def catch(_module: object, _inputs: object, output: Tensor) -> Tensor:
-        leaf = output.detach().requires_grad_()
-        caught.append(leaf)
-        return leaf
-
-    handle = module.register_forward_hook(catch)
-    try:
-        yield
-    finally:
-        handle.remove()
+        relevance.append(((g.mean(dim=1, keepdim=True) if averaged else g) * a).sum(dim=-1))
+    return as_heat(torch.stack(relevance).sum(dim=0), vision.grid)
 
 
 def _asked(logits: Logits, labels: Labels, target: Target) -> PerImage:

@@ -1,14 +1,10 @@
 """A method's passes through the image tower, and where the patches are among its tokens."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from foveate.errors import InputError
-from foveate.methods.base import Method
 
 Heat = Float[Tensor, "batch grid grid"]
 """How much each patch counts: not negative, summing to 1 over a picture, or 0 everywhere."""
@@ -62,16 +58,3 @@ def as_heat(relevance: Float[Tensor, "batch patches"], grid: int) -> Heat:
     positive = relevance.clamp_min(0)
     heat = positive / positive.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(positive.dtype).tiny)
     return heat.view(-1, grid, grid)
-
-
-@contextmanager
-def nothing_learns(method: Method) -> Generator[None]:
-    """Ask for no gradient of learned tensors inside: a graph then begins where somebody cuts one."""
-    learning = [p for p in method.parameters() if p.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)

@@ -5,6 +5,8 @@
 """
 
 from foveate.clip.rows import Rows
+from foveate.clip.text import check_texts
+from foveate.errors import InputError
 from foveate.methods.background_texts import DISTRACTORS, FOOD, GENERIC, backgrounds_for, without_collisions
 from foveate.methods.base import Method
 from foveate.methods.dapt_config import DaptConfig
@@ -25,6 +27,19 @@ class Backgrounds:
         self._words: tuple[object, tuple[list[str], list[str]]] = (None, ([], []))
         self._rows: tuple[list[str], Rows] | None = None
         self._kept = Kept()
+
+    def check(self) -> None:
+        """Refuse words that leave no room before anything is trained: some are first read in a late epoch.
+
+        Raises:
+            InputError: A sentence is longer than the text tower reads.
+        """
+        wanted, template = self._config.backgrounds or GENERIC + FOOD, self._config.background_template
+        try:
+            check_texts(self._host.clip, wanted, template)
+            self._host.lay_out_others(wanted, template)
+        except InputError as error:
+            raise InputError(f"dapt: background texts: {error}") from error
 
     def names(self) -> list[str]:
         """Return the words of the background texts."""
@@ -67,5 +82,5 @@ class Backgrounds:
         words = self._split()[0]
         if self._rows is None or self._rows[0] != words:
             rows = self._host.lay_out_others(words, self._config.background_template)
-            self._rows = words, rows
+            self._rows = words, rows.to(self._host.clip.text.pos.device)
         return self._rows[1]

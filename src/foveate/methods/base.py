@@ -39,6 +39,10 @@ CLIP = "clip"
 """Origin of features of the untouched image tower."""
 
 
+Spread = Callable[[Rows, Callable[[Rows], TextFeatures]], TextFeatures]
+"""Encodes texts together with other processes; told of all texts, and how any of them are encoded here."""
+
+
 @dataclass(frozen=True)
 class Support:
     """What a method may look at before its first step.
@@ -70,6 +74,7 @@ class Method(nn.Module, ABC):
         takes_new_names: Whether it learns anything that helps with classes it was not trained on.
         looks: Passes over the training pictures that `look` makes.
         first_patch: Place of the first patch among the image tower's output tokens, for pictures of the gaze.
+        spread: How class texts are encoded while several processes train together; else None.
     """
 
     tunes_vision: bool = False
@@ -78,6 +83,7 @@ class Method(nn.Module, ABC):
     takes_new_names: bool = True
     looks: int = 0
     first_patch: int = 1
+    spread: Spread | None = None
 
     def __init__(self, clip: Clip, head_weights: Sequence[float] = (1.0,)):
         super().__init__()
@@ -212,6 +218,20 @@ class Method(nn.Module, ABC):
         """Return `[K, D]` raw features of such texts, with gradient to what is learned of any text."""
         with torch.no_grad():
             return encode_rows(self.clip.text, rows)
+
+    def encode_together(self, rows: Rows, encode: Callable[[Rows], TextFeatures]) -> TextFeatures:
+        """Return `encode(rows)`; where several processes train together, each encodes a part of the rows."""
+        if self.spread is None or not torch.is_grad_enabled():
+            return encode(rows)
+        return self.spread(rows, encode)
+
+    def averaged_over(self) -> dict[str, int]:
+        """Return over how many pictures some terms of the last `losses` are means, by name.
+
+        The others are means over all pictures of the batch, or do not depend on pictures. A term that was
+        left out for want of such pictures is named too, with 0.
+        """
+        return {}
 
     def backward(self, losses: Mapping[str, Scalar]) -> None:
         """Turn the terms into gradients: those of their sum, unless a method mends them (ProGrad)."""

@@ -80,7 +80,8 @@ class ClipLora(Method):
 
     def prepare(self) -> None:
         self.plain.prepare(self.names, self.template)
-        self._rows = text_rows(self.clip, [fill(self.plain.sentence, name) for name in self.names])
+        rows = text_rows(self.clip, [fill(self.plain.sentence, name) for name in self.names])
+        self._rows = rows.to(self.clip.text.pos.device)
         for updates in (self.text_lora, self.vision_lora):
             updates.forget()
 

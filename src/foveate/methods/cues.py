@@ -10,18 +10,17 @@ and g the gradient there, patch i gets ReLU(Σ_c mean_j(g_jc) · a_ic).
 """
 
 import copy
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.methods.base import Method
+from foveate.methods.block_gradients import passes_at
 from foveate.methods.zeroshot import ZeroShot
-from foveate.types import Images, Labels, Masks
+from foveate.types import Images, Labels, Masks, PerImage
 
 Cue = Literal["mask", "box", "gaze"]
 Refresh = Literal["every_step", "every_epoch", "once"]
@@ -76,6 +75,8 @@ class Gaze:
         """Remember the host as it is, where that is asked for."""
         if self.source == "current" and self.refresh == "every_epoch":
             self._looker = _still(self._host)
+        elif self._looker is not None:  # it is no part of the method, and stays behind when that is moved
+            self._looker.to(self._host.clip.logit_scale.device)
 
     def masks(self, images: Images, labels: Labels) -> Masks:
         """Return the foreground of views, without gradient; all 0 where no patch speaks for the label."""
@@ -94,21 +95,15 @@ class Gaze:
 
 def activation_maps(method: Method, images: Images, labels: Labels) -> Maps:
     """Return Grad-CAM of the labels' logits on the patches, what is negative cut off; see the module."""
-    vision, caught = method.clip.vision, list[Tensor]()
-    block = vision.blocks[-1].get_submodule("ln_1")
-    with (
-        _begin_at(block, caught),
-        _nothing_learns(method),
-        method.constant_text(),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-    ):
+
+    def answer() -> PerImage:
         logits = method.logits(method.features(images, "base"), "base")
-        asked = logits.gather(1, labels[:, None]).sum()
-        gradient, *_ = torch.autograd.grad(asked, caught[:1])
-    precise = torch.promote_types(gradient.dtype, torch.float32)
+        return logits.gather(1, labels[:, None])[:, 0]
+
+    vision = method.clip.vision
+    once, *_ = passes_at(method, vision.blocks[-1], answer)
     patches = slice(method.first_patch, method.first_patch + vision.grid**2)
-    g, a = (values.detach().to(precise)[:, patches] for values in (gradient, caught[0]))
+    g, a = once.gradient[:, patches], once.activation[:, patches]
     return (g.mean(dim=1, keepdim=True) * a).sum(dim=-1).clamp_min(0).view(-1, vision.grid, vision.grid)
 
 
@@ -134,32 +129,3 @@ def as_masks(maps: Maps, side: int, threshold: float | None, scaling: Scaling) -
 def _still(host: Method) -> Method:
     """Return a copy of a method on the same towers, with learned tensors that nothing changes."""
     return copy.deepcopy(host, {id(host.clip): host.clip}).requires_grad_(False)
-
-
-@contextmanager
-def _begin_at(module: nn.Module, caught: list[Tensor]) -> Generator[None]:
-    """Begin a graph at the module's output in each pass, and keep that output."""
-
-    def catch(_module: object, _inputs: object, output: Tensor) -> Tensor:
-        leaf = output.detach().requires_grad_()
-        caught.append(leaf)
-        return leaf
-
-    handle = module.register_forward_hook(catch)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _nothing_learns(method: Method) -> Generator[None]:
-    """Ask for no gradient of learned tensors inside: the graph begins at the block."""
-    learning = [p for p in method.parameters() if p.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)

@@ -8,9 +8,8 @@ method of the same short name.)
   https://arxiv.org/abs/2508.00395
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,27 +17,17 @@ from torch import Tensor
 from foveate.errors import InputError
 from foveate.methods import dapt_terms
 from foveate.methods.backgrounds import Backgrounds
-from foveate.methods.base import Method, Support, encode_pictures
+from foveate.methods.base import Method, encode_pictures
 from foveate.methods.dapt_config import DaptConfig
 from foveate.methods.dapt_tally import ViewTally
 from foveate.methods.decoupling import SIDES, Decoupled, Decoupler
+from foveate.methods.hosted import Hosted
 from foveate.methods.maple import Maple
-from foveate.types import (
-    Batch,
-    Branch,
-    Features,
-    ImageFeatures,
-    Images,
-    Logits,
-    Origin,
-    PerImage,
-    Scalar,
-    TextFeatures,
-)
+from foveate.types import Batch, Features, Origin, Scalar, TextFeatures
 
 
-class Dapt(Method):
-    """DAPT's terms over a host's loss.
+class Dapt(Hosted):
+    """DAPT's terms over a host's loss; answers are the host's, at no cost of their own.
 
     Args:
         host: A method as it starts; it is trained here.
@@ -52,76 +41,28 @@ class Dapt(Method):
     def __init__(
         self, host: Method, config: DaptConfig | None = None, generator: torch.Generator | None = None
     ):
-        self.config = config or DaptConfig()
-        _check(host, self.config)
-        super().__init__(host.clip, host.head_weights)
-        self.host, self.first_patch, self.looks = host, host.first_patch, host.looks
-        self.tunes_vision, self.tunes_text = host.tunes_vision, host.tunes_text
+        config = config or DaptConfig()
+        _check(host, config)
+        super().__init__(host)
+        self.config = config
         self.decoupler = Decoupler(host, self.config)
         self.backgrounds = Backgrounds(host, self.config)
+        self.backgrounds.check()
         self.tally = self.last_tally = ViewTally()
-        self.epoch, self.epochs, self._begun = 0, 1, False
+        self.epoch, self.epochs, self._begun, self._used = 0, 1, False, 0
         if host.names:
             self.set_classes(host.names, host.template, host.trained_names())
 
-    # --- answers: the host's, at no cost of their own ---
-
     def prepare(self) -> None:
-        own = self.names, self.template, self.trained
-        if own != (self.host.names, self.host.template, self.host.trained):
-            self.host.set_classes(self.names, self.template, self.trained_names())
+        super().prepare()
         if self.decoupler.gaze is not None:
             self.decoupler.gaze.classes_set()
 
-    def encode_text(self) -> TextFeatures:
-        return self.host.encode_text()
-
-    def text_features(self) -> TextFeatures:
-        return self.host.text_features()  # kept there
-
-    def encode_images(self, images: Images) -> ImageFeatures:
-        return self.host.encode_images(images)
-
-    def pair(self, image: ImageFeatures) -> Features:
-        return self.host.pair(image)
-
-    def features(self, images: Images, branch: Branch | None = None) -> Features:
-        return self.host.features(images, branch)
-
-    def logits(self, features: Features, branch: Branch = "base") -> Logits:
-        return self.host.logits(features, branch)
-
-    def trust(self, features: Features) -> PerImage | None:
-        return self.host.trust(features)
-
-    def vision_origin(self) -> Origin:
-        return self.host.vision_origin()
-
-    @contextmanager
-    def constant_text(self) -> Generator[None]:
-        with super().constant_text(), self.host.constant_text():
-            yield
-
-    def caveats(self) -> list[str]:
-        return self.host.caveats()
-
-    def official_names(self) -> dict[str, str | list[str]]:
-        """Return the host's: the released code keeps nothing else."""
-        return {f"host.{name}": theirs for name, theirs in self.host.official_names().items()}
-
-    # --- training ---
-
-    def look(self, support: Support) -> None:
-        self.host.look(support)
-
     def begin_epoch(self, epoch: int, epochs: int) -> None:
+        super().begin_epoch(epoch, epochs)
         self.epoch, self.epochs, self._begun = epoch, epochs, True
-        self.host.begin_epoch(epoch, epochs)
         if self.decoupler.gaze is not None:
             self.decoupler.gaze.begin_epoch()
-
-    def finish(self) -> None:
-        self.host.finish()
 
     def terms(self) -> dict[str, float]:
         """Return the weights of the terms of this epoch, those left out that have nothing to train."""
@@ -160,7 +101,8 @@ class Dapt(Method):
             if among:
                 features = Features(features.image, torch.cat([features.text, words[:among]]))
         losses = self.host.losses_of(features, batch)
-        if d is not None and bool(d.usable.any()):
+        self._used = 0 if d is None else int(d.usable.sum())
+        if d is not None and self._used:
             losses |= {
                 name: terms[name] * loss for name, loss in self._own(terms, features, d, others).items()
             }
@@ -170,29 +112,27 @@ class Dapt(Method):
         self, terms: dict[str, float], whole: Features, d: Decoupled, others: TextFeatures | None
     ) -> dict[str, Scalar]:
         """Return DAPT's own terms, without their weights."""
-        config, found = self.config, dict[str, Scalar]()
-        if "pull" in terms or "background" in terms:
-            lets = "background" in terms and self.tunes_vision and not config.detach_background
+        config, found, wanted = self.config, dict[str, Scalar](), terms.keys()
+        back = front = whole.image[:, :0]  # unless a term looks at them
+        if wanted & {"pull", "background"}:
+            lets = "background" in wanted and self.tunes_vision and not config.detach_background
             back = self.decoupler.features("background", d, grad=lets)
-            if others is not None and "background" in terms:
-                logits = self.host.logits(Features(back, others))
-                found["background"] = dapt_terms.background_alignment(logits, config.background_target)
-            if "pull" in terms:
-                found["pull"] = self._pull(whole.image[:, d.usable], d, back)
-        if "foreground" in terms:
+        if wanted & {"pull", "foreground"}:
             front = self.decoupler.features("foreground", d)
+        if "background" in wanted and others is not None:
+            logits = self.host.logits(Features(back, others))
+            found["background"] = dapt_terms.background_alignment(logits, config.background_target)
+        unit = partial(dapt_terms.unit, weights=self.head_weights)
+        if "pull" in wanted:
+            z = unit(whole.image[:, d.usable]), unit(front), unit(back)
+            found["pull"] = dapt_terms.pull_push(*z, config.margin, config.distance)
+        if "foreground" in wanted:
             logits = self.host.logits(Features(front, whole.text))
             found["foreground"] = dapt_terms.foreground_alignment(logits, d.batch.labels[d.usable])
-        if "recompose" in terms:
-            unit = dapt_terms.unit(whole.image[:, d.usable], self.head_weights)
-            front, back = (encode_pictures(self.clip, self.decoupler.view(side, d))[0] for side in SIDES)
-            found["recompose"] = dapt_terms.recomposition(unit, front, back)
+        if "recompose" in wanted:
+            sides = (encode_pictures(self.clip, self.decoupler.view(side, d))[0] for side in SIDES)
+            found["recompose"] = dapt_terms.recomposition(unit(whole.image[:, d.usable]), *sides)
         return found
-
-    def _pull(self, whole: ImageFeatures, d: Decoupled, back: ImageFeatures) -> Scalar:
-        front = self.decoupler.features("foreground", d)
-        z, near, far = (dapt_terms.unit(image, self.head_weights) for image in (whole, front, back))
-        return dapt_terms.pull_push(z, near, far, self.config.margin, self.config.distance)
 
     def _useless(self) -> dict[str, str]:
         """Return the terms that have nothing to train over this host, and why not."""
@@ -207,14 +147,18 @@ class Dapt(Method):
             found["background"] = "fewer than two background words are left"
         return found
 
+    def averaged_over(self) -> dict[str, int]:
+        return dict.fromkeys(self.terms(), self._used)
+
     def figures(self) -> dict[str, float]:
         """Return the host's, and what `ViewTally` counted in the epoch."""
         self.last_tally, self.tally = self.tally, ViewTally()
-        return {**self.host.figures(), **self.last_tally.figures()}
+        return {**super().figures(), **self.last_tally.figures()}
 
     def notes(self) -> list[str]:
         """Say which terms were never there, which words were left out, which views taught the host alone."""
-        told, config, weights = [*self.host.notes()], self.config, self.config.weights
+        told, config, weights = [*super().notes()], self.config, self.config.weights
+        quirks = config.official_quirks
         if not self._begun:  # a stage that had ended before a run was stopped
             return told
         ever = {name for epoch in range(self.epochs) for name in weights(epoch, self.epochs)}
@@ -226,26 +170,34 @@ class Dapt(Method):
         never = weights(max(config.switch(self.epochs), self.epochs), self.epochs).keys() - ever
         if never:
             told.append(
-                f"dapt: with {self.epochs} epochs the second phase never begins, so there were no terms"
-                f" {', '.join(sorted(never))}: train longer, or lower dapt.phase_switch"
+                f"dapt: with epochs={self.epochs} the second phase never begins, so there were no terms"
+                f" {', '.join(sorted(never))}: train longer{'' if quirks else ', or lower dapt.phase_switch'}"
             )
         dropped = self.backgrounds.dropped()
         if dropped:
             told.append(f"dapt: background words left out because they name a class: {', '.join(dropped)}")
-        return told + self.last_tally.notes()
+        return told + self.last_tally.notes(
+            "were used as they are" if quirks else "taught the host alone",
+            "Raise crop_scale to have fewer"
+            if self.decoupler.gaze is None
+            else "They are those where no patch speaks for the label",
+        )
 
 
 def refuse_host(name: str, host: type[Method]) -> None:
     """Refuse a host that DAPT cannot be trained with.
 
     Raises:
-        InputError: It learns nothing, has class texts for each picture, or a loss that takes no more terms.
+        InputError: It learns nothing within the towers, has class texts for each picture, or a loss that
+            takes no more terms.
     """
     if host.losses_of is not Method.losses_of and not host.text_follows_pictures:
         return
     why = "has no loss that terms can be added to"
     if host.text_follows_pictures:
         why = "has texts for each picture alone, and would read all background texts for each of them"
+    elif not host.tunes_text and not host.tunes_vision:
+        why = "learns nothing within the towers, where DAPT's terms have their effect"
     raise InputError(
         f"dapt: {name} {why}; take a host such as maple, ivlp, promptsrc, mmrl, vpt, coop or kgcoop"
     )

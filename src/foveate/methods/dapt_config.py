@@ -11,7 +11,7 @@ from typing import Literal
 from foveate.clip.templates import fill
 from foveate.errors import InputError
 from foveate.foreground.views import Fill
-from foveate.methods.background_texts import TEMPLATE
+from foveate.methods.background_texts import TEMPLATE, words
 from foveate.methods.choices import check_choices
 from foveate.methods.cues import Cue, Refresh, Scaling, Source
 from foveate.methods.dapt_terms import Distance, Target
@@ -40,7 +40,7 @@ class DaptConfig:
             where the data set's sentence tells of food.
         background_template: The sentence around them; methods that learn words put these in its place.
         on_collision: Whether backgrounds that name a class are left out.
-        background_target: L_b's target: the likeliest background, or the whole distribution.
+        background_target: L_b's target: the likeliest background, or the whole distribution (the entropy).
         detach_background: Whether L_b trains texts alone.
         refresh: Whose gaze it is: the model's at each step, at each epoch's start, or before training.
         cam_source: The gaze of the model as it is tuned, or that of the frozen CLIP.
@@ -74,9 +74,12 @@ class DaptConfig:
     def __post_init__(self) -> None:
         check_choices(self)
         fill(self.background_template, "name")
+        _check_backgrounds(self.backgrounds)
         for name in ("pull_weight", "foreground_weight", "background_weight", "recompose_weight"):
             if getattr(self, name) < 0:
                 raise InputError(f"dapt: {name} is {getattr(self, name)}: give zero or more")
+        if self.margin <= 0:
+            raise InputError(f"dapt: margin is {self.margin}: give a number above zero")
         switch, cut = self.phase_switch, self.cam_threshold
         if switch is not None and (switch < 0 or (switch > 1 and switch != int(switch))):
             raise InputError(
@@ -114,3 +117,12 @@ class DaptConfig:
         if joint or second:
             found |= {"foreground": self.foreground_weight, "background": self.background_weight}
         return {name: weight for name, weight in found.items() if weight > 0}
+
+
+def _check_backgrounds(backgrounds: tuple[str, ...]) -> None:
+    """Refuse words that are none, and such as could not be told apart."""
+    read = [" ".join(words(background)) for background in backgrounds]
+    for background, word in zip(backgrounds, read, strict=True):
+        if not word or read.count(word) > 1:
+            what = "is there twice" if word else "has no word in it"
+            raise InputError(f"dapt: background {background!r} {what}: leave it out")

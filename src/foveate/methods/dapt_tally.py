@@ -36,13 +36,17 @@ class ViewTally:
             {name: float(self.sums[name]) / views for name in self.sums if name != "views"} if views else {}
         )
 
-    def notes(self) -> list[str]:
-        """Say how many views had but one side, if any had."""
+    def notes(self, used: str, advice: str) -> list[str]:
+        """Say how many views had but one side, if any had.
+
+        Args:
+            used: What such views were used for.
+            advice: How to have fewer.
+        """
         shares = self.figures()
         if not shares or not shares["empty"] + shares["full"]:
             return []
         return [
             f"dapt: {100 * shares['empty']:.1f} % of the last epoch's views had no foreground in them and"
-            f" {100 * shares['full']:.1f} % nothing else; these taught the host alone. Raise crop_scale to"
-            " have fewer"
+            f" {100 * shares['full']:.1f} % nothing else; these {used}. {advice}"
         ]

@@ -67,10 +67,11 @@ def background_alignment(logits: Logits, target: Target = "hard") -> Scalar:
 
     Args:
         logits: `[B, K]`, a column a background text.
-        target: The likeliest background, so that L_b is −log max softmax; or the whole distribution, without
-            gradient.
+        target: "hard" is the likeliest background, so that L_b is −log max softmax. "soft" is the whole
+            distribution p, so that L_b is its entropy. Its gradient goes through p on both sides: with p
+            held fixed it would be zero.
     """
-    answer = logits.argmax(dim=-1) if target == "hard" else logits.detach().softmax(dim=-1)
+    answer = logits.argmax(dim=-1) if target == "hard" else logits.softmax(dim=-1)
     return F.cross_entropy(logits, answer)
 
 

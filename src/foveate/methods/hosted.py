@@ -16,7 +16,7 @@ class Hosted(Method):
 
     def __init__(self, host: Method):
         super().__init__(host.clip, host.head_weights)
-        self.host, self.first_patch = host, host.first_patch
+        self.host, self.first_patch, self.looks = host, host.first_patch, host.looks
         self.tunes_vision, self.tunes_text = host.tunes_vision, host.tunes_text
         self.text_follows_pictures = host.text_follows_pictures
         self.takes_new_names = host.takes_new_names

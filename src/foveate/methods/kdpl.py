@@ -121,6 +121,13 @@ class Kdpl(Hosted):
             **self._others(features, batch),
         }
 
+    def notes(self) -> list[str]:
+        """Say if there was no other teacher than the CLIP that is tuned."""
+        told = super().notes()
+        if self._teacher is None or self.config.teacher is not None:  # not asked: no step was taken
+            return told
+        return [*told, "kdpl: the teacher was the CLIP that is tuned; --kdpl.teacher gives a larger one"]
+
     def _others(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the host's terms without its cross-entropy: PromptSRC's and KgCoOp's pulls towards CLIP."""
         if type(self.host).losses_of is Method.losses_of:

@@ -84,7 +84,8 @@ class Mma(Method):
 
     def prepare(self) -> None:
         self.plain.prepare(self.names, self.template)
-        self._rows = text_rows(self.clip, [fill(self.plain.sentence, name) for name in self.names])
+        rows = text_rows(self.clip, [fill(self.plain.sentence, name) for name in self.names])
+        self._rows = rows.to(self.clip.text.pos.device)
 
     def encode_text(self) -> TextFeatures:
         """Return class features of the text tower with its adapters."""

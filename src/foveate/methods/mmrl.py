@@ -101,9 +101,7 @@ class Mmrl(Method):
         """Return g, the class sentences read by a tower with r_t behind their first token."""
         if self._rows is None:
             raise RuntimeError("set_classes first")
-        return encode_rows(
-            self.clip.text, self._rows, edit=growing(self._mapped(self.text_maps), self.first_block)
-        )
+        return self.encode_together(self._rows, self.encode_others)
 
     def encode_images(self, images: Images) -> ImageFeatures:
         """Return `[2, B, D]`: f_c = ln_post(CLS) · proj, and f_r = mean(ln_post(r_v)) · proj_rep."""

@@ -80,9 +80,10 @@ class Proda(Method):
         self._nameless = _nameless(clip, self.config)
 
     def prepare(self) -> None:
-        tokenizer, vectors = self.clip.tokenizer, self.config.tokens
+        tokenizer, vectors, here = self.clip.tokenizer, self.config.tokens, self.clip.text.pos.device
         self._rows = {
-            place: lay_out(tokenizer, self.names, vectors, place) for place in sorted(set(self.positions))
+            place: lay_out(tokenizer, self.names, vectors, place).to(here)
+            for place in sorted(set(self.positions))
         }
 
     def encode_text(self) -> TextFeatures:

@@ -98,7 +98,7 @@ class PromptMethod(Method):
         self, vectors: Float[Tensor, "vectors width"], edit: Edit | None = None
     ) -> TextFeatures:
         """Return `[C, D]` raw features of all classes with these vectors in their prompts."""
-        return encode_rows(self.clip.text, self.rows, vectors, edit)
+        return self.encode_together(self.rows, lambda rows: encode_rows(self.clip.text, rows, vectors, edit))
 
     def lay_out_others(self, names: Sequence[str], template: str) -> Rows:
         """Put the learned vectors before other names too; the sentence is left out."""

@@ -1,9 +1,10 @@
 """The selectors by name, and the one door to them."""
 
 import difflib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 import torch
 from jaxtyping import Int
@@ -140,4 +141,22 @@ def configure(name: str, settings: dict[str, Any]) -> Any:
     if strange:
         there = f"it has {', '.join(known)}" if known else "it has none"
         raise InputError(f"{name} has no setting {strange!r}: {there}")
+    hints = get_type_hints(kind)
+    for one, value in settings.items():
+        if not _fits(value, hints[one]):
+            wanted = " or ".join(get_args(hints[one])) or _WANTED[hints[one]]
+            raise InputError(f"{name}: {one} is {value!r}; give {wanted}")
     return kind(**settings)
+
+
+_WANTED = {bool: "True or False", int: "a whole number", float: "a number"}
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Return whether a setting from Python is of its declared kind; the command line's parser asks before."""
+    if get_args(hint):
+        return value in get_args(hint)
+    if hint is bool:
+        return isinstance(value, bool)
+    kinds = int if hint is int else int | float
+    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)

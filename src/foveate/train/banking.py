@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from foveate.data.shelf import Shelf
 from foveate.errors import InputError
 from foveate.memory import sent
 from foveate.methods.base import Method, Support
+from foveate.train.parallel import Team, everywhere
 from foveate.train.recipe import Recipe
 from foveate.types import Batch
 
@@ -71,15 +73,16 @@ def one_view(changes: Mapping[str, object], bank: Banked) -> dict[str, object]:
     return {**changes, "augment": "none"}
 
 
-def open_bank(plan: BankPlan, pictures: PictureSet, clip: Clip) -> Bank:
-    """Return the bank of these pictures.
+def open_bank(plan: BankPlan, pictures: PictureSet, clip: Clip, team: Team | None = None) -> Bank:
+    """Return the bank of these pictures; with a team, all encode for it, and its first process keeps it.
 
     Raises:
         InputError: The folder is a file.
     """
     exact = torch.promote_types(clip.text.proj.dtype, torch.float32)
     dtype = torch.float16 if plan.dtype == "float16" else exact
-    return Bank(pictures, clip.fingerprint(), Shelf(plan.folder), dtype, chunk_on(clip))
+    shelf = Shelf(plan.folder if team is None or team.first else None)
+    return Bank(pictures, clip.fingerprint(), shelf, dtype, chunk_on(clip), team)
 
 
 def chunk_on(clip: Clip) -> int:
@@ -125,9 +128,10 @@ class Feed:
         bank: Where features of frozen towers are kept, if they are.
         on_count: Told of views that are encoded.
         on_note: Told of the bank's size before it is made.
+        team: Processes that share each batch; None for one that has all of it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (of each stage)
         self,
         stage: str,
         method: Method,
@@ -136,8 +140,9 @@ class Feed:
         bank: Bank | None = None,
         on_count: OnCount | None = None,
         on_note: OnNote | None = None,
+        team: Team | None = None,
     ) -> None:
-        self.pictures = pictures
+        self.pictures, self._team = pictures, team
         self._epochs = max(method.looks, recipe.epochs if method.trainable() else 0)
         self._stage, self._method, self._recipe = stage, method, recipe
         self._origins = method.seen_keys() if bank else {}
@@ -163,10 +168,12 @@ class Feed:
     def _batches(self, epoch: int, *, shuffle: bool) -> Iterator[Batch]:
         if self._bank and not self._announced:
             self._announced = True
-            self._bank = self._affordable(self._bank, epoch)
+            affordable = partial(self._affordable, self._bank, epoch)
+            self._bank = self._bank if everywhere(self._team, affordable) else None
         bank, size = self._bank, self._recipe.batch_size
+        share = self._team.share if self._team and shuffle else None
         batches = (
-            self.pictures.batches(epoch, size, shuffle=shuffle, drop_last=shuffle)
+            self.pictures.batches(epoch, size, shuffle=shuffle, drop_last=shuffle, share=share)
             if bank is None
             else bank.batches(
                 epoch,
@@ -191,20 +198,20 @@ class Feed:
             total = pictures * (self._epochs if varies else 1)
             self._count(f"encoding views, {self._stage}", (epoch * pictures if varies else 0) + done, total)
 
-    def _affordable(self, bank: Bank, epoch: int) -> Bank | None:
-        """Say what the bank will take from this epoch on; return None where there is no room for it."""
+    def _affordable(self, bank: Bank, epoch: int) -> bool:
+        """Say what the bank will take from this epoch on; return whether there is room for it."""
         epochs = range(epoch, self._epochs)
         wanted = bank.size(self._origins, epochs)
         folder = bank.shelf.folder
         if folder is None:
             if bank.shelf.held + wanted <= IN_MEMORY:
-                return bank
+                return True
             warnings.warn(
                 f"{self._stage}: features of all views would take {_bytes(wanted)} of memory, so they are"
                 " not kept: with out=, a folder for the run, they go to disk",
                 stacklevel=2,
             )
-            return None
+            return False
         there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
         free = shutil.disk_usage(there).free
         if wanted > free:
@@ -214,10 +221,10 @@ class Feed:
                 " take --bank fixed, or --bank-dtype float16",
                 stacklevel=2,
             )
-            return None
+            return False
         if wanted >= TELLING and self._note:
             self._note(f"{self._stage}: features of all views will take {_bytes(wanted)} in {folder}")
-        return bank
+        return True
 
 
 def _bytes(number: int) -> str:

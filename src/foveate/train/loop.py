@@ -4,12 +4,13 @@ For each epoch and each batch: ask the method for its named losses, sum them, st
 goes to disk; a run killed at any point goes on from there and ends with the same bits.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from foveate.errors import InputError
 from foveate.methods.base import Method, Support
@@ -17,6 +18,7 @@ from foveate.train.average import GaussianAverage
 from foveate.train.journal import Journal, Step
 from foveate.train.recipe import Recipe, learning_rate, make_optimiser
 from foveate.train.state import State, load_state, save_state
+from foveate.train.together import Alone, Steps
 from foveate.types import Batch
 
 Batches = Callable[[int], Iterable[Batch]]
@@ -27,7 +29,7 @@ class Diverged(InputError):
     """Training has stopped making sense: a loss or gradient is not finite, or has exploded."""
 
 
-def fit(
+def fit(  # noqa: PLR0913  (all but the first three by name)
     method: Method,
     batches: Batches,
     recipe: Recipe,
@@ -36,6 +38,7 @@ def fit(
     state: Path | None = None,
     journal: Journal | None = None,
     on_step: Callable[[Step], None] | None = None,
+    steps: Steps | None = None,
 ) -> None:
     """Train what is trainable in `method`.
 
@@ -48,22 +51,28 @@ def fit(
         state: File of the resume state; read if it is there, written after each epoch.
         journal: Where steps are logged.
         on_step: Called after each step, for progress bars.
+        steps: How steps are made of batches: by several processes together, or, by default, alone.
 
     Raises:
         Diverged: A loss or gradient is not finite, or the loss has exploded; the message has step and term.
         InputError: The state on disk belongs to another run, or there is no loss to minimise.
     """
+    steps = steps or Alone()
     method.look(support or Support(lambda _: batches(0)))
+    steps.agree(method)
     if method.trainable():
-        _step(method, batches, recipe, state=state, journal=journal, on_step=on_step)
+        with steps.training(method):
+            _step(method, batches, recipe, steps, state=state, journal=journal, on_step=on_step)
     method.eval()
     method.finish()
+    steps.agree(method)
 
 
 def _step(
     method: Method,
     batches: Batches,
     recipe: Recipe,
+    steps: Steps,
     *,
     state: Path | None,
     journal: Journal | None,
@@ -74,7 +83,7 @@ def _step(
     optimiser = make_optimiser(recipe, learned)
     journal = journal or Journal(None)
     average = GaussianAverage(recipe, learned)
-    at = load_state(state, method, optimiser, average.tensors)
+    at = steps.read_state(state, lambda path: load_state(path, method, optimiser, average.tensors))
     journal.rewind(at.step)
     method.train()
     first, step = at.first_loss, at.step
@@ -87,37 +96,38 @@ def _step(
         with journal:
             for batch in batches(epoch):
                 last = replace(batch, step=step)
-                losses = method.losses(last)
-                if not any(loss.requires_grad for loss in losses.values()):
+                terms = steps.terms(method, last)
+                if not any(loss.requires_grad for loss in terms.own.values()):
                     raise InputError("the method's settings leave no loss term that trains anything")
-                _check_losses(losses, first, recipe, step)
+                _check_losses(terms.values, first, recipe, step)
                 optimiser.zero_grad()
-                method.backward(losses)
+                steps.backward(method, terms, learned)
                 norm = _check_gradients(learned, recipe, step)
                 optimiser.step()
-                done = Step(epoch, step, lr, {name: loss.item() for name, loss in losses.items()}, norm)
+                done = Step(epoch, step, lr, terms.values, norm)
                 first, step = first or abs(done.loss), step + 1
                 journal.step(done)
                 if on_step:
                     on_step(done)
+            steps.end_epoch(method, learned, epoch)
             journal.epoch(epoch, step, method.figures())
         if last is not None and epoch + 1 == recipe.epochs:
             with torch.no_grad():  # what the very last step did shows in no loss yet
-                _check_losses(method.losses(last), first, recipe, step)
+                _check_losses(steps.terms(method, last).values, first, recipe, step)
         average.add(epoch)
         save_state(state, method, optimiser, State(epoch + 1, step, first), average.tensors)
 
 
-def _check_losses(losses: dict[str, Tensor], first: float, recipe: Recipe, step: int) -> None:
+def _check_losses(losses: dict[str, float], first: float, recipe: Recipe, step: int) -> None:
     for name, loss in losses.items():
-        if not loss.isfinite():
+        if not math.isfinite(loss):
             raise Diverged(
-                f"step {step}: the loss term {name!r} is {loss.item()}; try a smaller lr (now {recipe.lr}),"
+                f"step {step}: the loss term {name!r} is {loss}; try a smaller lr (now {recipe.lr}),"
                 " or clip_grad=1"
             )
-    total = sum(loss.item() for loss in losses.values())
+    total = sum(losses.values())
     if first and abs(total) > recipe.explode_at * max(1.0, first):
-        largest = max(losses, key=lambda name: losses[name].item())
+        largest = max(losses, key=lambda name: losses[name])
         raise Diverged(
             f"step {step}: the loss has exploded to {total:.3g}, mostly {largest!r}; it began at {first:.3g}."
             f" Try a smaller lr (now {recipe.lr}), or clip_grad=1"

@@ -34,7 +34,9 @@ from foveate.train.banking import (
 from foveate.train.checkpoint import CARD, CONFIG, TENSORS
 from foveate.train.journal import Journal, Step
 from foveate.train.loop import Diverged, fit
+from foveate.train.parallel import Team
 from foveate.train.recipe import Recipe
+from foveate.train.together import Shared, Steps
 
 RUN, STAGES, BANK = "run.json", "stages", ".bank"
 _TYPED = (
@@ -209,6 +211,7 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
     on_count: OnCount | None = None,
     on_note: OnNote | None = None,
     log_answers: bool = False,
+    team: Team | None = None,
 ) -> Method:
     """Train backbone and plug-ins, each on the frozen one before.
 
@@ -228,11 +231,15 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
         on_count: Told of views encoded for the bank.
         on_note: Told of the bank's size before it is made.
         log_answers: Log after each epoch which pictures are answered rightly.
+        team: Processes that all call this, to share each batch. Only the first one's folder counts, and only
+            that one tells of anything.
     """
     built = backbone
+    if team is not None and not team.first:
+        folder = on_step = on_count = on_note = None
     # Orders and views are the seed's, so every stage sees the same shots in the same views.
     pictures = training_pictures(photos, clip.config, recipe, seed)
-    kept = None if bank is None else open_bank(bank, pictures, clip)
+    kept = None if bank is None else open_bank(bank, pictures, clip, team)
     held_back = None if val is None or not len(val) else seen_as_asked(val, clip.config)
     for stage in stages(method) if backbone is None else stages(method)[-1:]:
         plugin = parts(stage)[0]
@@ -244,11 +251,27 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
             else wrap(plugin, built, own, seed)
         )
         built.set_classes(photos.names, template)
-        feed = Feed(stage, built, pictures, own_recipe, kept, on_count, on_note)
+        feed = Feed(stage, built, pictures, own_recipe, kept, on_count, on_note, team)
         logged = photos if log_answers else None
-        _fit_stage(stage, built, feed, own_recipe, folder, on_step, feed.support(held_back), logged)
+        steps = None if team is None else _shared(stage, team, min(own_recipe.batch_size, len(pictures)))
+        _fit_stage(stage, built, feed, own_recipe, folder, on_step, feed.support(held_back), logged, steps)
+        if team is None or team.first:
+            for note in built.notes():
+                warnings.warn(note, stacklevel=2)
     assert built is not None
     return built
+
+
+def _shared(stage: str, team: Team, pictures: int) -> Steps:
+    """Return how a team takes the steps of a stage; say if batches are too small for it."""
+    idle = team.share.world - pictures
+    if idle > 0 and team.first:
+        warnings.warn(
+            f"{stage}: {team.share.world} processes share batches of {pictures}, so that {idle} of them"
+            " have no picture of their own; a larger --batch-size gives them some",
+            stacklevel=3,
+        )
+    return Shared(team, pictures)
 
 
 def _fit_stage(  # noqa: PLR0913  (of `run_stages` alone)
@@ -260,18 +283,20 @@ def _fit_stage(  # noqa: PLR0913  (of `run_stages` alone)
     on_step: OnStep | None,
     support: Support,
     logged: Photos | None,
+    steps: Steps | None,
 ) -> None:
     total = recipe.epochs * feed.pictures.steps(recipe.batch_size, drop_last=True)
     state = journal = None
+    answers = partial(answered, method, logged) if logged else None
+    if answers and steps:  # nobody reads them, but whoever waits for the first process could give up
+        journal = Journal(None, stage, answers)
     if folder:
         (folder / STAGES).mkdir(exist_ok=True)
         state = folder / STAGES / f"{re.sub('[^a-z0-9]+', '-', stage)}.safetensors"
-        journal = Journal(folder / LOG, stage, partial(answered, method, logged) if logged else None)
+        journal = Journal(folder / LOG, stage, answers)
     watch = partial(on_step, stage, total) if on_step else None
     try:
-        fit(method, feed, recipe, support=support, state=state, journal=journal, on_step=watch)
-        for note in method.notes():
-            warnings.warn(note, stacklevel=2)
+        fit(method, feed, recipe, support=support, state=state, journal=journal, on_step=watch, steps=steps)
     except Diverged as error:
         raise Diverged(f"{stage}, {error}") from error
 

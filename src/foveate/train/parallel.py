@@ -1,0 +1,330 @@
+"""Processes that train one model together, each on its part of every batch: who they are, what they tell.
+
+They are started by torchrun, by Slurm, by Ray Train, or by hand: all that counts is torch.distributed's
+environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). What is small, or lies on the CPU, goes
+through gloo; tensors on GPUs go through NCCL.
+"""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from foveate.bits import digest_of
+from foveate.data.loader import Share
+from foveate.data.shelf import Key
+from foveate.errors import InputError
+
+T = TypeVar("T")
+
+ARRIVAL = timedelta(minutes=5)
+"""How long processes wait for each other to start."""
+
+SILENCE = timedelta(minutes=30)
+"""How long one may be silent before the others give up. One that has ended is noticed at once."""
+
+_NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+class Lost(InputError):
+    """Another process has ended, or does not answer."""
+
+
+class Team:
+    """This process, and those that train with it. All must call the same methods in the same order.
+
+    Args:
+        share: Which process this is, and how many there are.
+        local: Its number on this computer, which is that of its GPU.
+        store: Where messages of the last moment are left; None where somebody else has started the group.
+
+    Attributes:
+        share: See above.
+    """
+
+    def __init__(self, share: Share, local: int = 0, store: Store | None = None) -> None:
+        self.share, self._local, self._store = share, local, store
+        # Who has started the group may have left the CPU out.
+        own = None if store else dist.new_group(backend="gloo", timeout=SILENCE)
+        self._cpu = cast("dist.ProcessGroup | None", own)
+
+    @classmethod
+    def join(cls) -> "Team | None":
+        """Join the others that the environment tells of; None where there are none.
+
+        Raises:
+            InputError: The environment is incomplete, or the others do not come.
+        """
+        world = _number("WORLD_SIZE", 1)
+        if world == 1:
+            return None
+        missing = [name for name in _NEEDED if not os.environ.get(name)]
+        if missing:
+            raise InputError(
+                f"WORLD_SIZE is {world}, but {missing[0]} is not set: start with torchrun, or unset it"
+            )
+        share, local = Share(_number("RANK", 0), world), _number("LOCAL_RANK", 0)
+        if not 0 <= share.rank < world:
+            raise InputError(f"RANK is {share.rank}, but WORLD_SIZE is {world}: ranks are 0 to {world - 1}")
+        nccl = torch.cuda.is_available() and dist.is_nccl_available()
+        try:
+            store, *_ = next(iter(rendezvous("env://", timeout=ARRIVAL)))
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if nccl else "gloo",
+                store=PrefixStore("group", store),
+                rank=share.rank,
+                world_size=world,
+                timeout=SILENCE,
+            )
+            team = cls(share, local, PrefixStore("foveate", store))
+            team.told(None)  # all are there
+        except (RuntimeError, ValueError, InputError) as error:
+            where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            raise InputError(
+                f"process {share.rank} has not met the {world - 1} others at {where} ({_short(error)}): start"
+                f" {world} processes, and let each reach that address"
+            ) from error
+        return team
+
+    @classmethod
+    def joined(cls) -> "Team | None":
+        """Return the processes of a group that is there already, as Ray Train makes one; None without."""
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            return None
+        return cls(Share(dist.get_rank(), dist.get_world_size()), _number("LOCAL_RANK", 0))
+
+    def leave(self) -> None:
+        """End the group. Words remain."""
+        if self._store and dist.is_initialized():
+            dist.destroy_process_group()
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes, and says what there is to say."""
+        return self.share.rank == 0
+
+    def shares(self) -> list[Share]:
+        """Return all processes, in their order."""
+        return [Share(rank, self.share.world) for rank in range(self.share.world)]
+
+    def device(self, asked: str) -> str:
+        """Return the device of this process: of GPUs, each process of a computer takes its own.
+
+        Raises:
+            InputError: There are fewer GPUs than processes, or one GPU is asked for by its number.
+        """
+        if asked.startswith("cuda:"):
+            raise InputError(f"--device is {asked!r}, but each process takes a GPU of its own: say cuda")
+        if asked != "cuda" or not torch.cuda.is_available():
+            return asked
+        if self._local >= torch.cuda.device_count():
+            raise InputError(
+                f"process {self.share.rank} is number {self._local}, counted from 0, on a computer with"
+                f" {torch.cuda.device_count()} GPUs: start no more processes than GPUs"
+            )
+        torch.cuda.set_device(self._local)
+        return f"cuda:{self._local}"
+
+    # --- numbers ---
+
+    def add(self, tensor: Tensor) -> None:
+        """Replace a tensor with the sum of all processes'; with the same bits everywhere."""
+        with self._heard():
+            dist.all_reduce(tensor, group=self._group(tensor))
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """Return each process's tensor; they are of one shape."""
+        found = [torch.empty_like(tensor) for _ in range(self.share.world)]
+        with self._heard():
+            dist.all_gather(found, tensor.contiguous(), group=self._group(tensor))
+        return found
+
+    def broadcast(self, tensor: Tensor) -> None:
+        """Replace a tensor with the first process's."""
+        with self._heard():
+            dist.broadcast(tensor, src=0, group=self._group(tensor))
+
+    def merge(self, tensor: Tensor, rows: Sequence[int]) -> None:
+        """Fill a tensor `[H, N, D]` on the CPU: with these rows from here, and all others from elsewhere."""
+        others = torch.ones(tensor.shape[1], dtype=torch.bool)
+        others[torch.tensor(rows, dtype=torch.long)] = False
+        tensor[:, others] = 0
+        self.add(tensor.view(torch.uint8))  # as bytes, which nothing rounds: all but one are 0
+
+    def lend(self, held: Mapping[str, Tensor], like: Mapping[str, Key]) -> dict[str, Tensor]:
+        """Return the tensors that the first process holds.
+
+        Args:
+            held: By name, as far as they are there; only the first process's count.
+            like: What each is like that could be.
+        """
+        found: dict[str, Tensor] = {}
+        for name in self.told(list(held)):
+            key = like[name]
+            found[name] = held[name] if self.first else torch.empty(key.shape, dtype=key.dtype)
+            self.broadcast(found[name].view(torch.uint8))
+        return found
+
+    # --- words ---
+
+    def told(self, value: T) -> T:
+        """Return what the first process says, as JSON takes it."""
+        return cast("T", json.loads(self._bytes(json.dumps(value).encode() if self.first else b"")))
+
+    @contextmanager
+    def lent(self, *paths: Path | None) -> Generator[list[Path | None]]:
+        """Give the first process's files to all: copies to the others, which see no folder of its.
+
+        Args:
+            paths: Named the same way by all, or known to the first process alone.
+        """
+        there = self.told([path.name if path and path.is_file() else "" for path in paths])
+        if self.first:
+            for path, name in zip(paths, there, strict=True):
+                if path and name:
+                    self._bytes(path.read_bytes())
+            yield list(paths)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copies = [Path(folder) / name if name else None for name in there]
+            for copy in copies:
+                if copy:
+                    copy.write_bytes(self._bytes(b""))
+            yield list(copies)
+
+    def demand_same(self, values: Mapping[str, Any], what: str) -> None:
+        """Refuse to go on where this process has other values than the first.
+
+        Raises:
+            InputError: It has; the message names one.
+        """
+        own = json.loads(json.dumps(values))
+        theirs = self.told(own)
+        differing = sorted(key for key in own.keys() | theirs.keys() if own.get(key) != theirs.get(key))
+        if differing:
+            raise InputError(
+                f"process {self.share.rank} has {what} of its own ({differing[0]}): give all processes the"
+                " same command, the same files and the same foveate"
+            )
+        self.add(torch.zeros(1))  # nobody goes on before all have looked
+
+    def demand_equal(self, tensors: Mapping[str, Tensor], when: str) -> None:
+        """Refuse to go on where processes have learned different things.
+
+        Raises:
+            InputError: They have. All raise it.
+        """
+        own = torch.frombuffer(bytearray.fromhex(digest_of(tensors)), dtype=torch.uint8)
+        others = [rank for rank, one in enumerate(self.gather(own)) if not torch.equal(one, own)]
+        apart = torch.tensor([float(bool(others))])
+        self.add(apart)
+        if apart.item():
+            raise InputError(
+                f"{when}, processes have learned different things, as process {self.share.rank} sees it:"
+                " are computers, their GPUs or their versions of torch not the same?"
+            )
+
+    def leave_word(self, name: str, text: str) -> None:
+        """Leave a few words for the others, who may not be listening any more."""
+        if self._store:
+            with _whatever_happens():
+                self._store.set(name, text)
+
+    def claim(self, name: str) -> bool:
+        """Return whether this process is the first to claim something, as far as anybody can tell."""
+        claims = 1
+        if self._store:
+            with _whatever_happens():
+                claims = self._store.add(name, 1)
+        return claims == 1
+
+    def words(self, *names: str, patience: float = 0.0) -> str | None:
+        """Return the words that others have left, the last of them; None while some are missing.
+
+        Args:
+            names: Under which they left them.
+            patience: Seconds to wait for them.
+        """
+        found: str | None = None
+        if self._store:
+            with _whatever_happens():
+                end = time.monotonic() + patience
+                while not (there := self._store.check(list(names))) and time.monotonic() < end:
+                    time.sleep(0.02)
+                if there:
+                    found = [self._store.get(name).decode(errors="replace") for name in names][-1]
+        return found
+
+    def _bytes(self, data: bytes) -> bytes:
+        """Return the first process's bytes."""
+        length = torch.tensor([len(data)])
+        self.broadcast(length)
+        buffer = torch.zeros(int(length), dtype=torch.uint8)
+        if self.first and data:
+            buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        self.broadcast(buffer)
+        return buffer.numpy().tobytes()
+
+    def _group(self, tensor: Tensor) -> dist.ProcessGroup | None:
+        return None if tensor.is_cuda else self._cpu
+
+    @contextmanager
+    def _heard(self) -> Generator[None]:
+        """Say it in words where the others are gone."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise Lost(
+                f"process {self.share.rank} of {self.share.world} has lost another one, which has ended or"
+                " does not answer; the same command for all goes on after the last finished epoch"
+            ) from error
+
+
+def everywhere(team: Team | None, find: Callable[[], T]) -> T:
+    """Return what `find` returns in the first process, as JSON takes it; a lone process is the first."""
+    if team is None:
+        return find()
+    return team.told(cast("T", find() if team.first else None))
+
+
+@contextmanager
+def lent(team: Team | None, *paths: Path | None) -> Generator[list[Path | None]]:
+    """Give the first process's files to all; a lone process has them."""
+    if team is None:
+        yield list(paths)
+        return
+    with team.lent(*paths) as copies:
+        yield copies
+
+
+@contextmanager
+def _whatever_happens() -> Generator[None]:
+    """Let it be where nobody keeps words any more."""
+    try:
+        yield
+    except RuntimeError:
+        return
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal():
+        raise InputError(f"{name} is {text!r}: torchrun sets it to a number")
+    return int(text)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]

@@ -1,0 +1,110 @@
+"""One of two processes that train together; a test starts both: `python parallel_worker.py JOBS OUT`.
+
+The first then trains alone what both have trained, for comparison.
+"""
+
+import json
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from foveate.bits import digest_of
+from foveate.classifier import Classifier
+from foveate.clip.model import Clip
+from foveate.clip.weights import load_clip
+from foveate.commands.launched import launched
+from foveate.data.loader import PictureSet
+from foveate.data.sources import load_photos
+from foveate.errors import InputError
+from foveate.methods.base import Method
+from foveate.methods.coop import CoOp
+from foveate.train.banking import BankPlan
+from foveate.train.journal import Step
+from foveate.train.parallel import Team
+from foveate.train.recipe import recipe_for
+from foveate.train.run import run_stages
+
+READ: list[int] = []
+"""The pictures that were decoded."""
+
+
+def train(job: dict[str, Any], data: Path, clip: Clip, team: Team | None, out: Path) -> dict[str, Any]:
+    """Train a job's method, save what it learned, and return its steps."""
+    photos = load_photos(data / "photos", masks=data / "masks")
+    first, *others = photos.samples  # without a mask it has no foreground, and teaches some terms nothing
+    photos = photos.with_samples([replace(first, mask=None), *others])
+    steps: list[Step] = []
+    (out / "run").mkdir(parents=True)
+    READ.clear()
+    built = run_stages(
+        job["method"],
+        clip,
+        photos,
+        recipe_for(job["method"], {"epochs": 1, "warmup_epochs": 0, "lr": 0.01, **job["recipe"]}),
+        settings=job.get("settings"),
+        template="a photo of a {}.",
+        seed=3,
+        folder=out / "run",
+        bank=None if job.get("bank") == "off" else BankPlan(out / "bank"),
+        on_step=lambda stage, total, step: steps.append(step),
+        team=team,
+    )
+    save_file({name: t.detach().clone() for name, t in built.learned().items()}, out / "learned.safetensors")
+    return {
+        "losses": [step.losses for step in steps],
+        "norms": [step.grad_norm for step in steps],
+        "read": len(READ),
+        "wrote": sorted({path.name for path in out.rglob("*") if path.is_file()} - {"learned.safetensors"}),
+    }
+
+
+def train_all(jobs: dict[str, Any], out: Path, team: Team) -> dict[str, Any]:
+    """Train what all jobs ask for; return what there is to say of each."""
+    # In float32, rounding grows with the steps until it hides mistakes.
+    clip = load_clip(jobs["clip"], dtype=torch.float64)
+    said: dict[str, Any] = {}
+    for name, job in jobs["jobs"].items():
+        own = out / name / str(team.share.rank)
+        if job.get("spoil") and not team.first:
+            CoOp.begin_epoch = lambda self, *_: self.ctx.data.add_(1)
+        try:
+            said[name] = {"together": train(job, Path(jobs["data"]), clip, team, own)}
+            if team.first:
+                said[name]["alone"] = train(job, Path(jobs["data"]), clip, None, out / name / "alone")
+        except InputError as error:
+            said[name] = {"error": str(error)}
+        CoOp.begin_epoch = Method.begin_epoch
+    return said
+
+
+def fit_twice(jobs: dict[str, Any], out: Path, team: Team) -> list[str]:
+    """Fit as the command would, and again, when the run has finished; return what was learned."""
+    run = {key.replace("-", "_"): value for key, value in jobs["run"].items()}
+    words = {"masks": f"{jobs['data']}/masks", "shots": run.pop("shots"), "recipe": run, "log_answers": True}
+    where = out / "whole" if team.first else out / "nowhere"  # another computer has not this one's folders
+    learned: list[str] = []
+    for _ in range(2):
+        classifier = Classifier("coop", jobs["clip"])
+        classifier.fit(f"{jobs['data']}/photos", out=where, team=team, **words)
+        learned.append(digest_of(classifier.method.learned()))
+    return learned
+
+
+def main() -> None:
+    jobs, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    warnings.simplefilter("ignore")
+    read = PictureSet.item
+    PictureSet.item = lambda self, index, epoch=None: READ.append(index) or read(self, index, epoch)
+    with launched() as team:
+        said = train_all(jobs, out, team)
+        said["fitted"] = fit_twice(jobs, out, team)
+        (out / f"said-{team.share.rank}.json").write_text(json.dumps(said))
+        team.demand_same({"seed": team.share.rank}, "a run")  # which the second finds wrong, alone
+
+
+main()
