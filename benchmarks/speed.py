@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from speed_ideas import IDEAS
+from speed_ideas import COMPILED, IDEAS
 from speed_memory import measured
 from speed_rows import ROWS, Row, seconds
 from speed_setup import QUICK, Bench, Sizes
@@ -38,6 +38,7 @@ SCALES = {f"scale-{method}": ("step", "--method", method) for method in ("coop",
 GROUPS = {
     "table": list(ROWS),
     "ideas": list(IDEAS),
+    "compiled": list(COMPILED),
     "memory": list(MEMORY),
     "scale": list(SCALES),
 }
@@ -106,6 +107,7 @@ def lines(name: str, found: Found) -> list[str]:
 HEADS = {
     "table": "| work | field s | foveate s | ratio (median, range) | arithmetic bound |",
     "ideas": "| idea | off s | on s | ratio (median, range) | arithmetic bound |",
+    "compiled": "| what | plain s | compiled s | ratio (median, range) | arithmetic bound |",
     "memory": "| peak memory | towers alone MB | field MB | foveate MB | share |",
     "scale": "| work | classes | s | peak MB |",
 }
@@ -171,7 +173,7 @@ def run(name: str, bench: Bench, pairs: int, *, quick: bool) -> Found:
         return peaks(name, bench.sizes, extra)
     if name in SCALES:
         return scale(name, bench.sizes, extra)
-    return timed({**ROWS, **IDEAS}[name](bench), pairs)
+    return timed({**ROWS, **IDEAS, **COMPILED}[name](bench), pairs)
 
 
 def parse(words: list[str] | None) -> argparse.Namespace:

@@ -310,6 +310,7 @@ def _words(data: Path, clip: Path, out: Path) -> list[object]:
         *words,
         "--method",
         "coop",
+        "--log-answers",
         *(word for name, value in RUN.items() for word in (f"--{name}", value)),
     ]
 

@@ -37,6 +37,13 @@ def launched() -> Generator[Team | None]:
     try:
         with _speaking(team):
             yield team
+    except Lost as error:
+        try:
+            _end(team, error)
+        finally:
+            os._exit(
+                2
+            )  # a group that has lost one cannot be ended in order: its threads may abort the process
     except InputError as error:
         _end(team, error)
     except KeyboardInterrupt:
