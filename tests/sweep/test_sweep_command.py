@@ -45,6 +45,11 @@ def _workers(driver: int) -> list[int]:
     return [int(one) for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
+def _found(out: Path, name: str) -> list[Path]:
+    """Return files of a sweep that is at work: folders that go meanwhile are passed over."""
+    return [Path(folder) / name for folder, _, names in os.walk(out) if name in names]
+
+
 def _wait(until: Callable[[], Any], running: subprocess.Popen[str]) -> Any:
     while not (found := until()):
         assert running.poll() is None, "the sweep ended before it was disturbed"
@@ -62,11 +67,11 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing(
     with subprocess.Popen(
         [sys.executable, "-m", "foveate", *words], stderr=subprocess.PIPE, text=True
     ) as run:
-        _wait(lambda: [*out.rglob("log.jsonl")], run)  # somebody trains
+        _wait(lambda: _found(out, "log.jsonl"), run)  # somebody trains
         victim = _workers(run.pid)[0]
         os.kill(victim, signal.SIGKILL)
-        finished = len([*out.rglob("result.json")])
-        _wait(lambda: len([*out.rglob("result.json")]) > finished, run)
+        finished = len(_found(out, "result.json"))
+        _wait(lambda: len(_found(out, "result.json")) > finished, run)
         survivors = _workers(run.pid)
         os.kill(run.pid, signal.SIGKILL)
         told = run.stderr.read()

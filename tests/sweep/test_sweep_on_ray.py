@@ -58,7 +58,11 @@ def _kill_a_worker(out: Path, killed: list[int]) -> None:
     until = time.monotonic() + 120
     while not killed and time.monotonic() < until:
         time.sleep(0.005)
-        for own in Path("/proc").glob("[0-9]*/cmdline") if any(out.rglob("log.jsonl")) else ():
+        for own in (
+            Path("/proc").glob("[0-9]*/cmdline")
+            if any("log.jsonl" in names for *_, names in os.walk(out))
+            else ()
+        ):
             try:
                 if own.read_bytes().startswith(b"ray::_work"):
                     os.kill(int(own.parent.name), signal.SIGKILL)

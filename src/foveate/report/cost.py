@@ -1,6 +1,7 @@
 """Table 7: what rows cost, from `foveate cost`, and from the runs of the sweep themselves."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ def costs_in(folder: Path) -> tuple[list[Costs], list[str]]:
     """Return all `cost.json` below a folder, and what is wrong with those that cannot be read."""
     found: list[Costs] = []
     damaged: list[str] = []
-    for path in sorted(folder.rglob(COST)):
+    for path in sorted(Path(place) / COST for place, _, names in os.walk(folder) if COST in names):
         try:
             values = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
             costs = Costs(path, values)

@@ -1,5 +1,6 @@
 """All results below a sweep's folder."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,9 @@ def read_sweep(folder: Path) -> Found:
     if not results:
         raise InputError(_nothing(folder, damaged))
     results.sort(key=lambda pair: (_order(pair[0]), str(pair[1])))
-    begun = tuple(sorted(job.parent for job in folder.rglob(JOB) if not (job.parent / RESULT).exists()))
+    begun = tuple(
+        sorted(Path(place) for place, _, names in os.walk(folder) if JOB in names and RESULT not in names)
+    )
     return Found(
         tuple(one for one, _ in results), tuple(sorted(damaged)), tuple(at for _, at in results), begun
     )

@@ -6,6 +6,7 @@ has finished and not before. Nothing else says that a job is done.
 
 import base64
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -173,6 +174,8 @@ def _measured(values: Mapping[str, Any]) -> Measured:
 
 
 def results_in(sweep: Path) -> Iterator[Path]:
-    """Yield the folders below a sweep's that hold a result, in the order of their names."""
-    for path in sorted(sweep.rglob(RESULT)):
-        yield path.parent
+    """Yield the folders below a sweep's that hold a result, in the order of their names.
+
+    The sweep may be at work: folders that go meanwhile are passed over.
+    """
+    yield from sorted(Path(folder) for folder, _, names in os.walk(sweep) if RESULT in names)
