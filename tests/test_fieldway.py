@@ -185,5 +185,7 @@ def test_the_benchmark_runs(scripts: None, tmp_path: Path, capsys: pytest.Captur
 def test_an_unknown_row_is_named(scripts: None):
     import speed
 
-    with pytest.raises(SystemExit, match="no row 'cop'; there are table, ideas, compiled, memory, scale, coop"):
+    with pytest.raises(
+        SystemExit, match="no row 'cop'; there are table, ideas, compiled, memory, scale, coop"
+    ):
         speed.main(["--rows", "cop"])
