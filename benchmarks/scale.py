@@ -20,8 +20,9 @@ from pathlib import Path
 from PIL import Image
 
 from foveate.clip.weights import save_clip
+from foveate.costs.drawn import draw_photos
 from foveate.data.transforms import eval_view, to_tensor
-from speed_setup import QUICK, VIT_B16, draw_photos, random_clip
+from speed_setup import QUICK, VIT_B16, random_clip
 
 RESULTS = Path(__file__).parent / "results"
 WAYS: Mapping[str, Sequence[str]] = {

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from fieldway import FIELD, FieldMethod
@@ -16,9 +15,9 @@ from fieldway_stage import FieldFvgPt, read_views
 from fieldway_towers import FieldClip
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.model import Clip
+from foveate.costs.drawn import draw_photos, made_up_names
 from foveate.data.bank import Bank
 from foveate.data.loader import PictureSet
-from foveate.data.samples import Photos, Sample
 from foveate.data.shelf import Shelf
 from foveate.data.transforms import train_view
 from foveate.methods.base import Method
@@ -27,7 +26,6 @@ from foveate.methods.registry import build, wrap
 from foveate.seeds import stream
 from foveate.train.banking import chunk_on
 from foveate.types import Batch
-from speed_names import made_up_names
 
 VIT_B16 = ClipConfig()
 SCALE = (0.08, 1.0)
@@ -93,27 +91,6 @@ def random_clip(config: ClipConfig) -> Clip:
     """Return frozen towers of random weights: how long they take does not depend on what they know."""
     clip = Clip(config).initialise(torch.Generator().manual_seed(0))
     return clip.eval().requires_grad_(False)
-
-
-def draw_photos(folder: Path, number: int, names: list[str]) -> Photos:
-    """Draw JPEG pictures of 256 x 256 to 500 x 375 and JPEG masks alike: an ellipse on coloured noise."""
-    samples: list[Sample] = []
-    folder.mkdir(parents=True, exist_ok=True)
-    for row in range(number):
-        chance = np.random.default_rng(row)
-        size = ((256, 256), (320, 240), (375, 500), (500, 375))[row % 4]
-        rough = chance.integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
-        picture = Image.fromarray(rough).resize(size, Image.Resampling.BICUBIC)
-        mask = Image.new("L", size)
-        left, top = (int(chance.integers(0, side // 3)) for side in size)
-        place = (left, top, left + size[0] // 2, top + size[1] // 2)
-        ImageDraw.Draw(picture).ellipse(place, fill=tuple(chance.integers(0, 256, 3).tolist()))
-        ImageDraw.Draw(mask).ellipse(place, fill=255)
-        files = folder / f"{row}.jpg", folder / f"{row}-mask.jpg"
-        for image, file in zip((picture, mask), files, strict=True):
-            image.save(file, quality=90)
-        samples.append(Sample(files[0], row % len(names), files[1]))
-    return Photos(tuple(names), tuple(samples), mask_values="binary255")
 
 
 class Bench:

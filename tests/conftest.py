@@ -148,6 +148,19 @@ def tokens_read(monkeypatch: pytest.MonkeyPatch) -> dict[Block, list[int]]:
     return counts
 
 
+@pytest.fixture(scope="session")
+def real() -> Callable[[str], Path]:
+    """Path of a real data set; the test is skipped where there is none."""
+    folder = (Path(__file__).parents[2] / "shared" / "data").resolve()
+
+    def find(name: str) -> Path:
+        if not (folder / name).exists():
+            pytest.skip(f"no real pictures: {folder / name} is not there")
+        return folder / name
+
+    return find
+
+
 @pytest.fixture
 def shapes(tmp_path: Path) -> Callable[..., Path]:
     """Draw a folder with `photos/<class>/<n>.png` and `masks/` alike: a coloured disc or box on noise."""

@@ -186,9 +186,10 @@ def test_what_cannot_be_measured_is_refused(
 
 
 def test_made_up_names_are_different_and_begin_alike():
-    names = made_up_names(300)
-    assert len(set(names)) == 300
+    names = made_up_names(2000)
+    assert len(set(names)) == 2000
     assert names[:51] == made_up_names(51)
+    assert {len(name.split()) for name in names} == {1, 2, 3, 4}
 
 
 def test_drawn_photos_have_masks_of_their_size(tmp_path: Path):

@@ -153,15 +153,6 @@ def test_operations_of_published_sizes():
     assert picture(config).forward == pytest.approx(35.1e9, rel=0.01)  # 17.6 G multiply-adds, as published
 
 
-def test_names_are_different_and_lengthen_only():
-    from speed_names import made_up_names
-
-    names = made_up_names(2000)
-    assert len(set(names)) == 2000
-    assert made_up_names(51) == names[:51]
-    assert {len(name.split()) for name in names} == {1, 2, 3, 4}
-
-
 @pytest.mark.slow
 def test_the_benchmark_runs(scripts: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     import speed

@@ -1,4 +1,4 @@
-"""Pictures to read, and the real ones beside the repository."""
+"""Pictures to read."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,21 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
-SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
-
-
-@pytest.fixture
-def real() -> Callable[[str], Path]:
-    """Path of a real data set; the test is skipped where there is none."""
-
-    def find(name: str) -> Path:
-        path = SHARED.resolve() / name
-        if not path.exists():
-            pytest.skip(f"no real pictures: {path} is not there")
-        return path
-
-    return find
 
 
 @pytest.fixture

@@ -12,21 +12,6 @@ from foveate.datasets.catalogue import find
 from foveate.datasets.splits import official_split
 from foveate.datasets.world_sets import draw_sets
 
-SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
-
-
-@pytest.fixture
-def real() -> Callable[[str], Path]:
-    """Path of a real data set; the test is skipped where there is none."""
-
-    def at(name: str) -> Path:
-        path = SHARED.resolve() / name
-        if not path.exists():
-            pytest.skip(f"no real pictures: {path} is not there")
-        return path
-
-    return at
-
 
 @pytest.fixture
 def link(tmp_path: Path) -> Callable[[str, Path], Path]:

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from jsonargparse import get_loader
-
 from foveate.commands.options import Option
 from foveate.errors import InputError
+from foveate.written import read_yaml
 
 ROWS = "rows"
 
@@ -103,14 +102,7 @@ def nearest(typed: str, options: Iterable[Option]) -> str:
 def _read(file: str, known: Known) -> Config:
     if not Path(file).is_file():
         raise InputError(f"--config {file}: no such file")
-    try:
-        content = get_loader("yaml")(Path(file).read_text(encoding="utf-8"))
-    except OSError:
-        raise
-    except Exception as error:  # of the YAML library, which is not ours to import
-        why = " ".join(str(error).replace('in "<unicode string>", ', "").split())
-        raise InputError(f"{file} is no YAML: {why}") from error
-    values = _table(content, f"{file} holds no options: write them as `epochs: 5`, one a line")
+    values = _table(read_yaml(Path(file)), f"{file} holds no options: write them as `epochs: 5`, one a line")
     rows = values.pop(ROWS, None) if known.rows else None
     config = Config(file, _checked(values, known, file))
     return config if rows is None else replace(config, rows=_rows(rows, known, file))

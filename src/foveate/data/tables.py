@@ -11,6 +11,7 @@ from typing import Any, cast
 from foveate.data.naming import SPLITS, clean_names, read_split
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
+from foveate.written import json_lines
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 # Where the field's datasets keep their pictures, below the folder of the split file.
@@ -161,13 +162,7 @@ def _csv_lines(path: Path, text: str) -> Iterable[tuple[int, dict[str, str]]]:
 
 
 def _json_lines(path: Path, text: str) -> Iterable[tuple[int, dict[str, str]]]:
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            content = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{path}, line {number}: not valid JSON ({error})") from error
+    for number, content in json_lines(path, text):
         if not isinstance(content, dict):
             raise InputError(f"{path}, line {number}: not an object; write {{'image': ..., 'label': ...}}")
         items = cast("dict[str, Any]", content).items()

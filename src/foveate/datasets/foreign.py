@@ -9,7 +9,6 @@ plain containers and such objects are all it may ask for.
 """
 
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, NoReturn, cast
 
 from foveate.clip.pickles import TensorUnpickler
 from foveate.errors import InputError
+from foveate.written import json_lines
 
 _FIELDS = ("_impath", "_label", "_classname")
 
@@ -146,13 +146,5 @@ def _read_lines(path: Path) -> ForeignDraw:
 
 
 def _lines(path: Path) -> tuple[Foreign, ...]:
-    found: list[Foreign] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            content = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{path}, line {number}: not valid JSON ({error})") from error
-        found.append(_foreign(content, f"{path}, line {number}"))
-    return tuple(found)
+    lines = json_lines(path, path.read_text(encoding="utf-8"))
+    return tuple(_foreign(content, f"{path}, line {number}") for number, content in lines)

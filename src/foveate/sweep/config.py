@@ -21,8 +21,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from jsonargparse import get_loader
-
 from foveate.errors import InputError
 from foveate.methods.registry import configure, parts
 from foveate.select.choosing import Name
@@ -30,6 +28,7 @@ from foveate.sweep.jobs import Protocol, slug
 from foveate.sweep.numbers import as_settings, as_training
 from foveate.sweep.recipes import Source
 from foveate.train.recipe import Recipe, recipe_for
+from foveate.written import read_yaml
 
 _TRAINING = tuple(setting.name for setting in fields(Recipe))
 _ROW = ("method", "template")
@@ -138,14 +137,7 @@ def read_sweep(file: Path, changes: Mapping[str, Any] | None = None) -> Sweep:
     """
     if not file.is_file():
         raise InputError(f"{file}: no such file: give a sweep's file, such as configs/sweep-world.yaml")
-    try:
-        content = get_loader("yaml")(file.read_text(encoding="utf-8"))
-    except OSError:
-        raise
-    except Exception as error:  # of the YAML library, which is not ours to import
-        why = " ".join(str(error).replace('in "<unicode string>", ', "").split())
-        raise InputError(f"{file} is no YAML: {why}") from error
-    top = _mapping(content, f"{file} says nothing: write `tables` with rows, sets and a protocol")
+    top = _mapping(read_yaml(file), f"{file} says nothing: write `tables` with rows, sets and a protocol")
     tables = top.pop("tables", None)
     shared = {**top, **{name: value for name, value in (changes or {}).items() if value is not None}}
     given = {file.stem: {}} if tables is None else _mapping(tables, f"{file}: `tables` has none")
