@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from foveate.classifier import Classifier
+from foveate.datasets.draws import make_draw, read_draw, take_draw, write_draw
 from foveate.errors import InputError
 from foveate.sweep import running, sets
 from foveate.sweep.folder import alone_in, check_same
@@ -45,7 +46,7 @@ def test_a_result_says_all(jobs: dict[tuple[str, str], Job], desk: Desk, clip_fo
     assert result.config["training"]["epochs"] == 3
     assert result.config["training"]["augment"] == "squash"
     assert result.config["settings"]["coop"]["tokens"] == 4
-    assert set(result.hashes) == {"weights", "split", "draw", "names", "masks"}
+    assert set(result.hashes) == {"weights", "split", "draw", "shots", "names", "masks"}
     assert all(len(value) == 16 for value in result.hashes.values())
     assert set(result.versions) >= {"foveate", "torch", "python"}
     assert result.seconds["train"] > 0
@@ -66,6 +67,33 @@ def test_a_result_says_all(jobs: dict[tuple[str, str], Job], desk: Desk, clip_fo
     assert both is not None
     assert (both.trained + both.others) / 2 == pytest.approx(both.accuracy)
     assert not (desk.place.out / job.key / "run" / "stages").exists()
+
+
+def test_draws_are_kept(jobs: dict[tuple[str, str], Job], desk: Desk, root: Path):
+    job = jobs["CoOp", "eurosat"]
+    run_job(job, desk)
+    path = desk.place.out / "draws" / "eurosat" / "shot_2-seed_1.json"
+    kept, photos = read_draw(path), sets.photos_of(root, "eurosat")
+    assert kept == make_draw(photos, "eurosat", 2, 1)
+    assert read_result(desk.place.out / job.key).hashes["shots"] == kept.hash[:16]
+    learned = take_draw(photos, kept).train.only([0, 1, 2])  # of the base classes
+    assert read_result(desk.place.out / job.key).hashes["draw"] == learned.digest()[:16]
+
+    same = path.stat().st_mtime_ns
+    run_job(jobs["CoOp + FVG-PT", "eurosat"], desk)
+    assert path.stat().st_mtime_ns == same
+    run_job(jobs["CLIP", "dtd"], desk)
+    assert not (desk.place.out / "draws" / "dtd").exists()  # nothing is learned
+
+
+def test_another_split_than_that_of_the_kept_draw_is_refused(jobs: dict[tuple[str, str], Job], desk: Desk):
+    job = jobs["CoOp", "eurosat"]
+    run_job(job, desk)
+    path = desk.place.out / "draws" / "eurosat" / "shot_2-seed_1.json"
+    kept = read_draw(path)
+    write_draw(path, replace(kept, train=kept.train[::-1]))
+    with pytest.raises(InputError, match=r"shot_2-seed_1.json: now other pictures of eurosat would be drawn"):
+        run_job(jobs["MMRL + FVG-PT", "eurosat"], desk)
 
 
 def test_answers_are_those_of_evaluate(jobs: dict[tuple[str, str], Job], desk: Desk, root: Path):

@@ -33,6 +33,14 @@ def test_a_worker_stays_with_its_set_and_another_takes_another():
     assert schedule.next(first) is jobs[1]
 
 
+def test_the_set_with_most_work_left_is_begun_first():
+    small, chain = _job("coop", "dtd"), _job("coop", "imagenet")
+    guided = _job("guided", "imagenet", needs=chain.key)
+    work = {small.key: 5.0, chain.key: 1.0, guided.key: 9.0}
+    assert Schedule([small, chain, guided], work).next() is chain
+    assert Schedule([small, chain, guided], {**work, guided.key: 1.0}).next() is small
+
+
 def test_nobody_is_idle_while_there_is_work():
     jobs = [_job("coop"), _job("mmrl")]
     schedule = Schedule(jobs)

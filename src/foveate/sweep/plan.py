@@ -7,6 +7,7 @@ from typing import Any
 
 from foveate.sweep import sets
 from foveate.sweep.config import Sweep, read_sweep
+from foveate.sweep.estimate import Estimator
 from foveate.sweep.folder import check_same, result_in
 from foveate.sweep.jobs import Job
 from foveate.sweep.protocols import jobs_of
@@ -90,7 +91,9 @@ def standing(jobs: Sequence[Job], out: Path, *, tidy: bool = True) -> Standing:
 
 def schedule_of(where: Standing) -> Schedule:
     """Return the schedule of what is left; what has finished counts as done."""
-    schedule = Schedule([*where.finished, *where.left])
+    estimator = Estimator()
+    work = {job.key: estimator.cost(job).seconds for job in where.left}
+    schedule = Schedule([*where.finished, *where.left], work)
     for job in where.finished:
         schedule.done(job)
     return schedule

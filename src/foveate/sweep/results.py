@@ -70,7 +70,8 @@ class Result:
         select: Name of the selector.
         clip: Where the towers come from.
         config: All settings, resolved: `settings` a part, `training`, `template`, `precision`, `bank`.
-        hashes: `weights`, `split` (the set's split), `draw` (training pictures), `names`, `masks`.
+        hashes: `weights`, `split` (the set's split), `draw` (training pictures), `names`, `masks`, and
+            `shots`, of the stored few-shot draw that they are from.
         versions: Of foveate, torch, Python.
         device: Where it ran, in words.
         seconds: `train` and `test`; what had been done before a stop is not in them.

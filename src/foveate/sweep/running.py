@@ -21,6 +21,7 @@ from foveate.errors import InputError
 from foveate.methods.registry import needs_masks, parts
 from foveate.sweep import memory, sets
 from foveate.sweep.answering import Seen, measure
+from foveate.sweep.draws import keep_draw
 from foveate.sweep.folder import BANK, RUN, TESTS, at_job, begin, result_in, set_aside
 from foveate.sweep.jobs import Job, Question
 from foveate.sweep.protocols import SHIFT, identity
@@ -228,6 +229,7 @@ def _made(job: Job, desk: Desk, before: Result | None, tell: Tell) -> Result:
     classifier = desk.classifier(job)
     photos = desk.photos(job.dataset)
     _check_photos(job, photos)
+    drawn = keep_draw(desk.place.out, job, photos)
     started = time.monotonic()
     _fit(job, desk, classifier, photos, tell)
     trained = time.monotonic()
@@ -237,7 +239,8 @@ def _made(job: Job, desk: Desk, before: Result | None, tell: Tell) -> Result:
     if before is not None:
         seconds = {"train": before.seconds["train"], "test": before.seconds["test"] + seconds["test"]}
         return replace(before, seconds=seconds, measured=(*before.measured, *measured))
-    return _result(job, desk, classifier, photos, seconds, measured)
+    made = _result(job, desk, classifier, photos, seconds, measured)
+    return replace(made, hashes={**made.hashes, **({"shots": drawn} if drawn else {})})
 
 
 def _check_photos(job: Job, photos: Photos) -> None:

@@ -1,7 +1,10 @@
-"""Which job is next: none before what it stands on, none twice, and those that share something together."""
+"""Which job is next: none before what it stands on, none twice, and those that share something together.
 
-from collections import Counter
-from collections.abc import Sequence
+The longest of such groups is begun first, so that no worker is left alone with it at the end.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from foveate.sweep.jobs import Job
@@ -16,10 +19,12 @@ class Schedule:
 
     Attributes:
         jobs: All, each behind what it waits for.
+        work: By key, how long a job will take; equally long where nothing is said.
         failed: By key, one line about why.
     """
 
     jobs: Sequence[Job]
+    work: Mapping[str, float] = field(default_factory=dict[str, float])
     failed: dict[str, str] = field(default_factory=dict[str, str])
     _left: dict[str, Job] = field(init=False)
     _running: dict[str, Job] = field(default_factory=dict[str, Job])
@@ -44,7 +49,8 @@ class Schedule:
 
         Args:
             last: What the worker did last. It has that set's pictures at hand, so it gets another job of the
-                set; and nobody else does, lest two workers encode the same views at the same time.
+                set; and nobody else does, lest two workers encode the same views at the same time. Who begins
+                with a set gets the one that most work is left of.
         """
         ready = [job for job in self._left.values() if job.waits_for is None or job.waits_for in self._done]
         if not ready:
@@ -52,9 +58,16 @@ class Schedule:
         busy = {_shared(job) for job in self._running.values()}
         own = [job for job in ready if last is not None and _shared(job) == _shared(last)]
         alone = [job for job in ready if _shared(job) not in busy]
-        job = (own or alone or ready)[0]
+        job = own[0] if own else max(alone or ready, key=self._work_left())
         self._running[job.key] = self._left.pop(job.key)
         return job
+
+    def _work_left(self) -> Callable[[Job], float]:
+        """Return how much is left of whatever shares a job's pictures."""
+        left: dict[tuple[str, int], float] = defaultdict(float)
+        for job in self._left.values():
+            left[_shared(job)] += self.work.get(job.key, 1.0)
+        return lambda job: left[_shared(job)]
 
     def done(self, job: Job) -> None:
         """Note that a job has finished."""

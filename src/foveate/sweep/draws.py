@@ -1,0 +1,41 @@
+"""A sweep's few-shot draws, each kept as a file that can be cited and shared.
+
+OUT/draws/dtd/shot_16-seed_1.json   which pictures of all classes were drawn, with a hash
+
+Runs on base classes take theirs from it. What a selector chose is named in the run's own `run.json`.
+"""
+
+from pathlib import Path
+
+from foveate.data.samples import Photos
+from foveate.datasets.draws import make_draw, read_draw, write_draw
+from foveate.errors import InputError
+from foveate.sweep.jobs import Job
+
+DRAWS = "draws"
+
+
+def keep_draw(out: Path, job: Job, photos: Photos) -> str | None:
+    """Write a job's draw if no job before did; return its hash, or None where nothing is drawn.
+
+    Args:
+        out: Folder of the sweep.
+        job: Says how many shots, and the seed.
+        photos: The set, all classes.
+
+    Raises:
+        InputError: Another draw of this name is there: the set's split or pictures have changed since.
+    """
+    if job.options["select"] or job.options["method"] == "zeroshot":
+        return None
+    draw = make_draw(photos, job.dataset, job.options["shots"], job.seed)
+    path = out / DRAWS / job.dataset / f"shot_{draw.shots}-seed_{draw.seed}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_draw(path, draw)
+    elif read_draw(path).hash != draw.hash:
+        raise InputError(
+            f"{path}: now other pictures of {job.dataset} would be drawn: its split or its files have "
+            f"changed since; put them back, or give another --out"
+        )
+    return draw.hash[:16]
