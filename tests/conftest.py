@@ -24,6 +24,7 @@ from foveate.clip.model import Block, Clip
 from foveate.clip.rows import Rows
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.clip.weights import save_clip
+from foveate.methods import promptsrc
 
 # torchvision's CUDA wheel cannot load its operators over a CPU torch, and then fails to import; where both
 # are what they should be, declaring them twice would be the failure.
@@ -117,6 +118,12 @@ def clip_folder(
     folder = tmp_path_factory.mktemp("clip")
     save_clip(clip.initialise(torch.Generator().manual_seed(0)), folder)
     return folder
+
+
+@pytest.fixture
+def few_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PromptSRC holds to three sentences a class instead of sixty, where their number is not the question."""
+    monkeypatch.setattr(promptsrc, "IMAGENET_TEMPLATES", promptsrc.IMAGENET_TEMPLATES[:3])
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from foveate.train.loop import fit
 from foveate.train.recipe import Recipe
 from foveate.types import Batch
 
+pytestmark = pytest.mark.usefixtures("few_sentences")
+
 METHODS = [*BACKBONES, *pairs()]
 HOSTS = ("coop", "cocoop", "mmrl", "maple")
 """One of each kind: tuned texts, texts that follow pictures, two heads, both towers."""

@@ -22,6 +22,8 @@ from foveate.train.loop import fit
 from foveate.train.recipe import Recipe, recipe_for
 from foveate.types import Batch, Features
 
+pytestmark = pytest.mark.usefixtures("few_sentences")
+
 NAMES = ["cat", "dog", "old photo", "phone"]
 OVER = [name.removeprefix("dapt+") for name in pairs() if name.startswith("dapt+")]
 OFF = {"pull_weight": 0.0, "foreground_weight": 0.0, "background_weight": 0.0}

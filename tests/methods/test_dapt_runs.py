@@ -18,6 +18,8 @@ from foveate.train.banking import BankPlan
 from foveate.train.recipe import Recipe
 from foveate.train.run import run_stages
 
+pytestmark = pytest.mark.usefixtures("few_sentences")
+
 RECIPE = Recipe(epochs=3, batch_size=2, warmup_epochs=0, crop_scale=0.5, lr=0.01)
 GAZE = {"dapt": {"cue": "gaze"}}
 

@@ -23,6 +23,8 @@ from foveate.train.loop import fit
 from foveate.train.recipe import Recipe
 from foveate.types import Batch, Branch
 
+pytestmark = pytest.mark.usefixtures("few_sentences")
+
 BRANCHES: tuple[Branch, ...] = ("base", "new", "mixed")
 PAIRS = pairs()
 NAMES = ["cat", "dog", "phone"]

@@ -18,6 +18,8 @@ from foveate.train.loop import fit
 from foveate.train.recipe import Recipe
 from foveate.types import Batch
 
+pytestmark = pytest.mark.usefixtures("few_sentences")
+
 NAMES = ["cat", "dog", "old photo"]
 
 

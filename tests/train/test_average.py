@@ -23,6 +23,8 @@ from foveate.train.recipe import Recipe, average_weight, recipe_for
 from foveate.train.run import run_stages
 from foveate.types import Batch
 
+pytestmark = pytest.mark.usefixtures("few_sentences")
+
 NAMES = ["cat", "dog", "phone"]
 RECIPE = Recipe(epochs=4, lr=0.02, warmup_epochs=0, average_mean=3.0, average_std=1.5)
 Batches = Callable[[int], Iterator[Batch]]

@@ -25,6 +25,8 @@ from foveate.train.recipe import Recipe, recipe_for
 from foveate.train.run import run_stages
 from foveate.types import Batch
 
+pytestmark = pytest.mark.usefixtures("few_sentences")
+
 QUICK = {"epochs": 3, "warmup_epochs": 1, "batch_size": 4}
 PLUGGED = ["fvgpt+coop", "fvgpt+kgcoop", "fvgpt+promptsrc", "fvgpt+mmrl"]
 EVERY = [*BACKBONES, *(pair for pair in pairs() if pair.startswith("fvgpt+"))]
