@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,16 @@ from typing import Any
 import pytest
 from synthetic_sweeps import lively, write_all
 
+from foveate.report.axes import scale
 from foveate.report.building import build
 from foveate.report.html import html
 from foveate.report.latex import escape, latex
 from foveate.report.markdown import escape as escape_markdown
-from foveate.report.model import Block, Number, Report, Row, Section, signed, text
+from foveate.report.markdown import markdown
+from foveate.report.model import Block, Chart, Number, Point, Report, Row, Section, Series, signed, text
+from foveate.report.reading import is_a
+from foveate.report.svg import svg
+from foveate.sweep.results import Measured
 
 ROWS = {"CoOp": "coop", "CoOp + FVG-PT": "fvgpt+coop"}
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -124,6 +131,10 @@ def test_csv_files_hold_every_figure(tmp_path: Path, foveate: Callable[..., Any]
     assert cell["published"] == "78.24"
     tests = list(csv.DictReader(io.StringIO((out / "table-1-tests.csv").read_text())))
     assert [row["classes"] for row in tests] == ["base", "new"]
+    assert all(0 < float(row["p"]) <= float(row["p (Holm)"]) <= 1 for row in tests)
+    gains = list(csv.DictReader(io.StringIO((out / "table-1-gains.csv").read_text())))
+    assert [row["what"] for row in gains] == ["base", "new", "HM"]
+    assert all(float(row["low"]) <= float(row["gain"]) <= float(row["high"]) for row in gains)
 
 
 def test_one_format_elsewhere_and_the_same_each_time(tmp_path: Path, foveate: Callable[..., Any]) -> None:
@@ -156,9 +167,17 @@ def test_costs_are_read(tmp_path: Path) -> None:
         ("MMRL, published", True),
         ("FVG-PT, published", True),
     ]
-    assert found.blocks[0].rows[0].cells[0] == found.blocks[0].rows[1].cells[0] == "4.99"
+    assert [line.cells[0] for line in found.blocks[0].rows[:2]] == ["4,992,256", "4.99 M"]
     (tmp_path / "cost.json").write_text("[]")
     assert any("cost.json is damaged" in one for one in build(tmp_path, draws=100).warnings)
+
+
+@pytest.mark.parametrize("key", ["dtd", "world-1"])
+def test_costs_stand_where_the_paper_has_them(tmp_path: Path, key: str) -> None:
+    write_all(tmp_path, lively({"CLIP": "zeroshot", "CoOp": "coop"}, [key], (1,)))
+    (tmp_path / "cost.json").write_text(json.dumps({"rows": [], "device": "a GPU"}))
+    keys = [one.key for one in build(tmp_path, draws=100).sections]
+    assert keys.index("table-1") < keys.index("table-7") < keys.index("took")
 
 
 def test_damaged_and_unfinished_runs_are_named(tmp_path: Path, foveate: Callable[..., Any]) -> None:
@@ -198,6 +217,112 @@ def test_nothing_to_report_is_one_line(
     assert says in said.err
     assert said.err.count("\n") == 1
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"seed": "one"}, "is damaged: "),
+        ({"config": None}, "is damaged: "),
+        ({"learned_numbers": True}, "is damaged: learned_numbers is 'True'"),
+        ({"seconds": {"train": float("nan")}}, "is damaged: seconds is"),
+        ({"protocol": "few-words"}, "is of the protocol 'few-words', which this foveate does not know"),
+        ({"accuracy": "high"}, "is damaged: "),
+        ({"pictures": 0, "right": ""}, "is damaged: an accuracy is not that of its answers"),
+        ({"per_class": {}}, "is damaged: its classes' right answers are not those of its answers"),
+    ],
+)
+def test_edited_results_are_left_out_and_named(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    one, two = lively({"CoOp": "coop"}, ["dtd"], (1, 2))
+    write_all(tmp_path, [one, two])
+    path = tmp_path / one.key / "result.json"
+    values = json.loads(path.read_text())
+    own = values["measured"][0] if change.keys() & values["measured"][0].keys() else values
+    own.update(change)
+    path.write_text(json.dumps(values))
+    report = build(tmp_path, draws=100)
+    assert report.facts[0].startswith("1 run,")
+    assert len(report.warnings) == 1
+    assert f"{path} {says}" in report.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "fits"),
+    [
+        ("one", int, False),
+        (True, int, False),
+        (1, float, True),
+        (math.inf, float, False),
+        (None, float | None, True),
+        ("x", float | None, False),
+        (None, dict[str, Any], False),
+        ({"settings": [1]}, dict[str, Any], True),
+        ({"split": 3}, dict[str, str], False),
+        ([], tuple[Measured, ...], False),
+    ],
+)
+def test_fields_are_what_they_are_declared_as(value: object, hint: Any, fits: bool) -> None:
+    assert is_a(value, hint) == fits
+
+
+def test_backbones_alone_are_no_report(tmp_path: Path, foveate: Callable[..., Any]) -> None:
+    (one,) = lively({"CoOp": "coop"}, ["dtd"], (1,))
+    said = foveate("report", write_all(tmp_path, [replace(one, measured=())]))
+    assert said.code == 2
+    assert "was tested yet" in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_a_file_is_no_place_for_a_report(tmp_path: Path, foveate: Callable[..., Any]) -> None:
+    sweep = write_all(tmp_path / "sweep", lively({"CoOp": "coop"}, ["dtd"], (1,)))
+    (tmp_path / "there").write_text("mine")
+    said = foveate("report", sweep, "--out", tmp_path / "there", "--draws", 100)
+    assert said.code == 2
+    assert "is no folder: give another one to --out" in said.err
+    assert said.err.count("\n") == 1
+    assert (tmp_path / "there").read_text() == "mine"
+
+
+def test_many_columns_have_deviations_below_in_latex() -> None:
+    def table(columns: int) -> str:
+        row = Row("CoOp", tuple(Number(70.0, 0.5, 3, published=69.0, best=True) for _ in range(columns)))
+        block = Block("", ("method", *map(str, range(columns))), (row,))
+        return latex(Report("r", (), (Section("a", "A", "", (block,)),)))
+
+    few, many = table(2), table(12)
+    assert r"\textbf{70.00} {\scriptsize $\pm$\,0.50} &" in few
+    assert r"CoOp & \textbf{70.00} & \textbf{70.00} &" in many
+    assert r" & {\scriptsize $\pm$\,0.50} & {\scriptsize $\pm$\,0.50} &" in many
+    for written in (few, many):
+        assert r"{\scriptsize 69.00 +1.00}" in written
+        assert r"\fit{\begin{tabular}" in written
+
+
+def test_contents_say_drawn_where_both_are_there() -> None:
+    drawn, photographs = Section("a", "Table 1", "", drawn=True), Section("b", "Table 1", "")
+    both = html(Report("r", (), (photographs, drawn)))
+    assert '<a href="#a">Table 1, drawn scenes</a>' in both
+    assert '<a href="#a">Table 1</a>' in html(Report("r", (), (drawn,)))
+
+
+def test_drawn_sets_are_described(tmp_path: Path) -> None:
+    report = build(write_all(tmp_path, lively({"CoOp": "coop"}, ["world-10", "world-4"], (1,))), draws=100)
+    assert report.sets[0] == ("world-4", "8 classes, colours of one shape, small")
+    assert [title for title, _ in report.sets] == ["world-4", "world-10"]
+    for written in (html(report), markdown(report), latex(report)):
+        assert "colours of one shape, small" in written
+
+
+@pytest.mark.parametrize("width", [0.03, 1.0, 2.4, 9.0, 10.0, 47.0, 51.0, 99.0])
+def test_scales_have_three_to_seven_ticks(width: float) -> None:
+    assert 3 <= len(scale([13.0, 13.0 + width], 0.0, 100.0).ticks) <= 7
+
+
+def test_curves_name_both_axes() -> None:
+    series = (Series("CoOp", (Point(1.0, 50.0), Point(2.0, 60.0)), 0),)
+    drawn = svg(Chart("lines", "DTD", series, x_label="shots a class", y_label="HM, %"))
+    assert "shots a class</text>" in drawn
+    assert "HM, %</text>" in drawn
 
 
 def test_other_mistakes_are_one_line(tmp_path: Path, foveate: Callable[..., Any]) -> None:

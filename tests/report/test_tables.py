@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from synthetic_sweeps import CLIP, answers, likely, lively, measured, result, write_all
 
 from foveate.errors import InputError
 from foveate.report.building import build
 from foveate.report.html import html
-from foveate.report.model import Number, Report, Row, Section
+from foveate.report.model import Number, Report, Row, Section, text
 from foveate.sweep.results import Result
 
 ROWS = {"CoOp": "coop", "CoOp + FVG-PT": "fvgpt+coop"}
@@ -116,7 +117,7 @@ def test_two_splits_of_a_set_are_refused(tmp_path: Path) -> None:
 
 def test_drawn_scenes_are_labelled_and_have_nothing_published_beside(tmp_path: Path) -> None:
     report = report_of(tmp_path, lively(ROWS, ["world-1", "world-2"], (1, 2), clip="tiny"))
-    assert all(one.drawn and "drawn scenes" in one.title for one in report.sections)
+    assert all(one.drawn and "drawn scenes" in one.heading for one in report.sections)
     assert all(number.published is None for number in every_number(report))
     assert not any(one.key.startswith(("table-10", "table-11")) for one in report.sections)
 
@@ -287,6 +288,62 @@ def test_figures_do_not_depend_on_the_order_of_files(tmp_path: Path) -> None:
         tmp_path / "b" / "sweep", [replace(one, key=f"{n}") for n, one in enumerate(reversed(results))]
     )
     assert first.sections == again.sections
+
+
+def test_same_answers_are_said_and_have_the_same_interval(tmp_path: Path) -> None:
+    results = lively({"CoOp": "coop"}, ["dtd", "eurosat"], (1, 2))
+    results += [replace(one, row="KgCoOp", method="kgcoop", key=f"again/{one.key}") for one in results]
+    results += lively({"MMRL": "mmrl"}, ["dtd", "eurosat"], (1, 2))
+    found = section(report_of(tmp_path, results, against=False), "table-1")
+    said = [note for note in found.notes if "same answers" in note]
+    assert said == ["KgCoOp gave the same answers as CoOp to every picture, under every seed."]
+    for block in range(3):
+        one, other = numbers(found, "CoOp", block), numbers(found, "KgCoOp", block)
+        assert [(a.low, a.high) for a in one] == [(b.low, b.high) for b in other]
+
+
+def test_what_all_rows_reach_is_nobodys_best(tmp_path: Path) -> None:
+    results = lively({"CoOp": "coop"}, ["dtd"], (1,))
+    results += [replace(one, row="KgCoOp", method="kgcoop", key=f"again/{one.key}") for one in results]
+    report = report_of(tmp_path, results, against=False)
+    assert not any(number.best for number in every_number(report))
+
+
+def test_tests_are_summed_up_for_all_of_them_together(tmp_path: Path) -> None:
+    right = {
+        "CoOp": {"base": torch.arange(60) < 30, "new": torch.arange(60) < 30},
+        "CoOp + FVG-PT": {"base": torch.arange(60) < 50, "new": torch.arange(60) < 31},
+    }
+    results = [
+        result(name, "dtd", 1, *(measured("dtd", split, own) for split, own in right[name].items()))
+        for name in ROWS
+    ]
+    found = section(report_of(tmp_path, results, against=False), "table-1")
+    assert found.notes[0] == (
+        "Paired tests: 1 of 2 with p (Holm) below 0.05: CoOp → CoOp + FVG-PT (higher in 1, lower in 0). "
+        "Uncorrected it would be 1, where chance alone gives up to 0.1."
+    )
+    (tests,) = (block for block in found.details if block.kind == "tests")
+    last = [line.cells[-1] for line in tests.rows]
+    assert [text(cell) for cell in last] == ["< 0.001", "1.000"]
+    assert [isinstance(cell, Number) and cell.best for cell in last] == [True, False]
+    assert isinstance(last[0], Number)
+    assert last[0].value == pytest.approx(
+        2 * 2.0**-19
+    )  # Holm: twice a half to the power of 20, on both sides
+
+
+def test_charts_mark_means_of_fewer_runs(tmp_path: Path) -> None:
+    results = lively(ROWS, ["dtd", "eurosat"], (1, 2))
+    gone = [one for one in results if (one.row, one.dataset) != ("CoOp", "dtd")]
+    found = section(report_of(tmp_path, gone), "table-1")
+    assert found.charts[0].names == ("CoOp †", "CoOp + FVG-PT")
+    assert [point.y for point in found.charts[0].series[1].points] == [0, 1]  # published ones stay beside
+
+
+def test_who_learns_nothing_has_no_speed_of_tuning(tmp_path: Path) -> None:
+    results = lively({"CLIP": "zeroshot"}, ["dtd"], (1,), learned_numbers=0)
+    assert text(row(section(report_of(tmp_path, results), "took"), "CLIP").cells[-2]) == "–"
 
 
 def test_vit_l14_has_a_table_of_its_own(tmp_path: Path) -> None:

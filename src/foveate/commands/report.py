@@ -38,14 +38,17 @@ def report(
     if draws < 100:
         raise InputError(f"--draws is {draws}: give 100 or more, intervals of fewer say nothing")
     folder = Path(sweep).expanduser()
+    target = Path(out).expanduser() if out else folder / "report"
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target} is no folder: give another one to --out")
     made = build(folder, against=against == "paper", draws=draws, seed=seed)
     for warning in made.warnings:
         note(warning)
     for section in made.sections:
         if section.missing:
             count = len(section.missing)
-            note(f"{section.title}: {count} run{'s' * (count != 1)} missing, first {section.missing[0]}")
-    for path in write(made, Path(out).expanduser() if out else folder / "report", format):
+            note(f"{section.heading}: {count} run{'s' * (count != 1)} missing, first {section.missing[0]}")
+    for path in write(made, target, format):
         sys.stdout.write(f"{path}\n")
 
 

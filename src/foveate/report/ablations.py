@@ -5,11 +5,12 @@ from dataclasses import replace
 
 from foveate.report import published
 from foveate.report.cards import odd_sets
+from foveate.report.charts import named
 from foveate.report.context import Context, any_marked, figures_block, figures_row, titled
 from foveate.report.kinds import STUDIES, Study, changed, epochs, full_settings, main_lines, studied
 from foveate.report.lines import Group, Line
 from foveate.report.model import Block, Cell, Chart, Number, Point, Row, Section, Series
-from foveate.report.pairs import against, tests_block, tests_of
+from foveate.report.pairs import against, alike, tests_block, tests_of, tests_said
 from foveate.report.three import HEADS, KINDS, Rows, highest, is_best
 from foveate.report.titles import set_title
 
@@ -62,13 +63,13 @@ def _section(study: Study, method: str, lines: Sequence[Line], group: Group, con
     notes += [
         f"{line.label} is the same training as {', '.join(line.twins)}." for line in ordered if line.twins
     ]
-    notes += refused
+    notes = [*tests_said(tests), *alike(ordered, rows.asked_flat), *notes, *refused]
     return Section(
         f"{study.key}-{method.replace('+', '-')}".strip("-")
         if method not in ("", "fvgpt+coop")
         else study.key,
         titled(f"{study.title}{f', over {_host(method)}' if _host(method) else ''}", group),
-        f"{study.lead} Averages over {_sets_said(rows)}; HM is that of the two averages.",
+        f"{study.lead} {_sets_said(rows)}",
         (_block(study, rows, beside),),
         charts=(_chart(study, rows),),
         chart_caption="HM of the averages, with its 95 % interval over pictures and seeds.",
@@ -96,7 +97,9 @@ def _host(method: str) -> str:
 
 
 def _sets_said(rows: Rows) -> str:
-    return set_title(rows.sets[0]) if len(rows.sets) == 1 else f"{len(rows.sets)} sets"
+    if len(rows.sets) == 1:
+        return f"On {set_title(rows.sets[0])} alone."
+    return f"Averages over {len(rows.sets)} sets; HM is that of the two averages."
 
 
 def _order(study: Study, line: Line) -> tuple[float, bool, str]:
@@ -158,12 +161,7 @@ def _chart(study: Study, rows: Rows) -> Chart:
     for place, line in enumerate(lines):
         number = rows.averages[line.label].hm.number()
         points.append(Point(number.value or 0.0, place, number.low, number.high))
-    names = tuple(
-        f"{study.shown.replace('_', ' ')} {full_settings(line)[study.shown]}"
-        if study.shown not in ("components", "")
-        else line.label
-        for line in lines
-    )
+    names = tuple(named((_name(study, line), rows.averages[line.label].hm)) for line in lines)
     return Chart(
         "dots",
         _capital(study.title.rpartition(": ")[2]),
@@ -171,6 +169,12 @@ def _chart(study: Study, rows: Rows) -> Chart:
         names,
         "HM, %",
     )
+
+
+def _name(study: Study, line: Line) -> str:
+    if study.shown in ("components", ""):
+        return line.label
+    return f"{study.shown.replace('_', ' ')} {full_settings(line)[study.shown]}"
 
 
 def _capital(words: str) -> str:

@@ -8,7 +8,7 @@ from foveate.report.context import Context, any_marked, figures_block, figures_r
 from foveate.report.estimates import Answers, Estimate, answers_of, average, hm
 from foveate.report.lines import Amount, Group, Line
 from foveate.report.model import Block, Chart, Number, Point, Row, Section, Series
-from foveate.report.pairs import plug_ins, tests_block, tests_of
+from foveate.report.pairs import alike, plug_ins, tests_block, tests_of, tests_said
 from foveate.report.three import HEADS, highest, is_best, line_order, set_order
 from foveate.report.titles import set_title
 
@@ -76,7 +76,7 @@ class Amounts:
         answers = self.answers(line, key, amount, split)
         if answers is None:
             return None
-        return self.context.bootstrap.estimate(answers, self.group.seeds, line.label)
+        return self.context.bootstrap.estimate(answers, self.group.seeds)
 
     def estimate(self, label: str, key: str | None, amount: Amount, kind: Kind) -> Estimate | None:
         """Return a figure on a set, or on average over all; HM is that of averages."""
@@ -109,8 +109,11 @@ def amounts_section(group: Group, context: Context) -> Section:
     few = group.protocol == "few-shot"
     shown = (None, *amounts.sets) if len(amounts.sets) > 1 else amounts.sets
     blocks = [_block(amounts, key, kind) for key in shown for kind in amounts.kinds]
-    pairs = plug_ins(amounts.lines)
-    tests, refused = tests_of(pairs, lambda line: list(_asked(amounts, line)), set_title)
+
+    def asked(line: Line) -> list[Answers | None]:
+        return list(_asked(amounts, line))
+
+    tests, refused = tests_of(plug_ins(amounts.lines), asked, set_title)
     details = [figures_block(_figures(amounts, shown))] + ([tests_block(tests)] if tests else [])
     notes = context.notes(
         group,
@@ -124,7 +127,7 @@ def amounts_section(group: Group, context: Context) -> Section:
             for cell in row.cells
         ),
     )
-    notes += refused
+    notes = [*tests_said(tests), *alike(amounts.lines, asked), *notes, *refused]
     if context.against and not group.drawn:
         notes.append(
             "No published figures stand beside these: the papers' values are in figures that print none."

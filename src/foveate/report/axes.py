@@ -27,7 +27,7 @@ class Scale:
 
     @property
     def ticks(self) -> list[float]:
-        """Round numbers within, four or so."""
+        """Round numbers within, three to seven."""
         step = _step(self.high - self.low)
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
@@ -45,8 +45,8 @@ def scale(values: Iterable[float], start: float, end: float) -> Scale:
 
 
 def _step(width: float) -> float:
-    """Return 1, 2, 2.5 or 5 times a power of ten, so that there are three to six ticks."""
-    rough = width / 4
+    """Return 1, 2, 2.5 or 5 times a power of ten, so that there are three to seven ticks."""
+    rough = width / 6
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from foveate.report.ablations import ablations
 from foveate.report.amounts import amounts_section
 from foveate.report.context import Context
-from foveate.report.cost import cost_sections, costs_in, runs_section
+from foveate.report.cost import COSTS, cost_sections, costs_in, runs_section
 from foveate.report.estimates import Bootstrap
 from foveate.report.kinds import main_lines
 from foveate.report.lines import Group, groups_of
@@ -20,7 +20,8 @@ from foveate.report.robustness import robustness
 from foveate.report.shift import shift_section
 from foveate.report.supplement import table_10, table_11
 from foveate.report.table_1 import table_1
-from foveate.report.three import Rows, line_order
+from foveate.report.three import Rows, line_order, set_order
+from foveate.report.titles import about, set_title
 from foveate.report.transfer import transfer
 from foveate.sweep.results import Result
 
@@ -40,6 +41,11 @@ _ORDER = (
     *("table-11", "table-12", "adapted", "vit-l14", "table-15", "lambda", "few-shot", "data-eff", "domains"),
 )
 
+_SCENES = (
+    "Drawn scenes are small pictures that foveate draws itself: one shape, such as a red star, on a place "
+    "such as grass or brick, with an exact mask. A class is a colour and a shape. Where classes are at home "
+    "on a place, they stand there in training and anywhere in the test."
+)
 _JOB = ("key", "protocol", "row", "variant", "seed", "method", "recipe", "shots", "fraction", "select")
 _TEST = ("trained_on", "tested_on", "split", "accuracy", "right", "pictures", "classes", "trained", "others")
 _HASHES = ("weights", "split_hash", "draw", "names", "masks")
@@ -68,10 +74,11 @@ def build(folder: Path, *, against: bool = False, draws: int = 2000, seed: int =
     return Report(
         f"Results of {folder.resolve().name}",
         tuple(_facts(found, groups, against)),
-        tuple(_numbered(sorted(sections, key=_rank))),
+        tuple(_numbered(_in_order(sections))),
         tuple(_warnings(found, damaged)),
         (RAW, *(row for result in found.results for row in _raw(result))),
         tuple(_legend(context)),
+        tuple(_drawn_sets(found)),
     )
 
 
@@ -97,11 +104,17 @@ def _base_to_new(group: Group, context: Context) -> Iterator[Section]:
     yield from ablations(group, context)
 
 
-def _rank(section: Section) -> tuple[bool, int, str, str]:
-    """Return what sections are sorted by: photographs before drawn scenes, then the papers' order."""
-    known = [place for place, start in enumerate(_ORDER) if section.key.startswith(start)]
-    exact = [place for place, start in enumerate(_ORDER) if section.key == start]
-    return section.drawn, min(exact or known or [len(_ORDER)]), section.key, section.title
+def _in_order(sections: Sequence[Section]) -> list[Section]:
+    """Return photographs before drawn scenes, and of each the papers' order."""
+    photographs = any(not section.drawn for section in sections if section.key != COSTS)
+
+    def rank(section: Section) -> tuple[bool, int, str, str]:
+        drawn = section.drawn or (section.key == COSTS and not photographs)  # costs are of no pictures
+        known = [place for place, start in enumerate(_ORDER) if section.key.startswith(start)]
+        exact = [place for place, start in enumerate(_ORDER) if section.key == start]
+        return drawn, min(exact or known or [len(_ORDER)]), section.key, section.title
+
+    return sorted(sections, key=rank)
 
 
 def _numbered(sections: Sequence[Section]) -> Iterator[Section]:
@@ -115,17 +128,26 @@ def _numbered(sections: Sequence[Section]) -> Iterator[Section]:
 def _facts(found: Found, groups: Sequence[Group], against: bool) -> Iterator[str]:
     asked = [result for result in found.results if result.measured]
     sets = {one.dataset for result in asked for one in result.measured}
+    seeds = {result.seed for result in asked}
     rows = {line.label for group in groups for line in group.lines}
     alone = len(found.results) - len(asked)
     more = f"; {alone} more runs are backbones that were asked nothing" if alone else ""
-    yield f"{len(asked)} runs, {len(rows)} rows, {len(sets)} test sets{more}."
+    counts = ((len(asked), "run"), (len(rows), "row"), (len(sets), "test set"), (len(seeds), "seed"))
+    yield ", ".join(f"{count} {what}{'s' * (count != 1)}" for count, what in counts) + f"{more}."
     drawn = {group.drawn for group in groups}
     if drawn == {True, False}:
         yield "Some tables are of drawn scenes; they say so, and no published figure stands beside them."
     elif drawn == {True}:
         yield "All of it was measured on drawn scenes: it says how methods compare there, not on photographs."
+    if True in drawn:
+        yield _SCENES
     if against and False in drawn:
         yield f"Published figures are those of {PAPER}."
+
+
+def _drawn_sets(found: Found) -> Iterator[tuple[str, str]]:
+    keys = {one.dataset for result in found.results for one in result.measured}
+    yield from ((set_title(key), said) for key in sorted(keys, key=set_order) if (said := about(key)))
 
 
 def _warnings(found: Found, damaged: Sequence[str]) -> Iterator[str]:
@@ -138,12 +160,17 @@ def _warnings(found: Found, damaged: Sequence[str]) -> Iterator[str]:
 
 def _legend(context: Context) -> Iterator[str]:
     yield "Figures are means over seeds, ± their standard deviation (n − 1). Accuracy is percent of pictures."
+    yield (
+        "Bold is the highest figure of its column, whether or not others are lower by more than chance: "
+        "intervals and tests say that. A test is bold where its p (Holm) is below 0.05."
+    )
     yield "HM is the harmonic mean of base and new; over several sets, of averaged base and averaged new."
     yield (
         f"95 % intervals are percentiles of {context.bootstrap.draws} bootstrap draws (seed "
         f"{context.bootstrap.seed}) of test pictures and of seeds: pictures with replacement in each test "
         "split, and n − 1 of n seeds for each set that was trained on. With few seeds they are rather too "
-        "narrow where seeds differ more than pictures do."
+        "narrow where seeds differ more than pictures do. Each is for its own figure: about one in twenty "
+        "misses."
     )
     yield (
         "Paired tests are exact: picture by picture, which row gave which answers is flipped, over all "

@@ -17,6 +17,12 @@ def point_of(estimate: Estimate, place: int) -> Point:
     return Point(estimate.value, place, number.low, number.high)
 
 
+def named(row: tuple[str, Estimate]) -> str:
+    """Return a row's name for a chart, marked where its figure is."""
+    label, estimate = row
+    return f"{label} {estimate.mark}".strip()
+
+
 def rows_chart(
     title: str, label: str, found: Mapping[str, Estimate], published: Mapping[str, float]
 ) -> Chart:
@@ -28,10 +34,12 @@ def rows_chart(
         found: Figures by the row's label.
         published: Likewise.
     """
-    names = tuple(found)
+    names = tuple(map(named, found.items()))
     ours = tuple(point_of(estimate, place) for place, estimate in enumerate(found.values()))
     theirs = tuple(
-        Point(published[name], place, published=True) for place, name in enumerate(names) if name in published
+        Point(published[label], place, published=True)
+        for place, label in enumerate(found)
+        if label in published
     )
     series = (Series("ours", ours, _GREY), *([Series("published", theirs, -1)] if theirs else []))
     return Chart("dots", title, series, names, label)

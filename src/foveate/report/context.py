@@ -72,9 +72,8 @@ def _of_parts(parts: Sequence[str]) -> list[str]:
 
 
 def titled(title: str, group: Group) -> str:
-    """Return a section's title, with what sets it apart."""
-    drawn = ", drawn scenes" if group.drawn else ""
-    return f"{title}{drawn}{group.apart and f' ({group.apart})'}"
+    """Return a section's title, with what sets it apart from others of its protocol."""
+    return f"{title}{group.apart and f' ({group.apart})'}"
 
 
 def figures_row(label: str, where: str, split: str, number: Number) -> Row:
@@ -97,7 +96,10 @@ def figures_block(rows: Iterable[Row]) -> Block:
     kept = [place for place in range(len(FIGURES) - 1) if any(row.cells[place] != "–" for row in rows)]
     columns = (FIGURES[0], *(FIGURES[1:][place] for place in kept))
     return Block(
-        "All figures", columns, tuple(Row(row.label, tuple(row.cells[p] for p in kept)) for row in rows)
+        "All figures",
+        columns,
+        tuple(Row(row.label, tuple(row.cells[p] for p in kept)) for row in rows),
+        "figures",
     )
 
 

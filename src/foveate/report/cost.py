@@ -15,6 +15,16 @@ from foveate.report.published import tables
 from foveate.sweep.results import Result
 
 COST = "cost.json"
+COSTS = "table-7"
+"""Key of the section."""
+_COLUMNS = {
+    "learned_numbers": "learned",
+    "tuning_pictures_per_second": "tuning /s",
+    "banked_pictures_per_second": "on a bank /s",
+    "inference_pictures_per_second": "inference, base /s",
+    "new_inference_pictures_per_second": "inference, new /s",
+    "peak_memory_mb": "peak MB",
+}
 
 
 @dataclass(frozen=True)
@@ -58,12 +68,8 @@ def _section(costs: Costs, against: bool) -> Section:
         Row(
             str(row["row"]),
             (
-                f"{row['learned_numbers'] / 1e6:.2f}",
-                *(
-                    Number(row.get(f"{name}_pictures_per_second"), digits=1)
-                    for name in ("tuning", "banked", "inference", "new_inference")
-                ),
-                Number(row.get("peak_memory_mb"), digits=1),
+                f"{row['learned_numbers']:,}",
+                *(Number(row.get(name), digits=1) for name in _COLUMNS if name != "learned_numbers"),
             ),
         )
         for row in values["rows"]
@@ -73,18 +79,22 @@ def _section(costs: Costs, against: bool) -> Section:
             numbers = [Number(one["tuning_fps"], digits=1), "–", Number(one["inference_fps"], digits=1), "–"]
             memory = Number(one["gpu_memory_MB"], digits=1)
             rows.append(
-                Row(f"{name}, published", (f"{one['learnable_params_M']:.2f}", *numbers, memory), True)
+                Row(f"{name}, published", (f"{one['learnable_params_M']:.2f} M", *numbers, memory), True)
             )
     settings = cast("Mapping[str, Any]", values.get("settings", {}))
     counted = cast("Mapping[str, str]", values.get("counted", {}))
-    notes = [f"{name.replace('_', ' ')}: {what}" for name, what in counted.items()]
+    notes = [
+        f"{_COLUMNS.get(name, name)}: {what}"
+        for name, what in counted.items()
+        if name in _COLUMNS or name == "speeds"
+    ]
     if against:
         notes.append(
             "Published figures are of the authors' GPU and of MMRL on Flowers102: the ratio of rows may be "
             "compared, not the values."
         )
     return Section(
-        "table-7",
+        COSTS,
         "Table 7: cost",
         "Numbers learned, pictures a second while tuning (from pictures, and from a bank of features) and "
         "while answering (base names, new names), and peak memory; measured apart from the sweep by "
@@ -92,15 +102,7 @@ def _section(costs: Costs, against: bool) -> Section:
         (
             Block(
                 "",
-                (
-                    "method",
-                    "learned, M",
-                    "tuning /s",
-                    "on a bank /s",
-                    "inference, base /s",
-                    "inference, new /s",
-                    "peak MB",
-                ),
+                ("method", *_COLUMNS.values()),
                 tuple(rows),
             ),
         ),
@@ -164,7 +166,9 @@ def _took(results: Sequence[Result]) -> Iterator[Number | str]:
     speeds = [
         result.pictures * float(epochs) / result.seconds["train"]
         for result in results
-        if result.seconds.get("train") and (epochs := flat(result.config).get("training.epochs"))
+        if result.learned_numbers
+        and result.seconds.get("train")
+        and (epochs := flat(result.config).get("training.epochs"))
     ]
     yield str(len(results))
     learned = sorted({result.learned_numbers for result in results})

@@ -112,20 +112,19 @@ class Bootstrap:
         seeds = sorted(seeds)
         return seed_weights(len(seeds), self.draws, stream(self.seed, "seeds", *map(str, place), *seeds))
 
-    def estimate(self, answers: Answers, wanted: Sequence[int], who: str = "") -> Estimate:
-        """Return percent right.
+    def estimate(self, answers: Answers, wanted: Sequence[int]) -> Estimate:
+        """Return percent right; rows that gave the same answers have the same draws and interval.
 
         Args:
             answers: Of a row.
             wanted: Seeds that there should be.
-            who: Name of the row, so that rows have draws of their own.
         """
         mark = "" if set(wanted) <= set(answers.accuracy) else "†"
         draws = None
         if answers.right is not None:
             weights = self.weights(answers.place, answers.accuracy)
             generator = stream(
-                self.seed, "pictures", who, answers.dataset, answers.split, *map(str, answers.place)
+                self.seed, "pictures", answers.dataset, answers.split, *map(str, answers.place)
             )
             (draws,) = resampled(answers.right, [weights], generator)
         tested = (answers.digest or "several",)

@@ -1,6 +1,7 @@
 """A report as one HTML file: no script, nothing from elsewhere, for light and dark, phones and paper."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from html import escape
 from importlib.resources import files
 
@@ -17,12 +18,13 @@ def html(report: Report) -> str:
     style = files("foveate.report").joinpath("page.css").read_text(encoding="utf-8").strip()
     facts = "".join(f"<p>{escape(fact)}</p>" for fact in report.facts)
     warnings = "".join(f'<p class="warning">{escape(one)}</p>' for one in report.warnings)
-    contents = "".join(f'<li><a href="#{one.key}">{escape(one.title)}</a></li>' for one in report.sections)
+    sets = _folded("The drawn sets", _pairs(report.sets)) if report.sets else ""
+    contents = "".join(_contents(report.sections))
     body = "\n".join(_section(section) for section in report.sections)
     legend = "".join(f"<p>{escape(one)}</p>" for one in report.legend)
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n{_META}\n<title>{escape(report.title)}</title>\n'
-        f"<style>\n{style}\n</style>\n</head>\n<body>\n<header><h1>{escape(report.title)}</h1>{facts}{warnings}</header>\n"
+        f"<style>\n{style}\n</style>\n</head>\n<body>\n<header><h1>{escape(report.title)}</h1>{facts}{warnings}{sets}</header>\n"
         f'<nav aria-label="Tables"><ul>{contents}</ul></nav>\n<main>\n{body}\n</main>\n'
         f'<footer id="how"><h2>How to read it</h2>{legend}</footer>\n</body>\n</html>\n'
     )
@@ -42,16 +44,33 @@ def _section(section: Section) -> str:
             _block(block, "wide dense" if len(block.columns) > _MANY else "wide") for block in section.blocks
         ]
     parts += [_figure(section), _missing(section), _list(section.notes, "notes")]
-    parts += [_folded(block.title, _block(block, "long", titled=False)) for block in section.details]
+    parts += [
+        _folded(block.title, _block(block, "long", titled=False), opened=block.kind == "gains")
+        for block in section.details
+    ]
     if section.card:
-        said = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in section.card)
-        parts.append(_folded("Protocol", f"<dl>{said}</dl>", "card"))
+        parts.append(_folded("Protocol", _pairs(section.card), "card"))
     return "\n".join(part for part in (*parts, "</section>") if part)
 
 
-def _folded(title: str, inside: str, kind: str = "more") -> str:
+def _contents(sections: Sequence[Section]) -> Iterator[str]:
+    """Yield the table of contents; it says what is drawn where the same table is there of photographs too."""
+    titles = [one.title for one in sections]
+    for one in sections:
+        said = one.title if titles.count(one.title) == 1 else one.heading
+        yield f'<li><a href="#{one.key}">{escape(said)}</a></li>'
+    yield '<li><a href="#how">How to read it</a></li>'
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    said = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs)
+    return f"<dl>{said}</dl>"
+
+
+def _folded(title: str, inside: str, kind: str = "more", *, opened: bool = False) -> str:
     """Return what opens when it is asked for; a "card" is printed on paper too."""
-    return f'<details class="{kind}"><summary>{escape(title)}</summary>{inside}</details>'
+    kind = f'class="{kind}"{" open" if opened else ""}'
+    return f"<details {kind}><summary>{escape(title)}</summary>{inside}</details>"
 
 
 def _list(words: Iterable[str], name: str) -> str:
@@ -95,8 +114,7 @@ def _unbroken(label: str) -> str:
 def _cell(cell: Cell) -> str:
     if isinstance(cell, str):
         return f'<td class="word">{escape(cell)}</td>'
-    plain = Number(cell.value, digits=cell.digits, signed=cell.signed, mark=cell.mark)
-    shown = escape(text(plain))
+    shown = escape(text(replace(cell, sd=None)))
     shown = f"<b>{shown}</b>" if cell.best else shown
     spread = "" if cell.sd is None else f' <small class="sd">±{cell.sd:.{cell.digits}f}</small>'
     return f"<td{_said(cell)}>{shown}{spread}{_published(cell)}</td>"

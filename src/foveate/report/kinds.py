@@ -5,6 +5,7 @@ What a row is called does not matter, so tables of one's own are sorted as well 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from foveate.methods.guidance import FvgPtConfig
@@ -91,6 +92,9 @@ STUDIES = (
 )
 
 
+_MMRL_DISTILL = 5.0  # Sec. 4.1; where it is not said, it is the default of all methods
+
+
 def full_settings(line: Line) -> dict[str, Any]:
     """Return all settings of FVG-PT that a row has, lists as tuples; empty for other methods."""
     if line.method.partition("+")[0] != "fvgpt":
@@ -99,20 +103,20 @@ def full_settings(line: Line) -> dict[str, Any]:
         name: tuple(value) if isinstance(value, list) else value
         for name, value in line.settings.get("fvgpt", {}).items()
     }
-    return asdict(FvgPtConfig()) | own
+    return _usual() | own
+
+
+@cache
+def _usual() -> dict[str, Any]:
+    return asdict(FvgPtConfig())
 
 
 def changed(line: Line) -> set[str]:
     """Return the settings of FVG-PT in which a row differs from the paper's method."""
-    usual = asdict(FvgPtConfig())
-    if line.method.endswith("+mmrl"):
-        usual["lambda_distill"] = 5.0  # Sec. 4.1
+    usual = _usual()
     found = {name for name, value in full_settings(line).items() if value != usual.get(name)}
-    if (
-        line.method.endswith("+mmrl")
-        and full_settings(line).get("lambda_distill") == FvgPtConfig().lambda_distill
-    ):
-        found.discard("lambda_distill")  # it may not be said, where it is the default
+    if line.method.endswith("+mmrl") and full_settings(line).get("lambda_distill") == _MMRL_DISTILL:
+        found.discard("lambda_distill")
     return found
 
 

@@ -11,6 +11,7 @@ _SPECIAL = {letter: f"\\{letter}" for letter in "\\`*_[]<>|"}
 def markdown(report: Report) -> str:
     """Return the page."""
     parts = [f"# {escape(report.title)}", *map(escape, report.facts), *_listed(report.warnings)]
+    parts += _listed([f"{title}: {said}" for title, said in report.sets])
     for section in report.sections:
         parts += _section(section)
     parts += ["## How to read it", *map(escape, report.legend)]
@@ -23,7 +24,7 @@ def escape(words: str) -> str:
 
 
 def _section(section: Section) -> Iterator[str]:
-    yield f"## {escape(section.title)}"
+    yield f"## {escape(section.heading)}"
     yield escape(section.lead)
     for block in section.blocks:
         yield from _block(block)

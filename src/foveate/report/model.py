@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Layout = Literal["wide", "grid"]
+Kind = Literal["", "gains", "figures", "tests"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Number:
         best: Whether no other of ours in its column is higher.
         signed: Whether it is a difference.
         neutral: Whether more of it is neither better nor worse.
+        least: What is lower than this is said to be so, with no figure: a p of "< 0.001".
     """
 
     value: float | int | None
@@ -35,6 +37,7 @@ class Number:
     best: bool = False
     signed: bool = False
     neutral: bool = False
+    least: float | None = None
 
     @property
     def difference(self) -> float | None:
@@ -71,11 +74,13 @@ class Block:
         title: Over it; may be empty.
         columns: Heads, of the labels first.
         rows: From top to bottom.
+        kind: What it is, where it belongs to a table: gains of plug-ins, all figures, paired tests.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    kind: Kind = ""
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ class Section:
 
     Attributes:
         key: For links and files, e.g. "table-1".
-        title: Its heading.
+        title: Its heading, but for what it was measured on.
         lead: What it is, in a sentence or two.
         blocks: The table.
         layout: "grid" sets blocks beside each other.
@@ -171,6 +176,11 @@ class Section:
     card: tuple[tuple[str, str], ...] = ()
     drawn: bool = False
 
+    @property
+    def heading(self) -> str:
+        """Its title, and that it is of drawn scenes, where it is."""
+        return f"{self.title}, drawn scenes" if self.drawn else self.title
+
 
 @dataclass(frozen=True)
 class Report:
@@ -183,6 +193,7 @@ class Report:
         sections: In order.
         raw: Heads and rows of the file of all raw numbers.
         legend: What the signs and statistics are.
+        sets: What is particular about each drawn set, by its title.
     """
 
     title: str
@@ -191,6 +202,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     raw: tuple[tuple[str, ...], ...] = field(default=())
     legend: tuple[str, ...] = ()
+    sets: tuple[tuple[str, str], ...] = ()
 
 
 def text(cell: Cell) -> str:
@@ -199,6 +211,8 @@ def text(cell: Cell) -> str:
         return cell
     if cell.value is None:
         return "–"
+    if cell.least is not None and cell.value < cell.least:
+        return f"< {cell.least:g}"
     shown = signed(cell.value, cell.digits) if cell.signed else f"{cell.value:.{cell.digits}f}"
     spread = "" if cell.sd is None else f" ± {cell.sd:.{cell.digits}f}"
     return f"{shown}{spread}{cell.mark and ' ' + cell.mark}"

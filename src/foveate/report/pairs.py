@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foveate.report.estimates import Answers, Bootstrap, Estimate, average, difference, hm
 from foveate.report.lines import Line
@@ -15,6 +15,9 @@ Asked = Callable[[Line], Sequence[Answers | None]]
 
 AskedSets = Callable[[Line], Sequence[Sequence[Answers | None]]]
 """The same, set by set."""
+
+ALPHA = 0.05
+"""A corrected p below it is called significant."""
 
 
 def plug_ins(lines: Sequence[Line]) -> list[tuple[Line, Line]]:
@@ -125,18 +128,60 @@ def tests_block(tests: Sequence[Test]) -> Block:
                 str(test.seeds),
                 str(test.first),
                 str(test.second),
-                p_text(test.p),
-                p_text(p),
+                _p(test.p),
+                _p(p, corrected=True),
             ),
         )
         for test, p in zip(tests, corrected, strict=True)
     )
-    return Block("Paired tests on the same pictures", (*columns, "p", "p (Holm)"), rows)
+    return Block("Paired tests on the same pictures", (*columns, "p", "p (Holm)"), rows, "tests")
 
 
-def p_text(value: float) -> str:
-    """Return a p value with three digits."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+def _p(value: float, *, corrected: bool = False) -> Number:
+    """Return a p value with three digits; a corrected one stands out where it is low."""
+    return Number(value, digits=3, least=0.001, neutral=True, best=corrected and value < ALPHA)
+
+
+def tests_said(tests: Sequence[Test]) -> list[str]:
+    """Say in a sentence what tests show: how many hold for all of them together, and for whom."""
+    if not tests:
+        return []
+    corrected = holm([test.p for test in tests])
+    found: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for test, p in zip(tests, corrected, strict=True):
+        if p < ALPHA:
+            found[test.pair][test.gain > 0] += 1
+    pairs = [f"{pair} (higher in {up}, lower in {down})" for pair, (down, up) in found.items()]
+    count = sum(map(sum, found.values()))
+    uncorrected = sum(test.p < ALPHA for test in tests)
+    who = f": {'; '.join(pairs)}" if pairs else ""
+    return [
+        f"Paired tests: {count} of {len(tests)} with p (Holm) below {ALPHA}{who}. Uncorrected it would be "
+        f"{uncorrected}, where chance alone gives up to {ALPHA * len(tests):.1f}."
+    ]
+
+
+def alike(lines: Iterable[Line], asked: Asked) -> list[str]:
+    """Say which lines gave the very same answers to every question, as one that learned nothing does."""
+    found: dict[tuple[object, ...], list[str]] = defaultdict(list)
+    for line in lines:
+        answers = asked(line)
+        if any(one is not None for one in answers) and all(
+            one is None or one.right is not None for one in answers
+        ):
+            found[tuple(map(_given, answers))].append(line.label)
+    return [
+        f"{', '.join(labels[1:])} gave the same answers as {labels[0]} to every picture, under every seed."
+        for labels in found.values()
+        if len(labels) > 1
+    ]
+
+
+def _given(answers: Answers | None) -> object:
+    """Return a fingerprint of what was answered, and to what."""
+    if answers is None or answers.right is None:
+        return None
+    return answers.digest, tuple(answers.accuracy), answers.right.numpy().tobytes()
 
 
 @dataclass(frozen=True)
@@ -185,15 +230,12 @@ def gains_block(found: Iterable[Gain], heads: Sequence[str]) -> Block:
         name = f"{gain.pair[0].label} → {gain.pair[1].label}"
         compared = sum(here is not None for here in gain.sets)
         for head, estimate in zip(heads, gain.on_average, strict=False):
-            number = estimate.number(signed=True)
-            ends = (number.low or 0.0, number.high or 0.0)
-            said = " to ".join(signed(end) for end in ends)
-            value = Number(number.value, signed=True)
-            rows.append(Row(name, (head, value, said, str(compared), str(number.seeds))))
+            number = replace(estimate.number(signed=True), sd=None)
+            said = " to ".join(signed(end or 0.0) for end in (number.low, number.high))
+            rows.append(Row(name, (head, number, said, str(compared), str(number.seeds))))
     columns = ("pair", "what", "gain", "95 % interval", "sets", "seeds")
-    return Block(
-        "What a plug-in adds on average, on the same pictures under the same seeds", columns, tuple(rows)
-    )
+    title = "What a plug-in adds on average, on the same pictures under the same seeds"
+    return Block(title, columns, tuple(rows), "gains")
 
 
 Both = tuple[Estimate, Estimate]

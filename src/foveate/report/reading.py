@@ -1,15 +1,20 @@
 """All results below a sweep's folder."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from foveate.errors import InputError
-from foveate.sweep.results import RESULT, Damaged, Result, read_result, results_in, unpacked
+from foveate.sweep.jobs import Protocol
+from foveate.sweep.results import RESULT, Damaged, Measured, Result, read_result, results_in, unpacked
 
 _ROUNDING = 0.01
 JOB = "job.json"
+_RESULT, _MEASURED = get_type_hints(Result), get_type_hints(Measured)
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,17 @@ def read_sweep(folder: Path) -> Found:
         except Damaged as error:
             damaged.append(" ".join(str(error).split()))
             continue
-        if result is not None and _agrees(result):
-            results.append((result, place))
+        wrong = None if result is None else _wrong(result)
+        if wrong is not None:
+            damaged.append(f"{place / RESULT} {wrong}")
         elif result is not None:
-            damaged.append(f"{place / RESULT} is damaged: an accuracy is not that of its answers")
+            results.append((result, place))
     if not results:
         raise InputError(_nothing(folder, damaged))
+    if not any(result.measured for result, _ in results):
+        raise InputError(
+            f"no run in {folder} was tested yet, they are backbones of others: let foveate sweep go on"
+        )
     results.sort(key=lambda pair: (_order(pair[0]), str(pair[1])))
     begun = tuple(
         sorted(Path(place) for place, _, names in os.walk(folder) if JOB in names and RESULT not in names)
@@ -60,13 +70,38 @@ def read_sweep(folder: Path) -> Found:
     )
 
 
-def _agrees(result: Result) -> bool:
-    """Return whether each accuracy is the share of right answers; in an edited file it may not be."""
-    shares = (
-        (one.accuracy, 100 * float(unpacked(one.right, one.pictures).double().mean()))
-        for one in result.measured
-    )
-    return all(abs(said - found) < _ROUNDING for said, found in shares)
+def _wrong(result: Result) -> str | None:
+    """Return in words what keeps a result out: it was edited, or is of a protocol unknown here."""
+    for one, kinds in ((result, _RESULT), *((one, _MEASURED) for one in result.measured)):
+        odd = next((name for name, hint in kinds.items() if not is_a(getattr(one, name), hint)), None)
+        if odd is not None:
+            return f"is damaged: {odd} is {str(getattr(one, odd))[:40]!r}"
+    if result.protocol not in get_args(Protocol):
+        return f"is of the protocol {result.protocol!r}, which this foveate does not know"
+    for one in result.measured:
+        right = int(unpacked(one.right, one.pictures).sum())
+        if not one.pictures or abs(one.accuracy - 100 * right / one.pictures) >= _ROUNDING:
+            return "is damaged: an accuracy is not that of its answers"
+        if [sum(counts) for counts in zip(*one.per_class.values(), strict=True)] != [right, one.pictures]:
+            return "is damaged: its classes' right answers are not those of its answers"
+    return None
+
+
+def is_a(value: object, hint: Any) -> bool:
+    """Return whether a value is what a field of a result is declared as; numbers are finite."""
+    inner = get_args(hint)
+    if get_origin(hint) is UnionType:
+        return any(is_a(value, one) for one in inner)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(
+            is_a(one, inner[1]) for one in cast("dict[str, Any]", value).values()
+        )
+    if get_origin(hint) is tuple or hint is Any:
+        return hint is Any or isinstance(value, tuple)
+    if hint in (int, float):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole or (hint is float and isinstance(value, float) and math.isfinite(value))
+    return isinstance(value, hint)
 
 
 def _order(result: Result) -> tuple[str, str, str, str, int]:

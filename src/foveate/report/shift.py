@@ -37,8 +37,9 @@ def shift_section(rows: Rows, context: Context) -> Section | None:
         "fig-5",
         titled("Fig. 5: foreground shift index", rows.group),
         "D_fg, the mean of KL(p of the picture ‖ p of its foreground), in nats, over the test pictures "
-        "that have masks: how far an answer moves when the background is taken away. Lower is better. "
-        "Means over sets, then over seeds.",
+        "that have masks: how far an answer moves when the background is taken away. Lower is better, of "
+        "methods that are right as often: one that always answers the same has none. Means over sets, "
+        "then over seeds.",
         (Block("", ("method", *(f"shift {split}" for split in splits), *HEADS), tuple(made)),),
         charts=tuple(_shift_charts(names, lines, splits, shifts, accuracy)),
         chart_caption="Fig. 5: shift index to the left, accuracy to the right.",

@@ -22,6 +22,8 @@ Weights = Float64[Tensor, "draws seeds"]
 Draws = Float64[Tensor, " draws"]
 
 LEVEL = 0.95
+_NOISE = 1e-12  # rounding of sums of percentages
+_LEAST_P = 1e-15  # of which sums of probabilities can be told from 0
 
 
 def deviation(values: Sequence[float]) -> float | None:
@@ -29,7 +31,8 @@ def deviation(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
     middle = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))
+    found = math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))
+    return found if found > _NOISE else 0.0
 
 
 def seed_weights(seeds: int, draws: int, generator: torch.Generator) -> Weights:
@@ -94,7 +97,7 @@ def paired_p(first: Right, second: Right) -> float:
     Each picture has a difference: under how many seeds the one row was right, less those of the other. Under
     the null either sign is as likely, and the sum of all is as far from 0 as the observed one with
     probability p. It is a statement about these tuned models; how others would do that are tuned with other
-    seeds is the bootstrap's matter.
+    seeds is the bootstrap's matter. Lower than 1e-15 it is said to be 1e-15.
     """
     differences = first.long().sum(0) - second.long().sum(0)
     reach = int(differences.abs().sum())
@@ -108,7 +111,7 @@ def paired_p(first: Right, second: Right) -> float:
             law = _convolved(law, _spread(_half(number), size))
     gained = int(differences.clamp(min=0).sum())
     far = (2 * torch.arange(reach + 1) - reach).abs() >= abs(2 * gained - reach)
-    return min(1.0, max(0.0, law[far].sum().item()))
+    return min(1.0, max(_LEAST_P, law[far].sum().item()))
 
 
 def _half(number: int) -> Float64[Tensor, " gains"]:

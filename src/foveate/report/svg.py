@@ -10,6 +10,7 @@ WIDTH = 380.0
 PALETTE = 8
 DASHES = ("none", "6 3", "2 3", "8 3 2 3")
 _LINE, _TOP, _BOTTOM, _RIGHT = 22.0, 10.0, 38.0, 14.0
+_MORE = 8.0  # between names that have marks above each other
 _LETTER = 6.4  # a letter's width at the size of names
 
 
@@ -35,19 +36,21 @@ def _text(kind: str, x: float, y: float, anchor: str, words: str) -> str:
 def _dots(chart: Chart) -> Iterator[str]:
     longest = max((len(name) for name in chart.names), default=0)
     left = min(0.48 * WIDTH, 12 + _LETTER * longest)
-    height = _TOP + _LINE * len(chart.names) + _BOTTOM
+    shifts = _shifts(chart)
+    step = _LINE + (_MORE if any(shifts) else 0)
+    height = _TOP + step * len(chart.names) + _BOTTOM
     along = scale([*_values(chart, across=True), *([0.0] if chart.zero else [])], left + 6, WIDTH - _RIGHT)
     yield _open(chart, height)
     yield from _grid(along, _TOP, height - _BOTTOM)
     if chart.zero:
         yield _line("axis", (along(0), along(0)), (_TOP, height - _BOTTOM))
     for place, name in enumerate(chart.names):
-        y = _TOP + _LINE * (place + 0.5)
+        y = _TOP + step * (place + 0.5)
         yield _text("name", left - 4, y + 4, "end", _cut(name, left))
     yield _text("label", (left + WIDTH - _RIGHT) / 2, height - 4, "middle", chart.x_label)
-    for series, shift in zip(chart.series, _shifts(chart), strict=True):
+    for series, shift in zip(chart.series, shifts, strict=True):
         for point in series.points:
-            yield from _dot(series, point, along, _TOP + _LINE * (point.y + 0.5) + shift)
+            yield from _dot(series, point, along, _TOP + step * (point.y + 0.5) + shift)
 
 
 def _shifts(chart: Chart) -> list[float]:
@@ -103,12 +106,12 @@ def _circle(kind: str, x: float, y: float, inside: str = "") -> str:
 
 
 def _lines(chart: Chart) -> Iterator[str]:
-    height, left = 230.0, 40.0
+    height, left, top = 240.0, 40.0, _TOP + 14
     bottom, right = height - _BOTTOM, float(WIDTH - _RIGHT)
     across = scale(
         [*chart.ticks, *(point.x for one in chart.series for point in one.points)], left + 4, right
     )
-    up = scale(_values(chart, across=False), bottom, _TOP)
+    up = scale(_values(chart, across=False), bottom, top)
     yield _open(chart, height)
     for tick in up.ticks:
         yield _line("grid", (left, right), (up(tick), up(tick)))
@@ -116,6 +119,7 @@ def _lines(chart: Chart) -> Iterator[str]:
     for tick in _apart(chart.ticks or across.ticks, across):
         yield _text("tick", across(tick), bottom + 15, "middle", number_text(tick))
     yield _text("label", (left + right) / 2, height - 4, "middle", chart.x_label)
+    yield _text("label", 0.0, _TOP, "start", chart.y_label)
     for place, series in enumerate(chart.series):
         aside = 2.6 * (place - (len(chart.series) - 1) / 2)
         yield from _curve(series, across, up, aside)

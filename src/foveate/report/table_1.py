@@ -8,7 +8,16 @@ from foveate.report.charts import gain_charts, rows_chart
 from foveate.report.context import Context, any_marked, figures_block, figures_row, titled
 from foveate.report.lines import Line
 from foveate.report.model import Block, Chart, Number, Row, Section
-from foveate.report.pairs import Gain, gains, gains_block, plug_ins, tests_block, tests_of
+from foveate.report.pairs import (
+    Gain,
+    alike,
+    gains,
+    gains_block,
+    plug_ins,
+    tests_block,
+    tests_of,
+    tests_said,
+)
 from foveate.report.three import HEADS, KINDS, Rows, highest, is_best
 from foveate.report.titles import set_title
 
@@ -37,7 +46,12 @@ def table_1(rows: Rows, context: Context) -> Section:
         figures_block(_figures(rows, beside)),
         tests_block(tests),
     )
-    notes = [*context.notes(group, rows.lines, marked=_marked(rows), towers=towers), *refused]
+    notes = [
+        *tests_said(tests),
+        *alike(rows.lines, rows.asked_flat),
+        *context.notes(group, rows.lines, marked=_marked(rows), towers=towers),
+        *refused,
+    ]
     return Section(
         "vit-l14" if large else "table-1",
         titled(f"Tables 13, 14: base to new on {_L14}" if large else "Table 1: base to new", group),

@@ -4,9 +4,11 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 
-from foveate.report.model import Cell, Number, Report, Section
+from foveate.report.model import Cell, Number, Report, Row, Section
 
 _HEADS = ("block", "row", "column", "value", "sd", "seeds", "low", "high", "published", "difference", "mark")
+
+_GAINS = ("pair", "what", "gain", "low", "high", "sets", "seeds")
 
 
 def csv_files(report: Report) -> dict[str, str]:
@@ -14,7 +16,9 @@ def csv_files(report: Report) -> dict[str, str]:
     files = {f"{section.key}.csv": _written([_HEADS, *_lines(section)]) for section in report.sections}
     for section in report.sections:
         for block in section.details:
-            if block.title.startswith("Paired"):
+            if block.kind == "gains":
+                files[f"{section.key}-gains.csv"] = _written([_GAINS, *map(_gain, block.rows)])
+            if block.kind == "tests":
                 rows = [[row.label, *map(_plain, row.cells)] for row in block.rows]
                 files[f"{section.key}-tests.csv"] = _written([block.columns, *rows])
     return {**files, "raw.csv": _written(report.raw)}
@@ -35,6 +39,12 @@ def _figure(cell: Cell, published: bool) -> list[str]:
     seeds = str(cell.seeds) if cell.seeds else ""
     numbers = (cell.low, cell.high, cell.published, cell.difference)
     return [_number(cell.value), _number(cell.sd), seeds, *map(_number, numbers), cell.mark]
+
+
+def _gain(row: Row) -> list[str]:
+    what, gain, _, sets, seeds = row.cells
+    ends = (gain.low, gain.high) if isinstance(gain, Number) else (None, None)
+    return [row.label, *map(_plain, (what, gain)), *map(_number, ends), *map(_plain, (sets, seeds))]
 
 
 def _plain(cell: Cell) -> str:

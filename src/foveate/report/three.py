@@ -105,7 +105,7 @@ class Rows:
         found: dict[str, Three] = {}
         for key, (base, new) in zip(self.sets, self.asked(line), strict=True):
             if base is not None and new is not None:
-                one, other = (self.bootstrap.estimate(half, self.seeds, line.label) for half in (base, new))
+                one, other = (self.bootstrap.estimate(half, self.seeds) for half in (base, new))
                 found[key] = Three(one, other, hm(one, other))
         return found
 
@@ -127,7 +127,7 @@ def line_order(line: Line) -> tuple[bool, int, bool, str]:
 
 
 def highest(estimates: Sequence[Estimate]) -> float | None:
-    """Return the highest of several, to two digits; None where there is nothing to compare.
+    """Return the highest of several, to two digits; None where there is nothing to compare, or all are alike.
 
     A mean over fewer seeds or sets than the others' is never the highest, and where it seems to be, none is;
     nor is any where rows were tested on different pictures.
@@ -135,8 +135,9 @@ def highest(estimates: Sequence[Estimate]) -> float | None:
     whole = [one for one in estimates if not one.mark]
     if len(whole) < 2 or len({one.tested for one in whole}) > 1:
         return None
+    values = [round(one.value, 2) for one in estimates]
     best = max(round(one.value, 2) for one in whole)
-    return best if best >= max(round(one.value, 2) for one in estimates) else None
+    return best if best >= max(values) and min(values) < best else None
 
 
 def is_best(estimate: Estimate, best: float | None) -> bool:

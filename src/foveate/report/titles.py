@@ -23,6 +23,12 @@ def is_drawn(key: str) -> bool:
     return key.startswith("world") if found is None else found.world is not None
 
 
+def about(key: str) -> str:
+    """Return what is particular about a drawn set; empty for other sets."""
+    found = _known(key)
+    return "" if found is None or found.world is None else f"{found.classes} classes, {found.world.about}"
+
+
 def class_count(key: str, split: str) -> int | None:
     """Return how many classes a split of the whole set has; None where the catalogue does not know it.
 

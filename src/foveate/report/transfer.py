@@ -11,7 +11,16 @@ from foveate.report.context import Context, any_marked, figures_block, figures_r
 from foveate.report.estimates import Answers, Estimate, answers_of, average
 from foveate.report.lines import Group, Line, Place
 from foveate.report.model import Block, Chart, Number, Row, Section
-from foveate.report.pairs import Gain, gains, gains_block, plug_ins, tests_block, tests_of
+from foveate.report.pairs import (
+    Gain,
+    alike,
+    gains,
+    gains_block,
+    plug_ins,
+    tests_block,
+    tests_of,
+    tests_said,
+)
 from foveate.report.three import highest, is_best, line_order, set_order
 from foveate.report.titles import set_title
 
@@ -71,12 +80,16 @@ class Carried:
         """Return a row's answers on all targets."""
         return [(self.answers(line, key),) for key in self.targets]
 
+    def asked_all(self, line: Line) -> list[Answers | None]:
+        """Return the same, and those on the source."""
+        return [self.answers(line, key) for key in (self.source, *self.targets)]
+
     @cached_property
     def found(self) -> Mapping[str, Mapping[str, Estimate]]:
         """By label of the row and set."""
         return {
             line.label: {
-                key: self.context.bootstrap.estimate(answers, self.seeds, line.label)
+                key: self.context.bootstrap.estimate(answers, self.seeds)
                 for key in (self.source, *self.targets)
                 if (answers := self.answers(line, key)) is not None
             }
@@ -115,8 +128,7 @@ def _section(carried: Carried) -> Section:
     columns = ("method", *(set_title(key) for key in (carried.source, *carried.targets)), "average")
     rows = [Row(line.label, tuple(_numbers(carried, line, beside))) for line in carried.lines]
     pairs = plug_ins(carried.lines)
-    every = (carried.source, *carried.targets)
-    tests, refused = tests_of(pairs, lambda line: [carried.answers(line, key) for key in every], set_title)
+    tests, refused = tests_of(pairs, carried.asked_all, set_title)
     found = gains(pairs, carried.asked, context.bootstrap)
     details = [gains_block(found, ("targets",)), figures_block(_figures(carried, beside))]
     if tests:
@@ -134,7 +146,7 @@ def _section(carried: Carried) -> Section:
         notes.append(
             "Below each figure are the published one (Table 2 of the paper) and by how much ours is above it."
         )
-    notes += refused
+    notes = [*tests_said(tests), *alike(carried.lines, carried.asked_all), *notes, *refused]
     title = "Domain generalisation" if domains else "Table 2: cross-dataset transfer"
     return Section(
         "domains" if domains else "table-2",
