@@ -7,6 +7,7 @@ import pytest
 
 from foveate.clip.templates import DATASET_TEMPLATES, KGCOOP_TEMPLATES
 from foveate.datasets.catalogue import find, keys, world_keys
+from foveate.datasets.listing import official_names
 from foveate.datasets.splits import official_split
 from foveate.datasets.wordnet import clips_names
 from foveate.errors import InputError
@@ -51,6 +52,14 @@ def test_counts_are_those_of_the_official_split(key):
 
 def test_the_other_sets_have_no_split_with_foveate():
     assert [key for key in keys() if official_split(find(key))] == [key for key in keys() if key in SHIPPED]
+
+
+@pytest.mark.parametrize("key", PUBLISHED)
+def test_names_and_their_order_are_known_of_all_eleven(key):
+    names = official_names(find(key))
+    assert names is not None
+    assert len(set(names)) == len(names) == find(key).classes
+    assert not any("_" in name for name in names)
 
 
 @pytest.mark.parametrize("key", keys())

@@ -19,7 +19,8 @@ def test_half_a_root_is_told_set_by_set(foveate, small):
     assert rows["Food101"][1:8] == ["other split", "CoOp", "2", "12", "2", "2", ""]
     assert rows["SUN397"] == ["SUN397", "https://vision.princeton.edu/projects/2010/SUN/"]  # where to have it
     assert said.out.count("not there") == 14
-    assert "note: Food101: 12 train pictures, officially 50,500" in said.err
+    assert "note: Food101: officially 101 classes, 50,500 train pictures, 20,200 val pictures" in said.err
+    assert said.err.endswith("note: 14 not there, 1 other split\n")
     assert "SUN397: expected" not in said.err
 
 
@@ -38,13 +39,32 @@ def test_absent_pictures_make_a_fault(foveate, small):
     said = foveate("data", "check", root)
     assert said.code == 1
     assert lines(said.out)["Food101"][1] == "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/"
-    assert "1 of 16 pictures are not there, first cat/2.png" in said.err
+    assert "1 of 16 pictures are not there, cat/2.png" in said.err
 
 
 def test_all_of_it_as_json(foveate, small):
     said = foveate("data", "check", small("food-101"), "--json", "Food101")
     (found,) = json.loads(said.out)
     assert (found["key"], found["state"], found["counts"]["train"]) == ("food101", "other split", 12)
+    assert found["usable"] is True
+
+
+def test_masks_that_were_given_must_be_some(foveate, small, tmp_path, write_masks):
+    root = small("food-101")
+    write_masks(tmp_path / "masks", ["other.png"])
+    said = foveate("data", "check", root, "food101", "--masks", tmp_path / "masks")
+    assert said.code == 1
+    assert "no mask in it matches a picture" in said.err
+    said = foveate("data", "check", root, "--masks", tmp_path / "nowhere")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+
+
+def test_a_list_that_cannot_be_read_is_not_answered_with_the_address_of_pictures(foveate, small):
+    root = small("food-101")
+    (root / "food-101" / "split_zhou_Food101.json").write_text("[")
+    said = foveate("data", "check", root, "food101")
+    assert (said.code, "to be had" in said.out) == (1, False)
+    assert "split_zhou_Food101.json: not valid JSON" in said.err
 
 
 def test_drawn_sets_are_checked_where_there_are_any(foveate, drawn):

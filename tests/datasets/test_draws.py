@@ -1,5 +1,6 @@
 """Draws as files: equal to the field's lists, safe to read, and refused where they are of another set."""
 
+import hashlib
 import json
 import pickle
 import sys
@@ -31,10 +32,10 @@ def photos() -> Photos:
     return Photos(("ant", "house cat"), tuple(samples))
 
 
-def official(key: str) -> Photos:
+def official(key: str, folder: str = "") -> Photos:
     split = official_split(find(key))
     assert split is not None
-    samples = [Sample(Path("/data") / row.path, row.label, None, row.split) for row in split.rows]
+    samples = [Sample(Path("/data", folder) / row.path, row.label, None, row.split) for row in split.rows]
     return Photos(split.names, tuple(samples))
 
 
@@ -53,6 +54,28 @@ def test_caltech_is_coops_own_list(real):
     draw = make_draw(official("caltech101"), "caltech101", 16, 1)
     assert draw.train == tuple((path, label) for path, label, _ in written["train"])
     assert draw.val == tuple((path, label) for path, label, _ in written["val"])
+
+
+# SHA-256 of the lists of 16 shots that https://github.com/linzhiqiu/cross_modal_adaptation publishes
+# (commit ac9077ee, `indices/`), made by CoOp's procedure: folder, file and label of train and of val.
+PUBLISHED = {
+    ("caltech101", 2): "a80d719f32e58827",
+    ("dtd", 3): "b21374554bb511bd",
+    ("eurosat", 1): "34602cf3dc31537d",
+    ("oxford_flowers", 2): "8418c4abd8235b77",
+    ("oxford_pets", 3): "e276970441f405b7",
+    ("stanford_cars", 1): "58cfe3fd675ff037",
+    ("ucf101", 2): "a61ac485c60326a4",
+}
+FOLDERS = {"oxford_flowers": "jpg", "oxford_pets": "images"}
+"""Where pictures have no folder for their class."""
+
+
+@pytest.mark.parametrize(("key", "seed"), PUBLISHED)
+def test_draws_are_the_published_ones(key, seed):
+    draw = make_draw(official(key, FOLDERS.get(key, "")), key, 16, seed)
+    lists = json.dumps([draw.train, draw.val]).encode()
+    assert hashlib.sha256(lists).hexdigest()[:16] == PUBLISHED[key, seed]
 
 
 def test_a_draw_comes_back_from_its_file(photos, tmp_path):
@@ -84,6 +107,9 @@ def test_files_that_are_no_draws(photos, tmp_path):
         read_draw(path)
     path.write_text(json.dumps(whole | {"train": [["a/train_1.jpg", 7]]}))
     with pytest.raises(InputError, match="a label is none of its classes"):
+        read_draw(path)
+    path.write_text(json.dumps(whole | {"shots": "16"}))
+    with pytest.raises(InputError, match="shots and seed are whole numbers"):
         read_draw(path)
 
 
@@ -225,6 +251,22 @@ def test_other_files_and_other_sets(photos, datum, tmp_path):
     path.write_bytes(pickle.dumps(foreign(datum, photos, draw)))
     with pytest.raises(InputError, match=r"train_17.jpg is 'ant' there and 'house cat' in this set"):
         import_draw(path, wrong, "dtd", 16, 1)
+
+
+def test_lists_that_are_no_such_draw_are_refused(photos, datum, tmp_path):
+    draw = make_draw(photos, "dtd", 16, 1)
+    path = tmp_path / "shot_16-seed_1.pkl"
+    path.write_bytes(pickle.dumps(foreign(datum, photos, draw)))
+    with pytest.raises(InputError, match="is no draw of 8 shots, it has up to 16 pictures of a class"):
+        import_draw(path, photos, "dtd", 8, 1)
+    double = foreign(datum, photos, replace(draw, train=(*draw.train[1:], draw.train[-1])))
+    path.write_bytes(pickle.dumps(double))
+    with pytest.raises(InputError, match=r"b/train_83.jpg is in it twice, so it is no draw"):
+        import_draw(path, photos, "dtd", 16, 1)
+    lines = tmp_path / "shot_16-seed_1_train.jsonl"
+    lines.write_bytes(b'{"_impath": "\xe9"}')
+    with pytest.raises(InputError, match=r"_train.jsonl: is no UTF-8 text"):
+        import_draw(lines, photos, "dtd", 16, 1)
 
 
 def test_a_draw_of_real_pictures_is_taken_from_any_layout(real, link, tmp_path):

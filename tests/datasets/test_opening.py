@@ -121,7 +121,7 @@ def test_flat_masks_and_masks_of_other_folders(small, trained, write_masks, tmp_
 
 def aircraft(home: Path, write_pictures: Callable[..., None], broken: str = "") -> None:
     """Lay out FGVC-Aircraft of three variants."""
-    names = ["707-320", "F-16A/B", "An-12"]
+    names = ["Zeppelin NT", "707-320", "F-16A/B"]
     (home / "images").mkdir(parents=True)
     (home / "variants.txt").write_text("\n".join(names) + "\n")
     for part, split in enumerate(("train", "val", "test")):
@@ -137,7 +137,7 @@ def aircraft(home: Path, write_pictures: Callable[..., None], broken: str = "") 
 def test_aircraft_is_read_from_its_own_lists(tmp_path, write_pictures, home):
     aircraft(tmp_path / home, write_pictures)
     photos = open_set(tmp_path, "FGVCAircraft")
-    assert photos.names == ("707-320", "F-16A/B", "An-12")  # in the file's order
+    assert photos.names == ("Zeppelin NT", "707-320", "F-16A/B")  # in the file's order
     assert counts(photos) == (6, 6, 6)
     assert [s.label for s in photos.split("val").samples] == [0, 0, 1, 1, 2, 2]
 
@@ -224,6 +224,13 @@ def test_absent_pictures_are_counted(small):
         ('{"train": {}}', "expected train, val and test lists"),
         ('{"train": [["a.png", "0", "cat"]]}', r"train\[0\] is not \[path, label, name\]"),
         ('{"train": [], "val": [], "test": []}', "no pictures"),
+        ('{"train": [["/a.png", 0, "cat"]]}', r"train\[0\] is not .* a path below the set's folder"),
+        ('{"train": [["x/../../a.png", 0, "cat"]]}', "a path below the set's folder"),
+        ('{"train": [["a\\u0000.png", 0, "cat"]]}', "a path below the set's folder"),
+        ('{"train": [["a.png", 0, "c\\ud800"]]}', "a path below the set's folder"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"train": [["a.png", 0, "cat"]], "test": [["a.png", 0, "cat"]]}', "a.png is in train and in test"),
+        ('{"train": [["a.png", 0, "cat"], ["a.png", 1, "dog"]]}', "a.png is there twice; keep one"),
         ('{"train": [["a.png", 0, "cat"], ["b.png", 0, "dog"]]}', "label 0 is 'dog' here and 'cat' before"),
         ('{"train": [["a.png", 0, "cat"], ["b.png", 1, "cat"]]}', "are both called 'cat'"),
     ],
@@ -233,6 +240,72 @@ def test_split_files_that_are_none(small, text, message):
     (root / "food-101" / "split_zhou_Food101.json").write_text(text)
     with pytest.raises(InputError, match=message):
         open_set(root, "food101")
+
+
+def test_split_files_as_other_systems_save_them(small):
+    root = small("food-101")
+    path = root / "food-101" / "split_zhou_Food101.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as some editors begin a file
+    assert counts(open_set(root, "food101")) == (12, 2, 2)
+    path.write_bytes(path.read_bytes().replace(b"house_cat", b"house_c\xe9t"))
+    with pytest.raises(InputError, match=r"split_zhou_Food101.json: is no UTF-8 text; get the split file"):
+        open_set(root, "food101")
+
+
+@pytest.mark.parametrize(("inner", "layout"), [("sun397/SUN397", "nested"), ("sun397", "CoOp")])
+def test_sun397s_folders_have_one_name_on_several_levels(tmp_path, touch, inner, layout):
+    split = {part: [[f"a/abbey/{part}.jpg", 0, "abbey"]] for part in ("train", "val", "test")}
+    touch(tmp_path / "sun397" / inner, [rows[0][0] for rows in split.values()])
+    (tmp_path / "sun397" / "split_zhou_SUN397.json").write_text(json.dumps(split))
+    place = locate(tmp_path, find("sun397"))
+    assert place is not None
+    assert (place.layout, place.pictures) == (layout, tmp_path / "sun397" / inner)
+    assert counts(open_set(tmp_path, "sun397")) == (1, 1, 1)
+
+
+def test_aircraft_lists_that_contradict_themselves(tmp_path, write_pictures):
+    home = tmp_path / "fgvc_aircraft"
+    aircraft(home, write_pictures)
+    train = (home / "images_variant_train.txt").read_text()
+    (home / "images_variant_test.txt").write_text(train)
+    with pytest.raises(InputError, match=r"000.jpg is in train and in test"):
+        open_set(tmp_path, "fgvc_aircraft")
+    (home / "variants.txt").write_text("707-320\n707-320\nF-16A/B\nZeppelin NT\n")
+    with pytest.raises(InputError, match=r"variants.txt: '707-320' is there twice"):
+        open_set(tmp_path, "fgvc_aircraft")
+    (home / "variants.txt").write_bytes(b"Caf\xe9\n")
+    with pytest.raises(InputError, match=r"variants.txt: is no UTF-8 text"):
+        open_set(tmp_path, "fgvc_aircraft")
+
+
+def test_aircraft_in_another_order_is_refused(tmp_path, write_pictures):
+    home = tmp_path / "fgvc_aircraft"
+    aircraft(home, write_pictures)
+    (home / "variants.txt").write_text("F-16A/B\n707-320\nZeppelin NT\n")
+    with pytest.raises(InputError, match=r"variants.txt: its classes are in another order .*; get it again"):
+        open_set(tmp_path, "fgvc_aircraft")
+
+
+def test_imagenets_names_that_were_shuffled_are_refused(touch, tmp_path):
+    home = tmp_path / "imagenet-rendition"
+    touch(home / "imagenet-r", ["n01443537/b.jpg", "n01494475/a.jpg"])
+    (home / "classnames.txt").write_text("n01443537 hammerhead shark\nn01494475 goldfish\n")
+    with pytest.raises(
+        InputError,
+        match="2 of its names stand behind other ids than theirs, first 'hammerhead shark' behind n01443537",
+    ):
+        open_set(tmp_path, "imagenet_r")
+    (home / "classnames.txt").write_text("n01443537 goldfish\nn01443537 tench\n")
+    with pytest.raises(InputError, match=r"classnames.txt, line 2: n01443537 is there a second time"):
+        open_set(tmp_path, "imagenet_r")
+    (home / "classnames.txt").write_bytes(b"\xef\xbb\xbfn01443537 gold fish\nn01494475 hammerhead\n")
+    assert open_set(tmp_path, "imagenet_r").names == ("gold fish", "hammerhead")
+
+
+def test_imagenet_v2_is_numbered_by_all_ids_whatever_the_list_holds(touch, tmp_path):
+    touch(tmp_path / "imagenetv2" / "imagenetv2-matched-frequency-format-val", ["2/a.jpeg"])
+    (tmp_path / "imagenetv2" / "classnames.txt").write_text("n01484850 white shark\n")
+    assert open_set(tmp_path, "imagenetv2").names == ("white shark",)
 
 
 def test_classes_in_another_order_are_refused(real, tmp_path):

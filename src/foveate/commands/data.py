@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -44,7 +45,7 @@ def check(root: str, sets: list[str] | None = None, masks: str | None = None, js
         root: The folder that the data sets are in, in any known layout.
         sets: Which, by key, title or configuration name; all of the catalogue without.
         masks: Folder of masks, or of a folder of masks for each set; looked for beside the pictures without.
-        json: Print all that was found as JSON.
+        json: Print all that was found as JSON, every absent picture too.
     """
     place, tree = Path(root).expanduser(), None if masks is None else Path(masks).expanduser()
     wanted = [find(name).key for name in sets] if sets else [*keys(), *_drawn_there(place)]
@@ -54,7 +55,7 @@ def check(root: str, sets: list[str] | None = None, masks: str | None = None, js
             done.append(check_set(place, key, masks=tree))
             bars.count("sets", number + 1, len(wanted))
     _print_json(done) if json else _print_checks(done, named=bool(sets))
-    if not _fine(done, named=bool(sets)):
+    if not _fine(done, named=bool(sets), masked=bool(sets and masks)):
         raise SystemExit(1)
 
 
@@ -157,35 +158,43 @@ def _drawn_there(root: Path) -> list[str]:
     return [key for key in world_keys() if locate(root, find(key)) is not None] if root.is_dir() else []
 
 
-def _fine(done: Sequence[Check], named: bool) -> bool:
+def _fine(done: Sequence[Check], named: bool, masked: bool) -> bool:
     """Whether nothing that was asked for is missing; sets nobody named may be elsewhere, but not all."""
     asked = [one for one in done if named or one.state != "not there"]
-    return bool(asked) and all(one.usable for one in asked)
+    return bool(asked) and all(one.usable and (one.masks or not masked) for one in asked)
 
 
 def _print_json(done: Sequence[Check]) -> None:
-    sys.stdout.write(json.dumps([asdict(one) for one in done], indent=1) + "\n")
+    rows = [{**asdict(one), "usable": one.usable} for one in done]
+    sys.stdout.write(json.dumps(rows, indent=1) + "\n")
 
 
 def _print_checks(done: Sequence[Check], named: bool) -> None:
     heads = ["set", "state", "layout", "classes", "train", "val", "test", "absent", "masks", "names"]
-    print_table(heads, [_row(one) for one in done])
+    rows = [_row(one) for one in done]
+    if sys.stdout.isatty():  # people are spared empty columns, programs find each where it always is
+        filled = [place for place in range(len(heads)) if any(row[place] for row in rows)]
+        heads, rows = [heads[place] for place in filled], [[row[place] for place in filled] for row in rows]
+    print_table(heads, rows)
     for one in done:
         for fault in one.faults if named or one.folder else ():
             note(f"{one.title}: {fault}")
-    wanted = [one for one in done if not one.usable]
+    # Where a list cannot be read, the line about it says what to do.
+    wanted = [one for one in done if not one.usable and (one.counts or not one.folder)]
     if wanted:
         print_table(["to be had", "at"], [[one.title, find(one.key).source] for one in wanted])
         note(f"with their split files, but for ImageNet: {MIRROR}")
         note(f"with masks, the eleven sets of FVG-PT: {WITH_MASKS}")
+    numbers = Counter(one.state for one in done)
+    note(", ".join(f"{number} {state}" for state, number in numbers.items()))
 
 
 def _row(one: Check) -> list[str]:
     numbers = [str(one.counts.get(what, "")) for what in ("classes", "train", "val", "test")]
     masked = f"{one.masks['train']}/{one.counts['train']}" if one.masks else ""
     names = one.names_hash[:8]
-    if one.official_names_hash:
-        names += " official" if one.names_hash == one.official_names_hash else " other"
+    if names and one.official_names_hash:
+        names = "official" if one.names_hash == one.official_names_hash else f"{names} other"
     return [one.title, one.state, one.layout, *numbers, str(one.absent or ""), masked, names]
 
 

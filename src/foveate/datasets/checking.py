@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 from foveate.datasets.catalogue import DataSet, find
-from foveate.datasets.listing import Listing, in_another_order, list_set, official_names
+from foveate.datasets.listing import Listing, in_another_order, in_its_place, list_set, official_names
 from foveate.datasets.opening import find_own_masks
 from foveate.datasets.places import Place, expected, locate
-from foveate.datasets.splits import SPLITS, names_hash, official_split
+from foveate.datasets.splits import SPLITS, Split, names_hash, official_split
+from foveate.datasets.wordnet import uneven
 from foveate.errors import InputError
+from foveate.foreground.masks import demand_masks
 
 State = Literal["whole", "other split", "incomplete", "not there"]
 """As published; whole by another list than the official one; pictures or lists missing; no folder of it."""
@@ -32,7 +34,7 @@ class Check:
         counts: Classes, and pictures of each split that the list names.
         official: The same of the official split.
         absent: How many pictures of the list are not there.
-        first_absent: The first few of them.
+        absent_pictures: They, as the list writes them.
         masks: Pictures with a mask, of each split.
         mask_rule: How masks are laid out, in words.
         names_hash: Fingerprint of the class names in their order.
@@ -51,7 +53,7 @@ class Check:
     list: str = ""
     counts: dict[str, int] = field(default_factory=dict[str, int])
     absent: int = 0
-    first_absent: tuple[str, ...] = ()
+    absent_pictures: tuple[str, ...] = ()
     masks: dict[str, int] = field(default_factory=dict[str, int])
     mask_rule: str = ""
     names_hash: str = ""
@@ -60,7 +62,7 @@ class Check:
 
     @property
     def usable(self) -> bool:
-        """Whether `open_set` opens it."""
+        """Whether it can be used: all pictures of its list are there, and its classes are in their order."""
         return self.state in ("whole", "other split")
 
 
@@ -73,22 +75,27 @@ def check_set(root: Path, key: str, *, masks: Path | None = None) -> Check:
         masks: A folder of masks, as `open_set` takes it.
 
     Raises:
-        InputError: The root is no folder, or there is no set of that name.
+        InputError: The root or the folder of masks is none, or there is no set of that name.
     """
     one = find(key)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder that the data sets are in")
+    if masks is not None:
+        demand_masks(masks)
     official = {"classes": one.classes, "train": one.train, "val": one.val, "test": one.test}
-    place = locate(root, one)
-    if place is None:
-        fault = f"expected {expected(one)}"
-        return Check(one.key, one.title, "not there", one.where, official, faults=(fault,))
+    place = None
     try:
-        listing = list_set(one, place)
+        place = locate(root, one)
+        if place is None:
+            fault = f"expected {expected(one)}"
+            return Check(one.key, one.title, "not there", one.where, official, faults=(fault,))
+        return _look(one, place, list_set(one, place), official, masks)
     except InputError as error:
-        at = (place.layout, str(place.home))
-        return Check(one.key, one.title, "incomplete", one.where, official, *at, faults=(str(error),))
-    return _look(one, place, listing, official, masks)
+        fault = str(error)
+    except OSError as error:  # the other sets are to be looked at all the same
+        fault = f"{error.filename or root}: {error.strerror}; look at its permissions, and at the disk"
+    at = (place.layout, str(place.home)) if place else ("", str(root))
+    return Check(one.key, one.title, "incomplete", one.where, official, *at, faults=(fault,))
 
 
 def _look(
@@ -97,13 +104,14 @@ def _look(
     split = listing.split
     counts = {"classes": len(split.names), **split.counts()}
     known = official_names(one)
-    faults = [*_missing_parts(one, place, counts), *_differences(one, listing, counts, official)]
-    order = [] if known is None else _names_told(one, split.names, known)
+    missing = [*_absent_told(listing), *_missing_parts(one, place, counts)]
+    faults = _differences(one, listing, counts, official)
+    order = [] if known is None else _names_told(one, place, split.names, known)
     covered, rule, told = _masks(one, listing, masks)
     return Check(
         key=one.key,
         title=one.title,
-        state=_state(one, listing, bool(faults), order),
+        state=_state(one, missing, faults, order),
         where=one.where,
         official=official,
         layout=place.layout,
@@ -111,58 +119,71 @@ def _look(
         list=split.source,
         counts=counts,
         absent=len(listing.absent),
-        first_absent=listing.absent[:_SHOWN],
+        absent_pictures=listing.absent,
         masks=covered,
         mask_rule=rule,
         names_hash=names_hash(split.names),
         official_names_hash=names_hash(known) if known else "",
-        faults=(*_absent_told(listing), *faults, *order, *told),
+        faults=(*missing, *faults, *uneven(place), *_skipped(split), *order, *told),
     )
-
-
-def _state(one: DataSet, listing: Listing, differs: bool, order: Sequence[str]) -> State:
-    place = listing.place
-    halved = bool(one.tests) and (place.pictures is None or place.tests is None)
-    refused = one.kind != "imagenet" and any(_ORDER in line for line in order)
-    if listing.absent or halved or refused or not listing.samples:
-        return "incomplete"
-    return "other split" if differs or order else "whole"
 
 
 _ORDER = "another order"
 
 
+def _state(one: DataSet, missing: Sequence[str], faults: Sequence[str], order: Sequence[str]) -> State:
+    refused = one.kind != "imagenet" and any(_ORDER in line for line in order)
+    if missing or refused:
+        return "incomplete"
+    return "other split" if faults or order else "whole"
+
+
 def _missing_parts(one: DataSet, place: Place, counts: dict[str, int]) -> list[str]:
     lines: list[str] = []
-    if one.tests and place.pictures is None:
-        lines.append(f"no training pictures: {place.home / one.pictures[0]} is not there")
-    if one.tests and place.tests is None:
-        lines.append(f"no test pictures: {place.home / one.tests[0]} is not there")
-    return lines if counts["classes"] else [*lines, "no classes"]
+    halves = [("train", place.pictures, one.pictures), ("test", place.tests, one.tests)]
+    for split, folder, names in halves if one.tests else ():
+        if folder is None:
+            lines.append(f"no {split} pictures: {place.home / names[0]} is not there")
+        elif not counts[split]:
+            lines.append(
+                f"no {split} pictures: in {folder} each class must have a folder, called by its WordNet id"
+            )
+    return lines if sum(counts[split] for split in SPLITS) else [*lines, f"no pictures in {place.home}"]
 
 
 def _differences(
     one: DataSet, listing: Listing, counts: dict[str, int], official: dict[str, int]
 ) -> list[str]:
     lines = [
-        f"{counts[what]:,} {what if what == 'classes' else f'{what} pictures'}, officially {number:,}"
+        f"{number:,} {what if what == 'classes' else f'{what} pictures'}"
         for what, number in official.items()
         if counts[what] != number
     ]
+    if lines:
+        return [f"officially {', '.join(lines)}"]
     known = official_split(one)
-    if not lines and known is not None and known.digest() != listing.split.digest():
-        lines.append("another split than the official one, of the same size")
-    return lines
+    if known is not None and known.digest() != listing.split.digest():
+        return ["another split than the official one, of the same size"]
+    return []
 
 
 def _absent_told(listing: Listing) -> list[str]:
     if not listing.absent:
         return []
-    total = len(listing.absent) + len(listing.samples)
-    return [f"{len(listing.absent):,} of {total:,} pictures are not there, first {listing.absent[0]}"]
+    number, total = len(listing.absent), len(listing.absent) + len(listing.samples)
+    first = ", ".join(listing.absent[:_SHOWN]) + (f" and {number - _SHOWN:,} more" if number > _SHOWN else "")
+    return [f"{number:,} of {total:,} pictures are not there, {first}{in_its_place(listing)}"]
 
 
-def _names_told(one: DataSet, names: Sequence[str], known: Sequence[str]) -> list[str]:
+def _skipped(split: Split) -> list[str]:
+    """Say that labels leave numbers out, which other code reads as classes without a name."""
+    if split.numbers == tuple(range(len(split.numbers))):
+        return []
+    gap = next(row for row, number in enumerate(split.numbers) if row != number)
+    return [f"labels skip numbers, {split.names[gap]!r} is {split.numbers[gap]} in the list and {gap} here"]
+
+
+def _names_told(one: DataSet, place: Place, names: Sequence[str], known: Sequence[str]) -> list[str]:
     if tuple(names) == tuple(known):
         return []
     if in_another_order(names, known):
@@ -170,7 +191,8 @@ def _names_told(one: DataSet, names: Sequence[str], known: Sequence[str]) -> lis
         return [f"classes in {_ORDER} than the official one, first {first!r}: base and new would be others"]
     unknown = [name for name in names if name not in set(known)]
     if unknown:
-        return [f"{len(unknown)} class names are not the official ones, first {unknown[0]!r}"]
+        instead = f"; remove {place.names_file} to take CLIP's" if place.names_file else ""
+        return [f"{len(unknown)} class names are not the official ones, first {unknown[0]!r}{instead}"]
     return [f"{len(names)} of the {one.classes} official classes, in the official order"]
 
 
@@ -179,8 +201,16 @@ def _masks(one: DataSet, listing: Listing, masks: Path | None) -> tuple[dict[str
         found = find_own_masks(one, listing, masks)
     except InputError as error:
         return {}, "", [f"masks: {error}"]
-    if found is None or not found.rule:
-        empty = found is not None and f"{listing.place.masks} has no mask of any picture"
-        return {}, "", [empty] if empty else []
+    if found is None:
+        return {}, "", []
+    if not found.rule:
+        example = f"{listing.place.masks}/{Path(listing.split.rows[0].path).with_suffix('.png')}"
+        return (
+            {},
+            "",
+            [f"masks: {listing.place.masks} has none of any picture; expected, for instance, {example}"],
+        )
     masked = [sample.split for sample in found.samples if sample.mask is not None]
-    return {split: masked.count(split) for split in SPLITS}, found.rule, []
+    without = [one.name for one in found.samples if one.mask is None and one.split == "train"]
+    told = [f"masks: {len(without):,} train pictures have none, first {without[0]}"] if without else []
+    return {split: masked.count(split) for split in SPLITS}, found.rule, told

@@ -8,6 +8,7 @@ reads lists that others wrote. Pictures are kept by their path below the set's f
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -112,7 +113,18 @@ def import_draw(path: Path, photos: Photos, dataset: str, shots: int, seed: int)
     for split, items in (("train", found.train), ("val", found.val)):
         samples = [find(item.path, _label(item, photos.names, path), split) for item in items]
         parts.append(tuple(_row(one, depth) for one in samples))
+    _demand_shots(path, parts[0], photos, shots)
     return StoredDraw(dataset, shots, seed, photos.names, parts[0], parts[1], path.name)
+
+
+def _demand_shots(path: Path, train: Drawn, photos: Photos, shots: int) -> None:
+    """Check that a list is of as many shots as it will be said to be, and names no picture twice."""
+    double = next((one for one, number in Counter(name for name, _ in train).items() if number > 1), None)
+    if double is not None:
+        raise InputError(f"{path}: {double} is in it twice, so it is no draw; get the list again")
+    most = max(Counter(label for _, label in train).values())
+    if most != min(shots, max(photos.split("train", None).counts().values())):
+        raise InputError(f"{path}: is no draw of {shots} shots, it has up to {most} pictures of a class")
 
 
 def write_draw(path: Path, draw: StoredDraw) -> None:
@@ -149,6 +161,8 @@ def _from(values: Mapping[str, Any]) -> StoredDraw:
     kept = {name: value for name, value in values.items() if name not in ("names", "train", "val")}
     if not all(0 <= label < len(values["names"]) for _, label in (*train, *val)):
         raise ValueError("a label is none of its classes")
+    if not isinstance(values["shots"], int) or not isinstance(values["seed"], int):
+        raise ValueError("shots and seed are whole numbers")
     return StoredDraw(**kept, names=tuple(values["names"]), train=train, val=val)
 
 

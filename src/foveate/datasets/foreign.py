@@ -146,5 +146,8 @@ def _read_lines(path: Path) -> ForeignDraw:
 
 
 def _lines(path: Path) -> tuple[Foreign, ...]:
-    lines = json_lines(path, path.read_text(encoding="utf-8"))
+    try:
+        lines = json_lines(path, path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no UTF-8 text; get the list again") from error
     return tuple(_foreign(content, f"{path}, line {number}") for number, content in lines)

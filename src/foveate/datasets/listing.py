@@ -1,14 +1,15 @@
 """What is in a set on disk: its names, its pictures, and those that its list names and the disk has not."""
 
 import os
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from foveate.data.samples import Sample
-from foveate.datasets.catalogue import DataSet
+from foveate.datasets.catalogue import MIRROR, DataSet
 from foveate.datasets.places import Place
-from foveate.datasets.splits import SPLITS, Split, official_split, read_split, read_variants
+from foveate.datasets.splits import SPLITS, Split, listed_names, official_split, read_split, read_variants
 from foveate.datasets.wordnet import clips_names, list_folders
 from foveate.errors import InputError
 
@@ -55,8 +56,9 @@ def list_set(one: DataSet, place: Place, splits: Collection[str] = SPLITS) -> Li
     there = _looker()
     samples, absent = [], list[str]()
     for row in wanted:
-        if there(base / row.path):
-            samples.append(Sample(base / row.path, row.label, None, row.split))
+        picture = base / row.path
+        if there(picture):
+            samples.append(Sample(picture, row.label, None, row.split))
         else:
             absent.append(row.path)
     return Listing(place, split, base, tuple(samples), tuple(absent))
@@ -74,9 +76,8 @@ def split_of(one: DataSet, place: Place) -> Split:
         return read_split(place.split_file)
     official = official_split(one)
     if official is None:
-        raise InputError(
-            f"{place.home / one.split_file}: no such file, and no other split will do; {one.where}"
-        )
+        file = place.home / one.split_file
+        raise InputError(f"{file}: no such file, and no other split will do; it is in {MIRROR}")
     return official
 
 
@@ -85,7 +86,7 @@ def official_names(one: DataSet) -> tuple[str, ...] | None:
     if one.kind == "imagenet":
         return tuple(clips_names().values()) if one.classes == len(clips_names()) else None
     official = official_split(one)
-    return official.names if official else None
+    return official.names if official else listed_names(one.key)
 
 
 def in_another_order(names: Sequence[str], official: Sequence[str]) -> bool:
@@ -93,6 +94,39 @@ def in_another_order(names: Sequence[str], official: Sequence[str]) -> bool:
     row = {name: number for number, name in enumerate(official)}
     places = [row[name] for name in names if name in row]
     return places != sorted(places)
+
+
+def in_its_place(listing: Listing) -> str:
+    """Say what is in the place of the first absent picture, if anything is; begins with ": "."""
+    first = listing.absent[0]
+    near = _in_anin_its_place(listing.base, first)
+    if near == first:
+        return ": a broken link, or no file"
+    form = " in another Unicode form" if _composed(near) == _composed(first) else ""
+    return f": there it is {near}{form}, so rename the files as the list has them" if near else ""
+
+
+def _in_anin_its_place(base: Path, path: str) -> str:
+    """Find a file that differs in case, or in how accents are written; empty where there is none."""
+    here = base
+    for part in PurePosixPath(path).parts:
+        same = [name for name in _names(here) if _folded(name) == _folded(part)]
+        if not same:
+            return ""
+        here /= part if part in same else same[0]
+    return here.relative_to(base).as_posix()
+
+
+def _folded(name: str) -> str:
+    return _composed(name).casefold()
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208  (names alone are wanted)
 
 
 def _base(one: DataSet, place: Place, paths: Sequence[str]) -> Path:
@@ -111,10 +145,16 @@ def _looker() -> Callable[[Path], bool]:
     def there(path: Path) -> bool:
         folder = path.parent
         if folder not in known:
-            try:
-                known[folder] = frozenset(os.listdir(folder))  # noqa: PTH208  (names alone are wanted)
-            except OSError:
-                known[folder] = frozenset()
+            known[folder] = frozenset(_files(folder))
         return path.name in known[folder]
 
     return there
+
+
+def _files(folder: Path) -> list[str]:
+    """The names of a folder's files; of links those that lead to one, for such data are often links."""
+    try:
+        with os.scandir(folder) as found:
+            return [one.name for one in found if one.is_file()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -6,7 +6,7 @@ from pathlib import Path
 from foveate.data.samples import Photos
 from foveate.data.sources import load_photos
 from foveate.datasets.catalogue import DataSet, find
-from foveate.datasets.listing import Listing, in_another_order, list_set, official_names
+from foveate.datasets.listing import Listing, in_another_order, in_its_place, list_set, official_names
 from foveate.datasets.masking import Masked, attach
 from foveate.datasets.places import demand
 from foveate.datasets.splits import SPLITS
@@ -69,7 +69,8 @@ def _demand_whole(one: DataSet, listing: Listing, root: Path) -> None:
         total = len(listing.absent) + len(listing.samples)
         raise InputError(
             f"{one.title}: {len(listing.absent)} of {total} pictures of {listing.split.source} are not in "
-            f"{listing.base}, first {listing.absent[0]}; `foveate data check {root} {one.key}` lists more"
+            f"{listing.base}, first {listing.absent[0]}{in_its_place(listing)}; "
+            f"`foveate data check {root} {one.key}` lists more"
         )
     if not listing.samples:
         raise InputError(f"{one.title}: no pictures in {listing.place.home}; {one.where}")
@@ -78,7 +79,10 @@ def _demand_whole(one: DataSet, listing: Listing, root: Path) -> None:
 def _demand_order(one: DataSet, listing: Listing) -> None:
     official = official_names(one)
     if one.kind != "imagenet" and official and in_another_order(listing.split.names, official):
+        again = (
+            f"take the official {one.split_file}, or remove this one" if one.split_file else "get it again"
+        )
         raise InputError(
             f"{listing.split.source}: its classes are in another order than the official one, so base and "
-            f"new classes would be others; take the official {one.split_file}, or remove this one"
+            f"new classes would be others; {again}"
         )

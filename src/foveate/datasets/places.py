@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from foveate.datasets.catalogue import DataSet, find
@@ -37,23 +38,27 @@ class Place:
 
 def locate(root: Path, one: DataSet) -> Place | None:
     """Find a set below a root, in the first convention that fits; None where it is in none."""
-    for layout, below in one.homes:
-        home = root / below
-        pictures = _first_folder(home, one.pictures)
-        tests = _first_folder(home, one.tests)
-        if pictures is None and tests is None:
-            continue
-        split_file = _split_file(root, home, pictures, one) if one.split_file else None
-        return Place(
-            layout if split_file else _other_name(layout, below, one),
-            home,
-            pictures,
-            tests,
-            split_file,
-            _names_file(root, home, one),
-            _masks(root, home),
-        )
+    # By names first: of sun397/sun397/SUN397 only the last is a folder of pictures.
+    for names in zip_longest(one.pictures, one.tests, fillvalue=""):
+        for layout, below in one.homes:
+            if _first_folder(root / below, filter(None, names)) is not None:
+                return _place(root, layout, below, one)
     return None
+
+
+def _place(root: Path, layout: str, below: str, one: DataSet) -> Place:
+    home = root / below
+    pictures = _first_folder(home, one.pictures)
+    split_file = _split_file(root, home, pictures, one) if one.split_file else None
+    return Place(
+        layout if split_file else _other_name(layout, below, one),
+        home,
+        pictures,
+        _first_folder(home, one.tests),
+        split_file,
+        _names_file(root, home, one),
+        _masks(root, home),
+    )
 
 
 def demand(root: Path, one: DataSet) -> Place:

@@ -44,11 +44,13 @@ class Split:
         names: The class names, cleaned; a label is a row of it.
         rows: Pictures, in the list's order: few-shot draws depend on it.
         source: Where it was read, for messages.
+        numbers: The labels as the list writes them, by rows of `names`; none where it writes none.
     """
 
     names: tuple[str, ...]
     rows: tuple[Row, ...]
     source: str
+    numbers: tuple[int, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Pictures of each split."""
@@ -72,12 +74,14 @@ def read_split(path: Path) -> Split:
     """Read `{train, val, test: [[path, label, name], ...]}`.
 
     Raises:
-        InputError: It has another shape, or labels and names contradict each other.
+        InputError: It has another shape, labels and names contradict each other, or a picture is in it twice.
+        OSError: It may not be read.
     """
     try:
-        return _parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text; get the split file again") from error
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no UTF-8 text; get the split file again") from error
+    return _parse(text, str(path))
 
 
 def official_split(one: DataSet) -> Split | None:
@@ -93,10 +97,18 @@ def _shipped(name: str) -> Split | None:
     return _parse(gzip.decompress(file.read_bytes()).decode(), f"foveate's own {name}")
 
 
+@cache
+def listed_names(key: str) -> tuple[str, ...] | None:
+    """Return the official class names of a set whose split does not come with foveate, if it knows them."""
+    text = files("foveate.datasets").joinpath("official", "names.json").read_text(encoding="utf-8")
+    names = cast("Mapping[str, list[str]]", json.loads(text)).get(key)
+    return tuple(names) if names else None
+
+
 def _parse(text: str, where: str) -> Split:
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not valid JSON ({error}); get the split file again") from error
     called: dict[int, str] = {}
     found = [row for split in SPLITS for row in _rows(content, split, called, where)]
@@ -104,7 +116,19 @@ def _parse(text: str, where: str) -> Split:
         raise InputError(f"{where}: no pictures; expected train, val and test lists of [path, label, name]")
     order = {label: row for row, label in enumerate(sorted(called))}
     names = clean_names({str(label): called[label] for label in order}, where)
-    return Split(names, tuple(Row(path, order[label], split) for path, label, split in found), where)
+    rows = [Row(path, order[label], split) for path, label, split in found]
+    return Split(names, _once(rows, where), where, tuple(order))
+
+
+def _once(rows: Sequence[Row], where: str) -> tuple[Row, ...]:
+    """Check that no picture is listed twice: one of train in test would make the test easier."""
+    seen: dict[str, str] = {}
+    for row in rows:
+        if row.path in seen:
+            both = f"in {seen[row.path]} and in {row.split}" if seen[row.path] != row.split else "there twice"
+            raise InputError(f"{where}: {row.path} is {both}; keep one, or get the list again")
+        seen[row.path] = row.split
+    return tuple(rows)
 
 
 def _rows(content: Any, split: str, called: dict[int, str], where: str) -> Iterable[tuple[str, int, str]]:
@@ -113,7 +137,7 @@ def _rows(content: Any, split: str, called: dict[int, str], where: str) -> Itera
         raise InputError(f"{where}: expected train, val and test lists of [path, label, name]")
     for number, item in enumerate(cast("list[Any]", items)):
         match item:
-            case [str(path), int(label), str(name)]:
+            case [str(path), int(label), str(name)] if _is_plain(path, name):
                 if called.setdefault(label, name) != name:
                     other = called[label]
                     raise InputError(
@@ -121,17 +145,37 @@ def _rows(content: Any, split: str, called: dict[int, str], where: str) -> Itera
                     )
                 yield path, label, split
             case _:
-                raise InputError(f"{where}: {split}[{number}] is not [path, label, name]")
+                raise InputError(
+                    f"{where}: {split}[{number}] is not [path, label, name], a path below the set's folder"
+                )
+
+
+def _is_plain(path: str, name: str) -> bool:
+    """Whether a path stays in the set's folder, and both are text that can be written down."""
+    inside = not path.startswith("/") and ".." not in path.split("/")
+    return inside and "\0" not in path and _is_text(path + name)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:  # half of a pair, which JSON may hold
+        return False
 
 
 def read_variants(home: Path) -> Split:
     """Read FGVC-Aircraft's own lists: `variants.txt` and `images_variant_{train,val,test}.txt`.
 
     Raises:
-        InputError: A list is missing, or names a variant that `variants.txt` has not.
+        InputError: A list is missing or no text, or names a variant that `variants.txt` has not, or a picture
+            twice.
+        OSError: A list may not be read.
     """
     names = _lines(home / VARIANTS)
     label = {name: row for row, name in enumerate(names)}
+    if len(label) < len(names):
+        double = next(name for row, name in enumerate(names) if label[name] != row)
+        raise InputError(f"{home / VARIANTS}: {double!r} is there twice; get the list again")
     rows: list[Row] = []
     for split in SPLITS:
         path = home / f"images_variant_{split}.txt"
@@ -140,12 +184,15 @@ def read_variants(home: Path) -> Split:
             if name not in label:
                 raise InputError(f"{path}, line {number}: {name!r} is not in {home / VARIANTS}")
             rows.append(Row(f"{picture}.jpg", label[name], split))
-    return Split(clean_names({name: name for name in names}, str(home / VARIANTS)), tuple(rows), str(home))
+    cleaned = clean_names({name: name for name in names}, str(home / VARIANTS))
+    return Split(cleaned, _once(rows, str(home)), str(home / VARIANTS))
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise InputError(f"{path}: no such file; it comes with FGVC-Aircraft's pictures") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no UTF-8 text; it comes with FGVC-Aircraft's pictures") from error
     return [line.strip() for line in lines if line.strip()]

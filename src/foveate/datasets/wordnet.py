@@ -29,19 +29,40 @@ SECOND_NAMES = {
 }
 
 
+_INSTEAD = "get it again, or remove it to take CLIP's own names"
+_WRONG = 0.1
+"""What share of names may stand behind other ids than CLIP's list has them; of lists in use one name does."""
+
+
 def read_names(path: Path | None) -> dict[str, str]:
     """Return the name of each WordNet id, in the ids' order; CLIP's own names where there is no file.
 
     Raises:
-        InputError: A line has no id and name, or two classes have one name.
+        InputError: A line has no id and name, a class is there twice, two have one name, or the names are
+            behind others' ids.
+        OSError: It may not be read.
     """
     if path is None:
         return dict(clips_names())
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text; remove it to take CLIP's own names") from error
-    return _named(text, str(path))
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no UTF-8 text; {_INSTEAD}") from error
+    names = _named(text, str(path))
+    _demand_right(names, path)
+    return names
+
+
+def _demand_right(names: Mapping[str, str], path: Path) -> None:
+    """Refuse a list that was shuffled, under which every picture would be called something else."""
+    right = {name: wnid for wnid, name in clips_names().items()}
+    wrong = [wnid for wnid, name in names.items() if right.get(name, wnid) != wnid]
+    if len(wrong) > _WRONG * len(names):
+        first = names[wrong[0]]
+        raise InputError(
+            f"{path}: {len(wrong)} of its names stand behind other ids than theirs, first {first!r} behind "
+            f"{wrong[0]} and not {right[first]}; {_INSTEAD}"
+        )
 
 
 @cache
@@ -59,6 +80,8 @@ def _named(text: str, where: str) -> dict[str, str]:
             continue
         if not clean_name(raw):
             raise InputError(f"{where}, line {number}: expected a WordNet id, a space and a name")
+        if wnid in called:
+            raise InputError(f"{where}, line {number}: {wnid} is there a second time; keep one line of it")
         called[wnid] = clean_name(raw)
     taken: dict[str, str] = {}
     for wnid in sorted(called):
@@ -83,7 +106,7 @@ def list_folders(one: DataSet, place: Place, splits: Collection[str]) -> Split:
     rows: list[Row] = []
     for split, folder in (("train", trained), ("test", tested)):
         if folder is not None and split in splits:
-            rows += [Row(path, label[wnid], split) for wnid, path in _pictures(place, folder, names, label)]
+            rows += [Row(path, label[wnid], split) for wnid, path in _pictures(place, folder, label)]
     source = str(place.names_file or f"foveate's own {NAMES}")
     return Split(tuple(names[wnid] for wnid in classes), tuple(rows), source)
 
@@ -91,7 +114,7 @@ def list_folders(one: DataSet, place: Place, splits: Collection[str]) -> Split:
 def _classes(place: Place, names: Mapping[str, str], folder: Path | None) -> list[str]:
     """Return the WordNet ids that have a folder, in their order."""
     assert folder is not None
-    found = sorted(_wnid(one, names) for one in _folders(folder))
+    found = sorted(map(_wnid, _folders(folder)))
     unknown = [wnid for wnid in found if wnid not in names]
     if unknown:
         listed = place.names_file or f"foveate's own {NAMES}"
@@ -101,21 +124,36 @@ def _classes(place: Place, names: Mapping[str, str], folder: Path | None) -> lis
     return found
 
 
-def _wnid(folder: str, names: Mapping[str, str]) -> str:
-    """ImageNet-V2 numbers its folders in the ids' order."""
-    if folder.isdecimal() and int(folder) < len(names):
-        return sorted(names)[int(folder)]
-    return folder
+def _wnid(folder: str) -> str:
+    """ImageNet-V2 numbers its folders in the order of all ids."""
+    return _ids()[int(folder)] if folder.isdecimal() and int(folder) < len(_ids()) else folder
 
 
-def _pictures(
-    place: Place, folder: Path, names: Mapping[str, str], label: Mapping[str, int]
-) -> Iterator[tuple[str, str]]:
+@cache
+def _ids() -> tuple[str, ...]:
+    return tuple(sorted(clips_names()))
+
+
+def _pictures(place: Place, folder: Path, label: Collection[str]) -> Iterator[tuple[str, str]]:
     below = folder.relative_to(place.home)
-    for wnid, own in sorted((_wnid(one, names), one) for one in _folders(folder)):
+    for wnid, own in sorted((_wnid(one), one) for one in _folders(folder)):
         if wnid in label:
             for file in _files(folder / own):
                 yield wnid, (below / own / file).as_posix()
+
+
+def uneven(place: Place) -> list[str]:
+    """Say of which classes only one of ImageNet's halves has a folder, where both are there."""
+    if place.pictures is None or place.tests is None:
+        return []
+    trained, tested = set(_folders(place.pictures)), set(_folders(place.tests))
+    lines: list[str] = []
+    if untested := sorted(trained - tested):
+        lines.append(f"classes without test pictures: {len(untested)}, first {place.tests / untested[0]}")
+    if untrained := sorted(tested - trained):
+        first = place.pictures / untrained[0]
+        lines.append(f"classes whose test pictures are left out: {len(untrained)}, for there is no {first}")
+    return lines
 
 
 def _folders(folder: Path) -> Sequence[str]:
@@ -125,5 +163,5 @@ def _folders(folder: Path) -> Sequence[str]:
 
 def _files(folder: Path) -> Sequence[str]:
     with os.scandir(folder) as found:
-        names = sorted(one.name for one in found if not one.name.startswith("."))
+        names = sorted(one.name for one in found if not one.name.startswith(".") and one.is_file())
     return [name for name in names if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES]  # noqa: PTH122
