@@ -104,12 +104,32 @@ tables:
         (PLAIN.replace("method: coop", "method: coop, coop: 3"), "coop is 3: give its settings"),
         (PLAIN.replace("}}", "}, coop: {method: coop}}"), "rows 'CoOp' and 'coop' have one folder"),
         (PLAIN.replace("CoOp:", "'+':"), "makes no name of a folder"),
+        (PLAIN.replace("dtd", "dtt"), r"table.yaml: there is no data set 'dtt'; did you mean 'dtd'"),
+        (PLAIN.replace("[dtd]", "[dtd, DescribableTextures]"), r"each once; 'dtd' stands twice"),
+        (TRANSFER + "source: DescribableTextures", "'dtd' is the source: leave it out of `sets`"),
+        (PLAIN + "classes: all", "classes is for data-efficiency, not for base-to-new: leave it out"),
+        (
+            PLAIN.replace("method: coop", "method: coop, template: a photo"),
+            "row 'CoOp': template 'a photo' has 0 times {}",
+        ),
+        (
+            PLAIN.replace("method: coop", "method: coop, coop: {class_specific: true}"),
+            "row 'CoOp': class_specific has no vectors for new classes",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path: Path, text: str, said: str):
     with pytest.raises(InputError, match=said) as caught:
         _read(tmp_path, text)
     assert "\n" not in str(caught.value)
+
+
+def test_vectors_of_each_class_where_no_other_is_asked_about(tmp_path: Path):
+    own = PLAIN.replace("method: coop", "method: coop, coop: {class_specific: true}")
+    shares = "data-efficiency\nfractions: [0.5]\nclasses: all"
+    for protocol in ("few-shot", shares):
+        (table,) = _read(tmp_path, own.replace("base-to-new", protocol)).tables
+        assert table.rows[0].settings == {"coop": {"class_specific": True}}
 
 
 def test_no_file(tmp_path: Path):

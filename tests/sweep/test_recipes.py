@@ -66,11 +66,43 @@ def test_the_sources_differ_where_the_spec_says_so():
     assert (crossed.training["epochs"], crossed.training["batch_size"]) == (1, 32)
     assert _of("paper", "mmrl", "cross-dataset", "imagenet").training["epochs"] == 5
     assert _of("upstream", "coop", shots=1, protocol="few-shot").training["epochs"] == 50
-    assert _of("paper", "fvgpt+coop", dataset="eurosat").training["epochs"] == 20
+    for protocol in ("base-to-new", "seed-robustness", "data-efficiency"):
+        for method in ("coop", "fvgpt+coop"):
+            said = _of("paper", method, protocol, "eurosat").training
+            assert (said["epochs"], said["lr"]) == (20, 0.0035)
+            said = _of("released-code", method, protocol, "eurosat").training
+            assert (said["epochs"], said["lr"]) == (20, 0.002)
     assert _of("released-code", "coop").training["augment"] == "squash"
     assert _of("released-code", "fvgpt+coop").training["augment"] == "rrc-flip"
     for source in get_args(Source):
         assert _of(source, "fvgpt+mmrl").settings["fvgpt"] == {"lambda_distill": 5.0}
+
+
+@pytest.mark.parametrize("protocol", ["cross-dataset", "domain-generalisation"])
+def test_settings_of_models_that_are_carried_over(protocol: str):
+    """As each repository's file for it has them; the paper's text has but epochs and rate."""
+    for source, epochs, lr in (("paper", 5, 0.0035), ("released-code", 5, 0.0035), ("upstream", 20, 0.0025)):
+        said = _of(source, "promptsrc", protocol, "imagenet")
+        assert said.settings == {"promptsrc": {"text_depth": 3, "vision_depth": 3}}
+        recipe = recipe_for("promptsrc", said.training)
+        assert (recipe.epochs, recipe.lr, recipe.batch_size) == (epochs, lr, 4)
+        assert (recipe.average_mean, recipe.average_std) == (6, 10)
+        carried = _of(source, "mmrl", protocol, "imagenet")
+        assert carried.settings["mmrl"]["regulariser"] == 0.2
+        assert recipe_for("mmrl", carried.training).warmup_epochs == 0
+    assert _of("released-code", "maple", protocol, "imagenet").training["epochs"] == 2
+    assert _of("upstream", "maple", protocol, "imagenet").settings == {"maple": {"depth": 3}}
+
+
+def test_settings_of_few_shot():
+    said = _of("released-code", "mmrl", "few-shot")
+    assert (said.training["epochs"], said.training["batch_size"]) == (50, 32)
+    assert said.settings == {"mmrl": {"regulariser": 0.5}}
+    said = _of("released-code", "mmrl", "few-shot", "imagenet")
+    assert (said.training["epochs"], said.training["batch_size"]) == (5, 32)
+    assert said.settings == {"mmrl": {"regulariser": 1.0}}
+    assert _of("upstream", "coop", "few-shot").settings == {"coop": {"tokens": 16}}
+    assert _of("upstream", "coop", "base-to-new").settings == {}
 
 
 def test_settings_of_parts_that_are_not_there_are_left_out():

@@ -1,8 +1,10 @@
 """One job: what its result says, and what becomes of finished, half-written and damaged ones."""
 
 import json
+import os
 import shutil
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from foveate.classifier import Classifier
 from foveate.datasets.draws import make_draw, read_draw, take_draw, write_draw
 from foveate.errors import InputError
 from foveate.sweep import running, sets
+from foveate.sweep.draws import keep_draw
 from foveate.sweep.folder import alone_in, check_same
 from foveate.sweep.jobs import Job, Question
 from foveate.sweep.plan import plan, standing
@@ -94,6 +97,18 @@ def test_another_split_than_that_of_the_kept_draw_is_refused(jobs: dict[tuple[st
     write_draw(path, replace(kept, train=kept.train[::-1]))
     with pytest.raises(InputError, match=r"shot_2-seed_1.json: now other pictures of eurosat would be drawn"):
         run_job(jobs["MMRL + FVG-PT", "eurosat"], desk)
+
+
+def test_a_damaged_draw_is_set_aside(jobs: dict[tuple[str, str], Job], desk: Desk, root: Path):
+    job = jobs["CoOp", "eurosat"]
+    path = desk.place.out / "draws" / "eurosat" / "shot_2-seed_1.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"schema": 1')
+    drawn, (note,) = keep_draw(desk.place.out, job, sets.photos_of(root, "eurosat"))
+    assert note.startswith(f"{path}: is no few-shot draw")
+    assert note.endswith("set aside as shot_2-seed_1.json.damaged, and made anew")
+    assert path.with_name(f"{path.name}.damaged").read_text() == '{"schema": 1'
+    assert read_draw(path).hash[:16] == drawn
 
 
 def test_answers_are_those_of_evaluate(jobs: dict[tuple[str, str], Job], desk: Desk, root: Path):
@@ -204,6 +219,20 @@ def test_a_copy_takes_the_result_over(jobs: dict[tuple[str, str], Job], desk: De
     assert not (desk.place.out / twin.key / "run").exists()
 
 
+def test_warnings_are_notes(
+    jobs: dict[tuple[str, str], Job], desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    def warn(*_: object) -> None:
+        warnings.warn("the disk is\nnearly full", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(running, "begin", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        done = run_job(jobs["CLIP", "eurosat"], desk)
+    assert done.notes == ("the disk is nearly full",)
+    assert capsys.readouterr().err == ""
+
+
 def test_no_masks_is_said_before_training(jobs: dict[tuple[str, str], Job], root: Path, tmp_path: Path):
     shutil.copytree(root / "eurosat", tmp_path / "bare" / "eurosat", ignore=shutil.ignore_patterns("mask"))
     desk = Desk(Place(tmp_path / "bare", tmp_path / "out"))
@@ -247,6 +276,26 @@ def test_two_sweeps_in_one_folder(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file is a file: give a folder"), alone_in(tmp_path / "file"):
         pass
+
+
+def test_what_a_killed_writer_has_left_is_removed(tmp_path: Path):
+    job = tmp_path / "out" / "few-shot" / "dtd"
+    job.mkdir(parents=True)
+    left, young, other = (job / name for name in (".result.json.a1_b2c3d", ".job.json.9xy_zabc", ".lock"))
+    for path in (left, young, other):
+        path.write_text("{")
+    for path in (left, other):
+        os.utime(path, (1, 1))
+    with alone_in(tmp_path / "out"):
+        assert sorted(job.iterdir()) == [young, other]  # a dying worker may be at the young one
+
+
+def test_no_masks_is_said_before_anything_is_done(root: Path, tmp_path: Path):
+    shutil.copytree(root / "dtd", tmp_path / "dtd", ignore=shutil.ignore_patterns("mask"))
+    shutil.copytree(root / "eurosat", tmp_path / "eurosat")
+    sets.check_there(tmp_path, ["dtd", "eurosat"], {"eurosat": "fvgpt+coop"})
+    with pytest.raises(InputError, match=r"1 of 2 data sets in .* have no masks: dtd; fvgpt\+coop learns"):
+        sets.check_there(tmp_path, ["dtd", "eurosat"], {"dtd": "fvgpt+coop", "eurosat": "fvgpt+coop"})
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets a peak")

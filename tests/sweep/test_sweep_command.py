@@ -13,8 +13,13 @@ from typing import Any
 
 import pytest
 
+from foveate.commands import sweep as command
+from foveate.commands.sweeping import Board
+from foveate.sweep import local
+from foveate.sweep.events import Failed, Finished, Progress
 from foveate.sweep.folder import alone_in
-from foveate.sweep.plan import plan
+from foveate.sweep.plan import Standing, plan
+from foveate.sweep.running import Desk, Done, Place, run_job
 
 Call = Callable[..., Any]
 
@@ -140,6 +145,7 @@ def test_another_sweep_in_the_folder(config: Call, foveate: Call, root: Path, tm
         (["--workers", 0], "--workers is 0: give 1 or more"),
         (["--threads", 0], "--threads is 0: give 1 or more"),
         (["--gpus-per-run", 2], "--gpus-per-run is 2: give a share"),
+        (["--gpus-per-run", 0.5], "--gpus-per-run is for Ray: give --ray too"),
         (["--ray-address", "head:6379"], "--ray-address is for Ray: give --ray too"),
         (["--json"], "--json prints the list of runs: give --dry-run too"),
         (["--device", "cuda:99"], "cuda"),
@@ -158,6 +164,70 @@ def test_sets_that_are_not_there(config: Call, foveate: Call, tmp_path: Path):
     assert answer.code == 2
     assert "2 of 2 data sets are not in" in answer.err
     assert "eurosat, dtd; `foveate data check" in answer.err
+
+
+def test_sets_without_masks(config: Call, foveate: Call, root: Path, tmp_path: Path):
+    """It is FVG-PT that learns from them; without its rows nothing is said."""
+    shutil.copytree(root, tmp_path / "sets", ignore=shutil.ignore_patterns("mask"))
+    words = _words(config(), tmp_path / "sets", tmp_path / "out", "--workers", 1)
+    said = foveate(*words)
+    assert said.code == 2
+    assert "2 of 2 data sets in" in said.err
+    assert "have no masks: eurosat, dtd; fvgpt+coop learns from them" in said.err
+    assert not [*(tmp_path / "out").glob("*/*")]
+    plain = config(
+        ("  CoOp + FVG-PT: {method: fvgpt+coop}\n", ""), ("  MMRL + FVG-PT: {method: fvgpt+mmrl}\n", "")
+    )
+    left = plan(plain).jobs
+    assert not command._masked(Standing((), left))
+
+
+def test_ctrl_c_is_for_the_first_process_alone():
+    """From a worker's first moment on: one that is at its imports would show where."""
+    words = "import os, signal; print(signal.getsignal(signal.SIGINT).name, os.environ['OMP_NUM_THREADS'])"
+    before = signal.getsignal(signal.SIGINT), os.environ.get("OMP_NUM_THREADS")
+    with local._left_to_workers(3):
+        told = subprocess.run([sys.executable, "-c", words], check=True, capture_output=True, text=True)
+    assert told.stdout == "SIG_IGN 3\n"
+    assert (signal.getsignal(signal.SIGINT), os.environ.get("OMP_NUM_THREADS")) == before
+
+
+def test_a_finished_sweep_says_what_it_keeps(
+    config: Call, foveate: Call, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rows = "  CLIP: {method: zeroshot}\n"
+    text = config().read_text()
+    table = tmp_path / "table.yaml"
+    table.write_text(text.split("rows:")[0] + "rows:\n" + rows)
+    desk = Desk(Place(root, tmp_path / "out"))
+    for job in plan(table).jobs:
+        run_job(job, desk)
+    words = _words(table, root, tmp_path / "out", "--workers", 1)
+    assert foveate(*words).err == ""  # a little is not worth a word
+    monkeypatch.setattr(command, "_MUCH", 1)
+    said = foveate(*words)
+    bank = tmp_path / "out" / ".bank"
+    assert said.code == 0
+    assert said.err.startswith(f"note: 0.0 GB in {bank} are features that only further rows")
+    assert said.err.endswith(f"remove it if there will be none: rm -r {bank}\n")
+
+
+def test_the_time_that_is_left(config: Call):
+    """By the work that is left, not by the runs: of two, one may take nearly all of it."""
+    jobs, now = plan(config()).jobs, [100.0]
+    work = {job.key: 10.0 for job in jobs[:9]} | {jobs[9].key: 910.0}
+    board = Board(10, 0, work, clock=lambda: now[0])
+    now[0] += 50  # scenes are drawn
+    board.show(Progress(0, jobs[0], "training", 1, 2))
+    assert board.left() == ""
+    for job in jobs[:5]:
+        now[0] += 12
+        board.show(Finished(job, Done(12.0)))
+    assert board.left() == ", about 19 min left"
+    board.show(Failed(jobs[5], "no such picture", tuple(job.key for job in jobs[6:9])))
+    assert board.left() == ", about 10 min left"
+    board.show(Finished(jobs[9], Done(1.0)))
+    assert board.left() == ""
 
 
 def test_drawn_sets_are_drawn(config: Call, tmp_path: Path):

@@ -1,5 +1,6 @@
 """`foveate sweep`: every run of the papers' tables, on one machine or on many."""
 
+import shlex
 from collections.abc import Generator, Sequence
 from functools import partial
 from pathlib import Path
@@ -7,13 +8,15 @@ from pathlib import Path
 from rich.console import Console
 
 from foveate.commands.parsing import parse
-from foveate.commands.screen import notes_for_warnings
+from foveate.commands.screen import note, notes_for_warnings
 from foveate.commands.sweeping import Board
 from foveate.errors import InputError
+from foveate.methods.registry import needs_masks
 from foveate.scale.cluster import own_cpus
 from foveate.sweep import sets
 from foveate.sweep.events import Event
-from foveate.sweep.folder import alone_in
+from foveate.sweep.folder import BANK, alone_in, size_of_bank
+from foveate.sweep.jobs import Job
 from foveate.sweep.local import in_processes
 from foveate.sweep.plan import Plan, Standing, plan, schedule_of, standing
 from foveate.sweep.running import Place, check_towers
@@ -26,6 +29,7 @@ EXAMPLES = """
     foveate sweep configs/table1.yaml --root /shared/data --out /shared/table1 --ray --ray-address head:6379
     foveate report out/table1 --against paper
 """
+_MUCH = 100_000_000  # bytes of kept features that are worth a word
 GROUPS = {
     "where it runs": ("device", "workers", "threads", "ray", "ray_address", "gpus_per_run"),
     "before it runs": ("dry_run", "json"),
@@ -75,16 +79,16 @@ def sweep(  # noqa: PLR0913  (a command's options)
     with notes_for_warnings(), alone_in(folder):
         there = standing(planned.jobs, folder)
         schedule = schedule_of(there)
-        with Board(len(planned.jobs), len(there.finished)) as board:
+        with Board(len(planned.jobs), len(there.finished), schedule.work) as board:
             for one in there.notes:
                 board.note(one)
             if there.left:
                 sets.make_ready(data, _needed(there), partial(board.count, "drawing scenes"))
-                sets.check_there(data, _needed(there))
+                sets.check_there(data, _needed(there), _masked(there))
                 check_towers(there.left)
             for event in _run(schedule, where, device, workers, ray=(ray, ray_address, gpus_per_run)):
                 board.show(event)
-    _tell(planned, there, schedule, folder)
+        _tell(planned, there, schedule, folder)
 
 
 def run(words: Sequence[str]) -> None:
@@ -107,6 +111,8 @@ def _check(
             raise InputError(f"{flag} is {number}: give 1 or more")
     if not 0 < share <= 1:
         raise InputError(f"--gpus-per-run is {share:g}: give a share above 0 and up to 1")
+    if share != 1 and not ray:
+        raise InputError("--gpus-per-run is for Ray: give --ray too; several runs on a GPU are --workers")
     if ray_address and not ray:
         raise InputError("--ray-address is for Ray: give --ray too")
     if json and not dry_run:
@@ -117,6 +123,19 @@ def _needed(there: Standing) -> list[str]:
     """Return the keys of the sets that are still needed."""
     found = [key for job in there.left for key in (job.dataset, *(one.dataset for one in job.questions))]
     return list(dict.fromkeys(found))
+
+
+def _masked(there: Standing) -> dict[str, str]:
+    """Return the keys of the sets whose masks are learned from, and by which method."""
+    found: dict[str, str] = {}
+    for job in there.left:
+        if job.copies is None and _needs(job):
+            found.setdefault(job.dataset, job.options["method"])
+    return found
+
+
+def _needs(job: Job) -> bool:
+    return needs_masks(job.options["method"], job.options["settings"])
 
 
 def _run(
@@ -169,6 +188,12 @@ def _tell(planned: Plan, there: Standing, schedule: Schedule, folder: Path) -> N
     Console(highlight=False).print(
         f"{done} of {total} runs have finished{before}: {folder}", soft_wrap=True, markup=False
     )
+    held = size_of_bank(folder)
+    if not failed and held >= _MUCH:
+        note(
+            f"{held / 1e9:.1f} GB in {folder / BANK} are features that only further rows, sets or seeds would"
+            f" read again; remove it if there will be none: rm -r {shlex.quote(str(folder / BANK))}"
+        )
     if failed:
         key, line = next(iter(schedule.failed.items()))
         rest = "" if failed == 1 else f" ({failed} in all)"

@@ -95,4 +95,7 @@ def _said(total: dict[str, Any]) -> Sequence[tuple[str, str]]:
 
 
 def _hours(seconds: int) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{max(1, round(seconds / 60))} minutes"
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} hours"
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} minute{'s' * (minutes > 1)}"

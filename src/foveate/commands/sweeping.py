@@ -1,5 +1,8 @@
 """What a person sees of a sweep: a bar of all runs, and one for what each worker is at."""
 
+import time
+from collections.abc import Callable, Mapping
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -13,9 +16,20 @@ class Board:
     Args:
         total: Runs there are.
         finished: Of them before.
+        work: By key, how long each of the others will take beside the rest; for the time that is left.
+        clock: Tells seconds.
     """
 
-    def __init__(self, total: int, finished: int) -> None:
+    def __init__(
+        self,
+        total: int,
+        finished: int,
+        work: Mapping[str, float] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._work = dict(work or {})
+        self._all_work, self._clock = sum(self._work.values()), clock
+        self._begun: float | None = None  # runs begin when the sets have been drawn
         self._console = Console(stderr=True, highlight=False)
         columns = (
             TextColumn("{task.description}"),
@@ -27,6 +41,7 @@ class Board:
         self._progress = Progress(*columns, console=self._console, transient=True, disable=quiet)
         self._all = self._progress.add_task("runs", total=total, completed=finished)
         self._lanes: dict[int, TaskID] = {}
+        self._noted: set[str] = set()
 
     def __enter__(self) -> "Board":
         self._progress.start()
@@ -41,18 +56,40 @@ class Board:
 
     def show(self, event: Event) -> None:
         """Show what has happened."""
+        if self._begun is None:
+            self._begun = self._clock()
         if isinstance(event, AtWork):
             self._at_work(event)
         elif isinstance(event, Finished):
-            self._progress.advance(self._all)
+            self._ended(event.job.key)
             for one in event.done.notes:
-                self.note(one)
+                if one not in self._noted:  # hundreds of runs may have the same to say
+                    self._noted.add(one)
+                    self.note(one)
         elif isinstance(event, Failed):
-            self._progress.advance(self._all, 1 + len(event.lost))
+            self._ended(event.job.key, *event.lost)
             self.note(f"{event.job.key} failed: {event.line}")
         else:
             assert isinstance(event, Died)
             self.note(f"a worker died at {event.job.key}, which is tried again")
+
+    def _ended(self, *keys: str) -> None:
+        for key in keys:
+            self._work.pop(key, None)
+        self._progress.update(self._all, advance=len(keys), description=f"runs{self.left()}")
+
+    def left(self) -> str:
+        """Return how long it will take yet, in words; nothing before a fiftieth of the work is done."""
+        left = sum(self._work.values())
+        done = self._all_work - left
+        if self._begun is None or done < self._all_work / 50 or not left:
+            return ""
+        minutes = (self._clock() - self._begun) * left / done / 60
+        return (
+            f", about {minutes / 60:.1f} h left"
+            if minutes > 90
+            else f", about {max(1, round(minutes))} min left"
+        )
 
     def count(self, what: str, done: int, total: int) -> None:
         """Move the bar of work before the runs."""

@@ -21,9 +21,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from foveate.clip.templates import fill
 from foveate.errors import InputError
 from foveate.methods.registry import configure, parts
 from foveate.select.choosing import Name
+from foveate.sweep import sets
 from foveate.sweep.jobs import Protocol, slug
 from foveate.sweep.numbers import as_settings, as_training
 from foveate.sweep.recipes import Source
@@ -45,6 +47,7 @@ _TABLE = (*_LISTS, *_WORDS, *_TEXTS, *_FLAGS, "rows")
 _ONLY_FOR = {
     "source": ("cross-dataset", "domain-generalisation"),
     "fractions": ("data-efficiency",),
+    "classes": ("data-efficiency",),
     "selectors": ("data-efficiency",),
     "mixed": ("base-to-new", "seed-robustness", "data-efficiency"),
 }
@@ -172,6 +175,7 @@ def _table(title: str, given: Mapping[str, Any], file: str) -> Table:
     _check_stray(common, values["rows"], where)
     _check_names([row.name for row in values["rows"]], where)
     _check_fit(values, where)
+    _check_new_names(values, where)
     if values["protocol"] == "few-shot" and "shots" not in values:
         values["shots"] = (1, 2, 4, 8, 16)
     return Table(title=title, **values)
@@ -197,6 +201,8 @@ def _row(name: str, given: object, common: Mapping[str, Any], where: str) -> Row
         template = own.get("template", common.get("template"))
         configure("+".join(there), settings)
         recipe_for(method, training)
+        if template is not None:
+            fill(str(template), "x")
     except InputError as error:
         raise InputError(f"{title}: {error}") from error
     return Row(name, "+".join(there), settings, training, template)
@@ -217,6 +223,8 @@ def _value(name: str, value: Any, where: str) -> Any:
     wrong = InputError(f"{where}: {name} is {value!r}: give {_wanted(name)}")
     if name in _LISTS:
         some = cast("list[Any]", value) if isinstance(value, list) else [value]
+        if name == "sets":
+            some = [_key(one, where) if isinstance(one, str) else one for one in some]
         kind = _LISTS[name]
         fits = all(isinstance(one, int | float if kind is float else kind) for one in some)
         if not some or not fits or any(isinstance(one, bool) for one in some):
@@ -228,7 +236,15 @@ def _value(name: str, value: Any, where: str) -> Any:
         raise InputError(f"{wrong}{f' (did you mean {near[0]!r}?)' if near else ''}")
     if (name in _TEXTS and not isinstance(value, str)) or (name in _FLAGS and not isinstance(value, bool)):
         raise wrong
-    return value
+    return _key(str(value), where) if name == "source" else value
+
+
+def _key(name: str, where: str) -> str:
+    """Return the key of a data set, however it is named."""
+    try:
+        return sets.key_of(name)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def _check_list(name: str, some: Sequence[Any], wrong: InputError) -> None:
@@ -294,6 +310,18 @@ def _check_fit(values: Mapping[str, Any], where: str) -> None:
         raise InputError(f"{where}: several shots are for few-shot; {protocol} takes one number")
     if values.get("selectors") and "shots" in values:
         raise InputError(f"{where}: selectors choose among all training pictures: leave `shots` out")
+
+
+def _check_new_names(values: Mapping[str, Any], where: str) -> None:
+    """Refuse rows that cannot answer about new classes, where these are asked about."""
+    if values["protocol"] == "few-shot" or values.get("classes") == "all":
+        return
+    for row in values["rows"]:
+        if row.settings.get("coop", {}).get("class_specific"):
+            raise InputError(
+                f"{where}, row {row.name!r}: class_specific has no vectors for new classes, which are asked"
+                f" about: take few-shot, or data-efficiency with `classes: all`"
+            )
 
 
 def _near(key: str, known: Sequence[str]) -> str:

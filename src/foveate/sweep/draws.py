@@ -8,34 +8,48 @@ Runs on base classes take theirs from it. What a selector chose is named in the 
 from pathlib import Path
 
 from foveate.data.samples import Photos
-from foveate.datasets.draws import make_draw, read_draw, write_draw
+from foveate.datasets.draws import StoredDraw, make_draw, read_draw, write_draw
 from foveate.errors import InputError
+from foveate.sweep.folder import set_aside
 from foveate.sweep.jobs import Job
 
 DRAWS = "draws"
 
 
-def keep_draw(out: Path, job: Job, photos: Photos) -> str | None:
-    """Write a job's draw if no job before did; return its hash, or None where nothing is drawn.
+def keep_draw(out: Path, job: Job, photos: Photos) -> tuple[str | None, list[str]]:
+    """Write a job's draw if no job before did.
 
     Args:
         out: Folder of the sweep.
         job: Says how many shots, and the seed.
         photos: The set, all classes.
 
+    Returns:
+        The draw's hash, or None where nothing is drawn; and a note of a damaged file that was set aside.
+
     Raises:
         InputError: Another draw of this name is there: the set's split or pictures have changed since.
     """
     if job.options["select"] or job.options["method"] == "zeroshot":
-        return None
+        return None, []
     draw = make_draw(photos, job.dataset, job.options["shots"], job.seed)
     path = out / DRAWS / job.dataset / f"shot_{draw.shots}-seed_{draw.seed}.json"
-    if not path.exists():
+    held, notes = _held(path) if path.exists() else (None, [])
+    if held is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_draw(path, draw)
-    elif read_draw(path).hash != draw.hash:
+    elif held.hash != draw.hash:
         raise InputError(
             f"{path}: now other pictures of {job.dataset} would be drawn: its split or its files have "
             f"changed since; put them back, or give another --out"
         )
-    return draw.hash[:16]
+    return draw.hash[:16], notes
+
+
+def _held(path: Path) -> tuple[StoredDraw | None, list[str]]:
+    """Return a draw that is there; one that cannot be read is set aside."""
+    try:
+        return read_draw(path), []
+    except InputError as error:
+        line = " ".join(str(error).split(";")[0].split())
+        return None, [f"{line}: set aside as {set_aside(path).name}, and made anew"]

@@ -20,9 +20,9 @@ from foveate.sweep.results import Result
 
 _EMBED = {"tiny": 128}
 _WIDE = 512  # numbers of a feature, of other towers
-_LEARNED = {"mmrl": 4_992_256, "promptsrc": 46_080, "fvgpt": 132_546}
-_FEW = 10_000  # learned numbers of other parts, about
-_LINE = 220  # bytes of a step in the log
+_FEW = 10_000  # learned numbers of parts that the table does not have, about
+_HEADS = {"mmrl": 2}
+_LINE = 275  # bytes of a step in the log
 TABLE = "the table of measured rates"
 OWN = "results in this folder"
 
@@ -132,13 +132,14 @@ class Estimator:
         size, method, clip = size_of(job), job.options["method"], job.options["clip"]
         row, encode = _row(clip, method)
         new = self._new(job, row["encodes"]) if size.views else 0
+        disk = _disk(job, size, new + self._own(job)) if size.views else 0
         rate = self.known.get((clip, method))
         if rate is not None:
             seconds = size.views * rate.view + size.tests * rate.test
-            return Cost(seconds, _disk(job, size, new), OWN)
+            return Cost(seconds, disk, OWN)
         view = row["view"] + row["class"] * size.classes
         seconds = size.views * view + size.distinct * encode * new + size.tests * row["test"]
-        return Cost(seconds, _disk(job, size, new), TABLE)
+        return Cost(seconds, disk, TABLE)
 
     def _new(self, job: Job, kinds: Iterable[str]) -> int:
         """Return how many kinds of features no job before has encoded."""
@@ -150,24 +151,40 @@ class Estimator:
         self._banked |= wanted
         return len(new)
 
+    def _own(self, job: Job) -> int:
+        """Return how many kinds of features are kept that are of a tuned image tower, or read beside one.
 
-def _disk(job: Job, size: Size, new: int) -> int:
-    """Return bytes of model, log and features; a plug-in over a tuned tower keeps four kinds of its own."""
-    there, clip = parts(job.options["method"]), job.options["clip"]
-    learned = sum(_LEARNED.get(part, _FEW) for part in there) if there != ["zeroshot"] else 0
-    tuned = there[-1] not in ("zeroshot", "coop", "kgcoop", "prograd", "cocoop")
-    kinds = (4 if job.needs else 1) if tuned and size.views else new
-    features = size.distinct * kinds * _EMBED.get(clip, _WIDE) * 4
+        A plug-in over one has two kinds of each of its heads, which all rows over the very same model share.
+        """
+        backbone = parts(job.options["method"])[-1]
+        if backbone in ("zeroshot", "coop", "kgcoop", "prograd", "cocoop"):
+            return 0
+        if job.needs is None:
+            return 1
+        new = job.needs not in self._banked
+        self._banked.add(job.needs)
+        return 2 * _HEADS.get(backbone, 1) * new
+
+
+def _disk(job: Job, size: Size, kinds: int) -> int:
+    """Return bytes of model, log and so many kinds of features."""
+    clip = job.options["clip"]
+    table = _towers(clip)["learned"]
+    learned = sum(table.get(part, _FEW) for part in parts(job.options["method"]))
     steps = size.views // identity(job)["recipe"]["batch_size"]
-    return learned * 4 + steps * _LINE + features
+    return learned * 4 + steps * _LINE + size.distinct * kinds * _EMBED.get(clip, _WIDE) * 4
 
 
 def _row(clip: str, method: str) -> tuple[dict[str, Any], float]:
     """Return the table's row of a method, and the seconds of encoding a picture."""
-    table = _rates()["tiny" if clip == "tiny" else "ViT-B/16"]
+    table = _towers(clip)
     rows: dict[str, dict[str, Any]] = table["methods"]
     slowest = {name: max(row[name] for row in rows.values()) for name in ("view", "class", "test")}
     return rows.get(method, {**slowest, "encodes": []}), table["encode"]
+
+
+def _towers(clip: str) -> dict[str, Any]:
+    return _rates()["tiny" if clip == "tiny" else "ViT-B/16"]
 
 
 @cache

@@ -8,7 +8,9 @@ OUT/.bank/                                    features of frozen towers, for all
 
 import json
 import os
+import re
 import socket
+import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,8 @@ from foveate.sweep.results import RESULT, Damaged, Result, read_result
 JOB, RUN, ERROR = "job.json", "run", "error.txt"
 BANK, TESTS = ".bank", "tests"
 LOCK, WHO = ".lock", ".sweep.json"
+_HALF = re.compile(r"\..+\.[a-z0-9_]{8}")  # what `write_atomically` calls a file that it has not finished
+_OLD = 60  # seconds; a worker whose sweep was killed may take a moment to leave
 
 
 @contextmanager
@@ -46,6 +50,7 @@ def alone_in(out: Path) -> Generator[None]:
         ) from error
     try:
         write_atomically(out / WHO, json.dumps({"process": os.getpid(), "host": socket.gethostname()}) + "\n")
+        _tidy(out)
         yield
     finally:
         (out / WHO).unlink(missing_ok=True)
@@ -108,6 +113,21 @@ def set_aside(path: Path) -> Path:
         aside = path.with_name(f"{path.name}.damaged-{number}")
     path.rename(aside)
     return aside
+
+
+def size_of_bank(out: Path) -> int:
+    """Return the bytes of the features that a sweep keeps for its runs."""
+    found = ((Path(folder) / name) for folder, _, names in os.walk(out / BANK) for name in names)
+    return sum(path.stat().st_size for path in found)
+
+
+def _tidy(out: Path) -> None:
+    """Remove half-written files, which somebody who was killed has left."""
+    before = time.time() - _OLD
+    for folder, _, names in os.walk(out):
+        for path in (Path(folder) / name for name in names if _HALF.fullmatch(name)):
+            if path.stat().st_mtime < before:
+                path.unlink(missing_ok=True)
 
 
 def _begun(path: Path) -> dict[str, Any] | None:

@@ -8,12 +8,12 @@ import os
 import signal
 import time
 from collections.abc import Generator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 from foveate.files import write_atomically
@@ -129,19 +129,33 @@ def _died(lane: _Lane, job: Job, schedule: Schedule) -> Event:
 def _opened(number: int, place: Place) -> _Lane:
     spawn = get_context("spawn")
     ours, theirs = spawn.Pipe()
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, str(place.threads)))  # read when its PyTorch is imported
-    try:
+    with _left_to_workers(place.threads):
         process = spawn.Process(target=_work, args=(theirs, place), daemon=True)
         process.start()
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
     theirs.close()  # so that its death ends the pipe
     return _Lane(number, place, process, ours)
 
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@contextmanager
+def _left_to_workers(threads: int) -> Generator[None]:
+    """Set for a moment what a new process takes over.
+
+    Threads, which its PyTorch reads when it is imported; and deafness to Ctrl-C: the first process tells.
+    """
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, str(threads)))
+    main = current_thread() is main_thread()  # no other may set it
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, heard)
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 def _give(lane: _Lane, job: Job) -> None:
@@ -165,7 +179,7 @@ def _work(pipe: "Connection[Any, Any]", place: Place) -> None:
     """Do the jobs that come through the pipe."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the first process tells
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(place.threads)
     desk = Desk(place)

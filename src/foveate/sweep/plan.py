@@ -1,7 +1,7 @@
 """From a sweep's file and folder to what is left to do."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +40,6 @@ def plan(file: Path, changes: Mapping[str, Any] | None = None) -> Plan:
         InputError: Anything wrong with it.
     """
     sweep = read_sweep(file, changes)
-    tables = tuple(
-        replace(
-            table,
-            sets=tuple(sets.key_of(name) for name in table.sets),
-            source=None if table.source is None else sets.key_of(table.source),
-        )
-        for table in sweep.tables
-    )
-    sweep = replace(sweep, tables=tables)
     return Plan(sweep, tuple(jobs_of(sweep, sets.template_of)))
 
 

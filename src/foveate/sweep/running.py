@@ -6,11 +6,14 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -166,20 +169,41 @@ def run_job(job: Job, desk: Desk, tell: Tell | None = None) -> Done:
     """
     folder = desk.place.out / job.key
     started = time.monotonic()
-    with at_job(folder):
+    notes: list[str] = []
+    with at_job(folder), _warnings_to(notes):
         result, note = result_in(folder)
-        notes = [note] if note else []
+        notes += [note] if note else []
         if result is not None and not missing(job, result):
             return Done(0.0, before=True, notes=tuple(notes))
         begin(folder, job)
         if job.copies is not None:
             made = _copied(job, desk)
         else:
-            notes += _mend(folder / RUN)
-            made = _made(job, desk, result, tell or _to_nobody)
+            photos = desk.photos(job.dataset)
+            _check_photos(job, photos)
+            drawn, aside = keep_draw(desk.place.out, job, photos)
+            notes += [*aside, *_mend(folder / RUN)]
+            made = _made(job, desk, photos, result, tell or _to_nobody)
+            made = replace(made, hashes={**made.hashes, **({"shots": drawn} if drawn else {})})
         write_result(folder, made)
         shutil.rmtree(folder / RUN / STAGES, ignore_errors=True)  # nothing goes on from there any more
     return Done(time.monotonic() - started, notes=tuple(notes))
+
+
+@contextmanager
+def _warnings_to(notes: list[str]) -> Generator[None]:
+    """Note our warnings: what a worker shows itself would tear the first process's bars."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, UserWarning):
+                notes.append(" ".join(str(message).split()))
+            else:
+                others(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def missing(job: Job, result: Result) -> tuple[Question, ...]:
@@ -224,12 +248,9 @@ def _mend(run: Path) -> list[str]:
     return []
 
 
-def _made(job: Job, desk: Desk, before: Result | None, tell: Tell) -> Result:
+def _made(job: Job, desk: Desk, photos: Photos, before: Result | None, tell: Tell) -> Result:
     memory.begin(desk.place.device)
     classifier = desk.classifier(job)
-    photos = desk.photos(job.dataset)
-    _check_photos(job, photos)
-    drawn = keep_draw(desk.place.out, job, photos)
     started = time.monotonic()
     _fit(job, desk, classifier, photos, tell)
     trained = time.monotonic()
@@ -239,8 +260,7 @@ def _made(job: Job, desk: Desk, before: Result | None, tell: Tell) -> Result:
     if before is not None:
         seconds = {"train": before.seconds["train"], "test": before.seconds["test"] + seconds["test"]}
         return replace(before, seconds=seconds, measured=(*before.measured, *measured))
-    made = _result(job, desk, classifier, photos, seconds, measured)
-    return replace(made, hashes={**made.hashes, **({"shots": drawn} if drawn else {})})
+    return _result(job, desk, classifier, photos, seconds, measured)
 
 
 def _check_photos(job: Job, photos: Photos) -> None:

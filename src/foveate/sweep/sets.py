@@ -1,6 +1,6 @@
 """The data sets of a sweep, by their keys; the one module of it that knows where they come from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from foveate.data.samples import Photos
@@ -38,8 +38,13 @@ def make_ready(root: Path, keys: Sequence[str], on_count: OnCount | None = None)
         draw_sets(root, drawn, on_count=on_count)
 
 
-def check_there(root: Path, keys: Sequence[str]) -> None:
-    """Refuse a root that lacks some of the sets, before hours are spent on the others.
+def check_there(root: Path, keys: Sequence[str], masked: Mapping[str, str] | None = None) -> None:
+    """Refuse a root that lacks some of the sets or their masks, before hours are spent on the others.
+
+    Args:
+        root: Folder of the data sets.
+        keys: Of those that are needed.
+        masked: Of those whose masks are learned from, and by which method.
 
     Raises:
         InputError: All that are missing are named.
@@ -49,6 +54,13 @@ def check_there(root: Path, keys: Sequence[str]) -> None:
         raise InputError(
             f"{len(missing)} of {len(keys)} data sets are not in {root}: {', '.join(missing)};"
             f" `foveate data check {root}` tells where each is looked for"
+        )
+    bare = {key: method for key, method in (masked or {}).items() if demand(root, find(key)).masks is None}
+    if bare:
+        raise InputError(
+            f"{len(bare)} of {len(keys)} data sets in {root} have no masks: {', '.join(bare)}; "
+            f"{next(iter(bare.values()))} learns from them: make some with `foveate masks`, "
+            f"or take rows and sets that need none"
         )
 
 
