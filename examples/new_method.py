@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from foveate import Clip, FvgPt, Method, Recipe, fit, load_clip
-from foveate.clip.text import encode_names
 from foveate.data.loader import PictureSet
 from foveate.evaluate.answers import ask
+from foveate.methods.plain import PlainTexts
 from foveate.types import Batch, Scalar, TextFeatures
 from foveate.world.photos import scene_photos
 
@@ -25,10 +25,10 @@ class GainConfig:
     """Settings of Gain.
 
     Attributes:
-        template: The sentence around a class name.
+        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
     """
 
-    template: str = "a photo of a {}."
+    template: str | None = None
 
 
 class Gain(Method):
@@ -39,16 +39,15 @@ class Gain(Method):
     ):
         super().__init__(clip)
         self.config = config or GainConfig()
-        self.gain = nn.Parameter(torch.ones(clip.config.embed))  # float32, whatever the towers are
-        self._plain: TextFeatures | None = None
+        # Where the towers are, and float32 whatever they are.
+        self.gain = nn.Parameter(torch.ones(clip.config.embed, device=clip.logit_scale.device))
+        self.plain = PlainTexts(clip, self.config.template)
 
     def prepare(self) -> None:
-        self._plain = encode_names(self.clip, self.names, self.config.template)
+        self.plain.prepare(self.names, self.template)
 
     def encode_text(self) -> TextFeatures:
-        if self._plain is None:
-            raise RuntimeError("set_classes first")
-        return self._plain * self.gain
+        return self.plain.features() * self.gain
 
     def losses(self, batch: Batch) -> dict[str, Scalar]:
         logits = self.logits(self.pair(self.seen(batch)["image"]))

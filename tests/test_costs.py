@@ -263,9 +263,10 @@ def test_the_command_prints_and_writes(foveate: Callable[..., Any], tmp_path: Pa
     said = foveate("cost", "--methods", "mmrl", *words, "--out", out)
     assert said.code == 0, said.err
     table = [line.split("\t") for line in said.out.splitlines()]
-    assert [line[0] for line in table] == ["row", "MMRL", "MMRL, published, on another machine"]
+    assert [line[0] for line in table] == ["row", "MMRL", "MMRL, published: ViT-B/16 on another machine"]
     assert table[2][1:] == ["4.99 M", "", "87.52", "", "", "610.6", "", "2010"]
     assert "not to be compared" in said.err
+    assert "note: tuning on a bank /s: the same steps" in said.err  # by the column's name, not the file's
     written = json.loads(out.read_text(encoding="utf-8"))
     assert written["schema"] == 1
     assert written["settings"]["classes"] == 3
@@ -273,6 +274,16 @@ def test_the_command_prints_and_writes(foveate: Callable[..., Any], tmp_path: Pa
     assert table[1][1] == f"{row['learned_numbers']:,}" == "544,256"
     assert row["banked_pictures_per_second"] > 0
     assert set(written["counted"]) > {"peak_memory_mb", "tuning_pictures_per_second"}
+
+
+@pytest.mark.parametrize("there", ["clip: tiny\n", "{}", "[1]", "\udcff"])
+def test_the_command_writes_over_no_file_of_others(foveate: Callable[..., Any], tmp_path: Path, there: str):
+    file = tmp_path / "mine.json"
+    file.write_bytes(there.encode(errors="surrogateescape"))
+    answer = foveate("cost", "--clip", "tiny", "--methods", "coop", "--out", file)
+    assert answer.code == 2
+    assert "foveate cost did not write it: choose another --out" in answer.err
+    assert file.read_bytes() == there.encode(errors="surrogateescape")
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,17 @@ EXAMPLES = """
     foveate cost --methods mmrl,fvgpt+mmrl --device cuda
     foveate cost --methods coop --clip ViT-L/14 --classes 500
 """
-COLUMNS = (
-    *("row", "learned numbers", "batch", "tuning /s", "tuning on a bank /s", "filling a bank /s"),
-    *("inference, base /s", "inference, new /s", "peak MB"),
-)
+FIGURES = {
+    "learned_numbers": "learned numbers",
+    "batch_size": "batch",
+    "tuning_pictures_per_second": "tuning /s",
+    "banked_pictures_per_second": "tuning on a bank /s",
+    "filling_pictures_per_second": "filling a bank /s",
+    "inference_pictures_per_second": "inference, base /s",
+    "new_inference_pictures_per_second": "inference, new /s",
+    "peak_memory_mb": "peak MB",
+}
+"""The table's columns, by their names in the file."""
 
 PUBLISHED = {"mmrl": "MMRL", "fvgpt+mmrl": "FVG-PT"}
 """Lines of the paper's Table 7, by method: on Flowers102, on a GPU that the paper does not name."""
@@ -68,8 +75,8 @@ def cost(  # noqa: PLR0913  (a command's options)
     for plan in plans:
         check(plan)
     file = None if out is None else Path(out).expanduser()
-    if file is not None and file.is_dir():
-        raise InputError(f"{file} is a folder: give a file, such as {file / 'cost.json'}")
+    if file is not None:
+        _refuse_other(file)
     rows: list[dict[str, Any]] = []
     with Bars() as bars:
         for found in measure_apart(plans, lambda done, total: bars.count("measuring", done, total)):
@@ -86,6 +93,24 @@ def cost(  # noqa: PLR0913  (a command's options)
 def run(words: Sequence[str]) -> None:
     """Run the command."""
     cost(**parse("cost", cost, words, positional="", examples=EXAMPLES))
+
+
+def _refuse_other(file: Path) -> None:
+    """Refuse to write over what no earlier measurement has written.
+
+    Raises:
+        InputError: A folder is there, or a file of somebody else.
+    """
+    if file.is_dir():
+        raise InputError(f"{file} is a folder: give a file, such as {file / 'cost.json'}")
+    if not file.exists():
+        return
+    try:
+        there = json_module.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        there = None
+    if not isinstance(there, dict) or not {"schema", "rows", "counted"} <= there.keys():
+        raise InputError(f"{file} is there, and foveate cost did not write it: choose another --out")
 
 
 def _text(rows: Sequence[Mapping[str, Any]], plan: Plan) -> str:
@@ -107,11 +132,13 @@ def _print(rows: Sequence[Mapping[str, Any]], plan: Plan) -> None:
     for method, line in _published(rows).items():
         speeds = [f"{line['tuning_fps']:g}", "", "", f"{line['inference_fps']:g}", ""]
         learned, memory = f"{line['learnable_params_M']:.2f} M", f"{line['gpu_memory_MB']:.0f}"
-        lines.append([f"{title(method)}, published, on another machine", learned, "", *speeds, memory])
-    print_table(COLUMNS, lines)
+        lines.append(
+            [f"{title(method)}, published: ViT-B/16 on another machine", learned, "", *speeds, memory]
+        )
+    print_table(("row", *FIGURES.values()), lines)
     note(f"pictures a second on {table['device']}: not to be compared with another machine's, nor a paper's")
     for name, what in table["counted"].items():
-        note(f"{name}: {what}")
+        note(f"{FIGURES.get(name, name)}: {what}")
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
