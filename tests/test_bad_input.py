@@ -684,6 +684,18 @@ def test_a_model_that_is_not_there(foveate: Call, tmp_path: Path):
 # --- asking ---
 
 
+def test_what_predict_is_asked_about(foveate: Call, finished: Path, tmp_path: Path):
+    said = foveate("predict", finished, "https://example.org/cat.jpg")
+    assert said.code == 2
+    _one_line(said.err, ("https://example.org/cat.jpg is a web address: fetch the picture first",))
+    (tmp_path / "new").mkdir()
+    shutil.copy(finished.parent / "data/photos/red disc/0.png", tmp_path / "new")
+    (tmp_path / "new" / "IMG_1.HEIC").touch()
+    said = foveate("predict", finished, tmp_path / "new")
+    assert said.code == 0
+    assert "IMG_1.HEIC left out: .HEIC files are not read" in " ".join(said.err.split())
+
+
 def test_photos_that_cannot_be_asked_about(foveate: Call, finished: Path, tmp_path: Path):
     good = finished.parent / "data/photos/red disc/0.png"
     (tmp_path / "zero.jpg").write_bytes(b"")

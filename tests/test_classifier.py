@@ -249,7 +249,7 @@ class _Hub:
 
     def create_repo(self, *_: object, **__: object) -> None:
         if _Hub.sent.pop("refuse", None):
-            raise OSError("no\nnetwork")
+            raise RuntimeError("no\nnetwork")  # the HTTP client's own errors are no OSError
 
     def upload_folder(self, *, repo_id: str, folder_path: str) -> str:
         _Hub.sent[repo_id] = sorted(path.name for path in Path(folder_path).iterdir())

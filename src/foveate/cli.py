@@ -18,7 +18,7 @@ from foveate.commands.helps import kept_help
 from foveate.errors import InputError
 
 COMMANDS = {
-    "demo": "see it work on drawn scenes, in about two minutes",
+    "demo": "see it work on drawn scenes, in some three minutes",
     "select": "choose which photos of many to learn from",
     "fit": "learn a classifier from a few labelled photos",
     "predict": "name what photos show",

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
 from jsonargparse import get_loader
 
 from foveate.errors import InputError
@@ -13,15 +14,34 @@ def read_yaml(file: Path) -> object:
     """Read a YAML file; numbers such as 1e-3 are numbers.
 
     Raises:
-        InputError: It is no YAML.
+        InputError: It is no YAML, or says something twice.
     """
     try:
-        return get_loader("yaml")(file.read_text(encoding="utf-8"))
-    except OSError:
-        raise
-    except Exception as error:  # of the YAML library, which is not ours to import
+        text = file.read_text(encoding="utf-8")
+        content = get_loader("yaml")(text)
+        twice = next(_repeated(yaml.compose(text, yaml.SafeLoader)), None)
+    except (yaml.YAMLError, ValueError) as error:  # also text of another encoding
         why = " ".join(str(error).replace('in "<unicode string>", ', "").split())
         raise InputError(f"{file} is no YAML: {why}") from error
+    if twice:
+        raise InputError(
+            f"{file}, line {twice.start_mark.line + 1}: {twice.value!r} stands there twice: rename one"
+        )
+    return content
+
+
+def _repeated(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    """Yield the keys that stand twice in one mapping; of these, YAML would keep the last in silence."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                yield key
+            seen.add(str(key.value))
+            yield from _repeated(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for one in node.value:
+            yield from _repeated(one)
 
 
 def json_lines(path: Path, text: str) -> Iterator[tuple[int, object]]:

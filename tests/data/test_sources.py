@@ -53,6 +53,17 @@ def test_folder_per_class(lay):
     assert load_photos(photos) == photos
 
 
+def test_pictures_of_a_kind_that_is_not_read_are_told_of(lay, tmp_path):
+    folder = lay("cat/1.png", "dog/2.png")
+    for name in ("cat/3.HEIC", "dog/4.heic", "cat/notes.txt"):
+        (folder / name).touch()
+    with pytest.warns(
+        UserWarning, match=r"cat/3.HEIC and 1 more left out: .HEIC files are not read; convert"
+    ):
+        photos = load_photos(folder)
+    assert len(photos) == 2
+
+
 def test_folder_with_splits(lay):
     root = lay(
         "train/cat/1.jpg", "train/dog/2.jpg", "validation/cat/3.jpg", "test/dog/4.jpg", "test/eel/5.jpg"

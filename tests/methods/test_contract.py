@@ -205,7 +205,7 @@ def test_a_loss_reads_no_token_twice_and_none_that_is_known(
     texts_read.clear()
     tokens_read.clear()
     method.losses(pictures)
-    assert len(texts_read) == passes
+    assert len(texts_read) <= passes
     host = getattr(method, "host", method)
     grown = len(host.tokens) if isinstance(host, Mmrl) else 0  # put behind SOT, for all texts at once
     eot, most = method.clip.tokenizer.eot, 0
@@ -216,7 +216,7 @@ def test_a_loss_reads_no_token_twice_and_none_that_is_known(
         columns = zip(*(text[:-1] for text in texts), strict=False)  # up to the shortest text's EOT
         shared = len(list(takewhile(lambda column: len(set(column)) == 1, columns)))
         most += shared + grown + sum(len(text) - shared for text in texts)
-    assert len(tokens_read) == (len(method.clip.text.blocks) if passes else 0)
+    assert len(tokens_read) == (len(method.clip.text.blocks) if texts_read else 0)
     assert all(sum(calls) <= most for calls in tokens_read.values())
     assert sum(tokens_read[method.clip.text.blocks[-1]]) <= passes * len(NAMES)  # EOTs alone
 

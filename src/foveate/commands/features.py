@@ -100,9 +100,10 @@ def features(  # noqa: PLR0913  (a command's options)
         note(f"{name}: {reason}")
     if made.left_out:
         note(f"left out {len(made.left_out)} of {len(read)} pictures")
+    shards = f"{made.shards} shard{'s' * (made.shards != 1)}"
     before = f", {made.kept} of them made before" if made.kept else ""
     Console(highlight=False).print(
-        f"features of {made.pictures} pictures in {made.shards} shards{before}: {folder}",
+        f"features of {made.pictures} pictures in {shards}{before}: {folder}",
         soft_wrap=True,
         markup=False,
     )

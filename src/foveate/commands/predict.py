@@ -11,7 +11,7 @@ from foveate.classifier import Classifier, Prediction
 from foveate.commands.parsing import parse
 from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
 from foveate.data.checks import check_pictures
-from foveate.data.folders import list_pictures
+from foveate.data.folders import list_pictures, tell_unread
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
 
@@ -45,10 +45,11 @@ def predict(  # noqa: PLR0913  (a command's options)
         clip: The CLIP weights, if they are elsewhere than when the model was trained.
         device: Where the towers run, e.g. cuda.
     """
-    paths, names = find_pictures(photos), split_names(classes)
+    names = split_names(classes)
     if only and not names:
         raise InputError("--only leaves no names to choose from: give some with --classes")
     with notes_for_warnings(), Bars() as bars:
+        paths = find_pictures(photos)
         classifier = Classifier.from_pretrained(model, clip=clip, device=device)
         if on_bad == "skip":
             paths = good_pictures(paths)
@@ -73,16 +74,20 @@ def find_pictures(photos: Sequence[str]) -> list[Path]:
     """Replace folders by the pictures in them.
 
     Raises:
-        InputError: A folder has none.
+        InputError: A folder has none, or it is a web address.
     """
     found: list[Path] = []
-    for given in map(Path, photos):
+    for word in photos:
+        if "://" in word:
+            raise InputError(f"{word} is a web address: fetch the picture first, and give the file")
+        given = Path(word)
         if not given.is_dir():
             found.append(given)
             continue
         inside = list_pictures(given)
         if not inside:
             raise InputError(f"{given} has no pictures: give pictures, or a folder that has some")
+        tell_unread([given])
         found += inside
     return found
 

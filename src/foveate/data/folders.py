@@ -1,6 +1,7 @@
 """A folder per class, with or without train, val and test above, and its masks."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from foveate.data.naming import SPLITS, clean_names
@@ -11,6 +12,8 @@ from foveate.foreground.masks import find_masks, looks_like_mask
 from foveate.foreground.opening import PICTURE_SUFFIXES
 
 PICTURE_FOLDERS = ("images", "image", "imgs", "photos", "pictures")
+UNREAD_SUFFIXES = frozenset((".heic", ".heif", ".hif", ".dng", ".cr2", ".nef", ".arw"))
+"""Of pictures as telephones and cameras write them, which Pillow does not read by itself."""
 _LOOKED_AT = 8
 
 
@@ -50,6 +53,18 @@ def list_pictures(folder: Path) -> list[Path]:
     return sorted(path for path in walk(folder) if path.suffix.lower() in PICTURE_SUFFIXES)
 
 
+def tell_unread(folders: Iterable[Path]) -> None:
+    """Warn of pictures in folders that are of a kind that is not read, lest they are missed in silence."""
+    files = (file for folder in folders for file in walk(folder))
+    unread = sorted(file for file in files if file.suffix.lower() in UNREAD_SUFFIXES)
+    if unread:
+        more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+        warnings.warn(
+            f"{unread[0]}{more} left out: {unread[0].suffix} files are not read; convert them to JPEG or PNG",
+            stacklevel=2,
+        )
+
+
 def _folders(root: Path) -> list[Path]:
     hidden = (".", "__")  # `__MACOSX` comes with archives from a Mac
     return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(hidden))
@@ -82,6 +97,7 @@ def _photos(root: Path, listed: Sequence[tuple[str | None, Path]]) -> Photos:
     for folder, own in pictures.items():
         if not own:
             raise InputError(f"{folder}: this class folder has no pictures; add some or remove the folder")
+    tell_unread(pictures)
     given = _given_names(root)
     origins = sorted({folder.name for _, folder in listed})
     names = clean_names({origin: given.get(origin, origin) for origin in origins}, str(root))
