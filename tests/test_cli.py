@@ -381,9 +381,11 @@ class _Run:
                 time.sleep(0.002)
             running.send_signal(how)
             said = running.communicate()[1]
-        assert 4 <= self.epoch(stage) < self.epochs, "it was not killed in the middle"
-        assert not (self.out / "config.json").exists()
         return running.returncode, said
+
+    def in_the_middle(self, stage: str) -> bool:
+        """Return whether a stage was left before its end."""
+        return 4 <= self.epoch(stage) < self.epochs and not (self.out / "config.json").exists()
 
     def epoch(self, stage: str) -> int:
         path = self.out / "stages" / f"{stage}.safetensors"
@@ -406,18 +408,26 @@ def _content(path: Path) -> object:
         }
 
 
+def _disturbed(run: _Run) -> bool:
+    """Stop a run in its first stage and kill it in its second; return whether both were in the middle."""
+    code, said = run.kill("coop", signal.SIGINT)
+    if not run.in_the_middle("coop"):
+        return False
+    assert code == 130
+    assert said == "foveate: stopped; the same command goes on where it was\n"
+    run.kill("fvgpt-coop", signal.SIGKILL)
+    return run.in_the_middle("fvgpt-coop")
+
+
 def test_a_killed_run_ends_as_an_uninterrupted_one(
     shapes: Callable[..., Path], tmp_path: Path, clip_folder: Path
 ):
     data = shapes("blue box", "red disc", pictures=3)
-    undisturbed, run = (_Run(data, clip_folder, tmp_path / name) for name in ("whole", "out"))
+    undisturbed = _Run(data, clip_folder, tmp_path / "whole")
     undisturbed.whole()
     uninterrupted = undisturbed.result()
-    for stage, how in (("coop", signal.SIGINT), ("fvgpt-coop", signal.SIGKILL)):
-        code, said = run.kill(stage, how)
-        if how is signal.SIGINT:
-            assert code == 130
-            assert said == "foveate: stopped; the same command goes on where it was\n"
+    runs = (_Run(data, clip_folder, tmp_path / f"out-{number}") for number in range(5))
+    run = next(run for run in runs if _disturbed(run))  # a busy machine looks too late now and then
     first_stage = run.out / "stages" / "coop.safetensors"
     written = first_stage.stat().st_mtime_ns
     run.whole()
