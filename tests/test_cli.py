@@ -358,6 +358,15 @@ def test_a_run_on_test_pictures_in_another_writing(foveate: Call, fitted: Path, 
 # --- killed and resumed ---
 
 
+HEARING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from foveate.cli import script
+script()
+"""
+"""The command, which hears Ctrl-C even where the tests were started in the background, and so deaf to it."""
+
+
 class _Run:
     """The same fit, again and again, each time as a process of its own."""
 
@@ -366,7 +375,7 @@ class _Run:
     def __init__(self, data: Path, clip: Path, out: Path):
         words = ["fit", data / "photos", "--masks", data / "masks", "--clip", clip, "--out", out]
         words += ["--epochs", self.epochs, "--shots", 2, "--batch-size", 3, "--warmup-epochs", 2]
-        self.out, self.words = out, [sys.executable, "-m", "foveate", *map(str, words)]
+        self.out, self.words = out, [sys.executable, "-c", HEARING, *map(str, words)]
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def whole(self) -> None:
