@@ -1,8 +1,12 @@
 """Writing files so that nobody ever sees half of one."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
+
+HALF_WRITTEN = re.compile(r"\..+\.(?:json|jsonl|safetensors|md|txt)\.[a-z0-9_]{8}")
+"""What `write_atomically` calls a file of these kinds that it has not finished; a kill leaves it there."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from foveate.data.samples import Photos
 from foveate.datasets.draws import StoredDraw, make_draw, read_draw, write_draw
 from foveate.errors import InputError
-from foveate.sweep.folder import set_aside
+from foveate.sweep.folder import made_anew
 from foveate.sweep.jobs import Job
 
 DRAWS = "draws"
@@ -51,5 +51,4 @@ def _held(path: Path) -> tuple[StoredDraw | None, list[str]]:
     try:
         return read_draw(path), []
     except InputError as error:
-        line = " ".join(str(error).split(";")[0].split())
-        return None, [f"{line}: set aside as {set_aside(path).name}, and made anew"]
+        return None, [made_anew(str(error).split(";")[0], path)]

@@ -8,7 +8,6 @@ OUT/.bank/                                    features of frozen towers, for all
 
 import json
 import os
-import re
 import socket
 import time
 from collections.abc import Generator, Iterable, Mapping
@@ -19,7 +18,7 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 
 from foveate.errors import InputError
-from foveate.files import write_atomically
+from foveate.files import HALF_WRITTEN, write_atomically
 from foveate.sweep.jobs import Job
 from foveate.sweep.protocols import identity
 from foveate.sweep.results import RESULT, Damaged, Result, read_result
@@ -27,7 +26,6 @@ from foveate.sweep.results import RESULT, Damaged, Result, read_result
 JOB, RUN, ERROR = "job.json", "run", "error.txt"
 BANK, TESTS = ".bank", "tests"
 LOCK, WHO = ".lock", ".sweep.json"
-_HALF = re.compile(r"\..+\.[a-z0-9_]{8}")  # what `write_atomically` calls a file that it has not finished
 _OLD = 60  # seconds; a worker whose sweep was killed may take a moment to leave
 
 
@@ -102,7 +100,12 @@ def result_in(folder: Path, *, tidy: bool = True) -> tuple[Result | None, str | 
         line = " ".join(str(error).split())
         if not tidy:
             return None, line
-        return None, f"{line}: set aside as {set_aside(folder / RESULT).name}, and made anew"
+        return None, made_anew(line, folder / RESULT)
+
+
+def made_anew(why: str, path: Path) -> str:
+    """Set aside what cannot be used, and return the note of it."""
+    return f"{' '.join(why.split())}: set aside as {set_aside(path).name}, and made anew"
 
 
 def set_aside(path: Path) -> Path:
@@ -125,7 +128,7 @@ def _tidy(out: Path) -> None:
     """Remove half-written files, which somebody who was killed has left."""
     before = time.time() - _OLD
     for folder, _, names in os.walk(out):
-        for path in (Path(folder) / name for name in names if _HALF.fullmatch(name)):
+        for path in (Path(folder) / name for name in names if HALF_WRITTEN.fullmatch(name)):
             if path.stat().st_mtime < before:
                 path.unlink(missing_ok=True)
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,10 +111,7 @@ class Result:
 
 def packed(right: Tensor) -> str:
     """Return `[N]` truth values as text, eight a byte in base64; the first is the highest bit."""
-    bits = right.bool().cpu()
-    whole = torch.cat([bits, bits.new_zeros(-len(bits) % 8)]).view(-1, 8).to(torch.uint8)
-    values = (whole << torch.arange(7, -1, -1, dtype=torch.uint8)).sum(1).to(torch.uint8)
-    return base64.b64encode(bytes(values.tolist())).decode()
+    return base64.b64encode(np.packbits(right.bool().cpu().numpy()).tobytes()).decode()
 
 
 def unpacked(text: str, number: int) -> Tensor:
@@ -125,9 +123,7 @@ def unpacked(text: str, number: int) -> Tensor:
     raw = base64.b64decode(text, validate=True)
     if len(raw) != -(-number // 8):
         raise ValueError(f"{len(raw)} bytes do not hold {number} values")
-    values = torch.tensor(list(raw), dtype=torch.uint8)
-    bits = (values[:, None] >> torch.arange(7, -1, -1, dtype=torch.uint8)) & 1
-    return bits.view(-1)[:number].bool()
+    return torch.from_numpy(np.unpackbits(np.frombuffer(raw, np.uint8), count=number)).bool()
 
 
 def write_result(folder: Path, result: Result) -> None:

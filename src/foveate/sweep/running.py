@@ -25,7 +25,7 @@ from foveate.methods.registry import needs_masks, parts
 from foveate.sweep import memory, sets
 from foveate.sweep.answering import Seen, measure
 from foveate.sweep.draws import keep_draw
-from foveate.sweep.folder import BANK, RUN, TESTS, at_job, begin, result_in, set_aside
+from foveate.sweep.folder import BANK, RUN, TESTS, at_job, begin, made_anew, result_in
 from foveate.sweep.jobs import Job, Question
 from foveate.sweep.protocols import SHIFT, identity
 from foveate.sweep.results import Measured, Result, write_result
@@ -242,9 +242,7 @@ def _mend(run: Path) -> list[str]:
         if (run / CONFIG).exists():
             load_model(run)
     except InputError as error:
-        return [
-            f"{' '.join(str(error).split(':')[0].split())}: set aside as {set_aside(run).name}, and made anew"
-        ]
+        return [made_anew(str(error).split(":")[0], run)]
     return []
 
 
