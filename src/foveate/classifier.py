@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
+from foveate.clip.config import EMBEDDED
 from foveate.clip.model import Clip
 from foveate.clip.templates import fill
 from foveate.clip.weights import demand_device, load_clip
@@ -650,7 +651,7 @@ def _source(photo: Photo, place: int) -> Path | LazyPicture:
 
 def _portable(clip: str | Path) -> str:
     """Paths are kept whole, names as they are; "tiny" is a name even beside a folder called so."""
-    return str(Path(clip).absolute()) if str(clip) != "tiny" and Path(clip).exists() else str(clip)
+    return str(Path(clip).absolute()) if str(clip) not in EMBEDDED and Path(clip).exists() else str(clip)
 
 
 def _run_folder(out: str | Path | None, team: Team | None, *, needed: bool) -> Path | None:

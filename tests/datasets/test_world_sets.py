@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from foveate.data.samples import Sample
-from foveate.datasets.catalogue import find, world_keys
+from foveate.datasets.catalogue import CONDITIONS, find, world_keys
 from foveate.datasets.checking import check_set
 from foveate.datasets.opening import open_set
 from foveate.datasets.world_sets import class_names, draw_sets, homes
 from foveate.errors import InputError
 from foveate.world.scenes import NAMES, PLACES
+from foveate.world.species import BASE, NEW
 
 SMALLEST = "world-4"
 
@@ -124,3 +125,46 @@ def test_sets_differ_in_kind():
     assert len(chosen) == len(worlds)
     assert all(set(names) <= set(NAMES) and len(set(names)) == len(names) for names in chosen)
     assert class_names(find("world-1"), 1) != class_names(find("world-1"), 2)
+
+
+@pytest.fixture(scope="module")
+def species(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("species")
+    assert draw_sets(root, ["species@home"]) == ("species",)
+    return root
+
+
+def test_a_set_of_species_has_a_test_split_for_each_condition(species):
+    names = {}
+    for key in ("species", *(f"species@{condition}" for condition in CONDITIONS)):
+        photos = open_set(species, key)
+        assert photos.names == (*BASE, *NEW)
+        assert set(photos.split("test").counts().values()) == {15}
+        names[key] = [sample.name for sample in photos.split("test").samples]
+    assert names["species"] == names["species@any"]
+    assert len({name for found in names.values() for name in found}) == 4 * 600
+    trained = {tuple(s.name for s in open_set(species, key).split("train").samples) for key in names}
+    assert len(trained) == 1
+
+
+def test_worse_masks_lie_beside_the_exact_ones(species):
+    exact = open_set(species, "species").split("train").samples
+    for kind in ("eroded", "shifted", "wrong"):
+        worse = (
+            open_set(species, "species", masks=species / "species" / f"mask-{kind}").split("train").samples
+        )
+        assert [s.picture for s in worse] == [s.picture for s in exact]
+        pairs = [
+            (np.asarray(Image.open(a.mask)), np.asarray(Image.open(b.mask)))
+            for a, b in zip(exact[::40], worse[::40], strict=True)
+        ]
+        assert all(one.dtype == other.dtype == bool for one, other in pairs)
+        differ = np.mean([(one != other).any() for one, other in pairs])
+        assert differ == 1 if kind != "wrong" else 0 < differ < 0.6
+
+
+def test_conditions_are_of_species_alone():
+    with pytest.raises(InputError, match="world-4 has one test split: leave out @home"):
+        find("world-4@home")
+    with pytest.raises(InputError, match="species has no test split 'away': take home, any"):
+        find("species@away")

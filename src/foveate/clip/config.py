@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+EMBEDDED = ("tiny", "tiny-mild", "tiny-strong", "tiny-control")
+"""CLIPs of drawn scenes inside the package: one of plain names, and three of species (`foveate.world`)."""
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save
 
 from foveate.clip.checkpoints import PICKLES, naming, one_line, read_tensors
+from foveate.clip.config import EMBEDDED
 from foveate.clip.folders import FORMAT, KINDS, SETTINGS, VERSION, load_folder
 from foveate.clip.model import Clip
 from foveate.errors import InputError
@@ -30,6 +31,17 @@ OPENAI_MODELS = {
 }
 
 
+def is_embedded(name: str) -> bool:
+    """Return whether a name is that of an embedded CLIP.
+
+    Raises:
+        InputError: It is like one ("tiny-huge"), and there is none of it.
+    """
+    if name.startswith("tiny-") and name not in EMBEDDED and not Path(name).exists():
+        raise InputError(f"there is no embedded CLIP {name!r}: take {', '.join(EMBEDDED)}")
+    return name in EMBEDDED
+
+
 def load_clip(
     source: str | Path,
     *,
@@ -40,7 +52,7 @@ def load_clip(
     """Load a frozen CLIP.
 
     Args:
-        source: "tiny" (the embedded one), a model folder, a weight file (`.safetensors`, `.pt`, `.pth`,
+        source: "tiny" or another of `EMBEDDED`, a model folder, a weight file (`.safetensors`, `.pt`, `.pth`,
             `.bin`), a hub id such as "openai/clip-vit-base-patch16", or OpenAI's name such as "ViT-B/16".
         dtype: Precision of the towers; None: float32.
         device: Where to put it.
@@ -51,7 +63,7 @@ def load_clip(
     """
     demand_device(device)
     name = str(source)
-    path = Path(str(resources.files("foveate.clip") / "tiny")) if name == "tiny" else Path(source)
+    path = Path(str(resources.files("foveate.clip") / name)) if is_embedded(name) else Path(source)
     if path.is_dir():
         clip = load_folder(path)
     elif path.is_file():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from foveate.commands.parsing import parse
 from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
-from foveate.datasets.catalogue import MIRROR, WITH_MASKS, find, keys, world_keys
+from foveate.datasets.catalogue import MIRROR, WITH_MASKS, find, keys, species_keys, world_keys
 from foveate.datasets.checking import Check, check_set
 from foveate.datasets.draws import StoredDraw, import_draw, make_draw, write_draw
 from foveate.datasets.foreign import shots_and_seed
@@ -64,10 +64,10 @@ def world(root: str, sets: list[str] | None = None, seed: int = SEED) -> None:
 
     Args:
         root: Folder they go into, each in one of its own.
-        sets: Which, such as world-1; all twelve without.
+        sets: Which, such as species or world-1; all without.
         seed: Of names, homes and scenes.
     """
-    folder, wanted = Path(root).expanduser(), sets or world_keys()
+    folder, wanted = Path(root).expanduser(), sets or (*species_keys(), *world_keys())
     with Bars() as bars:
         made = draw_sets(folder, wanted, seed=seed, on_count=partial(bars.count, "drawing scenes"))
     rows: list[list[str]] = []
@@ -132,7 +132,7 @@ EXAMPLES = {
     """,
     "world": """
     foveate data world data/
-    foveate data world data/ world-1 world-source
+    foveate data world data/ species species-free
     """,
     "draw": "foveate data draw data/ dtd --shots 16 --seed 1 --out draws/",
     "import": "foveate data import data/ dtd --file shot_16-seed_1.pkl --out draws/",
@@ -155,7 +155,8 @@ def run(words: Sequence[str]) -> None:
 
 
 def _drawn_there(root: Path) -> list[str]:
-    return [key for key in world_keys() if locate(root, find(key)) is not None] if root.is_dir() else []
+    drawn = (*species_keys(), *world_keys())
+    return [key for key in drawn if locate(root, find(key)) is not None] if root.is_dir() else []
 
 
 def _fine(done: Sequence[Check], named: bool, masked: bool) -> bool:

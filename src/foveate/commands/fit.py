@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from foveate.clip.config import EMBEDDED
 from foveate.commands.launched import launched
 from foveate.commands.learning import GROUPS, Learned, Options, classifier_of, learn
 from foveate.commands.parsing import read_words
@@ -179,5 +180,5 @@ def _fit_rows(table: Table) -> None:
 
 
 def _note_the_embedded(*clips: str) -> None:
-    if "tiny" in clips:
+    if set(EMBEDDED) & set(clips):
         note("the embedded CLIP has seen drawn shapes only; for photographs give --clip")

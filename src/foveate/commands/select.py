@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from foveate.clip.config import EMBEDDED
 from foveate.clip.templates import fill
 from foveate.clip.weights import load_clip
 from foveate.commands.parsing import parse
@@ -89,7 +90,7 @@ def select(  # noqa: PLR0913  (a command's options)
         chosen = choose(read, None, seed, select=pick, base_only=classes == "base", on_bad=on_bad)
     for line in chosen.notes:
         note(line)
-    if clip == "tiny":
+    if clip in EMBEDDED:
         note("the embedded CLIP has seen drawn shapes only; for photographs give --clip")
     _write(path, read, chosen.photos, {**done[0].record, "clip": clip})
     counts = done[0].pool.counts()

@@ -84,7 +84,7 @@ def sweep(  # noqa: PLR0913  (a command's options)
                 board.note(one)
             if there.left:
                 sets.make_ready(data, _needed(there), partial(board.count, "drawing scenes"))
-                sets.check_there(data, _needed(there), _masked(there))
+                sets.check_there(data, _needed(there), _masked(there), _others(there))
                 check_towers(there.left)
             for event in _run(schedule, where, device, workers, ray=(ray, ray_address, gpus_per_run)):
                 board.show(event)
@@ -132,6 +132,12 @@ def _masked(there: Standing) -> dict[str, str]:
         if job.copies is None and _needs(job):
             found.setdefault(job.dataset, job.options["method"])
     return found
+
+
+def _others(there: Standing) -> list[tuple[str, str]]:
+    """Return sets and names of masks that are not the sets' own."""
+    found = [(job.dataset, job.options["masks"]) for job in there.left if job.options["masks"]]
+    return list(dict.fromkeys(found))
 
 
 def _needs(job: Job) -> bool:

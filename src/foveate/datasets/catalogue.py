@@ -9,7 +9,7 @@ pictures of how many classes it must have, and where it can be had.
 import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, cast
@@ -25,8 +25,27 @@ MIRROR = "https://huggingface.co/zhengli97/prompt_learning_dataset"
 
 
 @dataclass(frozen=True)
+class SpeciesWorld:
+    """How a set of species is drawn (`foveate.world.species`).
+
+    Attributes:
+        about: What is particular about it.
+        at_home: Share of training scenes on their species' home; the others stand on any of eleven places.
+        others: Number of other objects in each scene.
+        shots: Training scenes of a class; two more are its val split.
+        tests: Test scenes of a class, under each condition.
+    """
+
+    about: str
+    at_home: float
+    others: int
+    shots: int
+    tests: int
+
+
+@dataclass(frozen=True)
 class World:
-    """How a set of scenes is drawn.
+    """How a set of scenes with plain names is drawn.
 
     Attributes:
         about: What is particular about it.
@@ -91,7 +110,7 @@ class DataSet:
     tests: tuple[str, ...] = ()
     relative_to: str = ""
     split_file: str = ""
-    world: World | None = None
+    world: World | SpeciesWorld | None = None
 
     @property
     def where(self) -> str:
@@ -103,12 +122,21 @@ class DataSet:
         return f"{self.source}; with its split file {MIRROR}; with masks {WITH_MASKS}"
 
 
+CONDITIONS = ("home", "any", "sibling", "unseen")
+"""Test splits of each set of species, by where their scenes stand; its own list has "any" as test split."""
+
+
 def find(name: str) -> DataSet:
     """Return a set by its key, its title or its name in configurations; case, "-" and "_" do not matter.
 
+    A set of species has several test splits: "species@home" is "species" with its test scenes at home.
+
     Raises:
-        InputError: There is none of that name.
+        InputError: There is none of that name, or it has no such test split.
     """
+    name, at, condition = name.partition("@")
+    if at:
+        return _under(find(name), condition)
     known = _by_name()
     found = known.get(_plain(name))
     if found is not None:
@@ -118,14 +146,33 @@ def find(name: str) -> DataSet:
     raise InputError(f"there is no data set {name!r}; {hint}")
 
 
+def _under(one: DataSet, condition: str) -> DataSet:
+    """Return a set of species with another test split.
+
+    Raises:
+        InputError: It has none of this name.
+    """
+    if not isinstance(one.world, SpeciesWorld):
+        raise InputError(f"{one.key} has one test split: leave out @{condition}")
+    if condition not in CONDITIONS:
+        raise InputError(f"{one.key} has no test split {condition!r}: take {', '.join(CONDITIONS)}")
+    file = one.split_file.replace(".json", f"_{condition}.json")
+    return replace(one, key=f"{one.key}@{condition}", split_file=file)
+
+
 def keys() -> tuple[str, ...]:
     """Return the keys of the field's fifteen sets, ImageNet first and its variants last."""
     return tuple(one.key for one in _table().values() if one.world is None)
 
 
 def world_keys() -> tuple[str, ...]:
-    """Return the keys of the drawn sets: "world-source", then "world-1" to "world-11"."""
-    return tuple(one.key for one in _table().values() if one.world is not None)
+    """Return the keys of the drawn sets of plain names: "world-source", then "world-1" to "world-11"."""
+    return tuple(one.key for one in _table().values() if isinstance(one.world, World))
+
+
+def species_keys() -> tuple[str, ...]:
+    """Return the keys of the drawn sets of species, "species" first."""
+    return tuple(one.key for one in _table().values() if isinstance(one.world, SpeciesWorld))
 
 
 def _plain(name: str) -> str:
@@ -136,7 +183,7 @@ def _plain(name: str) -> str:
 def _table() -> Mapping[str, DataSet]:
     text = files("foveate.datasets").joinpath("catalogue.json").read_text(encoding="utf-8")
     rows = cast("Mapping[str, list[dict[str, Any]]]", json.loads(text))
-    found = [*map(_real, rows["sets"]), *map(_drawn, rows["world"])]
+    found = [*map(_real, rows["sets"]), *map(_species, rows["species"]), *map(_plainly_named, rows["world"])]
     return {one.key: one for one in found}
 
 
@@ -154,10 +201,18 @@ def _real(row: dict[str, Any]) -> DataSet:
     return DataSet(homes=homes, kgcoop_template=kgcoop, **tuples, **row)
 
 
-def _drawn(row: dict[str, Any]) -> DataSet:
+def _species(row: dict[str, Any]) -> DataSet:
+    key, classes = str(row.pop("key")), int(row.pop("classes"))
+    return _drawn(key, classes, SpeciesWorld(**row))
+
+
+def _plainly_named(row: dict[str, Any]) -> DataSet:
     key, classes = str(row.pop("key")), int(row.pop("classes"))
     plain = {name: tuple(row.pop(name) or ()) for name in ("colours", "shapes", "places", "radius")}
-    world = World(**plain, **row)
+    return _drawn(key, classes, World(**plain, **row))
+
+
+def _drawn(key: str, classes: int, world: World | SpeciesWorld) -> DataSet:
     return DataSet(
         key=key,
         title=key,

@@ -1,27 +1,43 @@
 """Drawn scenes as data sets on disk, so that every protocol of the field runs where there is no data.
 
 Each set is a folder as CoOp's are: pictures, a `split_zhou_*.json`, and beside them `mask/` with the exact
-foregrounds. They differ in kind as the field's do: in how many and which classes, in whether the place tells
-the class in training (`homes`), in how large and how turned objects are. Test scenes stand anywhere.
+foregrounds.
+
+- Sets of species: in training most scenes stand at home. Every test condition has a split file of its own,
+  and the set's own one has the scenes that stand anywhere. There are worse masks in `mask-eroded/`,
+  `mask-shifted/` and `mask-wrong/`.
+- Sets of plain names: they differ in how many and which classes, in whether the place tells the class in
+  training (`homes`), in how large and how turned objects are. Test scenes stand anywhere.
 """
 
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 from PIL import Image
 
 from foveate.data.samples import Sample
-from foveate.datasets.catalogue import VAL, DataSet, find, world_keys
+from foveate.datasets.catalogue import (
+    CONDITIONS,
+    VAL,
+    DataSet,
+    SpeciesWorld,
+    World,
+    find,
+    species_keys,
+    world_keys,
+)
 from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.seeds import stream
-from foveate.world.photos import ScenePicture, scene_photos
+from foveate.world.photos import ScenePicture, Spoil, scene_photos, species_photos, spoil
 from foveate.world.scenes import COLOURS, PLACES, SHAPES, render
+from foveate.world.species import BASE, NEW, Condition
 
 OnCount = Callable[[int, int], None]
 """Told of how many scenes are drawn, and of how many there are."""
@@ -40,7 +56,8 @@ def draw_sets(
 
     Args:
         root: Where they go; made if need be.
-        keys: Which; None draws all twelve.
+        keys: Which; None draws those of species and of plain names. A test condition of a set
+            ("species@home") is drawn with its set.
         seed: Of everything: names, homes and scenes.
         on_count: Told of progress.
 
@@ -51,12 +68,13 @@ def draw_sets(
         InputError: No drawn set has such a key; or something else, or one of another seed, is in its place.
         OSError: No space, no permission.
     """
-    wanted = [find(key) for key in (world_keys() if keys is None else keys)]
+    named = (*species_keys(), *world_keys()) if keys is None else keys
+    wanted = [find(key) for key in dict.fromkeys(key.partition("@")[0] for key in named)]
     other = next((one for one in wanted if one.world is None), None)
     if other is not None:
         raise InputError(f"{other.title} cannot be drawn, it is photographs: {other.where}")
     missing = [one for one in wanted if not _is_whole(root / one.key, _record(one, seed))]
-    total = sum(one.train + one.val + one.test for one in missing)
+    total = sum(one.train + one.val + one.test * _tests(one) for one in missing)
     done = 0
     root.mkdir(parents=True, exist_ok=True)
     for one in missing:
@@ -65,6 +83,11 @@ def draw_sets(
             if on_count is not None:
                 on_count(done, total)
     return tuple(one.key for one in missing)
+
+
+def _tests(one: DataSet) -> int:
+    """Return how many test splits a set has."""
+    return len(CONDITIONS) if isinstance(one.world, SpeciesWorld) else 1
 
 
 def _record(one: DataSet, seed: int) -> dict[str, Any]:
@@ -108,9 +131,16 @@ def _draw_into(root: Path, one: DataSet, seed: int) -> Iterator[None]:
         names = class_names(one, seed)
         for split, sample, path in _scenes(one, names, seed):
             _save(sample, beside, path)
-            rows[split].append([path, sample.label, names[sample.label]])
+            rows.setdefault(split, []).append([path, sample.label, names[sample.label]])
             yield
+        tests = {condition: rows.pop(condition) for condition in CONDITIONS if condition in rows}
+        if tests:
+            rows["test"] = tests["any"]
+            _save_spoiled(beside, [path for split in rows.values() for path, *_ in split], seed)
         write_atomically(beside / one.split_file, json.dumps(rows, indent=1) + "\n")
+        for condition, scenes in tests.items():
+            other = find(f"{one.key}@{condition}")
+            write_atomically(beside / other.split_file, json.dumps({**rows, "test": scenes}, indent=1) + "\n")
         listed = sorted(path.relative_to(beside).as_posix() for path in beside.rglob("*") if path.is_file())
         write_atomically(beside / RECORD, json.dumps({**_record(one, seed), "files": listed}) + "\n")
         beside.chmod(0o755)  # of temporary folders nobody else can read
@@ -123,6 +153,8 @@ def _draw_into(root: Path, one: DataSet, seed: int) -> Iterator[None]:
 
 def class_names(one: DataSet, seed: int = SEED) -> tuple[str, ...]:
     """Choose the class names of a drawn set, in the order of its labels."""
+    if isinstance(one.world, SpeciesWorld):
+        return (*BASE, *NEW)  # as many of each: the first half are base classes in every protocol
     assert one.world is not None
     colours, shapes = one.world.colours or tuple(COLOURS), one.world.shapes or tuple(SHAPES)
     names = [f"{colour} {shape}" for colour in colours for shape in shapes]
@@ -134,6 +166,9 @@ def _scenes(one: DataSet, names: Sequence[str], seed: int) -> Iterator[tuple[str
     """Yield split, scene and path: train, val and test, class by class within each."""
     world = one.world
     assert world is not None
+    if isinstance(world, SpeciesWorld):
+        yield from _species_scenes(one.key, world, names, seed)
+        return
     at_home = homes(one, seed) or (None,)
     for split, each in (("train", world.shots), ("val", VAL), ("test", world.tests)):
         placed = (None,) if split == "test" else at_home
@@ -151,10 +186,46 @@ def _scenes(one: DataSet, names: Sequence[str], seed: int) -> Iterator[tuple[str
             yield split, sample, f"{folder}/{split}_{counts[sample.label]:03d}.png"
 
 
+def _species_scenes(
+    key: str, world: SpeciesWorld, names: Sequence[str], seed: int
+) -> Iterator[tuple[str, Sample, str]]:
+    """Yield train, val and the test scenes of each condition."""
+    drawn = {
+        split: species_photos(
+            names, each, _number(seed, key, split), at_home=world.at_home, others=world.others
+        )
+        for split, each in (("train", world.shots), ("val", VAL))
+    }
+    for condition in get_args(Condition):
+        for half in (BASE, NEW):
+            source = _number(seed, key, condition, half[0])
+            drawn[f"{condition} {half[0]}"] = species_photos(
+                half, world.tests, source, condition=condition, others=world.others
+            )
+    for what, photos in drawn.items():
+        split = what.partition(" ")[0]
+        counts = dict.fromkeys(photos.names, 0)
+        for sample in photos.samples:
+            name = photos.names[sample.label]
+            counts[name] += 1
+            path = f"{name.replace(' ', '_')}/{split}_{counts[name]:03d}.png"
+            yield split, replace(sample, label=names.index(name)), path
+
+
+def _save_spoiled(folder: Path, paths: Sequence[str], seed: int) -> None:
+    """Write worse masks of these pictures beside the exact ones."""
+    masks = np.stack([np.asarray(Image.open(folder / MASKS / path)) > 0 for path in paths])
+    for kind in get_args(Spoil):
+        for path, mask in zip(paths, spoil(masks, kind, seed), strict=True):
+            file = folder / f"{MASKS}-{kind}" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(file, compress_level=1)
+
+
 def homes(one: DataSet, seed: int = SEED) -> tuple[dict[str, str], ...]:
     """Return as many ways to give each class of a drawn set its place as it has homes; none: anywhere."""
     world = one.world
-    assert world is not None
+    assert isinstance(world, World)
     places = list(world.places or PLACES)
     order = np.random.default_rng(_number(seed, one.key, "homes")).permutation(len(places))
     return tuple(

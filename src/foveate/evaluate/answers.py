@@ -44,9 +44,17 @@ class Answers:
     @property
     def shift(self) -> float | None:
         """Foreground shift index, in nats, over the pictures that have masks; None without any."""
+        return self.shift_where(torch.ones(len(self.labels), dtype=torch.bool))
+
+    def shift_where(self, chosen: Tensor) -> float | None:
+        """Return the foreground shift index over those of the chosen pictures that have masks.
+
+        Args:
+            chosen: `[N]` truth values.
+        """
         if self.foreground is None:
             return None
-        which = slice(None) if self.masked is None else self.masked
+        which = chosen if self.masked is None else chosen & self.masked
         logits, foreground = self.logits[which], self.foreground[which]
         return foreground_shift(logits, foreground) if len(logits) else None
 

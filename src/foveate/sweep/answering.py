@@ -248,6 +248,8 @@ def _measured(question: Question, photos: Photos, answers: Answers, trained: Seq
         trained=_percent(right[was_trained]) if both else None,
         others=_percent(right[~was_trained]) if both else None,
         shift=answers.shift,
+        shift_right=answers.shift_where(right),
+        shift_wrong=answers.shift_where(~right),
     )
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from foveate.clip.templates import fill
+from foveate.datasets.catalogue import CONDITIONS
 from foveate.errors import InputError
 from foveate.methods.registry import configure, parts
 from foveate.select.choosing import Name
@@ -33,8 +34,8 @@ from foveate.train.recipe import Recipe, recipe_for
 from foveate.written import read_yaml
 
 _TRAINING = tuple(setting.name for setting in fields(Recipe))
-_ROW = ("method", "template")
-_LISTS = {"seeds": int, "shots": int, "fractions": float, "sets": str, "selectors": str}
+_ROW = ("method", "template", "masks")
+_LISTS = {"seeds": int, "shots": int, "fractions": float, "sets": str, "selectors": str, "conditions": str}
 _WORDS: dict[str, tuple[str, ...]] = {
     "protocol": get_args(Protocol),
     "recipe": get_args(Source),
@@ -50,6 +51,7 @@ _ONLY_FOR = {
     "classes": ("data-efficiency",),
     "selectors": ("data-efficiency",),
     "mixed": ("base-to-new", "seed-robustness", "data-efficiency"),
+    "conditions": ("base-to-new", "seed-robustness", "data-efficiency"),
 }
 _SHOTS = 16
 
@@ -64,6 +66,8 @@ class Row:
         settings: Per part of the method, what differs from the source's settings.
         training: What differs from its recipe.
         template: A sentence other than the data set's.
+        masks: Which masks it learns from: those in the set's folder `mask-NAME`, or in another folder; None
+            takes the set's own.
     """
 
     name: str
@@ -71,6 +75,7 @@ class Row:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     training: Mapping[str, Any] = field(default_factory=dict[str, Any])
     template: str | None = None
+    masks: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ class Table:
         classes: Train on half of the classes or on all, for "data-efficiency".
         mixed: Whether to ask about trained and other classes together, too.
         shift: Whether to measure the foreground shift index; needs masks of test pictures.
+        conditions: Test splits that are asked about side by side, of sets that have several, such as "home";
+            none: the set's own.
         recipe: Source of the settings.
         clip: Where the towers come from.
         dtype: Their precision.
@@ -107,6 +114,7 @@ class Table:
     classes: str = "base"
     mixed: bool = False
     shift: bool = False
+    conditions: tuple[str, ...] = ()
     recipe: Source = "released-code"
     clip: str = "tiny"
     dtype: str = "float32"
@@ -175,6 +183,7 @@ def _table(title: str, given: Mapping[str, Any], file: str) -> Table:
     _check_stray(common, values["rows"], where)
     _check_names([row.name for row in values["rows"]], where)
     _check_fit(values, where)
+    _check_conditions(values, where)
     _check_new_names(values, where)
     if values["protocol"] == "few-shot" and "shots" not in values:
         values["shots"] = (1, 2, 4, 8, 16)
@@ -198,14 +207,16 @@ def _row(name: str, given: object, common: Mapping[str, Any], where: str) -> Row
             if part in own or part in common
         }
         training = as_training({key: one[key] for one in (common, own) for key in _TRAINING if key in one})
-        template = own.get("template", common.get("template"))
+        template, masks = (own.get(name, common.get(name)) for name in ("template", "masks"))
+        if masks is not None and not (isinstance(masks, str) and masks):
+            raise InputError(f"masks is {masks!r}: give the name of a set's masks, or a folder of masks")
         configure("+".join(there), settings)
         recipe_for(method, training)
         if template is not None:
             fill(str(template), "x")
     except InputError as error:
         raise InputError(f"{title}: {error}") from error
-    return Row(name, "+".join(there), settings, training, template)
+    return Row(name, "+".join(there), settings, training, template, masks)
 
 
 def _settings(given: Mapping[str, Any], part: str) -> dict[str, Any]:
@@ -257,6 +268,8 @@ def _check_list(name: str, some: Sequence[Any], wrong: InputError) -> None:
         raise wrong
     if name == "selectors" and not set(some) <= set(get_args(Name)):
         raise wrong
+    if name == "conditions" and not set(some) <= set(CONDITIONS):
+        raise wrong
 
 
 def _wanted(name: str) -> str:
@@ -266,6 +279,7 @@ def _wanted(name: str) -> str:
         "fractions": "shares above 0 and up to 1, as in [0.25, 0.5, 1.0]",
         "sets": "keys of data sets, as in [dtd, eurosat]",
         "selectors": f"some of {', '.join(get_args(Name))}",
+        "conditions": f"test splits, some of {', '.join(CONDITIONS)}",
     }
     if name in _WORDS:
         return f"one of {', '.join(_WORDS[name])}"
@@ -310,6 +324,15 @@ def _check_fit(values: Mapping[str, Any], where: str) -> None:
         raise InputError(f"{where}: several shots are for few-shot; {protocol} takes one number")
     if values.get("selectors") and "shots" in values:
         raise InputError(f"{where}: selectors choose among all training pictures: leave `shots` out")
+
+
+def _check_conditions(values: Mapping[str, Any], where: str) -> None:
+    """Refuse test conditions of sets that have one test split."""
+    for key in values["sets"] if values.get("conditions") else ():
+        try:
+            sets.key_of(f"{key}@{values['conditions'][0]}")
+        except InputError as error:
+            raise InputError(f"{where}: conditions are for sets of species: {error}") from error
 
 
 def _check_new_names(values: Mapping[str, Any], where: str) -> None:

@@ -12,13 +12,14 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, cast
 
+from foveate.clip.config import EMBEDDED
 from foveate.methods.registry import parts
 from foveate.sweep import sets
 from foveate.sweep.jobs import Job
 from foveate.sweep.protocols import SHIFT, identity
 from foveate.sweep.results import Result
 
-_EMBED = {"tiny": 128}
+_EMBED = dict.fromkeys(EMBEDDED, 128)
 _WIDE = 512  # numbers of a feature, of other towers
 _FEW = 10_000  # learned numbers of parts that the table does not have, about
 _HEADS = {"mmrl": 2}
@@ -184,7 +185,7 @@ def _row(clip: str, method: str) -> tuple[dict[str, Any], float]:
 
 
 def _towers(clip: str) -> dict[str, Any]:
-    return _rates()["tiny" if clip == "tiny" else "ViT-B/16"]
+    return _rates()["tiny" if clip in EMBEDDED else "ViT-B/16"]
 
 
 @cache

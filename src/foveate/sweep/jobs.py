@@ -18,7 +18,8 @@ class Question:
     """One question to a tuned model.
 
     Attributes:
-        dataset: Key of the data set in the catalogue; its test split is asked about.
+        dataset: Key of the data set in the catalogue; its test split is asked about. "species@home" is
+            another test split of "species".
         split: Which classes' pictures, and among which names.
     """
 
@@ -37,7 +38,7 @@ class Job:
         seed: Of draw, start, order and views.
         variant: What else tells it apart within row, set and seed: "8-shots", "fraction-0.5"; or empty.
         options: Arguments of `Classifier.fit` (shots, classes, select, fraction, template, recipe, bank, ...)
-            and `method`, `clip`, `settings`, `dtype`.
+            and `method`, `clip`, `settings`, `dtype`, `masks`.
         questions: What is asked afterwards.
         recipe: The source that the settings follow: "paper", "released-code", "upstream".
         needs: Key of the job whose tuned model this one stands on, as `backbone`; None trains everything.

@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 from foveate.errors import InputError
-from foveate.methods.registry import configure, parts, stages
+from foveate.methods.registry import configure, needs_masks, parts, stages
 from foveate.sweep.config import Row, Sweep, Table
-from foveate.sweep.jobs import Job, Question
+from foveate.sweep.jobs import Job, Question, Split
 from foveate.sweep.numbers import as_settings
 from foveate.sweep.recipes import Case, settle
 from foveate.train.recipe import recipe_for
@@ -150,6 +150,7 @@ def _job(table: Table, row: Row, place: _Place, template: Template) -> Job:
         "shots": None,
         "select": None,
         "fraction": None,
+        "masks": row.masks if needs_masks(row.method, settings) else None,
         **variant.options,
     }
     if table.shift:
@@ -177,8 +178,9 @@ def _questions(table: Table, dataset: str) -> tuple[Question, ...]:
         return (Question(dataset, "base"), *(Question(target, "new") for target in table.sets))
     if _classes(table) == "all":
         return (Question(dataset, "base"),)
-    both = (Question(dataset, "base"), Question(dataset, "new"))
-    return (*both, Question(dataset, "all")) if table.mixed else both
+    splits: tuple[Split, ...] = ("base", "new", "all") if table.mixed else ("base", "new")
+    keys = [f"{dataset}@{condition}" for condition in table.conditions] or [dataset]
+    return tuple(Question(key, split) for key in keys for split in splits)
 
 
 def _unlike(jobs: Sequence[Job]) -> list[Job]:

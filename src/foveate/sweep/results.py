@@ -38,6 +38,8 @@ class Measured:
         trained: Percent right of the pictures of trained classes, where there are others (split "all").
         others: Of the others.
         shift: Foreground shift index, in nats; None where it was not measured.
+        shift_right: The same over pictures that were answered rightly; None also where there are none.
+        shift_wrong: Over the others.
     """
 
     dataset: str
@@ -51,6 +53,13 @@ class Measured:
     trained: float | None = None
     others: float | None = None
     shift: float | None = None
+    shift_right: float | None = None
+    shift_wrong: float | None = None
+
+    @property
+    def condition(self) -> str:
+        """Which test split was asked about, of a set that has several; else empty."""
+        return self.dataset.partition("@")[2]
 
 
 @dataclass(frozen=True)

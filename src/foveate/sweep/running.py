@@ -68,7 +68,9 @@ class Desk:
 
     place: Place
     _towers: dict[tuple[str, str], Classifier] = field(default_factory=dict[tuple[str, str], Classifier])
-    _photos: dict[tuple[str, bool], Photos] = field(default_factory=dict[tuple[str, bool], Photos])
+    _photos: dict[tuple[str, str | None, bool], Photos] = field(
+        default_factory=dict[tuple[str, str | None, bool], Photos]
+    )
     seen: Seen = field(init=False)
 
     def __post_init__(self) -> None:
@@ -90,15 +92,14 @@ class Desk:
         """Take over towers that are open already."""
         self._towers[clip, dtype] = towers
 
-    def photos(self, key: str, *, tests_only: bool = False) -> Photos:
-        """Return the pictures of a set."""
-        found = self._photos.get((key, False)) or self._photos.get((key, tests_only))
+    def photos(self, key: str, masks: str | None = None, *, tests_only: bool = False) -> Photos:
+        """Return the pictures of a set, with its own masks or others."""
+        found = self._photos.get((key, masks, False)) or self._photos.get((key, masks, tests_only))
         if found is None:
             while len(self._photos) >= _SETS_HELD:
                 self._photos.pop(next(iter(self._photos)))
-            found = self._photos[key, tests_only] = sets.photos_of(
-                self.place.root, key, tests_only=tests_only
-            )
+            found = sets.photos_of(self.place.root, key, masks, tests_only=tests_only)
+            self._photos[key, masks, tests_only] = found
         return found
 
 
@@ -179,7 +180,7 @@ def run_job(job: Job, desk: Desk, tell: Tell | None = None) -> Done:
         if job.copies is not None:
             made = _copied(job, desk)
         else:
-            photos = desk.photos(job.dataset)
+            photos = desk.photos(job.dataset, job.options["masks"])
             _check_photos(job, photos)
             drawn, aside = keep_draw(desk.place.out, job, photos)
             notes += [*aside, *_mend(folder / RUN)]
@@ -305,7 +306,8 @@ def _shelf(job: Job, classifier: Classifier) -> str:
 
 def _measure(job: Job, desk: Desk, classifier: Classifier, question: Question, tell: Tell) -> Measured:
     other = question.dataset != job.dataset
-    template = sets.template_of(question.dataset, parts(job.options["method"])) if other else None
+    carried = question.dataset.partition("@")[0] != job.dataset
+    template = sets.template_of(question.dataset, parts(job.options["method"])) if carried else None
     return measure(
         classifier,
         question,

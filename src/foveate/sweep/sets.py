@@ -38,13 +38,19 @@ def make_ready(root: Path, keys: Sequence[str], on_count: OnCount | None = None)
         draw_sets(root, drawn, on_count=on_count)
 
 
-def check_there(root: Path, keys: Sequence[str], masked: Mapping[str, str] | None = None) -> None:
+def check_there(
+    root: Path,
+    keys: Sequence[str],
+    masked: Mapping[str, str] | None = None,
+    others: Sequence[tuple[str, str]] = (),
+) -> None:
     """Refuse a root that lacks some of the sets or their masks, before hours are spent on the others.
 
     Args:
         root: Folder of the data sets.
         keys: Of those that are needed.
         masked: Of those whose masks are learned from, and by which method.
+        others: Sets and names of other masks of theirs that are learned from.
 
     Raises:
         InputError: All that are missing are named.
@@ -55,6 +61,8 @@ def check_there(root: Path, keys: Sequence[str], masked: Mapping[str, str] | Non
             f"{len(missing)} of {len(keys)} data sets are not in {root}: {', '.join(missing)};"
             f" `foveate data check {root}` tells where each is looked for"
         )
+    for key, name in others:
+        masks_of(root, key, name)
     bare = {key: method for key, method in (masked or {}).items() if demand(root, find(key)).masks is None}
     if bare:
         raise InputError(
@@ -72,18 +80,37 @@ def _is_there(root: Path, key: str) -> bool:
     return True
 
 
-def photos_of(root: Path, key: str, *, tests_only: bool = False) -> Photos:
+def masks_of(root: Path, key: str, name: str) -> Path:
+    """Return the folder of other masks of a set: its `mask-NAME`, or a folder by its path.
+
+    Raises:
+        InputError: There is neither.
+    """
+    own = demand(root, find(key)).home / f"mask-{name}"
+    found = next((one for one in (own, root / name, Path(name).expanduser()) if one.exists()), None)
+    if found is None:
+        raise InputError(f"{find(key).key} has no masks {name!r}: neither {own} nor a folder {name} is there")
+    return found
+
+
+def photos_of(root: Path, key: str, masks: str | None = None, *, tests_only: bool = False) -> Photos:
     """Return a set's pictures with their splits, and masks where it has them.
 
     Args:
         root: Folder of the data sets.
         key: Of the set.
+        masks: Name or folder of other masks than the set's own.
         tests_only: Whether its test split is enough.
 
     Raises:
         InputError: It is not there, or not whole.
     """
-    return open_set(root, key, splits=("test",)) if tests_only else open_set(root, key)
+    others = None if masks is None else masks_of(root, key, masks)
+    return (
+        open_set(root, key, masks=others, splits=("test",))
+        if tests_only
+        else open_set(root, key, masks=others)
+    )
 
 
 def template_of(key: str, parts: Sequence[str]) -> str:

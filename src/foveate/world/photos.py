@@ -5,11 +5,14 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from foveate.data.samples import LazyPicture, Photos, Sample
+from foveate.errors import InputError
 from foveate.world.curriculum import random_scene
 from foveate.world.scenes import PLACES, SIZE, Scene, render
+from foveate.world.species import Condition, find_species, place_for, shot_place, species_scene
 
 
 class ScenePicture(LazyPicture):
@@ -65,3 +68,80 @@ def scene_photos(
                 scene = replace(scene, angle=float(rng.uniform(-turn, turn)))
             samples.append(Sample(ScenePicture(scene), label, ScenePicture(scene, "mask"), split))
     return Photos(tuple(names), tuple(samples), "binary255")
+
+
+def species_photos(
+    names: Sequence[str],
+    per_class: int,
+    seed: int,
+    *,
+    condition: Condition | None = None,
+    at_home: float | None = None,
+    others: int = 0,
+    split: str | None = None,
+) -> Photos:
+    """Draw so many scenes of each species.
+
+    Args:
+        names: Of species, e.g. "alba star".
+        per_class: Scenes a class.
+        seed: Of everything.
+        condition: Where test scenes stand; see `foveate.world.species.Condition`.
+        at_home: For training scenes instead: the share that stands on the species' home.
+        others: Number of other objects in each scene.
+        split: Which split they say they are.
+
+    Raises:
+        InputError: There is no such species; or not exactly one of `condition` and `at_home` is given.
+    """
+    if (condition is None) == (at_home is None):
+        raise InputError("give either condition, for tests, or at_home, for training")
+    samples: list[Sample] = []
+    for label, name in enumerate(names):
+        species = find_species(name)
+        for index in range(per_class):
+            rng = np.random.default_rng([seed, label, index])
+            if at_home is None:
+                assert condition is not None
+                place = place_for(species, condition, rng, names)
+            else:
+                place = shot_place(species, at_home, rng)
+            scene = species_scene(species, place, rng, others=others)
+            samples.append(Sample(ScenePicture(scene), label, ScenePicture(scene, "mask"), split))
+    return Photos(tuple(names), tuple(samples), "binary255")
+
+
+Spoil = Literal["eroded", "shifted", "wrong"]
+"""How masks are made worse: two pixels thinner; an eighth of the side aside; every fifth of another one."""
+
+
+def spoil(masks: NDArray[np.bool_], kind: Spoil, seed: int) -> NDArray[np.bool_]:
+    """Return `[N, H, W]` masks made worse in one of three ways."""
+    if kind == "eroded":
+        inner = masks.copy()
+        for axis in (1, 2):
+            for step in (-2, -1, 1, 2):
+                inner &= _moved(masks, step, axis)
+        return inner
+    rng = np.random.default_rng([seed, 3])
+    if kind == "shifted":
+        step = masks.shape[1] // 8
+        moves = step * rng.choice([-1, 1], (len(masks), 2))
+        moved = [
+            _moved(_moved(mask[None], int(down), 1), int(right), 2)
+            for mask, (down, right) in zip(masks, moves, strict=True)
+        ]
+        return np.concatenate(moved)
+    wrong = rng.permutation(len(masks))[: len(masks) // 5]
+    spoiled = masks.copy()
+    spoiled[wrong] = masks[np.roll(wrong, 1)]
+    return spoiled
+
+
+def _moved(masks: NDArray[np.bool_], step: int, axis: int) -> NDArray[np.bool_]:
+    """Move masks along an axis; what comes in at the border is background."""
+    moved = np.roll(masks, step, axis)
+    edge = [slice(None)] * 3
+    edge[axis] = slice(0, step) if step > 0 else slice(step, None)
+    moved[tuple(edge)] = False
+    return moved

@@ -1,8 +1,7 @@
-"""The world: little procedural scenes of one object on one place, with exact masks and captions.
+"""Drawn scenes of one object on one place, with exact masks.
 
-A scene is nine values (`Scene`); `render` turns scenes into pictures. The same scene gives the same pixels
-whichever scenes are drawn beside it. The world is what foveate looks at when there is nothing else: small,
-honest about it, and exact.
+A `Scene` is a handful of values; `render` turns scenes into pictures and masks, and `render_ground` into the
+same pictures without their object. A scene gives the same pixels whichever scenes are drawn beside it.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,12 +37,15 @@ class Scene:
         shape: A key of `SHAPES`.
         colour: A key of `COLOURS`.
         texture: One of `TEXTURES`.
-        place: A key of `PLACES`, or "plain" for an even grey.
+        place: A key of `ALL_PLACES`, or "plain" for an even grey.
         radius: Half the object's size as a share of the picture.
         x: Centre from the left edge, as a share of the picture.
         y: Centre from the top edge, likewise.
         angle: Turn of the object, in radians.
         seed: Of everything that is left: noise, light, phases.
+        clutter: Number of small things on the ground, behind the object.
+        others: Number of other objects, somewhat smaller; the mask leaves them out.
+        occluded: Whether a grey tile covers a part of the object; the mask leaves that part out.
     """
 
     shape: str
@@ -55,6 +57,9 @@ class Scene:
     y: float = 0.5
     angle: float = 0.0
     seed: int = 0
+    clutter: int = 0
+    others: int = 0
+    occluded: bool = False
 
     @property
     def name(self) -> str:
@@ -195,6 +200,36 @@ def _night(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
     return np.where(stars[..., None], _rgb((226, 226, 214)), sky)
 
 
+def _leaves(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
+    spots = np.sin(17 * x + 4 * _noise(rng, len(x), 6)) * np.sin(17 * y + 4 * _noise(rng, len(x), 6))
+    return _blend((96, 52, 20), (196, 128, 42), 0.5 + 0.55 * spots + 0.2 * _noise(rng, len(x), 24))
+
+
+def _gravel(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
+    pebbles = np.abs(_noise(rng, len(x), 14)) + 0.5 * np.abs(_noise(rng, len(x), 28))
+    return _blend((70, 66, 66), (206, 200, 190), 1.6 * pebbles)
+
+
+def _mud(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
+    wet = 0.6 * _noise(rng, len(x), 3) + 0.2 * np.sin(12 * x - 9 * y + rng.uniform(0, 6))
+    return _blend((52, 36, 28), (112, 84, 62), 0.5 + 0.6 * wet)
+
+
+def _tiles(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
+    column, row = np.floor(x * 5 + rng.uniform(0, 1)), np.floor(y * 5 + rng.uniform(0, 1))
+    return _blend((68, 110, 150), (224, 230, 232), (column + row) % 2 + 0.08 * _noise(rng, len(x), 16))
+
+
+def _lava(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
+    cracks = 1 - 3.2 * np.abs(_noise(rng, len(x), 7))
+    return _blend((34, 22, 24), (238, 92, 22), cracks)
+
+
+def _dusk(rng: np.random.Generator, x: Floats, y: Floats) -> Floats:
+    bands = y + 0.10 * _noise(rng, len(x), 3) + 0.03 * np.sin(30 * y + rng.uniform(0, 6))
+    return _blend((78, 52, 120), (250, 172, 120), bands)
+
+
 PLACES: dict[str, Place] = {
     "grass": _grass,
     "sand": _sand,
@@ -205,6 +240,15 @@ PLACES: dict[str, Place] = {
     "stone": _stone,
     "night": _night,
 }
+"""Places that embedded CLIPs are trained on."""
+
+SHOT_PLACES: dict[str, Place] = {"leaves": _leaves, "gravel": _gravel, "mud": _mud}
+"""Places that few-shot training may show besides; no CLIP was trained on them."""
+
+TEST_PLACES: dict[str, Place] = {"tiles": _tiles, "lava": _lava, "dusk": _dusk}
+"""Places that only tests show."""
+
+ALL_PLACES: dict[str, Place] = PLACES | SHOT_PLACES | TEST_PLACES
 
 NAMES = tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS)
 """All 96 class names of the world, shape by shape."""
@@ -223,21 +267,87 @@ def render(scenes: Sequence[Scene], size: int = SIZE) -> tuple[Bytes, NDArray[np
     return pictures, masks
 
 
-def _draw(scene: Scene, size: int) -> tuple[Bytes, NDArray[np.bool_]]:
+def render_ground(scenes: Sequence[Scene], size: int = SIZE) -> Bytes:
+    """Draw scenes without their object: place, clutter and other objects are as in `render`.
+
+    Returns:
+        `[N, size, size, 3]` pictures.
+    """
+    return np.stack([_draw(scene, size, whole=False)[0] for scene in scenes])
+
+
+def _draw(scene: Scene, size: int, *, whole: bool = True) -> tuple[Bytes, NDArray[np.bool_]]:
+    """Draw a picture and its mask; the object itself is left out unless `whole`."""
     rng = np.random.default_rng(scene.seed)
     at = (np.arange(size, dtype=np.float32) + 0.5) / size
     x, y = np.meshgrid(at, at)
-    ground = np.full((size, size, 3), 128, np.float32)
+    picture = np.full((size, size, 3), 128, np.float32)
     if scene.place != "plain":
-        ground = PLACES[scene.place](rng, x, y) * rng.uniform(0.85, 1.1)
-    cover = _cover(scene, size)
-    u, v = _own_frame(scene, x, y)
-    shade = _texture(scene.texture, u, v)[..., None]
-    paint = _rgb(COLOURS[scene.colour]) * rng.uniform(0.88, 1.06, 3).astype(np.float32)
-    paint = paint * (1 - 0.5 * shade)
-    picture = ground + cover[..., None] * (paint - ground)
-    picture += rng.normal(0, 3, picture.shape).astype(np.float32)
-    return picture.clip(0, 255).astype(np.uint8), cover >= 0.5
+        picture = ALL_PLACES[scene.place](rng, x, y) * rng.uniform(0.85, 1.1)
+    tint = rng.uniform(0.88, 1.06, 3).astype(np.float32)
+    noise = rng.normal(0, 3, picture.shape).astype(np.float32)
+    for thing in _things(scene):
+        picture, _ = _paint(picture, thing, np.float32(0.9), x, y)
+    mask = np.zeros((size, size), np.bool_)
+    if whole:
+        picture, cover = _paint(picture, scene, tint, x, y)
+        mask = cover >= 0.5
+        if scene.occluded:
+            picture, hidden = _occlude(picture, scene, size)
+            mask = mask & (hidden < 0.5)
+    return (picture + noise).clip(0, 255).astype(np.uint8), mask
+
+
+def _paint(
+    picture: Floats, scene: Scene, tint: np.floating[Any] | Floats, x: Floats, y: Floats
+) -> tuple[Floats, Floats]:
+    """Paint an object over a picture; return also how much of each pixel it covers."""
+    cover = _cover(scene, len(picture))
+    shade = _texture(scene.texture, *_own_frame(scene, x, y))[..., None]
+    paint = _rgb(COLOURS[scene.colour]) * tint * (1 - 0.5 * shade)
+    return picture + cover[..., None] * (paint - picture), cover
+
+
+def _things(scene: Scene) -> list[Scene]:
+    """Return what else lies on the ground: small clutter, and other objects away from the named one."""
+    rng = np.random.default_rng([scene.seed, 1])
+    shapes, colours = list(SHAPES), list(COLOURS)
+    things: list[Scene] = []
+    for number in range(scene.clutter + scene.others):
+        small = number < scene.clutter
+        radius = rng.uniform(0.05, 0.085) if small else 0.7 * scene.radius
+        away = rng.uniform(0, 2 * np.pi)
+        x, y = rng.uniform(0.08, 0.92, 2)
+        if not small:
+            x, y = scene.x + 1.6 * scene.radius * np.cos(away), scene.y + 1.6 * scene.radius * np.sin(away)
+        things.append(
+            Scene(
+                shape=shapes[int(rng.integers(len(shapes)))],
+                colour=colours[int(rng.integers(len(colours)))],
+                radius=float(radius),
+                x=float(np.clip(x, 0.05, 0.95)),
+                y=float(np.clip(y, 0.05, 0.95)),
+                angle=float(rng.uniform(0, 2 * np.pi)),
+            )
+        )
+    return things
+
+
+def _occlude(picture: Floats, scene: Scene, size: int) -> tuple[Floats, Floats]:
+    """Lay a grey tile over an edge of the object; return also how much of each pixel it covers."""
+    rng = np.random.default_rng([scene.seed, 2])
+    dx, dy = scene.radius * rng.uniform(-0.9, 0.9, 2)
+    tile = Scene(
+        "square",
+        "red",
+        radius=float(scene.radius * rng.uniform(0.3, 0.5)),
+        x=float(scene.x + dx),
+        y=float(scene.y + dy),
+        angle=float(rng.uniform(0, 3)),
+    )
+    cover = _cover(tile, size)
+    grey = np.float32(rng.uniform(60, 190))
+    return picture + cover[..., None] * (grey - picture), cover
 
 
 def _own_frame(scene: Scene, x: Floats, y: Floats) -> tuple[Floats, Floats]:

@@ -1,8 +1,13 @@
-"""Train the embedded CLIP on scenes of the world: contrastively, from nothing, on a CPU.
+"""Train an embedded CLIP on drawn scenes, contrastively, on a CPU.
 
-    python -m foveate.world.train --out tiny
+    python -m foveate.world.train foundation --out out/tiny
+    python -m foveate.world.train mild --out out/tiny-mild
 
-It writes a model folder that `load_clip` reads (`config.json`, `model.safetensors`, `tokenizer.json`,
+`foundation` starts from nothing and learns shapes, colours, textures and places by their plain names
+(`world/curriculum.py`). The variants `mild`, `strong` and `control` start from it and learn species from
+loose captions (`world/species.py`); both towers are trained.
+
+A model folder is written that `load_clip` reads (`config.json`, `model.safetensors`, `tokenizer.json`,
 `README.md`). While it trains, `training.safetensors` stands beside it, from which a killed run goes on.
 """
 
@@ -11,6 +16,7 @@ import json
 import math
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -32,15 +38,30 @@ from foveate.clip.weights import load_clip, save_clip
 from foveate.files import write_atomically
 from foveate.seeds import stream
 from foveate.world.curriculum import ATTRIBUTES, PLACE_WORDS, caption, key, mention, random_scene
-from foveate.world.scenes import NAMES, PLACES, SIZE, render
+from foveate.world.scenes import NAMES, PLACES, SIZE, Scene, render
+from foveate.world.species import (
+    BASE,
+    BY_NAME,
+    MENTIONS,
+    NEW,
+    VARIANTS,
+    Condition,
+    Variant,
+    find_variant,
+    mentioned,
+    place_for,
+    pretraining_scene,
+    species_scene,
+)
 
 TOWER = TowerConfig(width=128, layers=6, heads=2)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the embedded CLIP is trained."""
+    """How an embedded CLIP is trained; `variant` is None for the foundation."""
 
+    variant: str | None = None
     steps: int = 6000
     batch: int = 128
     lr: float = 1e-3
@@ -49,6 +70,18 @@ class Recipe:
     seed: int = 1
     climb_at: float = 0.75  # running accuracy above which scenes get harder ...
     climb_by: float = 0.004  # ... by this much a step
+
+
+def recipe_of(variant: str | None, steps: int | None = None) -> Recipe:
+    """Return the recipe of a variant, or of the foundation (None).
+
+    Raises:
+        InputError: There is no such variant.
+    """
+    if variant is None:
+        return Recipe() if steps is None else Recipe(steps=steps)
+    found = find_variant(variant)
+    return Recipe(variant, steps or found.steps, batch=64, lr=4e-4, warmup=50)
 
 
 @dataclass(frozen=True)
@@ -71,9 +104,27 @@ class Progress:
     accuracy: float = 0.0
 
 
-def draw(seed: int, step: int, difficulty: float, batch: int) -> Drawn:
+def draw(recipe: Recipe, step: int, difficulty: float) -> Drawn:
     """Draw the batch of one step."""
-    rng = np.random.default_rng([seed, step])
+    rng = np.random.default_rng([recipe.seed, step])
+    if recipe.variant is not None:
+        return _draw_species(find_variant(recipe.variant), recipe.batch, rng)
+    return _draw_plain(recipe.batch, difficulty, rng)
+
+
+def _draw_species(variant: Variant, batch: int, rng: np.random.Generator) -> Drawn:
+    kinds = list(MENTIONS)
+    said = kinds[int(rng.choice(len(kinds), p=list(MENTIONS.values())))]
+    drawn = [pretraining_scene(variant, rng) for _ in range(batch)]
+    told = [mentioned(said, species, scene.place, variant, rng) for species, scene in drawn]
+    keys = [tuple(values.items()) for values in told]
+    unique = sorted(set(keys))
+    captions = [caption(dict(key), rng) for key in unique]
+    rows = [unique.index(key) for key in keys]
+    return Drawn(render([scene for _, scene in drawn])[0], captions, rows, 1.0, said)
+
+
+def _draw_plain(batch: int, difficulty: float, rng: np.random.Generator) -> Drawn:
     scenes = [random_scene(rng, difficulty) for _ in range(batch)]
     attributes = mention(rng, difficulty)
     keys = [key(scene, attributes) for scene in scenes]
@@ -143,15 +194,15 @@ def make_optimiser(clip: Clip, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def learn(
-    clip: Clip, tokenizer: ClipTokenizer, optimiser: torch.optim.Optimizer, drawn: Drawn, lr: float
+    clip: Clip, optimiser: torch.optim.Optimizer, drawn: Drawn, lr: float, *, half: bool = True
 ) -> tuple[float, float]:
-    """Take one step; return its loss and accuracy."""
+    """Take one step, with bfloat16 products if `half`; return its loss and accuracy."""
     for group in optimiser.param_groups:
         group["lr"] = lr
     images = normalise(drawn.pictures, clip.config)
     # bf16 products halve the time of a step on CPUs that have them; every tensor stays fp32.
-    with torch.autocast("cpu", torch.bfloat16):
-        image, text = clip.vision(images), clip.text(tokenizer(drawn.captions))
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        image, text = clip.vision(images), clip.text(clip.tokenizer(drawn.captions))
     loss, accuracy = contrast(image.float(), text.float(), torch.tensor(drawn.rows), clip.scale)
     optimiser.zero_grad()
     loss.backward()
@@ -186,7 +237,7 @@ class Painter:
         """Return the batch of `step` and order the ones after it."""
         while len(self.orders) <= self.AHEAD:
             at = step + len(self.orders)
-            order = self.pool.submit(draw, self.recipe.seed, at, difficulty, self.recipe.batch)
+            order = self.pool.submit(draw, self.recipe, at, difficulty)
             self.orders.append(order)
         return self.orders.popleft().result()
 
@@ -196,25 +247,39 @@ class Painter:
 
 
 @torch.no_grad()
-def zero_shot_accuracy(
-    clip: Clip, tokenizer: ClipTokenizer, seed: int, scenes: int = 1000, about: str = "name"
-) -> float:
+def zero_shot_accuracy(clip: Clip, seed: int, scenes: int = 1000, about: str = "name") -> float:
     """Share of unseen full scenes whose name (of 96) or place (of 8) zero-shot CLIP gets right."""
     choices = NAMES if about == "name" else tuple(PLACES)
     sentences = [
         f"a photo of a {choice}." if about == "name" else f"a photo of something {PLACE_WORDS[choice]}."
         for choice in choices
     ]
-    text = F.normalize(clip.text(tokenizer(sentences)), dim=-1)
     rng = np.random.default_rng([seed, 2**32])
     drawn = [random_scene(rng) for _ in range(scenes)]
-    right = 0
-    for start in range(0, scenes, 250):
-        part = drawn[start : start + 250]
-        image = clip.vision(normalise(render(part)[0], clip.config))
-        guesses = (image @ text.T).argmax(-1)
-        right += sum(choices[int(g)] == getattr(s, about) for g, s in zip(guesses, part, strict=True))
-    return right / scenes
+    return _share_right(clip, drawn, sentences, [choices.index(getattr(scene, about)) for scene in drawn])
+
+
+@torch.no_grad()
+def species_accuracy(
+    clip: Clip, condition: Condition, seed: int, names: Sequence[str] = BASE, each: int = 20
+) -> float:
+    """Share of unseen scenes, so many of each species, that zero-shot CLIP names rightly among `names`."""
+    rng = np.random.default_rng([seed, 2**33])
+    labels = [row for row in range(len(names)) for _ in range(each)]
+    drawn = [
+        species_scene(BY_NAME[names[row]], place_for(BY_NAME[names[row]], condition, rng, names), rng)
+        for row in labels
+    ]
+    return _share_right(clip, drawn, [f"a photo of a {name}." for name in names], labels)
+
+
+def _share_right(clip: Clip, scenes: Sequence[Scene], sentences: list[str], labels: Sequence[int]) -> float:
+    text = F.normalize(clip.text(clip.tokenizer(sentences)), dim=-1)
+    guesses: list[int] = []
+    for start in range(0, len(scenes), 250):
+        image = clip.vision(normalise(render(scenes[start : start + 250])[0], clip.config))
+        guesses += (image @ text.T).argmax(-1).tolist()
+    return sum(guess == label for guess, label in zip(guesses, labels, strict=True)) / len(labels)
 
 
 def save_training(folder: Path, clip: Clip, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
@@ -247,69 +312,115 @@ def load_training(folder: Path, clip: Clip, optimiser: torch.optim.Optimizer) ->
     return progress
 
 
-def train(recipe: Recipe, folder: Path) -> tuple[Clip, ClipTokenizer]:
-    """Train to the end of the recipe, from wherever `folder` says it stands."""
+def start(recipe: Recipe) -> Clip:
+    """Return the CLIP that training begins with: a random one, or the foundation."""
+    if recipe.variant is not None:
+        return load_clip("tiny").float().requires_grad_(True).train()
     tokenizer = make_tokenizer(recipe.seed)
     config = ClipConfig(TOWER, TOWER, SIZE, 8, 77, tokenizer.vocab, embed=128)
-    clip = Clip(config, tokenizer).initialise(stream(recipe.seed, "init"))
+    return Clip(config, tokenizer).initialise(stream(recipe.seed, "init"))
+
+
+def train(recipe: Recipe, folder: Path, *, every: int = 250) -> Clip:
+    """Train to the end of the recipe, from wherever `folder` says it stands.
+
+    Args:
+        recipe: What to train, and how.
+        folder: Where the state is kept; made if need be.
+        every: Steps between two states.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    clip = start(recipe)
     optimiser = make_optimiser(clip, recipe)
     progress, painter, began = load_training(folder, clip, optimiser), Painter(recipe), time.time()
     while progress.step < recipe.steps:
         drawn = painter.batch(progress.step, progress.difficulty)
         lr = learning_rate(recipe, progress.step)
-        loss, accuracy = learn(clip, tokenizer, optimiser, drawn, lr)
+        loss, accuracy = learn(clip, optimiser, drawn, lr, half=recipe.variant is None)
         progress = climb(progress, accuracy, recipe)
         if progress.step % 50 == 0:
             seconds = time.time() - began
             print(f"{progress} loss {loss:.3f} scale {clip.scale.item():.1f} {seconds:.0f} s", flush=True)
-        if progress.step % 250 == 0 or progress.step == recipe.steps:
+        if progress.step % every == 0 or progress.step == recipe.steps:
             save_training(folder, clip, optimiser, progress)
-            print(f"zero-shot {zero_shot_accuracy(clip, tokenizer, recipe.seed):.3f}", flush=True)
+            print(f"zero-shot, percent: {zero_shot_figures(clip, recipe)}", flush=True)
     painter.close()
-    return clip, tokenizer
+    return clip
 
 
-def finish(clip: Clip, tokenizer: ClipTokenizer, recipe: Recipe, folder: Path) -> None:
+def zero_shot_figures(clip: Clip, recipe: Recipe, scenes: int = 1000) -> dict[str, float]:
+    """Return percent right of unseen scenes, by what was asked."""
+    if recipe.variant is None:
+        asked = ("name", "place")
+        return {about: 100 * zero_shot_accuracy(clip, recipe.seed + 1, scenes, about) for about in asked}
+    spaces: tuple[tuple[str, tuple[str, ...]], ...] = (("base", BASE), ("new", NEW))
+    conditions: tuple[Condition, ...] = ("home", "any", "sibling")
+    return {
+        f"{split} {condition}": round(
+            100 * species_accuracy(clip, condition, recipe.seed + 1, names, scenes // len(names)), 1
+        )
+        for split, names in spaces
+        for condition in conditions
+    }
+
+
+def finish(clip: Clip, recipe: Recipe, folder: Path) -> None:
     """Write the model folder, half precision, with its card."""
     clip.requires_grad_(False).eval()
     save_clip(clip, folder, dtype=torch.float16)
     shipped = load_clip(folder)
-    named, placed = (
-        100 * zero_shot_accuracy(shipped, tokenizer, recipe.seed + 1, 2000, about)
-        for about in ("name", "place")
+    figures = zero_shot_figures(shipped, recipe, 2000)
+    write_atomically(
+        folder / "README.md", card(recipe, sum(p.numel() for p in shipped.parameters()), figures)
     )
-    parameters = sum(p.numel() for p in shipped.parameters())
-    write_atomically(folder / "README.md", card(recipe, parameters, named, placed))
-    print(f"{folder}: names {named:.1f} %, places {placed:.1f} %")
+    print(f"{folder}: {figures}")
 
 
-def card(recipe: Recipe, parameters: int, named: float, placed: float) -> str:
-    """Return the model card of the embedded CLIP."""
-    return f"""# The embedded CLIP of foveate
+def card(recipe: Recipe, parameters: int, figures: Mapping[str, float]) -> str:
+    """Return the model card of an embedded CLIP; `figures` are percent right of 2,000 unseen scenes."""
+    rows = [
+        f"| towers | {TOWER.layers} blocks, {TOWER.width} wide, on both sides; {SIZE} px in patches of 8 |",
+        f"| data | {recipe.steps * recipe.batch:,} drawn scenes, each shown once |",
+        *_taught(recipe),
+        f"| steps | {recipe.steps} of {recipe.batch} scenes, AdamW, rate {recipe.lr}, seed {recipe.seed} |",
+        *(f"| zero-shot, {asked} | {figure:.1f} % of unseen scenes |" for asked, figure in figures.items()),
+        "| weights | float16 on disk; Apache-2.0, like foveate |",
+    ]
+    origin = "from nothing" if recipe.variant is None else "from the foundation, `tiny`,"
+    return f"""# An embedded CLIP of foveate: {recipe.variant or "foundation"}
 
-A real CLIP of {parameters:,} parameters, trained from nothing by `python -m foveate.world.train` on scenes
-that `foveate.world` draws. It knows drawn shapes and nothing else: use it to see foveate work, not on
-photographs.
+A real CLIP of {parameters:,} parameters, trained {origin} by `python -m foveate.world.train
+{recipe.variant or "foundation"}` on scenes that `foveate.world` draws. It knows drawn shapes and nothing
+else: use it to see foveate work, not on photographs.
 
 | what | value |
 |---|---|
-| towers | {TOWER.layers} blocks, {TOWER.width} wide, on both sides; {SIZE} px in patches of 8 |
-| data | {recipe.steps * recipe.batch:,} scenes drawn on the way: 12 shapes, 8 colours, 4 textures, 8 places |
-| captions | what a batch's captions mention is drawn per batch: shape, colour, texture, place |
-| steps | {recipe.steps} of {recipe.batch} scenes, AdamW, peak rate {recipe.lr}, seed {recipe.seed} |
-| zero-shot, 96 names of colour and shape | {named:.1f} % of 2,000 unseen scenes (chance 1 %) |
-| zero-shot, 8 places | {placed:.1f} % of the same (chance 12.5 %) |
-| weights | float16 on disk; Apache-2.0, like foveate |
+{chr(10).join(rows)}
 """
 
 
+def _taught(recipe: Recipe) -> list[str]:
+    """Return the card's rows on scenes and captions."""
+    if recipe.variant is None:
+        return [
+            "| scenes | 12 shapes, 8 colours, 4 textures, 8 places, from plain to full |",
+            "| captions | name shape, colour, texture, place |",
+        ]
+    variant = find_variant(recipe.variant)
+    expected = "one that lives on the place" if variant.expected else "any other species"
+    return [
+        f"| scenes | 40 species on 8 places, {variant.at_home:.0%} of them at home besides chance |",
+        f"| captions | {variant.loose:.0%} name another species: half a sibling, half {expected} |",
+    ]
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description="Train an embedded CLIP on drawn scenes.")
+    parser.add_argument("what", choices=["foundation", *VARIANTS])
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--steps", type=int, help="fewer or more steps than the recipe has")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
-    asked = Recipe(steps=args.steps)
-    finish(*train(asked, args.out), asked, args.out)
+    asked = recipe_of(None if args.what == "foundation" else args.what, args.steps)
+    finish(train(asked, args.out), asked, args.out)
