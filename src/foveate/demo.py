@@ -33,7 +33,7 @@ SHOTS, TESTS, AT_HOME = 16, 15, 0.9
 # From random vectors, on random crops and without clipping, one large step near the end of training may throw
 # it off, and whether that step comes depends on the last bits of the gradients.
 SETTINGS = {"coop": {"init": "a photo of a"}}
-RECIPE = {"augment": "none", "epochs": 20, "batch_size": 8, "lr": 0.02, "clip_grad": 1.0}
+RECIPE = {"augment": "none", "epochs": 15, "batch_size": 8, "lr": 0.007, "clip_grad": 1.0}
 CONDITIONS: tuple[Condition, ...] = ("home", "any")
 HALVES = {"base": BASE, "new": NEW}
 
