@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from foveate.report.frame import class_count
 from foveate.report.published import base_to_new, cross_dataset, rows, sets
-from foveate.report.titles import class_count
 from foveate.seeds import stream
 from foveate.sweep.jobs import slug
 from foveate.sweep.results import Measured, Result, packed, write_result

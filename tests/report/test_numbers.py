@@ -7,8 +7,8 @@ from typing import Any
 
 from synthetic_sweeps import everything, write_all
 
-from foveate.report.building import build
 from foveate.report.model import Cell, Number, Report
+from foveate.report.sections import build
 
 RECORDED = Path(__file__).with_name("numbers.json")
 
