@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests are no packages; what th
 
 from synthetic_sweeps import carried_results, paper_results, write_all
 
-from foveate.report.building import build
 from foveate.report.model import Report
+from foveate.report.sections import build
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from foveate.report.frame import class_count
 from foveate.report.published import base_to_new, cross_dataset, rows, sets
-from foveate.report.titles import class_count
 from foveate.seeds import stream
 from foveate.sweep.jobs import slug
 from foveate.sweep.results import Measured, Result, packed, write_result
@@ -225,3 +225,83 @@ def likely(percent: float, pictures: int, seed: int, row: str, *where: str) -> t
 
 def _classes(dataset: str, split: str) -> int:
     return class_count(dataset, split) or 6
+
+
+def everything() -> list[Result]:
+    """Return a small sweep of every protocol, photographs and drawn scenes, with something missing in it."""
+    rows = {"CLIP": "zeroshot", "CoOp": "coop", "CoOp + FVG-PT": "fvgpt+coop", "MMRL + FVG-PT": "fvgpt+mmrl"}
+    studies: dict[str, Mapping[str, Any]] = {
+        "thin": {"gate_depth": 1},
+        "usual": {},
+        "no gate": {"foreground_gate": False},
+        "no KL": {"terms": ["base", "gate", "distill", "prior"]},
+        "narrow": {"adapter_hidden": 16},
+        "blur": {"fill": "blur"},
+    }
+    two = {name: rows[name] for name in ("CoOp", "CoOp + FVG-PT")}
+    made = lively(rows, ["dtd", "eurosat"], (1, 2, 3))
+    made = [one for one in made if (one.row, one.dataset, one.seed) != ("CoOp", "dtd", 2)]
+    for name, own in studies.items():
+        made += lively({name: "fvgpt+coop"}, ["dtd", "eurosat"], (1, 2), settings={"fvgpt": own})
+    long = lively({"long": "fvgpt+coop"}, ["eurosat"], (1, 2), training={"epochs": 20})
+    made += [*long, *lively(two, ["world-1", "world-2"], (1, 2), pictures=90, clip="tiny")]
+    made += lively({"CoOp": "coop"}, ["dtd"], range(1, 6), pictures=100, protocol="seed-robustness")
+    large = {"clip": CLIP.replace("base-patch16", "large-patch14"), "hashes": {"weights": "1f"}}
+    made += [replace(one, **large, key=f"large/{one.key}") for one in lively(two, ["dtd"], (1,), 80)]
+    for place, (name, method) in enumerate(two.items()):
+        for seed in (1, 2):
+            halves = {"base": 24, "new": 23}
+            made += [
+                result(
+                    name,
+                    dataset,
+                    seed,
+                    measured(dataset, "base", likely(50 + shots + 2 * place, 80, seed, name, dataset), 47),
+                    protocol="few-shot",
+                    variant=f"{shots}-shots",
+                    method=method,
+                    shots=shots,
+                )
+                for dataset in ("dtd", "food101")
+                for shots in (1, 16)
+            ]
+            made += [
+                result(
+                    name,
+                    "dtd",
+                    seed,
+                    *(
+                        measured("dtd", half, likely(50 + 20 * share + place, 80, seed, name, half), number)
+                        for half, number in halves.items()
+                    ),
+                    protocol="data-efficiency",
+                    variant=f"fraction-{share:g}",
+                    method=method,
+                    shots=int(16 * share),
+                )
+                for share in (0.25, 1.0)
+            ]
+            for protocol, targets in (
+                ("cross-dataset", {"caltech101": 100, "dtd": 47}),
+                ("domain-generalisation", {"imagenet_r": 200}),
+            ):
+                asked = {"imagenet": 1000, **targets}
+                made.append(
+                    result(
+                        name,
+                        "imagenet",
+                        seed,
+                        *(
+                            measured(
+                                key,
+                                "base" if key == "imagenet" else "new",
+                                likely(60 + 4 * place + len(key), 90, seed, name, key),
+                                number,
+                            )
+                            for key, number in asked.items()
+                        ),
+                        protocol=protocol,
+                        method=method,
+                    )
+                )
+    return made

@@ -1,5 +1,6 @@
 """`foveate report`: tables and charts of a sweep's results, beside the published ones."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +9,11 @@ from typing import Literal
 from foveate.commands.parsing import parse
 from foveate.commands.screen import note
 from foveate.errors import InputError
-from foveate.report.building import build
-from foveate.report.writing import write
+from foveate.foreground.proposers.registry import demand
 
 EXAMPLES = """
     foveate report out/table1 --against paper
+    foveate report out/table1 --compare "CoOp + FVG-PT" CoOp
     foveate report out/world --out docs/world --format html
 """
 
@@ -20,6 +21,7 @@ EXAMPLES = """
 def report(
     sweep: str,
     against: Literal["paper"] | None = None,
+    compare: tuple[str, str] | None = None,
     out: str | None = None,
     format: Literal["all", "html", "md", "tex", "csv"] = "all",
     draws: int = 2000,
@@ -30,6 +32,7 @@ def report(
     Args:
         sweep: Folder that foveate sweep wrote to.
         against: Whose published figures stand beside ours: paper is FVG-PT's, with DAPT's averages.
+        compare: Two rows, by name or method, to test against each other: per set and on average.
         out: Folder for the report; SWEEP/report, if none is given.
         format: Write only this.
         draws: Of the bootstrap, for 95 % intervals.
@@ -41,17 +44,37 @@ def report(
     target = Path(out).expanduser() if out else folder / "report"
     if target.exists() and not target.is_dir():
         raise InputError(f"{target} is no folder: give another one to --out")
-    made = build(folder, against=against == "paper", draws=draws, seed=seed)
+    demand("report", "foveate report", "pandas", "jinja2", "matplotlib", "scipy")
+    from foveate.report.model import count  # these libraries take a second to import
+    from foveate.report.sections import build
+    from foveate.report.writing import write
+
+    made = build(folder, against=against == "paper", draws=draws, seed=seed, compare=compare)
     for warning in made.warnings:
         note(warning)
     for section in made.sections:
         if section.missing:
-            count = len(section.missing)
-            note(f"{section.heading}: {count} run{'s' * (count != 1)} missing, first {section.missing[0]}")
+            missing = count(len(section.missing), "run")
+            note(f"{section.heading}: {missing} missing, first {section.missing[0]}")
     for path in write(made, target, format):
         sys.stdout.write(f"{path}\n")
 
 
 def run(words: Sequence[str]) -> None:
     """Run the command."""
-    report(**parse("report", report, words, positional="sweep", examples=EXAMPLES))
+    report(**parse("report", report, _paired(words), positional="sweep", examples=EXAMPLES))
+
+
+def _paired(words: Sequence[str]) -> list[str]:
+    """Return the words with the two behind --compare as one value.
+
+    Raises:
+        InputError: There are not two.
+    """
+    if "--compare" not in words:
+        return list(words)
+    at = words.index("--compare")
+    pair = list(words[at + 1 : at + 3])
+    if len(pair) < 2 or any(word.startswith("--") for word in pair):
+        raise InputError('--compare needs two rows: --compare "CoOp + FVG-PT" CoOp')
+    return [*words[:at], f"--compare={json.dumps(pair)}", *words[at + 3 :]]

@@ -1,10 +1,12 @@
 """What a report is made of, whatever it is written as: sections of tables, charts, tests and notes."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
-Layout = Literal["wide", "grid"]
-Kind = Literal["", "gains", "figures", "tests"]
+import pandas as pd
+
+from foveate.report.statistics import Estimate, deviation
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,10 @@ class Number:
         published: The published figure.
         mark: "†" where it is the mean of fewer than it should be.
         digits: Behind the point.
-        best: Whether no other of ours in its column is higher.
+        best: Whether no other of ours in its column is higher; of a p value, whether it is significant.
         signed: Whether it is a difference.
         neutral: Whether more of it is neither better nor worse.
-        least: What is lower than this is said to be so, with no figure: a p of "< 0.001".
+        least: Lower values are shown as "< least".
     """
 
     value: float | int | None
@@ -46,6 +48,24 @@ class Number:
             return None
         return round(self.value, self.digits) - round(self.published, self.digits)
 
+    @property
+    def text(self) -> str:
+        """The value alone: "82.40 †", "−1.50", "< 0.001", "–"."""
+        if self.value is None:
+            return "–"
+        if self.least is not None and self.value < self.least:
+            return f"< {self.least:g}"
+        shown = signed(self.value, self.digits) if self.signed else f"{self.value:.{self.digits}f}"
+        return f"{shown} {self.mark}".strip()
+
+    @property
+    def interval(self) -> str:
+        """Its interval in words: "80.10 to 84.20"."""
+        if self.low is None or self.high is None:
+            return "–"
+        ends = (signed(end) if self.signed else f"{end:.{self.digits}f}" for end in (self.low, self.high))
+        return " to ".join(ends)
+
 
 Cell = Number | str
 """A figure, or words."""
@@ -53,13 +73,7 @@ Cell = Number | str
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a block.
-
-    Attributes:
-        label: Its first column.
-        cells: The others.
-        published: Whether these are published figures, not ours.
-    """
+    """A row of a block: its first column and the others; `published` where it has published figures alone."""
 
     label: str
     cells: tuple[Cell, ...]
@@ -72,7 +86,7 @@ class Block:
 
     Attributes:
         title: Over it; may be empty.
-        columns: Heads, of the labels first.
+        columns: Heads, that of the labels first.
         rows: From top to bottom.
         kind: What it is, where it belongs to a table: gains of plug-ins, all figures, paired tests.
     """
@@ -80,37 +94,28 @@ class Block:
     title: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
-    kind: Kind = ""
+    kind: Literal["", "gains", "figures", "tests"] = ""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A mark of a chart.
-
-    Attributes:
-        x: Where it is; a place in the list of names, for charts of names.
-        y: Likewise.
-        low: Lower end of its interval.
-        high: Upper end.
-        published: Whether it is a published figure.
-    """
+    """A mark of a chart, with the ends of its interval; in a chart of names, y is a place in their list."""
 
     x: float | int
     y: float | int
     low: float | None = None
     high: float | None = None
-    published: bool = False
 
 
 @dataclass(frozen=True)
 class Series:
-    """Marks that belong together, in one colour.
+    """Marks that belong together.
 
     Attributes:
         label: In the legend.
         points: From left to right.
-        colour: Which of the palette.
-        hollow: Drawn as rings.
+        colour: Which of the palette; -1 for published figures, drawn as diamonds.
+        hollow: Drawn as rings, without intervals.
     """
 
     label: str
@@ -155,11 +160,11 @@ class Section:
         blocks: The table.
         layout: "grid" sets blocks beside each other.
         charts: Beside it.
-        chart_caption: What they show.
+        caption: What the charts show.
         details: All figures with their intervals, and tests; folded away where that can be.
         missing: Runs that there should be.
         notes: What must be known to read it.
-        card: The protocol, name and value.
+        card: The protocol: name and value.
         drawn: Whether it was measured on drawn scenes.
     """
 
@@ -167,9 +172,9 @@ class Section:
     title: str
     lead: str
     blocks: tuple[Block, ...] = ()
-    layout: Layout = "wide"
+    layout: Literal["wide", "grid"] = "wide"
     charts: tuple[Chart, ...] = ()
-    chart_caption: str = ""
+    caption: str = ""
     details: tuple[Block, ...] = ()
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -188,34 +193,37 @@ class Report:
 
     Attributes:
         title: Of the page.
-        facts: Lines under it.
-        warnings: What is wrong with files.
+        facts: Paragraphs under it.
         sections: In order.
-        raw: Heads and rows of the file of all raw numbers.
+        warnings: What is wrong with files.
         legend: What the signs and statistics are.
         sets: What is particular about each drawn set, by its title.
+        raw: The long table of all results.
     """
 
     title: str
     facts: tuple[str, ...]
     sections: tuple[Section, ...]
     warnings: tuple[str, ...] = ()
-    raw: tuple[tuple[str, ...], ...] = field(default=())
     legend: tuple[str, ...] = ()
     sets: tuple[tuple[str, str], ...] = ()
+    raw: pd.DataFrame | None = None
+
+
+def number_of(one: Estimate | None, published: float | None = None, **more: bool | int) -> Number:
+    """Return an estimate as a figure of a table; `more` are other attributes of it."""
+    if one is None:
+        return Number(None, published=published)
+    low, high = one.interval
+    values = list(one.seeds.values())
+    return Number(one.value, deviation(values), len(values), low, high, published, one.mark, **more)
 
 
 def text(cell: Cell) -> str:
     """Return a cell as plain words: "82.40 ± 0.31 †"."""
-    if isinstance(cell, str):
-        return cell
-    if cell.value is None:
-        return "–"
-    if cell.least is not None and cell.value < cell.least:
-        return f"< {cell.least:g}"
-    shown = signed(cell.value, cell.digits) if cell.signed else f"{cell.value:.{cell.digits}f}"
-    spread = "" if cell.sd is None else f" ± {cell.sd:.{cell.digits}f}"
-    return f"{shown}{spread}{cell.mark and ' ' + cell.mark}"
+    if isinstance(cell, str) or cell.sd is None or cell.value is None:
+        return cell if isinstance(cell, str) else cell.text
+    return f"{cell.text.removesuffix(cell.mark).strip()} ± {cell.sd:.{cell.digits}f} {cell.mark}".strip()
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -224,3 +232,28 @@ def signed(value: float, digits: int = 2) -> str:
     if float(shown) == 0:
         shown = f"+{0:.{digits}f}"
     return shown.replace("-", "−")
+
+
+def words(*parts: str) -> str:
+    """Return "CoOp, 4 shots": what there is of the parts."""
+    return ", ".join(part for part in parts if part)
+
+
+def count(number: int, what: str) -> str:
+    """Return "1 run" or "3 runs"."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def highest(estimates: Iterable[Estimate]) -> float | None:
+    """Return the highest of a column, to two digits; None where all are alike, or nothing is comparable.
+
+    A mean over fewer seeds or sets than the others' is never the highest, and where it seems to be, none is;
+    nor is any where rows were tested on different pictures.
+    """
+    every = list(estimates)
+    whole = [one for one in every if not one.mark]
+    if len(whole) < 2 or len({one.tested for one in whole}) > 1:
+        return None
+    values = [round(one.value, 2) for one in every]
+    best = max(round(one.value, 2) for one in whole)
+    return best if best >= max(values) and min(values) < best else None

@@ -1,24 +1,32 @@
-"""Writing a report's files."""
+"""A report as files: HTML, Markdown and LaTeX from templates, CSV from pandas."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import jinja2
+import pandas as pd
 
 from foveate.files import write_atomically
-from foveate.report.html import html
-from foveate.report.latex import latex
-from foveate.report.markdown import markdown
-from foveate.report.model import Report
-from foveate.report.tabular import csv_files
+from foveate.report.model import Block, Cell, Number, Report, Row, Section, signed, text
+from foveate.report.plots import DASHES, PALETTE, svg
 
 Format = Literal["all", "html", "md", "tex", "csv"]
-
-_FORMATS: Mapping[str, Callable[[Report], dict[str, str]]] = {
-    "html": lambda report: {"report.html": html(report)},
-    "md": lambda report: {"report.md": markdown(report)},
-    "tex": lambda report: {"report.tex": latex(report)},
-    "csv": csv_files,
+_ACROSS = 3  # LaTeX blocks beside each other, as the papers set them
+_HEADS = ("block", "row", "column", "value", "sd", "seeds", "low", "high", "published", "difference", "mark")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_MARKDOWN = {letter: f"\\{letter}" for letter in "\\`*_[]<>|"}
+_LATEX = {
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}"},
+    **{">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "±": r"$\pm$", "−": r"$-$"},
+    **{"×": r"$\times$", "→": r"$\rightarrow$", "Δ": r"$\Delta$", "λ": r"$\lambda$", "‖": r"$\|$"},
+    **{"†": r"\textdagger{}", "✓": r"$\checkmark$", "–": "--", "’": "'", "…": r"\ldots{}"},
 }
+
+
+class Raw(str):
+    """Text that is not escaped again."""
 
 
 def write(report: Report, folder: Path, kind: Format = "all") -> list[Path]:
@@ -32,6 +40,170 @@ def write(report: Report, folder: Path, kind: Format = "all") -> list[Path]:
         if kind in ("all", wanted):
             contents |= make(report)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in contents.items():
-        write_atomically(folder / name, text)
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
     return [folder / name for name in contents]
+
+
+def html(report: Report) -> str:
+    """Return the page: one file without a script, and nothing from elsewhere."""
+    return _environment(autoescape=True).get_template("report.html.j2").render(report=report)
+
+
+def markdown(report: Report) -> str:
+    """Return the report as Markdown."""
+    return _environment(markdown_escape).get_template("report.md.j2").render(report=report)
+
+
+def latex(report: Report) -> str:
+    """Return the report as a LaTeX document that compiles, with booktabs."""
+    brackets = {
+        **{"block_start_string": "<%", "block_end_string": "%>", "variable_start_string": "<<"},
+        **{"variable_end_string": ">>", "comment_start_string": "<#", "comment_end_string": "#>"},
+    }
+    return _environment(latex_escape, **brackets).get_template("report.tex.j2").render(report=report)
+
+
+def markdown_escape(words: str) -> str:
+    """Return words that mean themselves in Markdown."""
+    return "".join(_MARKDOWN.get(letter, letter) for letter in words)
+
+
+def latex_escape(words: str) -> str:
+    """Return words that mean themselves in LaTeX."""
+    return "".join(_LATEX.get(letter, letter) for letter in words)
+
+
+def _environment(escape: Callable[[str], str] | None = None, **more: Any) -> jinja2.Environment:
+    """Return an environment in which everything is escaped but `Raw` text."""
+
+    def finalize(value: object) -> object:
+        return value if escape is None or isinstance(value, Raw) else escape(str(value))
+
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("foveate", "report"),
+        finalize=finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        **more,
+    )
+    made.filters |= {"svg": svg, "signed": signed, "spread_out": spread_out, "bands": _bands, "raw": Raw}
+    made.filters |= {"two_lines": _two_lines, "said_missing": "Missing: {}.".format}
+    made.globals |= {"DASHES": DASHES, "PALETTE": PALETTE}
+    made.tests["number"] = lambda cell: isinstance(cell, Number)
+    made.tests["spread"] = lambda cell: isinstance(cell, Number) and None not in (cell.value, cell.sd)
+    made.tests["published"] = lambda cell: isinstance(cell, Number) and cell.published is not None
+    return made
+
+
+def _two_lines(head: str) -> list[str]:
+    """Return the head of a column on two lines where it is long."""
+    if len(head) <= 14 or " " not in head:
+        return [head]
+    middle = min(
+        (at for at, letter in enumerate(head) if letter == " "), key=lambda at: abs(2 * at - len(head))
+    )
+    return [head[:middle], head[middle + 1 :]]
+
+
+def spread_out(block: Block) -> tuple[list[str], list[list[str]]]:
+    """Return a block as words; behind a column with published figures stand these, and differences."""
+    width = range(len(block.columns) - 1)
+    beside = [
+        any(getattr(row.cells[at], "published", None) is not None for row in block.rows) for at in width
+    ]
+    heads = [block.columns[0]]
+    for at in width:
+        heads += [block.columns[at + 1], *(("published", "Δ") if beside[at] else ())]
+    rows: list[list[str]] = []
+    for row in block.rows:
+        words = [row.label]
+        for cell, more in zip(row.cells, beside, strict=True):
+            words += [text(cell), *(_published(cell) if more else ())]
+        rows.append(words)
+    return heads, rows
+
+
+def _published(cell: Cell) -> tuple[str, str]:
+    """Return the published figure of a cell, and by how much ours is above it."""
+    if isinstance(cell, str) or cell.published is None:
+        return "–", "–"
+    shown = f"{cell.published:.{cell.digits}f}"
+    return shown, "–" if cell.difference is None else signed(cell.difference, cell.digits)
+
+
+def _bands(section: Section) -> list[list[Block]]:
+    """Return what stands beside each other in LaTeX: three blocks with the same rows."""
+    blocks = list(section.blocks)
+    labels = {tuple(row.label for row in block.rows) for block in blocks}
+    if (
+        section.layout == "wide"
+        or len(labels) > 1
+        or max((len(block.columns) for block in blocks), default=0) > 4
+    ):
+        return [[block] for block in blocks]
+    return [blocks[start : start + _ACROSS] for start in range(0, len(blocks), _ACROSS)]
+
+
+def csv_files(report: Report) -> dict[str, str]:
+    """Return contents by file name: for each table a file with a line a figure, and all raw numbers."""
+    files: dict[str, str] = {}
+    for section in report.sections:
+        files[f"{section.key}.csv"] = _csv(pd.DataFrame(_cells(section.blocks), columns=list(_HEADS)))
+        for block in section.details:
+            if block.kind == "gains":
+                heads = ["pair", "what", "gain", "low", "high", "sets", "seeds"]
+                rows = [(row.label, row.cells[0], *_ends(row.cells[1]), *row.cells[3:]) for row in block.rows]
+                files[f"{section.key}-gains.csv"] = _csv(pd.DataFrame(rows, columns=heads))
+            if block.kind == "tests":
+                rows = [(row.label, *map(_value, row.cells)) for row in block.rows]
+                files[f"{section.key}-tests.csv"] = _csv(pd.DataFrame(rows, columns=list(block.columns)))
+    return files if report.raw is None else {**files, "raw.csv": _csv(report.raw, "%.17g")}
+
+
+def _cells(blocks: Sequence[Block]) -> Iterator[dict[str, Any]]:
+    for block in blocks:
+        for row in block.rows:
+            for column, cell in zip(block.columns[1:], row.cells, strict=True):
+                yield {"block": block.title, "row": row.label, "column": column, **_figure(cell, row)}
+
+
+def _figure(cell: Cell, row: Row) -> dict[str, Any]:
+    if isinstance(cell, str):
+        return {"value": cell}
+    if row.published:
+        return {"published": cell.value}
+    known = {
+        name: getattr(cell, name)
+        for name in ("value", "sd", "low", "high", "published", "difference", "mark")
+    }
+    return {**known, "seeds": cell.seeds or None}
+
+
+def _value(cell: Cell) -> object:
+    return cell.value if isinstance(cell, Number) else cell
+
+
+def _ends(cell: Cell) -> tuple[object, ...]:
+    return (cell.value, cell.low, cell.high) if isinstance(cell, Number) else (cell, None, None)
+
+
+def _csv(frame: pd.DataFrame, digits: str = "%.6g") -> str:
+    """Return a table as CSV; words that a spreadsheet would take for a formula begin with an apostrophe."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, float) and not pd.isna(value):
+            return digits % value
+        return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+    return frame.map(plain).to_csv(index=False, lineterminator="\n")
+
+
+_FORMATS: Mapping[str, Callable[[Report], dict[str, str]]] = {
+    "html": lambda report: {"report.html": html(report)},
+    "md": lambda report: {"report.md": markdown(report)},
+    "tex": lambda report: {"report.tex": latex(report)},
+    "csv": csv_files,
+}

@@ -1,0 +1,505 @@
+"""Figures from the long table: estimates of every row, and what one row has more than another.
+
+A figure has a `Key`: its row, test set, amount, test condition and measure. Sets are averaged last: an
+average of HM is the HM of the averaged base and the averaged new.
+"""
+
+import difflib
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, cast
+
+import pandas as pd
+import torch
+
+from foveate.errors import InputError
+from foveate.evaluate.metrics import mean
+from foveate.report import published
+from foveate.report.frame import Group, groups_of, set_order, set_title
+from foveate.report.statistics import (
+    Answers,
+    Bootstrap,
+    Estimate,
+    average,
+    average_p,
+    deviation,
+    difference,
+    hm,
+    paired_p,
+)
+from foveate.sweep.results import unpacked
+
+AVERAGE = ""
+"""In place of a set's key: the mean over all sets; where there is one source, over all targets."""
+THREE = ("base", "new", "HM")
+MIXED = ("trained", "others", "HM of all names", "all")
+_HALVES = {"HM": ("base", "new"), "HM of all names": ("trained", "others")}
+_TRANSFER = ("cross-dataset", "domain-generalisation")
+_WHERE = ("label", "tested_on", "amount", "condition")
+_MORE = ("shift", "trained", "others")
+
+
+class Key(NamedTuple):
+    """Where a figure belongs.
+
+    Attributes:
+        label: Of its row.
+        set: Key of the test set; `AVERAGE` over all.
+        amount: Shots or share that was trained on; 0 where that does not vary.
+        condition: Of the test; empty for the plain test.
+        measure: "base", "new", "HM", "accuracy", "source", "target", "trained", "others", "all", "shift
+            base", ...
+    """
+
+    label: str
+    set: str
+    amount: float
+    condition: str
+    measure: str
+
+
+class Figures:
+    """All figures of some rows of a group.
+
+    Attributes:
+        frame: Their lines of the long table.
+        labels: Of the rows, in order: CLIP first, then as in Table 1, backbones before plug-ins, by name.
+        seeds: All seeds of any row.
+    """
+
+    def __init__(self, frame: pd.DataFrame, bootstrap: Bootstrap, labels: Sequence[str] = ()) -> None:
+        """Compute them.
+
+        Args:
+            frame: Lines of a `Group`, all or some.
+            bootstrap: Where draws come from.
+            labels: Of the rows, in another order.
+        """
+        self.frame, self.bootstrap = frame, bootstrap
+        self._drawn: dict[tuple[Key, Key], tuple[Estimate, Estimate]] = {}
+        first = frame.drop_duplicates("label")[["label", "name", "method", "config"]]
+        self.rows = {str(one["label"]): one for one in first.to_dict("records")}
+        self.labels = tuple(labels or sorted(self.rows, key=self._row_order))
+        self.seeds = tuple(sorted(set(frame["seed"].tolist())))
+        self.protocol = str(frame["protocol"].iloc[0])
+
+    @cached_property
+    def found(self) -> dict[Key, Estimate]:
+        """By key, all figures: of each set, then averages; HM last."""
+        found = {key: self.bootstrap.estimate(one, self.seeds) for key, one in self._complete().items()}
+        found |= dict(self._other_measures())
+        found |= dict(self._averages(found))
+        return found | dict(_harmonic(found))
+
+    def _row_order(self, label: str) -> tuple[bool, int, bool, str]:
+        method = self.method(label)
+        return method != "zeroshot", published.row_rank(self.name(label)), "+" in method, label
+
+    def method(self, label: str) -> str:
+        """Return the method of a row."""
+        return str(self.rows[label]["method"])
+
+    def name(self, label: str) -> str:
+        """Return the name of a row, without what tells its settings apart."""
+        return str(self.rows[label]["name"])
+
+    def config(self, label: str) -> Mapping[str, Any]:
+        """Return all settings of a row's first run."""
+        return cast("Mapping[str, Any]", self.rows[label]["config"])
+
+    @cached_property
+    def source(self) -> str | None:
+        """Key of the one set that was trained on, where others are the targets."""
+        return str(self.frame["trained_on"].iloc[0]) if self.protocol in _TRANSFER else None
+
+    @cached_property
+    def sets(self) -> tuple[str, ...]:
+        """Keys of all test sets in Table 1's order; a source is the first."""
+        return tuple(
+            sorted(set(self.frame["tested_on"]), key=lambda key: (key != self.source, set_order(key)))
+        )
+
+    @cached_property
+    def targets(self) -> tuple[str, ...]:
+        """Keys of the sets that an average is over."""
+        return tuple(key for key in self.sets if key != self.source)
+
+    @cached_property
+    def amounts(self) -> tuple[float, ...]:
+        """All amounts, rising."""
+        return tuple(sorted(set(self.frame["amount"].tolist())))
+
+    @cached_property
+    def conditions(self) -> tuple[str, ...]:
+        """All test conditions, the plain one first, then as the results have them."""
+        seen = dict.fromkeys(self.frame["condition"])
+        return tuple(sorted(seen, key=lambda condition: condition != ""))
+
+    @cached_property
+    def measures(self) -> tuple[str, ...]:
+        """What the answers are about: base, new and HM; accuracy; or source and target."""
+        asked = tuple(dict.fromkeys(key.measure for key in self.answers))
+        return THREE if "new" in asked else tuple(sorted(asked))
+
+    @cached_property
+    def _asked(self) -> dict[tuple[str, str, float, str], dict[str, list[dict[str, Any]]]]:
+        """By row, test set, amount and condition, and by split, the lines of the long table, seed by seed."""
+        columns = [
+            *_WHERE,
+            "split",
+            "seed",
+            "trained_on",
+            "accuracy",
+            "digest",
+            "pictures",
+            "answers",
+            *_MORE,
+        ]
+        found: dict[Any, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+        for line in self.frame[columns].sort_values("seed", kind="stable").to_dict("records"):
+            found[tuple(line[name] for name in _WHERE)][str(line["split"])].append(
+                cast("dict[str, Any]", line)
+            )
+        return found
+
+    @cached_property
+    def answers(self) -> dict[Key, Answers]:
+        """By key, what was answered."""
+        halves = {"base": ("base",), "new": ("new",)}
+        few = self.protocol in ("few-shot", "data-efficiency") and not (self.frame["split"] == "new").any()
+        found: dict[Key, Answers] = {}
+        for where, splits in self._asked.items():
+            measures = {"accuracy": ("base", "all")} if few else halves
+            if self.source is not None:
+                at_home = where[1] == self.source
+                measures = (
+                    {"source": ("base", "all", "new")} if at_home else {"target": ("new", "all", "base")}
+                )
+            for measure, order in measures.items():
+                split = next((split for split in order if split in splits), None)
+                if split is not None:
+                    found[Key(*where, measure)] = _answers_of(splits[split])
+        return found
+
+    def _complete(self) -> dict[Key, Answers]:
+        """Return the answers; without base where there is no new, and new where there is no base."""
+        other = {"base": "new", "new": "base"}
+        return {
+            key: one
+            for key, one in self.answers.items()
+            if self.measures != THREE or key._replace(measure=other[key.measure]) in self.answers
+        }
+
+    def _other_measures(self) -> Iterator[tuple[Key, Estimate]]:
+        """Yield the shift index of each split, and accuracies among all names together."""
+        for where, splits in self._asked.items():
+            known: dict[str, dict[int, float]] = {
+                f"shift {split}": {line["seed"]: line["shift"] for line in lines if pd.notna(line["shift"])}
+                for split, lines in splits.items()
+            }
+            mixed = [
+                line for line in splits.get("all", ()) if pd.notna([line["trained"], line["others"]]).all()
+            ]
+            for measure, column in (("trained", "trained"), ("others", "others"), ("all", "accuracy")):
+                known[measure] = {line["seed"]: line[column] for line in mixed}
+            for measure, values in known.items():
+                if values:
+                    mark = "" if set(self.seeds) <= set(values) else "†"
+                    yield Key(*where, measure), Estimate(mean(list(values.values())), values, mark=mark)
+
+    def _averages(self, found: Mapping[Key, Estimate]) -> Iterator[tuple[Key, Estimate]]:
+        parts: dict[Key, list[Estimate]] = defaultdict(list)
+        for key, one in found.items():
+            if key.set in self.targets:
+                parts[key._replace(set=AVERAGE)].append(one)
+        for key, own in parts.items():
+            yield key, average(own, len(own) == len(self.sets_under(key.condition)))
+
+    def sets_under(self, condition: str) -> list[str]:
+        """Return the sets, but for a source, that any row was tested on under a condition."""
+        asked = set(self.frame.loc[self.frame["condition"] == condition, "tested_on"])
+        return [key for key in self.targets if key in asked]
+
+    def sets_of(self, key: Key) -> list[str]:
+        """Return the sets that a row's figure is over: one, or those of an average."""
+        if key.set != AVERAGE:
+            return [key.set]
+        return [one for one in self.targets if key._replace(set=one) in self.found]
+
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """The runs that others of these rows have and one has not, in words."""
+        needed: dict[Key, set[str]] = defaultdict(set)
+        for key in self.answers:
+            needed[key._replace(label="", measure="")].add(key.measure)
+        ordered = sorted(needed, key=lambda key: (self.sets.index(key.set), *key[2:]))
+        return tuple(
+            f"{label} on {self.where(key)}, seed {seed}"
+            for label in self.labels
+            for key in ordered
+            for seed in self.seeds
+            if not all(self._answered(key._replace(label=label, measure=one), seed) for one in needed[key])
+        )
+
+    def _answered(self, key: Key, seed: int) -> bool:
+        answers = self.answers.get(key)
+        return answers is not None and seed in answers.accuracy
+
+    def where(self, key: Key, *, amount: bool = True) -> str:
+        """Return set, amount and condition in words: "DTD, 4 shots, home"."""
+        title = "average" if key.set == AVERAGE else set_title(key.set)
+        words = (title, self.amount_words(key.amount) if amount else "", key.condition)
+        return ", ".join(word for word in words if word)
+
+    def amount_words(self, amount: float) -> str:
+        """Return an amount in words: "4 shots", "25 %"; empty where it does not vary."""
+        if self.protocol == "few-shot":
+            return f"{amount:g} shot{'s' * (amount != 1)}"
+        return f"{100 * amount:g} %" if self.protocol == "data-efficiency" else ""
+
+    def plug_ins(self) -> list[tuple[str, str]]:
+        """Return each backbone's row with that of a plug-in over it: "CoOp" and "CoOp + FVG-PT"."""
+        found: list[tuple[str, str]] = []
+        for label in self.labels:
+            host = self.method(label).partition("+")[2]
+            alone = [other for other in self.labels if self.method(other) == host]
+            start = published.plain(label)
+            named = [other for other in alone if start.startswith(published.plain(self.name(other)))]
+            if host and (named or len(alone) == 1):
+                found.append(((named or alone)[0], label))
+        return found
+
+    def same_answers(self) -> list[str]:
+        """Say which rows gave the very same answers to every question, as one that learned nothing does."""
+        found: dict[Hashable, list[str]] = defaultdict(list)
+        for label in self.labels:
+            own = {key[1:]: one for key, one in self.answers.items() if key.label == label}
+            if own and all(one.right is not None for one in own.values()):
+                given = {
+                    (key, one.digest, tuple(one.accuracy), one.right.numpy().tobytes())
+                    for key, one in own.items()
+                    if one.right is not None
+                }
+                found[frozenset(given)].append(label)
+        return [
+            f"{', '.join(labels[1:])} gave the same answers as {labels[0]} to every picture, under every "
+            "seed."
+            for labels in found.values()
+            if len(labels) > 1
+        ]
+
+    def drawn_together(self, before: Key, after: Key) -> tuple[Estimate, Estimate]:
+        """Return two rows' figures for one question, over the seeds that both have."""
+        if (before, after) not in self._drawn:
+            both = self.bootstrap.both(self.answers[before], self.answers[after])
+            self._drawn[before, after] = both
+        return self._drawn[before, after]
+
+    def comparable(self, before: str, after: str) -> tuple[dict[Key, tuple[Answers, Answers]], list[str]]:
+        """Return two rows' answers to the same questions; and, in words, where the pictures differ."""
+        both: dict[Key, tuple[Answers, Answers]] = {}
+        refused: list[str] = []
+        for key in sorted(self.answers, key=lambda key: (self.sets.index(key.set), *key[2:])):
+            other = self.answers.get(key._replace(label=after))
+            if key.label != before or other is None:
+                continue
+            first = self.answers[key]
+            if first.shared_seeds(other):
+                both[key._replace(label=after)] = first, other
+            else:
+                refused.append(f"{self.where(key)} ({first.split})")
+        return both, refused
+
+
+def _answers_of(lines: Sequence[Mapping[str, Any]]) -> Answers:
+    """Return what a row's runs answered to one question, a line a seed."""
+    first = lines[0]
+    alike = len({(line["digest"], line["pictures"]) for line in lines}) == 1
+    right = torch.stack([unpacked(line["answers"], line["pictures"]) for line in lines]) if alike else None
+    accuracy = {line["seed"]: line["accuracy"] for line in lines}
+    asked = (first["tested_on"], first["split"], first["condition"])
+    place = (first["trained_on"], first["amount"])
+    return Answers(place, *asked, accuracy, right, first["digest"] if alike else None)
+
+
+def _harmonic(found: Mapping[Key, Estimate]) -> Iterator[tuple[Key, Estimate]]:
+    for key, one in found.items():
+        for measure, (first, second) in _HALVES.items():
+            other = found.get(key._replace(measure=second))
+            if key.measure == first and other is not None:
+                yield key._replace(measure=measure), hm(one, other)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much one row is above another, on the same pictures under the same seeds.
+
+    Attributes:
+        key: Of the second row; its set is `AVERAGE`, its amount 0 or its condition empty where it is a mean.
+        split: Of the test.
+        sets: Over how many sets.
+        before: The first row's figure.
+        after: The second row's.
+        estimate: The difference; by seed and in each bootstrap draw, too.
+        pictures: How many.
+        only_first: Answers, of all seeds, that only the first has right.
+        only_second: That only the second has right.
+        p: Of the exact paired test; None for HM, which is no mean over pictures.
+    """
+
+    key: Key
+    split: str
+    sets: int
+    before: Estimate
+    after: Estimate
+    pictures: int = 0
+    only_first: int = 0
+    only_second: int = 0
+    p: float | None = None
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """The difference, seed by seed and in each bootstrap draw, too."""
+        return difference(self.before, self.after)
+
+
+def differences(
+    figures: Figures, before: str, after: str, by: Collection[str] = ("set", "amount", "condition")
+) -> list[Difference]:
+    """Return what a row has more than another.
+
+    Args:
+        figures: Of both rows.
+        before: Label of the row that is subtracted.
+        after: Label of the other.
+        by: What to tell apart, of "set", "amount" and "condition"; the mean is over the others. A source is
+            never in a mean. A set counts where all of its measures can be compared.
+    """
+    both, _ = figures.comparable(before, after)
+    asked: dict[Key, set[str]] = defaultdict(set)
+    for key in figures.answers:
+        if key.label in (before, after):
+            asked[key._replace(label=after, measure="")].add(key.measure)
+    parts: dict[Key, list[Key]] = defaultdict(list)
+    neutral = {"set": AVERAGE, "amount": 0.0, "condition": ""}
+    for key in both:
+        whole = all(key._replace(measure=one) in both for one in asked[key._replace(measure="")])
+        if "set" in by or (whole and key.measure != "source"):
+            parts[key._replace(**{name: none for name, none in neutral.items() if name not in by})].append(
+                key
+            )
+    found: dict[Key, Difference] = {}
+    for key, own in parts.items():
+        drawn = [figures.drawn_together(one._replace(label=before), one) for one in own]
+        sides = [average([pair[side] for pair in drawn]) for side in (0, 1)]
+        tested = [_on_shared_seeds(*both[one]) for one in own]
+        lost, won = (sum(int((pair[one] & ~pair[1 - one]).sum()) for pair in tested) for one in (0, 1))
+        p = paired_p(*tested[0]) if len(tested) == 1 else average_p(tested)
+        pictures = sum(pair[0].shape[1] for pair in tested)
+        found[key] = Difference(
+            key, both[own[0]][0].split, len(own), sides[0], sides[1], pictures, lost, won, p
+        )
+    return list(_with_harmonic(found))
+
+
+def _on_shared_seeds(first: Answers, second: Answers) -> tuple[torch.Tensor, torch.Tensor]:
+    common = first.shared_seeds(second)
+    return first.of_seeds(common), second.of_seeds(common)
+
+
+def _with_harmonic(found: Mapping[Key, Difference]) -> Iterator[Difference]:
+    for key, one in found.items():
+        yield one
+        base = found.get(key._replace(measure="base"))
+        if key.measure == "new" and base is not None:
+            before, after = hm(base.before, one.before), hm(base.after, one.after)
+            yield Difference(key._replace(measure="HM"), "HM", one.sets, before, after)
+
+
+def paired(
+    frame: pd.DataFrame,
+    a: str,
+    b: str,
+    *,
+    by: Collection[str] = ("amount", "condition"),
+    bootstrap: Bootstrap | None = None,
+) -> pd.DataFrame:
+    """Return by how much row `a` is above row `b` on the same pictures under the same seeds.
+
+    Args:
+        frame: The long table (`Sweep.frame`), or a part of it.
+        a: A row's label; its name, letters and digits alone; or its method, where one row has it.
+        b: The other.
+        by: What to tell apart, of "set", "amount" and "condition"; the mean is over the others.
+        bootstrap: Where draws come from.
+
+    Returns:
+        A line for each measure and each value of `by`: `protocol`, `group` (what tells its group from others
+            of the
+        protocol), `set`, `amount`, `condition`, `measure`,
+        `difference` (the mean, in percent), `low` and `high` (95 % bootstrap interval over pictures and
+        seeds), `sd` (over seeds), `seeds` (a dict: the difference under each), `sets`, `pictures`, `only_a`
+        and `only_b` (answers that only one has right) and `p` (exact paired test, not corrected; NaN for HM).
+
+    Raises:
+        InputError: There is no such row, or nothing that both rows were asked.
+    """
+    lines: list[dict[str, Any]] = []
+    groups = groups_of(frame)
+    first, second = (resolve(groups, name) for name in (a, b))
+    for group in groups:
+        own = group.frame[group.frame["label"].isin([first, second])]
+        if own["label"].nunique() < 2:
+            continue
+        for one in differences(Figures(own, bootstrap or Bootstrap()), second, first, by):
+            low, high = one.estimate.interval
+            seeds = dict(one.estimate.seeds)
+            lines.append(
+                {
+                    "protocol": group.protocol,
+                    "group": group.apart,
+                    **{name: value for name, value in one.key._asdict().items() if name != "label"},
+                    "difference": one.estimate.value,
+                    "low": low,
+                    "high": high,
+                    "sd": deviation(list(seeds.values())),
+                    "seeds": seeds,
+                    "sets": one.sets,
+                    "pictures": one.pictures,
+                    "only_a": one.only_second,
+                    "only_b": one.only_first,
+                    "p": float("nan") if one.p is None else one.p,
+                }
+            )
+    if not lines:
+        raise InputError(
+            f"{first} and {second} share no table with a test on the same pictures under the same seeds"
+        )
+    return pd.DataFrame(lines)
+
+
+def resolve(groups: Iterable[Group], name: str) -> str:
+    """Return the label of the row that is meant: by its label, by letters and digits alone, or by its method.
+
+    Raises:
+        InputError: There is none, or several rows have this method.
+    """
+    methods = {
+        str(label): str(method)
+        for group in groups
+        for label, method in zip(group.frame["label"], group.frame["method"], strict=True)
+    }
+    for found in (
+        [label for label in methods if label == name],
+        [label for label in methods if published.plain(label) == published.plain(name)],
+        [label for label, method in methods.items() if method == name],
+    ):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InputError(f"{name!r} may be {' or '.join(map(repr, found))}: give one of these")
+    near = difflib.get_close_matches(name, methods, 1, 0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InputError(f"there is no row {name!r}: {hint}rows are {', '.join(map(repr, sorted(methods)))}")

@@ -1,0 +1,371 @@
+"""All results of a sweep as one long table: a line for each run, test set, split and test condition.
+
+`read_sweep` reads the files and checks them. `groups_of` sorts lines into groups that may share a table, and
+gives them the label of their row: two settings are never averaged into one number.
+"""
+
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, cast, get_args, get_origin, get_type_hints
+
+import pandas as pd
+
+from foveate.datasets.catalogue import DataSet, find
+from foveate.errors import InputError
+from foveate.report import published
+from foveate.report.statistics import Place
+from foveate.sweep.jobs import Protocol
+from foveate.sweep.results import RESULT, Damaged, Measured, Result, read_result, results_in, unpacked
+
+RAW = (
+    *("key", "protocol", "row", "variant", "seed", "method", "recipe", "shots", "fraction", "select"),
+    *("trained_on", "tested_on", "split", "condition", "accuracy", "right", "pictures", "classes", "trained"),
+    *(
+        "others",
+        "shift",
+        "shift_right",
+        "shift_wrong",
+        "digest",
+        "clip",
+        "weights",
+        "split_hash",
+        "draw",
+        "names",
+        "masks",
+        "precision",
+    ),
+    *(
+        "learned_numbers",
+        "learned_from",
+        "train_seconds",
+        "test_seconds",
+        "peak_memory_mb",
+        "device",
+        "versions",
+    ),
+)
+"""Columns of raw.csv."""
+_MORE = ("answers", "answered", "config", "folder", "name", "amount", "drawn", "group")
+_ROUNDING = 0.01
+_NOT_SETTINGS = ("seed", "bank_dir", "out", "workers", "device", "data", "masks", "root", "images", "threads")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a folder holds.
+
+    Attributes:
+        frame: The long table, sorted by run. Its columns are `RAW`, with `versions` as a dict, and: `answers`
+            (packed bits), `answered` (a fingerprint of all answers of the run), `config`, `folder`, `name`
+            (of the row, with its variant), `amount` (shots or share, where that is what varies; else 0),
+            `drawn` (whether the pictures are drawn scenes) and `group` (what lines of one table share).
+        runs: How many results there are; some may be backbones, which were asked nothing.
+        damaged: What is wrong with each file that was left out.
+        begun: Folders of runs that have been begun and have no result.
+    """
+
+    frame: pd.DataFrame
+    runs: int
+    damaged: tuple[str, ...]
+    begun: tuple[Path, ...]
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Read and check all results below a folder.
+
+    Raises:
+        InputError: There is no such folder, no result in it that can be read, or one of a newer foveate.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: give the one that foveate sweep wrote to")
+    found: list[tuple[Result, Path]] = []
+    damaged: list[str] = []
+    for place in results_in(folder):
+        try:
+            result = read_result(place)
+        except Damaged as error:
+            damaged.append(" ".join(str(error).split()))
+            continue
+        fault = None if result is None else _fault(result)
+        if fault is not None:
+            damaged.append(f"{place / RESULT} {fault}")
+        elif result is not None:
+            found.append((result, place))
+    if not any(result.measured for result, _ in found):
+        raise InputError(_nothing(folder, found, damaged))
+    found.sort(key=lambda one: (*(getattr(one[0], name) for name in _ORDER), str(one[1])))
+    begun = [Path(at) for at, _, names in os.walk(folder) if "job.json" in names and RESULT not in names]
+    lines = [_line(result, one, place) for result, place in found for one in result.measured]
+    frame = pd.DataFrame(lines, columns=[*RAW, *_MORE])
+    return Sweep(frame, len(found), tuple(sorted(damaged)), tuple(sorted(begun)))
+
+
+_ORDER = ("protocol", "row", "dataset", "variant", "seed")
+
+
+def _nothing(folder: Path, found: Sequence[object], damaged: Sequence[str]) -> str:
+    if found:
+        return f"no run in {folder} was tested yet, they are backbones of others: let foveate sweep go on"
+    if damaged:
+        return f"no result in {folder} can be read, first: {damaged[0]}; move it away and sweep again"
+    return f"there is no {RESULT} in {folder}: run foveate sweep first, or give the folder that it wrote to"
+
+
+def _line(result: Result, one: Measured, folder: Path) -> dict[str, Any]:
+    """Return a line of the long table."""
+    return {
+        **vars(result),
+        **vars(one),
+        **{name: result.hashes.get(name, "") for name in ("weights", "draw", "names", "masks")},
+        **{f"{name}_seconds": result.seconds.get(name) for name in ("train", "test")},
+        "trained_on": result.dataset,
+        "tested_on": one.dataset.partition("@")[0],
+        "condition": one.dataset.partition("@")[2],  # "species@home" is another test split of "species"
+        "right": sum(right for right, _ in one.per_class.values()),
+        "answers": one.right,
+        "answered": repr(result.measured),
+        "learned_from": result.pictures,
+        "split_hash": result.hashes.get("split", ""),
+        "precision": str(result.config.get("precision", "")),
+        "folder": folder,
+        "name": _name(result),
+        "amount": _amount(result),
+        "drawn": is_drawn(result.dataset),
+        "group": _group(result),
+    }
+
+
+def _name(result: Result) -> str:
+    """Return the row's name; a variant belongs to it, where it is not how much was trained on."""
+    if not result.variant or result.protocol == "few-shot":
+        return result.row
+    if result.protocol == "data-efficiency":
+        return f"{result.row}, {result.select}" if result.select else result.row
+    return f"{result.row}, {result.variant}"
+
+
+def _amount(result: Result) -> float:
+    if result.protocol == "few-shot":
+        return float(result.shots)
+    if result.protocol != "data-efficiency":
+        return 0.0
+    if result.fraction is not None:
+        return float(result.fraction)
+    word = result.variant.rpartition("-")[2]  # "fraction-0.25" is a share of the shots
+    return float(word) if word.replace(".", "", 1).isdigit() else 1.0
+
+
+def _group(result: Result) -> tuple[Any, ...]:
+    varies = result.protocol in ("few-shot", "data-efficiency")
+    weights = result.hashes.get("weights", "") or result.clip
+    own = (str(result.config.get("precision", "")), result.recipe, str(result.config.get("classes", "")))
+    return result.protocol, is_drawn(result.dataset), weights, *own, None if varies else result.shots
+
+
+def _fault(result: Result) -> str | None:
+    """Return in words what keeps a result out: it was edited, or has a protocol unknown here."""
+    hints = {Result: get_type_hints(Result), Measured: get_type_hints(Measured)}
+    for one in (result, *result.measured):
+        odd = next(
+            (name for name, hint in hints[type(one)].items() if not is_a(getattr(one, name), hint)), None
+        )
+        if odd is not None:
+            return f"is damaged: {odd} is {str(getattr(one, odd))[:40]!r}"
+    if result.protocol not in get_args(Protocol):
+        return f"is of the protocol {result.protocol!r}, which this foveate does not know"
+    for one in result.measured:
+        right = int(unpacked(one.right, one.pictures).sum())
+        if not one.pictures or abs(one.accuracy - 100 * right / one.pictures) >= _ROUNDING:
+            return "is damaged: an accuracy is not that of its answers"
+        if [sum(counts) for counts in zip(*one.per_class.values(), strict=True)] != [right, one.pictures]:
+            return "is damaged: its classes' right answers are not those of its answers"
+    return None
+
+
+def is_a(value: object, hint: Any) -> bool:
+    """Return whether a value is what a field of a result is declared as; numbers are finite."""
+    inner = get_args(hint)
+    if get_origin(hint) is UnionType:
+        return any(is_a(value, one) for one in inner)
+    if get_origin(hint) is dict:
+        own = cast("dict[str, Any]", value)
+        return isinstance(value, dict) and all(is_a(one, inner[1]) for one in own.values())
+    if get_origin(hint) is tuple or hint is Any:
+        return hint is Any or isinstance(value, tuple)
+    if hint in (int, float):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole or (hint is float and isinstance(value, float) and math.isfinite(value))
+    return isinstance(value, hint)
+
+
+@dataclass(frozen=True)
+class Group:
+    """What may share a table: one protocol, the same weights in the same precision, and so on.
+
+    Attributes:
+        frame: Its lines of the long table, each run once; `label` is the name of the row, and what tells its
+            settings from those of other rows of that name.
+        protocol: E.g. "base-to-new".
+        drawn: Whether the pictures are drawn scenes.
+        clip: Where the towers come from.
+        weights: Their hash.
+        precision: Of the towers.
+        recipe: Source of the settings.
+        apart: What tells it from other groups of its protocol, in words; empty if it is the only one.
+        twins: By label, the other rows that are the same training wherever both have one.
+    """
+
+    frame: pd.DataFrame
+    protocol: str
+    drawn: bool
+    clip: str
+    weights: str
+    precision: str
+    recipe: str
+    apart: str
+    twins: Mapping[str, tuple[str, ...]]
+
+    def titled(self, title: str) -> str:
+        """Return a section's title, with what tells its group from others of the protocol."""
+        return f"{title} ({self.apart})" if self.apart else title
+
+
+def groups_of(frame: pd.DataFrame) -> list[Group]:
+    """Sort the long table into groups.
+
+    Raises:
+        InputError: One run is there twice with other answers, or a set is there in two splits.
+    """
+    keys: list[tuple[Any, ...]] = sorted(set(frame["group"]), key=str)
+    parts = {key: frame[[own == key for own in frame["group"]]] for key in keys}
+    for part in parts.values():
+        _check_splits(part)
+    groups: list[Group] = []
+    for key, part in parts.items():
+        own, twins = _labelled(part)
+        clip = min(own["clip"])  # the same weights may lie in several places
+        words = ("", "", clip + ", weights {:.8}", "{}", "settings: {}", "trained on {} classes", "{} shots")
+        rivals = [other for other in keys if other[:2] == key[:2]]
+        differs = [len({other[place] for other in rivals}) > 1 for place in range(len(words))]
+        said = [word.format(key[at]) for at, word in enumerate(words) if word and differs[at]]
+        groups.append(Group(own, key[0], key[1], clip, *key[2:5], ", ".join(said), twins))
+    return groups
+
+
+def _check_splits(frame: pd.DataFrame) -> None:
+    """Refuse two splits of one set, which would be averaged as if they were one."""
+    seen: dict[str, tuple[str, Path]] = {}
+    for key, split, folder in zip(frame["trained_on"], frame["split_hash"], frame["folder"], strict=True):
+        before, where = seen.setdefault(key, (split, folder))
+        if before != split:
+            raise InputError(
+                f"{folder} and {where} are of two splits of {set_title(key)}, {split:.8} and {before:.8}: "
+                "keep them in folders of their own, and report each"
+            )
+
+
+def _labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
+    """Return a group's lines with their labels, each run once; and which rows are the same training.
+
+    Raises:
+        InputError: A run is there twice, with other answers.
+    """
+    runs = frame.drop_duplicates("folder").set_index("folder")
+    settings = {
+        folder: {"method": method, **flat(config)}
+        for folder, method, config in zip(runs.index, runs["method"], runs["config"], strict=True)
+    }
+    wide = pd.DataFrame.from_dict(settings, orient="index").fillna("–")
+    labels: dict[Path, str] = {}
+    trained: dict[str, dict[Place, Mapping[str, str]]] = defaultdict(dict)
+    for name, own in runs.groupby("name"):
+        values = wide.loc[own.index]
+        varies = values.groupby([own["trained_on"], own["amount"]]).nunique().gt(1).any()
+        varying = sorted(varies.index[varies])
+        for folder, place in zip(own.index, zip(own["trained_on"], own["amount"], strict=True), strict=True):
+            said = ", ".join(f"{key} {values.at[folder, key]}" for key in varying)
+            labels[folder] = f"{name} ({said})" if said else str(name)
+            trained[labels[folder]].setdefault(place, settings[folder])
+    lines = frame.assign(label=[labels[folder] for folder in frame["folder"]])
+    run = ["label", "trained_on", "amount", "seed"]
+    for (label, key, _, seed), own in lines[lines.groupby(run)["answered"].transform("nunique") > 1].groupby(
+        run
+    ):
+        first, second = own.drop_duplicates("answered")["folder"].iloc[:2]
+        raise InputError(
+            f"{first} and {second} are both {label} on {set_title(key)}, seed {seed}, with other answers: "
+            "report the sweeps one by one, or move one of the two away"
+        )
+    once = lines[lines["folder"] == lines.groupby(run)["folder"].transform("first")]
+    return once.sort_values(run, kind="stable"), {label: _twins(label, trained) for label in trained}
+
+
+def _twins(label: str, trained: Mapping[str, Mapping[Place, Mapping[str, str]]]) -> tuple[str, ...]:
+    def alike(other: str) -> bool:
+        common = trained[label].keys() & trained[other].keys()
+        return bool(common) and all(trained[label][place] == trained[other][place] for place in common)
+
+    return tuple(other for other in sorted(trained) if other != label and alike(other))
+
+
+def flat(config: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Return settings by their whole names, "training.epochs", as text; without what changes no number."""
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and key not in _NOT_SETTINGS:
+            found |= flat(cast("Mapping[str, Any]", value), f"{above}{key}.")
+        elif key not in _NOT_SETTINGS:
+            found[above + key] = value if isinstance(value, str) else json.dumps(value)
+    return found
+
+
+def _known(key: str) -> DataSet | None:
+    try:
+        return find(key)
+    except InputError:
+        return None
+
+
+def set_title(key: str) -> str:
+    """Return the title of a set in the catalogue; its key, where the catalogue does not know it."""
+    found = _known(key)
+    return key if found is None else found.title
+
+
+def set_order(key: str) -> tuple[int, list[str | int], str]:
+    """Return what sets are sorted by: their place in Table 1; "world-2" before "world-10"."""
+    head, _, number = key.rpartition("-")
+    rank = published.set_rank(set_title(key))
+    return rank, [head, int(number)] if number.isdigit() else [key, 0], key
+
+
+def is_drawn(key: str) -> bool:
+    """Return whether a set's pictures are scenes that foveate draws."""
+    found = _known(key)
+    return key.startswith("world") if found is None else found.world is not None
+
+
+def about(key: str) -> str:
+    """Return what is particular about a drawn set; empty for other sets."""
+    found = _known(key)
+    return "" if found is None or found.world is None else f"{found.classes} classes, {found.world.about}"
+
+
+def class_count(key: str, split: str) -> int | None:
+    """Return how many classes a split of the whole set has; None where the catalogue does not know it.
+
+    Args:
+        key: Of the set.
+        split: "base" is the first half, rounded up; "new" the rest; "all" both.
+    """
+    found = _known(key)
+    if found is None:
+        return None
+    base = -(-found.classes // 2)
+    return {"base": base, "new": found.classes - base}.get(split, found.classes)

@@ -1,0 +1,199 @@
+"""The protocol under a table: what its numbers depend on, where that is not the paper's, and notes."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from foveate.report.figures import Figures
+from foveate.report.frame import Group, class_count, flat, set_order, set_title
+from foveate.report.published import SEEDS, SHOTS, TOWER, tower
+from foveate.report.statistics import Bootstrap
+
+_PAPER = {"epochs": "10", "lr": "0.0035", "batch_size": "4"}
+_DRAWN = (
+    "Measured on drawn scenes, with {}. These figures say how methods compare there, and nothing of "
+    "photographs; no published figure stands beside them."
+)
+_TINY = "the small CLIP that was trained on such scenes"
+PARTIAL = "† the mean is over fewer seeds or sets than the table has; what is missing is listed."
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all tables of a report share.
+
+    Attributes:
+        bootstrap: Where draws come from.
+        against: Whether published figures are wanted.
+    """
+
+    bootstrap: Bootstrap
+    against: bool
+
+    def beside(self, group: Group, towers: str = TOWER) -> bool:
+        """Return whether published figures may stand beside: of photographs, on the same kind of tower."""
+        return self.against and not group.drawn and tower(group.clip) in (None, towers)
+
+    def notes(self, group: Group, figures: Figures, towers: str | None = TOWER) -> list[str]:
+        """Return what must be said under any table.
+
+        Args:
+            group: What it is of.
+            figures: In it.
+            towers: Those of the published figures; None where there are none of such a table.
+        """
+        notes = [_DRAWN.format(_TINY if group.clip == "tiny" else group.clip)] if group.drawn else []
+        if towers is None or not self.against or group.drawn:
+            return notes
+        if not self.beside(group, towers):
+            return [f"No published figures stand beside these: they are of {towers}, these of {group.clip}."]
+        said = "; ".join(sorted(odd_sets(figures.frame).values()))
+        about = "No published figure stands beside parts of sets, nor beside averages with them"
+        return [f"{about}: {said}."] if said else []
+
+    def card(self, group: Group, figures: Figures, towers: str | None = TOWER) -> tuple[tuple[str, str], ...]:
+        """Return the protocol as names and values."""
+        frame = figures.frame
+        trained = [label for label in figures.labels if figures.method(label) != "zeroshot"]
+        shots = [str(shots) for shots in sorted(set(frame["shots"].tolist())) if shots]
+        rows = {
+            "pictures": "drawn scenes of foveate.world" if group.drawn else "photographs",
+            "sets": "; ".join(_sets(frame)),
+            "test conditions": ", ".join(condition or "plain" for condition in figures.conditions),
+            "seeds": ", ".join(map(str, figures.seeds)),
+            "shots": ", ".join(shots),
+            "settings from": group.recipe,
+            "weights": f"{group.clip} ({group.weights:.12})",
+            "precision": group.precision,
+            "training": "; ".join(_training(figures, trained)),
+            "differs between sets": "; ".join(_differing(figures, trained)),
+            "learned numbers": "; ".join(_learned(figures)),
+            "versions": "; ".join(_versions(frame)),
+            "ran on": "; ".join(sorted(set(frame["device"]))),
+        }
+        if figures.conditions == ("",):
+            del rows["test conditions"]
+        if self.beside(group, towers or TOWER):
+            different = [
+                *_from_paper(group, figures),
+                *_training_differs(figures, trained),
+                *odd_sets(frame).values(),
+            ]
+            rows["differs from the paper"] = "; ".join(different) or "nothing that we know of"
+        return tuple((name, value) for name, value in rows.items() if value)
+
+
+def odd_sets(frame: pd.DataFrame) -> dict[str, str]:
+    """Return, in words, the sets that have fewer or more classes here than the whole set has, by key."""
+    found: dict[str, str] = {}
+    asked = frame.drop_duplicates(["protocol", "tested_on", "split", "classes"])
+    for one in asked.to_dict("records"):
+        halved = (
+            one["protocol"] in ("base-to-new", "seed-robustness") or one["config"].get("classes") == "base"
+        )
+        known = class_count(one["tested_on"], one["split"] if halved else "all")
+        if known is not None and known != one["classes"]:
+            what = f"has {one['classes']} classes ({one['split']}), the whole set {known}"
+            found.setdefault(one["tested_on"], f"{set_title(one['tested_on'])} {what}")
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def _sets(frame: pd.DataFrame) -> Iterator[str]:
+    hashes = {
+        one["trained_on"]: one for one in frame.drop_duplicates("trained_on", keep="last").to_dict("records")
+    }
+    for key in sorted({*frame["trained_on"], *frame["tested_on"]}, key=set_order):
+        asked = frame[frame["tested_on"] == key].drop_duplicates(["split", "condition"], keep="last")
+        tested = sorted(zip(asked["split"], asked["condition"], asked["pictures"], strict=True))
+        counts = ", ".join(
+            f"{number} {f'{split} {condition}'.strip()}" for split, condition, number in tested
+        )
+        own: dict[Any, Any] = hashes.get(key, {})
+        named = (("split", own.get("split_hash")), ("masks", own.get("masks")))
+        said = "".join(f"{name} {value:.8}, " for name, value in named if value)
+        yield f"{set_title(key)} ({said}test pictures: {counts or 'none'})"
+
+
+def _versions(frame: pd.DataFrame) -> Iterator[str]:
+    seen: dict[str, set[str]] = defaultdict(set)
+    for versions in frame["versions"]:
+        for name, version in versions.items():
+            seen[name].add(version)
+    yield from (f"{name} {' and '.join(sorted(seen[name]))}" for name in sorted(seen))
+
+
+def training_of(figures: Figures, label: str) -> dict[str, str]:
+    """Return how a row's first run was trained, by the settings' last names: "epochs", "lr", ..."""
+    config = flat(figures.config(label))
+    return {name.rpartition(".")[2]: value for name, value in config.items() if "training." in name}
+
+
+def _training(figures: Figures, labels: Iterable[str]) -> Iterator[str]:
+    """Yield what training is, once for all rows that share it."""
+    same: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        own = training_of(figures, label)
+        said = ", ".join(
+            f"{name} {own[name]}"
+            for name in ("optimiser", "lr", "epochs", "batch_size", "augment")
+            if name in own
+        )
+        if said:
+            same[said].append(label)
+    for said, own in same.items():
+        yield f"{said}: {', '.join(own)}" if len(same) > 1 else said
+
+
+def _differing(figures: Figures, labels: Iterable[str]) -> Iterator[str]:
+    """Yield settings that one row has differently on different sets, as the sources themselves have them."""
+    runs = figures.frame.drop_duplicates(["label", "trained_on", "amount"])
+    for label in labels:
+        own = runs[runs["label"] == label]
+        settings = [(key, flat(config)) for key, config in zip(own["trained_on"], own["config"], strict=True)]
+        for name in sorted({name for _, config in settings for name in config} - {"template"}):
+            values: dict[str, list[str]] = defaultdict(list)
+            for key, config in settings:
+                values[config.get(name, "–")].append(set_title(key))
+            usual = max(values, key=lambda value: len(values[value]))
+            others = [
+                f"{value} on {', '.join(dict.fromkeys(at))}" for value, at in values.items() if value != usual
+            ]
+            if others:
+                yield f"{label}: {name} {usual}, but {'; '.join(others)}"
+
+
+def _learned(figures: Figures) -> Iterator[str]:
+    for label in figures.labels:
+        numbers = figures.frame.loc[figures.frame["label"] == label, "learned_numbers"]
+        yield f"{label} {words_of_range(numbers)}"
+
+
+def words_of_range(numbers: pd.Series) -> str:
+    """Return "2,048", or "1,024 to 2,048"."""
+    least, most = int(numbers.min()), int(numbers.max())
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
+
+
+def _from_paper(group: Group, figures: Figures) -> Iterator[str]:
+    shots = sorted(set(figures.frame["shots"].tolist()))
+    if shots != [SHOTS]:
+        yield f"shots {', '.join(map(str, shots))} (16)"
+    if figures.seeds != SEEDS:
+        yield f"seeds {', '.join(map(str, figures.seeds))} (1, 2, 3)"
+    if tower(group.clip) != TOWER or "openai" not in group.clip.casefold():
+        yield f"weights {group.clip} (OpenAI's {TOWER})"
+    if group.recipe != "paper":
+        yield f"settings of {group.recipe} (its text and Table 8)"
+
+
+def _training_differs(figures: Figures, labels: Iterable[str]) -> Iterator[str]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        training = training_of(figures, label)
+        for name, paper in _PAPER.items():
+            if name in training and float(training[name]) != float(paper):
+                found[f"{name} {training[name]} ({paper})"].append(label)
+    yield from (f"{said} for {', '.join(labels)}" for said, labels in found.items())

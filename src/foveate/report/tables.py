@@ -1,0 +1,583 @@
+"""Tables as declarations: which figures they hold, and what their blocks, rows and columns are.
+
+A table of one's own is a `Table`; `section_of` makes it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Literal
+
+from foveate.report.figures import AVERAGE, MIXED, THREE, Difference, Figures, Key, differences
+from foveate.report.frame import Group, set_title
+from foveate.report.model import (
+    Block,
+    Cell,
+    Chart,
+    Number,
+    Point,
+    Row,
+    Section,
+    Series,
+    highest,
+    number_of,
+    signed,
+    words,
+)
+from foveate.report.protocol import PARTIAL, Context
+from foveate.report.published import TOWER
+from foveate.report.statistics import deviation, holm
+
+Axis = Literal["label", "set", "amount", "condition", "measure"]
+Place = Mapping[str, str | float]
+Paper = Callable[[Key], float | None]
+"""The published figure of a key."""
+Pairs = Sequence[tuple[str, str]]
+"""Rows to test against each other, the one that is subtracted first."""
+
+ALPHA = 0.05
+"""A corrected p below it is called significant."""
+GREY, PUBLISHED = 7, -1
+SHIFTS = ("shift base", "shift new", "shift all")
+_CHARTED = {"HM": ("HM", "HM, %"), "shift base": ("Shift index", "D_fg, nats")}
+_OVER_SEEDS = {"least HM": min, "highest HM": max, "seeds": len}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        key: For links and files.
+        title: Its heading.
+        lead: What it is; "{source}" and "{targets}" are filled in.
+        measures: What it shows; those of the answers, where there are none.
+        blocks: What there is a block for each value of. A block of sets has their average first.
+        rows: What there is a row for each value of; all but the first are columns of words.
+        columns: What there is a column for each value of. Columns and rows of sets have their average last.
+            Where "set" is no axis, figures are averages over sets.
+        head: Of the first column.
+        plain: Whether it shows the plain test alone; else every test condition has columns of its own.
+        spread: Whether a cell is the deviation over seeds.
+        best: Whether the highest of a column is bold.
+        details: Whether all figures are listed, and missing runs.
+        tests: Whether rows are tested against each other.
+        gains: Whether it says what plug-ins add on average.
+        needs: A row must have one of these; any of the measures, where there are none.
+        charts: Measures of a chart each: a figure for every row.
+        caption: What the charts show.
+        settings: Of FVG-PT, in which the rows of an ablation differ.
+        shown: The setting whose value is a column; or "components".
+    """
+
+    key: str
+    title: str
+    lead: str
+    measures: tuple[str, ...] = ()
+    blocks: tuple[Axis, ...] = ()
+    rows: tuple[Axis, ...] = ("label",)
+    columns: tuple[Axis, ...] = ("measure",)
+    head: str = "method"
+    plain: bool = False
+    spread: bool = False
+    best: bool = True
+    details: bool = True
+    tests: bool = True
+    gains: bool = False
+    needs: tuple[str, ...] = ()
+    charts: tuple[tuple[str, ...], ...] = ()
+    caption: str = ""
+    settings: tuple[str, ...] = ()
+    shown: str = ""
+
+
+TABLE_1 = Table(
+    "table-1",
+    "Table 1: base to new",
+    "Trained on the first half of the classes. Base classes are told apart among base names, new ones among "
+    "new names. HM is the harmonic mean of base and new; on average, that of the two averages.",
+    THREE,
+    blocks=("set",),
+    plain=True,
+    gains=True,
+    charts=(("HM",),),
+    caption="Fig. 4, in our drawing: HM of the averages, and what a plug-in adds to HM on each set.",
+)
+VIT_L14 = replace(TABLE_1, key="vit-l14", title="Tables 13, 14: base to new on ViT-L/14")
+CONDITIONS = Table(
+    "conditions",
+    "Base to new by test condition",
+    "The same trained models under each test condition. A gain under the condition of the training alone is "
+    "no proof that a method looks at the object.",
+    THREE,
+    blocks=("set", "measure"),
+    columns=("condition",),
+    gains=True,
+    charts=(("HM",),),
+)
+TABLE_2 = Table(
+    "table-2",
+    "Table 2: cross-dataset transfer",
+    "Trained on all classes of {source} (the source) and asked about all classes of other sets. The average "
+    "is over the {targets} targets, without the source.",
+    columns=("set",),
+    gains=True,
+    charts=(("target",),),
+)
+DOMAINS = replace(
+    TABLE_2,
+    key="domains",
+    title="Domain generalisation",
+    lead=TABLE_2.lead.replace("all classes of other sets", "its variants"),
+)
+FIG_5 = Table(
+    "fig-5",
+    "Fig. 5: foreground shift index",
+    "D_fg, the mean of KL(p of the picture ‖ p of its foreground), in nats, over the test pictures that have "
+    "masks: how far an answer moves when the background is taken away. Lower is better, of methods that are "
+    "right as often: one that always answers the same has none. Means over sets, then over seeds.",
+    (*SHIFTS, *THREE),
+    needs=SHIFTS,
+    best=False,
+    details=False,
+    tests=False,
+    charts=(SHIFTS, ("base", "new")),
+    caption="Shift index to the left, accuracy to the right.",
+)
+GENERALISED = Table(
+    "generalised",
+    "Generalised base to new",
+    "All test pictures among all names together, which the paper does not report: accuracy on pictures of "
+    "trained classes, on those of the others, the harmonic mean of these two, and on all pictures.",
+    MIXED,
+    blocks=("set",),
+    best=False,
+    details=False,
+    tests=False,
+)
+TABLE_10 = Table(
+    "table-10",
+    "Table 10: deviation of HM over seeds",
+    "Standard deviation (n − 1) of HM, computed for each seed. The last row is the deviation of the "
+    "average; the row above it, the mean of the sets' deviations, is what the paper prints as an average.",
+    ("HM",),
+    rows=("set",),
+    columns=("label",),
+    head="set",
+    plain=True,
+    spread=True,
+    best=False,
+    details=False,
+    tests=False,
+)
+FEW_SHOT = Table(
+    "few-shot",
+    "Few-shot curves",
+    "All classes are trained on and told apart; accuracy by how many pictures a class there are.",
+    blocks=("set", "measure"),
+    columns=("amount",),
+)
+DATA_EFFICIENCY = replace(
+    FEW_SHOT,
+    key="data-efficiency",
+    title="Data efficiency (Fig. 9, as far as we can tell)",
+    lead="Accuracy by the share of the training pictures that was learned from, whether drawn or chosen.",
+)
+SEEDS = Table(
+    "seeds",
+    "Seed robustness",
+    "The same training under many seeds. A seed decides which pictures are drawn, where learning starts, "
+    "the order of pictures and their views.",
+    (*THREE, *_OVER_SEEDS),
+    rows=("label", "set"),
+    best=False,
+    tests=False,
+    caption="HM of each seed, a mark each.",
+)
+STUDIES = tuple(
+    Table(*study[:3], THREE, head="row", charts=(("HM",),), settings=study[3], shown=study[4])
+    for study in (
+        (
+            *("table-3", "Table 3: components"),
+            "FRG is the foreground reliability gate, FDC the two adapters, PC the prior branch for new "
+            "classes.",
+            *(("foreground_gate", "adapters", "prior_branch"), "components"),
+        ),
+        (
+            *("table-4-adapters", "Table 4: width of the adapters"),
+            *("Numbers inside each adapter; the paper takes 64.", ("adapter_hidden",), "adapter_hidden"),
+        ),
+        (
+            *("table-4-gates", "Table 4: width of the gates"),
+            *("Numbers inside each gate; the paper takes 32.", ("gate_hidden",), "gate_hidden"),
+        ),
+        (
+            *("table-5", "Table 5: layers of a gate"),
+            *("Linear layers of each gate; the paper takes 2.", ("gate_depth",), "gate_depth"),
+        ),
+        (
+            *("table-6", "Table 6: what the gates are told", "Each indicator left out once."),
+            *(("foreground_indicators", "prior_indicators"), ""),
+        ),
+        (
+            *("table-12", "Table 12: terms of the loss"),
+            *(
+                "Each left out once. Without L_FRG there is no gate, and r is 1.",
+                ("terms", "foreground_gate"),
+                "",
+            ),
+        ),
+        (
+            *("adapted-sides", "Tables 13, 14: which sides are adapted", "Pictures, texts, or both."),
+            *(("adapters",), "adapters"),
+        ),
+        (
+            *("lambda-distill", "Fig. 4(b), as far as we can tell: weight of the distillation"),
+            *("λ_d; the paper takes 10.", ("lambda_distill",), "lambda_distill"),
+        ),
+    )
+)
+TABLE_15 = replace(
+    STUDIES[0],
+    key="table-15",
+    title="Table 15: length of the training on EuroSAT",
+    lead="Ten epochs of EuroSAT's base classes are 200 steps.",
+    settings=(),
+    shown="",
+)
+OTHER_SETTINGS = replace(
+    TABLE_15,
+    key="other-settings",
+    title="Other settings",
+    lead="Rows that differ from the paper's method in other ways than its tables do.",
+)
+
+
+def section_of(  # noqa: PLR0913  (all but the first four by name)
+    table: Table,
+    group: Group,
+    figures: Figures,
+    context: Context,
+    *,
+    pairs: Pairs | None = None,
+    paper: Paper | None = None,
+    before: Mapping[str, Place] | None = None,
+    charts: Sequence[Chart] = (),
+    notes: Sequence[str] = (),
+    towers: str | None = TOWER,
+) -> Section | None:
+    """Return a table with its details, tests, notes, charts and protocol; None where it has no figure.
+
+    Args:
+        table: Which.
+        group: That its rows are of.
+        figures: Of its rows.
+        context: What all tables share.
+        pairs: Rows to test against each other; plug-ins against their backbones, if None.
+        paper: Published figures to set beside.
+        before: Columns of words behind a row's label, by label.
+        charts: Besides the table's own.
+        notes: Behind those that every table has.
+        towers: Of the published figures; None where such a table is published nowhere.
+    """
+    view = _View(table, figures, paper, before or {})
+    if not view.labels:
+        return None
+    pairs = (figures.plug_ins() if pairs is None else pairs) if table.tests else ()
+    tests, refused = tests_of(figures, pairs, view.conditions)
+    blocks = tuple(view.blocks())
+    details = [gains_block(figures, pairs, view.conditions)] if table.gains else []
+    details += [view.all_figures(), tests_block(tests, figures)] if table.details else []
+    marked = any(
+        isinstance(cell, Number) and cell.mark for one in blocks for row in one.rows for cell in row.cells
+    )
+    own = [
+        *view.charts(),
+        *(gain_charts(figures, pairs, paper, view.conditions) if table.gains else ()),
+        *charts,
+    ]
+    diamonds = " Diamonds are published." * bool(paper)
+    said = f"Averages over {len(figures.sets)} sets; HM is that of the two averages."
+    if len(figures.sets) == 1:
+        said = f"On {set_title(figures.sets[0])} alone."
+    lead = table.lead.format(source=set_title(figures.source or ""), targets=len(figures.targets))
+    return Section(
+        table.key,
+        group.titled(table.title),
+        f"{lead} {said}" if table.head == "row" else lead,
+        blocks,
+        "grid" if table.blocks else "wide",
+        tuple(own),
+        f"{table.caption} Bars are 95 % intervals over pictures and seeds.{diamonds}".strip(),
+        tuple(block for block in details if block.rows),
+        figures.missing if table.details else (),
+        (
+            *tests_said(tests),
+            *(figures.same_answers() if table.tests else ()),
+            *context.notes(group, figures, towers),
+            *([PARTIAL] if marked else []),
+            *refused,
+            *notes,
+        ),
+        context.card(group, figures, towers),
+        group.drawn,
+    )
+
+
+class _View:
+    """A table's view of figures: which values its axes have, and the key of each cell."""
+
+    def __init__(
+        self, table: Table, figures: Figures, paper: Paper | None, before: Mapping[str, Place]
+    ) -> None:
+        self.table, self.figures, self.paper, self.before = table, figures, paper, before
+        self.conditions = ("",) if table.plain else figures.conditions
+        there = {(key.label, key.measure) for key in figures.found if key.condition in self.conditions}
+        asked = {measure for _, measure in there} | ({*_OVER_SEEDS} if table is SEEDS else set[str]())
+        self.measures = [one for one in table.measures or figures.measures if one in asked]
+        needed = table.needs or self.measures
+        self.labels = [one for one in figures.labels if any((one, measure) in there for measure in needed)]
+        split = self.conditions != ("",) and "condition" not in (*table.blocks, *table.columns)
+        self.columns = ("condition", *table.columns) if split else table.columns
+        own = figures.sets
+        self.sets = (AVERAGE,)
+        if "set" in table.blocks:
+            self.sets = (AVERAGE, *own) if len(own) > 1 else own
+        elif "set" in (*table.columns, *table.rows):
+            self.sets = own if "label" in table.rows and "set" in table.rows else (*own, AVERAGE)
+
+    def values(self, axes: Sequence[Axis]) -> Iterator[dict[str, str | float]]:
+        """Yield every combination of the values of some axes."""
+        every: Mapping[Axis, Sequence[str | float]] = {
+            **{"label": self.labels, "set": self.sets, "amount": self.figures.amounts},
+            **{"condition": self.conditions, "measure": self.measures},
+        }
+        for own in product(*(every[axis] for axis in axes)):
+            yield dict(zip(axes, own, strict=True))
+
+    def key(self, place: Place) -> Key:
+        """Return the key of a cell."""
+        where, usual = str(place.get("set", AVERAGE)), self.measures[0]
+        if self.figures.source is not None:
+            usual = "source" if where == self.figures.source else "target"
+        amount = float(place.get("amount", self.figures.amounts[0]))
+        condition, measure = str(place.get("condition", "")), str(place.get("measure", usual))
+        return Key(str(place["label"]), where, amount, condition, measure)
+
+    def said(self, place: Place) -> str:
+        """Return a place in words."""
+        names = {
+            **{axis: str(value) for axis, value in place.items()},
+            "amount": self.figures.amount_words(float(place.get("amount", 0))),
+            "condition": str(place.get("condition", "")) or "plain" * ([*place] == ["condition"]),
+            "measure": str(place.get("measure", "")).replace("HM of all names", "HM"),
+        }
+        if "set" in place:
+            many = (
+                "average" if "set" not in self.table.blocks else f"Average over {len(self.figures.sets)} sets"
+            )
+            names["set"] = set_title(names["set"]) or {"table-10": "of the average"}.get(self.table.key, many)
+        return (", " if "set" in place else " ").join(names[axis] for axis in place if names[axis])
+
+    def cell(self, key: Key, top: float | None = None) -> Cell:
+        """Return a cell, with the published figure."""
+        paper = None if self.paper is None else self.paper(key)
+        if key.measure in _OVER_SEEDS:
+            one = self.figures.found[key._replace(measure="HM")]
+            value = _OVER_SEEDS[key.measure](one.seeds.values())  # type: ignore[operator]
+            return str(value) if key.measure == "seeds" else Number(value)
+        one = self.figures.found.get(key)
+        if self.table.spread:
+            values = [] if one is None else list(one.seeds.values())
+            return Number(deviation(values), published=paper, neutral=True, seeds=len(values))
+        best = one is not None and not one.mark and top is not None and round(one.value, 2) == top
+        return number_of(one, paper, best=best, digits=3 if key.measure in SHIFTS else 2)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the blocks of the table."""
+        first, *others = self.table.rows
+        columns = list(self.values(self.columns))
+        more = list(next(iter(self.before.values()), {}))
+        heads = (self.table.head, *others, *more, *map(self.said, columns))
+        for block in self.values(self.table.blocks):
+            rows: list[Row] = []
+            grid = [
+                [self.key(block | row | column) for column in columns] for row in self.values(self.table.rows)
+            ]
+            top = [self._highest(keys) if self.table.best else None for keys in zip(*grid, strict=True)]
+            for row, keys in zip(self.values(self.table.rows), grid, strict=True):
+                if others and keys[0] not in self.figures.found:
+                    continue
+                said = [self.said({axis: row[axis]}) for axis in others]
+                said += [str(word) for word in self.before.get(str(row.get("label")), {}).values()]
+                cells = [self.cell(key, best) for key, best in zip(keys, top, strict=True)]
+                rows.append(Row(self.said({first: row[first]}), (*said, *cells)))
+            yield Block(self.said(block), heads, tuple(rows))
+
+    def _highest(self, keys: Sequence[Key]) -> float | None:
+        return highest(self.figures.found[key] for key in keys if key in self.figures.found)
+
+    def all_figures(self) -> Block:
+        """Return all figures with all that is known of them; columns that nothing is in are left out."""
+        figures, rows = self.figures, list[Row]()
+        sets = (*figures.sets, AVERAGE) if self.sets == (AVERAGE,) else self.sets
+        for place in product(self.labels, sets, figures.amounts, self.conditions, self.measures):
+            key = Key(*place)
+            cell = self.cell(key) if key in figures.found else None
+            if isinstance(cell, Number):
+                measure = "targets" if (key.set, key.measure) == (AVERAGE, "target") else key.measure
+                spread = "–" if cell.sd is None else f"{cell.sd:.2f}"
+                paper = "–" if cell.published is None else f"{cell.published:.2f}"
+                gap = "–" if cell.difference is None else signed(cell.difference)
+                said = (figures.where(key, amount=False), measure, cell.text, spread, str(cell.seeds))
+                label = words(key.label, figures.amount_words(key.amount))
+                rows.append(Row(label, (*said, cell.interval, paper, gap)))
+        heads = ("set", "classes", "mean", "sd", "seeds", "95 % interval", "published", "difference")
+        kept = [at for at in range(len(heads)) if any(row.cells[at] != "–" for row in rows)]
+        cut = tuple(replace(row, cells=tuple(row.cells[at] for at in kept)) for row in rows)
+        return Block("All figures", ("row", *(heads[at] for at in kept)), cut, "figures")
+
+    def charts(self) -> Iterator[Chart]:
+        """Yield a chart with a figure for every row: on average, or on the only set."""
+        figures = self.figures
+        place = figures.targets[0] if len(figures.targets) == 1 else AVERAGE
+        over = "sets" if figures.source is None else "targets"
+        where = f" on {set_title(place)}" if place else f", average over {len(figures.targets)} {over}"
+        for measures in self.table.charts:
+            title, unit = _CHARTED.get(measures[0], ("Accuracy", "accuracy, %"))
+            cells = [one for one in product(measures, self.conditions) if one[0] in self.measures]
+            series: list[Series] = []
+            marks: dict[str, str] = {}
+            for colour, (measure, condition) in enumerate(cells):
+                keys = [Key(label, place, figures.amounts[0], condition, measure) for label in self.labels]
+                known = [(at, figures.found[key]) for at, key in enumerate(keys) if key in figures.found]
+                marks |= {self.labels[at]: f" {one.mark}" for at, one in known if one.mark}
+                own = tuple(Point(one.value, at, *one.interval) for at, one in known)
+                alone = len(cells) == 1
+                name = words(measure * (len(measures) > 1), condition or "plain" * (len(self.conditions) > 1))
+                series.append(Series(name or "ours", own, GREY if alone else colour))
+                papers = [(self.paper(key), at) for at, key in enumerate(keys)] if self.paper else []
+                theirs = tuple(Point(paper, at) for paper, at in papers if paper is not None)
+                series += [Series("published", theirs, PUBLISHED)] if theirs else []
+            names = tuple(label + marks.get(label, "") for label in self.labels)
+            yield Chart("dots", f"{title}{where}", tuple(series), names, unit)
+
+
+Test = tuple[str, Difference]
+"""A pair in words, and by how much the second is higher on one set."""
+
+
+def tests_of(figures: Figures, pairs: Pairs, conditions: Sequence[str]) -> tuple[list[Test], list[str]]:
+    """Return paired tests, question by question, and sentences on what could not be compared."""
+    tests: list[Test] = []
+    refused: list[str] = []
+    for before, after in pairs:
+        name = f"{before} → {after}"
+        own = [one for one in differences(figures, before, after) if one.p is not None]
+        tests += [(name, one) for one in own if one.key.condition in conditions]
+        unlike = figures.comparable(before, after)[1]
+        if unlike:
+            refused.append(f"Not compared, the test pictures differ: {name} on {', '.join(unlike)}.")
+    return tests, refused
+
+
+def tests_block(tests: Sequence[Test], figures: Figures) -> Block:
+    """Return tests as a table; p is corrected for all that are in it (Holm)."""
+    heads = (
+        "pair",
+        "set",
+        "classes",
+        "difference",
+        "pictures",
+        "seeds",
+        "only the first right",
+        "only the second",
+    )
+    corrected = holm([one.p or 0.0 for _, one in tests])
+    rows: list[Row] = []
+    for (pair, one), p in zip(tests, corrected, strict=True):
+        counts = map(str, (one.pictures, len(one.estimate.seeds), one.only_first, one.only_second))
+        gain = Number(one.estimate.value, signed=True)
+        cells = (
+            figures.where(one.key),
+            one.split,
+            gain,
+            *counts,
+            p_number(one.p),
+            p_number(p, corrected=True),
+        )
+        rows.append(Row(pair, cells))
+    return Block("Paired tests on the same pictures", (*heads, "p", "p (Holm)"), tuple(rows), "tests")
+
+
+def p_number(value: float | None, *, corrected: bool = False) -> Number:
+    """Return a p value with three digits; a corrected one stands out where it is low."""
+    low = corrected and value is not None and value < ALPHA
+    return Number(value, digits=3, least=0.001, neutral=True, best=low)
+
+
+def tests_said(tests: Sequence[Test]) -> list[str]:
+    """Say in a sentence what tests show: how many hold for all of them together, and for whom."""
+    if not tests:
+        return []
+    found: dict[str, list[int]] = {}
+    for (pair, one), p in zip(tests, holm([one.p or 0.0 for _, one in tests]), strict=True):
+        if p < ALPHA:
+            found.setdefault(pair, [0, 0])[one.estimate.value > 0] += 1
+    pairs = [f"{pair} (higher in {up}, lower in {down})" for pair, (down, up) in found.items()]
+    who = f": {'; '.join(pairs)}" if pairs else ""
+    return [
+        f"Paired tests: {sum(map(sum, found.values()))} of {len(tests)} with p (Holm) below {ALPHA}{who}. "
+        f"Uncorrected it would be {sum((one.p or 0.0) < ALPHA for _, one in tests)}, where chance alone "
+        f"gives up to {ALPHA * len(tests):.1f}."
+    ]
+
+
+def gains_block(figures: Figures, pairs: Pairs, conditions: Sequence[str]) -> Block:
+    """Return what plug-ins add on average as a table."""
+    rows: list[Row] = []
+    for before, after in pairs:
+        for one in differences(figures, before, after, ("amount", "condition")):
+            if one.key.condition in conditions:
+                measure = "targets" if one.key.measure == "target" else one.key.measure
+                gain = replace(number_of(one.estimate, signed=True), sd=None)
+                cells = (
+                    words(measure, one.key.condition),
+                    gain,
+                    gain.interval,
+                    str(one.sets),
+                    str(gain.seeds),
+                )
+                rows.append(Row(f"{before} → {after}", cells))
+    title = "What a plug-in adds on average, on the same pictures under the same seeds"
+    return Block(title, ("pair", "what", "gain", "95 % interval", "sets", "seeds"), tuple(rows), "gains")
+
+
+def gain_charts(
+    figures: Figures, pairs: Pairs, paper: Paper | None, conditions: Sequence[str]
+) -> Iterator[Chart]:
+    """Yield, for each pair of rows, what the second adds on each set: to HM, or to accuracy."""
+    measure, sets = (
+        ("HM", figures.sets) if "HM" in figures.measures else (figures.measures[-1], figures.targets)
+    )
+    cells = list(product(figures.amounts, conditions))
+    for colour, (before, after) in enumerate(pairs):
+        series: list[Series] = []
+        gains = [one for one in differences(figures, before, after) if one.key.measure == measure]
+        for place, cell in enumerate(cells):
+            own = [one for one in gains if (one.key.amount, one.key.condition) == cell]
+            at = [sets.index(one.key.set) for one in own]
+            points = [
+                Point(one.estimate.value, y, *one.estimate.interval) for one, y in zip(own, at, strict=True)
+            ]
+            name = words(figures.amount_words(cell[0]), cell[1] or "plain" * (len(conditions) > 1)) or "ours"
+            series.append(Series(name, tuple(points), colour + place))
+        both = [
+            [paper and paper(Key(label, key, 0.0, "", measure)) for label in (before, after)] for key in sets
+        ]
+        theirs = [
+            Point(two - one, at) for at, (one, two) in enumerate(both) if one is not None and two is not None
+        ]
+        series += [Series("published", tuple(theirs), PUBLISHED)] if theirs else []
+        title = f"{after}: gain in {'HM' if measure == 'HM' else 'accuracy'}"
+        yield Chart("dots", title, tuple(series), tuple(map(set_title, sets)), "points", zero=True)
