@@ -13,7 +13,7 @@ import pandas as pd
 from foveate.errors import InputError
 from foveate.evaluate.metrics import mean
 from foveate.methods.guidance import FvgPtConfig
-from foveate.report import published, tables
+from foveate.report import claims, published, tables
 from foveate.report.figures import AVERAGE, THREE, Difference, Figures, Key, differences, resolve
 from foveate.report.frame import RAW, Group, Sweep, about, flat, groups_of, read_sweep, set_order, set_title
 from foveate.report.model import (
@@ -36,6 +36,7 @@ from foveate.report.tables import Paper, Table, gain_charts, p_number, section_o
 _ORDER = (
     *(
         "compare",
+        "claims",
         "table-1",
         "conditions",
         "fig-5",
@@ -201,6 +202,7 @@ def _part(
 
 
 def _base_to_new(group: Group, context: Context) -> Iterator[Section | None]:
+    yield claims.section(group, context)
     every = Figures(group.frame, context.bootstrap)
     main = _main_rows(every, group)
     if main:

@@ -347,6 +347,7 @@ def _result(
             "training": config.recipe,
             "classes": options["classes"],
             "template": config.template,
+            "masks": options["masks"],
             "precision": config.precision,
             "bank": "epochs",
             "threads": desk.place.threads,

@@ -1,0 +1,195 @@
+"""The papers' claims as tests of hypotheses: `claims.yaml` says what they are, a sweep decides them.
+
+Each claim is a difference between two rows, measured under each test condition: the mean over seeds, its 95 %
+interval over pictures and seeds, the exact paired test, and a verdict.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import yaml
+from scipy import stats
+
+from foveate.errors import InputError
+from foveate.report.figures import paired
+from foveate.report.frame import Group
+from foveate.report.model import Block, Number, Row, Section, signed
+from foveate.report.protocol import Context
+
+HOLDS, NOT, OPEN = "holds here", "does not", "can't be told"
+SMALL = 1.0
+"""Points below which a difference is no gain, whatever its sign."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says.
+
+    Attributes:
+        claim: In words.
+        source: Which paper, and where.
+        rows: Pairs of rows: what the first has more than the second.
+        measure: "base", "new", "HM", "HM of all names"; empty where it is about errors.
+        errors: Whose errors are compared with right answers, by their foreground shift: "base" or "new".
+    """
+
+    claim: str
+    source: str
+    rows: tuple[Mapping[str, str], ...]
+    measure: str = ""
+    errors: str = ""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What was measured of a claim, under one condition.
+
+    Attributes:
+        value: The mean difference.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        p: Of the paired test; None where there is none.
+        small: How small a difference is none.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float | None
+    small: float
+
+    @property
+    def verdict(self) -> str:
+        """Whether the claim holds."""
+        if self.low > 0:
+            return HOLDS
+        return NOT if self.high < 0 or max(-self.low, self.high) <= self.small else OPEN
+
+
+@cache
+def claims() -> tuple[Claim, ...]:
+    """Return all claims."""
+    text = files("foveate.report").joinpath("claims.yaml").read_text(encoding="utf-8")
+    rows = cast("list[dict[str, Any]]", yaml.safe_load(text))
+    return tuple(Claim(**{**row, "rows": tuple(row["rows"])}) for row in rows)
+
+
+def section(group: Group, context: Context) -> Section | None:
+    """Return the claims whose rows a group has; None where it has no test conditions or no such rows."""
+    conditions = [one for one in dict.fromkeys(group.frame["condition"]) if one]
+    every = [(claim, dict(_effects(claim, group.frame, context))) for claim in claims() if conditions]
+    found = [(claim, effects) for claim, effects in every if effects]
+    if not found:
+        return None
+    blocks = [_block(claim, effects, conditions) for claim, effects in found]
+    seeds = group.frame["seed"].nunique()
+    return Section(
+        key="claims",
+        title=group.titled("The papers' claims"),
+        lead=(
+            "What each claim comes to here: the first row's figure less the second's, with its 95 % interval "
+            f"over pictures and seeds, by where test scenes stand: {', '.join(conditions)}. A claim holds if "
+            "the whole interval is above 0. It does not if the interval is below 0, or within 1 point of it. "
+            f"Otherwise it can't be told from up to {seeds} seeds."
+        ),
+        blocks=(_counts(found, conditions), *blocks),
+        drawn=group.drawn,
+    )
+
+
+def _effects(claim: Claim, frame: pd.DataFrame, context: Context) -> Iterator[tuple[str, dict[str, Effect]]]:
+    """Yield the rows of a claim that were measured, and their effect by condition."""
+    for pair in claim.rows:
+        if claim.errors:
+            effects = _of_errors(frame, pair["more"], claim.errors)
+        else:
+            effects = _of_pair(frame, pair, claim.measure, context)
+        if effects:
+            yield " − ".join(pair.values()), effects
+
+
+def _of_pair(
+    frame: pd.DataFrame, pair: Mapping[str, str], measure: str, context: Context
+) -> dict[str, Effect]:
+    if not set(pair.values()) <= set(frame["name"]):
+        return {}
+    own = frame[frame["name"].isin(list(pair.values()))]
+    try:
+        found = paired(own, pair["more"], pair["less"], by=("condition",), bootstrap=context.bootstrap)
+    except InputError:  # one of them was not asked yet under the other's seeds
+        return {}
+    lines = found[found["measure"] == measure].to_dict("records")
+    return {
+        str(one["condition"]): Effect(
+            one["difference"], one["low"], one["high"], None if np.isnan(one["p"]) else one["p"], SMALL
+        )
+        for one in lines
+    }
+
+
+def _of_errors(frame: pd.DataFrame, name: str, split: str) -> dict[str, Effect]:
+    """Return by how much the shift of wrong answers is above that of right ones, in nats, seed by seed."""
+    own = frame[(frame["name"] == name) & (frame["split"] == split)]
+    effects: dict[str, Effect] = {}
+    for condition, lines in own.groupby("condition", sort=False):
+        gaps = (lines["shift_wrong"] - lines["shift_right"]).dropna().to_numpy(float)
+        if len(gaps) < 2:
+            continue
+        if np.ptp(gaps) == 0:  # zero-shot CLIP does not depend on the seed
+            effects[str(condition)] = Effect(gaps[0], gaps[0], gaps[0], None, 0.0)
+            continue
+        test = stats.ttest_1samp(gaps, 0.0)
+        ends = test.confidence_interval(0.95)
+        effects[str(condition)] = Effect(
+            float(gaps.mean()), float(ends.low), float(ends.high), float(test.pvalue), 0.0
+        )
+    return effects
+
+
+def _counts(
+    found: Sequence[tuple[Claim, Mapping[str, Mapping[str, Effect]]]], conditions: Sequence[str]
+) -> Block:
+    """Return the first table: of each claim, in how many pairs of rows it holds."""
+    rows: list[Row] = []
+    for claim, effects in found:
+        cells: list[str] = []
+        for condition in conditions:
+            verdicts = [one[condition].verdict for one in effects.values() if condition in one]
+            cells.append(
+                ", ".join(
+                    f"{verdict} ({number} of {len(verdicts)})"
+                    for verdict in (HOLDS, NOT, OPEN)
+                    if (number := verdicts.count(verdict))
+                )
+            )
+        rows.append(Row(claim.claim, (claim.source, *cells)))
+    return Block("", ("claim", "source", *conditions), tuple(rows))
+
+
+def _block(claim: Claim, effects: Mapping[str, Mapping[str, Effect]], conditions: Sequence[str]) -> Block:
+    what = (
+        f"foreground shift of wrong less right answers, nats, {claim.errors}"
+        if claim.errors
+        else claim.measure
+    )
+    rows = [
+        Row(name, tuple(cell for one in conditions for cell in _cells(by.get(one), bool(claim.errors))))
+        for name, by in effects.items()
+    ]
+    columns = [name for one in conditions for name in (one, f"{one}: verdict")]
+    return Block(f"{claim.claim} ({what})", ("rows", *columns), tuple(rows))
+
+
+def _cells(effect: Effect | None, fine: bool) -> tuple[str, str]:
+    """Return a difference with its interval, and its verdict."""
+    if effect is None:
+        return "–", ""
+    digits = 3 if fine else 1
+    ends = " to ".join(signed(end, digits) for end in (effect.low, effect.high))
+    p = "" if effect.p is None else f", p {Number(effect.p, digits=3, least=0.001).text}"
+    return f"{signed(effect.value, digits)} ({ends}{p})", effect.verdict

@@ -1,0 +1,108 @@
+"""Sets with several test splits, and rows that learn from other masks than the set's own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from foveate.datasets.world_sets import draw_sets
+from foveate.errors import InputError
+from foveate.sweep import sets
+from foveate.sweep.plan import plan
+from foveate.sweep.results import read_result
+from foveate.sweep.running import Desk, Place, run_job
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TABLE = """
+protocol: base-to-new
+sets: [species]
+seeds: [1]
+shots: 1
+epochs: 1
+augment: none
+conditions: [home, sibling]
+mixed: true
+shift: true
+clip: tiny-mild
+rows:
+  CoOp: {method: coop, masks: shifted}
+  CoOp + FVG-PT: {method: fvgpt+coop}
+  with wrong masks: {method: fvgpt+coop, masks: wrong}
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world")
+    draw_sets(root, ["species"])
+    return root
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    (tmp_path / "table.yaml").write_text(TABLE)
+    return tmp_path / "table.yaml"
+
+
+def test_every_row_is_asked_under_every_condition(world: Path, table: Path, tmp_path: Path):
+    jobs = plan(table).jobs
+    assert [job.row for job in jobs] == ["CoOp", "CoOp + FVG-PT", "with wrong masks"]
+    # CoOp learns from no masks: one backbone serves both plug-ins.
+    assert {job.needs for job in jobs[1:]} == {jobs[0].key}
+    desk = Desk(Place(world, tmp_path / "out"))
+    for job in jobs:
+        run_job(job, desk)
+    results = [read_result(tmp_path / "out" / job.key) for job in jobs]
+    for result in results:
+        assert result is not None
+        asked = [
+            (one.dataset, one.condition, one.split, one.pictures, one.classes) for one in result.measured
+        ]
+        assert asked == [
+            (f"species@{condition}", condition, split, pictures, classes)
+            for condition in ("home", "sibling")
+            for split, pictures, classes in (("base", 300, 20), ("new", 300, 20), ("all", 600, 40))
+        ]
+        for one in result.measured:
+            assert one.shift is not None
+            right = one.accuracy / 100
+            parts = [(right, one.shift_right), (1 - right, one.shift_wrong)]
+            mean = sum(share * shift for share, shift in parts if share)
+            assert mean == pytest.approx(one.shift, rel=1e-3)
+    exact, wrong = results[1], results[2]
+    assert exact.hashes["draw"] == wrong.hashes["draw"]
+    assert (exact.config["masks"], wrong.config["masks"]) == (None, "wrong")
+    assert exact.measured != wrong.measured
+
+
+def test_masks_that_are_not_there_are_named_before_the_first_run(world: Path):
+    with pytest.raises(InputError, match=r"species has no masks 'drawn': neither .*mask-drawn nor a folder"):
+        sets.check_there(world, ["species"], others=[("species", "drawn")])
+    assert sets.masks_of(world, "species", "eroded") == world / "species" / "mask-eroded"
+    assert sets.masks_of(world, "species", "species/mask-wrong") == world / "species" / "mask-wrong"
+    exact = sets.photos_of(world, "species", tests_only=True)
+    assert torch.equal(
+        torch.tensor([sample.label for sample in exact.samples]),
+        torch.tensor([s.label for s in sets.photos_of(world, "species", "wrong", tests_only=True).samples]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("[home, sibling]", "[home, away]", "conditions is .*away.*give test splits, some of home, any"),
+        (
+            "sets: [species]",
+            "sets: [world-1]",
+            "conditions are for sets of species: world-1 has one test split",
+        ),
+        ("mixed: true\nshift: true", "protocol: few-shot", "conditions is for base-to-new"),
+        ("masks: wrong", "masks: [wrong]", "masks is .*give the name of a set's masks"),
+    ],
+)
+def test_what_fits_nowhere_is_refused(table: Path, old: str, new: str, says: str):
+    text = TABLE.replace("protocol: base-to-new\n", "") if "protocol" in new else TABLE
+    table.write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=says):
+        plan(table)
