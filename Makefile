@@ -1,6 +1,7 @@
 # make demo    sets everything up and runs the main job on the embedded default
 # make test    sets up and runs the tests
 # make bench   measures speed beside the field's way; leave the machine alone meanwhile
+# make fuzz    tries every reader of files with 100,000 bad inputs; FUZZ="--mutations 5000000" takes a night
 # make check   format, lint, types, import layers, spelling, dependencies, docs and their site
 # make docs    builds the site of the docs alone, into site/
 # make helps   keeps what `foveate COMMAND --help` shows, after options have changed
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One thread a test process: two of them fill two cores, and results do not depend on the machine's count.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-fast bench check docs helps format clean
+.PHONY: demo test test-fast bench fuzz check docs helps format clean
 
 .venv/core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -36,6 +37,9 @@ test-fast: .venv/dev
 
 bench: .venv/core
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py $(BENCH)
+
+fuzz: .venv/core
+	OMP_NUM_THREADS=1 $(BIN)/python tools/fuzz.py $(FUZZ)
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 
 import jaxtyping
@@ -361,3 +364,88 @@ def test_a_model_with_vectors_of_each_class_is_asked_about_these_alone():
     classifier.fit(photos, shots=2, classes="base", recipe={"epochs": 1})
     assert classifier.splits(photos) == ["base"]
     assert classifier.evaluate(photos, "base").logits.shape == (6, 2)
+
+
+WRONG = """
+import sys
+import numpy as np
+from foveate import Classifier
+from foveate.errors import InputError
+
+clip, photos, picture = sys.argv[1:]
+fitted = Classifier("zeroshot", clip).fit(photos, shots=np.int64(1), seed=np.int64(2))
+calls = {
+    "method": lambda: Classifier(None, clip),
+    "clip": lambda: Classifier("coop", 5),
+    "clip is empty": lambda: Classifier("coop", ""),
+    "type NoneType": lambda: Classifier("coop", clip).fit(None),
+    "type list": lambda: Classifier("coop", clip).fit([]),
+    "type bytes": lambda: Classifier("coop", clip).fit(b"photos"),
+    "empty path": lambda: Classifier("coop", clip).fit(""),
+    "shots is 1.5": lambda: Classifier("coop", clip).fit(photos, shots=1.5),
+    "seed is 1.5": lambda: Classifier("coop", clip).fit(photos, seed=1.5),
+    "recipe is 5": lambda: Classifier("coop", clip).fit(photos, recipe=5),
+    "on_bad": lambda: Classifier("coop", clip).fit(photos, on_bad=3),
+    "learned nothing": lambda: Classifier("coop", clip).evaluate(photos),
+    "picture 0 is of type NoneType": lambda: fitted.predict(None),
+    "picture 1 is of type int": lambda: fitted.predict([picture, 3]),
+    "picture 0 is of type list": lambda: fitted.predict([[picture]]),
+    "is not a picture": lambda: fitted.predict(b"abc"),
+    "batch_size is 0": lambda: fitted.predict([picture], batch_size=0),
+    "batch_size is 2.0": lambda: fitted.predict([picture], batch_size=2.0),
+    "class name None": lambda: fitted.predict([picture], classes=[None]),
+    "class name 3": lambda: fitted.predict([picture], classes=[3, 4]),
+    "class names are 5": lambda: fitted.predict([picture], classes=5),
+    "on_bad is": lambda: fitted.predict([picture], on_bad="never"),
+    "same to CLIP": lambda: fitted.predict([picture], classes=["AT&T", "AT&amp;T"]),
+    "data is of type int": lambda: fitted.evaluate(5),
+}
+for says, call in calls.items():
+    try:
+        call()
+        print("no error:", says)
+    except InputError as error:
+        if says not in str(error) or "\\n" in str(error):
+            print(repr(says), "is not in", error)
+"""
+
+
+def test_arguments_of_wrong_types_are_told_in_one_line(shapes: Callable[..., Path], clip_folder: Path):
+    """Outside of the tests, in which the types of all arguments are checked."""
+    photos = shapes("cat", "dog", pictures=1) / "photos"
+    words = [str(clip_folder), str(photos), str(photos / "cat" / "0.png")]
+    done = subprocess.run([sys.executable, "-c", WRONG, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_bad_photos_can_be_left_out(fit: Callable[..., Classifier], pictures: list[Path], tmp_path: Path):
+    trained = fit("zeroshot")
+    (tmp_path / "bad.png").write_bytes(b"x")
+    with pytest.raises(InputError, match=r'bad.png: is not a picture.*on_bad="skip"'):
+        trained.predict([tmp_path / "bad.png", *pictures])
+    with pytest.warns(UserWarning, match="left out .*bad.png: is not a picture"):
+        answers = trained.predict([tmp_path / "bad.png", *pictures], on_bad="skip")
+    assert [answer.photo for answer in answers] == [str(path) for path in pictures]
+
+
+def test_names_that_are_nearly_trained_ones_are_told_of(fit: Callable[..., Classifier], tmp_path: Path):
+    trained, data = fit("zeroshot"), load_photos(tmp_path / "data/photos")
+    near = replace(data, names=tuple("blue boxes" if name == "blue box" else name for name in data.names))
+    with pytest.warns(
+        UserWarning, match="'blue boxes' is counted as a new class, and 'blue box' was trained"
+    ):
+        assert trained.splits(near) == ["base", "new", "all"]
+
+
+def test_two_names_of_the_same_tokens_are_refused(shapes: Callable[..., Path], clip_folder: Path):
+    data = shapes("AT&T", "AT&amp;T", pictures=1)
+    with pytest.raises(InputError, match="class names 'AT&T' and 'AT&amp;T' are the same to CLIP"):
+        Classifier("zeroshot", clip_folder).fit(data / "photos", shots=1)
+
+
+def test_a_card_shows_names_and_runs_none(fit: Callable[..., Classifier], tmp_path: Path):
+    trained = fit("zeroshot")
+    trained.config = replace(trained.config, names=["<b>x</b>", "[a](http://b)", "c`d"])
+    trained.save_pretrained(tmp_path / "saved")
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert r"\<b\>x\</b\>, \[a\](http://b), c\`d" in card

@@ -3,29 +3,34 @@
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from PIL import Image
 
 from foveate.clip.config import EMBEDDED
 from foveate.clip.model import Clip
 from foveate.clip.templates import fill
-from foveate.clip.weights import demand_device, load_clip
+from foveate.clip.weights import demand_device, load_clip, split_source
+from foveate.data.checks import check_pictures
 from foveate.data.loader import PictureSet
-from foveate.data.naming import clean_name, unusual
-from foveate.data.samples import LazyPicture, MemoryPicture, Photos, Sample
+from foveate.data.naming import clean_name, near_names, unusual
+from foveate.data.naming import name_key as _key
+from foveate.data.samples import Photos, Sample, as_pictures
 from foveate.data.sources import Source, load_photos
 from foveate.errors import InputError
 from foveate.evaluate.answers import Answers, ask
+from foveate.files import home_of
 from foveate.foreground.masks import OnBad
-from foveate.methods.base import Method, check_names
-from foveate.methods.choices import check_choice
+from foveate.methods.base import Method
+from foveate.methods.choices import as_whole, check_choice
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.registry import Settings, build, configure, needs_masks, needs_val, parts
 from foveate.official.reading import read_official
@@ -35,7 +40,16 @@ from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, s
 from foveate.train.loop import Diverged
 from foveate.train.parallel import Lost, Team, everywhere, lent
 from foveate.train.recipe import Recipe, recipe_for
-from foveate.train.run import BANK, OnStep, abandon_run, drop_bank, open_run, refuse_folder, run_stages
+from foveate.train.run import (
+    BANK,
+    OnStep,
+    abandon_run,
+    alone_in,
+    drop_bank,
+    open_run,
+    refuse_folder,
+    run_stages,
+)
 from foveate.train.selecting import Wish, shots_of, wish_of
 from foveate.train.selecting import select as select_pictures
 from foveate.train.sharing import download, upload
@@ -43,7 +57,7 @@ from foveate.train.shots import choose, without_masks
 from foveate.train.together import demand_shareable
 from foveate.types import Branch
 
-Photo = str | Path | Image.Image
+Photo = str | Path | Image.Image | bytes | np.ndarray | torch.Tensor
 Split = Literal["base", "new", "all"]
 Classes = Literal["all", "base"]
 IN_MEMORY = "a CLIP in memory"
@@ -104,13 +118,13 @@ class Classifier:
         self.method_name = "+".join(parts(method))
         self.settings = {name: asdict(config) for name, config in configure(method, settings).items()}
         self._given: Settings = settings or {}
-        self.clip_source = IN_MEMORY if isinstance(clip, Clip) else _portable(clip)
         self.clip = clip if isinstance(clip, Clip) else load_clip(clip, dtype=dtype, device=device)
+        self.clip_source = IN_MEMORY if isinstance(clip, Clip) else _portable(clip)
         self.method = build(self.method_name, self.clip, self.settings)
         self.config: ModelConfig | None = None
         self._turn = _Turn()
 
-    def fit(  # noqa: PLR0913  (all but the first by name)
+    def fit(  # noqa: PLR0913, PLR0915  (all but the first by name)
         self,
         data: Any,
         *,
@@ -175,6 +189,7 @@ class Classifier:
         folder, first = _run_folder(out, team, needed=log_answers), team is None or team.first
         check_choice("bank", bank, Banked)
         check_choice("bank_dtype", bank_dtype, Precision)
+        seed, shots = as_whole("seed", seed), None if shots is None else as_whole("shots", shots, 1)
         resolved = recipe_for(self.method_name, one_view(recipe or {}, bank))
         masked = needs_masks(self.method_name, self.settings)
         if template is not None:
@@ -233,26 +248,27 @@ class Classifier:
         sources |= {**_named(train, selection), "left_out": list(chosen.left_out)}
         if team:
             demand_shareable(team, untrained, identity)
-        if folder and everywhere(team, partial(open_run, folder, identity, sources)):
-            self.settings = settings
-            return self._finished(folder, team)
-        for note in (*chosen.notes, *(tuned.notes(train) if tuned else [])) if first else ():
-            warnings.warn(note, stacklevel=2)
-        place = Path(bank_dir).expanduser() if bank_dir is not None else folder and folder / BANK
-        self._learn(
-            train,
-            config,
-            folder if first else None,
-            recipe=resolved,
-            val=chosen.val,
-            backbone=inner,
-            bank=None if bank == "off" else BankPlan(place, bank_dtype),
-            log_answers=log_answers,
-            on_step=on_step,
-            on_count=on_count,
-            on_note=on_note,
-            team=team,
-        )
+        with alone_in(folder) if folder and first else nullcontext():
+            if folder and everywhere(team, partial(open_run, folder, identity, sources)):
+                self.settings = settings
+                return self._finished(folder, team)
+            for note in (*chosen.notes, *(tuned.notes(train) if tuned else [])) if first else ():
+                warnings.warn(note, stacklevel=2)
+            place = Path(bank_dir).expanduser() if bank_dir is not None else folder and folder / BANK
+            self._learn(
+                train,
+                config,
+                folder if first else None,
+                recipe=resolved,
+                val=chosen.val,
+                backbone=inner,
+                bank=None if bank == "off" else BankPlan(place, bank_dtype),
+                log_answers=log_answers,
+                on_step=on_step,
+                on_count=on_count,
+                on_note=on_note,
+                team=team,
+            )
         return self
 
     def _finished(self, folder: Path, team: Team | None) -> "Classifier":
@@ -309,23 +325,30 @@ class Classifier:
         *,
         only: bool = False,
         batch_size: int = 64,
+        on_bad: OnBad = "error",
         on_count: OnCount | None = None,
     ) -> list[Prediction]:
         """Name what photos show.
 
         Args:
-            photos: Paths or PIL pictures, or one of them.
+            photos: Paths, PIL pictures, arrays, tensors, or bytes of picture files; or one of them.
             classes: Names to choose from besides the trained ones; the classifier need not have seen them.
                 A trained one written in another way ("Barn_Owl") is that one.
             only: Choose from `classes` alone.
             batch_size: Photos a pass.
+            on_bad: Stop at a photo that cannot be read, or leave it out with a warning.
             on_count: Told of progress.
 
         Raises:
             InputError: A photo cannot be read, or names clash.
         """
-        given = [photos] if isinstance(photos, str | Path | Image.Image) else list(photos)
-        samples = tuple(Sample(_source(photo, i), 0) for i, photo in enumerate(given))
+        check_choice("on_bad", on_bad, OnBad)
+        batch_size = as_whole("batch_size", batch_size, 1)
+        samples = tuple(Sample(picture, 0) for picture in as_pictures(photos))
+        if on_bad == "skip":
+            samples, bad = _readable(samples)
+            for name, reason in bad:
+                warnings.warn(f"left out {name}: {reason}", stacklevel=2)
         watch = partial(on_count, "photos") if on_count else None
         with self._turn.lock:
             branch = self.ask_about(classes, only=only)
@@ -336,14 +359,14 @@ class Classifier:
             answers = ask(self.method, pictures, branch, batch_size=batch_size, watch=watch)
         return [
             Prediction(
-                photo=str(photo) if isinstance(photo, str | Path) else f"picture {i}",
+                photo=sample.name,
                 label=names[int(p.argmax())],
                 probability=float(p.max()),
                 scores=dict(zip(names, p.tolist(), strict=True)),
                 trust=None if answers.trust is None else float(answers.trust[i]),
                 branch=branch,
             )
-            for i, (photo, p) in enumerate(zip(given, answers.logits.softmax(dim=-1), strict=True))
+            for i, (sample, p) in enumerate(zip(samples, answers.logits.softmax(dim=-1), strict=True))
         ]
 
     def evaluate(
@@ -367,6 +390,7 @@ class Classifier:
             InputError: The data has no picture of that split, or there is no such split.
         """
         check_choice("split", split, Split)
+        self._demand_fitted()
         found = photos if isinstance(photos, Photos) else load_photos(photos)
         watch = partial(on_count, split) if on_count else None
         with self._turn.lock:
@@ -389,10 +413,10 @@ class Classifier:
         Raises:
             InputError: Names clash, or there are none.
         """
-        if self.config is None and self.method_name != "zeroshot":
-            self._fitted()
-        if isinstance(classes, str):
-            check_names(classes)
+        self._demand_fitted()
+        if classes is not None and (isinstance(classes, str) or not isinstance(classes, Iterable)):
+            raise InputError(f"class names are {classes!r}: give a list of names, not one string")
+        classes = [clean_name(name) for name in classes or []]
         for note in unusual(classes or []):
             warnings.warn(note, stacklevel=3)
         with self._turn.lock:
@@ -439,8 +463,14 @@ class Classifier:
         return [*base, "new", "all"] if present - known and base else base or ["new"]
 
     def _in_own_words(self, photos: Photos) -> Photos:
-        """Write names as they were trained: "Barn_Owl" is "barn owl"."""
+        """Write names as they were trained: "Barn_Owl" is "barn owl"; warn of those that are nearly so."""
         own = {_key(name): name for name in self._trained_names()}
+        others = [name for name in photos.names if _key(name) not in own]
+        for name, known in near_names(others, own.values()):
+            warnings.warn(
+                f"{name!r} is counted as a new class, and {known!r} was trained: if they are one, rename it",
+                stacklevel=4,
+            )
         return replace(photos, names=tuple(own.get(_key(name), name) for name in photos.names))
 
     def simpler(self) -> list["Classifier"]:
@@ -596,6 +626,10 @@ class Classifier:
         self.config = replace(config, settings=self.settings)  # JSON knows no tuples
         return self
 
+    def _demand_fitted(self) -> None:
+        if self.config is None and self.method_name != "zeroshot":
+            self._fitted()
+
     def _fitted(self) -> ModelConfig:
         if self.config is None:
             raise InputError("this classifier has learned nothing yet: call fit, or from_pretrained")
@@ -641,17 +675,16 @@ class _Turn:
         return _Turn, ()
 
 
-def _source(photo: Photo, place: int) -> Path | LazyPicture:
-    return (
-        MemoryPicture(photo, f"picture {place}")
-        if isinstance(photo, Image.Image)
-        else Path(photo).expanduser()
-    )
+def _readable(samples: tuple[Sample, ...]) -> tuple[tuple[Sample, ...], list[tuple[str, str]]]:
+    """Return the pictures that can be read; and the name of each other, and why it cannot."""
+    kept, bad = check_pictures(Photos(("photo",), samples), "skip")
+    return kept.samples, bad
 
 
 def _portable(clip: str | Path) -> str:
     """Paths are kept whole, names as they are; "tiny" is a name even beside a folder called so."""
-    return str(Path(clip).absolute()) if str(clip) not in EMBEDDED and Path(clip).exists() else str(clip)
+    path, activation = split_source(clip)
+    return f"{path.absolute()}{activation}" if str(clip) not in EMBEDDED and path.exists() else str(clip)
 
 
 def _run_folder(out: str | Path | None, team: Team | None, *, needed: bool) -> Path | None:
@@ -660,7 +693,7 @@ def _run_folder(out: str | Path | None, team: Team | None, *, needed: bool) -> P
         if needed:
             raise InputError("log_answers writes into the run's log: say where with out=")
         return None
-    folder = Path(out).expanduser()
+    folder = home_of(out)
     if team is None or team.first:
         refuse_folder(folder)
     return folder
@@ -682,8 +715,3 @@ def _plain(reading: Mapping[str, Any]) -> dict[str, Any]:
     """As it is kept in JSON, places whole."""
     kept = {name: str(value) if isinstance(value, Path) else value for name, value in reading.items()}
     return kept | {"images": _where(kept["images"])} if kept.get("images") else kept
-
-
-def _key(name: str) -> str:
-    """What two ways to write one name share."""
-    return clean_name(name).casefold()

@@ -8,6 +8,7 @@ import difflib
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -15,7 +16,7 @@ from importlib.metadata import version
 from keyword import iskeyword
 
 from foveate.commands.helps import kept_help
-from foveate.errors import InputError
+from foveate.errors import InputError, printable
 
 COMMANDS = {
     "demo": "see it work on drawn scenes, in some three minutes",
@@ -57,6 +58,9 @@ _NOT_OURS = {
         (errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions, or choose another place"
     ),
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP), "choose another path"),
+    **dict.fromkeys((errno.EISDIR, errno.EEXIST), "remove it, or choose another place"),
+    errno.EFBIG: "no file may be that large here; raise the limit (ulimit -f), or choose another place",
+    errno.EBADF: "a standard stream is closed; open it, or send it to a file",
     errno.EIO: "the disk does not answer as it should; choose another place",
 }
 
@@ -81,14 +85,14 @@ def main(words: Sequence[str] | None = None) -> int:
         message = _in_words(error)
         if message is None:
             raise
-        print(f"foveate: {' '.join(message.split())}", file=sys.stderr)
+        print(f"foveate: {printable(' '.join(message.split()))}", file=sys.stderr)
         return 2
 
 
 def _in_words(error: Exception) -> str | None:
     """Return what to tell a person; None where it is our mistake."""
     if isinstance(error, InputError):
-        return str(error)
+        return str(error).replace('on_bad="skip"', "--on-bad skip")
     if isinstance(error, OSError) and error.errno in _NOT_OURS:
         return f"{error.filename or 'the disk'}: {error.strerror}; {_NOT_OURS[error.errno]}"
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
@@ -127,6 +131,13 @@ def _help() -> str:
 
 def script() -> None:
     """Entry point of the installed command."""
+    # What a program is started without, it may write to all the same.
+    sys.stdin, sys.stdout, sys.stderr = (
+        stream or open(os.devnull, mode)  # noqa: SIM115, PTH123  (for as long as the program runs)
+        for stream, mode in ((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w"))
+    )
+    if hasattr(signal, "SIGXFSZ"):
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a limit on files is an error like others then
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may be any bytes

@@ -9,13 +9,22 @@ HALF_WRITTEN = re.compile(r"\..+\.(?:json|jsonl|safetensors|md|txt)\.[a-z0-9_]{8
 """What `write_atomically` calls a file of these kinds that it has not finished; a kill leaves it there."""
 
 
+def home_of(path: str | os.PathLike[str]) -> Path:
+    """Return a path with its `~` written out; `~nobody`, whose home is not known, stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a temporary file beside `path`, flush it to disk, and rename it into place.
 
     Raises:
         OSError: No space, no permission; it names `path`, which is then as it was before.
     """
-    data = content.encode() if isinstance(content, str) else content
+    # File names may be any bytes: what is no Unicode is written escaped, as JSON does it.
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:

@@ -1,12 +1,14 @@
 """Every source `load_clip` takes, and one clear line for everything it does not."""
 
 import json
+import os
 import re
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import errors
@@ -139,10 +141,13 @@ def test_open_clip_folder_with_its_settings(tiny_clip, open_clip_folder):
 def test_lone_files(tiny_clip, tmp_path, layout, wrapper):
     tensors = to_layout(tiny_clip.state_dict(), layout)
     torch.save({wrapper: tensors, "epoch": 3} if wrapper else tensors, tmp_path / "weights.pt")
-    assert load_clip(tmp_path / "weights.pt").fingerprint() == tiny_clip.fingerprint()
+    with pytest.warns(UserWarning, match=r"weights.pt does not say its activation.*weights.pt#gelu"):
+        assert load_clip(tmp_path / "weights.pt").fingerprint() == tiny_clip.fingerprint()
+    assert load_clip(f"{tmp_path / 'weights.pt'}#quick_gelu").fingerprint() == tiny_clip.fingerprint()
+    assert load_clip(f"{tmp_path / 'weights.pt'}#gelu").config.quick_gelu is False
     if not wrapper:
         save_file(tensors, tmp_path / "weights.safetensors")
-        clip = load_clip(str(tmp_path / "weights.safetensors"))
+        clip = load_clip(f"{tmp_path / 'weights.safetensors'}#quick_gelu")
         assert clip.fingerprint() == tiny_clip.fingerprint()
         with pytest.raises(InputError, match="no tokenizer for a vocabulary of"):
             _ = clip.tokenizer
@@ -288,7 +293,66 @@ def test_files_of_other_things(tmp_path):
     torch.save({"state_dict": {"head.weight": torch.ones(2)}}, tmp_path / "head.pt")
     assert_refused(tmp_path / "head.pt", "holds no CLIP in OpenAI's")
     (tmp_path / "weights.ckpt").write_bytes(b"weights")
-    assert_refused(tmp_path / "weights.ckpt", "weights end in .safetensors, .pt, .pth, .bin")
+    assert_refused(tmp_path / "weights.ckpt", "no file of weights")
+    os.mkfifo(tmp_path / "pipe.pt")
+    assert_refused(tmp_path / "pipe.pt", "is a pipe or a device, no file")
+
+
+class Settings:
+    """Beside the weights in a checkpoint: of no use, and no hindrance."""
+
+    lr = 0.1
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("name", ["a.ckpt", "a.pth.tar", "a"])
+@pytest.mark.parametrize(
+    ("prefix", "key"),
+    [
+        ("_orig_mod.", "state_dict"),
+        ("module._orig_mod.", "model"),
+        ("clip_model.", "module"),
+        ("module.model.", "anything"),
+        ("", "network"),
+    ],
+)
+def test_wrapped_weights(tiny_clip, tmp_path, name, prefix, key, zipped):
+    tensors = {prefix + n: tensor for n, tensor in tiny_clip.state_dict().items()}
+    content = {key: tensors, "best": np.float64(0.5), "args": Settings(), "optimizer": {"state": {}}}
+    torch.save(content, tmp_path / name, _use_new_zipfile_serialization=zipped)
+    assert load_clip(f"{tmp_path / name}#quick_gelu").fingerprint() == tiny_clip.fingerprint()
+
+
+def test_wrappers_that_cannot_be_told_apart(tiny_clip, tmp_path):
+    tensors = tiny_clip.state_dict()
+    torch.save({"teacher": tensors, "student": tensors}, tmp_path / "a.pt")
+    assert_refused(tmp_path / "a.pt", "holds tensors under 'teacher' and under 'student'", tmp_path / "a.pt")
+    beside = {f"model.{n}": tensor for n, tensor in tensors.items()} | {"loss.weight": torch.ones(1)}
+    torch.save(beside, tmp_path / "b.pt")
+    assert_refused(tmp_path / "b.pt", "holds a CLIP under the prefix 'model.', and loss.weight beside it")
+    torch.save(dict(tensors) | {"module.vision.cls": tensors["vision.cls"]}, tmp_path / "c.pt")
+    assert_refused(tmp_path / "c.pt", "has vision.cls twice")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda t: torch.full_like(t, torch.nan), "not finite"),
+        (lambda t: t.index_fill(0, torch.tensor([0]), torch.inf), "not finite"),
+        (lambda t: t.long(), "torch.int64, not real numbers"),
+        (lambda t: t > 0, "torch.bool, not real numbers"),
+        (lambda t: t.to(torch.complex64), "torch.complex64, not real numbers"),
+    ],
+    ids=["nan", "infinity", "integers", "truth values", "complex"],
+)
+def test_numbers_that_no_weights_are(tiny_clip, ours, tmp_path, spoil, says):
+    name = "vision.blocks.1.fc.weight"
+    tensors = dict(tiny_clip.state_dict())
+    tensors[name] = spoil(tensors[name])
+    save_file(tensors, ours / "model.safetensors")
+    assert_refused(ours, f"{name} ha", ours / "model.safetensors")
+    torch.save({"state_dict": tensors}, tmp_path / "weights.pt")
+    assert_refused(tmp_path / "weights.pt", says, tmp_path / "weights.pt")
 
 
 def test_settings_that_do_not_fit(ours, face, open_clip_folder):
@@ -305,9 +369,11 @@ def test_settings_that_do_not_fit(ours, face, open_clip_folder):
     edit(face / "config.json", vision_config={"hidden_act": "gelu", "num_attention_heads": "many"})
     assert_refused(face, "num_attention_heads is 'many'", face / "config.json")
     edit(face / "config.json", model_type="siglip")
-    assert_refused(face, "no CLIP's folder", face)
+    assert_refused(face, "no CLIP's folder: its config.json is of a model of type 'siglip', not 'clip'", face)
     (face / "config.json").write_text("{")
-    assert_refused(face, "is no JSON", face / "config.json")
+    assert_refused(face, "not valid JSON", face / "config.json")
+    (face / "config.json").write_text("[" * 100_000)
+    assert_refused(face, "nested too deeply", face / "config.json")
     (face / "config.json").write_text("[]")
     assert_refused(face, "holds no settings, but a list", face / "config.json")
     config = open_clip_folder / "open_clip_config.json"
@@ -321,6 +387,47 @@ def test_settings_that_do_not_fit(ours, face, open_clip_folder):
         assert_refused(open_clip_folder, says, config)
     edit(config, model_cfg={}, preprocess_cfg={"mean": [0.5]})
     assert_refused(open_clip_folder, "mean is [0.5], not three numbers", config)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        *(((tower, name), value) for tower in ("vision", "text") for name in ("width", "layers", "heads")
+          for value in (None, 0, -1, 1.5, True, "12", [3], 10**15)),
+        *(((name,), value) for name in ("image_size", "patch_size", "context", "vocab", "embed")
+          for value in (None, 0, "8", 10**15)),
+        *(((name,), value) for name in ("mean", "std")
+          for value in (None, 0.5, [1, 2], ["a", 1, 1], [True] * 3)),
+        *(((name,), value) for name in ("vision", "text") for value in (None, 5, [], {"colour": 1})),
+        (("quick_gelu",), 1), (("std",), [0, 1, 1]), (("vision", "hidden"), 0), (("vision", "heads"), 3),
+        (("patch_size",), 64), (("format",), 5), (("version",), None), (("colour",), "red"),
+    ],
+)  # fmt: skip
+def test_a_setting_of_ours_that_cannot_be(ours, place, value):
+    settings = json.loads((ours / "config.json").read_text())
+    *above, name = place
+    inner = settings
+    for part in above:
+        inner = inner[part]
+    inner[name] = value
+    (ours / "config.json").write_text(json.dumps(settings))
+    assert_refused(ours, "no CLIP's folder" if name == "format" else name, ours)
+
+
+@pytest.mark.parametrize("value", [0, -3, True, "8", 2.5, [12]])
+def test_a_setting_of_theirs_that_cannot_be(face, open_clip_folder, value):
+    for tower in ("vision_config", "text_config_dict"):
+        kept = (face / "config.json").read_text()
+        for name in ("num_attention_heads", "hidden_size", "image_size"):
+            settings = json.loads(kept)
+            settings[tower][name] = value
+            (face / "config.json").write_text(json.dumps(settings))
+            assert_refused(face, f"{name} is {value!r}", face / "config.json")
+        (face / "config.json").write_text(kept)
+    settings = json.loads((open_clip_folder / "open_clip_config.json").read_text())
+    settings["model_cfg"]["text_cfg"]["heads"] = value
+    (open_clip_folder / "open_clip_config.json").write_text(json.dumps(settings))
+    assert_refused(open_clip_folder, f"heads is {value!r}", open_clip_folder / "open_clip_config.json")
 
 
 def test_missing_weights_and_bad_tokenizers(ours, face):

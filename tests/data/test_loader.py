@@ -237,7 +237,7 @@ def test_masks_are_strict_by_default(lay, change, words):
         check_masks(photos)
     message = str(caught.value)
     assert "\n" not in message
-    for word in [*words, "--on-bad skip"]:
+    for word in [*words, 'on_bad="skip"']:
         assert word in message
     kept, report = check_masks(photos, "skip")
     assert len(kept) == 20

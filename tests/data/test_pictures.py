@@ -53,6 +53,67 @@ def test_exif_orientation_is_applied_as_pillow_does(tmp_path, noise, code):
         assert same(open_picture(opened), upright), "a picture opened twice must not be turned twice"
 
 
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _with_chunk(path: Path, kind: bytes, data: bytes, *, last: bool) -> None:
+    raw = path.read_bytes()
+    at = raw.rfind(b"IEND") - 4 if last else 33
+    path.write_bytes(raw[:at] + _chunk(kind, data) + raw[at:])
+
+
+XMP = b'<x xmlns:tiff="http://ns.adobe.com/tiff/1.0/"><tiff:Orientation>6</tiff:Orientation></x>'
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("kind", ["EXIF", "XMP", "packed XMP", "XMP attribute"])
+def test_orientation_wherever_a_png_has_it(tmp_path, noise, kind, last):
+    path = tmp_path / "a.png"
+    noise(20, 10).save(path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    text = XMP.replace(b">6</tiff:Orientation", b' tiff:Orientation="6"></tiff:Orientation')
+    data = {
+        "EXIF": exif.tobytes().removeprefix(b"Exif\0\0"),
+        "XMP": b"XML:com.adobe.xmp\0\0\0\0\0" + XMP,
+        "packed XMP": b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP),
+        "XMP attribute": b"XML:com.adobe.xmp\0\0\0\0\0" + text,
+    }[kind]
+    _with_chunk(path, b"eXIf" if kind == "EXIF" else b"iTXt", data, last=last)
+    assert measure(path) == ((10, 20), 6)
+    assert same(open_picture(path), noise(20, 10).transpose(Image.Transpose.ROTATE_270))
+
+
+def test_exif_wins_over_xmp_and_jpeg_has_both(tmp_path, noise):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    noise(20, 10).save(tmp_path / "a.jpg", xmp=XMP)
+    assert measure(tmp_path / "a.jpg") == ((10, 20), 6)
+    noise(20, 10).save(tmp_path / "a.jpg", xmp=XMP, exif=exif)
+    assert measure(tmp_path / "a.jpg") == ((20, 10), 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [(b"iCCP", b"icc\0\0"), (b"zTXt", b"Comment\0\0"), (b"iTXt", b"Comment\0\1\0\0\0")],
+)
+@pytest.mark.parametrize("last", [False, True])
+def test_large_texts_and_profiles_say_nothing_of_pixels(tmp_path, noise, kind, head, last):
+    path = tmp_path / "a.png"
+    noise(20, 10).save(path)
+    _with_chunk(path, kind, head + zlib.compress(bytes(3 << 20)), last=last)
+    assert same(open_picture(path), noise(20, 10))
+
+
+def test_pipes_and_pictures_without_a_pixel(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(BadPicture, match=r"a\.png: is a pipe or a device"):
+        measure(tmp_path / "a.png")
+    with pytest.raises(BadPicture, match="is 0x5"):
+        open_picture(Image.new("RGB", (0, 5)))
+
+
 def test_big_endian_exif(tmp_path, noise):
     block = b"Exif\0\0MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
     noise(20, 10).save(tmp_path / "a.jpg", exif=block)
@@ -174,7 +235,7 @@ def bad(path: Path, *words: str) -> str:
     assert isinstance(caught.value, BadPicture)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
-    assert "--on-bad skip" in message
+    assert 'on_bad="skip"' in message
     for word in words:
         assert word in message
     return message

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from foveate.data.checks import check_pictures
 from foveate.data.pictures import open_picture
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
@@ -81,9 +83,104 @@ def test_folder_with_splits(lay):
 
 def test_a_train_can_be_a_class(lay):
     root = lay("train/1.jpg", "bus/2.jpg")
-    assert load_photos(root).names == ("bus", "train")
+    with pytest.warns(UserWarning, match="train is taken for a class, for beside it are bus"):
+        assert load_photos(root).names == ("bus", "train")
     root = lay("test/3.jpg")
-    assert load_photos(root).names == ("bus", "test", "train")
+    with pytest.warns(UserWarning, match="is taken for a class"):
+        assert load_photos(root).names == ("bus", "test", "train")
+    refused(lay("two/train/1.jpg", "two/test/2.jpg") / "two", "train", "no class folders")
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("training_set", "test_set"),
+        ("seg_train", "seg_test"),
+        ("Train", "validate"),
+        ("train data", "Testing"),
+    ],
+)
+def test_splits_under_their_usual_names(lay, train, test):
+    root = lay(f"{train}/cat/1.jpg", f"{train}/dog/2.jpg", f"{test}/cat/3.jpg")
+    photos = load_photos(root)
+    assert photos.names == ("cat", "dog")
+    assert [sample.split for sample in photos.samples] == [
+        "train",
+        "train",
+        "val" if "val" in test else "test",
+    ]
+
+
+def test_what_lies_beside_splits_is_left_out_with_a_word(lay):
+    root = lay("train/cat/1.jpg", "train/dog/2.jpg", "test/3.jpg", "sample/cat_4.jpg")
+    with pytest.warns(UserWarning, match=r"left out: sample \(no train, val or test\), test"):
+        photos = load_photos(root)
+    assert photos.counts() == {"cat": 1, "dog": 1}
+    root = lay("more/train/cat/1.jpg", "more/train/dog/2.jpg", "more/train/5.jpg") / "more"
+    with pytest.warns(UserWarning, match="left out: pictures in train that are in no class folder"):
+        assert load_photos(root).counts() == {"cat": 1, "dog": 1}
+
+
+def test_splits_below_classes(lay):
+    root = lay("cat/train/1.jpg", "cat/test/2.jpg", "dog/train/3.jpg")
+    photos = load_photos(root)
+    assert photos.names == ("cat", "dog")
+    assert [sample.split for sample in photos.samples] == ["train", "train", "test"]
+
+
+def test_folders_that_hold_the_same_are_classes_with_a_word(lay):
+    root = lay("fold1/cat/1.jpg", "fold1/dog/2.jpg", "fold2/cat/3.jpg", "fold2/dog/4.jpg")
+    with pytest.warns(UserWarning, match="fold1 and fold2 are taken for classes, though both"):
+        assert load_photos(root).names == ("fold1", "fold2")
+
+
+def test_a_flat_folder_of_masks_beside_one_of_pictures(lay):
+    root = lay("images/cat/1.jpg", "images/dog/2.jpg", "masks/1.png", "masks/2.png")
+    assert masks_of(load_photos(root), root) == {"1": "masks/1.png", "2": "masks/2.png"}
+
+
+def test_a_folder_too_many(lay):
+    root = lay("wrap/inner/cat/1.jpg", "wrap/inner/dog/2.jpg")
+    with pytest.warns(UserWarning, match="holds one folder alone"):
+        photos = load_photos(root)
+    assert photos.names == ("cat", "dog")
+
+
+def test_a_list_beside_its_pictures(lay):
+    root = lay("images/1.jpg", "images/2.jpg")
+    (root / "labels.csv").write_text("file_name,class\nimages/1.jpg,cat\nimages/2.jpg,dog\n")
+    (root / "notes.csv").write_text("a,b\n1,2\n")
+    with pytest.warns(UserWarning, match="has no class folders: its list labels.csv is read"):
+        assert load_photos(root).names == ("cat", "dog")
+
+
+def test_numbered_folders_are_in_their_numbers_order(lay):
+    root = lay(*(f"{number}/1.jpg" for number in (1, 2, 10, 11)))
+    assert load_photos(root).names == ("1", "2", "10", "11")
+
+
+def test_folders_called_by_wordnet_ids(lay):
+    root = lay("n01440764/1.jpg", "n01443537/2.jpg")
+    with pytest.warns(UserWarning, match="n01440764 is called 'tench'"):
+        assert load_photos(root).names == ("tench", "goldfish")
+
+
+def test_files_of_other_endings_are_told_of(lay):
+    root = lay("cat/1.jpg", "dog/2.jpg")
+    for name in ("a.jpg_large", "a.jpg.1", "a"):
+        (root / "cat" / name).write_bytes((root / "cat/1.jpg").read_bytes())
+    (root / "cat" / "b.tga").touch()
+    os.mkfifo(root / "cat" / "pipe.png")
+    with pytest.warns(UserWarning, match="and 3 more left out"):
+        assert load_photos(root).counts() == {"cat": 1, "dog": 1}
+
+
+@pytest.mark.parametrize("others", [("hat",), ("hat", "glove")])
+def test_a_class_called_mask(lay, others):
+    root = lay(*(f"{name}/{number}.png" for name in ("mask", *others) for number in range(3)))
+    for path in (root / "mask").iterdir():
+        Image.new("L", (12, 8), 255).save(path)
+    assert load_photos(root).names == tuple(sorted(("mask", *others)))
 
 
 def test_images_folder_inside(lay):
@@ -151,6 +248,13 @@ def test_names_from_classnames_txt(lay):
     (root / "classnames.txt").write_text("n02 house finch\nn01 tench\nn03 other\n")
     assert load_photos(root / "images").names == ("tench", "house finch")
     assert load_photos(root).names == ("tench", "house finch")
+    (root / "classnames.txt").write_text("n02\thouse finch\r\nn01\ttench\r\n", encoding="utf-8-sig")
+    assert load_photos(root).names == ("tench", "house finch")
+    (root / "classnames.txt").write_text("N02 house finch\nn01 tench\n")
+    with pytest.warns(UserWarning, match=r"classnames.txt has no name for 1 of 2 class folders, first 'n02'"):
+        assert load_photos(root).names == ("tench", "n02")
+    (root / "classnames.txt").write_text("n01 caf\xe9\n", encoding="latin-1")
+    refused(root, "classnames.txt, line 1", "not UTF-8")
 
 
 def test_a_link_back_up_ends(lay):
@@ -227,7 +331,7 @@ def test_lists_refused(lay):
         refused(root / name, str(root / name), *words)
 
     write("image,label\n", "no rows")
-    write("picture,label\na.jpg,cat\n", "line 2", "no 'image'", "picture, label")
+    write("subject,label\na.jpg,cat\n", "line 2", "no 'image'", "subject, label", "--columns image=")
     write("image,label\na.jpg,\n", "no 'label'")
     write("image,label\ngone.jpg,cat\nb.jpg,cat\na.jpg,cat\n", "2 of its files do not exist", "gone.jpg")
     write("image,label,mask\na.jpg,cat,gone.png\n", "gone.png")
@@ -235,10 +339,52 @@ def test_lists_refused(lay):
     write("image,label,classname\na.jpg,1,cat\na.jpg,1,dog\n", "line 3", "'dog' here and 'cat' before")
     write("image,label,classname\na.jpg,1,cat\na.jpg,2,cat\n", "both called 'cat'")
     write("image,label\na.jpg,cat, big\n", "more fields than columns")
+    write("image,label,Label\na.jpg,cat,dog\n", "'Label' stands there twice")
+    write("image,label\na.jpg,cat\na.jpg,dog\n", "line 3", "a.jpg has two labels, 'cat' and 'dog'")
+    write("image,label\na.jpg,ca\x1bt\n", "unseen character (U+001B)")
+    write("image,label\na.jpg,cat\u200b\n", "unseen character (U+200B)")
+    write('{"image": "a.jpg", "label": "\\udce9"}\n', "is no text in UTF-8", name="list.jsonl")
     write('{"image": "a.jpg"\n', "line 1", "not valid JSON", name="list.jsonl")
     write("[1]\n", "line 1", "not an object", name="list.jsonl")
     (root / "latin.csv").write_bytes("image,label\na.jpg,l\xe4rche\n".encode("latin-1"))
     refused(root / "latin.csv", "not UTF-8")
+
+
+@pytest.mark.parametrize(
+    "header", ["image, label", "Image,Class", "file_name,label", "File Name,category", "path,Target"]
+)
+def test_usual_names_of_columns(lay, header):
+    root = lay("a.jpg", "b.jpg")
+    (root / "list.csv").write_text(f"{header}\na.jpg,cat\nb.jpg,dog\n")
+    assert load_photos(root / "list.csv").names == ("cat", "dog")
+    keys = [key.strip() for key in header.split(",")]
+    rows = [dict(zip(keys, row, strict=True)) for row in (("a.jpg", "cat"), ("b.jpg", "dog"))]
+    (root / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert load_photos(root / "list.jsonl").names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("before", ["in\\", "C:\\data\\in\\", "/elsewhere/data/in/", "D:/in/"])
+def test_paths_of_other_machines(lay, before):
+    root = lay("in/a.jpg", "in/b.jpg")
+    lines = [f"{before}{name}.jpg,{name * 3}" for name in "ab"]
+    (root / "list.csv").write_text("\n".join(["image,label", *lines]))
+    assert [s.picture for s in load_photos(root / "list.csv").samples] == [
+        root / "in/a.jpg",
+        root / "in/b.jpg",
+    ]
+    elsewhere = root.parent / "lists"
+    elsewhere.mkdir()
+    (elsewhere / "list.csv").write_text((root / "list.csv").read_text())
+    assert len(load_photos(elsewhere / "list.csv", images=root)) == 2
+    refused(elsewhere / "list.csv", "2 of its files do not exist")
+    (root / "split.json").write_text(json.dumps({"train": [[f"{before}a.jpg", 0, "a"]], "test": None}))
+    assert [s.picture for s in load_photos(root / "split.json").samples] == [root / "in/a.jpg"]
+
+
+def test_labels_of_many_digits(lay):
+    root = lay("a.jpg", "b.jpg")
+    (root / "list.csv").write_text(f"image,label\na.jpg,{'2' * 5000}\nb.jpg,{'1' * 5000}\n")
+    assert load_photos(root / "list.csv").names == ("1" * 5000, "2" * 5000)
 
 
 # The field's split files
@@ -301,6 +447,9 @@ def test_split_files_refused(lay):
     refused(path, "in one and in two", "--images")
     for content, word in (
         ("{", "not valid JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"train": [["a.jpg", true, "cat"]]}', "train[0] is not"),
+        ('{"train": [["a.jpg", "x", "cat"]]}', "train[0] is not"),
         ("[]", "expected train, val and test"),
         ('{"train": {}}', "expected train, val and test"),
         ('{"other": []}', "no pictures"),
@@ -400,6 +549,12 @@ def test_dataset_columns(noise):
     )
     with pytest.raises(InputError, match="holds dict, no picture"):
         open_picture(load_photos(not_decoded).samples[0].picture)
+    for nothing in (None, {"bytes": None, "path": None}):
+        rows = FakeRows({"image": Picture(), "label": Value()}, [{"image": nothing, "label": "eel"}])
+        _, bad = check_pictures(load_photos(rows), "skip")
+        assert [name for name, _ in bad] == ["rows/0/image"]
+    mixed = FakeRows({"image": Picture(), "label": Value()}, [{"image": None, "label": x} for x in ("a", 1)])
+    refused(mixed, "labels are of the types int, str")
 
 
 def test_a_real_dataset(noise):

@@ -265,7 +265,7 @@ def test_lists_that_are_no_such_draw_are_refused(photos, datum, tmp_path):
         import_draw(path, photos, "dtd", 16, 1)
     lines = tmp_path / "shot_16-seed_1_train.jsonl"
     lines.write_bytes(b'{"_impath": "\xe9"}')
-    with pytest.raises(InputError, match=r"_train.jsonl: is no UTF-8 text"):
+    with pytest.raises(InputError, match=r"_train.jsonl, line 1: not UTF-8 text"):
         import_draw(lines, photos, "dtd", 16, 1)
 
 

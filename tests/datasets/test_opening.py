@@ -248,7 +248,7 @@ def test_split_files_as_other_systems_save_them(small):
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as some editors begin a file
     assert counts(open_set(root, "food101")) == (12, 2, 2)
     path.write_bytes(path.read_bytes().replace(b"house_cat", b"house_c\xe9t"))
-    with pytest.raises(InputError, match=r"split_zhou_Food101.json: is no UTF-8 text; get the split file"):
+    with pytest.raises(InputError, match=r"split_zhou_Food101.json, line 1: not UTF-8 text"):
         open_set(root, "food101")
 
 
@@ -274,7 +274,7 @@ def test_aircraft_lists_that_contradict_themselves(tmp_path, write_pictures):
     with pytest.raises(InputError, match=r"variants.txt: '707-320' is there twice"):
         open_set(tmp_path, "fgvc_aircraft")
     (home / "variants.txt").write_bytes(b"Caf\xe9\n")
-    with pytest.raises(InputError, match=r"variants.txt: is no UTF-8 text"):
+    with pytest.raises(InputError, match=r"variants.txt, line 1: not UTF-8 text.*; it comes with"):
         open_set(tmp_path, "fgvc_aircraft")
 
 

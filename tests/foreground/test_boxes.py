@@ -66,7 +66,7 @@ def test_a_one_pixel_box_is_in_pixels_where_any_other_box_is(mask_of):
         ("image,left,top,right\na.png,1,2,3\n", "has no column 'bottom': a table of boxes has image, left,"),
         ("image,left,top,right,bottom\n", "has no boxes"),
         ("image,left,top,right,bottom\na.png,1,2,3,x\n", "line 2: 1, 2, 3, x are not four numbers"),
-        ("image,left,top,right,bottom\na.png,1,2\n", "line 2: 1, 2, None, None are not four numbers"),
+        ("image,left,top,right,bottom\na.png,1,2\n", "line 2: 1, 2, ,  are not four numbers"),
         (
             "image,left,top,right,bottom\na.png,1,2,3,4\na.png,5,2,3,4\n",
             "line 3: the box from 5, 2 to 3, 4 has",

@@ -297,7 +297,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path):
         ),
         (lambda place: (place / "model.safetensors").write_bytes(b"\0" * 99), "transformers cannot load it"),
         (lambda place: (place / "vocab.json").write_text("no"), "its tokenizer cannot be loaded"),
-        (lambda place: (place / "preprocessor_config.json").write_text("no"), "is no JSON"),
+        (lambda place: (place / "preprocessor_config.json").write_text("no"), "not valid JSON"),
     ],
 )
 def test_a_spoilt_folder_is_one_line(

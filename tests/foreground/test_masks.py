@@ -1,5 +1,6 @@
 """One decoder for every kind of mask: the same foreground, however it was written down."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -131,10 +132,36 @@ def test_arrays_that_are_no_masks(tmp_path):
     (tmp_path / "c.npy").write_bytes(b"nothing")
     np.save(tmp_path / "d.npy", np.array([{"a": 1}]), allow_pickle=True)
     np.save(tmp_path / "e.npy", np.array([["a"]]))
+    np.save(tmp_path / "f.npy", np.zeros((0, 4)))
+    _huge(tmp_path / "g.npy", (2 * 10**13,))
+    _huge(tmp_path / "h.npy", (10**5, 10**5))
+    with zipfile.ZipFile(tmp_path / "i.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(tmp_path / "h.npy", "mask.npy")
+    np.savez_compressed(tmp_path / "j.npz", mask=np.random.default_rng(0).integers(0, 2, (40, 40)))
+    raw = (tmp_path / "j.npz").read_bytes()
+    (tmp_path / "j.npz").write_bytes(raw[:90] + b"\xff" * 20 + raw[110:])
+    (tmp_path / "k.npz").mkdir()
     for path in sorted(tmp_path.iterdir()):
         with pytest.raises(BadPicture, match=path.name) as caught:
             read_mask(path, "binary1")
         assert "\n" not in str(caught.value)
+
+
+def _huge(path, shape):
+    """The head of an array that is larger than what follows."""
+    with path.open("wb") as file:
+        head = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, head)
+        file.write(bytes(100))
+
+
+def test_arrays_are_known_by_their_content(tmp_path):
+    np.save(tmp_path / "a.npy", TRUTH[0])
+    np.savez(tmp_path / "b.npz", np.asfortranarray(TRUTH[0]))
+    (tmp_path / "a.npy").rename(tmp_path / "c.npz")
+    (tmp_path / "b.npz").rename(tmp_path / "d.npy")
+    for path in sorted(tmp_path.iterdir()):
+        assert np.array_equal(np.asarray(read_mask(path)) > 0, TRUTH[0])
 
 
 def test_inverting_leaves_void_background(tmp_path):

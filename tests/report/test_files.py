@@ -220,8 +220,8 @@ def test_nothing_to_report_is_one_line(
     [
         ({"seed": "one"}, "is damaged: "),
         ({"config": None}, "is damaged: "),
-        ({"learned_numbers": True}, "is damaged: learned_numbers is 'True'"),
-        ({"seconds": {"train": float("nan")}}, "is damaged: seconds is"),
+        ({"learned_numbers": True}, "is damaged: learned_numbers is True"),
+        ({"seconds": {"train": float("nan")}}, "is damaged: it: not valid JSON (NaN"),
         ({"protocol": "few-words"}, "is of the protocol 'few-words', which this foveate does not know"),
         ({"accuracy": "high"}, "is damaged: "),
         ({"pictures": 0, "right": ""}, "is damaged: an accuracy is not that of its answers"),

@@ -1,5 +1,6 @@
 """A run killed at any point goes on, and ends with the bits and the log of one that was not."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from foveate.clip.model import Clip
@@ -18,7 +21,7 @@ from foveate.train import state as state_file
 from foveate.train.journal import Journal, Step
 from foveate.train.loop import Diverged, fit
 from foveate.train.recipe import Recipe, make_optimiser
-from foveate.train.run import run_stages
+from foveate.train.run import alone_in, run_stages
 from foveate.train.state import State, load_state, save_state
 from foveate.types import Batch
 
@@ -288,6 +291,54 @@ def test_a_damaged_file_is_refused(
     assert path.read_bytes() != whole
     with pytest.raises(InputError, match=r"state.safetensors is damaged.*delete it"):
         load_state(path, method, optimiser)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "state"),
+    [
+        (lambda name, t: (name, t * float("nan")), {}),
+        (lambda name, t: (name, t.long()), {}),
+        (lambda name, t: (name, t[:1] if name.startswith("optimiser") else t), {}),
+        (lambda name, t: (name.replace("optimiser.0", "optimiser.x"), t), {}),
+        (lambda name, t: (name.replace("optimiser.0", "optimiser.7"), t), {}),
+        (lambda name, t: (name.replace("momentum_buffer", "exp_max"), t), {}),
+        (lambda name, t: (name, t), {"epoch": -5}),
+        (lambda name, t: (name, t), {"epoch": "1"}),
+        (lambda name, t: (name, t), {"step": True}),
+        (lambda name, t: (name, t), {"step": 1.5}),
+        (lambda name, t: (name, t), {"first_loss": None}),
+    ],
+)
+def test_a_state_that_no_run_leaves_is_refused(
+    tensors: Callable[..., tuple[str, torch.Tensor]],
+    state: dict[str, object],
+    tiny_clip: Clip,
+    batches: Batches,
+    tmp_path: Path,
+):
+    path = tmp_path / "state.safetensors"
+    method, optimiser = trained(tiny_clip, batches)
+    save_state(path, method, optimiser, State(1, 3, 1.0))
+    with safe_open(path, "pt") as file:
+        said = json.loads(file.metadata()["state"]) | state
+    changed = dict(tensors(*pair) for pair in load_file(path).items())
+    save_file({name: t.contiguous() for name, t in changed.items()}, path, {"state": json.dumps(said)})
+    before = method.learned()["ctx"].clone()
+    with pytest.raises(InputError, match=r"state.safetensors is damaged.*delete it"):
+        load_state(path, method, optimiser)
+    assert torch.equal(method.learned()["ctx"], before)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path):
+    with alone_in(tmp_path / "out"):
+        again = alone_in(tmp_path / "out")
+        with pytest.raises(InputError, match=r"another run is at work in .*out: wait for it"), again:
+            pass
+        (tmp_path / "out" / "run.json").touch()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["run.json"]
+    with alone_in(tmp_path / "other"):
+        pass
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_state_of_another_method_is_refused(tiny_clip: Clip, batches: Batches, tmp_path: Path):

@@ -18,10 +18,13 @@ from foveate.errors import InputError
 
 def is_torchscript(path: Path) -> bool:
     """Whether a file is a TorchScript archive; plain `torch.save` writes no `constants.pkl`."""
-    if not zipfile.is_zipfile(path):
+    try:
+        if not path.is_file() or not zipfile.is_zipfile(path):
+            return False
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):  # whoever reads it says so
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:

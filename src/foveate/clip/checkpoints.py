@@ -1,55 +1,106 @@
-"""One weight file in, tensors by name out; and one clear line for whatever is no weight file."""
+"""One weight file in, tensors by name out; and one clear line for whatever is no weight file.
 
-import json
-import pickle
-import re
-import warnings
-from collections.abc import Callable, Generator
+Weights of CLIP and checkpoints of tuned prompts are both read here: safetensors, what `torch.save` wrote, a
+TorchScript archive, a shard index. What kind a file is, its content says, not its name. No pickle is run.
+"""
+
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
+from torch import Tensor
 
 from foveate.clip.archive import is_torchscript, read_torchscript
+from foveate.clip.layouts import without_wrappers
+from foveate.clip.pickles import Stored, open_saved
 from foveate.errors import InputError
+from foveate.written import as_table, one_line, parse_table, read_bytes
 
-PICKLES = (".pt", ".pth", ".bin")
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "state_dict_ema", "model_ema", "net")
+"""Under these names training programs keep weights, beside the optimiser and the like."""
+
+_RUNS = frozenset(
+    (
+        *("os", "posix", "nt", "sys", "subprocess", "builtins", "__builtin__", "shutil", "importlib"),
+        *("runpy", "socket", "ctypes", "pty", "code", "webbrowser"),
+    )
+)
+"""Modules whose functions do something; of other names in a pickle nothing is kept, and nothing is said."""
+
 # What a failed download leaves behind, by its first bytes.
 _NO_WEIGHTS = {
     b"": "is empty: download it again",
     b"version https://git-lfs": "is a Git LFS pointer, not the weights: run `git lfs pull` in its folder",
     b"<": "is a web page, not weights: download it again (is the address a page about the file?)",
 }
+_DAMAGED = "cut short or damaged, or no file of weights"
 
 
-def read_tensors(path: Path) -> dict[str, object]:
-    """Read a `.safetensors`, a plain `.pt`, `.pth` or `.bin`, a TorchScript archive, or a shard index.
+@dataclass(frozen=True)
+class Weights:
+    """What a weight file holds.
 
-    Pickled code is never executed: pickles load with `weights_only=True`, archives through our own reader.
+    Attributes:
+        tensors: By name, without the names of wrappers before them all ("module.", "_orig_mod.", "model.").
+        beside: What else stands beside them, such as "epoch"; of classes and functions, nothing.
+        asks: Names of classes and functions that its pickle asks for; none of them was called.
+        archived: Whether it is a TorchScript archive, as OpenAI published CLIP.
+    """
+
+    tensors: dict[str, Tensor]
+    beside: Mapping[str, object]
+    asks: tuple[str, ...] = ()
+    archived: bool = False
+
+    def demand_harmless(self) -> None:
+        """Refuse a file whose pickle asks for a function that does something; it was not called.
+
+        Raises:
+            InputError: It names the function.
+        """
+        bad = next((name for name in self.asks if name.partition(".")[0] in _RUNS), None)
+        if bad:
+            raise InputError(f"its pickle asks for {bad}, code that weights never need: not loaded")
+
+
+def read_weights(path: Path) -> Weights:
+    """Read a weight file, whatever it is called.
+
+    Args:
+        path: A safetensors file, a file of `torch.save`, a TorchScript archive, or a shard index.
 
     Raises:
         InputError: One line, naming the file, whatever is wrong with it.
     """
     if path.name.endswith(".index.json"):
-        return _read_shards(path)
+        return unwrapped(_read_shards(path))
     with naming(path):
         try:
-            if not path.is_file():
-                raise InputError("no such file")
-            check_start(path)
-            if path.suffix == ".safetensors":
-                return _read_safetensors(path)
-            if path.suffix in PICKLES:
-                return _read_pickle(path)
+            return _read(path)
+        except InputError:
+            raise
         except SafetensorError as error:
             raise InputError(f"cut short, or no safetensors file ({one_line(error)})") from error
         except OSError as error:
             raise InputError(error.strerror or one_line(error)) from error
-        raise InputError(f"weights end in .safetensors, {', '.join(PICKLES)}, not in '{path.suffix}'")
+        except Exception as error:  # a damaged pickle can raise anything
+            raise InputError(f"{_DAMAGED} ({one_line(error)})") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a weight file that is a model's alone.
+
+    Raises:
+        InputError: As `read_weights`; or its pickle asks for a function that does something.
+    """
+    weights = read_weights(path)
+    with naming(path):
+        weights.demand_harmless()
+    return weights.tensors
 
 
 @contextmanager
@@ -61,34 +112,13 @@ def naming(path: Path) -> Generator[None]:
         raise InputError(f"{path}: {error}") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
     """Read a settings file.
 
     Raises:
         InputError: It cannot be read, or is no JSON object.
     """
-    try:
-        settings = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or one_line(error)}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is no JSON ({one_line(error)})") from error
-    table = as_table(settings)
-    if table is None:
-        raise InputError(f"{path}: holds no settings, but a {type(settings).__name__}")
-    return table
-
-
-def as_table(value: object) -> dict[str, Any] | None:
-    """Return a dict with texts as keys; None for anything that is no dict."""
-    if not isinstance(value, dict):
-        return None
-    return {str(name): item for name, item in cast(dict[object, Any], value).items()}
-
-
-def one_line(error: Exception) -> str:
-    """Return the beginning of an error's message, or its class where it has none."""
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return parse_table(read_bytes(path), str(path))
 
 
 def check_start(path: Path) -> None:
@@ -104,53 +134,88 @@ def check_start(path: Path) -> None:
             raise InputError(problem)
 
 
-def _read_pickle(path: Path) -> dict[str, object]:
-    try:
-        if is_torchscript(path):
-            return dict(read_torchscript(path))
-        with warnings.catch_warnings():
-            # It says that unusual pickles may be refused; if this one is, we say so.
-            warnings.filterwarnings("ignore", "Detected pickle protocol")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except InputError:
-        raise
-    except pickle.UnpicklingError as error:
-        # PyTorch's message is a page long; the one thing in it to know is what the pickle wanted to call.
-        wanted = re.search(r"GLOBAL (\S+)", str(error))
-        if wanted:
-            raise InputError(
-                f"its pickle asks for {wanted[1]}, code that weights never need: not loaded"
-            ) from error
-        raise InputError(
-            "damaged, or no file of weights; pickles of other things are never loaded"
-        ) from error
-    except Exception as error:  # a damaged pickle can raise anything
-        raise InputError(f"damaged, or no file of weights ({one_line(error)})") from error
-    return _unwrapped(content)
+def _read(path: Path) -> Weights:
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "is a pipe or a device"
+        raise InputError(f"{kind}, no file" if path.exists() else "no such file")
+    check_start(path)
+    if _is_safetensors(path):
+        return unwrapped(dict(load_file(path)))
+    if is_torchscript(path):
+        return Weights(read_torchscript(path), {}, archived=True)
+    with open_saved(path) as saved:
+        return unwrapped(saved.content, saved.asks, saved.tensors)
 
 
-def _unwrapped(content: object) -> dict[str, object]:
-    """Return the tensors of a training checkpoint, which keeps them under a name of their own."""
-    table = as_table(content)
+def _is_safetensors(path: Path) -> bool:
+    """Whether it is called so, or begins with the length of a JSON header and the header."""
+    if path.suffix == ".safetensors":
+        return True
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+
+
+def unwrapped(content: object, asks: Iterable[str] = (), read: Any = lambda table: table) -> Weights:
+    """Find the tensors in what a file holds, and take wrappers' names off theirs.
+
+    Args:
+        content: A dictionary, or one that has the tensors' dictionary in it.
+        asks: See `Weights`.
+        read: Reads the tensors of a dictionary.
+    """
+    table = _texts(content)
     if table is None:
-        raise InputError(f"holds a {type(content).__name__}, not tensors by name")
-    for wrapper in _WRAPPERS:
-        table = as_table(table.get(wrapper)) or table
-    return table
+        if asks := tuple(asks):
+            raise InputError(
+                f"its pickle asks for {asks[0]}, code that weights never need: not loaded;"
+                " save the state_dict() alone"
+            )
+        raise InputError(f"holds a {type(content).__name__}, not tensors by name: save its state_dict()")
+    beside = {name: value for name, value in table.items() if isinstance(value, int | float | str)}
+    while inner := _inner(table):
+        table = inner
+    tensors = {name: tensor for name, tensor in read(table).items() if isinstance(tensor, Tensor)}
+    return Weights(without_wrappers(tensors), beside, tuple(asks))
 
 
-def _read_safetensors(path: Path) -> dict[str, object]:
-    load = cast(Callable[[Path], dict[str, object]], load_file)  # its own types are partly unknown
-    return load(path)
+def _texts(value: object) -> dict[str, Any] | None:
+    """Return a dictionary's entries whose keys are texts; None for what is no dictionary."""
+    if not isinstance(value, dict):
+        return None
+    entries = cast("dict[object, Any]", value).items()
+    return {name: one for name, one in entries if isinstance(name, str)}
 
 
-def _read_shards(index: Path) -> dict[str, object]:
-    shards = as_table(read_json(index).get("weight_map"))
-    if shards is None:
+def _inner(table: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the dictionary in which the weights are; None where they are in this one.
+
+    Raises:
+        InputError: There are several.
+    """
+    tables = {name: inner for name, value in table.items() if (inner := _texts(value))}
+    for name in _WRAPPERS:
+        if name in tables:
+            return tables[name]
+    if _has_tensors(table):
+        return None
+    full = [name for name, inner in tables.items() if _has_tensors(inner)]
+    if len(full) > 1:
+        raise InputError(f"holds tensors under {full[0]!r} and under {full[1]!r}: save those of one alone")
+    return tables[full[0]] if full else None
+
+
+def _has_tensors(table: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, Tensor | Stored) for value in table.values())
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    shards = as_table(read_settings(index).get("weight_map"))
+    if not shards:
         raise InputError(f"{index}: has no weight_map, so it is no shard index")
-    tensors: dict[str, object] = {}
+    tensors: dict[str, Tensor] = {}
     for name in sorted({str(shard) for shard in shards.values()}):
-        if Path(name).name != name:
+        if Path(name).name != name or name.endswith(".index.json"):
             raise InputError(f"{index}: names the shard {name}, outside its folder")
         tensors |= read_tensors(index.parent / name)
     return tensors

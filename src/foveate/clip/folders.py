@@ -1,17 +1,18 @@
 """Model folders: ours, Hugging Face's and open_clip's, each a settings file, weights and a tokenizer."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
-from foveate.clip.checkpoints import as_table, naming, read_json, read_tensors
+from foveate.clip.checkpoints import naming, read_settings, read_tensors
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.layouts import to_ours
 from foveate.clip.model import Clip
 from foveate.clip.sizes import Triple
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
+from foveate.written import as_table
 
 FORMAT, VERSION = "foveate-clip", 1
 SETTINGS = ("*.json", "merges.txt")
@@ -38,6 +39,10 @@ _PLAIN_TEXT = {
 }
 
 
+_MOST = {"layers": 1000, "num_hidden_layers": 1000, "context": 100_000, "image_size": 100_000}
+"""Bounds on sizes, far above any CLIP there is."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """One family of model folders.
@@ -60,10 +65,14 @@ def load_folder(folder: Path, fetch: Fetch | None = None) -> Clip:
         InputError: Nobody's, or its weights are missing, damaged or no plain CLIP.
     """
     found: list[str] = []
+    other = ""
     for kind in KINDS:
         path = folder / kind.settings
-        settings = read_json(path) if path.is_file() else None
-        if settings is None or not _belongs(settings, kind):
+        settings = read_settings(path) if path.is_file() else None
+        if settings is None:
+            continue
+        if not _belongs(settings, kind):
+            other = other or _other_kind(path, settings)
             continue
         weights = _find(folder, kind.weights, fetch)
         if weights:
@@ -71,15 +80,20 @@ def load_folder(folder: Path, fetch: Fetch | None = None) -> Clip:
         found.extend(kind.weights)
     if found:
         raise InputError(f"{folder}: has settings but no weights ({' or '.join(found)})")
-    raise InputError(
-        f"{folder}: no CLIP's folder: no config.json of model_type clip, no open_clip_config.json"
-    )
+    why = other or "no config.json of model_type clip, no open_clip_config.json"
+    raise InputError(f"{folder}: no CLIP's folder: {why}")
 
 
 def _belongs(settings: Json, kind: Kind) -> bool:
     if kind is _OURS:
         return settings.get("format") == FORMAT
     return "model_cfg" in settings if kind is _OPEN_CLIP else settings.get("model_type") == "clip"
+
+
+def _other_kind(path: Path, settings: Json) -> str:
+    """Say what model a settings file is of, where it says so."""
+    kind = settings.get("model_type") or settings.get("format")
+    return f"its {path.name} is of a model of type {kind!r}, not 'clip'" if isinstance(kind, str) else ""
 
 
 def _find(folder: Path, names: Sequence[str], fetch: Fetch | None) -> Path | None:
@@ -108,23 +122,45 @@ def _load_ours(path: Path, settings: Json, weights: Path) -> Clip:
 
 
 def _our_config(settings: Json) -> ClipConfig:
-    values = {name: value for name, value in settings.items() if name not in ("format", "version")}
-    try:
-        towers = {name: TowerConfig(**values.pop(name)) for name in ("vision", "text")}
-        pixels = {name: _triple(values.pop(name), name) for name in ("mean", "std")}
-        return ClipConfig(**towers, **pixels, **values)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"is not as save_clip wrote it ({error})") from error
+    """Return the sizes of a folder of ours.
+
+    Raises:
+        InputError: A setting is missing, unknown, of another type, or out of range.
+    """
+    kept = {name: value for name, value in settings.items() if name not in ("format", "version")}
+    if stray := kept.keys() - {one.name for one in fields(ClipConfig)}:
+        raise InputError(f"is not as save_clip wrote it: it has {sorted(stray)[0]!r}")
+    sizes = {name: _whole(kept, name) for name in ("image_size", "patch_size", "context", "vocab", "embed")}
+    if sizes["patch_size"] > sizes["image_size"]:
+        raise InputError(f"patch_size is {sizes['patch_size']}, more than the image_size")
+    towers = {name: _our_tower(name, _table(kept, name)) for name in ("vision", "text")}
+    pixels = {name: _triple(kept, name) for name in ("mean", "std")}
+    missing = next((name for name, value in pixels.items() if value is None), None)
+    if missing:
+        raise InputError(f"{missing} is not there, or null: give three numbers")
+    quick_gelu = _truth(kept, "quick_gelu", True)
+    return ClipConfig(**towers, **sizes, **cast("dict[str, Triple]", pixels), quick_gelu=quick_gelu)
+
+
+def _our_tower(tower: str, given: Json) -> TowerConfig:
+    if stray := given.keys() - {one.name for one in fields(TowerConfig)}:
+        raise InputError(f"{tower} is not as save_clip wrote it: it has {sorted(stray)[0]!r}")
+    width, layers, heads = (_whole(given, name, above=f"{tower}.") for name in ("width", "layers", "heads"))
+    hidden = None if given.get("hidden") is None else _whole(given, "hidden", above=f"{tower}.")
+    if width % heads:
+        raise InputError(f"{tower}.heads is {heads}, which does not divide the width of {width}")
+    return TowerConfig(width, layers, heads, hidden)
 
 
 def _load_hugging_face(path: Path, settings: Json, weights: Path) -> Clip:
     pixels_file = path.parent / "preprocessor_config.json"
-    pixels = read_json(pixels_file) if pixels_file.is_file() else {}
+    pixels = read_settings(pixels_file) if pixels_file.is_file() else {}
     with naming(path):
         towers = [_hugging_face_tower(settings, name) for name in ("vision", "text")]
         quick_gelu = _quick_gelu([str(tower.get("hidden_act", "quick_gelu")) for tower in towers])
         heads = _whole(towers[0], "num_attention_heads", 12), _whole(towers[1], "num_attention_heads", 8)
-    mean, std = _triple(pixels.get("image_mean"), "image_mean"), _triple(pixels.get("image_std"), "image_std")
+    with naming(pixels_file):
+        mean, std = _triple(pixels, "image_mean"), _triple(pixels, "image_std")
     return _load_theirs(weights, heads, quick_gelu, mean, std)
 
 
@@ -133,6 +169,8 @@ def _hugging_face_tower(settings: Json, tower: str) -> dict[str, Any]:
     merged = _table(settings, f"{tower}_config") | _table(settings, f"{tower}_config_dict")
     if merged.get("layer_norm_eps", 1e-5) != 1e-5:
         raise InputError(f"layer_norm_eps of {merged['layer_norm_eps']} is not supported, only CLIP's 1e-5")
+    for size in ("hidden_size", "num_hidden_layers", "intermediate_size", "image_size", "patch_size"):
+        _whole(merged, size, 1)
     return merged
 
 
@@ -156,8 +194,9 @@ def _load_open_clip(path: Path, settings: Json, weights: Path) -> Clip:
             raise InputError("its image tower is a ResNet, which is not supported: take a CLIP with a ViT")
         width, head = _whole(vision, "width", 768), _whole(vision, "head_width", 64)
         heads = width // head, _whole(text, "heads", 8)
-        mean, std = _triple(pixels.get("mean"), "mean"), _triple(pixels.get("std"), "std")
-    return _load_theirs(weights, heads, bool(model.get("quick_gelu", False)), mean, std)
+        quick_gelu = _truth(model, "quick_gelu", False)
+        mean, std = _triple(pixels, "mean"), _triple(pixels, "std")
+    return _load_theirs(weights, heads, quick_gelu, mean, std)
 
 
 def _load_theirs(
@@ -179,10 +218,18 @@ def _tokenizer(folder: Path) -> ClipTokenizer | None:
     return None
 
 
-def _whole(settings: Json, name: str, default: int) -> int:
+def _whole(settings: Json, name: str, default: int | None = None, above: str = "") -> int:
     value = settings.get(name, default)
-    if not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} is {value!r}, not a whole number above 0")
+    most = _MOST.get(name, 10_000_000)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise InputError(f"{above}{name} is {value!r}, not a whole number above 0 (up to {most:,})")
+    return value
+
+
+def _truth(settings: Json, name: str, default: bool) -> bool:
+    value = settings.get(name, default)
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}: give true or false")
     return value
 
 
@@ -194,14 +241,17 @@ def _table(settings: Json, name: str) -> dict[str, Any]:
     return table
 
 
-def _triple(values: object, name: str) -> Triple | None:
+def _triple(settings: Json, name: str) -> Triple | None:
+    """Return the means or deviations of three channels; None where there are none."""
+    values = settings.get(name)
     if values is None:
         return None
-    numbers = cast(Sequence[object], values) if isinstance(values, list | tuple) else ()
-    floats = [float(x) for x in numbers if isinstance(x, int | float)]
-    if len(floats) != 3 or len(numbers) != 3:
-        raise InputError(f"{name} is {values!r}, not three numbers")
-    return floats[0], floats[1], floats[2]
+    given = cast("list[object]", values) if isinstance(values, list) else []
+    found = [float(x) for x in given if isinstance(x, int | float) and not isinstance(x, bool)]
+    positive = not name.endswith("std") or min(found, default=0) > 0
+    if len(found) != 3 or len(given) != 3 or not positive:
+        raise InputError(f"{name} is {values!r}, not three numbers" + " above 0" * (not positive))
+    return found[0], found[1], found[2]
 
 
 _OURS = Kind("config.json", ("model.safetensors",), _load_ours)

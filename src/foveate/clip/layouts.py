@@ -10,7 +10,7 @@ name in `Clip.state_dict()`.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,19 @@ from torch import Tensor
 from foveate.errors import InputError
 
 Tensors = dict[str, Tensor]
+Item = TypeVar("Item")
+
+_WRAPPED = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What `torch.compile`, FSDP and activation checkpointing put into names."""
+
+_PARTS = frozenset(
+    (
+        *("", "visual", "transformer", "vision", "text", "vision_model", "text_model", "token_embedding"),
+        *("image_encoder", "text_encoder", "prompt_learner", "representation_learner", "ln_final"),
+        *("compound_prompts_text", "compound_prompt_projections", "meta_net", "proj"),
+    )
+)
+"""Where all names begin with one of these, it is no wrapper's name."""
 
 # What checkpoints carry besides weights: index buffers, causal masks, OpenAI's own sizes.
 _NO_WEIGHTS = re.compile(r"(.*\.)?(position_ids|attn_mask|input_resolution|context_length|vocab_size)")
@@ -165,8 +178,65 @@ def find_layout(names: Iterable[str]) -> Layout:
                 missing = layout.theirs("vision.cls")
                 raise InputError(f"has no class token ({missing}): SigLIP and the like are not supported")
             return layout
+    for start in ("visual.class_embedding", "vision_model.embeddings.class_embedding", "vision.cls"):
+        beside = next((name for name in names if name.endswith(f".{start}")), None)
+        if beside:
+            before = beside.removesuffix(start)
+            other = next(name for name in names if not name.startswith(before))
+            raise InputError(
+                f"holds a CLIP under the prefix {before!r}, and {other} beside it: save that part's"
+                " state_dict() alone"
+            )
     first = ", ".join(names[:3]) or "nothing"
     raise InputError(f"holds no CLIP in OpenAI's, open_clip's, Hugging Face's or our layout, but {first}")
+
+
+def without_wrappers(mapping: Mapping[str, Item]) -> dict[str, Item]:
+    """Take the names of what was wrapped around a model off its tensors': "module._orig_mod.model.".
+
+    A name that all tensors begin with is a wrapper's, unless it is a part of CLIP or of a tuned prompt.
+
+    Raises:
+        InputError: Two tensors have one name then.
+    """
+    found: dict[str, Item] = {}
+    for name, value in mapping.items():
+        bare = _WRAPPED.sub("", name).removeprefix("module.")
+        if bare in found:
+            raise InputError(f"has {bare} twice, once in a wrapper ({name}): save one of them alone")
+        found[bare] = value
+    firsts = {name.partition(".")[0] if "." in name else "" for name in found}
+    if len(firsts) == 1 and firsts.isdisjoint(_PARTS):
+        return without_wrappers({name.partition(".")[2]: value for name, value in found.items()})
+    return found
+
+
+def check_kind(name: str, tensor: Tensor) -> None:
+    """Refuse integers, truth values and complex numbers.
+
+    Raises:
+        InputError: It names the tensor.
+    """
+    if not tensor.is_floating_point():
+        raise InputError(
+            f"{name} holds {tensor.dtype}, not real numbers: quantised weights are not supported"
+        )
+
+
+def check_numbers(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that no weights are: integers and the like, NaN and infinity.
+
+    Raises:
+        InputError: It names the first such tensor.
+    """
+    for name, tensor in tensors.items():
+        check_kind(name, tensor)
+        finite = tensor.isfinite()
+        if not tensor.is_meta and not finite.all():
+            raise InputError(
+                f"{name} has {int((~finite).sum())} numbers of {tensor.numel()} that are not finite (NaN or"
+                " infinity): take a copy that is whole"
+            )
 
 
 def to_ours(mapping: Mapping[str, object]) -> tuple[Layout, Tensors]:
@@ -178,7 +248,7 @@ def to_ours(mapping: Mapping[str, object]) -> tuple[Layout, Tensors]:
     Raises:
         InputError: An unknown layout, a tensor too many, something that is no tensor.
     """
-    bare = {name.removeprefix("module."): value for name, value in mapping.items()}
+    bare = without_wrappers(mapping)
     layout = find_layout(bare)
     found: Tensors = {}
     for name, value in bare.items():
@@ -192,6 +262,7 @@ def to_ours(mapping: Mapping[str, object]) -> tuple[Layout, Tensors]:
     kinds = {tensor.dtype for tensor in found.values()}
     dtype = torch.float64 if kinds == {torch.float64} else torch.float32
     found = {name: tensor.to(dtype) for name, tensor in found.items()}
+    check_numbers({layout.theirs(name): tensor for name, tensor in found.items()})
     if layout.separate:
         _join(found, layout)
     if layout.transposed:
@@ -207,8 +278,7 @@ def _tensor(name: str, value: object) -> Tensor:
     tensor = torch.tensor(np.array(cast(object, value))) if array else value
     if not isinstance(tensor, Tensor):
         raise InputError(f"{name} is a {type(value).__name__}, not a tensor: give a plain state dict")
-    if not tensor.is_floating_point():
-        raise InputError(f"{name} holds {tensor.dtype}: quantised weights are not supported")
+    check_kind(name, tensor)
     return tensor.detach()
 
 

@@ -8,6 +8,7 @@ everything and does nothing. Nothing is imported for a pickle, and numbers are r
 
 import io
 import math
+import os
 import pickle
 import sys
 import zipfile
@@ -102,11 +103,13 @@ class TensorUnpickler(pickle.Unpickler):
     Attributes:
         known: What a pickle may name, by module and name.
         dtypes: Of each storage that was named, by its key.
+        asks: What it named that is not known, once each.
     """
 
     def __init__(self, file: File):
         super().__init__(file)
         self.dtypes: dict[str, torch.dtype] = {}
+        self.asks: dict[str, None] = {}
         # Made anew for each file: a pickle can set attributes on what it is handed.
         self.known: dict[tuple[str, str], object] = {
             ("collections", "OrderedDict"): OrderedDict,
@@ -114,11 +117,15 @@ class TensorUnpickler(pickle.Unpickler):
             ("torch._utils", "_rebuild_tensor_v2"): wrapped(_rebuild),
             ("torch._utils", "_rebuild_parameter"): wrapped(first),
             ("torch._utils", "_rebuild_parameter_with_state"): wrapped(first),
+            ("torch._tensor", "_rebuild_from_type_v2"): wrapped(_rebuild_inner),
         }
         self.known |= {("torch", name): dtype for name, dtype in _DTYPES.items()}
 
     def find_class(self, module: str, name: str, /) -> Any:
-        return self.known[module, name] if (module, name) in self.known else self.unknown(module, name)
+        if (module, name) in self.known:
+            return self.known[module, name]
+        self.asks[f"{module}.{name}"] = None
+        return self.unknown(module, name)
 
     def unknown(self, module: str, name: str) -> object:
         """Return what a pickle gets for a name it has no business with: something that does nothing."""
@@ -149,6 +156,11 @@ def _rebuild(storage: object, offset: int, size: Any, stride: Any, *_: object) -
     return Stored(storage, offset, size, stride) if isinstance(storage, Storage) else Inert()
 
 
+def _rebuild_inner(make: Any, _: object, arguments: Any, *__: object) -> object:
+    """Return the tensor inside one that has attributes of its own."""
+    return _rebuild(*arguments) if callable(make) and not isinstance(make, type) else Inert()
+
+
 def stored_member(archive: zipfile.ZipFile, name: str) -> bytes:
     """Return a member of an archive that PyTorch wrote.
 
@@ -173,10 +185,12 @@ class Saved:
     Attributes:
         content: What was saved, with `Stored` for tensors and `Inert` for what is no plain container.
         raw: Reads the bytes of a storage.
+        asks: Names of the classes and functions that are no part of tensors and plain containers.
     """
 
     content: object
     raw: Callable[[Storage], bytes]
+    asks: tuple[str, ...] = ()
 
     def tensors(self, table: dict[str, object]) -> dict[str, Tensor]:
         """Read the tensors of a table; what else is in it is left out."""
@@ -208,7 +222,7 @@ def open_saved(path: Path) -> Generator[Saved]:
         elif start.startswith(b"\x80"):
             yield _open_legacy(file)
         else:
-            raise InputError("is no file that PyTorch saved")
+            raise InputError("is no file that PyTorch saved and no safetensors file, so no file of weights")
 
 
 def _open_zip(archive: zipfile.ZipFile) -> Saved:
@@ -217,16 +231,24 @@ def _open_zip(archive: zipfile.ZipFile) -> Saved:
     if not folder:
         raise InputError("is a zip archive, but none that PyTorch saved")
     order = f"{folder}byteorder"
-    if order in names and archive.read(order) != sys.byteorder.encode():
+    if order in names and stored_member(archive, order) != sys.byteorder.encode():
         raise InputError("was saved on a machine that writes numbers the other way round")
-    content = TensorUnpickler(io.BytesIO(stored_member(archive, f"{folder}data.pkl"))).load()
-    return Saved(content, lambda storage: stored_member(archive, f"{folder}data/{storage.key}"))
+    unpickler = TensorUnpickler(io.BytesIO(stored_member(archive, f"{folder}data.pkl")))
+    content = unpickler.load()
+
+    def raw(storage: Storage) -> bytes:
+        return stored_member(archive, f"{folder}data/{storage.key}")
+
+    return Saved(content, raw, tuple(unpickler.asks))
 
 
 def _open_legacy(file: io.BufferedReader) -> Saved:
     """Open the format before PyTorch 1.6: some pickles, then each storage behind its length."""
-    if (_next(file), _next(file)) != (_MAGIC, _PROTOCOL):
-        raise InputError("is a pickle, but none that PyTorch saved")
+    if _next(file) != _MAGIC or _next(file) != _PROTOCOL:
+        raise InputError(
+            "cut short or damaged, or no file of weights: not loaded"
+            " (pickles of other things are never loaded)"
+        )
     system = cast("dict[str, object]", _next(file))
     if system.get("little_endian", True) != (sys.byteorder == "little"):
         raise InputError("was saved on a machine that writes numbers the other way round")
@@ -243,15 +265,14 @@ def _open_legacy(file: io.BufferedReader) -> Saved:
         file.seek(start)
         return _exactly(file, length)
 
-    return Saved(content, raw)
+    return Saved(content, raw, tuple(unpickler.asks))
 
 
 def _next(file: File) -> object:
     return TensorUnpickler(file).load()
 
 
-def _exactly(file: File, length: int) -> bytes:
-    raw = file.read(length)
-    if len(raw) != length:
+def _exactly(file: io.BufferedReader, length: int) -> bytes:
+    if length > os.fstat(file.fileno()).st_size - file.tell():  # before room is made for it
         raise EOFError("the file ends before its numbers do")
-    return raw
+    return file.read(length)

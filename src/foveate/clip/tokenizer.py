@@ -7,7 +7,6 @@ The vocabulary OpenAI published (MIT) ships beside this file, so that bare weigh
 
 import gzip
 import html
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from foveate.errors import InputError
 from foveate.files import write_atomically
+from foveate.written import parse_table, read_bytes, read_text
 
 OPENAI_VOCAB = 49408
 SOT, EOT = "<|startoftext|>", "<|endoftext|>"
@@ -89,9 +89,11 @@ class ClipTokenizer:
             InputError: A file cannot be read, or the two do not belong together.
         """
         try:
-            ids = json.loads(vocab.read_text("utf-8"))
-            lines = merges.read_text("utf-8").split("\n")
+            ids = parse_table(read_bytes(vocab), str(vocab))
+            lines = read_text(merges).split("\n")
             return cls.from_merges(_pairs(x for x in lines if not x.startswith("#version")), context, ids)
+        except InputError:
+            raise
         except Exception as error:  # see from_file
             raise InputError(f"{vocab}: {' '.join(str(error).split())}: does it fit merges.txt?") from error
 
@@ -112,6 +114,23 @@ class ClipTokenizer:
     def words(self, text: str) -> list[int]:
         """Return the ids of a text, without SOT, EOT and limits."""
         return self.bpe.encode(clean(text), add_special_tokens=False).ids
+
+    def demand_distinct(self, names: Sequence[str]) -> None:
+        """Refuse class names of which CLIP sees no difference, so that only one could ever be the answer.
+
+        Raises:
+            InputError: Two names are the same tokens, or one is none; it names them.
+        """
+        seen: dict[tuple[int, ...], str] = {}
+        for name in names:
+            ids = tuple(self.words(name.replace("_", " ")))
+            if not ids:
+                raise InputError(f"class name {name!r} has no word that CLIP reads: rename it")
+            if ids in seen:
+                raise InputError(
+                    f"class names {seen[ids]!r} and {name!r} are the same to CLIP, token by token: rename one"
+                )
+            seen[ids] = name
 
     def __call__(self, texts: Sequence[str]) -> Int[Tensor, "texts context"]:
         """Return one padded row per text; a text too long is cut and keeps its EOT."""

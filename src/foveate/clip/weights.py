@@ -1,11 +1,13 @@
 """`load_clip`: any published CLIP of two plain transformers, from a file, a folder or the hub, as our `Clip`.
 
 A folder is ours (`save_clip` writes it), Hugging Face's or open_clip's. What tensors cannot tell (activation,
-heads, pixel statistics) comes from the folder's settings; a lone file is taken for OpenAI's kind.
+heads, pixel statistics) comes from the folder's settings; a lone file is taken for OpenAI's kind, with a
+warning, unless its activation is given.
 """
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -16,12 +18,16 @@ from typing import cast
 import torch
 from safetensors.torch import save
 
-from foveate.clip.checkpoints import PICKLES, naming, one_line, read_tensors
+from foveate.clip.checkpoints import naming, read_weights
 from foveate.clip.config import EMBEDDED
 from foveate.clip.folders import FORMAT, KINDS, SETTINGS, VERSION, load_folder
 from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.files import write_atomically
+from foveate.written import one_line
+
+_FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
+"""Endings of files, which no hub id has."""
 
 OPENAI_MODELS = {
     "ViT-B/32": "openai/clip-vit-base-patch32",
@@ -29,6 +35,10 @@ OPENAI_MODELS = {
     "ViT-L/14": "openai/clip-vit-large-patch14",
     "ViT-L/14@336px": "openai/clip-vit-large-patch14-336",
 }
+
+
+ACTIVATIONS = {"#quick_gelu": True, "#gelu": False}
+"""What may stand behind the name of a lone file, to say its activation; by it, whether that is quick."""
 
 
 def is_embedded(name: str) -> bool:
@@ -52,8 +62,9 @@ def load_clip(
     """Load a frozen CLIP.
 
     Args:
-        source: "tiny" or another of `EMBEDDED`, a model folder, a weight file (`.safetensors`, `.pt`, `.pth`,
-            `.bin`), a hub id such as "openai/clip-vit-base-patch16", or OpenAI's name such as "ViT-B/16".
+        source: "tiny" or another of `EMBEDDED`, a model folder, a weight file, a hub id such as
+            "openai/clip-vit-base-patch16", or OpenAI's name such as "ViT-B/16". Behind a file that has no
+            settings beside it may stand its activation: "weights.pt#gelu", "weights.pt#quick_gelu".
         dtype: Precision of the towers; None: float32.
         device: Where to put it.
         revision: Branch, tag or commit on the hub.
@@ -62,18 +73,39 @@ def load_clip(
         InputError: It is not there, or is no CLIP we can run; or there is no such device.
     """
     demand_device(device)
+    path, activation = split_source(source)
     name = str(source)
-    path = Path(str(resources.files("foveate.clip") / name)) if is_embedded(name) else Path(source)
+    if is_embedded(name):
+        path = Path(str(resources.files("foveate.clip") / name))
     if path.is_dir():
         clip = load_folder(path)
-    elif path.is_file():
-        clip = _load_file(path)
+    elif path.exists():
+        clip = _load_file(path, activation)
     else:
         clip = _load_hub(OPENAI_MODELS.get(name, name).removeprefix("hf-hub:"), revision)
     scale = clip.logit_scale.data
     clip = clip.to(device=device, dtype=dtype)
     clip.logit_scale.data = scale.to(device)  # e^4.6052 = 100, but bfloat16 would make it 99
     return clip
+
+
+def split_source(source: str | Path) -> tuple[Path, str]:
+    """Return the file of a source, and the activation that stands behind it ("#gelu"), if any.
+
+    Raises:
+        InputError: The source is of another type, or empty.
+    """
+    if not isinstance(source, str | Path):
+        raise InputError(
+            f"clip is of type {type(source).__name__}: give a hub id, a folder, a file of weights, or a Clip"
+        )
+    if not str(source).strip():
+        raise InputError("clip is empty: give a hub id, a folder or a file of CLIP weights, such as tiny")
+    for ending in ACTIVATIONS:
+        path = Path(str(source).removesuffix(ending)).expanduser()
+        if str(source).endswith(ending) and path.is_file():
+            return path, ending
+    return Path(source).expanduser(), ""
 
 
 def save_clip(clip: Clip, folder: Path, *, dtype: torch.dtype | None = None) -> None:
@@ -114,6 +146,8 @@ def demand_device(device: str | torch.device) -> None:
         raise InputError(f"there is no device {str(device)!r}: take --device cpu, or cuda") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device}: PyTorch finds no GPU to use here; take --device cpu")
+    if kind not in ("cpu", "cuda", "mps", "xpu", "meta"):
+        raise InputError(f"device {device} is none that foveate runs on; take --device cpu, or cuda")
     if kind == "meta":
         raise InputError(f"device {device} holds no numbers; take --device cpu")
     try:
@@ -122,18 +156,28 @@ def demand_device(device: str | torch.device) -> None:
         raise InputError(f"device {device} cannot be used ({one_line(error)}); take --device cpu") from error
 
 
-def _load_file(path: Path) -> Clip:
+def _load_file(path: Path, activation: str) -> Clip:
     """Load one weight file; with the settings beside it, where it lies in a model folder."""
-    if any((path.parent / kind.settings).is_file() and path.name in kind.weights for kind in KINDS):
+    beside = any((path.parent / kind.settings).is_file() and path.name in kind.weights for kind in KINDS)
+    if beside and not activation:
         return load_folder(path.parent)
-    tensors = read_tensors(path)
+    weights = read_weights(path)
     with naming(path):
-        return Clip.from_state_dict(tensors)
+        weights.demand_harmless()
+        clip = Clip.from_state_dict(weights.tensors, quick_gelu=ACTIVATIONS.get(activation))
+    if not weights.archived and not activation:
+        kind = "quick GELU" if clip.config.quick_gelu else "GELU"
+        warnings.warn(
+            f"{path} does not say its activation nor its pixels' mean: taken for {kind} and OpenAI's mean. If"
+            f" that is wrong, give {path.name}#gelu or #quick_gelu, or the model's folder with its settings",
+            stacklevel=3,
+        )
+    return clip
 
 
 def _load_hub(name: str, revision: str | None) -> Clip:
     """Load from the hub or its local cache: the settings first, then only the weights they call for."""
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) or Path(name).suffix in (".safetensors", *PICKLES):
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) or Path(name).suffix in _FILES:
         raise InputError(f"{name}: no such file or folder, and no hub id (owner/name)")
     return load_folder(_snapshot(name, revision, SETTINGS), partial(_snapshot, name, revision))
 

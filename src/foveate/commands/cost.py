@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from foveate.commands.parsing import parse
-from foveate.commands.predict import split_names
 from foveate.commands.screen import Bars, note, print_table
 from foveate.costs.apart import METHODS, as_row, as_table, measure_apart, title
 from foveate.costs.measuring import Plan, check
+from foveate.data.naming import split_names
 from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.methods.registry import parts

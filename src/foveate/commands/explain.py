@@ -8,9 +8,10 @@ from foveate.classifier import Classifier
 from foveate.commands.evaluate import readable, tested_photos
 from foveate.commands.explaining import Plan, explain_set
 from foveate.commands.parsing import parse
-from foveate.commands.predict import find_pictures, good_pictures, split_names
+from foveate.commands.predict import find_pictures, good_pictures
 from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
 from foveate.commands.sheets import explain_photos
+from foveate.data.naming import split_names
 from foveate.errors import InputError
 from foveate.explain.measure import ANSWER, LABEL, LookConfig
 from foveate.foreground.proposers.registry import demand
@@ -91,6 +92,7 @@ def explain(  # noqa: PLR0913  (a command's options)
         demand("plots", "--curve", "matplotlib")
     with notes_for_warnings(), Bars() as bars:
         classifier = Classifier.from_pretrained(model, clip=clip, device=device)
+        names = split_names(classes, classifier.config.names if classifier.config else ())
         simpler = classifier.simpler() if compare or not photos else []
         chain = [*reversed(simpler), classifier]
         if photos:

@@ -1,7 +1,5 @@
 """What `foveate explain` measures on labelled pictures, and what it writes of it."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -22,6 +20,7 @@ from foveate.explain.gallery import SIDE, gallery
 from foveate.explain.measure import ANSWER, OF_MASKS, LookConfig, Looks, look
 from foveate.files import write_atomically
 from foveate.types import Branch
+from foveate.written import csv_text
 
 Table = tuple[list[str], list[list[str]]]
 """Columns and rows."""
@@ -180,7 +179,7 @@ def _write(
         for method, means in parts.items()
         for of, mean in means.items()
     ]
-    write_atomically(folder / "table.csv", _csv(["method", "over", *columns], lines))
+    write_atomically(folder / "table.csv", csv_text([["method", "over", *columns], *lines]))
     kept = {
         **facts,
         "passes": seen[-1].passes,
@@ -189,7 +188,8 @@ def _write(
         "curves": {name: [asdict(point) for point in points] for name, points in curves.items()},
     }
     write_atomically(folder / "table.json", json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
-    write_atomically(folder / "pictures.csv", _csv(*_picture_lines(seen, pictures)))
+    columns, per_picture = _picture_lines(seen, pictures)
+    write_atomically(folder / "pictures.csv", csv_text([columns, *per_picture]))
 
 
 def _picture_lines(seen: Sequence[Looks], pictures: PictureSet) -> tuple[list[str], list[list[object]]]:
@@ -206,12 +206,6 @@ def _picture_lines(seen: Sequence[Looks], pictures: PictureSet) -> tuple[list[st
             values = [float(looks.figures[name][place]) for name in figures]
             lines.append([*line, *("" if math.isnan(value) else value for value in values)])
     return columns, lines
-
-
-def _csv(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *lines])
-    return text.getvalue()
 
 
 def _page(

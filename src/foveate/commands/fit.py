@@ -36,6 +36,7 @@ def fit(  # noqa: PLR0913  (a command's options)
     clip: str = "tiny",
     masks: str | None = None,
     images: str | None = None,
+    columns: str | None = None,
     shots: int | None = None,
     select: Name | None = None,
     fraction: float | None = None,
@@ -75,7 +76,8 @@ def fit(  # noqa: PLR0913  (a command's options)
         method: A backbone (zeroshot, coop, kgcoop, promptsrc, mmrl, ...), or a plug-in over one: fvgpt+coop.
         clip: Hub id, folder or file of CLIP weights; "tiny" is the embedded one, for drawn scenes.
         masks: Foreground masks, white on the object: their folder, packed, a COCO file, or boxes.csv.
-        images: Where a split JSON's pictures are, if not beside it.
+        images: Where the pictures of a list or split JSON are, if not beside it.
+        columns: What a list calls its columns, if otherwise: image=photo,label=species.
         shots: Pictures a class, at most (16).
         select: Choose from all training pictures in place of drawing shots.
         fraction: Share of each class that --select chooses.

@@ -10,7 +10,8 @@ from rich.console import Console
 from foveate.classifier import Classifier
 from foveate.commands.parsing import parse
 from foveate.commands.screen import notes_for_warnings
-from foveate.errors import InputError
+from foveate.data.naming import read_names
+from foveate.errors import InputError, printable
 from foveate.methods.registry import PARTS
 from foveate.official.files import find_checkpoint
 from foveate.official.recognise import METHODS
@@ -52,7 +53,7 @@ def import_(  # noqa: PLR0913  (a command's options)
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: choose another output folder")
     path = find_checkpoint(Path(checkpoint).expanduser())
-    names = None if classes is None else _read_names(Path(classes))
+    names = None if classes is None else _names(classes)
     with notes_for_warnings():
         classifier = Classifier.from_official(
             path,
@@ -73,18 +74,11 @@ def run(words: Sequence[str]) -> None:
     import_(**parse("import", import_, words, positional="checkpoint", settings=settings, examples=EXAMPLES))
 
 
-def _read_names(path: Path) -> list[str]:
-    """Read a file with a name a line; empty lines are left out."""
+def _names(classes: str) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
-        raise InputError(f"--classes {path}: no such file; give a text file with a name a line") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--classes {path}: is no text file that can be read") from error
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise InputError(f"--classes {path}: has no names; write one a line")
-    return names
+        return read_names(Path(classes))
+    except InputError as error:
+        raise InputError(f"--classes {error}") from error
 
 
 def _tell(classifier: Classifier, path: Path, folder: Path) -> None:
@@ -100,4 +94,4 @@ def _tell(classifier: Classifier, path: Path, folder: Path) -> None:
         f"{len(config.names)} classes: {', '.join(config.names)}",
         f"saved in {folder}",
     ]
-    Console(highlight=False).print("\n".join(lines), soft_wrap=True, markup=False)
+    Console(highlight=False).print("\n".join(map(printable, lines)), soft_wrap=True, markup=False)

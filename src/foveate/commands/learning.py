@@ -9,6 +9,7 @@ import torch
 
 from foveate.classifier import Classifier
 from foveate.commands.screen import Bars, note, notes_for_warnings
+from foveate.data.tables import read_columns
 from foveate.train.banking import one_view
 from foveate.train.checkpoint import CONFIG
 from foveate.train.journal import Step
@@ -18,6 +19,7 @@ GROUPS = {
     "reading pictures and masks": (
         "masks",
         "images",
+        "columns",
         "mask_values",
         "invert_masks",
         "on_bad",
@@ -103,6 +105,8 @@ def learn(options: Options, classifier: Classifier, title: str = "", team: Team 
     reading = {name: options[name] for name in ("mask_values", "invert_masks")}
     if options["images"] is not None:
         reading["images"] = options["images"]
+    if options["columns"] is not None:
+        reading["columns"] = read_columns(options["columns"])
     finished = (Path(options["out"]) / CONFIG).is_file()
     with notes_for_warnings(), Bars() as bars:
 

@@ -106,6 +106,8 @@ class Order:
             )
 
     def _check_tree(self) -> None:
+        if self.pack and self.pack.is_file():
+            raise InputError(f"--pack {self.pack} is a file: give a folder to write to, new or empty")
         if (FILES in self.names) != (self.tree is not None):
             raise InputError("--proposer files and --tree, the masks that are there already, go together")
         if self.tree and not self.tree.exists():

@@ -12,6 +12,7 @@ from foveate.commands.parsing import parse
 from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
 from foveate.data.checks import check_pictures
 from foveate.data.folders import list_pictures, tell_unread
+from foveate.data.naming import split_names
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
 
@@ -38,19 +39,19 @@ def predict(  # noqa: PLR0913  (a command's options)
     Args:
         model: Folder that fit wrote, or a hub id.
         photos: Pictures, and folders of pictures.
-        classes: More names to choose from, with commas between them.
+        classes: More names to choose from, with commas between them, or a file with a name a line.
         only: Choose from these names alone.
         json: Print one JSON list instead of a table.
         on_bad: Stop at a bad picture, or leave it out and say so.
         clip: The CLIP weights, if they are elsewhere than when the model was trained.
         device: Where the towers run, e.g. cuda.
     """
-    names = split_names(classes)
-    if only and not names:
+    if only and not split_names(classes):
         raise InputError("--only leaves no names to choose from: give some with --classes")
     with notes_for_warnings(), Bars() as bars:
         paths = find_pictures(photos)
         classifier = Classifier.from_pretrained(model, clip=clip, device=device)
+        names = split_names(classes, classifier.config.names if classifier.config else ())
         if on_bad == "skip":
             paths = good_pictures(paths)
         answers = classifier.predict(list(paths), names, only=only, on_count=bars.count)
@@ -65,11 +66,6 @@ def run(words: Sequence[str]) -> None:
     predict(**parse("predict", predict, words, listed="photos", examples=EXAMPLES))
 
 
-def split_names(classes: str | None) -> list[str]:
-    """Return names that were given with commas between them."""
-    return [name.strip() for name in (classes or "").split(",") if name.strip()]
-
-
 def find_pictures(photos: Sequence[str]) -> list[Path]:
     """Replace folders by the pictures in them.
 
@@ -82,6 +78,8 @@ def find_pictures(photos: Sequence[str]) -> list[Path]:
             raise InputError(f"{word} is a web address: fetch the picture first, and give the file")
         given = Path(word)
         if not given.is_dir():
+            if given.is_fifo():
+                raise InputError(f"{given} is a pipe, no picture: give a file, or a folder")
             found.append(given)
             continue
         inside = list_pictures(given)

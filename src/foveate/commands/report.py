@@ -38,8 +38,10 @@ def report(
         draws: Of the bootstrap, for 95 % intervals.
         seed: Of these draws.
     """
-    if draws < 100:
-        raise InputError(f"--draws is {draws}: give 100 or more, intervals of fewer say nothing")
+    if not 100 <= draws <= 1_000_000:
+        raise InputError(
+            f"--draws is {draws}: give 100 or more, intervals of fewer say nothing; and up to 1,000,000"
+        )
     folder = Path(sweep).expanduser()
     target = Path(out).expanduser() if out else folder / "report"
     if target.exists() and not target.is_dir():

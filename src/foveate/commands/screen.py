@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from foveate.errors import printable
 from foveate.train.journal import Step
 
 _ERRORS = Console(stderr=True, highlight=False)  # one for all, so that notes do not tear bars
@@ -16,7 +17,7 @@ _ERRORS = Console(stderr=True, highlight=False)  # one for all, so that notes do
 
 def note(message: str) -> None:
     """Say something beside the result."""
-    _ERRORS.print(f"note: {message}", soft_wrap=True, markup=False)
+    _ERRORS.print(f"note: {printable(message)}", soft_wrap=True, markup=False)
 
 
 @contextmanager
@@ -75,11 +76,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     """Print a table to people, tab-separated lines to programs."""
     if not sys.stdout.isatty():
         lines = [columns, *rows]
-        sys.stdout.write("".join("\t".join(line) + "\n" for line in lines))
+        sys.stdout.write("".join("\t".join(map(printable, line)) + "\n" for line in lines))
         return
     table = Table(title=title, title_justify="left")
     for place, column in enumerate(columns):
         table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     Console(highlight=False).print(table, markup=False)

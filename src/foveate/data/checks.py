@@ -1,8 +1,11 @@
 """Look at every picture and every mask once, before a run depends on them."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from typing import cast
 
 from foveate.data.pictures import BadPicture, measure, open_picture
 from foveate.data.samples import Photos, Sample
@@ -10,6 +13,8 @@ from foveate.foreground import masks as foreground
 from foveate.foreground.masks import MaskEntry, MaskReport, OnBad, detect_values
 
 Progress = Callable[[int], None]
+
+_COMPARED = 20_000
 
 
 def check_pictures(
@@ -72,6 +77,35 @@ def check_masks(photos: Photos, on_bad: OnBad = "error", workers: int = 2) -> tu
         for index, sample in enumerate(photos.samples)
     ]
     return replace(photos, samples=tuple(samples), mask_values=values), report
+
+
+def repeated(photos: Photos) -> list[str]:
+    """Return a note where two files are the same picture, byte by byte, under two labels or in two splits.
+
+    Only files of equal size are read; sets of more than 20,000 pictures are left alone.
+    """
+    if len(photos) > _COMPARED:
+        return []
+    by_size: dict[int, list[Sample]] = {}
+    for sample in photos.samples:
+        if isinstance(sample.picture, Path) and sample.picture.is_file():
+            by_size.setdefault(sample.picture.stat().st_size, []).append(sample)
+    alike = (some for some in by_size.values() if len({(one.label, one.split) for one in some}) > 1)
+    seen: dict[bytes, Sample] = {}
+    pairs: list[tuple[Sample, Sample]] = []
+    for sample in (one for some in alike for one in some if isinstance(one.picture, Path)):
+        try:
+            digest = hashlib.sha256(cast("Path", sample.picture).read_bytes()).digest()
+        except OSError:  # whoever decodes it says so
+            continue
+        before = seen.setdefault(digest, sample)
+        if (before.label, before.split) != (sample.label, sample.split):
+            pairs.append((before, sample))
+    if not pairs:
+        return []
+    one, other = pairs[0]
+    how = "two labels" if one.label != other.label else f"{one.split} and in {other.split}"
+    return [f"{one.name} and {other.name} are the same picture, in {how}; there are {len(pairs)} such pairs"]
 
 
 def _entries(samples: Iterable[Sample]) -> Iterator[MaskEntry]:

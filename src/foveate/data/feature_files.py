@@ -8,7 +8,7 @@ docs/scale.md has the fields.
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from foveate.data.shelf import stored_checksum
 from foveate.errors import InputError
 from foveate.files import write_atomically
+from foveate.written import as_dataclass, as_table, one_line, parse_table, read_json
 
 INDEX = "index.json"
 IMAGE, FOREGROUND, AREAS, LABELS = "image", "foreground", "areas", "labels"
@@ -109,10 +110,15 @@ def open_shard(path: Path) -> tuple[ShardNote, dict[str, Tensor]]:
 def _read(path: Path) -> tuple[ShardNote, int, dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
-            entry = json.loads(file.metadata()[_ENTRY])
+            entry = parse_table(file.metadata()[_ENTRY], _ENTRY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
         left_out = tuple((str(name), str(reason)) for name, reason in entry["left_out"])
-        return ShardNote(entry["work"], tuple(entry["names"]), left_out), entry["checksum"], tensors
+        note = {"work": entry["work"], "names": entry["names"]}
+        return (
+            replace(as_dataclass(ShardNote, note, "its note"), left_out=left_out),
+            entry["checksum"],
+            tensors,
+        )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnfitShard(f"is damaged ({' '.join(str(error).split())[:100]})") from error
 
@@ -130,19 +136,22 @@ def read_index(folder: Path) -> Index:
         InputError: There is none, it is damaged, or of a newer format.
     """
     path = folder / INDEX
+    if not path.exists():
+        raise InputError(f"{folder} has no {INDEX}: give a folder that `foveate features` wrote")
     try:
-        values = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{folder} has no {INDEX}: give a folder that `foveate features` wrote") from error
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: delete it and run `foveate features` again") from error
-    if not isinstance(values, dict) or values.get("format") != _FORMAT:
+        values = as_table(read_json(path)) or {}
+    except InputError as error:
+        why = f"{path} is damaged: delete it and run `foveate features` again"
+        raise InputError(f"{why} ({one_line(error)})") from error
+    if values.get("format") != _FORMAT:
         raise InputError(f"{path} is no index of features: give a folder that `foveate features` wrote")
     if values.get("version") != _VERSION:
         raise InputError(f"{path} is of format {values.get('version')}, and this foveate reads {_VERSION}")
     try:
-        rows = values["rows"]
-        made = None if rows is None else tuple(int(number) for number in rows)
-        return Index(dict(values["key"]), tuple(values["classes"]), int(values["shards"]), made)
-    except (KeyError, TypeError, ValueError) as error:
+        index = as_dataclass(Index, values, INDEX, more=True)
+        made = (index.shards, *(index.rows or ()))
+        if min(made) < 0 or (index.rows is not None and len(index.rows) != index.shards):
+            raise InputError("its numbers do not fit together")
+        return replace(index, rows=None if index.rows is None else tuple(index.rows))
+    except InputError as error:
         raise InputError(f"{path} is damaged: delete it and run `foveate features` again") from error

@@ -1,27 +1,53 @@
 """A folder per class, with or without train, val and test above, and its masks."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from foveate.data.naming import SPLITS, clean_names
+from foveate.data.naming import (
+    are_wordnet,
+    clean_names,
+    imagenet_names,
+    in_order,
+    read_class_names,
+    split_of_folder,
+)
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
 from foveate.foreground.layouts import MASK_FOLDERS, walk
 from foveate.foreground.masks import find_masks, looks_like_mask
-from foveate.foreground.opening import PICTURE_SUFFIXES
+from foveate.foreground.opening import PICTURE_SUFFIXES, looks_like_picture
 
 PICTURE_FOLDERS = ("images", "image", "imgs", "photos", "pictures")
-UNREAD_SUFFIXES = frozenset((".heic", ".heif", ".hif", ".dng", ".cr2", ".nef", ".arw"))
-"""Of pictures as telephones and cameras write them, which Pillow does not read by itself."""
+UNREAD_SUFFIXES = frozenset(
+    (
+        *(".heic", ".heif", ".hif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".orf", ".rw2"),
+        *(".jp2", ".j2k", ".jpx", ".jxl", ".tga", ".psd", ".svg", ".ico", ".pcx", ".exr", ".hdr", ".dds"),
+    )
+)
+"""Of pictures as telephones, cameras and programs write them, which are not read."""
 _LOOKED_AT = 8
+_DEEPEST = 2  # folders that may be one too many
+
+
+@dataclass(frozen=True)
+class _ClassFolder:
+    """A folder with pictures of one class, and the split that they belong to."""
+
+    path: Path
+    name: str
+    split: str | None = None
 
 
 def read_folder(root: Path, masks: Path | None = None) -> tuple[Photos, Path, Path | None]:
     """Read a folder per class.
 
+    Split folders are known by the usual names ("train", "seg_test", "Validation set"); what lies beside them
+    is left out with a warning. Where one folder holds all the others, they are looked for in it.
+
     Args:
-        root: The folder of class folders, or of split folders, or of one folder `images` that has them.
+        root: The folder of class folders, or of split folders, or of one folder that has them.
         masks: The folder of masks, if the caller knows: it is no class.
 
     Returns:
@@ -29,38 +55,145 @@ def read_folder(root: Path, masks: Path | None = None) -> tuple[Photos, Path, Pa
         found in `root`, if any.
 
     Raises:
-        InputError: No picture, a class without pictures, or two classes of one name.
+        InputError: No picture, a class without pictures, two classes of one name, splits without class
+            folders, or folders that could be classes as well as splits.
     """
-    folders = [one for one in _folders(root) if masks is None or not masks.is_relative_to(one)]
-    tree = next((one for one in folders if _is_mask_tree(one, folders, root)), None)
-    folders = [one for one in folders if one != tree]
-    top = root
-    if len(folders) == 1 and folders[0].name.lower() in PICTURE_FOLDERS and _folders(folders[0]):
-        top = folders[0]
-        folders = _folders(top)
-    by_split = {folder: _folders(folder) for folder in folders}
-    if folders and all(f.name.lower() in SPLITS and inside for f, inside in by_split.items()):
-        listed = [(SPLITS[f.name.lower()], one) for f, inside in by_split.items() for one in inside]
-        listed.sort(key=lambda pair: ("train", "val", "test").index(pair[0]))
-    else:
-        listed = [(None, folder) for folder in folders]
-    photos = _photos(root, listed)
+    top, folders, tree = _top(root, masks)
+    listed = _listed(folders, top)
+    photos = _photos(root, top, listed)
     return (photos, top, tree) if tree or masks else (_with_masks_beside(photos), top, None)
 
 
+def _top(root: Path, masks: Path | None, depth: int = 0) -> tuple[Path, list[Path], Path | None]:
+    """Return the folder that class or split folders are in, these folders, and the tree of masks in it."""
+    folders = [one for one in _folders(root) if masks is None or not masks.is_relative_to(one)]
+    tree = next((one for one in folders if _is_mask_tree(one, folders, root)), None)
+    folders = [one for one in folders if one != tree]
+    if len(folders) != 1 or depth == _DEEPEST or not _nested(folders[0]):
+        return root, folders, tree
+    inner, usual = folders[0], folders[0].name.lower() in PICTURE_FOLDERS
+    if split_of_folder(inner.name) or (_files(inner) and not usual):
+        return root, folders, tree
+    if not usual:
+        warnings.warn(
+            f"{root} holds one folder alone, {inner.name}: its folders are taken for the classes",
+            stacklevel=4,
+        )
+    top, folders, own = _top(inner, masks, depth + 1)
+    return top, folders, tree or own
+
+
+def _listed(folders: Sequence[Path], root: Path) -> list[_ClassFolder]:
+    """Tell class folders from split folders."""
+    splits = {folder: split for folder in folders if (split := split_of_folder(folder.name))}
+    inner = {folder: _nested(folder) for folder in folders}
+    full = [folder for folder in splits if inner[folder]]
+    shared = _shared(inner)
+    alone = len(full) == 1 and len(folders) > 1 and any(inner[one] for one in folders if one not in splits)
+    if full and not (alone and full[0] not in shared):
+        return _of_splits(folders, splits, inner, root)
+    if splits and len(splits) == len(folders):
+        names = " and ".join(folder.name for folder in splits)
+        raise InputError(
+            f"{root}: {names} hold pictures and no class folders; put them in one folder per class, as"
+            f" {folders[0].name}/cat/01.jpg, or give a list of pictures and labels (.csv)"
+        )
+    of_class = {folder: {split_of_folder(one.name) for one in inside} for folder, inside in inner.items()}
+    if all(found and None not in found for found in of_class.values()) and folders:
+        below = [(folder, one) for folder in folders for one in inner[folder]]
+        return _by_split([_ClassFolder(one, folder.name, split_of_folder(one.name)) for folder, one in below])
+    if shared:
+        one, other = shared[:2]
+        both = sorted({p.name for p in inner[one]} & {p.name for p in inner[other]})
+        warnings.warn(
+            f"{root}: {one.name} and {other.name} are taken for classes, though both hold"
+            f" {' and '.join(both[:2])}: if they are splits, call them train, val and test",
+            stacklevel=4,
+        )
+    for folder in splits:
+        beside = _few([p.name for p in folders if p != folder])
+        warnings.warn(
+            f"{folder} is taken for a class, for beside it are {beside}: if it is a split, put class folders"
+            " into it",
+            stacklevel=4,
+        )
+    return [_ClassFolder(folder, folder.name) for folder in folders]
+
+
+def _of_splits(
+    folders: Sequence[Path], splits: Mapping[Path, str], inner: Mapping[Path, Sequence[Path]], root: Path
+) -> list[_ClassFolder]:
+    left_out = [folder for folder in folders if folder not in splits or not inner[folder]]
+    loose = [folder for folder in splits if inner[folder] and _files(folder)]
+    if left_out or loose:
+        why = "it has no class folders" if left_out and left_out[0] in splits else "no train, val or test"
+        told = [f"{left_out[0].name} ({why})", *(folder.name for folder in left_out[1:])] if left_out else []
+        told += [f"pictures in {folder.name} that are in no class folder" for folder in loose]
+        warnings.warn(f"{root}: left out: {_few(told)}", stacklevel=5)
+    return _by_split(
+        [
+            _ClassFolder(one, one.name, split)
+            for folder, split in splits.items()
+            if inner[folder]
+            for one in _folders(folder)
+        ]
+    )
+
+
+def _by_split(listed: list[_ClassFolder]) -> list[_ClassFolder]:
+    return sorted(listed, key=lambda one: ("train", "val", "test").index(one.split or "train"))
+
+
+def _shared(inner: Mapping[Path, Sequence[Path]]) -> list[Path]:
+    """Return folders that have two folders of the same names in them."""
+    names = {folder: {one.name for one in inside} for folder, inside in inner.items() if inside}
+    for folder, own in names.items():
+        alike = [one for one, other in names.items() if len(own & other) >= 2]
+        if len(alike) > 1:
+            return sorted(alike, key=lambda one: one != folder)
+    return []
+
+
+def _nested(folder: Path) -> list[Path]:
+    """Return the folders in a folder that hold pictures."""
+    return [one for one in _folders(folder) if any(True for _ in _pictures(one))]
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """Return the folders in a folder that hold pictures, with no folder of pictures above them all."""
+    inside = _nested(folder)
+    return class_folders(inside[0]) if len(inside) == 1 and _nested(inside[0]) else inside
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the pictures directly in a folder."""
+    return [one for one in folder.iterdir() if one.suffix.lower() in PICTURE_SUFFIXES and one.is_file()]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def list_pictures(folder: Path) -> list[Path]:
-    """Every picture in a folder and below, sorted; hidden files and other kinds of files are passed over."""
-    return sorted(path for path in walk(folder) if path.suffix.lower() in PICTURE_SUFFIXES)
+    """Every picture in a folder and below, sorted; hidden files, pipes and other kinds are passed over."""
+    return sorted(_pictures(folder))
+
+
+def _pictures(folder: Path) -> Iterable[Path]:
+    return (path for path in walk(folder) if path.suffix.lower() in PICTURE_SUFFIXES and not path.is_fifo())
 
 
 def tell_unread(folders: Iterable[Path]) -> None:
     """Warn of pictures in folders that are of a kind that is not read, lest they are missed in silence."""
     files = (file for folder in folders for file in walk(folder))
-    unread = sorted(file for file in files if file.suffix.lower() in UNREAD_SUFFIXES)
+    others = (file for file in files if file.suffix.lower() not in PICTURE_SUFFIXES)
+    unread = sorted(one for one in others if one.suffix.lower() in UNREAD_SUFFIXES or looks_like_picture(one))
     if unread:
         more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+        kind = f"{unread[0].suffix} files" if unread[0].suffix else "files without an ending"
         warnings.warn(
-            f"{unread[0]}{more} left out: {unread[0].suffix} files are not read; convert them to JPEG or PNG",
+            f"{unread[0]}{more} left out: {kind} are not read; convert them to JPEG or PNG, or give them the"
+            " ending of what they are",
             stacklevel=2,
         )
 
@@ -77,8 +210,17 @@ def _is_mask_tree(folder: Path, folders: Sequence[Path], root: Path) -> bool:
     inside = list_pictures(folder)
     if not inside or not _look_like_masks(inside):
         return False
-    others = [p for one in folders if one != folder for p in list_pictures(one)]
-    claimed = find_masks([(p, p.relative_to(root)) for p in others], folder)
+    beside = [one for one in folders if one != folder]
+    alike = not _nested(folder) and not any(_nested(one) for one in beside)  # as folders of classes are
+    if alike and len(beside) == 1:  # without it there would be one class
+        return False
+    others = [p for one in beside for p in list_pictures(one)]
+    try:
+        claimed = find_masks([(p, p.relative_to(root)) for p in others], folder)
+    except InputError:  # one mask for several pictures
+        if alike:
+            return False
+        raise
     return sum(mask is not None for mask in claimed) >= len(inside) / 2
 
 
@@ -87,8 +229,9 @@ def _look_like_masks(files: Sequence[Path]) -> bool:
     return sum(looks_like_mask(file) for file in looked) > len(looked) / 2
 
 
-def _photos(root: Path, listed: Sequence[tuple[str | None, Path]]) -> Photos:
-    pictures = {folder: list_pictures(folder) for _, folder in listed}
+def _photos(root: Path, top: Path, listed: Sequence[_ClassFolder]) -> Photos:
+    pictures = {folder.path: list_pictures(folder.path) for folder in listed}
+    tell_unread(pictures)
     if not any(pictures.values()):
         raise InputError(
             f"{root}: no pictures found; put them in one folder per class, as {root.name}/cat/01.jpg "
@@ -97,27 +240,39 @@ def _photos(root: Path, listed: Sequence[tuple[str | None, Path]]) -> Photos:
     for folder, own in pictures.items():
         if not own:
             raise InputError(f"{folder}: this class folder has no pictures; add some or remove the folder")
-    tell_unread(pictures)
-    given = _given_names(root)
-    origins = sorted({folder.name for _, folder in listed})
+    origins = in_order({folder.name for folder in listed})
+    given = _given_names(top, origins)
     names = clean_names({origin: given.get(origin, origin) for origin in origins}, str(root))
     label = {origin: row for row, origin in enumerate(origins)}
     samples = [
-        Sample(picture, label[folder.name], None, split)
-        for split, folder in listed
-        for picture in pictures[folder]
+        Sample(picture, label[folder.name], None, folder.split)
+        for folder in listed
+        for picture in pictures[folder.path]
     ]
     return Photos(names, tuple(samples))
 
 
-def _given_names(root: Path) -> dict[str, str]:
-    """Names from `classnames.txt`, the field's list for ImageNet: a folder, a space, a name on each line."""
-    for place in (root, root.parent):
+def _given_names(root: Path, origins: Sequence[str]) -> Mapping[str, str]:
+    """Return names from `classnames.txt` in this folder or above; or CLIP's own, of WordNet ids."""
+    for place in (root, root.parent, root.parent.parent):
         file = place / "classnames.txt"
-        if file.is_file():
-            lines = file.read_text(encoding="utf-8").splitlines()
-            pairs = [line.strip().partition(" ") for line in lines if line.strip()]
-            return {folder: name for folder, _, name in pairs}
+        given = read_class_names(file, origins) if file.is_file() else {}
+        without = [origin for origin in origins if origin not in given]
+        if given or (place == root and file.is_file()):
+            if without:
+                warnings.warn(
+                    f"{file} has no name for {len(without)} of {len(origins)} class folders, first"
+                    f" {without[0]!r}: write a line of it, the folder, a space and the name",
+                    stacklevel=5,
+                )
+            return given
+    if are_wordnet(origins):
+        warnings.warn(
+            f"{root}: its folders are WordNet ids: {origins[0]} is called {imagenet_names()[origins[0]]!r},"
+            " and so on, as CLIP's list of ImageNet's names has it; classnames.txt can say otherwise",
+            stacklevel=5,
+        )
+        return {origin: imagenet_names()[origin] for origin in origins}
     return {}
 
 

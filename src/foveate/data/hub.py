@@ -8,6 +8,7 @@ from PIL import Image
 from foveate.data.naming import clean_names, read_split
 from foveate.data.samples import LazyPicture, Photos, Sample
 from foveate.errors import InputError
+from foveate.foreground.opening import BadPicture, decode
 
 
 @runtime_checkable
@@ -35,11 +36,14 @@ class RowPicture(LazyPicture):
         return self._name
 
     def load(self) -> Image.Image:
-        value = self._rows[self._row][self._column]
+        value: Any = self._rows[self._row][self._column]
+        if isinstance(value, dict) and value.get("bytes"):  # a column that was not decoded
+            value = value["bytes"]
+        if isinstance(value, bytes):
+            return decode(value, self._name)
         if not isinstance(value, Image.Image):
-            raise InputError(
-                f"{self._name}: holds {type(value).__name__}, no picture; decode the column first"
-            )
+            reason = f"holds {type(value).__name__}, no picture; decode the column first"
+            raise BadPicture(self._name, reason)
         return value
 
 
@@ -137,7 +141,13 @@ def _class_names(rows: Rows, label: str) -> list[str] | None:
 
 
 def _names(given: list[str] | None, values: Sequence[Any]) -> tuple[tuple[str, ...], dict[Any, int]]:
-    order = list(range(len(given))) if given else sorted(set(values))
+    try:
+        order: list[Any] = list(range(len(given))) if given else sorted(set(values))
+    except TypeError as error:
+        kinds = sorted({type(value).__name__ for value in values})
+        raise InputError(
+            f"the dataset's labels are of the types {', '.join(kinds)}: give texts or numbers"
+        ) from error
     called = {str(value): str(given[value]) if given else str(value) for value in order}
     names = clean_names(called, "dataset")
     return names, {value: row for row, value in enumerate(order)}

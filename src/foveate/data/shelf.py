@@ -22,6 +22,7 @@ from torch import Tensor
 from foveate.bits import bytes_of
 from foveate.errors import InputError
 from foveate.files import write_atomically
+from foveate.written import parse_table
 
 _ENTRY, _TENSOR = "bank", "features"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -154,7 +155,7 @@ class _Unfit(Exception):
 def _opened(path: Path, key: Key, epoch: int) -> Tensor:
     try:
         with safe_open(path, "pt") as file:
-            entry = json.loads(file.metadata()[_ENTRY])
+            entry = parse_table(file.metadata()[_ENTRY], _ENTRY)
             tensor: Tensor = file.get_tensor(_TENSOR)  # mapped, not read
         held = entry["key"], entry["epoch"]
         checksum = entry["checksum"]

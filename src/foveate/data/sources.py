@@ -1,15 +1,17 @@
 """Where labelled photos come from: one door for folders, lists, the field's split files and datasets."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from foveate.data.folders import read_folder
+from foveate.data.folders import class_folders, read_folder
 from foveate.data.hub import Rows, load_from_hub, read_rows
 from foveate.data.samples import Photos
-from foveate.data.tables import TABLES, find_split_file, read_split_file, read_table
+from foveate.data.tables import TABLES, find_split_file, has_labels, read_split_file, read_table
 from foveate.errors import InputError
+from foveate.files import home_of
 from foveate.foreground.layouts import MASK_FOLDERS
 from foveate.foreground.masks import MaskValues, demand_masks, detect_values, find_masks
 
@@ -64,22 +66,47 @@ def _read(
     """Return the photos, the folder their paths are relative to, and the mask tree found with them."""
     if isinstance(source, Photos):
         return source, None, None
-    if isinstance(source, str) and source.startswith(HUB):
-        return read_rows(load_from_hub(source.removeprefix(HUB)), columns), None, None
-    if not isinstance(source, str | Path):
+    if isinstance(source, str | os.PathLike):
+        if str(source).startswith(HUB):
+            return read_rows(load_from_hub(str(source).removeprefix(HUB)), columns), None, None
+        return _read_path(_path(source), masks, images, columns)
+    if isinstance(source, Rows) or (isinstance(source, Mapping) and source):
         return read_rows(source, columns), None, None
-    path = _path(source)
+    raise InputError(
+        f"the data is of type {type(source).__name__}: give a folder, a list, a Hugging Face dataset, or a"
+        " mapping of splits to such"
+    )
+
+
+def _read_path(
+    path: Path, masks: Path | None, images: Path | None, columns: Mapping[str, str] | None
+) -> tuple[Photos, Path | None, Path | None]:
     if path.is_dir():
-        split_file = find_split_file(path)
-        return read_folder(path, masks) if split_file is None else _read_split(split_file, images)
+        return _read_dir(path, masks, images, columns)
     if not path.is_file():
-        raise InputError(f"{path}: no such file or folder")
+        why = "is a pipe or a device" if path.exists() else "no such file or folder"
+        raise InputError(f"{path}: {why}")
     if path.suffix.lower() in TABLES:
         return read_table(path, images, columns), images or path.parent, None
     if path.suffix.lower() == ".json":
         return _read_split(path, images)
     known = ", ".join((*TABLES, ".json"))
     raise InputError(f"{path}: not a list we read; give a folder per class, or a file ending in {known}")
+
+
+def _read_dir(
+    path: Path, masks: Path | None, images: Path | None, columns: Mapping[str, str] | None
+) -> tuple[Photos, Path | None, Path | None]:
+    """Read a folder: by the split file in it, or, without class folders, by the one list of labels in it."""
+    split_file = find_split_file(path)
+    if split_file is not None:
+        return _read_split(split_file, images)
+    if len(class_folders(path)) < 2:
+        lists = [one for one in sorted(path.iterdir()) if one.suffix.lower() in TABLES and has_labels(one)]
+        if len(lists) == 1:
+            warnings.warn(f"{path} has no class folders: its list {lists[0].name} is read", stacklevel=4)
+            return read_table(lists[0], images, columns), images or path, None
+    return read_folder(path, masks)
 
 
 def _read_split(path: Path, images: Path | None) -> tuple[Photos, Path, Path | None]:
@@ -123,6 +150,10 @@ def _values(photos: Photos, wanted: MaskValues) -> MaskValues:
     return detect_values(masks) if masks else "auto"
 
 
-def _path(given: str | Path) -> Path:
+def _path(given: str | os.PathLike[str]) -> Path:
     # Not resolved: a link's own name may be the class, or the folder a mask tree repeats.
-    return Path(os.path.normpath(Path(given).expanduser().absolute()))
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(f"{given!r} is of type {type(given).__name__}: give a path")
+    if not str(given).strip():
+        raise InputError("an empty path was given: give a folder per class, or a list of pictures")
+    return Path(os.path.normpath(home_of(given).absolute()))

@@ -1,17 +1,16 @@
 """Lists of pictures in a file: CSV, JSON lines, and the field's `split_zhou_*.json`."""
 
-import csv
-import io
-import json
+import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from foveate.data.naming import SPLITS, clean_names, read_split
+from foveate.data.naming import clean_names, in_order, read_split
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
-from foveate.written import json_lines
+from foveate.written import IMAGE_COLUMNS, LABEL_COLUMNS, find_column, json_lines, read_csv, read_json
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 # Where the field's datasets keep their pictures, below the folder of the split file.
@@ -69,10 +68,7 @@ def read_split_file(path: Path, images: Path | None = None) -> tuple[Photos, Pat
     Raises:
         InputError: Another shape, pictures that are not there, or contradicting names.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from error
+    content = read_json(path)
     rows = [row for split in ("train", "val", "test") for row in _split_rows(path, content, split)]
     if not rows:
         raise InputError(f"{path}: no pictures; expected train, val and test lists of [path, label, name]")
@@ -103,14 +99,16 @@ def find_split_file(folder: Path) -> Path | None:
 
 
 def _split_rows(path: Path, content: Any, split: str) -> list[Row]:
-    items = cast("Mapping[str, Any]", content).get(split, []) if isinstance(content, dict) else None
-    if not isinstance(items, list):
+    items = cast("Mapping[str, Any]", content).get(split) if isinstance(content, dict) else content
+    if items is None:
+        return []
+    if not isinstance(content, dict) or not isinstance(items, list):
         raise InputError(f"{path}: expected train, val and test lists of [path, label, name]")
     rows: list[Row] = []
     for number, item in enumerate(cast("list[Any]", items)):
         match item:
-            case [str(image), int(label), str(name)]:
-                rows.append(Row(f"{path}, {split}[{number}]", image, str(label), name, "", split))
+            case [str(image), int() | str() as label, str(name)] if re.fullmatch(r"-?\d{1,18}", str(label)):
+                rows.append(Row(f"{path}, {split}[{number}]", image, str(int(label)), name, "", split))
             case _:
                 raise InputError(f"{path}: {split}[{number}] is not [path, label, name]")
     return rows
@@ -121,59 +119,140 @@ def _find_images(path: Path, first: str, images: Path | None) -> Path:
         return images
     folder = path.parent
     for top in (folder, *(folder / inner for inner in INNER_FOLDERS)):
-        if (top / first).is_file():
+        if locate([first], top)[0].is_file():
             return top
-    tops = [top for top in sorted(folder.iterdir()) if top.is_dir() and (top / first).is_file()]
+    below = sorted(top for top in folder.iterdir() if top.is_dir())
+    tops = [top for top in below if locate([first], top)[0].is_file()]
     if len(tops) == 1:
         return tops[0]
     why = f"in {' and in '.join(top.name for top in tops)}" if tops else f"neither in {folder} nor one below"
     raise InputError(f"{path}: its first picture {first} is {why}; say where pictures are with --images")
 
 
+def locate(paths: Sequence[str], top: Path) -> list[Path]:
+    """Return where the files of a list are.
+
+    Paths of Windows, and absolute ones of another machine, are matched by their ends: of all of them, as many
+    folders are left out at the beginning as leaves most files found.
+
+    Args:
+        paths: As the list writes them.
+        top: The folder that they are relative to, or that their ends are.
+    """
+    found = [top / path for path in paths]
+    foreign = [row for row, path in enumerate(paths) if _is_foreign(path) and not found[row].is_file()]
+    parts = {
+        row: PurePosixPath(re.sub(r"^[A-Za-z]:", "", paths[row].replace("\\", "/"))).parts for row in foreign
+    }
+    ends = {row: [part for part in own if part != "/"] for row, own in parts.items() if ".." not in own}
+    most, best = 0, 0
+    for left_out in range(max(map(len, ends.values()), default=0)):
+        hits = sum(len(own) > left_out and top.joinpath(*own[left_out:]).is_file() for own in ends.values())
+        if hits > most:
+            most, best = hits, left_out
+    for row, own in ends.items():
+        if most and len(own) > best:
+            found[row] = top.joinpath(*own[best:])
+    return found
+
+
+def _is_foreign(path: str) -> bool:
+    return "\\" in path or path.startswith("/") or re.match(r"[A-Za-z]:", path) is not None
+
+
 def _read_rows(path: Path, columns: Mapping[str, str]) -> Iterable[Row]:
-    wanted = {key: columns.get(key, key) for key in ("image", "label", "classname", "mask", "split")}
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
     is_json = path.suffix.lower() in (".jsonl", ".ndjson")
-    lines = _json_lines(path, text) if is_json else _csv_lines(path, text)
+    lines = _json_lines(path) if is_json else _csv_lines(path, columns)
+    known: dict[tuple[str, ...], dict[str, str | None]] = {}
     for number, line in lines:
         where = f"{path}, line {number}"
-        missing = [wanted[key] for key in ("image", "label") if not line.get(wanted[key], "").strip()]
+        given = tuple(line)
+        if given not in known:
+            known[given] = {key: _column(key, given, columns) for key in _COLUMNS}
+        own = known[given]
+        values = {key: line[column].strip() if column else "" for key, column in own.items()}
+        missing = [columns.get(key, key) for key in ("image", "label") if not values[key]]
         if missing:
-            raise InputError(f"{where}: no {missing[0]!r}; the columns there are {', '.join(line)}")
-        values = {key: line.get(own, "").strip() for key, own in wanted.items()}
-        yield Row(
-            where, values["image"], values["label"], values["classname"], values["mask"], values["split"]
-        )
-
-
-def _csv_lines(path: Path, text: str) -> Iterable[tuple[int, dict[str, str]]]:
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
-    for line in reader:
-        if None in line:
             raise InputError(
-                f"{path}, line {reader.line_num}: more fields than columns; put names with commas in quotes"
+                f"{where}: no {missing[0]!r}; the columns there are {', '.join(line)}"
+                f" (if it has another name, say which: --columns {missing[0]}=...)"
             )
-        yield reader.line_num, line
+        yield Row(where, *(values[key] for key in ("image", "label", "classname", "mask", "split")))
 
 
-def _json_lines(path: Path, text: str) -> Iterable[tuple[int, dict[str, str]]]:
-    for number, content in json_lines(path, text):
+_COLUMNS: Mapping[str, Sequence[str]] = {
+    "image": IMAGE_COLUMNS,
+    "label": LABEL_COLUMNS,
+    "classname": ("classname", "class_name", "label_name"),
+    "mask": ("mask", "mask_path", "mask_file"),
+    "split": ("split", "subset", "partition"),
+}
+
+
+def read_columns(text: str) -> dict[str, str]:
+    """Return what "image=photo,label=species" says: a list's own names of the columns that are read.
+
+    Raises:
+        InputError: It is of another form, or of no such column.
+    """
+    found: dict[str, str] = {}
+    for word in text.split(","):
+        key, equals, own = (part.strip() for part in word.partition("="))
+        if not equals or not own or key not in _COLUMNS:
+            raise InputError(
+                f"columns is {text!r}: write image=..., label=..., with commas between them; there are"
+                f" {', '.join(_COLUMNS)}"
+            )
+        found[key] = own
+    return found
+
+
+def has_labels(path: Path) -> bool:
+    """Return whether a file is a list of pictures and their labels, by its first line."""
+    try:
+        if path.suffix.lower() in (".jsonl", ".ndjson"):
+            first = next((line for _, line in _json_lines(path)), {})
+        else:
+            first = read_csv(path)[0]
+    except InputError:
+        return False
+    return all(find_column(first, _COLUMNS[key]) for key in ("image", "label"))
+
+
+def _column(key: str, given: Sequence[str], columns: Mapping[str, str]) -> str | None:
+    return find_column(given, [columns[key]] if key in columns else _COLUMNS[key])
+
+
+def _csv_lines(path: Path, columns: Mapping[str, str]) -> Iterable[tuple[int, dict[str, str]]]:
+    there, rows = read_csv(path)
+    stray = [f"{key}={own}" for key, own in columns.items() if find_column(there, [own]) is None]
+    if stray:
+        raise InputError(f"{path}: has no column for {stray[0]}; the columns there are {', '.join(there)}")
+    return rows
+
+
+def _json_lines(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
+    for number, content in json_lines(path):
         if not isinstance(content, dict):
             raise InputError(f"{path}, line {number}: not an object; write {{'image': ..., 'label': ...}}")
         items = cast("dict[str, Any]", content).items()
-        yield number, {key: "" if value is None else str(value) for key, value in items}
+        yield (
+            number,
+            {
+                key: "" if value is None or isinstance(value, dict | list) else str(value)
+                for key, value in items
+            },
+        )
 
 
 def _photos(path: Path, rows: Sequence[Row], top: Path) -> Photos:
     names, label = _labels(path, rows)
+    pictures = locate([row.image for row in rows], top)
+    masked = [row.mask for row in rows if row.mask]
+    masks = dict(zip(masked, locate(masked, top), strict=True))
     samples = [
-        Sample(top / row.image, label[row.label], top / row.mask if row.mask else None, _split(row))
-        for row in rows
+        Sample(picture, label[row.label], masks.get(row.mask), read_split(row.split, row.where))
+        for row, picture in zip(rows, pictures, strict=True)
     ]
     given = [file for sample in samples for file in (sample.picture, sample.mask)]
     absent = [file for file in given if isinstance(file, Path) and not file.is_file()]
@@ -182,11 +261,28 @@ def _photos(path: Path, rows: Sequence[Row], top: Path) -> Photos:
             f"{path}: {len(absent)} of its files do not exist, first {absent[0]}; "
             f"paths are relative to {top} (say otherwise with --images)"
         )
+    _check_once(path, rows, samples, names)
     return Photos(names, tuple(samples))
 
 
-def _split(row: Row) -> str | None:
-    return SPLITS.get(row.split) or read_split(row.split, row.where)
+def _check_once(path: Path, rows: Sequence[Row], samples: Sequence[Sample], names: Sequence[str]) -> None:
+    """Refuse a picture under two labels; tell of one that is listed in two splits."""
+    seen: dict[object, Sample] = {}
+    leaked: list[Sample] = []
+    for row, sample in zip(rows, samples, strict=True):
+        before = seen.setdefault(sample.picture, sample)
+        if before.label != sample.label:
+            both = f"{names[before.label]!r} and {names[sample.label]!r}"
+            raise InputError(f"{row.where}: {row.image} has two labels, {both}: keep one")
+        if before.split != sample.split:
+            leaked.append(sample)
+    if leaked:
+        first = leaked[0]
+        warnings.warn(
+            f"{path}: {len(leaked)} pictures are listed twice, in two splits, first {first.name}, in"
+            f" {seen[first.picture].split} and in {first.split}",
+            stacklevel=2,
+        )
 
 
 def _labels(path: Path, rows: Sequence[Row]) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -197,7 +293,6 @@ def _labels(path: Path, rows: Sequence[Row]) -> tuple[tuple[str, ...], dict[str,
         if called.setdefault(row.label, name) != name:
             other = called[row.label]
             raise InputError(f"{row.where}: label {row.label} is {name!r} here and {other!r} before")
-    numbered = all(label.removeprefix("-").isdecimal() for label in called)
-    order = sorted(called, key=int) if numbered else sorted(called)
+    order = in_order(called)
     names = clean_names({label: called[label] for label in order}, str(path))
     return names, {label: row for row, label in enumerate(order)}

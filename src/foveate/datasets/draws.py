@@ -10,15 +10,16 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 from foveate.data.fewshot import Draw, draw_shots
 from foveate.data.samples import Photos, Sample
 from foveate.datasets.foreign import Foreign, read_foreign
 from foveate.errors import InputError
 from foveate.files import write_atomically
+from foveate.written import as_dataclass, parse_table, read_bytes
 
 SCHEMA = 1
 _DEEPEST = 8
@@ -140,7 +141,7 @@ def read_draw(path: Path) -> StoredDraw:
         InputError: It is none, a newer foveate wrote it, or it was edited.
     """
     try:
-        values = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
+        values = parse_table(read_bytes(path), "it")
         newer, told = values.pop("schema") > SCHEMA, values.pop("hash")
         draw = None if newer else _from(values)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -161,9 +162,8 @@ def _from(values: Mapping[str, Any]) -> StoredDraw:
     kept = {name: value for name, value in values.items() if name not in ("names", "train", "val")}
     if not all(0 <= label < len(values["names"]) for _, label in (*train, *val)):
         raise ValueError("a label is none of its classes")
-    if not isinstance(values["shots"], int) or not isinstance(values["seed"], int):
-        raise ValueError("shots and seed are whole numbers")
-    return StoredDraw(**kept, names=tuple(values["names"]), train=train, val=val)
+    lists = {"names": values["names"], "train": [], "val": []}
+    return replace(as_dataclass(StoredDraw, {**kept, **lists}, "it"), train=train, val=val)
 
 
 class _Finder:

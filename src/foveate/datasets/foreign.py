@@ -134,7 +134,7 @@ def _items(items: object, where: str) -> tuple[Foreign, ...]:
 def _foreign(told: object, where: str) -> Foreign:
     table = cast("Mapping[str, object]", told) if isinstance(told, dict) else {}
     match [table.get(field) for field in _FIELDS]:
-        case [str(path), int(label), str(name)]:
+        case [str(path), int(label), str(name)] if not isinstance(label, bool):
             return Foreign(path.replace("\\", "/"), label, name)
         case _:
             raise InputError(f"{where}: has no {', '.join(_FIELDS)}")
@@ -146,8 +146,4 @@ def _read_lines(path: Path) -> ForeignDraw:
 
 
 def _lines(path: Path) -> tuple[Foreign, ...]:
-    try:
-        lines = json_lines(path, path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no UTF-8 text; get the list again") from error
-    return tuple(_foreign(content, f"{path}, line {number}") for number, content in lines)
+    return tuple(_foreign(content, f"{path}, line {number}") for number, content in json_lines(path))

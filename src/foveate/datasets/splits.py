@@ -6,6 +6,7 @@
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +17,7 @@ from typing import Any, cast
 from foveate.data.naming import clean_names
 from foveate.datasets.catalogue import DataSet
 from foveate.errors import InputError
+from foveate.written import parse_json, read_text, text_lines
 
 SPLITS = ("train", "val", "test")
 VARIANTS = "variants.txt"
@@ -77,11 +79,7 @@ def read_split(path: Path) -> Split:
         InputError: It has another shape, labels and names contradict each other, or a picture is in it twice.
         OSError: It may not be read.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no UTF-8 text; get the split file again") from error
-    return _parse(text, str(path))
+    return _parse(read_text(path), str(path))
 
 
 def official_split(one: DataSet) -> Split | None:
@@ -106,10 +104,7 @@ def listed_names(key: str) -> tuple[str, ...] | None:
 
 
 def _parse(text: str, where: str) -> Split:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not valid JSON ({error}); get the split file again") from error
+    content = parse_json(text, where)
     called: dict[int, str] = {}
     found = [row for split in SPLITS for row in _rows(content, split, called, where)]
     if not found:
@@ -132,12 +127,15 @@ def _once(rows: Sequence[Row], where: str) -> tuple[Row, ...]:
 
 
 def _rows(content: Any, split: str, called: dict[int, str], where: str) -> Iterable[tuple[str, int, str]]:
-    items = cast("Mapping[str, Any]", content).get(split, []) if isinstance(content, dict) else None
-    if not isinstance(items, list):
+    items = cast("Mapping[str, Any]", content).get(split) if isinstance(content, dict) else content
+    if items is None:
+        return
+    if not isinstance(content, dict) or not isinstance(items, list):
         raise InputError(f"{where}: expected train, val and test lists of [path, label, name]")
     for number, item in enumerate(cast("list[Any]", items)):
         match item:
-            case [str(path), int(label), str(name)] if _is_plain(path, name):
+            case [str(path), int() | str() as number_of, str(name)] if _is_plain(path, name, number_of):
+                label = int(number_of)
                 if called.setdefault(label, name) != name:
                     other = called[label]
                     raise InputError(
@@ -150,10 +148,11 @@ def _rows(content: Any, split: str, called: dict[int, str], where: str) -> Itera
                 )
 
 
-def _is_plain(path: str, name: str) -> bool:
-    """Whether a path stays in the set's folder, and both are text that can be written down."""
+def _is_plain(path: str, name: str, label: int | str) -> bool:
+    """Whether a path stays in the set's folder, both are writable text, and the label is a number."""
     inside = not path.startswith("/") and ".." not in path.split("/")
-    return inside and "\0" not in path and _is_text(path + name)
+    numbered = re.fullmatch(r"-?\d{1,18}", str(label)) is not None
+    return inside and numbered and "\0" not in path and _is_text(path + name)
 
 
 def _is_text(text: str) -> bool:
@@ -190,9 +189,6 @@ def read_variants(home: Path) -> Split:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise InputError(f"{path}: no such file; it comes with FGVC-Aircraft's pictures") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no UTF-8 text; it comes with FGVC-Aircraft's pictures") from error
-    return [line.strip() for line in lines if line.strip()]
+        return [line for _, line in text_lines(read_text(path))]
+    except InputError as error:
+        raise InputError(f"{error}; it comes with FGVC-Aircraft's pictures") from error

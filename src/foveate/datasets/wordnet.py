@@ -18,6 +18,7 @@ from foveate.datasets.places import NAMES, Place
 from foveate.datasets.splits import Row, Split
 from foveate.errors import InputError
 from foveate.foreground.opening import PICTURE_SUFFIXES
+from foveate.written import read_text, text_lines
 
 # Lists of ImageNet's names have two classes of one name. Here the second one gets another of its names, since
 # of equal texts only the first could ever be the answer.
@@ -44,11 +45,7 @@ def read_names(path: Path | None) -> dict[str, str]:
     """
     if path is None:
         return dict(clips_names())
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no UTF-8 text; {_INSTEAD}") from error
-    names = _named(text, str(path))
+    names = _named(read_text(path), str(path))
     _demand_right(names, path)
     return names
 
@@ -74,10 +71,8 @@ def clips_names() -> Mapping[str, str]:
 
 def _named(text: str, where: str) -> dict[str, str]:
     called: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        wnid, _, raw = line.strip().partition(" ")
-        if not wnid:
-            continue
+    for number, line in text_lines(text):
+        wnid, _, raw = line.partition(" ")
         if not clean_name(raw):
             raise InputError(f"{where}, line {number}: expected a WordNet id, a space and a name")
         if wnid in called:

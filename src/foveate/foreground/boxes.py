@@ -5,17 +5,17 @@ A `.csv` with a header and a row for each box: `image`, and its edges `left`, `t
 number in the whole file is above 1, they are shares of its width and height, as in Open Images.
 """
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from foveate.errors import InputError
-from foveate.foreground.opening import LazyPicture, opened, upright_size
+from foveate.foreground.opening import BadPicture, LazyPicture, opened, upright_size
+from foveate.written import IMAGE_COLUMNS, find_column, read_csv
 
-NAMES = ("image", "image_path", "path", "file_name", "filename")
+NAMES = IMAGE_COLUMNS
 EDGES = (("left", "xmin"), ("top", "ymin"), ("right", "xmax"), ("bottom", "ymax"))
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -55,6 +55,12 @@ class BoxMask(LazyPicture):
         for left, top, right, bottom in self._boxes:
             rows = _within(top * down, bottom * down, height)
             inside[rows, _within(left * across, right * across, width)] = True
+        if not inside.any():
+            raise BadPicture(
+                str(self._file),
+                f"the boxes of {self._called} cover no pixel of the picture, which is {width}x{height}",
+                'give them in pixels of that picture, or pass on_bad="skip"',
+            )
         return Image.fromarray(inside)
 
 
@@ -64,13 +70,14 @@ def read_boxes(path: Path) -> dict[str, BoxMask]:
     Raises:
         InputError: A column is missing, a number is none, or a box has no inside; the message has the line.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file)
-            columns = _columns(path, table.fieldnames or [])
-            rows = [_row(path, number, row, columns) for number, row in enumerate(table, 2)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a table of boxes ({error})".replace("\n", " ")) from error
+    header, lines = read_csv(path)
+    columns = [find_column(header, choices) for choices in (NAMES, *EDGES)]
+    for choices, own in zip((NAMES, *EDGES), columns, strict=True):
+        if own is None:
+            raise InputError(
+                f"{path} has no column {choices[0]!r}: a table of boxes has {', '.join(_wanted())}"
+            )
+    rows = [_row(path, number, [row[str(column)] for column in columns]) for number, row in lines]
     if not rows:
         raise InputError(f"{path} has no boxes: give a row for each, with {', '.join(_wanted())}")
     shares = all(edge <= 1 for _, box in rows for edge in box)
@@ -80,25 +87,13 @@ def read_boxes(path: Path) -> dict[str, BoxMask]:
     return {name: BoxMask(path, name, boxes, shares) for name, boxes in found.items()}
 
 
-def _columns(path: Path, header: Sequence[str]) -> list[str]:
-    """Return the header's own names of the picture's column and of the four edges'."""
-    given = {name.strip().casefold(): name for name in header}
-    found: list[str] = []
-    for choices in (NAMES, *EDGES):
-        own = next((given[one] for one in choices if one in given), None)
-        if own is None:
-            raise InputError(
-                f"{path} has no column {choices[0]!r}: a table of boxes has {', '.join(_wanted())}"
-            )
-        found.append(own)
-    return found
-
-
-def _row(path: Path, number: int, row: Mapping[str, str], columns: Sequence[str]) -> tuple[str, Box]:
-    name, *edges = (row[column] for column in columns)
+def _row(path: Path, number: int, fields: Sequence[str]) -> tuple[str, Box]:
+    name, *edges = fields
+    if not name.strip():
+        raise InputError(f"{path}, line {number}: no name of a picture")
     try:
         left, top, right, bottom = (float(edge) for edge in edges)
-    except (TypeError, ValueError):
+    except ValueError:
         raise InputError(
             f"{path}, line {number}: {', '.join(map(str, edges))} are not four numbers"
         ) from None

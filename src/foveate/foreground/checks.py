@@ -82,7 +82,7 @@ class MaskReport:
             InputError: More than half of the masks are empty or no mask is usable; under "error" also any
                 fault, and masks that look inverted.
         """
-        remedy = "mend them, or pass --on-bad skip to keep the pictures without these masks"
+        remedy = 'mend them, or pass on_bad="skip" to keep the pictures without these masks'
         if self.count("empty") > TOO_MANY_EMPTY * self.total:
             first = next(one for one in self.faults if one.fault == "empty")
             raise InputError(
@@ -100,7 +100,7 @@ class MaskReport:
         if self.inverted:
             raise InputError(
                 "most masks cover the border and not the centre, as if they marked the background; "
-                "pass --invert-masks true if they do, or --on-bad skip if they are right"
+                'pass --invert-masks true if they do, or on_bad="skip" if they are right'
             )
 
     def _tally(self) -> str:
@@ -128,12 +128,12 @@ def fit_mask(
     if mask.size == size:
         return mask
     sideways = (size[1], size[0])
-    if orientation >= 5 and _same_shape(mask.size, sideways) and not _same_shape(mask.size, size):
+    if orientation >= 5 and same_shape(mask.size, sideways) and not same_shape(mask.size, size):
         mask = turn(mask, orientation)
-    if _same_shape(mask.size, size):
+    if same_shape(mask.size, size):
         return mask.resize(size, Image.Resampling.NEAREST)
     what = f"mask {mask_name} is {mask.width}x{mask.height}, picture {picture_name} is {size[0]}x{size[1]}"
-    if _same_shape(mask.size, sideways):
+    if same_shape(mask.size, sideways):
         raise InputError(f"{what}; was one of them rotated? (EXIF)")
     raise InputError(f"{what}, another shape; make the mask from this very picture, uncropped")
 
@@ -155,9 +155,11 @@ def check_masks(
     return MaskReport(len(looked), faults, share, inverted=outward > len(good) / 2)
 
 
-def _same_shape(one: Size, other: Size) -> bool:
+def same_shape(one: Size, other: Size) -> bool:
     """Whether one size is a rounded scaling of the other."""
     (width, height), (width_2, height_2) = one, other
+    if min(width, height, width_2, height_2) < 1:
+        return False
     stretch = (width / width_2) / (height / height_2)
     off = min(abs(width - height * width_2 / height_2), abs(height - width * height_2 / width_2))
     return off <= _ROUNDING and 0.9 < stretch < 1.1

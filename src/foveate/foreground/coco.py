@@ -1,6 +1,5 @@
 """Masks in a COCO file: run lengths and polygons by picture, read without unpacking them first."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,10 +9,12 @@ from PIL import Image
 
 from foveate.errors import InputError
 from foveate.foreground import rle
-from foveate.foreground.opening import BadPicture, LazyPicture
+from foveate.foreground.checks import same_shape
+from foveate.foreground.opening import BadPicture, LazyPicture, opened, upright_size
 from foveate.foreground.proposers.registry import demand
+from foveate.written import one_line, read_json
 
-_REMEDY = "mend the annotation, or pass --on-bad skip"
+_REMEDY = 'mend the annotation, or pass on_bad="skip"'
 
 
 class CocoMask(LazyPicture):
@@ -24,10 +25,22 @@ class CocoMask(LazyPicture):
         picture: The picture's `file_name`.
         size: Its (height, width), which polygons need; None where the file does not say.
         parts: The annotations' `segmentation`s.
+        path: The picture's own file, where it is known.
     """
 
-    def __init__(self, file: Path, picture: str, size: tuple[int, int] | None, parts: Sequence[Any]) -> None:
-        self._file, self._picture, self._size, self._parts = file, picture, size, parts
+    def __init__(
+        self,
+        file: Path,
+        picture: str,
+        size: tuple[int, int] | None,
+        parts: Sequence[Any],
+        path: Path | None = None,
+    ) -> None:
+        self._file, self._picture, self._size, self._parts, self._path = file, picture, size, parts, path
+
+    def on(self, picture: Path) -> "CocoMask":
+        """Return it as the mask of this picture, whose shape it must have."""
+        return CocoMask(self._file, self._picture, self._size, self._parts, picture)
 
     @property
     def name(self) -> str:
@@ -35,11 +48,32 @@ class CocoMask(LazyPicture):
 
     def load(self) -> Image.Image:
         try:
+            self._check_sizes()
             masks = [_decoded(part, self._size) for part in self._parts]
             return Image.fromarray(np.ascontiguousarray(np.logical_or.reduce(masks)))
-        except (ValueError, TypeError, KeyError) as error:
-            reason = f"the mask of {self._picture} is damaged ({error})".replace("\n", " ")
+        except BadPicture:
+            raise
+        except Exception as error:  # pycocotools and numpy have their own on strange annotations
+            reason = f"the mask of {self._picture} is damaged ({one_line(error)})"
             raise BadPicture(str(self._file), reason, _REMEDY) from error
+
+    def _check_sizes(self) -> None:
+        """Refuse masks of another shape than the picture's before room is made for them."""
+        if self._path is None:
+            return
+        with opened(self._path) as picture:
+            width, height = upright_size(picture)
+        sizes = [part["size"] for part in self._parts if isinstance(part, dict) and "size" in part]
+        for tall, wide in [*sizes, *([self._size] if self._size else [])]:
+            if not same_shape((wide, tall), (width, height)) and not same_shape(
+                (tall, wide), (width, height)
+            ):
+                raise BadPicture(
+                    str(self._file),
+                    f"the mask of {self._picture} is damaged (it is {wide}x{tall}, and the picture is"
+                    f" {width}x{height})",
+                    _REMEDY,
+                )
 
 
 def coco_masks(path: Path) -> dict[str, CocoMask]:
@@ -49,19 +83,16 @@ def coco_masks(path: Path) -> dict[str, CocoMask]:
         InputError: It is no such file, or has polygons and pycocotools is not installed.
     """
     try:
-        content = json.loads(path.read_bytes())
-        images = {one["id"]: one for one in content["images"]}
-        parts: dict[Any, list[Any]] = {}
-        for one in content["annotations"]:
-            parts.setdefault(one["image_id"], []).append(one["segmentation"])
-        masks = [_mask(path, images[number], found) for number, found in parts.items()]
+        content = read_json(path)
+        annotated = _annotated(content)
+        masks = [_mask(path, image, found) for image, found in annotated]
     except (ValueError, TypeError, KeyError) as error:
-        what = f"{type(error).__name__}: {error}".replace("\n", " ")
+        what = one_line(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise InputError(
             f"{path} is no COCO file of masks ({what}); it needs images with id and file_name, "
             f"and annotations with image_id and segmentation"
         ) from error
-    if any(isinstance(part, list) for found in parts.values() for part in found):
+    if any(isinstance(part, list) for _, found in annotated for part in found):
         demand("masks", f"reading the polygons in {path.name}", "pycocotools")
     by_name = dict(masks)
     if len(by_name) < len(masks):
@@ -69,10 +100,28 @@ def coco_masks(path: Path) -> dict[str, CocoMask]:
     return by_name
 
 
+def _annotated(content: Any) -> list[tuple[dict[str, Any], list[Any]]]:
+    """Return each image that has annotations, and their segmentations."""
+    images: dict[Any, Any] = {}
+    for one in content["images"]:
+        if one["id"] in images:
+            raise InputError(f"it has two images of the id {one['id']!r}: give each its own")
+        images[one["id"]] = one
+    parts: dict[Any, list[Any]] = {}
+    for one in content["annotations"]:
+        if one["image_id"] not in images:
+            raise InputError(f"it has an annotation of image {one['image_id']!r}, and no image of that id")
+        parts.setdefault(one["image_id"], []).append(one["segmentation"])
+    return [(images[number], found) for number, found in parts.items()]
+
+
 def _mask(path: Path, image: dict[str, Any], parts: list[Any]) -> tuple[str, CocoMask]:
     name = str(image["file_name"]).replace("\\", "/").strip("/")
     height, width = image.get("height"), image.get("width")
-    size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    for side in (height, width):
+        if side is not None and (not isinstance(side, int) or isinstance(side, bool) or side < 1):
+            raise InputError(f"its image {name} has the height {height!r} and the width {width!r}")
+    size = (height, width) if height is not None and width is not None else None
     return name, CocoMask(path, name, size, parts)
 
 

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar, overload
 
 from foveate.errors import InputError
 from foveate.foreground.boxes import BoxMask, read_boxes
-from foveate.foreground.coco import coco_masks
+from foveate.foreground.coco import CocoMask, coco_masks
 from foveate.foreground.layouts import (
     MASK_FOLDERS,
     Index,
@@ -78,12 +78,13 @@ def match_masks(pictures: Pictures, root: Path) -> Match[MaskFile]:
     Raises:
         InputError: As `find_masks`.
     """
-    if root.suffix.lower() == ".json" and root.is_file():
-        return _match_names(pictures, coco_masks(root), f"COCO's file names, in {root}")
-    if root.suffix.lower() == ".csv" and root.is_file():
-        boxes = _match_names(pictures, read_boxes(root), f"the names in {root}")
-        pairs = zip(boxes.masks, pictures, strict=True)
-        return replace(boxes, masks=[m.on(path) if isinstance(m, BoxMask) else m for m, (path, _) in pairs])
+    if root.suffix.lower() in (".json", ".csv") and root.is_file():
+        is_coco = root.suffix.lower() == ".json"
+        words = f"COCO's file names, in {root}" if is_coco else f"the names in {root}"
+        found = _match_names(pictures, coco_masks(root) if is_coco else read_boxes(root), words)
+        pairs = zip(found.masks, pictures, strict=True)
+        masks = [m.on(path) if isinstance(m, BoxMask | CocoMask) else m for m, (path, _) in pairs]
+        return replace(found, masks=masks)
     if not root.is_dir() and not (root.is_file() and root.suffix.lower() == ".tar"):
         raise InputError(f"{root}: no such folder of masks; give the folder the mask files are in")
     for place in [root, *(root / name for name in MASK_FOLDERS)]:
@@ -118,10 +119,24 @@ def _match_names(pictures: Pictures, named: Mapping[str, MaskFile], words: str) 
         number = sum(mask is not None for mask in masks)
         if number > most:
             best, most = masks, number
+    if not most:
+        best, most = _by_ends(pictures, named)
     _demand_one_each(pictures, best)
     claimed = {id(mask) for mask in best}
     unused = tuple(source_name(mask) for mask in named.values() if id(mask) not in claimed)
     return Match(best, words if most else "", unused)
+
+
+def _by_ends(pictures: Pictures, named: Mapping[str, MaskFile]) -> tuple[list[MaskFile | None], int]:
+    """Match names that are paths of another machine by their ends, as long as these tell them apart."""
+    longest = max((len(relative.parts) for _, relative in pictures), default=0)
+    for length in range(longest, 0, -1):
+        ends = {tuple(name.split("/")[-length:]): mask for name, mask in named.items()}
+        found = [ends.get(path.parts[-length:]) for path, _ in pictures]
+        number = sum(mask is not None for mask in found)
+        if number and len(ends) == len(named):
+            return found, number
+    return [None] * len(pictures), 0
 
 
 def _with_added(

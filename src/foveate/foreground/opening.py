@@ -5,15 +5,20 @@ cannot change without disturbing each other. Here the plugins are asked directly
 to the size in the header, before a pixel is decoded.
 """
 
+import io
+import re
+import stat
 import struct
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from foveate.errors import InputError
 
@@ -36,6 +41,12 @@ PICTURE_SUFFIXES = frozenset(
         ".avif",
     )
 )
+_STARTS = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"8BPS"),
+    *(b"\0\0\0\x0cjP  ", b"\xff\x0a", b"\0\0\0\x0cJXL "),
+)
+_BOXES = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif")
+_XMP, _XMP_LIMIT = b"XML:com.adobe.xmp\0", 1 << 20
 _ORIENTATION_TAG = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -70,11 +81,30 @@ class BadPicture(InputError):
     """
 
     def __init__(
-        self, name: str, reason: str, remedy: str = "replace or remove it, or pass --on-bad skip"
+        self, name: str, reason: str, remedy: str = 'replace or remove it, or pass on_bad="skip"'
     ) -> None:
         super().__init__(f"{name}: {reason}; {remedy}")
         self.name = name
         self.reason = reason
+
+
+class FilePicture(LazyPicture):
+    """A picture file whose bytes are in memory.
+
+    Args:
+        content: Of the whole file.
+        name: What messages call it.
+    """
+
+    def __init__(self, content: bytes, name: str) -> None:
+        self._content, self._name = content, name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def load(self) -> Image.Image:
+        return _identify(io.BytesIO(self._content), self._name)
 
 
 def source_name(source: Path | LazyPicture | Image.Image) -> str:
@@ -102,8 +132,11 @@ def opened(source: Path | LazyPicture | Image.Image) -> Generator[Image.Image]:
     name = source_name(source)
     try:
         if isinstance(source, Path):
+            mode = source.stat().st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe would wait for it
+                raise BadPicture(name, "is a pipe or a device, no file")
             with source.open("rb") as file:
-                yield _within_limit(_identify(file, source), name)
+                yield _within_limit(_identify(file, name), name)
         else:
             yield _within_limit(source.load() if isinstance(source, LazyPicture) else source, name)
     except InputError:
@@ -116,21 +149,42 @@ def opened(source: Path | LazyPicture | Image.Image) -> Generator[Image.Image]:
         raise BadPicture(name, f"cannot be decoded ({error})".replace("\n", " ")) from error
 
 
+def decode(content: bytes, name: str) -> Image.Image:
+    """Return the picture that a file's bytes are, decoded.
+
+    Args:
+        content: Of the whole file.
+        name: What messages call it.
+
+    Raises:
+        BadPicture: As `opened`.
+    """
+    with opened(FilePicture(content, name)) as image:
+        image.load()
+        return image
+
+
 def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where there is none or it cannot be read.
+    """Return the orientation that EXIF says, or else XMP: 1 to 8; 1 where neither does, or cannot be read.
 
     Read from the raw block rather than by Pillow's parser, which warns about every other broken tag. A TIFF
     is turned upright by Pillow's plugin already, so it counts as 1.
     """
-    block = image.info.get("exif")
-    if not isinstance(block, bytes) or getattr(image, "format", None) == "TIFF":
+    if getattr(image, "format", None) == "TIFF":
         return 1
-    block = block.removeprefix(b"Exif\x00\x00")
-    order = {b"II": "<", b"MM": ">"}.get(block[:2])
-    try:
-        return _first_directory(block, order).get(_ORIENTATION_TAG, 1) if order else 1
-    except struct.error:
-        return 1
+    block, found = image.info.get("exif"), None
+    if isinstance(block, bytes):
+        block = block.removeprefix(b"Exif\x00\x00")
+        order = {b"II": "<", b"MM": ">"}.get(block[:2])
+        try:
+            found = _first_directory(block, order).get(_ORIENTATION_TAG) if order else None
+        except struct.error:
+            found = None
+    xmp = image.info.get("xmp")
+    if found is None and isinstance(xmp, bytes):
+        told = re.search(rb"tiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])", xmp)
+        found = int(told[1]) if told else None
+    return found or 1
 
 
 def turn(image: Image.Image, exif_orientation: int) -> Image.Image:
@@ -156,27 +210,95 @@ def _first_directory(block: bytes, order: str) -> dict[int, int]:
     return found
 
 
-def _identify(file: BinaryIO, path: Path) -> ImageFile.ImageFile:
+def _identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
     start = file.read(16)
     if not start:
-        raise BadPicture(str(path), "is empty (0 bytes)")
+        raise BadPicture(name, "is empty (0 bytes)")
     Image.init()
-    for name in FORMATS:
-        if name not in Image.OPEN:
+    for kind in FORMATS:
+        if kind not in Image.OPEN:
             continue
-        factory, accept = Image.OPEN[name]
+        factory, accept = Image.OPEN[kind]
         answer = accept(start) if accept is not None else False
         if answer and not isinstance(answer, str):  # a string says why the format is not supported here
             file.seek(0)
-            return (_QuietJpeg if name == "JPEG" else factory)(file, str(path))
-    raise BadPicture(str(path), f"is not a picture in a format we read ({', '.join(FORMATS)})")
+            if kind == "PNG":
+                return _open_png(file, name)
+            return (_QuietJpeg if kind == "JPEG" else factory)(file, name)
+    raise BadPicture(name, f"is not a picture in a format we read ({', '.join(FORMATS)})")
+
+
+def _open_png(file: BinaryIO, name: str) -> ImageFile.ImageFile:
+    """Open a PNG without its texts and colour profile, and with what they say of its orientation.
+
+    They say nothing of its pixels, but Pillow refuses a picture where they are large, and knows what stands
+    behind the pixels only when it has decoded them.
+    """
+    info: dict[str, bytes] = {}
+    kept, left_out = [(0, 8)], False
+    for kind, start, length in _chunks(file):
+        if kind not in (b"eXIf", b"iTXt", b"tEXt", b"zTXt", b"iCCP"):
+            kept.append((start, length + 12))
+            continue
+        left_out = True
+        file.seek(start + 8)
+        data = file.read(length if kind in (b"eXIf", b"iTXt") else 0)
+        if kind == b"eXIf":
+            info.setdefault("exif", data)
+        elif data.startswith(_XMP):
+            info.setdefault("xmp", _text(data))
+    if left_out:
+        parts: list[bytes] = []
+        for start, length in kept:
+            file.seek(start)
+            parts.append(file.read(length))
+        file = io.BytesIO(b"".join(parts))
+    file.seek(0)
+    image = PngImageFile(file, name)
+    image.info.update(info)
+    return image
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and length of a PNG's chunks, as far as they are whole."""
+    size, start = file.seek(0, io.SEEK_END), 8
+    while start + 12 <= size:
+        file.seek(start)
+        head = file.read(8)
+        length = int.from_bytes(head[:4], "big")
+        yield head[4:], start, length
+        start += length + 12
+
+
+def _text(data: bytes) -> bytes:
+    """Return the text of an iTXt chunk; nothing where it is packed wrongly."""
+    rest = data.partition(b"\0")[2]  # whether it is packed, how, its language, its key in that
+    text = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
+    try:
+        return zlib.decompressobj().decompress(text, _XMP_LIMIT) if rest[:1] == b"\1" else text
+    except zlib.error:
+        return b""
+
+
+def looks_like_picture(path: Path) -> bool:
+    """Return whether a file begins as pictures do, whatever it is called."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            start = file.read(16)
+    except OSError:
+        return False
+    return start.startswith(_STARTS) or start[4:12] in _BOXES
 
 
 def _within_limit(image: Image.Image, name: str) -> Image.Image:
     width, height = image.size
+    if not width * height:
+        raise BadPicture(name, f"is {width}x{height}, without a pixel")
     if width * height > PIXEL_LIMIT:
         reason = f"is {width}x{height}, more than the {PIXEL_LIMIT / 1e6:.0f} million pixels we decode"
-        raise BadPicture(name, reason, "make it smaller or remove it, or pass --on-bad skip")
+        raise BadPicture(name, reason, 'make it smaller or remove it, or pass on_bad="skip"')
     return image
 
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 from foveate.errors import InputError
 from foveate.foreground.filenames import is_safe, is_tame
 from foveate.foreground.opening import LazyPicture
+from foveate.written import as_dataclass, parse_json
 
 MANIFEST = "manifest.jsonl"
 HEAD = "proposer.json"
@@ -94,10 +95,9 @@ def from_line(line: bytes, where: str) -> MaskRecord:
         InputError: It is no record.
     """
     try:
-        values: dict[str, Any] = json.loads(line)
-        record = MaskRecord(**{name: values[name] for name in _NAMES if name in values})
-        whole = all(isinstance(getattr(record, name), kind) for name, kind in _KINDS.items())
-    except (ValueError, TypeError, KeyError) as error:
+        record = as_dataclass(MaskRecord, parse_json(line, "it"), "it", more=True)
+        whole = record.width > 0 and record.height > 0
+    except InputError as error:
         raise InputError(f"{where} is damaged ({_short(error)}): delete that line") from error
     if not whole or not is_safe(record.name) or not is_tame(record.file):
         raise InputError(f"{where} is no record of a mask: delete that line")
@@ -142,8 +142,8 @@ def read_head(content: bytes, where: str) -> dict[str, object]:
         InputError: It is none, or of a newer format.
     """
     try:
-        head: Any = json.loads(content)
-    except ValueError as error:
+        head = parse_json(content, "JSON")
+    except InputError as error:
         raise InputError(f"{where} is damaged ({_short(error)}): make the masks anew elsewhere") from error
     match head:
         case {"format": "foveate-masks", "version": int(version), "key": dict(key)}:
@@ -192,17 +192,3 @@ def _short(error: Exception) -> str:
 
 
 _NAMES = tuple(one.name for one in fields(MaskRecord))
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    "name": str,
-    "sha256": str,
-    "width": int,
-    "height": int,
-    "area": (int, float),
-    "score": (int, float),
-    "label": str,
-    "prompt": str,
-    "fallback": bool,
-    "refined": bool,
-    "meta": dict,
-    "file": str,
-}

@@ -7,11 +7,12 @@ single shard is read without it.
 
 import io
 import tarfile
+import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -19,7 +20,7 @@ from PIL import Image
 
 from foveate.errors import InputError
 from foveate.foreground.filenames import is_tame
-from foveate.foreground.opening import BadPicture
+from foveate.foreground.opening import BadPicture, decode
 from foveate.foreground.records import (
     HEAD,
     MANIFEST,
@@ -29,6 +30,8 @@ from foveate.foreground.records import (
     read_head,
     read_lines,
 )
+from foveate.foreground.values import bounded_array
+from foveate.written import one_line
 
 INDEX = "masks-index.npz"
 SHARD = "masks-{:05}.tar"
@@ -105,13 +108,12 @@ class PackedMask(StoredMask):
         return bool(self._shards.fallback[self._row])
 
     def load(self) -> Image.Image:
-        content = self._shards.read(self._row)
         try:
-            image = Image.open(io.BytesIO(content), formats=("PNG",))
-            image.load()
-        except Exception as error:  # Pillow raises anything on broken files
+            return decode(self._shards.read(self._row), self.name)
+        except BadPicture as error:
+            if error.name == self.place:
+                raise
             raise BadPicture(self.place, f"is damaged where mask {self.name} lies", _REMEDY) from error
-        return image
 
 
 def is_packed(path: Path) -> bool:
@@ -146,11 +148,8 @@ def read_shard(path: Path) -> tuple[dict[str, object], list[MaskRecord]]:
     Raises:
         InputError: It is damaged, or no shard.
     """
-    try:
-        with tarfile.open(path, "r:") as tar:
-            return _front(tar, path)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise InputError(f"{path} is damaged, or no shard of masks ({error}); {_REMEDY}") from error
+    with _open_tar(path) as tar:
+        return _front(tar, path)
 
 
 def write_index(shards: Shards) -> bytes:
@@ -168,17 +167,17 @@ def write_index(shards: Shards) -> bytes:
 def _open_index(folder: Path) -> Shards:
     path = folder / INDEX
     try:
-        content = io.BytesIO(path.read_bytes())  # numpy leaves a broken file open
-        with np.load(content, allow_pickle=False) as loaded:
-            arrays: dict[str, Any] = {name: loaded[name] for name in loaded.files}
-        names, files, shards = (_texts(arrays[name]) for name in ("names", "files", "shards"))
+        with zipfile.ZipFile(path) as archive:
+            arrays = {name: _member(archive, name) for name in (*_ARRAYS, *_TEXTS, "head")}
+        names, files, shards = (_texts(arrays[name]) for name in _TEXTS)
         numbers = {name: arrays[name].astype(bool if name == "fallback" else np.int64) for name in _ARRAYS}
         head = arrays["head"].tobytes()
     except Exception as error:  # numpy, zipfile and zlib each have their own
-        raise InputError(f"{path} is damaged ({error}); {_REMEDY}".replace("\n", " ")) from error
-    sizes = {len(names), len(files), *(one.size for one in numbers.values())}
+        raise InputError(f"{path} is damaged ({one_line(error)}); {_REMEDY}") from error
+    sizes = {(len(names),), (len(files),), *(one.shape for one in numbers.values())}
     known = all(is_tame(shard) and "/" not in shard for shard in shards)
-    if len(sizes) > 1 or not known or not _within(numbers["shard"], len(shards)):
+    whole = all(_within(numbers[name], 1 << 40) for name in ("start", "length"))
+    if len(sizes) > 1 or not known or not whole or not _within(numbers["shard"], len(shards)):
         raise InputError(f"{path} is damaged (its parts do not fit together); {_REMEDY}")
     key = read_head(head, str(path))
     return Shards(key, [folder / shard for shard in shards], names, files, **numbers)
@@ -186,12 +185,9 @@ def _open_index(folder: Path) -> Shards:
 
 def _open_shard(path: Path) -> Shards:
     """Find each mask in a tar by walking over its headers."""
-    try:
-        with tarfile.open(path, "r:") as tar:
-            key, records = _front(tar, path)
-            found = {one.name: (one.offset_data, one.size) for one in tar.getmembers()}
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise InputError(f"{path} is damaged, or no shard of masks ({error}); {_REMEDY}") from error
+    with _open_tar(path) as tar:
+        key, records = _front(tar, path)
+        found = {one.name: (one.offset_data, one.size) for one in tar.getmembers() if one.isreg()}
     absent = [record.file for record in records if record.file not in found]
     if absent:
         raise InputError(f"{path} is damaged: it has no mask {absent[0]}; {_REMEDY}")
@@ -209,17 +205,40 @@ def _open_shard(path: Path) -> Shards:
     )
 
 
+@contextmanager
+def _open_tar(path: Path) -> Generator[tarfile.TarFile]:
+    """Open a shard; whatever is wrong with it, here or in the `with` block, is one line."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            yield tar
+    except InputError:
+        raise
+    except Exception as error:  # tarfile has its own, and any other on strange heads
+        raise InputError(f"{path} is damaged, or no shard of masks ({one_line(error)}); {_REMEDY}") from error
+
+
 def _front(tar: tarfile.TarFile, path: Path) -> tuple[dict[str, object], list[MaskRecord]]:
     contents: dict[str, bytes] = {}
     for wanted in (HEAD, MANIFEST):
         member = tar.next()
-        file = tar.extractfile(member) if member is not None and member.name == wanted else None
+        ours = member is not None and member.name == wanted and member.isreg()
+        if ours and member.offset_data + member.size > path.stat().st_size:
+            raise InputError(f"{path} is damaged: {wanted} is larger than the whole file; {_REMEDY}")
+        file = tar.extractfile(member) if ours else None
         if file is None:
             raise InputError(f"{path} is no shard of masks: it does not begin with {HEAD} and {MANIFEST}")
         contents[wanted] = file.read()
     key = read_head(contents[HEAD], f"{path}, {HEAD}")
     records, _ = read_lines(contents[MANIFEST], f"{path}, {MANIFEST}")
     return key, list(records.values())
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(f"{name}.npy") as file:
+        array = bounded_array(file, _NUMBERS)
+    if array.dtype.kind not in "iub":
+        raise ValueError(f"{name} holds {array.dtype}, not whole numbers")
+    return array
 
 
 def _within(rows: np.ndarray, number: int) -> bool:
@@ -236,3 +255,5 @@ def _texts(array: np.ndarray) -> list[str]:
 
 
 _ARRAYS = ("shard", "start", "length", "checksum", "fallback")
+_TEXTS = ("names", "files", "shards")
+_NUMBERS = 1 << 31  # that an array of an index may hold

@@ -90,7 +90,7 @@ class Conventions:
         if self.report.inverted and on_bad == "error":
             raise InputError(
                 f"{self.root}: most masks cover the border and not the centre, as if they marked the"
-                " background; pass --invert-masks true if they do, or --on-bad skip if they are right"
+                ' background; pass --invert-masks true if they do, or on_bad="skip" if they are right'
             )
 
     def lines(self) -> list[str]:

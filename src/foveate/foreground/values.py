@@ -4,16 +4,21 @@ The meaning is decided once for a whole set of masks, never file by file: a sing
 void and a single binary mask cannot always be told apart.
 """
 
+import io
+import math
+import stat
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Literal
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
-from foveate.foreground.opening import BadPicture, LazyPicture, opened, orientation, turn
+from foveate.foreground.opening import PIXEL_LIMIT, BadPicture, LazyPicture, opened, orientation, turn
+from foveate.written import one_line
 
 MaskValues = Literal["auto", "binary255", "binary1", "index", "index_void255", "soft"]
 """`binary255`: 128 and above is foreground. `binary1`: 1 is. `index`: everything but 0 is. `index_void255`:
@@ -111,7 +116,7 @@ def read_raw(source: MaskSource, *, grey_only: bool = False) -> RawMask:
         BadPicture: It cannot be read, or is coloured under `grey_only`.
     """
     if isinstance(source, Path) and source.suffix.lower() in MASK_ARRAYS:
-        return _from_array(_load_array(source), str(source))
+        return _from_array(load_array(source), str(source))
     with opened(source) as image:
         image.load()
         if image.mode == "P":
@@ -149,22 +154,63 @@ def _one_channel(image: Image.Image, grey_only: bool) -> np.ndarray:
     return colours.max(axis=-1)  # a coloured object on black is foreground whatever its colour
 
 
-def _load_array(path: Path) -> np.ndarray:
+def load_array(path: Path) -> np.ndarray:
+    """Read the one array of a `.npy` or `.npz` file, or the one called "mask"; its content says which it is.
+
+    Raises:
+        BadPicture: It cannot be read, or holds no such array.
+    """
     try:
-        loaded: Any = np.load(path, allow_pickle=False)
-    except Exception as error:  # numpy, zipfile and the file system each have their own
-        raise BadPicture(str(path), f"is no readable array ({error})".replace("\n", " ")) from error
-    if path.suffix.lower() == ".npy":
-        return loaded
-    with loaded:
-        keys: list[str] = loaded.files
-        if "mask" not in keys and len(keys) != 1:
-            raise BadPicture(str(path), f"holds {len(keys)} arrays and none is called 'mask'")
-        return loaded["mask" if "mask" in keys else keys[0]]
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise ValueError("it is no file")
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                file.seek(0)
+                return bounded_array(file, PIXEL_LIMIT)
+            with zipfile.ZipFile(file) as archive:
+                keys = [name.removesuffix(".npy") for name in archive.namelist()]
+                if "mask" not in keys and len(keys) != 1:
+                    raise BadPicture(str(path), f"holds {len(keys)} arrays and none is called 'mask'")
+                with archive.open(archive.namelist()[keys.index("mask") if "mask" in keys else 0]) as member:
+                    return bounded_array(member, PIXEL_LIMIT)
+    except BadPicture:
+        raise
+    except Exception as error:  # numpy, zipfile, zlib and the file system each have their own
+        raise BadPicture(str(path), f"is no readable array ({one_line(error)})") from error
+
+
+def bounded_array(file: IO[bytes], most: int) -> np.ndarray:
+    """Read a `.npy` file whose head is looked at before room is made for the array.
+
+    Args:
+        file: Open at its beginning.
+        most: Numbers that it may hold.
+
+    Raises:
+        ValueError: It is no array of plain numbers, or a larger one; or anything else that numpy raises.
+    """
+    start = file.read(128)
+    version = np.lib.format.read_magic(io.BytesIO(start))
+    width = 2 if version == (1, 0) else 4
+    head = start + file.read(int.from_bytes(start[8 : 8 + width], "little") + 8 + width - len(start))
+    read_head = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
+    shape, fortran, dtype = read_head(io.BytesIO(head))
+    number = math.prod(shape)
+    if dtype.kind not in "buif":
+        raise ValueError(f"it holds {dtype}, not plain numbers")
+    if not 0 <= number <= most:
+        raise ValueError(f"it holds {number:,} numbers, more than {most:,}")
+    skipped = head[8 + width + int.from_bytes(head[8 : 8 + width], "little") :]
+    raw = skipped + file.read(number * dtype.itemsize - len(skipped))
+    array = np.frombuffer(raw, dtype, number) if number else np.empty(0, dtype)
+    return array.reshape(shape, order="F" if fortran else "C")
 
 
 def _from_array(array: np.ndarray, name: str) -> RawMask:
     squeezed = array
+    if not array.size:
+        raise BadPicture(name, f"holds an array of shape {array.shape}, without a pixel")
     if array.ndim == 3:
         squeezed = array[0] if array.shape[0] == 1 else array[..., 0] if array.shape[-1] == 1 else array
     if squeezed.ndim != 2 or squeezed.dtype.kind not in "buif":

@@ -110,6 +110,7 @@ class Method(nn.Module, ABC):
                 are then what they were.
         """
         check_names(names)
+        self.clip.tokenizer.demand_distinct(names)
         known = set(names if trained is None else trained)
         before = self.names, self.template, self.trained
         self.names, self.template = tuple(names), template
@@ -383,6 +384,8 @@ def check_names(names: Sequence[str]) -> None:
         raise InputError("there are no class names: give at least one")
     seen: dict[str, str] = {}
     for name in names:
+        if not isinstance(name, str):
+            raise InputError(f"class name {name!r} is of type {type(name).__name__}: give text")
         key = " ".join(name.replace("_", " ").split()).casefold()
         if not key:
             raise InputError(f"class name {name!r} is empty: give it a word that CLIP can read")

@@ -2,11 +2,15 @@
 
 import difflib
 import math
+import operator
 from dataclasses import fields
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, SupportsIndex, Union, cast, get_args, get_origin, get_type_hints
 
 from foveate.errors import InputError
+
+LARGEST = 100_000
+"""Of a setting that is a whole number: tokens, widths, steps. What is larger would fill any memory."""
 
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", NoneType: "None"}
 
@@ -36,6 +40,22 @@ def check_choice(name: str, value: object, choices: Any) -> None:
         raise InputError(f"{name} is {value!r}; {_wanted(choices, value)}")
 
 
+def as_whole(name: str, value: object, least: int = 0) -> int:
+    """Return an argument that is a whole number, NumPy's or Python's.
+
+    Raises:
+        InputError: It is none, or below `least`.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InputError(f"{name} is {value!r}; it must be a whole number")
+    whole = operator.index(cast("SupportsIndex", value))
+    if whole < least:
+        raise InputError(f"{name} is {whole}; it must be at least {least}")
+    if whole >= 1 << 63:
+        raise InputError(f"{name} is {whole}; it must be below 2^63")
+    return whole
+
+
 def _check(part: str, name: str, value: object, hints: dict[str, Any]) -> None:
     hint = hints[name]
     if _fits(value, hint):
@@ -59,7 +79,7 @@ def _fits(value: object, hint: Any) -> bool:
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
     return isinstance(value, hint)
 
 
@@ -72,6 +92,8 @@ def _wanted(hint: Any, given: object) -> str:
         return f"there are {_known(hint)}" + (f" (did you mean {near[0]!r}?)" if near else "")
     if origin in (Union, UnionType):
         return "give " + " or ".join(_WORDS[one] for one in get_args(hint))
+    if hint is int and isinstance(given, int) and not isinstance(given, bool):
+        return f"give a whole number up to {LARGEST:,}"
     return f"give {_WORDS[hint]}"
 
 

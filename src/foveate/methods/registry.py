@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
+import numpy as np
+
 from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.methods.base import Method
@@ -94,6 +96,8 @@ def parts(method: str) -> list[str]:
     Raises:
         InputError: A part does not exist (the nearest that does is named), repeats, or is in a wrong place.
     """
+    if not isinstance(method, str):
+        raise InputError(f"method is of type {type(method).__name__}: give its name, such as 'fvgpt+coop'")
     names = [name.strip().lower().replace("-", "_") for name in method.split("+")]
     for name in names:
         if name not in PARTS:
@@ -198,6 +202,8 @@ def _mapping(name: str, given: object) -> dict[str, Any]:
 
 def _frozen(value: Any) -> Any:
     """Turn lists into tuples: JSON and YAML know no tuples, settings have no lists."""
+    if isinstance(value, np.generic):
+        return value.item()
     return tuple(cast("list[Any]", value)) if isinstance(value, list) else value
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from foveate.clip.archive import is_torchscript
-from foveate.clip.checkpoints import as_table, check_start, naming, one_line, read_tensors
-from foveate.clip.pickles import open_saved
+from foveate.clip.checkpoints import Weights, naming, read_weights, unwrapped
 from foveate.errors import InputError
 
 POINTER, BEST = "checkpoint", "model-best.pth.tar"
@@ -49,28 +48,13 @@ def read_checkpoint(source: str | Path | Mapping[str, object]) -> Checkpoint:
         InputError: It is not there, damaged, or holds no tensors by name.
     """
     if isinstance(source, Mapping):
-        return _from_table(source, None)
+        return _checkpoint(unwrapped(dict(source)), None)
     path = find_checkpoint(Path(source).expanduser())
-    safe = read_tensors(path) if path.suffix == ".safetensors" else None
+    if is_torchscript(path):
+        raise InputError(f"{path}: is an archive of CLIP's own weights: give it with --clip")
+    weights = read_weights(path)
     with naming(path):
-        if safe is not None:
-            return _from_table(safe, path)
-        try:
-            check_start(path)
-            if is_torchscript(path):
-                raise InputError("is an archive of CLIP's own weights: give it with --clip")
-            with open_saved(path) as saved:
-                whole = as_table(saved.content)
-                if whole is None:
-                    raise InputError("holds no tensors by name, but a whole object: save its state_dict()")
-                inner = as_table(whole.get("state_dict")) or whole
-                return _from_table({**whole, "state_dict": saved.tensors(inner)}, path)
-        except InputError:
-            raise
-        except OSError as error:
-            raise InputError(error.strerror or one_line(error)) from error
-        except Exception as error:  # a damaged pickle can raise anything
-            raise InputError(f"cut short or damaged, or no checkpoint ({one_line(error)})") from error
+        return _checkpoint(weights, path)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -116,13 +100,9 @@ def _in_folder(folder: Path) -> Path | None:
     return folder / BEST if (folder / BEST).is_file() else None
 
 
-def _from_table(table: Mapping[str, object], path: Path | None) -> Checkpoint:
-    inner, epoch = as_table(table.get("state_dict")) or dict(table), table.get("epoch")
-    tensors = {
-        name.removeprefix("module.").removeprefix("prompt_learner."): tensor
-        for name, tensor in inner.items()
-        if isinstance(tensor, Tensor)
-    }
+def _checkpoint(weights: Weights, path: Path | None) -> Checkpoint:
+    tensors = {name.removeprefix("prompt_learner."): tensor for name, tensor in weights.tensors.items()}
     if not tensors:
         raise InputError("holds no tensors by name: give a model.pth.tar-N of the authors' code")
+    epoch = weights.beside.get("epoch")
     return Checkpoint(tensors, path, epoch if isinstance(epoch, int) else None)

@@ -8,9 +8,9 @@ import base64
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from foveate.errors import InputError
 from foveate.files import write_atomically
+from foveate.written import as_dataclass, one_line, parse_table, read_bytes
 
 RESULT, SCHEMA = "result.json", 1
 
@@ -157,11 +158,11 @@ def read_result(folder: Path) -> Result | None:
     if not path.is_file():
         return None
     try:
-        values = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
+        values = parse_table(read_bytes(path), "it")
         newer = values["schema"] > SCHEMA
         result = None if newer else _from(values)
     except (ValueError, LookupError, TypeError) as error:
-        raise Damaged(f"{path} is damaged: {error}") from error
+        raise Damaged(f"{path} is damaged: {one_line(error)}") from error
     if newer:
         raise InputError(f"{path} was written by a newer foveate: upgrade, or take another folder")
     return result
@@ -169,14 +170,14 @@ def read_result(folder: Path) -> Result | None:
 
 def _from(values: Mapping[str, Any]) -> Result:
     kept = {name: value for name, value in values.items() if name not in ("schema", "measured")}
-    return Result(**kept, measured=tuple(map(_measured, values["measured"])))
+    measured = tuple(map(_measured, values["measured"]))
+    return replace(as_dataclass(Result, kept, ""), measured=measured)
 
 
 def _measured(values: Mapping[str, Any]) -> Measured:
-    counts = {name: (int(right), int(of)) for name, (right, of) in values["per_class"].items()}
-    one = Measured(**{name: value for name, value in values.items() if name != "per_class"}, per_class=counts)
+    one = as_dataclass(Measured, values, "")
     unpacked(one.right, one.pictures)
-    return one
+    return replace(one, per_class={name: tuple(counts) for name, counts in one.per_class.items()})
 
 
 def results_in(sweep: Path) -> Iterator[Path]:

@@ -63,6 +63,8 @@ def one_view(changes: Mapping[str, object], bank: Banked) -> dict[str, object]:
     Raises:
         InputError: They ask for other views.
     """
+    if not isinstance(changes, Mapping):
+        raise InputError(f"recipe is {changes!r}: give a dictionary, as in {{'epochs': 5}}")
     if bank != "fixed":
         return dict(changes)
     asked = changes.get("augment")

@@ -4,20 +4,26 @@ It holds what was learned and how; never the towers, never anything made of clas
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from foveate.errors import InputError
+from foveate.clip.layouts import check_numbers
+from foveate.clip.templates import fill
+from foveate.data.naming import clean_name
+from foveate.errors import InputError, printable
 from foveate.files import write_atomically
+from foveate.written import as_dataclass, one_line, parse_table, read_bytes
 
 CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT, VERSION = "foveate", 1
+PRECISIONS = ("float32", "float64", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -82,60 +88,67 @@ def load_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     if not path.is_file():
         raise InputError(f"{folder} has no {CONFIG}: it is no tuned model, or its fit has not finished")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_table(read_bytes(path), CONFIG)
         if values.pop("format", None) != FORMAT:
-            raise InputError(f"{path} is not foveate's: give a folder that `foveate fit --out` wrote")
-        if values.pop("format_version") > VERSION:
-            raise InputError(f"{path} was written by a newer foveate ({values.get('version')}): upgrade")
-        config = ModelConfig(**values)
-        _check_kinds(config)
-    except InputError:
-        raise
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError("is not foveate's: give a folder that `foveate fit --out` wrote")
+        format_version = values.pop("format_version", None)
+        if isinstance(format_version, int) and format_version > VERSION:
+            raise InputError(f"was written by a newer foveate ({values.get('version')}): upgrade")
+        config = as_dataclass(ModelConfig, values, CONFIG)
+        _check(config, format_version)
+    except InputError as error:
+        raise InputError(_damaged(path, error)) from error
+    return config, _read_tensors(folder / TENSORS)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError, ValueError) as error:
         raise InputError(_damaged(path, error)) from error
     try:
-        return config, load_file(folder / TENSORS)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(_damaged(folder / TENSORS, error)) from error
+        check_numbers(tensors)
+    except InputError as error:
+        raise InputError(_damaged(path, error)) from error
+    return tensors
 
 
-def _check_kinds(config: ModelConfig) -> None:
-    """Refuse values no fit ever wrote.
-
-    Raises:
-        TypeError: A value is of another kind.
-    """
-    settings, names = cast("object", config.settings), cast("object", config.names)
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in cast("list[object]", names)):
-        raise TypeError("names is no list of names")
-    if not isinstance(settings, dict):
-        raise TypeError("settings is no table")
-    if not all(isinstance(one, dict) for one in cast("dict[str, object]", settings).values()):
-        raise TypeError("settings is no table of tables")
-    for name, kind in (("method", str), ("clip", str), ("fingerprint", str), ("seed", int), ("shots", int)):
-        if not isinstance(getattr(config, name), kind):
-            raise TypeError(f"{name} is {getattr(config, name)!r}")
-    if not isinstance(cast("object", config.template), str | None):
-        raise TypeError("template is no sentence")
+def _check(config: ModelConfig, version: object) -> None:
+    """Refuse values of the right types that no fit ever wrote."""
+    if version != VERSION:
+        raise InputError(f"format_version is {version!r}")
+    if config.precision not in PRECISIONS:
+        raise InputError(f"precision is {config.precision!r}: there are {', '.join(PRECISIONS)}")
+    for name in ("seed", "shots", "pictures", "val_pictures"):
+        if getattr(config, name) < 0:
+            raise InputError(f"{name} is {getattr(config, name)}")
+    if config.template is not None:
+        fill(config.template, "name")
+    for name in config.names:
+        clean_name(name)
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    why = " ".join(str(getattr(error, "strerror", None) or error).split())[:160]
+    why = one_line(error)
+    if why.startswith(("is not foveate's", "was written by")):
+        return f"{path} {why}"
+    if isinstance(error, PermissionError) or "Permission" in why:
+        return f"{path} may not be read (no permission): change its permissions"
+    why = getattr(error, "strerror", None) or why
     return f"{path} is damaged ({why}): bring it back from a copy, or delete {path.parent} and fit again"
 
 
 def model_card(config: ModelConfig, parameters: int) -> str:
     """Return the README of a tuned model."""
-    names = ", ".join(config.names[:20]) + (
-        f", … ({len(config.names)} in all)" if len(config.names) > 20 else ""
-    )
+    more = f", … ({len(config.names)} in all)" if len(config.names) > 20 else ""
+    names = ", ".join(_plain(name) for name in config.names[:20]) + more
     return f"""---
 library_name: foveate
 pipeline_tag: image-classification
 tags: [clip, few-shot, {config.method}]
 ---
 
-# {config.method} on {config.clip}
+# {config.method} on {_plain(config.clip)}
 
 {_origin(config, parameters)}
 
@@ -149,11 +162,16 @@ classifier.predict(["photo.jpg"])                       # among the classes abov
 classifier.predict(["photo.jpg"], classes=["another"])  # and one it never saw
 ```
 
-- Towers: `{config.clip}` (weights {config.fingerprint}); they are not in this folder.
+- Towers: `{config.clip.replace("`", "'")}` (weights {config.fingerprint}); they are not in this folder.
 - Settings: `config.json`.{f" Its data's hash: `{config.data}`." if config.data else ""}
 - Limits: it answers with one of the names it is given, whatever the picture shows. Accuracy was not
   measured by writing this card; `foveate evaluate` measures it.
 """
+
+
+def _plain(text: str) -> str:
+    """Return text as Markdown shows it: nothing in it is a link, a picture or HTML."""
+    return re.sub(r"([\\`*_\[\]<>|#~!&])", r"\\\1", printable(text).replace("\n", " "))
 
 
 def _origin(config: ModelConfig, parameters: int) -> str:

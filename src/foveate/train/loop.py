@@ -84,6 +84,10 @@ def _step(
     journal = journal or Journal(None)
     average = GaussianAverage(recipe, learned)
     at = steps.read_state(state, lambda path: load_state(path, method, optimiser, average.tensors))
+    if at.epoch > recipe.epochs:
+        raise InputError(
+            f"{state} is of epoch {at.epoch} of {recipe.epochs}: delete it to start this stage again"
+        )
     journal.rewind(at.step)
     method.train()
     first, step = at.first_loss, at.step

@@ -96,7 +96,10 @@ def recipe_for(method: str, changes: Mapping[str, object] | None = None) -> Reci
         InputError: A change is out of range, no number where one is needed, or of no setting.
     """
     backbone = method.split("+")[-1]
-    given = {name: value for name, value in (changes or {}).items() if value is not None}
+    plain = {
+        name: getattr(value, "item", lambda value=value: value)() for name, value in (changes or {}).items()
+    }
+    given = {name: value for name, value in plain.items() if value is not None}
     stray = sorted(given.keys() - {setting.name for setting in fields(Recipe)})
     if stray:
         raise InputError(f"a recipe has no setting {stray[0]!r}")
@@ -121,6 +124,10 @@ def _check(recipe: Recipe) -> None:
         value = getattr(recipe, name)
         if value is not None and not value > 0:
             raise InputError(f"{name} is {value}: give a number above zero")
+    for name, (least, most) in _BOUNDS.items():
+        value = getattr(recipe, name)
+        if value is not None and not least <= value <= most:
+            raise InputError(f"{name} is {value}: give a number from {least:g} to {most:g}")
     for name in ("weight_decay", "momentum", "warmup_epochs", "warmup_lr"):
         if not getattr(recipe, name) >= 0:
             raise InputError(f"{name} is {getattr(recipe, name)}: give zero or more")
@@ -128,6 +135,22 @@ def _check(recipe: Recipe) -> None:
         raise InputError(
             f"crop_scale is {recipe.crop_scale}: give a share of the picture, above 0 and up to 1"
         )
+
+
+_BOUNDS = {
+    "epochs": (1, 1e6),
+    "batch_size": (1, 1e6),
+    "lr": (0, 1e6),
+    "weight_decay": (0, 1e6),
+    "warmup_lr": (0, 1e6),
+    "momentum": (0, 1e6),
+    "warmup_epochs": (0, 1e6),
+    "clip_grad": (0, 1e30),
+    "explode_at": (0, 1e30),
+    "average_mean": (-1e6, 1e6),
+    "average_std": (1e-3, 1e6),
+}
+"""Bounds beyond which numbers are infinite, or no run would end."""
 
 
 def average_weight(recipe: Recipe, epoch: int) -> float:

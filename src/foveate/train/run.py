@@ -6,13 +6,17 @@ model.
 """
 
 import json
+import os
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
+
+from filelock import FileLock, Timeout
 
 from foveate.clip.model import Clip
 from foveate.data.samples import Photos
@@ -37,8 +41,9 @@ from foveate.train.loop import Diverged, fit
 from foveate.train.parallel import Team
 from foveate.train.recipe import Recipe
 from foveate.train.together import Shared, Steps
+from foveate.written import as_dataclass, one_line, parse_table, read_bytes
 
-RUN, STAGES, BANK = "run.json", "stages", ".bank"
+RUN, STAGES, BANK, LOCK = "run.json", "stages", ".bank", ".lock"
 _TYPED = (
     *(
         "method",
@@ -65,11 +70,17 @@ def refuse_folder(folder: Path) -> None:
     Raises:
         InputError: It is a file, or holds files that are no run's.
     """
+    if str(folder).startswith("~"):
+        raise InputError(f"{folder}: there is no home folder of that name: write the path out")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder to write to, new or empty")
+    if folder.is_symlink() and not folder.exists():
+        raise InputError(f"{folder} is a link that leads nowhere: remove it, or choose another output folder")
     above = next((one for one in folder.parents if one.exists()), None)
     if above is not None and not above.is_dir():
         raise InputError(f"{above} is a file: choose an output folder somewhere else")
+    if not folder.exists() and above is not None and not _may_hold(above):
+        raise InputError(f"{folder} cannot be made in {above}: choose an output folder somewhere else")
     if (folder / RUN).exists() or not folder.exists():
         return
     foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
@@ -77,6 +88,38 @@ def refuse_folder(folder: Path) -> None:
         raise InputError(
             f"{folder} is not empty and holds no run ({foreign[0]}): choose another output folder"
         )
+
+
+def _may_hold(folder: Path) -> bool:
+    """Whether something may be made in a folder; where nothing may be, the system alone knows."""
+    return os.access(folder, os.W_OK) and not str(folder.resolve()).startswith(("/proc", "/sys/kernel"))
+
+
+@contextmanager
+def alone_in(folder: Path) -> Generator[None]:
+    """Be the only run in a folder. The system takes the lock from a process that dies.
+
+    Raises:
+        InputError: Another run is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / CONFIG).exists() and not os.access(folder, os.W_OK):  # a finished run, to be read alone
+        yield
+        return
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"another run is at work in {folder}: wait for it, stop it, or choose another output folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        (folder / LOCK).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def open_run(folder: Path, identity: Mapping[str, Any], sources: Mapping[str, Any]) -> bool:
@@ -154,17 +197,40 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     path = folder / RUN
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        identity, sources = dict(values["identity"]), dict(values["sources"])
-        sources["reading"] = dict(sources["reading"])
-        for key in ("data", "masks"):
-            if not isinstance(sources[key], str | None):
-                raise TypeError(key)
-        return {"identity": identity, "sources": sources}
-    except FileNotFoundError as error:
-        raise InputError(f"{folder} has no {RUN}: say where the pictures are with --data") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: delete {folder}, or choose another output folder") from error
+        if not path.exists():
+            raise InputError(f"{folder} has no {RUN}: say where the pictures are with --data")
+        text = read_bytes(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    try:
+        values = as_dataclass(_Written, parse_table(text, RUN), RUN)
+        as_dataclass(_Sources, values.sources, "sources", more=True)
+        if stray := values.sources["reading"].keys() - {"mask_values", "invert_masks", "images", "columns"}:
+            raise InputError(f"reading has {stray.pop()!r}")
+        return {"identity": values.identity, "sources": values.sources}
+    except InputError as error:
+        raise InputError(
+            f"{path} is damaged ({one_line(error)}): delete {folder}, or choose another output folder"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What `run.json` holds."""
+
+    identity: dict[str, Any]
+    sources: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Where a run's pictures were."""
+
+    data: str | None
+    masks: str | None
+    reading: dict[str, str | bool | dict[str, str]]
+    chosen: list[str] = field(default_factory=list[str])
+    left_out: list[list[str]] = field(default_factory=list[list[str]])
 
 
 def _states(folder: Path) -> list[Path]:
@@ -172,7 +238,10 @@ def _states(folder: Path) -> list[Path]:
 
 
 def _clear_leftovers(folder: Path) -> None:
-    """Remove what a kill in the middle of `write_atomically` leaves behind."""
+    """Remove what a kill in the middle of `write_atomically` leaves; refuse folders in the files' places."""
+    for name in (RUN, LOG, CONFIG, TENSORS, CARD):
+        if (folder / name).is_dir():
+            raise InputError(f"{folder / name} is a folder, in the place of a file of the run: remove it")
     for place, names in ((folder, (RUN, CONFIG, TENSORS, CARD, LOG)), (folder / STAGES, ("*.safetensors",))):
         for name in names:
             for path in place.glob(f".{name}.*"):

@@ -6,7 +6,7 @@ Notes are collected here and said by whoever asked, so that an error comes alone
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
-from foveate.data.checks import check_masks, check_pictures
+from foveate.data.checks import check_masks, check_pictures, repeated
 from foveate.data.fewshot import Draw, base_new, draw_shots
 from foveate.data.naming import unusual
 from foveate.data.samples import Photos
@@ -72,6 +72,7 @@ def choose(  # noqa: PLR0913  (all but the first three by name)
     """
     drawn = draw_shots(photos, shots, seed)
     labels, notes = _classes(drawn, base_only)
+    notes += repeated(photos)
     train = drawn.train.only(labels)
     short = {name: count for name, count in drawn.short.items() if name in train.names and count}
     if short:

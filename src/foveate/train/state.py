@@ -13,9 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from foveate.clip.layouts import check_numbers
 from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.methods.base import Method
+from foveate.written import as_dataclass, one_line, parse_table
+
+_MOMENTS = ("step", "momentum_buffer", "exp_avg", "exp_avg_sq")
+"""What SGD and AdamW keep of a parameter."""
 
 
 @dataclass(frozen=True)
@@ -69,31 +74,68 @@ def load_state(
     try:
         with safe_open(path, "pt") as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            values = json.loads(file.metadata()["state"])
-            kind = values.pop("optimiser")
-            state = State(**values)
+            values = parse_table(file.metadata()["state"], "its state")
+        check_numbers(tensors)
+        kind = values.pop("optimiser")
+        state = as_dataclass(State, values, "its state")
+        if min(state.epoch, state.step, state.first_loss) < 0:
+            raise InputError(f"its state is {values}")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or one_line(error)})") from error
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({error}): delete it to start this stage again") from error
+        why = one_line(error)
+        raise InputError(f"{path} is damaged ({why}): delete it to start this stage again") from error
     if kind != type(optimiser).__name__:
         raise InputError(
             f"{path} is of a run with {kind}, not {type(optimiser).__name__}: choose another output folder"
         )
-    _take(path, "learned", method.trainable(), tensors)
-    _take(path, "average", average or {}, tensors)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, field = name.split(".", 2)
-            moments.setdefault(int(index), {})[field] = tensor
+    held = {"learned": method.trainable(), "average": average or {}}
+    given = {kind: _fitting(path, kind, wanted, tensors) for kind, wanted in held.items()}
+    moments = _moments(path, optimiser, tensors)
+    with torch.no_grad():
+        for kind, wanted in held.items():
+            for name, tensor in wanted.items():
+                tensor.copy_(given[kind][name])
     optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
     return state
 
 
-@torch.no_grad()
-def _take(path: Path, kind: str, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+def _moments(
+    path: Path, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> dict[int, dict[str, Tensor]]:
+    """Return what the optimiser keeps of each parameter, by its number.
+
+    Raises:
+        InputError: It is of other parameters.
+    """
+    shapes = [parameter.shape for group in optimiser.param_groups for parameter in group["params"]]
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind in ("learned", "average"):
+            continue
+        index, _, field = rest.partition(".")
+        row = int(index) if index.isdecimal() and len(index) < 9 else len(shapes)
+        known = kind == "optimiser" and field in _MOMENTS and row < len(shapes)
+        if not known or (tensor.shape != shapes[row] and not (field == "step" and tensor.numel() == 1)):
+            raise InputError(
+                f"{path} is damaged ({name} of shape {list(tensor.shape)} is no moment of its optimiser):"
+                " delete it to start this stage again"
+            )
+        moments.setdefault(row, {})[field] = tensor
+    return moments
+
+
+def _fitting(
+    path: Path, kind: str, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the tensors of one kind, by the names that are wanted.
+
+    Raises:
+        InputError: They are others, or of other shapes.
+    """
     given = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{kind}.")}
     fits = wanted.keys() == given.keys() and all(wanted[n].shape == given[n].shape for n in given)
     if not fits:
         raise InputError(f"{path} is the state of another run: choose another output folder, or delete it")
-    for name, tensor in wanted.items():
-        tensor.copy_(given[name])
+    return given

@@ -16,10 +16,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from foveate.clip.checkpoints import check_start, naming, one_line, read_json
+from foveate.clip.checkpoints import check_start, naming, read_settings
 from foveate.clip.weights import demand_device
 from foveate.errors import InputError
 from foveate.foreground.proposers.registry import demand
+from foveate.written import one_line
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -110,7 +111,7 @@ def _fetch(source: str, revision: str | None, option: str) -> Path:
 def _check(folder: Path, kinds: Sequence[str]) -> None:
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder}: holds no model: there is no config.json")
-    kind = read_json(folder / "config.json").get("model_type")
+    kind = read_settings(folder / "config.json").get("model_type")
     if kind not in kinds:
         raise InputError(f"{folder}: is a model of type {kind}, not {' or '.join(kinds)}")
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)

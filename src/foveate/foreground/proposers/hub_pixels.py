@@ -14,8 +14,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from foveate.clip.checkpoints import as_table, naming, read_json
+from foveate.clip.checkpoints import naming, read_settings
 from foveate.errors import InputError
+from foveate.written import as_table
 
 Triple = tuple[float, float, float]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -89,9 +90,9 @@ def read_pixels(folder: Path, default: Pixels) -> Pixels:
 def _settings(folder: Path) -> tuple[Path, Mapping[str, Any]]:
     path = folder / "preprocessor_config.json"
     if path.is_file():
-        return path, read_json(path)
+        return path, read_settings(path)
     path = folder / "processor_config.json"  # where newer releases put them
-    whole = read_json(path) if path.is_file() else {}
+    whole = read_settings(path) if path.is_file() else {}
     return path, as_table(whole.get("image_processor")) or {}
 
 

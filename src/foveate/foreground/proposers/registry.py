@@ -19,6 +19,9 @@ PROPOSERS = {
     "seem": "seem:Seem",
 }
 
+LARGEST = 10_000
+"""Of a setting that is a whole number: regions, points, pixels of a side."""
+
 
 def open_proposer(name: str, **settings: Any) -> Proposer:
     """Return a proposer.
@@ -30,6 +33,9 @@ def open_proposer(name: str, **settings: Any) -> Proposer:
     Raises:
         InputError: There is none of this name; what it needs is not installed or not there.
     """
+    for setting, value in settings.items():
+        if isinstance(value, int) and value > LARGEST:
+            raise InputError(f"{name}: {setting} is {value}; give at most {LARGEST:,}")
     return proposer_class(name)(**settings)
 
 
