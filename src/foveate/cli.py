@@ -113,7 +113,9 @@ def _run(name: str, words: Sequence[str]) -> int:
         print(kept, end="", flush=True)
         return 0
     try:
-        import_module(f"foveate.commands.{python_name(name)}").run(words)
+        command = import_module(f"foveate.commands.{python_name(name)}")
+        with import_module("foveate.commands.screen").notes_for_warnings():
+            command.run(words)
         sys.stdout.flush()  # so that a closed pipe is noticed here
     except SystemExit as done:  # --help and --print-config are done early
         return int(done.code or 0)

@@ -95,16 +95,15 @@ def decoded(raw: bytes, where: str) -> str:
     for mark, name in _MARKS.items():
         if raw.startswith(mark):
             raise InputError(f"{where}: not UTF-8 text, but {name}: save it as UTF-8")
+    if b"\0" in raw:
+        raise InputError(f"{where}: not UTF-8 text, for it holds zero bytes: save it as UTF-8")
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError(
             f"{where}, line {line}: not UTF-8 text (byte {raw[error.start]:#04x}): save it as UTF-8"
         ) from error
-    if "\0" in text:
-        raise InputError(f"{where}: not UTF-8 text, for it holds zero bytes: save it as UTF-8")
-    return text
 
 
 def text_lines(text: str) -> Iterator[tuple[int, str]]:

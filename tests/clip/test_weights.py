@@ -350,7 +350,7 @@ def test_numbers_that_no_weights_are(tiny_clip, ours, tmp_path, spoil, says):
     tensors = dict(tiny_clip.state_dict())
     tensors[name] = spoil(tensors[name])
     save_file(tensors, ours / "model.safetensors")
-    assert_refused(ours, f"{name} ha", ours / "model.safetensors")
+    assert_refused(ours, f"{name} h", ours / "model.safetensors")
     torch.save({"state_dict": tensors}, tmp_path / "weights.pt")
     assert_refused(tmp_path / "weights.pt", says, tmp_path / "weights.pt")
 

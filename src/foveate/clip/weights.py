@@ -23,7 +23,7 @@ from foveate.clip.config import EMBEDDED
 from foveate.clip.folders import FORMAT, KINDS, SETTINGS, VERSION, load_folder
 from foveate.clip.model import Clip
 from foveate.errors import InputError
-from foveate.files import write_atomically
+from foveate.files import home_of, write_atomically
 from foveate.written import one_line
 
 _FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
@@ -102,10 +102,10 @@ def split_source(source: str | Path) -> tuple[Path, str]:
     if not str(source).strip():
         raise InputError("clip is empty: give a hub id, a folder or a file of CLIP weights, such as tiny")
     for ending in ACTIVATIONS:
-        path = Path(str(source).removesuffix(ending)).expanduser()
+        path = home_of(str(source).removesuffix(ending))
         if str(source).endswith(ending) and path.is_file():
             return path, ending
-    return Path(source).expanduser(), ""
+    return home_of(source), ""
 
 
 def save_clip(clip: Clip, folder: Path, *, dtype: torch.dtype | None = None) -> None:

@@ -15,6 +15,7 @@ from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.methods.registry import parts
 from foveate.report.published import PAPER, tables
+from foveate.written import read_json
 
 EXAMPLES = """
     foveate cost --out out/cost.json
@@ -106,7 +107,7 @@ def _refuse_other(file: Path) -> None:
     if not file.exists():
         return
     try:
-        there = json_module.loads(file.read_text(encoding="utf-8"))
+        there = read_json(file)
     except ValueError:
         there = None
     if not isinstance(there, dict) or not {"schema", "rows", "counted"} <= there.keys():

@@ -20,6 +20,7 @@ from foveate.select.choosing import CONFIGS, Name
 from foveate.train.selecting import Selected, Wish
 from foveate.train.selecting import select as select_pictures
 from foveate.train.shots import choose
+from foveate.written import read_json
 
 EXAMPLES = """
     foveate select photos/ --select herding --fraction 0.2 --out chosen.json
@@ -123,7 +124,7 @@ def _refuse(path: Path) -> None:
     if not path.exists():
         return
     try:
-        known = SELECTION in json.loads(path.read_text(encoding="utf-8"))
+        known = SELECTION in read_json(path)
     except (OSError, ValueError, TypeError):
         known = False
     if not known:

@@ -31,6 +31,7 @@ _WNID = re.compile(r"n\d{8}")
 _WORDLESS = re.compile(r"[\W\d_]*|n\d{8}|\d+\W.*|[A-Z][a-z]+(?:[A-Z][a-z]+)+")
 """Names that say little to CLIP: 0, 8.0, n01440764, 001.Albatross, AnnualCrop."""
 
+_LONGEST = 1000  # letters; of the names that CLIP reads, 300 are the most
 _SHARE = 0.25  # of such names, from which on a set's are told of
 
 
@@ -38,10 +39,12 @@ def clean_name(raw: str) -> str:
     """Make a class name readable for CLIP: underscores are spaces, one at a time, none at the ends.
 
     Raises:
-        InputError: It is no text, or has a character that nobody sees.
+        InputError: It is no text, too long, or has a character that nobody sees.
     """
     if not isinstance(raw, str):
         raise InputError(f"class name {raw!r} is of type {type(raw).__name__}: give text")
+    if len(raw) > _LONGEST:
+        raise InputError(f"class name {raw[:20]!a}… has {len(raw):,} letters: shorten it")
     name = " ".join(unicodedata.normalize("NFC", raw).replace("_", " ").split())
     joiners = "\u200c\u200d" if not name.translate({0x200C: "", 0x200D: ""}).isascii() else ""
     for letter in name:

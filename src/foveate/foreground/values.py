@@ -195,7 +195,7 @@ def bounded_array(file: IO[bytes], most: int) -> np.ndarray:
     width = 2 if version == (1, 0) else 4
     head = start + file.read(int.from_bytes(start[8 : 8 + width], "little") + 8 + width - len(start))
     read_head = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
-    shape, fortran, dtype = read_head(io.BytesIO(head))
+    shape, fortran, dtype = read_head(io.BytesIO(head[8:]))
     number = math.prod(shape)
     if dtype.kind not in "buif":
         raise ValueError(f"it holds {dtype}, not plain numbers")

@@ -137,7 +137,7 @@ def _begun(path: Path) -> dict[str, Any] | None:
     """Return what a job was begun as; None where that cannot be read."""
     try:
         values: object = json.loads(path.read_text(encoding="utf-8"))["run"]
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
     return cast("dict[str, Any]", values) if isinstance(values, dict) else None
 
@@ -146,7 +146,7 @@ def _who(out: Path) -> str:
     try:
         values = json.loads((out / WHO).read_text(encoding="utf-8"))
         return f" (process {values['process']} on {values['host']})"
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ""
 
 

@@ -1,6 +1,5 @@
 """Which training pictures are answered rightly, epoch by epoch: logged by a run, read to select."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from foveate.errors import InputError
 from foveate.memory import sent
 from foveate.methods.base import Method
 from foveate.train.banking import chunk_on
+from foveate.written import parse_table
 
 ANSWERED = "right"
 """Key of a log's line that says of each picture whether its answer was right."""
@@ -85,6 +85,6 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _parsed(path: Path, number: int, text: str) -> dict[str, Any]:
     try:
-        return dict(json.loads(text))
+        return parse_table(text, "it")
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}, line {number} is damaged: delete that line, or fit again") from error

@@ -112,7 +112,7 @@ class Journal:
     def _stays(self, line: str, step: int) -> bool:
         try:
             values = json.loads(line)
-        except ValueError:  # half a line, from a kill
+        except (ValueError, RecursionError):  # half a line, from a kill
             return False
         if not isinstance(values, dict):
             return False
