@@ -32,6 +32,7 @@ from foveate.report.model import (
 from foveate.report.protocol import Context, odd_sets, training_of, words_of_range
 from foveate.report.statistics import Bootstrap, holm
 from foveate.report.tables import Paper, Table, gain_charts, p_number, section_of
+from foveate.written import read_json
 
 _ORDER = (
     *(
@@ -408,7 +409,7 @@ def _costs(folder: Path, against: bool) -> tuple[list[Section], list[str]]:
         Path(place) / "cost.json" for place, _, names in os.walk(folder) if "cost.json" in names
     ):
         try:
-            found.append(_table_7(json.loads(path.read_text(encoding="utf-8")), against))
+            found.append(_table_7(read_json(path), against))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             damaged.append(f"{path} is damaged: {' '.join(str(error).split())}")
     return found, damaged
