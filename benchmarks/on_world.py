@@ -16,6 +16,7 @@ from foveate.data.samples import Photos
 from foveate.demo import RECIPE, Task
 from foveate.evaluate.metrics import harmonic_mean
 from foveate.methods.base import Method
+from foveate.methods.frozen import extract
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.registry import build, wrap
 from foveate.train.loop import fit
@@ -45,7 +46,7 @@ def views(method: Method, task: Task, recipe: Recipe, seed: int) -> Views:
         batches = list(pictures.batches(epoch, recipe.batch_size, shuffle=True, drop_last=True))
         masks = torch.cat([b.masks for b in batches if b.masks is not None])
         whole = Batch(torch.cat([b.images for b in batches]), torch.cat([b.labels for b in batches]), masks)
-        seen = {name: t.split(recipe.batch_size, dim=1) for name, t in method.see(whole).items()}
+        seen = {name: t.split(recipe.batch_size, dim=1) for name, t in extract(method, whole).items()}
         epochs.append(
             [
                 replace(b, frozen={name: parts[i] for name, parts in seen.items()})

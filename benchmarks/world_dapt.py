@@ -43,7 +43,7 @@ def measure(method: Method, task: Task) -> Figures:
     found |= {
         name: looks.figures[own].nanmean().item() for name, own in (("gaze", "energy"), ("shift", "shift"))
     }
-    empty = method.last_tally.figures().get("empty", 0.0) if isinstance(method, Dapt) else 0.0
+    empty = method.last_tally.shares().get("empty", 0.0) if isinstance(method, Dapt) else 0.0
     return found | {"empty": 100 * empty}
 
 

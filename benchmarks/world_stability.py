@@ -50,7 +50,7 @@ def main() -> None:
                     method = plugged(backbone, task, seed, {"adapter_input": kind})
                     learn(method, task, replace(recipe, lr=lr), seed, drawn)
                     accuracy = right(method.logits(asked.features, "base"), asked.labels)
-                    spoke = any("below their backbone" in note for note in method.notes())
+                    spoke = any("below their backbone" in note for note in method.warnings())
                     found.setdefault((lr, kind), []).append((alone, accuracy, spoke))
             print(f"{classes} classes, seed {seed} done", file=sys.stderr)
         for (lr, kind), runs in found.items():

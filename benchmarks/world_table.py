@@ -41,7 +41,7 @@ def main() -> None:
                 continue  # FVG-PT stands over learned class texts
             guided = learn(plugged(backbone, task, seed, PAPER.get(name)), task, recipe, seed)
             rows.setdefault(f"fvgpt+{name}", []).append(everything(guided, task))
-            for note in guided.notes():
+            for note in guided.warnings():
                 print(f"seed {seed}, {name}: {note}", file=sys.stderr)
     print(table(rows))
     if args.out:

@@ -19,9 +19,10 @@ import pytest
 import torch
 
 from foveate.clip.model import Clip
-from foveate.methods.base import Method, Support
+from foveate.methods.base import Method
+from foveate.methods.capabilities import SupportSet
 from foveate.methods.known import KnownClasses
-from foveate.methods.registry import BACKBONES, build, parts, stages, wrap
+from foveate.methods.registry import backbones, build, parts, stages, wrap
 from foveate.seeds import stream
 from foveate.train.journal import Step
 from foveate.train.loop import fit
@@ -42,7 +43,7 @@ PLUGGED = (
     *("kdpl+coop", "kdpl+cocoop", "kdpl+promptsrc", "fvgpt+kdpl+coop"),
 )
 RUNS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
-    **{name: (name, {}) for name in (*BACKBONES, *PLUGGED)},
+    **{name: (name, {}) for name in (*backbones(), *PLUGGED)},
     "vectors of each class": ("coop", {"coop": {"class_specific": True, "tokens": 2}}),
     "tuned keys": ("tip_adapter", {"tip_adapter": {"tuned": True, "validate": True}}),
     "no visual tokens": ("ivlp", {"ivlp": {"vision_depth": 0}}),
@@ -101,7 +102,7 @@ def train(method: str, settings: dict[str, dict[str, Any]], clip: Clip) -> tuple
             built,
             lambda epoch: [batch(size, epoch, i) for i in range(STEPS)],
             recipe,
-            support=Support(lambda number: [batch(8, "support", number)], [batch(4, "val")]),
+            support=SupportSet(lambda number: [batch(8, "support", number)], [batch(4, "val")]),
             on_step=keep,
         )
         found.append({name: _short(torch.tensor(values)) for name, values in losses.items()})
