@@ -19,7 +19,7 @@ from safetensors import safe_open
 from foveate.cli import COMMANDS, main, python_name
 from foveate.commands.parsing import parse
 from foveate.errors import InputError
-from foveate.methods.registry import PARTS
+from foveate.methods.registry import methods
 
 Call = Callable[..., object]
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
@@ -101,8 +101,8 @@ def test_every_option_is_in_the_help_with_a_sentence(foveate: Call, name: str):
 
 def test_the_help_of_fit_has_the_settings_of_every_part(foveate: Call):
     text = foveate("fit", "--help").out
-    for part, known in PARTS.items():
-        for field in fields(known.config):
+    for part, known in methods().items():
+        for field in fields(known.config_type):
             assert f"  --{part}.{field.name}".replace("_", "-") in text
     assert max(map(len, text.splitlines())) <= 120
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,10 +25,18 @@ from foveate.data.sources import Source, load_photos
 from foveate.errors import InputError
 from foveate.evaluate.answers import Answers, ask
 from foveate.foreground.masks import OnBad
-from foveate.methods.base import Method, check_names
-from foveate.methods.choices import check_choice
-from foveate.methods.fvgpt import FvgPt
-from foveate.methods.registry import Settings, build, configure, needs_masks, needs_val, parts
+from foveate.methods.base import Method, Wrapper, check_names
+from foveate.methods.capabilities import Diagnostics, walk
+from foveate.methods.config import check_choice
+from foveate.methods.registry import (
+    REFERENCE,
+    Settings,
+    build,
+    configure,
+    needs_masks,
+    needs_val,
+    parts,
+)
 from foveate.official.reading import read_official
 from foveate.train.backbone import load_backbone
 from foveate.train.banking import Banked, BankPlan, OnNote, Precision, one_view
@@ -389,7 +398,7 @@ class Classifier:
         Raises:
             InputError: Names clash, or there are none.
         """
-        if self.config is None and self.method_name != "zeroshot":
+        if self.config is None and self.method_name != REFERENCE:
             self._fitted()
         if isinstance(classes, str):
             check_names(classes)
@@ -447,13 +456,13 @@ class Classifier:
         """Return what this one is to be compared with: the methods inside it, then zero-shot CLIP."""
         config, inner = self._fitted(), self.method
         found: list[Classifier] = []
-        while isinstance(inner, FvgPt):
-            inner = inner.backbone
+        while isinstance(inner, Wrapper) and not inner.joint:
+            inner = inner.host
             found.append(self._beside("+".join(parts(self.method_name)[len(found) + 1 :]), inner))
-        if found or self.method_name != "zeroshot":
-            zeroshot = build("zeroshot", self.clip)
-            zeroshot.set_classes(config.names, config.template)
-            found.append(self._beside("zeroshot", zeroshot))
+        if found or self.method_name != REFERENCE:
+            reference = build(REFERENCE, self.clip)
+            reference.set_classes(config.names, config.template)
+            found.append(self._beside(REFERENCE, reference))
         return found
 
     def beside(self, method: str, settings: Settings | None = None) -> "Classifier":
@@ -620,7 +629,8 @@ class Classifier:
         method, template = self.method, self.config.template if self.config else None
         if (method.names, method.template, method.trained) != (tuple(names), template, tuple(was_trained)):
             method.set_classes(names, template, known)
-            for note in method.caveats():
+            told = [part.disclaimers() for part in walk(method) if isinstance(part, Diagnostics)]
+            for note in chain.from_iterable(told):
                 warnings.warn(note, stacklevel=4)
         if all(was_trained):
             return "base"

@@ -10,7 +10,7 @@ from foveate.errors import InputError
 from foveate.methods.base import check_names
 from foveate.methods.coop import CoOpConfig
 from foveate.methods.guidance import TERMS, FvgPtConfig
-from foveate.methods.registry import PARTS, configure, parts
+from foveate.methods.registry import configure, methods, parts
 from foveate.methods.zeroshot import ZeroShotConfig
 
 
@@ -59,7 +59,7 @@ WRONG = [
 @pytest.mark.usefixtures("as_installed")
 @pytest.mark.parametrize(("config", "name", "value", "message"), WRONG)
 def test_a_value_of_another_kind_is_refused_in_one_line(config: type, name: str, value: object, message: str):
-    part = next(part for part, one in PARTS.items() if one.config is config)
+    part = next(part for part, one in methods().items() if one.config_type is config)
     method = part if part != "fvgpt" else "fvgpt+coop"
     for make in (lambda: config(**{name: value}), lambda: configure(method, {part: {name: value}})):
         with pytest.raises(InputError) as caught:
@@ -68,10 +68,10 @@ def test_a_value_of_another_kind_is_refused_in_one_line(config: type, name: str,
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", methods())
 def test_the_defaults_are_of_their_kinds(part: str):
-    config = PARTS[part].config()
-    assert PARTS[part].config(**asdict(config)) == config
+    config = methods()[part].config_type()
+    assert methods()[part].config_type(**asdict(config)) == config
 
 
 @pytest.mark.usefixtures("as_installed")

@@ -112,7 +112,7 @@ def test_fvgpt_goes_over_the_host_that_dapt_has_trained(tiny_clip: Clip, photos,
     alone = run_stages("dapt+maple", tiny_clip, photos, RECIPE, seed=2)
     assert isinstance(both.backbone, Dapt)
     for name, tensor in learned(alone).items():
-        assert torch.equal(both.learned()[f"backbone.{name}"], tensor)
+        assert torch.equal(both.learned()[f"host.{name}"], tensor)
     steps = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     stages = list(dict.fromkeys(step["stage"] for step in steps))
     assert stages == ["dapt+maple", "fvgpt+dapt+maple"]

@@ -16,8 +16,8 @@ from foveate.clip.model import Clip, Vision
 from foveate.data.loader import PictureSet
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
-from foveate.methods.base import CLIP
-from foveate.methods.registry import BACKBONES, PLUGINS, build, pairs, stages
+from foveate.methods.frozen import CLIP, extract, frozen_specs
+from foveate.methods.registry import backbones, build, pairs, plugins, stages
 from foveate.train import banking
 from foveate.train.banking import BankPlan, Feed, chunk_on, open_bank, training_pictures
 from foveate.train.journal import Step
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("few_sentences")
 
 QUICK = {"epochs": 3, "warmup_epochs": 1, "batch_size": 4}
 PLUGGED = ["fvgpt+coop", "fvgpt+kgcoop", "fvgpt+promptsrc", "fvgpt+mmrl"]
-EVERY = [*BACKBONES, *(pair for pair in pairs() if pair.startswith("fvgpt+"))]
+EVERY = [*backbones(), *(pair for pair in pairs() if pair.startswith("fvgpt+"))]
 Run = Callable[..., SimpleNamespace]
 
 
@@ -120,28 +120,28 @@ def test_every_method_promises_what_it_sees(tiny_clip: Clip, method: str):
     g = torch.Generator().manual_seed(0)
     masks = (torch.rand(3, 1, 32, 32, generator=g) > 0.5).float()
     batch = Batch(torch.randn(3, 3, 32, 32, generator=g), torch.tensor([0, 1, 0]), masks, torch.ones(3))
-    seen, keys = built.see(batch), built.seen_keys()
+    seen, keys = extract(built, batch), frozen_specs(built)
     assert seen.keys() == keys.keys()
     for name, origin in keys.items():
         assert seen[name].shape == (origin.heads, 3, origin.dim), name
         if origin.what == CLIP:
             torch.testing.assert_close(seen[name][0], tiny_clip.vision(batch.images))
     other = Batch(batch.images, batch.labels, 1 - masks, batch.areas)
-    for name, tensor in built.see(other).items():
+    for name, tensor in extract(built, other).items():
         assert torch.equal(tensor, seen[name]) != keys[name].masked, name
 
 
-@pytest.mark.parametrize("name", [name for name, part in PLUGINS.items() if not part.joint])
+@pytest.mark.parametrize("name", [name for name, part in plugins().items() if not part.joint])
 def test_what_is_there_is_not_encoded_again(tiny_clip: Clip, looks: list[int], name: str):
     built = build(f"{name}+mmrl", tiny_clip)
     built.set_classes(["cat", "dog"])
     masks = torch.ones(3, 1, 32, 32)
     masks[..., :16] = 0
     batch = Batch(torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 0]), masks)
-    whole = built.see(batch)
+    whole = extract(built, batch)
     for there in ({"image"}, {"image", "clip"}, {"foreground"}, set(whole)):
         looks.clear()
-        rest = built.see(Batch(batch.images, batch.labels, masks, None, {n: whole[n] for n in there}))
+        rest = extract(built, Batch(batch.images, batch.labels, masks, None, {n: whole[n] for n in there}))
         for key in whole.keys() - there:
             torch.testing.assert_close(rest[key], whole[key])
         assert sum(looks) == 3 * len({"image", "foreground", "clip"} - there)

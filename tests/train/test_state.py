@@ -13,6 +13,7 @@ from foveate.clip.model import Clip
 from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.errors import InputError
 from foveate.methods.base import Method
+from foveate.methods.frozen import training_losses
 from foveate.methods.registry import build
 from foveate.train import state as state_file
 from foveate.train.journal import Journal, Step
@@ -232,7 +233,7 @@ def trained(clip: Clip, batches: Batches, name: str = "coop", recipe: Recipe = R
     method: Method = build(name, clip, seed=1)
     method.set_classes(NAMES)
     optimiser = make_optimiser(recipe, method.trainable())
-    torch.stack(list(method.losses(next(iter(batches(0)))).values())).sum().backward()
+    torch.stack(list(training_losses(method, next(iter(batches(0)))).values())).sum().backward()
     optimiser.step()
     return method, optimiser
 

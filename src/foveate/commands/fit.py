@@ -13,7 +13,7 @@ from foveate.commands.rows import Table, plan, train
 from foveate.commands.screen import note, print_table
 from foveate.errors import InputError
 from foveate.foreground.masks import MaskValues
-from foveate.methods.registry import PARTS
+from foveate.methods.registry import methods
 from foveate.select.choosing import Name
 from foveate.train.loop import Diverged
 from foveate.train.parallel import Team
@@ -120,7 +120,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def _run(words: Sequence[str], team: Team | None) -> None:
-    settings = {name: part.config for name, part in PARTS.items()}
+    settings = {name: kind.config_type for name, kind in methods().items()}
     read = read_words(
         "fit",
         fit,

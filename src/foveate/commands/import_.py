@@ -11,7 +11,7 @@ from foveate.classifier import Classifier
 from foveate.commands.parsing import parse
 from foveate.commands.screen import notes_for_warnings
 from foveate.errors import InputError
-from foveate.methods.registry import PARTS
+from foveate.methods.registry import methods
 from foveate.official.files import find_checkpoint
 from foveate.official.recognise import METHODS
 from foveate.train.run import refuse_folder
@@ -69,7 +69,7 @@ def import_(  # noqa: PLR0913  (a command's options)
 
 def run(words: Sequence[str]) -> None:
     """Run the command."""
-    settings = {name: PARTS[name].config for name in METHODS}
+    settings = {name: methods()[name].config_type for name in METHODS}
     import_(**parse("import", import_, words, positional="checkpoint", settings=settings, examples=EXAMPLES))
 
 

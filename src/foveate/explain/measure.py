@@ -18,7 +18,7 @@ from foveate.explain.removal import remove
 from foveate.foreground.views import Fill, foreground_view
 from foveate.memory import Pieces, sent
 from foveate.methods.base import Method
-from foveate.methods.choices import check_choices
+from foveate.methods.config import check_choices
 from foveate.types import Batch, Branch, Labels, Logits, Masks, PerImage
 
 ANSWER, LABEL = "answer", "label"

@@ -7,23 +7,24 @@ f is a picture's feature, A the bottleneck, λ the ratio: f' = λ A(f) + (1 − 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from foveate.clip.model import Clip
 from foveate.errors import InputError
-from foveate.methods.base import Method, clip_origin, encode_pictures
-from foveate.methods.choices import check_choices
+from foveate.methods.base import SentenceMethod
+from foveate.methods.capabilities import ImageAdapter
+from foveate.methods.config import MethodConfig
 from foveate.methods.layers import perceptron
-from foveate.methods.plain import PlainTexts
+from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
-from foveate.types import Batch, Features, ImageFeatures, Images, Origin, Scalar, TextFeatures
+from foveate.types import ImageFeatures
 
 
 @dataclass(frozen=True)
-class ClipAdapterConfig:
+class ClipAdapterConfig(MethodConfig):
     """Settings of CLIP-Adapter.
 
     Attributes:
@@ -32,19 +33,19 @@ class ClipAdapterConfig:
         template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
     """
 
+    part: ClassVar[str] = "clip_adapter"
     ratio: float = 0.2
     reduction: int = 4
     template: str | None = None
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        if not 0 <= self.ratio <= 1:
-            raise InputError(f"clip_adapter: ratio is {self.ratio}: give a share, from 0 to 1")
-        if self.reduction < 1:
-            raise InputError(f"clip_adapter: reduction is {self.reduction}: give 1 or more")
+        super().__post_init__()
+        self.demand(
+            ratio=(0 <= self.ratio <= 1, "a share, from 0 to 1"), reduction=(self.reduction >= 1, "1 or more")
+        )
 
 
-class ClipAdapter(Method):
+class ClipAdapter(ImageAdapter, SentenceMethod):
     """Residual bottleneck on picture features; texts are CLIP's own, so new names can follow at any time.
 
     Args:
@@ -56,6 +57,8 @@ class ClipAdapter(Method):
         InputError: The bottleneck would have no width.
     """
 
+    name, title, config_type = "clip_adapter", "CLIP-Adapter", ClipAdapterConfig
+    recipe: ClassVar = {"epochs": 20, "optimiser": "adamw", "lr": 0.001, "batch_size": 32}
     tunes_text = False
 
     def __init__(
@@ -73,30 +76,7 @@ class ClipAdapter(Method):
         self.adapter = nn.Sequential(*bottleneck, nn.ReLU()).to(clip.logit_scale.device)
         self.plain = PlainTexts(clip, self.config.template)
 
-    def prepare(self) -> None:
-        self.plain.prepare(self.names, self.template)
-
-    def encode_text(self) -> TextFeatures:
-        return self.plain.features()
-
-    def encode_images(self, images: Images) -> ImageFeatures:
-        return self.adapt(encode_pictures(self.clip, images))
-
     def adapt(self, image: ImageFeatures) -> ImageFeatures:
         """Return `[1, B, D]` mixed features of CLIP's raw ones ([0], Eq. 5 and 6)."""
         ratio, precise = self.config.ratio, next(self.adapter.parameters()).dtype
         return ratio * self.adapter(image.to(precise)).to(image.dtype) + (1 - ratio) * image
-
-    @torch.no_grad()
-    def see(self, batch: Batch) -> dict[str, Tensor]:
-        return {"image": encode_pictures(self.clip, batch.images)}
-
-    def seen_keys(self) -> dict[str, Origin]:
-        return {"image": clip_origin(self.clip)}
-
-    def answer(self, batch: Batch) -> Features:
-        return self.pair(self.adapt(self.seen(batch)["image"]))
-
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
-        """Return the cross-entropy. It is no loss that DAPT could add to: texts and towers are frozen."""
-        return {"ce": F.cross_entropy(self.logits(self.answer(batch)), batch.labels)}

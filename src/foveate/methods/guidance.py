@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.errors import InputError
-from foveate.methods.choices import check_choices
+from foveate.methods.config import MethodConfig
 from foveate.methods.layers import perceptron
 from foveate.types import Features, ImageFeatures, Labels, Logits, PerImage, Scalar, TextFeatures
 
@@ -30,7 +30,7 @@ TERMS: tuple[Term, ...] = ("base", "gate", "distill", "prior", "prior_kl")
 
 
 @dataclass(frozen=True)
-class FvgPtConfig:
+class FvgPtConfig(MethodConfig):
     """Settings of FVG-PT; the defaults are the paper's, or our reading where it leaves a choice open.
 
     Attributes:
@@ -98,8 +98,9 @@ class FvgPtConfig:
     tau_squared: bool = False
     mixed_weight: float = 0.5
 
-    def __post_init__(self) -> None:
-        check_choices(self)
+    @property
+    def needs_masks(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,30 @@ def kl(teacher: Logits, student: Logits) -> PerImage:
 def agreement(a: Logits, b: Logits) -> PerImage:
     """Return the cosine of each row's two distributions."""
     return F.cosine_similarity(a.softmax(dim=-1), b.softmax(dim=-1), dim=-1)
+
+
+def route(base: Logits, new: Logits, trained: Tensor, weight: float) -> Logits:
+    """Return logits over trained and new names together.
+
+    With T the trained names, log p(T) comes from `new`, and p(c | T) is pooled from both in proportion to
+    base^w · new^(1 − w): z_c = log softmax_T(w base + (1 − w) new)_c + logsumexp_T(new) for c in T, and
+    z_c = new_c otherwise.
+
+    Args:
+        base: `[B, C]` logits to be used among trained names.
+        new: `[B, C]` logits on one scale for all names.
+        trained: `[C]` which names were trained on.
+        weight: w; 1 takes `base` alone among trained names, 0 takes `new` alone everywhere.
+    """
+    if trained.all():
+        return base
+    if not trained.any():
+        return new
+    own = new[:, trained]
+    among = (weight * base[:, trained] + (1 - weight) * own).log_softmax(dim=-1)
+    routed = new.clone()
+    routed[:, trained] = (among + own.logsumexp(dim=-1, keepdim=True)).to(new.dtype)
+    return routed
 
 
 def _check(config: FvgPtConfig) -> None:

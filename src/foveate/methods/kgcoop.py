@@ -10,16 +10,17 @@ import torch
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
-from foveate.errors import InputError
-from foveate.methods.choices import check_choices
-from foveate.methods.plain import PlainTexts
-from foveate.methods.prompts import PromptMethod, embedded_start
+from foveate.methods.base import SentenceMethod
+from foveate.methods.capabilities import LabelTerm
+from foveate.methods.config import MethodConfig
+from foveate.methods.prompts import SharedPrompt, embedded_start
+from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
 from foveate.types import Batch, Features, Scalar
 
 
 @dataclass(frozen=True)
-class KgCoOpConfig:
+class KgCoOpConfig(MethodConfig):
     """Settings of KgCoOp.
 
     Attributes:
@@ -35,12 +36,11 @@ class KgCoOpConfig:
     template: str | None = None
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        if self.weight < 0:
-            raise InputError(f"kgcoop: weight is {self.weight}: give zero or more")
+        super().__post_init__()
+        self.demand(weight=(self.weight >= 0, "zero or more"))
 
 
-class KgCoOp(PromptMethod):
+class KgCoOp(SharedPrompt, SentenceMethod, LabelTerm):
     """Knowledge-guided context optimisation. It answers as CoOp does; only its loss differs.
 
     Args:
@@ -52,6 +52,9 @@ class KgCoOp(PromptMethod):
         InputError: Fewer than one learned vector, or more than `init` has tokens.
     """
 
+    name, title, config_type = "kgcoop", "KgCoOp", KgCoOpConfig
+    data_template = "kgcoop_template"  # it writes textures in another way
+
     def __init__(
         self, clip: Clip, config: KgCoOpConfig | None = None, generator: torch.Generator | None = None
     ):
@@ -61,17 +64,11 @@ class KgCoOp(PromptMethod):
         )
         self.plain = PlainTexts(clip, self.config.template)  # w_clip in [0]
 
-    def prepare(self) -> None:
-        self.plain.prepare(self.names, self.template)
-        super().prepare()
-
-    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
+    def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the cross-entropy and λ · (1 − mean cosine of learned and plain class texts).
 
         [0] (L_kg in Sec. 3.2) has their squared Euclidean distance; between unit vectors it is twice this.
         """
         closeness = F.cosine_similarity(features.text, self.plain.features(), dim=-1)
-        return {
-            "ce": F.cross_entropy(self.logits(features), batch.labels),
-            "knowledge": self.config.weight * (1 - closeness.mean()),
-        }
+        knowledge = self.config.weight * (1 - closeness.mean())
+        return super().losses(features, batch) | {"knowledge": knowledge}

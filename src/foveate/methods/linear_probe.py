@@ -8,15 +8,15 @@ Minimised is ½‖W‖² + C Σᵢ CE(W fᵢ + b, yᵢ) over unit features f, b 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
-from foveate.errors import InputError
-from foveate.methods.base import Support
-from foveate.methods.choices import check_choices
+from foveate.methods.capabilities import SupportSet
+from foveate.methods.config import MethodConfig
 from foveate.methods.known import Held, KnownClasses, exact, fixed
 from foveate.types import Labels, Logits
 
@@ -32,7 +32,7 @@ FOLDS = 4
 
 
 @dataclass(frozen=True)
-class LinearProbeConfig:
+class LinearProbeConfig(MethodConfig):
     """Settings of the linear probe.
 
     Attributes:
@@ -43,14 +43,18 @@ class LinearProbeConfig:
             "a photo of a {}.".
     """
 
+    part: ClassVar[str] = "linear_probe"
     c: float | None = None
     validate: bool = True
     template: str | None = None
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        if self.c is not None and self.c <= 0:
-            raise InputError(f"linear_probe: c is {self.c}: give a number above zero, or none to look for it")
+        super().__post_init__()
+        self.demand(c=(self.c is None or self.c > 0, "a number above zero, or none to look for it"))
+
+    @property
+    def needs_val(self) -> bool:
+        return self.validate
 
 
 class LinearProbe(KnownClasses):
@@ -67,7 +71,8 @@ class LinearProbe(KnownClasses):
         c: The C it was solved with.
     """
 
-    looks = 1
+    name, title, config_type = "linear_probe", "linear probe", LinearProbeConfig
+    recipe: ClassVar = {"epochs": 1, "batch_size": 64, "augment": "none"}
 
     def __init__(
         self, clip: Clip, config: LinearProbeConfig | None = None, generator: torch.Generator | None = None
@@ -86,12 +91,12 @@ class LinearProbe(KnownClasses):
         """Return W f + b."""
         return image @ self.weight[rows].to(image.dtype).T + self.bias[rows].to(image.dtype)
 
-    def look(self, support: Support) -> None:
+    def fit_support(self, support: SupportSet) -> None:
         """Look for C, and solve."""
         train = self.collect(support.train(0))
         val = self.collect(support.val) if self.config.validate else None
         problem = Problem(exact(F.normalize(train.image[0], dim=-1)), train.labels, len(self.names))
-        self._notes = []
+        self._warnings = []
         c = self.config.c or self._look_for_c(problem, val)
         weight, bias = problem.solve(c)
         self.weight, self.bias = (fixed(t.to(train.image.device)) for t in (weight, bias))
@@ -104,7 +109,7 @@ class LinearProbe(KnownClasses):
             return search(lambda c: problem.right(c, held, val.labels))
         folds = list(problem.folds())
         if not folds:
-            self._notes = [
+            self._warnings = [
                 f"one picture a class and no validation pictures to choose on: C is {10**USUAL};"
                 " --linear-probe.c gives another"
             ]

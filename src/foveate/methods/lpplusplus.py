@@ -9,15 +9,15 @@ starts near the solution, and each step is the inverse of a Lipschitz constant.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
-from foveate.errors import InputError
-from foveate.methods.base import Support
-from foveate.methods.choices import check_choices
+from foveate.methods.capabilities import SupportSet
+from foveate.methods.config import MethodConfig
 from foveate.methods.known import KnownClasses, exact, fixed
 from foveate.types import Labels, Logits
 
@@ -27,7 +27,7 @@ START = 250.0
 
 
 @dataclass(frozen=True)
-class LpPlusPlusConfig:
+class LpPlusPlusConfig(MethodConfig):
     """Settings of LP++.
 
     Attributes:
@@ -47,10 +47,12 @@ class LpPlusPlusConfig:
     template: str | None = None
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        for name in ("epochs", "alpha_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"lpplusplus: {name} is {getattr(self, name)}: give 1 or more")
+        super().__post_init__()
+        self.demand(epochs=(self.epochs >= 1, "1 or more"), alpha_every=(self.alpha_every >= 1, "1 or more"))
+
+    @property
+    def needs_val(self) -> bool:
+        return self.validate
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class LpPlusPlus(KnownClasses):
         alpha: `[K]`, weights of the class texts.
     """
 
-    looks = 1
+    name, title, config_type = "lpplusplus", "LP++", LpPlusPlusConfig
+    recipe: ClassVar = {"epochs": 1, "batch_size": 64, "crop_scale": 0.5}
 
     def __init__(
         self, clip: Clip, config: LpPlusPlusConfig | None = None, generator: torch.Generator | None = None
@@ -111,7 +114,7 @@ class LpPlusPlus(KnownClasses):
         return Mixture(*parts).logits(image, zero_shot / self.clip.scale.to(image.dtype))
 
     @torch.no_grad()
-    def look(self, support: Support) -> None:
+    def fit_support(self, support: SupportSet) -> None:
         """Take all steps."""
         texts = exact(F.normalize(self.text_features(), dim=-1))
         train = self.collect(support.train(0))

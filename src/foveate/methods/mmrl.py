@@ -10,6 +10,7 @@ the features of the class token and of the tokens r_v, g a class text, z and z_r
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,21 +18,20 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip, Edit
 from foveate.clip.rows import Rows, encode_rows
-from foveate.clip.templates import fill
-from foveate.clip.text import text_rows
 from foveate.errors import InputError
-from foveate.methods.base import Method, align, clip_origin, encode_pictures
-from foveate.methods.choices import check_choices
-from foveate.methods.deep import PUBLISHED_BLOCKS, LearnedTokens, insert, put
+from foveate.methods.base import SentenceMethod, align, precise
+from foveate.methods.capabilities import ExtraTexts, ImageTokens, OfficialCheckpoint, ShardedText
+from foveate.methods.config import MethodConfig
+from foveate.methods.frozen import Frozen, FrozenFeatures, frozen_clip
 from foveate.methods.layers import linear
-from foveate.methods.plain import PlainTexts
-from foveate.methods.prompts import noise
+from foveate.methods.prompts import PUBLISHED_BLOCKS, LearnedTokens, insert, noise, put
+from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
-from foveate.types import Batch, Features, ImageFeatures, Images, Origin, Scalar, TextFeatures
+from foveate.types import Batch, Features, ImageFeatures, Images, Scalar, TextFeatures
 
 
 @dataclass(frozen=True)
-class MmrlConfig:
+class MmrlConfig(MethodConfig):
     """Settings of MMRL.
 
     Attributes:
@@ -55,10 +55,16 @@ class MmrlConfig:
     template: str | None = None
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        super().__post_init__()
+        self.demand(
+            tokens=(self.tokens >= 1, "at least 1"),
+            width=(self.width >= 1, "at least 1"),
+            alpha=(0 <= self.alpha <= 1, "a share between 0 and 1"),
+            regulariser=(self.regulariser >= 0, "zero or more"),
+        )
 
 
-class Mmrl(Method):
+class Mmrl(SentenceMethod, ShardedText, ExtraTexts, ImageTokens, FrozenFeatures, OfficialCheckpoint):
     """Multi-modal representation learning: 4,992,256 parameters with ViT-B/16.
 
     Image features have two heads, f_c and f_r. Logits of trained classes fuse them, those of new classes use
@@ -73,13 +79,15 @@ class Mmrl(Method):
         InputError: A setting is out of its range, or names blocks that the towers do not have.
     """
 
+    name, title, config_type = "mmrl", "MMRL", MmrlConfig
+    heads = 2
+    recipe: ClassVar = {"optimiser": "adamw", "lr": 0.001, "crop_scale": 0.5}
     tunes_vision = True
 
     def __init__(
         self, clip: Clip, config: MmrlConfig | None = None, generator: torch.Generator | None = None
     ):
         config, generator = config or MmrlConfig(), generator or stream(0, "init", "mmrl")
-        _check(config)
         super().__init__(clip, (config.alpha, 1 - config.alpha))
         vision, text, here = clip.config.vision, clip.config.text, clip.vision.proj
         self.config, self.first_patch = config, 1 + config.tokens
@@ -90,18 +98,11 @@ class Mmrl(Method):
         self.text_maps = _equal_maps(blocks, width, text.width, generator).to(here.device)
         start = torch.empty(vision.width, clip.config.embed).normal_(generator=generator)
         self.proj_rep = nn.Parameter((vision.width**-0.5 * start).to(here.device))
-        self._rows: Rows | None = None
         self.plain = PlainTexts(clip, config.template)  # g_CLIP
-
-    def prepare(self) -> None:
-        self.plain.prepare(self.names, self.template)
-        self._rows = text_rows(self.clip, [fill(self.plain.sentence, name) for name in self.names])
 
     def encode_text(self) -> TextFeatures:
         """Return g, the class sentences read by a tower with r_t behind their first token."""
-        if self._rows is None:
-            raise RuntimeError("set_classes first")
-        return self.encode_together(self._rows, self.encode_others)
+        return self.encode_sharded(self.plain.rows(), self.encode_rows)
 
     def encode_images(self, images: Images) -> ImageFeatures:
         """Return `[2, B, D]`: f_c = ln_post(CLS) · proj, and f_r = mean(ln_post(r_v)) · proj_rep."""
@@ -109,31 +110,24 @@ class Mmrl(Method):
         edit = growing(self._mapped(self.vision_maps), self.first_block)
         tokens = vision.encode(vision.tokens(images), edit)
         representation = vision.ln_post(tokens[:, 1 : 1 + len(self.tokens)]).mean(dim=1)
-        precise = torch.promote_types(tokens.dtype, torch.float32)
-        f_c = vision.pool(tokens[:, 0]).to(precise)
-        f_r = representation.to(precise) @ self.proj_rep.to(precise)
-        return torch.stack([f_c, f_r])
+        f_r = precise(representation)
+        return torch.stack([precise(vision.pool(tokens[:, 0])), f_r @ self.proj_rep.to(f_r.dtype)])
 
-    @torch.no_grad()
-    def see(self, batch: Batch) -> dict[str, Tensor]:
-        """Return `clip` `[1, B, D]`, the untouched CLIP's raw features of a batch."""
-        return {"clip": encode_pictures(self.clip, batch.images)}
+    def frozen(self) -> dict[str, Frozen]:
+        return {"clip": frozen_clip(self.clip)}
 
-    def seen_keys(self) -> dict[str, Origin]:
-        return {"clip": clip_origin(self.clip)}
-
-    def encode_others(self, rows: Rows) -> TextFeatures:
+    def encode_rows(self, rows: Rows) -> TextFeatures:
         edit = growing(self._mapped(self.text_maps), self.first_block)
         return encode_rows(self.clip.text, rows, edit=edit)
 
-    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
+    def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return α CE(z), (1 − α) CE(z_r), λ (1 − cos(f_c, f_CLIP)), λ (1 − cos(g, g_CLIP)).
 
         Cosines are means, over pictures and over classes; f_r is not pulled.
         """
         config = self.config
         z, z_rep = (align(Features(head[None], features.text), self.clip.scale) for head in features.image)
-        image = F.cosine_similarity(features.image[0], self.seen(batch)["clip"][0], dim=-1)
+        image = F.cosine_similarity(features.image[0], batch.frozen["clip"][0], dim=-1)
         text = F.cosine_similarity(features.text, self.plain.features(), dim=-1)
         return {
             "ce": config.alpha * F.cross_entropy(z, batch.labels),
@@ -192,19 +186,6 @@ def token_blocks(config: MmrlConfig, blocks: int) -> tuple[int, int]:
             " only: give two of these, the lower one first"
         )
     return first, last
-
-
-def _check(config: MmrlConfig) -> None:
-    """Refuse settings that could only fail later, or mean nothing."""
-    demands = {
-        "tokens": (config.tokens >= 1, "at least 1"),
-        "width": (config.width >= 1, "at least 1"),
-        "alpha": (0 <= config.alpha <= 1, "a share between 0 and 1"),
-        "regulariser": (config.regulariser >= 0, "zero or more"),
-    }
-    for name, (holds, wanted) in demands.items():
-        if not holds:
-            raise InputError(f"mmrl: {name} is {getattr(config, name)}: give {wanted}")
 
 
 def _equal_maps(number: int, fan_in: int, fan_out: int, generator: torch.Generator) -> nn.ModuleList:

@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,11 +14,12 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.errors import InputError
-from foveate.methods.base import align
-from foveate.methods.choices import check_choices
+from foveate.methods.base import SentenceMethod, align
+from foveate.methods.capabilities import GradientRule, OfficialCheckpoint
+from foveate.methods.config import MethodConfig
 from foveate.methods.guidance import kl
-from foveate.methods.plain import PlainTexts
 from foveate.methods.prompts import PromptMethod, embedded_start
+from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
 from foveate.types import Batch, Features, ImageFeatures, Logits, Scalar
 
@@ -25,7 +27,7 @@ Gradient = Float[Tensor, "*shape"]
 
 
 @dataclass(frozen=True)
-class ProGradConfig:
+class ProGradConfig(MethodConfig):
     """Settings of ProGrad.
 
     Attributes:
@@ -44,14 +46,14 @@ class ProGradConfig:
     template: str | None = None
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        if self.weight < 0:
-            raise InputError(f"prograd: weight is {self.weight}: give zero or more")
-        if self.temperature <= 0:
-            raise InputError(f"prograd: temperature is {self.temperature}: give a number above zero")
+        super().__post_init__()
+        self.demand(
+            weight=(self.weight >= 0, "zero or more"),
+            temperature=(self.temperature > 0, "a number above zero"),
+        )
 
 
-class ProGrad(PromptMethod):
+class ProGrad(PromptMethod, SentenceMethod, GradientRule, OfficialCheckpoint):
     """Prompt-aligned gradient. It answers as CoOp does; only its steps differ.
 
     Args:
@@ -63,6 +65,9 @@ class ProGrad(PromptMethod):
         InputError: Fewer than one learned vector, or `init` has no words, or more than there are vectors.
     """
 
+    name, title, config_type = "prograd", "ProGrad", ProGradConfig
+    recipe: ClassVar = {"epochs": 100, "lr": 0.002, "batch_size": 32}
+
     def __init__(
         self, clip: Clip, config: ProGradConfig | None = None, generator: torch.Generator | None = None
     ):
@@ -70,24 +75,19 @@ class ProGrad(PromptMethod):
         super().__init__(clip, _start(clip, self.config, generator))
         self.plain = PlainTexts(clip, self.config.template)
 
-    def prepare(self) -> None:
-        self.plain.prepare(self.names, self.template)
-        super().prepare()
-
     def prior_logits(self, image: ImageFeatures) -> Logits:
         """Return `[B, C]` zero-shot CLIP's logits; its class texts are encoded once per class list."""
         return align(Features(image, self.plain.features()), self.clip.scale)
 
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
+    def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the cross-entropy and KL(zero-shot ‖ learned) ([0], Sec. 3.2).
 
         "kl" is there for its gradient and for the log. It is not minimised: see `backward`.
         """
-        image = self.seen(batch)["image"]
-        logits, softness = self.logits(self.pair(image)), self.config.temperature
+        logits, softness = self.logits(features), self.config.temperature
         return {
             "ce": F.cross_entropy(logits, batch.labels),
-            "kl": kl(self.prior_logits(image) / softness, logits / softness).mean(),
+            "kl": kl(self.prior_logits(features.image) / softness, logits / softness).mean(),
         }
 
     def backward(self, losses: Mapping[str, Scalar]) -> None:
@@ -98,6 +98,9 @@ class ProGrad(PromptMethod):
         for parameter, g_ce, g_kl in zip(learned, task, general, strict=True):
             mended = aligned_gradient(g_ce, g_kl, self.config.weight)
             parameter.grad = mended if parameter.grad is None else parameter.grad + mended
+
+    def official_names(self) -> dict[str, str | list[str]]:
+        return {"ctx": "prompt_learner.ctx"}
 
 
 def aligned_gradient(task: Gradient, general: Gradient, weight: float = 1.0) -> Gradient:

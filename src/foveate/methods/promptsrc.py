@@ -4,21 +4,22 @@
   https://arxiv.org/abs/2307.06948
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
+from foveate.clip.rows import Rows
 from foveate.clip.templates import IMAGENET_TEMPLATES, fill
 from foveate.clip.text import check_texts, encode_names
-from foveate.errors import InputError
-from foveate.methods.base import align, clip_origin, encode_pictures
+from foveate.methods.base import align
+from foveate.methods.frozen import Frozen, FrozenFeatures, frozen_clip
 from foveate.methods.ivlp import Ivlp, IvlpConfig
-from foveate.methods.kept import Kept, tensors_of
-from foveate.types import Batch, Features, Origin, Scalar, TextFeatures
+from foveate.methods.texts import Cache, tensors_of
+from foveate.types import Batch, Features, Scalar, TextFeatures
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,11 @@ class PromptSRCConfig(IvlpConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("text_weight", "image_weight", "logit_weight"):
-            if getattr(self, name) < 0:
-                raise InputError(f"promptsrc: {name} is {getattr(self, name)}: give zero or more")
+        weights = ("text_weight", "image_weight", "logit_weight")
+        self.demand(**{name: (getattr(self, name) >= 0, "zero or more") for name in weights})
 
 
-class PromptSRC(Ivlp):
+class PromptSRC(Ivlp, FrozenFeatures):
     """Self-regulating prompts: 46,080 parameters with ViT-B/16. It answers as IVLP does; its loss differs.
 
     The average over epochs that belongs to it ([0], Sec. 3.2.2) is the training loop's, with every method:
@@ -66,7 +66,8 @@ class PromptSRC(Ivlp):
         InputError: Fewer than one token, more than `init` has, or a depth that a tower does not have.
     """
 
-    part: ClassVar[str] = "promptsrc"
+    name, title, config_type = "promptsrc", "PromptSRC", PromptSRCConfig
+    recipe: ClassVar = {"lr": 0.0025, "batch_size": 32, "average_mean": 15.0}
     published_depth: ClassVar[int] = 9
 
     def __init__(
@@ -75,14 +76,15 @@ class PromptSRC(Ivlp):
         config = config or PromptSRCConfig()
         super().__init__(clip, config, generator)
         self.weights = (config.text_weight, config.image_weight, config.logit_weight)
-        self._averaged = Kept()
+        self._averaged = Cache()
 
-    def prepare(self) -> None:
-        # Encoded when a loss first asks for it, but checked now: a name too long must not stop a training.
+    def lay_out_classes(self, names: Sequence[str]) -> Rows:
+        # CLIP's texts are encoded when a loss first asks for them, but checked now: a name that is too long
+        # for the longest sentence must not stop a training.
         words = self.clip.tokenizer.words
         longest = max(IMAGENET_TEMPLATES, key=lambda template: len(words(fill(template, "x"))))
-        check_texts(self.clip, self.names, longest)
-        super().prepare()
+        check_texts(self.clip, names, longest)
+        return super().lay_out_classes(names)
 
     def clip_text(self) -> TextFeatures:
         """Return `[C, D]` CLIP's class features, raw ones averaged over 60 sentences; once per class list."""
@@ -95,22 +97,17 @@ class PromptSRC(Ivlp):
             total += encode_names(self.clip, self.names, template)
         return total / len(IMAGENET_TEMPLATES)
 
-    @torch.no_grad()
-    def see(self, batch: Batch) -> dict[str, Tensor]:
-        """Return `clip` `[1, B, D]`, the untouched CLIP's raw features of a batch."""
-        clip = encode_pictures(self.clip, batch.images)
+    def frozen(self) -> dict[str, Frozen]:
+        """Declare `clip`, the untouched CLIP's features: its own too, where it leaves pictures alone."""
+        clip = frozen_clip(self.clip)
         return {"clip": clip} if self.tunes_vision else {"clip": clip, "image": clip}
 
-    def seen_keys(self) -> dict[str, Origin]:
-        clip = clip_origin(self.clip)
-        return {"clip": clip} if self.tunes_vision else {"clip": clip, "image": clip}
-
-    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
+    def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return cross-entropy, mean absolute differences of unit features, and KL of answers.
 
         [0], Sec. 3.2.1. As in its code, KL(p_CLIP ‖ p) is summed and divided by the number of logits.
         """
-        clip = Features(self.seen(batch)["clip"], self.clip_text())
+        clip = Features(batch.frozen["clip"], self.clip_text())
         z, z_clip = self.logits(features), align(clip, self.clip.scale)
         text, image, logits = self.weights
         kl = F.kl_div(z.log_softmax(-1), z_clip.log_softmax(-1), reduction="sum", log_target=True)

@@ -9,15 +9,15 @@ labels, one-hot: logits = τ f Wᵀ + α exp(−β (1 − f Kᵀ)) V, where τ i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
-from foveate.errors import InputError
-from foveate.methods.base import Support
-from foveate.methods.choices import check_choices
+from foveate.methods.capabilities import SupportSet
+from foveate.methods.config import MethodConfig
 from foveate.methods.known import Held, KnownClasses, fixed
 from foveate.types import Labels, Logits
 
@@ -27,7 +27,7 @@ ALPHAS = torch.logspace(-1, 1.7, 20).tolist()
 
 
 @dataclass(frozen=True)
-class TipAdapterConfig:
+class TipAdapterConfig(MethodConfig):
     """Settings of Tip-Adapter.
 
     Attributes:
@@ -39,6 +39,7 @@ class TipAdapterConfig:
         template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
     """
 
+    part: ClassVar[str] = "tip_adapter"
     tuned: bool = False
     alpha: float = 1.17
     beta: float = 1.0
@@ -47,12 +48,16 @@ class TipAdapterConfig:
     template: str | None = None
 
     def __post_init__(self) -> None:
-        check_choices(self)
-        for name in ("alpha", "beta"):
-            if getattr(self, name) < 0:
-                raise InputError(f"tip_adapter: {name} is {getattr(self, name)}: give zero or more")
-        if self.views < 1:
-            raise InputError(f"tip_adapter: views is {self.views}: give 1 or more")
+        super().__post_init__()
+        self.demand(
+            alpha=(self.alpha >= 0, "zero or more"),
+            beta=(self.beta >= 0, "zero or more"),
+            views=(self.views >= 1, "1 or more"),
+        )
+
+    @property
+    def needs_val(self) -> bool:
+        return self.validate
 
 
 class TipAdapter(KnownClasses):
@@ -70,12 +75,18 @@ class TipAdapter(KnownClasses):
         beta: The sharpness in use.
     """
 
+    name, title, config_type = "tip_adapter", "Tip-Adapter", TipAdapterConfig
+    recipe: ClassVar = {
+        **{"epochs": 20, "optimiser": "adamw", "lr": 0.001, "weight_decay": 0.01, "batch_size": 256},
+        **{"warmup_epochs": 0, "crop_scale": 0.5},
+    }
+
     def __init__(
         self, clip: Clip, config: TipAdapterConfig | None = None, generator: torch.Generator | None = None
     ):
         self.config = config or TipAdapterConfig()
         super().__init__(clip, self.config.template)
-        self.looks = self.config.views
+        self.passes = self.config.views
         here = clip.logit_scale.device
         self.keys = fixed(torch.empty(0, clip.config.embed, device=here), learns=self.config.tuned)
         self.owners = fixed(torch.empty(0, device=here))
@@ -92,7 +103,7 @@ class TipAdapter(KnownClasses):
         return zero_shot + self.alpha.to(image.dtype) * shares[:, list(rows)]
 
     @torch.no_grad()
-    def look(self, support: Support) -> None:
+    def fit_support(self, support: SupportSet) -> None:
         """Make the keys: means of raw features over the views, to unit length ([0], Eq. 2)."""
         first = self.collect(support.train(0))
         total, labels = first.image[0].clone(), first.labels
@@ -109,11 +120,11 @@ class TipAdapter(KnownClasses):
 
     def finish(self) -> None:
         """Choose α and β on the validation pictures, if there are any: of equals those of least entropy."""
-        val, self._val, self._notes = self._val, None, []
+        val, self._val, self._warnings = self._val, None, []
         if val is None:
             return
         if not len(val.labels):
-            self._notes = [
+            self._warnings = [
                 "the data has no validation pictures to choose on: alpha and beta are the settings' own"
             ]
             return

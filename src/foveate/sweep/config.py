@@ -340,11 +340,12 @@ def _check_new_names(values: Mapping[str, Any], where: str) -> None:
     if values["protocol"] == "few-shot" or values.get("classes") == "all":
         return
     for row in values["rows"]:
-        if row.settings.get("coop", {}).get("class_specific"):
-            raise InputError(
-                f"{where}, row {row.name!r}: class_specific has no vectors for new classes, which are asked"
-                f" about: take few-shot, or data-efficiency with `classes: all`"
-            )
+        for config in configure(row.method, row.settings).values():
+            if config.without_new_names:
+                raise InputError(
+                    f"{where}, row {row.name!r}: {config.without_new_names} has no vectors for new classes,"
+                    " which are asked about: take few-shot, or data-efficiency with `classes: all`"
+                )
 
 
 def _near(key: str, known: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any, cast
 
 from foveate.clip.config import EMBEDDED
-from foveate.methods.registry import parts
+from foveate.methods.registry import REFERENCE, methods, parts
 from foveate.sweep import sets
 from foveate.sweep.jobs import Job
 from foveate.sweep.protocols import SHIFT, identity
@@ -22,7 +22,6 @@ from foveate.sweep.results import Result
 _EMBED = dict.fromkeys(EMBEDDED, 128)
 _WIDE = 512  # numbers of a feature, of other towers
 _FEW = 10_000  # learned numbers of parts that the table does not have, about
-_HEADS = {"mmrl": 2}
 _LINE = 275  # bytes of a step in the log
 TABLE = "the table of measured rates"
 OWN = "results in this folder"
@@ -74,7 +73,7 @@ def size_of(job: Job) -> Size:
     pictures = round(most * options["fraction"]) if options["select"] else options["shots"] * classes
     pictures = min(pictures, most) if most else pictures
     recipe = identity(job)["recipe"]
-    epochs = recipe["epochs"] if options["method"] != "zeroshot" else 0
+    epochs = recipe["epochs"] if options["method"] != REFERENCE else 0
     tests = 0.0
     for one in job.questions:
         half = one.split in ("base", "new") and one.dataset == job.dataset and share < 1
@@ -157,14 +156,14 @@ class Estimator:
 
         A plug-in over one has two kinds of each of its heads, which all rows over the very same model share.
         """
-        backbone = parts(job.options["method"])[-1]
-        if backbone in ("zeroshot", "coop", "kgcoop", "prograd", "cocoop"):
+        backbone = methods()[parts(job.options["method"])[-1]]
+        if not backbone.tunes_vision:
             return 0
         if job.needs is None:
             return 1
         new = job.needs not in self._banked
         self._banked.add(job.needs)
-        return 2 * _HEADS.get(backbone, 1) * new
+        return 2 * backbone.heads * new
 
 
 def _disk(job: Job, size: Size, kinds: int) -> int:

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, get_args
 
-from foveate.methods.registry import PARTS
+from foveate.methods.registry import methods
 from foveate.train.recipe import Recipe
 
 
 def as_settings(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings of a part of a method; whole numbers are floats, lists tuples, where it has these."""
-    return _typed(PARTS[part].config, values)
+    return _typed(methods()[part].config_type, values)
 
 
 def as_training(values: Mapping[str, Any]) -> dict[str, Any]:

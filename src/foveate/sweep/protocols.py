@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from foveate.errors import InputError
-from foveate.methods.registry import configure, needs_masks, parts, stages
+from foveate.methods.registry import configure, needs_masks, parts, stages, title
 from foveate.sweep.config import Row, Sweep, Table
 from foveate.sweep.jobs import Job, Question, Split
 from foveate.sweep.numbers import as_settings
@@ -24,8 +24,6 @@ SHIFT = "shift"
 
 Template = Callable[[str, Sequence[str]], str]
 """A data set's sentence for a method: by its key, and the method's parts."""
-
-_TITLES = {"coop": "CoOp", "kgcoop": "KgCoOp", "promptsrc": "PromptSRC", "mmrl": "MMRL", "maple": "MaPLe"}
 
 
 def jobs_of(sweep: Sweep, template: Template) -> list[Job]:
@@ -87,8 +85,8 @@ def _planned(table: Table, row: Row, place: "_Place", template: Template) -> _Pl
     plain = replace(inner.job, questions=(), options=_without_shift(inner.job.options))
     apart = {name: identity(plain)[name] for name in ("settings", "recipe", "clip", "dtype")}
     digest = hashlib.sha256(_text(apart).encode()).hexdigest()[:6]
-    title = f"backbone {_TITLES.get(before[-1], before[-1])} {digest}"
-    return _Planned(job, replace(inner, job=replace(plain, row=title)))
+    row_title = f"backbone {title(before[-1])} {digest}"
+    return _Planned(job, replace(inner, job=replace(plain, row=row_title)))
 
 
 def _without_shift(options: Mapping[str, Any]) -> dict[str, Any]:

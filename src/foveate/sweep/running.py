@@ -21,7 +21,7 @@ from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.data.samples import Photos
 from foveate.errors import InputError
-from foveate.methods.registry import needs_masks, parts
+from foveate.methods.registry import REFERENCE, needs_masks, parts
 from foveate.sweep import memory, sets
 from foveate.sweep.answering import Seen, measure
 from foveate.sweep.draws import keep_draw
@@ -137,7 +137,7 @@ def open_towers(clip: str, dtype: str, device: str) -> Classifier:
     Raises:
         InputError: There is no such CLIP.
     """
-    return Classifier("zeroshot", clip, device=device, dtype=getattr(torch, dtype))
+    return Classifier(REFERENCE, clip, device=device, dtype=getattr(torch, dtype))
 
 
 def check_towers(jobs: Sequence[Job]) -> None:
@@ -157,7 +157,7 @@ def towers_of(clip: Clip, source: str) -> Classifier:
         clip: On the device where they are to run.
         source: Where they came from, for the models' records.
     """
-    found = Classifier("zeroshot", clip)
+    found = Classifier(REFERENCE, clip)
     found.clip_source = source
     return found
 

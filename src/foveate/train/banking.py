@@ -24,7 +24,9 @@ from foveate.data.samples import Photos
 from foveate.data.shelf import Shelf
 from foveate.errors import InputError
 from foveate.memory import sent
-from foveate.methods.base import Method, Support
+from foveate.methods.base import Method
+from foveate.methods.capabilities import ClosedForm, SupportSet, capability
+from foveate.methods.frozen import extract, frozen_specs
 from foveate.train.parallel import Team, everywhere
 from foveate.train.recipe import Recipe
 from foveate.types import Batch
@@ -143,10 +145,11 @@ class Feed:
         team: Team | None = None,
     ) -> None:
         self.pictures, self._team = pictures, team
-        self._epochs = max(method.looks, recipe.epochs if method.trainable() else 0)
+        solver = capability(method, ClosedForm, trained=True)
+        self._epochs = max(solver.passes if solver else 0, recipe.epochs if method.trainable() else 0)
         self._stage, self._method, self._recipe = stage, method, recipe
-        self._origins = method.seen_keys() if bank else {}
-        self._bank = bank if self._origins else None
+        self._specs = frozen_specs(method) if bank else {}
+        self._bank = bank if self._specs else None
         self._count, self._note = on_count, on_note
         self._device = method.clip.logit_scale.device
         self._announced = False
@@ -155,9 +158,9 @@ class Feed:
         """Yield the batches of an epoch, where the method is."""
         return self._batches(epoch, shuffle=True)
 
-    def support(self, val: PictureSet | None = None) -> Support:
-        """Return what the method may look at before the first step: its pictures, and a few others."""
-        return Support(
+    def support(self, val: PictureSet | None = None) -> SupportSet:
+        """Return the support set: the stage's pictures, and a few others."""
+        return SupportSet(
             lambda number: self._batches(number, shuffle=False), [] if val is None else self._as_they_are(val)
         )
 
@@ -178,7 +181,7 @@ class Feed:
             else bank.batches(
                 epoch,
                 size,
-                origins=self._origins,
+                specs=self._specs,
                 make=self._see,
                 pixels=self._method.tunes_vision,
                 shuffle=shuffle,
@@ -189,7 +192,7 @@ class Feed:
             yield to_device(batch, self._device)
 
     def _see(self, batch: Batch) -> dict[str, Tensor]:
-        seen = self._method.see(to_device(batch, self._device))
+        seen = extract(self._method, to_device(batch, self._device))
         return {name: tensor.cpu() for name, tensor in seen.items()}
 
     def _watch(self, epoch: int, done: int) -> None:
@@ -201,7 +204,7 @@ class Feed:
     def _affordable(self, bank: Bank, epoch: int) -> bool:
         """Say what the bank will take from this epoch on; return whether there is room for it."""
         epochs = range(epoch, self._epochs)
-        wanted = bank.size(self._origins, epochs)
+        wanted = bank.size(self._specs, epochs)
         folder = bank.shelf.folder
         if folder is None:
             if bank.shelf.held + wanted <= IN_MEMORY:

@@ -7,13 +7,15 @@ goes to disk; a run killed at any point goes on from there and ends with the sam
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from foveate.errors import InputError
-from foveate.methods.base import Method, Support
+from foveate.methods.base import Method
+from foveate.methods.capabilities import ClosedForm, SupportSet, capability, watchers
 from foveate.train.average import GaussianAverage
 from foveate.train.journal import Journal, Step
 from foveate.train.recipe import Recipe, learning_rate, make_optimiser
@@ -34,7 +36,7 @@ def fit(  # noqa: PLR0913  (all but the first three by name)
     batches: Batches,
     recipe: Recipe,
     *,
-    support: Support | None = None,
+    support: SupportSet | None = None,
     state: Path | None = None,
     journal: Journal | None = None,
     on_step: Callable[[Step], None] | None = None,
@@ -46,8 +48,8 @@ def fit(  # noqa: PLR0913  (all but the first three by name)
         method: Classes set; its learned tensors change in place.
         batches: Gives the batches of an epoch.
         recipe: Settings.
-        support: What the method may look at before the first step; None takes the batches of epoch 0 for
-            every pass.
+        support: What a `ClosedForm` method is solved on before the first step; None takes the batches of
+            epoch 0 for every pass.
         state: File of the resume state; read if it is there, written after each epoch.
         journal: Where steps are logged.
         on_step: Called after each step, for progress bars.
@@ -58,13 +60,16 @@ def fit(  # noqa: PLR0913  (all but the first three by name)
         InputError: The state on disk belongs to another run, or there is no loss to minimise.
     """
     steps = steps or Alone()
-    method.look(support or Support(lambda _: batches(0)))
+    solver = capability(method, ClosedForm, trained=True)
+    if solver:
+        solver.fit_support(support or SupportSet(lambda _: batches(0)))
     steps.agree(method)
     if method.trainable():
         with steps.training(method):
             _step(method, batches, recipe, steps, state=state, journal=journal, on_step=on_step)
     method.eval()
-    method.finish()
+    if solver:
+        solver.finish()
     steps.agree(method)
 
 
@@ -79,7 +84,7 @@ def _step(
     on_step: Callable[[Step], None] | None,
 ) -> None:
     """Take all steps that are still to be taken."""
-    learned = method.trainable()
+    learned, parts = method.trainable(), watchers(method)
     optimiser = make_optimiser(recipe, learned)
     journal = journal or Journal(None)
     average = GaussianAverage(recipe, learned)
@@ -92,7 +97,8 @@ def _step(
         for group in optimiser.param_groups:
             group["lr"] = lr
         last: Batch | None = None
-        method.begin_epoch(epoch, recipe.epochs)
+        for part in parts:
+            part.begin_epoch(epoch, recipe.epochs)
         with journal:
             for batch in batches(epoch):
                 last = replace(batch, step=step)
@@ -110,7 +116,8 @@ def _step(
                 if on_step:
                     on_step(done)
             steps.end_epoch(method, learned, epoch)
-            journal.epoch(epoch, step, method.figures())
+            metrics = [part.metrics().items() for part in reversed(parts)]
+            journal.epoch(epoch, step, dict(chain.from_iterable(metrics)))
         if last is not None and epoch + 1 == recipe.epochs:
             with torch.no_grad():  # what the very last step did shows in no loss yet
                 _check_losses(steps.terms(method, last).values, first, recipe, step)

@@ -7,12 +7,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
 from foveate.errors import InputError
+from foveate.methods.registry import methods, parts
 
 Optimiser = Literal["sgd", "adamw"]
 Augment = Literal["rrc-flip", "squash", "none"]
@@ -56,47 +57,14 @@ class Recipe:
     explode_at: float = 1000.0
 
 
-RECIPES: dict[str, Recipe] = {
-    "coop": Recipe(),
-    "kgcoop": Recipe(),
-    "promptsrc": Recipe(lr=0.0025, batch_size=32, average_mean=15.0),
-    "mmrl": Recipe(optimiser="adamw", lr=0.001, crop_scale=0.5),
-    "maple": Recipe(epochs=5),
-    "ivlp": Recipe(epochs=5),
-    "vpt": Recipe(epochs=5, lr=0.0025),
-    "cocoop": Recipe(lr=0.002, batch_size=1),
-    "prograd": Recipe(epochs=100, lr=0.002, batch_size=32),
-    "clip_adapter": Recipe(epochs=20, optimiser="adamw", lr=0.001, batch_size=32),
-    "tip_adapter": Recipe(
-        epochs=20,
-        optimiser="adamw",
-        lr=0.001,
-        weight_decay=0.01,
-        batch_size=256,
-        warmup_epochs=0,
-        crop_scale=0.5,
-    ),
-    "linear_probe": Recipe(epochs=1, batch_size=64, augment="none"),
-    "lpplusplus": Recipe(epochs=1, batch_size=64, crop_scale=0.5),
-    "tcp": Recipe(epochs=50, optimiser="adamw", lr=0.002, batch_size=32),
-    "mma": Recipe(epochs=5, lr=0.0015, batch_size=16, warmup_epochs=0),
-    "clip_lora": Recipe(
-        epochs=160, optimiser="adamw", lr=0.0002, weight_decay=0.01, batch_size=32, warmup_epochs=0
-    ),
-    "proda": Recipe(epochs=100, lr=0.001, batch_size=4),
-}
-"""Per backbone, as its released code for tables of base and new classes has it. A plug-in trains with its
-backbone's. The first four are those of FVG-PT's released code, the others of their authors'."""
-
-
 def recipe_for(method: str, changes: Mapping[str, object] | None = None) -> Recipe:
-    """Return the recipe of "coop" or "fvgpt+coop", some settings changed.
+    """Return the recipe of "coop" or "fvgpt+coop", some settings changed; a plug-in has its backbone's.
 
     Raises:
         InputError: A change is out of range, no number where one is needed, or of no setting.
     """
-    backbone = method.split("+")[-1]
-    given = {name: value for name, value in (changes or {}).items() if value is not None}
+    given: dict[str, Any] = {**methods()[parts(method)[-1]].recipe}
+    given |= {name: value for name, value in (changes or {}).items() if value is not None}
     stray = sorted(given.keys() - {setting.name for setting in fields(Recipe)})
     if stray:
         raise InputError(f"a recipe has no setting {stray[0]!r}")
@@ -104,7 +72,7 @@ def recipe_for(method: str, changes: Mapping[str, object] | None = None) -> Reci
         if name in given and given[name] not in known:
             raise InputError(f"{name} is {given[name]!r}: give one of {', '.join(known)}")
     _check_kinds(given)
-    recipe = replace(RECIPES.get(backbone, Recipe()), **given)
+    recipe = replace(Recipe(), **given)
     _check(recipe)
     return recipe
 

@@ -19,7 +19,8 @@ from foveate.data.samples import Photos
 from foveate.data.shelf import Shelf
 from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.methods.base import Method, Support
+from foveate.methods.base import Method
+from foveate.methods.capabilities import SupportSet, watchers
 from foveate.methods.registry import Settings, build, parts, stages, wrap
 from foveate.train.answered import LOG, answered
 from foveate.train.banking import (
@@ -256,8 +257,9 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
         steps = None if team is None else _shared(stage, team, min(own_recipe.batch_size, len(pictures)))
         _fit_stage(stage, built, feed, own_recipe, folder, on_step, feed.support(held_back), logged, steps)
         if team is None or team.first:
-            for note in built.notes():
-                warnings.warn(note, stacklevel=2)
+            for part in reversed(watchers(built)):
+                for note in part.warnings():
+                    warnings.warn(note, stacklevel=2)
     assert built is not None
     return built
 
@@ -281,7 +283,7 @@ def _fit_stage(  # noqa: PLR0913  (of `run_stages` alone)
     recipe: Recipe,
     folder: Path | None,
     on_step: OnStep | None,
-    support: Support,
+    support: SupportSet,
     logged: Photos | None,
     steps: Steps | None,
 ) -> None:

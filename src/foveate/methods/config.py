@@ -1,29 +1,77 @@
-"""Whether settings given from Python are what their dataclass says; the command line's parser asks before."""
+"""Settings of a method: what each settings dataclass is, and whether given values are of its types."""
 
 import difflib
 import math
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from foveate.errors import InputError
 
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", NoneType: "None"}
 
 
+@dataclass(frozen=True)
+class MethodConfig:
+    """Settings of a method: a frozen dataclass, every field with a default and a line in `Attributes`.
+
+    A subclass that checks more calls `super().__post_init__()` first.
+
+    Attributes:
+        part: What messages call the method; by default the class name without "Config", in lower case.
+    """
+
+    part: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        cls.part = vars(cls).get("part") or cls.__name__.removesuffix("Config").lower()
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether a method with these settings learns from foreground masks."""
+        return False
+
+    @property
+    def needs_val(self) -> bool:
+        """Whether it chooses others on a few validation pictures."""
+        return False
+
+    @property
+    def without_new_names(self) -> str | None:
+        """The setting that leaves nothing for classes that were not trained on, if there is one."""
+        return None
+
+    def demand(self, **demands: tuple[bool, str]) -> None:
+        """Refuse settings that are out of their range.
+
+        Args:
+            demands: By setting, whether its value is in range, and what to give instead.
+
+        Raises:
+            InputError: The first that is not; it names the method, the setting, the value and the remedy.
+        """
+        for name, (holds, wanted) in demands.items():
+            if not holds:
+                raise InputError(f"{self.part}: {name} is {getattr(self, name)}: give {wanted}")
+
+
 def check_choices(config: Any) -> None:
     """Refuse a setting that is not of its declared type.
 
     Args:
-        config: A settings dataclass, e.g. `CoOpConfig`; the part's name is its class name without "Config".
+        config: A settings dataclass; messages begin with its `part`, or its class name without "Config".
 
     Raises:
         InputError: The first such setting, and what there is instead.
     """
     kind = type(config)
     hints = get_type_hints(kind)
+    part = getattr(kind, "part", kind.__name__.removesuffix("Config").lower())
     for field in fields(config):
-        _check(kind.__name__.removesuffix("Config").lower(), field.name, getattr(config, field.name), hints)
+        _check(part, field.name, getattr(config, field.name), hints)
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
