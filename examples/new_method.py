@@ -29,6 +29,7 @@ class GainConfig(MethodConfig):
         template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
     """
 
+    recipe: ClassVar = {"epochs": 5}
     template: str | None = None
 
 
@@ -37,7 +38,6 @@ class Gain(SentenceMethod, ExtraTexts):
     """Zero-shot CLIP whose text features are stretched, channel by channel, by learned factors."""
 
     name, title, config_type = "gain", "Gain", GainConfig
-    recipe: ClassVar = {"epochs": 5}
 
     def __init__(
         self, clip: Clip, config: GainConfig | None = None, generator: torch.Generator | None = None

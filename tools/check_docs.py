@@ -26,7 +26,7 @@ import foveate
 from foveate.cli import COMMANDS, python_name
 from foveate.commands.proposer_options import proposer_settings
 from foveate.methods.registry import methods
-from foveate.select.choosing import CONFIGS
+from foveate.select.configs import CONFIGS
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
@@ -83,9 +83,12 @@ def check_options(text: str) -> Iterator[str]:
             continue
         name = python_name(command)
         module = import_module(f"foveate.commands.{name}")
-        own = getattr(module, "COMMANDS", {name: getattr(module, name, None)})  # `foveate data` has several
         known = {"config", "help", "print_config"}
-        known = known.union(*(inspect.signature(function).parameters for function in own.values()))
+        if command == "fit":
+            known |= {option.name for option in module.declared("coop").options}
+        else:  # `foveate data` has several
+            own = getattr(module, "COMMANDS", {name: getattr(module, name, None)})
+            known = known.union(*(inspect.signature(function).parameters for function in own.values()))
         configs = {part: made.config_type for part, made in methods().items()}
         known |= {f"{part}.{field.name}" for part, config in configs.items() for field in fields(config)}
         known |= {

@@ -5,7 +5,6 @@ asked for, so that `import foveate` costs nothing before torch is needed.
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,12 +37,14 @@ _HOMES = {
     "Recipe": "train.recipe",
 }
 
-__version__ = version("foveate")
-
 
 def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(import_module(f"foveate.{_HOMES[name]}"), name)
+    if name == "__version__":  # reading what is installed takes longer than all the rest here
+        from importlib.metadata import version
+
+        return version("foveate")
     if name == "__all__":
         return __dir__()
     if name.startswith("_"):

@@ -1,13 +1,27 @@
 """What people write by hand, read: YAML, and JSON a line."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
-from jsonargparse import get_loader
 
 from foveate.errors import InputError
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML follows YAML 1.1, where 1e-3 is text and 2024-01-01 a date; here they are a number and text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (as PyYAML declares it)
+        first: [(tag, form) for tag, form in some if tag != "tag:yaml.org,2002:timestamp"]
+        for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def read_yaml(file: Path) -> object:
@@ -18,7 +32,7 @@ def read_yaml(file: Path) -> object:
     """
     try:
         text = file.read_text(encoding="utf-8")
-        content = get_loader("yaml")(text)
+        content: object = yaml.load(text, _Loader)
         twice = next(_repeated(yaml.compose(text, yaml.SafeLoader)), None)
     except (yaml.YAMLError, ValueError) as error:  # also text of another encoding
         why = " ".join(str(error).replace('in "<unicode string>", ', "").split())

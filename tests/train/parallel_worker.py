@@ -24,9 +24,11 @@ from foveate.errors import InputError
 from foveate.methods.base import Method
 from foveate.methods.coop import CoOp
 from foveate.train.banking import BankPlan
+from foveate.train.context import Context
 from foveate.train.journal import Step
 from foveate.train.parallel import Team
 from foveate.train.recipe import recipe_for
+from foveate.train.reporter import Reporter
 from foveate.train.run import run_stages
 from foveate.types import Batch, Features
 
@@ -40,6 +42,8 @@ def train(job: dict[str, Any], data: Path, clip: Clip, team: Team | None, out: P
     first, *others = photos.samples  # without a mask it has no foreground, and teaches some terms nothing
     photos = photos.with_samples([replace(first, mask=None), *others])
     steps: list[Step] = []
+    reporter = Reporter()
+    reporter.step = lambda stage, total, step: steps.append(step)
     (out / "run").mkdir(parents=True)
     READ.clear()
     built = run_stages(
@@ -52,8 +56,7 @@ def train(job: dict[str, Any], data: Path, clip: Clip, team: Team | None, out: P
         seed=3,
         folder=out / "run",
         bank=None if job.get("bank") == "off" else BankPlan(out / "bank"),
-        on_step=lambda stage, total, step: steps.append(step),
-        team=team,
+        context=Context(reporter, team),
     )
     save_file({name: t.detach().clone() for name, t in built.learned().items()}, out / "learned.safetensors")
     return {

@@ -16,9 +16,12 @@ from foveate.methods.base import Method
 from foveate.methods.frozen import training_losses
 from foveate.methods.registry import build
 from foveate.train import state as state_file
+from foveate.train.context import Context
 from foveate.train.journal import Journal, Step
 from foveate.train.loop import Diverged, fit
-from foveate.train.recipe import Recipe, make_optimiser
+from foveate.train.optimiser import make_optimiser
+from foveate.train.recipe import Recipe
+from foveate.train.reporter import Reporter
 from foveate.train.run import run_stages
 from foveate.train.state import State, load_state, save_state
 from foveate.types import Batch
@@ -210,7 +213,10 @@ def test_a_run_of_two_stages_killed_anywhere_ends_with_the_same_bits(
             if until == (stage, step.step):
                 raise KilledError
 
-        method = run_stages("fvgpt+coop", tiny_clip, photos, recipe, seed=5, folder=folder, on_step=dying)
+        reporter = Reporter()
+        reporter.step = dying
+        own = {"seed": 5, "folder": folder, "context": Context(reporter)}
+        method = run_stages("fvgpt+coop", tiny_clip, photos, recipe, **own)
         return {name: tensor.detach().clone() for name, tensor in method.learned().items()}
 
     expected = run("whole")

@@ -4,17 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.console import Console
 
-from foveate.classifier import Classifier
-from foveate.commands.parsing import parse
+from foveate.commands.options import parse, settings_of
 from foveate.commands.screen import notes_for_warnings
 from foveate.errors import InputError
-from foveate.methods.registry import methods
-from foveate.official.files import find_checkpoint
-from foveate.official.recognise import METHODS
-from foveate.train.run import refuse_folder
+from foveate.methods.configs import CONFIGS
+from foveate.official import METHODS
 
 EXAMPLES = """
     foveate import model.pth.tar-20 --clip ViT-B-16.pt --out out/promptsrc
@@ -25,6 +21,7 @@ EXAMPLES = """
 
 def import_(  # noqa: PLR0913  (a command's options)
     checkpoint: str,
+    *,
     clip: str,
     out: str,
     method: str | None = None,
@@ -47,6 +44,12 @@ def import_(  # noqa: PLR0913  (a command's options)
         dtype: Precision of the frozen towers.
         settings: Per part of the method.
     """
+    import torch
+
+    from foveate.classifier import Classifier
+    from foveate.official.files import find_checkpoint
+    from foveate.train.folder import refuse_folder
+
     folder = Path(out)
     refuse_folder(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -64,13 +67,24 @@ def import_(  # noqa: PLR0913  (a command's options)
             dtype=getattr(torch, dtype),
         )
     classifier.save_pretrained(folder)
-    _tell(classifier, path, folder)
+    config = classifier.config
+    assert config is not None
+    numbers = sum(tensor.numel() for tensor in classifier.method.learned().values())
+    own = ", ".join(f"{name} {value}" for name, value in config.settings[config.method].items())
+    lines = [  # so that a person can see whether it was understood
+        f"{config.method} of {path} ({config.imported}): {numbers:,} learned numbers",
+        f"settings: {own}",
+        *([f"template: {config.template}"] if config.template else []),
+        f"{len(config.names)} classes: {', '.join(config.names)}",
+        f"saved in {folder}",
+    ]
+    Console(highlight=False).print("\n".join(lines), soft_wrap=True, markup=False)
 
 
 def run(words: Sequence[str]) -> None:
     """Run the command."""
-    settings = {name: methods()[name].config_type for name in METHODS}
-    import_(**parse("import", import_, words, positional="checkpoint", settings=settings, examples=EXAMPLES))
+    settings = [one for name in METHODS for one in settings_of(name, CONFIGS[name])]
+    import_(**parse("import", import_, words, settings=settings, examples=EXAMPLES))
 
 
 def _read_names(path: Path) -> list[str]:
@@ -85,19 +99,3 @@ def _read_names(path: Path) -> list[str]:
     if not names:
         raise InputError(f"--classes {path}: has no names; write one a line")
     return names
-
-
-def _tell(classifier: Classifier, path: Path, folder: Path) -> None:
-    """Say what it was, so that a person can see whether it was understood."""
-    config = classifier.config
-    assert config is not None
-    numbers = sum(tensor.numel() for tensor in classifier.method.learned().values())
-    own = ", ".join(f"{name} {value}" for name, value in config.settings[config.method].items())
-    lines = [
-        f"{config.method} of {path} ({config.imported}): {numbers:,} learned numbers",
-        f"settings: {own}",
-        *([f"template: {config.template}"] if config.template else []),
-        f"{len(config.names)} classes: {', '.join(config.names)}",
-        f"saved in {folder}",
-    ]
-    Console(highlight=False).print("\n".join(lines), soft_wrap=True, markup=False)

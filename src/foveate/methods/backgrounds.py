@@ -13,10 +13,9 @@ from foveate.clip.rows import Rows
 from foveate.clip.text import check_texts
 from foveate.errors import InputError
 from foveate.methods.capabilities import ExtraTexts
+from foveate.methods.configs import words
 from foveate.methods.texts import Cache, tensors_of
 from foveate.types import TextFeatures
-
-TEMPLATE = "a clean origami {}."
 
 GENERIC: tuple[str, ...] = (
     *("ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea"),
@@ -135,16 +134,6 @@ def without_collisions(backgrounds: Sequence[str], names: Sequence[str]) -> tupl
         own = words(background)
         (dropped if any(_within(own, name) for name in known) else kept).append(background)
     return kept, dropped
-
-
-def words(text: str) -> list[str]:
-    """Return the words of a text in lower case and without the s of a plural."""
-    spaced = "".join(letter if letter.isalnum() else " " for letter in text.casefold())
-    return [_singular(word) for word in spaced.split()]
-
-
-def _singular(word: str) -> str:
-    return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
 
 
 def _within(part: list[str], whole: list[str]) -> bool:

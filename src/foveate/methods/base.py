@@ -32,7 +32,6 @@ class Method(nn.Module, ABC):
         name: What the command line calls the method, such as "coop".
         title: What tables and pages call it, such as "CoOp".
         config_type: Its settings' dataclass.
-        recipe: In which settings its training differs from the default recipe's.
         data_template: Which of a catalogue's sentences for a data set it takes, where that has several.
         heads: How many features it has of a picture.
         tunes_vision: Whether learned tensors change what the image tower says.
@@ -49,7 +48,6 @@ class Method(nn.Module, ABC):
     name: ClassVar[str] = ""
     title: ClassVar[str] = ""
     config_type: ClassVar[type[MethodConfig]] = MethodConfig
-    recipe: ClassVar[Mapping[str, object]] = {}
     data_template: ClassVar[str] = "template"
     heads: ClassVar[int] = 1
     tunes_vision: bool = False

@@ -6,9 +6,6 @@ f is a picture's feature, A the bottleneck, λ the ratio: f' = λ A(f) + (1 − 
   https://arxiv.org/abs/2110.04544
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import torch
 from torch import nn
 
@@ -16,33 +13,11 @@ from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod
 from foveate.methods.capabilities import ImageAdapter
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import ClipAdapterConfig
 from foveate.methods.layers import perceptron
 from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
 from foveate.types import ImageFeatures
-
-
-@dataclass(frozen=True)
-class ClipAdapterConfig(MethodConfig):
-    """Settings of CLIP-Adapter.
-
-    Attributes:
-        ratio: Share of the bottleneck's answer in the feature (α in [0]); 0 is zero-shot CLIP.
-        reduction: How many times narrower the bottleneck is than the feature.
-        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
-    """
-
-    part: ClassVar[str] = "clip_adapter"
-    ratio: float = 0.2
-    reduction: int = 4
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.demand(
-            ratio=(0 <= self.ratio <= 1, "a share, from 0 to 1"), reduction=(self.reduction >= 1, "1 or more")
-        )
 
 
 class ClipAdapter(ImageAdapter, SentenceMethod):
@@ -58,7 +33,6 @@ class ClipAdapter(ImageAdapter, SentenceMethod):
     """
 
     name, title, config_type = "clip_adapter", "CLIP-Adapter", ClipAdapterConfig
-    recipe: ClassVar = {"epochs": 20, "optimiser": "adamw", "lr": 0.001, "batch_size": 32}
     tunes_text = False
 
     def __init__(

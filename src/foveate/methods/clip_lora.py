@@ -12,7 +12,6 @@ numbers dropped. The updates stand beside a frozen tower, or are merged into it.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -24,7 +23,7 @@ from foveate.clip.rows import CHUNK, Rows, encode_rows
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod, precise
 from foveate.methods.capabilities import BatchSplit, ExtraTexts
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import ClipLoraConfig
 from foveate.methods.layers import Tower, twin, with_blocks
 from foveate.methods.texts import Cache, PlainTexts, tensors_of
 from foveate.seeds import stream
@@ -177,32 +176,6 @@ def _with_qkv(tower: Tower, change: Callable[[int, nn.Linear], nn.Linear]) -> To
     return with_blocks(tower, changed)
 
 
-@dataclass(frozen=True)
-class ClipLoraConfig(MethodConfig):
-    """Settings of CLIP-LoRA.
-
-    Attributes:
-        rank: r, of each update.
-        alpha: An update is multiplied with alpha / √r.
-        dropout: Share of the numbers that an update does not read while it learns.
-        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
-    """
-
-    part: ClassVar[str] = "clip_lora"
-    rank: int = 2
-    alpha: float = 1.0
-    dropout: float = 0.25
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.demand(
-            rank=(self.rank >= 1, "at least 1"),
-            alpha=(self.alpha > 0, "a number above zero"),
-            dropout=(0 <= self.dropout < 1, "a share from 0 to below 1"),
-        )
-
-
 class ClipLora(SentenceMethod, ExtraTexts, BatchSplit):
     """Low-rank adaptation of queries, keys and values in all blocks: 184,320 parameters with ViT-B/16.
 
@@ -218,10 +191,6 @@ class ClipLora(SentenceMethod, ExtraTexts, BatchSplit):
     """
 
     name, title, config_type = "clip_lora", "CLIP-LoRA", ClipLoraConfig
-    recipe: ClassVar = {
-        **{"epochs": 160, "optimiser": "adamw", "lr": 0.0002, "weight_decay": 0.01},
-        **{"batch_size": 32, "warmup_epochs": 0},
-    }
     tunes_vision = True
 
     def __init__(

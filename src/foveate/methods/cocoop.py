@@ -6,9 +6,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -19,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from foveate.clip.model import Clip
 from foveate.clip.rows import encode_rows
 from foveate.methods.capabilities import LabelTerm, OfficialCheckpoint, TextPerImage
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import CoCoOpConfig
 from foveate.methods.layers import linear
 from foveate.methods.prompts import PromptMethod, embedded_start
 from foveate.seeds import stream
@@ -27,19 +25,6 @@ from foveate.types import ImageFeatures, TextFeatures
 
 REDUCTION = 16
 """How many times narrower the meta-net is inside than a feature ([0], Sec. 3.2)."""
-
-
-@dataclass(frozen=True)
-class CoCoOpConfig(MethodConfig):
-    """Settings of CoCoOp.
-
-    Attributes:
-        tokens: Number of learned vectors; they start from as many tokens of `init`.
-        init: Words to start from; those behind the learned ones stay words. None starts from N(0, 0.02²).
-    """
-
-    tokens: int = 4
-    init: str | None = "a photo of a"
 
 
 class CoCoOp(TextPerImage, PromptMethod, OfficialCheckpoint, LabelTerm):
@@ -58,7 +43,6 @@ class CoCoOp(TextPerImage, PromptMethod, OfficialCheckpoint, LabelTerm):
     """
 
     name, title, config_type = "cocoop", "CoCoOp", CoCoOpConfig
-    recipe: ClassVar = {"lr": 0.002, "batch_size": 1}
 
     def __init__(
         self, clip: Clip, config: CoCoOpConfig | None = None, generator: torch.Generator | None = None

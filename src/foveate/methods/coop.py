@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,32 +12,10 @@ from foveate.clip.model import Clip
 from foveate.clip.rows import Rows
 from foveate.errors import InputError
 from foveate.methods.capabilities import LabelTerm
-from foveate.methods.config import MethodConfig
-from foveate.methods.prompts import Position, SharedPrompt, embedded_start, lay_out
+from foveate.methods.configs import CoOpConfig
+from foveate.methods.prompts import SharedPrompt, embedded_start, lay_out
 from foveate.seeds import stream
 from foveate.types import TextFeatures
-
-
-@dataclass(frozen=True)
-class CoOpConfig(MethodConfig):
-    """Settings of CoOp.
-
-    Attributes:
-        tokens: Number of learned vectors (M in [0]); 16 in [0], 4 in FVG-PT's tables.
-        position: Where the class name stands among them.
-        class_specific: One set of vectors per class ([0], CSC); such a model cannot take new classes.
-        init: Words to start from, e.g. "a photo of a"; their number then replaces `tokens`. None starts
-            from N(0, 0.02²).
-    """
-
-    tokens: int = 4
-    position: Position = "end"
-    class_specific: bool = False
-    init: str | None = None
-
-    @property
-    def without_new_names(self) -> str | None:
-        return "class_specific" if self.class_specific else None
 
 
 class CoOp(SharedPrompt, LabelTerm):

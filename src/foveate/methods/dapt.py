@@ -8,20 +8,16 @@ method of the same short name.)
   https://arxiv.org/abs/2508.00395
 """
 
-import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from foveate.clip.templates import fill
 from foveate.errors import InputError
-from foveate.foreground.views import Fill
 from foveate.methods import dapt_terms
-from foveate.methods.backgrounds import TEMPLATE, Backgrounds, words
+from foveate.methods.backgrounds import Backgrounds
 from foveate.methods.base import Method, Wrapper, encode_pictures, is_kind
 from foveate.methods.capabilities import (
     BatchSplit,
@@ -31,126 +27,11 @@ from foveate.methods.capabilities import (
     Tally,
     TextPerImage,
 )
-from foveate.methods.config import MethodConfig
-from foveate.methods.dapt_terms import Distance, Target
-from foveate.methods.dapt_views import SIDES, Cue, Decoupled, Decoupler, Gaze, Refresh, Scaling, Source
+from foveate.methods.configs import DaptConfig
+from foveate.methods.dapt_views import SIDES, Decoupled, Decoupler, Gaze
 from foveate.methods.frozen import Frozen, FrozenFeatures, frozen_features
 from foveate.methods.maple import Maple
 from foveate.types import Batch, Features, PerImage, Scalar, TextFeatures
-
-OFFICIAL_SWITCH = 7
-"""Epoch, counted from 0, with which the released code's second phase begins, however many there are."""
-
-
-@dataclass(frozen=True)
-class DaptConfig(MethodConfig):
-    """Settings of DAPT (Decouple-before-Align); defaults are the released code's, or ours where it errs.
-
-    Attributes:
-        cue: What tells the foreground of a view: its "mask", the "box" around that mask, or the "gaze" of the
-            model itself, which needs no masks.
-        pull_weight: Of L_v, which pulls the whole picture to its foreground, away from its background.
-        foreground_weight: Of L_f, the foreground's alignment with its class.
-        background_weight: Of L_b, the background's alignment with background texts.
-        recompose_weight: Of L_reo, which wants foreground and background together to be the whole picture.
-        phase_switch: Where L_v (and L_reo) end and L_f and L_b begin: a share of the epochs, or, from 1 on,
-            an epoch counted from 0. None takes all of them all the time.
-        margin: Of L_v.
-        distance: Of L_v, between unit features.
-        fill: What replaces removed pixels: "mean" (0 after normalisation), "black", "blur", "image_mean".
-        backgrounds: Words of the background texts; empty takes 25 of the released code, and 7 more of a table
-            where the data set's sentence tells of food.
-        background_template: The sentence around them; methods that learn words put these in its place.
-        on_collision: Whether backgrounds that name a class are left out.
-        background_target: L_b's target: the likeliest background, or the whole distribution (the entropy).
-        detach_background: Whether L_b trains texts alone.
-        refresh: Whose gaze it is: the model's at each step, at each epoch's start, or before training.
-        cam_source: The gaze of the model as it is tuned, or that of the frozen CLIP.
-        cam_threshold: Share of the gaze's highest value from which on a pixel is foreground; None takes the
-            gaze itself as a soft mask.
-        cam_scale: Whether each view's gaze is scaled on its own, or by the highest value of the batch.
-        official_quirks: Train as the released code does, over MaPLe: 7 background words among the classes, 25
-            others as backgrounds, the second phase from epoch 7 on, masks used even if empty.
-    """
-
-    cue: Cue = "mask"
-    pull_weight: float = 0.8
-    foreground_weight: float = 0.1
-    background_weight: float = 0.5
-    recompose_weight: float = 0.0
-    phase_switch: float | None = 0.7
-    margin: float = 1.5
-    distance: Distance = "euclidean"
-    fill: Fill = "mean"
-    backgrounds: tuple[str, ...] = ()
-    background_template: str = TEMPLATE
-    on_collision: Literal["drop", "keep"] = "drop"
-    background_target: Target = "hard"
-    detach_background: bool = False
-    refresh: Refresh = "every_epoch"
-    cam_source: Source = "current"
-    cam_threshold: float | None = 0.5
-    cam_scale: Scaling = "image"
-    official_quirks: bool = False
-
-    @property
-    def needs_masks(self) -> bool:
-        return self.cue != "gaze"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        fill(self.background_template, "name")
-        _check_backgrounds(self.backgrounds)
-        terms = ("pull_weight", "foreground_weight", "background_weight", "recompose_weight")
-        switch, cut = self.phase_switch or 0.0, self.cam_threshold
-        self.demand(
-            **{name: (getattr(self, name) >= 0, "zero or more") for name in terms},
-            margin=(self.margin > 0, "a number above zero"),
-            phase_switch=(
-                0 <= switch <= 1 or (switch > 0 and switch == int(switch)),
-                "a share of the epochs below 1, or a whole number",
-            ),
-            cam_threshold=(cut is None or 0 < cut <= 1, "a share above 0 and up to 1, or None"),
-        )
-        if self.official_quirks and (self.cue == "gaze" or self.backgrounds):
-            raise InputError(
-                "dapt: official_quirks has the released code's own backgrounds, and masks from files alone:"
-                " leave cue and backgrounds out"
-            )
-
-    def switch(self, epochs: int) -> int:
-        """Return the epoch, counted from 0, with which the second phase begins."""
-        if self.official_quirks:
-            return OFFICIAL_SWITCH
-        if self.phase_switch is None:
-            return 0
-        if self.phase_switch >= 1:
-            return int(self.phase_switch)
-        return math.ceil(self.phase_switch * epochs - 1e-9)  # 0.7 of 10 is 7, whatever rounding says
-
-    def weights(self, epoch: int, epochs: int) -> dict[str, float]:
-        """Return the weights of the terms that an epoch has; of a weight of 0 there is no term.
-
-        Args:
-            epoch: Counted from 0.
-            epochs: How many there are in all.
-        """
-        second, joint = epoch >= self.switch(epochs), self.phase_switch is None and not self.official_quirks
-        found: dict[str, float] = {}
-        if joint or not second:
-            found |= {"pull": self.pull_weight, "recompose": self.recompose_weight}
-        if joint or second:
-            found |= {"foreground": self.foreground_weight, "background": self.background_weight}
-        return {name: weight for name, weight in found.items() if weight > 0}
-
-
-def _check_backgrounds(backgrounds: tuple[str, ...]) -> None:
-    """Refuse words that are none, and such as could not be told apart."""
-    read = [" ".join(words(background)) for background in backgrounds]
-    for background, word in zip(backgrounds, read, strict=True):
-        if not word or read.count(word) > 1:
-            what = "is there twice" if word else "has no word in it"
-            raise InputError(f"dapt: background {background!r} {what}: leave it out")
 
 
 class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):

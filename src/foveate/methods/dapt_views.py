@@ -24,14 +24,10 @@ from foveate.foreground.views import Fill, area, background_view, foreground_vie
 from foveate.methods.base import Method
 from foveate.methods.block_gradients import passes_at
 from foveate.methods.capabilities import first_patch
+from foveate.methods.configs import Refresh, Scaling, Source
 from foveate.methods.frozen import Frozen, boxes_around, frozen_area, frozen_image
 from foveate.methods.zeroshot import ZeroShot
 from foveate.types import Batch, ImageFeatures, Images, Labels, Masks, PerImage
-
-Cue = Literal["mask", "box", "gaze"]
-Refresh = Literal["every_step", "every_epoch", "once"]
-Source = Literal["current", "frozen"]
-Scaling = Literal["image", "batch"]
 
 Side = Literal["foreground", "background"]
 SIDES: tuple[Side, ...] = ("foreground", "background")

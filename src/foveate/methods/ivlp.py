@@ -5,7 +5,6 @@ It is the baseline "independent V-L prompting" of [0], and what PromptSRC learns
 - [0]: MaPLe: Multi-modal Prompt Learning, Khattak et al. 2023, https://arxiv.org/abs/2210.03117
 """
 
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -15,7 +14,7 @@ from torch import nn
 from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.methods.capabilities import LabelTerm
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import IvlpConfig
 from foveate.methods.prompts import (
     DeepPromptMethod,
     deep_start,
@@ -27,27 +26,6 @@ from foveate.methods.prompts import (
 )
 from foveate.seeds import stream
 from foveate.types import ImageFeatures, Images
-
-
-@dataclass(frozen=True)
-class IvlpConfig(MethodConfig):
-    """Settings of IVLP.
-
-    Attributes:
-        tokens: Number of learned text tokens a block.
-        vision_tokens: Number of learned image tokens a block.
-        text_depth: In how many blocks of the text tower, from the first on; None takes 12, or all of a
-            shallower tower.
-        vision_depth: In how many of the image tower, likewise; 0 leaves pictures alone.
-        init: Words the first block's text tokens start from; those behind the learned ones stay words. None
-            starts from N(0, 0.02²), as all other tokens do.
-    """
-
-    tokens: int = 2
-    vision_tokens: int = 2
-    text_depth: int | None = None
-    vision_depth: int | None = None
-    init: str | None = "a photo of a"
 
 
 class Ivlp(DeepPromptMethod, LabelTerm):
@@ -63,7 +41,6 @@ class Ivlp(DeepPromptMethod, LabelTerm):
     """
 
     name, title, config_type = "ivlp", "IVLP", IvlpConfig
-    recipe: ClassVar = {"epochs": 5}
     tunes_vision = True
     published_depth: ClassVar[int] = 12
 

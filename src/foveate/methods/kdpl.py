@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -18,30 +17,11 @@ from foveate.clip.weights import load_clip
 from foveate.errors import InputError
 from foveate.methods.base import Method, Wrapper, align, encode_pictures, is_kind
 from foveate.methods.capabilities import Diagnostics, LabelTerm, Tally
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import KdplConfig
 from foveate.methods.frozen import Frozen, FrozenFeatures, frozen_clip, frozen_features
 from foveate.methods.guidance import kl
 from foveate.methods.texts import PlainTexts
 from foveate.types import Batch, Features, FeatureSpec, Images, Logits, Scalar
-
-
-@dataclass(frozen=True)
-class KdplConfig(MethodConfig):
-    """Settings of KDPL.
-
-    Attributes:
-        teacher: Another CLIP, as `load_clip` takes it; None takes the one that is tuned.
-        template: The teacher's sentence; None takes the data set's, or "a photo of a {}.".
-        weight: Of KL(teacher ‖ student); the rest is that of KL(student ‖ teacher).
-    """
-
-    teacher: str | None = None
-    template: str | None = None
-    weight: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.demand(weight=(0 <= self.weight <= 1, "a share between 0 and 1"))
 
 
 class Kdpl(Wrapper, FrozenFeatures, Diagnostics):

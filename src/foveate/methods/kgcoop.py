@@ -4,40 +4,17 @@
   https://arxiv.org/abs/2303.13283
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.methods.base import SentenceMethod
 from foveate.methods.capabilities import LabelTerm
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import KgCoOpConfig
 from foveate.methods.prompts import SharedPrompt, embedded_start
 from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
 from foveate.types import Batch, Features, Scalar
-
-
-@dataclass(frozen=True)
-class KgCoOpConfig(MethodConfig):
-    """Settings of KgCoOp.
-
-    Attributes:
-        tokens: Number of learned vectors; they start from as many tokens of `init`.
-        init: Words to start from; those behind the learned ones stay words. None starts from N(0, 0.02²).
-        weight: Of the knowledge term (λ in [0]); 8 in [0], 2 in FVG-PT's code.
-        template: The plain sentence to be pulled towards; None takes the data set's, or "a photo of a {}.".
-    """
-
-    tokens: int = 4
-    init: str | None = "a photo of a"
-    weight: float = 2.0
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.demand(weight=(self.weight >= 0, "zero or more"))
 
 
 class KgCoOp(SharedPrompt, SentenceMethod, LabelTerm):

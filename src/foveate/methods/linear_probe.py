@@ -8,7 +8,6 @@ Minimised is ½‖W‖² + C Σᵢ CE(W fᵢ + b, yᵢ) over unit features f, b 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.methods.capabilities import SupportSet
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import LinearProbeConfig
 from foveate.methods.known import Held, KnownClasses, exact, fixed
 from foveate.types import Labels, Logits
 
@@ -29,32 +28,6 @@ COARSE = (6, 4, 2, USUAL, 0, -2, -4, -6)
 HALVINGS = 4
 FOLDS = 4
 """How often pictures are held back to choose C where the data has no validation pictures."""
-
-
-@dataclass(frozen=True)
-class LinearProbeConfig(MethodConfig):
-    """Settings of the linear probe.
-
-    Attributes:
-        c: C, the weight of the pictures beside the penalty; None looks for it.
-        validate: Whether to look for it on a few validation pictures, where the data has some. Else training
-            pictures are held back in turn.
-        template: The sentence around the names that it was not trained on; None takes the data set's, or
-            "a photo of a {}.".
-    """
-
-    part: ClassVar[str] = "linear_probe"
-    c: float | None = None
-    validate: bool = True
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.demand(c=(self.c is None or self.c > 0, "a number above zero, or none to look for it"))
-
-    @property
-    def needs_val(self) -> bool:
-        return self.validate
 
 
 class LinearProbe(KnownClasses):
@@ -72,7 +45,6 @@ class LinearProbe(KnownClasses):
     """
 
     name, title, config_type = "linear_probe", "linear probe", LinearProbeConfig
-    recipe: ClassVar = {"epochs": 1, "batch_size": 64, "augment": "none"}
 
     def __init__(
         self, clip: Clip, config: LinearProbeConfig | None = None, generator: torch.Generator | None = None

@@ -9,7 +9,6 @@ starts near the solution, and each step is the inverse of a Lipschitz constant.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,42 +16,13 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.methods.capabilities import SupportSet
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import LpPlusPlusConfig
 from foveate.methods.known import KnownClasses, exact, fixed
 from foveate.types import Labels, Logits
 
 MOMENTUM = 0.9
 START = 250.0
 """Of α, times the mean cosine of pictures and their own class's text."""
-
-
-@dataclass(frozen=True)
-class LpPlusPlusConfig(MethodConfig):
-    """Settings of LP++.
-
-    Attributes:
-        epochs: Steps over all pictures at once.
-        alpha_every: After how many of them α takes a step.
-        reset_alpha_grad: Whether α's step follows the gradient of its own epoch, as in [0]; else the sum of
-            all epochs' so far, as in the authors' code.
-        validate: Whether to take the epoch that does best on a few validation pictures, where the data has
-            some; else the last.
-        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
-    """
-
-    epochs: int = 300
-    alpha_every: int = 10
-    reset_alpha_grad: bool = False
-    validate: bool = True
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.demand(epochs=(self.epochs >= 1, "1 or more"), alpha_every=(self.alpha_every >= 1, "1 or more"))
-
-    @property
-    def needs_val(self) -> bool:
-        return self.validate
 
 
 @dataclass(frozen=True)
@@ -94,7 +64,6 @@ class LpPlusPlus(KnownClasses):
     """
 
     name, title, config_type = "lpplusplus", "LP++", LpPlusPlusConfig
-    recipe: ClassVar = {"epochs": 1, "batch_size": 64, "crop_scale": 0.5}
 
     def __init__(
         self, clip: Clip, config: LpPlusPlusConfig | None = None, generator: torch.Generator | None = None

@@ -4,15 +4,13 @@
 """
 
 import copy
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import nn
 
 from foveate.clip.model import Clip
 from foveate.methods.capabilities import LabelTerm
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import MapleConfig
 from foveate.methods.layers import linear
 from foveate.methods.prompts import (
     DeepPromptMethod,
@@ -24,23 +22,6 @@ from foveate.methods.prompts import (
 )
 from foveate.seeds import stream
 from foveate.types import ImageFeatures, Images
-
-
-@dataclass(frozen=True)
-class MapleConfig(MethodConfig):
-    """Settings of MaPLe.
-
-    Attributes:
-        tokens: Number of learned tokens a block, in either tower.
-        depth: In how many blocks of both towers, from the first on; None takes 9, and three quarters of a
-            shallower tower.
-        init: Words the first block's text tokens start from; those behind the learned ones stay words. None
-            starts from N(0, 0.02²), as those of deeper blocks do.
-    """
-
-    tokens: int = 2
-    depth: int | None = None
-    init: str | None = "a photo of a"
 
 
 class Maple(DeepPromptMethod, LabelTerm):
@@ -58,7 +39,6 @@ class Maple(DeepPromptMethod, LabelTerm):
     """
 
     name, title, config_type = "maple", "MaPLe", MapleConfig
-    recipe: ClassVar = {"epochs": 5}
     tunes_vision = True
 
     def __init__(

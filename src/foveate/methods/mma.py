@@ -4,8 +4,7 @@
   https://github.com/ZjjConan/Multi-Modal-Adapter
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -13,11 +12,10 @@ from torch import Tensor, nn
 
 from foveate.clip.model import Block, Clip
 from foveate.clip.rows import Rows, encode_rows
-from foveate.clip.templates import DEFAULT_TEMPLATE
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod, precise
 from foveate.methods.capabilities import ExtraTexts
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import MmaConfig
 from foveate.methods.layers import Tower, linear, twin, with_blocks
 from foveate.methods.prompts import PUBLISHED_BLOCKS
 from foveate.methods.texts import PlainTexts
@@ -25,29 +23,6 @@ from foveate.seeds import stream
 from foveate.types import ImageFeatures, Images, TextFeatures
 
 States = Float[Tensor, "*rows width"]
-
-
-@dataclass(frozen=True)
-class MmaConfig(MethodConfig):
-    """Settings of MMA.
-
-    Attributes:
-        width: Of the adapters inside.
-        first_block: Block, counted from 1, that has the first adapter; None takes 5, and of a tower with
-            fewer than 12 blocks the one behind its first third. The adapters end with the shallower tower's
-            last block, and with the 12th at most.
-        scale: What an adapter's output is multiplied with.
-        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
-    """
-
-    width: int = 32
-    first_block: int | None = None
-    scale: float = 0.001
-    template: str | None = DEFAULT_TEMPLATE
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.demand(width=(self.width >= 1, "at least 1"), scale=(self.scale > 0, "a number above zero"))
 
 
 class Mma(SentenceMethod, ExtraTexts):
@@ -63,7 +38,6 @@ class Mma(SentenceMethod, ExtraTexts):
     """
 
     name, title, config_type = "mma", "MMA", MmaConfig
-    recipe: ClassVar = {"epochs": 5, "lr": 0.0015, "batch_size": 16, "warmup_epochs": 0}
     tunes_vision = True
 
     def __init__(self, clip: Clip, config: MmaConfig | None = None, generator: torch.Generator | None = None):

@@ -9,8 +9,6 @@ the features of the class token and of the tokens r_v, g a class text, z and z_r
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,47 +19,13 @@ from foveate.clip.rows import Rows, encode_rows
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod, align, precise
 from foveate.methods.capabilities import ExtraTexts, ImageTokens, OfficialCheckpoint, ShardedText
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import MmrlConfig
 from foveate.methods.frozen import Frozen, FrozenFeatures, frozen_clip
 from foveate.methods.layers import linear
 from foveate.methods.prompts import PUBLISHED_BLOCKS, LearnedTokens, insert, noise, put
 from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
 from foveate.types import Batch, Features, ImageFeatures, Images, Scalar, TextFeatures
-
-
-@dataclass(frozen=True)
-class MmrlConfig(MethodConfig):
-    """Settings of MMRL.
-
-    Attributes:
-        tokens: Number of shared tokens.
-        width: Their length, before a block's map makes them as wide as the tower.
-        first_block: Block, counted from 1, before which tokens are inserted; None takes 6, or half of the
-            shallower tower's blocks where these are fewer than 12.
-        last_block: Last block with tokens of its own; None takes 12, or the shallower tower's last.
-        alpha: Weight of the class token's logits, in the loss and where heads are fused; the rest is that of
-            the representation tokens.
-        regulariser: λ, the weight of the pull towards CLIP's own features.
-        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
-    """
-
-    tokens: int = 5
-    width: int = 512
-    first_block: int | None = None
-    last_block: int | None = None
-    alpha: float = 0.7
-    regulariser: float = 1.0
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.demand(
-            tokens=(self.tokens >= 1, "at least 1"),
-            width=(self.width >= 1, "at least 1"),
-            alpha=(0 <= self.alpha <= 1, "a share between 0 and 1"),
-            regulariser=(self.regulariser >= 0, "zero or more"),
-        )
 
 
 class Mmrl(SentenceMethod, ShardedText, ExtraTexts, ImageTokens, FrozenFeatures, OfficialCheckpoint):
@@ -81,7 +45,6 @@ class Mmrl(SentenceMethod, ShardedText, ExtraTexts, ImageTokens, FrozenFeatures,
 
     name, title, config_type = "mmrl", "MMRL", MmrlConfig
     heads = 2
-    recipe: ClassVar = {"optimiser": "adamw", "lr": 0.001, "crop_scale": 0.5}
     tunes_vision = True
 
     def __init__(

@@ -7,8 +7,6 @@ follows what others say of it, and docs/methods/proda.md tells where.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -18,39 +16,12 @@ from torch.nn import functional as F
 from foveate.clip.model import Clip
 from foveate.clip.rows import Rows, encode_rows, pack
 from foveate.methods.base import Method, check_names
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import ProdaConfig
 from foveate.methods.prompts import Position, lay_out, noise
 from foveate.seeds import stream
 from foveate.types import Batch, Features, ImageFeatures, Labels, Logits, Scalar, TextFeatures
 
 PromptTexts = Float[Tensor, "prompts classes dim"]
-
-
-@dataclass(frozen=True)
-class ProdaConfig(MethodConfig):
-    """Settings of ProDA.
-
-    Attributes:
-        prompts: Number of prompts: a quarter has the class name before its vectors, a quarter amid them, the
-            others behind them.
-        tokens: Number of learned vectors a prompt.
-        batch: Prompts a step.
-        weight: Of the penalty on prompts that say the same.
-    """
-
-    prompts: int = 32
-    tokens: int = 16
-    batch: int = 4
-    weight: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.demand(
-            prompts=(self.prompts >= 2, "at least 2, a distribution has several"),
-            batch=(2 <= self.batch <= self.prompts, f"2 to {self.prompts}, the number of prompts"),
-            tokens=(self.tokens >= 1, "at least 1"),
-            weight=(self.weight >= 0, "zero or more"),
-        )
 
 
 class Proda(Method):
@@ -66,7 +37,6 @@ class Proda(Method):
     """
 
     name, title, config_type = "proda", "ProDA", ProdaConfig
-    recipe: ClassVar = {"epochs": 100, "lr": 0.001}
 
     def __init__(
         self, clip: Clip, config: ProdaConfig | None = None, generator: torch.Generator | None = None

@@ -4,8 +4,6 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -16,7 +14,7 @@ from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod, align
 from foveate.methods.capabilities import GradientRule, OfficialCheckpoint
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import ProGradConfig
 from foveate.methods.guidance import kl
 from foveate.methods.prompts import PromptMethod, embedded_start
 from foveate.methods.texts import PlainTexts
@@ -24,33 +22,6 @@ from foveate.seeds import stream
 from foveate.types import Batch, Features, ImageFeatures, Logits, Scalar
 
 Gradient = Float[Tensor, "*shape"]
-
-
-@dataclass(frozen=True)
-class ProGradConfig(MethodConfig):
-    """Settings of ProGrad.
-
-    Attributes:
-        tokens: Number of learned vectors.
-        init: Words to start from: they take the last vectors, those before them start at zero. None starts
-            all from N(0, 0.02²).
-        weight: Share of the conflicting part that is taken out of the gradient (λ in [0]): 1 all, 0 nothing.
-        temperature: Softens both answers before they are compared.
-        template: The plain sentence of zero-shot CLIP; None takes the data set's, or "a photo of a {}.".
-    """
-
-    tokens: int = 16
-    init: str | None = "a photo of a"
-    weight: float = 1.0
-    temperature: float = 1.0
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.demand(
-            weight=(self.weight >= 0, "zero or more"),
-            temperature=(self.temperature > 0, "a number above zero"),
-        )
 
 
 class ProGrad(PromptMethod, SentenceMethod, GradientRule, OfficialCheckpoint):
@@ -66,7 +37,6 @@ class ProGrad(PromptMethod, SentenceMethod, GradientRule, OfficialCheckpoint):
     """
 
     name, title, config_type = "prograd", "ProGrad", ProGradConfig
-    recipe: ClassVar = {"epochs": 100, "lr": 0.002, "batch_size": 32}
 
     def __init__(
         self, clip: Clip, config: ProGradConfig | None = None, generator: torch.Generator | None = None

@@ -4,7 +4,6 @@ Who learns vectors in place of words is a `PromptMethod`; with tokens in further
 """
 
 from collections.abc import Collection, Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -16,6 +15,7 @@ from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
 from foveate.methods.base import check_names, precise
 from foveate.methods.capabilities import ExtraTexts, OfficialCheckpoint, ShardedText
+from foveate.methods.configs import Position
 from foveate.types import ImageFeatures, Images, TextFeatures, Tokens
 
 PUBLISHED_BLOCKS = 12
@@ -23,9 +23,6 @@ PUBLISHED_BLOCKS = 12
 
 LearnedTokens = Float[Tensor, "learned channels"]
 DeepTokens = Float[Tensor, "layers learned channels"]  # of the second block and of those behind it
-
-Position = Literal["end", "middle", "front"]
-"""Where the class name stands: after the learned vectors, amid them, or before them."""
 
 
 def lay_out(

@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -16,39 +15,11 @@ from foveate.clip.rows import Rows
 from foveate.clip.templates import IMAGENET_TEMPLATES, fill
 from foveate.clip.text import check_texts, encode_names
 from foveate.methods.base import align
+from foveate.methods.configs import PromptSRCConfig
 from foveate.methods.frozen import Frozen, FrozenFeatures, frozen_clip
-from foveate.methods.ivlp import Ivlp, IvlpConfig
+from foveate.methods.ivlp import Ivlp
 from foveate.methods.texts import Cache, tensors_of
 from foveate.types import Batch, Features, Scalar, TextFeatures
-
-
-@dataclass(frozen=True)
-class PromptSRCConfig(IvlpConfig):
-    """Settings of PromptSRC.
-
-    Attributes:
-        tokens: Number of learned text tokens a block.
-        vision_tokens: Number of learned image tokens a block.
-        text_depth: In how many blocks of the text tower, from the first on; None takes 9, and three quarters
-            of a shallower tower.
-        vision_depth: In how many of the image tower, likewise; 0 leaves pictures alone.
-        init: Words the first block's text tokens start from; those behind the learned ones stay words. None
-            starts from N(0, 0.02²), as all other tokens do.
-        text_weight: Of the pull on class texts (λ₂ in [0]).
-        image_weight: Of the pull on picture features (λ₁ in [0]).
-        logit_weight: Of the pull on answers; it has none in [0].
-    """
-
-    tokens: int = 4
-    vision_tokens: int = 4
-    text_weight: float = 25.0
-    image_weight: float = 10.0
-    logit_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        weights = ("text_weight", "image_weight", "logit_weight")
-        self.demand(**{name: (getattr(self, name) >= 0, "zero or more") for name in weights})
 
 
 class PromptSRC(Ivlp, FrozenFeatures):
@@ -67,7 +38,6 @@ class PromptSRC(Ivlp, FrozenFeatures):
     """
 
     name, title, config_type = "promptsrc", "PromptSRC", PromptSRCConfig
-    recipe: ClassVar = {"lr": 0.0025, "batch_size": 32, "average_mean": 15.0}
     published_depth: ClassVar[int] = 9
 
     def __init__(

@@ -6,7 +6,7 @@ by an entry point of the group "foveate.methods" in the package that brings them
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import is_dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 import foveate.methods
 from foveate.clip.model import Clip
+from foveate.configs import mapping, typed
 from foveate.errors import InputError
 from foveate.methods.base import Method, Wrapper
 from foveate.methods.capabilities import ImageAdapter
@@ -40,8 +41,8 @@ def register_method(kind: Kind) -> Kind:
     It may be used as a decorator of the class.
 
     Args:
-        kind: A class with a `name` and a `config_type` of its own; a title and a recipe are taken from it
-            too. It is called with towers (a `Wrapper` with a method), settings, and a generator.
+        kind: A class with a `name` and a `config_type` of its own; a title is taken from it too. It is
+            called with towers (a `Wrapper` with a method), settings, and a generator.
 
     Raises:
         ValueError: The class lacks something, or the name is that of another class.
@@ -207,7 +208,8 @@ def configure(method: str, settings: Settings | None = None) -> dict[str, Method
     Raises:
         InputError: A part or a setting does not exist, or a value is not what the setting takes.
     """
-    names, given = parts(method), _mapping("settings", {} if settings is None else settings)
+    wrong = f"settings is {settings!r}: give a dictionary, as in {{'coop': {{'tokens': 4}}}}"
+    names, given = parts(method), mapping(settings, wrong)
     stray = sorted(given.keys() - set(names))
     if stray:
         raise InputError(f"settings for {stray[0]!r}, but the method is {method!r}")
@@ -217,25 +219,7 @@ def configure(method: str, settings: Settings | None = None) -> dict[str, Method
 def _configured(name: str, given: object) -> MethodConfig:
     """Return the settings of one part as its dataclass."""
     config = methods()[name].config_type
-    known = [field.name for field in fields(config)]
-    own = _mapping(f"settings[{name!r}]", given)
-    for key in own:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise InputError(f"{name} has no setting {key!r}; {hint}")
-    return replace(config(), **{key: _frozen(value) for key, value in own.items()})
-
-
-def _mapping(name: str, given: object) -> dict[str, Any]:
-    if not isinstance(given, Mapping):
-        raise InputError(f"{name} is {given!r}; give a dictionary, as in {{'coop': {{'tokens': 16}}}}")
-    return dict(cast("Mapping[str, Any]", given))
-
-
-def _frozen(value: Any) -> Any:
-    """Turn lists into tuples: JSON and YAML know no tuples, settings have no lists."""
-    return tuple(cast("list[Any]", value)) if isinstance(value, list) else value
+    return config(**typed(config, given, name))
 
 
 def build(method: str, clip: Clip, settings: Settings | None = None, seed: int = 0) -> Method:

@@ -5,8 +5,6 @@
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -17,7 +15,7 @@ from foveate.clip.model import Clip
 from foveate.clip.rows import OwnTokens, encode_rows
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import TcpConfig
 from foveate.methods.layers import linear
 from foveate.methods.prompts import PUBLISHED_BLOCKS, PromptMethod, embedded_start
 from foveate.methods.texts import PlainTexts
@@ -29,32 +27,6 @@ REDUCTION = 4
 
 PUBLISHED_BLOCK = 9
 """Of 12 text blocks, counted from 1, the one that class-aware tokens enter first."""
-
-
-@dataclass(frozen=True)
-class TcpConfig(MethodConfig):
-    """Settings of TCP.
-
-    Attributes:
-        tokens: Number of learned vectors, and of class-aware tokens; the vectors start from as many tokens of
-            `init`.
-        init: Words to start from; those behind the learned ones stay words. None starts from N(0, 0.02²).
-        block: Text block, counted from 1, before which class-aware tokens take the vectors' places; None
-            takes 9, and of a tower with fewer than 12 blocks the one behind its first two thirds.
-        weight: Of the knowledge term.
-        template: The plain sentence that class-aware tokens are made of, and that texts are pulled towards;
-            None takes the data set's, or "a photo of a {}.".
-    """
-
-    tokens: int = 4
-    init: str | None = "a photo of a"
-    block: int | None = None
-    weight: float = 8.0
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.demand(weight=(self.weight >= 0, "zero or more"))
 
 
 class Tcp(PromptMethod, SentenceMethod):
@@ -71,7 +43,6 @@ class Tcp(PromptMethod, SentenceMethod):
     """
 
     name, title, config_type = "tcp", "TCP", TcpConfig
-    recipe: ClassVar = {"epochs": 50, "optimiser": "adamw", "lr": 0.002, "batch_size": 32}
 
     def __init__(self, clip: Clip, config: TcpConfig | None = None, generator: torch.Generator | None = None):
         self.config, generator = config or TcpConfig(), generator or stream(0, "init", "tcp")

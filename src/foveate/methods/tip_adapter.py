@@ -8,8 +8,6 @@ labels, one-hot: logits = τ f Wᵀ + α exp(−β (1 − f Kᵀ)) V, where τ i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,47 +15,13 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.methods.capabilities import SupportSet
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import TipAdapterConfig
 from foveate.methods.known import Held, KnownClasses, fixed
 from foveate.types import Labels, Logits
 
 BETAS = torch.logspace(-1, 1.7, 200).tolist()
 ALPHAS = torch.logspace(-1, 1.7, 20).tolist()
 """What is tried on validation pictures, from 0.1 to 50: the ranges of all the authors' configurations."""
-
-
-@dataclass(frozen=True)
-class TipAdapterConfig(MethodConfig):
-    """Settings of Tip-Adapter.
-
-    Attributes:
-        tuned: Whether keys are learned, from the features on (Tip-Adapter-F); else nothing is trained.
-        alpha: Weight of the kept pictures beside CLIP's own logits (α in [0]).
-        beta: How fast a kept picture's say falls with its distance (β in [0]).
-        validate: Whether alpha and beta are chosen on a few validation pictures, where the data has some.
-        views: Views of each training picture that a key is the mean of.
-        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
-    """
-
-    part: ClassVar[str] = "tip_adapter"
-    tuned: bool = False
-    alpha: float = 1.17
-    beta: float = 1.0
-    validate: bool = False
-    views: int = 10
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.demand(
-            alpha=(self.alpha >= 0, "zero or more"),
-            beta=(self.beta >= 0, "zero or more"),
-            views=(self.views >= 1, "1 or more"),
-        )
-
-    @property
-    def needs_val(self) -> bool:
-        return self.validate
 
 
 class TipAdapter(KnownClasses):
@@ -76,10 +40,6 @@ class TipAdapter(KnownClasses):
     """
 
     name, title, config_type = "tip_adapter", "Tip-Adapter", TipAdapterConfig
-    recipe: ClassVar = {
-        **{"epochs": 20, "optimiser": "adamw", "lr": 0.001, "weight_decay": 0.01, "batch_size": 256},
-        **{"warmup_epochs": 0, "crop_scale": 0.5},
-    }
 
     def __init__(
         self, clip: Clip, config: TipAdapterConfig | None = None, generator: torch.Generator | None = None

@@ -4,9 +4,6 @@
 - [1]: MaPLe, Khattak et al. 2023, https://arxiv.org/abs/2210.03117, whose code has it for CLIP
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import torch
 from torch import nn
 
@@ -15,27 +12,11 @@ from foveate.clip.rows import Rows, encode_rows
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod
 from foveate.methods.capabilities import ExtraTexts, LabelTerm, OfficialCheckpoint
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import VptConfig
 from foveate.methods.prompts import deep_start, encode_prompted, noise, official_deep, resolve_depth
 from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
 from foveate.types import ImageFeatures, Images, TextFeatures
-
-
-@dataclass(frozen=True)
-class VptConfig(MethodConfig):
-    """Settings of VPT.
-
-    Attributes:
-        tokens: Number of learned image tokens a block.
-        depth: In how many blocks of the image tower, from the first on; None takes 12, or all of a shallower
-            tower.
-        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
-    """
-
-    tokens: int = 8
-    depth: int | None = None
-    template: str | None = None
 
 
 class Vpt(SentenceMethod, ExtraTexts, OfficialCheckpoint, LabelTerm):
@@ -51,7 +32,6 @@ class Vpt(SentenceMethod, ExtraTexts, OfficialCheckpoint, LabelTerm):
     """
 
     name, title, config_type = "vpt", "VPT", VptConfig
-    recipe: ClassVar = {"epochs": 5, "lr": 0.0025}
     tunes_vision = True
     tunes_text = False
 

@@ -3,26 +3,13 @@
 - CLIP: Radford et al. 2021, https://arxiv.org/abs/2103.00020, section 3.1
 """
 
-from dataclasses import dataclass
-
 import torch
 
 from foveate.clip.model import Clip
 from foveate.methods.base import SentenceMethod
-from foveate.methods.config import MethodConfig
+from foveate.methods.configs import ZeroShotConfig
 from foveate.methods.texts import PlainTexts
 from foveate.types import Batch, Features, Scalar
-
-
-@dataclass(frozen=True)
-class ZeroShotConfig(MethodConfig):
-    """Settings of zero-shot CLIP.
-
-    Attributes:
-        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
-    """
-
-    template: str | None = None
 
 
 class ZeroShot(SentenceMethod):

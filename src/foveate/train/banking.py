@@ -7,11 +7,11 @@ and features kept in half precision are other numbers.
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,19 +22,15 @@ from foveate.data.bank import CHUNK, Bank
 from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos
 from foveate.data.shelf import Shelf
-from foveate.errors import InputError
 from foveate.memory import sent
 from foveate.methods.base import Method
 from foveate.methods.capabilities import ClosedForm, SupportSet, capability
 from foveate.methods.frozen import extract, frozen_specs
-from foveate.train.parallel import Team, everywhere
+from foveate.train.config import BankPrecision
+from foveate.train.context import Context
+from foveate.train.parallel import Team
 from foveate.train.recipe import Recipe
 from foveate.types import Batch
-
-Banked = Literal["epochs", "fixed", "off"]
-Precision = Literal["float32", "float16"]
-OnCount = Callable[[str, int, int], None]
-OnNote = Callable[[str], None]
 
 IN_MEMORY = 1_000_000_000
 """Bytes of features that a run without a folder may hold."""
@@ -56,23 +52,7 @@ class BankPlan:
     """
 
     folder: Path | None = None
-    dtype: Precision = "float32"
-
-
-def one_view(changes: Mapping[str, object], bank: Banked) -> dict[str, object]:
-    """Return changes to a recipe, with the fixed view that a bank of one view is of.
-
-    Raises:
-        InputError: They ask for other views.
-    """
-    if bank != "fixed":
-        return dict(changes)
-    asked = changes.get("augment")
-    if asked not in (None, "none"):
-        raise InputError(
-            f"bank is 'fixed', which takes the centred view alone, but augment is {asked!r}: leave one out"
-        )
-    return {**changes, "augment": "none"}
+    dtype: BankPrecision = "float32"
 
 
 def open_bank(plan: BankPlan, pictures: PictureSet, clip: Clip, team: Team | None = None) -> Bank:
@@ -128,29 +108,25 @@ class Feed:
         pictures: What it is trained on.
         recipe: Of the stage.
         bank: Where features of frozen towers are kept, if they are.
-        on_count: Told of views that are encoded.
-        on_note: Told of the bank's size before it is made.
-        team: Processes that share each batch; None for one that has all of it.
+        context: Who hears of views that are encoded, and of the bank's size before it is made; and which
+            processes share each batch.
     """
 
-    def __init__(  # noqa: PLR0913  (of each stage)
+    def __init__(
         self,
         stage: str,
         method: Method,
         pictures: PictureSet,
         recipe: Recipe,
         bank: Bank | None = None,
-        on_count: OnCount | None = None,
-        on_note: OnNote | None = None,
-        team: Team | None = None,
+        context: Context | None = None,
     ) -> None:
-        self.pictures, self._team = pictures, team
+        self.pictures, self._context = pictures, context or Context()
         solver = capability(method, ClosedForm, trained=True)
         self._epochs = max(solver.passes if solver else 0, recipe.epochs if method.trainable() else 0)
-        self._stage, self._method, self._recipe = stage, method, recipe
+        self._stage, self._method, self.recipe = stage, method, recipe
         self._specs = frozen_specs(method) if bank else {}
         self._bank = bank if self._specs else None
-        self._count, self._note = on_count, on_note
         self._device = method.clip.logit_scale.device
         self._announced = False
 
@@ -172,9 +148,10 @@ class Feed:
         if self._bank and not self._announced:
             self._announced = True
             affordable = partial(self._affordable, self._bank, epoch)
-            self._bank = self._bank if everywhere(self._team, affordable) else None
-        bank, size = self._bank, self._recipe.batch_size
-        share = self._team.share if self._team and shuffle else None
+            self._bank = self._bank if self._context.everywhere(affordable) else None
+        bank, size = self._bank, self.recipe.batch_size
+        team = self._context.team
+        share = team.share if team and shuffle else None
         batches = (
             self.pictures.batches(epoch, size, shuffle=shuffle, drop_last=shuffle, share=share)
             if bank is None
@@ -196,10 +173,9 @@ class Feed:
         return {name: tensor.cpu() for name, tensor in seen.items()}
 
     def _watch(self, epoch: int, done: int) -> None:
-        if self._count:
-            pictures, varies = len(self.pictures), self.pictures.varies
-            total = pictures * (self._epochs if varies else 1)
-            self._count(f"encoding views, {self._stage}", (epoch * pictures if varies else 0) + done, total)
+        pictures, varies = len(self.pictures), self.pictures.varies
+        total, before = pictures * (self._epochs if varies else 1), epoch * pictures if varies else 0
+        self._context.told.count(f"encoding views, {self._stage}", before + done, total)
 
     def _affordable(self, bank: Bank, epoch: int) -> bool:
         """Say what the bank will take from this epoch on; return whether there is room for it."""
@@ -225,8 +201,10 @@ class Feed:
                 stacklevel=2,
             )
             return False
-        if wanted >= TELLING and self._note:
-            self._note(f"{self._stage}: features of all views will take {_bytes(wanted)} in {folder}")
+        if wanted >= TELLING:
+            self._context.told.note(
+                f"{self._stage}: features of all views will take {_bytes(wanted)} in {folder}"
+            )
         return True
 
 

@@ -18,7 +18,8 @@ from foveate.methods.base import Method
 from foveate.methods.capabilities import ClosedForm, SupportSet, capability, watchers
 from foveate.train.average import GaussianAverage
 from foveate.train.journal import Journal, Step
-from foveate.train.recipe import Recipe, learning_rate, make_optimiser
+from foveate.train.optimiser import make_optimiser
+from foveate.train.recipe import Recipe, learning_rate
 from foveate.train.state import State, load_state, save_state
 from foveate.train.together import Alone, Steps
 from foveate.types import Batch

@@ -6,14 +6,11 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal
 
-import torch
-from torch import nn
-
+from foveate.configs import check_types, typed
 from foveate.errors import InputError
-from foveate.methods.registry import methods, parts
 
 Optimiser = Literal["sgd", "adamw"]
 Augment = Literal["rrc-flip", "squash", "none"]
@@ -56,6 +53,20 @@ class Recipe:
     clip_grad: float | None = None
     explode_at: float = 1000.0
 
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("epochs", "batch_size", "lr", "clip_grad", "explode_at", "average_std"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} is {value}: give a number above zero")
+        for name in ("weight_decay", "momentum", "warmup_epochs", "warmup_lr"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} is {getattr(self, name)}: give zero or more")
+        if not 0 < self.crop_scale <= 1:
+            raise InputError(
+                f"crop_scale is {self.crop_scale}: give a share of the picture, above 0 and up to 1"
+            )
+
 
 def recipe_for(method: str, changes: Mapping[str, object] | None = None) -> Recipe:
     """Return the recipe of "coop" or "fvgpt+coop", some settings changed; a plug-in has its backbone's.
@@ -63,39 +74,11 @@ def recipe_for(method: str, changes: Mapping[str, object] | None = None) -> Reci
     Raises:
         InputError: A change is out of range, no number where one is needed, or of no setting.
     """
-    given: dict[str, Any] = {**methods()[parts(method)[-1]].recipe}
+    from foveate.methods.registry import methods, parts
+
+    given = {**methods()[parts(method)[-1]].config_type.recipe}
     given |= {name: value for name, value in (changes or {}).items() if value is not None}
-    stray = sorted(given.keys() - {setting.name for setting in fields(Recipe)})
-    if stray:
-        raise InputError(f"a recipe has no setting {stray[0]!r}")
-    for name, known in (("optimiser", get_args(Optimiser)), ("augment", get_args(Augment))):
-        if name in given and given[name] not in known:
-            raise InputError(f"{name} is {given[name]!r}: give one of {', '.join(known)}")
-    _check_kinds(given)
-    recipe = replace(Recipe(), **given)
-    _check(recipe)
-    return recipe
-
-
-def _check_kinds(given: Mapping[str, object]) -> None:
-    for name in sorted(given.keys() - {"optimiser", "augment"}):
-        value, whole = given[name], isinstance(getattr(Recipe(), name), int)
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-            raise InputError(f"{name} is {value!r}: give a {'whole ' if whole else ''}number")
-
-
-def _check(recipe: Recipe) -> None:
-    for name in ("epochs", "batch_size", "lr", "clip_grad", "explode_at", "average_std"):
-        value = getattr(recipe, name)
-        if value is not None and not value > 0:
-            raise InputError(f"{name} is {value}: give a number above zero")
-    for name in ("weight_decay", "momentum", "warmup_epochs", "warmup_lr"):
-        if not getattr(recipe, name) >= 0:
-            raise InputError(f"{name} is {getattr(recipe, name)}: give zero or more")
-    if not 0 < recipe.crop_scale <= 1:
-        raise InputError(
-            f"crop_scale is {recipe.crop_scale}: give a share of the picture, above 0 and up to 1"
-        )
+    return replace(Recipe(), **typed(Recipe, given, ""))
 
 
 def average_weight(recipe: Recipe, epoch: int) -> float:
@@ -121,11 +104,3 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
         return recipe.warmup_lr
     turned = math.pi * (epoch - recipe.warmup_epochs) / recipe.epochs
     return recipe.lr * (1 + math.cos(turned)) / 2
-
-
-def make_optimiser(recipe: Recipe, learned: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-    """Build the optimiser over learned tensors, in the mapping's order."""
-    tensors = list(learned.values())
-    if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(tensors, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(tensors, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)

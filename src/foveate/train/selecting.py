@@ -24,7 +24,8 @@ from foveate.methods.base import Method, SentenceMethod
 from foveate.methods.frozen import extract, frozen_specs
 from foveate.methods.registry import REFERENCE, build
 from foveate.seeds import stream
-from foveate.select.choosing import choose, configure
+from foveate.select.choosing import choose
+from foveate.select.configs import configure
 from foveate.select.seen import Seen, budgets
 from foveate.train.answered import read_answered
 from foveate.train.banking import chunk_on, to_device
@@ -75,38 +76,6 @@ class Wish:
         """As a model card tells it."""
         own = "".join(f", {name} {value}" for name, value in sorted(self.settings.items()))
         return f"{self.name}{own}, fraction {self.fraction:g}"
-
-
-def wish_of(
-    select: str | None,
-    fraction: float | None,
-    shots: int | None,
-    *,
-    strict_shots: bool = False,
-    **more: Any,
-) -> Wish | None:
-    """Return how pictures are to be chosen; None where shots are drawn.
-
-    Args:
-        select: Name of a selector.
-        fraction: Share of each class.
-        shots: Pictures of each class.
-        strict_shots: Whether a class with fewer is refused.
-        more: As `Wish` takes it.
-
-    Raises:
-        InputError: Both ways are asked for, or half of one.
-    """
-    if select is None:
-        if fraction is not None:
-            raise InputError(f"--fraction is {fraction:g}: say who chooses with --select, e.g. herding")
-        return None
-    if shots is not None or strict_shots:
-        given = "--strict-shots" if shots is None else "--shots"
-        raise InputError(f"--select and {given} both say how many pictures are learned from: leave one out")
-    if fraction is None:
-        raise InputError(f"--select is {select}: say which share of each class with --fraction, e.g. 0.2")
-    return Wish(select, fraction, **more)
 
 
 def shots_of(photos: Photos, shots: int | None, wish: Wish | None) -> tuple[int | None, str]:

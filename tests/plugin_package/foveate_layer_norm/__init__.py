@@ -34,6 +34,7 @@ class LayerNormConfig(MethodConfig):
         template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
     """
 
+    recipe: ClassVar = {"epochs": 5, "lr": 0.001}
     template: str | None = None
 
 
@@ -41,7 +42,6 @@ class LayerNormTuning(SentenceMethod, ExtraTexts):
     """The norms of both towers, tuned by cross-entropy."""
 
     name, title, config_type = "layer_norm", "LN-tuning", LayerNormConfig
-    recipe: ClassVar = {"epochs": 5, "lr": 0.001}
     tunes_vision = True
 
     def __init__(
