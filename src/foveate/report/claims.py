@@ -76,7 +76,7 @@ def claims() -> tuple[Claim, ...]:
     """Return all claims."""
     text = files("foveate.report").joinpath("claims.yaml").read_text(encoding="utf-8")
     rows = cast("list[dict[str, Any]]", yaml.safe_load(text))
-    return tuple(Claim(**{**row, "rows": tuple(row["rows"])}) for row in rows)
+    return tuple(Claim(**cast("dict[str, Any]", {**row, "rows": tuple(row["rows"])})) for row in rows)
 
 
 def section(group: Group, context: Context) -> Section | None:
