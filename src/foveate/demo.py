@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from foveate.classifier import Classifier, OnCount
+from foveate.data.pictures import open_picture
 from foveate.data.samples import Photos, Sample
 from foveate.evaluate.metrics import harmonic_mean
 from foveate.explain import contact_sheet, gaze, overlay
@@ -178,7 +179,7 @@ def draw_pairs(compared: Sequence[Classifier], pairs: Pairs, number: int = 4, si
     for place in chosen:
         for photos, there in ((pairs.home, 0), (pairs.away, 1)):
             sample = photos.samples[place]
-            picture = sample.picture.load().resize((side, side), Image.Resampling.NEAREST)
+            picture = open_picture(sample.picture).resize((side, side), Image.Resampling.NEAREST)
             heads.append(BASE[sample.label])
             rows[0].append(picture)
             captions[0].append(("at home: " if there == 0 else "elsewhere: ") + pairs.places[place][there])

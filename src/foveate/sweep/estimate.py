@@ -19,7 +19,7 @@ from foveate.sweep.jobs import Job
 from foveate.sweep.protocols import SHIFT, identity
 from foveate.sweep.results import Result
 
-_EMBED = dict.fromkeys(EMBEDDED, 128)
+_EMBED: dict[str, int] = dict.fromkeys(EMBEDDED, 128)
 _WIDE = 512  # numbers of a feature, of other towers
 _FEW = 10_000  # learned numbers of parts that the table does not have, about
 _HEADS = {"mmrl": 2}
