@@ -4,7 +4,6 @@
 # make fuzz    tries every reader of files with 100,000 bad inputs; FUZZ="--mutations 5000000" takes a night
 # make check   format, lint, types, import layers, spelling, dependencies, docs and their site
 # make docs    builds the site of the docs alone, into site/
-# make helps   keeps what `foveate COMMAND --help` shows, after options have changed
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One thread a test process: two of them fill two cores, and results do not depend on the machine's count.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-fast bench fuzz check docs helps format clean
+.PHONY: demo test test-fast bench fuzz check docs format clean
 
 .venv/core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -53,9 +52,6 @@ check: .venv/dev
 
 docs: .venv/dev
 	$(BIN)/python tools/build_site.py
-
-helps: .venv/dev
-	$(BIN)/python tools/keep_helps.py
 
 format: .venv/dev
 	$(BIN)/ruff format .

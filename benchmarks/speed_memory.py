@@ -21,6 +21,7 @@ import torch
 from fieldway_towers import FieldClip
 from foveate.clip.rows import encode_rows
 from foveate.data.bank import CHUNK
+from foveate.methods.frozen import extract
 from foveate.methods.prompts import PromptMethod
 from foveate.methods.registry import build
 from speed_setup import QUICK, Bench, Sizes, tune
@@ -54,7 +55,7 @@ def step(bench: Bench, args: argparse.Namespace) -> Callable[[], object]:
     ours = build(args.method, bench.clip)
     ours.set_classes(bench.names(args.classes))
     batch = bench.batch(bench.sizes.batch)
-    held = replace(batch, frozen=ours.see(batch))
+    held = replace(batch, frozen=extract(ours, batch))
     return lambda: tune(ours, held)
 
 

@@ -21,10 +21,12 @@ from foveate.data.loader import PictureSet
 from foveate.data.shelf import Shelf
 from foveate.data.transforms import train_view
 from foveate.methods.base import Method
+from foveate.methods.frozen import extract, frozen_specs, training_losses
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.registry import build, wrap
 from foveate.seeds import stream
 from foveate.train.banking import chunk_on
+from foveate.train.together import backward
 from foveate.types import Batch
 
 VIT_B16 = ClipConfig()
@@ -159,9 +161,10 @@ class Bench:
     def banked(self, method: Method, size: int, shelf: Shelf | None = None) -> Iterator[Batch]:
         """Make a bank, and yield the batches of its epoch over and over."""
         bank = Bank(self.pictures, "random", shelf or Shelf(), chunk=chunk_on(self.clip))
-        origins = method.seen_keys()
+        specs = frozen_specs(method)
         pixels = method.tunes_vision and not isinstance(method, FvgPt)
-        epoch = partial(bank.batches, 0, size, origins=origins, make=method.see, pixels=pixels, workers=0)
+        made = {"specs": specs, "make": partial(extract, method)}
+        epoch = partial(bank.batches, 0, size, **made, pixels=pixels, workers=0)
         for _ in epoch():
             pass
         return itertools.chain.from_iterable(epoch() for _ in itertools.count())
@@ -171,4 +174,4 @@ def tune(method: Method, batch: Batch) -> None:
     """Take one step foveate's way, short of the optimiser."""
     for parameter in method.trainable().values():
         parameter.grad = None
-    method.backward(method.losses(batch))
+    backward(method, training_losses(method, batch))

@@ -24,7 +24,7 @@ from foveate.clip.model import Block, Clip
 from foveate.clip.rows import Rows
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.clip.weights import save_clip
-from foveate.methods import promptsrc
+from foveate.methods import promptsrc, registry
 
 # torchvision's CUDA wheel cannot load its operators over a CPU torch, and then fails to import; where both
 # are what they should be, declaring them twice would be the failure.
@@ -118,6 +118,13 @@ def clip_folder(
     folder = tmp_path_factory.mktemp("clip")
     save_clip(clip.initialise(torch.Generator().manual_seed(0)), folder)
     return folder
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Methods that a test registers are known in this test alone."""
+    registry.methods()
+    monkeypatch.setattr(registry, "_known", dict(registry._known))
 
 
 @pytest.fixture

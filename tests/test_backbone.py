@@ -15,9 +15,17 @@ from foveate.clip.weights import load_clip, save_clip
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
 from foveate.train import run as run_module
+from foveate.train.reporter import Reporter
 
 Call = Callable[..., object]
 QUICK = {"epochs": 2, "warmup_epochs": 0, "batch_size": 2}
+
+
+def telling(**heard: Callable[..., None]) -> Reporter:
+    """Return a reporter that hands on what it hears: telling(step=...)."""
+    reporter = Reporter()
+    vars(reporter).update(heard)
+    return reporter
 
 
 @pytest.fixture
@@ -83,7 +91,7 @@ def test_the_run_is_named_by_the_bits_of_its_backbone(
     for other in ({"backbone": moved}, {}):
         with pytest.raises(InputError, match=r"over holds another run \(another backbone\): choose another"):
             tune("fvgpt+coop", "over", **other)
-    assert json.loads((tmp_path / "over/run.json").read_text())["sources"]["backbone"] == str(coop)
+    assert json.loads((tmp_path / "over/run.json").read_text())["run"]["backbone"] == str(coop)
 
 
 def test_a_stopped_run_over_a_backbone_goes_on(
@@ -98,14 +106,16 @@ def test_a_stopped_run_over_a_backbone_goes_on(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune("fvgpt+coop", "out", backbone=coop, on_step=stop)
+        tune("fvgpt+coop", "out", backbone=coop, reporter=telling(step=stop))
     other = shutil.copytree(coop, tmp_path / "other")
     tensors = load_file(other / "model.safetensors")
     save_file({name: tensor + 1 for name, tensor in tensors.items()}, other / "model.safetensors")
     with pytest.raises(InputError, match="another backbone"):
         tune("fvgpt+coop", "out", backbone=other)
     seen.clear()
-    again = tune("fvgpt+coop", "out", backbone=coop, on_step=lambda _s, _t, step: seen.append(step.step))
+    again = tune(
+        "fvgpt+coop", "out", backbone=coop, reporter=telling(step=lambda _s, _t, step: seen.append(step.step))
+    )
     assert seen == [3, 4, 5]  # three steps an epoch
     for name, tensor in whole.method.learned().items():
         assert torch.equal(tensor, again.method.learned()[name]), name
@@ -254,7 +264,7 @@ def test_what_failed_changes_nothing(tune: Callable[..., Classifier], data: Path
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    options = {"masks": data / "masks", "shots": 2, "recipe": QUICK, "on_step": stop}
+    options = {"masks": data / "masks", "shots": 2, "recipe": QUICK, "reporter": telling(step=stop)}
     with pytest.raises(KeyboardInterrupt):
         classifier.fit(data / "photos", backbone=tmp_path / "five", **options)
     assert (classifier.settings, classifier.config) == before

@@ -279,7 +279,7 @@ def test_a_bad_picture_is_named_or_left_out(
     assert f"note: left out 1 of 3 pictures: {bad}" in said.err
     assert reason in said.err
     assert json.loads((tmp_path / "out/config.json").read_text())["pictures"] == 2
-    assert json.loads((tmp_path / "out/run.json").read_text())["sources"]["left_out"][0][0] == bad
+    assert json.loads((tmp_path / "out/run.json").read_text())["left_out"][0][0] == bad
 
 
 def test_several_bad_pictures_are_listed_and_counted(
@@ -294,7 +294,7 @@ def test_several_bad_pictures_are_listed_and_counted(
     assert "left out 7 of 9 pictures" in said.err
     assert said.err.count("0 bytes") == 5
     assert "and 2 more" in said.err
-    assert len(json.loads((tmp_path / "out/run.json").read_text())["sources"]["left_out"]) == 7
+    assert len(json.loads((tmp_path / "out/run.json").read_text())["left_out"]) == 7
 
 
 def test_a_class_left_with_no_good_picture(refused: Call, shapes: Callable[..., Path]):
@@ -382,7 +382,7 @@ def test_inverted_masks(refused: Call, shapes: Callable[..., Path]):
     data = shapes("blue box", "red disc", pictures=2)
     for path in (data / "masks").rglob("*.png"):
         _invert(path)
-    refused(data / "photos", "--masks", data / "masks", says=("cover the border", "--invert-masks true"))
+    refused(data / "photos", "--masks", data / "masks", says=("cover the border", "--invert-masks"))
 
 
 def test_most_masks_empty(refused: Call, shapes: Callable[..., Path]):
@@ -390,7 +390,7 @@ def test_most_masks_empty(refused: Call, shapes: Callable[..., Path]):
     for path in sorted((data / "masks").rglob("*.png"))[1:]:
         _blank(path, 0)
     masks = ("--masks", data / "masks", "--mask-values", "binary255", "--on-bad", "skip")
-    refused(data / "photos", *masks, says=("3 of 4 masks are empty", "--invert-masks true"))
+    refused(data / "photos", *masks, says=("3 of 4 masks are empty", "--invert-masks"))
 
 
 def test_no_masks_at_all(refused: Call, shapes: Callable[..., Path], tmp_path: Path):
@@ -410,7 +410,7 @@ def test_masks_that_are_not_needed_are_not_read(shapes: Callable[..., Path], cli
         masks=data / "masks",
         shots=2,
         recipe={"epochs": 1},
-        reading={"mask_values": "binary255"},
+        mask_values="binary255",
     )
     assert fitted.config.pictures == 4
 
@@ -655,7 +655,9 @@ def test_other_towers(foveate: Call, finished: Path, tmp_path: Path, clip_folder
     assert foveate("predict", finished, picture, "--clip", clip_folder).code == 0
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"identity": {}, "sources": {"data": 3}}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"identity": {}, "run": {"photos": 3}, "chosen": null}']
+)
 def test_a_damaged_run(foveate: Call, refused: Call, finished: Path, content: str):
     (finished / "run.json").write_text(content)
     said = foveate("evaluate", finished)

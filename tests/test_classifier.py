@@ -18,10 +18,18 @@ from foveate.classifier import Classifier
 from foveate.clip.weights import load_clip
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
+from foveate.train.reporter import Reporter
 from foveate.world.photos import scene_photos
 
 Call = Callable[..., object]
 QUICK = {"epochs": 2, "warmup_epochs": 0}
+
+
+def telling(**heard: Callable[..., None]) -> Reporter:
+    """Return a reporter that hands on what it hears: telling(step=...)."""
+    reporter = Reporter()
+    vars(reporter).update(heard)
+    return reporter
 
 
 @pytest.fixture
@@ -138,8 +146,10 @@ def test_progress_is_told(fit: Callable[..., Classifier], pictures: list[Path]):
     steps: list[tuple[str, int, int]] = []
     counts: list[tuple[str, int, int]] = []
     trained = fit(
-        on_step=lambda stage, total, step: steps.append((stage, total, step.step)),
-        on_count=lambda *told: counts.append(told),
+        reporter=telling(
+            step=lambda stage, total, step: steps.append((stage, total, step.step)),
+            count=lambda *told: counts.append(told),
+        )
     )
     assert steps == [("coop", 2, 0), ("coop", 2, 1), ("fvgpt+coop", 2, 0), ("fvgpt+coop", 2, 1)]
     assert counts[:6] == [("checking pictures", done, 6) for done in range(1, 7)]
@@ -147,7 +157,7 @@ def test_progress_is_told(fit: Callable[..., Classifier], pictures: list[Path]):
         (f"encoding views, {stage}", done, 12) for stage in ("coop", "fvgpt+coop") for done in (6, 12)
     ]
     counts.clear()
-    trained.predict(pictures, batch_size=2, on_count=lambda *told: counts.append(told))
+    trained.predict(pictures, batch_size=2, reporter=telling(count=lambda *told: counts.append(told)))
     assert counts == [("photos", 2, 3), ("photos", 3, 3)]
 
 
@@ -296,8 +306,8 @@ def as_installed() -> Generator[None]:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"classes": "Base"}, r"^classes is 'Base'; there are all, base \(did you mean 'base'\?\)$"),
-        ({"on_bad": "ignore"}, r"^on_bad is 'ignore'; there are .*error"),
+        ({"classes": "Base"}, r"^classes is 'Base': give one of all, base \(did you mean 'base'\?\)$"),
+        ({"on_bad": "ignore"}, r"^on_bad is 'ignore': give one of error"),
         ({"recipe": {"epochs": 1.5}}, "^epochs is 1.5: give a whole number$"),
         ({"recipe": {"epochs": "2"}}, "^epochs is '2': give a whole number$"),
         ({"recipe": {"batch_size": True}}, "^batch_size is True: give a whole number$"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from foveate.clip.model import Clip
+from foveate.methods.dapt import Dapt
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.zeroshot import ZeroShot
 
@@ -18,8 +19,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = ["cat", "dog", "old photo"]
 
 
-@pytest.fixture(scope="module")
-def new_method() -> ModuleType:
+@pytest.fixture
+def new_method(own_registry: None) -> ModuleType:
     spec = importlib.util.spec_from_file_location("new_method", EXAMPLES / "new_method.py")
     assert spec
     assert spec.loader
@@ -45,7 +46,7 @@ def test_own_photos():
 
 
 def test_new_method():
-    assert [line.split(":")[0] for line in run("new_method.py")] == ["Gain", "FvgPt"]
+    assert [line.split(":")[0] for line in run("new_method.py")] == ["gain", "fvgpt+gain", "dapt+gain"]
 
 
 def test_the_new_method_starts_as_zero_shot_clip(new_method: ModuleType, tiny_clip: Clip):
@@ -63,4 +64,6 @@ def test_a_plug_in_takes_the_new_method(new_method: ModuleType, tiny_clip: Clip)
     plugged = FvgPt(gain)
     assert set(gain.learned()) == {"gain"}
     assert "gain" not in plugged.trainable()
-    assert "backbone.gain" in plugged.learned()
+    together = Dapt(new_method.Gain(tiny_clip))
+    assert set(together.trainable()) == {"host.gain"}
+    assert "host.gain" in plugged.learned()

@@ -14,6 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.model import Clip
+from foveate.methods.frozen import training_losses
+from foveate.train.together import backward
 from foveate.types import Batch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -69,8 +71,8 @@ def test_backbones_answer_alike(bench, name: str):
 def test_backbones_learn_alike(bench, name: str):
     ours, field = bench.both(name, 7)
     batch = bench.batch(5)
-    losses = ours.losses(batch)
-    ours.backward(losses)
+    losses = training_losses(ours, batch)
+    backward(ours, losses)
     loss = field.step(batch.images, batch.labels)
     assert loss == pytest.approx(sum(term.item() for term in losses.values()), rel=1e-4)
     assert field.learned.keys() == ours.learned().keys()
@@ -87,8 +89,8 @@ def test_stages_learn_alike(bench, name: str, own_clip: bool):
     views, field_views = ours.views(batch), field.views(images, masks)
     for logits in ("full", "foreground", "new", "clip"):
         torch.testing.assert_close(getattr(field_views, logits), getattr(views, logits), rtol=1e-4, atol=1e-4)
-    losses = ours.losses(batch)
-    ours.backward(losses)
+    losses = training_losses(ours, batch)
+    backward(ours, losses)
     loss = field.step(images, masks, labels)
     assert loss == pytest.approx(sum(term.item() for term in losses.values()), rel=1e-4)
     for found, expected in zip(field.guidance.parameters(), ours.guidance.parameters(), strict=True):

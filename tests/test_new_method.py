@@ -15,7 +15,7 @@ NAMES = ["cat", "dog"]
 
 
 @pytest.fixture
-def example() -> ModuleType:
+def example(own_registry: None) -> ModuleType:
     spec = importlib.util.spec_from_file_location("new_method", FILE)
     assert spec
     assert spec.loader

@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from foveate.commands import fit as command
-from foveate.commands.learning import recipe_of
+from foveate.commands import learning
 from foveate.commands.rows import Table, slug
 from foveate.methods.guidance import Guidance
-from foveate.methods.registry import configure, stages
+from foveate.methods.registry import stages
 from foveate.train import run as run_module
-from foveate.train.recipe import recipe_for
+from foveate.train.config import RunConfig
 
 Call = Callable[..., object]
 ROOT = Path(__file__).parents[1]
@@ -35,7 +34,7 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Table]:
 
     def call(*words: object) -> Table:
         caught: list[Table] = []
-        monkeypatch.setattr(command, "_fit_rows", caught.append)
+        monkeypatch.setattr(learning, "fit_rows", caught.append)
         command.run([str(word) for word in words])
         return caught[0]
 
@@ -43,28 +42,18 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Table]:
 
 
 @pytest.fixture
-def table(planned: Callable[..., Table]) -> Callable[..., dict[str, dict[str, object]]]:
-    """The options of each row of a config that comes with the package."""
+def table(planned: Callable[..., Table]) -> Callable[..., dict[str, RunConfig]]:
+    """The run of each row of a config that comes with the package."""
 
-    def call(name: str, *words: object) -> dict[str, dict[str, object]]:
+    def call(name: str, *words: object) -> dict[str, RunConfig]:
         found = planned("photos", "--config", f"configs/{name}.yaml", "--out", "out", *words)
-        return {row: dict(found.runs[folder].options) for row, folder in found.rows.items()}
+        return {row: found.runs[folder].config for row, folder in found.rows.items()}
 
     return call
 
 
-def _guidance(options: dict[str, object]) -> Guidance:
-    config = configure(options["method"], options["settings"])["fvgpt"]
-    return Guidance(512, config, torch.Generator().manual_seed(0))
-
-
-def _outcome(options: dict[str, object]) -> str:
-    """What a row's options come to, as text."""
-    method = options["method"]
-    settings = {part: asdict(config) for part, config in configure(method, options["settings"]).items()}
-    recipe = asdict(recipe_for(method, recipe_of(options)))
-    rest = {name: options[name] for name in ("clip", "shots", "seed", "classes", "template")}
-    return json.dumps([method, settings, recipe, rest])
+def _guidance(config: RunConfig) -> Guidance:
+    return Guidance(512, config.configured["fvgpt"], torch.Generator().manual_seed(0))
 
 
 # --- the configs that come with the package ---
@@ -74,13 +63,12 @@ def _outcome(options: dict[str, object]) -> str:
 def test_every_row_of_a_config_is_a_run_of_its_own(table: Call, name: str):
     rows = table(name)
     assert len(rows) > 1
-    outcomes = {row: _outcome(options) for row, options in rows.items()}  # each is valid, or this raises
+    outcomes = {row: json.dumps(config.identity()) for row, config in rows.items()}
     if name not in ONE_PER_DATA_SET:
         assert len(set(outcomes.values())) == len(rows), outcomes
-    for row, options in rows.items():
-        assert options["classes"] == "base", row
-        assert options["shots"] == 16 or name == "data-efficiency", row
-        assert Path(options["out"]).name == slug(row)
+    for row, config in rows.items():
+        assert config.classes == "base", row
+        assert config.shots == 16 or name == "data-efficiency", row
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -92,7 +80,9 @@ def test_the_command_in_a_config_runs_it(planned: Callable[..., Table], foveate:
     assert f"configs/{name}.yaml" in words
     folder = words[words.index("--out") + 1]
     assert f"foveate evaluate {folder}/*" in comment or "--row" in words
-    runs = planned(*words).runs
+    found = planned(*words)
+    runs = found.runs
+    assert all(Path(folder).name == slug(row) for row, folder in found.rows.items())
     assert all(Path(run.folder).parent == Path(folder) for run in runs.values())
 
 
@@ -101,12 +91,12 @@ def test_a_backbone_is_tuned_once_and_before_what_stands_on_it(planned: Callable
     runs = planned("photos", "--config", f"configs/{name}.yaml", "--out", "out").runs
     trained: list[str] = []
     for run in runs.values():
-        inner = stages(run.options["method"])[:-1]
-        assert (run.options["backbone"] in trained) == bool(inner)
+        inner = stages(run.config.method)[:-1]
+        assert (run.config.backbone in trained) == bool(inner)
         trained.append(run.folder)
-    backbones = [run for run in runs.values() if len(stages(run.options["method"])) == 1]
+    backbones = [run for run in runs.values() if len(stages(run.config.method)) == 1]
     if name not in ONE_PER_DATA_SET:
-        assert len({_outcome(run.options) for run in backbones}) == len(backbones)
+        assert len({json.dumps(run.config.identity()) for run in backbones}) == len(backbones)
 
 
 def test_the_page_lists_every_config():
@@ -117,8 +107,8 @@ def test_the_page_lists_every_config():
 def test_table_3_switches_the_published_components(table: Call):
     rows = list(table("table3").values())[1:]  # behind CoOp alone
     switched = []
-    for options in rows:
-        config = configure(options["method"], options["settings"])["fvgpt"]
+    for row in rows:
+        config = row.configured["fvgpt"]
         switched.append((config.foreground_gate, config.adapters != "none", config.prior_branch))
     # FRG, FDC, PC as in the paper's rows
     assert switched == [(0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1), (1, 1, 1)]
@@ -126,7 +116,7 @@ def test_table_3_switches_the_published_components(table: Call):
 
 def test_tables_4_and_5_have_the_parameters_that_their_sizes_give(table: Call):
     def counts(name: str, *parts: str) -> set[int]:
-        built = [_guidance(options) for options in table(name).values()]
+        built = [_guidance(config) for config in table(name).values()]
         return {sum(p.numel() for part in parts for p in getattr(one, part).parameters()) for one in built}
 
     # both adapters D -> h -> D and a gate 3 -> h -> 1, with biases: 2 (2 D h + h + D) and 5 h + 1
@@ -137,7 +127,7 @@ def test_tables_4_and_5_have_the_parameters_that_their_sizes_give(table: Call):
 
 @pytest.mark.parametrize(("name", "left"), [("table6", "indicators"), ("table12", "terms")])
 def test_tables_6_and_12_leave_each_out_once(table: Call, name: str, left: str):
-    rows = [configure(o["method"], o["settings"])["fvgpt"] for o in table(name).values()]
+    rows = [config.configured["fvgpt"] for config in table(name).values()]
     whole = rows[0]
     names = [key for key in vars(whole) if key.endswith(left)]
     gone = sorted(
@@ -156,13 +146,13 @@ def test_tables_6_and_12_leave_each_out_once(table: Call, name: str, left: str):
 
 def test_table_1_has_four_backbones_each_under_its_plug_in(planned: Callable[..., Table]):
     runs = planned("photos", "--config", "configs/backbones.yaml", "--out", "out").runs
-    assert [run.options["method"] for run in runs.values()] == [
+    assert [run.config.method for run in runs.values()] == [
         *("coop", "fvgpt+coop", "kgcoop", "fvgpt+kgcoop"),
         *("promptsrc", "fvgpt+promptsrc", "mmrl", "fvgpt+mmrl"),
     ]
-    pairs = {Path(f).name: run.options["backbone"] for f, run in runs.items() if run.options["backbone"]}
+    pairs = {Path(f).name: run.config.backbone for f, run in runs.items() if run.config.backbone}
     assert pairs == {f"{name}-fvg-pt": f"out/{name}" for name in ("coop", "kgcoop", "promptsrc", "mmrl")}
-    weights = [run.options["settings"] for run in runs.values()]
+    weights = [run.config.settings for run in runs.values()]
     assert [own for own in weights if own] == [{"fvgpt": {"lambda_distill": 5}}]  # MMRL's
 
 
@@ -205,20 +195,20 @@ def test_rows_share_a_backbone_where_it_is_the_same(
     (tmp_path / "two.yaml").write_text(TWO % differs)
     words = ("--masks", "masks", "--config", tmp_path / "two.yaml", "--out", "out")
     runs = planned(*words).runs
-    assert len({run.options["backbone"] for run in runs.values()} - {None}) == backbones
+    assert len({run.config.backbone for run in runs.values()} - {None}) == backbones
     assert len(runs) == 2 + backbones
     # one row alone has its backbone where it is for all of them
     alone = planned(*words, "--row", "two").runs
-    assert [run.options["backbone"] for run in alone.values()][-1] == runs["out/two"].options["backbone"]
+    assert [run.config.backbone for run in alone.values()][-1] == runs["out/two"].config.backbone
 
 
 def test_what_is_typed_wins_for_all_rows(planned: Callable[..., Table], tmp_path: Path):
     (tmp_path / "two.yaml").write_text(TWO % "epochs: 3, fvgpt: {tau: 1, margin: 0.5}")
     words = ("photos", "--config", tmp_path / "two.yaml", "--out", "out", "--epochs", 5, "--fvgpt.tau", 3)
     table = planned(*words)
-    one, two = (table.runs[f"out/{name}"].options for name in ("one", "two"))
-    assert one["epochs"] == two["epochs"] == 5
-    assert (one["settings"], two["settings"]) == (
+    one, two = (table.runs[f"out/{name}"].config for name in ("one", "two"))
+    assert one.recipe["epochs"] == two.recipe["epochs"] == 5
+    assert (one.settings, two.settings) == (
         {"fvgpt": {"tau": 3.0}},
         {"fvgpt": {"tau": 3.0, "margin": 0.5}},
     )
@@ -228,9 +218,9 @@ def test_files_of_options_add_up(planned: Callable[..., Table], tmp_path: Path):
     (tmp_path / "mine.yaml").write_text("photos: mine/\nout: out/mine\nfvgpt: {margin: 0.25}\nepochs: 7\n")
     (tmp_path / "two.yaml").write_text(TWO % "fvgpt.tau: 1, batch-size: 3")
     runs = planned("--config", tmp_path / "two.yaml", "--config", tmp_path / "mine.yaml").runs
-    options = runs["out/mine/two"].options
-    assert (options["photos"], options["epochs"], options["batch_size"]) == ("mine/", 7, 3)
-    assert options["settings"] == {"fvgpt": {"margin": 0.25, "tau": 1.0}}
+    config = runs["out/mine/two"].config
+    assert (config.photos, config.recipe) == ("mine/", {"epochs": 7, "batch_size": 3})
+    assert config.settings == {"fvgpt": {"margin": 0.25, "tau": 1.0}}
 
 
 # --- from end to end ---

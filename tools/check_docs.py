@@ -25,8 +25,8 @@ from pathlib import Path
 import foveate
 from foveate.cli import COMMANDS, python_name
 from foveate.commands.proposer_options import proposer_settings
-from foveate.methods.registry import PARTS
-from foveate.select.choosing import CONFIGS
+from foveate.methods.registry import methods
+from foveate.select.configs import CONFIGS
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
@@ -83,10 +83,14 @@ def check_options(text: str) -> Iterator[str]:
             continue
         name = python_name(command)
         module = import_module(f"foveate.commands.{name}")
-        own = getattr(module, "COMMANDS", {name: getattr(module, name, None)})  # `foveate data` has several
         known = {"config", "help", "print_config"}
-        known = known.union(*(inspect.signature(function).parameters for function in own.values()))
-        known |= {f"{part}.{field.name}" for part, made in PARTS.items() for field in fields(made.config)}
+        if command == "fit":
+            known |= {option.name for option in module.declared("coop").options}
+        else:  # `foveate data` has several
+            own = getattr(module, "COMMANDS", {name: getattr(module, name, None)})
+            known = known.union(*(inspect.signature(function).parameters for function in own.values()))
+        configs = {part: made.config_type for part, made in methods().items()}
+        known |= {f"{part}.{field.name}" for part, config in configs.items() for field in fields(config)}
         known |= {
             f"{part}.{field.name}" for part, made in proposer_settings().items() for field in fields(made)
         }
@@ -117,10 +121,10 @@ def check_snippets(text: str) -> Iterator[str]:
 
 def check_settings() -> Iterator[str]:
     """Complain of settings that the page of their method does not tell of."""
-    for part, made in PARTS.items():
+    for part, made in methods().items():
         page = ROOT / "docs" / "methods" / f"{part}.md"
         text = page.read_text(encoding="utf-8") if page.exists() else ""
-        for field in fields(made.config):
+        for field in fields(made.config_type):
             default = repr(field.default).replace("'", '"')
             if f"| `{field.name}` | `{default}` |" not in text:
                 yield f"docs/methods/{part}.md has no row | `{field.name}` | `{default}` |"

@@ -3,11 +3,12 @@
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,52 +18,36 @@ from PIL import Image
 
 from foveate.clip.config import EMBEDDED
 from foveate.clip.model import Clip
-from foveate.clip.templates import fill
 from foveate.clip.weights import demand_device, load_clip, split_source
+from foveate.configs import as_whole, check
 from foveate.data.checks import check_pictures
 from foveate.data.loader import PictureSet
-from foveate.data.naming import clean_name, near_names, unusual
-from foveate.data.naming import name_key as _key
+from foveate.data.naming import clean_name, name_key, near_names, unusual
 from foveate.data.samples import Photos, Sample, as_pictures
 from foveate.data.sources import Source, load_photos
 from foveate.errors import InputError
 from foveate.evaluate.answers import Answers, ask
 from foveate.files import home_of
-from foveate.foreground.masks import OnBad
-from foveate.methods.base import Method
-from foveate.methods.choices import as_whole, check_choice
-from foveate.methods.fvgpt import FvgPt
-from foveate.methods.registry import Settings, build, configure, needs_masks, needs_val, parts
+from foveate.foreground.options import OnBad
+from foveate.methods.base import Method, Wrapper
+from foveate.methods.capabilities import Diagnostics, walk
+from foveate.methods.registry import REFERENCE, Settings, build, configure, parts
 from foveate.official.reading import read_official
-from foveate.train.backbone import load_backbone
-from foveate.train.banking import Banked, BankPlan, OnNote, Precision, one_view
 from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, save_model
-from foveate.train.loop import Diverged
-from foveate.train.parallel import Lost, Team, everywhere, lent
-from foveate.train.recipe import Recipe, recipe_for
-from foveate.train.run import (
-    BANK,
-    OnStep,
-    abandon_run,
-    alone_in,
-    drop_bank,
-    open_run,
-    refuse_folder,
-    run_stages,
-)
-from foveate.train.selecting import Wish, shots_of, wish_of
-from foveate.train.selecting import select as select_pictures
+from foveate.train.config import RunConfig
+from foveate.train.context import Context
+from foveate.train.folder import alone_in, drop_bank, open_run, refuse_folder
+from foveate.train.parallel import Team
+from foveate.train.reporter import Reporter
+from foveate.train.run import Run, draw, load, resolve, train
 from foveate.train.sharing import download, upload
-from foveate.train.shots import choose, without_masks
+from foveate.train.shots import Chosen, without_masks
 from foveate.train.together import demand_shareable
 from foveate.types import Branch
 
 Photo = str | Path | Image.Image | bytes | np.ndarray | torch.Tensor
 Split = Literal["base", "new", "all"]
-Classes = Literal["all", "base"]
 IN_MEMORY = "a CLIP in memory"
-OnCount = Callable[[str, int, int], None]
-"""Told of slow work other than training: what, how many done, how many in all."""
 
 
 @dataclass(frozen=True)
@@ -124,199 +109,106 @@ class Classifier:
         self.config: ModelConfig | None = None
         self._turn = _Turn()
 
-    def fit(  # noqa: PLR0913, PLR0915  (all but the first by name)
+    def fit(
         self,
-        data: Any,
+        data: Source | str | Path | None = None,
         *,
-        masks: str | Path | None = None,
-        shots: int | None = None,
-        select: str | None = None,
-        fraction: float | None = None,
-        seed: int = 1,
-        classes: Classes = "all",
-        template: str | None = None,
-        backbone: str | Path | None = None,
-        recipe: Mapping[str, object] | None = None,
         out: str | Path | None = None,
-        on_bad: OnBad = "error",
-        strict_shots: bool = False,
-        reading: Mapping[str, Any] | None = None,
-        bank: Banked = "epochs",
-        bank_dir: str | Path | None = None,
-        bank_dtype: Precision = "float32",
-        log_answers: bool = False,
-        on_step: OnStep | None = None,
-        on_count: OnCount | None = None,
-        on_note: OnNote | None = None,
+        reporter: Reporter | None = None,
         team: Team | None = None,
+        **options: Any,
     ) -> "Classifier":
         """Draw a few pictures a class and learn from them, stage by stage.
 
         Args:
             data: Folder per class, CSV, JSONL, CoOp split JSON, Hugging Face data set, or `Photos`.
-            masks: Folder of foreground masks; methods with a foreground need them for training alone.
-            shots: Pictures a class, in the field's own draw; None takes 16.
-            select: Choose from all training pictures with a selector instead, e.g. "herding".
-            fraction: Share of each class that it chooses.
-            seed: Of the draw, the start, the order and the views.
-            classes: Train on all classes, or on the first half ("base") to measure the others as new.
-            template: The data set's sentence with one `{}`, for the methods that use one.
-            backbone: Folder or hub id of a tuned model of the inner method, which is then not trained; its
-                settings and template are taken from there.
-            recipe: Changes to the training recipe: {"epochs": 5}.
             out: Run folder; a run stopped half-way goes on from there. None keeps nothing on disk.
-            on_bad: Stop at a bad picture or mask, or leave it out with a warning.
-            strict_shots: Whether a class with fewer pictures than `shots` is an error.
-            reading: More about the data's files, as `load_photos` takes it: mask_values, invert_masks,
-                images.
-            bank: Encode the views of all epochs once and keep their features ("epochs"), learn from one fixed
-                view of each picture instead of drawn ones ("fixed"), or encode at each need ("off").
-            bank_dir: Where features are kept, for other runs too; None takes `out` while the run lasts, and
-                memory without `out`.
-            bank_dtype: Precision in which they are kept.
-            log_answers: Log after each epoch which pictures are answered rightly; needs `out`.
-            on_step: Told of each training step.
-            on_count: Told of other slow work.
-            on_note: Told of what is worth knowing before it happens: how much disk a bank takes.
+            reporter: Hears of steps and other slow work.
             team: Processes that all call this with the same arguments, to share each batch. Only the first
                 writes, warns, and tells of anything.
+            options: Of the run, as `foveate.train.config.RunConfig` has them: masks, shots, seed, classes,
+                backbone, recipe, bank and so on. Settings of the method are the classifier's own.
 
         Raises:
             InputError: Anything wrong with what was given; nothing is half-written.
         """
-        check_choice("classes", classes, Classes)
-        check_choice("on_bad", on_bad, OnBad)
-        folder, first = _run_folder(out, team, needed=log_answers), team is None or team.first
-        check_choice("bank", bank, Banked)
-        check_choice("bank_dtype", bank_dtype, Precision)
-        seed, shots = as_whole("seed", seed), None if shots is None else as_whole("shots", shots, 1)
-        resolved = recipe_for(self.method_name, one_view(recipe or {}, bank))
-        masked = needs_masks(self.method_name, self.settings)
-        if template is not None:
-            fill(template, "name")
-        tuned = None if backbone is None else load_backbone(backbone, self.method_name)
-        if tuned:
-            tuned.check_towers(self.clip, str(self.clip_source))
-            template = tuned.template(template)
-        settings = tuned.settings_of(self.method_name, self._given) if tuned else self.settings
-        wish = wish_of(
-            select,
-            fraction,
-            shots,
-            strict_shots=strict_shots,
-            seed=seed,
-            template=template,
-            bank=Path(bank_dir).expanduser() if bank_dir is not None and bank != "off" and first else None,
+        given = {name: str(one) if isinstance(one, Path) else one for name, one in options.items()}
+        named = isinstance(data, str | Path)
+        config = RunConfig.of(
+            {**given, "photos": str(data) if named else None, **self._own_options()}, "Classifier.fit"
         )
-        photos = load_photos(data, masks=masks, **(reading or {}))
-        drawn, selection = shots_of(photos, shots, wish)
-        chosen = choose(
-            photos,
-            drawn,
-            seed,
-            select=self._selector(wish, on_count if first else None) if wish else None,
-            base_only=classes == "base",
-            with_masks=masked,
-            with_val=needs_val(self.method_name, settings),
-            on_bad=on_bad,
-            strict=strict_shots,
-            watch=partial(on_count, "checking pictures") if on_count and first else None,
-        )
-        train = chosen.photos
-        inner = tuned.build(self.clip, train.names, template) if tuned else None
-        # A name that does not fit is known before training; what was learned before stays until then.
-        untrained = build(self.method_name, self.clip, settings, seed)
-        untrained.set_classes(train.names, template)
-        config = self._config_of(
-            train,
-            resolved,
-            settings=settings,
-            template=template,
-            seed=seed,
-            shots=drawn or 0,
-            selection=selection,
-            val_pictures=len(chosen.val),
-        )
-        identity = {**asdict(config), "classes": classes, "with_masks": masked}
-        identity = {key: value for key, value in identity.items() if key != "selection" or value}
-        identity.pop("val_pictures")  # which they are, and not how many, is said below
-        identity |= {"backbone": tuned.digest} if tuned else {}
-        identity |= {"val": chosen.val.digest()[:16]} if len(chosen.val) else {}
-        identity |= {"bank_dtype": bank_dtype} if bank != "off" and bank_dtype != "float32" else {}
-        sources = {"data": _where(data), "masks": _where(masks), "reading": _plain(reading or {})}
-        sources |= {"backbone": _portable(backbone)} if backbone else {}
-        sources |= {**_named(train, selection), "left_out": list(chosen.left_out)}
-        if team:
-            demand_shareable(team, untrained, identity)
-        with alone_in(folder) if folder and first else nullcontext():
-            if folder and everywhere(team, partial(open_run, folder, identity, sources)):
-                self.settings = settings
-                return self._finished(folder, team)
-            for note in (*chosen.notes, *(tuned.notes(train) if tuned else [])) if first else ():
-                warnings.warn(note, stacklevel=2)
-            place = Path(bank_dir).expanduser() if bank_dir is not None else folder and folder / BANK
-            self._learn(
-                train,
-                config,
-                folder if first else None,
-                recipe=resolved,
-                val=chosen.val,
-                backbone=inner,
-                bank=None if bank == "off" else BankPlan(place, bank_dtype),
-                log_answers=log_answers,
-                on_step=on_step,
-                on_count=on_count,
-                on_note=on_note,
-                team=team,
-            )
+        return self.train(config, None if named else data, out, Context(reporter or Reporter(), team))
+
+    def train(
+        self,
+        config: RunConfig,
+        data: Source | None = None,
+        out: str | Path | None = None,
+        context: Context | None = None,
+    ) -> "Classifier":
+        """Do a run, or what is left of it; `fit` makes one of its arguments.
+
+        Args:
+            config: Of this classifier's method, settings and towers.
+            data: Pictures that are read already, in place of `config.photos`.
+            out: Run folder, as for `fit`.
+            context: Who hears of it, and which processes do it together.
+
+        Raises:
+            InputError: As for `fit`.
+        """
+        context = context or Context()
+        folder = None if out is None else home_of(out)
+        if folder is None and config.log_answers:
+            raise InputError("log_answers writes into the run's log: say where with out=")
+        if folder and context.first:
+            refuse_folder(folder)
+        if data is not None:
+            config = replace(config, photos=None)  # nobody finds them again
+        run = resolve(replace(config, **self._own_towers()), self.clip)
+        photos = load(run.config, data)
+        chosen = draw(run, photos, context)
+        self._demand_fit(run, chosen, context)
+        with alone_in(folder) if folder and context.first else nullcontext():
+            opened = partial(open_run, folder, run.identity(chosen), run.config, chosen) if folder else None
+            if folder and opened and context.everywhere(opened):
+                return self._finished(folder, run, context)
+            for note in (*chosen.notes, *run.notes(chosen)) if context.first else ():
+                warnings.warn(note, stacklevel=3)
+            self.method = train(run, chosen, folder, context)
+            self.config = run.model(chosen)
+            self.settings = self.config.settings
+            if folder and context.first:
+                self.save_pretrained(folder)
+                drop_bank(folder)
         return self
 
-    def _finished(self, folder: Path, team: Team | None) -> "Classifier":
+    def _own_options(self) -> dict[str, Any]:
+        return {"method": self.method_name, "settings": self._given, **self._own_towers()}
+
+    def _own_towers(self) -> dict[str, Any]:
+        return {"clip": str(self.clip_source), "dtype": self._precision()}
+
+    def _demand_fit(self, run: Run, chosen: Chosen, context: Context) -> None:
+        """Refuse names that do not fit, and what a team cannot do, before anything is written or trained.
+
+        What was learned before stays until then.
+        """
+        config, names = run.config, chosen.photos.names
+        if run.backbone:
+            run.backbone.build(self.clip, names, config.template)
+        untrained = build(config.method, self.clip, config.settings, config.seed)
+        untrained.set_classes(names, config.template)
+        if context.team:
+            demand_shareable(context.team, untrained, run.identity(chosen))
+
+    def _finished(self, folder: Path, run: Run, context: Context) -> "Classifier":
         """Become the model of a run that has finished before."""
-        if team is None or team.first:
+        self.settings = {part: asdict(one) for part, one in run.config.configured.items()}
+        if context.first:
             drop_bank(folder)  # left, if the run was stopped just when it had finished
-        with lent(team, folder / CONFIG, folder / TENSORS) as copies:
+        with context.lent(folder / CONFIG, folder / TENSORS) as copies:
             return self._take(*load_model((copies[0] or folder / CONFIG).parent))
-
-    def _selector(self, wish: Wish, on_count: OnCount | None) -> Callable[[Photos], Photos]:
-        watch = partial(on_count, "encoding the pool") if on_count else None
-        return lambda pool: select_pictures(pool, self.clip, wish, watch).photos
-
-    def _config_of(self, train: Photos, recipe: Recipe, **more: Any) -> ModelConfig:
-        return ModelConfig(
-            method=self.method_name,
-            clip=self.clip_source,
-            fingerprint=self.clip.fingerprint(),
-            precision=self._precision(),
-            names=list(train.names),
-            pictures=len(train),
-            recipe=asdict(recipe),
-            data=train.digest(masks=needs_masks(self.method_name, self.settings))[:16],
-            version=version("foveate"),
-            **more,
-        )
-
-    def _learn(self, train: Photos, config: ModelConfig, folder: Path | None, **more: Any) -> None:
-        try:
-            self.method = run_stages(
-                self.method_name,
-                self.clip,
-                train,
-                settings=config.settings,
-                template=config.template,
-                seed=config.seed,
-                folder=folder,
-                **more,
-            )
-        except InputError as error:
-            if folder and not isinstance(error, Lost):
-                # The same run would fail at the same step again.
-                abandon_run(folder, keep_states=not isinstance(error, Diverged))
-            raise
-        self.config, self.settings = config, config.settings
-        if folder:
-            self.save_pretrained(folder)
-            drop_bank(folder)
 
     def predict(
         self,
@@ -326,7 +218,7 @@ class Classifier:
         only: bool = False,
         batch_size: int = 64,
         on_bad: OnBad = "error",
-        on_count: OnCount | None = None,
+        reporter: Reporter | None = None,
     ) -> list[Prediction]:
         """Name what photos show.
 
@@ -337,19 +229,19 @@ class Classifier:
             only: Choose from `classes` alone.
             batch_size: Photos a pass.
             on_bad: Stop at a photo that cannot be read, or leave it out with a warning.
-            on_count: Told of progress.
+            reporter: Hears of progress.
 
         Raises:
             InputError: A photo cannot be read, or names clash.
         """
-        check_choice("on_bad", on_bad, OnBad)
+        check("on_bad", on_bad, OnBad)
         batch_size = as_whole("batch_size", batch_size, 1)
         samples = tuple(Sample(picture, 0) for picture in as_pictures(photos))
         if on_bad == "skip":
             samples, bad = _readable(samples)
             for name, reason in bad:
                 warnings.warn(f"left out {name}: {reason}", stacklevel=2)
-        watch = partial(on_count, "photos") if on_count else None
+        watch = partial(reporter.count, "photos") if reporter else None
         with self._turn.lock:
             branch = self.ask_about(classes, only=only)
             if not samples:
@@ -375,7 +267,7 @@ class Classifier:
         split: Split = "all",
         *,
         shift: bool = False,
-        on_count: OnCount | None = None,
+        reporter: Reporter | None = None,
     ) -> Answers:
         """Ask about pictures whose answers are known.
 
@@ -384,15 +276,15 @@ class Classifier:
             split: "base" asks about pictures of trained classes among those names, "new" about the others
                 among theirs, "all" about every picture among all names together.
             shift: Ask about foregrounds too, for the shift index; needs masks.
-            on_count: Told of progress.
+            reporter: Hears of progress.
 
         Raises:
             InputError: The data has no picture of that split, or there is no such split.
         """
-        check_choice("split", split, Split)
+        check("split", split, Split)
         self._demand_fitted()
         found = photos if isinstance(photos, Photos) else load_photos(photos)
-        watch = partial(on_count, split) if on_count else None
+        watch = partial(reporter.count, split) if reporter else None
         with self._turn.lock:
             pictures, branch = self.ask_split(found if shift else without_masks(found), split)
             if shift and not pictures.has_masks:
@@ -464,26 +356,26 @@ class Classifier:
 
     def _in_own_words(self, photos: Photos) -> Photos:
         """Write names as they were trained: "Barn_Owl" is "barn owl"; warn of those that are nearly so."""
-        own = {_key(name): name for name in self._trained_names()}
-        others = [name for name in photos.names if _key(name) not in own]
+        own = {name_key(name): name for name in self._trained_names()}
+        others = [name for name in photos.names if name_key(name) not in own]
         for name, known in near_names(others, own.values()):
             warnings.warn(
                 f"{name!r} is counted as a new class, and {known!r} was trained: if they are one, rename it",
                 stacklevel=4,
             )
-        return replace(photos, names=tuple(own.get(_key(name), name) for name in photos.names))
+        return replace(photos, names=tuple(own.get(name_key(name), name) for name in photos.names))
 
     def simpler(self) -> list["Classifier"]:
         """Return what this one is to be compared with: the methods inside it, then zero-shot CLIP."""
         config, inner = self._fitted(), self.method
         found: list[Classifier] = []
-        while isinstance(inner, FvgPt):
-            inner = inner.backbone
+        while isinstance(inner, Wrapper) and not inner.joint:
+            inner = inner.host
             found.append(self._beside("+".join(parts(self.method_name)[len(found) + 1 :]), inner))
-        if found or self.method_name != "zeroshot":
-            zeroshot = build("zeroshot", self.clip)
-            zeroshot.set_classes(config.names, config.template)
-            found.append(self._beside("zeroshot", zeroshot))
+        if found or self.method_name != REFERENCE:
+            reference = build(REFERENCE, self.clip)
+            reference.set_classes(config.names, config.template)
+            found.append(self._beside(REFERENCE, reference))
         return found
 
     def beside(self, method: str, settings: Settings | None = None) -> "Classifier":
@@ -627,7 +519,7 @@ class Classifier:
         return self
 
     def _demand_fitted(self) -> None:
-        if self.config is None and self.method_name != "zeroshot":
+        if self.config is None and self.method_name != REFERENCE:
             self._fitted()
 
     def _fitted(self) -> ModelConfig:
@@ -644,8 +536,8 @@ class Classifier:
     def _ask_about(self, trained: Sequence[str], more: Sequence[str]) -> Branch:
         """Set the label space; return which kind it is."""
         known = self._trained_names()
-        own = {_key(name): name for name in known}
-        asked = {_key(name): own.get(_key(name), clean_name(name)) for name in more}
+        own = {name_key(name): name for name in known}
+        asked = {name_key(name): own.get(name_key(name), clean_name(name)) for name in more}
         names = [*trained, *(name for name in asked.values() if name not in trained)]
         if not names:
             raise InputError("there are no names to choose from: fit first, or give classes")
@@ -654,7 +546,8 @@ class Classifier:
         method, template = self.method, self.config.template if self.config else None
         if (method.names, method.template, method.trained) != (tuple(names), template, tuple(was_trained)):
             method.set_classes(names, template, known)
-            for note in method.caveats():
+            told = [part.disclaimers() for part in walk(method) if isinstance(part, Diagnostics)]
+            for note in chain.from_iterable(told):
                 warnings.warn(note, stacklevel=4)
         if all(was_trained):
             return "base"
@@ -685,33 +578,3 @@ def _portable(clip: str | Path) -> str:
     """Paths are kept whole, names as they are; "tiny" is a name even beside a folder called so."""
     path, activation = split_source(clip)
     return f"{path.absolute()}{activation}" if str(clip) not in EMBEDDED and path.exists() else str(clip)
-
-
-def _run_folder(out: str | Path | None, team: Team | None, *, needed: bool) -> Path | None:
-    """Return the folder of a run, if it has one, as far as it is fit to be one."""
-    if out is None:
-        if needed:
-            raise InputError("log_answers writes into the run's log: say where with out=")
-        return None
-    folder = home_of(out)
-    if team is None or team.first:
-        refuse_folder(folder)
-    return folder
-
-
-def _where(source: object) -> str | None:
-    """Where files are, for a later `evaluate`; data in memory has no place."""
-    if isinstance(source, str) and source.startswith("hf:"):
-        return source
-    return str(Path(source).absolute()) if isinstance(source, str | Path) else None
-
-
-def _named(photos: Photos, selection: str) -> dict[str, Any]:
-    """Name the pictures that a selector chose: no draw would find them again."""
-    return {"chosen": [sample.name for sample in photos.samples]} if selection else {}
-
-
-def _plain(reading: Mapping[str, Any]) -> dict[str, Any]:
-    """As it is kept in JSON, places whole."""
-    kept = {name: str(value) if isinstance(value, Path) else value for name, value in reading.items()}
-    return kept | {"images": _where(kept["images"])} if kept.get("images") else kept

@@ -12,10 +12,9 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
 from keyword import iskeyword
 
-from foveate.commands.helps import kept_help
+import foveate
 from foveate.errors import InputError, printable
 
 COMMANDS = {
@@ -71,11 +70,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         return _run(words[0], words[1:])
     except KeyboardInterrupt:
-        again = (
-            "; the same command goes on where it was"
-            if words[0] in ("fit", "masks", "features", "sweep")
-            else ""
-        )
+        again = "; the same command goes on where it was" if words[0] in _GOES_ON else ""
         print(f"foveate: stopped{again}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read our output has enough, as `head` has
@@ -102,16 +97,12 @@ def _in_words(error: Exception) -> str | None:
 
 def _run(name: str, words: Sequence[str]) -> int:
     if name in ("-h", "--help", "help", "-V", "--version"):
-        print(f"foveate {version('foveate')}" if name in ("-V", "--version") else _help(), flush=True)
+        print(f"foveate {foveate.__version__}" if name in ("-V", "--version") else _help(), flush=True)
         return 0
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
         raise InputError(f"there is no command {name!r}; {hint}")
-    kept = kept_help([name, *words]) if any(word in ("-h", "--help") for word in words) else None
-    if kept is not None:
-        print(kept, end="", flush=True)
-        return 0
     try:
         command = import_module(f"foveate.commands.{python_name(name)}")
         with import_module("foveate.commands.screen").notes_for_warnings():

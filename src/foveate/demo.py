@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foveate.classifier import Classifier, OnCount
+from foveate.classifier import Classifier
+from foveate.data.pictures import open_picture
 from foveate.data.samples import Photos, Sample
 from foveate.evaluate.metrics import harmonic_mean
 from foveate.explain import contact_sheet, gaze, overlay
@@ -23,7 +24,7 @@ from foveate.explain.cases import changed, shown
 from foveate.explain.gallery import SIDE, gallery
 from foveate.explain.measure import LookConfig, Looks, look
 from foveate.files import write_atomically
-from foveate.train.run import OnStep
+from foveate.train.reporter import Reporter, Titled
 from foveate.world.photos import ScenePicture, species_photos
 from foveate.world.species import BASE, NEW, SIBLINGS, Condition, find_species, species_scene
 
@@ -55,21 +56,19 @@ def test_scenes(half: Half, condition: Condition, seed: int) -> Photos:
 def run_demo(
     out: Path,
     seeds: Sequence[int] = (1, 2, 3),
-    *,
-    on_step: OnStep | None = None,
-    on_count: OnCount | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[int, Figures]:
     """Train CoOp and FVG-PT over it, measure them and zero-shot CLIP, and draw what they do.
 
     Args:
         out: Folder for the tuned models, `result.json`, `gaze.png` and `index.html` (both of the first seed).
         seeds: Each decides scenes and a training.
-        on_step: Told of training steps.
-        on_count: Told of other slow work.
+        reporter: Hears of steps and other slow work.
 
     Returns:
         The figures of each seed.
     """
+    reporter = reporter or Reporter()
     found: dict[int, Figures] = {}
     compared: list[Classifier] = []
     for seed in seeds:
@@ -80,26 +79,17 @@ def run_demo(
             seed=seed,
             recipe=RECIPE,
             out=out / f"seed-{seed}",
-            on_step=_of_seed(on_step, seed),
-            on_count=on_count,
+            reporter=Titled(reporter, f"seed {seed}"),
         )
         chain = [*reversed(classifier.simpler()), classifier]
         found[seed] = {one.method_name: measured(one, seed) for one in chain}
         compared = compared or chain
-        if on_count:
-            on_count("seeds", len(found), len(seeds))
+        reporter.count("seeds", len(found), len(seeds))
     write_atomically(out / "result.json", json.dumps({"seeds": found}, indent=2) + "\n")
     pairs = scene_pairs(seeds[0])
     draw_pairs(compared, pairs).save(out / "gaze.png")
     write_atomically(out / "index.html", page(compared, found, pairs))
     return found
-
-
-def _of_seed(on_step: OnStep | None, seed: int) -> OnStep | None:
-    """Tell of each seed's steps apart."""
-    if on_step is None:
-        return None
-    return lambda stage, total, step: on_step(f"{stage}, seed {seed}", total, step)
 
 
 def measured(classifier: Classifier, seed: int) -> dict[str, float]:
@@ -178,7 +168,7 @@ def draw_pairs(compared: Sequence[Classifier], pairs: Pairs, number: int = 4, si
     for place in chosen:
         for photos, there in ((pairs.home, 0), (pairs.away, 1)):
             sample = photos.samples[place]
-            picture = sample.picture.load().resize((side, side), Image.Resampling.NEAREST)
+            picture = open_picture(sample.picture).resize((side, side), Image.Resampling.NEAREST)
             heads.append(BASE[sample.label])
             rows[0].append(picture)
             captions[0].append(("at home: " if there == 0 else "elsewhere: ") + pairs.places[place][there])

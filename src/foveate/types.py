@@ -41,8 +41,8 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where a frozen feature comes from, besides the view and CLIP's weights: with equal ones it is shared.
+class FeatureSpec:
+    """What a frozen feature is of, besides the view and CLIP's weights: features with equal ones are shared.
 
     Attributes:
         what: The tower and what it was shown: "clip"; "clip, foreground, mean".

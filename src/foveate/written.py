@@ -137,6 +137,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
             Infinity, 1e400), an integer beyond 64 bits, or half of a surrogate pair.
     """
     text = decoded(text, where) if isinstance(text, bytes) else text
+    value = None
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
         fault = _fault(value, text)
@@ -346,6 +347,20 @@ def _column_key(name: str) -> str:
     return re.sub(r"[\s_-]+", "_", name.strip().casefold())
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML follows YAML 1.1, where 1e-3 is text and 2024-01-01 a date; here they are a number and text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (as PyYAML declares it)
+        first: [(tag, form) for tag, form in some if tag != "tag:yaml.org,2002:timestamp"]
+        for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def read_yaml(path: Path) -> object:
     """Read a YAML file; numbers such as 1e-3 are numbers.
 
@@ -353,8 +368,6 @@ def read_yaml(path: Path) -> object:
         InputError: As `read_text`; it is no YAML, says something twice, holds or repeats itself, is nested
             too deeply, or has a value of a kind that JSON does not know.
     """
-    from jsonargparse import get_loader
-
     text = read_text(path, _YAML_LIMIT)
     try:
         depth = 0
@@ -365,7 +378,7 @@ def read_yaml(path: Path) -> object:
         node = yaml.compose(text, yaml.SafeLoader)
         if node is not None:
             _check_node(node, path, {}, ())
-        return get_loader("yaml")(text)
+        return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, InputError):
             raise

@@ -11,8 +11,8 @@ from torch import Tensor
 from foveate.clip.config import TowerConfig
 from foveate.clip.model import Block, Clip, Edit, Text
 from foveate.clip.rows import Rows, _chunks, encode_rows, pack
-from foveate.methods.deep import replacing
 from foveate.methods.mmrl import growing
+from foveate.methods.prompts import replacing
 
 SOT, EOT, CONTEXT = 90, 91, 24
 Row = list[tuple[int, int]]

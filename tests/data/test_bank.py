@@ -23,11 +23,11 @@ from foveate.data.samples import MemoryPicture, Photos
 from foveate.data.shelf import Key, Shelf
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
-from foveate.types import Batch, Origin
+from foveate.types import Batch, FeatureSpec
 
 SIZE = 16
-IMAGE, CUT = Origin("clip", 2, 3), Origin("clip, foreground", 2, 3, masked=True)
-AREA = Origin("area of the view", 1, 1, masked=True)
+IMAGE, CUT = FeatureSpec("clip", 2, 3), FeatureSpec("clip, foreground", 2, 3, masked=True)
+AREA = FeatureSpec("area of the view", 1, 1, masked=True)
 ORIGINS = {"image": IMAGE, "cut": CUT, "area": AREA}
 Shapes = Callable[..., Path]
 
@@ -64,7 +64,7 @@ def pictures(data: Path, *, seed: int = 1, masks: str | None = "masks", **settin
 
 
 def batches(bank: Bank, eye: Eye, epoch: int = 0, size: int = 4, **how: object) -> list[Batch]:
-    return list(bank.batches(epoch, size, **({"origins": ORIGINS, "make": eye} | how)))
+    return list(bank.batches(epoch, size, **({"specs": ORIGINS, "make": eye} | how)))
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_views_that_do_not_vary_are_encoded_once(open_bank: Callable[..., Bank],
 
 
 def test_without_masks_there_are_no_areas(open_bank: Callable[..., Bank], tmp_path: Path):
-    (first, *_) = batches(open_bank(masks=None), Eye(), origins={"image": IMAGE})
+    (first, *_) = batches(open_bank(masks=None), Eye(), specs={"image": IMAGE})
     assert first.areas is None
     assert len(kept(tmp_path)) == 1
 
@@ -151,26 +151,26 @@ def test_equal_origins_are_one_file(open_bank: Callable[..., Bank], tmp_path: Pa
     def twice(batch: Batch) -> dict[str, Tensor]:
         return {"image": eye(batch)["image"], "clip": eye(batch)["image"]}
 
-    origins = {"image": IMAGE, "clip": IMAGE}
-    assert bank.size(origins, range(2)) == 2 * 2 * 9 * 3 * 4
-    (first, *_) = batches(bank, eye, make=twice, origins=origins)
+    specs = {"image": IMAGE, "clip": IMAGE}
+    assert bank.size(specs, range(2)) == 2 * 2 * 9 * 3 * 4
+    (first, *_) = batches(bank, eye, make=twice, specs=specs)
     assert torch.equal(first.frozen["image"], first.frozen["clip"])
     assert len(kept(tmp_path)) == 1
-    assert bank.size(origins, range(2)) == 2 * 9 * 3 * 4
+    assert bank.size(specs, range(2)) == 2 * 9 * 3 * 4
 
 
 def test_an_empty_set_has_no_batches(data: Path, tmp_path: Path):
     photos = load_photos(data / "photos").with_samples([])
     bank = Bank(PictureSet(photos, SIZE, augment="rrc-flip"), "w", Shelf(tmp_path / "bank"))
-    assert batches(bank, Eye(), origins={"image": IMAGE}) == []
-    assert batches(bank, Eye(), origins={"image": IMAGE}, pixels=True) == []
+    assert batches(bank, Eye(), specs={"image": IMAGE}) == []
+    assert batches(bank, Eye(), specs={"image": IMAGE}, pixels=True) == []
     assert bank.size({"image": IMAGE}, range(5)) == 0
     assert kept(tmp_path) == []
 
 
 def test_a_shape_that_was_not_promised_is_our_mistake(open_bank: Callable[..., Bank]):
     with pytest.raises(ValueError, match=r"image is \[2, 9, 3\], but \[4, 9, 3\] was promised"):
-        batches(open_bank(), Eye(), origins={"image": replace(IMAGE, heads=4)})
+        batches(open_bank(), Eye(), specs={"image": replace(IMAGE, heads=4)})
 
 
 # --- what is shared ---
@@ -178,7 +178,7 @@ def test_a_shape_that_was_not_promised_is_our_mistake(open_bank: Callable[..., B
 
 def test_other_runs_find_what_is_there(open_bank: Callable[..., Bank]):
     eye = Eye()
-    batches(open_bank(), Eye(), origins={"image": IMAGE})
+    batches(open_bank(), Eye(), specs={"image": IMAGE})
     batches(open_bank(), eye, size=2)
     batches(open_bank(), eye, size=3, pixels=True)
     batches(open_bank(), eye)
@@ -299,7 +299,7 @@ def test_a_kill_in_the_middle_of_an_epoch_costs_this_epoch(
 
 
 def test_who_does_not_take_all_batches_leaves_nothing(open_bank: Callable[..., Bank], tmp_path: Path):
-    some: Iterator[Batch] = open_bank().batches(0, 2, origins=ORIGINS, make=Eye(), pixels=True)
+    some: Iterator[Batch] = open_bank().batches(0, 2, specs=ORIGINS, make=Eye(), pixels=True)
     next(some)
     some.close()
     assert kept(tmp_path) == []
@@ -354,28 +354,28 @@ def test_a_damaged_file_is_set_aside(
 ):
     image = {"image": IMAGE}
     eye = Eye()
-    want = batches(open_bank(masks=None), eye, origins=image)
+    want = batches(open_bank(masks=None), eye, specs=image)
     (path,) = kept(tmp_path)
     spoil(path)
     with pytest.warns(UserWarning, match=r"epoch-000.safetensors is damaged .*: set aside as .*\.damaged"):
-        got = batches(open_bank(masks=None), eye, origins=image)
+        got = batches(open_bank(masks=None), eye, specs=image)
     assert torch.equal(got[0].frozen["image"], want[0].frozen["image"])
     assert eye.pictures["image"] == 18
     assert path.with_name("epoch-000.safetensors.damaged").is_file()
-    batches(open_bank(masks=None), eye, origins=image)  # mended
+    batches(open_bank(masks=None), eye, specs=image)  # mended
     assert eye.pictures["image"] == 18
 
 
 def test_a_foreign_file_is_set_aside(open_bank: Callable[..., Bank], tmp_path: Path):
     image = {"image": IMAGE}
-    batches(open_bank(masks=None), Eye(), origins=image)
+    batches(open_bank(masks=None), Eye(), specs=image)
     (own,) = kept(tmp_path)
-    batches(open_bank(masks=None, weights="others"), Eye(), origins=image)
+    batches(open_bank(masks=None, weights="others"), Eye(), specs=image)
     (other,) = set(kept(tmp_path)) - {own}
     want = own.read_bytes()
     own.write_bytes(other.read_bytes())
     with pytest.warns(UserWarning, match="has features of something else: set aside"):
-        batches(open_bank(masks=None), Eye(), origins=image)
+        batches(open_bank(masks=None), Eye(), specs=image)
     assert own.read_bytes() == want
 
 
@@ -389,7 +389,7 @@ def test_an_epoch_in_the_place_of_another_is_foreign(tmp_path: Path):
 
 
 def test_a_file_tells_its_whole_key(open_bank: Callable[..., Bank], tmp_path: Path):
-    batches(open_bank(), Eye(), origins={"image": IMAGE}, pixels=True)
+    batches(open_bank(), Eye(), specs={"image": IMAGE}, pixels=True)
     path = max(kept(tmp_path), key=lambda path: path.stat().st_size)
     with safe_open(path, "pt") as file:
         entry = file.metadata()["bank"]
@@ -497,5 +497,5 @@ def test_labels_and_names_do_not_matter(data: Path):
     first, second = (Bank(one, "w", Shelf(data / "bank")) for one in sets)
     eye = Eye()
     for bank in (first, second):
-        batches(bank, eye, origins={"image": IMAGE})
+        batches(bank, eye, specs={"image": IMAGE})
     assert eye.pictures["image"] == 9

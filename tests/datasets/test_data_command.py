@@ -141,4 +141,4 @@ def test_help_names_the_four(foveate):
     said = foveate("data", "--help")
     assert said.code == 0
     assert all(f"\n  {name} " in said.out for name in ("check", "world", "draw", "import"))
-    assert "usage: foveate data draw ROOT SETS ... --out OUT" in foveate("data", "draw", "--help").out
+    assert "Usage: foveate data draw ROOT SETS ... --out OUT" in foveate("data", "draw", "--help").out

@@ -8,11 +8,11 @@ from foveate.clip.model import Clip
 from foveate.explain import How, gaze
 from foveate.explain.passes import block_index, first_patch, patches_of
 from foveate.methods.base import Method
-from foveate.methods.registry import BACKBONES, build, parts
+from foveate.methods.registry import backbones, build, parts
 from foveate.seeds import stream
 
 NAMES = ["cat", "dog", "phone"]
-METHODS = [*BACKBONES, "fvgpt+coop", "fvgpt+promptsrc", "fvgpt+mmrl", "fvgpt+maple"]
+METHODS = [*backbones(), "fvgpt+coop", "fvgpt+promptsrc", "fvgpt+mmrl", "fvgpt+maple"]
 HOW = ["hirescam", "gradcam", "rollout"]
 
 

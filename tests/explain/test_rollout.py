@@ -12,7 +12,7 @@ from foveate.explain import attention_rollout, gaze
 from foveate.explain.rollout import attention_of, rolled_out
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.guidance import FvgPtConfig
-from foveate.methods.registry import BACKBONES, build
+from foveate.methods.registry import backbones, build
 from foveate.methods.vpt import Vpt, VptConfig
 from foveate.seeds import stream
 
@@ -102,7 +102,7 @@ def test_tokens_put_in_the_place_of_others_begin_anew(tiny_clip: Clip):
     torch.testing.assert_close(rows[0], rolled, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [*BACKBONES, "fvgpt+coop", "fvgpt+maple"])
+@pytest.mark.parametrize("name", [*backbones(), "fvgpt+coop", "fvgpt+maple"])
 @pytest.mark.parametrize("branch", ["base", "new"])
 def test_rows_sum_to_one(tiny_clip: Clip, name: str, branch: str):
     method = build(name, tiny_clip)

@@ -211,7 +211,7 @@ def test_more_than_half_empty(tmp_path):
 
 def test_inverted_masks(tmp_path):
     jobs, root = mirror(tmp_path, lambda mask: grey(~mask))
-    refused(lambda: bring(tmp_path, jobs, root), "cover the border", "--invert-masks true", 'on_bad="skip"')
+    refused(lambda: bring(tmp_path, jobs, root), "cover the border", "--invert-masks", 'on_bad="skip"')
     assert bring(tmp_path, jobs, root, invert=True).usable == 6
     assert np.array_equal(kept(tmp_path / "store")[NAMES[2]], truth(2))
     with MaskStore.open(tmp_path / "believed", KEY) as store:

@@ -10,6 +10,7 @@ from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.methods.base import Method
 from foveate.methods.clip_adapter import ClipAdapter, ClipAdapterConfig
+from foveate.methods.frozen import extract, training_losses
 from foveate.methods.registry import build, parts
 from foveate.seeds import stream
 from foveate.train.loop import fit
@@ -59,10 +60,10 @@ def test_logits_are_those_of_the_equations(tiny_clip: Clip):
 
 def test_the_loss_out_of_a_bank_is_the_cross_entropy_of_the_answers(tiny_clip: Clip):
     method, batch = made(tiny_clip, ratio=0.5), pictures(6)
-    held = method.see(batch)
+    held = extract(method, batch)
     torch.testing.assert_close(held["image"][0], tiny_clip.vision(batch.images))
     bankless = F.cross_entropy(answers(method, batch), batch.labels)
-    banked = method.losses(type(batch)(torch.empty(6, 3, 0, 0), batch.labels, frozen=held))
+    banked = training_losses(method, type(batch)(torch.empty(6, 3, 0, 0), batch.labels, frozen=held))
     torch.testing.assert_close(banked["ce"].detach(), bankless)
 
 
@@ -72,10 +73,10 @@ def test_without_the_bottleneck_it_is_zero_shot_clip(tiny_clip: Clip):
 
 def test_training_lowers_the_loss_and_new_names_follow(tiny_clip: Clip):
     method, batch = made(tiny_clip, ratio=0.9), pictures(6)
-    before = method.losses(batch)["ce"].item()
+    before = training_losses(method, batch)["ce"].item()
     recipe = Recipe(epochs=30, warmup_epochs=0, optimiser="adamw", lr=0.02)
     fit(method, lambda _: [batch], recipe)
-    assert method.losses(batch)["ce"].item() < 0.8 * before
+    assert training_losses(method, batch)["ce"].item() < 0.8 * before
     plain = zero_shot(tiny_clip)
     method.set_classes([*NAMES, "new"], trained=NAMES)
     assert answers(method, batch, "mixed").shape == (6, 4)

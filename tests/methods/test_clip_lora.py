@@ -12,14 +12,15 @@ from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.model import Block, Clip
 from foveate.clip.text import encode_names
 from foveate.errors import InputError
-from foveate.methods.clip_lora import ClipLora, ClipLoraConfig
+from foveate.methods.clip_lora import ClipLora, ClipLoraConfig, Drops
+from foveate.methods.frozen import training_losses
 from foveate.methods.fvgpt import FvgPt
-from foveate.methods.lora import Drops
 from foveate.methods.zeroshot import ZeroShot
 from foveate.seeds import stream
 from foveate.train.journal import Step
 from foveate.train.loop import fit
 from foveate.train.recipe import Recipe, recipe_for
+from foveate.train.together import backward
 from foveate.types import Batch
 
 NAMES = ["cat", "dog", "old photo of a phone"]
@@ -104,7 +105,7 @@ def test_answers_and_gradients_are_those_of_written_out_weights(settings: dict[s
     torch.testing.assert_close(learning, expected, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(merged, expected, rtol=1e-10, atol=1e-10)
     learned = list(method.learned().values())
-    mine = torch.autograd.grad(method.losses(Batch(images, labels))["ce"], learned)
+    mine = torch.autograd.grad(training_losses(method, Batch(images, labels))["ce"], learned)
     theirs = torch.autograd.grad(F.cross_entropy(expected, labels), learned)
     for one, other in zip(mine, theirs, strict=True):
         assert other.abs().max() > 1e-6
@@ -117,8 +118,8 @@ def test_it_starts_as_zero_shot_clip(deep_clip: Clip):
     with torch.no_grad():
         assert torch.equal(method.encode_text(), encode_names(deep_clip, NAMES))
         assert torch.equal(method.encode_images(batch().images)[0], deep_clip.vision(batch().images))
-    losses = method.losses(batch())
-    method.backward(losses)
+    losses = training_losses(method, batch())
+    backward(method, losses)
     p = method.learned()
     assert all(p[name].grad.abs().max() > 0 for name in ("text_lora.up", "vision_lora.up"))
     assert all(p[name].grad.abs().max() == 0 for name in ("text_lora.down", "vision_lora.down"))  # B is zero
@@ -188,15 +189,15 @@ def test_hooks_on_clips_weights_see_the_updated_pass(deep_clip: Clip):
 
 def test_a_step_drops_the_same_each_time_and_steps_differ(deep_clip: Clip):
     method = built(deep_clip).train()
-    loss, again, other = (method.losses(batch(step))["ce"] for step in (3, 3, 4))
+    loss, again, other = (training_losses(method, batch(step))["ce"] for step in (3, 3, 4))
     assert torch.equal(loss, again)
     assert not torch.equal(loss, other)
     another_seed = ClipLora(deep_clip, generator=stream(9, "init"))
     another_seed.set_classes(NAMES)
     another_seed.load_learned(method.learned())
-    assert not torch.equal(another_seed.losses(batch(3))["ce"], loss)
-    without = method.eval().losses(batch(3))["ce"]
-    torch.testing.assert_close(without, built(deep_clip, dropout=0.0).train().losses(batch())["ce"])
+    assert not torch.equal(training_losses(another_seed, batch(3))["ce"], loss)
+    without = training_losses(method.eval(), batch(3))["ce"]
+    torch.testing.assert_close(without, training_losses(built(deep_clip, dropout=0.0).train(), batch())["ce"])
     assert not torch.equal(without, loss)
 
 
@@ -228,14 +229,14 @@ def test_gradients_are_those_of_what_was_dropped(deep_clip: Clip):
         [f"thing {i}" for i in range(500)]
     )  # more tokens than are encoded together at other times
     whole = Batch(batch().images.double(), torch.tensor([2, 0, 499]), step=1)
-    method.backward(method.losses(whole))
+    backward(method, training_losses(method, whole))
     up, nudge = method.text_lora.up, 1e-6
     gradient, place = up.grad, (1, 0, 2, 1)
     with torch.no_grad():
         up[place] += nudge
-        more = method.losses(whole)["ce"]
+        more = training_losses(method, whole)["ce"]
         up[place] -= 2 * nudge
-        less = method.losses(whole)["ce"]
+        less = training_losses(method, whole)["ce"]
     assert gradient[place].item() == pytest.approx((more - less).item() / (2 * nudge), rel=1e-4)
 
 

@@ -15,8 +15,10 @@ from foveate.clip.rows import Rows
 from foveate.errors import InputError
 from foveate.methods.cocoop import CoCoOp, CoCoOpConfig
 from foveate.methods.coop import CoOp, CoOpConfig
+from foveate.methods.frozen import extract, training_losses
 from foveate.methods.fvgpt import FvgPt
 from foveate.seeds import stream
+from foveate.train.together import backward
 from foveate.types import Batch
 
 NAMES = ["cat", "old phone", "dog"]
@@ -109,7 +111,7 @@ def authors_case(authors_clip: Clip) -> tuple[CoCoOp, Batch]:
 def test_the_authors_logits_and_gradients(authors_case: tuple[CoCoOp, Batch]):
     method, whole = authors_case
     torch.testing.assert_close(answer(method, whole.images), torch.tensor(LOGITS), rtol=1e-4, atol=1e-4)
-    method.backward(method.losses(whole))
+    backward(method, training_losses(method, whole))
     assert list(NORMS) == list(method.learned())
     for name, parameter in method.learned().items():
         assert parameter.grad.norm().item() == pytest.approx(NORMS[name], rel=1e-3), name
@@ -123,7 +125,7 @@ def test_the_authors_three_steps(authors_case: tuple[CoCoOp, Batch]):
     optimiser = torch.optim.SGD(learned, lr=0.002, momentum=0.9, weight_decay=5e-4)
     losses = []
     for _ in LOSSES:
-        loss = method.losses(whole)["ce"]
+        loss = training_losses(method, whole)["ce"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -167,7 +169,7 @@ def test_logits_and_gradients_are_those_of_the_slow_loop(method: CoCoOp):
     expected = slowly(method, whole.images)
     logits = method.logits(method.features(whole.images))
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
-    ours = torch.autograd.grad(method.losses(whole)["ce"], learned)
+    ours = torch.autograd.grad(training_losses(method, whole)["ce"], learned)
     theirs = torch.autograd.grad(F.cross_entropy(expected, whole.labels), learned)
     for one, other in zip(ours, theirs, strict=True):
         assert other.abs().max() > 0
@@ -223,13 +225,13 @@ def kept(method: CoCoOp, whole: Batch) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        method.losses(whole)
+        training_losses(method, whole)
     return sum(sizes)
 
 
 def test_a_picture_more_keeps_less_than_its_texts(method: CoCoOp):
     """Of a text one block alone would keep its queries, keys and values: 3 x classes x tokens x width."""
-    few, many = (Batch(b.images, b.labels, frozen=method.see(b)) for b in (batch(2), batch(6)))
+    few, many = (Batch(b.images, b.labels, frozen=extract(method, b)) for b in (batch(2), batch(6)))
     block = 3 * len(NAMES) * 8 * 64
     assert (kept(method, many) - kept(method, few)) / 4 < block / 4
 
@@ -237,16 +239,16 @@ def test_a_picture_more_keeps_less_than_its_texts(method: CoCoOp):
 def test_texts_are_encoded_once_without_gradients_and_twice_with(method: CoCoOp, texts_read: list[Rows]):
     answer(method, batch().images)
     assert len(texts_read) == 3
-    losses = method.losses(batch())
+    losses = training_losses(method, batch())
     assert len(texts_read) == 6
-    method.backward(losses)
+    backward(method, losses)
     assert len(texts_read) == 9
     assert all(len(rows.lengths) == len(NAMES) for rows in texts_read)
 
 
 def test_other_names_between_a_loss_and_its_gradient_do_no_harm(method: CoCoOp):
-    expected = torch.autograd.grad(method.losses(batch())["ce"], method.ctx)[0]
-    loss = method.losses(batch())["ce"]
+    expected = torch.autograd.grad(training_losses(method, batch())["ce"], method.ctx)[0]
+    loss = training_losses(method, batch())["ce"]
     method.set_classes(["tac", "enohp dlo", "god"])
     assert torch.equal(torch.autograd.grad(loss, method.ctx)[0], expected)
 
@@ -308,8 +310,8 @@ def test_fvgpt_adapts_every_pictures_texts(method: CoCoOp):
 
 def test_fvgpt_trains_over_it_and_leaves_it_alone(method: CoCoOp):
     guided = FvgPt(method)
-    losses = guided.losses(batch())
+    losses = training_losses(guided, batch())
     assert set(losses) == {"gate", "base", "distill", "prior", "prior_kl"}
-    guided.backward(losses)
+    backward(guided, losses)
     assert all(p.grad is not None for p in guided.trainable().values())
     assert all(p.grad is None for p in method.parameters())

@@ -12,10 +12,12 @@ from foveate.clip.rows import CHUNK, Rows
 from foveate.clip.text import text_rows
 from foveate.errors import InputError
 from foveate.methods.base import Method
+from foveate.methods.capabilities import TextPerImage, capability
+from foveate.methods.frozen import extract, training_losses
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.mmrl import Mmrl
 from foveate.methods.proda import Proda
-from foveate.methods.registry import BACKBONES, build, configure, pairs, parts, stages
+from foveate.methods.registry import backbones, build, configure, pairs, parts, stages
 from foveate.methods.tcp import Tcp
 from foveate.seeds import stream
 from foveate.train.journal import Step
@@ -25,10 +27,10 @@ from foveate.types import Batch
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
 
-METHODS = [*BACKBONES, *pairs()]
+METHODS = [*backbones(), *pairs()]
 HOSTS = ("coop", "cocoop", "mmrl", "maple")
 """One of each kind: tuned texts, texts that follow pictures, two heads, both towers."""
-COARSE = [*BACKBONES, *(name for name in pairs() if name.endswith(HOSTS))]
+COARSE = [*backbones(), *(name for name in pairs() if name.endswith(HOSTS))]
 NAMES = ["cat", "dog", "old photo", "phone"]
 
 Make = Callable[..., Method]
@@ -167,20 +169,20 @@ def test_one_class_no_picture_and_more_classes_than_are_read_at_once(make: Make)
 
 
 def test_losses_are_named_finite_scalars(make: Make):
-    losses = make().losses(batch(4))
+    losses = training_losses(make(), batch(4))
     assert all(loss.ndim == 0 and loss.isfinite() for loss in losses.values())
 
 
 def test_what_frozen_towers_said_may_come_from_a_bank(make: Make):
     method, whole = make(), batch(4)
-    held = Batch(whole.images, whole.labels, whole.masks, whole.areas, method.see(whole))
-    for name, loss in method.losses(whole).items():
-        torch.testing.assert_close(method.losses(held)[name], loss)
+    held = Batch(whole.images, whole.labels, whole.masks, whole.areas, extract(method, whole))
+    for name, loss in training_losses(method, whole).items():
+        torch.testing.assert_close(training_losses(method, held)[name], loss)
 
 
 def test_constant_text_is_encoded_once(make: Make, texts_read: list[Rows]):
     method = make()
-    if any(getattr(one, "text_follows_pictures", False) for one in method.modules()):
+    if capability(method, TextPerImage):
         pytest.skip("each picture has texts of its own")
     with method.constant_text():
         for seed in range(3):
@@ -197,14 +199,14 @@ def test_a_loss_reads_no_token_twice_and_none_that_is_known(
     if isinstance(method, Proda):
         pytest.skip("several prompts a class: tests/methods/test_proda.py counts them")
     guided = isinstance(method, FvgPt)
-    if method.text_follows_pictures:
+    if capability(method, TextPerImage):
         passes = 3 * (2 if guided else 1)  # FVG-PT asks about each picture and about its foreground
     else:
         passes = 0 if guided or not method.tunes_text else 1
-    method.losses(pictures)  # whatever is constant is known from here on
+    training_losses(method, pictures)  # whatever is constant is known from here on
     texts_read.clear()
     tokens_read.clear()
-    method.losses(pictures)
+    training_losses(method, pictures)
     assert len(texts_read) <= passes
     host = getattr(method, "host", method)
     grown = len(host.tokens) if isinstance(host, Mmrl) else 0  # put behind SOT, for all texts at once

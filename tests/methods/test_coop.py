@@ -10,6 +10,7 @@ from foveate.clip.rows import Rows
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
 from foveate.methods.coop import CoOp, CoOpConfig
+from foveate.methods.frozen import training_losses
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.zeroshot import ZeroShot
 from foveate.seeds import stream
@@ -117,7 +118,7 @@ def test_names_too_long_are_refused_and_leave_the_classes_as_they_were(tiny_clip
 def test_the_loss_is_the_cross_entropy_and_reaches_the_vectors_only(tiny_clip: Clip):
     method = CoOp(tiny_clip)
     method.set_classes(NAMES)
-    losses = method.losses(Batch(images(), torch.tensor([2, 0, 1])))
+    losses = training_losses(method, Batch(images(), torch.tensor([2, 0, 1])))
     expected = -answer(method).log_softmax(-1)[range(3), [2, 0, 1]].mean()
     assert list(losses) == ["ce"]
     torch.testing.assert_close(losses["ce"].detach(), expected)
@@ -185,6 +186,6 @@ def test_loading_other_vectors_forgets_what_was_encoded(tiny_clip: Clip):
     wrapped = FvgPt(method)
     before = answer(wrapped, NAMES)
     tensors = {n: p.detach().clone() for n, p in wrapped.learned().items()}
-    wrapped.load_learned(tensors | {"backbone.ctx": other.ctx.detach()})
+    wrapped.load_learned(tensors | {"host.ctx": other.ctx.detach()})
     assert not torch.allclose(answer(wrapped), before, atol=1e-4)
     assert torch.equal(answer(wrapped.backbone), expected)

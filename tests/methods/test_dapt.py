@@ -12,10 +12,11 @@ from foveate.clip.model import Clip, Vision
 from foveate.clip.rows import Rows
 from foveate.errors import InputError
 from foveate.foreground.views import background_view, foreground_view
-from foveate.methods import background_texts
-from foveate.methods.base import Method
-from foveate.methods.cues import Gaze
+from foveate.methods import backgrounds
+from foveate.methods.capabilities import ExtraTexts
 from foveate.methods.dapt import Dapt
+from foveate.methods.dapt_views import Gaze
+from foveate.methods.frozen import training_losses
 from foveate.methods.registry import build, needs_masks, pairs, parts, stages
 from foveate.seeds import stream
 from foveate.train.loop import fit
@@ -123,8 +124,8 @@ def test_masks_are_needed_unless_the_gaze_is_the_cue(make: Make):
     assert needs_masks("fvgpt+dapt+maple", {"dapt": {"cue": "gaze"}})
     bare = replace(batch(), masks=None, areas=None)
     with pytest.raises(InputError, match=r"give --masks FOLDER, or take --dapt\.cue gaze"):
-        make().losses(bare)
-    assert "pull" in make(cue="gaze").losses(bare)
+        training_losses(make(), bare)
+    assert "pull" in training_losses(make(cue="gaze"), bare)
 
 
 # --- the terms, from slow references ---
@@ -133,7 +134,7 @@ def test_masks_are_needed_unless_the_gaze_is_the_cue(make: Make):
 @pytest.mark.parametrize("host", ["maple", "ivlp", "promptsrc", "vpt"])
 def test_every_term_is_the_specs(make: Make, host: str):
     method, b = make(host, phase_switch=None, recompose_weight=2.0), batch()
-    losses, own = method.losses(b), method.host
+    losses, own = training_losses(method, b), method.host
     z_i, z_f, z_b = (
         z(own.encode_images(x)) for x in (b.images, b.images * b.masks, b.images * (1 - b.masks))
     )
@@ -145,20 +146,20 @@ def test_every_term_is_the_specs(make: Make, host: str):
     if host != "vpt":
         aligned = -(scale * z_f @ text.T).log_softmax(-1)[range(4), b.labels].mean()
         torch.testing.assert_close(losses["foreground"], 0.1 * aligned)
-    sentences = [f"a clean origami {word}." for word in background_texts.GENERIC]
-    t_b = F.normalize(own.encode_others(Method.lay_out_others(own, sentences, "{}")), dim=-1)
+    sentences = [f"a clean origami {word}." for word in backgrounds.GENERIC]
+    t_b = F.normalize(own.encode_rows(ExtraTexts.extra_rows(own, sentences, "{}")), dim=-1)
     surest = (scale * z_b @ t_b.T).softmax(-1).amax(-1)
     torch.testing.assert_close(losses["background"], -0.5 * surest.log().mean(), rtol=1e-4, atol=1e-6)
     plain = [method.clip.vision(x) for x in (b.images * b.masks, b.images * (1 - b.masks))]
     both = (F.normalize(plain[0] + plain[1], dim=-1) - z_i).abs().mean()
     torch.testing.assert_close(losses["recompose"], 2.0 * both)
-    for name, loss in own.losses(b).items():
+    for name, loss in training_losses(own, b).items():
         torch.testing.assert_close(losses[name], loss)
 
 
 def test_two_heads_are_aligned_as_the_host_fuses_them(make: Make):
     method, b = second(make("mmrl")), batch()
-    losses = method.losses(b)
+    losses = training_losses(method, b)
     heads = F.normalize(method.host.encode_images(b.images * b.masks), dim=-1)
     text = F.normalize(method.host.text_features(), dim=-1)
     logits = method.clip.scale * (0.7 * heads[0] + 0.3 * heads[1]) @ text.T
@@ -188,15 +189,15 @@ def test_learned_words_stand_before_background_words(make: Make, host: str):
     z_b = z(method.host.encode_images(b.images * (1 - b.masks)))
     logits = method.clip.scale * z_b @ F.normalize(t_b, dim=-1).T
     expected = 0.5 * F.cross_entropy(logits, logits.argmax(-1))
-    torch.testing.assert_close(method.losses(b)["background"], expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(training_losses(method, b)["background"], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_deeper_tokens_take_their_places_in_background_texts(make: Make):
+def test_deeper_tokens_take_their_places_in_backgrounds(make: Make):
     """As in the released code: words stay in the first block, from the second on tokens replace them."""
     method = make("maple", backgrounds=("sky", "grass"))
     text, deeper = method.clip.text, method.host.deep_text
     tokenizer = method.clip.tokenizer
-    found = method.host.encode_others(method.host.lay_out_others(["sky", "grass"], "a clean origami {}."))
+    found = method.host.encode_rows(method.host.extra_rows(["sky", "grass"], "a clean origami {}."))
 
     def edit(layer: int, tokens: torch.Tensor) -> torch.Tensor:
         if layer == 0:
@@ -220,9 +221,9 @@ def test_masks_of_ones_leave_only_the_blank_background(make: Make):
     torch.testing.assert_close(foreground_view(full.images, full.masks), b.images, rtol=0, atol=0)
     z_i, z_b = (z(method.host.encode_images(x)) for x in (b.images, torch.zeros_like(b.images)))
     expected = (1.5 - (z_i - z_b).norm(dim=-1)).clamp_min(0).mean()
-    torch.testing.assert_close(method.losses(full)["pull"], 0.8 * expected, rtol=1e-4, atol=1e-4)
-    assert method.losses(full).keys() == {"ce", "pull"}
-    assert make("maple").losses(full).keys() == {"ce"}
+    torch.testing.assert_close(training_losses(method, full)["pull"], 0.8 * expected, rtol=1e-4, atol=1e-4)
+    assert training_losses(method, full).keys() == {"ce", "pull"}
+    assert training_losses(make("maple"), full).keys() == {"ce"}
 
 
 @pytest.mark.parametrize("host", ["ivlp", "coop"])
@@ -233,12 +234,12 @@ def test_views_with_one_side_alone_are_left_out_one_by_one(make: Make, host: str
     kept = [0, 2]
     few = Batch(b.images[kept], b.labels[kept], b.masks[kept], b.areas[kept])
     for phase in (lambda method: method, second):
-        whole = phase(make(host)).losses(replace(b, masks=masks))
-        alone = phase(make(host)).losses(few)
+        whole = training_losses(phase(make(host)), replace(b, masks=masks))
+        alone = training_losses(phase(make(host)), few)
         for name in alone.keys() - {"ce"}:
             torch.testing.assert_close(whole[name], alone[name], rtol=1e-4, atol=1e-6)
     assert {"foreground", "background"} <= whole.keys()
-    assert make(host).losses(replace(b, masks=torch.zeros_like(masks))).keys() == {"ce"}
+    assert training_losses(make(host), replace(b, masks=torch.zeros_like(masks))).keys() == {"ce"}
 
 
 def test_the_share_of_empty_views_is_counted_and_told(make: Make):
@@ -246,17 +247,17 @@ def test_the_share_of_empty_views_is_counted_and_told(make: Make):
     masks = b.masks.clone()
     masks[1], masks[2], masks[3] = 0.0, 0.0, 1.0
     method.begin_epoch(0, 10)
-    method.losses(b)
-    method.losses(replace(b, masks=masks))
-    figures = method.figures()
+    training_losses(method, b)
+    training_losses(method, replace(b, masks=masks))
+    figures = method.metrics()
     assert (figures["empty"], figures["full"]) == (2 / 8, 1 / 8)
     assert figures["area"] == pytest.approx(
         (b.masks.mean((1, 2, 3)).sum() + masks.mean((1, 2, 3)).sum()).item() / 8
     )
-    assert any("25.0 % of the last epoch's views had no foreground" in note for note in method.notes())
-    method.losses(b)
-    assert method.figures()["empty"] == 0  # each epoch counts anew
-    assert not any("no foreground" in note for note in method.notes())
+    assert any("25.0 % of the last epoch's views had no foreground" in note for note in method.warnings())
+    training_losses(method, b)
+    assert method.metrics()["empty"] == 0  # each epoch counts anew
+    assert not any("no foreground" in note for note in method.warnings())
 
 
 @pytest.mark.parametrize("host", ["maple", "coop"])
@@ -264,12 +265,12 @@ def test_the_gaze_is_what_decides(make: Make, monkeypatch: pytest.MonkeyPatch, h
     """It breaks if the map is drawn and not used, as in the released code: another map is another loss."""
     b = batch()
     bare = replace(b, masks=None, areas=None)
-    found = second(make(host, cue="gaze")).losses(bare)
+    found = training_losses(second(make(host, cue="gaze")), bare)
     assert {"foreground", "background"} <= found.keys()
-    same = second(make(host, cue="gaze")).losses(b)  # masks that are there are not looked at
+    same = training_losses(second(make(host, cue="gaze")), b)  # masks that are there are not looked at
     monkeypatch.setattr(Gaze, "masks", lambda self, images, labels: b.masks)
-    other = second(make(host, cue="gaze")).losses(bare)
-    by_mask = second(make(host)).losses(b)
+    other = training_losses(second(make(host, cue="gaze")), bare)
+    by_mask = training_losses(second(make(host)), b)
     for name in ("foreground", "background"):
         assert torch.equal(found[name], same[name])
         assert not torch.isclose(found[name], other[name], rtol=1e-4)
@@ -286,7 +287,7 @@ def test_the_gaze_is_of_the_view_in_training(make: Make, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Gaze, "masks", noted)
     b = batch()
-    make(cue="gaze").losses(b)
+    training_losses(make(cue="gaze"), b)
     assert len(asked) == 1
     assert asked[0] is b.images
 
@@ -297,9 +298,9 @@ def test_a_box_is_more_than_its_mask(make: Make):
     sparse[:, :, 4, 4] = sparse[:, :, 20, 24] = 1
     boxes = torch.zeros_like(sparse)
     boxes[:, :, 4:21, 4:25] = 1
-    by_box = make(cue="box").losses(replace(b, masks=sparse))["pull"]
-    assert torch.equal(by_box, make().losses(replace(b, masks=boxes))["pull"])
-    assert not torch.equal(by_box, make().losses(replace(b, masks=sparse))["pull"])
+    by_box = training_losses(make(cue="box"), replace(b, masks=sparse))["pull"]
+    assert torch.equal(by_box, training_losses(make(), replace(b, masks=boxes))["pull"])
+    assert not torch.equal(by_box, training_losses(make(), replace(b, masks=sparse))["pull"])
 
 
 @pytest.mark.parametrize("setting", [
@@ -308,8 +309,8 @@ def test_a_box_is_more_than_its_mask(make: Make):
 ])  # fmt: skip
 def test_each_setting_changes_the_loss(make: Make, setting: dict):
     b = batch()
-    plain = [phase(make()).losses(b) for phase in (lambda m: m, second)]
-    changed = [phase(make(**setting)).losses(b) for phase in (lambda m: m, second)]
+    plain = [training_losses(phase(make()), b) for phase in (lambda m: m, second)]
+    changed = [training_losses(phase(make(**setting)), b) for phase in (lambda m: m, second)]
     assert any(
         one.keys() != other.keys() or any(not torch.isclose(one[n], other[n], rtol=1e-6) for n in one)
         for one, other in zip(plain, changed, strict=True)
@@ -321,7 +322,7 @@ def test_each_setting_changes_the_loss(make: Make, setting: dict):
 
 def reached(method: Dapt, term: str, b: Batch) -> set[str]:
     method.zero_grad()
-    method.losses(b)[term].backward()
+    training_losses(method, b)[term].backward()
     return {
         name.removeprefix("host.")
         for name, p in method.learned().items()
@@ -349,10 +350,10 @@ def test_gradients_of_maple_meet_in_the_same_tensors(make: Make):
 
 def test_hosts_that_learn_one_side_have_the_terms_of_that_side(make: Make):
     b = batch()
-    assert make("coop").losses(b).keys() == {"ce"}  # nothing to pull
+    assert training_losses(make("coop"), b).keys() == {"ce"}  # nothing to pull
     assert reached(second(make("coop")), "foreground", b) == {"ctx"}
     assert reached(second(make("coop")), "background", b) == {"ctx"}
-    assert second(make("vpt")).losses(b).keys() == {"ce", "background"}
+    assert training_losses(second(make("vpt")), b).keys() == {"ce", "background"}
     assert reached(second(make("vpt")), "background", b) == VISION
     assert reached(make("vpt"), "pull", b) == VISION
 
@@ -370,9 +371,9 @@ def test_hosts_that_learn_one_side_have_the_terms_of_that_side(make: Make):
 )  # fmt: skip
 def test_a_person_is_told_of_the_limits(make: Make, host: str, settings: dict, said: list[str]):
     method = make(host, **settings)
-    assert method.notes() == []
+    assert method.warnings() == []
     method.begin_epoch(0, 5)
-    notes = method.notes()
+    notes = method.warnings()
     assert len(notes) == len(said)
     for note, words in zip(notes, said, strict=True):
         assert note.startswith("dapt: ")
@@ -441,11 +442,11 @@ def test_a_step_asks_for_no_view_that_it_does_not_need(make: Make, monkeypatch: 
     )
     for phase, views in ((lambda m: m, [True, False, False]), (second, [True, True, False])):
         asked.clear()
-        phase(method).losses(b)  # the whole picture, the background, the foreground
+        training_losses(phase(method), b)  # the whole picture, the background, the foreground
         assert asked == views
     method.config = replace(method.config, background_weight=0.0)
     asked.clear()
-    method.losses(b)
+    training_losses(method, b)
     assert asked == [True, False]
 
 
@@ -460,11 +461,11 @@ def test_the_quirks_are_those_of_the_released_code(make: Make, monkeypatch: pyte
         method.host, "logits", lambda f, *rest: (columns.append(f.text.shape[0]), logits(f, *rest))[1]
     )
     method.begin_epoch(6, 10)
-    assert method.losses(b).keys() == {"ce", "pull"}
+    assert training_losses(method, b).keys() == {"ce", "pull"}
     assert columns == [3 + 7]
     columns.clear()
     method.begin_epoch(7, 10)
-    losses = method.losses(b)
+    losses = training_losses(method, b)
     assert losses.keys() == {"ce", "background", "foreground"}
     assert columns == [3 + 7, 25, 3 + 7]
     last = ("lake", "water", "river", "sea", "railway", "railroad", "keyboard", "helmet", "cloud", "house")
@@ -481,12 +482,12 @@ def test_quirky_class_logits_have_the_words_of_the_list(make: Make):
     method, b = make("maple", official_quirks=True), batch()
     own = method.host
     words = ["ground", "land", "grass", "tree", "building", "wall", "sky"]
-    extra = own.encode_others(own.lay_out_others(words, "a clean origami {}."))
+    extra = own.encode_rows(own.extra_rows(words, "a clean origami {}."))
     text = torch.cat([own.text_features(), extra])
     logits = own.logits(Features(own.encode_images(b.images), text))
     torch.testing.assert_close(
-        method.losses(b)["ce"], F.cross_entropy(logits, b.labels), rtol=1e-4, atol=1e-5
+        training_losses(method, b)["ce"], F.cross_entropy(logits, b.labels), rtol=1e-4, atol=1e-5
     )
     blank = replace(b, masks=torch.zeros_like(b.masks))
-    assert math.isfinite(second(method).losses(blank)["foreground"].item())  # used even if empty
+    assert math.isfinite(training_losses(second(method), blank)["foreground"].item())  # used even if empty
     assert background_view(b.images, blank.masks).equal(b.images)

@@ -3,7 +3,7 @@
 import pytest
 
 from foveate.clip.templates import DATASET_TEMPLATES
-from foveate.methods.background_texts import FOOD, GENERIC, backgrounds_for, without_collisions
+from foveate.methods.backgrounds import FOOD, GENERIC, backgrounds_for, without_collisions
 
 
 def test_the_lists_are_the_released_ones():

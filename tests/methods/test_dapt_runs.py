@@ -15,7 +15,9 @@ from foveate.data.sources import load_photos
 from foveate.errors import InputError
 from foveate.methods.dapt import Dapt
 from foveate.train.banking import BankPlan
+from foveate.train.context import Context
 from foveate.train.recipe import Recipe
+from foveate.train.reporter import Reporter
 from foveate.train.run import run_stages
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
@@ -72,8 +74,11 @@ def test_a_killed_run_ends_with_the_same_bits(
 
     folder = tmp_path / "run"
     folder.mkdir()
+    dies = Reporter()
+    dies.step = dying
+    own = {"settings": settings, "seed": 5, "folder": folder, "context": Context(dies)}
     with pytest.raises(Stopped):
-        run_stages(method, tiny_clip, photos, RECIPE, settings=settings, seed=5, folder=folder, on_step=dying)
+        run_stages(method, tiny_clip, photos, RECIPE, **own)
     resumed = run_stages(method, tiny_clip, photos, RECIPE, settings=settings, seed=5, folder=folder)
     for name, tensor in learned(whole).items():
         assert torch.equal(learned(resumed)[name], tensor), name
@@ -112,7 +117,7 @@ def test_fvgpt_goes_over_the_host_that_dapt_has_trained(tiny_clip: Clip, photos,
     alone = run_stages("dapt+maple", tiny_clip, photos, RECIPE, seed=2)
     assert isinstance(both.backbone, Dapt)
     for name, tensor in learned(alone).items():
-        assert torch.equal(both.learned()[f"backbone.{name}"], tensor)
+        assert torch.equal(both.learned()[f"host.{name}"], tensor)
     steps = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     stages = list(dict.fromkeys(step["stage"] for step in steps))
     assert stages == ["dapt+maple", "fvgpt+dapt+maple"]

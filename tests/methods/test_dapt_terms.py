@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from foveate.methods.dapt_config import DaptConfig
+from foveate.methods.dapt import DaptConfig
 from foveate.methods.dapt_terms import (
     background_alignment,
     foreground_alignment,

@@ -13,10 +13,11 @@ from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
 from foveate.explain import gaze, gaze_on_object
 from foveate.methods.base import Method
-from foveate.methods.deep import encode_prompted, insert, put, replacing, resolve_depth
+from foveate.methods.frozen import training_losses
 from foveate.methods.ivlp import Ivlp, IvlpConfig
 from foveate.methods.layers import linear
 from foveate.methods.maple import Maple, MapleConfig
+from foveate.methods.prompts import encode_prompted, insert, put, replacing, resolve_depth
 from foveate.methods.promptsrc import PromptSRC, PromptSRCConfig
 from foveate.methods.registry import build
 from foveate.methods.vpt import Vpt, VptConfig
@@ -207,7 +208,7 @@ def test_one_block_deep_there_are_no_empty_tensors(
     assert set(built.learned()) == learned
     assert set(built.official_names()) == learned
     built.set_classes(NAMES)
-    sum(built.losses(Batch(images(), torch.arange(3))).values()).backward()
+    sum(training_losses(built, Batch(images(), torch.arange(3))).values()).backward()
     assert all(p.grad.abs().sum() > 0 for p in built.learned().values())
 
 
@@ -333,7 +334,7 @@ def test_answers_and_gradients_are_those_of_a_slow_reference(
     torch.testing.assert_close(built.logits(built.features(pictures)), expected, rtol=1e-10, atol=1e-10)
     loss = F.cross_entropy(expected, labels)
     gradients = torch.autograd.grad(loss, list(built.learned().values()))
-    mine = built.losses(Batch(pictures, labels))
+    mine = training_losses(built, Batch(pictures, labels))
     torch.testing.assert_close(mine["ce"], loss, rtol=1e-10, atol=1e-10)
     mine["ce"].backward()
     for (name, tensor), gradient in zip(built.learned().items(), gradients, strict=True):

@@ -14,6 +14,7 @@ from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.methods.base import Method, align
 from foveate.methods.coop import CoOp
+from foveate.methods.frozen import training_losses
 from foveate.methods.fvgpt import FvgPt, route
 from foveate.methods.guidance import FvgPtConfig, Guidance, Views, agreement, entropy, kl
 from foveate.methods.zeroshot import ZeroShot
@@ -392,7 +393,7 @@ def measured(clip: Clip, settings: dict[str, Any]) -> dict[str, Tensor]:
     """Losses, gradients, answers and parameter counts of a fresh FVG-PT."""
     method = FvgPt(TwoHeads(clip), FvgPtConfig(**settings), stream(0, "init"))
     method.set_classes(["cat", "dog", "phone"], "a drawing of a {}, in ink.", trained=["cat", "dog"])
-    losses = method.losses(a_batch())
+    losses = training_losses(method, a_batch())
     torch.stack(list(losses.values())).sum().backward()
     found = {f"loss.{name}": loss.detach() for name, loss in losses.items()}
     found |= {name: p.detach() for name, p in method.learned().items()}
@@ -430,7 +431,7 @@ def fvgpt(tiny_clip: Clip) -> FvgPt:
 
 def test_nothing_of_the_backbone_is_trained(fvgpt: FvgPt):
     assert all(name.startswith("guidance.") for name in fvgpt.trainable())
-    torch.stack(list(fvgpt.losses(a_batch()).values())).sum().backward()
+    torch.stack(list(training_losses(fvgpt, a_batch()).values())).sum().backward()
     assert all(p.grad is None for p in fvgpt.backbone.parameters())
     assert all(p.grad is not None for p in fvgpt.guidance.parameters())
     fvgpt.train()
@@ -438,7 +439,7 @@ def test_nothing_of_the_backbone_is_trained(fvgpt: FvgPt):
 
 
 def test_a_checkpoint_carries_the_backbone(fvgpt: FvgPt):
-    assert "backbone.ctx" in fvgpt.learned()
+    assert "host.ctx" in fvgpt.learned()
     assert not any(name.startswith("clip.") or ".clip." in name for name in fvgpt.learned())
 
 
@@ -479,7 +480,7 @@ def test_the_area_is_the_views_own_unless_asked(tiny_clip: Clip):
 def test_without_masks_it_cannot_learn_but_answers(fvgpt: FvgPt):
     batch = Batch(a_batch().images, a_batch().labels)
     with pytest.raises(InputError, match="--masks"):
-        fvgpt.losses(batch)
+        training_losses(fvgpt, batch)
     assert fvgpt.logits(fvgpt.features(batch.images)).shape == (4, 3)
 
 

@@ -12,12 +12,13 @@ from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip, Vision
 from foveate.clip.rows import Rows
 from foveate.methods.base import Method
+from foveate.methods.capabilities import TextPerImage, capability
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.guidance import FvgPtConfig
-from foveate.methods.kept import Kept, tensors_of
 from foveate.methods.proda import Proda
-from foveate.methods.registry import BACKBONES, build, pairs
+from foveate.methods.registry import backbones, build, pairs
 from foveate.methods.tcp import Tcp
+from foveate.methods.texts import Cache, tensors_of
 from foveate.seeds import stream
 from foveate.train.loop import fit
 from foveate.train.recipe import Recipe
@@ -49,12 +50,12 @@ def built(name: str, clip: Clip, seed: int = 0) -> Method:
     return method
 
 
-@pytest.fixture(params=[*BACKBONES, *PAIRS])
+@pytest.fixture(params=[*backbones(), *PAIRS])
 def method(request: pytest.FixtureRequest, tiny_clip: Clip) -> Method:
     return built(request.param, tiny_clip)
 
 
-@pytest.fixture(params=[name for name in (*BACKBONES, *PAIRS) if "cocoop" not in name])
+@pytest.fixture(params=[name for name in (*backbones(), *PAIRS) if "cocoop" not in name])
 def keeping(request: pytest.FixtureRequest, tiny_clip: Clip) -> Method:
     """Each method whose class texts do not follow the picture."""
     return built(request.param, tiny_clip)
@@ -136,7 +137,7 @@ def test_without_a_prior_branch_clip_is_never_asked(
 def test_the_base_branch_reads_no_texts_for_the_prior(name: str, tiny_clip: Clip, texts_read: list[Rows]):
     method = built(name, tiny_clip)
     answer(method, "base")
-    assert len(texts_read) == (3 if method.text_follows_pictures else readings(method))
+    assert len(texts_read) == (3 if capability(method, TextPerImage) else readings(method))
 
 
 def test_texts_are_read_once_whatever_is_asked(keeping: Method, texts_read: list[Rows]):
@@ -243,7 +244,7 @@ def test_memory_that_is_used_again_does_not_look_like_the_old(tiny_clip: Clip):
         method.to(torch.bfloat16).to(torch.float32)
         write(method.clip.text.proj)
         assert equal(texts(method), read_anew(method))
-    kept, tensor = Kept(), nn.Parameter(torch.zeros(1000))
+    kept, tensor = Cache(), nn.Parameter(torch.zeros(1000))
     for number in range(20):
         said = kept.get("key", [tensor], lambda number=number: torch.full((1, 1), float(number)))
         assert said == number
@@ -252,7 +253,7 @@ def test_memory_that_is_used_again_does_not_look_like_the_old(tiny_clip: Clip):
 
 
 def test_another_tensor_over_the_same_memory_is_another():
-    kept, tensor = Kept(), nn.Parameter(torch.ones(4))
+    kept, tensor = Cache(), nn.Parameter(torch.ones(4))
     write(tensor)
     assert kept.get("key", [tensor], lambda: torch.zeros(1, 1)) == 0
     other = nn.Parameter(tensor.data)  # it counts its writes from zero
@@ -293,7 +294,7 @@ def test_with_gradients_texts_are_learned_from(tiny_clip: Clip):
 
 
 def test_a_move_leaves_nothing_behind(tiny_clip: Clip):
-    kept, tower = Kept(), nn.Linear(100, 100)
+    kept, tower = Cache(), nn.Linear(100, 100)
     kept.get("key", tensors_of(tower), lambda: torch.zeros(1, 1))
     held = kept._held
     tower.to(torch.float64)

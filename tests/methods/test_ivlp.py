@@ -7,6 +7,7 @@ from torch import Tensor
 from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
 from foveate.errors import InputError
+from foveate.methods.frozen import extract, training_losses
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.ivlp import Ivlp, IvlpConfig
 from foveate.methods.zeroshot import ZeroShot, ZeroShotConfig
@@ -152,16 +153,16 @@ def test_language_prompting_says_that_pictures_are_left_alone(language: Ivlp, ti
     assert not language.tunes_vision
     assert language.tunes_text
     assert Ivlp(tiny_clip).tunes_vision  # the other one's own
-    assert set(language.see(Batch(images(), torch.arange(3)))) == {"image"}
-    assert Ivlp(tiny_clip).see(Batch(images(), torch.arange(3))) == {}
+    assert set(extract(language, Batch(images(), torch.arange(3)))) == {"image"}
+    assert extract(Ivlp(tiny_clip), Batch(images(), torch.arange(3))) == {}
 
 
 def test_language_prompting_learns_from_a_bank(language: Ivlp, looked: list[int]):
     batch = Batch(images(), torch.arange(3))
-    held = Batch(batch.images, batch.labels, frozen=language.see(batch))
-    expected = language.losses(batch)["ce"]
+    held = Batch(batch.images, batch.labels, frozen=extract(language, batch))
+    expected = training_losses(language, batch)["ce"]
     looked.clear()
-    loss = language.losses(held)["ce"]
+    loss = training_losses(language, held)["ce"]
     assert looked == []
     torch.testing.assert_close(loss, expected)
     loss.backward()

@@ -11,11 +11,13 @@ from foveate.clip.text import encode_names
 from foveate.clip.weights import save_clip
 from foveate.errors import InputError
 from foveate.methods.coop import CoOp
+from foveate.methods.frozen import extract, frozen_specs, training_losses
 from foveate.methods.kdpl import Kdpl, KdplConfig, as_seen_by
 from foveate.methods.registry import build, parts, stages
 from foveate.seeds import stream
 from foveate.train.loop import fit
 from foveate.train.recipe import Recipe
+from foveate.train.together import backward
 from foveate.types import Batch
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
@@ -64,7 +66,7 @@ def coop(clip: Clip) -> CoOp:
 @pytest.mark.parametrize("weight", [0.5, 1.0, 0.2])
 def test_losses_are_the_two_divergences(weight: float, tiny_clip: Clip):
     method = Kdpl(coop(tiny_clip), KdplConfig(weight=weight))
-    losses = method.losses(batch())
+    losses = training_losses(method, batch())
     with torch.no_grad():
         student = method.logits(method.features(batch().images))
         expected = slowly(student, zero_shot(tiny_clip, batch().images, tiny_clip.logit_scale))
@@ -82,13 +84,13 @@ def test_a_teacher_of_another_size(teacher_folder, tiny_clip: Clip):
     shown = (shown - 0.5) / torch.tensor([0.5, 0.4, 0.3])[:, None, None]
     with torch.no_grad():
         expected = zero_shot(teacher, shown, tiny_clip.logit_scale, "a drawing of a {}.")
-        theirs = method.teacher_logits(method.see(batch())["teacher"])
+        theirs = method.teacher_logits(extract(method, batch())["teacher"])
     torch.testing.assert_close(theirs, expected, rtol=1e-4, atol=1e-4)
     method.set_classes(NAMES[:2])
     torch.testing.assert_close(
-        method.teacher_logits(method.see(batch())["teacher"]), expected[:, :2], rtol=1e-4, atol=1e-4
+        method.teacher_logits(extract(method, batch())["teacher"]), expected[:, :2], rtol=1e-4, atol=1e-4
     )
-    keys = method.seen_keys()
+    keys = frozen_specs(method)
     assert (keys["teacher"].dim, keys["image"].what) == (40, "clip")
     assert teacher.fingerprint() in keys["teacher"].what
 
@@ -102,7 +104,7 @@ def test_no_label_is_asked(tiny_clip: Clip):
     for host in ("coop", "cocoop", "promptsrc", "kgcoop", "maple"):
         method = build(f"kdpl+{host}", tiny_clip)
         method.set_classes(NAMES)
-        one, other = (method.losses(batch(labels)) for labels in ([0, 0, 0, 0], [2, 1, 0, 2]))
+        one, other = (training_losses(method, batch(labels)) for labels in ([0, 0, 0, 0], [2, 1, 0, 2]))
         assert all(torch.equal(one[name], other[name]) for name in one), host
 
 
@@ -118,28 +120,28 @@ def test_no_label_is_asked(tiny_clip: Clip):
 def test_terms_that_need_no_labels_stay(host: str, terms: set[str], tiny_clip: Clip):
     method = build(f"kdpl+{host}", tiny_clip)
     method.set_classes(NAMES)
-    assert set(method.losses(batch())) == {"forward", "reverse"} | terms
+    assert set(training_losses(method, batch())) == {"forward", "reverse"} | terms
 
 
 def test_training_brings_the_student_to_its_teacher(teacher_folder, tiny_clip: Clip):
     method = Kdpl(coop(tiny_clip), KdplConfig(teacher=str(teacher_folder)))
-    before = sum(method.losses(batch()).values()).item()
+    before = sum(training_losses(method, batch()).values()).item()
     fit(method, lambda _: [batch()], Recipe(epochs=30, warmup_epochs=0, lr=0.01, optimiser="adamw"))
-    assert sum(method.losses(batch()).values()).item() < 0.7 * before
+    assert sum(training_losses(method, batch()).values()).item() < 0.7 * before
 
 
 def test_it_says_if_there_was_no_other_teacher(teacher_folder, tiny_clip: Clip):
     for teacher, said in ((None, 1), (str(teacher_folder), 0)):
         method = Kdpl(coop(tiny_clip), KdplConfig(teacher=teacher))
-        assert method.notes() == []  # nothing was learned yet
-        method.losses(batch())
-        assert sum("--kdpl.teacher" in note for note in method.notes()) == said
+        assert method.warnings() == []  # nothing was learned yet
+        training_losses(method, batch())
+        assert sum("--kdpl.teacher" in note for note in method.warnings()) == said
 
 
 def test_the_teacher_is_no_part_of_it(teacher_folder, tiny_clip: Clip):
     host = coop(tiny_clip)
     method = Kdpl(host, KdplConfig(teacher=str(teacher_folder)))
-    method.backward(method.losses(batch()))
+    backward(method, training_losses(method, batch()))
     assert {name: p.shape for name, p in method.learned().items()} == {"host.ctx": host.ctx.shape}
     assert host.ctx.grad.abs().max() > 0
     assert all(p.grad is None for p in method.teacher()[0].parameters())
@@ -160,17 +162,17 @@ def test_a_teacher_that_is_not_there_is_told_before_training(tiny_clip: Clip, tm
     (tmp_path / "empty").mkdir()
     method = Kdpl(coop(tiny_clip), KdplConfig(teacher=str(tmp_path / "empty")))
     with pytest.raises(InputError, match="empty"):
-        method.seen_keys()
+        frozen_specs(method)
 
 
 def test_pictures_are_encoded_once_for_student_and_teacher(tiny_clip: Clip):
     method, passes = Kdpl(coop(tiny_clip)), []
     hook = tiny_clip.vision.ln_pre.register_forward_hook(lambda *_: passes.append(1))
-    seen = method.see(batch())
+    seen = extract(method, batch())
     hook.remove()
     assert len(passes) == 1
     assert seen["teacher"] is seen["image"]
-    assert method.seen_keys()["teacher"] == method.seen_keys()["image"]  # so a bank keeps one of them
+    assert frozen_specs(method)["teacher"] == frozen_specs(method)["image"]  # so a bank keeps one of them
 
 
 def test_it_is_trained_together_with_its_host():

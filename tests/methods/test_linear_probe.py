@@ -15,7 +15,8 @@ from foveate.clip.model import Clip
 from foveate.data.samples import Photos
 from foveate.errors import InputError
 from foveate.methods import linear_probe
-from foveate.methods.base import Method, Support
+from foveate.methods.base import Method
+from foveate.methods.capabilities import SupportSet
 from foveate.methods.linear_probe import COARSE, LinearProbe, LinearProbeConfig, Problem, search
 from foveate.methods.registry import build
 from foveate.seeds import stream
@@ -34,9 +35,9 @@ def pictures(number: int, seed: int = 0, classes: int = 3) -> Batch:
     return Batch(images, torch.arange(number) % classes)
 
 
-def shown(train: Sequence[Batch], val: Sequence[Batch] = ()) -> Support:
+def shown(train: Sequence[Batch], val: Sequence[Batch] = ()) -> SupportSet:
     """One batch a pass, in turn."""
-    return Support(lambda number: [train[number % len(train)]], val)
+    return SupportSet(lambda number: [train[number % len(train)]], val)
 
 
 def unit(method: Method, batch: Batch) -> Tensor:
@@ -106,7 +107,7 @@ def test_the_gradient_is_zero_at_the_solution(c: float):
 
 def test_what_is_fitted_is_the_solution_for_unit_features(tiny_clip: Clip):
     method, batch = made(tiny_clip, c=2.0), pictures(9)
-    method.look(shown([batch]))
+    method.fit_support(shown([batch]))
     weight, bias = slow(unit(method, batch).numpy(), batch.labels.numpy(), 3, 2.0)
     asked = pictures(4, seed=1)
     expected = unit(method, asked).numpy() @ weight.T + bias
@@ -119,7 +120,7 @@ def test_what_is_fitted_is_the_solution_for_unit_features(tiny_clip: Clip):
 
 def test_with_hardly_any_pull_from_the_pictures_it_knows_nothing(tiny_clip: Clip):
     method = made(tiny_clip, c=1e-9)
-    method.look(shown([pictures(9)]))
+    method.fit_support(shown([pictures(9)]))
     p = answers(method, pictures(4, seed=1)).softmax(dim=-1)
     torch.testing.assert_close(p, torch.full_like(p, 1 / 3), rtol=0, atol=1e-4)
 
@@ -135,14 +136,14 @@ def test_c_is_looked_for_on_validation_pictures(tiny_clip: Clip, monkeypatch: py
     monkeypatch.setattr(linear_probe, "HALVINGS", 1)
     train, val = pictures(6), pictures(9, seed=4)
     method = made(tiny_clip)
-    method.look(shown([train], [val]))
+    method.fit_support(shown([train], [val]))
     own = Problem(unit(method, train), train.labels, 3)
     found = own.right(method.c.item(), unit(method, val), val.labels)
     assert found == max(own.right(10.0**p, unit(method, val), val.labels) for p in COARSE)
     without = made(tiny_clip, validate=False)
-    without.look(shown([train], [val]))
+    without.fit_support(shown([train], [val]))
     alone = made(tiny_clip)
-    alone.look(shown([train]))
+    alone.fit_support(shown([train]))
     assert without.c.item() == alone.c.item()
 
 
@@ -167,22 +168,22 @@ def test_else_each_class_holds_back_its_pictures_in_turn():
 
 def test_one_picture_a_class_leaves_nothing_to_hold_back(tiny_clip: Clip):
     method = made(tiny_clip)
-    method.look(shown([pictures(3)]))
+    method.fit_support(shown([pictures(3)]))
     assert method.c.item() == 10.0
-    assert "--linear-probe.c" in method.notes()[0]
-    method.look(shown([pictures(3)], [pictures(3, seed=1)]))
-    assert not method.notes()
+    assert "--linear-probe.c" in method.warnings()[0]
+    method.fit_support(shown([pictures(3)], [pictures(3, seed=1)]))
+    assert not method.warnings()
 
 
 def test_names_it_was_not_trained_on_are_zero_shot_clip_s(tiny_clip: Clip):
     method, plain = made(tiny_clip, c=1.0), build("zeroshot", tiny_clip)
-    method.look(shown([pictures(9)]))
+    method.fit_support(shown([pictures(9)]))
     names, batch = ["owl", "dog", "bat"], pictures(4, seed=1)
     method.set_classes(names, trained=NAMES)
     plain.set_classes(names)
     told, clip_says = answers(method, batch, "mixed"), answers(plain, batch)
     torch.testing.assert_close(told, clip_says)  # one known name alone: only CLIP says whether it is that
-    assert "'owl' and 1 more" in method.caveats()[0]
+    assert "'owl' and 1 more" in method.disclaimers()[0]
 
 
 def test_it_opens_no_test_picture_and_is_saved(

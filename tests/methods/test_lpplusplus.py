@@ -12,7 +12,9 @@ from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.data.samples import Photos
 from foveate.errors import InputError
-from foveate.methods.base import Method, Support
+from foveate.methods.base import Method
+from foveate.methods.capabilities import SupportSet
+from foveate.methods.frozen import training_losses
 from foveate.methods.lpplusplus import LpPlusPlus, LpPlusPlusConfig
 from foveate.methods.registry import build
 from foveate.seeds import stream
@@ -31,9 +33,9 @@ def pictures(number: int, seed: int = 0, classes: int = 3) -> Batch:
     return Batch(images, torch.arange(number) % classes)
 
 
-def shown(train: Sequence[Batch], val: Sequence[Batch] = ()) -> Support:
+def shown(train: Sequence[Batch], val: Sequence[Batch] = ()) -> SupportSet:
     """One batch a pass, in turn."""
-    return Support(lambda number: [train[number % len(train)]], val)
+    return SupportSet(lambda number: [train[number % len(train)]], val)
 
 
 def texts(method: Method) -> Tensor:
@@ -89,7 +91,7 @@ def by_hand(
 def test_epochs_are_those_of_the_algorithm(tiny_clip: Clip, epochs: int, every: int, reset: bool):
     method = made(tiny_clip, epochs=epochs, alpha_every=every, reset_alpha_grad=reset)
     train = Batch(pictures(8).images, torch.tensor([0, 0, 0, 1, 1, 2, 2, 2]))  # unequal shots
-    method.look(shown([train]))
+    method.fit_support(shown([train]))
     weight, bias, alpha = by_hand(unit(method, train), train.labels, texts(method), epochs, every, reset)[-1]
     torch.testing.assert_close(method.weight.double(), weight, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(method.bias.double(), bias, rtol=1e-4, atol=1e-5)
@@ -104,7 +106,7 @@ def test_the_gradient_of_alpha_adds_up_unless_it_is_reset(tiny_clip: Clip):
     alphas = []
     for reset in (False, True):
         method = made(tiny_clip, epochs=20, reset_alpha_grad=reset)
-        method.look(shown([pictures(9)]))
+        method.fit_support(shown([pictures(9)]))
         alphas.append(method.alpha.clone())
     assert not torch.allclose(*alphas)
 
@@ -113,15 +115,15 @@ def test_full_batch_steps_lower_the_loss(tiny_clip: Clip):
     losses = []
     for epochs in (1, 300):
         method = made(tiny_clip, epochs=epochs, reset_alpha_grad=True)
-        method.look(shown([pictures(9)]))
-        losses.append(method.losses(pictures(9))["ce"].item())
+        method.fit_support(shown([pictures(9)]))
+        losses.append(training_losses(method, pictures(9))["ce"].item())
     assert losses[1] < 0.1 * losses[0]
 
 
 def test_the_epoch_that_is_best_on_validation_pictures_is_taken(tiny_clip: Clip):
     train, val = pictures(9), pictures(12, seed=7)
     method = made(tiny_clip, epochs=40)
-    method.look(shown([train], [val]))
+    method.fit_support(shown([train], [val]))
     image, text = unit(method, val), texts(method)
     epochs = by_hand(unit(method, train), train.labels, text, 40, 10, reset=False)
     right = [
@@ -132,7 +134,7 @@ def test_the_epoch_that_is_best_on_validation_pictures_is_taken(tiny_clip: Clip)
     torch.testing.assert_close(method.weight.double(), epochs[last_best][0], rtol=1e-3, atol=1e-4)
     for validate, shown_val in ((False, [val]), (True, [])):  # nothing to choose on: the last epoch
         other = made(tiny_clip, epochs=40, validate=validate)
-        other.look(shown([train], shown_val))
+        other.fit_support(shown([train], shown_val))
         torch.testing.assert_close(other.weight.double(), epochs[-1][0], rtol=1e-3, atol=1e-4)
 
 
@@ -140,17 +142,17 @@ def test_before_training_and_for_new_names_it_is_zero_shot_clip(tiny_clip: Clip)
     method, plain, batch = made(tiny_clip), build("zeroshot", tiny_clip), pictures(4)
     plain.set_classes(NAMES)
     assert torch.equal(answers(method, batch), answers(plain, batch))
-    method.look(shown([pictures(9)]))
+    method.fit_support(shown([pictures(9)]))
     assert not torch.allclose(answers(method, batch), answers(plain, batch))
     for one in (method, plain):
         one.set_classes(["owl", "bat"], trained=NAMES)
     assert torch.equal(answers(method, batch, "new"), answers(plain, batch))
-    assert "'owl' and 1 more" in method.caveats()[0]
+    assert "'owl' and 1 more" in method.disclaimers()[0]
 
 
 def test_some_of_the_classes_keep_their_logits(tiny_clip: Clip):
     method, batch = made(tiny_clip), pictures(4)
-    method.look(shown([pictures(9)]))
+    method.fit_support(shown([pictures(9)]))
     whole = answers(method, batch)
     method.set_classes(["phone", "cat"], trained=NAMES)
     torch.testing.assert_close(answers(method, batch), whole[:, [2, 0]])

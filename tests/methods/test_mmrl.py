@@ -13,12 +13,15 @@ from foveate.clip.rows import Rows
 from foveate.clip.templates import DATASET_TEMPLATES
 from foveate.errors import InputError
 from foveate.methods.base import Method
+from foveate.methods.capabilities import first_patch
+from foveate.methods.frozen import extract, training_losses
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.guidance import FvgPtConfig
 from foveate.methods.mmrl import Mmrl, MmrlConfig, token_blocks
 from foveate.methods.zeroshot import ZeroShot
 from foveate.seeds import stream
 from foveate.train.recipe import recipe_for
+from foveate.train.together import backward
 from foveate.types import Batch, Features
 
 NAMES = ["cat", "dog", "phone"]
@@ -122,7 +125,7 @@ def test_golden_losses_one_by_one(official, golden: Mmrl, whole: Batch):
         "image": weight * (1 - image),
         "text": weight * (1 - text),
     }
-    losses = golden.losses(whole)
+    losses = training_losses(golden, whole)
     assert list(losses) == list(expected)
     for name, loss in losses.items():
         torch.testing.assert_close(loss, expected[name], rtol=1e-4, atol=1e-5)
@@ -130,7 +133,7 @@ def test_golden_losses_one_by_one(official, golden: Mmrl, whole: Batch):
 
 
 def test_golden_gradients(official, golden: Mmrl, whole: Batch):
-    golden.backward(golden.losses(whole))
+    backward(golden, training_losses(golden, whole))
     for ours, theirs in golden.official_names().items():
         expected = official.tensors[f"mmrl/grad/{theirs}"]
         scale = expected.abs().max()
@@ -143,9 +146,9 @@ def test_golden_three_steps(official, golden: Mmrl, whole: Batch):
     optimiser = torch.optim.AdamW(golden.trainable().values(), lr=lr, weight_decay=decay)
     losses = []
     for _ in range(len(official.tensors["mmrl/adamw3_losses"])):
-        terms = golden.losses(whole)
+        terms = training_losses(golden, whole)
         optimiser.zero_grad()
-        golden.backward(terms)
+        backward(golden, terms)
         optimiser.step()
         losses.append(sum(terms.values()).detach())
     expected = official.tensors["mmrl/adamw3_losses"]
@@ -402,7 +405,7 @@ def test_alpha_at_its_ends_is_one_head(tiny_clip: Clip, alpha: float, head: int)
         features = method.features(a_batch().images)
         one = method.logits(Features(features.image[head : head + 1], features.text), "new")
     torch.testing.assert_close(answer(method), one)
-    losses = method.losses(a_batch())
+    losses = training_losses(method, a_batch())
     assert losses["ce_rep" if head == 0 else "ce"] == 0
 
 
@@ -441,7 +444,7 @@ def test_each_loss_reaches_its_own_tensors(mmrl: Mmrl):
     """The regularisers leave f_r free, so proj_rep learns from its own cross-entropy alone."""
     reached: dict[str, set[str]] = {}
     learned = mmrl.learned()
-    for name, loss in mmrl.losses(a_batch()).items():
+    for name, loss in training_losses(mmrl, a_batch()).items():
         gradients = torch.autograd.grad(loss, learned.values(), allow_unused=True, retain_graph=True)
         found = zip(learned, gradients, strict=True)
         reached[name] = {tensor.split(".")[0] for tensor, g in found if g is not None and g.abs().sum() > 0}
@@ -457,7 +460,7 @@ def test_the_regulariser_weighs_both_of_its_terms(tiny_clip: Clip):
     for weight in (0.0, 1.0, 3.0):
         method = Mmrl(tiny_clip, MmrlConfig(width=16, regulariser=weight), stream(1, "init"))
         method.set_classes(NAMES)
-        found[weight] = {name: loss.item() for name, loss in method.losses(a_batch()).items()}
+        found[weight] = {name: loss.item() for name, loss in training_losses(method, a_batch()).items()}
     for name in ("image", "text"):
         assert found[0.0][name] == 0
         assert found[1.0][name] > 1e-3
@@ -467,9 +470,12 @@ def test_the_regulariser_weighs_both_of_its_terms(tiny_clip: Clip):
 
 def test_what_frozen_towers_see_is_clips_own(mmrl: Mmrl):
     plain = ZeroShot(mmrl.clip)
-    assert torch.equal(mmrl.see(a_batch())["clip"], plain.encode_images(a_batch().images))
-    held = Batch(a_batch().images, a_batch().labels, frozen={"clip": -mmrl.see(a_batch())["clip"]})
-    there, opposite = mmrl.losses(a_batch())["image"].item(), mmrl.losses(held)["image"].item()
+    assert torch.equal(extract(mmrl, a_batch())["clip"], plain.encode_images(a_batch().images))
+    held = Batch(a_batch().images, a_batch().labels, frozen={"clip": -extract(mmrl, a_batch())["clip"]})
+    there, opposite = (
+        training_losses(mmrl, a_batch())["image"].item(),
+        training_losses(mmrl, held)["image"].item(),
+    )
     assert there == pytest.approx(2 - opposite, abs=1e-6)  # 1 - cos against 1 + cos
 
 
@@ -477,11 +483,11 @@ def test_clips_texts_are_encoded_once_per_class_list(mmrl: Mmrl, texts_read: lis
     answer(mmrl)
     (own,) = texts_read  # answers need none of them
     for _ in range(3):
-        mmrl.losses(a_batch())
+        training_losses(mmrl, a_batch())
     assert [rows is own for rows in texts_read].count(False) == 1
     assert len(texts_read) == 1 + 3 + 1
     mmrl.set_classes(["cat", "okapi"])
-    mmrl.losses(a_batch(2))
+    training_losses(mmrl, a_batch(2))
     assert len(texts_read) == 5 + 2
 
 
@@ -523,4 +529,4 @@ def test_what_fvgpt_is_shown(mmrl: Mmrl):
     with torch.no_grad():
         cut = mmrl.logits(mmrl.features(batch.images * batch.masks))
     torch.testing.assert_close(views.foreground, cut)
-    assert guided.first_patch == mmrl.first_patch == 5
+    assert first_patch(guided) == first_patch(mmrl) == 5

@@ -12,6 +12,7 @@ from foveate.clip.model import Clip
 from foveate.clip.rows import Rows
 from foveate.errors import InputError
 from foveate.methods.coop import CoOp, CoOpConfig
+from foveate.methods.frozen import training_losses
 from foveate.methods.proda import Proda, ProdaConfig, positions, upper_bound
 from foveate.seeds import stream
 from foveate.train.recipe import recipe_for
@@ -77,7 +78,7 @@ def test_losses_are_those_of_the_equations(proda: Proda):
         texts = torch.stack([F.normalize(as_coop(proda, i).encode_text(), dim=-1) for i in chosen])
         image = proda.clip.vision(pictures.images)
         bound = slow_bound(image, texts, pictures.labels, proda.clip.logit_scale.exp().item())
-    losses = proda.losses(pictures)
+    losses = training_losses(proda, pictures)
     expected = -bound.log_softmax(-1)[torch.arange(4), pictures.labels].mean().item()
     assert losses["ce"].item() == pytest.approx(expected, rel=1e-4)
     assert losses["orthogonal"].item() == pytest.approx(0.1 * slow_overlap(proda), rel=1e-4)
@@ -131,8 +132,8 @@ def test_prompts_that_say_the_same_leave_plain_cross_entropy(tiny_clip: Clip):
     method.positions = ("end",) * 8
     method.set_classes(NAMES)
     coop = as_coop(method, 0)
-    losses = method.losses(batch())
-    torch.testing.assert_close(losses["ce"], coop.losses(batch())["ce"], rtol=1e-4, atol=1e-4)
+    losses = training_losses(method, batch())
+    torch.testing.assert_close(losses["ce"], training_losses(coop, batch())["ce"], rtol=1e-4, atol=1e-4)
     assert losses["orthogonal"].item() == pytest.approx(0.1)  # each the same as each other
 
 
@@ -149,17 +150,17 @@ def test_all_prompts_have_their_turn_in_an_order_of_the_seeds_own(tiny_clip: Cli
 
 def test_gradients_reach_the_prompts_and_nothing_else(proda: Proda):
     chosen = proda.prompts_of(0)
-    proda.losses(batch())["ce"].backward()
+    training_losses(proda, batch())["ce"].backward()
     moved = proda.ctx.grad.abs().amax((1, 2)) > 0
     assert [i for i in range(8) if moved[i]] == sorted(chosen)
     proda.ctx.grad = None
-    proda.losses(batch())["orthogonal"].backward()
+    training_losses(proda, batch())["orthogonal"].backward()
     assert (proda.ctx.grad.abs().amax((1, 2)) > 0).all()
     assert all(p.grad is None for p in proda.clip.parameters())
 
 
 def test_a_loss_reads_the_prompts_of_its_step_and_the_nameless_ones(proda: Proda, texts_read: list[Rows]):
-    proda.losses(batch())
+    training_losses(proda, batch())
     assert [len(rows.lengths) for rows in texts_read] == [3, 3, 8]
     texts_read.clear()
     with torch.no_grad():

@@ -9,10 +9,12 @@ from foveate.clip.model import Clip
 from foveate.clip.rows import Rows
 from foveate.errors import InputError
 from foveate.methods.coop import CoOp, CoOpConfig
+from foveate.methods.frozen import training_losses
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.prograd import ProGrad, ProGradConfig, aligned_gradient
 from foveate.methods.zeroshot import ZeroShot, ZeroShotConfig
 from foveate.seeds import stream
+from foveate.train.together import backward
 from foveate.types import Batch
 
 NAMES = ["cat", "dog", "phone"]
@@ -85,14 +87,14 @@ def conflicting(clip: Clip) -> tuple[ProGrad, Batch]:
 
 def test_a_step_takes_the_mended_gradient(tiny_clip: Clip):
     method, whole = conflicting(tiny_clip)
-    losses = method.losses(whole)
+    losses = training_losses(method, whole)
     g_ce, g_kl = gradients(method, losses)
     assert (g_ce * g_kl).sum() < 0
     unit = g_kl / g_kl.norm()
     expected = g_ce - (g_ce * unit).sum() * unit
-    method.backward(losses)
+    backward(method, losses)
     torch.testing.assert_close(method.ctx.grad, expected, rtol=1e-4, atol=1e-6)
-    method.backward(method.losses(whole))  # gradients add up, as those of any backward pass
+    backward(method, training_losses(method, whole))  # gradients add up, as those of any backward pass
     torch.testing.assert_close(method.ctx.grad, 2 * expected, rtol=1e-4, atol=1e-6)
     assert all(p.grad is None for p in method.clip.parameters())
 
@@ -100,10 +102,10 @@ def test_a_step_takes_the_mended_gradient(tiny_clip: Clip):
 def test_where_they_agree_the_step_is_that_of_coop(tiny_clip: Clip):
     method, whole = made(tiny_clip), batch()
     likely = method.prior_logits(method.encode_images(whole.images)).argmax(dim=-1)
-    losses = method.losses(Batch(whole.images, likely))
+    losses = training_losses(method, Batch(whole.images, likely))
     g_ce, g_kl = gradients(method, losses)
     assert (g_ce * g_kl).sum() > 0
-    method.backward(losses)
+    backward(method, losses)
     torch.testing.assert_close(method.ctx.grad, g_ce)
 
 
@@ -114,7 +116,7 @@ def test_the_divergence_itself_is_not_minimised(tiny_clip: Clip):
     coop.load_learned({"ctx": method.ctx.detach()})
     coop.set_classes(NAMES)
     for one in (method, coop):
-        one.backward(one.losses(batch()))
+        backward(one, training_losses(one, batch()))
     torch.testing.assert_close(method.ctx.grad, coop.ctx.grad)
 
 
@@ -125,7 +127,7 @@ def test_the_divergence_itself_is_not_minimised(tiny_clip: Clip):
 def test_the_terms_by_another_road(tiny_clip: Clip, temperature: float):
     method, plain, whole = made(tiny_clip, temperature=temperature), ZeroShot(tiny_clip), batch()
     plain.set_classes(NAMES)
-    losses = method.losses(whole)
+    losses = training_losses(method, whole)
     assert list(losses) == ["ce", "kl"]
     with torch.no_grad():
         own = method.logits(method.features(whole.images))
@@ -138,7 +140,9 @@ def test_the_terms_by_another_road(tiny_clip: Clip, temperature: float):
 
 def test_the_divergence_is_zero_where_it_answers_as_zero_shot_clip(tiny_clip: Clip):
     words = len(tiny_clip.tokenizer.words("a photo of a"))
-    losses = made(tiny_clip, tokens=words).losses(batch())  # no vector but the words: the plain sentence
+    losses = training_losses(
+        made(tiny_clip, tokens=words), batch()
+    )  # no vector but the words: the plain sentence
     assert losses["kl"].item() == pytest.approx(0.0, abs=1e-6)
 
 
@@ -158,8 +162,8 @@ def test_the_target_is_encoded_once_and_only_for_a_loss(tiny_clip: Clip, texts_r
     method = made(tiny_clip)
     method.logits(method.features(batch().images))
     assert len(texts_read) == 1
-    method.losses(batch())
-    method.losses(batch())
+    training_losses(method, batch())
+    training_losses(method, batch())
     assert len(texts_read) == 1 + 2 + 1
     learned = [(rows.slots >= 0).any().item() for rows in texts_read]
     assert learned.count(True) == 1 + 2
@@ -219,11 +223,11 @@ def test_a_name_too_long_for_the_target_is_refused_at_once(tiny_clip: Clip):
 
 def test_a_plugin_over_it_trains_on_the_sum_of_its_own_terms(tiny_clip: Clip):
     guided = FvgPt(made(tiny_clip))
-    losses = guided.losses(batch())
+    losses = training_losses(guided, batch())
     expected = torch.autograd.grad(
         sum(losses.values()), list(guided.trainable().values()), retain_graph=True, allow_unused=True
     )
-    guided.backward(losses)
+    backward(guided, losses)
     for parameter, gradient in zip(guided.trainable().values(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
     assert guided.backbone.ctx.grad is None

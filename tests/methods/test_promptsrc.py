@@ -15,6 +15,7 @@ from foveate.clip.templates import IMAGENET_TEMPLATES
 from foveate.clip.text import encode_names
 from foveate.errors import InputError
 from foveate.methods.base import align
+from foveate.methods.frozen import extract, training_losses
 from foveate.methods.promptsrc import PromptSRC, PromptSRCConfig
 from foveate.seeds import stream
 from foveate.train.recipe import recipe_for
@@ -56,15 +57,15 @@ def golden(official) -> PromptSRC:
 
 
 def losses_of(method: PromptSRC, batch: Batch) -> Tensor:
-    return torch.stack(list(method.losses(batch).values())).sum()
+    return torch.stack(list(training_losses(method, batch).values())).sum()
 
 
 def test_golden_logits_and_terms(official, golden: PromptSRC, whole: Batch):
     n = official.tensors
     close(golden.logits(golden.features(whole.images)), n["promptsrc/logits"])
-    clip = Features(golden.see(whole)["clip"], golden.clip_text())
+    clip = Features(extract(golden, whole)["clip"], golden.clip_text())
     close(align(clip, golden.clip.scale), n["promptsrc/zero_shot_logits"])
-    losses = golden.losses(whole)
+    losses = training_losses(golden, whole)
     assert list(losses) == ["ce", "text", "image", "logits"]
     for name, theirs in (
         ("ce", "ce"),
@@ -173,10 +174,10 @@ def test_the_sentences_are_encoded_at_the_first_loss_and_once_per_class_list(
         method.features(batch.images)
     assert [len(rows.lengths) for rows in texts_read] == [3]  # a prediction needs none of them
     for _ in range(3):
-        method.losses(batch)
+        training_losses(method, batch)
     assert len(texts_read) == 1 + 3 + 60
     method.set_classes(["zebra", "okapi", "owl", "cat"])
-    method.losses(batch)
+    training_losses(method, batch)
     assert len(texts_read) == 2 * (1 + 60) + 3
     assert [len(rows.lengths) for rows in texts_read[-60:]] == [4] * 60
 
@@ -218,9 +219,9 @@ def test_clips_own_answer_is_of_the_untouched_towers(method: PromptSRC, batch: B
     with torch.no_grad():
         for tensor in method.learned().values():
             tensor.normal_(generator=stream(0, "far"))
-        assert torch.equal(method.see(batch)["clip"][0], tiny_clip.vision(batch.images))
+        assert torch.equal(extract(method, batch)["clip"][0], tiny_clip.vision(batch.images))
         assert not torch.allclose(
-            method.encode_images(batch.images)[0], method.see(batch)["clip"][0], atol=1e-3
+            method.encode_images(batch.images)[0], extract(method, batch)["clip"][0], atol=1e-3
         )
 
 
@@ -233,7 +234,7 @@ def test_terms_by_hand(method: PromptSRC, batch: Batch):
     weighted.load_learned(method.learned())
     weighted.set_classes(NAMES)
     with torch.no_grad():
-        losses = {name: loss.item() for name, loss in weighted.losses(batch).items()}
+        losses = {name: loss.item() for name, loss in training_losses(weighted, batch).items()}
         f, f0, g, g0 = (
             (x / x.norm(dim=-1, keepdim=True)).double()
             for x in (
@@ -255,15 +256,15 @@ def test_a_weight_of_zero_leaves_a_term_without_pull(method: PromptSRC, batch: B
     plain = PromptSRC(method.clip, off)
     plain.load_learned(method.learned())
     plain.set_classes(NAMES)
-    losses = plain.losses(batch)
+    losses = training_losses(plain, batch)
     assert [losses[name].item() for name in ("text", "image", "logits")] == [0, 0, 0]
-    assert losses["ce"].item() == method.losses(batch)["ce"].item()
+    assert losses["ce"].item() == training_losses(method, batch)["ce"].item()
 
 
 def test_no_gradient_reaches_the_targets(method: PromptSRC, batch: Batch):
-    sum(method.losses(batch).values()).backward()
+    sum(training_losses(method, batch).values()).backward()
     assert not method.clip_text().requires_grad
-    assert not method.see(batch)["clip"].requires_grad
+    assert not extract(method, batch)["clip"].requires_grad
     assert all(p.grad is None for p in method.clip.parameters())
     assert all(p.grad.abs().sum() > 0 for p in method.learned().values())
 
@@ -272,18 +273,18 @@ def test_left_alone_pictures_have_nothing_to_be_pulled_towards(tiny_clip: Clip, 
     """At the words it starts from, one block deep, texts and pictures are CLIP's own."""
     method = PromptSRC(tiny_clip, PromptSRCConfig(text_depth=1, vision_depth=0))
     method.set_classes(NAMES)
-    losses = method.losses(batch)
+    losses = training_losses(method, batch)
     assert losses["image"].item() == 0
     sentence = encode_names(tiny_clip, NAMES, "a photo of a {}.")
     torch.testing.assert_close(method.encode_text(), sentence, rtol=1e-5, atol=1e-5)
     assert losses["text"].item() > 0  # one sentence is not the average of sixty
-    held = Batch(batch.images, batch.labels, frozen=method.see(batch))
-    torch.testing.assert_close(method.losses(held)["ce"], losses["ce"])
+    held = Batch(batch.images, batch.labels, frozen=extract(method, batch))
+    torch.testing.assert_close(training_losses(method, held)["ce"], losses["ce"])
 
 
 def test_a_single_class_leaves_nothing_to_decide(tiny_clip: Clip, batch: Batch):
     method = PromptSRC(tiny_clip)
     method.set_classes(["cat"])
-    losses = method.losses(Batch(batch.images, torch.zeros(4, dtype=torch.long)))
+    losses = training_losses(method, Batch(batch.images, torch.zeros(4, dtype=torch.long)))
     assert losses["ce"].item() == losses["logits"].item() == 0
     assert losses["text"].item() > 0

@@ -10,6 +10,7 @@ from foveate.clip.model import Block, Clip
 from foveate.clip.rows import OwnTokens, Rows, encode_rows
 from foveate.clip.text import encode_names
 from foveate.errors import InputError
+from foveate.methods.frozen import training_losses
 from foveate.methods.kgcoop import KgCoOp, KgCoOpConfig
 from foveate.methods.tcp import Tcp, TcpConfig, entry_layer
 from foveate.seeds import stream
@@ -114,10 +115,10 @@ def test_lower_blocks_read_the_beginning_once(
 ):
     method = Tcp(deep_clip, TcpConfig(block=4))
     method.set_classes(NAMES)
-    method.losses(batch())  # the plain texts are known from here on
+    training_losses(method, batch())  # the plain texts are known from here on
     tokens_read.clear()
     texts_read.clear()
-    method.losses(batch())
+    training_losses(method, batch())
     (rows,) = texts_read
     beginning, own = rows.shared, sum(rows.lengths)
     assert beginning == 8  # SOT, four vectors, three words
@@ -138,7 +139,7 @@ def test_losses_are_those_of_the_equation(deep_clip: Clip):
     pictures = Batch(batch().images.double(), batch().labels)
     plain, texts = encode_names(deep_clip, NAMES), slow_text(method, method.layer)
     unit = [one / one.norm(dim=-1, keepdim=True) for one in (texts, plain)]
-    losses = method.losses(pictures)
+    losses = training_losses(method, pictures)
     assert losses["knowledge"].item() == pytest.approx(8 * (1 - (unit[0] * unit[1]).sum(-1).mean().item()))
     f = deep_clip.vision(pictures.images)
     logits = deep_clip.logit_scale.exp() * (f / f.norm(dim=-1, keepdim=True)) @ unit[0].T
@@ -149,7 +150,7 @@ def test_losses_are_those_of_the_equation(deep_clip: Clip):
 def test_gradients_reach_what_is_learned_and_nothing_else(deep_clip: Clip):
     method = Tcp(deep_clip, TcpConfig(block=2))
     method.set_classes(NAMES)
-    sum(method.losses(batch()).values()).backward()
+    sum(training_losses(method, batch()).values()).backward()
     assert all(p.grad.abs().max() > 0 for p in method.learned().values())
     assert all(p.grad is None for p in deep_clip.parameters())
 

@@ -14,7 +14,9 @@ from foveate.clip.model import Clip
 from foveate.data.samples import Photos
 from foveate.errors import InputError
 from foveate.methods import tip_adapter
-from foveate.methods.base import Method, Support
+from foveate.methods.base import Method
+from foveate.methods.capabilities import SupportSet
+from foveate.methods.frozen import training_losses
 from foveate.methods.registry import build, parts
 from foveate.methods.tip_adapter import TipAdapter, TipAdapterConfig
 from foveate.seeds import stream
@@ -36,9 +38,9 @@ def pictures(number: int, seed: int = 0, classes: int = 3) -> Batch:
     return Batch(images, torch.arange(number) % classes)
 
 
-def shown(train: Sequence[Batch], val: Sequence[Batch] = ()) -> Support:
+def shown(train: Sequence[Batch], val: Sequence[Batch] = ()) -> SupportSet:
     """One batch a pass, in turn."""
-    return Support(lambda number: [train[number % len(train)]], val)
+    return SupportSet(lambda number: [train[number % len(train)]], val)
 
 
 def texts(method: Method) -> Tensor:
@@ -91,7 +93,7 @@ def test_logits_are_those_of_the_equation(tiny_clip: Clip):
 
 def test_keys_are_unit_means_of_the_views(tiny_clip: Clip):
     method, views = made(tiny_clip, views=3), [pictures(6, seed=seed) for seed in range(3)]
-    method.look(shown(views))
+    method.fit_support(shown(views))
     raw = torch.stack([tiny_clip.vision(view.images) for view in views]).double()
     expected = raw.sum(dim=0) / raw.sum(dim=0).norm(dim=-1, keepdim=True)
     torch.testing.assert_close(method.keys.double(), expected, rtol=1e-5, atol=1e-6)
@@ -101,7 +103,7 @@ def test_keys_are_unit_means_of_the_views(tiny_clip: Clip):
 def test_passes_in_different_orders_are_noticed(tiny_clip: Clip):
     views = [pictures(6), Batch(pictures(6).images, pictures(6).labels.flip(0))]
     with pytest.raises(ValueError, match="same order"):
-        made(tiny_clip, views=2).look(shown(views))
+        made(tiny_clip, views=2).fit_support(shown(views))
 
 
 def test_without_weight_or_before_training_it_is_zero_shot_clip(tiny_clip: Clip):
@@ -127,8 +129,8 @@ def test_training_free_means_that_no_step_is_taken(tiny_clip: Clip):
 
 def test_learned_keys_follow_the_gradient_of_the_equation(tiny_clip: Clip):
     method, batch = made(tiny_clip, tuned=True, alpha=2.0, beta=3.0), pictures(6, seed=1)
-    method.look(shown([pictures(6)]))
-    method.losses(batch)["ce"].backward()
+    method.fit_support(shown([pictures(6)]))
+    training_losses(method, batch)["ce"].backward()
     keys = unit(method, pictures(6)).requires_grad_()
     image, text = unit(method, batch), texts(method)
     near = torch.exp(-3.0 * (1 - image @ keys.T))
@@ -144,7 +146,7 @@ def test_learned_keys_follow_the_gradient_of_the_equation(tiny_clip: Clip):
 def test_tuning_lowers_the_loss_and_moves_keys_alone(tiny_clip: Clip):
     start, tuned = learned(tiny_clip), learned(tiny_clip, tuned=True)
     batch = pictures(6)
-    assert tuned.losses(batch)["ce"] < start.losses(batch)["ce"]
+    assert training_losses(tuned, batch)["ce"] < training_losses(start, batch)["ce"]
     assert [*tuned.trainable()] == ["keys"]
     assert torch.equal(tuned.owners, start.owners)
 
@@ -190,13 +192,13 @@ def test_alpha_and_beta_are_the_best_on_validation_pictures(
     found = right(method.alpha.item(), method.beta.item())
     assert found[0] == best[0]
     assert found[1] == pytest.approx(best[1], abs=1e-4)
-    assert not method.notes()
+    assert not method.warnings()
 
 
 def test_without_validation_pictures_the_settings_stay_and_it_says_so(tiny_clip: Clip):
     method = learned(tiny_clip, validate=True, alpha=3.0)
     assert method.alpha.item() == 3.0
-    assert "no validation pictures" in method.notes()[0]
+    assert "no validation pictures" in method.warnings()[0]
 
 
 def test_what_is_chosen_on_are_few_shots_of_the_val_split_alone(
@@ -235,13 +237,13 @@ def test_names_it_was_not_trained_on_are_zero_shot_clip_s(tiny_clip: Clip):
         told, clip_says = answers(method, batch, "mixed"), answers(plain, batch)
         new = [i for i, name in enumerate(names) if name not in NAMES]
         assert torch.equal(told[:, new], clip_says[:, new])
-        assert method.caveats()[0].startswith("it has learned nothing of 'owl'")
+        assert method.disclaimers()[0].startswith("it has learned nothing of 'owl'")
     method.set_classes(["dog", "cat"], trained=NAMES)
     among = answers(method, batch).softmax(dim=-1)
     torch.testing.assert_close(told[:, 1:].softmax(dim=-1), among)  # the learned ones say which of the known
     together = clip_says.softmax(dim=-1)[:, 1:].sum(dim=-1)
     torch.testing.assert_close(told.softmax(dim=-1)[:, 1:].sum(dim=-1), together)
-    assert not method.caveats()
+    assert not method.disclaimers()
 
 
 def test_a_class_asked_about_alone_keeps_its_own_keys(tiny_clip: Clip):

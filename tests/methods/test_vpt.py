@@ -9,6 +9,7 @@ from foveate.clip.model import Clip
 from foveate.clip.rows import Rows
 from foveate.clip.text import encode_names
 from foveate.errors import InputError
+from foveate.methods.frozen import training_losses
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.registry import build
 from foveate.methods.vpt import Vpt, VptConfig
@@ -69,7 +70,7 @@ def test_texts_are_clips_own_in_the_sentence_that_counts(tiny_clip: Clip):
 def test_texts_are_encoded_once_per_class_list(vpt: Vpt, texts_read: list[Rows]):
     batch = Batch(torch.randn(3, 3, 32, 32), torch.arange(3))
     for _ in range(3):
-        vpt.losses(batch)["ce"].backward()
+        training_losses(vpt, batch)["ce"].backward()
     assert [len(rows.lengths) for rows in texts_read] == [3]
     vpt.set_classes(NAMES[:2])
     vpt.features(batch.images)

@@ -123,8 +123,8 @@ def test_two_rows_are_compared_per_set_and_on_average(tmp_path: Path, foveate: C
         (("CoOp", "CoOp + FVGPT"), ""),
         (("CoOp", "CoOps"), "there is no row 'CoOps': did you mean 'CoOp'? rows are 'CoOp', 'CoOp + FVG-PT'"),
         (("CoOp", "coop"), "are not two rows of one table"),
-        (("CoOp",), "--compare needs two rows"),
-        (("CoOp", "--against"), "--compare needs two rows"),
+        (("CoOp",), "--compare needs 2 values"),
+        (("CoOp", "--against"), "--compare needs 2 values"),
     ],
 )
 def test_who_is_compared_is_found_or_named(

@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from foveate.errors import InputError
-from foveate.select.choosing import CONFIGS, Name, choose
-from foveate.select.glister import GlisterConfig
+from foveate.select.choosing import choose
+from foveate.select.configs import CONFIGS, GlisterConfig, Name
 from foveate.select.seen import Seen, budgets
 
 Pool = Callable[..., Seen]
@@ -88,16 +88,16 @@ def test_seen_is_made_of_raw_features(pool: Pool):
     [
         ("hearding", {}, "there is no selector 'hearding'; did you mean 'herding'?"),
         ("xyzzy", {}, "there is no selector 'xyzzy'; there are uniform, herding"),
-        ("herding", {"deep": True}, "herding has no setting 'deep': it has deepcore"),
-        ("uniform", {"deepcore": True}, "uniform has no setting 'deepcore': it has none"),
-        ("cal", {"keep": "most"}, "cal: keep is 'most'; give highest or lowest"),
-        ("cal", {"neighbours": 2.5}, "cal: neighbours is 2.5; give a whole number"),
-        ("herding", {"deepcore": "no"}, "herding: deepcore is 'no'; give True or False"),
-        ("graphcut", {"weight": float("nan")}, "graphcut: weight is nan; give a number"),
-        ("cal", {"neighbours": 0}, "cal: neighbours is 0; give at least 1"),
-        ("glister", {"rounds": 0}, "glister: rounds is 0; give at least 1"),
-        ("glister", {"rate": -1.0}, "glister: rate is -1.0; give 0 or more"),
-        ("glister", {"validation": 1.0}, "glister: validation is 1.0; give a number between 0 and 1"),
+        ("herding", {"deep": True}, "herding has no setting 'deep'; did you mean 'deepcore'?"),
+        ("uniform", {"deepcore": True}, "uniform has no setting 'deepcore'; there is none"),
+        ("cal", {"keep": "most"}, "cal: keep is 'most': give one of highest, lowest"),
+        ("cal", {"neighbours": 2.5}, "cal: neighbours is 2.5: give a whole number"),
+        ("herding", {"deepcore": "no"}, "herding: deepcore is 'no': give true or false"),
+        ("graphcut", {"weight": float("nan")}, "graphcut: weight is nan: give a number"),
+        ("cal", {"neighbours": 0}, "cal: neighbours is 0: give at least 1"),
+        ("glister", {"rounds": 0}, "glister: rounds is 0: give at least 1"),
+        ("glister", {"rate": -1.0}, "glister: rate is -1.0: give 0 or more"),
+        ("glister", {"validation": 1.0}, "glister: validation is 1.0: give a number between 0 and 1"),
         ("forgetting", {}, "fit with --log-answers"),
     ],
 )

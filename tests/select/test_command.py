@@ -251,7 +251,7 @@ def test_bad_pictures_are_left_out_of_the_pool_if_that_is_asked_for(
         (("--fraction", "0"), "fraction is 0.0: give a number above 0, at most 1"),
         (("--fraction", "20"), "fraction is 20.0: give a number above 0, at most 1"),
         (("--cal.neighbours", "3"), "settings for 'cal', but --select is herding: leave them out"),
-        (("--select", "cal", "--cal.neighbours", "0"), "cal: neighbours is 0; give at least 1"),
+        (("--select", "cal", "--cal.neighbours", "0"), "cal: neighbours is 0: give at least 1"),
         (("--select", "forgetting"), "forgetting reads the log of a training"),
         (("--log", "out"), "--log is for forgetting, and --select is herding"),
         (("--out", "chosen.txt"), "chosen.txt: fit knows a split file by its ending: call it chosen.json"),
@@ -350,8 +350,7 @@ def test_a_run_with_a_selector_is_evaluated_on_what_was_not_chosen(
     said = foveate("evaluate", tmp_path / "out", "--json")
     assert said.code == 0, said.err
     assert json.loads(said.out)["coop"]["base"]["pictures"] == 21
-    sources = json.loads((tmp_path / "out/run.json").read_text())["sources"]
-    assert len(sources["chosen"]) == 9
+    assert len(json.loads((tmp_path / "out/run.json").read_text())["chosen"]) == 9
 
 
 def test_another_selection_is_another_run(foveate: Call, data: Path, clip_folder: Path, tmp_path: Path):

@@ -59,7 +59,7 @@ def test_features_are_encoded_once(jobs: dict[str, Job]):
 
 def test_rates_of_this_folder_come_first(jobs: dict[str, Job]):
     job = jobs["base-to-new/dtd/mmrl/seed-1"]
-    clip, views, tests = job.options["clip"], 3840, size_of(job).tests
+    clip, views, tests = job.config.clip, 3840, size_of(job).tests
     result = replace(EMPTY, key=job.key, method="mmrl", seconds={"train": views * 0.5, "test": tests * 0.25})
     known = rates_from([result, replace(result, key="of another sweep")], jobs)
     assert known == {(clip, "mmrl"): Rate(0.5, 0.25)}

@@ -8,7 +8,7 @@ from foveate.errors import InputError
 from foveate.sweep.config import read_sweep
 from foveate.sweep.jobs import Job
 from foveate.sweep.plan import plan
-from foveate.sweep.protocols import identity, jobs_of
+from foveate.sweep.protocols import jobs_of
 
 ROWS = "rows: {CoOp: {method: coop}, CoOp + FVG-PT: {method: fvgpt+coop}}"
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -35,8 +35,8 @@ def test_base_to_new(tmp_path: Path):
     guided = jobs["base-to-new/dtd/coop-fvg-pt/seed-2"]
     assert guided.needs == "base-to-new/dtd/coop/seed-2"
     assert _asked(guided) == [("dtd", "base"), ("dtd", "new")]
-    assert (guided.options["classes"], guided.options["shots"]) == ("base", 16)
-    assert guided.options["template"] == "a dtd of {}."
+    assert (guided.config.classes, guided.config.shots) == ("base", 16)
+    assert guided.config.template == "a dtd of {}."
 
 
 def test_all_names_together(tmp_path: Path):
@@ -52,12 +52,12 @@ def test_models_carried_over(tmp_path: Path, protocol: str):
     assert list(jobs) == [f"{protocol}/imagenet/coop/seed-1", f"{protocol}/imagenet/coop-fvg-pt/seed-1"]
     for job in jobs.values():
         assert _asked(job) == [("imagenet", "base"), ("dtd", "new"), ("eurosat", "new")]
-        assert job.options["classes"] == "all"
+        assert job.config.classes == "all"
 
 
 def test_few_shot(tmp_path: Path):
     jobs = _jobs(tmp_path, f"{{protocol: few-shot, sets: dtd, seeds: 1, {ROWS}}}")
-    assert [job.options["shots"] for job in jobs.values() if job.row == "CoOp"] == [1, 2, 4, 8, 16]
+    assert [job.config.shots for job in jobs.values() if job.row == "CoOp"] == [1, 2, 4, 8, 16]
     assert jobs["few-shot/dtd/coop-fvg-pt/4-shots/seed-1"].needs == "few-shot/dtd/coop/4-shots/seed-1"
     assert _asked(jobs["few-shot/dtd/coop/4-shots/seed-1"]) == [("dtd", "base")]
 
@@ -65,12 +65,12 @@ def test_few_shot(tmp_path: Path):
 def test_data_efficiency_in_both_readings(tmp_path: Path):
     shares = "protocol: data-efficiency, sets: dtd, seeds: 1, fractions: [0.25, 1.0]"
     jobs = _jobs(tmp_path, f"{{{shares}, {ROWS}}}")
-    assert jobs["data-efficiency/dtd/coop/fraction-0.25/seed-1"].options["shots"] == 4
-    assert jobs["data-efficiency/dtd/coop/fraction-1/seed-1"].options["shots"] == 16
+    assert jobs["data-efficiency/dtd/coop/fraction-0.25/seed-1"].config.shots == 4
+    assert jobs["data-efficiency/dtd/coop/fraction-1/seed-1"].config.shots == 16
     jobs = _jobs(tmp_path, f"{{{shares}, selectors: [uniform, herding], classes: all, {ROWS}}}")
     chosen = jobs["data-efficiency/dtd/coop-fvg-pt/herding-0.25/seed-1"]
-    options = chosen.options
-    assert (options["select"], options["fraction"], options["shots"]) == ("herding", 0.25, None)
+    config = chosen.config
+    assert (config.select, config.fraction, config.shots) == ("herding", 0.25, None)
     assert chosen.needs == "data-efficiency/dtd/coop/herding-0.25/seed-1"
     assert _asked(chosen) == [("dtd", "base")]
 
@@ -109,7 +109,7 @@ tables:
     assert jobs["seed-robustness/dtd/coop-fvg-pt/seed-1"].copies == whole.key
     assert jobs["seed-robustness/dtd/coop-fvg-pt/seed-2"].copies is None
     assert _asked(whole) == [("dtd", "base"), ("dtd", "new"), ("dtd", "all")]
-    assert identity(whole) == identity(jobs["base-to-new/dtd/all-terms/seed-1"])
+    assert whole.identity() == jobs["base-to-new/dtd/all-terms/seed-1"].identity()
 
 
 def test_two_tables_may_share_rows_but_not_names(tmp_path: Path):
@@ -122,7 +122,7 @@ tables:
   two: {shift: true, rows: {CoOp: {method: coop, epochs: %s}}}
 """
     (job,) = _jobs(tmp_path, tables % 10).values()
-    assert job.options["shift"]
+    assert job.shift
     with pytest.raises(InputError, match="two tables have a row 'CoOp' of base-to-new with other settings"):
         _jobs(tmp_path, tables % 11)
 
@@ -135,18 +135,19 @@ def test_the_row_has_the_last_word(tmp_path: Path):
  rows: {MMRL: {method: mmrl, mmrl: {alpha: 0.6}}, FVG: {method: fvgpt+mmrl, epochs: 3}}}
 """,
     )
-    own = jobs["base-to-new/dtd/mmrl/seed-1"].options
-    assert own["settings"] == {"mmrl": {"regulariser": 6.0, "alpha": 0.6}}
-    assert (own["recipe"]["lr"], own["recipe"]["epochs"]) == (0.5, 10)
+    own = jobs["base-to-new/dtd/mmrl/seed-1"].config
+    assert own.settings == {"mmrl": {"regulariser": 6.0, "alpha": 0.6}}
+    assert (own.recipe["lr"], own.recipe["epochs"]) == (0.5, 10)
     guided = jobs["base-to-new/dtd/fvg/seed-1"]
     below = jobs[guided.needs]
     assert below.row.startswith("backbone MMRL")  # without the row's alpha
-    assert below.options["settings"] == {"mmrl": {"regulariser": 6.0}}
-    assert below.options["recipe"]["epochs"] == 3
+    assert below.config.settings == {"mmrl": {"regulariser": 6.0}}
+    assert below.config.recipe["epochs"] == 3
 
 
 @pytest.mark.parametrize(
-    ("name", "runs"), [("table1", 264), ("table2", 24), ("sweep-world", 624), ("sweep-protocols", 600)]
+    ("name", "runs"),
+    [("table1", 264), ("table2", 24), ("sweep-world", 624), ("sweep-protocols", 600), ("claims", 184)],
 )
 def test_the_files_that_come_with_the_package(name: str, runs: int):
     planned = plan(CONFIGS / f"{name}.yaml")

@@ -114,7 +114,7 @@ def test_a_damaged_draw_is_set_aside(jobs: dict[tuple[str, str], Job], desk: Des
 def test_answers_are_those_of_evaluate(jobs: dict[tuple[str, str], Job], desk: Desk, root: Path):
     """Features kept from question to question change nothing."""
     for job in (jobs["backbone", "eurosat"], jobs["MMRL + FVG-PT", "eurosat"]):
-        run_job(replace(job, options={**job.options, "shift": True}), desk)
+        run_job(replace(job, shift=True), desk)
     folder = desk.place.out / job.key
     result, model = read_result(folder), Classifier.from_pretrained(folder / "run")
     test = sets.photos_of(root, "eurosat").split("test")

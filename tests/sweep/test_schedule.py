@@ -2,10 +2,11 @@
 
 from foveate.sweep.jobs import Job
 from foveate.sweep.schedule import TRIES, Schedule
+from foveate.train.config import RunConfig
 
 
 def _job(row: str, dataset: str = "dtd", seed: int = 1, needs: str | None = None) -> Job:
-    return Job("base-to-new", row, dataset, seed, {}, (), needs=needs)
+    return Job("base-to-new", row, dataset, RunConfig(method="zeroshot", seed=seed), (), needs=needs)
 
 
 def test_a_plug_in_waits_for_its_backbone():

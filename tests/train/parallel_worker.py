@@ -24,10 +24,13 @@ from foveate.errors import InputError
 from foveate.methods.base import Method
 from foveate.methods.coop import CoOp
 from foveate.train.banking import BankPlan
+from foveate.train.context import Context
 from foveate.train.journal import Step
 from foveate.train.parallel import Team
 from foveate.train.recipe import recipe_for
+from foveate.train.reporter import Reporter
 from foveate.train.run import run_stages
+from foveate.types import Batch, Features
 
 READ: list[int] = []
 """The pictures that were decoded."""
@@ -39,6 +42,8 @@ def train(job: dict[str, Any], data: Path, clip: Clip, team: Team | None, out: P
     first, *others = photos.samples  # without a mask it has no foreground, and teaches some terms nothing
     photos = photos.with_samples([replace(first, mask=None), *others])
     steps: list[Step] = []
+    reporter = Reporter()
+    reporter.step = lambda stage, total, step: steps.append(step)
     (out / "run").mkdir(parents=True)
     READ.clear()
     built = run_stages(
@@ -51,8 +56,7 @@ def train(job: dict[str, Any], data: Path, clip: Clip, team: Team | None, out: P
         seed=3,
         folder=out / "run",
         bank=None if job.get("bank") == "off" else BankPlan(out / "bank"),
-        on_step=lambda stage, total, step: steps.append(step),
-        team=team,
+        context=Context(reporter, team),
     )
     save_file({name: t.detach().clone() for name, t in built.learned().items()}, out / "learned.safetensors")
     return {
@@ -63,6 +67,12 @@ def train(job: dict[str, Any], data: Path, clip: Clip, team: Team | None, out: P
     }
 
 
+def spoiled(method: CoOp, batch: Batch) -> Features:
+    """Learn something that no gradient says."""
+    method.ctx.data.add_(1)
+    return Method.forward(method, batch)
+
+
 def train_all(jobs: dict[str, Any], out: Path, team: Team) -> dict[str, Any]:
     """Train what all jobs ask for; return what there is to say of each."""
     # In float32, rounding grows with the steps until it hides mistakes.
@@ -71,14 +81,14 @@ def train_all(jobs: dict[str, Any], out: Path, team: Team) -> dict[str, Any]:
     for name, job in jobs["jobs"].items():
         own = out / name / str(team.share.rank)
         if job.get("spoil") and not team.first:
-            CoOp.begin_epoch = lambda self, *_: self.ctx.data.add_(1)
+            CoOp.forward = spoiled
         try:
             said[name] = {"together": train(job, Path(jobs["data"]), clip, team, own)}
             if team.first:
                 said[name]["alone"] = train(job, Path(jobs["data"]), clip, None, out / name / "alone")
         except InputError as error:
             said[name] = {"error": str(error)}
-        CoOp.begin_epoch = Method.begin_epoch
+        CoOp.forward = Method.forward
     return said
 
 

@@ -16,12 +16,14 @@ from foveate.clip.model import Clip, Vision
 from foveate.data.loader import PictureSet
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
-from foveate.methods.base import CLIP
-from foveate.methods.registry import BACKBONES, PLUGINS, build, pairs, stages
+from foveate.methods.frozen import CLIP, extract, frozen_specs
+from foveate.methods.registry import backbones, build, pairs, plugins, stages
 from foveate.train import banking
 from foveate.train.banking import BankPlan, Feed, chunk_on, open_bank, training_pictures
+from foveate.train.context import Context
 from foveate.train.journal import Step
 from foveate.train.recipe import Recipe, recipe_for
+from foveate.train.reporter import Reporter
 from foveate.train.run import run_stages
 from foveate.types import Batch
 
@@ -29,8 +31,15 @@ pytestmark = pytest.mark.usefixtures("few_sentences")
 
 QUICK = {"epochs": 3, "warmup_epochs": 1, "batch_size": 4}
 PLUGGED = ["fvgpt+coop", "fvgpt+kgcoop", "fvgpt+promptsrc", "fvgpt+mmrl"]
-EVERY = [*BACKBONES, *(pair for pair in pairs() if pair.startswith("fvgpt+"))]
+EVERY = [*backbones(), *(pair for pair in pairs() if pair.startswith("fvgpt+"))]
 Run = Callable[..., SimpleNamespace]
+
+
+def telling(**heard: Callable[..., None]) -> Reporter:
+    """Return a reporter that hands on what it hears: telling(step=...)."""
+    reporter = Reporter()
+    vars(reporter).update(heard)
+    return reporter
 
 
 @pytest.fixture
@@ -56,7 +65,8 @@ def run(data: Path, tiny_clip: Clip) -> Run:
             if watch:
                 watch(stage, total, step)
 
-        options = {"seed": seed, "bank": plan, "on_step": told, **more}
+        context = Context(telling(step=told, note=more.pop("on_note", lambda _: None)))
+        options = {"seed": seed, "bank": plan, "context": context, **more}
         built = run_stages(method, clip, photos, recipe, **options)
         return SimpleNamespace(steps=steps, method=built, learned=built.learned())
 
@@ -120,28 +130,28 @@ def test_every_method_promises_what_it_sees(tiny_clip: Clip, method: str):
     g = torch.Generator().manual_seed(0)
     masks = (torch.rand(3, 1, 32, 32, generator=g) > 0.5).float()
     batch = Batch(torch.randn(3, 3, 32, 32, generator=g), torch.tensor([0, 1, 0]), masks, torch.ones(3))
-    seen, keys = built.see(batch), built.seen_keys()
+    seen, keys = extract(built, batch), frozen_specs(built)
     assert seen.keys() == keys.keys()
     for name, origin in keys.items():
         assert seen[name].shape == (origin.heads, 3, origin.dim), name
         if origin.what == CLIP:
             torch.testing.assert_close(seen[name][0], tiny_clip.vision(batch.images))
     other = Batch(batch.images, batch.labels, 1 - masks, batch.areas)
-    for name, tensor in built.see(other).items():
+    for name, tensor in extract(built, other).items():
         assert torch.equal(tensor, seen[name]) != keys[name].masked, name
 
 
-@pytest.mark.parametrize("name", [name for name, part in PLUGINS.items() if not part.joint])
+@pytest.mark.parametrize("name", [name for name, part in plugins().items() if not part.joint])
 def test_what_is_there_is_not_encoded_again(tiny_clip: Clip, looks: list[int], name: str):
     built = build(f"{name}+mmrl", tiny_clip)
     built.set_classes(["cat", "dog"])
     masks = torch.ones(3, 1, 32, 32)
     masks[..., :16] = 0
     batch = Batch(torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 0]), masks)
-    whole = built.see(batch)
+    whole = extract(built, batch)
     for there in ({"image"}, {"image", "clip"}, {"foreground"}, set(whole)):
         looks.clear()
-        rest = built.see(Batch(batch.images, batch.labels, masks, None, {n: whole[n] for n in there}))
+        rest = extract(built, Batch(batch.images, batch.labels, masks, None, {n: whole[n] for n in there}))
         for key in whole.keys() - there:
             torch.testing.assert_close(rest[key], whole[key])
         assert sum(looks) == 3 * len({"image", "foreground", "clip"} - there)
@@ -265,17 +275,17 @@ class Stopped(Exception):
     """Ctrl-C."""
 
 
-def stop_at(stage: str, number: int) -> Callable[..., None]:
+def stop_at(stage: str, number: int) -> Reporter:
     def told(name: str, total: int, step: Step) -> None:
         if (name, step.step) == (stage, number):
             raise Stopped
 
-    return told
+    return telling(step=told)
 
 
 def test_a_run_keeps_its_bank_while_it_runs(fit: Callable[..., Classifier], tmp_path: Path):
     with pytest.raises(Stopped):
-        fit(out=tmp_path / "out", on_step=stop_at("coop", 3))
+        fit(out=tmp_path / "out", reporter=stop_at("coop", 3))
     assert list((tmp_path / "out/.bank").rglob("epoch-001.safetensors"))
     fit(out=tmp_path / "out")
     assert not (tmp_path / "out/.bank").exists()
@@ -291,7 +301,7 @@ def test_a_run_may_go_on_with_a_bank_or_without(
 ):
     fit(out=tmp_path / "whole", bank="off")
     with pytest.raises(Stopped):
-        fit(out=tmp_path / "out", bank=first, on_step=stop_at("fvgpt+coop", 4))
+        fit(out=tmp_path / "out", bank=first, reporter=stop_at("fvgpt+coop", 4))
     fit(out=tmp_path / "out", bank=second)
     want, got = _logged(tmp_path / "whole"), _logged(tmp_path / "out")
     assert got == pytest.approx(want, rel=1e-5, abs=1e-5)
@@ -324,7 +334,7 @@ def test_one_fixed_view_is_another_run(fit: Callable[..., Classifier], tmp_path:
     assert _logged(tmp_path / "fixed") == pytest.approx(_logged(tmp_path / "plain"), rel=1e-5)
     assert plain.config == fixed.config
     with pytest.raises(Stopped):
-        fit(out=tmp_path / "out", on_step=stop_at("coop", 3))
+        fit(out=tmp_path / "out", reporter=stop_at("coop", 3))
     with pytest.raises(InputError, match=r"holds another run .recipe.augment was"):
         fit(out=tmp_path / "out", bank="fixed")
     with pytest.raises(InputError, match=r"bank is 'fixed'.*augment is 'squash': leave one out"):
@@ -333,7 +343,7 @@ def test_one_fixed_view_is_another_run(fit: Callable[..., Classifier], tmp_path:
 
 def test_other_precision_is_another_run(fit: Callable[..., Classifier], tmp_path: Path):
     with pytest.raises(Stopped):
-        fit(out=tmp_path / "out", bank_dtype="float16", on_step=stop_at("coop", 3))
+        fit(out=tmp_path / "out", bank_dtype="float16", reporter=stop_at("coop", 3))
     with pytest.raises(InputError, match=r"holds another run .bank_dtype was .float16., now null"):
         fit(out=tmp_path / "out")
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from foveate.errors import InputError
-from foveate.train.recipe import Recipe, learning_rate, make_optimiser, recipe_for
+from foveate.train.optimiser import make_optimiser
+from foveate.train.recipe import Recipe, learning_rate, recipe_for
 
 # What Dassl's scheduler gives (spec 1.6), to the digits printed there.
 PRINTED = {

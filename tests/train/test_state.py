@@ -16,12 +16,17 @@ from foveate.clip.model import Clip
 from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.errors import InputError
 from foveate.methods.base import Method
+from foveate.methods.frozen import training_losses
 from foveate.methods.registry import build
 from foveate.train import state as state_file
+from foveate.train.context import Context
+from foveate.train.folder import alone_in
 from foveate.train.journal import Journal, Step
 from foveate.train.loop import Diverged, fit
-from foveate.train.recipe import Recipe, make_optimiser
-from foveate.train.run import alone_in, run_stages
+from foveate.train.optimiser import make_optimiser
+from foveate.train.recipe import Recipe
+from foveate.train.reporter import Reporter
+from foveate.train.run import run_stages
 from foveate.train.state import State, load_state, save_state
 from foveate.types import Batch
 
@@ -212,7 +217,10 @@ def test_a_run_of_two_stages_killed_anywhere_ends_with_the_same_bits(
             if until == (stage, step.step):
                 raise KilledError
 
-        method = run_stages("fvgpt+coop", tiny_clip, photos, recipe, seed=5, folder=folder, on_step=dying)
+        reporter = Reporter()
+        reporter.step = dying
+        own = {"seed": 5, "folder": folder, "context": Context(reporter)}
+        method = run_stages("fvgpt+coop", tiny_clip, photos, recipe, **own)
         return {name: tensor.detach().clone() for name, tensor in method.learned().items()}
 
     expected = run("whole")
@@ -235,7 +243,7 @@ def trained(clip: Clip, batches: Batches, name: str = "coop", recipe: Recipe = R
     method: Method = build(name, clip, seed=1)
     method.set_classes(NAMES)
     optimiser = make_optimiser(recipe, method.trainable())
-    torch.stack(list(method.losses(next(iter(batches(0)))).values())).sum().backward()
+    torch.stack(list(training_losses(method, next(iter(batches(0)))).values())).sum().backward()
     optimiser.step()
     return method, optimiser
 

@@ -4,7 +4,7 @@ Weights of CLIP and checkpoints of tuned prompts are both read here: safetensors
 TorchScript archive, a shard index. What kind a file is, its content says, not its name. No pickle is run.
 """
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +156,7 @@ def _is_safetensors(path: Path) -> bool:
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
-def unwrapped(content: object, asks: Iterable[str] = (), read: Any = lambda table: table) -> Weights:
+def unwrapped(content: object, asks: Iterable[str] = (), read: Callable[[Any], Any] = dict) -> Weights:
     """Find the tensors in what a file holds, and take wrappers' names off theirs.
 
     Args:

@@ -139,7 +139,7 @@ def _our_config(settings: Json) -> ClipConfig:
     if missing:
         raise InputError(f"{missing} is not there, or null: give three numbers")
     quick_gelu = _truth(kept, "quick_gelu", True)
-    return ClipConfig(**towers, **sizes, **cast("dict[str, Triple]", pixels), quick_gelu=quick_gelu)
+    return ClipConfig(**towers, **sizes, **cast("dict[str, Any]", pixels), quick_gelu=quick_gelu)
 
 
 def _our_tower(tower: str, given: Json) -> TowerConfig:

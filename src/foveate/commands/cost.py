@@ -6,15 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from foveate.commands.parsing import parse
+from foveate.commands.options import parse
 from foveate.commands.screen import Bars, note, print_table
-from foveate.costs.apart import METHODS, as_row, as_table, measure_apart, title
-from foveate.costs.measuring import Plan, check
 from foveate.data.naming import split_names
 from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.methods.registry import parts
-from foveate.report.published import PAPER, tables
 from foveate.written import read_json
 
 EXAMPLES = """
@@ -39,6 +35,7 @@ PUBLISHED = {"mmrl": "MMRL", "fvgpt+mmrl": "FVG-PT"}
 
 
 def cost(  # noqa: PLR0913  (a command's options)
+    *,
     methods: str | None = None,
     clip: str = "random",
     classes: int = 51,
@@ -68,6 +65,10 @@ def cost(  # noqa: PLR0913  (a command's options)
         json: Print JSON instead of a table.
         out: File for the same JSON, such as cost.json, which reports read; written after each method.
     """
+    from foveate.costs.apart import METHODS, as_row, as_table, measure_apart
+    from foveate.costs.measuring import Plan, check
+    from foveate.methods.registry import parts
+
     names = ["+".join(parts(name)) for name in split_names(methods)] or list(METHODS)
     plans = [
         Plan(name, clip, classes, batch_size, device, dtype, shots, pictures, windows, seconds)
@@ -84,16 +85,17 @@ def cost(  # noqa: PLR0913  (a command's options)
             rows.append(as_row(found))
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(file, _text(rows, plans[0]))
+                write_atomically(file, _text(as_table(rows, plans[0])))
+    table = as_table(rows, plans[0])
     if json:
-        sys.stdout.write(_text(rows, plans[0]))
+        sys.stdout.write(_text(table))
     else:
-        _print(rows, plans[0])
+        _print(table)
 
 
 def run(words: Sequence[str]) -> None:
     """Run the command."""
-    cost(**parse("cost", cost, words, positional="", examples=EXAMPLES))
+    cost(**parse("cost", cost, words, examples=EXAMPLES))
 
 
 def _refuse_other(file: Path) -> None:
@@ -114,23 +116,28 @@ def _refuse_other(file: Path) -> None:
         raise InputError(f"{file} is there, and foveate cost did not write it: choose another --out")
 
 
-def _text(rows: Sequence[Mapping[str, Any]], plan: Plan) -> str:
-    published = {"source": f"{PAPER}, Table 7", "rows": _published(rows)}
-    whole = {**as_table(rows, plan), "published": published}
+def _text(table: Mapping[str, Any]) -> str:
+    from foveate.report.published import PAPER
+
+    published = {"source": f"{PAPER}, Table 7", "rows": _published(table["rows"])}
+    whole = {**table, "published": published}
     return json_module.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
 
 def _published(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Return the paper's figures of those methods that it has any of."""
+    from foveate.report.published import tables
+
     table = tables()["cost_flowers102_mmrl"]
     measured = [row["method"] for row in rows]
     return {method: table[PUBLISHED[method]] for method in measured if method in PUBLISHED}
 
 
-def _print(rows: Sequence[Mapping[str, Any]], plan: Plan) -> None:
-    table = as_table(rows, plan)
-    lines = [_cells(row) for row in rows]
-    for method, line in _published(rows).items():
+def _print(table: Mapping[str, Any]) -> None:
+    from foveate.costs.apart import title
+
+    lines = [_cells(row) for row in table["rows"]]
+    for method, line in _published(table["rows"]).items():
         speeds = [f"{line['tuning_fps']:g}", "", "", f"{line['inference_fps']:g}", ""]
         learned, memory = f"{line['learnable_params_M']:.2f} M", f"{line['gpu_memory_MB']:.0f}"
         lines.append(

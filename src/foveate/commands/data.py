@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from foveate.commands.parsing import parse
+from foveate.commands.options import parse
 from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
 from foveate.datasets.catalogue import MIRROR, WITH_MASKS, find, keys, species_keys, world_keys
 from foveate.datasets.checking import Check, check_set
@@ -19,7 +19,7 @@ from foveate.datasets.places import locate
 from foveate.datasets.world_sets import SEED, draw_sets
 from foveate.errors import InputError
 
-HELP = """usage: foveate data check|world|draw|import ... [--help]
+HELP = """Usage: foveate data check|world|draw|import ROOT ... [options]
 
 Look at data sets on disk, draw sets of scenes, and keep few-shot draws as files.
 
@@ -28,7 +28,7 @@ Look at data sets on disk, draw sets of scenes, and keep few-shot draws as files
   draw       write which pictures a few-shot draw takes, with a hash
   import     read such a draw that CoOp's code pickled, or of 2SFS's JSON lines
 
-examples:
+Examples:
   foveate data check data/
   foveate data world data/
   foveate data draw data/ dtd eurosat --shots 16 --seed 1 --out draws/
@@ -36,7 +36,7 @@ examples:
 """
 
 
-def check(root: str, sets: list[str] | None = None, masks: str | None = None, json: bool = False) -> None:
+def check(root: str, sets: list[str] | None = None, *, masks: str | None = None, json: bool = False) -> None:
     """Tell what is there of each data set, what is missing, and where it can be had.
 
     The exit code is 1 where a set is not whole by its own list: a named set, or one of those that are there.
@@ -59,7 +59,7 @@ def check(root: str, sets: list[str] | None = None, masks: str | None = None, js
         raise SystemExit(1)
 
 
-def world(root: str, sets: list[str] | None = None, seed: int = SEED) -> None:
+def world(root: str, sets: list[str] | None = None, *, seed: int = SEED) -> None:
     """Draw small data sets of scenes with exact masks; what is there whole stays.
 
     Args:
@@ -79,7 +79,7 @@ def world(root: str, sets: list[str] | None = None, seed: int = SEED) -> None:
     print_table(["set", "state", "classes", "train", "test", "what it is"], rows)
 
 
-def draw(root: str, sets: list[str], out: str, shots: int = 16, seed: int = 1) -> None:
+def draw(root: str, sets: list[str], *, out: str, shots: int = 16, seed: int = 1) -> None:
     """Write which pictures a few-shot draw takes, with a hash: OUT/SET/shot_16-seed_1.json.
 
     Args:
@@ -94,7 +94,7 @@ def draw(root: str, sets: list[str], out: str, shots: int = 16, seed: int = 1) -
 
 
 def import_(
-    root: str, sets: list[str], file: str, out: str, shots: int | None = None, seed: int | None = None
+    root: str, sets: list[str], *, file: str, out: str, shots: int | None = None, seed: int | None = None
 ) -> None:
     """Read a few-shot draw that CoOp's code pickled, or one of 2SFS's JSON lines; nothing in it is run.
 
@@ -147,9 +147,7 @@ def run(words: Sequence[str]) -> None:
     if words[0] not in COMMANDS:
         raise InputError(f"foveate data has no {words[0]!r}; there are {', '.join(COMMANDS)}")
     name, function = words[0], COMMANDS[words[0]]
-    read = parse(
-        f"data {name}", function, words[1:], positional="root", listed="sets", examples=EXAMPLES[name]
-    )
+    read = parse(f"data {name}", function, words[1:], examples=EXAMPLES[name])
     with notes_for_warnings():
         function(**read)
 

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from foveate.commands.parsing import parse
+from foveate.commands.options import parse
 from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
-from foveate.demo import CLIP, run_demo, summary
 from foveate.errors import InputError
 
 EXAMPLES = """
@@ -14,7 +13,7 @@ EXAMPLES = """
 """
 
 
-def demo(out: str = "out/demo", seeds: int = 3) -> None:
+def demo(*, out: str = "out/demo", seeds: int = 3) -> None:
     """Learn 20 species from 16 drawn scenes each, on an embedded CLIP, and test them at home and anywhere.
 
     Nine of ten training scenes stand on the home of their species: a method that learned the place loses
@@ -24,12 +23,14 @@ def demo(out: str = "out/demo", seeds: int = 3) -> None:
         out: Folder for the tuned models, result.json, gaze.png and index.html.
         seeds: Trainings, each on scenes of its own; the table has means and deviations.
     """
+    from foveate.demo import CLIP, run_demo, summary
+
     if seeds < 1:
         raise InputError(f"--seeds is {seeds}: give at least one")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with notes_for_warnings(), Bars() as bars:
-        found = run_demo(folder, range(1, seeds + 1), on_step=bars.step, on_count=bars.count)
+        found = run_demo(folder, range(1, seeds + 1), bars)
     head, *rows = summary(found)
     print_table(head, rows, title=f"20 base and 20 new species of drawn scenes, percent right, {seeds} seeds")
     note(
@@ -40,4 +41,4 @@ def demo(out: str = "out/demo", seeds: int = 3) -> None:
 
 def run(words: Sequence[str]) -> None:
     """Run the command."""
-    demo(**parse("demo", demo, words, positional="", examples=EXAMPLES))
+    demo(**parse("demo", demo, words, examples=EXAMPLES))

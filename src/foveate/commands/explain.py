@@ -4,17 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from foveate.classifier import Classifier
-from foveate.commands.evaluate import readable, tested_photos
-from foveate.commands.explaining import Plan, explain_set
-from foveate.commands.parsing import parse
-from foveate.commands.predict import find_pictures, good_pictures
+from foveate.commands.options import parse
 from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
-from foveate.commands.sheets import explain_photos
 from foveate.data.naming import split_names
 from foveate.errors import InputError
-from foveate.explain.measure import ANSWER, LABEL, LookConfig
-from foveate.foreground.proposers.registry import demand
+from foveate.foreground.options import Fill
 
 EXAMPLES = """
     foveate explain out/pets new.jpg                                # what it looked at, as a picture
@@ -27,12 +21,13 @@ EXAMPLES = """
 def explain(  # noqa: PLR0913  (a command's options)
     model: str,
     photos: list[str] | None = None,
+    *,
     data: str | None = None,
     masks: str | None = None,
     split: Literal["base", "new", "all"] | None = None,
     classes: str | None = None,
     only: bool = False,
-    about: str = ANSWER,
+    about: str = "answer",
     how: Literal["hirescam", "gradcam", "rollout"] = "hirescam",
     target: Literal["logit", "probability"] = "probability",
     layer: int = -1,
@@ -43,7 +38,7 @@ def explain(  # noqa: PLR0913  (a command's options)
     cases: int = 12,
     steps: int = 8,
     tau: float = 2.0,
-    fill: Literal["mean", "black", "blur", "image_mean"] = "mean",
+    fill: Fill = "mean",
     out: str = "out/explain",
     on_bad: Literal["error", "skip"] = "error",
     clip: str | None = None,
@@ -77,6 +72,13 @@ def explain(  # noqa: PLR0913  (a command's options)
         clip: The CLIP weights, if they are elsewhere than when the model was trained.
         device: Where the towers run, e.g. cuda.
     """
+    from foveate.classifier import Classifier
+    from foveate.commands.asking import find_pictures, good_pictures, readable, tested_photos
+    from foveate.commands.explaining import Plan, explain_set
+    from foveate.commands.sheets import explain_photos
+    from foveate.explain.measure import LABEL, LookConfig
+    from foveate.foreground.proposers.registry import demand
+
     names = split_names(classes)
     if photos:
         _refuse("labelled pictures: leave the photos out", data=data, split=split, curve=curve)
@@ -110,7 +112,7 @@ def explain(  # noqa: PLR0913  (a command's options)
 
 def run(words: Sequence[str]) -> None:
     """Run the command."""
-    explain(**parse("explain", explain, words, listed="photos", examples=EXAMPLES))
+    explain(**parse("explain", explain, words, examples=EXAMPLES))
 
 
 def _refuse(what: str, **given: object) -> None:

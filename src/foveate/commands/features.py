@@ -7,15 +7,13 @@ from typing import Literal
 
 from rich.console import Console
 
-from foveate.commands.parsing import parse
+from foveate.commands.options import parse
 from foveate.commands.screen import Bars, note, notes_for_warnings
-from foveate.data.feature_work import FeatureJob, Run
-from foveate.data.features import make_features
 from foveate.data.folders import list_pictures
 from foveate.data.samples import Photos, Sample
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
-from foveate.foreground.masks import MaskValues
+from foveate.foreground.options import MaskValues
 
 EXAMPLES = """
     foveate features photos/ --clip openai/clip-vit-base-patch16 --out features/
@@ -34,6 +32,7 @@ _UNNAMED = "picture"
 
 def features(  # noqa: PLR0913  (a command's options)
     photos: str,
+    *,
     out: str,
     clip: str = "tiny",
     images: str | None = None,
@@ -70,6 +69,9 @@ def features(  # noqa: PLR0913  (a command's options)
         ray: Make them on a Ray cluster: that of --ray-address, or one on this computer.
         ray_address: HOST:PORT of a cluster; RAY_ADDRESS says it too.
     """
+    from foveate.data.feature_work import FeatureJob
+    from foveate.data.features import make_features
+
     if workers is not None and workers < 1:
         raise InputError(f"--workers is {workers}: give 1 or more")
     if ray_address and not ray:
@@ -86,6 +88,15 @@ def features(  # noqa: PLR0913  (a command's options)
         # On a cluster it is for actors to find GPUs; this process opens the weights only to name them.
         device="cpu" if ray or device is None else device,
     )
+    run = None
+    if ray:
+        from foveate.scale.ray_jobs import on_ray
+
+        run = on_ray(ray_address, workers, device)
+    elif workers is not None and workers > 1:
+        from foveate.scale.processes import in_processes
+
+        run = in_processes(workers)
     with notes_for_warnings(), Bars() as bars:
         read = _read(photos, images, masks, mask_values, invert_masks)
         made = make_features(
@@ -93,7 +104,7 @@ def features(  # noqa: PLR0913  (a command's options)
             folder,
             job,
             names=_names(read, photos),
-            run=_run(workers, ray, ray_address, device),
+            run=run,
             on_count=lambda done, total: bars.count("features", done, total),
         )
     for name, reason in made.left_out[:_LISTED]:
@@ -111,19 +122,7 @@ def features(  # noqa: PLR0913  (a command's options)
 
 def run(words: Sequence[str]) -> None:
     """Run the command."""
-    features(**parse("features", features, words, positional="photos", groups=GROUPS, examples=EXAMPLES))
-
-
-def _run(workers: int | None, ray: bool, address: str | None, device: str | None) -> Run | None:
-    if ray:
-        from foveate.scale.ray_jobs import on_ray
-
-        return on_ray(address, workers, device)
-    if workers is None or workers == 1:
-        return None
-    from foveate.scale.processes import in_processes
-
-    return in_processes(workers)
+    features(**parse("features", features, words, groups=GROUPS, examples=EXAMPLES))
 
 
 def _read(

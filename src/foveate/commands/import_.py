@@ -4,18 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.console import Console
 
-from foveate.classifier import Classifier
-from foveate.commands.parsing import parse
+from foveate.commands.options import parse, settings_of
 from foveate.commands.screen import notes_for_warnings
 from foveate.data.naming import read_names
 from foveate.errors import InputError, printable
-from foveate.methods.registry import PARTS
-from foveate.official.files import find_checkpoint
-from foveate.official.recognise import METHODS
-from foveate.train.run import refuse_folder
+from foveate.methods.configs import CONFIGS
+from foveate.official import METHODS
 
 EXAMPLES = """
     foveate import model.pth.tar-20 --clip ViT-B-16.pt --out out/promptsrc
@@ -26,6 +22,7 @@ EXAMPLES = """
 
 def import_(  # noqa: PLR0913  (a command's options)
     checkpoint: str,
+    *,
     clip: str,
     out: str,
     method: str | None = None,
@@ -48,6 +45,12 @@ def import_(  # noqa: PLR0913  (a command's options)
         dtype: Precision of the frozen towers.
         settings: Per part of the method.
     """
+    import torch
+
+    from foveate.classifier import Classifier
+    from foveate.official.files import find_checkpoint
+    from foveate.train.folder import refuse_folder
+
     folder = Path(out)
     refuse_folder(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -65,29 +68,11 @@ def import_(  # noqa: PLR0913  (a command's options)
             dtype=getattr(torch, dtype),
         )
     classifier.save_pretrained(folder)
-    _tell(classifier, path, folder)
-
-
-def run(words: Sequence[str]) -> None:
-    """Run the command."""
-    settings = {name: PARTS[name].config for name in METHODS}
-    import_(**parse("import", import_, words, positional="checkpoint", settings=settings, examples=EXAMPLES))
-
-
-def _names(classes: str) -> list[str]:
-    try:
-        return read_names(Path(classes))
-    except InputError as error:
-        raise InputError(f"--classes {error}") from error
-
-
-def _tell(classifier: Classifier, path: Path, folder: Path) -> None:
-    """Say what it was, so that a person can see whether it was understood."""
     config = classifier.config
     assert config is not None
     numbers = sum(tensor.numel() for tensor in classifier.method.learned().values())
     own = ", ".join(f"{name} {value}" for name, value in config.settings[config.method].items())
-    lines = [
+    lines = [  # so that a person can see whether it was understood
         f"{config.method} of {path} ({config.imported}): {numbers:,} learned numbers",
         f"settings: {own}",
         *([f"template: {config.template}"] if config.template else []),
@@ -95,3 +80,16 @@ def _tell(classifier: Classifier, path: Path, folder: Path) -> None:
         f"saved in {folder}",
     ]
     Console(highlight=False).print("\n".join(map(printable, lines)), soft_wrap=True, markup=False)
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command."""
+    settings = [one for name in METHODS for one in settings_of(name, CONFIGS[name])]
+    import_(**parse("import", import_, words, settings=settings, examples=EXAMPLES))
+
+
+def _names(classes: str) -> list[str]:
+    try:
+        return read_names(Path(classes))
+    except InputError as error:
+        raise InputError(f"--classes {error}") from error

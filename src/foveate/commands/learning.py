@@ -1,49 +1,26 @@
-"""From the options of `foveate fit` to a tuned model; for one run, and for each of many."""
+"""From the options of `foveate fit` to tuned models: one run, or a table of them."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from foveate.classifier import Classifier
-from foveate.commands.screen import Bars, note, notes_for_warnings
-from foveate.data.tables import read_columns
-from foveate.train.banking import one_view
+from foveate.clip.config import EMBEDDED
+from foveate.commands.launched import launched
+from foveate.commands.options import Command, print_options
+from foveate.commands.rows import Table, named, plan, read_files
+from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
+from foveate.errors import InputError
 from foveate.train.checkpoint import CONFIG
-from foveate.train.journal import Step
+from foveate.train.config import RunConfig
+from foveate.train.context import Context
+from foveate.train.loop import Diverged
 from foveate.train.parallel import Team
-
-GROUPS = {
-    "reading pictures and masks": (
-        "masks",
-        "images",
-        "columns",
-        "mask_values",
-        "invert_masks",
-        "on_bad",
-        "strict_shots",
-    ),
-    "training": (
-        "epochs",
-        "batch_size",
-        "lr",
-        "optimiser",
-        "weight_decay",
-        "warmup_epochs",
-        "augment",
-        "crop_scale",
-        "average_mean",
-        "average_std",
-        "clip_grad",
-    ),
-    "keeping features of frozen towers": ("bank", "bank_dir", "bank_dtype"),
-}
-"""Options by the headline of the help they stand under; those of "training" are changes to the recipe."""
-
-Options = Mapping[str, Any]
-"""The arguments of `foveate.commands.fit.fit` by name."""
+from foveate.train.reporter import Reporter, Titled
 
 
 @dataclass(frozen=True)
@@ -55,94 +32,147 @@ class Learned:
         numbers: How many it learned.
         pictures: How many it learned from.
         classes: How many it learned.
-        folder: Where the tuned model is.
-        finished: Whether it was there before.
+        ended: How and where it ended, in words.
     """
 
     method: str
     numbers: int
     pictures: int
     classes: int
-    folder: Path
-    finished: bool
-
-    @property
-    def ended(self) -> str:
-        """How it ended, in words."""
-        return "had finished before, in" if self.finished else "saved in"
+    ended: str
 
 
-def recipe_of(options: Options) -> dict[str, Any]:
-    """Return the changes to the recipe."""
-    return one_view({name: options[name] for name in GROUPS["training"]}, options["bank"])
-
-
-def classifier_of(options: Options, like: Classifier | None = None, team: Team | None = None) -> Classifier:
-    """Build an untrained classifier.
+def fit(command: Command, words: Sequence[str]) -> None:
+    """Do what `foveate fit` was asked for; where torchrun has started several processes, together.
 
     Args:
-        options: Of the run.
+        command: All that it can be told.
+        words: What stands behind its name.
+
+    Raises:
+        InputError: Anything wrong with what was given.
+    """
+    with launched() as team:
+        typed = command.read(words)
+        printed, files = typed.pop("print_config", False), read_files(command, typed.pop("config", []))
+        if not files.rows:
+            _fit_one({**files.common, **typed}, team, printed=printed)
+        elif team:
+            raise InputError(
+                f"{files.title} has rows, which are many runs, and processes that train together share one:"
+                " start one process, or take foveate sweep"
+            )
+        else:
+            fit_rows(plan(files, typed, printed=printed))
+
+
+def _fit_one(options: dict[str, Any], team: Team | None, *, printed: bool) -> None:
+    """Train one run, and print what has come of it."""
+    if options.get("row") is not None:
+        raise InputError("--row chooses a row of a file of options: give one that has rows, with --config")
+    if printed:
+        print_options(options)
+    missing = [flag for name, flag in (("photos", "PHOTOS"), ("out", "--out")) if options.get(name) is None]
+    if missing:
+        raise InputError(f"missing: {', '.join(missing)} (see foveate fit --help)")
+    folder = options.pop("out")
+    config = RunConfig.of(options)
+    with notes_for_warnings(), Bars() as bars:
+        learned = learn(config, folder, classifier_of(config, team=team), Context(bars, team))
+    _note_the_embedded(config)
+    Console(highlight=False).print(
+        f"{learned.method}: learned {learned.numbers:,} numbers from {learned.pictures} pictures"
+        f" of {learned.classes} classes; {learned.ended}",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def fit_rows(table: Table) -> None:
+    """Train a table's runs, and print a line for each row; one that diverges does not stop the others.
+
+    Raises:
+        InputError: Anything that is wrong; the message names the row.
+    """
+    _note_the_embedded(*(one.config for one in table.runs.values()))
+    with notes_for_warnings(), Bars() as bars:
+        done = _train(table, bars)
+    lines: list[list[str]] = []
+    for name, folder in table.rows.items():
+        what = done[folder]
+        if isinstance(what, Learned):
+            lines.append([name, what.method, f"{what.numbers:,}", what.ended])
+        else:
+            lines.append([name, table.runs[folder].config.method, "", "diverged"])
+    print_table(["row", "method", "learned numbers", ""], lines)
+    wrong = next((one for one in done.values() if isinstance(one, Diverged)), None)
+    if wrong:
+        raise wrong
+
+
+def _train(table: Table, reporter: Reporter) -> dict[str, Learned | Diverged]:
+    """Train every run of a table that has not finished; return by folder what has come of it."""
+    classifiers = _classifiers(table)
+    done: dict[str, Learned | Diverged] = {}
+    for count, run in enumerate(table.runs.values(), 1):
+        below = done.get(run.config.backbone or "")
+        if isinstance(below, Diverged):
+            done[run.folder] = below
+            continue
+        note(f"run {count} of {len(table.runs)}: {run.title}, in {run.folder}")
+        try:
+            with named(run.title):
+                context = Context(Titled(reporter, run.title))
+                done[run.folder] = learn(run.config, run.folder, classifiers[run.folder], context)
+        except Diverged as error:
+            done[run.folder] = error
+    return done
+
+
+def learn(config: RunConfig, folder: str, classifier: Classifier, context: Context) -> Learned:
+    """Do a run.
+
+    Args:
+        config: What it is.
+        folder: Where it goes.
+        classifier: Untrained, of the run's method and towers.
+        context: Who hears of it, and which processes do it together.
+    """
+    finished = (Path(folder) / CONFIG).is_file()
+    model = classifier.train(config, out=folder, context=context).config
+    assert model is not None
+    numbers = sum(tensor.numel() for tensor in classifier.method.learned().values())
+    ended = f"had finished before, in {folder}" if finished else f"saved in {folder}"
+    return Learned(model.method, numbers, model.pictures, len(model.names), ended)
+
+
+def classifier_of(config: RunConfig, like: Classifier | None = None, team: Team | None = None) -> Classifier:
+    """Build an untrained classifier for a run.
+
+    Args:
+        config: What it is.
         like: One on the same towers, if there is one already.
         team: Processes that train together, each on a GPU of its own.
     """
-    method, settings = options["method"], options["settings"]
     if like:
-        return like.beside(method, settings)
-    precision = getattr(torch, options["dtype"])
-    device = team.device(options["device"]) if team else options["device"]
-    return Classifier(method, options["clip"], settings=settings, device=device, dtype=precision)
+        return like.beside(config.method, config.settings)
+    device = team.device(config.device) if team else config.device
+    precision = getattr(torch, config.dtype)
+    return Classifier(config.method, config.clip, settings=config.settings, device=device, dtype=precision)
 
 
-def learn(options: Options, classifier: Classifier, title: str = "", team: Team | None = None) -> Learned:
-    """Fit a classifier, with progress bars.
+def _classifiers(table: Table) -> dict[str, Classifier]:
+    """Build all of them first, so that a setting out of its range is known before hours of training."""
+    built: dict[str, Classifier] = {}
+    towers: dict[tuple[str, str, str], Classifier] = {}
+    for run in table.runs.values():
+        place = (run.config.clip, run.config.device, run.config.dtype)
+        with named(run.title):
+            built[run.folder] = classifier_of(run.config, towers.get(place))
+        towers.setdefault(place, built[run.folder])
+    return built
 
-    Args:
-        options: Of the run.
-        classifier: Built of them.
-        title: Stands before what bars are called.
-        team: Processes that train together.
-    """
-    reading = {name: options[name] for name in ("mask_values", "invert_masks")}
-    if options["images"] is not None:
-        reading["images"] = options["images"]
-    if options["columns"] is not None:
-        reading["columns"] = read_columns(options["columns"])
-    finished = (Path(options["out"]) / CONFIG).is_file()
-    with notes_for_warnings(), Bars() as bars:
 
-        def step(stage: str, total: int, step: Step) -> None:
-            bars.step(title + stage, total, step)
-
-        classifier.fit(
-            options["photos"],
-            masks=options["masks"],
-            shots=options["shots"],
-            select=options["select"],
-            fraction=options["fraction"],
-            seed=options["seed"],
-            classes=options["classes"],
-            template=options["template"],
-            backbone=options["backbone"],
-            recipe=recipe_of(options),
-            out=options["out"],
-            on_bad=options["on_bad"],
-            strict_shots=options["strict_shots"],
-            reading=reading,
-            bank=options["bank"],
-            bank_dir=options["bank_dir"],
-            bank_dtype=options["bank_dtype"],
-            log_answers=options["log_answers"],
-            on_step=step,
-            on_count=bars.count,
-            on_note=note,
-            team=team,
-        )
-    assert classifier.config is not None
-    return Learned(
-        classifier.method_name,
-        sum(tensor.numel() for tensor in classifier.method.learned().values()),
-        classifier.config.pictures,
-        len(classifier.config.names),
-        Path(options["out"]),
-        finished,
-    )
+def _note_the_embedded(*configs: RunConfig) -> None:
+    if any(one.clip in EMBEDDED for one in configs):
+        note("the embedded CLIP has seen drawn shapes only; for photographs give --clip")

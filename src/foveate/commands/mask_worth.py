@@ -11,8 +11,8 @@ from foveate.errors import InputError
 from foveate.evaluate.mask_scores import MaskSet, Overlap, Watch, mean_target, mean_trust, overlap
 from foveate.evaluate.metrics import mean
 from foveate.foreground.cutting import Job
-from foveate.methods.fvgpt import FvgPt
-from foveate.methods.registry import build
+from foveate.methods.capabilities import ForegroundTrust
+from foveate.methods.registry import REFERENCE, build, plugins
 
 TRUTH = "(exact masks)"
 
@@ -28,7 +28,7 @@ class Judge:
     """
 
     title: str
-    method: FvgPt
+    method: ForegroundTrust
     trained: bool
 
     def trust(self, masks: MaskSet, watch: Watch | None = None) -> float:
@@ -61,9 +61,10 @@ def judge_by_model(model: str, clip: str | None, device: str) -> Judge:
     """
     classifier = Classifier.from_pretrained(model, clip=clip, device=device)
     method = classifier.method
-    if not isinstance(method, FvgPt) or not method.config.foreground_gate:
+    if not isinstance(method, ForegroundTrust) or not method.has_gate():
         raise InputError(
-            f"{model} is {classifier.method_name!r} and has no foreground gate: give a model of fvgpt"
+            f"{model} is {classifier.method_name!r} and has no foreground gate: give a model of"
+            f" {_judges()[0]}"
         )
     return Judge(f"mean r, gate of {model}", method, trained=True)
 
@@ -77,10 +78,15 @@ def judge_by_clip(jobs: Sequence[Job], clip: str, template: str | None, device: 
     names = list(dict.fromkeys(job.label for job in jobs))
     if len(names) < 2 or not all(names):
         return None
-    method = build("fvgpt+zeroshot", load_clip(clip, device=device))
-    assert isinstance(method, FvgPt)
+    method = build(f"{_judges()[0]}+{REFERENCE}", load_clip(clip, device=device))
+    assert isinstance(method, ForegroundTrust)
     method.set_classes(names, template)
     return Judge(f"mean r*, zero-shot CLIP {clip}", method, trained=False)
+
+
+def _judges() -> list[str]:
+    """Return the plug-ins that can say how far masks are to be trusted."""
+    return [name for name, kind in plugins().items() if issubclass(kind, ForegroundTrust)]
 
 
 def worths_of(

@@ -19,8 +19,8 @@ from foveate.commands.mask_worth import (
     worths_of,
 )
 from foveate.commands.masking import REPORT, Order, make, pack_all, write_reports
-from foveate.commands.parsing import parse
-from foveate.commands.proposer_options import proposer_settings
+from foveate.commands.options import parse, peek, settings_of
+from foveate.commands.proposer_options import part_of, proposer_settings
 from foveate.commands.screen import Bars, notes_for_warnings, print_table
 from foveate.data.jobs import mask_jobs
 from foveate.errors import InputError
@@ -55,6 +55,7 @@ GROUPS = {
 
 def masks(  # noqa: PLR0913  (a command's options)
     photos: str,
+    *,
     out: str,
     proposer: str = "clip-self",
     clip: str = "tiny",
@@ -155,16 +156,13 @@ def masks(  # noqa: PLR0913  (a command's options)
 
 def run(words: Sequence[str]) -> None:
     """Run the command."""
-    read = parse(
-        "masks",
-        masks,
-        words,
-        positional="photos",
-        settings=proposer_settings(),
-        groups=GROUPS,
-        examples=EXAMPLES,
-    )
-    masks(**read)
+    asked = [part_of(name) for name in (peek("masks", "proposer", words) or "clip-self").split(",")]
+    settings = [
+        one
+        for part, kind in proposer_settings().items()
+        for one in settings_of(part, kind, shown=part in asked)
+    ]
+    masks(**parse("masks", masks, words, settings=settings, groups=GROUPS, examples=EXAMPLES))
 
 
 def _prompt(template: str | None, prompts: str | None) -> Callable[[str], str] | None:

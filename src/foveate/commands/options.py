@@ -1,19 +1,26 @@
-"""What a command can be told: options by name, with type, default and sentence, and the help made of them.
+"""What a command can be told: options, declared once on a typed function or on a dataclass.
 
-Everything is read from the typed function, from its docstring, and from the settings of a method's parts.
+cyclopts finds them among the words and lays out the help. `foveate.configs` checks what a value may be, as it
+does for files of options and for Python.
 """
 
+import difflib
 import inspect
-import re
-import shutil
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-_LEFT = 30  # columns for an option's name
-_KINDS = {int: "N", float: "X"}
+import yaml
+from cyclopts import App, CycloptsError, Group, Parameter, Token
+from cyclopts import exceptions as wrong
+from docstring_parser import parse as parse_docstring
+
+from foveate.configs import check, declared, expected, from_text, mapping
+from foveate.errors import InputError
+from foveate.written import read_yaml
 
 
 @dataclass(frozen=True)
@@ -21,154 +28,377 @@ class Option:
     """One thing to be given.
 
     Attributes:
-        name: As the function calls it; with a dot where it belongs to a part of the method.
-        hint: Its type, without None.
+        name: As it is declared; with a dot where it is a setting of a part.
+        hint: Its declared kind.
         default: None where there is none.
         text: What it is.
+        group: Headline of the help that it stands under.
         required: Whether it has no default.
-        free: Whether it is given by its place, without its name.
+        placed: Whether it is given by its place, without its name.
+        shown: Whether the help has it.
     """
 
     name: str
     hint: Any
-    default: Any
-    text: str
+    default: Any = None
+    text: str = ""
+    group: str = "options"
     required: bool = False
-    free: bool = False
+    placed: bool = False
+    shown: bool = True
 
     @property
     def flag(self) -> str:
         """As it is typed, or as the usage line calls it."""
-        return self.name.upper() if self.free else "--" + self.name.replace("_", "-")
+        return self.name.upper() if self.placed else "--" + self.name.replace("_", "-")
 
     @property
-    def expected(self) -> str:
-        """What may be given, in words."""
-        if self.hint is bool:
-            return "true or false"
-        if self.hint in (int, float):
-            return "a whole number" if self.hint is int else "a number"
-        if get_origin(self.hint) is tuple:
-            return f"some of {', '.join(self.choices)}, with commas between them"
-        return f"one of {', '.join(self.choices)}" if self.choices else "text"
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The words it must be one of (or some of); none where anything goes."""
-        hint = get_args(self.hint)[0] if get_origin(self.hint) is tuple else self.hint
-        return get_args(hint) if get_origin(hint) is Literal else ()
-
-    @property
-    def left(self) -> str:
-        """What stands before its sentence in the help."""
-        if self.hint is bool and not self.default:
-            return self.flag
-        words = "|".join(self.choices)
-        own = words if words and len(f"{self.flag} {words}") < _LEFT - 1 else None
-        kind = "true|false" if self.hint is bool else own or _KINDS.get(self.hint, "…")
-        return f"{self.flag} {kind if kind != '…' else self.name.rpartition('.')[2].upper()}"
-
-    @property
-    def right(self) -> str:
-        """Its sentence, with words to choose from and the default."""
-        hidden = [word for word in self.choices if word not in self.left and word not in self.text]
-        some = "Some" if get_origin(self.hint) is tuple else "One"
-        text = f"{self.text} {some} of {', '.join(self.choices)}." if hidden else self.text
-        if self.default is None or self.default is False:
-            return text
-        values = cast("tuple[str, ...]", self.default if isinstance(self.default, tuple) else (self.default,))
-        return f"{text} [{','.join(str(value) for value in values)}]".replace("[True]", "[true]")
+    def usage(self) -> str:
+        """As the usage line has it."""
+        if not self.placed:
+            return f"{self.flag} {self.name.upper()}"
+        several = f"{self.flag} ..." if list[str] in (self.hint, *get_args(self.hint)) else self.flag
+        return several if self.required else f"[{several}]"
 
 
-def function_options(function: Callable[..., Any]) -> dict[str, Option]:
-    """Read the options of a function: its parameters, and their sentences in its docstring."""
-    texts = _sentences(function.__doc__ or "")
-    options: dict[str, Option] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
-        required = parameter.default is inspect.Parameter.empty
-        default = None if required else parameter.default
-        options[name] = Option(name, _bare(parameter.annotation), default, texts.get(name, ""), required)
-    return options
+_COMMON = (
+    Option("config", list[str], None, "YAML file with any of these options; what is typed wins."),
+    Option("print_config", bool, False, "Print all that was given as such a file, and do nothing."),
+)
 
 
-def part_options(part: str, config: type) -> dict[str, Option]:
-    """Read the settings of one part of a method, from its dataclass."""
-    texts = _sentences(config.__doc__ or "")
-    found = [
-        Option(f"{part}.{field.name}", _bare(field.type), field.default, texts.get(field.name, ""))
-        for field in fields(config)
+def options_of(
+    function: Callable[..., Any], groups: Mapping[str, Sequence[str]] | None = None
+) -> list[Option]:
+    """Return a function's options: its parameters, with the sentences of its docstring.
+
+    Args:
+        function: What stands before `*` in its signature is given by its place.
+        groups: Options by their headline in the help.
+    """
+    hints, texts = get_type_hints(function), _sentences(function)
+    headlines = {name: title for title, names in (groups or {}).items() for name in names}
+    return [
+        Option(
+            name,
+            hints[name],
+            None if one.default is one.empty else one.default,
+            texts.get(name, ""),
+            headlines.get(name, "options"),
+            required=one.default is one.empty,
+            placed=one.kind is one.POSITIONAL_OR_KEYWORD,
+        )
+        for name, one in inspect.signature(function).parameters.items()
+        if name != "settings"
     ]
-    return {option.name: option for option in found}
+
+
+def settings_of(part: str, kind: type, *, shown: bool = True) -> list[Option]:
+    """Return the settings of a part, from its dataclass: `--coop.tokens`."""
+    title = summary_of(kind).rstrip(".")
+    return [replace(one, name=f"{part}.{one.name}", shown=shown) for one in fields_of(kind, group=title)]
+
+
+def fields_of(
+    kind: Any,
+    *,
+    group: str = "options",
+    groups: Mapping[str, Sequence[str]] | None = None,
+    placed: str = "",
+    but: Sequence[str] = (),
+) -> list[Option]:
+    """Return the fields of a dataclass as options.
+
+    Args:
+        kind: The dataclass; of an instance, its values are the defaults.
+        group: Headline of the help that they stand under.
+        groups: Others, of some of them.
+        placed: That which is given by its place, without its name.
+        but: Those to be left out.
+    """
+    own = kind if isinstance(kind, type) else type(kind)
+    texts, hints = _sentences(own), declared(own)
+    headlines = {name: title for title, names in (groups or {}).items() for name in names}
+    return [
+        Option(
+            one.name,
+            hints[one.name],
+            _default(one) if own is kind else getattr(kind, one.name),
+            texts.get(one.name, ""),
+            headlines.get(one.name, group),
+            required=one.name == placed,
+            placed=one.name == placed,
+        )
+        for one in fields(own)
+        if one.name not in but
+    ]
+
+
+def summary_of(described: Any) -> str:
+    """Return the first paragraph of a docstring, on one line."""
+    return " ".join(inspect.cleandoc(described.__doc__ or "").split("\n\n")[0].split())
 
 
 @dataclass(frozen=True)
-class Help:
-    """What `--help` shows, before it is cut to the terminal's width.
+class Command:
+    """A command as it is typed.
 
     Attributes:
-        usage: Of the command, in one line.
+        name: Behind `foveate`.
+        options: Of it.
         summary: What it does.
-        free: What is given by its place: name and sentence.
-        groups: Options under their headlines: how they are typed, and their sentence.
-        examples: Lines to type.
+        examples: Shown under the help.
     """
 
-    usage: str
-    summary: str
-    free: Sequence[Sequence[str]]
-    groups: Mapping[str, Sequence[Sequence[str]]]
-    examples: str
+    name: str
+    options: Sequence[Option]
+    summary: str = ""
+    examples: str = ""
 
-    def text(self) -> str:
-        """Return it as wide as the terminal is."""
-        width = min(shutil.get_terminal_size((100, 24)).columns, 120)
-        parts = [f"usage: {self.usage}", textwrap.fill(self.summary, width)]
-        if self.free:
-            parts.append("\n".join(_entry(left, right, width) for left, right in self.free))
-        for title, options in self.groups.items():
-            entries = [_entry(left, right, width) for left, right in options]
-            parts.append("\n".join([f"{title}:", *entries]))
-        if self.examples:
-            parts.append(f"examples:\n{textwrap.indent(inspect.cleandoc(self.examples), '  ')}")
-        return "\n\n".join(parts) + "\n"
+    def read(self, words: Sequence[str]) -> dict[str, Any]:
+        """Return what was typed, by the options' names; `--help` prints and exits.
+
+        Raises:
+            InputError: An option that does not exist, or a value that does not fit.
+            SystemExit: The help was asked for.
+        """
+        known = {one.name: one for one in (*self.options, *_COMMON)}
+        app = self._app(known.values())
+        try:
+            asked, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
+        except CycloptsError as error:
+            raise InputError(f"{_in_words(error, known)} (see foveate {self.name} --help)") from error
+        if bound.arguments.keys() & {"tokens"}:  # cyclopts' own help
+            asked(*bound.args, **bound.kwargs)
+            raise SystemExit(0)
+        typed = {known[name.replace("__", ".")]: raw for name, raw in bound.arguments.items()}
+        return {one.name: _value(one, raw) for one, raw in typed.items()}
+
+    def read_file(self, file: str, *, but: Sequence[str] = ()) -> dict[str, Any]:
+        """Read a file of options.
+
+        Args:
+            file: YAML.
+            but: Keys that are left as they are.
+
+        Raises:
+            InputError: It is not there or is no YAML, a key does not exist, or a value does not fit.
+        """
+        if not Path(file).is_file():
+            raise InputError(f"--config {file}: no such file")
+        values = mapping(
+            read_yaml(Path(file)), f"{file} holds no options: write them as `epochs: 5`, one a line"
+        )
+        kept = {name: values.pop(name) for name in but if name in values}
+        return {**self.check(values, file), **kept}
+
+    def check(self, values: Mapping[str, Any], title: str) -> dict[str, Any]:
+        """Return the options that a table gives, by their names; settings of a part may be a table in it.
+
+        Raises:
+            InputError: A key does not exist, or a value does not fit; the message begins with the title.
+        """
+        known, found = {one.name: one for one in self.options}, dict[str, Any]()
+        parts = {name.partition(".")[0] for name in known if "." in name}
+        for key, value in values.items():
+            name = key.replace("-", "_")
+            inner = {name: value}
+            if name in parts:
+                need = f"{title}: {key} is {value!r}: give its settings, as in `{key}: {{name: value}}`"
+                inner = {f"{name}.{own.replace('-', '_')}": one for own, one in mapping(value, need).items()}
+            elif isinstance(value, dict) and value and name not in known:
+                inner = {f"{name}.{own}": one for own, one in mapping(value, "").items()}
+            for typed, one in inner.items():
+                if typed not in known:
+                    raise InputError(f"{title}: there is no option {typed!r}; {meant(typed, known)}")
+                # YAML takes the word off for false.
+                own = "off" if one is False and "off" in get_args(known[typed].hint) else one
+                found[typed] = check(f"{title}: {known[typed].flag}", own, known[typed].hint)
+        return found
+
+    def _app(self, options: Iterable[Option]) -> App:
+        placed = [one for one in options if one.placed]
+        needed = [one for one in options if one.required and not one.placed]
+        app = App(
+            name=f"foveate {self.name}",
+            help=self.summary,
+            usage=" ".join([f"foveate {self.name}", *(one.usage for one in (*placed, *needed)), "[options]"]),
+            help_epilogue=f"Examples:\n{inspect.cleandoc(self.examples)}" if self.examples else None,
+            help_format="plaintext",
+            version_flags=[],
+            default_parameter=Parameter(negative_iterable=(), show_env_var=False),
+        )
+        titles = dict.fromkeys(one.group for one in options)
+        groups = {title: Group(title, sort_key=place) for place, title in enumerate(titles)}
+
+        def told() -> None:
+            """Stand for the command: cyclopts reads the options off a signature."""
+
+        ordered = [*placed, *(one for one in options if not one.placed)]
+        told.__signature__ = inspect.Signature([_parameter(one, groups) for one in ordered])  # pyright: ignore[reportFunctionMemberAccess]
+        app.default(told)
+        app["--help"].group = groups["options"]
+        return app
 
 
-def first_paragraph(text: str | None) -> str:
-    """Return the first paragraph of a docstring, on one line."""
-    return " ".join(inspect.cleandoc(text or "").split("\n\n")[0].split())
+def parse(
+    name: str,
+    function: Callable[..., Any],
+    words: Sequence[str],
+    *,
+    settings: Sequence[Option] = (),
+    groups: Mapping[str, Sequence[str]] | None = None,
+    examples: str = "",
+) -> dict[str, Any]:
+    """Read the words behind `foveate NAME` as arguments of a function.
+
+    Args:
+        name: Of the command.
+        function: Its parameters are the options.
+        words: What stands behind the name.
+        settings: Further options, which the function takes as `settings`, a table of tables.
+        groups: Options by the headline of the help they stand under; the others come first.
+        examples: Shown under the help.
+
+    Raises:
+        InputError: An option that does not exist, a value that does not fit, or something missing.
+    """
+    own = options_of(function, groups)
+    command = Command(name, [*own, *settings], summary_of(function), examples)
+    given = command.read(words)
+    printed, files = given.pop("print_config", False), given.pop("config", [])
+    values = {key: one for file in files for key, one in command.read_file(file).items()} | given
+    if printed:
+        print_options(values)
+    missing = [one.flag for one in own if one.required and one.name not in values]
+    if missing:
+        raise InputError(f"missing: {', '.join(missing)} (see foveate {name} --help)")
+    found = {one.name: values.get(one.name, one.default) for one in own}
+    return {**found, "settings": nested(values)[1]} if settings else found
 
 
-def _entry(left: str, right: str, width: int) -> str:
-    lines = textwrap.wrap(right, max(30, width - _LEFT))
-    if len(left) > _LEFT - 4:
-        return "\n".join([f"  {left}", *(" " * _LEFT + line for line in lines)])
-    first, *others = lines or [""]
-    return "\n".join([f"  {left:<{_LEFT - 2}}{first}".rstrip(), *(" " * _LEFT + line for line in others)])
+def nested(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Part options of their own from settings of parts, by part: "coop.tokens" is of the latter."""
+    plain, settings = dict[str, Any](), dict[str, dict[str, Any]]()
+    for name, value in values.items():
+        part, dot, inner = name.partition(".")
+        if dot:
+            settings.setdefault(part, {})[inner] = value
+        else:
+            plain[name] = value
+    return plain, settings
 
 
-def _bare(hint: Any) -> Any:
-    """Take None out of a union: what is left is what can be typed."""
-    if get_origin(hint) not in (Union, UnionType):
-        return hint
-    kept = [one for one in get_args(hint) if one is not NoneType]
-    return kept[0] if len(kept) == 1 else hint
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Return whether the help is wanted, whatever else the words say."""
+    return any(word in ("-h", "--help") for word in words)
 
 
-def _sentences(doc: str) -> dict[str, str]:
-    """Read `name: sentence` entries of a docstring's Args or Attributes."""
-    _, _, section = re.sub(
-        r"^\s*(Args|Attributes):\s*$", "\x00", inspect.cleandoc(doc), flags=re.M
-    ).partition("\x00\n")
-    found: dict[str, list[str]] = {}
-    name = ""
-    for line in section.splitlines():
-        begin = re.match(r"    (\w+): (.*)", line)
-        if begin:
-            name = begin[1]
-            found[name] = [begin[2]]
-        elif line.startswith("     ") and name:
-            found[name].append(line.strip())
-        elif line.strip():
-            break
-    # [0] is how docstrings call a method's paper.
-    return {name: " ".join(lines).replace("[0]", "the paper") for name, lines in found.items()}
+def peek(name: str, option: str, words: Sequence[str]) -> str | None:
+    """Return the value of one option, whatever else the words say; the help depends on it."""
+    app = App(name=f"foveate {name}", version_flags=[], help_flags=[])
+
+    def told(**asked: str) -> None:
+        """Stand for the command."""
+
+    one = _parameter(Option(option, str | None), {"options": Group("options")})
+    told.__signature__ = inspect.Signature([one])  # pyright: ignore[reportFunctionMemberAccess]
+    app.default(told)
+    try:
+        _, bound, _, _ = app.parse_known_args(list(words))
+    except CycloptsError:
+        return None
+    return bound.arguments[option][-1] if option in bound.arguments else None
+
+
+def print_options(values: Mapping[str, Any]) -> None:
+    """Print options as a file for `--config`, and end.
+
+    Raises:
+        SystemExit: Always.
+    """
+    plain, settings = nested(values)
+    sets = {part: {name: _plain(one) for name, one in own.items()} for part, own in settings.items()}
+    sys.stdout.write(yaml.safe_dump({**plain, **sets}, sort_keys=False, allow_unicode=True))
+    raise SystemExit(0)
+
+
+def meant(typed: str, known: Iterable[str]) -> str:
+    """Say which option was probably meant."""
+    names = list(known)
+    # A setting is often typed without its part: --tokens for --coop.tokens.
+    inner = [name for name in names if name.rpartition(".")[2] == typed]
+    near = inner or difflib.get_close_matches(typed, names, n=1)
+    return f"did you mean --{near[0].replace('_', '-')}?" if near else "is it one of another command?"
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _default(field: "Field[Any]") -> Any:
+    return None if field.default is MISSING else field.default
+
+
+def _sentences(described: Any) -> dict[str, str]:
+    """Return the sentences about parameters or attributes; [0] is how docstrings call a method's paper."""
+    found = parse_docstring(described.__doc__ or "").params
+    return {
+        one.arg_name: " ".join((one.description or "").split()).replace("[0]", "the paper") for one in found
+    }
+
+
+def _parameter(option: Option, groups: Mapping[str, Group]) -> inspect.Parameter:
+    how = Parameter(
+        name=None if option.placed else option.flag,
+        help=option.text,
+        group=groups[option.group],
+        show=option.shown,
+        show_default=option.default not in (None, False, ()),
+        negative=None if option.default is True else (),
+        converter=_raw,
+    )
+    return inspect.Parameter(
+        option.name.replace(".", "__"),
+        inspect.Parameter.POSITIONAL_OR_KEYWORD if option.placed else inspect.Parameter.KEYWORD_ONLY,
+        default=option.default,
+        annotation=Annotated[option.hint, how],
+    )
+
+
+def _raw(kind: Any, tokens: Sequence[Token]) -> list[str]:
+    """Return words as they were typed."""
+    return [one.value for one in tokens]
+
+
+def _value(option: Option, raw: Any) -> Any:
+    """Return what words say of an option; a flag without a value has said it already."""
+    if isinstance(raw, bool):
+        return raw
+    kinds = get_args(option.hint) if get_origin(option.hint) in (Union, UnionType) else (option.hint,)
+    kind = next((one for one in kinds if one is not NoneType), option.hint)
+    if get_origin(kind) is list:
+        return list(raw)
+    if get_origin(kind) is tuple and ... not in get_args(kind):  # so many words behind each other
+        return tuple(raw)
+    if get_origin(kind) is tuple:
+        words = [word.strip() for text in raw for word in text.strip("[]").split(",") if word.strip()]
+        return tuple(from_text(option.flag, word, get_args(kind)[0]) for word in words)
+    return from_text(option.flag, raw[-1], option.hint)
+
+
+def _in_words(error: CycloptsError, known: Mapping[str, Option]) -> str:
+    """Say what is wrong as everywhere else."""
+    if isinstance(error, wrong.UnknownOptionError):
+        typed = (error.token.keyword or error.token.value).partition("=")[0]
+        return f"there is no option {typed}; {meant(typed.lstrip('-').replace('-', '_'), known)}"
+    if isinstance(error, wrong.MissingArgumentError) and error.argument is not None:
+        option = next((one for one in known.values() if one.flag == error.argument.name), None)
+        need = "" if option is None else expected(option.hint).removesuffix(" or none")
+        what = need if need.endswith("values") else "a value" + ("" if need in ("", "text") else f": {need}")
+        return f"{error.argument.name} needs {what}"
+    if isinstance(error, wrong.RepeatArgumentError):
+        return f"{error.token.keyword} stands twice: give it once"
+    if isinstance(error, wrong.UnusedCliTokensError | wrong.ArgumentOrderError):
+        return f"too many words: {' '.join(error.unused_tokens or [])}; names with spaces need quotes"
+    return " ".join(str(error).split())

@@ -1,12 +1,11 @@
 """`foveate report`: tables and charts of a sweep's results, beside the published ones."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from foveate.commands.parsing import parse
+from foveate.commands.options import parse
 from foveate.commands.screen import note
 from foveate.errors import InputError
 from foveate.foreground.proposers.registry import demand
@@ -20,6 +19,7 @@ EXAMPLES = """
 
 def report(
     sweep: str,
+    *,
     against: Literal["paper"] | None = None,
     compare: tuple[str, str] | None = None,
     out: str | None = None,
@@ -64,19 +64,4 @@ def report(
 
 def run(words: Sequence[str]) -> None:
     """Run the command."""
-    report(**parse("report", report, _paired(words), positional="sweep", examples=EXAMPLES))
-
-
-def _paired(words: Sequence[str]) -> list[str]:
-    """Return the words with the two behind --compare as one value.
-
-    Raises:
-        InputError: There are not two.
-    """
-    if "--compare" not in words:
-        return list(words)
-    at = words.index("--compare")
-    pair = list(words[at + 1 : at + 3])
-    if len(pair) < 2 or any(word.startswith("--") for word in pair):
-        raise InputError('--compare needs two rows: --compare "CoOp + FVG-PT" CoOp')
-    return [*words[:at], f"--compare={json.dumps(pair)}", *words[at + 3 :]]
+    report(**parse("report", report, words, examples=EXAMPLES))

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from foveate.errors import printable
 from foveate.train.journal import Step
+from foveate.train.reporter import Reporter
 
 _ERRORS = Console(stderr=True, highlight=False)  # one for all, so that notes do not tear bars
 
@@ -33,11 +34,11 @@ def notes_for_warnings() -> Generator[None]:
         yield
 
 
-class Bars:
+class Bars(Reporter):
     """Progress bars of one command; silent where the error stream is no terminal.
 
     with Bars() as bars:
-        classifier.fit(..., on_step=bars.step, on_count=bars.count)
+        classifier.fit(..., reporter=bars)
     """
 
     def __init__(self) -> None:
@@ -58,13 +59,14 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
+    def step(self, stage: str, total: int, step: Step) -> None:
+        self._move(f"training {stage}", step.step + 1, total, f"loss {step.loss:.3f}")
+
     def count(self, what: str, done: int, total: int) -> None:
-        """Move the bar of `what`."""
         self._move(what, done, total, "")
 
-    def step(self, stage: str, total: int, step: Step) -> None:
-        """Move the bar of a training stage."""
-        self._move(f"training {stage}", step.step + 1, total, f"loss {step.loss:.3f}")
+    def note(self, message: str) -> None:
+        note(message)
 
     def _move(self, what: str, done: int, total: int, said: str) -> None:
         if what not in self._tasks:

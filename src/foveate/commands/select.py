@@ -8,18 +8,14 @@ from typing import Any, Literal
 
 from foveate.clip.config import EMBEDDED
 from foveate.clip.templates import fill
-from foveate.clip.weights import load_clip
-from foveate.commands.parsing import parse
+from foveate.commands.options import parse, settings_of
 from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
 from foveate.data.samples import Photos, Sample
 from foveate.data.sources import load_photos
 from foveate.data.tables import SELECTION
 from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.select.choosing import CONFIGS, Name
-from foveate.train.selecting import Selected, Wish
-from foveate.train.selecting import select as select_pictures
-from foveate.train.shots import choose
+from foveate.select.configs import CONFIGS, Name
 from foveate.written import read_json
 
 EXAMPLES = """
@@ -32,6 +28,7 @@ GROUPS = {"reading pictures": ("images", "on_bad")}
 
 def select(  # noqa: PLR0913  (a command's options)
     photos: str,
+    *,
     out: str,
     select: Name,
     fraction: float,
@@ -64,6 +61,11 @@ def select(  # noqa: PLR0913  (a command's options)
         device: Where the tower runs, e.g. cuda.
         settings: Per selector.
     """
+    from foveate.clip.weights import load_clip
+    from foveate.train.selecting import Selected, Wish
+    from foveate.train.selecting import select as select_pictures
+    from foveate.train.shots import choose
+
     path = Path(out).expanduser()
     _refuse(path)
     wish = Wish(
@@ -102,10 +104,8 @@ def select(  # noqa: PLR0913  (a command's options)
 
 def run(words: Sequence[str]) -> None:
     """Run the command."""
-    read = parse(
-        "select", select, words, positional="photos", settings=CONFIGS, groups=GROUPS, examples=EXAMPLES
-    )
-    select(**read)
+    own = [one for part, kind in CONFIGS.items() for one in settings_of(part, kind)]
+    select(**parse("select", select, words, settings=own, groups=GROUPS, examples=EXAMPLES))
 
 
 def _own(name: str, settings: dict[str, dict[str, Any]]) -> dict[str, Any]:

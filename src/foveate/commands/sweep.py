@@ -7,16 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from foveate.commands.parsing import parse
+from foveate.commands.options import parse
 from foveate.commands.screen import note, notes_for_warnings
 from foveate.commands.sweeping import Board
 from foveate.errors import InputError
-from foveate.methods.registry import needs_masks
 from foveate.scale.cluster import own_cpus
 from foveate.sweep import sets
 from foveate.sweep.events import Event
 from foveate.sweep.folder import BANK, alone_in, size_of_bank
-from foveate.sweep.jobs import Job
 from foveate.sweep.local import in_processes
 from foveate.sweep.plan import Plan, Standing, plan, schedule_of, standing
 from foveate.sweep.running import Place, check_towers
@@ -38,6 +36,7 @@ GROUPS = {
 
 def sweep(  # noqa: PLR0913  (a command's options)
     table: str,
+    *,
     root: str | None = None,
     out: str | None = None,
     clip: str | None = None,
@@ -93,7 +92,7 @@ def sweep(  # noqa: PLR0913  (a command's options)
 
 def run(words: Sequence[str]) -> None:
     """Run the command."""
-    sweep(**parse("sweep", sweep, words, positional="table", groups=GROUPS, examples=EXAMPLES))
+    sweep(**parse("sweep", sweep, words, groups=GROUPS, examples=EXAMPLES))
 
 
 def _check(
@@ -129,19 +128,15 @@ def _masked(there: Standing) -> dict[str, str]:
     """Return the keys of the sets whose masks are learned from, and by which method."""
     found: dict[str, str] = {}
     for job in there.left:
-        if job.copies is None and _needs(job):
-            found.setdefault(job.dataset, job.options["method"])
+        if job.copies is None and job.config.needs_masks:
+            found.setdefault(job.dataset, job.config.method)
     return found
 
 
 def _others(there: Standing) -> list[tuple[str, str]]:
     """Return sets and names of masks that are not the sets' own."""
-    found = [(job.dataset, job.options["masks"]) for job in there.left if job.options["masks"]]
+    found = [(job.dataset, job.config.masks) for job in there.left if job.config.masks]
     return list(dict.fromkeys(found))
-
-
-def _needs(job: Job) -> bool:
-    return needs_masks(job.options["method"], job.options["settings"])
 
 
 def _run(

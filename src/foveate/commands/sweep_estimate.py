@@ -63,7 +63,7 @@ def _entry(job: Job, cost: Cost | None) -> dict[str, Any]:
         "row": job.row,
         "dataset": job.dataset,
         "seed": job.seed,
-        "method": job.options["method"],
+        "method": job.config.method,
         "recipe": job.recipe,
         "stands_on": job.needs,
         "same_run_as": job.copies,

@@ -16,31 +16,9 @@ import torch
 from foveate.costs.measuring import Cost, Plan
 from foveate.costs.windows import Speed
 from foveate.errors import InputError
+from foveate.methods.registry import title
 
 SCHEMA = 1
-TITLES = {
-    "zeroshot": "CLIP",
-    "coop": "CoOp",
-    "cocoop": "CoCoOp",
-    "kgcoop": "KgCoOp",
-    "prograd": "ProGrad",
-    "promptsrc": "PromptSRC",
-    "mmrl": "MMRL",
-    "maple": "MaPLe",
-    "ivlp": "IVLP",
-    "vpt": "VPT",
-    "tcp": "TCP",
-    "mma": "MMA",
-    "clip_lora": "CLIP-LoRA",
-    "proda": "ProDA",
-    "clip_adapter": "CLIP-Adapter",
-    "tip_adapter": "Tip-Adapter",
-    "linear_probe": "linear probe",
-    "lpplusplus": "LP++",
-    "fvgpt": "FVG-PT",
-    "dapt": "DAPT",
-    "kdpl": "KDPL",
-}
 METHODS = tuple(
     f"{plugin}{name}" for name in ("coop", "kgcoop", "promptsrc", "mmrl") for plugin in ("", "fvgpt+")
 )
@@ -60,11 +38,6 @@ COUNTED = {
     " on a GPU of PyTorch's tensors there; 1 MB is 10⁶ bytes",
     "speeds": "median over windows; they are this machine's and compare with no other's",
 }
-
-
-def title(method: str) -> str:
-    """Return a row's name: "fvgpt+mmrl" is "MMRL + FVG-PT"."""
-    return " + ".join(TITLES.get(name, name) for name in reversed(method.split("+")))
 
 
 def measure_apart(plans: Sequence[Plan], watch: Callable[[int, int], None] | None = None) -> Iterator[Cost]:

@@ -22,6 +22,8 @@ from foveate.data.loader import PictureSet
 from foveate.errors import InputError
 from foveate.memory import sent
 from foveate.methods.base import Method
+from foveate.methods.capabilities import ClosedForm, capability
+from foveate.methods.frozen import frozen_specs
 from foveate.methods.registry import build, parts, stages, wrap
 from foveate.train.banking import BankPlan, Feed, open_bank, seen_as_asked, training_pictures
 from foveate.train.loop import fit
@@ -192,7 +194,9 @@ def _pictures(folder: Path, plan: Plan, method: Method, recipe: Recipe, names: l
     least, batches = _EPOCH[_kind(plan)]
     number = plan.pictures or max(least, batches * recipe.batch_size)
     drawn = draw_photos(folder, number, names)
-    if method.looks:  # at all pictures of a training; one is as good as another
+    if capability(
+        method, ClosedForm, trained=True
+    ):  # at all pictures of a training; one is as good as another
         turns = math.ceil(plan.shots * plan.classes / number)
         drawn = drawn.with_samples((drawn.samples * turns)[: plan.shots * plan.classes])
         drawn = drawn.with_samples(
@@ -233,7 +237,7 @@ def _tune_on_bank(
     method: Method, clip: Clip, pictures: PictureSet, recipe: Recipe, watch: partial[Windows]
 ) -> tuple[float | None, Speed | None]:
     """Return how fast a bank is made, and how fast steps on it are."""
-    if not method.seen_keys():
+    if not frozen_specs(method):
         return None, None
     feed = Feed("", method, pictures, recipe, open_bank(BankPlan(), pictures, clip))
     settle = _settle(str(clip.logit_scale.device))

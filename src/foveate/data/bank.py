@@ -1,8 +1,8 @@
 """Frozen features of the views of a picture set, so that no view is decoded or encoded twice.
 
 Views depend on (seed, epoch, place of the picture) alone, so an epoch's can be encoded ahead, in large
-batches, and be read by every stage and every run that differ in something else. Features are kept by where
-they come from (`Origin`): all that look at CLIP's own features share them. What is made of pictures alone
+batches, and be read by every stage and every run that differ in something else. Features are kept by what
+they are of (`FeatureSpec`): all that look at CLIP's own features share them. What is made of pictures alone
 does not depend on masks, so other masks make only features of the foreground anew.
 """
 
@@ -22,7 +22,7 @@ from foveate.data.loader import Part, PictureSet, Share
 from foveate.data.samples import LazyPicture
 from foveate.data.shelf import Key, Shelf
 from foveate.foreground.opening import BadPicture
-from foveate.types import Batch, Labels, Origin
+from foveate.types import Batch, FeatureSpec, Labels
 
 Make = Callable[[Batch], Mapping[str, Tensor]]
 """What frozen towers say of a batch, by name; what the batch brings in `frozen` may be left out."""
@@ -35,7 +35,7 @@ CHUNK = 64
 
 _TURNED = 0x0112  # EXIF's way to say which side is up
 _AREAS = "areas"
-_WHOLE_AREA = Origin("area of the picture", 1, 1, masked=True)
+_WHOLE_AREA = FeatureSpec("area of the picture", 1, 1, masked=True)
 
 
 @runtime_checkable
@@ -80,14 +80,14 @@ class Bank:
         self.pictures, self.shelf, self.chunk, self.peers = pictures, shelf, chunk, peers
         self._weights, self._dtype = weights, dtype
 
-    def size(self, origins: Mapping[str, Origin], epochs: Iterable[int]) -> int:
+    def size(self, specs: Mapping[str, FeatureSpec], epochs: Iterable[int]) -> int:
         """Return how many bytes are still to be made for these epochs.
 
         Args:
-            origins: Of the features that are needed, by name.
+            specs: Of the features that are needed, by name.
             epochs: Whose views they are of.
         """
-        keys = {key.name: key for key in self._keys(origins).values()}.values()
+        keys = {key.name: key for key in self._keys(specs).values()}.values()
         slots = {self._slot(epoch) for epoch in epochs}
         return sum(key.size for key in keys for slot in slots if not self.shelf.has(key, slot))
 
@@ -96,7 +96,7 @@ class Bank:
         epoch: int,
         batch_size: int,
         *,
-        origins: Mapping[str, Origin],
+        specs: Mapping[str, FeatureSpec],
         make: Make,
         pixels: bool = False,
         shuffle: bool = True,
@@ -111,7 +111,7 @@ class Bank:
         Args:
             epoch: Which views, and which order.
             batch_size: Pictures in a batch.
-            origins: Of the features that are needed, by name.
+            specs: Of the features that are needed, by name.
             make: Encodes them.
             pixels: Whether batches need pictures and masks besides; otherwise `images` has no pixels.
             shuffle: Whether in the epoch's order and all of one size; else all, in the samples' own order.
@@ -123,7 +123,7 @@ class Bank:
         """
         pictures, slot = self.pictures, self._slot(epoch)
         order = pictures.wanted(epoch, batch_size, shuffle=shuffle, drop_last=shuffle)
-        keys = self._keys(origins)
+        keys = self._keys(specs)
         held = self._held(keys, slot)
         peers = self.peers if shuffle or not pixels else None
         part = (peers.share if peers and shuffle else Share()).cut(order, batch_size)
@@ -172,24 +172,24 @@ class Bank:
     def _slot(self, epoch: int) -> int:
         return epoch if self.pictures.varies else 0
 
-    def _keys(self, origins: Mapping[str, Origin]) -> dict[str, Key]:
+    def _keys(self, specs: Mapping[str, FeatureSpec]) -> dict[str, Key]:
         whole = {_AREAS: _WHOLE_AREA} if self.pictures.has_masks else {}
-        return {name: self._key(origin) for name, origin in {**origins, **whole}.items()}
+        return {name: self._key(spec) for name, spec in {**specs, **whole}.items()}
 
-    def _key(self, origin: Origin) -> Key:
-        dtype = self._dtype if origin.dim > 1 else torch.float32
+    def _key(self, spec: FeatureSpec) -> Key:
+        dtype = self._dtype if spec.dim > 1 else torch.float32
         values: dict[str, object] = {
-            "what": origin.what,
+            "what": spec.what,
             "weights": self._weights,
             "views": self.pictures.view_key(),
             "pictures": self._pictures,
-            "masks": self._masks if origin.masked else None,
-            "shape": [origin.heads, len(self.pictures), origin.dim],
+            "masks": self._masks if spec.masked else None,
+            "shape": [spec.heads, len(self.pictures), spec.dim],
             "dtype": str(dtype).removeprefix("torch."),
             # Another version may crop, decode or encode in another way.
             "made by": {"foveate": version("foveate"), "pillow": PIL.__version__},
         }
-        return Key(values, (origin.heads, len(self.pictures), origin.dim), dtype)
+        return Key(values, (spec.heads, len(self.pictures), spec.dim), dtype)
 
     @cached_property
     def _pictures(self) -> str:

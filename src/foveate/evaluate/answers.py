@@ -12,6 +12,7 @@ from foveate.evaluate.metrics import accuracy, foreground_shift
 from foveate.foreground.views import foreground_view
 from foveate.memory import Pieces, sent
 from foveate.methods.base import Method
+from foveate.methods.capabilities import PriorBranch, capability
 from foveate.types import Batch, Branch, Labels, Logits, Masks
 
 Watch = Callable[[int, int], None]
@@ -120,7 +121,8 @@ def _say(method: Method, batch: Batch, branch: Branch, with_foreground: bool) ->
     images = sent(batch.images, device)
     features = method.features(images, branch)
     logits = method.logits(features, branch)
-    trust = method.trust(features) if branch != "base" else None
+    prior = capability(method, PriorBranch)
+    trust = prior.trust(features) if prior and branch != "base" else None
     foreground = None
     if with_foreground and batch.masks is not None:
         masks: Masks = sent(batch.masks, device)

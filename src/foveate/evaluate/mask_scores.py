@@ -29,9 +29,8 @@ from foveate.foreground.masks import (
 from foveate.foreground.opening import source_name
 from foveate.foreground.proposers.base import Mask
 from foveate.memory import Pieces, sent
-from foveate.methods.fvgpt import FvgPt
-from foveate.methods.guidance import Views
-from foveate.types import Batch, Labels, PerImage
+from foveate.methods.capabilities import ForegroundTrust
+from foveate.types import Batch, PerImage
 
 Watch = Callable[[int, int], None]
 """Called with pictures done and pictures in all."""
@@ -129,7 +128,7 @@ def overlap(masks: MaskSet, truth: MaskSet, watch: Watch | None = None) -> Overl
     return Overlap({label: tuple(own) for label, own in ious.items()})
 
 
-def mean_trust(method: FvgPt, masks: MaskSet, watch: Watch | None = None) -> float:
+def mean_trust(method: ForegroundTrust, masks: MaskSet, watch: Watch | None = None) -> float:
     """Return the mean of r, the trained foreground gate's trust (Sec. 3.2), on whole pictures.
 
     r counts as 0 where too little of the object is left in the view, as it does in training. A picture whose
@@ -138,19 +137,12 @@ def mean_trust(method: FvgPt, masks: MaskSet, watch: Watch | None = None) -> flo
     Raises:
         InputError: The gate was not trained, or knows none of the classes.
     """
-    if not method.config.foreground_gate:
+    if not method.has_gate():
         raise InputError("this model has no foreground gate (foreground_gate is false): give another --model")
-
-    def trust(views: Views, _: Labels) -> PerImage:
-        guidance = method.guidance
-        return guidance.foreground_gate(guidance.indicators(views)).squeeze(-1).sigmoid() * guidance.usable(
-            views
-        )
-
-    return _mean_over(method, masks, trust, watch)
+    return _mean_over(method, masks, method.foreground_trust, watch)
 
 
-def mean_target(method: FvgPt, masks: MaskSet, watch: Watch | None = None) -> float:
+def mean_target(method: ForegroundTrust, masks: MaskSet, watch: Watch | None = None) -> float:
     """Return the mean of r* (Eq. 3): how often the backbone errs less on the foreground alone.
 
     Raises:
@@ -160,13 +152,13 @@ def mean_target(method: FvgPt, masks: MaskSet, watch: Watch | None = None) -> fl
         raise InputError(
             "the trust that masks deserve is measured with class names, and these pictures have none"
         )
-    return _mean_over(method, masks, method.guidance.trust_target, watch)
+    return _mean_over(method, masks, method.foreground_target, watch)
 
 
 def _mean_over(
-    method: FvgPt,
+    method: ForegroundTrust,
     masks: MaskSet,
-    measured: Callable[[Views, Labels], PerImage],
+    measured: Callable[[Batch], PerImage],
     watch: Watch | None,
 ) -> float:
     pictures = _pictures(method, masks)
@@ -174,22 +166,20 @@ def _mean_over(
     done = 0
     method.eval()
     with method.constant_text():
-        for views, labels in _views(method, pictures):
-            total += float(measured(views, labels).sum())
-            done += len(labels)
+        for found in _measure(method, pictures, measured):
+            total += float(found.sum())
+            done += len(found)
             if watch:
                 watch(done, len(pictures))
     return total / done
 
 
-def _views(method: FvgPt, pictures: PictureSet) -> Iterator[tuple[Views, Labels]]:
+def _measure(
+    method: ForegroundTrust, pictures: PictureSet, measured: Callable[[Batch], PerImage]
+) -> Iterator[PerImage]:
     pieces, device = Pieces(_BATCH), method.clip.logit_scale.device
     for batch in pictures.batches(None, _BATCH, shuffle=False, drop_last=False):
-        seen = pieces.run(
-            lambda most, batch=batch: [
-                (method.views(part), part.labels) for part in _parts(batch, most, device)
-            ]
-        )
+        seen = pieces.run(lambda most, batch=batch: [measured(part) for part in _parts(batch, most, device)])
         yield from seen
 
 
@@ -201,7 +191,7 @@ def _parts(batch: Batch, most: int, device: torch.device) -> Iterator[Batch]:
         yield Batch(sent(batch.images[few], device), sent(batch.labels[few], device), masks, areas)
 
 
-def _pictures(method: FvgPt, masks: MaskSet) -> PictureSet:
+def _pictures(method: ForegroundTrust, masks: MaskSet) -> PictureSet:
     """Return the pictures that have a mask and a class the method knows, or no class at all."""
     row = {_plain(name): place for place, name in enumerate(method.names)}
     samples = [

@@ -21,6 +21,7 @@ from torch import Tensor
 from foveate.explain.passes import Heat, as_heat, block_index, patches_of
 from foveate.methods.base import Method
 from foveate.methods.block_gradients import passes_at
+from foveate.methods.capabilities import first_patch
 from foveate.types import Branch, Images, Labels, Logits, PerImage
 
 Target = Literal["logit", "probability"]
@@ -68,7 +69,7 @@ def class_activation(
     relevance: list[Tensor] = []
     for one in seen:
         g, a = (
-            patches_of(values, vision.grid**2, method.first_patch)
+            patches_of(values, vision.grid**2, first_patch(method))
             for values in (one.gradient, one.activation)
         )
         relevance.append(((g.mean(dim=1, keepdim=True) if averaged else g) * a).sum(dim=-1))

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from foveate.configs import check_types
 from foveate.data.loader import PictureSet
 from foveate.errors import InputError
 from foveate.evaluate.answers import Watch, parts_of
@@ -18,7 +19,6 @@ from foveate.explain.removal import remove
 from foveate.foreground.views import Fill, foreground_view
 from foveate.memory import Pieces, sent
 from foveate.methods.base import Method
-from foveate.methods.choices import check_choices
 from foveate.types import Batch, Branch, Labels, Logits, Masks, PerImage
 
 ANSWER, LABEL = "answer", "label"
@@ -53,7 +53,7 @@ class LookConfig:
     steps: int = 8
 
     def __post_init__(self) -> None:
-        check_choices(self)
+        check_types(self)
         if self.tau <= 0:
             raise InputError(f"tau is {self.tau}: give a temperature above 0")
         if self.steps < 0:

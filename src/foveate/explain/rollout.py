@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from foveate.explain.passes import Heat, as_heat, block_index, first_patch
 from foveate.methods.base import Method
+from foveate.methods.capabilities import first_patch as first_patch_of
 from foveate.types import Branch, Images, Tokens
 
 Rows = Float[Tensor, "batch tokens sources"]
@@ -59,7 +60,7 @@ def rolled_out(
     sums to 1.
     """
     vision, tower = method.clip.vision, method.clip.config.vision
-    trace = _Trace(vision.grid**2, method.first_patch, residual)
+    trace = _Trace(vision.grid**2, first_patch_of(method), residual)
     handles: list[RemovableHandle] = []
     for place in range(block_index(layer, len(vision.blocks)) + 1):
         block = vision.blocks[place]

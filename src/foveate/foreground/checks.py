@@ -10,11 +10,11 @@ from PIL import Image
 
 from foveate.errors import InputError
 from foveate.foreground.opening import BadPicture, source_name, turn
+from foveate.foreground.options import OnBad
 from foveate.foreground.records import StoredMask
 from foveate.foreground.values import MaskSource, MaskValues, read_mask
 
 Fault = Literal["missing", "unreadable", "mismatched", "empty", "full"]
-OnBad = Literal["error", "skip"]
 Size = tuple[int, int]  # width, height
 
 TOO_MANY_EMPTY = 0.5
@@ -87,7 +87,7 @@ class MaskReport:
             first = next(one for one in self.faults if one.fault == "empty")
             raise InputError(
                 f"{self.count('empty')} of {self.total} masks are empty (first: {first.name}); "
-                f"check how they are read (--mask-values) and that white is the object (--invert-masks true)"
+                f"check how they are read (--mask-values) and that white is the object (--invert-masks)"
             )
         if self.total and len(self.faults) == self.total:
             raise InputError(f"none of {self.total} pictures has a usable mask: {self.faults[0].detail}")
@@ -100,7 +100,7 @@ class MaskReport:
         if self.inverted:
             raise InputError(
                 "most masks cover the border and not the centre, as if they marked the background; "
-                'pass --invert-masks true if they do, or on_bad="skip" if they are right'
+                'pass --invert-masks if they do, or on_bad="skip" if they are right'
             )
 
     def _tally(self) -> str:

@@ -221,12 +221,12 @@ def _front(tar: tarfile.TarFile, path: Path) -> tuple[dict[str, object], list[Ma
     contents: dict[str, bytes] = {}
     for wanted in (HEAD, MANIFEST):
         member = tar.next()
-        ours = member is not None and member.name == wanted and member.isreg()
-        if ours and member.offset_data + member.size > path.stat().st_size:
-            raise InputError(f"{path} is damaged: {wanted} is larger than the whole file; {_REMEDY}")
-        file = tar.extractfile(member) if ours else None
-        if file is None:
+        if member is None or member.name != wanted or not member.isreg():
             raise InputError(f"{path} is no shard of masks: it does not begin with {HEAD} and {MANIFEST}")
+        if member.offset_data + member.size > path.stat().st_size:
+            raise InputError(f"{path} is damaged: {wanted} is larger than the whole file; {_REMEDY}")
+        file = tar.extractfile(member)
+        assert file is not None  # of a regular file
         contents[wanted] = file.read()
     key = read_head(contents[HEAD], f"{path}, {HEAD}")
     records, _ = read_lines(contents[MANIFEST], f"{path}, {MANIFEST}")

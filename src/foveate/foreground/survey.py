@@ -90,7 +90,7 @@ class Conventions:
         if self.report.inverted and on_bad == "error":
             raise InputError(
                 f"{self.root}: most masks cover the border and not the centre, as if they marked the"
-                ' background; pass --invert-masks true if they do, or on_bad="skip" if they are right'
+                ' background; pass --invert-masks if they do, or on_bad="skip" if they are right'
             )
 
     def lines(self) -> list[str]:
@@ -112,7 +112,7 @@ class Conventions:
     def _advice(self) -> str:
         if self.detected != self.values:
             return f"they look like {self.detected}: pass --mask-values {self.detected}"
-        return "check that these are masks, and that their object is white (--invert-masks true)"
+        return "check that these are masks, and that their object is white (--invert-masks)"
 
 
 class Survey:

@@ -11,19 +11,15 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 from PIL import Image
 
 from foveate.foreground.opening import PIXEL_LIMIT, BadPicture, LazyPicture, opened, orientation, turn
+from foveate.foreground.options import MaskValues
 from foveate.written import one_line
-
-MaskValues = Literal["auto", "binary255", "binary1", "index", "index_void255", "soft"]
-"""`binary255`: 128 and above is foreground. `binary1`: 1 is. `index`: everything but 0 is. `index_void255`:
-everything but 0 and 255 is. `soft`: graded, 128 and above is foreground. `auto`: found out with
-`detect_values`."""
 
 MaskSource = Path | LazyPicture | Image.Image
 Values = UInt8[np.ndarray, "height width"]

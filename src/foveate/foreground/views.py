@@ -6,15 +6,14 @@ alternatives.
 """
 
 import math
-from typing import Literal
 
 import torch
 from torch.nn import functional as F
 
 from foveate.clip.config import CLIP_MEAN, CLIP_STD
+from foveate.foreground.options import Fill
 from foveate.types import Images, Masks, PerImage
 
-Fill = Literal["mean", "black", "blur", "image_mean"]
 Channels = tuple[float, float, float]
 
 _BLUR = 0.05  # deviation of the blur, as a share of the shorter side: leaves colour, takes every shape

@@ -1,17 +1,32 @@
-"""DAPT's background texts, read by a host as it is tuned.
+"""DAPT's background texts: the words, which of them a list of class names leaves, and how a host reads them.
 
-- [0]: Decouple before Align: Visual Disentanglement Enhances Prompt Tuning, T-PAMI 47(11), 2025,
+The lists and the sentence are those of the authors' released code; it is the sentence of weakly supervised
+segmentation with CLIP.
+
+- [0]: Decouple before Align: Visual Disentanglement Enhances Prompt Tuning, 2025,
   https://arxiv.org/abs/2508.00395
 """
+
+from collections.abc import Sequence
 
 from foveate.clip.rows import Rows
 from foveate.clip.text import check_texts
 from foveate.errors import InputError
-from foveate.methods.background_texts import DISTRACTORS, FOOD, GENERIC, backgrounds_for, without_collisions
-from foveate.methods.base import Method
-from foveate.methods.dapt_config import DaptConfig
-from foveate.methods.kept import Kept, tensors_of
+from foveate.methods.capabilities import ExtraTexts
+from foveate.methods.configs import words
+from foveate.methods.texts import Cache, tensors_of
 from foveate.types import TextFeatures
+
+GENERIC: tuple[str, ...] = (
+    *("ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea"),
+    *("railway", "railroad", "keyboard", "helmet", "cloud", "house", "mountain", "ocean", "road", "rock"),
+    *("street", "valley", "bridge", "sign"),
+)
+FOOD: tuple[str, ...] = ("table", "forks", "tablecloth", "hands", "spoon", "glasses", "dishes")
+
+DISTRACTORS = len(FOOD)
+"""How many of the first backgrounds the released code leaves among the classes: it appends both lists, and
+cuts off as many rows as the generic one has."""
 
 
 class Backgrounds:
@@ -19,14 +34,20 @@ class Backgrounds:
 
     Args:
         host: Reads them; its classes decide.
-        config: Settings of DAPT.
+        words: Of the texts; empty takes those of the released code.
+        template: The sentence around them.
+        keep_all: Whether words that name a class stay in.
+        as_released: Whether to read all words of the released code, some of them among the classes.
     """
 
-    def __init__(self, host: Method, config: DaptConfig):
-        self._host, self._config = host, config
+    def __init__(
+        self, host: ExtraTexts, words: Sequence[str], template: str, *, keep_all: bool, as_released: bool
+    ):
+        self._host, self._own, self._template = host, tuple(words), template
+        self._keep_all, self._as_released = keep_all, as_released
         self._words: tuple[object, tuple[list[str], list[str]]] = (None, ([], []))
         self._rows: tuple[list[str], Rows] | None = None
-        self._kept = Kept()
+        self._cache = Cache()
 
     def check(self) -> None:
         """Refuse words that leave no room before anything is trained: some are first read in a late epoch.
@@ -34,10 +55,10 @@ class Backgrounds:
         Raises:
             InputError: A sentence is longer than the text tower reads.
         """
-        wanted, template = self._config.backgrounds or GENERIC + FOOD, self._config.background_template
+        wanted = self._own or GENERIC + FOOD
         try:
-            check_texts(self._host.clip, wanted, template)
-            self._host.lay_out_others(wanted, template)
+            check_texts(self._host.clip, wanted, self._template)
+            self._host.extra_rows(wanted, self._template)
         except InputError as error:
             raise InputError(f"dapt: background texts: {error}") from error
 
@@ -56,31 +77,64 @@ class Backgrounds:
         """
         rows = self._laid_out()
         if self._host.tunes_text:
-            return self._host.encode_others(rows)
+            return self._host.encode_rows(rows)
         sources, key = tensors_of(self._host.clip.text), tuple(self._split()[0])
-        return self._kept.get(key, sources, lambda: self._host.encode_others(rows))
+        return self._cache.get(key, sources, lambda: self._host.encode_rows(rows))
 
     @property
     def among_classes(self) -> int:
         """How many words the released code leaves among the classes; 0 without its quirks."""
-        return DISTRACTORS if self._config.official_quirks else 0
+        return DISTRACTORS if self._as_released else 0
 
     def _split(self) -> tuple[list[str], list[str]]:
         """Return all words that are read, and those left out."""
-        config, host = self._config, self._host
-        if config.official_quirks:
+        host = self._host
+        if self._as_released:
             return [*GENERIC, *FOOD], []
         key = host.names, host.template  # looked at in each step, and slow with a thousand classes
         if self._words[0] != key:
-            wanted = config.backgrounds or backgrounds_for(host.template)
-            taken = host.names if config.on_collision == "drop" else []
-            self._words = key, without_collisions(wanted, taken)
+            wanted = self._own or backgrounds_for(host.template)
+            self._words = key, without_collisions(wanted, [] if self._keep_all else host.names)
         return self._words[1]
 
     def _laid_out(self) -> Rows:
         """Return the texts as token rows; kept while the words are the same."""
         words = self._split()[0]
         if self._rows is None or self._rows[0] != words:
-            rows = self._host.lay_out_others(words, self._config.background_template)
+            rows = self._host.extra_rows(words, self._template)
             self._rows = words, rows.to(self._host.clip.text.pos.device)
         return self._rows[1]
+
+
+def backgrounds_for(template: str | None) -> tuple[str, ...]:
+    """Return the generic backgrounds, and those of a table where the data set's sentence tells of food.
+
+    The lists' names in the released code say that the second is meant for Food101; it is appended for all.
+
+    Args:
+        template: The data set's sentence, if one was given: "a photo of {}, a type of food.".
+    """
+    return GENERIC + FOOD if template is not None and "food" in words(template) else GENERIC
+
+
+def without_collisions(backgrounds: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the backgrounds that name no class, and those that do.
+
+    A background names a class if its words stand in the class name one behind the other: "river" in "river",
+    "building" in "Residential Buildings"; not "sea" in "seal".
+
+    Args:
+        backgrounds: In any order, which is kept.
+        names: The class names.
+    """
+    known = [words(name) for name in names]
+    kept: list[str] = []
+    dropped: list[str] = []
+    for background in backgrounds:
+        own = words(background)
+        (dropped if any(_within(own, name) for name in known) else kept).append(background)
+    return kept, dropped
+
+
+def _within(part: list[str], whole: list[str]) -> bool:
+    return any(whole[i : i + len(part)] == part for i in range(len(whole) - len(part) + 1))

@@ -1,15 +1,13 @@
-"""What a method must do, and the few lines that all of them share.
+"""What a method is: five hooks, and the few lines that all methods share.
 
-A method classifies pictures with a frozen CLIP and a few learned tensors. It is asked in this order:
-`set_classes` (any names, at any time), then `features`, then `logits`; or, while it learns, `losses`.
+A method classifies pictures with a frozen CLIP and a few learned tensors. What only a few methods need is in
+`capabilities.py`; a method over another one is a `Wrapper`.
 """
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,73 +15,44 @@ from torch.nn import functional as F
 
 from foveate.bits import digest_of
 from foveate.clip.model import Clip
-from foveate.clip.rows import Rows, encode_rows
-from foveate.clip.templates import fill
-from foveate.clip.text import text_rows
 from foveate.errors import InputError
-from foveate.methods.kept import Kept, tensors_of
-from foveate.types import (
-    Batch,
-    Branch,
-    Features,
-    ImageFeatures,
-    Images,
-    Logits,
-    Origin,
-    PerImage,
-    Scalar,
-    TextFeatures,
-)
-
-CLIP = "clip"
-"""Origin of features of the untouched image tower."""
-
-
-Spread = Callable[[Rows, Callable[[Rows], TextFeatures]], TextFeatures]
-"""Encodes texts together with other processes; told of all texts, and how any of them are encoded here."""
-
-
-@dataclass(frozen=True)
-class Support:
-    """What a method may look at before its first step.
-
-    Attributes:
-        train: Number of a pass to its batches: each training picture once, in the same order in each pass, in
-            the views of the epoch of that number.
-        val: A few pictures to choose settings on, as predictions see them; never test pictures. Empty where
-            the data has none, or none were asked for.
-    """
-
-    train: Callable[[int], Iterable[Batch]]
-    val: Iterable[Batch] = ()
+from foveate.methods.config import MethodConfig
+from foveate.methods.texts import Cache, PlainTexts, tensors_of
+from foveate.types import Batch, Branch, Features, ImageFeatures, Images, Logits, Scalar, TextFeatures
 
 
 class Method(nn.Module, ABC):
     """A way to classify pictures with a frozen CLIP and a few learned tensors.
 
-    Class names never reach a checkpoint: `learned` has tensors that any class list can follow.
+    A method writes up to five hooks: `set_classes`, `encode_text`, `encode_images`, `logits` and `losses`.
+    Only `encode_text` has no default. Class names never reach a checkpoint: `learned` has tensors that any
+    class list can follow.
 
     Attributes:
-        clip: The frozen towers.
-        names: The class names asked about at the moment.
-        trained: Of each name, whether it was trained on; matters to the branch "mixed" alone.
-        head_weights: How base logits fuse the heads of an image feature; new-class logits use the first.
+        name: What the command line calls the method, such as "coop".
+        title: What tables and pages call it, such as "CoOp".
+        config_type: Its settings' dataclass.
+        data_template: Which of a catalogue's sentences for a data set it takes, where that has several.
+        heads: How many features it has of a picture.
         tunes_vision: Whether learned tensors change what the image tower says.
         tunes_text: Whether they change the class texts.
-        text_follows_pictures: Whether class texts depend on the picture they are compared with (CoCoOp).
         takes_new_names: Whether it learns anything that helps with classes it was not trained on.
-        looks: Passes over the training pictures that `look` makes.
-        first_patch: Place of the first patch among the image tower's output tokens, for pictures of the gaze.
-        spread: How class texts are encoded while several processes train together; else None.
+        clip: The frozen towers.
+        config: The settings.
+        head_weights: How base logits fuse the heads of an image feature; new-class logits use the first.
+        names: The class names asked about at the moment.
+        trained: Of each name, whether it was trained on; matters to the branch "mixed" alone.
+        template: The data set's sentence, if one was given.
     """
 
+    name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    config_type: ClassVar[type[MethodConfig]] = MethodConfig
+    data_template: ClassVar[str] = "template"
+    heads: ClassVar[int] = 1
     tunes_vision: bool = False
     tunes_text: bool = True
-    text_follows_pictures: bool = False
     takes_new_names: bool = True
-    looks: int = 0
-    first_patch: int = 1
-    spread: Spread | None = None
 
     def __init__(self, clip: Clip, head_weights: Sequence[float] = (1.0,)):
         super().__init__()
@@ -92,13 +61,18 @@ class Method(nn.Module, ABC):
         self.names: tuple[str, ...] = ()
         self.trained: tuple[bool, ...] = ()
         self.template: str | None = None
-        self._kept = Kept()
+        self._texts = Cache()
         self._text_is_constant = False
+
+    # --- the five hooks ---
 
     def set_classes(
         self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
     ) -> None:
         """Choose the classes to tell apart.
+
+        Who overrides this first checks all that it needs, then calls it, and only then changes anything of
+        its own: names that are refused leave a method as it was.
 
         Args:
             names: Class names; underscores read as spaces.
@@ -112,32 +86,44 @@ class Method(nn.Module, ABC):
         check_names(names)
         self.clip.tokenizer.demand_distinct(names)
         known = set(names if trained is None else trained)
-        before = self.names, self.template, self.trained
         self.names, self.template = tuple(names), template
         self.trained = tuple(name in known for name in names)
-        try:
-            self.prepare()
-        except InputError:
-            self.names, self.template, self.trained = before
-            if self.names:
-                self.prepare()  # a part of it may have taken the refused names already
-            raise
-
-    @abstractmethod
-    def prepare(self) -> None:
-        """Make ready for `self.names` (tokenise, encode what is constant)."""
 
     @abstractmethod
     def encode_text(self) -> TextFeatures:
-        """Return `[C, D]` raw class features, with gradient to what is learned."""
+        """Return `[C, D]` raw features of the classes that are set, with gradient to what is learned."""
 
     def encode_images(self, images: Images) -> ImageFeatures:
-        """Return `[H, B, D]` raw features of normalised pictures, with gradient to what is learned."""
+        """Return `[H, B, D]` raw features of normalised pictures, with gradient to what is learned.
+
+        By default CLIP's own. A method with another image tower sets `tunes_vision`; one whose learned part
+        stands behind CLIP's tower is an `ImageAdapter`.
+        """
         return encode_pictures(self.clip, images)
 
-    def pair(self, image: ImageFeatures) -> Features:
-        """Put raw picture features beside the class texts, which may depend on the pictures (CoCoOp)."""
-        return Features(image, self.text_features())
+    def logits(self, features: Features, branch: Branch = "base") -> Logits:
+        """Return `[B, C]` logits, CLIP's temperature applied; by default of cosines.
+
+        Args:
+            features: Raw features of both sides.
+            branch: Which label space is asked about; it matters to methods that treat trained and new classes
+                differently.
+        """
+        return align(features, self.clip.scale, self.head_weights if branch == "base" else (1.0,))
+
+    def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
+        """Return the named terms of the loss, weights applied; by default the cross-entropy, "ce".
+
+        Args:
+            features: Both sides of the batch, as `forward` returns them.
+            batch: With all of its frozen features; see `FrozenFeatures`.
+
+        Returns:
+            Terms whose sum is minimised, but for a `GradientRule`.
+        """
+        return {"ce": F.cross_entropy(self.logits(features), batch.labels)}
+
+    # --- what they are made into ---
 
     def features(self, images: Images, branch: Branch | None = None) -> Features:
         """Return both sides for normalised pictures, before normalisation of the features.
@@ -149,124 +135,46 @@ class Method(nn.Module, ABC):
         """
         return self.pair(self.encode_images(images))
 
-    def logits(self, features: Features, branch: Branch = "base") -> Logits:
-        """Align the two sides, CLIP's temperature applied.
+    def pair(self, image: ImageFeatures) -> Features:
+        """Put raw picture features beside the class texts."""
+        return Features(image, self.text_features())
 
-        `branch` says which label space is asked about; it matters to methods that treat trained and new
-        classes differently (MMRL, FVG-PT).
+    def forward(self, batch: Batch) -> Features:
+        """Return both sides of a training batch; pictures from its frozen features, if nothing tunes them."""
+        held = None if self.tunes_vision else batch.frozen.get("image")
+        return self.pair(self.encode_images(batch.images) if held is None else held)
+
+    @property
+    def sees_as_clip(self) -> bool:
+        """Whether `encode_images` says what the untouched CLIP says."""
+        return not self.tunes_vision
+
+    def text_features(self) -> TextFeatures:
+        """Return `[C, D]` raw class features.
+
+        With gradients on they are encoded anew, for what is learned. Else they are cached, and encoded anew
+        only when names, learned tensors or the text tower are not what they were.
         """
-        return align(features, self.clip.scale, self.head_weights if branch == "base" else (1.0,))
+        if torch.is_grad_enabled() and not self._text_is_constant:
+            return self.encode_text()
+        key = self.names, self.template, self.trained
+        return self._texts.get(key, tensors_of(self, but=self.clip.vision), self.encode_text)
 
-    @torch.no_grad()
-    def see(self, batch: Batch) -> dict[str, Tensor]:
-        """Return what frozen towers say of a batch: training cannot change it, a bank may hold it."""
-        return {} if self.tunes_vision else {"image": self.encode_images(batch.images)}
-
-    def seen(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the same, from the batch where it is there already."""
-        return batch.frozen or self.see(batch)
-
-    def seen_keys(self) -> dict[str, Origin]:
-        """Return where each tensor of `see` comes from, so that a bank shares those that are equal.
-
-        Asked once before a training. What it does not name, a bank does not hold.
-        """
-        return {} if self.tunes_vision else {"image": self.vision_origin()}
-
-    def vision_origin(self) -> Origin:
-        """Return where features of `encode_images` come from: from CLIP's own tower, or from a tuned one."""
-        own = not self.tunes_vision and type(self).encode_images is Method.encode_images
-        return Origin(CLIP if own else self.digest(), len(self.head_weights), self.clip.config.embed)
-
-    def digest(self) -> str:
-        """Return the kind of method and 16 hex digits that name its settings and learned tensors."""
-        kind, settings = type(self), repr(getattr(self, "config", None))
-        return f"{kind.__module__}.{kind.__qualname__} {digest_of(self.learned(), settings)}"
-
-    def answer(self, batch: Batch) -> Features:
-        """Return both sides of a batch; its pictures from where they are held, if nothing tunes them."""
-        return self.features(batch.images) if self.tunes_vision else self.pair(self.seen(batch)["image"])
-
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
-        """Return the named terms of the loss, weights applied; their sum is minimised."""
-        return self.losses_of(self.answer(batch), batch)
-
-    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
-        """Return the same of a batch whose `answer` is there already.
-
-        A method writes this one, or `losses`. Only over one that writes this one can DAPT put its terms.
-        """
-        raise NotImplementedError(f"{type(self).__name__} tells no losses")
-
-    def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Make ready for an epoch of training.
-
-        Args:
-            epoch: Counted from 0. A run that was stopped begins with any, its learned tensors as they were.
-            epochs: How many there are in all.
-        """
-
-    def lay_out_others(self, names: Sequence[str], template: str) -> Rows:
-        """Return names that are no classes (DAPT's backgrounds) as texts for `encode_others`.
-
-        Args:
-            names: At least one.
-            template: The sentence around a name, for methods that learn no words around it.
-        """
-        return text_rows(self.clip, [fill(template, name) for name in names])
-
-    def encode_others(self, rows: Rows) -> TextFeatures:
-        """Return `[K, D]` raw features of such texts, with gradient to what is learned of any text."""
-        with torch.no_grad():
-            return encode_rows(self.clip.text, rows)
-
-    def encode_together(self, rows: Rows, encode: Callable[[Rows], TextFeatures]) -> TextFeatures:
-        """Return `encode(rows)`; where several processes train together, each encodes a part of the rows."""
-        if self.spread is None or not torch.is_grad_enabled():
-            return encode(rows)
-        return self.spread(rows, encode)
-
-    def averaged_over(self) -> dict[str, int]:
-        """Return over how many pictures some terms of the last `losses` are means, by name.
-
-        The others are means over all pictures of the batch, or do not depend on pictures. A term that was
-        left out for want of such pictures is named too, with 0.
-        """
-        return {}
-
-    def backward(self, losses: Mapping[str, Scalar]) -> None:
-        """Turn the terms into gradients: those of their sum, unless a method mends them (ProGrad)."""
-        torch.stack(list(losses.values())).sum().backward()
-
-    def figures(self) -> dict[str, float]:
-        """Return what an epoch of training was like, to be logged; the next epoch counts anew."""
-        return {}
-
-    def look(self, support: Support) -> None:
-        """Look at all pictures before the first step; a run that goes on after a stop looks again.
-
-        Here a method may solve for what it learns, and give learned tensors their shapes: those that follow
-        from the training classes or pictures are empty until then.
-        """
-
-    def finish(self) -> None:
-        """End a training: called behind its last step, or behind `look` where there are no steps."""
-
-    def notes(self) -> list[str]:
-        """Return what a person should know of the training that has just ended."""
-        return []
-
-    def caveats(self) -> list[str]:
-        """Return what a person should know of answers about the names that are set."""
-        return []
-
-    def trust(self, features: Features) -> PerImage | None:
-        """Return how far each answer leans on CLIP's prior, in [0, 1]; None where a method has no such."""
-        return None
+    @contextmanager
+    def constant_text(self) -> Generator[None]:
+        """Take class texts as constants inside, even where somebody turns gradients on."""
+        self._text_is_constant = True
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._text_is_constant = False
 
     def trained_names(self) -> list[str]:
         """Return those of the names asked about that were trained on."""
         return [name for name, was in zip(self.names, self.trained, strict=True) if was]
+
+    # --- learned tensors ---
 
     def learned(self) -> dict[str, nn.Parameter]:
         """Return the tensors a checkpoint holds: every parameter but CLIP's."""
@@ -299,49 +207,130 @@ class Method(nn.Module, ABC):
                 parameter.copy_(given)
         for module in self.modules():
             if isinstance(module, Method):
-                module._kept.forget()
-        if self.names:  # whatever was encoded with the old tensors is stale
+                module._texts.forget()
+        if self.names:  # whatever was made of the old tensors is stale
             self.set_classes(self.names, self.template, self.trained_names())
 
-    def official_names(self) -> dict[str, str | list[str]]:
-        """Return, per learned tensor, its name in checkpoints of the authors' code; several are stacked.
+    def digest(self) -> str:
+        """Return the kind of method and 16 hex digits that name its settings and learned tensors."""
+        kind, settings = type(self), repr(getattr(self, "config", None))
+        return f"{kind.__module__}.{kind.__qualname__} {digest_of(self.learned(), settings)}"
 
-        Raises:
-            InputError: Nobody has published such checkpoints.
-        """
-        raise InputError(f"there are no checkpoints of the authors' code of {type(self).__name__} to load")
 
-    def load_official(self, state: Mapping[str, object]) -> None:
-        """Take over a checkpoint of the authors' code; what is frozen in it is left out.
+class SentenceMethod(Method):
+    """A method that needs each class name in a sentence.
+
+    By default the sentences, read by CLIP, are its class texts.
+
+    Attributes:
+        plain: CLIP's own texts of the classes; set in `__init__`.
+    """
+
+    plain: PlainTexts
+
+    def set_classes(
+        self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
+    ) -> None:
+        check_names(names)
+        self.plain.check(names, template)
+        super().set_classes(names, template, trained)
+        self.plain.set_classes(names, template)
+
+    def encode_text(self) -> TextFeatures:
+        return self.plain.features()
+
+
+class Wrapper(Method):
+    """A method over another one, its host; all hooks that it does not write are the host's.
+
+    Args:
+        host: The method below.
+
+    Attributes:
+        joint: Whether the host is trained together with it, in one stage; else it was tuned before, and is
+            frozen here.
+        host: See above.
+
+    Raises:
+        InputError: It cannot stand on this host.
+    """
+
+    joint: ClassVar[bool] = True
+
+    def __init__(self, host: Method):
+        self.check_host(type(host).__name__, host)
+        super().__init__(host.clip, host.head_weights)
+        self.tunes_vision = self.joint and host.tunes_vision
+        self.tunes_text, self.takes_new_names = host.tunes_text, host.takes_new_names
+        self.host = host if self.joint else host.requires_grad_(False).eval()
+
+    @classmethod
+    def check_host(cls, name: str, host: Method | type[Method]) -> None:
+        """Refuse a host that this wrapper cannot stand on.
 
         Args:
-            state: Its tensors by name, or the whole checkpoint with them under "state_dict".
+            name: What messages call it.
+            host: It, or its class, before anything is built.
 
         Raises:
-            InputError: A tensor is missing or of another shape.
+            InputError: It is such a one; the message says why, and what to take.
         """
-        self.load_learned(official_tensors(state, self.official_names()))
+
+    def train(self, mode: bool = True) -> "Wrapper":
+        """Set the training mode; a host that is frozen stays as it was tuned."""
+        super().train(mode)
+        if not self.joint:
+            self.host.eval()
+        return self
+
+    def set_classes(
+        self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
+    ) -> None:
+        self.host.set_classes(names, template, trained)
+        super().set_classes(names, template, trained)
+
+    def encode_text(self) -> TextFeatures:
+        return self.asked_host().encode_text()
 
     def text_features(self) -> TextFeatures:
-        """Return `[C, D]` raw class features.
+        return self.asked_host().text_features()  # which caches them
 
-        With gradients on they are encoded anew, for what is learned. Else they are kept, and encoded anew
-        only when names, learned tensors or the text tower are not what they were.
-        """
-        if torch.is_grad_enabled() and not self._text_is_constant:
-            return self.encode_text()
-        key = self.names, self.template, self.trained
-        return self._kept.get(key, tensors_of(self, but=self.clip.vision), self.encode_text)
+    def encode_images(self, images: Images) -> ImageFeatures:
+        return self.host.encode_images(images)
+
+    def pair(self, image: ImageFeatures) -> Features:
+        return self.asked_host().pair(image)
+
+    def forward(self, batch: Batch) -> Features:
+        """Return both sides of a training batch; as the host does where it is trained too."""
+        return self.asked_host()(batch) if self.joint else super().forward(batch)
+
+    def logits(self, features: Features, branch: Branch = "base") -> Logits:
+        return self.host.logits(features, branch)
+
+    def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
+        return self.host.losses(features, batch)
+
+    @property
+    def sees_as_clip(self) -> bool:
+        return self.host.sees_as_clip
 
     @contextmanager
     def constant_text(self) -> Generator[None]:
-        """Take class texts as constants inside, even where somebody turns gradients on."""
-        self._text_is_constant = True
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self._text_is_constant = False
+        with super().constant_text(), self.host.constant_text():
+            yield
+
+    def asked_host(self) -> Method:
+        """Return the host with this method's classes: somebody else may have asked it about others."""
+        own = self.names, self.template, self.trained
+        if own != (self.host.names, self.host.template, self.host.trained):
+            self.host.set_classes(self.names, self.template, self.trained_names())
+        return self.host
+
+
+def is_kind(host: Method | type[Method], *kinds: type[Method]) -> bool:
+    """Return whether a method, or a class of methods, is of one of these kinds."""
+    return issubclass(host if isinstance(host, type) else type(host), kinds)
 
 
 def align(features: Features, scale: Tensor, weights: Sequence[float] = (1.0,)) -> Logits:
@@ -363,13 +352,12 @@ def align(features: Features, scale: Tensor, weights: Sequence[float] = (1.0,)) 
 
 def encode_pictures(clip: Clip, images: Images) -> ImageFeatures:
     """Return CLIP's own raw features `[1, B, D]`, in float32 or better."""
-    image = clip.vision(images)
-    return image.to(torch.promote_types(image.dtype, torch.float32))[None]
+    return precise(clip.vision(images))[None]
 
 
-def clip_origin(clip: Clip) -> Origin:
-    """Return where features of `encode_pictures` come from."""
-    return Origin(CLIP, 1, clip.config.embed)
+def precise(values: Tensor) -> Tensor:
+    """Return values in float32 or better."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -392,46 +380,3 @@ def check_names(names: Sequence[str]) -> None:
         if key in seen:
             raise InputError(f"class names {seen[key]!r} and {name!r} are the same: rename or merge them")
         seen[key] = name
-
-
-def official_tensors(state: Mapping[str, object], names: Mapping[str, str | list[str]]) -> dict[str, Tensor]:
-    """Pick learned tensors out of a checkpoint of the authors' code.
-
-    Args:
-        state: Tensors under the authors' names, or a checkpoint that has them under "state_dict". A module's
-            name before them all ("prompt_learner.", "module.") may be there or not.
-        names: Per tensor of ours, theirs; several are stacked along a new first axis.
-
-    Raises:
-        InputError: Tensors are missing, or there are more of a numbered kind; the message names them.
-    """
-    inner = state.get("state_dict", state)
-    if not isinstance(inner, Mapping):
-        raise InputError("the checkpoint's state_dict holds no tensors by name")
-    given = {
-        str(name).removeprefix("module."): tensor
-        for name, tensor in cast("Mapping[object, object]", inner).items()
-        if isinstance(tensor, Tensor)
-    }
-    wanted = [one for theirs in names.values() for one in ([theirs] if isinstance(theirs, str) else theirs)]
-    found = {name: given.get(name, given.get(name.partition(".")[2])) for name in wanted}
-    missing = [name for name, tensor in found.items() if tensor is None]
-    if missing:
-        raise InputError(
-            f"the checkpoint lacks {', '.join(missing)}: is it of another method, or of other settings?"
-        )
-    more = _beyond(wanted, given)
-    if more:
-        raise InputError(f"the checkpoint has {', '.join(more)} besides: it was tuned in more blocks")
-    whole = {name: tensor.float() for name, tensor in found.items() if tensor is not None}
-    return {
-        ours: whole[theirs] if isinstance(theirs, str) else torch.stack([whole[one] for one in theirs])
-        for ours, theirs in names.items()
-    }
-
-
-def _beyond(wanted: Sequence[str], given: Collection[str]) -> list[str]:
-    """Return tensors that differ from wanted ones in nothing but a number, as those of further blocks do."""
-    kinds = {re.sub(r"\d+", "#", name) for name in wanted} - set(wanted)
-    left = [name for name in given if name not in wanted and re.sub(r"\d+", "#", name) in kinds]
-    return sorted(left)

@@ -6,45 +6,21 @@ f is a picture's feature, A the bottleneck, λ the ratio: f' = λ A(f) + (1 − 
   https://arxiv.org/abs/2110.04544
 """
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from foveate.clip.model import Clip
 from foveate.errors import InputError
-from foveate.methods.base import Method, clip_origin, encode_pictures
-from foveate.methods.choices import check_choices
+from foveate.methods.base import SentenceMethod
+from foveate.methods.capabilities import ImageAdapter
+from foveate.methods.configs import ClipAdapterConfig
 from foveate.methods.layers import perceptron
-from foveate.methods.plain import PlainTexts
+from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
-from foveate.types import Batch, Features, ImageFeatures, Images, Origin, Scalar, TextFeatures
+from foveate.types import ImageFeatures
 
 
-@dataclass(frozen=True)
-class ClipAdapterConfig:
-    """Settings of CLIP-Adapter.
-
-    Attributes:
-        ratio: Share of the bottleneck's answer in the feature (α in [0]); 0 is zero-shot CLIP.
-        reduction: How many times narrower the bottleneck is than the feature.
-        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
-    """
-
-    ratio: float = 0.2
-    reduction: int = 4
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        if not 0 <= self.ratio <= 1:
-            raise InputError(f"clip_adapter: ratio is {self.ratio}: give a share, from 0 to 1")
-        if self.reduction < 1:
-            raise InputError(f"clip_adapter: reduction is {self.reduction}: give 1 or more")
-
-
-class ClipAdapter(Method):
+class ClipAdapter(ImageAdapter, SentenceMethod):
     """Residual bottleneck on picture features; texts are CLIP's own, so new names can follow at any time.
 
     Args:
@@ -56,6 +32,7 @@ class ClipAdapter(Method):
         InputError: The bottleneck would have no width.
     """
 
+    name, title, config_type = "clip_adapter", "CLIP-Adapter", ClipAdapterConfig
     tunes_text = False
 
     def __init__(
@@ -73,30 +50,7 @@ class ClipAdapter(Method):
         self.adapter = nn.Sequential(*bottleneck, nn.ReLU()).to(clip.logit_scale.device)
         self.plain = PlainTexts(clip, self.config.template)
 
-    def prepare(self) -> None:
-        self.plain.prepare(self.names, self.template)
-
-    def encode_text(self) -> TextFeatures:
-        return self.plain.features()
-
-    def encode_images(self, images: Images) -> ImageFeatures:
-        return self.adapt(encode_pictures(self.clip, images))
-
     def adapt(self, image: ImageFeatures) -> ImageFeatures:
         """Return `[1, B, D]` mixed features of CLIP's raw ones ([0], Eq. 5 and 6)."""
         ratio, precise = self.config.ratio, next(self.adapter.parameters()).dtype
         return ratio * self.adapter(image.to(precise)).to(image.dtype) + (1 - ratio) * image
-
-    @torch.no_grad()
-    def see(self, batch: Batch) -> dict[str, Tensor]:
-        return {"image": encode_pictures(self.clip, batch.images)}
-
-    def seen_keys(self) -> dict[str, Origin]:
-        return {"image": clip_origin(self.clip)}
-
-    def answer(self, batch: Batch) -> Features:
-        return self.pair(self.adapt(self.seen(batch)["image"]))
-
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
-        """Return the cross-entropy. It is no loss that DAPT could add to: texts and towers are frozen."""
-        return {"ce": F.cross_entropy(self.logits(self.answer(batch)), batch.labels)}

@@ -1,57 +1,185 @@
 """CLIP-LoRA: low-rank updates of the attention weights of both towers.
 
+With W the weight of the queries, keys or values and x what it reads, an updated one gives W x + s B A x; A is
+`[r, W]` and called `down`, B is `[W, r]` and called `up`. While it learns, A reads x with a share of its
+numbers dropped. The updates stand beside a frozen tower, or are merged into it.
+
 - [0]: Low-Rank Few-Shot Adaptation of Vision-Language Models, Zanella and Ben Ayed 2024,
   https://arxiv.org/abs/2405.18541
+- [1]: LoRA: Low-Rank Adaptation of Large Language Models, Hu et al. 2021, https://arxiv.org/abs/2106.09685
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.clip.model import Clip
+from foveate.clip.model import Block, Clip
 from foveate.clip.rows import CHUNK, Rows, encode_rows
-from foveate.clip.templates import fill
-from foveate.clip.text import text_rows
 from foveate.errors import InputError
-from foveate.methods.base import Method
-from foveate.methods.choices import check_choices
-from foveate.methods.lora import Drops, LowRank
-from foveate.methods.plain import PlainTexts
-from foveate.methods.towers import Tower
+from foveate.methods.base import SentenceMethod, precise
+from foveate.methods.capabilities import BatchSplit, ExtraTexts
+from foveate.methods.configs import ClipLoraConfig
+from foveate.methods.layers import Tower, twin, with_blocks
+from foveate.methods.texts import Cache, PlainTexts, tensors_of
 from foveate.seeds import stream
-from foveate.types import Batch, Features, ImageFeatures, Images, Scalar, TextFeatures
+from foveate.types import Batch, Features, ImageFeatures, Images, TextFeatures
+
+PARTS = 3
+"""Queries, keys and values."""
+
+Down = Float[Tensor, "parts rank width"]
+Up = Float[Tensor, "parts width rank"]
+Weight = Float[Tensor, "three_width width"]
 
 
 @dataclass(frozen=True)
-class ClipLoraConfig:
-    """Settings of CLIP-LoRA.
+class Drops:
+    """What is dropped at one step of training; the same seed and names drop the same.
 
     Attributes:
-        rank: r, of each update.
-        alpha: An update is multiplied with alpha / √r.
-        dropout: Share of the numbers that an update does not read while it learns.
-        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+        rate: The share of numbers that A does not read; the others are multiplied with 1 / (1 − rate).
+        seed: Of the run.
+        place: The step and the tower; blocks have streams of their own.
+        passes: How often a block is asked at a step. A further time nothing could be dropped alike.
     """
 
-    rank: int = 2
-    alpha: float = 1.0
-    dropout: float = 0.25
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        if self.rank < 1:
-            raise InputError(f"clip_lora: rank is {self.rank}: give at least 1")
-        if self.alpha <= 0:
-            raise InputError(f"clip_lora: alpha is {self.alpha}: give a number above zero")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"clip_lora: dropout is {self.dropout}: give a share from 0 to below 1")
+    rate: float
+    seed: int
+    place: tuple[str | int, ...]
+    passes: int
 
 
-class ClipLora(Method):
+class LowRank(nn.Module):
+    """The updates of all blocks of a tower.
+
+    Args:
+        blocks: Of the tower.
+        width: Of the tower.
+        rank: r.
+        scale: s.
+        generator: Of the random start: A is uniform as PyTorch's linear layers are, and B zero.
+    """
+
+    def __init__(self, blocks: int, width: int, rank: int, scale: float, generator: torch.Generator):
+        super().__init__()
+        self.scale = scale
+        down = torch.empty(blocks, PARTS, rank, width)
+        self.down = nn.Parameter(down.uniform_(-(width**-0.5), width**-0.5, generator=generator))
+        self.up = nn.Parameter(torch.zeros(blocks, PARTS, width, rank))
+        self._merged = Cache()
+
+    def beside(self, tower: Tower, drops: Drops | None = None) -> Tower:
+        """Return the tower with the updates beside its weights, to learn them."""
+
+        def change(layer: int, linear: nn.Linear) -> nn.Linear:
+            made = twin(linear, BesideLinear)
+            made.down, made.up, made.scale = self.down[layer], self.up[layer], self.scale
+            made.drops = None if drops is None else replace(drops, place=(*drops.place, layer))
+            made.masks, made.asked = None, 0
+            return made
+
+        return _with_qkv(tower, change)
+
+    def merged(self, tower: Tower) -> Tower:
+        """Return the tower with the updates in its weights: as fast as without them, and not to learn.
+
+        The weights are made once, and anew when they or the updates are not what they were.
+        """
+        whole = self._merged.get((), [*tensors_of(self), *tensors_of(tower)], lambda: self._merge(tower))
+        weights = whole.split(len(whole) // len(tower.blocks))
+
+        def change(layer: int, linear: nn.Linear) -> nn.Linear:
+            made = twin(linear, MergedLinear)
+            made.merged = weights[layer]
+            return made
+
+        return _with_qkv(tower, change)
+
+    def forget(self) -> None:
+        """Merge anew when next asked."""
+        self._merged.forget()
+
+    def _merge(self, tower: Tower) -> Weight:
+        """Return W + s B A of all blocks, one below the other."""
+        frozen = torch.stack([block.get_submodule("qkv").get_parameter("weight") for block in tower.blocks])
+        updates = self.scale * (self.up @ self.down).flatten(1, 2)
+        return (frozen.to(updates.dtype) + updates).to(frozen.dtype).flatten(0, 1)
+
+
+class MergedLinear(nn.Linear):
+    """A linear layer with another weight.
+
+    Attributes:
+        merged: That weight.
+    """
+
+    merged: Weight
+
+    def forward(self, input: Tensor) -> Tensor:  # the parent's name
+        return F.linear(input, self.merged, self.bias)
+
+
+class BesideLinear(nn.Linear):
+    """A linear layer for queries, keys and values, each with a low-rank update beside it.
+
+    Attributes:
+        down: A of the three.
+        up: B of the three.
+        scale: s.
+        drops: What A does not read; None reads all.
+        masks: Where that is drawn from.
+        asked: How often it was.
+    """
+
+    down: Down
+    up: Up
+    scale: float
+    drops: Drops | None
+    masks: torch.Generator | None
+    asked: int
+
+    def forward(self, input: Tensor) -> Tensor:  # the parent's name
+        plain = F.linear(input, self.weight, self.bias)
+        x = input.to(self.down.dtype)
+        if self.drops is None:
+            low = (x @ self.down.flatten(0, 1).T).unflatten(-1, self.down.shape[:2])
+        else:
+            parts = [self._dropped(x, self.drops) @ down.T for down in self.down]
+            low = torch.stack(parts, dim=-2)
+        update = torch.einsum("...pr,pwr->...pw", low, self.up).flatten(-2)
+        return plain + (self.scale * update).to(plain.dtype)
+
+    def _dropped(self, x: Tensor, drops: Drops) -> Tensor:
+        if self.masks is None:
+            self.masks = stream(drops.seed, *drops.place, device=x.device.type)
+        if self.asked == PARTS * drops.passes:
+            raise InputError(
+                "the class texts do not fit into memory at once, as dropout needs it: give dropout=0, or"
+                " fewer classes"
+            )
+        self.asked += 1
+        kept = torch.empty_like(x).bernoulli_(1 - drops.rate, generator=self.masks)
+        return x * kept / (1 - drops.rate)
+
+
+def _with_qkv(tower: Tower, change: Callable[[int, nn.Linear], nn.Linear]) -> Tower:
+    def changed(layer: int, block: Block) -> Block:
+        made = twin(block, Block)
+        made.qkv = change(layer, block.qkv)
+        return made
+
+    return with_blocks(tower, changed)
+
+
+class ClipLora(SentenceMethod, ExtraTexts, BatchSplit):
     """Low-rank adaptation of queries, keys and values in all blocks: 184,320 parameters with ViT-B/16.
+
+    Its loss is the cross-entropy.
 
     Args:
         clip: The frozen towers.
@@ -62,6 +190,7 @@ class ClipLora(Method):
         InputError: A setting is out of its range, or the template has not exactly one `{}`.
     """
 
+    name, title, config_type = "clip_lora", "CLIP-LoRA", ClipLoraConfig
     tunes_vision = True
 
     def __init__(
@@ -75,46 +204,44 @@ class ClipLora(Method):
         self.text_lora = start(text.layers, text.width).to(here)
         self.vision_lora = start(vision.layers, vision.width).to(here)
         self.drop_seed = int(torch.randint(2**62, (), generator=generator))
-        self.plain = PlainTexts(clip, self.config.template)  # holds names and sentence; it encodes nothing
-        self._rows: Rows | None = None
+        self.plain = PlainTexts(clip, self.config.template)
 
-    def prepare(self) -> None:
-        self.plain.prepare(self.names, self.template)
-        rows = text_rows(self.clip, [fill(self.plain.sentence, name) for name in self.names])
-        self._rows = rows.to(self.clip.text.pos.device)
+    def set_classes(
+        self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
+    ) -> None:
+        super().set_classes(names, template, trained)
         for updates in (self.text_lora, self.vision_lora):
             updates.forget()
 
     def encode_text(self) -> TextFeatures:
         """Return class features of the updated text tower."""
-        return self.encode_others(self._sentences())
+        return self.encode_rows(self.plain.rows())
 
-    def encode_others(self, rows: Rows) -> TextFeatures:
+    def encode_rows(self, rows: Rows) -> TextFeatures:
         return encode_rows(_updated(self.clip.text, self.text_lora), rows)
 
     def encode_images(self, images: Images) -> ImageFeatures:
         """Return picture features of the updated image tower."""
-        return _precise(_updated(self.clip.vision, self.vision_lora)(images))[None]
+        return precise(_updated(self.clip.vision, self.vision_lora)(images))[None]
 
-    def answer(self, batch: Batch) -> Features:
+    def forward(self, batch: Batch) -> Features:
         """Return both sides of a batch; while it learns, with dropout, which the batch's step decides."""
         if not self.training or not self.config.dropout:
-            return super().answer(batch)
-        rows = self._sentences()
+            return super().forward(batch)
+        rows = self.plain.rows()
         # Texts are not read in parts: a part would be read again for its gradient, and drop other numbers.
         vision = self.vision_lora.beside(self.clip.vision, self._drops(batch.step, "vision", 1))
         text = self.text_lora.beside(self.clip.text, self._drops(batch.step, "text", 2))
         whole = max(CHUNK, sum(rows.lengths))
-        return Features(_precise(vision(batch.images))[None], encode_rows(text, rows, chunk=whole))
+        return Features(precise(vision(batch.images))[None], encode_rows(text, rows, chunk=whole))
 
-    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
-        """Return the cross-entropy."""
-        return {"ce": F.cross_entropy(self.logits(features), batch.labels)}
-
-    def _sentences(self) -> Rows:
-        if self._rows is None:
-            raise RuntimeError("set_classes first")
-        return self._rows
+    def whole_batch_reason(self) -> str | None:
+        if not self.config.dropout:
+            return None
+        return (
+            "clip_lora draws what is dropped for a batch as a whole, which processes that share it cannot:"
+            " take --clip-lora.dropout 0, or one process"
+        )
 
     def _drops(self, step: int, tower: str, passes: int) -> Drops:
         return Drops(self.config.dropout, self.drop_seed, ("dropout", step, tower), passes)
@@ -124,7 +251,3 @@ def _updated(tower: Tower, updates: LowRank) -> Tower:
     """Return the tower with its updates: beside the weights where they learn, else in them."""
     learns = torch.is_grad_enabled() and updates.up.requires_grad
     return updates.beside(tower) if learns else updates.merged(tower)
-
-
-def _precise(features: torch.Tensor) -> torch.Tensor:
-    return features.to(torch.promote_types(features.dtype, torch.float32))

@@ -6,7 +6,6 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -17,33 +16,18 @@ from torch.utils.checkpoint import checkpoint
 
 from foveate.clip.model import Clip
 from foveate.clip.rows import encode_rows
-from foveate.methods.choices import check_choices
+from foveate.methods.capabilities import LabelTerm, OfficialCheckpoint, TextPerImage
+from foveate.methods.configs import CoCoOpConfig
 from foveate.methods.layers import linear
 from foveate.methods.prompts import PromptMethod, embedded_start
 from foveate.seeds import stream
-from foveate.types import Batch, Features, ImageFeatures, Scalar
+from foveate.types import ImageFeatures, TextFeatures
 
 REDUCTION = 16
 """How many times narrower the meta-net is inside than a feature ([0], Sec. 3.2)."""
 
 
-@dataclass(frozen=True)
-class CoCoOpConfig:
-    """Settings of CoCoOp.
-
-    Attributes:
-        tokens: Number of learned vectors; they start from as many tokens of `init`.
-        init: Words to start from; those behind the learned ones stay words. None starts from N(0, 0.02²).
-    """
-
-    tokens: int = 4
-    init: str | None = "a photo of a"
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-
-
-class CoCoOp(PromptMethod):
+class CoCoOp(TextPerImage, PromptMethod, OfficialCheckpoint, LabelTerm):
     """Conditional context optimisation: every picture has class texts of its own.
 
     `encode_text` has the texts without any picture's shift: what the learned words say by themselves, to be
@@ -58,7 +42,7 @@ class CoCoOp(PromptMethod):
         InputError: Fewer than one learned vector, or more than `init` has tokens.
     """
 
-    text_follows_pictures = True
+    name, title, config_type = "cocoop", "CoCoOp", CoCoOpConfig
 
     def __init__(
         self, clip: Clip, config: CoCoOpConfig | None = None, generator: torch.Generator | None = None
@@ -70,27 +54,20 @@ class CoCoOp(PromptMethod):
         size = clip.config
         self.meta_net = _meta_net(size.embed, size.text.width, generator).to(self.ctx.device)
 
-    def pair(self, image: ImageFeatures) -> Features:
-        """Put raw picture features beside the class texts `[B, C, D]` of each picture.
+    def encode_text_for(self, image: ImageFeatures) -> TextFeatures:
+        """Return `[B, C, D]` class features of each picture.
 
         Prompts are [v_1 + π(x)] … [v_M + π(x)] [name]., one picture's after another.
         """
         # Handed over as they are now: other classes may be set before a backward pass encodes again.
         encode = partial(encode_rows, self.clip.text, self.rows)
         texts = [_lean(encode, self.ctx + shift) for shift in self.shifts(image)]
-        if not texts:
-            return Features(image, image.new_zeros(0, len(self.names), image.shape[-1]))
-        return Features(image, torch.stack(texts))
+        return torch.stack(texts) if texts else image.new_zeros(0, len(self.names), image.shape[-1])
 
     def shifts(self, image: ImageFeatures) -> Float[Tensor, "batch width"]:
         """Return π(x), what a picture adds to each learned vector ([0], Sec. 3.2)."""
         unit = F.normalize(image[0], dim=-1)
         return self.meta_net(unit.to(self.ctx.dtype))
-
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
-        """Return the cross-entropy ([0], Sec. 3.2)."""
-        logits = self.logits(self.pair(self.seen(batch)["image"]))
-        return {"ce": F.cross_entropy(logits, batch.labels)}
 
     def official_names(self) -> dict[str, str | list[str]]:
         return {name: f"prompt_learner.{name}" for name in self.learned()}

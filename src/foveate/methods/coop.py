@@ -4,44 +4,22 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.clip.rows import Rows
 from foveate.errors import InputError
-from foveate.methods.choices import check_choices
-from foveate.methods.prompts import Position, PromptMethod, embedded_start, lay_out
+from foveate.methods.capabilities import LabelTerm
+from foveate.methods.configs import CoOpConfig
+from foveate.methods.prompts import SharedPrompt, embedded_start, lay_out
 from foveate.seeds import stream
-from foveate.types import Batch, Features, Scalar, TextFeatures
+from foveate.types import TextFeatures
 
 
-@dataclass(frozen=True)
-class CoOpConfig:
-    """Settings of CoOp.
-
-    Attributes:
-        tokens: Number of learned vectors (M in [0]); 16 in [0], 4 in FVG-PT's tables.
-        position: Where the class name stands among them.
-        class_specific: One set of vectors per class ([0], CSC); such a model cannot take new classes.
-        init: Words to start from, e.g. "a photo of a"; their number then replaces `tokens`. None starts
-            from N(0, 0.02²).
-    """
-
-    tokens: int = 4
-    position: Position = "end"
-    class_specific: bool = False
-    init: str | None = None
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-
-
-class CoOp(PromptMethod):
-    """Context optimisation.
+class CoOp(SharedPrompt, LabelTerm):
+    """Context optimisation: the cross-entropy of learned words ([0], Eq. 2).
 
     Args:
         clip: The frozen towers.
@@ -51,6 +29,8 @@ class CoOp(PromptMethod):
     Raises:
         InputError: Fewer than one learned vector.
     """
+
+    name, title, config_type = "coop", "CoOp", CoOpConfig
 
     def __init__(
         self, clip: Clip, config: CoOpConfig | None = None, generator: torch.Generator | None = None
@@ -63,13 +43,12 @@ class CoOp(PromptMethod):
             self.ctx = nn.Parameter(self.ctx.new_empty(0, *self.ctx.shape))
         self.ctx_names: tuple[str, ...] = ()
 
-    def prepare(self) -> None:
-        # The layout first: names that it refuses must not become the classes that vectors belong to.
-        own, vectors = self.config.class_specific, self.ctx.shape[-2]
-        rows = lay_out(self.clip.tokenizer, self.names, vectors, self.config.position, own=own)
-        if own:
-            self._settle_class_vectors()
-        self._rows = rows
+    def lay_out_classes(self, names: Sequence[str]) -> Rows:
+        own = self.config.class_specific
+        rows = lay_out(self.clip.tokenizer, names, self.ctx.shape[-2], self.config.position, own=own)
+        if own:  # names that do not fit must not become the classes that vectors belong to
+            self._settle_class_vectors(tuple(names))
+        return rows
 
     def encode_text(self) -> TextFeatures:
         ctx = self.ctx
@@ -77,27 +56,20 @@ class CoOp(PromptMethod):
             ctx = ctx[[self.ctx_names.index(name) for name in self.names]].flatten(0, 1)
         return self.encode_prompts(ctx)
 
-    def lay_out_others(self, names: Sequence[str], template: str) -> Rows:
-        return lay_out(self.clip.tokenizer, names, self.ctx.shape[-2], self.config.position)
-
-    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
-        """Return the cross-entropy ([0], Eq. 2)."""
-        return {"ce": F.cross_entropy(self.logits(features), batch.labels)}
-
     @torch.no_grad()
-    def _settle_class_vectors(self) -> None:
+    def _settle_class_vectors(self, names: tuple[str, ...]) -> None:
         """Give the first classes their vectors; afterwards only these classes can be asked about."""
         if not self.ctx_names:
             if self.ctx.numel() == 0:
-                starts = [_start(self.clip, self.config, self.generator) for _ in self.names]
+                starts = [_start(self.clip, self.config, self.generator) for _ in names]
                 self.ctx.data = torch.stack(starts).to(self.ctx.device)
-            if len(self.ctx) != len(self.names):
+            if len(self.ctx) != len(names):
                 raise InputError(
-                    f"class-specific context was learned for {len(self.ctx)} classes, not {len(self.names)}:"
+                    f"class-specific context was learned for {len(self.ctx)} classes, not {len(names)}:"
                     " set the classes it was trained on first"
                 )
-            self.ctx_names = self.names
-        unknown = [name for name in self.names if name not in self.ctx_names]
+            self.ctx_names = names
+        unknown = [name for name in names if name not in self.ctx_names]
         if unknown:
             raise InputError(
                 f"class {unknown[0]!r} was not trained on, and class-specific context has no vectors for it:"

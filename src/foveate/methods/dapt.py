@@ -8,8 +8,9 @@ method of the same short name.)
   https://arxiv.org/abs/2508.00395
 """
 
-from dataclasses import replace
+from collections.abc import Collection, Sequence
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -17,16 +18,23 @@ from torch import Tensor
 from foveate.errors import InputError
 from foveate.methods import dapt_terms
 from foveate.methods.backgrounds import Backgrounds
-from foveate.methods.base import Method, encode_pictures
-from foveate.methods.dapt_config import DaptConfig
-from foveate.methods.dapt_tally import ViewTally
-from foveate.methods.decoupling import SIDES, Decoupled, Decoupler
-from foveate.methods.hosted import Hosted
+from foveate.methods.base import Method, Wrapper, encode_pictures, is_kind
+from foveate.methods.capabilities import (
+    BatchSplit,
+    Diagnostics,
+    ExtraTexts,
+    GradientRule,
+    Tally,
+    TextPerImage,
+)
+from foveate.methods.configs import DaptConfig
+from foveate.methods.dapt_views import SIDES, Decoupled, Decoupler, Gaze
+from foveate.methods.frozen import Frozen, FrozenFeatures, frozen_features
 from foveate.methods.maple import Maple
-from foveate.types import Batch, Features, Origin, Scalar, TextFeatures
+from foveate.types import Batch, Features, PerImage, Scalar, TextFeatures
 
 
-class Dapt(Hosted):
+class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
     """DAPT's terms over a host's loss; answers are the host's, at no cost of their own.
 
     Args:
@@ -38,28 +46,63 @@ class Dapt(Hosted):
         InputError: The host is none that DAPT can be trained with, or a setting does not fit it.
     """
 
+    name, title, config_type = "dapt", "DAPT", DaptConfig
+
     def __init__(
         self, host: Method, config: DaptConfig | None = None, generator: torch.Generator | None = None
     ):
-        config = config or DaptConfig()
-        _check(host, config)
         super().__init__(host)
-        self.config = config
-        self.decoupler = Decoupler(host, self.config)
-        self.backgrounds = Backgrounds(host, self.config)
+        self.config = config = config or DaptConfig()
+        if config.official_quirks and not isinstance(host, Maple):
+            raise InputError(
+                f"dapt: official_quirks is what the released code does with MaPLe, not {type(host).__name__}:"
+                " take dapt+maple, or leave it out"
+            )
+        scaling = config.cam_threshold, config.cam_scale
+        gaze = Gaze(host, config.refresh, config.cam_source, *scaling) if config.cue == "gaze" else None
+        quirks, boxed = config.official_quirks, config.cue == "box"  # the released code takes blank views too
+        self.decoupler = Decoupler(host, gaze, config.fill, boxed=boxed, use_all=quirks)
+        self.backgrounds = Backgrounds(
+            cast("ExtraTexts", host),  # or `check_host` would have refused it
+            config.backgrounds,
+            config.background_template,
+            keep_all=config.on_collision == "keep",
+            as_released=quirks,
+        )
         self.backgrounds.check()
-        self.tally = self.last_tally = ViewTally()
+        self.tally = self.last_tally = Tally()
         self.epoch, self.epochs, self._begun, self._used = 0, 1, False, 0
         if host.names:
             self.set_classes(host.names, host.template, host.trained_names())
 
-    def prepare(self) -> None:
-        super().prepare()
+    @classmethod
+    def check_host(cls, name: str, host: Method | type[Method]) -> None:
+        """Refuse a host that learns nothing within the towers, or that cannot read background texts."""
+        why = None
+        if is_kind(host, TextPerImage):
+            why = "has texts for each picture alone, and would read all background texts for each of them"
+        elif not host.tunes_text and not host.tunes_vision:
+            why = "learns nothing within the towers, where DAPT's terms have their effect"
+        elif not is_kind(host, ExtraTexts) or is_kind(host, GradientRule):
+            why = "has no loss that terms can be added to: it reads no texts besides those of its classes"
+        if why:
+            raise InputError(
+                f"dapt: {name} {why}; take a host such as maple, ivlp, promptsrc, mmrl, vpt, coop or kgcoop"
+            )
+        if not host.takes_new_names:
+            raise InputError(
+                f"dapt: {name} has vectors of its own for each class, and none for background texts: take"
+                " class_specific=false"
+            )
+
+    def set_classes(
+        self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
+    ) -> None:
+        super().set_classes(names, template, trained)
         if self.decoupler.gaze is not None:
             self.decoupler.gaze.classes_set()
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        super().begin_epoch(epoch, epochs)
         self.epoch, self.epochs, self._begun = epoch, epochs, True
         if self.decoupler.gaze is not None:
             self.decoupler.gaze.begin_epoch()
@@ -69,38 +112,30 @@ class Dapt(Hosted):
         wanted = self.config.weights(self.epoch, self.epochs)
         return {name: weight for name, weight in wanted.items() if name not in self._useless()}
 
-    @torch.no_grad()
-    def see(self, batch: Batch) -> dict[str, Tensor]:
-        """Return what frozen towers say of a batch: what the host asks for, and both sides if they are held.
-
-        Raises:
-            InputError: The batch has no masks.
-        """
-        seen = self.host.see(batch)
-        return seen | self.decoupler.see(batch) if self.decoupler.is_held else seen
-
-    def seen_keys(self) -> dict[str, Origin]:
-        if self.decoupler.gaze is not None and not self.tunes_vision:
+    def frozen(self) -> dict[str, Frozen]:
+        """Declare what the host does, and both sides of views where nothing tunes the image tower."""
+        if self.tunes_vision:
+            return frozen_features(self.host)
+        if self.decoupler.gaze is not None:
             return {}  # the gaze needs pixels, which batches out of a bank of this host would not have
-        keys = self.host.seen_keys()
-        return keys | self.decoupler.origins() if self.decoupler.is_held else keys
+        sides = self.config.foreground_weight or self.config.background_weight
+        return frozen_features(self.host) | (self.decoupler.frozen() if sides else {})
 
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
+    def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the host's terms and those that this epoch has of DAPT's, means over the usable views."""
-        terms, batch = self.terms(), replace(batch, frozen=self.seen(batch))
+        terms = self.terms()
         d = self.decoupler.decouple(batch, needed=bool(terms))
         if d is not None and self.training:
-            self.tally.count(d.share)
+            self.tally.add(**watched(d.share))
         if not terms and not self.config.official_quirks:
-            return self.host.losses(batch)
-        features = self.host.answer(batch)
+            return self.host.losses(features, batch)
         others: TextFeatures | None = None
         if "background" in terms or self.config.official_quirks:
             words, among = self.backgrounds.encode(), self.backgrounds.among_classes
             others = words[among:]
             if among:
                 features = Features(features.image, torch.cat([features.text, words[:among]]))
-        losses = self.host.losses_of(features, batch)
+        losses = self.host.losses(features, batch)
         self._used = 0 if d is None else int(d.usable.sum())
         if d is not None and self._used:
             losses |= {
@@ -150,14 +185,17 @@ class Dapt(Hosted):
     def averaged_over(self) -> dict[str, int]:
         return dict.fromkeys(self.terms(), self._used)
 
-    def figures(self) -> dict[str, float]:
-        """Return the host's, and what `ViewTally` counted in the epoch."""
-        self.last_tally, self.tally = self.tally, ViewTally()
-        return {**super().figures(), **self.last_tally.figures()}
+    def whole_batch_reason(self) -> str | None:
+        if self.config.cue != "gaze" or self.config.cam_scale != "batch":
+            return None
+        return (
+            "dapt.cam_scale is 'batch', the highest gaze of a batch as a whole, which processes that share it"
+            " do not see: take --dapt.cam-scale image, or one process"
+        )
 
-    def notes(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """Say which terms were never there, which words were left out, which views taught the host alone."""
-        told, config, weights = [*super().notes()], self.config, self.config.weights
+        told, config, weights = list[str](), self.config, self.config.weights
         quirks = config.official_quirks
         if not self._begun:  # a stage that had ended before a run was stopped
             return told
@@ -176,7 +214,8 @@ class Dapt(Hosted):
         dropped = self.backgrounds.dropped()
         if dropped:
             told.append(f"dapt: background words left out because they name a class: {', '.join(dropped)}")
-        return told + self.last_tally.notes(
+        return told + one_sided(
+            self.last_tally,
             "were used as they are" if quirks else "taught the host alone",
             "Raise crop_scale to have fewer"
             if self.decoupler.gaze is None
@@ -184,35 +223,27 @@ class Dapt(Hosted):
         )
 
 
-def refuse_host(name: str, host: type[Method]) -> None:
-    """Refuse a host that DAPT cannot be trained with.
+def watched(share: PerImage) -> dict[str, Tensor]:
+    """Return what is counted of the views of a batch: `empty` ones, `full` ones, and the `area`.
 
-    Raises:
-        InputError: It learns nothing within the towers, has class texts for each picture, or a loss that
-            takes no more terms.
+    Args:
+        share: `[B]` the foreground's share of each view.
     """
-    if host.losses_of is not Method.losses_of and not host.text_follows_pictures:
-        return
-    why = "has no loss that terms can be added to"
-    if host.text_follows_pictures:
-        why = "has texts for each picture alone, and would read all background texts for each of them"
-    elif not host.tunes_text and not host.tunes_vision:
-        why = "learns nothing within the towers, where DAPT's terms have their effect"
-    raise InputError(
-        f"dapt: {name} {why}; take a host such as maple, ivlp, promptsrc, mmrl, vpt, coop or kgcoop"
-    )
+    return {"views": torch.ones_like(share), "empty": share <= 0, "full": share >= 1, "area": share}
 
 
-def _check(host: Method, config: DaptConfig) -> None:
-    """Refuse what cannot be trained together."""
-    refuse_host(type(host).__name__, type(host))
-    if not host.takes_new_names:
-        raise InputError(
-            f"dapt: {type(host).__name__} has vectors of its own for each class, and none for background"
-            " texts: take class_specific=false"
-        )
-    if config.official_quirks and not isinstance(host, Maple):
-        raise InputError(
-            f"dapt: official_quirks is what the released code does with MaPLe, not {type(host).__name__}:"
-            " take dapt+maple, or leave it out"
-        )
+def one_sided(tally: Tally, used: str, advice: str) -> list[str]:
+    """Say how many views of an epoch had but one side, if any had.
+
+    Args:
+        tally: Of the epoch.
+        used: What such views were used for.
+        advice: How to have fewer.
+    """
+    shares = tally.shares()
+    if not shares or not shares["empty"] + shares["full"]:
+        return []
+    return [
+        f"dapt: {100 * shares['empty']:.1f} % of the last epoch's views had no foreground in them and"
+        f" {100 * shares['full']:.1f} % nothing else; these {used}. {advice}"
+    ]

@@ -8,19 +8,17 @@ gradient. The equations are those of the authors' released code.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from foveate.methods.configs import Distance, Target
 from foveate.types import ImageFeatures, Labels, Logits, Scalar
 
 UnitFeatures = Float[Tensor, "batch dim"]
 RawFeatures = Float[Tensor, "batch dim"]
-Distance = Literal["euclidean", "cosine"]
-Target = Literal["hard", "soft"]
 
 
 def unit(image: ImageFeatures, weights: Sequence[float]) -> UnitFeatures:

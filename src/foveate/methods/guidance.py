@@ -8,7 +8,6 @@ of the untouched CLIP; `p` their softened distributions; `q` a gate's logit; `r`
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -16,90 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.errors import InputError
-from foveate.methods.choices import check_choices
+from foveate.methods.configs import FvgPtConfig
 from foveate.methods.layers import perceptron
 from foveate.types import Features, ImageFeatures, Labels, Logits, PerImage, Scalar, TextFeatures
 
 Align = Callable[[Features], Logits]
 """How the backbone turns features of both sides into base logits, temperature applied."""
-
-Indicator = Literal["entropy", "cosine", "area"]
-PriorIndicator = Literal["entropy", "prior_entropy", "cosine"]
-Term = Literal["base", "gate", "distill", "prior", "prior_kl"]
-TERMS: tuple[Term, ...] = ("base", "gate", "distill", "prior", "prior_kl")
-
-
-@dataclass(frozen=True)
-class FvgPtConfig:
-    """Settings of FVG-PT; the defaults are the paper's, or our reading where it leaves a choice open.
-
-    Attributes:
-        tau: Temperature that softens logits before they are compared (τ_d; Sec. 4.1).
-        lambda_distill: Weight of the distillation (λ_d); the paper takes 5 for MMRL.
-        lambda_gate: Weight of the foreground gate's loss.
-        lambda_prior: Weight of both losses of the prior branch (λ_new).
-        adapter_hidden: Width inside the two adapters (dim_FDC).
-        gate_hidden: Width inside the two gates (dim_RG).
-        gate_depth: Linear layers of a gate, 1 to 3.
-        bias: Whether gates and adapters have biases.
-        adapter_input: Adapt features as they come ("raw") or of unit length ("unit").
-        adapter_init: Last adapter layer at the start: N(0, 1e-3²) ("small"), 0 ("zero") or PyTorch's.
-        adapters: Which sides are adapted (FDC); "none" leaves the backbone's base logits as they are.
-        heads: With two image features (MMRL): adapt both alike ("shared"), their mixture ("fused"), or the
-            class token's alone ("class").
-        foreground_gate: Whether the foreground's trust is learned (FRG); otherwise r is 1.
-        foreground_indicators: What the foreground gate is told.
-        prior_branch: Whether new classes get the calibrated branch (PC); otherwise they go the base way.
-        prior_indicators: What the prior gate is told.
-        prior_trust: A constant b in place of the prior gate, as a baseline.
-        terms: Which loss terms are summed.
-        detach_trust: Whether r is a constant to the distillation.
-        hard_trust: Whether r is rounded to 0 or 1 in the distillation.
-        margin: By how much the foreground must beat the whole picture to be worth trusting (δ of Eq. 3).
-        area_from: The indicator's area in the view the network sees, or in the whole "picture".
-        min_area: Below this share of the view a foreground counts as cut away: target 0, weight 0.
-        max_area: Upper end of the clamp, if `clamp_area`.
-        clamp_area: Whether the indicator's area is clamped to [min_area, max_area].
-        fill: What replaces the background: "mean" (0 after normalisation), "black", "blur", "image_mean".
-        prior_template: Sentence of the prior's class texts; "dataset" takes the data set's own.
-        entropy: In "nats", or as a share of ln C ("normalised"), which is steadier across class counts.
-        tau_squared: Whether the distillation is multiplied with tau².
-        mixed_weight: Say of z_FDC among trained names where new ones are asked about too; the rest is z_PC's.
-    """
-
-    tau: float = 2.0
-    lambda_distill: float = 10.0
-    lambda_gate: float = 1.0
-    lambda_prior: float = 1.0
-    adapter_hidden: int = 64
-    gate_hidden: int = 32
-    gate_depth: int = 2
-    bias: bool = True
-    adapter_input: Literal["raw", "unit"] = "raw"
-    adapter_init: Literal["small", "zero", "default"] = "small"
-    adapters: Literal["both", "image", "text", "none"] = "both"
-    heads: Literal["shared", "fused", "class"] = "shared"
-    foreground_gate: bool = True
-    foreground_indicators: tuple[Indicator, ...] = ("entropy", "cosine", "area")
-    prior_branch: bool = True
-    prior_indicators: tuple[PriorIndicator, ...] = ("entropy", "prior_entropy", "cosine")
-    prior_trust: float | None = None
-    terms: tuple[Term, ...] = TERMS
-    detach_trust: bool = True
-    hard_trust: bool = False
-    margin: float = 0.0
-    area_from: Literal["view", "picture"] = "view"
-    min_area: float = 0.02
-    max_area: float = 0.98
-    clamp_area: bool = False
-    fill: Literal["mean", "black", "blur", "image_mean"] = "mean"
-    prior_template: str = "a photo of a {}."
-    entropy: Literal["nats", "normalised"] = "nats"
-    tau_squared: bool = False
-    mixed_weight: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_choices(self)
 
 
 @dataclass(frozen=True)
@@ -140,6 +61,30 @@ def kl(teacher: Logits, student: Logits) -> PerImage:
 def agreement(a: Logits, b: Logits) -> PerImage:
     """Return the cosine of each row's two distributions."""
     return F.cosine_similarity(a.softmax(dim=-1), b.softmax(dim=-1), dim=-1)
+
+
+def route(base: Logits, new: Logits, trained: Tensor, weight: float) -> Logits:
+    """Return logits over trained and new names together.
+
+    With T the trained names, log p(T) comes from `new`, and p(c | T) is pooled from both in proportion to
+    base^w · new^(1 − w): z_c = log softmax_T(w base + (1 − w) new)_c + logsumexp_T(new) for c in T, and
+    z_c = new_c otherwise.
+
+    Args:
+        base: `[B, C]` logits to be used among trained names.
+        new: `[B, C]` logits on one scale for all names.
+        trained: `[C]` which names were trained on.
+        weight: w; 1 takes `base` alone among trained names, 0 takes `new` alone everywhere.
+    """
+    if trained.all():
+        return base
+    if not trained.any():
+        return new
+    own = new[:, trained]
+    among = (weight * base[:, trained] + (1 - weight) * own).log_softmax(dim=-1)
+    routed = new.clone()
+    routed[:, trained] = (among + own.logsumexp(dim=-1, keepdim=True)).to(new.dtype)
+    return routed
 
 
 def _check(config: FvgPtConfig) -> None:

@@ -5,52 +5,31 @@ It is the baseline "independent V-L prompting" of [0], and what PromptSRC learns
 - [0]: MaPLe: Multi-modal Prompt Learning, Khattak et al. 2023, https://arxiv.org/abs/2210.03117
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from foveate.clip.model import Clip
-from foveate.clip.rows import Rows, encode_rows
 from foveate.errors import InputError
-from foveate.methods.base import Method, clip_origin
-from foveate.methods.choices import check_choices
-from foveate.methods.deep import deep_start, encode_prompted, official_deep, replacing, resolve_depth
-from foveate.methods.prompts import PromptMethod, embedded_start, noise
+from foveate.methods.capabilities import LabelTerm
+from foveate.methods.configs import IvlpConfig
+from foveate.methods.prompts import (
+    DeepPromptMethod,
+    deep_start,
+    embedded_start,
+    encode_prompted,
+    noise,
+    official_deep,
+    resolve_depth,
+)
 from foveate.seeds import stream
-from foveate.types import Batch, Features, ImageFeatures, Images, Origin, Scalar, TextFeatures
+from foveate.types import ImageFeatures, Images
 
 
-@dataclass(frozen=True)
-class IvlpConfig:
-    """Settings of IVLP.
-
-    Attributes:
-        tokens: Number of learned text tokens a block.
-        vision_tokens: Number of learned image tokens a block.
-        text_depth: In how many blocks of the text tower, from the first on; None takes 12, or all of a
-            shallower tower.
-        vision_depth: In how many of the image tower, likewise; 0 leaves pictures alone.
-        init: Words the first block's text tokens start from; those behind the learned ones stay words. None
-            starts from N(0, 0.02²), as all other tokens do.
-    """
-
-    tokens: int = 2
-    vision_tokens: int = 2
-    text_depth: int | None = None
-    vision_depth: int | None = None
-    init: str | None = "a photo of a"
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-
-
-class Ivlp(PromptMethod):
-    """Independent vision-language prompting: 30,720 parameters with ViT-B/16.
+class Ivlp(DeepPromptMethod, LabelTerm):
+    """Independent vision-language prompting: 30,720 parameters with ViT-B/16. Its loss is the cross-entropy.
 
     Args:
         clip: The frozen towers.
@@ -61,16 +40,16 @@ class Ivlp(PromptMethod):
         InputError: Fewer than one token, more than `init` has, or a depth that a tower does not have.
     """
 
+    name, title, config_type = "ivlp", "IVLP", IvlpConfig
     tunes_vision = True
-    part: ClassVar[str] = "ivlp"
     published_depth: ClassVar[int] = 12
 
     def __init__(
         self, clip: Clip, config: IvlpConfig | None = None, generator: torch.Generator | None = None
     ):
-        config, generator = config or IvlpConfig(), generator or stream(0, "init", self.part)
+        config, generator = config or IvlpConfig(), generator or stream(0, "init", self.name)
         text_depth, vision_depth = self._depths(clip, config)
-        super().__init__(clip, *embedded_start(clip, config.tokens, config.init, generator, self.part))
+        super().__init__(clip, *embedded_start(clip, config.tokens, config.init, generator, self.name))
         self.config, self.tunes_vision = config, vision_depth > 0
         start = partial(deep_start, generator=generator, like=clip.text.proj)
         width = clip.config.vision.width
@@ -80,29 +59,11 @@ class Ivlp(PromptMethod):
             self.vision_ctx = nn.Parameter(first)
         self.deep_vision = start(vision_depth, config.vision_tokens, width)
 
-    def encode_text(self) -> TextFeatures:
-        """Return class features, with each block's own tokens in the places behind SOT."""
-        return self.encode_prompts(self.ctx, replacing(self.deep_text, 1))
-
     def encode_images(self, images: Images) -> ImageFeatures:
         """Return picture features, with each block's own tokens behind the patches."""
         if not self.tunes_vision:
             return super().encode_images(images)
         return encode_prompted(self.clip.vision, images, self.vision_ctx, self.deep_vision)
-
-    def vision_origin(self) -> Origin:
-        return super().vision_origin() if self.tunes_vision else clip_origin(self.clip)
-
-    def lay_out_others(self, names: Sequence[str], template: str) -> Rows:
-        """Leave other names in their sentence; deeper tokens take their places behind SOT all the same."""
-        return Method.lay_out_others(self, names, template)
-
-    def encode_others(self, rows: Rows) -> TextFeatures:
-        return encode_rows(self.clip.text, rows, edit=replacing(self.deep_text, 1))
-
-    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
-        """Return the cross-entropy."""
-        return {"ce": F.cross_entropy(self.logits(features), batch.labels)}
 
     def official_names(self) -> dict[str, str | list[str]]:
         names = super().official_names()
@@ -117,13 +78,13 @@ class Ivlp(PromptMethod):
     def _depths(self, clip: Clip, config: IvlpConfig) -> tuple[int, int]:
         """Return the depths in the text and in the image tower."""
         text, vision, published = clip.config.text, clip.config.vision, self.published_depth
-        text_depth = resolve_depth(config.text_depth, text.layers, published, f"{self.part}: text_depth")
+        text_depth = resolve_depth(config.text_depth, text.layers, published, f"{self.name}: text_depth")
         vision_depth = resolve_depth(
-            config.vision_depth, vision.layers, published, f"{self.part}: vision_depth", least=0
+            config.vision_depth, vision.layers, published, f"{self.name}: vision_depth", least=0
         )
         if vision_depth and config.vision_tokens < 1:
             raise InputError(
-                f"{self.part}: vision_tokens is {config.vision_tokens}: give at least one, or vision_depth=0"
+                f"{self.name}: vision_tokens is {config.vision_tokens}: give at least one, or vision_depth=0"
                 " to leave pictures alone"
             )
         return text_depth, vision_depth

@@ -5,7 +5,7 @@ training pictures have been looked at: until then they are empty, and the method
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +14,12 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.errors import InputError
-from foveate.methods.base import Method
-from foveate.methods.fvgpt import route
-from foveate.methods.plain import PlainTexts
-from foveate.types import Batch, Branch, Features, ImageFeatures, Labels, Logits, Scalar, TextFeatures
+from foveate.methods.base import SentenceMethod, check_names
+from foveate.methods.capabilities import ClosedForm, Diagnostics, Tally
+from foveate.methods.frozen import extract
+from foveate.methods.guidance import route
+from foveate.methods.texts import PlainTexts
+from foveate.types import Batch, Branch, Features, ImageFeatures, Labels, Logits
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Held:
     labels: Labels
 
 
-class KnownClasses(Method):
-    """A method whose learned rows belong to the classes it was trained on.
+class KnownClasses(SentenceMethod, ClosedForm, Diagnostics):
+    """A method whose learned rows belong to the classes it was trained on. Its loss is the cross-entropy.
 
     About names it was not trained on it says what zero-shot CLIP says. Where trained and other names stand
     together, CLIP's logits decide whether it is a trained one, and the learned ones which of these.
@@ -53,8 +55,9 @@ class KnownClasses(Method):
     def __init__(self, clip: Clip, template: str | None):
         super().__init__(clip)
         self.plain = PlainTexts(clip, template)
+        self.tally = self.last_tally = Tally()
         self.known: tuple[str, ...] = ()
-        self._notes: list[str] = []
+        self._warnings: list[str] = []
 
     @abstractmethod
     def classes_learned(self) -> int:
@@ -70,19 +73,19 @@ class KnownClasses(Method):
             rows: Of these classes.
         """
 
-    def prepare(self) -> None:
+    def set_classes(
+        self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
+    ) -> None:
+        check_names(names)
         learned = self.classes_learned()
-        if learned and not self.known and learned != len(self.names):
+        if learned and not self.known and learned != len(names):
             raise InputError(
-                f"this model was learned for {learned} classes, not {len(self.names)}: set the classes it was"
+                f"this model was learned for {learned} classes, not {len(names)}: set the classes it was"
                 " trained on first"
             )
-        self.plain.prepare(self.names, self.template)
+        super().set_classes(names, template, trained)
         if learned and not self.known:
             self.known = self.names
-
-    def encode_text(self) -> TextFeatures:
-        return self.plain.features()
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
         """Return the learned logits of known names and zero-shot CLIP's of others, whatever the branch."""
@@ -104,15 +107,11 @@ class KnownClasses(Method):
         """Return zero-shot CLIP's logits of raw features."""
         return super().logits(self.pair(image))
 
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
-        """Return the cross-entropy. It is no loss that DAPT could add to: texts and towers are frozen."""
-        return {"ce": F.cross_entropy(self.logits(self.answer(batch)), batch.labels)}
-
-    def notes(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """Return what was chosen before or after the training, and on what."""
-        return self._notes
+        return self._warnings
 
-    def caveats(self) -> list[str]:
+    def disclaimers(self) -> list[str]:
         """Say which of the names it has learned nothing of."""
         other = [name for name in self.names if name not in self.known]
         if not other or not self.known:
@@ -123,7 +122,7 @@ class KnownClasses(Method):
     @torch.no_grad()
     def collect(self, batches: Iterable[Batch]) -> Held:
         """Return raw features of all pictures, in their order."""
-        found = [(self.seen(batch)["image"], batch.labels) for batch in batches]
+        found = [((batch.frozen or extract(self, batch))["image"], batch.labels) for batch in batches]
         if not found:
             nothing = torch.empty(1, 0, self.clip.config.embed, device=self.clip.logit_scale.device)
             return Held(nothing, torch.empty(0, dtype=torch.long, device=nothing.device))

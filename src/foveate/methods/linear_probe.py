@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
-from foveate.errors import InputError
-from foveate.methods.base import Support
-from foveate.methods.choices import check_choices
+from foveate.methods.capabilities import SupportSet
+from foveate.methods.configs import LinearProbeConfig
 from foveate.methods.known import Held, KnownClasses, exact, fixed
 from foveate.types import Labels, Logits
 
@@ -29,28 +28,6 @@ COARSE = (6, 4, 2, USUAL, 0, -2, -4, -6)
 HALVINGS = 4
 FOLDS = 4
 """How often pictures are held back to choose C where the data has no validation pictures."""
-
-
-@dataclass(frozen=True)
-class LinearProbeConfig:
-    """Settings of the linear probe.
-
-    Attributes:
-        c: C, the weight of the pictures beside the penalty; None looks for it.
-        validate: Whether to look for it on a few validation pictures, where the data has some. Else training
-            pictures are held back in turn.
-        template: The sentence around the names that it was not trained on; None takes the data set's, or
-            "a photo of a {}.".
-    """
-
-    c: float | None = None
-    validate: bool = True
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        if self.c is not None and self.c <= 0:
-            raise InputError(f"linear_probe: c is {self.c}: give a number above zero, or none to look for it")
 
 
 class LinearProbe(KnownClasses):
@@ -67,7 +44,7 @@ class LinearProbe(KnownClasses):
         c: The C it was solved with.
     """
 
-    looks = 1
+    name, title, config_type = "linear_probe", "linear probe", LinearProbeConfig
 
     def __init__(
         self, clip: Clip, config: LinearProbeConfig | None = None, generator: torch.Generator | None = None
@@ -86,12 +63,12 @@ class LinearProbe(KnownClasses):
         """Return W f + b."""
         return image @ self.weight[rows].to(image.dtype).T + self.bias[rows].to(image.dtype)
 
-    def look(self, support: Support) -> None:
+    def fit_support(self, support: SupportSet) -> None:
         """Look for C, and solve."""
         train = self.collect(support.train(0))
         val = self.collect(support.val) if self.config.validate else None
         problem = Problem(exact(F.normalize(train.image[0], dim=-1)), train.labels, len(self.names))
-        self._notes = []
+        self._warnings = []
         c = self.config.c or self._look_for_c(problem, val)
         weight, bias = problem.solve(c)
         self.weight, self.bias = (fixed(t.to(train.image.device)) for t in (weight, bias))
@@ -104,7 +81,7 @@ class LinearProbe(KnownClasses):
             return search(lambda c: problem.right(c, held, val.labels))
         folds = list(problem.folds())
         if not folds:
-            self._notes = [
+            self._warnings = [
                 f"one picture a class and no validation pictures to choose on: C is {10**USUAL};"
                 " --linear-probe.c gives another"
             ]

@@ -15,42 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
-from foveate.errors import InputError
-from foveate.methods.base import Support
-from foveate.methods.choices import check_choices
+from foveate.methods.capabilities import SupportSet
+from foveate.methods.configs import LpPlusPlusConfig
 from foveate.methods.known import KnownClasses, exact, fixed
 from foveate.types import Labels, Logits
 
 MOMENTUM = 0.9
 START = 250.0
 """Of α, times the mean cosine of pictures and their own class's text."""
-
-
-@dataclass(frozen=True)
-class LpPlusPlusConfig:
-    """Settings of LP++.
-
-    Attributes:
-        epochs: Steps over all pictures at once.
-        alpha_every: After how many of them α takes a step.
-        reset_alpha_grad: Whether α's step follows the gradient of its own epoch, as in [0]; else the sum of
-            all epochs' so far, as in the authors' code.
-        validate: Whether to take the epoch that does best on a few validation pictures, where the data has
-            some; else the last.
-        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
-    """
-
-    epochs: int = 300
-    alpha_every: int = 10
-    reset_alpha_grad: bool = False
-    validate: bool = True
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        for name in ("epochs", "alpha_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"lpplusplus: {name} is {getattr(self, name)}: give 1 or more")
 
 
 @dataclass(frozen=True)
@@ -91,7 +63,7 @@ class LpPlusPlus(KnownClasses):
         alpha: `[K]`, weights of the class texts.
     """
 
-    looks = 1
+    name, title, config_type = "lpplusplus", "LP++", LpPlusPlusConfig
 
     def __init__(
         self, clip: Clip, config: LpPlusPlusConfig | None = None, generator: torch.Generator | None = None
@@ -111,7 +83,7 @@ class LpPlusPlus(KnownClasses):
         return Mixture(*parts).logits(image, zero_shot / self.clip.scale.to(image.dtype))
 
     @torch.no_grad()
-    def look(self, support: Support) -> None:
+    def fit_support(self, support: SupportSet) -> None:
         """Take all steps."""
         texts = exact(F.normalize(self.text_features(), dim=-1))
         train = self.collect(support.train(0))

@@ -4,46 +4,30 @@
 """
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from foveate.clip.model import Clip
-from foveate.clip.rows import Rows, encode_rows
-from foveate.methods.base import Method
-from foveate.methods.choices import check_choices
-from foveate.methods.deep import DeepTokens, deep_start, encode_prompted, replacing, resolve_depth
+from foveate.methods.capabilities import LabelTerm
+from foveate.methods.configs import MapleConfig
 from foveate.methods.layers import linear
-from foveate.methods.prompts import PromptMethod, embedded_start
+from foveate.methods.prompts import (
+    DeepPromptMethod,
+    DeepTokens,
+    deep_start,
+    embedded_start,
+    encode_prompted,
+    resolve_depth,
+)
 from foveate.seeds import stream
-from foveate.types import Batch, Features, ImageFeatures, Images, Scalar, TextFeatures
+from foveate.types import ImageFeatures, Images
 
 
-@dataclass(frozen=True)
-class MapleConfig:
-    """Settings of MaPLe.
-
-    Attributes:
-        tokens: Number of learned tokens a block, in either tower.
-        depth: In how many blocks of both towers, from the first on; None takes 9, and three quarters of a
-            shallower tower.
-        init: Words the first block's text tokens start from; those behind the learned ones stay words. None
-            starts from N(0, 0.02²), as those of deeper blocks do.
-    """
-
-    tokens: int = 2
-    depth: int | None = None
-    init: str | None = "a photo of a"
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-
-
-class Maple(PromptMethod):
+class Maple(DeepPromptMethod, LabelTerm):
     """Multi-modal prompt learning: 3,555,072 parameters with ViT-B/16.
+
+    Class texts have tokens P_k before each block ([0], Sec. 3.2.1); the loss is the cross-entropy.
 
     Args:
         clip: The frozen towers.
@@ -54,6 +38,7 @@ class Maple(PromptMethod):
         InputError: Fewer than one token, more than `init` has, or a depth that a tower does not have.
     """
 
+    name, title, config_type = "maple", "MaPLe", MapleConfig
     tunes_vision = True
 
     def __init__(
@@ -69,10 +54,6 @@ class Maple(PromptMethod):
         deeper = linear(text.width, vision.width, generator).to(here.device)
         self.deep_maps = nn.ModuleList(copy.deepcopy(deeper) for _ in range(depth - 1))  # they start equal
 
-    def encode_text(self) -> TextFeatures:
-        """Return class features, with each block's own tokens P_k behind SOT ([0], Sec. 3.2.1)."""
-        return self.encode_prompts(self.ctx, replacing(self.deep_text, 1))
-
     def encode_images(self, images: Images) -> ImageFeatures:
         """Return picture features, with each block's F_k(P_k) behind the patches ([0], Sec. 3.2.2)."""
         return encode_prompted(self.clip.vision, images, self.map(self.ctx), self.deep_vision())
@@ -83,17 +64,6 @@ class Maple(PromptMethod):
             return None
         pairs = zip(self.deep_maps, self.deep_text, strict=True)
         return torch.stack([to_vision(tokens) for to_vision, tokens in pairs])
-
-    def lay_out_others(self, names: Sequence[str], template: str) -> Rows:
-        """Leave other names in their sentence; deeper tokens take their places behind SOT all the same."""
-        return Method.lay_out_others(self, names, template)
-
-    def encode_others(self, rows: Rows) -> TextFeatures:
-        return encode_rows(self.clip.text, rows, edit=replacing(self.deep_text, 1))
-
-    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
-        """Return the cross-entropy."""
-        return {"ce": F.cross_entropy(self.logits(features), batch.labels)}
 
     def official_names(self) -> dict[str, str | list[str]]:
         learner = "prompt_learner"

@@ -4,59 +4,29 @@
   https://github.com/ZjjConan/Multi-Modal-Adapter
 """
 
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from foveate.clip.model import Block, Clip
 from foveate.clip.rows import Rows, encode_rows
-from foveate.clip.templates import DEFAULT_TEMPLATE, fill
-from foveate.clip.text import text_rows
 from foveate.errors import InputError
-from foveate.methods.base import Method
-from foveate.methods.choices import check_choices
-from foveate.methods.deep import PUBLISHED_BLOCKS
-from foveate.methods.layers import linear
-from foveate.methods.plain import PlainTexts
-from foveate.methods.towers import Tower, twin, with_blocks
+from foveate.methods.base import SentenceMethod, precise
+from foveate.methods.capabilities import ExtraTexts
+from foveate.methods.configs import MmaConfig
+from foveate.methods.layers import Tower, linear, twin, with_blocks
+from foveate.methods.prompts import PUBLISHED_BLOCKS
+from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
-from foveate.types import Batch, Features, ImageFeatures, Images, Scalar, TextFeatures
+from foveate.types import ImageFeatures, Images, TextFeatures
 
 States = Float[Tensor, "*rows width"]
 
 
-@dataclass(frozen=True)
-class MmaConfig:
-    """Settings of MMA.
-
-    Attributes:
-        width: Of the adapters inside.
-        first_block: Block, counted from 1, that has the first adapter; None takes 5, and of a tower with
-            fewer than 12 blocks the one behind its first third. The adapters end with the shallower tower's
-            last block, and with the 12th at most.
-        scale: What an adapter's output is multiplied with.
-        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
-    """
-
-    width: int = 32
-    first_block: int | None = None
-    scale: float = 0.001
-    template: str | None = DEFAULT_TEMPLATE
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        if self.width < 1:
-            raise InputError(f"mma: width is {self.width}: give at least 1")
-        if self.scale <= 0:
-            raise InputError(f"mma: scale is {self.scale}: give a number above zero")
-
-
-class Mma(Method):
-    """Multi-modal adapter: 674,560 parameters with ViT-B/16.
+class Mma(SentenceMethod, ExtraTexts):
+    """Multi-modal adapter: 674,560 parameters with ViT-B/16. Its loss is the cross-entropy.
 
     Args:
         clip: The frozen towers.
@@ -67,6 +37,7 @@ class Mma(Method):
         InputError: The towers have no such first block, or the template has not exactly one `{}`.
     """
 
+    name, title, config_type = "mma", "MMA", MmaConfig
     tunes_vision = True
 
     def __init__(self, clip: Clip, config: MmaConfig | None = None, generator: torch.Generator | None = None):
@@ -79,31 +50,18 @@ class Mma(Method):
         self.vision_adapters = _adapters(blocks, vision.width, inside, generator).to(here.device)
         shared = [_start(inside, inside, generator) for _ in range(blocks)]
         self.shared = nn.ModuleList(shared).to(here.device)
-        self.plain = PlainTexts(clip, self.config.template)  # holds names and sentence; it encodes nothing
-        self._rows: Rows | None = None
-
-    def prepare(self) -> None:
-        self.plain.prepare(self.names, self.template)
-        rows = text_rows(self.clip, [fill(self.plain.sentence, name) for name in self.names])
-        self._rows = rows.to(self.clip.text.pos.device)
+        self.plain = PlainTexts(clip, self.config.template)
 
     def encode_text(self) -> TextFeatures:
         """Return class features of the text tower with its adapters."""
-        if self._rows is None:
-            raise RuntimeError("set_classes first")
-        return self.encode_others(self._rows)
+        return self.encode_rows(self.plain.rows())
 
-    def encode_others(self, rows: Rows) -> TextFeatures:
+    def encode_rows(self, rows: Rows) -> TextFeatures:
         return encode_rows(self._adapted(self.clip.text, self.text_adapters), rows)
 
     def encode_images(self, images: Images) -> ImageFeatures:
         """Return picture features of the image tower with its adapters."""
-        feature = self._adapted(self.clip.vision, self.vision_adapters)(images)
-        return feature.to(torch.promote_types(feature.dtype, torch.float32))[None]
-
-    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
-        """Return the cross-entropy."""
-        return {"ce": F.cross_entropy(self.logits(features), batch.labels)}
+        return precise(self._adapted(self.clip.vision, self.vision_adapters)(images))[None]
 
     def _adapted(self, tower: Tower, adapters: nn.ModuleList) -> Tower:
         def change(layer: int, block: Block) -> Block:

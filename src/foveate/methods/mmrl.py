@@ -9,7 +9,6 @@ the features of the class token and of the tokens r_v, g a class text, z and z_r
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,48 +16,19 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip, Edit
 from foveate.clip.rows import Rows, encode_rows
-from foveate.clip.templates import fill
-from foveate.clip.text import text_rows
 from foveate.errors import InputError
-from foveate.methods.base import Method, align, clip_origin, encode_pictures
-from foveate.methods.choices import check_choices
-from foveate.methods.deep import PUBLISHED_BLOCKS, LearnedTokens, insert, put
+from foveate.methods.base import SentenceMethod, align, precise
+from foveate.methods.capabilities import ExtraTexts, ImageTokens, OfficialCheckpoint, ShardedText
+from foveate.methods.configs import MmrlConfig
+from foveate.methods.frozen import Frozen, FrozenFeatures, frozen_clip
 from foveate.methods.layers import linear
-from foveate.methods.plain import PlainTexts
-from foveate.methods.prompts import noise
+from foveate.methods.prompts import PUBLISHED_BLOCKS, LearnedTokens, insert, noise, put
+from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
-from foveate.types import Batch, Features, ImageFeatures, Images, Origin, Scalar, TextFeatures
+from foveate.types import Batch, Features, ImageFeatures, Images, Scalar, TextFeatures
 
 
-@dataclass(frozen=True)
-class MmrlConfig:
-    """Settings of MMRL.
-
-    Attributes:
-        tokens: Number of shared tokens.
-        width: Their length, before a block's map makes them as wide as the tower.
-        first_block: Block, counted from 1, before which tokens are inserted; None takes 6, or half of the
-            shallower tower's blocks where these are fewer than 12.
-        last_block: Last block with tokens of its own; None takes 12, or the shallower tower's last.
-        alpha: Weight of the class token's logits, in the loss and where heads are fused; the rest is that of
-            the representation tokens.
-        regulariser: λ, the weight of the pull towards CLIP's own features.
-        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
-    """
-
-    tokens: int = 5
-    width: int = 512
-    first_block: int | None = None
-    last_block: int | None = None
-    alpha: float = 0.7
-    regulariser: float = 1.0
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-
-
-class Mmrl(Method):
+class Mmrl(SentenceMethod, ShardedText, ExtraTexts, ImageTokens, FrozenFeatures, OfficialCheckpoint):
     """Multi-modal representation learning: 4,992,256 parameters with ViT-B/16.
 
     Image features have two heads, f_c and f_r. Logits of trained classes fuse them, those of new classes use
@@ -73,13 +43,14 @@ class Mmrl(Method):
         InputError: A setting is out of its range, or names blocks that the towers do not have.
     """
 
+    name, title, config_type = "mmrl", "MMRL", MmrlConfig
+    heads = 2
     tunes_vision = True
 
     def __init__(
         self, clip: Clip, config: MmrlConfig | None = None, generator: torch.Generator | None = None
     ):
         config, generator = config or MmrlConfig(), generator or stream(0, "init", "mmrl")
-        _check(config)
         super().__init__(clip, (config.alpha, 1 - config.alpha))
         vision, text, here = clip.config.vision, clip.config.text, clip.vision.proj
         self.config, self.first_patch = config, 1 + config.tokens
@@ -90,18 +61,11 @@ class Mmrl(Method):
         self.text_maps = _equal_maps(blocks, width, text.width, generator).to(here.device)
         start = torch.empty(vision.width, clip.config.embed).normal_(generator=generator)
         self.proj_rep = nn.Parameter((vision.width**-0.5 * start).to(here.device))
-        self._rows: Rows | None = None
         self.plain = PlainTexts(clip, config.template)  # g_CLIP
-
-    def prepare(self) -> None:
-        self.plain.prepare(self.names, self.template)
-        self._rows = text_rows(self.clip, [fill(self.plain.sentence, name) for name in self.names])
 
     def encode_text(self) -> TextFeatures:
         """Return g, the class sentences read by a tower with r_t behind their first token."""
-        if self._rows is None:
-            raise RuntimeError("set_classes first")
-        return self.encode_together(self._rows, self.encode_others)
+        return self.encode_sharded(self.plain.rows(), self.encode_rows)
 
     def encode_images(self, images: Images) -> ImageFeatures:
         """Return `[2, B, D]`: f_c = ln_post(CLS) · proj, and f_r = mean(ln_post(r_v)) · proj_rep."""
@@ -109,31 +73,24 @@ class Mmrl(Method):
         edit = growing(self._mapped(self.vision_maps), self.first_block)
         tokens = vision.encode(vision.tokens(images), edit)
         representation = vision.ln_post(tokens[:, 1 : 1 + len(self.tokens)]).mean(dim=1)
-        precise = torch.promote_types(tokens.dtype, torch.float32)
-        f_c = vision.pool(tokens[:, 0]).to(precise)
-        f_r = representation.to(precise) @ self.proj_rep.to(precise)
-        return torch.stack([f_c, f_r])
+        f_r = precise(representation)
+        return torch.stack([precise(vision.pool(tokens[:, 0])), f_r @ self.proj_rep.to(f_r.dtype)])
 
-    @torch.no_grad()
-    def see(self, batch: Batch) -> dict[str, Tensor]:
-        """Return `clip` `[1, B, D]`, the untouched CLIP's raw features of a batch."""
-        return {"clip": encode_pictures(self.clip, batch.images)}
+    def frozen(self) -> dict[str, Frozen]:
+        return {"clip": frozen_clip(self.clip)}
 
-    def seen_keys(self) -> dict[str, Origin]:
-        return {"clip": clip_origin(self.clip)}
-
-    def encode_others(self, rows: Rows) -> TextFeatures:
+    def encode_rows(self, rows: Rows) -> TextFeatures:
         edit = growing(self._mapped(self.text_maps), self.first_block)
         return encode_rows(self.clip.text, rows, edit=edit)
 
-    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
+    def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return α CE(z), (1 − α) CE(z_r), λ (1 − cos(f_c, f_CLIP)), λ (1 − cos(g, g_CLIP)).
 
         Cosines are means, over pictures and over classes; f_r is not pulled.
         """
         config = self.config
         z, z_rep = (align(Features(head[None], features.text), self.clip.scale) for head in features.image)
-        image = F.cosine_similarity(features.image[0], self.seen(batch)["clip"][0], dim=-1)
+        image = F.cosine_similarity(features.image[0], batch.frozen["clip"][0], dim=-1)
         text = F.cosine_similarity(features.text, self.plain.features(), dim=-1)
         return {
             "ce": config.alpha * F.cross_entropy(z, batch.labels),
@@ -192,19 +149,6 @@ def token_blocks(config: MmrlConfig, blocks: int) -> tuple[int, int]:
             " only: give two of these, the lower one first"
         )
     return first, last
-
-
-def _check(config: MmrlConfig) -> None:
-    """Refuse settings that could only fail later, or mean nothing."""
-    demands = {
-        "tokens": (config.tokens >= 1, "at least 1"),
-        "width": (config.width >= 1, "at least 1"),
-        "alpha": (0 <= config.alpha <= 1, "a share between 0 and 1"),
-        "regulariser": (config.regulariser >= 0, "zero or more"),
-    }
-    for name, (holds, wanted) in demands.items():
-        if not holds:
-            raise InputError(f"mmrl: {name} is {getattr(config, name)}: give {wanted}")
 
 
 def _equal_maps(number: int, fan_in: int, fan_out: int, generator: torch.Generator) -> nn.ModuleList:

@@ -6,8 +6,7 @@ follows what others say of it, and docs/methods/proda.md tells where.
 - [0]: Prompt Distribution Learning, Lu et al. 2022, https://arxiv.org/abs/2205.03340
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 import torch
 from jaxtyping import Float
@@ -16,43 +15,13 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.clip.rows import Rows, encode_rows, pack
-from foveate.errors import InputError
-from foveate.methods.base import Method
-from foveate.methods.choices import check_choices
+from foveate.methods.base import Method, check_names
+from foveate.methods.configs import ProdaConfig
 from foveate.methods.prompts import Position, lay_out, noise
 from foveate.seeds import stream
-from foveate.types import Batch, ImageFeatures, Labels, Logits, Scalar, TextFeatures
+from foveate.types import Batch, Features, ImageFeatures, Labels, Logits, Scalar, TextFeatures
 
 PromptTexts = Float[Tensor, "prompts classes dim"]
-
-
-@dataclass(frozen=True)
-class ProdaConfig:
-    """Settings of ProDA.
-
-    Attributes:
-        prompts: Number of prompts: a quarter has the class name before its vectors, a quarter amid them, the
-            others behind them.
-        tokens: Number of learned vectors a prompt.
-        batch: Prompts a step.
-        weight: Of the penalty on prompts that say the same.
-    """
-
-    prompts: int = 32
-    tokens: int = 16
-    batch: int = 4
-    weight: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        if self.prompts < 2:
-            raise InputError(f"proda: prompts is {self.prompts}: give at least 2, a distribution has several")
-        if not 2 <= self.batch <= self.prompts:
-            raise InputError(f"proda: batch is {self.batch}: give 2 to {self.prompts}, the number of prompts")
-        if self.tokens < 1:
-            raise InputError(f"proda: tokens is {self.tokens}: give at least 1")
-        if self.weight < 0:
-            raise InputError(f"proda: weight is {self.weight}: give zero or more")
 
 
 class Proda(Method):
@@ -67,6 +36,8 @@ class Proda(Method):
         InputError: A setting is out of its range.
     """
 
+    name, title, config_type = "proda", "ProDA", ProdaConfig
+
     def __init__(
         self, clip: Clip, config: ProdaConfig | None = None, generator: torch.Generator | None = None
     ):
@@ -79,12 +50,16 @@ class Proda(Method):
         self._rows: dict[Position, Rows] = {}
         self._nameless = _nameless(clip, self.config)
 
-    def prepare(self) -> None:
+    def set_classes(
+        self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
+    ) -> None:
+        check_names(names)
         tokenizer, vectors, here = self.clip.tokenizer, self.config.tokens, self.clip.text.pos.device
-        self._rows = {
-            place: lay_out(tokenizer, self.names, vectors, place).to(here)
-            for place in sorted(set(self.positions))
+        rows: dict[Position, Rows] = {
+            place: lay_out(tokenizer, names, vectors, place).to(here) for place in sorted(set(self.positions))
         }
+        super().set_classes(names, template, trained)
+        self._rows = rows
 
     def encode_text(self) -> TextFeatures:
         """Return the mean of all prompts' unit class features: the mean classifier of [0]."""
@@ -104,10 +79,15 @@ class Proda(Method):
         order = torch.randperm(number, generator=stream(self.order_seed, "prompts", turn)).tolist()
         return order[place * some : (place + 1) * some]
 
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
+    def forward(self, batch: Batch) -> Features:
+        """Return pictures beside the texts `[P, C, D]` of the step's prompts."""
+        held = batch.frozen.get("image")
+        image = self.encode_images(batch.images) if held is None else held
+        return Features(image, self.encode_with(self.prompts_of(batch.step)))
+
+    def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the upper bound of the expected cross-entropy, and the penalty, weighted ([0])."""
-        texts, image = self.encode_with(self.prompts_of(batch.step)), self.seen(batch)["image"]
-        bound = upper_bound(image, texts, batch.labels, self.clip.scale)
+        bound = upper_bound(features.image, features.text, batch.labels, self.clip.scale)
         return {"ce": F.cross_entropy(bound, batch.labels), "orthogonal": self.config.weight * self.overlap()}
 
     def overlap(self) -> Scalar:

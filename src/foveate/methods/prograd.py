@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -13,45 +12,19 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.errors import InputError
-from foveate.methods.base import align
-from foveate.methods.choices import check_choices
+from foveate.methods.base import SentenceMethod, align
+from foveate.methods.capabilities import GradientRule, OfficialCheckpoint
+from foveate.methods.configs import ProGradConfig
 from foveate.methods.guidance import kl
-from foveate.methods.plain import PlainTexts
 from foveate.methods.prompts import PromptMethod, embedded_start
+from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
 from foveate.types import Batch, Features, ImageFeatures, Logits, Scalar
 
 Gradient = Float[Tensor, "*shape"]
 
 
-@dataclass(frozen=True)
-class ProGradConfig:
-    """Settings of ProGrad.
-
-    Attributes:
-        tokens: Number of learned vectors.
-        init: Words to start from: they take the last vectors, those before them start at zero. None starts
-            all from N(0, 0.02²).
-        weight: Share of the conflicting part that is taken out of the gradient (λ in [0]): 1 all, 0 nothing.
-        temperature: Softens both answers before they are compared.
-        template: The plain sentence of zero-shot CLIP; None takes the data set's, or "a photo of a {}.".
-    """
-
-    tokens: int = 16
-    init: str | None = "a photo of a"
-    weight: float = 1.0
-    temperature: float = 1.0
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        if self.weight < 0:
-            raise InputError(f"prograd: weight is {self.weight}: give zero or more")
-        if self.temperature <= 0:
-            raise InputError(f"prograd: temperature is {self.temperature}: give a number above zero")
-
-
-class ProGrad(PromptMethod):
+class ProGrad(PromptMethod, SentenceMethod, GradientRule, OfficialCheckpoint):
     """Prompt-aligned gradient. It answers as CoOp does; only its steps differ.
 
     Args:
@@ -63,6 +36,8 @@ class ProGrad(PromptMethod):
         InputError: Fewer than one learned vector, or `init` has no words, or more than there are vectors.
     """
 
+    name, title, config_type = "prograd", "ProGrad", ProGradConfig
+
     def __init__(
         self, clip: Clip, config: ProGradConfig | None = None, generator: torch.Generator | None = None
     ):
@@ -70,24 +45,19 @@ class ProGrad(PromptMethod):
         super().__init__(clip, _start(clip, self.config, generator))
         self.plain = PlainTexts(clip, self.config.template)
 
-    def prepare(self) -> None:
-        self.plain.prepare(self.names, self.template)
-        super().prepare()
-
     def prior_logits(self, image: ImageFeatures) -> Logits:
         """Return `[B, C]` zero-shot CLIP's logits; its class texts are encoded once per class list."""
         return align(Features(image, self.plain.features()), self.clip.scale)
 
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
+    def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the cross-entropy and KL(zero-shot ‖ learned) ([0], Sec. 3.2).
 
         "kl" is there for its gradient and for the log. It is not minimised: see `backward`.
         """
-        image = self.seen(batch)["image"]
-        logits, softness = self.logits(self.pair(image)), self.config.temperature
+        logits, softness = self.logits(features), self.config.temperature
         return {
             "ce": F.cross_entropy(logits, batch.labels),
-            "kl": kl(self.prior_logits(image) / softness, logits / softness).mean(),
+            "kl": kl(self.prior_logits(features.image) / softness, logits / softness).mean(),
         }
 
     def backward(self, losses: Mapping[str, Scalar]) -> None:
@@ -98,6 +68,9 @@ class ProGrad(PromptMethod):
         for parameter, g_ce, g_kl in zip(learned, task, general, strict=True):
             mended = aligned_gradient(g_ce, g_kl, self.config.weight)
             parameter.grad = mended if parameter.grad is None else parameter.grad + mended
+
+    def official_names(self) -> dict[str, str | list[str]]:
+        return {"ctx": "prompt_learner.ctx"}
 
 
 def aligned_gradient(task: Gradient, general: Gradient, weight: float = 1.0) -> Gradient:

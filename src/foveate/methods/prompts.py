@@ -1,24 +1,28 @@
-"""Sentences with learned vectors in place of words: where they stand, how they start, how a row is encoded.
+"""Learned tokens: among the words of a sentence, and between the blocks of a tower.
 
-Whoever learns such vectors for all classes together is a `PromptMethod`.
+Who learns vectors in place of words is a `PromptMethod`; with tokens in further blocks, a `DeepPromptMethod`.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Collection, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foveate.clip.model import Clip, Edit
+from foveate.clip.model import Clip, Edit, Vision
 from foveate.clip.rows import Rows, encode_rows, pack
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
-from foveate.methods.base import Method
-from foveate.types import TextFeatures
+from foveate.methods.base import check_names, precise
+from foveate.methods.capabilities import ExtraTexts, OfficialCheckpoint, ShardedText
+from foveate.methods.configs import Position
+from foveate.types import ImageFeatures, Images, TextFeatures, Tokens
 
-Position = Literal["end", "middle", "front"]
-"""Where the class name stands: after the learned vectors, amid them, or before them."""
+PUBLISHED_BLOCKS = 12
+"""Of either tower of ViT-B/16, for which depths are published."""
+
+LearnedTokens = Float[Tensor, "learned channels"]
+DeepTokens = Float[Tensor, "layers learned channels"]  # of the second block and of those behind it
 
 
 def lay_out(
@@ -58,7 +62,7 @@ def lay_out(
     return pack(rows)
 
 
-class PromptMethod(Method):
+class PromptMethod(ShardedText):
     """A method with learned vectors among the words, the same for all classes.
 
     Args:
@@ -80,8 +84,17 @@ class PromptMethod(Method):
         self.words = tuple(words)
         self._rows: Rows | None = None
 
-    def prepare(self) -> None:
-        self._rows = lay_out(self.clip.tokenizer, self.names, len(self.ctx), words=self.words)
+    def set_classes(
+        self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
+    ) -> None:
+        check_names(names)
+        rows = self.lay_out_classes(names)
+        super().set_classes(names, template, trained)
+        self._rows = rows
+
+    def lay_out_classes(self, names: Sequence[str]) -> Rows:
+        """Return the prompts of classes; see `lay_out`."""
+        return lay_out(self.clip.tokenizer, names, len(self.ctx), words=self.words)
 
     def encode_text(self) -> TextFeatures:
         return self.encode_prompts(self.ctx)
@@ -98,14 +111,39 @@ class PromptMethod(Method):
         self, vectors: Float[Tensor, "vectors width"], edit: Edit | None = None
     ) -> TextFeatures:
         """Return `[C, D]` raw features of all classes with these vectors in their prompts."""
-        return self.encode_together(self.rows, lambda rows: encode_rows(self.clip.text, rows, vectors, edit))
+        return self.encode_sharded(self.rows, lambda rows: encode_rows(self.clip.text, rows, vectors, edit))
 
-    def lay_out_others(self, names: Sequence[str], template: str) -> Rows:
-        """Put the learned vectors before other names too; the sentence is left out."""
-        return lay_out(self.clip.tokenizer, names, len(self.ctx), words=self.words)
 
-    def encode_others(self, rows: Rows) -> TextFeatures:
+class SharedPrompt(PromptMethod, ExtraTexts, OfficialCheckpoint):
+    """A prompt method whose vectors may stand before any other text too; the sentence is left out."""
+
+    def extra_rows(self, names: Sequence[str], template: str) -> Rows:
+        return self.lay_out_classes(names)
+
+    def encode_rows(self, rows: Rows) -> TextFeatures:
         return encode_rows(self.clip.text, rows, self.ctx)
+
+    def official_names(self) -> dict[str, str | list[str]]:
+        return {"ctx": "prompt_learner.ctx"}
+
+
+class DeepPromptMethod(PromptMethod, ExtraTexts, OfficialCheckpoint):
+    """A prompt method with tokens of their own in further blocks of the text tower, behind SOT.
+
+    Other texts stay in their sentence; the deeper tokens take their places behind SOT all the same.
+
+    Attributes:
+        deep_text: Tokens of the second block and of those that follow it; None where there are none.
+    """
+
+    deep_text: nn.Parameter | None
+
+    def encode_text(self) -> TextFeatures:
+        """Return class features, with each block's own tokens in the places behind SOT."""
+        return self.encode_prompts(self.ctx, replacing(self.deep_text, 1))
+
+    def encode_rows(self, rows: Rows) -> TextFeatures:
+        return encode_rows(self.clip.text, rows, edit=replacing(self.deep_text, 1))
 
     def official_names(self) -> dict[str, str | list[str]]:
         return {"ctx": "prompt_learner.ctx"}
@@ -146,6 +184,104 @@ def embedded_start(
             f"{method}: tokens is {tokens}, but init {init!r} has {len(words)}: give more words, or no init"
         )
     return table[torch.tensor(words[:tokens], device=table.device)].float(), words[tokens:]
+
+
+# --- between blocks ---
+
+
+def resolve_depth(given: int | None, blocks: int, published: int, setting: str, *, least: int = 1) -> int:
+    """Return how many blocks, from the first on, get learned tokens.
+
+    Args:
+        given: The setting; None takes the published depth, and of a shallower tower the same share.
+        blocks: Of the tower.
+        published: The depth that the method's authors use with 12 blocks.
+        setting: Its whole name, for messages: "promptsrc: text_depth".
+        least: Smallest depth that makes sense.
+
+    Raises:
+        InputError: The tower has fewer blocks, or the depth is below the least.
+    """
+    if given is None:
+        share = published * min(blocks, PUBLISHED_BLOCKS) / PUBLISHED_BLOCKS
+        return max(least, round(share))
+    if not least <= given <= blocks:
+        raise InputError(f"{setting} is {given}, but the tower has {blocks} blocks: give {least} to {blocks}")
+    return given
+
+
+def put(tokens: Tokens, learned: LearnedTokens, start: int) -> Tokens:
+    """Return the tokens of each row with `learned` in place of those from `start` on."""
+    rows = learned.to(tokens.dtype).expand(len(tokens), -1, -1)
+    return torch.cat([tokens[:, :start], rows, tokens[:, start + len(learned) :]], dim=1)
+
+
+def insert(tokens: Tokens, learned: LearnedTokens, start: int) -> Float[Tensor, "rows grown width"]:
+    """Return the tokens of each row with `learned` between those before `start` and the others."""
+    rows = learned.to(tokens.dtype).expand(len(tokens), -1, -1)
+    return torch.cat([tokens[:, :start], rows, tokens[:, start:]], dim=1)
+
+
+def replacing(deeper: DeepTokens | None, start: int) -> Edit | None:
+    """Return the edit that puts `deeper[k]` before block k + 2 (counted from 1), over what stood there.
+
+    Args:
+        deeper: Tokens of the second block and of those that follow it; None leaves all blocks alone.
+        start: Their place in a row; negative counts from the end, -4 being the last four.
+    """
+    if deeper is None:
+        return None
+
+    def edit(layer: int, tokens: Tensor) -> Tensor:
+        if not 1 <= layer <= len(deeper):
+            return tokens
+        return put(tokens, deeper[layer - 1], start if start >= 0 else tokens.shape[1] + start)
+
+    return edit
+
+
+def encode_prompted(
+    vision: Vision, images: Images, first: LearnedTokens, deeper: DeepTokens | None
+) -> ImageFeatures:
+    """Return raw features `[1, B, D]` of a tower with learned tokens behind the patches.
+
+    The first block's tokens have no position and pass `ln_pre`; before each further block its own take their
+    place as they are. Blocks behind those with tokens of their own read what these made of the last ones.
+
+    Args:
+        vision: The image tower.
+        images: Normalised pictures.
+        first: Tokens of the first block.
+        deeper: Tokens of the blocks that follow, if any.
+    """
+    tokens = vision.tokens(images)
+    tokens = insert(tokens, first, tokens.shape[1])
+    return precise(vision.pool(vision.encode(tokens, replacing(deeper, -len(first)))[:, 0]))[None]
+
+
+def deep_start(
+    depth: int, tokens: int, width: int, *, generator: torch.Generator, like: Tensor
+) -> nn.Parameter | None:
+    """Return the start of the tokens of all blocks but the first, N(0, 0.02²), where `like` is.
+
+    Args:
+        depth: Blocks with learned tokens, the first included; with fewer than two there is nothing to learn.
+        tokens: How many a block.
+        width: Of the tower.
+        generator: Of the random start.
+        like: Where to put it.
+    """
+    if depth < 2:
+        return None
+    return nn.Parameter(noise(depth - 1, tokens, width, generator=generator, like=like))
+
+
+def official_deep(tower: str, deeper: DeepTokens) -> list[str]:
+    """Return the names of these tokens in checkpoints of the authors' code of IVLP, PromptSRC and VPT."""
+    return [f"{tower}.transformer.resblocks.{k}.VPT_shallow" for k in range(1, len(deeper) + 1)]
+
+
+# --- laying out ---
 
 
 def _row(

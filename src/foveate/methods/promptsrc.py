@@ -4,54 +4,25 @@
   https://arxiv.org/abs/2307.06948
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
+from foveate.clip.rows import Rows
 from foveate.clip.templates import IMAGENET_TEMPLATES, fill
 from foveate.clip.text import check_texts, encode_names
-from foveate.errors import InputError
-from foveate.methods.base import align, clip_origin, encode_pictures
-from foveate.methods.ivlp import Ivlp, IvlpConfig
-from foveate.methods.kept import Kept, tensors_of
-from foveate.types import Batch, Features, Origin, Scalar, TextFeatures
+from foveate.methods.base import align
+from foveate.methods.configs import PromptSRCConfig
+from foveate.methods.frozen import Frozen, FrozenFeatures, frozen_clip
+from foveate.methods.ivlp import Ivlp
+from foveate.methods.texts import Cache, tensors_of
+from foveate.types import Batch, Features, Scalar, TextFeatures
 
 
-@dataclass(frozen=True)
-class PromptSRCConfig(IvlpConfig):
-    """Settings of PromptSRC.
-
-    Attributes:
-        tokens: Number of learned text tokens a block.
-        vision_tokens: Number of learned image tokens a block.
-        text_depth: In how many blocks of the text tower, from the first on; None takes 9, and three quarters
-            of a shallower tower.
-        vision_depth: In how many of the image tower, likewise; 0 leaves pictures alone.
-        init: Words the first block's text tokens start from; those behind the learned ones stay words. None
-            starts from N(0, 0.02²), as all other tokens do.
-        text_weight: Of the pull on class texts (λ₂ in [0]).
-        image_weight: Of the pull on picture features (λ₁ in [0]).
-        logit_weight: Of the pull on answers; it has none in [0].
-    """
-
-    tokens: int = 4
-    vision_tokens: int = 4
-    text_weight: float = 25.0
-    image_weight: float = 10.0
-    logit_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("text_weight", "image_weight", "logit_weight"):
-            if getattr(self, name) < 0:
-                raise InputError(f"promptsrc: {name} is {getattr(self, name)}: give zero or more")
-
-
-class PromptSRC(Ivlp):
+class PromptSRC(Ivlp, FrozenFeatures):
     """Self-regulating prompts: 46,080 parameters with ViT-B/16. It answers as IVLP does; its loss differs.
 
     The average over epochs that belongs to it ([0], Sec. 3.2.2) is the training loop's, with every method:
@@ -66,7 +37,7 @@ class PromptSRC(Ivlp):
         InputError: Fewer than one token, more than `init` has, or a depth that a tower does not have.
     """
 
-    part: ClassVar[str] = "promptsrc"
+    name, title, config_type = "promptsrc", "PromptSRC", PromptSRCConfig
     published_depth: ClassVar[int] = 9
 
     def __init__(
@@ -75,14 +46,15 @@ class PromptSRC(Ivlp):
         config = config or PromptSRCConfig()
         super().__init__(clip, config, generator)
         self.weights = (config.text_weight, config.image_weight, config.logit_weight)
-        self._averaged = Kept()
+        self._averaged = Cache()
 
-    def prepare(self) -> None:
-        # Encoded when a loss first asks for it, but checked now: a name too long must not stop a training.
+    def lay_out_classes(self, names: Sequence[str]) -> Rows:
+        # CLIP's texts are encoded when a loss first asks for them, but checked now: a name that is too long
+        # for the longest sentence must not stop a training.
         words = self.clip.tokenizer.words
         longest = max(IMAGENET_TEMPLATES, key=lambda template: len(words(fill(template, "x"))))
-        check_texts(self.clip, self.names, longest)
-        super().prepare()
+        check_texts(self.clip, names, longest)
+        return super().lay_out_classes(names)
 
     def clip_text(self) -> TextFeatures:
         """Return `[C, D]` CLIP's class features, raw ones averaged over 60 sentences; once per class list."""
@@ -95,22 +67,17 @@ class PromptSRC(Ivlp):
             total += encode_names(self.clip, self.names, template)
         return total / len(IMAGENET_TEMPLATES)
 
-    @torch.no_grad()
-    def see(self, batch: Batch) -> dict[str, Tensor]:
-        """Return `clip` `[1, B, D]`, the untouched CLIP's raw features of a batch."""
-        clip = encode_pictures(self.clip, batch.images)
+    def frozen(self) -> dict[str, Frozen]:
+        """Declare `clip`, the untouched CLIP's features: its own too, where it leaves pictures alone."""
+        clip = frozen_clip(self.clip)
         return {"clip": clip} if self.tunes_vision else {"clip": clip, "image": clip}
 
-    def seen_keys(self) -> dict[str, Origin]:
-        clip = clip_origin(self.clip)
-        return {"clip": clip} if self.tunes_vision else {"clip": clip, "image": clip}
-
-    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
+    def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return cross-entropy, mean absolute differences of unit features, and KL of answers.
 
         [0], Sec. 3.2.1. As in its code, KL(p_CLIP ‖ p) is summed and divided by the number of logits.
         """
-        clip = Features(self.seen(batch)["clip"], self.clip_text())
+        clip = Features(batch.frozen["clip"], self.clip_text())
         z, z_clip = self.logits(features), align(clip, self.clip.scale)
         text, image, logits = self.weights
         kl = F.kl_div(z.log_softmax(-1), z_clip.log_softmax(-1), reduction="sum", log_target=True)

@@ -1,93 +1,127 @@
-"""Methods by name: "coop", or a plug-in over a backbone, "fvgpt+coop"."""
+"""Methods by name: "coop", or a plug-in over a backbone, "fvgpt+coop".
+
+A method is known by its class: those of this package by being in it, those of others by `register_method`, or
+by an entry point of the group "foveate.methods" in the package that brings them.
+"""
 
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, cast
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+from typing import Any, TypeVar, cast
 
-import numpy as np
-
+import foveate.methods
 from foveate.clip.model import Clip
+from foveate.configs import mapping, typed
 from foveate.errors import InputError
-from foveate.methods.base import Method
-from foveate.methods.choices import check_choices
-from foveate.methods.clip_adapter import ClipAdapter, ClipAdapterConfig
-from foveate.methods.clip_lora import ClipLora, ClipLoraConfig
-from foveate.methods.cocoop import CoCoOp, CoCoOpConfig
-from foveate.methods.coop import CoOp, CoOpConfig
-from foveate.methods.dapt import Dapt, DaptConfig, refuse_host
-from foveate.methods.fvgpt import FvgPt, refuse_visual_only
-from foveate.methods.guidance import FvgPtConfig
-from foveate.methods.ivlp import Ivlp, IvlpConfig
-from foveate.methods.kdpl import Kdpl, KdplConfig, refuse_without_labels
-from foveate.methods.kgcoop import KgCoOp, KgCoOpConfig
-from foveate.methods.linear_probe import LinearProbe, LinearProbeConfig
-from foveate.methods.lpplusplus import LpPlusPlus, LpPlusPlusConfig
-from foveate.methods.maple import Maple, MapleConfig
-from foveate.methods.mma import Mma, MmaConfig
-from foveate.methods.mmrl import Mmrl, MmrlConfig
-from foveate.methods.proda import Proda, ProdaConfig
-from foveate.methods.prograd import ProGrad, ProGradConfig
-from foveate.methods.promptsrc import PromptSRC, PromptSRCConfig
-from foveate.methods.tcp import Tcp, TcpConfig
-from foveate.methods.tip_adapter import TipAdapter, TipAdapterConfig
-from foveate.methods.vpt import Vpt, VptConfig
-from foveate.methods.zeroshot import ZeroShot, ZeroShotConfig
+from foveate.methods.base import Method, Wrapper
+from foveate.methods.capabilities import ImageAdapter
+from foveate.methods.config import MethodConfig
 from foveate.seeds import stream
 
+GROUP = "foveate.methods"
+"""Of entry points: `name = "package.module:Class"`, each a class of methods."""
 
-@dataclass(frozen=True)
-class Part:
-    """One word of a method's name.
+REFERENCE = "zeroshot"
+"""The method that the others are compared with: CLIP as it is."""
 
-    Attributes:
-        make: Called with towers (a backbone) or a method (a plug-in), settings, and a generator.
-        config: Its settings' dataclass.
-        needs_masks: Told its settings, whether it learns from foreground masks.
-        needs_val: Told its settings, whether it chooses others on a few validation pictures.
-        refuses: Of a plug-in: told of a backbone, it complains of one that it cannot be put over.
-        joint: Of a plug-in: whether it is trained together with its backbone, in one stage, and not after it.
-    """
-
-    make: Callable[..., Method]
-    config: type
-    needs_masks: Callable[[Any], bool] = lambda settings: False
-    needs_val: Callable[[Any], bool] = lambda settings: False
-    refuses: Callable[[str, Any], None] = lambda name, backbone: None
-    joint: bool = False
-
-
-BACKBONES = {
-    "zeroshot": Part(ZeroShot, ZeroShotConfig),
-    "coop": Part(CoOp, CoOpConfig),
-    "cocoop": Part(CoCoOp, CoCoOpConfig),
-    "kgcoop": Part(KgCoOp, KgCoOpConfig),
-    "prograd": Part(ProGrad, ProGradConfig),
-    "mmrl": Part(Mmrl, MmrlConfig),
-    "promptsrc": Part(PromptSRC, PromptSRCConfig),
-    "ivlp": Part(Ivlp, IvlpConfig),
-    "vpt": Part(Vpt, VptConfig),
-    "maple": Part(Maple, MapleConfig),
-    "tcp": Part(Tcp, TcpConfig),
-    "mma": Part(Mma, MmaConfig),
-    "clip_lora": Part(ClipLora, ClipLoraConfig),
-    "proda": Part(Proda, ProdaConfig),
-    "clip_adapter": Part(ClipAdapter, ClipAdapterConfig),
-    "tip_adapter": Part(TipAdapter, TipAdapterConfig, needs_val=lambda settings: settings.validate),
-    "linear_probe": Part(LinearProbe, LinearProbeConfig, needs_val=lambda settings: settings.validate),
-    "lpplusplus": Part(LpPlusPlus, LpPlusPlusConfig, needs_val=lambda settings: settings.validate),
-}
-PLUGINS = {
-    "fvgpt": Part(FvgPt, FvgPtConfig, needs_masks=lambda settings: True, refuses=refuse_visual_only),
-    "dapt": Part(
-        Dapt, DaptConfig, needs_masks=lambda settings: settings.cue != "gaze", refuses=refuse_host, joint=True
-    ),
-    "kdpl": Part(Kdpl, KdplConfig, refuses=refuse_without_labels, joint=True),
-}
-PARTS = {**BACKBONES, **PLUGINS}
-
+Kind = TypeVar("Kind", bound=type[Method])
 Settings = Mapping[str, Mapping[str, Any]]
 """Per part of a method, what differs from its defaults: {"coop": {"tokens": 16}}."""
+
+_known: dict[str, type[Method]] = {}
+
+
+def register_method(kind: Kind) -> Kind:
+    """Let a method be called by its name, in `Classifier`, on the command line, in sweeps and reports.
+
+    It may be used as a decorator of the class.
+
+    Args:
+        kind: A class with a `name` and a `config_type` of its own; a title is taken from it too. It is
+            called with towers (a `Wrapper` with a method), settings, and a generator.
+
+    Raises:
+        ValueError: The class lacks something, or the name is that of another class.
+    """
+    wrong = _wrong(kind)
+    if wrong:
+        raise ValueError(f"{kind.__module__}.{kind.__qualname__} {wrong}")
+    _known[kind.name] = kind
+    return kind
+
+
+def _wrong(kind: type[Method]) -> str | None:
+    """Return what a class lacks to be registered; None if nothing."""
+    name, config = kind.name, kind.config_type
+    there = _known.get(name, kind)
+    if not (name.isidentifier() and name == name.lower()):
+        return f"has the name {name!r}: give it a name of lower-case letters, digits and underscores"
+    if (there.__module__, there.__qualname__) != (kind.__module__, kind.__qualname__):
+        return f"has the name {name!r}, which is that of {there.__module__}.{there.__qualname__}"
+    if config is MethodConfig or not is_dataclass(config):
+        return "has no settings: give it a config_type, a frozen dataclass that derives from MethodConfig"
+    own = kind.mro()[: kind.mro().index(Method)]
+    if any("encode_images" in vars(one) for one in own) and not (
+        kind.tunes_vision or issubclass(kind, Wrapper | ImageAdapter)
+    ):
+        return "has picture features of its own: set tunes_vision, or make it an ImageAdapter"
+    return None
+
+
+@cache
+def _load() -> None:
+    """Register the methods of this package, and those that entry points name."""
+    for module in iter_modules(foveate.methods.__path__):
+        found = import_module(f"{foveate.methods.__name__}.{module.name}")
+        for one in list(vars(found).values()):
+            own = isinstance(one, type) and issubclass(one, Method) and one.__module__ == found.__name__
+            if own and vars(one).get("name"):
+                register_method(one)
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        try:
+            kind = entry.load()
+            if not (isinstance(kind, type) and issubclass(kind, Method)):
+                raise ValueError("it is no class of methods")
+            register_method(kind)
+        except Exception as error:
+            package = entry.dist.name if entry.dist else entry.value
+            raise InputError(
+                f"the method {entry.name!r} of {package} cannot be used ({error}): mend {package}, or"
+                " uninstall it"
+            ) from error
+
+
+def methods() -> dict[str, type[Method]]:
+    """Return all methods by name: backbones, then plug-ins, each in the alphabet's order."""
+    _load()
+    return backbones() | plugins()
+
+
+def backbones() -> dict[str, type[Method]]:
+    """Return the methods that stand on CLIP alone."""
+    _load()
+    return {name: kind for name, kind in sorted(_known.items()) if not issubclass(kind, Wrapper)}
+
+
+def plugins() -> dict[str, type[Wrapper]]:
+    """Return the methods that stand on another one."""
+    _load()
+    return {name: kind for name, kind in sorted(_known.items()) if issubclass(kind, Wrapper)}
+
+
+def public_classes() -> dict[str, type]:
+    """Return the classes of this package's methods and of their settings, by name."""
+    own = [kind for kind in methods().values() if kind.__module__.startswith(f"{foveate.methods.__name__}.")]
+    return {one.__name__: one for kind in own for one in (kind, kind.config_type)}
+
+
+def title(method: str) -> str:
+    """Return what a table calls a method: "fvgpt+mmrl" is "MMRL + FVG-PT"."""
+    return " + ".join(methods()[name].title or name for name in reversed(parts(method)))
 
 
 def parts(method: str) -> list[str]:
@@ -99,33 +133,34 @@ def parts(method: str) -> list[str]:
     if not isinstance(method, str):
         raise InputError(f"method is of type {type(method).__name__}: give its name, such as 'fvgpt+coop'")
     names = [name.strip().lower().replace("-", "_") for name in method.split("+")]
+    there, over = methods(), plugins()
     for name in names:
-        if name not in PARTS:
-            known = [*BACKBONES, *(f"{plugin}+coop" for plugin in PLUGINS)]
-            near = difflib.get_close_matches(name, PARTS, n=1, cutoff=0.4)
+        if name not in there:
+            known = [*backbones(), *(f"{plugin}+coop" for plugin in over)]
+            near = difflib.get_close_matches(name, there, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
             raise InputError(f"there is no method {name!r}; {hint}")
-    *plugins, backbone = names
-    if backbone not in BACKBONES or any(name not in PLUGINS for name in plugins):
+    *outer, backbone = names
+    if backbone in over or any(name not in over for name in outer):
         raise InputError(f"method {method!r}: write plug-ins first and one backbone last, as in 'fvgpt+coop'")
-    for plugin in plugins:
-        PLUGINS[plugin].refuses(backbone, BACKBONES[backbone].make)
-    twice = [name for name in plugins if plugins.count(name) > 1]
+    for plugin in outer:
+        over[plugin].check_host(backbone, there[backbone])
+    twice = [name for name in outer if outer.count(name) > 1]
     if twice:
         raise InputError(f"method {method!r} has {twice[0]!r} twice; write each plug-in once")
-    _refuse_far(method, plugins, backbone)
+    _refuse_far(method, outer, backbone)
     return names
 
 
-def _refuse_far(method: str, plugins: list[str], backbone: str) -> None:
+def _refuse_far(method: str, outer: list[str], backbone: str) -> None:
     """Refuse a plug-in that is trained together with its backbone and does not stand directly before it."""
-    joint = [name for name in plugins if PLUGINS[name].joint]
+    joint = [name for name in outer if plugins()[name].joint]
     if len(joint) > 1:
         raise InputError(
             f"method {method!r}: {' and '.join(joint)} are each trained together with the backbone: take one"
         )
-    if joint and plugins[-1] != joint[0]:
-        right = "+".join([*(name for name in plugins if name not in joint), *joint, backbone])
+    if joint and outer[-1] != joint[0]:
+        right = "+".join([*(name for name in outer if name not in joint), *joint, backbone])
         raise InputError(
             f"method {method!r}: {joint[0]} is trained together with its backbone, so it stands directly"
             f" before it: write {right!r}"
@@ -134,12 +169,14 @@ def _refuse_far(method: str, plugins: list[str], backbone: str) -> None:
 
 def pairs() -> list[str]:
     """Return each plug-in over each backbone that it can be put over: "fvgpt+coop" and so on."""
-    return [f"{plugin}+{backbone}" for plugin in PLUGINS for backbone in BACKBONES if _fits(plugin, backbone)]
+    return [
+        f"{plugin}+{backbone}" for plugin in plugins() for backbone in backbones() if _fits(plugin, backbone)
+    ]
 
 
 def _fits(plugin: str, backbone: str) -> bool:
     try:
-        PLUGINS[plugin].refuses(backbone, BACKBONES[backbone].make)
+        plugins()[plugin].check_host(backbone, backbones()[backbone])
     except InputError:
         return False
     return True
@@ -147,12 +184,12 @@ def _fits(plugin: str, backbone: str) -> bool:
 
 def needs_masks(method: str, settings: Settings | None = None) -> bool:
     """Return whether any part of a method, with these settings, learns from foreground masks."""
-    return any(PARTS[name].needs_masks(config) for name, config in configure(method, settings).items())
+    return any(config.needs_masks for config in configure(method, settings).values())
 
 
 def needs_val(method: str, settings: Settings | None = None) -> bool:
     """Return whether any part of a method chooses settings on a few validation pictures."""
-    return any(PARTS[name].needs_val(own) for name, own in configure(method, settings).items())
+    return any(config.needs_val for config in configure(method, settings).values())
 
 
 def stages(method: str) -> list[str]:
@@ -162,49 +199,29 @@ def stages(method: str) -> list[str]:
     DAPT is trained together with MaPLe.
     """
     names = parts(method)
-    starts = [i for i in range(len(names)) if i == 0 or not PARTS[names[i - 1]].joint]
+    joint = [name for name, kind in plugins().items() if kind.joint]
+    starts = [i for i in range(len(names)) if i == 0 or names[i - 1] not in joint]
     return ["+".join(names[i:]) for i in reversed(starts)]
 
 
-def configure(method: str, settings: Settings | None = None) -> dict[str, Any]:
+def configure(method: str, settings: Settings | None = None) -> dict[str, MethodConfig]:
     """Return the settings of each part as its dataclass.
 
     Raises:
         InputError: A part or a setting does not exist, or a value is not what the setting takes.
     """
-    names, given = parts(method), _mapping("settings", {} if settings is None else settings)
+    wrong = f"settings is {settings!r}: give a dictionary, as in {{'coop': {{'tokens': 4}}}}"
+    names, given = parts(method), mapping(settings, wrong)
     stray = sorted(given.keys() - set(names))
     if stray:
         raise InputError(f"settings for {stray[0]!r}, but the method is {method!r}")
     return {name: _configured(name, given.get(name, {})) for name in names}
 
 
-def _configured(name: str, given: object) -> Any:
+def _configured(name: str, given: object) -> MethodConfig:
     """Return the settings of one part as its dataclass."""
-    config = PARTS[name].config
-    known = [field.name for field in fields(config)]
-    own = _mapping(f"settings[{name!r}]", given)
-    for key in own:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise InputError(f"{name} has no setting {key!r}; {hint}")
-    configured = replace(config(), **{key: _frozen(value) for key, value in own.items()})
-    check_choices(configured)
-    return configured
-
-
-def _mapping(name: str, given: object) -> dict[str, Any]:
-    if not isinstance(given, Mapping):
-        raise InputError(f"{name} is {given!r}; give a dictionary, as in {{'coop': {{'tokens': 16}}}}")
-    return dict(cast("Mapping[str, Any]", given))
-
-
-def _frozen(value: Any) -> Any:
-    """Turn lists into tuples: JSON and YAML know no tuples, settings have no lists."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return tuple(cast("list[Any]", value)) if isinstance(value, list) else value
+    config = methods()[name].config_type
+    return config(**typed(config, given, name))
 
 
 def build(method: str, clip: Clip, settings: Settings | None = None, seed: int = 0) -> Method:
@@ -217,14 +234,15 @@ def build(method: str, clip: Clip, settings: Settings | None = None, seed: int =
         seed: Of the random starts; each part has its own stream of it.
     """
     configs = configure(method, settings)
-    *plugins, backbone = parts(method)
-    built = BACKBONES[backbone].make(clip, configs[backbone], stream(seed, "init", backbone))
-    for plugin in reversed(plugins):
-        built = PLUGINS[plugin].make(built, configs[plugin], stream(seed, "init", plugin))
+    *outer, backbone = parts(method)
+    kind = cast("Any", backbones()[backbone])  # each class has these arguments
+    built: Method = kind(clip, configs[backbone], stream(seed, "init", backbone))
+    for plugin in reversed(outer):
+        built = wrap(plugin, built, settings, seed)
     return built
 
 
 def wrap(plugin: str, built: Method, settings: Settings | None = None, seed: int = 0) -> Method:
     """Put one plug-in over a trained method."""
     config = _configured(plugin, (settings or {}).get(plugin, {}))
-    return PLUGINS[plugin].make(built, config, stream(seed, "init", plugin))
+    return cast("Any", plugins()[plugin])(built, config, stream(seed, "init", plugin))

@@ -5,7 +5,6 @@
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -15,13 +14,13 @@ from torch.nn import functional as F
 from foveate.clip.model import Clip
 from foveate.clip.rows import OwnTokens, encode_rows
 from foveate.errors import InputError
-from foveate.methods.choices import check_choices
-from foveate.methods.deep import PUBLISHED_BLOCKS
+from foveate.methods.base import SentenceMethod
+from foveate.methods.configs import TcpConfig
 from foveate.methods.layers import linear
-from foveate.methods.plain import PlainTexts
-from foveate.methods.prompts import PromptMethod, embedded_start
+from foveate.methods.prompts import PUBLISHED_BLOCKS, PromptMethod, embedded_start
+from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
-from foveate.types import Batch, Scalar, TextFeatures
+from foveate.types import Batch, Features, Scalar, TextFeatures
 
 REDUCTION = 4
 """How many times narrower the embedding of class knowledge is inside than a feature ([0])."""
@@ -30,34 +29,7 @@ PUBLISHED_BLOCK = 9
 """Of 12 text blocks, counted from 1, the one that class-aware tokens enter first."""
 
 
-@dataclass(frozen=True)
-class TcpConfig:
-    """Settings of TCP.
-
-    Attributes:
-        tokens: Number of learned vectors, and of class-aware tokens; the vectors start from as many tokens of
-            `init`.
-        init: Words to start from; those behind the learned ones stay words. None starts from N(0, 0.02²).
-        block: Text block, counted from 1, before which class-aware tokens take the vectors' places; None
-            takes 9, and of a tower with fewer than 12 blocks the one behind its first two thirds.
-        weight: Of the knowledge term.
-        template: The plain sentence that class-aware tokens are made of, and that texts are pulled towards;
-            None takes the data set's, or "a photo of a {}.".
-    """
-
-    tokens: int = 4
-    init: str | None = "a photo of a"
-    block: int | None = None
-    weight: float = 8.0
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        if self.weight < 0:
-            raise InputError(f"tcp: weight is {self.weight}: give zero or more")
-
-
-class Tcp(PromptMethod):
+class Tcp(PromptMethod, SentenceMethod):
     """Textual-based class-aware prompt tuning: 331,904 parameters with ViT-B/16.
 
     Args:
@@ -69,6 +41,8 @@ class Tcp(PromptMethod):
         InputError: Fewer than one learned vector, more than `init` has tokens, or the text tower has no such
             block.
     """
+
+    name, title, config_type = "tcp", "TCP", TcpConfig
 
     def __init__(self, clip: Clip, config: TcpConfig | None = None, generator: torch.Generator | None = None):
         self.config, generator = config or TcpConfig(), generator or stream(0, "init", "tcp")
@@ -84,10 +58,6 @@ class Tcp(PromptMethod):
         self.meta_net.to(self.ctx.device)
         self.plain = PlainTexts(clip, self.config.template)  # W
 
-    def prepare(self) -> None:
-        self.plain.prepare(self.names, self.template)
-        super().prepare()
-
     def encode_text(self) -> TextFeatures:
         """Return class features: from `block` on, each class reads tokens T_c of its own for the vectors."""
         own = OwnTokens(self.layer, self.class_tokens())
@@ -98,18 +68,11 @@ class Tcp(PromptMethod):
         known = F.normalize(self.plain.features(), dim=-1)
         return self.meta_net(known.to(self.ctx.dtype)).unflatten(-1, (self.config.tokens, -1))
 
-    def losses(self, batch: Batch) -> dict[str, Scalar]:
+    def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the cross-entropy and w · (1 − mean cosine of learned and plain class texts)."""
-        features = self.answer(batch)
         closeness = F.cosine_similarity(features.text, self.plain.features(), dim=-1)
-        return {
-            "ce": F.cross_entropy(self.logits(features), batch.labels),
-            "knowledge": self.config.weight * (1 - closeness.mean()),
-        }
-
-    def official_names(self) -> dict[str, str | list[str]]:
-        # Their prompts end as the data set's sentence does ("…, a type of pet."), ours with the name.
-        raise InputError("checkpoints of the authors' code of TCP cannot be loaded: train it here")
+        knowledge = self.config.weight * (1 - closeness.mean())
+        return super().losses(features, batch) | {"knowledge": knowledge}
 
 
 class QuickGelu(nn.Module):

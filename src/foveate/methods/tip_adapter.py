@@ -8,51 +8,20 @@ labels, one-hot: logits = τ f Wᵀ + α exp(−β (1 − f Kᵀ)) V, where τ i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
-from foveate.errors import InputError
-from foveate.methods.base import Support
-from foveate.methods.choices import check_choices
+from foveate.methods.capabilities import SupportSet
+from foveate.methods.configs import TipAdapterConfig
 from foveate.methods.known import Held, KnownClasses, fixed
 from foveate.types import Labels, Logits
 
 BETAS = torch.logspace(-1, 1.7, 200).tolist()
 ALPHAS = torch.logspace(-1, 1.7, 20).tolist()
 """What is tried on validation pictures, from 0.1 to 50: the ranges of all the authors' configurations."""
-
-
-@dataclass(frozen=True)
-class TipAdapterConfig:
-    """Settings of Tip-Adapter.
-
-    Attributes:
-        tuned: Whether keys are learned, from the features on (Tip-Adapter-F); else nothing is trained.
-        alpha: Weight of the kept pictures beside CLIP's own logits (α in [0]).
-        beta: How fast a kept picture's say falls with its distance (β in [0]).
-        validate: Whether alpha and beta are chosen on a few validation pictures, where the data has some.
-        views: Views of each training picture that a key is the mean of.
-        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
-    """
-
-    tuned: bool = False
-    alpha: float = 1.17
-    beta: float = 1.0
-    validate: bool = False
-    views: int = 10
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        for name in ("alpha", "beta"):
-            if getattr(self, name) < 0:
-                raise InputError(f"tip_adapter: {name} is {getattr(self, name)}: give zero or more")
-        if self.views < 1:
-            raise InputError(f"tip_adapter: views is {self.views}: give 1 or more")
 
 
 class TipAdapter(KnownClasses):
@@ -70,12 +39,14 @@ class TipAdapter(KnownClasses):
         beta: The sharpness in use.
     """
 
+    name, title, config_type = "tip_adapter", "Tip-Adapter", TipAdapterConfig
+
     def __init__(
         self, clip: Clip, config: TipAdapterConfig | None = None, generator: torch.Generator | None = None
     ):
         self.config = config or TipAdapterConfig()
         super().__init__(clip, self.config.template)
-        self.looks = self.config.views
+        self.passes = self.config.views
         here = clip.logit_scale.device
         self.keys = fixed(torch.empty(0, clip.config.embed, device=here), learns=self.config.tuned)
         self.owners = fixed(torch.empty(0, device=here))
@@ -92,7 +63,7 @@ class TipAdapter(KnownClasses):
         return zero_shot + self.alpha.to(image.dtype) * shares[:, list(rows)]
 
     @torch.no_grad()
-    def look(self, support: Support) -> None:
+    def fit_support(self, support: SupportSet) -> None:
         """Make the keys: means of raw features over the views, to unit length ([0], Eq. 2)."""
         first = self.collect(support.train(0))
         total, labels = first.image[0].clone(), first.labels
@@ -109,11 +80,11 @@ class TipAdapter(KnownClasses):
 
     def finish(self) -> None:
         """Choose α and β on the validation pictures, if there are any: of equals those of least entropy."""
-        val, self._val, self._notes = self._val, None, []
+        val, self._val, self._warnings = self._val, None, []
         if val is None:
             return
         if not len(val.labels):
-            self._notes = [
+            self._warnings = [
                 "the data has no validation pictures to choose on: alpha and beta are the settings' own"
             ]
             return

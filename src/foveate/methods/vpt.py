@@ -4,44 +4,23 @@
 - [1]: MaPLe, Khattak et al. 2023, https://arxiv.org/abs/2210.03117, whose code has it for CLIP
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from foveate.clip.model import Clip
+from foveate.clip.rows import Rows, encode_rows
 from foveate.errors import InputError
-from foveate.methods.base import Method
-from foveate.methods.choices import check_choices
-from foveate.methods.deep import deep_start, encode_prompted, official_deep, resolve_depth
-from foveate.methods.plain import PlainTexts
-from foveate.methods.prompts import noise
+from foveate.methods.base import SentenceMethod
+from foveate.methods.capabilities import ExtraTexts, LabelTerm, OfficialCheckpoint
+from foveate.methods.configs import VptConfig
+from foveate.methods.prompts import deep_start, encode_prompted, noise, official_deep, resolve_depth
+from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
-from foveate.types import Batch, Features, ImageFeatures, Images, Scalar, TextFeatures
+from foveate.types import ImageFeatures, Images, TextFeatures
 
 
-@dataclass(frozen=True)
-class VptConfig:
-    """Settings of VPT.
-
-    Attributes:
-        tokens: Number of learned image tokens a block.
-        depth: In how many blocks of the image tower, from the first on; None takes 12, or all of a shallower
-            tower.
-        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
-    """
-
-    tokens: int = 8
-    depth: int | None = None
-    template: str | None = None
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-
-
-class Vpt(Method):
-    """Visual prompt tuning: 73,728 parameters with ViT-B/16.
+class Vpt(SentenceMethod, ExtraTexts, OfficialCheckpoint, LabelTerm):
+    """Visual prompt tuning: 73,728 parameters with ViT-B/16. Its loss is the cross-entropy.
 
     Args:
         clip: The frozen towers.
@@ -52,6 +31,7 @@ class Vpt(Method):
         InputError: Fewer than one token, or a depth that the image tower does not have.
     """
 
+    name, title, config_type = "vpt", "VPT", VptConfig
     tunes_vision = True
     tunes_text = False
 
@@ -66,20 +46,13 @@ class Vpt(Method):
         self.deep_vision = deep_start(depth, tokens, tower.width, generator=generator, like=here)
         self.plain = PlainTexts(clip, self.config.template)
 
-    def prepare(self) -> None:
-        self.plain.prepare(self.names, self.template)
-
-    def encode_text(self) -> TextFeatures:
-        """Return CLIP's own class features."""
-        return self.plain.features()
+    @torch.no_grad()
+    def encode_rows(self, rows: Rows) -> TextFeatures:
+        return encode_rows(self.clip.text, rows)
 
     def encode_images(self, images: Images) -> ImageFeatures:
         """Return picture features, with each block's own tokens behind the patches ([0], "VPT-deep")."""
         return encode_prompted(self.clip.vision, images, self.vision_ctx, self.deep_vision)
-
-    def losses_of(self, features: Features, batch: Batch) -> dict[str, Scalar]:
-        """Return the cross-entropy."""
-        return {"ce": F.cross_entropy(self.logits(features), batch.labels)}
 
     def official_names(self) -> dict[str, str | list[str]]:
         names: dict[str, str | list[str]] = {"vision_ctx": "image_encoder.VPT"}

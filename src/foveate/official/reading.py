@@ -15,6 +15,7 @@ from foveate.clip.tokenizer import ClipTokenizer
 from foveate.data.naming import clean_name
 from foveate.errors import InputError
 from foveate.methods.base import Method, check_names
+from foveate.methods.capabilities import OfficialCheckpoint
 from foveate.methods.registry import Settings, build, configure
 from foveate.official.files import Checkpoint, read_checkpoint
 from foveate.official.forms import check_forms
@@ -113,6 +114,7 @@ def _understand(
         notes += _other_names(names, found, clip.tokenizer) if names is not None else _guessed_spaces(found)
     chosen = _choose_names(names, found, _class_count(tensors))
     built = build(method, clip, {method: own})
+    assert isinstance(built, OfficialCheckpoint)  # `choose_method` names no other
     built.load_official(tensors)
     _check_numbers(built)
     built.set_classes(chosen, template)

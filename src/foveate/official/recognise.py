@@ -13,9 +13,7 @@ from torch import Tensor
 
 from foveate.errors import InputError
 from foveate.methods.registry import parts
-
-METHODS = ["coop", "kgcoop", "prograd", "cocoop", "ivlp", "promptsrc", "vpt", "maple", "mmrl"]
-"""Whose checkpoints can be read."""
+from foveate.official import METHODS
 
 _CLIP = ("visual.", "vision_model.", "text_model.", "vision.blocks.", "token_embedding.")
 _TOWERS = ("image_encoder.", "text_encoder.")

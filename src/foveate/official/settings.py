@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from foveate.clip.model import Clip
 from foveate.errors import InputError
-from foveate.methods.deep import PUBLISHED_BLOCKS
-from foveate.methods.registry import PARTS
+from foveate.methods.prompts import PUBLISHED_BLOCKS
+from foveate.methods.registry import methods
 from foveate.official.recognise import Tensors
 
 Own = dict[str, Any]
@@ -60,7 +61,7 @@ def settle_init(
     if method not in ("kgcoop", "prograd", "cocoop", "ivlp", "promptsrc", "maple"):
         return settings, []
     given, tokens = "init" in settings, settings["tokens"]
-    init = settings["init"] if given else PARTS[method].config().init
+    init = settings["init"] if given else asdict(methods()[method].config_type())["init"]
     words = clip.tokenizer.words(init.replace("_", " ")) if init is not None else []
     stay = words[tokens:] if method != "prograd" else []
     fits = all(list(one[: len(stay)]) == stay for one in sentences or ())

@@ -76,7 +76,7 @@ def claims() -> tuple[Claim, ...]:
     """Return all claims."""
     text = files("foveate.report").joinpath("claims.yaml").read_text(encoding="utf-8")
     rows = cast("list[dict[str, Any]]", yaml.safe_load(text))
-    return tuple(Claim(**{**row, "rows": tuple(row["rows"])}) for row in rows)
+    return tuple(Claim(**cast("dict[str, Any]", {**row, "rows": tuple(row["rows"])})) for row in rows)
 
 
 def section(group: Group, context: Context) -> Section | None:
@@ -95,7 +95,8 @@ def section(group: Group, context: Context) -> Section | None:
             "What each claim comes to here: the first row's figure less the second's, with its 95 % interval "
             f"over pictures and seeds, by where test scenes stand: {', '.join(conditions)}. A claim holds if "
             "the whole interval is above 0. It does not if the interval is below 0, or within 1 point of it. "
-            f"Otherwise it can't be told from up to {seeds} seeds."
+            f"Otherwise it can't be told from up to {seeds} seeds. The first table counts pairs of rows of "
+            "which a claim holds, does not, or is open."
         ),
         blocks=(_counts(found, conditions), *blocks),
         drawn=group.drawn,
@@ -160,15 +161,10 @@ def _counts(
         cells: list[str] = []
         for condition in conditions:
             verdicts = [one[condition].verdict for one in effects.values() if condition in one]
-            cells.append(
-                ", ".join(
-                    f"{verdict} ({number} of {len(verdicts)})"
-                    for verdict in (HOLDS, NOT, OPEN)
-                    if (number := verdicts.count(verdict))
-                )
-            )
-        rows.append(Row(claim.claim, (claim.source, *cells)))
-    return Block("", ("claim", "source", *conditions), tuple(rows))
+            counts = {"hold": verdicts.count(HOLDS), "not": verdicts.count(NOT), "open": verdicts.count(OPEN)}
+            cells.append(", ".join(f"{number} {word}" for word, number in counts.items() if number))
+        rows.append(Row(f"{claim.claim} ({claim.source})", tuple(cells)))
+    return Block("", ("claim", *conditions), tuple(rows))
 
 
 def _block(claim: Claim, effects: Mapping[str, Mapping[str, Effect]], conditions: Sequence[str]) -> Block:

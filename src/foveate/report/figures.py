@@ -234,7 +234,7 @@ class Figures:
         needed: dict[Key, set[str]] = defaultdict(set)
         for key in self.answers:
             needed[key._replace(label="", measure="")].add(key.measure)
-        ordered = sorted(needed, key=lambda key: (self.sets.index(key.set), *key[2:]))
+        ordered = sorted(needed, key=self._key_order)
         return tuple(
             f"{label} on {self.where(key)}, seed {seed}"
             for label in self.labels
@@ -242,6 +242,9 @@ class Figures:
             for seed in self.seeds
             if not all(self._answered(key._replace(label=label, measure=one), seed) for one in needed[key])
         )
+
+    def _key_order(self, key: Key) -> tuple[int, float, int, str]:
+        return self.sets.index(key.set), key.amount, self.conditions.index(key.condition), key.measure
 
     def _answered(self, key: Key, seed: int) -> bool:
         answers = self.answers.get(key)
@@ -301,7 +304,7 @@ class Figures:
         """Return two rows' answers to the same questions; and, in words, where the pictures differ."""
         both: dict[Key, tuple[Answers, Answers]] = {}
         refused: list[str] = []
-        for key in sorted(self.answers, key=lambda key: (self.sets.index(key.set), *key[2:])):
+        for key in sorted(self.answers, key=self._key_order):
             other = self.answers.get(key._replace(label=after))
             if key.label != before or other is None:
                 continue
@@ -342,7 +345,6 @@ class Difference:
         sets: Over how many sets.
         before: The first row's figure.
         after: The second row's.
-        estimate: The difference; by seed and in each bootstrap draw, too.
         pictures: How many.
         only_first: Answers, of all seeds, that only the first has right.
         only_second: That only the second has right.

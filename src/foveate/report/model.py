@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -210,7 +210,7 @@ class Report:
     raw: pd.DataFrame | None = None
 
 
-def number_of(one: Estimate | None, published: float | None = None, **more: bool | int) -> Number:
+def number_of(one: Estimate | None, published: float | None = None, **more: Any) -> Number:
     """Return an estimate as a figure of a table; `more` are other attributes of it."""
     if one is None:
         return Number(None, published=published)

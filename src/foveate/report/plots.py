@@ -22,8 +22,10 @@ DASHES = ("none", "6 3", "2 3", "8 3 2 3")
 _LINE, _MORE, _TOP, _BOTTOM, _RIGHT, _HEIGHT = 22.0, 8.0, 10.0, 38.0, 14.0, 240.0
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 _LETTER = 6.4  # a letter's width at the size of names
-_COLOURS = {name: f"#{0xF0A0 + place:06x}" for place, name in enumerate(("paper", "ink", "soft", "rule"))}
-_COLOURS |= {f"c{place}": f"#{0xF0B0 + place:06x}" for place in range(PALETTE)}
+_COLOURS = {
+    **{name: f"#{0xF0A0 + place:06x}" for place, name in enumerate(("paper", "ink", "soft", "rule"))},
+    **{f"c{place}": f"#{0xF0B0 + place:06x}" for place in range(PALETTE)},
+}
 _STYLE: dict[Any, Any] = {
     **{"svg.fonttype": "none", "font.size": 11.0, "figure.facecolor": "none", "axes.facecolor": "none"},
     **{f"axes.spines.{side}": False for side in ("left", "right", "top", "bottom")},

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from foveate.clip.config import EMBEDDED
 from foveate.report.figures import Figures
 from foveate.report.frame import Group, class_count, flat, set_order, set_title
 from foveate.report.published import SEEDS, SHOTS, TOWER, tower
@@ -17,7 +18,7 @@ _DRAWN = (
     "Measured on drawn scenes, with {}. These figures say how methods compare there, and nothing of "
     "photographs; no published figure stands beside them."
 )
-_TINY = "the small CLIP that was trained on such scenes"
+_OURS = "the small CLIP that was trained on such scenes"
 PARTIAL = "† the mean is over fewer seeds or sets than the table has; what is missing is listed."
 
 
@@ -45,7 +46,7 @@ class Context:
             figures: In it.
             towers: Those of the published figures; None where there are none of such a table.
         """
-        notes = [_DRAWN.format(_TINY if group.clip == "tiny" else group.clip)] if group.drawn else []
+        notes = [_DRAWN.format(_OURS if group.clip in EMBEDDED else group.clip)] if group.drawn else []
         if towers is None or not self.against or group.drawn:
             return notes
         if not self.beside(group, towers):

@@ -10,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, cast
 
+from foveate.clip.config import EMBEDDED
 from foveate.evaluate.metrics import harmonic_mean, mean
 
 PAPER = "FVG-PT, arXiv 2603.08708"
@@ -146,7 +147,7 @@ def _three(values: Sequence[float] | None) -> BaseNewHm | None:
 
 def tower(clip: str) -> str | None:
     """Return which image tower weights have, by their name; None where it does not say."""
-    if clip in ("tiny", "random"):
+    if clip in (*EMBEDDED, "random"):
         return clip
     known = {"vitb16": TOWER, "patch16": TOWER, "vitb32": "ViT-B/32", "patch32": "ViT-B/32"}
     known = {"vitl14": LARGE_TOWER, "largepatch14": LARGE_TOWER, **known, "patch14": "another ViT"}

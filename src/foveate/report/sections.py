@@ -53,8 +53,10 @@ _ORDER = (
 )
 _SCENES = (
     "Drawn scenes are small pictures that foveate draws itself: one shape, such as a red star, on a place "
-    "such as grass or brick, with an exact mask. A class is a colour and a shape. Where classes are at home "
-    "on a place, they stand there in training and anywhere in the test."
+    "such as grass or brick, with an exact mask. A class is a colour and a shape, under a plain or an "
+    "invented name. Where classes are at home on a place, they stand there in training. Test scenes stand "
+    "anywhere, or as their condition says: at home, on any place, on the home of a sibling (another colour "
+    "of the same shape), or on places that no training showed (unseen)."
 )
 _HOSTS = {"coop": "CoOp", "kgcoop": "KgCoOp", "promptsrc": "PromptSRC", "mmrl": "MMRL", "maple": "MaPLe"}
 _SWEPT = {"adapter_hidden": "adapter_dim_hm", "gate_hidden": "gate_dim_hm", "gate_depth": "gate_layers"}

@@ -89,13 +89,23 @@ def _environment(escape: Callable[[str], str] | None = None, **more: Any) -> jin
         keep_trailing_newline=True,
         **more,
     )
-    made.filters |= {"svg": svg, "signed": signed, "spread_out": spread_out, "bands": _bands, "raw": Raw}
-    made.filters |= {"two_lines": _two_lines, "said_missing": "Missing: {}.".format}
-    made.globals |= {"DASHES": DASHES, "PALETTE": PALETTE}
-    made.tests["number"] = lambda cell: isinstance(cell, Number)
-    made.tests["spread"] = lambda cell: isinstance(cell, Number) and None not in (cell.value, cell.sd)
-    made.tests["published"] = lambda cell: isinstance(cell, Number) and cell.published is not None
+    filters = {"svg": svg, "signed": signed, "spread_out": spread_out, "bands": _bands, "raw": Raw}
+    made.filters.update(**filters, two_lines=_two_lines, said_missing="Missing: {}.".format)
+    made.globals.update(DASHES=DASHES, PALETTE=PALETTE)
+    made.tests.update(number=_is_number, spread=_has_spread, published=_has_published)
     return made
+
+
+def _is_number(value: Cell) -> bool:
+    return isinstance(value, Number)
+
+
+def _has_spread(value: Cell) -> bool:
+    return isinstance(value, Number) and None not in (value.value, value.sd)
+
+
+def _has_published(value: Cell) -> bool:
+    return isinstance(value, Number) and value.published is not None
 
 
 def _two_lines(head: str) -> list[str]:

@@ -3,35 +3,15 @@
 - CAL: Margatina et al. 2021, https://arxiv.org/abs/2109.03764, algorithm 1
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from foveate.errors import InputError
+from foveate.select.configs import CalConfig
 from foveate.select.order import in_steps, ranked
 from foveate.select.seen import Block, positions
 
 PIECE = 1 << 23
 """Numbers of neighbours' answers that are looked at together (64 MiB)."""
-
-
-@dataclass(frozen=True)
-class CalConfig:
-    """Settings of CAL.
-
-    Attributes:
-        neighbours: How many are compared with.
-        keep: The pictures that differ most from them, as CAL's paper does, or least, as DAPT's code does.
-    """
-
-    neighbours: int = 10
-    keep: Literal["highest", "lowest"] = "highest"
-
-    def __post_init__(self) -> None:
-        if self.neighbours < 1:
-            raise InputError(f"cal: neighbours is {self.neighbours}; give at least 1")
 
 
 def cal(block: Block, count: int, config: CalConfig) -> list[int]:

@@ -5,23 +5,11 @@
 - k-center: Gonzalez 1985; Sener and Savarese 2018, https://arxiv.org/abs/1708.00489, algorithm 1
 """
 
-from dataclasses import dataclass
-
 import torch
 
+from foveate.select.configs import HerdingConfig
 from foveate.select.order import first_greatest
 from foveate.select.seen import Block, untaken
-
-
-@dataclass(frozen=True)
-class HerdingConfig:
-    """Settings of herding.
-
-    Attributes:
-        deepcore: Take the farthest candidate at each step, as DeepCore and DAPT's code do, not the nearest.
-    """
-
-    deepcore: bool = False
 
 
 def herding(block: Block, count: int, config: HerdingConfig) -> list[int]:

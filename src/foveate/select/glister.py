@@ -3,38 +3,13 @@
 - GLISTER: Killamsetty et al. 2021, https://arxiv.org/abs/2012.10630, section 3 and algorithm 2
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from foveate.errors import InputError
+from foveate.select.configs import GlisterConfig
 from foveate.select.gradients import residuals
 from foveate.select.order import ranked
 from foveate.select.seen import Block, positions, untaken
-
-
-@dataclass(frozen=True)
-class GlisterConfig:
-    """Settings of Glister.
-
-    Attributes:
-        rate: Learning rate η of the step that is looked ahead; 0 looks at the untrained model alone.
-        rounds: How often the held-out gradient is taken anew while pictures are chosen.
-        validation: Share of the pool that is held out to measure on, at least one picture a class.
-    """
-
-    rate: float = 0.0035
-    rounds: int = 10
-    validation: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.rate < 0:
-            raise InputError(f"glister: rate is {self.rate}; give 0 or more")
-        if self.rounds < 1:
-            raise InputError(f"glister: rounds is {self.rounds}; give at least 1")
-        if not 0 < self.validation < 1:
-            raise InputError(f"glister: validation is {self.validation}; give a number between 0 and 1")
 
 
 def glister(block: Block, count: int, config: GlisterConfig, generator: torch.Generator) -> list[int]:

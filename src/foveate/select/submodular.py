@@ -6,25 +6,14 @@
 - Lazy greedy: Minoux 1978
 """
 
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 import torch
 
+from foveate.select.configs import GraphCutConfig
 from foveate.select.gradients import Similarity, cosines, nearness, residuals
 from foveate.select.order import FINE, first_greatest
 from foveate.select.seen import Block, untaken
-
-
-@dataclass(frozen=True)
-class GraphCutConfig:
-    """Settings of graph cut.
-
-    Attributes:
-        weight: λ of being like the class, against 1 of not being like each other.
-    """
-
-    weight: float = 1.0
 
 
 def graph_cut(block: Block, count: int, config: GraphCutConfig) -> list[int]:

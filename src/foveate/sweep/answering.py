@@ -22,13 +22,14 @@ from foveate.evaluate.answers import Answers, Watch
 from foveate.evaluate.metrics import accuracy
 from foveate.foreground.views import foreground_view
 from foveate.memory import sent
-from foveate.methods.base import CLIP, Method, clip_origin, encode_pictures
-from foveate.methods.fvgpt import FvgPt
+from foveate.methods.base import Method, encode_pictures
+from foveate.methods.capabilities import PriorBranch, capability
+from foveate.methods.frozen import CLIP, clip_spec, image_spec
 from foveate.sweep.jobs import Question
 from foveate.sweep.results import Measured, packed
 from foveate.train.banking import chunk_on
 from foveate.train.shots import without_masks
-from foveate.types import Batch, Branch, Features, Logits, Origin
+from foveate.types import Batch, Branch, Features, FeatureSpec, Logits
 
 _IMAGE, _FOREGROUND, _CLIP = "image", "foreground", "clip"
 _BATCH = 100
@@ -47,9 +48,9 @@ class Seen:
     bank: Path
     _own: dict[str, Shelf] = field(default_factory=dict[str, Shelf])
 
-    def shelf(self, origin: Origin, dataset: str) -> Shelf:
+    def shelf(self, spec: FeatureSpec, dataset: str) -> Shelf:
         """Return where features of a set are kept."""
-        if origin.what.partition(",")[0] == CLIP:
+        if spec.what.partition(",")[0] == CLIP:
             return Shelf(self.bank)
         if sum(shelf.held for shelf in self._own.values()) > _HELD:
             self._own.clear()
@@ -146,8 +147,8 @@ def _encoded(
     """Return `[H, N, D]` raw features of all test pictures, and of their foregrounds."""
     size = method.clip.config
     pictures = PictureSet(test, size.image_size, size.mean, size.std)
-    own, clip = method.vision_origin(), clip_origin(method.clip)
-    wanted = {_IMAGE: own} | ({_CLIP: clip} if isinstance(method, FvgPt) and own != clip else {})
+    own, clip = image_spec(method), clip_spec(method.clip)
+    wanted = {_IMAGE: own} | ({_CLIP: clip} if capability(method, PriorBranch) and own != clip else {})
     if shift:
         wanted |= {_FOREGROUND: _cut(own)}
         wanted |= {f"{_CLIP} {_FOREGROUND}": _cut(clip)} if _CLIP in wanted else {}
@@ -160,7 +161,7 @@ def _encoded(
 
 
 def _of_tower(
-    method: Method, pictures: PictureSet, origins: Mapping[str, Origin], shelf: Shelf, watch: Watch | None
+    method: Method, pictures: PictureSet, specs: Mapping[str, FeatureSpec], shelf: Shelf, watch: Watch | None
 ) -> dict[str, Tensor]:
     """Return features of one image tower, by name."""
     exact = torch.promote_types(method.clip.text.proj.dtype, torch.float32)
@@ -171,13 +172,13 @@ def _of_tower(
         if watch:
             watch(done, total)
 
-    make = _Tower(method, origins)
-    (batch,) = bank.batches(0, total, origins=origins, make=make, shuffle=False, watch=count)
+    make = _Tower(method, specs)
+    (batch,) = bank.batches(0, total, specs=specs, make=make, shuffle=False, watch=count)
     return batch.frozen
 
 
-def _cut(origin: Origin) -> Origin:
-    return replace(origin, what=f"{origin.what}, foreground, mean", masked=True)
+def _cut(spec: FeatureSpec) -> FeatureSpec:
+    return replace(spec, what=f"{spec.what}, foreground, mean", masked=True)
 
 
 @dataclass(frozen=True)
@@ -185,25 +186,25 @@ class _Tower:
     """Encodes what is wanted of a batch."""
 
     method: Method
-    wanted: Mapping[str, Origin]
+    wanted: Mapping[str, FeatureSpec]
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         method, size = self.method, self.method.clip.config
         device = method.clip.logit_scale.device
         images = sent(batch.images, device)
         shown = {False: images}
-        if any(origin.masked for origin in self.wanted.values()):
+        if any(spec.masked for spec in self.wanted.values()):
             assert batch.masks is not None
             masks = sent(batch.masks, device)
             shown[True] = foreground_view(images, masks, "mean", size.mean, size.std)
         with torch.no_grad():
             return {
                 name: (
-                    encode_pictures(method.clip, shown[origin.masked])
+                    encode_pictures(method.clip, shown[spec.masked])
                     if name.startswith(_CLIP)
-                    else method.encode_images(shown[origin.masked])
+                    else method.encode_images(shown[spec.masked])
                 ).cpu()
-                for name, origin in self.wanted.items()
+                for name, spec in self.wanted.items()
                 if name not in batch.frozen
             }
 
@@ -223,10 +224,8 @@ def _logits(method: Method, tensors: Mapping[str, Tensor], which: str, branch: B
 
 def _features(method: Method, image: Tensor, clip: Tensor, branch: Branch) -> Features:
     """Return what `method.features` does, of pictures that are encoded already."""
-    both = method.pair(image)
-    if isinstance(method, FvgPt) and branch != "base" and method.config.prior_branch:
-        return Features(both.image, both.text, Features(clip, method.plain.features()))
-    return both
+    both, prior = method.pair(image), capability(method, PriorBranch)
+    return prior.with_prior(both, clip) if prior and prior.asks_prior(branch) else both
 
 
 def _measured(question: Question, photos: Photos, answers: Answers, trained: Sequence[bool]) -> Measured:

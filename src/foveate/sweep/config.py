@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from foveate.clip.templates import fill
+from foveate.configs import typed
 from foveate.datasets.catalogue import CONDITIONS
 from foveate.errors import InputError
-from foveate.methods.registry import configure, parts
-from foveate.select.choosing import Name
+from foveate.methods.registry import configure, methods, parts
+from foveate.select.configs import Name
 from foveate.sweep import sets
 from foveate.sweep.jobs import Protocol, slug
-from foveate.sweep.numbers import as_settings, as_training
 from foveate.sweep.recipes import Source
 from foveate.train.recipe import Recipe, recipe_for
 from foveate.written import read_yaml
@@ -206,7 +206,9 @@ def _row(name: str, given: object, common: Mapping[str, Any], where: str) -> Row
             for part in there
             if part in own or part in common
         }
-        training = as_training({key: one[key] for one in (common, own) for key in _TRAINING if key in one})
+        training = typed(
+            Recipe, {key: one[key] for one in (common, own) for key in _TRAINING if key in one}, ""
+        )
         template, masks = (own.get(name, common.get(name)) for name in ("template", "masks"))
         if masks is not None and not (isinstance(masks, str) and masks):
             raise InputError(f"masks is {masks!r}: give the name of a set's masks, or a folder of masks")
@@ -222,7 +224,7 @@ def _row(name: str, given: object, common: Mapping[str, Any], where: str) -> Row
 def _settings(given: Mapping[str, Any], part: str) -> dict[str, Any]:
     own = given.get(part)
     found = _mapping(own, f"{part} is {own!r}: give its settings, as in `{part}: {{name: value}}`")
-    return as_settings(part, found)
+    return typed(methods()[part].config_type, found, part)
 
 
 def _value(name: str, value: Any, where: str) -> Any:
@@ -340,11 +342,12 @@ def _check_new_names(values: Mapping[str, Any], where: str) -> None:
     if values["protocol"] == "few-shot" or values.get("classes") == "all":
         return
     for row in values["rows"]:
-        if row.settings.get("coop", {}).get("class_specific"):
-            raise InputError(
-                f"{where}, row {row.name!r}: class_specific has no vectors for new classes, which are asked"
-                f" about: take few-shot, or data-efficiency with `classes: all`"
-            )
+        for config in configure(row.method, row.settings).values():
+            if config.without_new_names:
+                raise InputError(
+                    f"{where}, row {row.name!r}: {config.without_new_names} has no vectors for new classes,"
+                    " which are asked about: take few-shot, or data-efficiency with `classes: all`"
+                )
 
 
 def _near(key: str, known: Sequence[str]) -> str:

@@ -10,8 +10,10 @@ from pathlib import Path
 from foveate.data.samples import Photos
 from foveate.datasets.draws import StoredDraw, make_draw, read_draw, write_draw
 from foveate.errors import InputError
+from foveate.methods.registry import REFERENCE
 from foveate.sweep.folder import made_anew
 from foveate.sweep.jobs import Job
+from foveate.train.selecting import SHOTS
 
 DRAWS = "draws"
 
@@ -30,9 +32,9 @@ def keep_draw(out: Path, job: Job, photos: Photos) -> tuple[str | None, list[str
     Raises:
         InputError: Another draw of this name is there: the set's split or pictures have changed since.
     """
-    if job.options["select"] or job.options["method"] == "zeroshot":
+    if job.config.select or job.config.method == REFERENCE:
         return None, []
-    draw = make_draw(photos, job.dataset, job.options["shots"], job.seed)
+    draw = make_draw(photos, job.dataset, job.config.shots or SHOTS, job.seed)
     path = out / DRAWS / job.dataset / f"shot_{draw.shots}-seed_{draw.seed}.json"
     held, notes = _held(path) if path.exists() else (None, [])
     if held is None:

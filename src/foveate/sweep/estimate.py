@@ -13,16 +13,15 @@ from importlib.resources import files
 from typing import Any, cast
 
 from foveate.clip.config import EMBEDDED
-from foveate.methods.registry import parts
+from foveate.methods.registry import REFERENCE, methods, parts
 from foveate.sweep import sets
 from foveate.sweep.jobs import Job
-from foveate.sweep.protocols import SHIFT, identity
 from foveate.sweep.results import Result
+from foveate.train.selecting import SHOTS
 
-_EMBED = dict.fromkeys(EMBEDDED, 128)
+_EMBED: dict[str, int] = dict.fromkeys(EMBEDDED, 128)
 _WIDE = 512  # numbers of a feature, of other towers
 _FEW = 10_000  # learned numbers of parts that the table does not have, about
-_HEADS = {"mmrl": 2}
 _LINE = 275  # bytes of a step in the log
 TABLE = "the table of measured rates"
 OWN = "results in this folder"
@@ -67,23 +66,21 @@ class Size:
 
 def size_of(job: Job) -> Size:
     """Return how much a job does, by the catalogue's counts; no picture is looked at."""
-    own, options = sets.sizes_of(job.dataset), job.options
-    classes = -(-own.classes // 2) if options["classes"] == "base" else own.classes
+    own, config = sets.sizes_of(job.dataset), job.config
+    classes = -(-own.classes // 2) if config.classes == "base" else own.classes
     share = classes / own.classes
     most = round(own.train * share)
-    pictures = round(most * options["fraction"]) if options["select"] else options["shots"] * classes
+    pictures = round(most * config.fraction) if config.fraction else (config.shots or SHOTS) * classes
     pictures = min(pictures, most) if most else pictures
-    recipe = identity(job)["recipe"]
-    epochs = recipe["epochs"] if options["method"] != "zeroshot" else 0
+    recipe = config.schedule
+    epochs = recipe.epochs if config.method != REFERENCE else 0
     tests = 0.0
     for one in job.questions:
         half = one.split in ("base", "new") and one.dataset == job.dataset and share < 1
         tests += sets.sizes_of(one.dataset).test * (0.5 if half else 1.0)
-    tests *= 2 if options.get(SHIFT) else 1
+    tests *= 2 if job.shift else 1
     views = pictures * epochs
-    return Size(
-        classes, pictures, views, views if recipe["augment"] == "rrc-flip" else pictures, round(tests)
-    )
+    return Size(classes, pictures, views, views if recipe.augment == "rrc-flip" else pictures, round(tests))
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ def rates_from(results: Iterable[Result], jobs: Mapping[str, Job]) -> dict[Tower
         job = jobs.get(one.key)
         if job is None or job.copies is not None:
             continue
-        size, total = size_of(job), sums[job.options["clip"], one.method]
+        size, total = size_of(job), sums[job.config.clip, one.method]
         for place, value in enumerate((one.seconds["train"], size.views, one.seconds["test"], size.tests)):
             total[place] += value
     return {
@@ -130,7 +127,7 @@ class Estimator:
         """Return what a job takes, by known rates or by the table's."""
         if job.copies is not None:
             return Cost(0.0, 0, OWN)
-        size, method, clip = size_of(job), job.options["method"], job.options["clip"]
+        size, method, clip = size_of(job), job.config.method, job.config.clip
         row, encode = _row(clip, method)
         new = self._new(job, row["encodes"]) if size.views else 0
         disk = _disk(job, size, new + self._own(job)) if size.views else 0
@@ -144,9 +141,9 @@ class Estimator:
 
     def _new(self, job: Job, kinds: Iterable[str]) -> int:
         """Return how many kinds of features no job before has encoded."""
-        options, recipe = job.options, identity(job)["recipe"]
-        views = [options[name] for name in ("clip", "shots", "select", "fraction", "classes")]
-        views += [recipe[name] for name in ("augment", "crop_scale", "epochs")]
+        config, recipe = job.config, job.config.schedule
+        views = [config.clip, config.shots, config.select, config.fraction, config.classes]
+        views += [recipe.augment, recipe.crop_scale, recipe.epochs]
         wanted = {json.dumps([job.dataset, job.seed, *views, kind]) for kind in kinds}
         new = wanted - self._banked
         self._banked |= wanted
@@ -157,22 +154,22 @@ class Estimator:
 
         A plug-in over one has two kinds of each of its heads, which all rows over the very same model share.
         """
-        backbone = parts(job.options["method"])[-1]
-        if backbone in ("zeroshot", "coop", "kgcoop", "prograd", "cocoop"):
+        backbone = methods()[parts(job.config.method)[-1]]
+        if not backbone.tunes_vision:
             return 0
         if job.needs is None:
             return 1
         new = job.needs not in self._banked
         self._banked.add(job.needs)
-        return 2 * _HEADS.get(backbone, 1) * new
+        return 2 * backbone.heads * new
 
 
 def _disk(job: Job, size: Size, kinds: int) -> int:
     """Return bytes of model, log and so many kinds of features."""
-    clip = job.options["clip"]
+    clip = job.config.clip
     table = _towers(clip)["learned"]
-    learned = sum(table.get(part, _FEW) for part in parts(job.options["method"]))
-    steps = size.views // identity(job)["recipe"]["batch_size"]
+    learned = sum(table.get(part, _FEW) for part in parts(job.config.method))
+    steps = size.views // job.config.schedule.batch_size
     return learned * 4 + steps * _LINE + size.distinct * kinds * _EMBED.get(clip, _WIDE) * 4
 
 

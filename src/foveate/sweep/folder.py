@@ -20,7 +20,6 @@ from filelock import FileLock, Timeout
 from foveate.errors import InputError
 from foveate.files import HALF_WRITTEN, write_atomically
 from foveate.sweep.jobs import Job
-from foveate.sweep.protocols import identity
 from foveate.sweep.results import RESULT, Damaged, Result, read_result
 
 JOB, RUN, ERROR = "job.json", "run", "error.txt"
@@ -73,7 +72,7 @@ def check_same(out: Path, jobs: Iterable[Job]) -> None:
         folder = out / job.key
         if not ((folder / RESULT).is_file() or (folder / RUN).is_dir()):
             continue
-        held, wanted = _begun(folder / JOB), identity(job)
+        held, wanted = _begun(folder / JOB), job.identity()
         if held is None or held == wanted:
             continue
         what = _differing(held, wanted)
@@ -84,7 +83,7 @@ def check_same(out: Path, jobs: Iterable[Job]) -> None:
 
 def begin(folder: Path, job: Job) -> None:
     """Write what a job is, before anything is done for it."""
-    values = {"run": identity(job), "stands_on": job.needs, "same_run_as": job.copies}
+    values = {"run": job.identity(), "stands_on": job.needs, "same_run_as": job.copies}
     write_atomically(folder / JOB, json.dumps(values, indent=1) + "\n")
 
 

@@ -1,9 +1,10 @@
 """What a sweep is made of: one training and what is asked of it afterwards is a job."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from foveate.train.config import RunConfig
 
 Protocol = Literal[
     "base-to-new", "cross-dataset", "domain-generalisation", "few-shot", "data-efficiency", "seed-robustness"
@@ -35,27 +36,36 @@ class Job:
         protocol: Which of the field's protocols it belongs to.
         row: The line of the table, e.g. "CoOp + FVG-PT".
         dataset: Key of the set that is trained on.
-        seed: Of draw, start, order and views.
-        variant: What else tells it apart within row, set and seed: "8-shots", "fraction-0.5"; or empty.
-        options: Arguments of `Classifier.fit` (shots, classes, select, fraction, template, recipe, bank, ...)
-            and `method`, `clip`, `settings`, `dtype`, `masks`.
+        config: The training: its pictures are those of the set, and its recipe and settings what differs from
+            the method's own; `masks` names others than the set's own.
         questions: What is asked afterwards.
+        variant: What else tells it apart within row, set and seed: "8-shots", "fraction-0.5"; or empty.
         recipe: The source that the settings follow: "paper", "released-code", "upstream".
         needs: Key of the job whose tuned model this one stands on, as `backbone`; None trains everything.
         copies: Key of a job that trains and asks the very same, for another row or protocol; its result is
             taken over, under this job's names.
+        shift: Whether to measure the foreground shift index; it changes no training.
     """
 
     protocol: Protocol
     row: str
     dataset: str
-    seed: int
-    options: Mapping[str, Any]
+    config: RunConfig
     questions: tuple[Question, ...]
     variant: str = ""
     recipe: str = "released-code"
     needs: str | None = None
     copies: str | None = None
+    shift: bool = False
+
+    @property
+    def seed(self) -> int:
+        """Of draw, start, order and views."""
+        return self.config.seed
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides what is trained, as JSON has it: jobs with equal ones are one training."""
+        return {"dataset": self.dataset, "masks": self.config.masks, **self.config.identity()}
 
     @property
     def key(self) -> str:

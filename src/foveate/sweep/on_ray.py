@@ -161,7 +161,7 @@ class _Driver:
         """Return a reference to the towers of a job; they are loaded once, on the CPU."""
         import ray
 
-        key = job.options["clip"], job.options["dtype"]
+        key = job.config.clip, job.config.dtype
         if key not in self._towers:
             found = open_towers(*key, "cpu")
             self._towers[key] = ray.put((found.clip, found.clip_source))
@@ -227,7 +227,7 @@ def _work(job: Job, place: Place, towers: list[Any], board: Any) -> Done | Troub
         if desk is None:
             _desks.clear()
             desk = _desks[place] = Desk(place)
-        clip, dtype = job.options["clip"], job.options["dtype"]
+        clip, dtype = job.config.clip, job.config.dtype
         if not desk.has(clip, dtype):
             loaded, source = ray.get(towers[0])
             desk.keep(clip, dtype, towers_of(loaded.to(place.device), source))

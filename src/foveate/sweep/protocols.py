@@ -4,28 +4,20 @@ A plug-in's job stands on that of its backbone, which is trained once for all th
 this backbone, or else a job of its own that is asked nothing. Jobs that train the very same are one training.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Any
 
 from foveate.errors import InputError
-from foveate.methods.registry import configure, needs_masks, parts, stages
+from foveate.methods.registry import needs_masks, parts, stages, title
 from foveate.sweep.config import Row, Sweep, Table
 from foveate.sweep.jobs import Job, Question, Split
-from foveate.sweep.numbers import as_settings
 from foveate.sweep.recipes import Case, settle
-from foveate.train.recipe import recipe_for
-
-SHIFT = "shift"
-"""Option of jobs: whether to measure the foreground shift index; it changes no training."""
+from foveate.train.config import RunConfig, digest
+from foveate.train.planning import share
 
 Template = Callable[[str, Sequence[str]], str]
 """A data set's sentence for a method: by its key, and the method's parts."""
-
-_TITLES = {"coop": "CoOp", "kgcoop": "KgCoOp", "promptsrc": "PromptSRC", "mmrl": "MMRL", "maple": "MaPLe"}
 
 
 def jobs_of(sweep: Sweep, template: Template) -> list[Job]:
@@ -36,26 +28,7 @@ def jobs_of(sweep: Sweep, template: Template) -> list[Job]:
     """
     planned = [one for table in sweep.tables for one in _of_table(table, template)]
     jobs = _unlike([one.job for one in planned])
-    inner = {one.job.key: one.inner for one in planned if one.inner}
-    return _linked(jobs, inner)
-
-
-def identity(job: Job) -> dict[str, Any]:
-    """Return what decides what is trained, as JSON has it: jobs with equal ones are one training."""
-    options = _without_shift(job.options)
-    asked = json.dumps([options[name] for name in ("method", "settings", "recipe")], sort_keys=True)
-    settings, recipe = _resolved(asked)
-    return {"dataset": job.dataset, "seed": job.seed, **options, "settings": settings, "recipe": recipe}
-
-
-@lru_cache(maxsize=4096)
-def _resolved(asked: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return settings and recipe, all of them, as JSON has them; hundreds of jobs have the same."""
-    method, given, changes = json.loads(asked)
-    typed = {part: as_settings(part, values) for part, values in given.items()}
-    settings = {name: asdict(config) for name, config in configure(method, typed).items()}
-    plain = json.loads(json.dumps([settings, asdict(recipe_for(method, changes))]))
-    return plain[0], plain[1]
+    return _linked(jobs, dict(pair for one in planned for pair in one.pairs()))
 
 
 @dataclass(frozen=True)
@@ -64,6 +37,12 @@ class _Planned:
 
     job: Job
     inner: "_Planned | None" = None
+
+    def pairs(self) -> Iterator[tuple[str, Job]]:
+        """Yield its key and what it stands on, and the same of that."""
+        if self.inner is not None:
+            yield self.job.key, self.inner.job
+            yield from self.inner.pairs()
 
 
 def _of_table(table: Table, template: Template) -> Iterator[_Planned]:
@@ -84,15 +63,10 @@ def _planned(table: Table, row: Row, place: "_Place", template: Template) -> _Pl
     there = parts(before[-1])
     settings = {part: values for part, values in row.settings.items() if part in there}
     inner = _planned(table, replace(row, method=before[-1], settings=settings), place, template)
-    plain = replace(inner.job, questions=(), options=_without_shift(inner.job.options))
-    apart = {name: identity(plain)[name] for name in ("settings", "recipe", "clip", "dtype")}
-    digest = hashlib.sha256(_text(apart).encode()).hexdigest()[:6]
-    title = f"backbone {_TITLES.get(before[-1], before[-1])} {digest}"
-    return _Planned(job, replace(inner, job=replace(plain, row=title)))
-
-
-def _without_shift(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name != SHIFT}
+    own = inner.job.identity()
+    apart = digest({name: own[name] for name in ("settings", "recipe", "clip", "dtype")})[:6]
+    backbone = f"backbone {title(before[-1])} {apart}"
+    return _Planned(job, replace(inner, job=replace(inner.job, questions=(), shift=False, row=backbone)))
 
 
 @dataclass(frozen=True)
@@ -139,31 +113,30 @@ def _job(table: Table, row: Row, place: _Place, template: Template) -> Job:
         for part in parts(row.method)
         if part in said.settings or part in row.settings
     }
-    options: dict[str, Any] = {
-        "method": row.method,
-        "clip": table.clip,
-        "dtype": table.dtype,
-        "settings": settings,
-        "recipe": {**said.training, **row.training},
-        "classes": _classes(table),
-        "template": row.template or template(dataset, parts(row.method)),
-        "shots": None,
-        "select": None,
-        "fraction": None,
-        "masks": row.masks if needs_masks(row.method, settings) else None,
-        **variant.options,
-    }
-    if table.shift:
-        options[SHIFT] = True
+    config = RunConfig.of(
+        {
+            "photos": dataset,
+            "method": row.method,
+            "clip": table.clip,
+            "dtype": table.dtype,
+            "settings": settings,
+            "recipe": {**said.training, **row.training},
+            "classes": _classes(table),
+            "template": row.template or template(dataset, parts(row.method)),
+            "seed": place.seed,
+            "masks": row.masks if needs_masks(row.method, settings) else None,
+            **variant.options,
+        }
+    )
     return Job(
         protocol=table.protocol,
         row=row.name,
         dataset=dataset,
-        seed=place.seed,
-        variant=variant.name,
-        options=options,
+        config=config,
         questions=_questions(table, dataset),
+        variant=variant.name,
         recipe=table.recipe,
+        shift=table.shift,
     )
 
 
@@ -194,7 +167,7 @@ def _unlike(jobs: Sequence[Job]) -> list[Job]:
         before = found.setdefault(job.key, job)
         if before is job:
             continue
-        if identity(before) != identity(job):
+        if before.identity() != job.identity():
             raise InputError(
                 f"two tables have a row {job.row!r} of {job.protocol} with other settings: rename one of them"
             )
@@ -205,32 +178,23 @@ def _unlike(jobs: Sequence[Job]) -> list[Job]:
 def _asking(job: Job, more: Job) -> Job:
     """Return a job that is asked what another one of the same training is, too."""
     questions = (*job.questions, *(one for one in more.questions if one not in job.questions))
-    shift = {SHIFT: True} if more.options.get(SHIFT) else {}
-    return replace(job, questions=questions, options={**job.options, **shift})
+    return replace(job, questions=questions, shift=job.shift or more.shift)
 
 
-def _linked(jobs: Sequence[Job], inner: Mapping[str, _Planned]) -> list[Job]:
+def _linked(jobs: Sequence[Job], inner: Mapping[str, Job]) -> list[Job]:
     """Return the jobs with what they stand on, backbones that are no rows among them."""
-    first: dict[str, str] = {}
-    for job in jobs:
-        first.setdefault(_text(identity(job)), job.key)
-    found: dict[str, Job] = {}
 
-    def add(job: Job, below: _Planned | None) -> None:
-        own = first.setdefault(_text(identity(job)), job.key)
-        if own != job.key:
-            found[job.key] = replace(job, copies=own)
-        elif below is None:
-            found[job.key] = job
-        else:
-            key = first.setdefault(_text(identity(below.job)), below.job.key)
-            if key == below.job.key and key not in found:
-                add(below.job, below.inner)
-            found[job.key] = replace(job, needs=key)
+    def below(name: str, job: Job) -> tuple[str, Job] | None:
+        own = inner.get(name)
+        return None if own is None else (own.key, own)
 
-    for job in jobs:
-        add(job, inner.get(job.key))
-    return _ordered(_asking_for_copies(found))
+    planned = share({job.key: job for job in jobs}, lambda job: job.config.key, below)
+    linked = {
+        # A copy trains nothing, and so stands on nothing.
+        name: replace(one.run, copies=one.copies, needs=None if one.copies else one.needs)
+        for name, one in planned.items()
+    }
+    return _ordered(_asking_for_copies(linked))
 
 
 def _asking_for_copies(jobs: Mapping[str, Job]) -> dict[str, Job]:
@@ -254,7 +218,3 @@ def _ordered(jobs: Mapping[str, Job]) -> list[Job]:
     for job in jobs.values():
         add(job)
     return list(ordered.values())
-
-
-def _text(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, sort_keys=True)

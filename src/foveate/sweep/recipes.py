@@ -9,10 +9,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, cast
 
-from jsonargparse import get_loader
+import yaml
 
-from foveate.methods.registry import parts
-from foveate.sweep.numbers import as_settings, as_training
+from foveate.configs import typed
+from foveate.methods.registry import methods, parts
+from foveate.train.recipe import Recipe
 
 Source = Literal["paper", "released-code", "upstream"]
 _EVERY = "every"
@@ -72,8 +73,8 @@ def settle(source: Source, case: Case) -> Settled:
         for part, values in rule.get("settings", {}).items():
             if part in there:
                 settings[part] = {**settings.get(part, {}), **values}
-    typed = {part: as_settings(part, values) for part, values in settings.items()}
-    return Settled(as_training(training), typed)
+    own = {part: typed(methods()[part].config_type, values, part) for part, values in settings.items()}
+    return Settled(typed(Recipe, training, ""), own)
 
 
 def _fits(rule: Mapping[str, Any], known: Mapping[str, object]) -> bool:
@@ -86,4 +87,4 @@ def _fits(rule: Mapping[str, Any], known: Mapping[str, object]) -> bool:
 @cache
 def _rules() -> dict[str, list[dict[str, Any]]]:
     text = files("foveate.sweep").joinpath("recipes.yaml").read_text(encoding="utf-8")
-    return cast("dict[str, list[dict[str, Any]]]", get_loader("yaml")(text))
+    return cast("dict[str, list[dict[str, Any]]]", yaml.safe_load(text))

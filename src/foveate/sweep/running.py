@@ -21,18 +21,19 @@ from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.data.samples import Photos
 from foveate.errors import InputError
-from foveate.methods.registry import needs_masks, parts
+from foveate.methods.registry import REFERENCE, parts
 from foveate.sweep import memory, sets
 from foveate.sweep.answering import Seen, measure
 from foveate.sweep.draws import keep_draw
 from foveate.sweep.folder import BANK, RUN, TESTS, at_job, begin, made_anew, result_in
 from foveate.sweep.jobs import Job, Question
-from foveate.sweep.protocols import SHIFT, identity
 from foveate.sweep.results import Measured, Result, write_result
 from foveate.train.checkpoint import CONFIG, load_model
+from foveate.train.context import Context
+from foveate.train.folder import RUN as RUN_FILE
+from foveate.train.folder import STAGES, read_run
 from foveate.train.journal import Step
-from foveate.train.run import RUN as RUN_FILE
-from foveate.train.run import STAGES, read_run
+from foveate.train.reporter import Reporter
 
 Tell = Callable[[str, int, int], None]
 """Told of what a job is at: in words, how much of it is done, how much there is."""
@@ -78,11 +79,11 @@ class Desk:
 
     def classifier(self, job: Job) -> Classifier:
         """Return an untrained classifier for a job."""
-        clip, dtype = job.options["clip"], job.options["dtype"]
+        clip, dtype = job.config.clip, job.config.dtype
         if (clip, dtype) not in self._towers:
             self._towers.clear()  # one at a time: they are large
             self.keep(clip, dtype, open_towers(clip, dtype, self.place.device))
-        return self._towers[clip, dtype].beside(job.options["method"], job.options["settings"])
+        return self._towers[clip, dtype].beside(job.config.method, job.config.settings)
 
     def has(self, clip: str, dtype: str) -> bool:
         """Return whether towers are open."""
@@ -137,7 +138,7 @@ def open_towers(clip: str, dtype: str, device: str) -> Classifier:
     Raises:
         InputError: There is no such CLIP.
     """
-    return Classifier("zeroshot", clip, device=device, dtype=getattr(torch, dtype))
+    return Classifier(REFERENCE, clip, device=device, dtype=getattr(torch, dtype))
 
 
 def check_towers(jobs: Sequence[Job]) -> None:
@@ -146,7 +147,7 @@ def check_towers(jobs: Sequence[Job]) -> None:
     Raises:
         InputError: There is no such CLIP.
     """
-    for clip, dtype in dict.fromkeys((job.options["clip"], job.options["dtype"]) for job in jobs):
+    for clip, dtype in dict.fromkeys((job.config.clip, job.config.dtype) for job in jobs):
         open_towers(clip, dtype, "cpu")
 
 
@@ -157,7 +158,7 @@ def towers_of(clip: Clip, source: str) -> Classifier:
         clip: On the device where they are to run.
         source: Where they came from, for the models' records.
     """
-    found = Classifier("zeroshot", clip)
+    found = Classifier(REFERENCE, clip)
     found.clip_source = source
     return found
 
@@ -180,7 +181,7 @@ def run_job(job: Job, desk: Desk, tell: Tell | None = None) -> Done:
         if job.copies is not None:
             made = _copied(job, desk)
         else:
-            photos = desk.photos(job.dataset, job.options["masks"])
+            photos = desk.photos(job.dataset, job.config.masks)
             _check_photos(job, photos)
             drawn, aside = keep_draw(desk.place.out, job, photos)
             notes += [*aside, *_mend(folder / RUN)]
@@ -264,32 +265,34 @@ def _made(job: Job, desk: Desk, photos: Photos, before: Result | None, tell: Tel
 
 def _check_photos(job: Job, photos: Photos) -> None:
     """Refuse what would only show after hours."""
-    masked = needs_masks(job.options["method"], job.options["settings"])
-    if masked and not any(sample.mask for sample in photos.samples if sample.split == "train"):
-        raise InputError(f"{job.dataset} has no masks, and {job.options['method']} learns from them")
+    if job.config.needs_masks and not any(
+        sample.mask for sample in photos.samples if sample.split == "train"
+    ):
+        raise InputError(f"{job.dataset} has no masks, and {job.config.method} learns from them")
 
 
 def _fit(job: Job, desk: Desk, classifier: Classifier, photos: Photos, tell: Tell) -> None:
-    options, out = job.options, desk.place.out
-
-    def step(stage: str, total: int, one: Step) -> None:
-        tell(f"training {stage}", one.step + 1, total)
-
-    classifier.fit(
-        photos,
-        shots=options["shots"],
-        select=options["select"],
-        fraction=options["fraction"],
-        seed=job.seed,
-        classes=options["classes"],
-        template=options["template"],
-        backbone=None if job.needs is None else out / job.needs / RUN,
-        recipe=options["recipe"],
-        out=out / job.key / RUN,
-        bank_dir=out / BANK / _shelf(job, classifier),
-        on_step=step,
-        on_count=tell,
+    out = desk.place.out
+    config = replace(
+        job.config,
+        masks=None,  # the pictures have theirs
+        backbone=None if job.needs is None else str(out / job.needs / RUN),
+        bank_dir=str(out / BANK / _shelf(job, classifier)),
     )
+    classifier.train(config, photos, out / job.key / RUN, Context(_Telling(tell)))
+
+
+@dataclass(frozen=True)
+class _Telling(Reporter):
+    """Tells a worker's first process what a job is at."""
+
+    tell: Tell
+
+    def step(self, stage: str, total: int, step: Step) -> None:
+        self.tell(f"training {stage}", step.step + 1, total)
+
+    def count(self, what: str, done: int, total: int) -> None:
+        self.tell(what, done, total)
 
 
 def _shelf(job: Job, classifier: Classifier) -> str:
@@ -299,22 +302,21 @@ def _shelf(job: Job, classifier: Classifier) -> str:
     batches. So that results do not depend on who comes first, the two are kept apart.
     """
     if job.needs is None and classifier.method.tunes_vision:
-        batch = identity(job)["recipe"]["batch_size"]
-        return f"batches-of-{batch}"
+        return f"batches-of-{job.config.schedule.batch_size}"
     return "ahead"
 
 
 def _measure(job: Job, desk: Desk, classifier: Classifier, question: Question, tell: Tell) -> Measured:
     other = question.dataset != job.dataset
     carried = question.dataset.partition("@")[0] != job.dataset
-    template = sets.template_of(question.dataset, parts(job.options["method"])) if carried else None
+    template = sets.template_of(question.dataset, parts(job.config.method)) if carried else None
     return measure(
         classifier,
         question,
         desk.photos(question.dataset, tests_only=other),
         desk.seen,
         carried=template,
-        shift=bool(job.options.get(SHIFT)),
+        shift=job.shift,
         watch=partial(tell, f"asking about {question.dataset}, {question.split}"),
     )
 
@@ -327,7 +329,7 @@ def _result(
     seconds: dict[str, float],
     measured: Sequence[Measured],
 ) -> Result:
-    config, options = classifier.config, job.options
+    config = classifier.config
     assert config is not None
     return Result(
         key=job.key,
@@ -339,15 +341,15 @@ def _result(
         method=config.method,
         recipe=job.recipe,
         shots=config.shots,
-        fraction=options["fraction"],
-        select=options["select"],
+        fraction=job.config.fraction,
+        select=job.config.select,
         clip=config.clip,
         config={
             "settings": config.settings,
             "training": config.recipe,
-            "classes": options["classes"],
+            "classes": job.config.classes,
             "template": config.template,
-            "masks": options["masks"],
+            "masks": job.config.masks,
             "precision": config.precision,
             "bank": "epochs",
             "threads": desk.place.threads,

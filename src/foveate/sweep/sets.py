@@ -9,6 +9,8 @@ from foveate.datasets.opening import open_set
 from foveate.datasets.places import demand
 from foveate.datasets.world_sets import draw_sets
 from foveate.errors import InputError
+from foveate.methods.base import Method
+from foveate.methods.registry import methods
 
 OnCount = Callable[[int, int], None]
 
@@ -118,10 +120,11 @@ def template_of(key: str, parts: Sequence[str]) -> str:
 
     Args:
         key: Of the set.
-        parts: Of the method: KgCoOp has some sentences of its own.
+        parts: Of the method: some have sentences of their own.
     """
-    found = find(key)
-    return found.kgcoop_template if "kgcoop" in parts else found.template
+    found, kinds = find(key), methods()
+    own = [template for part in parts if (template := kinds[part].data_template) != Method.data_template]
+    return getattr(found, own[0] if own else Method.data_template)
 
 
 def sizes_of(key: str) -> DataSet:

@@ -13,7 +13,7 @@ from foveate.data.naming import clean_name
 from foveate.data.samples import Photos
 from foveate.errors import InputError
 from foveate.methods.base import Method
-from foveate.methods.registry import PARTS, Settings, build, configure, needs_masks, parts, stages
+from foveate.methods.registry import Settings, build, configure, needs_masks, parts, plugins, stages
 from foveate.train.checkpoint import ModelConfig, load_model
 from foveate.train.sharing import download
 
@@ -160,7 +160,7 @@ def load_backbone(source: str | Path, method: str) -> TunedBackbone:
     """
     *inner, _ = stages(method)
     if not inner:
-        before = " tuned before it" if PARTS[parts(method)[0]].joint else ""
+        before = " tuned before it" if parts(method)[0] in plugins() else ""
         raise InputError(
             f"method {method!r} stands on no backbone{before}: leave --backbone out, or take"
             f" --method fvgpt+{method}"

@@ -7,11 +7,11 @@ and features kept in half precision are other numbers.
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,17 +22,15 @@ from foveate.data.bank import CHUNK, Bank
 from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos
 from foveate.data.shelf import Shelf
-from foveate.errors import InputError
 from foveate.memory import sent
-from foveate.methods.base import Method, Support
-from foveate.train.parallel import Team, everywhere
+from foveate.methods.base import Method
+from foveate.methods.capabilities import ClosedForm, SupportSet, capability
+from foveate.methods.frozen import extract, frozen_specs
+from foveate.train.config import BankPrecision
+from foveate.train.context import Context
+from foveate.train.parallel import Team
 from foveate.train.recipe import Recipe
 from foveate.types import Batch
-
-Banked = Literal["epochs", "fixed", "off"]
-Precision = Literal["float32", "float16"]
-OnCount = Callable[[str, int, int], None]
-OnNote = Callable[[str], None]
 
 IN_MEMORY = 1_000_000_000
 """Bytes of features that a run without a folder may hold."""
@@ -54,25 +52,7 @@ class BankPlan:
     """
 
     folder: Path | None = None
-    dtype: Precision = "float32"
-
-
-def one_view(changes: Mapping[str, object], bank: Banked) -> dict[str, object]:
-    """Return changes to a recipe, with the fixed view that a bank of one view is of.
-
-    Raises:
-        InputError: They ask for other views.
-    """
-    if not isinstance(changes, Mapping):
-        raise InputError(f"recipe is {changes!r}: give a dictionary, as in {{'epochs': 5}}")
-    if bank != "fixed":
-        return dict(changes)
-    asked = changes.get("augment")
-    if asked not in (None, "none"):
-        raise InputError(
-            f"bank is 'fixed', which takes the centred view alone, but augment is {asked!r}: leave one out"
-        )
-    return {**changes, "augment": "none"}
+    dtype: BankPrecision = "float32"
 
 
 def open_bank(plan: BankPlan, pictures: PictureSet, clip: Clip, team: Team | None = None) -> Bank:
@@ -128,28 +108,25 @@ class Feed:
         pictures: What it is trained on.
         recipe: Of the stage.
         bank: Where features of frozen towers are kept, if they are.
-        on_count: Told of views that are encoded.
-        on_note: Told of the bank's size before it is made.
-        team: Processes that share each batch; None for one that has all of it.
+        context: Who hears of views that are encoded, and of the bank's size before it is made; and which
+            processes share each batch.
     """
 
-    def __init__(  # noqa: PLR0913  (of each stage)
+    def __init__(
         self,
         stage: str,
         method: Method,
         pictures: PictureSet,
         recipe: Recipe,
         bank: Bank | None = None,
-        on_count: OnCount | None = None,
-        on_note: OnNote | None = None,
-        team: Team | None = None,
+        context: Context | None = None,
     ) -> None:
-        self.pictures, self._team = pictures, team
-        self._epochs = max(method.looks, recipe.epochs if method.trainable() else 0)
-        self._stage, self._method, self._recipe = stage, method, recipe
-        self._origins = method.seen_keys() if bank else {}
-        self._bank = bank if self._origins else None
-        self._count, self._note = on_count, on_note
+        self.pictures, self._context = pictures, context or Context()
+        solver = capability(method, ClosedForm, trained=True)
+        self._epochs = max(solver.passes if solver else 0, recipe.epochs if method.trainable() else 0)
+        self._stage, self._method, self.recipe = stage, method, recipe
+        self._specs = frozen_specs(method) if bank else {}
+        self._bank = bank if self._specs else None
         self._device = method.clip.logit_scale.device
         self._announced = False
 
@@ -157,9 +134,9 @@ class Feed:
         """Yield the batches of an epoch, where the method is."""
         return self._batches(epoch, shuffle=True)
 
-    def support(self, val: PictureSet | None = None) -> Support:
-        """Return what the method may look at before the first step: its pictures, and a few others."""
-        return Support(
+    def support(self, val: PictureSet | None = None) -> SupportSet:
+        """Return the support set: the stage's pictures, and a few others."""
+        return SupportSet(
             lambda number: self._batches(number, shuffle=False), [] if val is None else self._as_they_are(val)
         )
 
@@ -171,16 +148,17 @@ class Feed:
         if self._bank and not self._announced:
             self._announced = True
             affordable = partial(self._affordable, self._bank, epoch)
-            self._bank = self._bank if everywhere(self._team, affordable) else None
-        bank, size = self._bank, self._recipe.batch_size
-        share = self._team.share if self._team and shuffle else None
+            self._bank = self._bank if self._context.everywhere(affordable) else None
+        bank, size = self._bank, self.recipe.batch_size
+        team = self._context.team
+        share = team.share if team and shuffle else None
         batches = (
             self.pictures.batches(epoch, size, shuffle=shuffle, drop_last=shuffle, share=share)
             if bank is None
             else bank.batches(
                 epoch,
                 size,
-                origins=self._origins,
+                specs=self._specs,
                 make=self._see,
                 pixels=self._method.tunes_vision,
                 shuffle=shuffle,
@@ -191,19 +169,18 @@ class Feed:
             yield to_device(batch, self._device)
 
     def _see(self, batch: Batch) -> dict[str, Tensor]:
-        seen = self._method.see(to_device(batch, self._device))
+        seen = extract(self._method, to_device(batch, self._device))
         return {name: tensor.cpu() for name, tensor in seen.items()}
 
     def _watch(self, epoch: int, done: int) -> None:
-        if self._count:
-            pictures, varies = len(self.pictures), self.pictures.varies
-            total = pictures * (self._epochs if varies else 1)
-            self._count(f"encoding views, {self._stage}", (epoch * pictures if varies else 0) + done, total)
+        pictures, varies = len(self.pictures), self.pictures.varies
+        total, before = pictures * (self._epochs if varies else 1), epoch * pictures if varies else 0
+        self._context.told.count(f"encoding views, {self._stage}", before + done, total)
 
     def _affordable(self, bank: Bank, epoch: int) -> bool:
         """Say what the bank will take from this epoch on; return whether there is room for it."""
         epochs = range(epoch, self._epochs)
-        wanted = bank.size(self._origins, epochs)
+        wanted = bank.size(self._specs, epochs)
         folder = bank.shelf.folder
         if folder is None:
             if bank.shelf.held + wanted <= IN_MEMORY:
@@ -224,8 +201,10 @@ class Feed:
                 stacklevel=2,
             )
             return False
-        if wanted >= TELLING and self._note:
-            self._note(f"{self._stage}: features of all views will take {_bytes(wanted)} in {folder}")
+        if wanted >= TELLING:
+            self._context.told.note(
+                f"{self._stage}: features of all views will take {_bytes(wanted)} in {folder}"
+            )
         return True
 
 

@@ -7,16 +7,19 @@ goes to disk; a run killed at any point goes on from there and ends with the sam
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from foveate.errors import InputError
-from foveate.methods.base import Method, Support
+from foveate.methods.base import Method
+from foveate.methods.capabilities import ClosedForm, SupportSet, capability, watchers
 from foveate.train.average import GaussianAverage
 from foveate.train.journal import Journal, Step
-from foveate.train.recipe import Recipe, learning_rate, make_optimiser
+from foveate.train.optimiser import make_optimiser
+from foveate.train.recipe import Recipe, learning_rate
 from foveate.train.state import State, load_state, save_state
 from foveate.train.together import Alone, Steps
 from foveate.types import Batch
@@ -34,7 +37,7 @@ def fit(  # noqa: PLR0913  (all but the first three by name)
     batches: Batches,
     recipe: Recipe,
     *,
-    support: Support | None = None,
+    support: SupportSet | None = None,
     state: Path | None = None,
     journal: Journal | None = None,
     on_step: Callable[[Step], None] | None = None,
@@ -46,8 +49,8 @@ def fit(  # noqa: PLR0913  (all but the first three by name)
         method: Classes set; its learned tensors change in place.
         batches: Gives the batches of an epoch.
         recipe: Settings.
-        support: What the method may look at before the first step; None takes the batches of epoch 0 for
-            every pass.
+        support: What a `ClosedForm` method is solved on before the first step; None takes the batches of
+            epoch 0 for every pass.
         state: File of the resume state; read if it is there, written after each epoch.
         journal: Where steps are logged.
         on_step: Called after each step, for progress bars.
@@ -58,13 +61,16 @@ def fit(  # noqa: PLR0913  (all but the first three by name)
         InputError: The state on disk belongs to another run, or there is no loss to minimise.
     """
     steps = steps or Alone()
-    method.look(support or Support(lambda _: batches(0)))
+    solver = capability(method, ClosedForm, trained=True)
+    if solver:
+        solver.fit_support(support or SupportSet(lambda _: batches(0)))
     steps.agree(method)
     if method.trainable():
         with steps.training(method):
             _step(method, batches, recipe, steps, state=state, journal=journal, on_step=on_step)
     method.eval()
-    method.finish()
+    if solver:
+        solver.finish()
     steps.agree(method)
 
 
@@ -79,15 +85,12 @@ def _step(
     on_step: Callable[[Step], None] | None,
 ) -> None:
     """Take all steps that are still to be taken."""
-    learned = method.trainable()
+    learned, parts = method.trainable(), watchers(method)
     optimiser = make_optimiser(recipe, learned)
     journal = journal or Journal(None)
     average = GaussianAverage(recipe, learned)
     at = steps.read_state(state, lambda path: load_state(path, method, optimiser, average.tensors))
-    if at.epoch > recipe.epochs:
-        raise InputError(
-            f"{state} is of epoch {at.epoch} of {recipe.epochs}: delete it to start this stage again"
-        )
+    _check_epoch(at, recipe, state)
     journal.rewind(at.step)
     method.train()
     first, step = at.first_loss, at.step
@@ -96,7 +99,8 @@ def _step(
         for group in optimiser.param_groups:
             group["lr"] = lr
         last: Batch | None = None
-        method.begin_epoch(epoch, recipe.epochs)
+        for part in parts:
+            part.begin_epoch(epoch, recipe.epochs)
         with journal:
             for batch in batches(epoch):
                 last = replace(batch, step=step)
@@ -114,12 +118,20 @@ def _step(
                 if on_step:
                     on_step(done)
             steps.end_epoch(method, learned, epoch)
-            journal.epoch(epoch, step, method.figures())
+            metrics = [part.metrics().items() for part in reversed(parts)]
+            journal.epoch(epoch, step, dict(chain.from_iterable(metrics)))
         if last is not None and epoch + 1 == recipe.epochs:
             with torch.no_grad():  # what the very last step did shows in no loss yet
                 _check_losses(steps.terms(method, last).values, first, recipe, step)
         average.add(epoch)
         save_state(state, method, optimiser, State(epoch + 1, step, first), average.tensors)
+
+
+def _check_epoch(at: State, recipe: Recipe, state: Path | None) -> None:
+    if at.epoch > recipe.epochs:
+        raise InputError(
+            f"{state} is of epoch {at.epoch} of {recipe.epochs}: delete it to start this stage again"
+        )
 
 
 def _check_losses(losses: dict[str, float], first: float, recipe: Recipe, step: int) -> None:

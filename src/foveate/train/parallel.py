@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -291,23 +291,6 @@ class Team:
                 f"process {self.share.rank} of {self.share.world} has lost another one, which has ended or"
                 " does not answer; the same command for all goes on after the last finished epoch"
             ) from error
-
-
-def everywhere(team: Team | None, find: Callable[[], T]) -> T:
-    """Return what `find` returns in the first process, as JSON takes it; a lone process is the first."""
-    if team is None:
-        return find()
-    return team.told(cast("T", find() if team.first else None))
-
-
-@contextmanager
-def lent(team: Team | None, *paths: Path | None) -> Generator[list[Path | None]]:
-    """Give the first process's files to all; a lone process has them."""
-    if team is None:
-        yield list(paths)
-        return
-    with team.lent(*paths) as copies:
-        yield copies
 
 
 @contextmanager

@@ -6,16 +6,30 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal
 
-import torch
-from torch import nn
-
+from foveate.configs import check_types, typed
 from foveate.errors import InputError
 
 Optimiser = Literal["sgd", "adamw"]
 Augment = Literal["rrc-flip", "squash", "none"]
+
+
+_BOUNDS = {
+    "epochs": (1, 1e6),
+    "batch_size": (1, 1e6),
+    "lr": (0, 1e6),
+    "weight_decay": (0, 1e6),
+    "warmup_lr": (0, 1e6),
+    "momentum": (0, 1e6),
+    "warmup_epochs": (0, 1e6),
+    "clip_grad": (0, 1e30),
+    "explode_at": (0, 1e30),
+    "average_mean": (-1e6, 1e6),
+    "average_std": (1e-3, 1e6),
+}
+"""Bounds beyond which numbers are infinite, or no run would end."""
 
 
 @dataclass(frozen=True)
@@ -55,102 +69,36 @@ class Recipe:
     clip_grad: float | None = None
     explode_at: float = 1000.0
 
-
-RECIPES: dict[str, Recipe] = {
-    "coop": Recipe(),
-    "kgcoop": Recipe(),
-    "promptsrc": Recipe(lr=0.0025, batch_size=32, average_mean=15.0),
-    "mmrl": Recipe(optimiser="adamw", lr=0.001, crop_scale=0.5),
-    "maple": Recipe(epochs=5),
-    "ivlp": Recipe(epochs=5),
-    "vpt": Recipe(epochs=5, lr=0.0025),
-    "cocoop": Recipe(lr=0.002, batch_size=1),
-    "prograd": Recipe(epochs=100, lr=0.002, batch_size=32),
-    "clip_adapter": Recipe(epochs=20, optimiser="adamw", lr=0.001, batch_size=32),
-    "tip_adapter": Recipe(
-        epochs=20,
-        optimiser="adamw",
-        lr=0.001,
-        weight_decay=0.01,
-        batch_size=256,
-        warmup_epochs=0,
-        crop_scale=0.5,
-    ),
-    "linear_probe": Recipe(epochs=1, batch_size=64, augment="none"),
-    "lpplusplus": Recipe(epochs=1, batch_size=64, crop_scale=0.5),
-    "tcp": Recipe(epochs=50, optimiser="adamw", lr=0.002, batch_size=32),
-    "mma": Recipe(epochs=5, lr=0.0015, batch_size=16, warmup_epochs=0),
-    "clip_lora": Recipe(
-        epochs=160, optimiser="adamw", lr=0.0002, weight_decay=0.01, batch_size=32, warmup_epochs=0
-    ),
-    "proda": Recipe(epochs=100, lr=0.001, batch_size=4),
-}
-"""Per backbone, as its released code for tables of base and new classes has it. A plug-in trains with its
-backbone's. The first four are those of FVG-PT's released code, the others of their authors'."""
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("epochs", "batch_size", "lr", "clip_grad", "explode_at", "average_std"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} is {value}: give a number above zero")
+        for name in ("weight_decay", "momentum", "warmup_epochs", "warmup_lr"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} is {getattr(self, name)}: give zero or more")
+        for name, (least, most) in _BOUNDS.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise InputError(f"{name} is {value}: give a number from {least:g} to {most:g}")
+        if not 0 < self.crop_scale <= 1:
+            raise InputError(
+                f"crop_scale is {self.crop_scale}: give a share of the picture, above 0 and up to 1"
+            )
 
 
 def recipe_for(method: str, changes: Mapping[str, object] | None = None) -> Recipe:
-    """Return the recipe of "coop" or "fvgpt+coop", some settings changed.
+    """Return the recipe of "coop" or "fvgpt+coop", some settings changed; a plug-in has its backbone's.
 
     Raises:
         InputError: A change is out of range, no number where one is needed, or of no setting.
     """
-    backbone = method.split("+")[-1]
-    plain = {
-        name: getattr(value, "item", lambda value=value: value)() for name, value in (changes or {}).items()
-    }
-    given = {name: value for name, value in plain.items() if value is not None}
-    stray = sorted(given.keys() - {setting.name for setting in fields(Recipe)})
-    if stray:
-        raise InputError(f"a recipe has no setting {stray[0]!r}")
-    for name, known in (("optimiser", get_args(Optimiser)), ("augment", get_args(Augment))):
-        if name in given and given[name] not in known:
-            raise InputError(f"{name} is {given[name]!r}: give one of {', '.join(known)}")
-    _check_kinds(given)
-    recipe = replace(RECIPES.get(backbone, Recipe()), **given)
-    _check(recipe)
-    return recipe
+    from foveate.methods.registry import methods, parts
 
-
-def _check_kinds(given: Mapping[str, object]) -> None:
-    for name in sorted(given.keys() - {"optimiser", "augment"}):
-        value, whole = given[name], isinstance(getattr(Recipe(), name), int)
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-            raise InputError(f"{name} is {value!r}: give a {'whole ' if whole else ''}number")
-
-
-def _check(recipe: Recipe) -> None:
-    for name in ("epochs", "batch_size", "lr", "clip_grad", "explode_at", "average_std"):
-        value = getattr(recipe, name)
-        if value is not None and not value > 0:
-            raise InputError(f"{name} is {value}: give a number above zero")
-    for name, (least, most) in _BOUNDS.items():
-        value = getattr(recipe, name)
-        if value is not None and not least <= value <= most:
-            raise InputError(f"{name} is {value}: give a number from {least:g} to {most:g}")
-    for name in ("weight_decay", "momentum", "warmup_epochs", "warmup_lr"):
-        if not getattr(recipe, name) >= 0:
-            raise InputError(f"{name} is {getattr(recipe, name)}: give zero or more")
-    if not 0 < recipe.crop_scale <= 1:
-        raise InputError(
-            f"crop_scale is {recipe.crop_scale}: give a share of the picture, above 0 and up to 1"
-        )
-
-
-_BOUNDS = {
-    "epochs": (1, 1e6),
-    "batch_size": (1, 1e6),
-    "lr": (0, 1e6),
-    "weight_decay": (0, 1e6),
-    "warmup_lr": (0, 1e6),
-    "momentum": (0, 1e6),
-    "warmup_epochs": (0, 1e6),
-    "clip_grad": (0, 1e30),
-    "explode_at": (0, 1e30),
-    "average_mean": (-1e6, 1e6),
-    "average_std": (1e-3, 1e6),
-}
-"""Bounds beyond which numbers are infinite, or no run would end."""
+    given = {**methods()[parts(method)[-1]].config_type.recipe}
+    given |= {name: value for name, value in (changes or {}).items() if value is not None}
+    return replace(Recipe(), **typed(Recipe, given, ""))
 
 
 def average_weight(recipe: Recipe, epoch: int) -> float:
@@ -176,11 +124,3 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
         return recipe.warmup_lr
     turned = math.pi * (epoch - recipe.warmup_epochs) / recipe.epochs
     return recipe.lr * (1 + math.cos(turned)) / 2
-
-
-def make_optimiser(recipe: Recipe, learned: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-    """Build the optimiser over learned tensors, in the mapping's order."""
-    tensors = list(learned.values())
-    if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(tensors, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(tensors, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)

@@ -1,266 +1,199 @@
-"""One run: its folder, its stages one after the other, each of them resumable.
+"""One run, step by step: resolve, load, draw, and train its stages one after the other, each resumable."""
 
-A run folder has `run.json` (what the run is; written first), `log.jsonl`, `stages/<method>.safetensors` (the
-resume state of each stage), `.bank` (features of frozen towers, while it runs), and in the end the tuned
-model.
-"""
-
-import json
-import os
 import re
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
-
-from filelock import FileLock, Timeout
+from typing import Any
 
 from foveate.clip.model import Clip
 from foveate.data.samples import Photos
-from foveate.data.shelf import Shelf
+from foveate.data.sources import Source, load_photos
 from foveate.errors import InputError
-from foveate.files import write_atomically
-from foveate.methods.base import Method, Support
-from foveate.methods.registry import Settings, build, parts, stages, wrap
+from foveate.methods.base import Method
+from foveate.methods.capabilities import SupportSet, watchers
+from foveate.methods.registry import Settings, build, needs_val, parts, stages, wrap
 from foveate.train.answered import LOG, answered
-from foveate.train.banking import (
-    BankPlan,
-    Feed,
-    OnCount,
-    OnNote,
-    open_bank,
-    seen_as_asked,
-    training_pictures,
-)
-from foveate.train.checkpoint import CARD, CONFIG, TENSORS
-from foveate.train.journal import Journal, Step
+from foveate.train.backbone import TunedBackbone, load_backbone
+from foveate.train.banking import BankPlan, Feed, open_bank, seen_as_asked, training_pictures
+from foveate.train.checkpoint import ModelConfig
+from foveate.train.config import RunConfig
+from foveate.train.context import Context
+from foveate.train.folder import BANK, STAGES, abandon_run
+from foveate.train.journal import Journal
 from foveate.train.loop import Diverged, fit
-from foveate.train.parallel import Team
+from foveate.train.parallel import Lost, Team
 from foveate.train.recipe import Recipe
+from foveate.train.reporter import Reporter
+from foveate.train.selecting import Wish, select, shots_of
+from foveate.train.shots import Chosen, choose
 from foveate.train.together import Shared, Steps
-from foveate.written import as_dataclass, one_line, parse_table, read_bytes
-
-RUN, STAGES, BANK, LOCK = "run.json", "stages", ".bank", ".lock"
-_TYPED = (
-    *(
-        "method",
-        "backbone",
-        "settings",
-        "clip",
-        "selection",
-        "shots",
-        "seed",
-        "classes",
-        "template",
-        "recipe",
-    ),
-    *("names", "data", "bank_dtype"),
-)
-
-OnStep = Callable[[str, int, Step], None]
-"""Told of each step: the stage's method, the steps it has in all, and the step."""
 
 
-def refuse_folder(folder: Path) -> None:
-    """Refuse a folder no run can be in, before any work is done for it.
+@dataclass(frozen=True)
+class Run:
+    """A run on its towers: its config as it is trained, and its backbone where that was tuned before.
+
+    Attributes:
+        config: Settings and template are the backbone's own, where there is one.
+        clip: The frozen towers.
+        backbone: The tuned inner method.
+    """
+
+    config: RunConfig
+    clip: Clip
+    backbone: TunedBackbone | None = None
+
+    def identity(self, chosen: Chosen) -> dict[str, Any]:
+        """Return everything that decides the run's outcome, as JSON has it."""
+        config, photos = self.config, chosen.photos
+        found = {
+            "fingerprint": self.clip.fingerprint(),
+            "names": list(photos.names),
+            "shots": chosen.shots or 0,
+            "pictures": len(photos),
+            "data": photos.digest(masks=config.needs_masks)[:16],
+            "with_masks": config.needs_masks,
+            "version": version("foveate"),
+        }
+        found |= {"selection": chosen.selection} if chosen.selection else {}
+        found |= {"val": chosen.val.digest()[:16]} if len(chosen.val) else {}
+        found |= {"backbone": self.backbone.digest} if self.backbone else {}
+        return {**config.identity(), **found}
+
+    def model(self, chosen: Chosen) -> ModelConfig:
+        """Return what the tuned model will be, apart from its tensors."""
+        own = self.identity(chosen)
+        own["settings"] = {part: asdict(one) for part, one in self.config.configured.items()}
+        kept = {one.name: own[one.name] for one in fields(ModelConfig) if one.name in own}
+        return ModelConfig(**kept, precision=self.config.dtype, val_pictures=len(chosen.val))
+
+    def notes(self, chosen: Chosen) -> list[str]:
+        """Return what a person should know of the backbone, given the pictures."""
+        return self.backbone.notes(chosen.photos) if self.backbone else []
+
+
+def resolve(config: RunConfig, clip: Clip) -> Run:
+    """Settle what a run takes from a backbone that was tuned before.
+
+    Args:
+        config: As it was given; `clip` and `dtype` are those of the towers.
+        clip: The towers.
 
     Raises:
-        InputError: It is a file, or holds files that are no run's.
+        InputError: The backbone is not there, of another method, or of other towers, settings or template.
     """
-    if str(folder).startswith("~"):
-        raise InputError(f"{folder}: there is no home folder of that name: write the path out")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: give a folder to write to, new or empty")
-    if folder.is_symlink() and not folder.exists():
-        raise InputError(f"{folder} is a link that leads nowhere: remove it, or choose another output folder")
-    above = next((one for one in folder.parents if one.exists()), None)
-    if above is not None and not above.is_dir():
-        raise InputError(f"{above} is a file: choose an output folder somewhere else")
-    if not folder.exists() and above is not None and not _may_hold(above):
-        raise InputError(f"{folder} cannot be made in {above}: choose an output folder somewhere else")
-    if (folder / RUN).exists() or not folder.exists():
-        return
-    foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    if foreign:
-        raise InputError(
-            f"{folder} is not empty and holds no run ({foreign[0]}): choose another output folder"
+    if config.backbone is None:
+        return Run(config, clip)
+    tuned = load_backbone(config.backbone, config.method)
+    tuned.check_towers(clip, config.clip)
+    settings, template = tuned.settings_of(config.method, config.settings), tuned.template(config.template)
+    return Run(replace(config, settings=settings, template=template), clip, tuned)
+
+
+def load(config: RunConfig, data: Source | None = None) -> Photos:
+    """Read a run's pictures.
+
+    Args:
+        config: Says where they are, and their masks.
+        data: The pictures themselves, in place of `config.photos`.
+
+    Raises:
+        InputError: They are not there, or cannot be used.
+    """
+    source = config.photos if data is None else data
+    if source is None:
+        raise InputError("there are no photos to learn from: say where they are")
+    return load_photos(
+        source,
+        masks=config.masks,
+        images=config.images,
+        mask_values=config.mask_values,
+        invert_masks=config.invert_masks,
+        columns=config.columns or None,
+    )
+
+
+def draw(run: Run, photos: Photos, context: Context) -> Chosen:
+    """Choose the pictures to learn from, and look at each of them.
+
+    Args:
+        run: Says how.
+        photos: All there are.
+        context: Who hears of it.
+
+    Raises:
+        InputError: What is left is nothing to learn from; the message says why.
+    """
+    config, told = run.config, context.told
+    wish = _wish(config, keep=context.first)
+    shots, selection = shots_of(photos, config.shots, wish)
+    chosen = choose(
+        photos,
+        shots,
+        config.seed,
+        select=None if wish is None else partial(_select, run.clip, wish, told),
+        base_only=config.classes == "base",
+        with_masks=config.needs_masks,
+        with_val=needs_val(config.method, config.settings),
+        on_bad=config.on_bad,
+        strict=config.strict_shots,
+        watch=partial(told.count, "checking pictures"),
+    )
+    return replace(chosen, shots=shots, selection=selection)
+
+
+def train(run: Run, chosen: Chosen, folder: Path | None, context: Context) -> Method:
+    """Train all stages of a run.
+
+    Args:
+        run: Says how.
+        chosen: The pictures.
+        folder: Of the run; None keeps nothing on disk, and nothing can be gone on with.
+        context: Who hears of it, and which processes do it together.
+
+    Raises:
+        InputError: It diverged, or the settings leave nothing to train; a folder it cannot go on in is freed.
+    """
+    config, photos = run.config, chosen.photos
+    place = Path(config.bank_dir).expanduser() if config.bank_dir else folder and folder / BANK
+    own = folder if context.first else None
+    try:
+        return run_stages(
+            config.method,
+            run.clip,
+            photos,
+            config.schedule,
+            settings=config.settings,
+            template=config.template,
+            seed=config.seed,
+            val=chosen.val,
+            backbone=run.backbone and run.backbone.build(run.clip, photos.names, config.template),
+            folder=own,
+            bank=None if config.bank == "off" else BankPlan(place, config.bank_dtype),
+            log_answers=config.log_answers,
+            context=context,
         )
-
-
-def _may_hold(folder: Path) -> bool:
-    """Whether something may be made in a folder; where nothing may be, the system alone knows."""
-    return os.access(folder, os.W_OK) and not str(folder.resolve()).startswith(("/proc", "/sys/kernel"))
-
-
-@contextmanager
-def alone_in(folder: Path) -> Generator[None]:
-    """Be the only run in a folder. The system takes the lock from a process that dies.
-
-    Raises:
-        InputError: Another run is at work there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / CONFIG).exists() and not os.access(folder, os.W_OK):  # a finished run, to be read alone
-        yield
-        return
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            f"another run is at work in {folder}: wait for it, stop it, or choose another output folder"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-        (folder / LOCK).unlink(missing_ok=True)
-        if not any(folder.iterdir()):
-            folder.rmdir()
-
-
-def open_run(folder: Path, identity: Mapping[str, Any], sources: Mapping[str, Any]) -> bool:
-    """Make or re-open a run folder.
-
-    A run that was stopped before its first epoch was saved has nothing to lose: another may take its place.
-
-    Args:
-        folder: Made when missing.
-        identity: Everything that decides the run's outcome, as JSON; another is another run.
-        sources: Where its pictures were, for `evaluate`; they may have moved since.
-
-    Returns:
-        Whether the run has finished already.
-
-    Raises:
-        InputError: The folder holds another run, or files that are no run's.
-        OSError: No space, no permission; a folder made here is then gone again.
-    """
-    refuse_folder(folder)
-    wanted = json.loads(json.dumps(identity))
-    finished = (folder / CONFIG).exists()
-    if (folder / RUN).exists():
-        held = read_run(folder)["identity"]
-        differing = [key for key in wanted.keys() | held.keys() if wanted.get(key) != held.get(key)]
-        if finished:  # what wrote it does not matter any more
-            differing = [key for key in differing if key != "version"]
-        if differing and (finished or _states(folder)):
-            raise InputError(_another(folder, held, wanted, differing))
-        if finished:
-            return True
-        if differing:
-            (folder / LOG).unlink(missing_ok=True)
-    _clear_leftovers(folder)
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        text = json.dumps({"identity": wanted, "sources": sources}, indent=2, ensure_ascii=False)
-        write_atomically(folder / RUN, text + "\n")
-    except OSError:
-        if made:
-            folder.rmdir()
-        raise
-    return False
-
-
-def abandon_run(folder: Path, *, keep_states: bool) -> None:
-    """Free the folder of a run that cannot be finished for another try.
-
-    Args:
-        folder: Nothing but what a run writes is removed.
-        keep_states: Whether to leave everything as it is once an epoch was saved, to go on from there. A run
-            that diverged cannot go on; its states go and its log stays, to be looked at.
-    """
-    if keep_states and _states(folder):
-        return
-    for path in (*_states(folder), *((folder / LOG, folder / RUN) if keep_states else ())):
-        path.unlink(missing_ok=True)
-    drop_bank(folder)
-    for emptied in (folder / STAGES, folder):
-        if emptied.is_dir() and not any(emptied.iterdir()):
-            emptied.rmdir()
-
-
-def drop_bank(folder: Path) -> None:
-    """Remove the features that a run keeps in its own folder while it runs."""
-    Shelf(folder / BANK).clear()
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """Return `identity` and `sources` of a run folder.
-
-    Raises:
-        InputError: There is no `run.json`, or it is damaged.
-    """
-    path = folder / RUN
-    try:
-        if not path.exists():
-            raise InputError(f"{folder} has no {RUN}: say where the pictures are with --data")
-        text = read_bytes(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
-    try:
-        values = as_dataclass(_Written, parse_table(text, RUN), RUN)
-        as_dataclass(_Sources, values.sources, "sources", more=True)
-        if stray := values.sources["reading"].keys() - {"mask_values", "invert_masks", "images", "columns"}:
-            raise InputError(f"reading has {stray.pop()!r}")
-        return {"identity": values.identity, "sources": values.sources}
     except InputError as error:
-        raise InputError(
-            f"{path} is damaged ({one_line(error)}): delete {folder}, or choose another output folder"
-        ) from error
+        if own and not isinstance(error, Lost):
+            # The same run would fail at the same step again.
+            abandon_run(own, keep_states=not isinstance(error, Diverged))
+        raise
 
 
-@dataclass(frozen=True)
-class _Written:
-    """What `run.json` holds."""
-
-    identity: dict[str, Any]
-    sources: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Sources:
-    """Where a run's pictures were."""
-
-    data: str | None
-    masks: str | None
-    reading: dict[str, str | bool | dict[str, str]]
-    chosen: list[str] = field(default_factory=list[str])
-    left_out: list[list[str]] = field(default_factory=list[list[str]])
+def _wish(config: RunConfig, *, keep: bool) -> Wish | None:
+    """Return how pictures are to be chosen; None where shots are drawn."""
+    if config.select is None or config.fraction is None:
+        return None
+    bank = Path(config.bank_dir).expanduser() if config.bank_dir and config.bank != "off" and keep else None
+    return Wish(config.select, config.fraction, config.seed, template=config.template, bank=bank)
 
 
-def _states(folder: Path) -> list[Path]:
-    return sorted((folder / STAGES).glob("*.safetensors"))
-
-
-def _clear_leftovers(folder: Path) -> None:
-    """Remove what a kill in the middle of `write_atomically` leaves; refuse folders in the files' places."""
-    for name in (RUN, LOG, CONFIG, TENSORS, CARD):
-        if (folder / name).is_dir():
-            raise InputError(f"{folder / name} is a folder, in the place of a file of the run: remove it")
-    for place, names in ((folder, (RUN, CONFIG, TENSORS, CARD, LOG)), (folder / STAGES, ("*.safetensors",))):
-        for name in names:
-            for path in place.glob(f".{name}.*"):
-                path.unlink(missing_ok=True)
-
-
-def _another(
-    folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any], differing: Sequence[str]
-) -> str:
-    """Say which setting differs: one that was typed rather than one that follows from it."""
-    key = min(differing, key=lambda key: (_TYPED.index(key) if key in _TYPED else len(_TYPED), key))
-    was, now = held.get(key), wanted.get(key)
-    while isinstance(was, dict) and isinstance(now, dict):
-        was, now = cast("dict[str, Any]", was), cast("dict[str, Any]", now)
-        inner = next(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
-        key, was, now = f"{key}.{inner}", was.get(inner), now.get(inner)
-    said = {"data": "other pictures or masks", "names": "other classes", "backbone": "another backbone"}
-    what = said.get(key, f"{key} was {_short(was)}, now {_short(now)}")
-    return f"{folder} holds another run ({what}): choose another output folder, or delete it"
+def _select(clip: Clip, wish: Wish, told: Reporter, pool: Photos) -> Photos:
+    return select(pool, clip, wish, partial(told.count, "encoding the pool")).photos
 
 
 def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
@@ -276,11 +209,8 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
     backbone: Method | None = None,
     folder: Path | None = None,
     bank: BankPlan | None = None,
-    on_step: OnStep | None = None,
-    on_count: OnCount | None = None,
-    on_note: OnNote | None = None,
     log_answers: bool = False,
-    team: Team | None = None,
+    context: Context | None = None,
 ) -> Method:
     """Train backbone and plug-ins, each on the frozen one before.
 
@@ -296,19 +226,15 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
         backbone: The inner method, tuned, its classes set; only the outermost plug-in is trained then.
         folder: The run folder; None keeps nothing and cannot resume.
         bank: Where features of frozen towers are kept; None encodes each view whenever it is needed.
-        on_step: Told of each step.
-        on_count: Told of views encoded for the bank.
-        on_note: Told of the bank's size before it is made.
         log_answers: Log after each epoch which pictures are answered rightly.
-        team: Processes that all call this, to share each batch. Only the first one's folder counts, and only
-            that one tells of anything.
+        context: Who hears of it, and which processes all call this, to share each batch. Only the first one's
+            folder counts.
     """
-    built = backbone
-    if team is not None and not team.first:
-        folder = on_step = on_count = on_note = None
+    built, context = backbone, context or Context()
+    folder = folder if context.first else None
     # Orders and views are the seed's, so every stage sees the same shots in the same views.
     pictures = training_pictures(photos, clip.config, recipe, seed)
-    kept = None if bank is None else open_bank(bank, pictures, clip, team)
+    kept = None if bank is None else open_bank(bank, pictures, clip, context.team)
     held_back = None if val is None or not len(val) else seen_as_asked(val, clip.config)
     for stage in stages(method) if backbone is None else stages(method)[-1:]:
         plugin = parts(stage)[0]
@@ -320,12 +246,11 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
             else wrap(plugin, built, own, seed)
         )
         built.set_classes(photos.names, template)
-        feed = Feed(stage, built, pictures, own_recipe, kept, on_count, on_note, team)
-        logged = photos if log_answers else None
-        steps = None if team is None else _shared(stage, team, min(own_recipe.batch_size, len(pictures)))
-        _fit_stage(stage, built, feed, own_recipe, folder, on_step, feed.support(held_back), logged, steps)
-        if team is None or team.first:
-            for note in built.notes():
+        feed = Feed(stage, built, pictures, own_recipe, kept, context)
+        journal = _journal(stage, folder, context, partial(answered, built, photos) if log_answers else None)
+        _fit_stage(stage, built, feed, journal, feed.support(held_back), context)
+        for part in reversed(watchers(built)) if context.first else ():
+            for note in part.warnings():
                 warnings.warn(note, stacklevel=2)
     assert built is not None
     return built
@@ -343,33 +268,28 @@ def _shared(stage: str, team: Team, pictures: int) -> Steps:
     return Shared(team, pictures)
 
 
-def _fit_stage(  # noqa: PLR0913  (of `run_stages` alone)
-    stage: str,
-    method: Method,
-    feed: Feed,
-    recipe: Recipe,
-    folder: Path | None,
-    on_step: OnStep | None,
-    support: Support,
-    logged: Photos | None,
-    steps: Steps | None,
-) -> None:
-    total = recipe.epochs * feed.pictures.steps(recipe.batch_size, drop_last=True)
-    state = journal = None
-    answers = partial(answered, method, logged) if logged else None
-    if answers and steps:  # nobody reads them, but whoever waits for the first process could give up
-        journal = Journal(None, stage, answers)
+def _journal(
+    stage: str, folder: Path | None, context: Context, answers: Callable[[], dict[str, bool]] | None
+) -> Journal | None:
+    """Return where a stage is logged, if it is."""
     if folder:
         (folder / STAGES).mkdir(exist_ok=True)
-        state = folder / STAGES / f"{re.sub('[^a-z0-9]+', '-', stage)}.safetensors"
-        journal = Journal(folder / LOG, stage, answers)
-    watch = partial(on_step, stage, total) if on_step else None
+        return Journal(folder / LOG, stage, answers)
+    # Nobody reads the answers of other processes, but whoever waits for the first one could give up.
+    return Journal(None, stage, answers) if answers and context.team else None
+
+
+def _fit_stage(
+    stage: str, method: Method, feed: Feed, journal: Journal | None, support: SupportSet, context: Context
+) -> None:
+    recipe = feed.recipe
+    total = recipe.epochs * feed.pictures.steps(recipe.batch_size, drop_last=True)
+    state, team = None, context.team
+    if journal and journal.path:
+        state = journal.path.parent / STAGES / f"{re.sub('[^a-z0-9]+', '-', stage)}.safetensors"
+    steps = None if team is None else _shared(stage, team, min(recipe.batch_size, len(feed.pictures)))
+    watch = partial(context.told.step, stage, total)
     try:
         fit(method, feed, recipe, support=support, state=state, journal=journal, on_step=watch, steps=steps)
     except Diverged as error:
         raise Diverged(f"{stage}, {error}") from error
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) < 60 else text[:57] + "…"

@@ -20,11 +20,12 @@ from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos, Sample
 from foveate.data.shelf import Shelf
 from foveate.errors import InputError
-from foveate.methods.base import Method
-from foveate.methods.registry import build
-from foveate.methods.zeroshot import ZeroShot
+from foveate.methods.base import Method, SentenceMethod
+from foveate.methods.frozen import extract, frozen_specs
+from foveate.methods.registry import REFERENCE, build
 from foveate.seeds import stream
-from foveate.select.choosing import choose, configure
+from foveate.select.choosing import choose
+from foveate.select.configs import configure
 from foveate.select.seen import Seen, budgets
 from foveate.train.answered import read_answered
 from foveate.train.banking import chunk_on, to_device
@@ -77,38 +78,6 @@ class Wish:
         return f"{self.name}{own}, fraction {self.fraction:g}"
 
 
-def wish_of(
-    select: str | None,
-    fraction: float | None,
-    shots: int | None,
-    *,
-    strict_shots: bool = False,
-    **more: Any,
-) -> Wish | None:
-    """Return how pictures are to be chosen; None where shots are drawn.
-
-    Args:
-        select: Name of a selector.
-        fraction: Share of each class.
-        shots: Pictures of each class.
-        strict_shots: Whether a class with fewer is refused.
-        more: As `Wish` takes it.
-
-    Raises:
-        InputError: Both ways are asked for, or half of one.
-    """
-    if select is None:
-        if fraction is not None:
-            raise InputError(f"--fraction is {fraction:g}: say who chooses with --select, e.g. herding")
-        return None
-    if shots is not None or strict_shots:
-        given = "--strict-shots" if shots is None else "--shots"
-        raise InputError(f"--select and {given} both say how many pictures are learned from: leave one out")
-    if fraction is None:
-        raise InputError(f"--select is {select}: say which share of each class with --fraction, e.g. 0.2")
-    return Wish(select, fraction, **more)
-
-
 def shots_of(photos: Photos, shots: int | None, wish: Wish | None) -> tuple[int | None, str]:
     """Return how many pictures of each class to draw, or None and how a selector chooses or has chosen them.
 
@@ -152,7 +121,7 @@ def select(pool: Photos, clip: Clip, wish: Wish, watch: Watch | None = None) -> 
         InputError: A picture cannot be read; features or a log do not fit.
     """
     right = None if wish.log is None else read_answered(wish.log, [s.name for s in pool.samples])
-    method = build("zeroshot", clip)
+    method = build(REFERENCE, clip)
     method.set_classes(pool.names, wish.template)
     raw = _kept(pool, method, wish.features) if wish.features else _encoded(pool, method, wish.bank, watch)
     labels = torch.tensor([sample.label for sample in pool.samples])
@@ -166,7 +135,7 @@ def select(pool: Photos, clip: Clip, wish: Wish, watch: Watch | None = None) -> 
 
 
 def _record(chosen: Photos, pool: Photos, method: Method, wish: Wish) -> dict[str, Any]:
-    assert isinstance(method, ZeroShot)
+    assert isinstance(method, SentenceMethod)
     return {
         "method": wish.name,
         "settings": dict(wish.settings),
@@ -192,7 +161,7 @@ def _encoded(pool: Photos, method: Method, folder: Path | None, watch: Watch | N
     clip, pictures = method.clip, _view(pool, method.clip)
 
     def see(batch: Batch) -> dict[str, Tensor]:
-        seen = method.see(to_device(batch, clip.logit_scale.device))
+        seen = extract(method, to_device(batch, clip.logit_scale.device))
         return {name: tensor.cpu() for name, tensor in seen.items()}
 
     bank = Bank(pictures, clip.fingerprint(), Shelf(folder), chunk=chunk_on(clip))
@@ -201,7 +170,7 @@ def _encoded(pool: Photos, method: Method, folder: Path | None, watch: Watch | N
         if watch:
             watch(done, len(pool))
 
-    (batch,) = bank.batches(0, len(pool), origins=method.seen_keys(), make=see, shuffle=False, watch=count)
+    (batch,) = bank.batches(0, len(pool), specs=frozen_specs(method), make=see, shuffle=False, watch=count)
     return batch.frozen["image"][0]
 
 

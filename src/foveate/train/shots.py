@@ -32,12 +32,16 @@ class Chosen:
         val: Good pictures of the same classes to choose settings on; none unless asked for.
         notes: What a person should know.
         left_out: Name and reason of each bad picture or mask.
+        shots: How many of each class were drawn at most; None where a selector chose, or all were taken.
+        selection: How a selector chose, e.g. "herding, fraction 0.2"; empty otherwise.
     """
 
     photos: Photos
     val: Photos
     notes: tuple[str, ...] = ()
     left_out: tuple[tuple[str, str], ...] = ()
+    shots: int | None = None
+    selection: str = ""
 
 
 def choose(  # noqa: PLR0913  (all but the first three by name)

@@ -21,10 +21,17 @@ from torch import Tensor, nn
 
 from foveate.clip.rows import Rows
 from foveate.errors import InputError
-from foveate.methods.base import Method, Spread
-from foveate.methods.clip_lora import ClipLora
-from foveate.methods.dapt import Dapt
-from foveate.methods.fvgpt import FvgPt
+from foveate.methods.base import Method
+from foveate.methods.capabilities import (
+    BatchSplit,
+    GradientRule,
+    ShardedText,
+    Spread,
+    Tally,
+    capability,
+    watchers,
+)
+from foveate.methods.frozen import training_losses
 from foveate.train.parallel import Team
 from foveate.train.state import State
 from foveate.types import Batch, TextFeatures
@@ -78,11 +85,11 @@ class Alone(Steps):
         return nullcontext()
 
     def terms(self, method: Method, batch: Batch) -> Terms:
-        losses = method.losses(batch)
+        losses = training_losses(method, batch)
         return Terms(losses, {name: loss.item() for name, loss in losses.items()})
 
     def backward(self, method: Method, terms: Terms, learned: Mapping[str, nn.Parameter]) -> None:
-        method.backward(terms.own)
+        backward(method, terms.own)
 
     def end_epoch(self, method: Method, learned: Mapping[str, Tensor], epoch: int) -> None:
         pass
@@ -109,7 +116,7 @@ class Shared(Steps):
     def training(self, method: Method) -> Generator[None]:
         """Let class texts be read together while steps are taken."""
         refuse_unshareable(method)
-        spread, parts = spread_by(self.team), [m for m in method.modules() if isinstance(m, Method)]
+        spread, parts = spread_by(self.team), [m for m in method.modules() if isinstance(m, ShardedText)]
         for part in parts:
             part.spread = spread
         try:
@@ -121,7 +128,8 @@ class Shared(Steps):
     def terms(self, method: Method, batch: Batch) -> Terms:
         """Weigh each term with this process's share of the pictures it is a mean over."""
         losses = self._asked(method, batch)
-        some = method.averaged_over()
+        split = capability(method, BatchSplit, trained=True)
+        some = split.averaged_over() if split else {}
         names = [*(name for name in losses if name not in some), *some]  # the same in all processes
         every = len(batch.labels)
         over = [0 if self._looks_on else some.get(name, every) for name in names]
@@ -141,8 +149,8 @@ class Shared(Steps):
     def backward(self, method: Method, terms: Terms, learned: Mapping[str, nn.Parameter]) -> None:
         """Sum up gradients; term by term for a method that does more with them than to add them."""
         tensors = list(learned.values())
-        if type(method).backward is Method.backward:
-            method.backward(terms.own)
+        if not capability(method, GradientRule, trained=True):
+            backward(method, terms.own)
             sums = self._sums(tensors, [tensor.grad for tensor in tensors])
             for tensor, gradient in zip(tensors, sums, strict=True):
                 tensor.grad = gradient
@@ -153,12 +161,11 @@ class Shared(Steps):
             pairs = zip(tensors, self._sums(tensors, own), strict=True)
             # A stand-in whose gradient is that of the whole batch.
             whole[name] = torch.stack([(t * g).sum() for t, g in pairs if g is not None]).sum()
-        method.backward(whole)
+        backward(method, whole)
 
     def end_epoch(self, method: Method, learned: Mapping[str, Tensor], epoch: int) -> None:
-        for module in method.modules():
-            if isinstance(module, Dapt | FvgPt):
-                self._add_up(module.tally.sums)
+        for tally in _tallies(method):
+            self._add_up(tally.sums)
         self.team.demand_equal(learned, f"after epoch {epoch + 1}")
 
     def agree(self, method: Method) -> None:
@@ -172,10 +179,10 @@ class Shared(Steps):
     def _asked(self, method: Method, batch: Batch) -> dict[str, Tensor]:
         """Return the method's losses; one that looks on counts no pictures, which are another's."""
         if not self._looks_on:
-            return method.losses(batch)
-        tallies = [m.tally for m in method.modules() if isinstance(m, Dapt | FvgPt)]
+            return training_losses(method, batch)
+        tallies = _tallies(method)
         before = [dict(tally.sums) for tally in tallies]
-        losses = method.losses(batch)
+        losses = training_losses(method, batch)
         for tally, sums in zip(tallies, before, strict=True):
             tally.sums = sums
         return losses
@@ -227,16 +234,22 @@ def refuse_unshareable(method: Method) -> None:
         InputError: The method does.
     """
     for part in method.modules():
-        if isinstance(part, ClipLora) and part.config.dropout:
-            raise InputError(
-                "clip_lora draws what is dropped for a batch as a whole, which processes that share it"
-                " cannot: take --clip-lora.dropout 0, or one process"
-            )
-        if isinstance(part, Dapt) and part.config.cue == "gaze" and part.config.cam_scale == "batch":
-            raise InputError(
-                "dapt.cam_scale is 'batch', the highest gaze of a batch as a whole, which processes that"
-                " share it do not see: take --dapt.cam-scale image, or one process"
-            )
+        if isinstance(part, BatchSplit) and (reason := part.whole_batch_reason()):
+            raise InputError(reason)
+
+
+def backward(method: Method, losses: Mapping[str, Tensor]) -> None:
+    """Turn the terms of a batch into gradients: by the method's own rule, or those of their sum."""
+    rule = capability(method, GradientRule, trained=True)
+    if rule:
+        rule.backward(losses)
+    else:
+        torch.stack(list(losses.values())).sum().backward()
+
+
+def _tallies(method: Method) -> list[Tally]:
+    """Return what a stage counts."""
+    return [part.tally for part in watchers(method)]
 
 
 def spread_by(team: Team) -> Spread:

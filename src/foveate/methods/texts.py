@@ -1,6 +1,6 @@
-"""Class texts, kept while nothing they were made of has changed."""
+"""CLIP's own class texts, and the cache that keeps texts while nothing they are made of has changed."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from operator import is_
 
@@ -8,14 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from foveate.clip.model import Clip
+from foveate.clip.rows import Rows
+from foveate.clip.templates import DEFAULT_TEMPLATE, fill
+from foveate.clip.text import check_texts, encode_names, text_rows
 from foveate.types import TextFeatures
 
 _Stamps = tuple[list[int], list[int], list[int]]
 """Of each tensor: how often it was written to, its address, its size."""
 
 
-class Kept:
-    """The last class texts that were asked for; made anew when names or tensors are not what they were.
+class Cache:
+    """The last texts that were asked for; made anew when names or tensors are not what they were.
 
     A tensor is another one when it was replaced, moved, or written to. PyTorch counts writes, but for those
     through `.data` and NumPy, and but for those to tensors made in inference mode: whoever writes so must
@@ -25,8 +29,8 @@ class Kept:
     def __init__(self) -> None:
         self._held: _Held | None = None
 
-    def __reduce__(self) -> tuple[type["Kept"], tuple[()]]:
-        return Kept, ()  # a copy has tensors of its own, and makes its own texts of them
+    def __reduce__(self) -> tuple[type["Cache"], tuple[()]]:
+        return Cache, ()  # a copy has tensors of its own, and makes its own texts of them
 
     def get(self, key: Hashable, sources: list[Tensor], make: Callable[[], TextFeatures]) -> TextFeatures:
         """Return what `make` returns, or what it returned when key and sources were the same as now.
@@ -55,8 +59,8 @@ class _Held:
     """Texts and what they were made of.
 
     Attributes:
-        key: See `Kept.get`.
-        sources: See `Kept.get`; a tensor that is moved stays the same object, so nothing old is kept alive.
+        key: See `Cache.get`.
+        sources: See `Cache.get`; a tensor that is moved stays the same object, so nothing old is kept alive.
         stamps: What each was like.
         storages: Weak references to their memory: while it lives, nothing else can be at its address.
         value: The texts.
@@ -114,3 +118,62 @@ def _precision(sources: list[Tensor]) -> torch.dtype | None:
     kinds = {tensor.device.type for tensor in sources[:1]} - {"meta"}
     on = [kind for kind in kinds if torch.is_autocast_enabled(kind)]
     return torch.get_autocast_dtype(on[0]) if on else None
+
+
+class PlainTexts:
+    """Class names in one sentence: checked when names are set, encoded when asked for, and then cached.
+
+    Args:
+        clip: The frozen towers.
+        own: The sentence; None takes the data set's, or "a photo of a {}.".
+
+    Raises:
+        InputError: The sentence has not exactly one `{}`.
+    """
+
+    def __init__(self, clip: Clip, own: str | None):
+        if own is not None:
+            fill(own, "name")  # what cannot be a sentence is known before anything is trained
+        self.clip, self.own = clip, own
+        self.names: tuple[str, ...] = ()
+        self.sentence = own or DEFAULT_TEMPLATE
+        self._features = Cache()
+        self._rows: tuple[object, Rows] | None = None
+
+    def check(self, names: Sequence[str], template: str | None) -> None:
+        """Refuse names and a data set's sentence that `set_classes` could not take; nothing changes.
+
+        Raises:
+            InputError: A name is too long for the text tower, or the sentence has not exactly one `{}`.
+        """
+        check_texts(self.clip, names, self.own or template or DEFAULT_TEMPLATE)
+
+    def set_classes(self, names: Sequence[str], template: str | None) -> None:
+        """Take other names, and the data set's sentence.
+
+        Raises:
+            InputError: See `check`; the names are then what they were.
+        """
+        self.check(names, template)
+        self.names, self.sentence = tuple(names), self.own or template or DEFAULT_TEMPLATE
+
+    def features(self) -> TextFeatures:
+        """Return `[C, D]` raw features; encoded anew when names or the text tower are not what they were."""
+        return self._features.get(
+            (self.names, self.sentence),
+            tensors_of(self.clip.text),
+            lambda: encode_names(self.clip, self.names, self.sentence),
+        )
+
+    def rows(self) -> Rows:
+        """Return the sentences as token rows, where the text tower is: for a tower that reads them otherwise.
+
+        Raises:
+            RuntimeError: No names are set.
+        """
+        if not self.names:
+            raise RuntimeError("set_classes first")
+        key = self.names, self.sentence
+        if self._rows is None or self._rows[0] != key:
+            self._rows = key, text_rows(self.clip, [fill(self.sentence, name) for name in self.names])
+        return self._rows[1].to(self.clip.text.pos.device)

@@ -1,0 +1,114 @@
+"""The pictures that a model is asked about: those a person names, or those that its run left over."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from foveate.classifier import Classifier, Split
+from foveate.commands.screen import note
+from foveate.data.checks import check_masks, check_pictures
+from foveate.data.folders import list_pictures, tell_unread
+from foveate.data.samples import Photos, Sample
+from foveate.data.sources import load_photos
+from foveate.errors import InputError
+from foveate.foreground.options import OnBad
+from foveate.train.folder import read_run
+from foveate.train.reporter import Reporter, Titled
+from foveate.train.run import load
+from foveate.train.shots import held_out
+
+
+def find_pictures(photos: Sequence[str]) -> list[Path]:
+    """Replace folders by the pictures in them.
+
+    Raises:
+        InputError: A folder has none, or it is a web address.
+    """
+    found: list[Path] = []
+    for word in photos:
+        if "://" in word:
+            raise InputError(f"{word} is a web address: fetch the picture first, and give the file")
+        given = Path(word)
+        if not given.is_dir():
+            if given.is_fifo():
+                raise InputError(f"{given} is a pipe, no picture: give a file, or a folder")
+            found.append(given)
+            continue
+        inside = list_pictures(given)
+        if not inside:
+            raise InputError(f"{given} has no pictures: give pictures, or a folder that has some")
+        tell_unread([given])
+        found += inside
+    return found
+
+
+def good_pictures(paths: Sequence[Path]) -> list[Path]:
+    """Leave out pictures that cannot be read, and say so.
+
+    Raises:
+        InputError: None can.
+    """
+    photos = Photos(("photo",), tuple(Sample(path, 0) for path in paths))
+    kept, bad = check_pictures(photos, "skip")
+    if not len(kept):
+        raise InputError(
+            f"none of {len(paths)} pictures can be read, first {bad[0][0]}: {bad[0][1]}; give others"
+        )
+    for name, reason in bad:
+        note(f"{name}: {reason}")
+    if bad:
+        note(f"left out {len(bad)} of {len(paths)} pictures")
+    return [sample.picture for sample in kept.samples if isinstance(sample.picture, Path)]
+
+
+def tested_photos(model: Path, data: str | None, masks: str | None, classifier: Classifier) -> Photos:
+    """Return the pictures to measure a model on: those given, or what its run left over.
+
+    Raises:
+        InputError: They are not there any more, or were in memory.
+    """
+    if data is not None:
+        photos = load_photos(data, masks=masks)
+        test = photos.split("test")
+        return test if len(test) else photos
+    run = read_run(model)
+    if run.config.photos is None:
+        raise InputError(
+            f"{model} was trained on pictures in memory: say where the test pictures are, --data"
+        )
+    try:
+        photos = load(replace(run.config, masks=masks or run.config.masks))
+    except InputError as error:
+        raise InputError(
+            f"{error} (it is where {model} was trained; give another place with --data)"
+        ) from error
+    assert classifier.config is not None
+    return held_out(photos, classifier.config.shots, classifier.config.seed, run.chosen)
+
+
+def readable(photos: Photos, on_bad: OnBad, shift: bool) -> Photos:
+    """Leave out what cannot be read, if that is wanted; otherwise the first such stops the measuring."""
+    if on_bad == "error":
+        return photos
+    good, bad = check_pictures(photos, on_bad)
+    if not len(good):
+        raise InputError(f"none of {len(photos)} test pictures can be read, first {bad[0][0]}: {bad[0][1]}")
+    for name, reason in bad:
+        note(f"{name}: {reason}")
+    if bad:
+        note(f"left out {len(bad)} of {len(photos)} pictures")
+    return check_masks(good, on_bad)[0] if shift and any(sample.mask for sample in good.samples) else good
+
+
+def measured(
+    classifier: Classifier, photos: Photos, split: Split, shift: bool, bars: Reporter
+) -> dict[str, Any]:
+    """Ask about a split; return accuracy and counts, and the shift index where it is wanted."""
+    answers = classifier.evaluate(photos, split, shift=shift, reporter=Titled(bars, classifier.method_name))
+    measured: dict[str, Any] = {"accuracy": answers.accuracy, "pictures": len(answers.labels)}
+    measured["classes"] = answers.logits.shape[1]
+    if shift:
+        measured["shift"] = answers.shift
+        measured["masks"] = len(answers.labels) if answers.masked is None else int(answers.masked.sum())
+    return measured

@@ -1,0 +1,733 @@
+"""The settings of this package's methods, apart from the methods: nothing here imports PyTorch.
+
+So the help of `foveate fit` is there at once. [0] is the paper that the module of the method names.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from foveate.clip.templates import DEFAULT_TEMPLATE, fill
+from foveate.errors import InputError
+from foveate.foreground.options import Fill
+from foveate.methods.config import MethodConfig
+
+Position = Literal["end", "middle", "front"]
+"""Where the class name stands: after the learned vectors, amid them, or before them."""
+
+Indicator = Literal["entropy", "cosine", "area"]
+PriorIndicator = Literal["entropy", "prior_entropy", "cosine"]
+Term = Literal["base", "gate", "distill", "prior", "prior_kl"]
+TERMS: tuple[Term, ...] = ("base", "gate", "distill", "prior", "prior_kl")
+
+Cue = Literal["mask", "box", "gaze"]
+Refresh = Literal["every_step", "every_epoch", "once"]
+Source = Literal["current", "frozen"]
+Scaling = Literal["image", "batch"]
+Distance = Literal["euclidean", "cosine"]
+Target = Literal["hard", "soft"]
+
+TEMPLATE = "a clean origami {}."
+"""The sentence around DAPT's background words: that of weakly supervised segmentation with CLIP."""
+
+OFFICIAL_SWITCH = 7
+"""Epoch, counted from 0, with which the second phase of DAPT's released code begins."""
+
+
+@dataclass(frozen=True)
+class ZeroShotConfig(MethodConfig):
+    """Settings of zero-shot CLIP.
+
+    Attributes:
+        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+    """
+
+    template: str | None = None
+
+
+@dataclass(frozen=True)
+class CoOpConfig(MethodConfig):
+    """Settings of CoOp.
+
+    Attributes:
+        tokens: Number of learned vectors (M in [0]); 16 in [0], 4 in FVG-PT's tables.
+        position: Where the class name stands among them.
+        class_specific: One set of vectors per class ([0], CSC); such a model cannot take new classes.
+        init: Words to start from, e.g. "a photo of a"; their number then replaces `tokens`. None starts
+            from N(0, 0.02²).
+    """
+
+    tokens: int = 4
+    position: Position = "end"
+    class_specific: bool = False
+    init: str | None = None
+
+    @property
+    def without_new_names(self) -> str | None:
+        return "class_specific" if self.class_specific else None
+
+
+@dataclass(frozen=True)
+class CoCoOpConfig(MethodConfig):
+    """Settings of CoCoOp.
+
+    Attributes:
+        tokens: Number of learned vectors; they start from as many tokens of `init`.
+        init: Words to start from; those behind the learned ones stay words. None starts from N(0, 0.02²).
+    """
+
+    recipe: ClassVar = {"lr": 0.002, "batch_size": 1}
+
+    tokens: int = 4
+    init: str | None = "a photo of a"
+
+
+@dataclass(frozen=True)
+class KgCoOpConfig(MethodConfig):
+    """Settings of KgCoOp.
+
+    Attributes:
+        tokens: Number of learned vectors; they start from as many tokens of `init`.
+        init: Words to start from; those behind the learned ones stay words. None starts from N(0, 0.02²).
+        weight: Of the knowledge term (λ in [0]); 8 in [0], 2 in FVG-PT's code.
+        template: The plain sentence to be pulled towards; None takes the data set's, or "a photo of a {}.".
+    """
+
+    tokens: int = 4
+    init: str | None = "a photo of a"
+    weight: float = 2.0
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.demand(weight=(self.weight >= 0, "zero or more"))
+
+
+@dataclass(frozen=True)
+class ProGradConfig(MethodConfig):
+    """Settings of ProGrad.
+
+    Attributes:
+        tokens: Number of learned vectors.
+        init: Words to start from: they take the last vectors, those before them start at zero. None starts
+            all from N(0, 0.02²).
+        weight: Share of the conflicting part that is taken out of the gradient (λ in [0]): 1 all, 0 nothing.
+        temperature: Softens both answers before they are compared.
+        template: The plain sentence of zero-shot CLIP; None takes the data set's, or "a photo of a {}.".
+    """
+
+    recipe: ClassVar = {"epochs": 100, "lr": 0.002, "batch_size": 32}
+
+    tokens: int = 16
+    init: str | None = "a photo of a"
+    weight: float = 1.0
+    temperature: float = 1.0
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.demand(
+            weight=(self.weight >= 0, "zero or more"),
+            temperature=(self.temperature > 0, "a number above zero"),
+        )
+
+
+@dataclass(frozen=True)
+class MmrlConfig(MethodConfig):
+    """Settings of MMRL.
+
+    Attributes:
+        tokens: Number of shared tokens.
+        width: Their length, before a block's map makes them as wide as the tower.
+        first_block: Block, counted from 1, before which tokens are inserted; None takes 6, or half of the
+            shallower tower's blocks where these are fewer than 12.
+        last_block: Last block with tokens of its own; None takes 12, or the shallower tower's last.
+        alpha: Weight of the class token's logits, in the loss and where heads are fused; the rest is that of
+            the representation tokens.
+        regulariser: λ, the weight of the pull towards CLIP's own features.
+        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+    """
+
+    recipe: ClassVar = {"optimiser": "adamw", "lr": 0.001, "crop_scale": 0.5}
+
+    tokens: int = 5
+    width: int = 512
+    first_block: int | None = None
+    last_block: int | None = None
+    alpha: float = 0.7
+    regulariser: float = 1.0
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.demand(
+            tokens=(self.tokens >= 1, "at least 1"),
+            width=(self.width >= 1, "at least 1"),
+            alpha=(0 <= self.alpha <= 1, "a share between 0 and 1"),
+            regulariser=(self.regulariser >= 0, "zero or more"),
+        )
+
+
+@dataclass(frozen=True)
+class IvlpConfig(MethodConfig):
+    """Settings of IVLP.
+
+    Attributes:
+        tokens: Number of learned text tokens a block.
+        vision_tokens: Number of learned image tokens a block.
+        text_depth: In how many blocks of the text tower, from the first on; None takes 12, or all of a
+            shallower tower.
+        vision_depth: In how many of the image tower, likewise; 0 leaves pictures alone.
+        init: Words the first block's text tokens start from; those behind the learned ones stay words. None
+            starts from N(0, 0.02²), as all other tokens do.
+    """
+
+    recipe: ClassVar = {"epochs": 5}
+
+    tokens: int = 2
+    vision_tokens: int = 2
+    text_depth: int | None = None
+    vision_depth: int | None = None
+    init: str | None = "a photo of a"
+
+
+@dataclass(frozen=True)
+class PromptSRCConfig(IvlpConfig):
+    """Settings of PromptSRC.
+
+    Attributes:
+        tokens: Number of learned text tokens a block.
+        vision_tokens: Number of learned image tokens a block.
+        text_depth: In how many blocks of the text tower, from the first on; None takes 9, and three quarters
+            of a shallower tower.
+        vision_depth: In how many of the image tower, likewise; 0 leaves pictures alone.
+        init: Words the first block's text tokens start from; those behind the learned ones stay words. None
+            starts from N(0, 0.02²), as all other tokens do.
+        text_weight: Of the pull on class texts (λ₂ in [0]).
+        image_weight: Of the pull on picture features (λ₁ in [0]).
+        logit_weight: Of the pull on answers; it has none in [0].
+    """
+
+    recipe: ClassVar = {"lr": 0.0025, "batch_size": 32, "average_mean": 15.0}
+
+    tokens: int = 4
+    vision_tokens: int = 4
+    text_weight: float = 25.0
+    image_weight: float = 10.0
+    logit_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        weights = ("text_weight", "image_weight", "logit_weight")
+        self.demand(**{name: (getattr(self, name) >= 0, "zero or more") for name in weights})
+
+
+@dataclass(frozen=True)
+class VptConfig(MethodConfig):
+    """Settings of VPT.
+
+    Attributes:
+        tokens: Number of learned image tokens a block.
+        depth: In how many blocks of the image tower, from the first on; None takes 12, or all of a shallower
+            tower.
+        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+    """
+
+    recipe: ClassVar = {"epochs": 5, "lr": 0.0025}
+
+    tokens: int = 8
+    depth: int | None = None
+    template: str | None = None
+
+
+@dataclass(frozen=True)
+class MapleConfig(MethodConfig):
+    """Settings of MaPLe.
+
+    Attributes:
+        tokens: Number of learned tokens a block, in either tower.
+        depth: In how many blocks of both towers, from the first on; None takes 9, and three quarters of a
+            shallower tower.
+        init: Words the first block's text tokens start from; those behind the learned ones stay words. None
+            starts from N(0, 0.02²), as those of deeper blocks do.
+    """
+
+    recipe: ClassVar = {"epochs": 5}
+
+    tokens: int = 2
+    depth: int | None = None
+    init: str | None = "a photo of a"
+
+
+@dataclass(frozen=True)
+class TcpConfig(MethodConfig):
+    """Settings of TCP.
+
+    Attributes:
+        tokens: Number of learned vectors, and of class-aware tokens; the vectors start from as many tokens of
+            `init`.
+        init: Words to start from; those behind the learned ones stay words. None starts from N(0, 0.02²).
+        block: Text block, counted from 1, before which class-aware tokens take the vectors' places; None
+            takes 9, and of a tower with fewer than 12 blocks the one behind its first two thirds.
+        weight: Of the knowledge term.
+        template: The plain sentence that class-aware tokens are made of, and that texts are pulled towards;
+            None takes the data set's, or "a photo of a {}.".
+    """
+
+    recipe: ClassVar = {"epochs": 50, "optimiser": "adamw", "lr": 0.002, "batch_size": 32}
+
+    tokens: int = 4
+    init: str | None = "a photo of a"
+    block: int | None = None
+    weight: float = 8.0
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.demand(weight=(self.weight >= 0, "zero or more"))
+
+
+@dataclass(frozen=True)
+class MmaConfig(MethodConfig):
+    """Settings of MMA.
+
+    Attributes:
+        width: Of the adapters inside.
+        first_block: Block, counted from 1, that has the first adapter; None takes 5, and of a tower with
+            fewer than 12 blocks the one behind its first third. The adapters end with the shallower tower's
+            last block, and with the 12th at most.
+        scale: What an adapter's output is multiplied with.
+        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+    """
+
+    recipe: ClassVar = {"epochs": 5, "lr": 0.0015, "batch_size": 16, "warmup_epochs": 0}
+
+    width: int = 32
+    first_block: int | None = None
+    scale: float = 0.001
+    template: str | None = DEFAULT_TEMPLATE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.demand(width=(self.width >= 1, "at least 1"), scale=(self.scale > 0, "a number above zero"))
+
+
+@dataclass(frozen=True)
+class ClipLoraConfig(MethodConfig):
+    """Settings of CLIP-LoRA.
+
+    Attributes:
+        rank: r, of each update.
+        alpha: An update is multiplied with alpha / √r.
+        dropout: Share of the numbers that an update does not read while it learns.
+        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+    """
+
+    part: ClassVar[str] = "clip_lora"
+    recipe: ClassVar = {
+        **{"epochs": 160, "optimiser": "adamw", "lr": 0.0002, "weight_decay": 0.01},
+        **{"batch_size": 32, "warmup_epochs": 0},
+    }
+    rank: int = 2
+    alpha: float = 1.0
+    dropout: float = 0.25
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.demand(
+            rank=(self.rank >= 1, "at least 1"),
+            alpha=(self.alpha > 0, "a number above zero"),
+            dropout=(0 <= self.dropout < 1, "a share from 0 to below 1"),
+        )
+
+
+@dataclass(frozen=True)
+class ProdaConfig(MethodConfig):
+    """Settings of ProDA.
+
+    Attributes:
+        prompts: Number of prompts: a quarter has the class name before its vectors, a quarter amid them, the
+            others behind them.
+        tokens: Number of learned vectors a prompt.
+        batch: Prompts a step.
+        weight: Of the penalty on prompts that say the same.
+    """
+
+    recipe: ClassVar = {"epochs": 100, "lr": 0.001}
+
+    prompts: int = 32
+    tokens: int = 16
+    batch: int = 4
+    weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.demand(
+            prompts=(self.prompts >= 2, "at least 2, a distribution has several"),
+            batch=(2 <= self.batch <= self.prompts, f"2 to {self.prompts}, the number of prompts"),
+            tokens=(self.tokens >= 1, "at least 1"),
+            weight=(self.weight >= 0, "zero or more"),
+        )
+
+
+@dataclass(frozen=True)
+class ClipAdapterConfig(MethodConfig):
+    """Settings of CLIP-Adapter.
+
+    Attributes:
+        ratio: Share of the bottleneck's answer in the feature (α in [0]); 0 is zero-shot CLIP.
+        reduction: How many times narrower the bottleneck is than the feature.
+        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+    """
+
+    part: ClassVar[str] = "clip_adapter"
+    recipe: ClassVar = {"epochs": 20, "optimiser": "adamw", "lr": 0.001, "batch_size": 32}
+    ratio: float = 0.2
+    reduction: int = 4
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.demand(
+            ratio=(0 <= self.ratio <= 1, "a share, from 0 to 1"), reduction=(self.reduction >= 1, "1 or more")
+        )
+
+
+@dataclass(frozen=True)
+class TipAdapterConfig(MethodConfig):
+    """Settings of Tip-Adapter.
+
+    Attributes:
+        tuned: Whether keys are learned, from the features on (Tip-Adapter-F); else nothing is trained.
+        alpha: Weight of the kept pictures beside CLIP's own logits (α in [0]).
+        beta: How fast a kept picture's say falls with its distance (β in [0]).
+        validate: Whether alpha and beta are chosen on a few validation pictures, where the data has some.
+        views: Views of each training picture that a key is the mean of.
+        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+    """
+
+    part: ClassVar[str] = "tip_adapter"
+    recipe: ClassVar = {
+        **{"epochs": 20, "optimiser": "adamw", "lr": 0.001, "weight_decay": 0.01, "batch_size": 256},
+        **{"warmup_epochs": 0, "crop_scale": 0.5},
+    }
+    tuned: bool = False
+    alpha: float = 1.17
+    beta: float = 1.0
+    validate: bool = False
+    views: int = 10
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.demand(
+            alpha=(self.alpha >= 0, "zero or more"),
+            beta=(self.beta >= 0, "zero or more"),
+            views=(self.views >= 1, "1 or more"),
+        )
+
+    @property
+    def needs_val(self) -> bool:
+        return self.validate
+
+
+@dataclass(frozen=True)
+class LinearProbeConfig(MethodConfig):
+    """Settings of the linear probe.
+
+    Attributes:
+        c: C, the weight of the pictures beside the penalty; None looks for it.
+        validate: Whether to look for it on a few validation pictures, where the data has some. Else training
+            pictures are held back in turn.
+        template: The sentence around the names that it was not trained on; None takes the data set's, or
+            "a photo of a {}.".
+    """
+
+    part: ClassVar[str] = "linear_probe"
+    recipe: ClassVar = {"epochs": 1, "batch_size": 64, "augment": "none"}
+    c: float | None = None
+    validate: bool = True
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.demand(c=(self.c is None or self.c > 0, "a number above zero, or none to look for it"))
+
+    @property
+    def needs_val(self) -> bool:
+        return self.validate
+
+
+@dataclass(frozen=True)
+class LpPlusPlusConfig(MethodConfig):
+    """Settings of LP++.
+
+    Attributes:
+        epochs: Steps over all pictures at once.
+        alpha_every: After how many of them α takes a step.
+        reset_alpha_grad: Whether α's step follows the gradient of its own epoch, as in [0]; else the sum of
+            all epochs' so far, as in the authors' code.
+        validate: Whether to take the epoch that does best on a few validation pictures, where the data has
+            some; else the last.
+        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+    """
+
+    recipe: ClassVar = {"epochs": 1, "batch_size": 64, "crop_scale": 0.5}
+
+    epochs: int = 300
+    alpha_every: int = 10
+    reset_alpha_grad: bool = False
+    validate: bool = True
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.demand(epochs=(self.epochs >= 1, "1 or more"), alpha_every=(self.alpha_every >= 1, "1 or more"))
+
+    @property
+    def needs_val(self) -> bool:
+        return self.validate
+
+
+@dataclass(frozen=True)
+class FvgPtConfig(MethodConfig):
+    """Settings of FVG-PT; the defaults are the paper's, or our reading where it leaves a choice open.
+
+    Attributes:
+        tau: Temperature that softens logits before they are compared (τ_d; Sec. 4.1).
+        lambda_distill: Weight of the distillation (λ_d); the paper takes 5 for MMRL.
+        lambda_gate: Weight of the foreground gate's loss.
+        lambda_prior: Weight of both losses of the prior branch (λ_new).
+        adapter_hidden: Width inside the two adapters (dim_FDC).
+        gate_hidden: Width inside the two gates (dim_RG).
+        gate_depth: Linear layers of a gate, 1 to 3.
+        bias: Whether gates and adapters have biases.
+        adapter_input: Adapt features as they come ("raw") or of unit length ("unit").
+        adapter_init: Last adapter layer at the start: N(0, 1e-3²) ("small"), 0 ("zero") or PyTorch's.
+        adapters: Which sides are adapted (FDC); "none" leaves the backbone's base logits as they are.
+        heads: With two image features (MMRL): adapt both alike ("shared"), their mixture ("fused"), or the
+            class token's alone ("class").
+        foreground_gate: Whether the foreground's trust is learned (FRG); otherwise r is 1.
+        foreground_indicators: What the foreground gate is told.
+        prior_branch: Whether new classes get the calibrated branch (PC); otherwise they go the base way.
+        prior_indicators: What the prior gate is told.
+        prior_trust: A constant b in place of the prior gate, as a baseline.
+        terms: Which loss terms are summed.
+        detach_trust: Whether r is a constant to the distillation.
+        hard_trust: Whether r is rounded to 0 or 1 in the distillation.
+        margin: By how much the foreground must beat the whole picture to be worth trusting (δ of Eq. 3).
+        area_from: The indicator's area in the view the network sees, or in the whole "picture".
+        min_area: Below this share of the view a foreground counts as cut away: target 0, weight 0.
+        max_area: Upper end of the clamp, if `clamp_area`.
+        clamp_area: Whether the indicator's area is clamped to [min_area, max_area].
+        fill: What replaces the background: "mean" (0 after normalisation), "black", "blur", "image_mean".
+        prior_template: Sentence of the prior's class texts; "dataset" takes the data set's own.
+        entropy: In "nats", or as a share of ln C ("normalised"), which is steadier across class counts.
+        tau_squared: Whether the distillation is multiplied with tau².
+        mixed_weight: Say of z_FDC among trained names where new ones are asked about too; the rest is z_PC's.
+    """
+
+    tau: float = 2.0
+    lambda_distill: float = 10.0
+    lambda_gate: float = 1.0
+    lambda_prior: float = 1.0
+    adapter_hidden: int = 64
+    gate_hidden: int = 32
+    gate_depth: int = 2
+    bias: bool = True
+    adapter_input: Literal["raw", "unit"] = "raw"
+    adapter_init: Literal["small", "zero", "default"] = "small"
+    adapters: Literal["both", "image", "text", "none"] = "both"
+    heads: Literal["shared", "fused", "class"] = "shared"
+    foreground_gate: bool = True
+    foreground_indicators: tuple[Indicator, ...] = ("entropy", "cosine", "area")
+    prior_branch: bool = True
+    prior_indicators: tuple[PriorIndicator, ...] = ("entropy", "prior_entropy", "cosine")
+    prior_trust: float | None = None
+    terms: tuple[Term, ...] = TERMS
+    detach_trust: bool = True
+    hard_trust: bool = False
+    margin: float = 0.0
+    area_from: Literal["view", "picture"] = "view"
+    min_area: float = 0.02
+    max_area: float = 0.98
+    clamp_area: bool = False
+    fill: Fill = "mean"
+    prior_template: str = "a photo of a {}."
+    entropy: Literal["nats", "normalised"] = "nats"
+    tau_squared: bool = False
+    mixed_weight: float = 0.5
+
+    @property
+    def needs_masks(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class DaptConfig(MethodConfig):
+    """Settings of DAPT (Decouple-before-Align); defaults are the released code's, or ours where it errs.
+
+    Attributes:
+        cue: What tells the foreground of a view: its "mask", the "box" around that mask, or the "gaze" of the
+            model itself, which needs no masks.
+        pull_weight: Of L_v, which pulls the whole picture to its foreground, away from its background.
+        foreground_weight: Of L_f, the foreground's alignment with its class.
+        background_weight: Of L_b, the background's alignment with background texts.
+        recompose_weight: Of L_reo, which wants foreground and background together to be the whole picture.
+        phase_switch: Where L_v (and L_reo) end and L_f and L_b begin: a share of the epochs, or, from 1 on,
+            an epoch counted from 0. None takes all of them all the time.
+        margin: Of L_v.
+        distance: Of L_v, between unit features.
+        fill: What replaces removed pixels: "mean" (0 after normalisation), "black", "blur", "image_mean".
+        backgrounds: Words of the background texts; empty takes 25 of the released code, and 7 more of a table
+            where the data set's sentence tells of food.
+        background_template: The sentence around them; methods that learn words put these in its place.
+        on_collision: Whether backgrounds that name a class are left out.
+        background_target: L_b's target: the likeliest background, or the whole distribution (the entropy).
+        detach_background: Whether L_b trains texts alone.
+        refresh: Whose gaze it is: the model's at each step, at each epoch's start, or before training.
+        cam_source: The gaze of the model as it is tuned, or that of the frozen CLIP.
+        cam_threshold: Share of the gaze's highest value from which on a pixel is foreground; None takes the
+            gaze itself as a soft mask.
+        cam_scale: Whether each view's gaze is scaled on its own, or by the highest value of the batch.
+        official_quirks: Train as the released code does, over MaPLe: 7 background words among the classes, 25
+            others as backgrounds, the second phase from epoch 7 on, masks used even if empty.
+    """
+
+    cue: Cue = "mask"
+    pull_weight: float = 0.8
+    foreground_weight: float = 0.1
+    background_weight: float = 0.5
+    recompose_weight: float = 0.0
+    phase_switch: float | None = 0.7
+    margin: float = 1.5
+    distance: Distance = "euclidean"
+    fill: Fill = "mean"
+    backgrounds: tuple[str, ...] = ()
+    background_template: str = TEMPLATE
+    on_collision: Literal["drop", "keep"] = "drop"
+    background_target: Target = "hard"
+    detach_background: bool = False
+    refresh: Refresh = "every_epoch"
+    cam_source: Source = "current"
+    cam_threshold: float | None = 0.5
+    cam_scale: Scaling = "image"
+    official_quirks: bool = False
+
+    @property
+    def needs_masks(self) -> bool:
+        return self.cue != "gaze"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fill(self.background_template, "name")
+        _check_backgrounds(self.backgrounds)
+        terms = ("pull_weight", "foreground_weight", "background_weight", "recompose_weight")
+        switch, cut = self.phase_switch or 0.0, self.cam_threshold
+        self.demand(
+            **{name: (getattr(self, name) >= 0, "zero or more") for name in terms},
+            margin=(self.margin > 0, "a number above zero"),
+            phase_switch=(
+                0 <= switch <= 1 or (switch > 0 and switch == int(switch)),
+                "a share of the epochs below 1, or a whole number",
+            ),
+            cam_threshold=(cut is None or 0 < cut <= 1, "a share above 0 and up to 1, or None"),
+        )
+        if self.official_quirks and (self.cue == "gaze" or self.backgrounds):
+            raise InputError(
+                "dapt: official_quirks has the released code's own backgrounds, and masks from files alone:"
+                " leave cue and backgrounds out"
+            )
+
+    def switch(self, epochs: int) -> int:
+        """Return the epoch, counted from 0, with which the second phase begins."""
+        if self.official_quirks:
+            return OFFICIAL_SWITCH
+        if self.phase_switch is None:
+            return 0
+        if self.phase_switch >= 1:
+            return int(self.phase_switch)
+        return math.ceil(self.phase_switch * epochs - 1e-9)  # 0.7 of 10 is 7, whatever rounding says
+
+    def weights(self, epoch: int, epochs: int) -> dict[str, float]:
+        """Return the weights of the terms that an epoch has; of a weight of 0 there is no term.
+
+        Args:
+            epoch: Counted from 0.
+            epochs: How many there are in all.
+        """
+        second, joint = epoch >= self.switch(epochs), self.phase_switch is None and not self.official_quirks
+        found: dict[str, float] = {}
+        if joint or not second:
+            found |= {"pull": self.pull_weight, "recompose": self.recompose_weight}
+        if joint or second:
+            found |= {"foreground": self.foreground_weight, "background": self.background_weight}
+        return {name: weight for name, weight in found.items() if weight > 0}
+
+
+@dataclass(frozen=True)
+class KdplConfig(MethodConfig):
+    """Settings of KDPL.
+
+    Attributes:
+        teacher: Another CLIP, as `load_clip` takes it; None takes the one that is tuned.
+        template: The teacher's sentence; None takes the data set's, or "a photo of a {}.".
+        weight: Of KL(teacher ‖ student); the rest is that of KL(student ‖ teacher).
+    """
+
+    teacher: str | None = None
+    template: str | None = None
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.demand(weight=(0 <= self.weight <= 1, "a share between 0 and 1"))
+
+
+def _check_backgrounds(backgrounds: tuple[str, ...]) -> None:
+    """Refuse words that are none, and such as could not be told apart."""
+    read = [" ".join(words(background)) for background in backgrounds]
+    for background, word in zip(backgrounds, read, strict=True):
+        if not word or read.count(word) > 1:
+            what = "is there twice" if word else "has no word in it"
+            raise InputError(f"dapt: background {background!r} {what}: leave it out")
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text in lower case and without the s of a plural."""
+    spaced = "".join(letter if letter.isalnum() else " " for letter in text.casefold())
+    return [_singular(word) for word in spaced.split()]
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
+
+
+CONFIGS: dict[str, type[MethodConfig]] = {
+    one.part: one
+    for one in (
+        ZeroShotConfig,
+        CoOpConfig,
+        CoCoOpConfig,
+        KgCoOpConfig,
+        ProGradConfig,
+        MmrlConfig,
+        PromptSRCConfig,
+        IvlpConfig,
+        VptConfig,
+        MapleConfig,
+        TcpConfig,
+        MmaConfig,
+        ClipLoraConfig,
+        ProdaConfig,
+        ClipAdapterConfig,
+        TipAdapterConfig,
+        LinearProbeConfig,
+        LpPlusPlusConfig,
+        FvgPtConfig,
+        DaptConfig,
+        KdplConfig,
+    )
+}
+"""By the word that a method's name has for it."""

@@ -1,0 +1,245 @@
+"""A run as one value: what the command line, files of options, tables, sweeps and Python train.
+
+Nothing here imports PyTorch before a `RunConfig` is made, so that help pages are quick.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from foveate.clip.templates import fill
+from foveate.configs import check_types, declared, mapping, nearest, typed
+from foveate.errors import InputError
+from foveate.foreground.options import MaskValues, OnBad
+from foveate.select.configs import Name
+from foveate.train.recipe import Recipe, recipe_for
+
+Classes = Literal["all", "base"]
+Banked = Literal["epochs", "fixed", "off"]
+BankPrecision = Literal["float32", "float16"]
+Precision = Literal["float32", "float16", "bfloat16", "float64"]
+
+MASKS = ("masks", "mask_values", "invert_masks")
+_DECIDES = ("method", "clip", "dtype", "template", "seed", "shots", "select", "fraction", "classes")
+_PLACES = ("photos", "images", "columns", "on_bad", "strict_shots", "backbone", "log_answers")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that can be said of one training before its pictures are looked at.
+
+    Attributes:
+        photos: Folder per class, CSV or JSONL (image,label[,mask,split]), CoOp split JSON, or hf:owner/name.
+        method: A backbone (zeroshot, coop, kgcoop, promptsrc, mmrl, ...), or a plug-in over one: fvgpt+coop.
+        clip: Hub id, folder or file of CLIP weights; "tiny" is the embedded one, for drawn scenes.
+        shots: Pictures a class, at most (16).
+        select: Choose from all training pictures in place of drawing shots.
+        fraction: Share of each class that --select chooses.
+        seed: Of the draw, the start, the order and the views.
+        classes: Train on all classes, or on the first half only, to measure the others as new.
+        template: The data set's sentence, such as "a photo of a {}, a type of pet."; not all methods use one.
+        backbone: Folder or hub id of a tuned inner method (coop, for fvgpt+coop), which is then not trained
+            again.
+        log_answers: Log after each epoch which pictures are answered rightly, for --select forgetting.
+        device: Where the towers run, e.g. cuda.
+        dtype: Precision of the frozen towers; what is learned is float32 always.
+        masks: Foreground masks, white on the object: their folder, packed, a COCO file, or boxes.csv.
+        images: Where a split JSON's pictures are, if not beside it.
+        mask_values: What the numbers in mask files mean.
+        invert_masks: Whether masks mark the background.
+        on_bad: Stop at a bad picture or mask, or leave it out and say so.
+        strict_shots: Whether a class with fewer pictures than shots is an error.
+        bank: Encode each epoch's views once and keep their features; learn from one fixed view of a picture;
+            or encode at each need (off).
+        bank_dir: Folder of kept features, for other runs too; else they last as long as the run.
+        bank_dtype: Precision in which they are kept.
+        columns: The names that a list has for its columns: {"image": "file_name"}.
+        recipe: What differs from the method's training recipe: {"epochs": 5}.
+        settings: What differs from the settings of the method's parts: {"coop": {"tokens": 16}}.
+
+    Raises:
+        InputError: A value of another kind or out of its range, or two that contradict each other.
+    """
+
+    photos: str | None = None
+    method: str = "fvgpt+coop"
+    clip: str = "tiny"
+    shots: int | None = None
+    select: Name | None = None
+    fraction: float | None = None
+    seed: int = 1
+    classes: Classes = "all"
+    template: str | None = None
+    backbone: str | None = None
+    log_answers: bool = False
+    device: str = "cpu"
+    dtype: Precision = "float32"
+    masks: str | None = None
+    images: str | None = None
+    mask_values: MaskValues = "auto"
+    invert_masks: bool = False
+    on_bad: OnBad = "error"
+    strict_shots: bool = False
+    bank: Banked = "epochs"
+    bank_dir: str | None = None
+    bank_dtype: BankPrecision = "float32"
+    columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    recipe: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+
+    def __post_init__(self) -> None:
+        from foveate.methods.registry import configure, parts
+
+        check_types(self, "")
+        method = "+".join(parts(self.method))
+        whole = configure(method, self.settings)
+        own = {
+            part: {name: getattr(whole[part], name) for name in one} for part, one in self.settings.items()
+        }
+        recipe = {name: value for name, value in self.recipe.items() if value is not None}
+        asked = recipe.get("augment", "none")
+        if self.bank == "fixed" and asked != "none":
+            raise InputError(
+                f"bank is 'fixed', which takes the centred view alone, but augment is {asked!r}:"
+                " leave one out"
+            )
+        for name, value in (("method", method), ("settings", own), ("recipe", typed(Recipe, recipe, ""))):
+            object.__setattr__(self, name, value)
+        _ = self.schedule
+        if self.template is not None:
+            fill(self.template, "name")
+        self._check_draw()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], title: str = "a run") -> "RunConfig":
+        """Make a run of options as people write them: recipe and settings beside the others.
+
+        Args:
+            values: Fields by name; `epochs`, `lr` and so on, of `recipe`; and for settings a table of their
+                part or dotted names: {"coop": {"tokens": 4}}, {"coop.tokens": 4}.
+            title: What messages call it.
+
+        Raises:
+            InputError: There is no such option, or as for the class.
+        """
+        from foveate.methods.registry import methods
+
+        own, recipe, settings = dict[str, Any](), dict[str, Any](), dict[str, dict[str, Any]]()
+        for name, value in values.items():
+            part, dot, inner = name.partition(".")
+            if name in declared(cls):
+                own[name] = value
+            elif name in declared(Recipe):
+                recipe[name] = value
+            elif part in methods():
+                wrong = f"{part} is {value!r}: give its settings by name, as in {{name: value}}"
+                settings.setdefault(part, {}).update({inner: value} if dot else mapping(value, wrong))
+            else:
+                raise InputError(f"{title} has no option {name!r}; {nearest(name, OPTIONS)}")
+        if isinstance(own.get("columns"), str):
+            from foveate.data.tables import read_columns
+
+            own["columns"] = read_columns(own["columns"])
+        changes, given = own.pop("recipe", None), own.pop("settings", None)
+        recipe |= mapping(changes, f"recipe is {changes!r}: give a table, as in {{'epochs': 5}}")
+        given = mapping(given, f"settings is {given!r}: give a table, as in {{'coop': {{'tokens': 4}}}}")
+        return cls(**typed(cls, own, ""), recipe=recipe, settings={**given, **settings})
+
+    @cached_property
+    def schedule(self) -> Recipe:
+        """The whole recipe: the method's, with what differs from it."""
+        fixed = {"augment": "none"} if self.bank == "fixed" else {}
+        return recipe_for(self.method, {**self.recipe, **fixed})
+
+    @property
+    def configured(self) -> dict[str, Any]:
+        """All settings of the method's parts, as their dataclasses."""
+        from foveate.methods.registry import configure
+
+        return configure(self.method, self.settings)
+
+    @cached_property
+    def needs_masks(self) -> bool:
+        """Whether masks of the foreground are learned from."""
+        from foveate.methods.registry import needs_masks
+
+        return needs_masks(self.method, self.settings)
+
+    @property
+    def inner(self) -> "RunConfig | None":
+        """The run of what a plug-in stands on; None for what is no plug-in."""
+        from foveate.methods.registry import parts, stages
+
+        *before, _ = stages(self.method)
+        if not before:
+            return None
+        own = {part: values for part, values in self.settings.items() if part in parts(before[-1])}
+        return replace(self, method=before[-1], settings=own, backbone=None)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the outcome apart from the pictures, as JSON has it, all settings included."""
+        own = {name: getattr(self, name) for name in _DECIDES}
+        own["settings"] = {part: asdict(config) for part, config in self.configured.items()}
+        own["recipe"] = asdict(self.schedule)
+        if self.bank != "off" and self.bank_dtype != "float32":
+            own["bank_dtype"] = self.bank_dtype
+        return json.loads(json.dumps(own))
+
+    @cached_property
+    def key(self) -> str:
+        """64 hex digits. Runs with equal ones are the same training on the same data."""
+        places = (*_PLACES, *MASKS) if self.needs_masks else _PLACES
+        return digest({**self.identity(), **{name: getattr(self, name) for name in places}})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what differs from the defaults, as JSON and YAML have it; `of` reads it."""
+        plain = json.loads(json.dumps(asdict(self)))
+        default = {one.name: one.default for one in fields(self)}
+        return {name: value for name, value in plain.items() if value not in (default[name], {})}
+
+    def here(self) -> "RunConfig":
+        """Return the same with whole paths, for who reads it somewhere else."""
+        whole = {name: whole_path(getattr(self, name)) for name in ("photos", "masks", "images", "backbone")}
+        return replace(self, **whole)
+
+    def _check_draw(self) -> None:
+        """Refuse to draw shots and to select, both or half of one."""
+        if self.shots is not None and self.shots < 1:
+            raise InputError(f"shots is {self.shots}: give at least 1")
+        if self.select is None:
+            if self.fraction is not None:
+                raise InputError(
+                    f"--fraction is {self.fraction:g}: say who chooses with --select, e.g. herding"
+                )
+            return
+        if self.shots is not None or self.strict_shots:
+            given = "--strict-shots" if self.shots is None else "--shots"
+            raise InputError(
+                f"--select and {given} both say how many pictures are learned from: leave one out"
+            )
+        if self.fraction is None:
+            raise InputError(
+                f"--select is {self.select}: say which share of each class with --fraction, e.g. 0.2"
+            )
+
+
+def whole_path(place: str | None) -> str | None:
+    """Return the whole path of what is here; a name of the hub, and of what is nowhere, stays as it is."""
+    return (
+        place
+        if place is None or not Path(place).expanduser().exists()
+        else str(Path(place).expanduser().absolute())
+    )
+
+
+OPTIONS = (*(one.name for one in fields(RunConfig)), *(one.name for one in fields(Recipe)))
+"""What may be said of any run, settings of parts apart."""
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a table, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,262 @@
+"""The folder of a run: what it is, who may go on in it, and what is left when it stops.
+
+A run folder has `run.json` (what the run is; written first), `log.jsonl`, `stages/<method>.safetensors` (the
+resume state of each stage), `.bank` (features of frozen towers, while it runs), and in the end the tuned
+model.
+"""
+
+import json
+import os
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from filelock import FileLock, Timeout
+
+from foveate.data.shelf import Shelf
+from foveate.errors import InputError
+from foveate.files import write_atomically
+from foveate.train.answered import LOG
+from foveate.train.checkpoint import CARD, CONFIG, TENSORS
+from foveate.train.config import RunConfig, digest
+from foveate.train.shots import Chosen
+from foveate.written import as_dataclass, one_line, parse_table, read_bytes
+
+RUN, STAGES, BANK, LOCK = "run.json", "stages", ".bank", ".lock"
+_TYPED = (
+    *(
+        "method",
+        "backbone",
+        "settings",
+        "clip",
+        "dtype",
+        "select",
+        "fraction",
+        "selection",
+        "shots",
+        "seed",
+        "classes",
+        "template",
+        "recipe",
+    ),
+    *("names", "data", "bank_dtype"),
+)
+
+
+def refuse_folder(folder: Path) -> None:
+    """Refuse a folder no run can be in, before any work is done for it.
+
+    Raises:
+        InputError: It is a file, or holds files that are no run's.
+    """
+    if str(folder).startswith("~"):
+        raise InputError(f"{folder}: there is no home folder of that name: write the path out")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give a folder to write to, new or empty")
+    if folder.is_symlink() and not folder.exists():
+        raise InputError(f"{folder} is a link that leads nowhere: remove it, or choose another output folder")
+    above = next((one for one in folder.parents if one.exists()), None)
+    if above is not None and not above.is_dir():
+        raise InputError(f"{above} is a file: choose an output folder somewhere else")
+    if not folder.exists() and above is not None and not _may_hold(above):
+        raise InputError(f"{folder} cannot be made in {above}: choose an output folder somewhere else")
+    if (folder / RUN).exists() or not folder.exists():
+        return
+    foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if foreign:
+        raise InputError(
+            f"{folder} is not empty and holds no run ({foreign[0]}): choose another output folder"
+        )
+
+
+def _may_hold(folder: Path) -> bool:
+    """Whether something may be made in a folder; where nothing may be, the system alone knows."""
+    return os.access(folder, os.W_OK) and not str(folder.resolve()).startswith(("/proc", "/sys/kernel"))
+
+
+@contextmanager
+def alone_in(folder: Path) -> Generator[None]:
+    """Be the only run in a folder. The system takes the lock from a process that dies.
+
+    Raises:
+        InputError: Another run is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / CONFIG).exists() and not os.access(folder, os.W_OK):  # a finished run, to be read alone
+        yield
+        return
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"another run is at work in {folder}: wait for it, stop it, or choose another output folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        (folder / LOCK).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def open_run(folder: Path, identity: Mapping[str, Any], config: RunConfig, chosen: Chosen) -> bool:
+    """Make or re-open a run folder.
+
+    A run that was stopped before its first epoch was saved has nothing to lose: another may take its place.
+
+    Args:
+        folder: Made when missing.
+        identity: Everything that decides the run's outcome, as JSON has it; another is another run.
+        config: The run.
+        chosen: Its pictures.
+
+    Returns:
+        Whether the run has finished already.
+
+    Raises:
+        InputError: The folder holds another run, or files that are no run's.
+        OSError: No space, no permission; a folder made here is then gone again.
+    """
+    refuse_folder(folder)
+    wanted = dict(identity)
+    finished = (folder / CONFIG).exists()
+    if (folder / RUN).exists():
+        held = read_run(folder).identity
+        differing = [key for key in wanted.keys() | held.keys() if wanted.get(key) != held.get(key)]
+        if finished:  # what wrote it does not matter any more
+            differing = [key for key in differing if key != "version"]
+        if differing and (finished or _states(folder)):
+            raise InputError(_another(folder, held, wanted, differing))
+        if finished:
+            return True
+        if differing:
+            (folder / LOG).unlink(missing_ok=True)
+    _clear_leftovers(folder)
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        record = {
+            "hash": digest(wanted),
+            "identity": wanted,
+            "run": config.here().as_dict(),
+            # What a selector chose is named: no draw would find it again.
+            "chosen": [one.name for one in chosen.photos.samples] if chosen.selection else None,
+            "left_out": list(chosen.left_out),
+        }
+        text = json.dumps(record, indent=2, ensure_ascii=False)
+        write_atomically(folder / RUN, text + "\n")
+    except OSError:
+        if made:
+            folder.rmdir()
+        raise
+    return False
+
+
+def abandon_run(folder: Path, *, keep_states: bool) -> None:
+    """Free the folder of a run that cannot be finished for another try.
+
+    Args:
+        folder: Nothing but what a run writes is removed.
+        keep_states: Whether to leave everything as it is once an epoch was saved, to go on from there. A run
+            that diverged cannot go on; its states go and its log stays, to be looked at.
+    """
+    if keep_states and _states(folder):
+        return
+    for path in (*_states(folder), *((folder / LOG, folder / RUN) if keep_states else ())):
+        path.unlink(missing_ok=True)
+    drop_bank(folder)
+    for emptied in (folder / STAGES, folder):
+        if emptied.is_dir() and not any(emptied.iterdir()):
+            emptied.rmdir()
+
+
+def drop_bank(folder: Path) -> None:
+    """Remove the features that a run keeps in its own folder while it runs."""
+    Shelf(folder / BANK).clear()
+
+
+@dataclass(frozen=True)
+class Record:
+    """What `run.json` says.
+
+    Attributes:
+        identity: Everything that decides the run's outcome; another is another run.
+        config: The run; its pictures may have moved since.
+        chosen: Names of the pictures, where a selector chose them.
+    """
+
+    identity: dict[str, Any]
+    config: RunConfig
+    chosen: list[str] | None
+
+
+def read_run(folder: Path) -> Record:
+    """Read the `run.json` of a run folder.
+
+    Raises:
+        InputError: There is none, or it is damaged.
+    """
+    path = folder / RUN
+    try:
+        if not path.exists():
+            raise InputError(f"{folder} has no {RUN}: say where the pictures are with --data")
+        text = read_bytes(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    try:
+        values = as_dataclass(_Written, parse_table(text, RUN), RUN)
+        return Record(values.identity, RunConfig.of(values.run), values.chosen)
+    except InputError as error:
+        raise InputError(
+            f"{path} is damaged ({one_line(error)}): delete {folder}, or choose another output folder"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What `run.json` holds; the hash and what was left out are for people and other programs."""
+
+    identity: dict[str, Any]
+    run: dict[str, Any]
+    chosen: list[str] | None
+    hash: str = ""
+    left_out: list[list[str]] = field(default_factory=list[list[str]])
+
+
+def _states(folder: Path) -> list[Path]:
+    return sorted((folder / STAGES).glob("*.safetensors"))
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Remove what a kill in the middle of `write_atomically` leaves; refuse folders in the files' places."""
+    for name in (RUN, LOG, CONFIG, TENSORS, CARD):
+        if (folder / name).is_dir():
+            raise InputError(f"{folder / name} is a folder, in the place of a file of the run: remove it")
+    for place, names in ((folder, (RUN, CONFIG, TENSORS, CARD, LOG)), (folder / STAGES, ("*.safetensors",))):
+        for name in names:
+            for path in place.glob(f".{name}.*"):
+                path.unlink(missing_ok=True)
+
+
+def _another(
+    folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any], differing: Sequence[str]
+) -> str:
+    """Say which setting differs: one that was typed rather than one that follows from it."""
+    key = min(differing, key=lambda key: (_TYPED.index(key) if key in _TYPED else len(_TYPED), key))
+    was, now = held.get(key), wanted.get(key)
+    while isinstance(was, dict) and isinstance(now, dict):
+        was, now = cast("dict[str, Any]", was), cast("dict[str, Any]", now)
+        inner = next(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+        key, was, now = f"{key}.{inner}", was.get(inner), now.get(inner)
+    said = {"data": "other pictures or masks", "names": "other classes", "backbone": "another backbone"}
+    what = said.get(key, f"{key} was {_short(was)}, now {_short(now)}")
+    return f"{folder} holds another run ({what}): choose another output folder, or delete it"
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else text[:57] + "…"
