@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +52,21 @@ class Official:
     clip: Clip
     images: Tensor
     names: list[str]
+
+    @property
+    def read_names(self) -> list[str]:
+        """The class names as CLIP reads them, and as a checkpoint gives them back."""
+        return [name.replace("_", " ").lower() for name in self.names]
+
+    @property
+    def mmrl(self) -> dict[str, float]:
+        """What MMRL's tensors do not say of its settings."""
+        first, last = (int(block) for block in self.settings["mmrl_blocks"].split("-"))
+        return {"first_block": first, "last_block": last, "alpha": float(self.settings["mmrl_alpha"])}
+
+    def numbers(self, name: str) -> list[float]:
+        """The numbers in a setting, e.g. in "lr 0.001 weight_decay 5e-4"."""
+        return [float(number) for number in re.findall(r"\d[\d.]*(?:e-?\d+)?", self.settings[name])]
 
     @property
     def labels(self) -> Tensor:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -156,7 +157,7 @@ def golden_clip(official, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def golden(official, method: str) -> State:
     """The checkpoint that the authors' code had when the golden numbers were computed."""
-    clip, names, numbers = official.clip, official.names, official.tensors
+    clip, names, numbers = official.clip, official.read_names, official.tensors
     if method in ("coop", "kgcoop"):
         ctx = numbers[f"{method}/ctx"]
         prefix = "a photo of a" if method == "kgcoop" else None
@@ -179,20 +180,24 @@ def test_golden_logits_through_a_checkpoint(
     foveate: Call, official, golden_clip: Path, tmp_path: Path, method: str, zipped: bool
 ):
     path = dassl(golden(official, method), tmp_path / "model.pth.tar-10", zipped=zipped)
-    asked = ("--method", method) if method == "coop" else ()  # the others are known by their tensors
+    asked = {
+        "coop": ["--method", "coop"],  # the others are known by their tensors
+        "mmrl": ["--template", official.settings["dataset_template"]]
+        + [word for name, value in official.mmrl.items() for word in (f"--mmrl.{name}", str(value))],
+    }.get(method, [])
     said = foveate("import", path, "--clip", golden_clip, "--out", tmp_path / "out", *asked)
     assert (said.code, said.err) == (0, "")
-    assert f"{len(official.names)} classes: {', '.join(official.names)}\n" in said.out
+    assert f"{len(official.names)} classes: {', '.join(official.read_names)}\n" in said.out
     assert said.out.startswith(f"{method} of {path} (model.pth.tar-10, epoch 10): ")
     classifier = Classifier.from_pretrained(tmp_path / "out")
-    assert classifier.config.names == official.names
+    assert classifier.config.names == official.read_names
     tuned = classifier.method
     logits = {"base": answers(tuned, official.images, official.names)}
     expected = {"base": official.tensors[f"{method}/logits"]}
     if method == "mmrl":
         logits["new"] = answers(tuned, official.images, official.names, "new")
         expected = {"base": official.tensors["mmrl/logits_fusion"], "new": official.tensors["mmrl/logits"]}
-        assert tuned.config.last_block - tuned.config.first_block == 6
+        assert {name: getattr(tuned.config, name) for name in official.mmrl} == official.mmrl
     for branch, numbers in expected.items():
         torch.testing.assert_close(logits[branch], numbers, rtol=1e-4, atol=1e-4)
 
@@ -200,10 +205,13 @@ def test_golden_logits_through_a_checkpoint(
 def test_golden_checkpoints_in_half_precision(official):
     for method in ("coop", "kgcoop", "promptsrc", "mmrl"):
         state = {name: tensor.half() for name, tensor in golden(official, method).items()}
-        found = Classifier.from_official(state, official.clip, method=method)
-        assert found.config.names == official.names
+        told: dict = {"method": method}
+        if method == "mmrl":
+            told |= {"template": official.settings["dataset_template"], "settings": {"mmrl": official.mmrl}}
+        found = Classifier.from_official(state, official.clip, **told)
+        assert found.config.names == official.read_names
         rounded = {n: t.half().float() for n, t in golden(official, method).items()}
-        expected = Classifier.from_official(rounded, official.clip, method=method)
+        expected = Classifier.from_official(rounded, official.clip, **told)
         for name, tensor in expected.method.learned().items():
             assert torch.equal(found.method.learned()[name], tensor), name
 
@@ -473,7 +481,7 @@ def test_the_average_of_promptsrc_is_no_other_clip(official, epochs: int, mean: 
     apart = [difference(state[name], tensor) for name, tensor in towers(official.clip).items()]
     assert 0 < max(apart) < TOLERANCE / 4
     found = Classifier.from_official(state, official.clip)
-    assert (found.method_name, found.config.names) == ("promptsrc", official.names)
+    assert (found.method_name, found.config.names) == ("promptsrc", official.read_names)
 
 
 @pytest.fixture(scope="session")
@@ -593,22 +601,27 @@ def test_settings_that_the_tensors_contradict(tiny_clip: Clip):
 
 
 def test_the_blocks_of_mmrl(official):
-    state = golden(official, "mmrl")
-    for given in ({}, {"first_block": 6}, {"last_block": 12}, {"first_block": 6, "last_block": 12}):
-        found = Classifier.from_official(state, official.clip, settings={"mmrl": given})
-        assert (found.method.first_block, found.method.config.last_block) == (6, 12)
-    for given in ({"first_block": 5}, {"last_block": 10}):
-        found = Classifier.from_official(state, official.clip, settings={"mmrl": given})
-        assert found.method.config.last_block - found.method.first_block == 6
-    with pytest.raises(InputError, match="has tokens for 7 blocks: give as many"):
-        Classifier.from_official(
-            state, official.clip, settings={"mmrl": {"first_block": 2, "last_block": 12}}
-        )
-    with pytest.raises(InputError, match="both towers have blocks 1 to 12"):
-        Classifier.from_official(state, official.clip, settings={"mmrl": {"first_block": 9}})
-    fewer = {name: tensor for name, tensor in state.items() if "proj.6." not in name}
-    with pytest.warns(UserWarning, match="took blocks 7 to 12"):
-        Classifier.from_official(fewer, official.clip)
+    state, template = golden(official, "mmrl"), official.settings["dataset_template"]
+    first, last = official.mmrl["first_block"], official.mmrl["last_block"]
+    blocks, top = last - first + 1, len(official.clip.text.blocks)
+
+    def read(tensors: State, **given: int) -> tuple[int, int]:
+        found = Classifier.from_official(
+            tensors, official.clip, template=template, settings={"mmrl": given}
+        ).method
+        return found.first_block, found.config.last_block
+
+    assert read(state, first_block=first) == read(state, last_block=last) == (first, last)
+    assert read(state, first_block=first, last_block=last) == (first, last)
+    assert read(state, first_block=first - 1) == read(state, last_block=last - 1) == (first - 1, last - 1)
+    with pytest.raises(InputError, match=f"has tokens for {blocks} blocks: give as many"):
+        read(state, first_block=first, last_block=first)
+    with pytest.raises(InputError, match=f"both towers have blocks 1 to {top}"):
+        read(state, first_block=top - blocks + 2)
+    left = next(number for number in (blocks - 1, blocks - 2) if number != 7)  # 7 is what it has by default
+    fewer = {n: t for n, t in state.items() if not (m := re.search(r"proj\.(\d+)\.", n)) or int(m[1]) < left}
+    with pytest.warns(UserWarning, match=f"took blocks {top - left + 1} to {top}"):
+        read(fewer)
 
 
 # --- folders ---

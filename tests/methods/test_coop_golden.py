@@ -1,7 +1,5 @@
 """CoOp against the authors' code: logits, loss, gradient, three optimiser steps."""
 
-import re
-
 import pytest
 import torch
 
@@ -35,8 +33,7 @@ def test_golden_logits_loss_gradient(official, whole: Batch, coop: CoOp):
 
 
 def test_golden_three_steps(official, whole: Batch, coop: CoOp):
-    numbers = re.findall(r"[\d.]+", official.settings["sgd"])
-    lr, momentum, decay = float(numbers[0]), float(numbers[-2]), float(numbers[-1])
+    lr, _, momentum, decay = official.numbers("sgd")
     optimiser = torch.optim.SGD([coop.ctx], lr=lr, momentum=momentum, weight_decay=decay)
     losses = []
     for _ in range(len(official.tensors["coop/sgd3_losses"])):

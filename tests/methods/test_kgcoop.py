@@ -1,7 +1,5 @@
 """KgCoOp: against the authors' code, its sizes, and when the prior's sentences are encoded."""
 
-import re
-
 import pytest
 import torch
 from torch.nn import functional as F
@@ -50,7 +48,7 @@ def whole(official) -> Batch:
 @pytest.fixture
 def golden(official) -> KgCoOp:
     settings = official.settings
-    config = KgCoOpConfig(int(settings["coop_tokens"]), weight=float(settings["kgcoop_weight"]))
+    config = KgCoOpConfig(len(official.tensors["kgcoop/ctx"]), weight=float(settings["kgcoop_weight"]))
     method = KgCoOp(official.clip, config)
     method.load_learned({"ctx": official.tensors["kgcoop/ctx"]})
     method.set_classes(official.names, settings["dataset_template"])
@@ -80,8 +78,7 @@ def test_golden_logits_losses_gradient(official, whole: Batch, golden: KgCoOp):
 
 
 def test_golden_three_steps(official, whole: Batch, golden: KgCoOp):
-    numbers = re.findall(r"[\d.]+", official.settings["sgd"])
-    lr, momentum, decay = float(numbers[0]), float(numbers[-2]), float(numbers[-1])
+    lr, _, momentum, decay = official.numbers("sgd")
     optimiser = torch.optim.SGD([golden.ctx], lr=lr, momentum=momentum, weight_decay=decay)
     totals = []
     for _ in range(len(official.tensors["kgcoop/sgd3_losses"])):

@@ -59,13 +59,10 @@ def parameters(official) -> dict[str, Tensor]:
 @pytest.fixture
 def golden(official, parameters: dict[str, Tensor]) -> Mmrl:
     told = official.settings
-    first, last = (int(block) for block in told["mmrl_blocks"].split("-"))
     config = MmrlConfig(
         tokens=int(told["mmrl_tokens"]),
         width=int(told["mmrl_width"]),
-        first_block=first,
-        last_block=last,
-        alpha=float(told["mmrl_alpha"]),
+        **official.mmrl,
         regulariser=float(told["mmrl_regulariser"]),
     )
     method = Mmrl(official.clip, config)
@@ -142,7 +139,7 @@ def test_golden_gradients(official, golden: Mmrl, whole: Batch):
 
 
 def test_golden_three_steps(official, golden: Mmrl, whole: Batch):
-    lr, decay = (float(number) for number in re.findall(r"\d[\d.e-]*", official.settings["adamw"]))
+    lr, decay = official.numbers("adamw")
     optimiser = torch.optim.AdamW(golden.trainable().values(), lr=lr, weight_decay=decay)
     losses = []
     for _ in range(len(official.tensors["mmrl/adamw3_losses"])):

@@ -1,6 +1,5 @@
 """PromptSRC against the authors' code, and on its own: sizes, frozen targets, terms."""
 
-import re
 from dataclasses import replace
 
 import pytest
@@ -93,9 +92,7 @@ def test_golden_gradients(official, golden: PromptSRC, whole: Batch):
 
 
 def test_golden_three_steps(official, golden: PromptSRC, whole: Batch):
-    _, lr, momentum, decay = (
-        float(number) for number in re.findall(r"[\d.]+(?:e-?\d+)?", official.settings["sgd"])
-    )
+    _, lr, momentum, decay = official.numbers("sgd")
     optimiser = torch.optim.SGD(golden.trainable().values(), lr=lr, momentum=momentum, weight_decay=decay)
     losses = []
     for _ in official.tensors["promptsrc/sgd3_losses"]:
