@@ -59,6 +59,11 @@ class Official:
         return [name.replace("_", " ").lower() for name in self.names]
 
     @property
+    def told_names(self) -> list[str] | None:
+        """What must be told of the names: whether a space stands beside a sign, tokens do not say."""
+        return None if all(name.replace(" ", "").isalpha() for name in self.read_names) else self.read_names
+
+    @property
     def mmrl(self) -> dict[str, float]:
         """What MMRL's tensors do not say of its settings."""
         first, last = (int(block) for block in self.settings["mmrl_blocks"].split("-"))

@@ -185,6 +185,9 @@ def test_golden_logits_through_a_checkpoint(
         "mmrl": ["--template", official.settings["dataset_template"]]
         + [word for name, value in official.mmrl.items() for word in (f"--mmrl.{name}", str(value))],
     }.get(method, [])
+    if official.told_names:
+        (tmp_path / "names.txt").write_text("\n".join(official.told_names))
+        asked += ["--classes", str(tmp_path / "names.txt")]
     said = foveate("import", path, "--clip", golden_clip, "--out", tmp_path / "out", *asked)
     assert (said.code, said.err) == (0, "")
     assert f"{len(official.names)} classes: {', '.join(official.read_names)}\n" in said.out
@@ -205,7 +208,7 @@ def test_golden_logits_through_a_checkpoint(
 def test_golden_checkpoints_in_half_precision(official):
     for method in ("coop", "kgcoop", "promptsrc", "mmrl"):
         state = {name: tensor.half() for name, tensor in golden(official, method).items()}
-        told: dict = {"method": method}
+        told: dict = {"method": method, "names": official.told_names}
         if method == "mmrl":
             told |= {"template": official.settings["dataset_template"], "settings": {"mmrl": official.mmrl}}
         found = Classifier.from_official(state, official.clip, **told)
@@ -480,7 +483,7 @@ def test_the_average_of_promptsrc_is_no_other_clip(official, epochs: int, mean: 
     state = averaged(half, epochs, mean, std)
     apart = [difference(state[name], tensor) for name, tensor in towers(official.clip).items()]
     assert 0 < max(apart) < TOLERANCE / 4
-    found = Classifier.from_official(state, official.clip)
+    found = Classifier.from_official(state, official.clip, names=official.told_names)
     assert (found.method_name, found.config.names) == ("promptsrc", official.read_names)
 
 
@@ -607,7 +610,11 @@ def test_the_blocks_of_mmrl(official):
 
     def read(tensors: State, **given: int) -> tuple[int, int]:
         found = Classifier.from_official(
-            tensors, official.clip, template=template, settings={"mmrl": given}
+            tensors,
+            official.clip,
+            template=template,
+            names=official.told_names,
+            settings={"mmrl": given},
         ).method
         return found.first_block, found.config.last_block
 
