@@ -149,5 +149,4 @@ def _rows(method: Method) -> Rows:
     if isinstance(method, PromptMethod):
         return method.rows
     assert isinstance(method, Mmrl)
-    assert method._rows is not None
-    return method._rows
+    return method.plain.rows()

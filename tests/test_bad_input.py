@@ -141,7 +141,7 @@ def test_accents_are_no_foreign_script(shapes: Callable[..., Path], clip_folder:
     ("words", "says"),
     [
         (("--method", "cop"), ("no method 'cop'", "'coop'")),
-        (("--method", "xyzzy"), ("no method 'xyzzy'", "zeroshot, coop, cocoop")),
+        (("--method", "xyzzy"), ("no method 'xyzzy'", "clip_adapter, clip_lora, cocoop")),
         (("--method", "coop+fvgpt"), ("coop+fvgpt", "fvgpt+coop")),
         (("--shots", "0"), ("shots is 0", "at least 1")),
         (("--shots", "few"), ("--shots is 'few'", "a whole number")),
@@ -331,7 +331,7 @@ def test_a_class_with_few_pictures_is_named(
 ):
     data = shapes("blue box", "red disc", pictures=2) / "photos"
     (data / "red disc/1.png").unlink()
-    strict = ("--strict-shots", "true")
+    strict = ("--strict-shots",)
     refused(data, *COOP, *strict, says=("fewer than 2 pictures: 'red disc' (1)", "lower --shots"))
     words = ("--clip", clip_folder, "--epochs", 1, "--shots", 2, *COOP)
     said = foveate("fit", data, "--out", tmp_path / "out", *words)

@@ -491,7 +491,7 @@ def test_pictures_that_no_mask_can_be_kept_for(foveate: Call, lay, tmp_path):
     (tmp_path / "list.csv").write_text("image,label\nphotos/a/1.png,cat\nphotos/a/1.png,dog\n")
     said = foveate("masks", tmp_path / "list.csv", "--proposer", "colour", "--out", tmp_path / "out")
     assert said.code == 2
-    assert "a/1.png is both 'cat' and 'dog', and has one mask" in said.err
+    assert "a/1.png has two labels, 'cat' and 'dog': keep one" in said.err
     (tmp_path / "list.csv").write_text("image,label\nphotos/a/1.png,cat\nphotos/../photos/b/1.png,dog\n")
     said = foveate("masks", tmp_path / "list.csv", "--proposer", "colour", "--out", tmp_path / "out")
     assert said.code == 0, said.err

@@ -21,6 +21,7 @@ from foveate.sweep.results import (
     unpacked,
     write_result,
 )
+from foveate.train.config import RunConfig
 
 MEASURED = Measured("dtd", "base", 66.7, 3, 2, {"banded": (1, 1), "braided": (1, 2)}, "oA==", "f00d")
 RESULT_ = Result(
@@ -88,6 +89,6 @@ def test_a_damaged_result_is_told_from_a_newer_one(tmp_path: Path, was: str, now
 
 
 def test_a_job_knows_its_folder() -> None:
-    job = Job("few-shot", "CoOp + FVG-PT", "dtd", 3, {}, (), variant="8-shots")
+    job = Job("few-shot", "CoOp + FVG-PT", "dtd", RunConfig(seed=3), (), variant="8-shots")
     assert job.key == "few-shot/dtd/coop-fvg-pt/8-shots/seed-3"
     assert slug("MMRL, λ_d = 5") == "mmrl-d-5"

@@ -287,7 +287,7 @@ def test_a_table_from_end_to_end(fit: Call, foveate: Call, tmp_path: Path, monke
         ("CoOp 2", "8,834", f"saved in {out}/coop-2"),
     ]
     notes = [line for line in said.err.splitlines() if line.startswith("note: run ")]
-    assert notes[0] == f"note: run 1 of 6: the backbone of row 'FDC', in {out}/coop"
+    assert notes[0] == f"note: run 1 of 6: row 'CoOp', in {out}/coop"
     assert notes[-1] == f"note: run 6 of 6: row 'CoOp 2', in {out}/coop-2"
 
     # The prior branch learns apart from the rest, so all rows that have it have the same one (A22).

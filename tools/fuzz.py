@@ -37,9 +37,8 @@ from foveate.clip.layouts import HUGGING_FACE, OPENAI, to_layout
 from foveate.clip.model import Clip
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.clip.weights import load_clip, save_clip
-from foveate.commands.config_file import Known, read_configs
-from foveate.commands.fit import fit
-from foveate.commands.options import function_options
+from foveate.commands.fit import declared
+from foveate.commands.rows import read_files
 from foveate.data.feature_files import Index as FeatureIndex
 from foveate.data.feature_files import ShardNote, UnfitShard, open_shard, read_index, write_index, write_shard
 from foveate.data.pictures import open_picture
@@ -63,9 +62,12 @@ from foveate.sweep.config import read_sweep
 from foveate.sweep.results import Damaged, Measured, Result, packed, read_result, write_result
 from foveate.train.answered import read_answered
 from foveate.train.checkpoint import ModelConfig, load_model, save_model
+from foveate.train.config import RunConfig
+from foveate.train.folder import read_run
 from foveate.train.journal import Journal
-from foveate.train.recipe import Recipe, make_optimiser
-from foveate.train.run import read_run
+from foveate.train.optimiser import make_optimiser
+from foveate.train.recipe import Recipe
+from foveate.train.run import load
 from foveate.train.state import State, load_state, save_state
 from foveate.written import read_yaml
 
@@ -160,7 +162,7 @@ def _put(path: Path, content: str | bytes | object) -> Path:
 
 def _texts(room: Path, clip: Clip) -> list[Target]:
     options = _put(room / "a.yaml", "lr: 1e-3\nrows:\n  CoOp: &c {epochs: 5}\n  b: *c\n")
-    known = Known(function_options(fit), rows=True)
+    command = declared("fvgpt+coop")
     sweep = _put(
         room / "sweep.yaml",
         "clip: tiny\nrecipe: paper\nseeds: [1, 2]\nprotocol: base-to-new\nsets: [dtd]\n"
@@ -180,15 +182,11 @@ def _texts(room: Path, clip: Clip) -> list[Target]:
     for name in ("cat", "dog"):
         (room / "photos" / name).mkdir(parents=True)
         _picture().save(room / "photos" / name / f"{name}.png")
-    reading = {"mask_values": "auto", "invert_masks": False}
-    sources = {
-        "data": str(room / "photos"),
-        "masks": None,
-        "reading": reading,
-        "left_out": [],
-        "chosen": ["a"],
-    }
-    run = _put(room / "run.json", {"identity": {"a": 1}, "sources": sources})
+    config = RunConfig(photos=str(room / "photos"), method="coop", shots=2).as_dict()
+    run = _put(
+        room / "run.json",
+        {"hash": "0", "identity": {"a": 1}, "run": config, "chosen": ["a"], "left_out": []},
+    )
     log = room / "log.jsonl"
     journal = Journal(log, "coop", lambda: {"a": True})
     journal.epoch(0, 1, {"b": 0.5})
@@ -202,7 +200,7 @@ def _texts(room: Path, clip: Clip) -> list[Target]:
     write_result(room, result)
     return [
         Target("yaml", options, lambda: read_yaml(options)),
-        Target("yaml options", options, lambda: read_configs([str(options)], known)),
+        Target("yaml options", options, lambda: read_files(command, [str(options)])),
         Target("yaml sweep", sweep, lambda: read_sweep(sweep)),
         Target("draw", draw, lambda: read_draw(draw)),
         Target("draw jsonl", jsonl, lambda: read_foreign(jsonl)),
@@ -218,8 +216,7 @@ def _texts(room: Path, clip: Clip) -> list[Target]:
 
 
 def _reads_of_run(room: Path) -> object:
-    sources = read_run(room)["sources"]
-    return load_photos(sources["data"] or str(room), masks=sources["masks"], **sources["reading"])
+    return load(read_run(room).config)
 
 
 def _tables(room: Path, clip: Clip) -> list[Target]:

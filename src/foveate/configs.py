@@ -7,14 +7,16 @@ checked by the `__post_init__` of its dataclass.
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from foveate.errors import InputError
+
+T = TypeVar("T")
 
 LARGEST = 1 << 63
 """Whole numbers are smaller: files and libraries hold no larger ones."""
@@ -112,6 +114,57 @@ def from_text(name: str, text: str, hint: Any) -> Any:
     return check(name, value, hint)
 
 
+def as_dataclass(kind: type[T], values: object, where: str, *, more: bool = False) -> T:
+    """Return what a program wrote as a dataclass, each field of the type that it declares.
+
+    Args:
+        kind: The dataclass.
+        values: A table, as JSON or YAML has it: lists stand for tuples, at any depth.
+        where: What messages call it; nothing where whoever hears them says it.
+        more: Whether other entries are passed over; they are refused otherwise.
+
+    Raises:
+        InputError: An entry is missing, unknown, or of another type.
+    """
+    before = f"{where}: " if where else ""
+    if not isinstance(values, Mapping):
+        raise InputError(f"{before}is no table, but {_shown(values)}")
+    table = cast("Mapping[object, object]", values)
+    known = {field.name: field for field in fields(cast("Any", kind)) if field.init}
+    stray = next((name for name in table if name not in known), None)
+    if stray is not None and not more:
+        raise InputError(f"{before}there is no {stray!r}; there are {', '.join(known)}")
+    hints = declared(kind)
+    given: dict[str, Any] = {}
+    for name, field in known.items():
+        if name in table:
+            if not _fits(table[name], hints[name], finite=False):
+                raise InputError(f"{before}{name} is {_shown(table[name])}, which it cannot be")
+            given[name] = _converted(table[name], hints[name])
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise InputError(f"{before}{name} is missing")
+    return kind(**given)
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    """Return a value of JSON that fits its declared type as that type: lists become tuples."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return _converted(value, next(one for one in inner if _fits(value, one, finite=False)))
+    if origin in (tuple, list, Sequence):
+        kinds = inner if origin is tuple and ... not in inner else (inner[0],) * len(value)
+        made = [_converted(one, kind) for one, kind in zip(value, kinds, strict=True)]
+        return tuple(made) if origin is tuple else made
+    if origin in (dict, Mapping):
+        return {name: _converted(one, inner[1]) for name, one in value.items()}
+    return value
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
 def as_whole(name: str, value: object, least: int = 0) -> int:
     """Return an argument that is a whole number, NumPy's or Python's.
 
@@ -167,20 +220,40 @@ def declared(kind: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(kind)}
 
 
-def _fits(value: object, hint: Any) -> bool:
-    origin = get_origin(hint)
+def _fits(value: object, hint: Any, *, finite: bool = True) -> bool:
+    """Return whether a value is of a declared kind; lists fit tuples, and whole numbers floats."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any or hint is object:
+        return True
     if origin is Literal:
-        return isinstance(value, str) and value in get_args(hint)
-    if origin is tuple:
-        each = get_args(hint)[0]
-        return isinstance(value, tuple | list) and all(_fits(one, each) for one in cast("list[Any]", value))
+        return isinstance(value, str) and value in inner
     if origin in (Union, UnionType):
-        return any(_fits(value, one) for one in get_args(hint))
+        return any(_fits(value, one, finite=finite) for one in inner)
+    if origin in (tuple, list, Sequence, dict, Mapping):
+        return _fits_inside(value, origin, inner, finite)
+    if isinstance(value, bool) or hint is bool:
+        return isinstance(value, bool) and hint is bool
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and (math.isfinite(value) or not finite)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
-    return isinstance(value, origin or hint)
+        return isinstance(value, int) and abs(value) < LARGEST
+    return isinstance(value, hint)
+
+
+def _fits_inside(value: object, origin: Any, inner: tuple[Any, ...], finite: bool) -> bool:
+    """Return whether a list or a table holds what is declared."""
+    if origin in (dict, Mapping):
+        table = cast("Mapping[object, object]", value) if isinstance(value, Mapping) else None
+        pairs = (
+            None
+            if table is None
+            else [pair for item in table.items() for pair in zip(item, inner, strict=True)]
+        )
+    else:
+        row = cast("Sequence[object]", value) if isinstance(value, tuple | list) else None
+        kinds = inner if origin is tuple and ... not in inner else (inner[0],) * len(row or ())
+        pairs = None if row is None or len(row) != len(kinds) else list(zip(row, kinds, strict=True))
+    return pairs is not None and all(_fits(one, kind, finite=finite) for one, kind in pairs)
 
 
 def _meant(value: object, hint: Any) -> str:

@@ -11,19 +11,12 @@ import math
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields
 from pathlib import Path
-from types import UnionType
 from typing import (
     Any,
-    Literal,
     NoReturn,
     TypeVar,
-    Union,
     cast,
-    get_args,
-    get_origin,
-    get_type_hints,
 )
 
 import yaml
@@ -67,9 +60,11 @@ def read_bytes(path: Path, limit: int = TEXT_LIMIT) -> bytes:
         if found.st_size > limit:
             raise InputError(f"{path}: has {found.st_size:,} bytes, more than the {limit:,} that are read")
         return path.read_bytes()
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-        why = "no such file" if missing else f"cannot be read ({error.strerror})"
+    except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
+        if isinstance(error, InputError):
+            raise
+        unread = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
+        why = f"cannot be read ({cast('OSError', error).strerror})" if unread else "no such file"
         raise InputError(f"{path}: {why}") from error
 
 
@@ -160,72 +155,6 @@ def parse_table(text: str | bytes, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{where}: holds no settings, but a {type(value).__name__}")
     return cast("dict[str, Any]", value)
-
-
-def as_dataclass(kind: type[T], values: object, where: str, *, more: bool = False) -> T:
-    """Return what was written as a dataclass, each field of the type that it declares.
-
-    Args:
-        kind: The dataclass.
-        values: A table, as JSON or YAML has it.
-        where: What messages call it; nothing where whoever hears them says it.
-        more: Whether other entries are passed over; they are refused otherwise.
-
-    Raises:
-        InputError: An entry is missing, unknown, or of another type.
-    """
-    before = f"{where}: " if where else ""
-    table = as_table(values)
-    if table is None:
-        raise InputError(f"{before}is no table, but {_shown(values)}")
-    known = {field.name: field for field in fields(cast("Any", kind)) if field.init}
-    stray = next((name for name in table if name not in known), None)
-    if stray is not None and not more:
-        raise InputError(f"{before}there is no {stray!r}; there are {', '.join(known)}")
-    hints = get_type_hints(kind)
-    given: dict[str, Any] = {}
-    for name, field in known.items():
-        if name in table:
-            if not fits(table[name], hints[name]):
-                raise InputError(f"{before}{name} is {_shown(table[name])}, which it cannot be")
-            given[name] = tuple(table[name]) if get_origin(hints[name]) is tuple else table[name]
-        elif field.default is MISSING and field.default_factory is MISSING:
-            raise InputError(f"{before}{name} is missing")
-    return kind(**given)
-
-
-def fits(value: object, hint: Any) -> bool:
-    """Return whether a value of JSON is of a declared type; a list fits a tuple, a whole number a float."""
-    origin, inside = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return any(fits(value, one) for one in inside)
-    if origin is Literal:
-        return isinstance(value, str) and value in inside
-    if hint is Any or hint is object:
-        return True
-    if origin in (list, tuple, Sequence):
-        return _fits_row(value, inside)
-    if origin in (dict, Mapping):
-        table = cast("dict[object, object]", value) if isinstance(value, dict) else None
-        return table is not None and all(fits(k, inside[0]) and fits(v, inside[1]) for k, v in table.items())
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-
-
-def _fits_row(value: object, inside: tuple[Any, ...]) -> bool:
-    if not isinstance(value, list | tuple):
-        return False
-    row = cast("Sequence[object]", value)
-    kinds = [one for one in inside if one is not Ellipsis]
-    if Ellipsis in inside or len(kinds) == 1:
-        return all(fits(one, kinds[0]) for one in row)
-    return len(row) == len(kinds) and all(map(fits, row, kinds))
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _refuse_constant(word: str) -> NoReturn:

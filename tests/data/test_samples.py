@@ -90,7 +90,7 @@ def test_pictures_of_every_type(noise, tmp_path):
     for picture in as_pictures(given):
         assert np.array_equal(np.asarray(open_picture(picture)), pixels)
     given[-1].close()
-    assert [one.name for one in as_pictures(given)[2:4]] == ["picture 2", "picture 3"]
+    assert [one.name for one in as_pictures(given[:4])[2:]] == ["picture 2", "picture 3"]
     for single in (image, pixels, tensor, stream.getvalue(), str(tmp_path / "a.png")):
         assert len(as_pictures(single)) == 1
     assert len(as_pictures(np.stack([pixels, pixels]))) == 2

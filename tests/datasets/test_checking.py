@@ -219,10 +219,10 @@ def test_a_set_that_may_not_be_read_is_no_end_of_the_check(small, monkeypatch):
     def refused(self: Path, **_: object) -> str:
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(Path, "read_text", refused)
+    monkeypatch.setattr(Path, "read_bytes", refused)
     found = check_set(root, "food101")
     assert found.state == "incomplete"
-    assert found.faults == (f"{file}: Permission denied; look at its permissions, and at the disk",)
+    assert found.faults == (f"{file}: cannot be read (Permission denied)",)
 
 
 def test_an_empty_root(tmp_path):

@@ -109,7 +109,7 @@ def test_files_that_are_no_draws(photos, tmp_path):
     with pytest.raises(InputError, match="a label is none of its classes"):
         read_draw(path)
     path.write_text(json.dumps(whole | {"shots": "16"}))
-    with pytest.raises(InputError, match="shots and seed are whole numbers"):
+    with pytest.raises(InputError, match="shots is '16', which it cannot be"):
         read_draw(path)
 
 

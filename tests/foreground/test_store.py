@@ -115,7 +115,7 @@ def test_records_come_back_as_they_were_kept(tmp_path):
         area=st.floats(0, 1),
         score=st.floats(0, 1),
         label=st.text(),
-        meta=st.dictionaries(st.text(), st.integers()),
+        meta=st.dictionaries(st.text(), st.integers(-(2**63) + 1, 2**63 - 1)),
         file=st.just("x.png"),
     )
 )

@@ -400,7 +400,7 @@ def test_batches_come_to_where_the_method_is(tiny_clip: Clip, data: Path):
         pictures,
         recipe,
         open_bank(BankPlan(), pictures, tiny_clip),
-        lambda *t: told.append(t),
+        Context(telling(count=lambda *t: told.append(t))),
     )
     (batch, *_) = feed(0)
     assert batch.images.numel() == 0

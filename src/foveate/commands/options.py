@@ -357,6 +357,7 @@ def _parameter(option: Option, groups: Mapping[str, Group]) -> inspect.Parameter
         show_default=option.default not in (None, False, ()),
         negative=None if option.default is True else (),
         converter=_raw,
+        allow_repeating=True,  # the last one counts
     )
     return inspect.Parameter(
         option.name.replace(".", "__"),

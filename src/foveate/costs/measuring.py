@@ -159,7 +159,7 @@ def check(plan: Plan) -> None:
 def _recipe(plan: Plan) -> Recipe:
     # One epoch is all there is: how many would follow does not change a step. Nor may a loss end it.
     recipe = recipe_for(plan.method, {"batch_size": plan.batch_size, "epochs": 1})
-    return replace(recipe, explode_at=math.inf)
+    return replace(recipe, explode_at=1e30)
 
 
 def towers(plan: Plan) -> Clip:

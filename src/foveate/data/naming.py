@@ -1,6 +1,7 @@
 """Class names and splits as people write them, made one."""
 
 import csv
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -143,7 +144,7 @@ def split_names(text: str | None, known: Iterable[str] = ()) -> list[str]:
     """
     if not text:
         return []
-    if Path(text).is_file():
+    if os.path.isfile(text):  # noqa: PTH113  (a name may be longer than a path)
         return read_names(Path(text))
     whole = {name_key(name) for name in known if "," in name}
     words = [word.strip() for word in next(csv.reader([text.replace("\n", " ")], skipinitialspace=True), [])]

@@ -74,7 +74,10 @@ def as_picture(given: object, place: int = 0) -> Path | LazyPicture:
         return given
     if isinstance(given, np.ndarray | Tensor):
         return MemoryPicture(_from_numbers(given, name), name)
-    content = cast("Any", given).read() if hasattr(given, "read") else given
+    try:
+        content = cast("Any", given).read() if hasattr(given, "read") else given
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name} is an open file that cannot be read ({error})") from error
     if isinstance(content, bytes | bytearray | memoryview):
         return FilePicture(bytes(content), name)
     raise InputError(
@@ -88,7 +91,8 @@ def _from_numbers(given: np.ndarray | Tensor, name: str) -> Image.Image:
     is_tensor = isinstance(given, Tensor)
     given = given.detach().cpu() if isinstance(given, Tensor) else given
     array = np.asarray(given.float() if isinstance(given, Tensor) and given.is_floating_point() else given)
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and (is_tensor or array.shape[2] not in (1, 3, 4)):
+    first = (1, 3, 4) if is_tensor else (1, 3)
+    if array.ndim == 3 and array.shape[0] in first and (is_tensor or array.shape[2] not in (1, 3, 4)):
         array = np.moveaxis(array, 0, 2)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]

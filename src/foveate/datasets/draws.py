@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from foveate.configs import as_dataclass
 from foveate.data.fewshot import Draw, draw_shots
 from foveate.data.samples import Photos, Sample
 from foveate.datasets.foreign import Foreign, read_foreign
 from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.written import as_dataclass, parse_table, read_bytes
+from foveate.written import parse_table, read_bytes
 
 SCHEMA = 1
 _DEEPEST = 8

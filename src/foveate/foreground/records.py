@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
+from foveate.configs import as_dataclass
 from foveate.errors import InputError
 from foveate.foreground.filenames import is_safe, is_tame
 from foveate.foreground.opening import LazyPicture
-from foveate.written import as_dataclass, parse_json
+from foveate.written import parse_json
 
 MANIFEST = "manifest.jsonl"
 HEAD = "proposer.json"

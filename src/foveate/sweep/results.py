@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from foveate.configs import as_dataclass
 from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.written import as_dataclass, one_line, parse_table, read_bytes
+from foveate.written import one_line, parse_table, read_bytes
 
 RESULT, SCHEMA = "result.json", 1
 

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from foveate.clip.layouts import check_numbers
 from foveate.clip.templates import fill
+from foveate.configs import as_dataclass
 from foveate.data.naming import clean_name
 from foveate.errors import InputError, printable
 from foveate.files import write_atomically
-from foveate.written import as_dataclass, one_line, parse_table, read_bytes
+from foveate.written import one_line, parse_table, read_bytes
 
 CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT, VERSION = "foveate", 1

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
+from foveate.configs import as_dataclass
 from foveate.data.shelf import Shelf
 from foveate.errors import InputError
 from foveate.files import write_atomically
@@ -22,7 +23,7 @@ from foveate.train.answered import LOG
 from foveate.train.checkpoint import CARD, CONFIG, TENSORS
 from foveate.train.config import RunConfig, digest
 from foveate.train.shots import Chosen
-from foveate.written import as_dataclass, one_line, parse_table, read_bytes
+from foveate.written import one_line, parse_table, read_bytes
 
 RUN, STAGES, BANK, LOCK = "run.json", "stages", ".bank", ".lock"
 _TYPED = (

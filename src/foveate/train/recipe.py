@@ -19,7 +19,7 @@ Augment = Literal["rrc-flip", "squash", "none"]
 _BOUNDS = {
     "epochs": (1, 1e6),
     "batch_size": (1, 1e6),
-    "lr": (0, 1e6),
+    "lr": (0, 1e30),
     "weight_decay": (0, 1e6),
     "warmup_lr": (0, 1e6),
     "momentum": (0, 1e6),
@@ -27,7 +27,7 @@ _BOUNDS = {
     "clip_grad": (0, 1e30),
     "explode_at": (0, 1e30),
     "average_mean": (-1e6, 1e6),
-    "average_std": (1e-3, 1e6),
+    "average_std": (1e-3, 1e12),
 }
 """Bounds beyond which numbers are infinite, or no run would end."""
 

@@ -14,10 +14,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from foveate.clip.layouts import check_numbers
+from foveate.configs import as_dataclass
 from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.methods.base import Method
-from foveate.written import as_dataclass, one_line, parse_table
+from foveate.written import one_line, parse_table
 
 _MOMENTS = ("step", "momentum_buffer", "exp_avg", "exp_avg_sq")
 """What SGD and AdamW keep of a parameter."""
