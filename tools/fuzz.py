@@ -32,6 +32,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
+from foveate.clip.checkpoints import read_weights
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.layouts import HUGGING_FACE, OPENAI, to_layout
 from foveate.clip.model import Clip
@@ -296,7 +297,7 @@ def _checkpoints(room: Path, clip: Clip) -> list[Target]:
     archive = room / "archive.pt"
     scripted = torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2), check_trace=False)
     torch.jit.save(scripted, str(archive))
-    return [*found, Target("weights archive", archive, lambda: load_clip(archive))]
+    return [*found, Target("weights archive", archive, lambda: read_weights(archive))]
 
 
 def _models(room: Path, clip: Clip) -> list[Target]:
