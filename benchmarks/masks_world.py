@@ -3,7 +3,7 @@
     python benchmarks/masks_world.py --scenes 200 --seed 0
     python benchmarks/masks_world.py --scenes 100 --seed 1 --study    # settings of clip-self, one at a time
 
-Each proposer is told the scene's own class. IoU of the tidied mask (`foveate.foreground.tidy`), plain and
+Each proposer is told the scene's own class. IoU of the tidied mask (`foveate.foreground.cleanup`), plain and
 refined by GrabCut: mean ± standard error over scenes. Settings were chosen on seed 1.
 """
 
@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from foveate.foreground.cleanup import TidyConfig, tidy
 from foveate.foreground.proposers.base import Proposal, Proposer, Request
 from foveate.foreground.proposers.registry import open_proposer
-from foveate.foreground.tidy import TidyConfig, tidy
 from foveate.world.curriculum import random_scene
 from foveate.world.scenes import render
 

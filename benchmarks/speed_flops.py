@@ -8,7 +8,7 @@ alone), and twice that of attention. Gradients of learned maps and projections (
 from dataclasses import dataclass
 
 from foveate.clip.config import ClipConfig, TowerConfig
-from foveate.clip.rows import CHUNK, Rows
+from foveate.clip.rows import CHUNK, TokenRows
 from foveate.methods.base import Method
 from foveate.methods.mmrl import Mmrl
 from foveate.methods.prompts import PromptMethod
@@ -73,7 +73,7 @@ def whole_texts(config: ClipConfig, classes: int, extra: int = 0, first: int = 0
     return layers(config.text, classes, lengths) + Flops(2 * classes * config.text.width * config.embed)
 
 
-def packed_texts(config: ClipConfig, rows: Rows, extra: int = 0, first: int = 0) -> Flops:
+def packed_texts(config: ClipConfig, rows: TokenRows, extra: int = 0, first: int = 0) -> Flops:
     """Count the same texts foveate's way: the beginning once, no padding, EOT alone in the last block."""
     size, own, classes = config.text, sum(rows.lengths), len(rows.lengths)
     spread = max(rows.lengths)  # attention runs over a padded grid
@@ -140,12 +140,12 @@ def tuning(method: Method, config: ClipConfig) -> StepFlops:
     )
 
 
-def read_again(rows: Rows) -> float:
+def read_again(rows: TokenRows) -> float:
     """Return the share of own tokens that is read again for its gradient: all but the last chunk."""
     return max(0.0, 1 - CHUNK / sum(rows.lengths))
 
 
-def _rows(method: Method) -> Rows:
+def _rows(method: Method) -> TokenRows:
     if isinstance(method, PromptMethod):
         return method.rows
     assert isinstance(method, Mmrl)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.clip.model import Block, Text
-from foveate.clip.rows import Rows, encode_rows
+from foveate.clip.rows import TokenRows, encode_rows
 from foveate.foreground.views import foreground_view
 from foveate.methods.prompts import PromptMethod
 from foveate.methods.registry import build
@@ -19,7 +19,7 @@ TEXT_IDEAS = ("cut", "share", "pack", "last")
 """End at the last EOT; common beginning once; no padding in products; EOT alone behind the last attention."""
 
 
-def read_texts(text: Text, rows: Rows, vectors: Tensor, ideas: int) -> Tensor:
+def read_texts(text: Text, rows: TokenRows, vectors: Tensor, ideas: int) -> Tensor:
     """Return `[C, D]` class features with the first so many of `TEXT_IDEAS`; the numbers are always the same.
 
     Args:
@@ -52,7 +52,7 @@ def read_texts(text: Text, rows: Rows, vectors: Tensor, ideas: int) -> Tensor:
     return text.ln_final(x) @ text.proj
 
 
-def _grid(text: Text, rows: Rows, vectors: Tensor, begin: int, length: int) -> tuple[Tensor, Tensor]:
+def _grid(text: Text, rows: TokenRows, vectors: Tensor, begin: int, length: int) -> tuple[Tensor, Tensor]:
     """Return embedded rows `[C, L, W]`, filled up behind their EOT, and where that is."""
     ids = torch.zeros(len(rows.lengths), length, dtype=torch.long)
     slots = torch.full_like(ids, -1)

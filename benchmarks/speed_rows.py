@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fieldway import FieldCoOp, FieldKgCoOp, evaluate, unit
 from fieldway_towers import FieldClip
-from foveate.data.shelf import Shelf
+from foveate.data.feature_store import FeatureStore
 from foveate.methods.base import Method
 from foveate.methods.prompts import PromptMethod
 from foveate.types import Features
@@ -169,7 +169,7 @@ def second_run(bench: Bench) -> Row:
 def _stage_parts(bench: Bench) -> tuple[Callable[[], None], Callable[[], None]]:
     """Return an epoch of steps on a bank that is there, and the making of such a bank."""
     ours, _ = bench.both_stages("coop", bench.sizes.classes, None)
-    there, new = (Shelf(bench.folder / name) for name in ("bank", "new-bank"))
+    there, new = (FeatureStore(bench.folder / name) for name in ("bank", "new-bank"))
     batches = bench.banked(ours, bench.sizes.batch, there)
     tune(ours, next(batches))
 

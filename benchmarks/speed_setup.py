@@ -17,8 +17,8 @@ from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.model import Clip
 from foveate.costs.drawn import draw_photos, made_up_names
 from foveate.data.bank import Bank
+from foveate.data.feature_store import FeatureStore
 from foveate.data.loader import PictureSet
-from foveate.data.shelf import Shelf
 from foveate.data.transforms import train_view
 from foveate.methods.base import Method
 from foveate.methods.frozen import extract, frozen_specs, training_losses
@@ -158,9 +158,9 @@ class Bench:
         images, masks = read_views(files, views, config.mean, config.std)
         return images, masks, torch.tensor([sample.label for sample in samples])
 
-    def banked(self, method: Method, size: int, shelf: Shelf | None = None) -> Iterator[Batch]:
+    def banked(self, method: Method, size: int, shelf: FeatureStore | None = None) -> Iterator[Batch]:
         """Make a bank, and yield the batches of its epoch over and over."""
-        bank = Bank(self.pictures, "random", shelf or Shelf(), chunk=chunk_on(self.clip))
+        bank = Bank(self.pictures, "random", shelf or FeatureStore(), chunk=chunk_on(self.clip))
         specs = frozen_specs(method)
         pixels = method.tunes_vision and not isinstance(method, FvgPt)
         made = {"specs": specs, "make": partial(extract, method)}

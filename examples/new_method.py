@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from foveate import Classifier, Clip, register_method
-from foveate.clip.rows import Rows, encode_rows
+from foveate.clip.rows import TokenRows, encode_rows
 from foveate.methods.base import SentenceMethod
 from foveate.methods.capabilities import ExtraTexts
 from foveate.methods.config import MethodConfig
@@ -51,7 +51,7 @@ class Gain(SentenceMethod, ExtraTexts):
     def encode_text(self) -> TextFeatures:
         return self.plain.features() * self.gain
 
-    def encode_rows(self, rows: Rows) -> TextFeatures:
+    def encode_rows(self, rows: TokenRows) -> TextFeatures:
         return encode_rows(self.clip.text, rows) * self.gain
 
 

@@ -22,7 +22,7 @@ from foveate.cli import main
 from foveate.clip import rows as rows_module
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.model import Block, Clip
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.clip.weights import save_clip
 from foveate.methods import promptsrc, registry
@@ -155,12 +155,12 @@ def few_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def texts_read(monkeypatch: pytest.MonkeyPatch) -> list[Rows]:
+def texts_read(monkeypatch: pytest.MonkeyPatch) -> list[TokenRows]:
     """The texts of each pass through the text tower, in the order of passes."""
-    passes: list[Rows] = []
+    passes: list[TokenRows] = []
     embed = rows_module._embed  # every pass begins with it, also one that is made again for its gradient
 
-    def recorded(text: nn.Module, rows: Rows, *rest: object) -> Tensor:
+    def recorded(text: nn.Module, rows: TokenRows, *rest: object) -> Tensor:
         passes.append(rows)
         return embed(text, rows, *rest)
 

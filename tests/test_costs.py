@@ -17,7 +17,7 @@ from foveate.clip.model import Clip
 from foveate.costs import measuring
 from foveate.costs.apart import METHODS, as_row, measure_apart, title
 from foveate.costs.drawn import draw_photos, made_up_names
-from foveate.costs.measuring import Plan, last_stage, learned_numbers, measure
+from foveate.costs.measuring import CostPlan, last_stage, learned_numbers, measure
 from foveate.costs.peaks import peak_mb
 from foveate.costs.windows import Speed, Windows
 from foveate.errors import InputError
@@ -26,7 +26,7 @@ from foveate.report.published import tables
 from foveate.train.loop import fit
 from foveate.types import Batch
 
-QUICK = Plan("coop", clip="tiny", classes=3, batch_size=2, pictures=4, windows=1, seconds=0.0)
+QUICK = CostPlan("coop", clip="tiny", classes=3, batch_size=2, pictures=4, windows=1, seconds=0.0)
 
 
 @pytest.fixture(scope="module")

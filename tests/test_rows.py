@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from foveate.commands import fit as command
 from foveate.commands import learning
-from foveate.commands.rows import Table, slug
+from foveate.commands.rows import RowRuns, slug
 from foveate.methods.guidance import Guidance
 from foveate.methods.registry import stages
 from foveate.train import run as run_module
@@ -28,12 +28,12 @@ ONE_PER_DATA_SET = {"mmrl-published"}  # whose rows may agree
 
 
 @pytest.fixture
-def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Table]:
+def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., RowRuns]:
     """What `foveate fit WORDS` is about to train."""
     monkeypatch.chdir(ROOT)
 
-    def call(*words: object) -> Table:
-        caught: list[Table] = []
+    def call(*words: object) -> RowRuns:
+        caught: list[RowRuns] = []
         monkeypatch.setattr(learning, "fit_rows", caught.append)
         command.run([str(word) for word in words])
         return caught[0]
@@ -42,7 +42,7 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Table]:
 
 
 @pytest.fixture
-def table(planned: Callable[..., Table]) -> Callable[..., dict[str, RunConfig]]:
+def table(planned: Callable[..., RowRuns]) -> Callable[..., dict[str, RunConfig]]:
     """The run of each row of a config that comes with the package."""
 
     def call(name: str, *words: object) -> dict[str, RunConfig]:
@@ -72,7 +72,7 @@ def test_every_row_of_a_config_is_a_run_of_its_own(table: Call, name: str):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_command_in_a_config_runs_it(planned: Callable[..., Table], foveate: Call, name: str):
+def test_the_command_in_a_config_runs_it(planned: Callable[..., RowRuns], foveate: Call, name: str):
     lines = (ROOT / f"configs/{name}.yaml").read_text().splitlines()
     comment = "\n".join(line[1:] for line in lines[: lines.index("")])
     (words,) = re.findall(r"^ {3}foveate fit ((?:.*\\\n)*.*)$", comment, re.MULTILINE)
@@ -87,7 +87,7 @@ def test_the_command_in_a_config_runs_it(planned: Callable[..., Table], foveate:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_backbone_is_tuned_once_and_before_what_stands_on_it(planned: Callable[..., Table], name: str):
+def test_a_backbone_is_tuned_once_and_before_what_stands_on_it(planned: Callable[..., RowRuns], name: str):
     runs = planned("photos", "--config", f"configs/{name}.yaml", "--out", "out").runs
     trained: list[str] = []
     for run in runs.values():
@@ -144,7 +144,7 @@ def test_tables_6_and_12_leave_each_out_once(table: Call, name: str, left: str):
     assert all(row.foreground_gate for row in rows) == (left == "indicators")  # no L_FRG, no gate
 
 
-def test_table_1_has_four_backbones_each_under_its_plug_in(planned: Callable[..., Table]):
+def test_table_1_has_four_backbones_each_under_its_plug_in(planned: Callable[..., RowRuns]):
     runs = planned("photos", "--config", "configs/backbones.yaml", "--out", "out").runs
     assert [run.config.method for run in runs.values()] == [
         *("coop", "fvgpt+coop", "kgcoop", "fvgpt+kgcoop"),
@@ -190,7 +190,7 @@ rows:
     ],
 )
 def test_rows_share_a_backbone_where_it_is_the_same(
-    planned: Callable[..., Table], tmp_path: Path, differs: str, backbones: int
+    planned: Callable[..., RowRuns], tmp_path: Path, differs: str, backbones: int
 ):
     (tmp_path / "two.yaml").write_text(TWO % differs)
     words = ("--masks", "masks", "--config", tmp_path / "two.yaml", "--out", "out")
@@ -202,7 +202,7 @@ def test_rows_share_a_backbone_where_it_is_the_same(
     assert [run.config.backbone for run in alone.values()][-1] == runs["out/two"].config.backbone
 
 
-def test_what_is_typed_wins_for_all_rows(planned: Callable[..., Table], tmp_path: Path):
+def test_what_is_typed_wins_for_all_rows(planned: Callable[..., RowRuns], tmp_path: Path):
     (tmp_path / "two.yaml").write_text(TWO % "epochs: 3, fvgpt: {tau: 1, margin: 0.5}")
     words = ("photos", "--config", tmp_path / "two.yaml", "--out", "out", "--epochs", 5, "--fvgpt.tau", 3)
     table = planned(*words)
@@ -214,7 +214,7 @@ def test_what_is_typed_wins_for_all_rows(planned: Callable[..., Table], tmp_path
     )
 
 
-def test_files_of_options_add_up(planned: Callable[..., Table], tmp_path: Path):
+def test_files_of_options_add_up(planned: Callable[..., RowRuns], tmp_path: Path):
     (tmp_path / "mine.yaml").write_text("photos: mine/\nout: out/mine\nfvgpt: {margin: 0.25}\nepochs: 7\n")
     (tmp_path / "two.yaml").write_text(TWO % "fvgpt.tau: 1, batch-size: 3")
     runs = planned("--config", tmp_path / "two.yaml", "--config", tmp_path / "mine.yaml").runs

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from foveate.classifier import Classifier, Prediction
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.evaluate import answers as answers_module
 
 NEW = ["green ring", "grey cross"]
@@ -30,7 +30,9 @@ def classifier(shapes: Callable[..., Path], clip_folder: Path) -> Classifier:
     )
 
 
-def test_the_same_names_are_read_once(classifier: Classifier, photo: Image.Image, texts_read: list[Rows]):
+def test_the_same_names_are_read_once(
+    classifier: Classifier, photo: Image.Image, texts_read: list[TokenRows]
+):
     first = classifier.predict(photo, NEW)
     assert len(texts_read) == 2  # the method's own, and CLIP's
     assert classifier.predict(photo, NEW) == first
@@ -44,7 +46,7 @@ def test_the_same_names_are_read_once(classifier: Classifier, photo: Image.Image
 
 
 def test_an_evaluation_leaves_texts_for_the_next(
-    classifier: Classifier, shapes: Callable[..., Path], texts_read: list[Rows]
+    classifier: Classifier, shapes: Callable[..., Path], texts_read: list[TokenRows]
 ):
     photos = shapes("red disc", "blue box", "green disc", where="test") / "photos"
     for _ in range(3):

@@ -59,6 +59,7 @@ from foveate.foreground.stored import stored_masks
 from foveate.methods.registry import build, configure
 from foveate.official.files import read_checkpoint
 from foveate.official.forms import check_forms
+from foveate.readers import read_yaml
 from foveate.sweep.config import read_sweep
 from foveate.sweep.results import Damaged, Measured, Result, packed, read_result, write_result
 from foveate.train.answered import read_answered
@@ -70,7 +71,6 @@ from foveate.train.optimiser import make_optimiser
 from foveate.train.recipe import Recipe
 from foveate.train.run import load
 from foveate.train.state import State, load_state, save_state
-from foveate.written import read_yaml
 
 SECONDS = 20
 """What one input may take; most take a thousandth."""

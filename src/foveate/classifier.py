@@ -37,7 +37,7 @@ from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, s
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
 from foveate.train.folder import alone_in, drop_bank, open_run, refuse_folder
-from foveate.train.parallel import Team
+from foveate.train.parallel import ProcessGroup
 from foveate.train.reporter import Reporter
 from foveate.train.run import Run, draw, load, resolve, train
 from foveate.train.sharing import download, upload
@@ -115,7 +115,7 @@ class Classifier:
         *,
         out: str | Path | None = None,
         reporter: Reporter | None = None,
-        team: Team | None = None,
+        team: ProcessGroup | None = None,
         **options: Any,
     ) -> "Classifier":
         """Draw a few pictures a class and learn from them, stage by stage.

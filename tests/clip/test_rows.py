@@ -10,7 +10,7 @@ from torch import Tensor
 
 from foveate.clip.config import TowerConfig
 from foveate.clip.model import Block, Clip, Edit, Text
-from foveate.clip.rows import Rows, _chunks, encode_rows, pack
+from foveate.clip.rows import TokenRows, _chunks, encode_rows, pack
 from foveate.methods.mmrl import growing
 from foveate.methods.prompts import replacing
 
@@ -173,6 +173,6 @@ def test_half_precision_gives_float32():
 
 def test_rows_are_packed_once():
     rows = pack([[(SOT, -1), (EOT, -1)]])
-    assert rows == Rows(rows.ids, rows.slots, rows.places, 1, (1,))
+    assert rows == TokenRows(rows.ids, rows.slots, rows.places, 1, (1,))
     assert rows.to(torch.device("cpu")) is rows
     assert rows.to(torch.device("meta")).ids.device.type == "meta"

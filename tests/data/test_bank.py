@@ -18,9 +18,9 @@ from torch import Tensor
 
 from foveate import files
 from foveate.data.bank import CHUNK, Bank, content_digest, encode
+from foveate.data.feature_store import FeatureKey, FeatureStore
 from foveate.data.loader import PictureSet
 from foveate.data.samples import MemoryPicture, Photos
-from foveate.data.shelf import Key, Shelf
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
 from foveate.types import Batch, FeatureSpec
@@ -84,7 +84,7 @@ def open_bank(data: Path, tmp_path: Path) -> Callable[..., Bank]:
         chunk: int = CHUNK,
         **views: object,
     ):
-        return Bank(pictures(at, **views), weights, Shelf(tmp_path / "bank"), dtype, chunk)
+        return Bank(pictures(at, **views), weights, FeatureStore(tmp_path / "bank"), dtype, chunk)
 
     return make
 
@@ -101,7 +101,7 @@ def kept(tmp_path: Path) -> list[Path]:
 @pytest.mark.parametrize("size", [1, 4, 9, 20])
 def test_batches_are_those_of_the_pictures(data: Path, tmp_path: Path, pixels: bool, where: str, size: int):
     plain = pictures(data)
-    bank = Bank(pictures(data), "w", Shelf(tmp_path / "bank" if where == "disk" else None))
+    bank = Bank(pictures(data), "w", FeatureStore(tmp_path / "bank" if where == "disk" else None))
     eye = Eye()
     for epoch in (0, 1, 0):
         wanted = list(plain.batches(epoch, size, shuffle=True, drop_last=True))
@@ -121,7 +121,7 @@ def test_batches_are_those_of_the_pictures(data: Path, tmp_path: Path, pixels: b
 
 
 def test_views_are_encoded_in_large_batches(shapes: Shapes):
-    bank, eye = Bank(pictures(shapes(pictures=25)), "w", Shelf()), Eye()
+    bank, eye = Bank(pictures(shapes(pictures=25)), "w", FeatureStore()), Eye()
     batches(bank, eye)
     assert eye.batches == [CHUNK, 75 - CHUNK]
     batches(bank, eye, 1, 10, pixels=True)
@@ -161,7 +161,7 @@ def test_equal_origins_are_one_file(open_bank: Callable[..., Bank], tmp_path: Pa
 
 def test_an_empty_set_has_no_batches(data: Path, tmp_path: Path):
     photos = load_photos(data / "photos").with_samples([])
-    bank = Bank(PictureSet(photos, SIZE, augment="rrc-flip"), "w", Shelf(tmp_path / "bank"))
+    bank = Bank(PictureSet(photos, SIZE, augment="rrc-flip"), "w", FeatureStore(tmp_path / "bank"))
     assert batches(bank, Eye(), specs={"image": IMAGE}) == []
     assert batches(bank, Eye(), specs={"image": IMAGE}, pixels=True) == []
     assert bank.size({"image": IMAGE}, range(5)) == 0
@@ -244,7 +244,7 @@ def test_pictures_in_memory_are_known_by_their_pixels(noise: Callable[..., Image
 
 
 def test_a_transform_of_ones_own_has_no_key(data: Path):
-    bank = Bank(pictures(data, transform=lambda picture, mask: (picture, mask)), "w", Shelf())
+    bank = Bank(pictures(data, transform=lambda picture, mask: (picture, mask)), "w", FeatureStore())
     with pytest.raises(ValueError, match="no key"):
         batches(bank, Eye())
 
@@ -266,7 +266,7 @@ def test_half_precision_takes_half_and_is_close(open_bank: Callable[..., Bank]):
 
 def test_half_precision_is_the_same_while_it_is_made(data: Path):
     def first(pixels: bool) -> Tensor:
-        bank = Bank(pictures(data), "w", Shelf(), torch.float16)
+        bank = Bank(pictures(data), "w", FeatureStore(), torch.float16)
         return batches(bank, Eye(), pixels=pixels)[0].frozen["image"]
 
     assert torch.equal(first(True), first(False))
@@ -380,7 +380,7 @@ def test_a_foreign_file_is_set_aside(open_bank: Callable[..., Bank], tmp_path: P
 
 
 def test_an_epoch_in_the_place_of_another_is_foreign(tmp_path: Path):
-    key, shelf = Key({"what": "x"}, (1, 2, 3), torch.float32), Shelf(tmp_path)
+    key, shelf = FeatureKey({"what": "x"}, (1, 2, 3), torch.float32), FeatureStore(tmp_path)
     shelf.put(key, 0, torch.ones(1, 2, 3))
     path = tmp_path / key.name / "epoch-000.safetensors"
     path.rename(path.with_name("epoch-001.safetensors"))
@@ -420,7 +420,7 @@ def test_a_full_disk_costs_time_and_no_batch(
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path):
     (tmp_path / "bank").write_text("")
     with pytest.raises(InputError, match="bank is a file: give another folder with --bank-dir"):
-        Shelf(tmp_path / "bank")
+        FeatureStore(tmp_path / "bank")
 
 
 def test_clearing_removes_nothing_else(open_bank: Callable[..., Bank], tmp_path: Path):
@@ -441,11 +441,11 @@ READ = """
 import sys
 from pathlib import Path
 import torch
-from foveate.data.shelf import Key, Shelf
+from foveate.data.feature_store import FeatureKey, FeatureStore
 def resident():
     lines = Path("/proc/self/status").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(("RssFile", "RssAnon"))) / 1024
-key, shelf = Key({"what": "x"}, (1, 32768, 512), torch.float32), Shelf(Path(sys.argv[1]))
+key, shelf = FeatureKey({"what": "x"}, (1, 32768, 512), torch.float32), FeatureStore(Path(sys.argv[1]))
 before = resident()
 tensor = shelf.get(key, 0)
 row = tensor[:, [5, 30000]].sum().item()
@@ -455,8 +455,8 @@ print(row, resident() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_reading_rows_does_not_load_the_file(tmp_path: Path):
-    key = Key({"what": "x"}, (1, 32768, 512), torch.float32)  # 64 MiB
-    Shelf(tmp_path).put(key, 0, torch.ones(key.shape))
+    key = FeatureKey({"what": "x"}, (1, 32768, 512), torch.float32)  # 64 MiB
+    FeatureStore(tmp_path).put(key, 0, torch.ones(key.shape))
     words = [sys.executable, "-c", READ, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=True, env=dict(os.environ))
     total, megabytes = (float(word) for word in done.stdout.split())
@@ -494,7 +494,7 @@ def test_labels_and_names_do_not_matter(data: Path):
     photos: Photos = load_photos(data / "photos")
     renamed = replace(photos, names=("a", "b", "c"))
     sets = [PictureSet(one, SIZE, augment="none") for one in (photos, renamed)]
-    first, second = (Bank(one, "w", Shelf(data / "bank")) for one in sets)
+    first, second = (Bank(one, "w", FeatureStore(data / "bank")) for one in sets)
     eye = Eye()
     for bank in (first, second):
         batches(bank, eye, specs={"image": IMAGE})

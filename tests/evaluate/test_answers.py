@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from foveate.clip.model import Clip
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.data.loader import PictureSet
 from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.errors import InputError
@@ -54,7 +54,7 @@ def test_answers_keep_the_order_of_the_pictures(method: Method, batch_size: int,
         torch.testing.assert_close(answers.logits[index], alone, rtol=1e-4, atol=1e-4)
 
 
-def test_texts_are_encoded_once_however_many_batches(method: Method, texts_read: list[Rows]):
+def test_texts_are_encoded_once_however_many_batches(method: Method, texts_read: list[TokenRows]):
     ask(method, pictures(), "new", batch_size=1)
     many = len(texts_read)
     assert 1 <= many <= 2  # the method's texts, and CLIP's

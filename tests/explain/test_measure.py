@@ -20,7 +20,7 @@ from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.errors import InputError
 from foveate.explain import gaze, lift, outlined, remove, shift_index
 from foveate.explain.cases import Shown, changed, shown
-from foveate.explain.curve import Point, draw_curves, shift_curve, wilson
+from foveate.explain.curve import CurvePoint, draw_curves, shift_curve, wilson
 from foveate.explain.gallery import gallery
 from foveate.explain.measure import LookConfig, Looks, look
 from foveate.foreground.views import foreground_view
@@ -308,7 +308,8 @@ def test_wilsons_interval():
 def test_the_curve_is_drawn():
     pytest.importorskip("matplotlib")
     curves = {
-        name: [Point(0.1, 90.0, 80.0, 95.0, 10), Point(1.0, 50.0, 40.0, 60.0, 10)] for name in ("a", "b")
+        name: [CurvePoint(0.1, 90.0, 80.0, 95.0, 10), CurvePoint(1.0, 50.0, 40.0, 60.0, 10)]
+        for name in ("a", "b")
     }
     with Image.open(io.BytesIO(draw_curves(curves, "title"))) as image:
         colours = {tuple(c) for c in np.asarray(image.convert("RGB")).reshape(-1, 3).tolist()}

@@ -13,12 +13,12 @@ from PIL import Image
 
 from foveate.errors import InputError
 from foveate.foreground import saliency as saliency_module
-from foveate.foreground.heats import contrast
+from foveate.foreground.cleanup import tidy
+from foveate.foreground.heatmaps import contrast
 from foveate.foreground.proposers.base import Request
 from foveate.foreground.proposers.classical import Classical
 from foveate.foreground.proposers.registry import open_proposer
 from foveate.foreground.saliency import background_probability, find_regions, saliency
-from foveate.foreground.tidy import tidy
 
 pytest.importorskip("skimage")
 pytest.importorskip("scipy")
@@ -143,7 +143,7 @@ def test_answers_are_equal_with_any_number_of_threads(tmp_path):
         "from PIL import Image\n"
         "from foveate.foreground.proposers.base import Request\n"
         "from foveate.foreground.proposers.classical import Classical\n"
-        "from foveate.foreground.tidy import tidy\n"
+        "from foveate.foreground.cleanup import tidy\n"
         "picture = Image.open(sys.argv[1]).convert('RGB')\n"
         "cv2.setNumThreads(int(sys.argv[2]))\n"
         "[proposal] = Classical().propose([Request('disc', picture)])\n"

@@ -15,7 +15,7 @@ from foveate.clip.weights import load_clip
 from foveate.errors import InputError
 from foveate.foreground.affinity import affinity, softmax_cam, spread
 from foveate.foreground.backgrounds import SCENERY, apart, background_for, same_words
-from foveate.foreground.heats import otsu
+from foveate.foreground.heatmaps import otsu
 from foveate.foreground.proposers.base import Request
 from foveate.foreground.proposers.clip_self import ClipSelf, default_side
 from foveate.foreground.proposers.registry import open_proposer
@@ -63,7 +63,7 @@ def test_masks_of_drawn_scenes_are_the_object(embedded, scenes, mode, least):
 def test_grabcut_makes_better_masks_of_them(embedded, scenes):
     pytest.importorskip("cv2")
     pytest.importorskip("scipy")
-    from foveate.foreground.tidy import tidy
+    from foveate.foreground.cleanup import tidy
 
     asked, masks = scenes
     answers = ClipSelf(embedded).propose(asked)

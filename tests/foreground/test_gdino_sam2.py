@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from foveate.errors import InputError
+from foveate.foreground.cleanup import tidy
 from foveate.foreground.proposers import registry
 from foveate.foreground.proposers.base import Proposal, Request
 from foveate.foreground.proposers.gdino_sam2 import Detector, GroundedSam, Segmenter, sentence
@@ -19,7 +20,6 @@ from foveate.foreground.proposers.hub_masks import Found, union
 from foveate.foreground.proposers.hub_models import HubModel
 from foveate.foreground.proposers.hub_pixels import Pixels, read_pixels
 from foveate.foreground.proposers.registry import open_proposer
-from foveate.foreground.tidy import tidy
 
 transformers = pytest.importorskip("transformers")
 

@@ -16,19 +16,19 @@ from PIL import Image
 from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.foreground import store as store_module
-from foveate.foreground.cutting import Cut, Cutter, Job, Missed, digest, failure
+from foveate.foreground.cleanup import TidyConfig
+from foveate.foreground.cutting import Cut, Cutter, MaskJob, Missed, digest, failure
 from foveate.foreground.making import in_batches, make_masks, mask_key, opening_of
 from foveate.foreground.opening import BadPicture
 from foveate.foreground.proposers.base import Proposal, Proposer, Request
 from foveate.foreground.store import MaskStore, read_manifest
-from foveate.foreground.tidy import TidyConfig
 
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
 import numpy as np
 from foveate.errors import InputError
-from foveate.foreground.making import Job, make_masks
+from foveate.foreground.making import MaskJob, make_masks
 from foveate.foreground.opening import BadPicture
 from foveate.foreground.proposers.base import Proposal, Proposer
 from foveate.foreground.store import MaskStore
@@ -49,7 +49,7 @@ class Bright(Proposer):
 if __name__ == "__main__":
     photos, out, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     files = sorted(photos.rglob("*.png"))
-    jobs = [Job(file.relative_to(photos).as_posix(), file) for file in files]
+    jobs = [MaskJob(file.relative_to(photos).as_posix(), file) for file in files]
     with MaskStore.open(out, {"by": "bright"}) as store:
         try:
             made = make_masks(jobs, Bright(), store, workers=workers, opening=Bright)
@@ -86,24 +86,24 @@ class Reader(Fake):
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Callable[..., list[Job]]:
+def pictures(tmp_path: Path) -> Callable[..., list[MaskJob]]:
     """Draw so many pictures, a white box on grey each, as jobs."""
 
-    def draw(number: int = 6, where: str = "photos") -> list[Job]:
-        jobs: list[Job] = []
+    def draw(number: int = 6, where: str = "photos") -> list[MaskJob]:
+        jobs: list[MaskJob] = []
         for row in range(number):
             pixels = np.random.default_rng(row).integers(20, 90, (24, 32, 3), dtype=np.uint8)
             pixels[6:18, 8 : 20 + row % 4] = 230
             file = tmp_path / where / f"c{row % 2}" / f"{row}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(file)
-            jobs.append(Job(f"c{row % 2}/{row}.png", file, f"class {row % 2}", f"the class {row % 2}"))
+            jobs.append(MaskJob(f"c{row % 2}/{row}.png", file, f"class {row % 2}", f"the class {row % 2}"))
         return jobs
 
     return draw
 
 
-def _make(jobs: Sequence[Job], proposer: Proposer, out: Path, **how: object):
+def _make(jobs: Sequence[MaskJob], proposer: Proposer, out: Path, **how: object):
     with MaskStore.open(out, mask_key(proposer, TidyConfig())) as store:
         return make_masks(jobs, proposer, store, **how)
 
@@ -136,7 +136,7 @@ def test_a_picture_is_decoded_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
-    (cut,) = Cutter(Fake())([Job("a.png", tmp_path / "a.png")])
+    (cut,) = Cutter(Fake())([MaskJob("a.png", tmp_path / "a.png")])
     assert cut.mask.shape == (40, 20)
     assert cut.mask[:19].all()
     assert not cut.mask[21:].any()
@@ -168,7 +168,7 @@ def test_a_proposer_that_answers_about_fewer_pictures_is_asked_one_by_one(pictur
 
 def test_nothing_found_is_the_full_picture_with_score_zero(tmp_path):
     Image.new("RGB", (20, 10), (30, 30, 30)).save(tmp_path / "dark.png")
-    (cut,) = Cutter(Fake())([Job("dark.png", tmp_path / "dark.png")])
+    (cut,) = Cutter(Fake())([MaskJob("dark.png", tmp_path / "dark.png")])
     assert cut.mask.all()
     assert (cut.record.score, cut.record.fallback, failure(cut.record)) == (0.0, True, None)
 
@@ -179,7 +179,7 @@ def test_a_proposer_that_cannot_work_at_all_is_no_matter_of_one_picture(pictures
 
 
 def test_a_picture_that_is_gone_is_missed(tmp_path):
-    (missed,) = Cutter(Fake())([Job("a.png", tmp_path / "a.png")])
+    (missed,) = Cutter(Fake())([MaskJob("a.png", tmp_path / "a.png")])
     assert isinstance(missed, Missed)
     assert missed.reason == "does not exist"
 
@@ -224,7 +224,7 @@ def test_a_picture_that_changed_gets_a_new_mask(pictures, tmp_path):
 
 def test_other_words_make_a_new_mask_where_they_are_read(pictures, tmp_path):
     jobs = pictures(2)
-    other = [Job(job.name, job.path, "tree frog", "the tree frog") for job in jobs]
+    other = [MaskJob(job.name, job.path, "tree frog", "the tree frog") for job in jobs]
     for proposer, made in ((Fake(), 0), (Reader(), 2)):
         out = tmp_path / proposer.name
         _make(jobs, proposer, out)
@@ -269,7 +269,7 @@ def test_a_broken_picture_is_left_out_where_that_is_wanted(pictures, tmp_path):
 
 
 def test_no_class_name_for_a_proposer_that_reads_one(pictures, tmp_path):
-    jobs = [Job(job.name, job.path) for job in pictures(2)]
+    jobs = [MaskJob(job.name, job.path) for job in pictures(2)]
     with pytest.raises(InputError, match=r"0\.png: reader must be told what to look for, .*--proposer clas"):
         _make(jobs, Reader(), tmp_path / "out")
     assert _make(jobs, Fake(), tmp_path / "out2").made == 2
@@ -282,7 +282,7 @@ def test_no_pictures(tmp_path):
 
 def test_batches_lose_nothing():
     assert [*in_batches([], 3)] == []
-    jobs = [Job(str(number), Path()) for number in range(7)]
+    jobs = [MaskJob(str(number), Path()) for number in range(7)]
     assert [len(few) for few in in_batches(jobs, 3)] == [3, 3, 1]
     assert [job for few in in_batches(jobs, 0) for job in few] == jobs
 
@@ -342,7 +342,7 @@ def _wait_for(masks: int, out: Path, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_equal_bytes(pictures, started, script, tmp_path, workers):
-    jobs = [Job(job.name, job.path) for job in sorted(pictures(12), key=lambda job: job.name)]
+    jobs = [MaskJob(job.name, job.path) for job in sorted(pictures(12), key=lambda job: job.name)]
     with MaskStore.open(tmp_path / "whole", {"by": "bright"}) as store:
         make_masks(jobs, script["Bright"](), store)
     killed = started(tmp_path / "out", workers, WAIT="0.1")

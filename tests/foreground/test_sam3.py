@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
+from foveate.foreground.cleanup import tidy
 from foveate.foreground.proposers import registry
 from foveate.foreground.proposers.base import Proposal, Request
 from foveate.foreground.proposers.hub_pixels import HALF, Pixels, read_pixels
 from foveate.foreground.proposers.registry import open_proposer
 from foveate.foreground.proposers.sam3 import Sam3
-from foveate.foreground.tidy import tidy
 
 transformers = pytest.importorskip("transformers")
 

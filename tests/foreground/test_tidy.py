@@ -11,10 +11,10 @@ from PIL import Image, ImageFilter
 
 from foveate.errors import InputError
 from foveate.foreground import grabcut as grabcut_module
+from foveate.foreground.cleanup import TidyConfig, clean, tidy
 from foveate.foreground.grabcut import NoSeeds, grabcut, seeds
-from foveate.foreground.heats import contrast, otsu, resized, small_size, stretch
+from foveate.foreground.heatmaps import contrast, otsu, resized, small_size, stretch
 from foveate.foreground.proposers.base import Proposal
-from foveate.foreground.tidy import TidyConfig, clean, tidy
 
 pytest.importorskip("scipy")
 pytest.importorskip("cv2")
@@ -190,7 +190,7 @@ def test_a_heat_that_seeds_nothing_leaves_the_mask(whole):
 
 
 def test_a_refined_mask_out_of_the_limits_gives_way_to_the_one_before(whole, monkeypatch):
-    monkeypatch.setattr("foveate.foreground.tidy.grabcut", lambda picture, heat: np.zeros_like(whole))
+    monkeypatch.setattr("foveate.foreground.cleanup.grabcut", lambda picture, heat: np.zeros_like(whole))
     tidied = tidy(drawn(whole), proposed(whole, blurred(whole)), coarse=True)
     assert (tidied.refined, tidied.fallback, tidied.score) == (False, False, 0.7)
     assert iou(tidied.mask, whole) > 0.99

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from foveate.errors import InputError
-from foveate.foreground.heats import contrast
+from foveate.foreground.cleanup import tidy
+from foveate.foreground.heatmaps import contrast
 from foveate.foreground.proposers import u2net as u2net_module
 from foveate.foreground.proposers.base import Request
 from foveate.foreground.proposers.registry import open_proposer
 from foveate.foreground.proposers.u2net import U2Net, prepare, shipped_weights
-from foveate.foreground.tidy import tidy
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("scipy")

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.errors import InputError
 from foveate.methods.cocoop import CoCoOp, CoCoOpConfig
 from foveate.methods.coop import CoOp, CoOpConfig
@@ -236,7 +236,7 @@ def test_a_picture_more_keeps_less_than_its_texts(method: CoCoOp):
     assert (kept(method, many) - kept(method, few)) / 4 < block / 4
 
 
-def test_texts_are_encoded_once_without_gradients_and_twice_with(method: CoCoOp, texts_read: list[Rows]):
+def test_texts_are_encoded_once_without_gradients_and_twice_with(method: CoCoOp, texts_read: list[TokenRows]):
     answer(method, batch().images)
     assert len(texts_read) == 3
     losses = training_losses(method, batch())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from foveate.clip.model import Block, Clip
-from foveate.clip.rows import CHUNK, Rows
+from foveate.clip.rows import CHUNK, TokenRows
 from foveate.clip.text import text_rows
 from foveate.errors import InputError
 from foveate.methods.base import Method
@@ -180,7 +180,7 @@ def test_what_frozen_towers_said_may_come_from_a_bank(make: Make):
         torch.testing.assert_close(training_losses(method, held)[name], loss)
 
 
-def test_constant_text_is_encoded_once(make: Make, texts_read: list[Rows]):
+def test_constant_text_is_encoded_once(make: Make, texts_read: list[TokenRows]):
     method = make()
     if capability(method, TextPerImage):
         pytest.skip("each picture has texts of its own")
@@ -193,7 +193,7 @@ def test_constant_text_is_encoded_once(make: Make, texts_read: list[Rows]):
 
 
 def test_a_loss_reads_no_token_twice_and_none_that_is_known(
-    make: Make, texts_read: list[Rows], tokens_read: dict[Block, list[int]]
+    make: Make, texts_read: list[TokenRows], tokens_read: dict[Block, list[int]]
 ):
     method, pictures = make(), batch(3)
     if isinstance(method, Proda):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from foveate.clip.config import TowerConfig
 from foveate.clip.model import Block, Clip
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
 from foveate.methods.coop import CoOp, CoOpConfig
@@ -85,7 +85,7 @@ def test_the_position_of_the_name_matters(tiny_clip: Clip):
 
 
 def test_texts_are_encoded_up_to_their_eot_and_no_further(
-    wide: Clip, texts_read: list[Rows], tokens_read: dict[Block, list[int]]
+    wide: Clip, texts_read: list[TokenRows], tokens_read: dict[Block, list[int]]
 ):
     shapes: list[tuple[int, ...]] = []
     (block,) = wide.text.blocks

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip, Vision
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.errors import InputError
 from foveate.foreground.views import background_view, foreground_view
 from foveate.methods import backgrounds
@@ -414,7 +414,7 @@ def test_nothing_is_learned_besides_and_answers_are_the_hosts(make: Make, host: 
 @pytest.mark.parametrize("host", ["maple", "mmrl", "coop"])
 @pytest.mark.parametrize("cue", ["mask", "gaze"])
 def test_an_answer_costs_what_the_hosts_costs(
-    make: Make, monkeypatch: pytest.MonkeyPatch, texts_read: list[Rows], host: str, cue: str
+    make: Make, monkeypatch: pytest.MonkeyPatch, texts_read: list[TokenRows], host: str, cue: str
 ):
     method, passes = make(host, cue=cue).eval(), []
     alone = build(host, method.clip)

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip, Vision
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.methods.base import Method
 from foveate.methods.capabilities import TextPerImage, capability
 from foveate.methods.fvgpt import FvgPt
@@ -123,7 +123,7 @@ def test_trust_comes_with_the_features_of_its_branch(tiny_clip: Clip, branch: Br
 
 
 def test_without_a_prior_branch_clip_is_never_asked(
-    tiny_clip: Clip, pictures_read: list[int], texts_read: list[Rows]
+    tiny_clip: Clip, pictures_read: list[int], texts_read: list[TokenRows]
 ):
     method = FvgPt(build("mmrl", tiny_clip), FvgPtConfig(prior_branch=False))
     method.set_classes(NAMES, trained=TRAINED)
@@ -134,13 +134,15 @@ def test_without_a_prior_branch_clip_is_never_asked(
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_the_base_branch_reads_no_texts_for_the_prior(name: str, tiny_clip: Clip, texts_read: list[Rows]):
+def test_the_base_branch_reads_no_texts_for_the_prior(
+    name: str, tiny_clip: Clip, texts_read: list[TokenRows]
+):
     method = built(name, tiny_clip)
     answer(method, "base")
     assert len(texts_read) == (3 if capability(method, TextPerImage) else readings(method))
 
 
-def test_texts_are_read_once_whatever_is_asked(keeping: Method, texts_read: list[Rows]):
+def test_texts_are_read_once_whatever_is_asked(keeping: Method, texts_read: list[TokenRows]):
     texts(keeping)
     first = len(texts_read)
     assert readings(keeping) <= first <= readings(keeping) + 1  # the method's own, and CLIP's

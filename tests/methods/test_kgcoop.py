@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.clip.text import encode_names
 from foveate.errors import InputError
 from foveate.methods.coop import CoOp, CoOpConfig
@@ -156,7 +156,7 @@ def test_whose_sentence_is_the_prior(tiny_clip: Clip, own: str | None, given: st
     assert torch.equal(method.plain.features(), encode_names(tiny_clip, NAMES, used))
 
 
-def test_the_prior_is_encoded_once_and_only_for_a_loss(tiny_clip: Clip, texts_read: list[Rows]):
+def test_the_prior_is_encoded_once_and_only_for_a_loss(tiny_clip: Clip, texts_read: list[TokenRows]):
     method = KgCoOp(tiny_clip)
     method.set_classes(NAMES)
     method.logits(method.features(batch().images))

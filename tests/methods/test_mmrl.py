@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.model import Block, Clip
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.clip.templates import DATASET_TEMPLATES
 from foveate.errors import InputError
 from foveate.methods.base import Method
@@ -264,7 +264,7 @@ def entering(tower, ask) -> list[Tensor]:
 
 @pytest.mark.parametrize(("first", "last"), [(1, 2), (2, 2), (1, 1)])
 def test_tokens_enter_their_blocks_and_travel_on_behind_them(
-    tiny_clip: Clip, texts_read: list[Rows], first: int, last: int
+    tiny_clip: Clip, texts_read: list[TokenRows], first: int, last: int
 ):
     config = MmrlConfig(tokens=4, width=16, first_block=first, last_block=last)
     method = Mmrl(tiny_clip, config, stream(1, "init"))
@@ -328,7 +328,7 @@ def test_a_deeper_image_tower_gets_as_many_tokens_as_the_texts(small_config, sma
 
 
 def test_texts_are_encoded_up_to_their_eot_and_no_further(
-    mmrl: Mmrl, texts_read: list[Rows], tokens_read: dict[Block, list[int]]
+    mmrl: Mmrl, texts_read: list[TokenRows], tokens_read: dict[Block, list[int]]
 ):
     mmrl.set_classes(["cat", "photo"], "a {}.")
     tokens = [len(mmrl.clip.tokenizer.words(f"a {name}.")) + 2 for name in mmrl.names]
@@ -351,7 +351,7 @@ def test_cutting_behind_the_last_eot_changes_no_text(mmrl: Mmrl):
         torch.testing.assert_close(mmrl.encode_text()[:1], alone, rtol=1e-5, atol=1e-5)
 
 
-def test_a_sentence_may_fill_the_context_and_grow_beyond_it(mmrl: Mmrl, texts_read: list[Rows]):
+def test_a_sentence_may_fill_the_context_and_grow_beyond_it(mmrl: Mmrl, texts_read: list[TokenRows]):
     context = mmrl.clip.config.context
     name = "x" * (context - 3)  # a token a letter; SOT, the full stop and EOT besides
     mmrl.set_classes([name, "cat"], "{}.")
@@ -476,7 +476,7 @@ def test_what_frozen_towers_see_is_clips_own(mmrl: Mmrl):
     assert there == pytest.approx(2 - opposite, abs=1e-6)  # 1 - cos against 1 + cos
 
 
-def test_clips_texts_are_encoded_once_per_class_list(mmrl: Mmrl, texts_read: list[Rows]):
+def test_clips_texts_are_encoded_once_per_class_list(mmrl: Mmrl, texts_read: list[TokenRows]):
     answer(mmrl)
     (own,) = texts_read  # answers need none of them
     for _ in range(3):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.errors import InputError
 from foveate.methods.coop import CoOp, CoOpConfig
 from foveate.methods.frozen import training_losses
@@ -159,7 +159,9 @@ def test_gradients_reach_the_prompts_and_nothing_else(proda: Proda):
     assert all(p.grad is None for p in proda.clip.parameters())
 
 
-def test_a_loss_reads_the_prompts_of_its_step_and_the_nameless_ones(proda: Proda, texts_read: list[Rows]):
+def test_a_loss_reads_the_prompts_of_its_step_and_the_nameless_ones(
+    proda: Proda, texts_read: list[TokenRows]
+):
     training_losses(proda, batch())
     assert [len(rows.lengths) for rows in texts_read] == [3, 3, 8]
     texts_read.clear()

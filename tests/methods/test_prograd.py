@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.errors import InputError
 from foveate.methods.coop import CoOp, CoOpConfig
 from foveate.methods.frozen import training_losses
@@ -158,7 +158,7 @@ def test_whose_sentence_is_the_target(tiny_clip: Clip, own: str | None, given: s
     assert torch.equal(method.prior_logits(features.image), plain.logits(features))
 
 
-def test_the_target_is_encoded_once_and_only_for_a_loss(tiny_clip: Clip, texts_read: list[Rows]):
+def test_the_target_is_encoded_once_and_only_for_a_loss(tiny_clip: Clip, texts_read: list[TokenRows]):
     method = made(tiny_clip)
     method.logits(method.features(batch().images))
     assert len(texts_read) == 1

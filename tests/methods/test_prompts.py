@@ -2,7 +2,7 @@
 
 import pytest
 
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
 from foveate.methods.prompts import Position, lay_out
@@ -13,7 +13,7 @@ def openai() -> ClipTokenizer:
     return ClipTokenizer.openai()
 
 
-def read(rows: Rows, tokenizer: ClipTokenizer) -> list[list[str]]:
+def read(rows: TokenRows, tokenizer: ClipTokenizer) -> list[list[str]]:
     """Each row as words, "v0", "v1", ... where vectors stand."""
     word = tokenizer.bpe.id_to_token
     return [

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from foveate.clip.config import ClipConfig
 from foveate.clip.model import Block, Clip
-from foveate.clip.rows import CHUNK, Rows
+from foveate.clip.rows import CHUNK, TokenRows
 from foveate.clip.templates import IMAGENET_TEMPLATES
 from foveate.clip.text import encode_names
 from foveate.errors import InputError
@@ -165,7 +165,7 @@ def test_class_texts_are_averaged_as_they_come(method: PromptSRC, tiny_clip: Cli
 
 
 def test_the_sentences_are_encoded_at_the_first_loss_and_once_per_class_list(
-    method: PromptSRC, batch: Batch, texts_read: list[Rows]
+    method: PromptSRC, batch: Batch, texts_read: list[TokenRows]
 ):
     with torch.no_grad():
         method.features(batch.images)
@@ -180,7 +180,7 @@ def test_the_sentences_are_encoded_at_the_first_loss_and_once_per_class_list(
 
 
 def test_many_classes_are_encoded_a_bounded_number_of_tokens_at_a_time(
-    few_sentences: None, method: PromptSRC, texts_read: list[Rows], tokens_read: dict[Block, list[int]]
+    few_sentences: None, method: PromptSRC, texts_read: list[TokenRows], tokens_read: dict[Block, list[int]]
 ):
     method.set_classes([f"{i} things" for i in range(300)])
     assert method.clip_text().shape == (300, 32)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.model import Block, Clip
-from foveate.clip.rows import OwnTokens, Rows, encode_rows
+from foveate.clip.rows import OwnTokens, TokenRows, encode_rows
 from foveate.clip.text import encode_names
 from foveate.errors import InputError
 from foveate.methods.frozen import training_losses
@@ -111,7 +111,7 @@ def test_in_parts_it_is_the_same(names: list[str], deep_clip: Clip):
 
 
 def test_lower_blocks_read_the_beginning_once(
-    deep_clip: Clip, tokens_read: dict[Block, list[int]], texts_read: list[Rows]
+    deep_clip: Clip, tokens_read: dict[Block, list[int]], texts_read: list[TokenRows]
 ):
     method = Tcp(deep_clip, TcpConfig(block=4))
     method.set_classes(NAMES)

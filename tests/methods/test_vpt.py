@@ -6,7 +6,7 @@ from torch import Tensor
 
 from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.clip.text import encode_names
 from foveate.errors import InputError
 from foveate.methods.frozen import training_losses
@@ -67,7 +67,7 @@ def test_texts_are_clips_own_in_the_sentence_that_counts(tiny_clip: Clip):
         assert torch.equal(method.encode_text(), encode_names(tiny_clip, NAMES, sentence))
 
 
-def test_texts_are_encoded_once_per_class_list(vpt: Vpt, texts_read: list[Rows]):
+def test_texts_are_encoded_once_per_class_list(vpt: Vpt, texts_read: list[TokenRows]):
     batch = Batch(torch.randn(3, 3, 32, 32), torch.arange(3))
     for _ in range(3):
         training_losses(vpt, batch)["ce"].backward()

@@ -7,21 +7,21 @@ import pytest
 
 from foveate.evaluate.metrics import harmonic_mean, mean
 from foveate.report import published
-from foveate.report.model import Block, Number, Report, Section
+from foveate.report.model import Number, Report, ReportBlock, Section
 
 
 def section(report: Report, key: str) -> Section:
     return next(one for one in report.sections if one.key == key)
 
 
-def number(block: Block, row: str, column: str) -> Number:
+def number(block: ReportBlock, row: str, column: str) -> Number:
     cells = next(one for one in block.rows if one.label == row).cells
     cell = cells[block.columns.index(column) - 1]
     assert isinstance(cell, Number)
     return cell
 
 
-def block(report: Report, key: str, title: str) -> Block:
+def block(report: Report, key: str, title: str) -> ReportBlock:
     return next(one for one in section(report, key).blocks if one.title == title)
 
 

@@ -15,7 +15,18 @@ import pytest
 from synthetic_sweeps import lively, write_all
 
 from foveate.report.frame import is_a
-from foveate.report.model import Block, Chart, Number, Point, Report, Row, Section, Series, signed, text
+from foveate.report.model import (
+    Chart,
+    ChartPoint,
+    Number,
+    Report,
+    ReportBlock,
+    Section,
+    Series,
+    TableRow,
+    signed,
+    text,
+)
 from foveate.report.plots import svg
 from foveate.report.sections import build
 from foveate.report.writing import html, latex, latex_escape, markdown, markdown_escape
@@ -66,7 +77,7 @@ def test_the_page_stands_alone(paper_report: Report) -> None:
 
 def test_names_are_escaped_everywhere() -> None:
     nasty = '<b>&"50%_$#{}~^\\|*`'
-    block = Block(nasty, (nasty, "x"), (Row(nasty, (Number(1.0),)),))
+    block = ReportBlock(nasty, (nasty, "x"), (TableRow(nasty, (Number(1.0),)),))
     report = Report(
         nasty, (nasty,), (Section("a", nasty, nasty, (block,), notes=(nasty,), card=((nasty, nasty),)),)
     )
@@ -281,8 +292,8 @@ def test_a_file_is_no_place_for_a_report(tmp_path: Path, foveate: Callable[..., 
 
 def test_many_columns_have_deviations_below_in_latex() -> None:
     def table(columns: int) -> str:
-        row = Row("CoOp", tuple(Number(70.0, 0.5, 3, published=69.0, best=True) for _ in range(columns)))
-        block = Block("", ("method", *map(str, range(columns))), (row,))
+        row = TableRow("CoOp", tuple(Number(70.0, 0.5, 3, published=69.0, best=True) for _ in range(columns)))
+        block = ReportBlock("", ("method", *map(str, range(columns))), (row,))
         return latex(Report("r", (), (Section("a", "A", "", (block,)),)))
 
     few, many = table(2), table(12)
@@ -311,13 +322,13 @@ def test_drawn_sets_are_described(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [0.03, 1.0, 2.4, 9.0, 10.0, 47.0, 51.0, 99.0])
 def test_scales_have_three_to_seven_ticks(width: float) -> None:
-    points = (Point(13.0, 0), Point(13.0 + width, 0))
+    points = (ChartPoint(13.0, 0), ChartPoint(13.0 + width, 0))
     drawn = svg(Chart("dots", "HM", (Series("CoOp", points, 0),), ("CoOp",), "HM, %"))
     assert 3 <= drawn.count("<text") - 2 <= 7  # the others are the row's name and the axis' label
 
 
 def test_curves_name_both_axes() -> None:
-    series = (Series("CoOp", (Point(1.0, 50.0), Point(2.0, 60.0)), 0),)
+    series = (Series("CoOp", (ChartPoint(1.0, 50.0), ChartPoint(2.0, 60.0)), 0),)
     drawn = svg(Chart("lines", "DTD", series, x_label="shots a class", y_label="HM, %"))
     assert "shots a class</text>" in drawn
     assert "HM, %</text>" in drawn

@@ -8,7 +8,7 @@ import torch
 from synthetic_sweeps import CLIP, answers, likely, lively, measured, result, write_all
 
 from foveate.errors import InputError
-from foveate.report.model import Number, Report, Row, Section, text
+from foveate.report.model import Number, Report, Section, TableRow, text
 from foveate.report.sections import build
 from foveate.report.writing import html
 from foveate.sweep.results import Result
@@ -24,7 +24,7 @@ def section(report: Report, key: str) -> Section:
     return next(one for one in report.sections if one.key == key)
 
 
-def row(found: Section, label: str, block: int = 0) -> Row:
+def row(found: Section, label: str, block: int = 0) -> TableRow:
     return next(one for one in found.blocks[block].rows if one.label == label)
 
 

@@ -17,10 +17,10 @@ pytest.importorskip("cv2")
 from foveate.data.feature_files import shard_path
 from foveate.data.jobs import mask_jobs
 from foveate.errors import InputError
+from foveate.foreground.cleanup import TidyConfig
 from foveate.foreground.making import Made, make_masks, mask_key, opening_of
 from foveate.foreground.proposers.base import Proposal, Proposer, Request
 from foveate.foreground.store import MaskStore
-from foveate.foreground.tidy import TidyConfig
 from foveate.scale.actors import Pool, ask, pool_of
 from foveate.scale.cluster import Cluster, joined
 from foveate.scale.ray_jobs import make_masks_on_ray

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from foveate.errors import InputError
 from foveate.select.choosing import choose
 from foveate.select.configs import CONFIGS, GlisterConfig, Name
-from foveate.select.seen import Seen, budgets
+from foveate.select.pool import PoolFeatures, budgets
 
-Pool = Callable[..., Seen]
+Pool = Callable[..., PoolFeatures]
 NAMES = get_args(Name)
 
 
@@ -58,7 +58,7 @@ def test_a_class_is_chosen_from_as_if_it_were_alone(pool: Pool, name: str):
 @pytest.mark.parametrize("name", NAMES)
 def test_pictures_that_stand_in_the_pool_twice_do_no_harm(pool: Pool, name: str):
     seen = pool(5, 5, epochs=3)
-    double = Seen(
+    double = PoolFeatures(
         seen.features.repeat(2, 1), seen.texts, seen.labels.repeat(2), seen.scale, seen.right.repeat(1, 2)
     )
     chosen = choose(name, double, [6, 6], torch.Generator())
@@ -78,7 +78,7 @@ def test_one_class_alone_can_be_chosen_from(pool: Pool):
 
 def test_seen_is_made_of_raw_features(pool: Pool):
     raw, texts = 7 * torch.randn(3, 4), 3 * torch.randn(2, 4)
-    seen = Seen.of(raw, texts, torch.tensor([0, 1, 1]), 10.0)
+    seen = PoolFeatures.of(raw, texts, torch.tensor([0, 1, 1]), 10.0)
     logits = 10 * F.cosine_similarity(raw[:, None], texts[None], dim=-1)
     torch.testing.assert_close(seen.block(1).logits.float(), logits[1:])
 
@@ -123,7 +123,7 @@ def test_features_that_are_not_finite_are_refused():
     features = torch.ones(3, 2)
     features[1, 0] = torch.inf
     with pytest.raises(InputError, match="picture 1 are not finite"):
-        Seen.of(features, torch.eye(2), torch.zeros(3, dtype=torch.long), 1.0)
+        PoolFeatures.of(features, torch.eye(2), torch.zeros(3, dtype=torch.long), 1.0)
 
 
 def test_settings_belong_to_selectors_that_there_are():

@@ -17,7 +17,7 @@ from foveate.data.sources import load_photos
 from foveate.errors import InputError
 from foveate.foreground.opening import BadPicture
 from foveate.methods.registry import build
-from foveate.train.selecting import Wish, select
+from foveate.train.selecting import SelectionRequest, select
 from foveate.world.photos import scene_photos
 
 Call = Callable[..., object]
@@ -286,7 +286,7 @@ def test_a_file_of_somebody_else_is_not_written_over(foveate: Call, chosen: Call
 def test_pictures_in_memory_cannot_be_named_in_a_file(tmp_path: Path, clip_folder: Path):
     photos = scene_photos(["red star", "blue ring"], per_class=4, seed=1)
     clip = load_clip(clip_folder)
-    picked = select(photos, clip, Wish("herding", 0.5))
+    picked = select(photos, clip, SelectionRequest("herding", 0.5))
     assert len(picked.photos) == 4
     from foveate.commands.select import _write
 
@@ -380,7 +380,7 @@ def test_masks_are_asked_of_chosen_pictures_alone(data: Path, clip_folder: Path)
     classifier = Classifier("fvgpt+coop", clip_folder)
     options = {"select": "herding", "fraction": 0.3, "recipe": {"epochs": 1}}
     classifier.fit(photos, **options)
-    chosen = select(photos, load_clip(clip_folder), Wish("herding", 0.3)).photos
+    chosen = select(photos, load_clip(clip_folder), SelectionRequest("herding", 0.3)).photos
     for one in photos.samples:
         if one not in chosen.samples:
             one.mask.write_bytes(b"no mask")
@@ -454,6 +454,8 @@ def test_answers_can_only_be_logged_where_there_is_a_log(clip_folder: Path, data
 
 def test_what_is_chosen_in_python_is_what_the_command_chooses(chosen: Call, data: Path, clip_folder: Path):
     photos: Photos = load_photos(data / "photos")
-    picked = select(photos, load_clip(clip_folder), Wish("glister", 0.3, seed=1, settings={"rounds": 2}))
+    picked = select(
+        photos, load_clip(clip_folder), SelectionRequest("glister", 0.3, seed=1, settings={"rounds": 2})
+    )
     written = chosen(data / "photos", "--glister.rounds", 2, name="glister")
     assert [str(data.parent / row[0]) for row in written["train"]] == [s.name for s in picked.photos.samples]

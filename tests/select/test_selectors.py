@@ -12,9 +12,9 @@ from foveate.select.choosing import choose
 from foveate.select.forgetting import events
 from foveate.select.geometry import k_center
 from foveate.select.glister import GlisterConfig, glister
-from foveate.select.seen import Block, Seen, budgets
+from foveate.select.pool import ClassFeatures, PoolFeatures, budgets
 
-Pool = Callable[..., Seen]
+Pool = Callable[..., PoolFeatures]
 Reference = Callable[[Tensor, Tensor, Tensor, int], list[int]]
 """Features `[n, D]`, gradients `[n, C (1 + D)]`, probabilities `[n, C]`, how many."""
 
@@ -29,11 +29,11 @@ def true_gradients(z: Tensor, weight: Tensor, bias: Tensor, label: int) -> Tenso
     return torch.stack(rows)
 
 
-def last_layer(seen: Seen) -> tuple[Tensor, Tensor]:
+def last_layer(seen: PoolFeatures) -> tuple[Tensor, Tensor]:
     return seen.scale * seen.texts.double(), torch.zeros(len(seen.texts), dtype=torch.float64)
 
 
-def parts(seen: Seen, label: int) -> tuple[Tensor, Tensor, Tensor]:
+def parts(seen: PoolFeatures, label: int) -> tuple[Tensor, Tensor, Tensor]:
     z = seen.features[seen.labels == label].double()
     weight, bias = last_layer(seen)
     return z, true_gradients(z, weight, bias, label), (z @ weight.T).softmax(-1)
@@ -143,7 +143,7 @@ CASES: list[tuple[str, dict[str, object], Reference]] = [
 ]
 
 
-def in_class(seen: Seen, label: int, chosen: Tensor) -> list[int]:
+def in_class(seen: PoolFeatures, label: int, chosen: Tensor) -> list[int]:
     """Chosen places in the pool as places in the class."""
     rows = (seen.labels == label).nonzero()[:, 0].tolist()
     return sorted(rows.index(row) for row in chosen.tolist() if row in rows)
@@ -206,7 +206,7 @@ def test_gradients_of_pictures_that_are_nearly_certain_keep_their_direction():
     assert g[0, 0] == pytest.approx(
         float(-tiny * (1 + torch.tensor(-1.0).exp())), rel=1e-6
     )  # p - 1 would be 0
-    block = Block(torch.eye(2, 4, dtype=torch.float64), logits, 0)
+    block = ClassFeatures(torch.eye(2, 4, dtype=torch.float64), logits, 0)
     cosines = gradients.cosines(block)(torch.arange(2))
     assert cosines.diagonal().tolist() == pytest.approx([1, 1])
     assert 0.4 < float(cosines[0, 1]) < 0.5  # ½ of the cosine of g: features at right angles
@@ -215,7 +215,9 @@ def test_gradients_of_pictures_that_are_nearly_certain_keep_their_direction():
 # --- Glister ---
 
 
-def plain_glister(seen: Seen, label: int, count: int, config: GlisterConfig, held: list[int]) -> list[int]:
+def plain_glister(
+    seen: PoolFeatures, label: int, count: int, config: GlisterConfig, held: list[int]
+) -> list[int]:
     """Take real steps of gradient descent on the last layer, and autograd's gradient on the held-out."""
     z, grads, _ = parts(seen, label)
     weight, bias = last_layer(seen)
@@ -277,7 +279,7 @@ def test_class_texts_mixed_into_features_do_not_change_herding(pool: Pool):
     # DAPT's code herds f = ½ Z + ½ T_y
     seen = pool(12, 12)
     mixed = (seen.features + 3 * seen.texts[seen.labels]) / 2
-    other = Seen(mixed, seen.texts, seen.labels, seen.scale)
+    other = PoolFeatures(mixed, seen.texts, seen.labels, seen.scale)
     first, second = (choose("herding", one, [4, 4], torch.Generator()) for one in (seen, other))
     assert first.equal(second)
 
@@ -297,7 +299,7 @@ def test_k_center_covers_within_twice_the_least_radius(pool: Pool):
 )
 def test_of_equal_pictures_the_first_are_chosen(name: str):
     features = torch.tensor([[1.0, 0.0]]).expand(6, 2)
-    seen = Seen.of(features, torch.eye(2), torch.zeros(6, dtype=torch.long), 5.0)
+    seen = PoolFeatures.of(features, torch.eye(2), torch.zeros(6, dtype=torch.long), 5.0)
     assert choose(name, seen, [3, 0], torch.Generator()).tolist() == [0, 1, 2]
 
 
@@ -306,7 +308,7 @@ def test_what_covers_takes_no_double_while_there_are_others(name: str):
     angles = torch.tensor([0.0, 0.5, 1.0, 1.5])
     once = torch.stack([angles.cos(), angles.sin(), torch.zeros(4)], dim=1)
     once = torch.cat([once, torch.eye(3)[2:]])
-    seen = Seen.of(torch.cat([once, once]), torch.eye(3), torch.zeros(10, dtype=torch.long), 4.0)
+    seen = PoolFeatures.of(torch.cat([once, once]), torch.eye(3), torch.zeros(10, dtype=torch.long), 4.0)
     chosen = choose(name, seen, [5, 0, 0], torch.Generator()).tolist()
     assert sorted(row % 5 for row in chosen) == [0, 1, 2, 3, 4]
 
@@ -323,7 +325,7 @@ def test_forgetting_counts_what_was_right_and_then_wrong(pool: Pool):
     )
     assert events(right).tolist() == [4, 0, 1, 2, 0]
     seen = pool(5, epochs=4)
-    seen = Seen(seen.features, seen.texts, seen.labels, seen.scale, right)
+    seen = PoolFeatures(seen.features, seen.texts, seen.labels, seen.scale, right)
     for count, wanted in ((1, [0]), (2, [0, 3]), (3, [0, 2, 3]), (4, [0, 1, 2, 3])):
         assert choose("forgetting", seen, [count], torch.Generator()).tolist() == wanted
 

@@ -11,7 +11,7 @@ import torch
 
 from foveate.sweep.plan import plan
 from foveate.sweep.results import Result, read_result
-from foveate.sweep.running import Desk, Place, run_job
+from foveate.sweep.running import SweepContext, WorkerState, run_job
 from foveate.world.photos import scene_photos
 
 _FOLDERS = {
@@ -95,7 +95,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, root: Path, clip_folde
     (folder / "table.yaml").write_text(CONFIG.format(clip=clip_folder))
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    desk = Desk(Place(root, folder / "out"))
+    desk = WorkerState(SweepContext(root, folder / "out"))
     for job in plan(folder / "table.yaml").jobs:
         run_job(job, desk)
     torch.set_num_threads(before)

@@ -10,7 +10,7 @@ from foveate.errors import InputError
 from foveate.sweep import sets
 from foveate.sweep.plan import plan
 from foveate.sweep.results import read_result
-from foveate.sweep.running import Desk, Place, run_job
+from foveate.sweep.running import SweepContext, WorkerState, run_job
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,7 +50,7 @@ def test_every_row_is_asked_under_every_condition(world: Path, table: Path, tmp_
     assert [job.row for job in jobs] == ["CoOp", "CoOp + FVG-PT", "with wrong masks"]
     # CoOp learns from no masks: one backbone serves both plug-ins.
     assert {job.needs for job in jobs[1:]} == {jobs[0].key}
-    desk = Desk(Place(world, tmp_path / "out"))
+    desk = WorkerState(SweepContext(world, tmp_path / "out"))
     for job in jobs:
         run_job(job, desk)
     results = [read_result(tmp_path / "out" / job.key) for job in jobs]

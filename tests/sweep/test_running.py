@@ -19,7 +19,7 @@ from foveate.sweep.folder import alone_in, check_same
 from foveate.sweep.jobs import Job, Question
 from foveate.sweep.plan import plan, standing
 from foveate.sweep.results import RESULT, read_result, unpacked
-from foveate.sweep.running import Desk, Place, run_job
+from foveate.sweep.running import SweepContext, WorkerState, run_job
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,11 +33,11 @@ def jobs(config, request):
 
 
 @pytest.fixture
-def desk(root: Path, tmp_path: Path) -> Desk:
-    return Desk(Place(root, tmp_path / "out"))
+def desk(root: Path, tmp_path: Path) -> WorkerState:
+    return WorkerState(SweepContext(root, tmp_path / "out"))
 
 
-def test_a_result_says_all(jobs: dict[tuple[str, str], Job], desk: Desk, clip_folder: Path):
+def test_a_result_says_all(jobs: dict[tuple[str, str], Job], desk: WorkerState, clip_folder: Path):
     job = jobs["CoOp", "eurosat"]
     said: list[str] = []
     assert not run_job(job, desk, lambda what, done, total: said.append(what)).before
@@ -72,7 +72,7 @@ def test_a_result_says_all(jobs: dict[tuple[str, str], Job], desk: Desk, clip_fo
     assert not (desk.place.out / job.key / "run" / "stages").exists()
 
 
-def test_draws_are_kept(jobs: dict[tuple[str, str], Job], desk: Desk, root: Path):
+def test_draws_are_kept(jobs: dict[tuple[str, str], Job], desk: WorkerState, root: Path):
     job = jobs["CoOp", "eurosat"]
     run_job(job, desk)
     path = desk.place.out / "draws" / "eurosat" / "shot_2-seed_1.json"
@@ -89,7 +89,9 @@ def test_draws_are_kept(jobs: dict[tuple[str, str], Job], desk: Desk, root: Path
     assert not (desk.place.out / "draws" / "dtd").exists()  # nothing is learned
 
 
-def test_another_split_than_that_of_the_kept_draw_is_refused(jobs: dict[tuple[str, str], Job], desk: Desk):
+def test_another_split_than_that_of_the_kept_draw_is_refused(
+    jobs: dict[tuple[str, str], Job], desk: WorkerState
+):
     job = jobs["CoOp", "eurosat"]
     run_job(job, desk)
     path = desk.place.out / "draws" / "eurosat" / "shot_2-seed_1.json"
@@ -99,7 +101,7 @@ def test_another_split_than_that_of_the_kept_draw_is_refused(jobs: dict[tuple[st
         run_job(jobs["MMRL + FVG-PT", "eurosat"], desk)
 
 
-def test_a_damaged_draw_is_set_aside(jobs: dict[tuple[str, str], Job], desk: Desk, root: Path):
+def test_a_damaged_draw_is_set_aside(jobs: dict[tuple[str, str], Job], desk: WorkerState, root: Path):
     job = jobs["CoOp", "eurosat"]
     path = desk.place.out / "draws" / "eurosat" / "shot_2-seed_1.json"
     path.parent.mkdir(parents=True)
@@ -111,7 +113,7 @@ def test_a_damaged_draw_is_set_aside(jobs: dict[tuple[str, str], Job], desk: Des
     assert read_draw(path).hash[:16] == drawn
 
 
-def test_answers_are_those_of_evaluate(jobs: dict[tuple[str, str], Job], desk: Desk, root: Path):
+def test_answers_are_those_of_evaluate(jobs: dict[tuple[str, str], Job], desk: WorkerState, root: Path):
     """Features kept from question to question change nothing."""
     for job in (jobs["backbone", "eurosat"], jobs["MMRL + FVG-PT", "eurosat"]):
         run_job(replace(job, shift=True), desk)
@@ -127,7 +129,7 @@ def test_answers_are_those_of_evaluate(jobs: dict[tuple[str, str], Job], desk: D
 
 
 def test_a_finished_job_is_skipped_and_a_half_written_one_goes_on(
-    jobs: dict[tuple[str, str], Job], desk: Desk, monkeypatch: pytest.MonkeyPatch
+    jobs: dict[tuple[str, str], Job], desk: WorkerState, monkeypatch: pytest.MonkeyPatch
 ):
     job = jobs["CoOp", "eurosat"]
     run_job(job, desk)
@@ -147,7 +149,7 @@ def test_a_finished_job_is_skipped_and_a_half_written_one_goes_on(
     "content", [b"", b"{", b'{"schema": 1}', b"[]", b'{"schema": 1, "key": "x", "measured": 3}']
 )
 def test_a_damaged_result_is_named_and_set_aside(
-    jobs: dict[tuple[str, str], Job], desk: Desk, content: bytes
+    jobs: dict[tuple[str, str], Job], desk: WorkerState, content: bytes
 ):
     job = jobs["CLIP", "eurosat"]
     run_job(job, desk)
@@ -159,7 +161,7 @@ def test_a_damaged_result_is_named_and_set_aside(
     assert read_result(folder) is not None
 
 
-def test_a_result_of_a_newer_foveate_is_refused(jobs: dict[tuple[str, str], Job], desk: Desk):
+def test_a_result_of_a_newer_foveate_is_refused(jobs: dict[tuple[str, str], Job], desk: WorkerState):
     job = jobs["CLIP", "eurosat"]
     run_job(job, desk)
     path = desk.place.out / job.key / RESULT
@@ -170,7 +172,7 @@ def test_a_result_of_a_newer_foveate_is_refused(jobs: dict[tuple[str, str], Job]
     assert path.is_file()
 
 
-def test_a_damaged_run_is_set_aside(jobs: dict[tuple[str, str], Job], desk: Desk):
+def test_a_damaged_run_is_set_aside(jobs: dict[tuple[str, str], Job], desk: WorkerState):
     job = jobs["CoOp", "eurosat"]
     run_job(job, desk)
     folder = desk.place.out / job.key
@@ -182,7 +184,7 @@ def test_a_damaged_run_is_set_aside(jobs: dict[tuple[str, str], Job], desk: Desk
     assert read_result(folder) is not None
 
 
-def test_a_question_that_is_added_trains_nothing(jobs: dict[tuple[str, str], Job], desk: Desk):
+def test_a_question_that_is_added_trains_nothing(jobs: dict[tuple[str, str], Job], desk: WorkerState):
     job = jobs["CoOp", "eurosat"]
     few = replace(job, questions=job.questions[:1])
     run_job(few, desk)
@@ -198,7 +200,7 @@ def test_a_question_that_is_added_trains_nothing(jobs: dict[tuple[str, str], Job
     assert (folder / "run" / "log.jsonl").stat().st_mtime_ns == log
 
 
-def test_all_of_another_sets_classes_are_new(jobs: dict[tuple[str, str], Job], desk: Desk):
+def test_all_of_another_sets_classes_are_new(jobs: dict[tuple[str, str], Job], desk: WorkerState):
     """Two sets share names here, and still each is asked about all of them."""
     job = replace(jobs["CoOp", "eurosat"], questions=(Question("eurosat", "base"), Question("dtd", "new")))
     run_job(job, desk)
@@ -206,7 +208,7 @@ def test_all_of_another_sets_classes_are_new(jobs: dict[tuple[str, str], Job], d
     assert (other.pictures, other.classes) == (8, 4)
 
 
-def test_a_copy_takes_the_result_over(jobs: dict[tuple[str, str], Job], desk: Desk):
+def test_a_copy_takes_the_result_over(jobs: dict[tuple[str, str], Job], desk: WorkerState):
     job = jobs["CoOp", "eurosat"]
     twin = replace(job, row="all terms", copies=job.key, questions=job.questions[:2])
     with pytest.raises(InputError, match="which it is a copy of, has no result"):
@@ -220,7 +222,7 @@ def test_a_copy_takes_the_result_over(jobs: dict[tuple[str, str], Job], desk: De
 
 
 def test_warnings_are_notes(
-    jobs: dict[tuple[str, str], Job], desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys
+    jobs: dict[tuple[str, str], Job], desk: WorkerState, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     def warn(*_: object) -> None:
         warnings.warn("the disk is\nnearly full", UserWarning, stacklevel=1)
@@ -235,7 +237,7 @@ def test_warnings_are_notes(
 
 def test_no_masks_is_said_before_training(jobs: dict[tuple[str, str], Job], root: Path, tmp_path: Path):
     shutil.copytree(root / "eurosat", tmp_path / "bare" / "eurosat", ignore=shutil.ignore_patterns("mask"))
-    desk = Desk(Place(tmp_path / "bare", tmp_path / "out"))
+    desk = WorkerState(SweepContext(tmp_path / "bare", tmp_path / "out"))
     with pytest.raises(InputError, match=r"eurosat has no masks, and fvgpt\+coop learns from them"):
         run_job(jobs["CoOp + FVG-PT", "eurosat"], desk)
 
@@ -243,12 +245,12 @@ def test_no_masks_is_said_before_training(jobs: dict[tuple[str, str], Job], root
 def test_what_is_said_of_failures():
     mistake = running.trouble_of(KeyError("x"))
     assert (mistake.line, mistake.trace.splitlines()[-1]) == ("KeyError: 'x'", "KeyError: 'x'")
-    assert running.trouble_of(InputError("no\nsuch set")) == running.Trouble("no such set")
+    assert running.trouble_of(InputError("no\nsuch set")) == running.JobFailure("no such set")
     full = OSError(28, "No space left on device", "/out/x")
-    assert running.trouble_of(full) == running.Trouble("/out/x: No space left on device")
+    assert running.trouble_of(full) == running.JobFailure("/out/x: No space left on device")
 
 
-def test_another_sweep_of_the_folder_is_refused(config, jobs: dict[tuple[str, str], Job], desk: Desk):
+def test_another_sweep_of_the_folder_is_refused(config, jobs: dict[tuple[str, str], Job], desk: WorkerState):
     run_job(jobs["CoOp", "eurosat"], desk)
     out = desk.place.out
     more = plan(config(("seeds: [1]", "seeds: [1, 2]"), ("  CoOp:", "  KgCoOp: {method: kgcoop}\n  CoOp:")))

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from foveate.commands import sweep as command
-from foveate.commands.sweeping import Board
+from foveate.commands.sweeping import SweepBars
 from foveate.sweep import local
-from foveate.sweep.events import Failed, Finished, Progress
+from foveate.sweep.events import Failed, Finished, LaneProgress
 from foveate.sweep.folder import alone_in
 from foveate.sweep.plan import Standing, plan
-from foveate.sweep.running import Desk, Done, Place, run_job
+from foveate.sweep.running import Done, SweepContext, WorkerState, run_job
 
 Call = Callable[..., Any]
 
@@ -204,7 +204,7 @@ def test_a_finished_sweep_says_what_it_keeps(
     text = config().read_text()
     table = tmp_path / "table.yaml"
     table.write_text(text.split("rows:")[0] + "rows:\n" + rows)
-    desk = Desk(Place(root, tmp_path / "out"))
+    desk = WorkerState(SweepContext(root, tmp_path / "out"))
     for job in plan(table).jobs:
         run_job(job, desk)
     words = _words(table, root, tmp_path / "out", "--workers", 1)
@@ -221,9 +221,9 @@ def test_the_time_that_is_left(config: Call):
     """By the work that is left, not by the runs: of two, one may take nearly all of it."""
     jobs, now = plan(config()).jobs, [100.0]
     work = {job.key: 10.0 for job in jobs[:9]} | {jobs[9].key: 910.0}
-    board = Board(10, 0, work, clock=lambda: now[0])
+    board = SweepBars(10, 0, work, clock=lambda: now[0])
     now[0] += 50  # scenes are drawn
-    board.show(Progress(0, jobs[0], "training", 1, 2))
+    board.show(LaneProgress(0, jobs[0], "training", 1, 2))
     assert board.left() == ""
     for job in jobs[:5]:
         now[0] += 12

@@ -16,7 +16,7 @@ pytest.importorskip("ray")
 
 from foveate.errors import InputError
 from foveate.scale.cluster import Cluster, joined
-from foveate.sweep.on_ray import Share, share_of
+from foveate.sweep.on_ray import TaskResources, share_of
 
 pytestmark = pytest.mark.ray
 Call = Callable[..., Any]
@@ -32,11 +32,11 @@ def cluster() -> Iterator[None]:
 
 
 def test_who_gets_what():
-    assert share_of(Cluster(8, 0), None, None, 1.0, 1) == Share(8, 1, 0.0)
-    assert share_of(Cluster(8, 0), None, None, 1.0, 2) == Share(4, 2, 0.0)
-    assert share_of(Cluster(16, 2), None, None, 0.25, 1) == Share(8, 1, 0.25)
-    assert share_of(Cluster(16, 2), 3, None, 1 / 3, 4) == Share(3, 4, 1 / 3)
-    assert share_of(Cluster(16, 2), None, "cpu", 1.0, 4) == Share(4, 4, 0.0)
+    assert share_of(Cluster(8, 0), None, None, 1.0, 1) == TaskResources(8, 1, 0.0)
+    assert share_of(Cluster(8, 0), None, None, 1.0, 2) == TaskResources(4, 2, 0.0)
+    assert share_of(Cluster(16, 2), None, None, 0.25, 1) == TaskResources(8, 1, 0.25)
+    assert share_of(Cluster(16, 2), 3, None, 1 / 3, 4) == TaskResources(3, 4, 1 / 3)
+    assert share_of(Cluster(16, 2), None, "cpu", 1.0, 4) == TaskResources(4, 4, 0.0)
     with pytest.raises(InputError, match="room for 2 runs: give at most 2"):
         share_of(Cluster(16, 2), 3, None, 1.0, 1)
     with pytest.raises(InputError, match="has no GPU"):

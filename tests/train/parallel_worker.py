@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from foveate.bits import digest_of
 from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.clip.weights import load_clip
@@ -23,10 +22,11 @@ from foveate.data.sources import load_photos
 from foveate.errors import InputError
 from foveate.methods.base import Method
 from foveate.methods.coop import CoOp
+from foveate.tensor_bytes import digest_of
 from foveate.train.banking import BankPlan
 from foveate.train.context import Context
 from foveate.train.journal import Step
-from foveate.train.parallel import Team
+from foveate.train.parallel import ProcessGroup
 from foveate.train.recipe import recipe_for
 from foveate.train.reporter import Reporter
 from foveate.train.run import run_stages
@@ -36,7 +36,9 @@ READ: list[int] = []
 """The pictures that were decoded."""
 
 
-def train(job: dict[str, Any], data: Path, clip: Clip, team: Team | None, out: Path) -> dict[str, Any]:
+def train(
+    job: dict[str, Any], data: Path, clip: Clip, team: ProcessGroup | None, out: Path
+) -> dict[str, Any]:
     """Train a job's method, save what it learned, and return its steps."""
     photos = load_photos(data / "photos", masks=data / "masks")
     first, *others = photos.samples  # without a mask it has no foreground, and teaches some terms nothing
@@ -73,7 +75,7 @@ def spoiled(method: CoOp, batch: Batch) -> Features:
     return Method.forward(method, batch)
 
 
-def train_all(jobs: dict[str, Any], out: Path, team: Team) -> dict[str, Any]:
+def train_all(jobs: dict[str, Any], out: Path, team: ProcessGroup) -> dict[str, Any]:
     """Train what all jobs ask for; return what there is to say of each."""
     # In float32, rounding grows with the steps until it hides mistakes.
     clip = load_clip(jobs["clip"], dtype=torch.float64)
@@ -92,7 +94,7 @@ def train_all(jobs: dict[str, Any], out: Path, team: Team) -> dict[str, Any]:
     return said
 
 
-def fit_twice(jobs: dict[str, Any], out: Path, team: Team) -> list[str]:
+def fit_twice(jobs: dict[str, Any], out: Path, team: ProcessGroup) -> list[str]:
     """Fit as the command would, and again, when the run has finished; return what was learned."""
     run = {key.replace("-", "_"): value for key, value in jobs["run"].items()}
     words = {"masks": f"{jobs['data']}/masks", "shots": run.pop("shots"), "recipe": run, "log_answers": True}

@@ -19,7 +19,7 @@ from foveate.errors import InputError
 from foveate.methods.frozen import CLIP, extract, frozen_specs
 from foveate.methods.registry import backbones, build, pairs, plugins, stages
 from foveate.train import banking
-from foveate.train.banking import BankPlan, Feed, chunk_on, open_bank, training_pictures
+from foveate.train.banking import BankPlan, StageBatches, chunk_on, open_bank, training_pictures
 from foveate.train.context import Context
 from foveate.train.journal import Step
 from foveate.train.recipe import Recipe, recipe_for
@@ -394,7 +394,7 @@ def test_batches_come_to_where_the_method_is(tiny_clip: Clip, data: Path):
     method = build("coop", tiny_clip)
     pictures = training_pictures(photos, tiny_clip.config, recipe, 1)
     told: list[tuple[str, int, int]] = []
-    feed = Feed(
+    feed = StageBatches(
         "coop",
         method,
         pictures,

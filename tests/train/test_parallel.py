@@ -21,9 +21,9 @@ from safetensors.torch import load_file
 from torch.distributed import HashStore
 
 from foveate.commands import launched
-from foveate.data.loader import Share
+from foveate.data.loader import Rank
 from foveate.errors import InputError
-from foveate.train.parallel import Lost, Team
+from foveate.train.parallel import ProcessGroup, ProcessLost
 
 WORKER = Path(__file__).with_name("parallel_worker.py")
 CLASSES = ("red disc", "blue box", "green disc", "red box", "blue disc")
@@ -77,7 +77,7 @@ REFUSED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("size", [1, 2, 4, 7])
 def test_parts_make_up_each_batch(world: int, size: int):
     rows = list(range(100, 100 + 3 * size))
-    parts = [Share(rank, world).cut(rows, size) for rank in range(world)]
+    parts = [Rank(rank, world).cut(rows, size) for rank in range(world)]
     for step in range(3):
         seen = [row for part in parts if not part.looks_on for row in _batch(part.rows, part.size, step)]
         assert seen == rows[step * size : (step + 1) * size]
@@ -92,10 +92,10 @@ def _batch(rows: Sequence[int], size: int, step: int) -> Sequence[int]:
 
 
 def test_one_smaller_batch_is_shared_too():
-    assert Share(1, 2).cut([5, 6, 7], 8).rows == [7]
-    assert Share(1, 2).cut([], 8).rows == []
+    assert Rank(1, 2).cut([5, 6, 7], 8).rows == [7]
+    assert Rank(1, 2).cut([], 8).rows == []
     with pytest.raises(ValueError, match="one size"):
-        Share(0, 2).cut([1, 2, 3], 2)
+        Rank(0, 2).cut([1, 2, 3], 2)
 
 
 # --- the environment ---
@@ -103,8 +103,8 @@ def test_one_smaller_batch_is_shared_too():
 
 def test_a_process_alone_joins_nobody(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert Team.join() is None
-    assert Team.joined() is None
+    assert ProcessGroup.join() is None
+    assert ProcessGroup.joined() is None
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_an_environment_that_cannot_be(monkeypatch: pytest.MonkeyPatch, changes:
     for name, value in changes.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match=said):
-        Team.join()
+        ProcessGroup.join()
 
 
 # --- one line for all ---
@@ -138,9 +138,9 @@ def test_an_environment_that_cannot_be(monkeypatch: pytest.MonkeyPatch, changes:
     ("errors", "line"),
     [
         ([InputError("no such file"), InputError("no such file")], "foveate: no such file\n"),
-        ([Lost("gone"), InputError("it is damaged")], "foveate: it is damaged\n"),
-        ([InputError("it is damaged"), Lost("gone")], "foveate: it is damaged\n"),
-        ([Lost("gone"), Lost("gone")], "foveate: gone\n"),
+        ([ProcessLost("gone"), InputError("it is damaged")], "foveate: it is damaged\n"),
+        ([InputError("it is damaged"), ProcessLost("gone")], "foveate: it is damaged\n"),
+        ([ProcessLost("gone"), ProcessLost("gone")], "foveate: gone\n"),
     ],
 )
 def test_one_of_them_speaks(
@@ -151,12 +151,14 @@ def test_one_of_them_speaks(
 ):
     monkeypatch.setattr(launched, "GRACE", 0.1)
     store = HashStore()
-    teams = [Team(Share(rank, 2), store=store) for rank in range(2)]
+    teams = [ProcessGroup(Rank(rank, 2), store=store) for rank in range(2)]
     with ThreadPoolExecutor(2) as pool:
         ends: list[Future[None]] = []
-        for team, error in sorted(zip(teams, errors, strict=True), key=lambda one: isinstance(one[1], Lost)):
+        for team, error in sorted(
+            zip(teams, errors, strict=True), key=lambda one: isinstance(one[1], ProcessLost)
+        ):
             ends.append(pool.submit(launched._end, team, error))
-            while not isinstance(error, Lost) and team.words(launched.WRONG) is None:
+            while not isinstance(error, ProcessLost) and team.words(launched.WRONG) is None:
                 time.sleep(0.001)
         for end in ends:
             failure = end.exception()

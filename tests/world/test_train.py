@@ -21,8 +21,8 @@ from foveate.world.scenes import COLOURS, PLACES, SHAPES, TEXTURES, render
 from foveate.world.species import find_species, find_variant, mentioned, pretraining_scene
 from foveate.world.train import (
     Painter,
-    Progress,
-    Recipe,
+    PretrainConfig,
+    PretrainState,
     card,
     climb,
     contrast,
@@ -96,20 +96,23 @@ def test_pictures_of_one_caption_are_positives_of_each_other():
 
 
 def test_a_batch_depends_on_seed_step_and_difficulty_only():
-    first, again = draw(Recipe(seed=1, batch=12), 5, 0.6), draw(Recipe(seed=1, batch=12), 5, 0.6)
+    first, again = (
+        draw(PretrainConfig(seed=1, batch=12), 5, 0.6),
+        draw(PretrainConfig(seed=1, batch=12), 5, 0.6),
+    )
     assert (first.pictures == again.pictures).all()
     assert (first.captions, first.rows, first.mentions) == (again.captions, again.rows, again.mentions)
     for other in (
-        draw(Recipe(seed=2, batch=12), 5, 0.6),
-        draw(Recipe(seed=1, batch=12), 6, 0.6),
-        draw(Recipe(seed=1, batch=12), 5, 0.1),
+        draw(PretrainConfig(seed=2, batch=12), 5, 0.6),
+        draw(PretrainConfig(seed=1, batch=12), 6, 0.6),
+        draw(PretrainConfig(seed=1, batch=12), 5, 0.1),
     ):
         assert (first.pictures != other.pictures).any()
 
 
 @pytest.mark.parametrize("step", range(6))
 def test_each_picture_points_to_the_one_caption_that_is_true_of_it(step: int):
-    drawn = draw(Recipe(seed=1, batch=40), step, 1.0)
+    drawn = draw(PretrainConfig(seed=1, batch=40), step, 1.0)
     rng = np.random.default_rng([1, step])
     scenes = [random_scene(rng, 1.0) for _ in range(40)]
     assert (drawn.pictures == render(scenes)[0]).all()
@@ -123,7 +126,7 @@ def test_each_picture_points_to_the_one_caption_that_is_true_of_it(step: int):
 
 
 def test_another_process_draws_the_same_ahead():
-    recipe = Recipe(batch=3, seed=2)
+    recipe = PretrainConfig(batch=3, seed=2)
     painter = Painter(recipe)
     try:
         found = [painter.batch(step, difficulty=0.1 * step) for step in range(7)]
@@ -131,7 +134,7 @@ def test_another_process_draws_the_same_ahead():
         painter.close()
     for step, drawn in enumerate(found):
         known = 0.1 * max(0, step - Painter.AHEAD)  # the difficulty when it was ordered
-        expected = draw(Recipe(seed=2, batch=3), step, known)
+        expected = draw(PretrainConfig(seed=2, batch=3), step, known)
         assert drawn.difficulty == known
         assert (drawn.pictures == expected.pictures).all()
         assert drawn.captions == expected.captions
@@ -166,7 +169,7 @@ def test_the_vocabulary_knows_the_worlds_words_and_any_other_text(tokenizer):
 
 
 def test_the_rate_warms_up_and_falls_to_nothing():
-    recipe = Recipe(steps=1000, lr=0.01, warmup=100)
+    recipe = PretrainConfig(steps=1000, lr=0.01, warmup=100)
     assert learning_rate(recipe, 0) == pytest.approx(0.0001)
     assert learning_rate(recipe, 99) == learning_rate(recipe, 100) == pytest.approx(0.01)
     assert learning_rate(recipe, 550) == pytest.approx(0.005)
@@ -174,16 +177,16 @@ def test_the_rate_warms_up_and_falls_to_nothing():
 
 
 def test_scenes_get_harder_while_most_are_understood():
-    recipe = Recipe(climb_at=0.75, climb_by=0.25)
-    poor = climb(Progress(3, 0.5, 0.7), 0.9, recipe)
+    recipe = PretrainConfig(climb_at=0.75, climb_by=0.25)
+    poor = climb(PretrainState(3, 0.5, 0.7), 0.9, recipe)
     assert (poor.step, poor.difficulty, poor.accuracy) == (4, 0.5, pytest.approx(0.71))
-    good = climb(Progress(3, 0.5, 0.8), 0.9, recipe)
+    good = climb(PretrainState(3, 0.5, 0.8), 0.9, recipe)
     assert (good.step, good.difficulty, good.accuracy) == (4, 0.75, pytest.approx(0.805))
-    assert climb(Progress(3, 0.9, 1.0), 1.0, recipe).difficulty == 1.0
+    assert climb(PretrainState(3, 0.9, 1.0), 1.0, recipe).difficulty == 1.0
 
 
 def test_only_matrices_decay(tiny_clip: Clip):
-    groups = make_optimiser(tiny_clip, Recipe(weight_decay=0.05)).param_groups
+    groups = make_optimiser(tiny_clip, PretrainConfig(weight_decay=0.05)).param_groups
     assert [group["weight_decay"] for group in groups] == [0.05, 0.0]
     assert all(p.ndim >= 2 for p in groups[0]["params"])
     assert all(p.ndim < 2 for p in groups[1]["params"])
@@ -198,9 +201,9 @@ def small(tiny_clip: Clip, tokenizer, small_config) -> Clip:
 
 
 def test_steps_learn(small: Clip, tokenizer):
-    recipe = Recipe(lr=2e-3)
+    recipe = PretrainConfig(lr=2e-3)
     optimiser = make_optimiser(small, recipe)
-    drawn = draw(Recipe(seed=1, batch=24), 0, 0.0)
+    drawn = draw(PretrainConfig(seed=1, batch=24), 0, 0.0)
     losses = [learn(small, optimiser, drawn, recipe.lr)[0] for _ in range(25)]
     assert losses[-1] < 0.6 * losses[0]
 
@@ -208,28 +211,28 @@ def test_steps_learn(small: Clip, tokenizer):
 def test_cosines_are_never_multiplied_with_more_than_a_hundred(small: Clip, tokenizer):
     with torch.no_grad():
         small.logit_scale.fill_(math.log(500))
-    learn(small, make_optimiser(small, Recipe()), draw(Recipe(seed=1, batch=8), 0, 0.0), 1e-4)
+    learn(small, make_optimiser(small, PretrainConfig()), draw(PretrainConfig(seed=1, batch=8), 0, 0.0), 1e-4)
     assert small.scale.item() == pytest.approx(100, rel=1e-5)
 
 
 def test_the_state_of_training_comes_back(small: Clip, tokenizer, tmp_path: Path, small_config):
-    optimiser = make_optimiser(small, Recipe())
-    assert load_training(tmp_path, small, optimiser) == Progress()
-    learn(small, optimiser, draw(Recipe(seed=1, batch=8), 0, 0.0), 1e-3)
-    save_training(tmp_path, small, optimiser, Progress(7, 0.25, 0.6))
+    optimiser = make_optimiser(small, PretrainConfig())
+    assert load_training(tmp_path, small, optimiser) == PretrainState()
+    learn(small, optimiser, draw(PretrainConfig(seed=1, batch=8), 0, 0.0), 1e-3)
+    save_training(tmp_path, small, optimiser, PretrainState(7, 0.25, 0.6))
     other = Clip(small_config(tokenizer.vocab, image_size=64), tokenizer).initialise(stream(9, "init"))
-    fresh = make_optimiser(other, Recipe())
-    assert load_training(tmp_path, other, fresh) == Progress(7, 0.25, 0.6)
+    fresh = make_optimiser(other, PretrainConfig())
+    assert load_training(tmp_path, other, fresh) == PretrainState(7, 0.25, 0.6)
     for _ in range(2):  # and so do the moments: the next steps are the same
         for clip, at in ((small, optimiser), (other, fresh)):
-            learn(clip, at, draw(Recipe(seed=1, batch=8), 1, 0.0), 1e-3)
+            learn(clip, at, draw(PretrainConfig(seed=1, batch=8), 1, 0.0), 1e-3)
         assert all(torch.equal(a, b) for a, b in zip(small.parameters(), other.parameters(), strict=True))
 
 
 class AtOnce:
     """Draws in this process, when asked."""
 
-    def __init__(self, recipe: Recipe):
+    def __init__(self, recipe: PretrainConfig):
         self.recipe = recipe
 
     def batch(self, step: int, difficulty: float) -> training.Drawn:
@@ -246,9 +249,9 @@ def test_a_run_stopped_and_started_again_ends_with_the_same_bits(
     monkeypatch.setattr(training, "zero_shot_accuracy", lambda *_: 0.0)
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
-    whole = train(Recipe(steps=3, batch=6), tmp_path / "whole")
-    first = train(Recipe(steps=2, batch=6), tmp_path / "stopped")
-    second = train(Recipe(steps=3, batch=6), tmp_path / "stopped")
+    whole = train(PretrainConfig(steps=3, batch=6), tmp_path / "whole")
+    first = train(PretrainConfig(steps=2, batch=6), tmp_path / "stopped")
+    second = train(PretrainConfig(steps=3, batch=6), tmp_path / "stopped")
     tensors = [clip.state_dict() for clip in (whole, second, first)]
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
     assert any(not torch.equal(tensors[0][name], tensors[2][name]) for name in tensors[0])
@@ -258,7 +261,7 @@ def test_a_run_stopped_and_started_again_ends_with_the_same_bits(
 
 
 def test_the_card_says_what_the_recipe_was():
-    recipe = Recipe(steps=500, batch=64, lr=0.002, seed=9)
+    recipe = PretrainConfig(steps=500, batch=64, lr=0.002, seed=9)
     text = card(recipe, 2_537_473, {"name": 87.25, "place": 99.0})
     assert "2,537,473 parameters" in text
     assert "32,000 drawn scenes" in text
@@ -275,7 +278,7 @@ def test_finishing_writes_a_model_that_loads(
     small: Clip, tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(training, "zero_shot_accuracy", lambda *_: 0.5)
-    finish(small, Recipe(), tmp_path)
+    finish(small, PretrainConfig(), tmp_path)
     clip = load_clip(tmp_path)
     assert clip.tokenizer.words("red star") == tokenizer.words("red star")
     images = torch.randn(2, 3, 64, 64, generator=stream(0, "pictures"))

@@ -18,7 +18,7 @@ from foveate.clip.archive import is_torchscript, read_torchscript
 from foveate.clip.layouts import without_wrappers
 from foveate.clip.pickles import Stored, open_saved
 from foveate.errors import InputError
-from foveate.written import as_table, one_line, parse_table, read_bytes
+from foveate.readers import as_table, one_line, parse_table, read_bytes
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "state_dict_ema", "model_ema", "net")
 """Under these names training programs keep weights, beside the optimiser and the like."""

@@ -27,7 +27,7 @@ GAUSSIAN = 5.0
 
 
 @dataclass(frozen=True)
-class Seen:
+class PatchTokens:
     """Pictures on their way through the image tower, before its last block.
 
     Attributes:
@@ -57,7 +57,7 @@ def positions(vision: Vision, rows: int, columns: int) -> Float[Tensor, "tokens 
 
 
 @torch.no_grad()
-def look(vision: Vision, images: Images, layers: int = 0) -> Seen:
+def look(vision: Vision, images: Images, layers: int = 0) -> PatchTokens:
     """Run all blocks but the last on pictures of any size; no gradient is kept.
 
     Args:
@@ -77,7 +77,7 @@ def look(vision: Vision, images: Images, layers: int = 0) -> Seen:
             maps.append(attention_of(block, x))
         if number + 1 < len(vision.blocks):
             x = block(x)
-    return Seen(x, rows, columns, torch.stack(maps).mean(0) if maps else None)
+    return PatchTokens(x, rows, columns, torch.stack(maps).mean(0) if maps else None)
 
 
 def attention_of(block: Block, x: Tokens) -> Attention:
@@ -88,7 +88,7 @@ def attention_of(block: Block, x: Tokens) -> Attention:
 
 @torch.no_grad()
 def patch_features(
-    vision: Vision, seen: Seen, gaussian: float = GAUSSIAN
+    vision: Vision, seen: PatchTokens, gaussian: float = GAUSSIAN
 ) -> Float[Tensor, "batch patches dim"]:
     """Return a feature of each patch, of length 1, to be compared with texts; no gradient is kept.
 
@@ -109,7 +109,9 @@ def patch_features(
     return F.normalize(features.float(), dim=-1)
 
 
-def class_feature(vision: Vision, seen: Seen, normed: Tokens | None = None) -> Float[Tensor, "batch dim"]:
+def class_feature(
+    vision: Vision, seen: PatchTokens, normed: Tokens | None = None
+) -> Float[Tensor, "batch dim"]:
     """Return the picture's feature, as the tower itself does: the last block, then the class token.
 
     Args:

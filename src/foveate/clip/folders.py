@@ -12,7 +12,7 @@ from foveate.clip.model import Clip
 from foveate.clip.sizes import Triple
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
-from foveate.written import as_table
+from foveate.readers import as_table
 
 FORMAT, VERSION = "foveate-clip", 1
 SETTINGS = ("*.json", "merges.txt")

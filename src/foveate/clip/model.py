@@ -17,12 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.bits import bytes_of
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.layouts import OURS, Layout, to_ours
 from foveate.clip.sizes import Triple, check_shapes, infer_config
 from foveate.clip.tokenizer import OPENAI_VOCAB, ClipTokenizer
 from foveate.errors import InputError
+from foveate.tensor_bytes import bytes_of
 from foveate.types import Images, TokenIds, Tokens
 
 Edit = Callable[[int, Tensor], Tensor]

@@ -26,7 +26,7 @@ Vectors = Float[Tensor, "vectors width"]
 
 
 @dataclass(frozen=True)
-class Rows:
+class TokenRows:
     """Token sequences, cut into the beginning that all share and what each goes on with.
 
     Attributes:
@@ -49,20 +49,20 @@ class Rows:
         places = [*range(self.shared), *range(start, start + self.lengths[number])]
         return [(int(self.ids[i]), int(self.slots[i])) for i in places]
 
-    def part(self, start: int, stop: int) -> "Rows":
+    def part(self, start: int, stop: int) -> "TokenRows":
         """Return some of the rows, with the same common beginning."""
         before = self.shared + sum(self.lengths[:start])
         own = slice(before, before + sum(self.lengths[start:stop]))
         ids, slots, places = (
             torch.cat([tensor[: self.shared], tensor[own]]) for tensor in (self.ids, self.slots, self.places)
         )
-        return Rows(ids, slots, places, self.shared, self.lengths[start:stop])
+        return TokenRows(ids, slots, places, self.shared, self.lengths[start:stop])
 
-    def to(self, device: torch.device) -> "Rows":
+    def to(self, device: torch.device) -> "TokenRows":
         """Return the same rows on another device."""
         if self.ids.device == device:
             return self
-        return Rows(
+        return TokenRows(
             self.ids.to(device), self.slots.to(device), self.places.to(device), self.shared, self.lengths
         )
 
@@ -87,7 +87,7 @@ class OwnTokens:
         return OwnTokens(self.layer, torch.cat([self.tokens[start:stop].to(rest.dtype), rest], dim=1))
 
 
-def pack(rows: Sequence[Sequence[tuple[int, int]]]) -> Rows:
+def pack(rows: Sequence[Sequence[tuple[int, int]]]) -> TokenRows:
     """Cut and pack rows of (token id, slot) pairs, each with its EOT last."""
     shared = min(len(row) for row in rows) - 1  # every row keeps at least its EOT
     for row in rows:
@@ -97,12 +97,12 @@ def pack(rows: Sequence[Sequence[tuple[int, int]]]) -> Rows:
     both = [*enumerate(rows[0][:shared]), *own]
     ids, slots = (torch.tensor([pair[i] for _, pair in both]) for i in range(2))
     places = torch.tensor([place for place, _ in both])
-    return Rows(ids, slots, places, shared, tuple(len(row) - shared for row in rows))
+    return TokenRows(ids, slots, places, shared, tuple(len(row) - shared for row in rows))
 
 
 def encode_rows(
     text: Text,
-    rows: Rows,
+    rows: TokenRows,
     vectors: Vectors | None = None,
     edit: Edit | None = None,
     chunk: int = CHUNK,
@@ -127,7 +127,7 @@ def encode_rows(
 
 
 def _encode(
-    text: Text, rows: Rows, vectors: Vectors | None, edit: Edit | None, own: OwnTokens | None, chunk: int
+    text: Text, rows: TokenRows, vectors: Vectors | None, edit: Edit | None, own: OwnTokens | None, chunk: int
 ) -> TextFeatures:
     """Return what `encode_rows` does, with so many own tokens at once."""
     tokens = _embed(text, rows, vectors)
@@ -149,7 +149,7 @@ def _encode(
     return whole.to(torch.promote_types(whole.dtype, torch.float32))
 
 
-def _embed(text: Text, rows: Rows, vectors: Vectors | None) -> Packed:
+def _embed(text: Text, rows: TokenRows, vectors: Vectors | None) -> Packed:
     """Return all tokens with their positions."""
     tokens = text.token(rows.ids)
     if vectors is not None:

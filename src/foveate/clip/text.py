@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 
 from foveate.clip.model import Clip
-from foveate.clip.rows import CHUNK, Rows, encode_rows, pack
+from foveate.clip.rows import CHUNK, TokenRows, encode_rows, pack
 from foveate.clip.templates import DEFAULT_TEMPLATE, fill
 from foveate.errors import InputError
 from foveate.types import TextFeatures
 
 
-def text_rows(clip: Clip, texts: Sequence[str]) -> Rows:
+def text_rows(clip: Clip, texts: Sequence[str]) -> TokenRows:
     """Return texts as packed token rows; the tokenizer cuts what is too long."""
     ids = clip.tokenizer(texts)
     ends = ids.argmax(dim=-1).tolist()  # EOT has the highest id

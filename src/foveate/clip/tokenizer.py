@@ -21,7 +21,7 @@ from torch import Tensor
 
 from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.written import parse_table, read_bytes, read_text
+from foveate.readers import parse_table, read_bytes, read_text
 
 OPENAI_VOCAB = 49408
 SOT, EOT = "<|startoftext|>", "<|endoftext|>"

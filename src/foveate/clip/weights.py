@@ -24,7 +24,7 @@ from foveate.clip.folders import FORMAT, KINDS, SETTINGS, VERSION, load_folder
 from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.files import home_of, write_atomically
-from foveate.written import one_line
+from foveate.readers import one_line
 
 _FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 """Endings of files, which no hub id has."""

@@ -11,7 +11,7 @@ from foveate.commands.screen import Bars, note, print_table
 from foveate.data.naming import split_names
 from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.written import read_json
+from foveate.readers import read_json
 
 EXAMPLES = """
     foveate cost --out out/cost.json
@@ -66,12 +66,12 @@ def cost(  # noqa: PLR0913  (a command's options)
         out: File for the same JSON, such as cost.json, which reports read; written after each method.
     """
     from foveate.costs.apart import METHODS, as_row, as_table, measure_apart
-    from foveate.costs.measuring import Plan, check
+    from foveate.costs.measuring import CostPlan, check
     from foveate.methods.registry import parts
 
     names = ["+".join(parts(name)) for name in split_names(methods)] or list(METHODS)
     plans = [
-        Plan(name, clip, classes, batch_size, device, dtype, shots, pictures, windows, seconds)
+        CostPlan(name, clip, classes, batch_size, device, dtype, shots, pictures, windows, seconds)
         for name in dict.fromkeys(names)
     ]
     for plan in plans:

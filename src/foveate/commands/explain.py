@@ -74,7 +74,7 @@ def explain(  # noqa: PLR0913  (a command's options)
     """
     from foveate.classifier import Classifier
     from foveate.commands.asking import find_pictures, good_pictures, readable, tested_photos
-    from foveate.commands.explaining import Plan, explain_set
+    from foveate.commands.explaining import ExplainPlan, explain_set
     from foveate.commands.sheets import explain_photos
     from foveate.explain.measure import LABEL, LookConfig
     from foveate.foreground.proposers.registry import demand
@@ -89,7 +89,7 @@ def explain(  # noqa: PLR0913  (a command's options)
     if photos and about == LABEL and LABEL not in names:
         raise InputError("--about label: photos have no label; name a class")
     config = LookConfig(how, target, layer, about, tau, fill, steps)
-    plan = Plan(config, _folder(out), branch, bins=bins, cases=cases, curve=curve)
+    plan = ExplainPlan(config, _folder(out), branch, bins=bins, cases=cases, curve=curve)
     if curve:
         demand("plots", "--curve", "matplotlib")
     with notes_for_warnings(), Bars() as bars:

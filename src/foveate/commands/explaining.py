@@ -14,13 +14,13 @@ from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos
 from foveate.errors import InputError
 from foveate.evaluate.answers import Watch
-from foveate.explain.cases import Group, changed, shown
-from foveate.explain.curve import Point, draw_curves, shift_curve
+from foveate.explain.cases import CaseGroup, changed, shown
+from foveate.explain.curve import CurvePoint, draw_curves, shift_curve
 from foveate.explain.gallery import SIDE, gallery
 from foveate.explain.measure import ANSWER, OF_MASKS, LookConfig, Looks, look
 from foveate.files import write_atomically
+from foveate.readers import csv_text
 from foveate.types import Branch
-from foveate.written import csv_text
 
 Table = tuple[list[str], list[list[str]]]
 """Columns and rows."""
@@ -38,7 +38,7 @@ DIGITS = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExplainPlan:
     """What to do.
 
     Attributes:
@@ -64,7 +64,9 @@ class Plan:
             raise InputError(f"--cases is {self.cases}: give 0 or more")
 
 
-def explain_set(chain: Sequence[Classifier], photos: Photos, split: Split, plan: Plan, bars: Bars) -> Table:
+def explain_set(
+    chain: Sequence[Classifier], photos: Photos, split: Split, plan: ExplainPlan, bars: Bars
+) -> Table:
     """Measure methods on labelled pictures, and write table.csv, table.json, pictures.csv and gallery.html.
 
     Args:
@@ -148,7 +150,7 @@ def _table(seen: Sequence[Looks]) -> Table:
     return ["method", *columns], rows
 
 
-def _curves(seen: Sequence[Looks], bins: int) -> dict[str, list[Point]]:
+def _curves(seen: Sequence[Looks], bins: int) -> dict[str, list[CurvePoint]]:
     return {
         looks.method: shift_curve(looks.figures["shift"], looks.right, bins)
         for looks in seen
@@ -160,8 +162,8 @@ def _write(
     folder: Path,
     facts: dict[str, Any],
     seen: Sequence[Looks],
-    groups: Sequence[Group],
-    curves: dict[str, list[Point]],
+    groups: Sequence[CaseGroup],
+    curves: dict[str, list[CurvePoint]],
     pictures: PictureSet,
 ) -> None:
     """Write the figures: a line a method in table.csv, a line a picture and method in pictures.csv."""
@@ -212,7 +214,7 @@ def _page(
     facts: dict[str, Any],
     table: Table,
     seen: Sequence[Looks],
-    groups: Sequence[Group],
+    groups: Sequence[CaseGroup],
     pictures: PictureSet,
     bars: Bars,
 ) -> str:

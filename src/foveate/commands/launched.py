@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from foveate.errors import InputError
-from foveate.train.parallel import Lost, Team
+from foveate.train.parallel import ProcessGroup, ProcessLost
 
 WRONG, SAID, HEARD = "wrong", "said", "heard"
 """Words that processes leave for each other."""
@@ -23,21 +23,21 @@ PATIENCE = 5.0
 
 
 @contextmanager
-def launched() -> Generator[Team | None]:
+def launched() -> Generator[ProcessGroup | None]:
     """Join the processes that the environment tells of; None for a process that is alone.
 
     Raises:
         InputError: The others do not come.
         SystemExit: Something is wrong, and was said.
     """
-    team = Team.join()
+    team = ProcessGroup.join()
     if team is None:
         yield None
         return
     try:
         with _speaking(team):
             yield team
-    except Lost as error:
+    except ProcessLost as error:
         try:
             _end(team, error)
         finally:
@@ -58,7 +58,7 @@ def launched() -> Generator[Team | None]:
 
 
 @contextmanager
-def _speaking(team: Team) -> Generator[None]:
+def _speaking(team: ProcessGroup) -> Generator[None]:
     """Let the first process speak alone."""
     if team.first:
         yield
@@ -67,14 +67,14 @@ def _speaking(team: Team) -> Generator[None]:
         yield
 
 
-def _end(team: Team, error: InputError) -> None:
+def _end(team: ProcessGroup, error: InputError) -> None:
     """Say what is wrong, once, and end.
 
     Raises:
         SystemExit: Always.
     """
     rank, wrong = team.share.rank, None
-    if isinstance(error, Lost):  # because of what another has found wrong, or of a kill
+    if isinstance(error, ProcessLost):  # because of what another has found wrong, or of a kill
         wrong = team.words(WRONG)
     else:
         team.leave_word(WRONG, wrong := str(error))

@@ -12,14 +12,14 @@ from foveate.classifier import Classifier
 from foveate.clip.config import EMBEDDED
 from foveate.commands.launched import launched
 from foveate.commands.options import Command, print_options
-from foveate.commands.rows import Table, named, plan, read_files
+from foveate.commands.rows import RowRuns, named, plan, read_files
 from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
 from foveate.errors import InputError
 from foveate.train.checkpoint import CONFIG
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
 from foveate.train.loop import Diverged
-from foveate.train.parallel import Team
+from foveate.train.parallel import ProcessGroup
 from foveate.train.reporter import Reporter, Titled
 
 
@@ -66,7 +66,7 @@ def fit(command: Command, words: Sequence[str]) -> None:
             fit_rows(plan(files, typed, printed=printed))
 
 
-def _fit_one(options: dict[str, Any], team: Team | None, *, printed: bool) -> None:
+def _fit_one(options: dict[str, Any], team: ProcessGroup | None, *, printed: bool) -> None:
     """Train one run, and print what has come of it."""
     if options.get("row") is not None:
         raise InputError("--row chooses a row of a file of options: give one that has rows, with --config")
@@ -88,7 +88,7 @@ def _fit_one(options: dict[str, Any], team: Team | None, *, printed: bool) -> No
     )
 
 
-def fit_rows(table: Table) -> None:
+def fit_rows(table: RowRuns) -> None:
     """Train a table's runs, and print a line for each row; one that diverges does not stop the others.
 
     Raises:
@@ -110,7 +110,7 @@ def fit_rows(table: Table) -> None:
         raise wrong
 
 
-def _train(table: Table, reporter: Reporter) -> dict[str, Learned | Diverged]:
+def _train(table: RowRuns, reporter: Reporter) -> dict[str, Learned | Diverged]:
     """Train every run of a table that has not finished; return by folder what has come of it."""
     classifiers = _classifiers(table)
     done: dict[str, Learned | Diverged] = {}
@@ -146,7 +146,9 @@ def learn(config: RunConfig, folder: str, classifier: Classifier, context: Conte
     return Learned(model.method, numbers, model.pictures, len(model.names), ended)
 
 
-def classifier_of(config: RunConfig, like: Classifier | None = None, team: Team | None = None) -> Classifier:
+def classifier_of(
+    config: RunConfig, like: Classifier | None = None, team: ProcessGroup | None = None
+) -> Classifier:
     """Build an untrained classifier for a run.
 
     Args:
@@ -161,7 +163,7 @@ def classifier_of(config: RunConfig, like: Classifier | None = None, team: Team 
     return Classifier(config.method, config.clip, settings=config.settings, device=device, dtype=precision)
 
 
-def _classifiers(table: Table) -> dict[str, Classifier]:
+def _classifiers(table: RowRuns) -> dict[str, Classifier]:
     """Build all of them first, so that a setting out of its range is known before hours of training."""
     built: dict[str, Classifier] = {}
     towers: dict[tuple[str, str, str], Classifier] = {}

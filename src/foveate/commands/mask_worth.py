@@ -10,7 +10,7 @@ from foveate.commands.screen import Bars
 from foveate.errors import InputError
 from foveate.evaluate.mask_scores import MaskSet, Overlap, Watch, mean_target, mean_trust, overlap
 from foveate.evaluate.metrics import mean
-from foveate.foreground.cutting import Job
+from foveate.foreground.cutting import MaskJob
 from foveate.methods.capabilities import ForegroundTrust
 from foveate.methods.registry import REFERENCE, build, plugins
 
@@ -69,7 +69,7 @@ def judge_by_model(model: str, clip: str | None, device: str) -> Judge:
     return Judge(f"mean r, gate of {model}", method, trained=True)
 
 
-def judge_by_clip(jobs: Sequence[Job], clip: str, template: str | None, device: str) -> Judge | None:
+def judge_by_clip(jobs: Sequence[MaskJob], clip: str, template: str | None, device: str) -> Judge | None:
     """Take the target that gates learn, over zero-shot CLIP; None without two classes to tell apart.
 
     Raises:

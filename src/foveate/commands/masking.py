@@ -15,6 +15,7 @@ from foveate.commands.screen import Bars, note
 from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.foreground.checks import OnBad
+from foveate.foreground.cleanup import TidyConfig
 from foveate.foreground.conventions import import_masks
 from foveate.foreground.making import Job, Made, Missed, check_jobs, make_masks, mask_key, opening_of
 from foveate.foreground.packed import pack
@@ -22,7 +23,6 @@ from foveate.foreground.proposers.registry import PROPOSERS, demand, proposer_cl
 from foveate.foreground.records import HEAD, MaskRecord
 from foveate.foreground.shards import INDEX
 from foveate.foreground.store import MaskStore
-from foveate.foreground.tidy import TidyConfig
 from foveate.foreground.values import MaskValues
 
 FILES = "files"
@@ -33,7 +33,7 @@ _LISTED = 5
 
 
 @dataclass(frozen=True)
-class Order:
+class MaskOrder:
     """What masks are to be made of, and how.
 
     Attributes:
@@ -123,7 +123,7 @@ class Order:
             raise InputError(f"--proposer has {name!r} twice: give each once")
 
 
-def make(order: Order, name: str, bars: Bars) -> tuple[Made, list[MaskRecord]]:
+def make(order: MaskOrder, name: str, bars: Bars) -> tuple[Made, list[MaskRecord]]:
     """Make one proposer's masks; return what came of it, and the records of the pictures asked for.
 
     Raises:
@@ -155,7 +155,7 @@ def make(order: Order, name: str, bars: Bars) -> tuple[Made, list[MaskRecord]]:
     return made, [one for one in found if one is not None and one.name not in skipped]
 
 
-def _bring_in(order: Order, bars: Bars) -> tuple[Made, list[MaskRecord]]:
+def _bring_in(order: MaskOrder, bars: Bars) -> tuple[Made, list[MaskRecord]]:
     """Take masks that are there already, in whatever layout; say what was found of them."""
     assert order.tree is not None
     key = {"proposer": FILES, "values": order.values, "invert": order.invert}
@@ -178,7 +178,7 @@ def _bring_in(order: Order, bars: Bars) -> tuple[Made, list[MaskRecord]]:
     return Made(made, len(records) - made), records
 
 
-def write_reports(order: Order, name: str, records: Sequence[MaskRecord], seed: int) -> list[list[str]]:
+def write_reports(order: MaskOrder, name: str, records: Sequence[MaskRecord], seed: int) -> list[list[str]]:
     """Write contact sheets and a report on quality below the masks; return the rows of the latter."""
     from foveate.foreground.contact import contact_sheet_html, contact_sheet_png
     from foveate.foreground.quality import quality
@@ -195,7 +195,7 @@ def write_reports(order: Order, name: str, records: Sequence[MaskRecord], seed: 
     return found.rows()
 
 
-def pack_all(order: Order) -> None:
+def pack_all(order: MaskOrder) -> None:
     """Pack every proposer's masks, if that is wanted."""
     for name in order.names:
         place = order.shards(name)
@@ -209,7 +209,7 @@ def _top(jobs: Sequence[Job]) -> Path:
     return jobs[0].path.parents[len(PurePosixPath(jobs[0].name).parts) - 1]
 
 
-def _maker(order: Order) -> Callable[..., Made]:
+def _maker(order: MaskOrder) -> Callable[..., Made]:
     if not order.ray:
         return partial(make_masks, workers=order.workers or 1)
     from foveate.scale.ray_jobs import make_masks_on_ray

@@ -18,7 +18,7 @@ from foveate.commands.mask_worth import (
     worth_rows,
     worths_of,
 )
-from foveate.commands.masking import REPORT, Order, make, pack_all, write_reports
+from foveate.commands.masking import REPORT, MaskOrder, make, pack_all, write_reports
 from foveate.commands.options import parse, peek, settings_of
 from foveate.commands.proposer_options import part_of, proposer_settings
 from foveate.commands.screen import Bars, notes_for_warnings, print_table
@@ -27,10 +27,10 @@ from foveate.errors import InputError
 from foveate.evaluate.mask_scores import MaskSet, masks_of
 from foveate.evaluate.metrics import mean
 from foveate.files import write_atomically
+from foveate.foreground.cleanup import TidyConfig
 from foveate.foreground.making import Job, Made
 from foveate.foreground.proposers.prompts import MASK_PROMPTS, mask_prompt
 from foveate.foreground.records import MaskRecord
-from foveate.foreground.tidy import TidyConfig
 from foveate.foreground.values import MaskValues
 
 Records = Sequence[MaskRecord]
@@ -121,7 +121,7 @@ def masks(  # noqa: PLR0913  (a command's options)
         seed=seed,
         prompt=_prompt(template, prompts),
     )
-    order = Order(
+    order = MaskOrder(
         jobs=jobs,
         names=names,
         out=Path(out).expanduser(),
@@ -191,7 +191,7 @@ def _judge(
     return judge_by_clip(jobs, clip, template, device) if compare else None
 
 
-def _found(order: Order, records: Mapping[str, Records]) -> dict[str, MaskSet]:
+def _found(order: MaskOrder, records: Mapping[str, Records]) -> dict[str, MaskSet]:
     """Return the masks there are now, of each proposer that has any."""
     found: dict[str, MaskSet] = {}
     for name, own in records.items():

@@ -20,7 +20,7 @@ from docstring_parser import parse as parse_docstring
 
 from foveate.configs import check, declared, expected, from_text, mapping
 from foveate.errors import InputError
-from foveate.written import read_yaml
+from foveate.readers import read_yaml
 
 
 @dataclass(frozen=True)

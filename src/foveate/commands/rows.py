@@ -39,7 +39,7 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Run:
+class RowRun:
     """One thing to be trained.
 
     Attributes:
@@ -54,7 +54,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Table:
+class RowRuns:
     """What is to be trained for some rows.
 
     Attributes:
@@ -62,7 +62,7 @@ class Table:
         rows: By the name of a row, its folder.
     """
 
-    runs: dict[str, Run]
+    runs: dict[str, RowRun]
     rows: dict[str, str]
 
 
@@ -82,7 +82,7 @@ def read_files(command: Command, files: list[str]) -> Files:
     return found
 
 
-def plan(files: Files, typed: Mapping[str, Any], *, printed: bool = False) -> Table:
+def plan(files: Files, typed: Mapping[str, Any], *, printed: bool = False) -> RowRuns:
     """Work out the runs of the rows asked for, before anything is trained.
 
     Args:
@@ -116,7 +116,7 @@ def plan(files: Files, typed: Mapping[str, Any], *, printed: bool = False) -> Ta
             titles.setdefault(one.needs, f"the backbone of {titles[folder]}")
     runs = {
         # The bank is out of sight, so that FOLDER/* are the models.
-        folder: Run(
+        folder: RowRun(
             titles[folder],
             folder,
             replace(
@@ -127,7 +127,7 @@ def plan(files: Files, typed: Mapping[str, Any], *, printed: bool = False) -> Ta
         )
         for folder, one in planned.items()
     }
-    return Table(runs, {name: homes[name] for name in chosen})
+    return RowRuns(runs, {name: homes[name] for name in chosen})
 
 
 @contextmanager

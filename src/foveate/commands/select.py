@@ -15,8 +15,8 @@ from foveate.data.sources import load_photos
 from foveate.data.tables import SELECTION
 from foveate.errors import InputError
 from foveate.files import write_atomically
+from foveate.readers import read_json
 from foveate.select.configs import CONFIGS, Name
-from foveate.written import read_json
 
 EXAMPLES = """
     foveate select photos/ --select herding --fraction 0.2 --out chosen.json
@@ -62,13 +62,13 @@ def select(  # noqa: PLR0913  (a command's options)
         settings: Per selector.
     """
     from foveate.clip.weights import load_clip
-    from foveate.train.selecting import Selected, Wish
+    from foveate.train.selecting import Selected, SelectionRequest
     from foveate.train.selecting import select as select_pictures
     from foveate.train.shots import choose
 
     path = Path(out).expanduser()
     _refuse(path)
-    wish = Wish(
+    wish = SelectionRequest(
         select,
         fraction,
         seed,

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from foveate.classifier import Classifier
-from foveate.commands.explaining import Plan, Table, cell, watched
+from foveate.commands.explaining import ExplainPlan, Table, cell, watched
 from foveate.commands.screen import Bars
 from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos, Sample
@@ -25,7 +25,7 @@ _FIGURES = {"energy": 2, "lift": 2, "pointing": 0, "overlap": 2}
 
 
 def explain_photos(
-    chain: Sequence[Classifier], paths: Sequence[Path], masks: str | None, plan: Plan, bars: Bars
+    chain: Sequence[Classifier], paths: Sequence[Path], masks: str | None, plan: ExplainPlan, bars: Bars
 ) -> Table:
     """Write a PNG for each photo; return a line for each photo and method.
 

@@ -9,15 +9,15 @@ from rich.console import Console
 
 from foveate.commands.options import parse
 from foveate.commands.screen import note, notes_for_warnings
-from foveate.commands.sweeping import Board
+from foveate.commands.sweeping import SweepBars
 from foveate.errors import InputError
 from foveate.scale.cluster import own_cpus
 from foveate.sweep import sets
 from foveate.sweep.events import Event
 from foveate.sweep.folder import BANK, alone_in, size_of_bank
 from foveate.sweep.local import in_processes
-from foveate.sweep.plan import Plan, Standing, plan, schedule_of, standing
-from foveate.sweep.running import Place, check_towers
+from foveate.sweep.plan import Standing, SweepPlan, plan, schedule_of, standing
+from foveate.sweep.running import SweepContext, check_towers
 from foveate.sweep.schedule import Schedule
 
 EXAMPLES = """
@@ -74,11 +74,11 @@ def sweep(  # noqa: PLR0913  (a command's options)
 
         show(planned, folder, workers or 1, as_json=json)
         return
-    where = Place(data, folder, device or "cpu", threads)
+    where = SweepContext(data, folder, device or "cpu", threads)
     with notes_for_warnings(), alone_in(folder):
         there = standing(planned.jobs, folder)
         schedule = schedule_of(there)
-        with Board(len(planned.jobs), len(there.finished), schedule.work) as board:
+        with SweepBars(len(planned.jobs), len(there.finished), schedule.work) as board:
             for one in there.notes:
                 board.note(one)
             if there.left:
@@ -141,7 +141,7 @@ def _others(there: Standing) -> list[tuple[str, str]]:
 
 def _run(
     schedule: Schedule,
-    place: Place,
+    place: SweepContext,
     device: str | None,
     workers: int | None,
     *,
@@ -177,7 +177,7 @@ def devices_of(device: str | None, workers: int | None, threads: int) -> list[st
     return [f"cuda:{number % gpus}" for number in range(workers or gpus)]
 
 
-def _tell(planned: Plan, there: Standing, schedule: Schedule, folder: Path) -> None:
+def _tell(planned: SweepPlan, there: Standing, schedule: Schedule, folder: Path) -> None:
     """Say what has come of it.
 
     Raises:

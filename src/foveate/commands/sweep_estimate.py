@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from foveate.commands.screen import note, print_table
-from foveate.sweep.estimate import Cost, Estimator, rates_from
+from foveate.sweep.estimate import Estimator, JobCost, rates_from
 from foveate.sweep.jobs import Job
-from foveate.sweep.plan import Plan, standing
+from foveate.sweep.plan import SweepPlan, standing
 from foveate.sweep.results import read_result
 
 
-def show(planned: Plan, folder: Path, workers: int, *, as_json: bool) -> None:
+def show(planned: SweepPlan, folder: Path, workers: int, *, as_json: bool) -> None:
     """Print all runs, which of them are done, and an estimate of time and disk for the others.
 
     Args:
@@ -38,7 +38,7 @@ def show(planned: Plan, folder: Path, workers: int, *, as_json: bool) -> None:
     print_table(["", ""], [[name, value] for name, value in _said(total)])
 
 
-def _total(planned: Plan, costs: dict[str, Cost], workers: int) -> dict[str, Any]:
+def _total(planned: SweepPlan, costs: dict[str, JobCost], workers: int) -> dict[str, Any]:
     seconds = sum(one.seconds for one in costs.values())
     return {
         "runs": len(planned.jobs),
@@ -52,11 +52,11 @@ def _total(planned: Plan, costs: dict[str, Cost], workers: int) -> dict[str, Any
     }
 
 
-def _trained(job: Job, costs: dict[str, Cost]) -> bool:
+def _trained(job: Job, costs: dict[str, JobCost]) -> bool:
     return job.key in costs and job.copies is None
 
 
-def _entry(job: Job, cost: Cost | None) -> dict[str, Any]:
+def _entry(job: Job, cost: JobCost | None) -> dict[str, Any]:
     return {
         "key": job.key,
         "protocol": job.protocol,
@@ -74,7 +74,7 @@ def _entry(job: Job, cost: Cost | None) -> dict[str, Any]:
     }
 
 
-def _line(job: Job, cost: Cost | None) -> list[str]:
+def _line(job: Job, cost: JobCost | None) -> list[str]:
     if cost is None:
         return [job.key, "done", ""]
     how = "copied" if job.copies else "to do"

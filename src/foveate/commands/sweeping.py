@@ -10,7 +10,7 @@ from foveate.sweep.events import Died, Event, Failed, Finished
 from foveate.sweep.events import Progress as AtWork
 
 
-class Board:
+class SweepBars:
     """Bars on the error stream, silent where that is no terminal; failures are told everywhere.
 
     Args:
@@ -43,7 +43,7 @@ class Board:
         self._lanes: dict[int, TaskID] = {}
         self._noted: set[str] = set()
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "SweepBars":
         self._progress.start()
         return self
 

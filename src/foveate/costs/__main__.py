@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict
 from threading import Thread
 
-from foveate.costs.measuring import Plan, measure
+from foveate.costs.measuring import CostPlan, measure
 from foveate.errors import InputError
 
 
@@ -20,7 +20,7 @@ def main(words: list[str]) -> int:
 
     Thread(target=_end_with_parent, args=(int(words[1]),), daemon=True).start()
     try:
-        cost = measure(Plan(**json.loads(words[0])))
+        cost = measure(CostPlan(**json.loads(words[0])))
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from foveate.costs.measuring import Cost, Plan
+from foveate.costs.measuring import CostPlan, MeasuredCost
 from foveate.costs.windows import Speed
 from foveate.errors import InputError
 from foveate.methods.registry import title
@@ -40,7 +40,9 @@ COUNTED = {
 }
 
 
-def measure_apart(plans: Sequence[Plan], watch: Callable[[int, int], None] | None = None) -> Iterator[Cost]:
+def measure_apart(
+    plans: Sequence[CostPlan], watch: Callable[[int, int], None] | None = None
+) -> Iterator[MeasuredCost]:
     """Measure each in a process of its own, one after the other.
 
     Args:
@@ -58,7 +60,7 @@ def measure_apart(plans: Sequence[Plan], watch: Callable[[int, int], None] | Non
         watch(len(plans), len(plans))
 
 
-def _measured(plan: Plan) -> Cost:
+def _measured(plan: CostPlan) -> MeasuredCost:
     command = [sys.executable, "-m", "foveate.costs", json.dumps(asdict(plan)), str(os.getpid())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 2:
@@ -73,10 +75,10 @@ def _measured(plan: Plan) -> Cost:
     values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     for name in ("tuning", "banked", "inference", "new_inference"):
         values[name] = values[name] and Speed(**values[name])
-    return Cost(**values)
+    return MeasuredCost(**values)
 
 
-def as_row(cost: Cost) -> dict[str, Any]:
+def as_row(cost: MeasuredCost) -> dict[str, Any]:
     """Return a cost as the row of a report."""
     row: dict[str, Any] = {"row": title(cost.method), "method": cost.method, "stage": cost.stage}
     row |= {"learned_numbers": cost.learned_numbers, "batch_size": cost.batch_size}
@@ -92,7 +94,7 @@ def as_row(cost: Cost) -> dict[str, Any]:
     return row
 
 
-def as_table(rows: Sequence[Mapping[str, Any]], plan: Plan) -> dict[str, Any]:
+def as_table(rows: Sequence[Mapping[str, Any]], plan: CostPlan) -> dict[str, Any]:
     """Return rows and all that they depend on, as `cost.json` has them."""
     settings = {name: value for name, value in asdict(plan).items() if name != "method"}
     return {

@@ -25,7 +25,7 @@ from foveate.methods.base import Method
 from foveate.methods.capabilities import ClosedForm, capability
 from foveate.methods.frozen import frozen_specs
 from foveate.methods.registry import build, parts, stages, wrap
-from foveate.train.banking import BankPlan, Feed, open_bank, seen_as_asked, training_pictures
+from foveate.train.banking import BankPlan, StageBatches, open_bank, seen_as_asked, training_pictures
 from foveate.train.loop import fit
 from foveate.train.recipe import Recipe, recipe_for
 from foveate.types import Batch, Branch
@@ -38,7 +38,7 @@ _ASKED = {"cpu": 8, "cuda": 100}  # pictures of a pass of answers; a CPU encodes
 
 
 @dataclass(frozen=True)
-class Plan:
+class CostPlan:
     """What is measured, and how long.
 
     Attributes:
@@ -68,7 +68,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Cost:
+class MeasuredCost:
     """What was measured. Speeds are pictures a second.
 
     Attributes:
@@ -98,7 +98,7 @@ class Cost:
     loaded_mb: float
 
 
-def measure(plan: Plan) -> Cost:
+def measure(plan: CostPlan) -> MeasuredCost:
     """Measure one method.
 
     Peaks are those of the whole process, so a process should measure one method only.
@@ -117,14 +117,14 @@ def measure(plan: Plan) -> Cost:
         warnings.simplefilter("ignore")  # of what the method says of pictures that mean nothing
         pictures = _pictures(Path(folder), plan, method, recipe, names)
         watch = partial(Windows, plan.windows, plan.seconds, _settle(plan.device))
-        feed = Feed(plan.method, method, pictures, recipe)
+        feed = StageBatches(plan.method, method, pictures, recipe)
         tuning = _tune(method, feed, recipe, watch(), pictures.varies)
         peak = peak_mb(plan.device) if tuning else 0.0
         filling, banked = _tune_on_bank(method, clip, pictures, recipe, watch) if tuning else (None, None)
         images = _asked(pictures, clip, plan)
         branches: tuple[Branch, Branch] = ("base", "new")
         base, new = (_answer(method, images, branch, watch()) for branch in branches)
-    return Cost(
+    return MeasuredCost(
         method=plan.method,
         stage=parts(plan.method)[0] if len(stages(plan.method)) > 1 else plan.method,
         learned_numbers=learned_numbers(method),
@@ -139,7 +139,7 @@ def measure(plan: Plan) -> Cost:
     )
 
 
-def check(plan: Plan) -> None:
+def check(plan: CostPlan) -> None:
     """Refuse a plan that cannot be measured, before anything is loaded.
 
     Raises:
@@ -156,13 +156,13 @@ def check(plan: Plan) -> None:
         raise InputError(f"seconds is {plan.seconds}: give zero or more")
 
 
-def _recipe(plan: Plan) -> Recipe:
+def _recipe(plan: CostPlan) -> Recipe:
     # One epoch is all there is: how many would follow does not change a step. Nor may a loss end it.
     recipe = recipe_for(plan.method, {"batch_size": plan.batch_size, "epochs": 1})
     return replace(recipe, explode_at=1e30)
 
 
-def towers(plan: Plan) -> Clip:
+def towers(plan: CostPlan) -> Clip:
     """Return the frozen towers.
 
     Raises:
@@ -190,7 +190,7 @@ def learned_numbers(method: Method) -> int:
     return sum(tensor.numel() for tensor in own.values())
 
 
-def _pictures(folder: Path, plan: Plan, method: Method, recipe: Recipe, names: list[str]) -> PictureSet:
+def _pictures(folder: Path, plan: CostPlan, method: Method, recipe: Recipe, names: list[str]) -> PictureSet:
     least, batches = _EPOCH[_kind(plan)]
     number = plan.pictures or max(least, batches * recipe.batch_size)
     drawn = draw_photos(folder, number, names)
@@ -205,7 +205,7 @@ def _pictures(folder: Path, plan: Plan, method: Method, recipe: Recipe, names: l
     return training_pictures(drawn, method.clip.config, recipe, seed=1)
 
 
-def _kind(plan: Plan) -> str:
+def _kind(plan: CostPlan) -> str:
     return "cuda" if torch.device(plan.device).type == "cuda" else "cpu"
 
 
@@ -217,7 +217,9 @@ def _wait() -> None:
     """A CPU has done what it was given."""
 
 
-def _tune(method: Method, feed: Feed, recipe: Recipe, windows: Windows, other_views: bool) -> Speed | None:
+def _tune(
+    method: Method, feed: StageBatches, recipe: Recipe, windows: Windows, other_views: bool
+) -> Speed | None:
     """Take steps of the real loop until the windows are full; None where the method takes none."""
 
     def batches(_: int) -> Iterator[Batch]:
@@ -239,7 +241,7 @@ def _tune_on_bank(
     """Return how fast a bank is made, and how fast steps on it are."""
     if not frozen_specs(method):
         return None, None
-    feed = Feed("", method, pictures, recipe, open_bank(BankPlan(), pictures, clip))
+    feed = StageBatches("", method, pictures, recipe, open_bank(BankPlan(), pictures, clip))
     settle = _settle(str(clip.logit_scale.device))
     settle()
     start = time.perf_counter()
@@ -250,7 +252,7 @@ def _tune_on_bank(
     return filling, _tune(method, feed, recipe, watch(), other_views=False)
 
 
-def _asked(pictures: PictureSet, clip: Clip, plan: Plan) -> torch.Tensor:
+def _asked(pictures: PictureSet, clip: Clip, plan: CostPlan) -> torch.Tensor:
     """Return pictures as predictions see them, decoded, on the device."""
     number = min(_ASKED[_kind(plan)], plan.pictures or 100)
     photos = pictures.photos.with_samples((pictures.photos.samples * number)[:number])

@@ -18,9 +18,9 @@ import PIL
 import torch
 from torch import Tensor
 
-from foveate.data.loader import Part, PictureSet, Share
+from foveate.data.feature_store import FeatureKey, FeatureStore
+from foveate.data.loader import Part, PictureSet, Rank
 from foveate.data.samples import LazyPicture
-from foveate.data.shelf import Key, Shelf
 from foveate.foreground.opening import BadPicture
 from foveate.types import Batch, FeatureSpec, Labels
 
@@ -43,11 +43,11 @@ class Peers(Protocol):
     """Processes that ask their banks for the same batches at the same time. The first one's shelf counts."""
 
     @property
-    def share(self) -> Share:
+    def share(self) -> Rank:
         """What part of each batch is this process's."""
         ...
 
-    def lend(self, held: Mapping[str, Tensor], like: Mapping[str, Key]) -> dict[str, Tensor]:
+    def lend(self, held: Mapping[str, Tensor], like: Mapping[str, FeatureKey]) -> dict[str, Tensor]:
         """Return the tensors that the first process holds, by name; `like` tells what they are like."""
         ...
 
@@ -72,7 +72,7 @@ class Bank:
         self,
         pictures: PictureSet,
         weights: str,
-        shelf: Shelf,
+        shelf: FeatureStore,
         dtype: torch.dtype = torch.float32,
         chunk: int = CHUNK,
         peers: Peers | None = None,
@@ -126,7 +126,7 @@ class Bank:
         keys = self._keys(specs)
         held = self._held(keys, slot)
         peers = self.peers if shuffle or not pixels else None
-        part = (peers.share if peers and shuffle else Share()).cut(order, batch_size)
+        part = (peers.share if peers and shuffle else Rank()).cut(order, batch_size)
         rows, size = part.rows, part.size
         encoding = _Encoding(self, {n: k for n, k in keys.items() if n not in held}, held, make, watch, peers)
         if not pixels:
@@ -146,7 +146,7 @@ class Bank:
             ):
                 yield replace(batch, frozen=_without_areas(take(held, some)))
 
-    def _held(self, keys: Mapping[str, Key], slot: int) -> dict[str, Tensor]:
+    def _held(self, keys: Mapping[str, FeatureKey], slot: int) -> dict[str, Tensor]:
         """Return what is on the shelf; where there are peers, on that of the first of them."""
         if self.peers and self.peers.share.rank:
             return self.peers.lend({}, keys)
@@ -163,7 +163,7 @@ class Bank:
             nothing = torch.empty(len(rows), 3, 0, 0)
             yield Batch(nothing, labels[rows], areas=None if areas is None else areas[0, :, 0], frozen=frozen)
 
-    def keep(self, key: Key, epoch: int, tensor: Tensor) -> Tensor:
+    def keep(self, key: FeatureKey, epoch: int, tensor: Tensor) -> Tensor:
         """Put an epoch's features on the shelf; return them as they are to be read."""
         if self.peers and self.peers.share.rank:
             return tensor
@@ -172,11 +172,11 @@ class Bank:
     def _slot(self, epoch: int) -> int:
         return epoch if self.pictures.varies else 0
 
-    def _keys(self, specs: Mapping[str, FeatureSpec]) -> dict[str, Key]:
+    def _keys(self, specs: Mapping[str, FeatureSpec]) -> dict[str, FeatureKey]:
         whole = {_AREAS: _WHOLE_AREA} if self.pictures.has_masks else {}
         return {name: self._key(spec) for name, spec in {**specs, **whole}.items()}
 
-    def _key(self, spec: FeatureSpec) -> Key:
+    def _key(self, spec: FeatureSpec) -> FeatureKey:
         dtype = self._dtype if spec.dim > 1 else torch.float32
         values: dict[str, object] = {
             "what": spec.what,
@@ -189,7 +189,7 @@ class Bank:
             # Another version may crop, decode or encode in another way.
             "made by": {"foveate": version("foveate"), "pillow": PIL.__version__},
         }
-        return Key(values, (spec.heads, len(self.pictures), spec.dim), dtype)
+        return FeatureKey(values, (spec.heads, len(self.pictures), spec.dim), dtype)
 
     @cached_property
     def _pictures(self) -> str:
@@ -217,7 +217,7 @@ class _Encoding:
     def __init__(
         self,
         bank: Bank,
-        missing: Mapping[str, Key],
+        missing: Mapping[str, FeatureKey],
         held: Mapping[str, Tensor],
         make: Make,
         watch: Watch | None,

@@ -17,10 +17,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from foveate.configs import as_dataclass
-from foveate.data.shelf import stored_checksum
+from foveate.data.feature_store import stored_checksum
 from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.written import as_table, one_line, parse_table, read_json
+from foveate.readers import as_table, one_line, parse_table, read_json
 
 INDEX = "index.json"
 IMAGE, FOREGROUND, AREAS, LABELS = "image", "foreground", "areas", "labels"

@@ -10,7 +10,7 @@ from foveate.clip.model import Clip
 from foveate.clip.weights import load_clip
 from foveate.data.bank import encode
 from foveate.data.feature_files import AREAS, FOREGROUND, IMAGE, LABELS, ShardNote, shard_path, write_shard
-from foveate.data.feature_work import FeatureJob, Outcome, ShardWork, Workshop
+from foveate.data.feature_work import FeatureJob, Outcome, ShardTask, ShardWork
 from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
@@ -28,7 +28,7 @@ class ShardMaker:
         clip: The tower, if it is open already.
     """
 
-    def __init__(self, workshop: Workshop, clip: Clip | None = None) -> None:
+    def __init__(self, workshop: ShardTask, clip: Clip | None = None) -> None:
         self._shop, self._clip = workshop, clip
 
     def __call__(self, work: ShardWork) -> Outcome:

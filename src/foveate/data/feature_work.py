@@ -81,7 +81,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class ShardTask:
     """What every shard's maker needs to know; it travels to other processes.
 
     Attributes:
@@ -105,5 +105,5 @@ class Workshop:
         return Photos(self.classes, tuple(samples), self.mask_values, self.invert_masks)
 
 
-Run = Callable[[Sequence[ShardWork], Workshop], Generator[Outcome]]
+Run = Callable[[Sequence[ShardWork], ShardTask], Generator[Outcome]]
 """Makes shards, somewhere, and yields what came of each as soon as it is known."""

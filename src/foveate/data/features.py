@@ -31,7 +31,7 @@ from foveate.data.feature_files import (
     write_index,
 )
 from foveate.data.feature_maker import ShardMaker, open_tower, parts_of, picture_set
-from foveate.data.feature_work import FeatureJob, Outcome, Run, ShardWork, Workshop
+from foveate.data.feature_work import FeatureJob, Outcome, Run, ShardTask, ShardWork
 from foveate.data.samples import Photos
 from foveate.errors import InputError
 from foveate.foreground.records import differences
@@ -83,7 +83,7 @@ def make_features(
     if not len(photos):
         raise InputError("there are no pictures to make features of")
     clip = open_tower(job)
-    shop = Workshop(
+    shop = ShardTask(
         job, clip.fingerprint(), out, photos.names, photos.mask_values, invert_masks=photos.invert_masks
     )
     called = names or [sample.name for sample in photos.samples]
@@ -106,7 +106,7 @@ def make_features(
 
 
 def _here(clip: Clip) -> Run:
-    def run(work: Sequence[ShardWork], workshop: Workshop) -> Generator[Outcome]:
+    def run(work: Sequence[ShardWork], workshop: ShardTask) -> Generator[Outcome]:
         maker = ShardMaker(workshop, clip)
         for one in work:
             yield maker(one)
@@ -195,7 +195,7 @@ def _stamp(source: object) -> object:
         return -1
 
 
-def _finished(shop: Workshop, work: ShardWork) -> Outcome | None:
+def _finished(shop: ShardTask, work: ShardWork) -> Outcome | None:
     """Return what is there of a shard; None if it has to be made."""
     path = shard_path(shop.out, work.number)
     if not path.is_file():

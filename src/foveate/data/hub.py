@@ -12,7 +12,7 @@ from foveate.foreground.opening import BadPicture, decode
 
 
 @runtime_checkable
-class Rows(Protocol):
+class HubRows(Protocol):
     """What is needed of a `datasets.Dataset`: typed columns and rows by number."""
 
     @property
@@ -28,7 +28,7 @@ class Rows(Protocol):
 class RowPicture(LazyPicture):
     """The picture in one column of one row."""
 
-    def __init__(self, rows: Rows, row: int, column: str, name: str) -> None:
+    def __init__(self, rows: HubRows, row: int, column: str, name: str) -> None:
         self._rows, self._row, self._column, self._name = rows, row, column, name
 
     @property
@@ -47,7 +47,7 @@ class RowPicture(LazyPicture):
         return value
 
 
-def read_rows(source: Rows | Mapping[str, Rows], columns: Mapping[str, str] | None = None) -> Photos:
+def read_rows(source: HubRows | Mapping[str, HubRows], columns: Mapping[str, str] | None = None) -> Photos:
     """Read a dataset, or several by the name of their split.
 
     Args:
@@ -57,7 +57,7 @@ def read_rows(source: Rows | Mapping[str, Rows], columns: Mapping[str, str] | No
     Raises:
         InputError: No picture or label column, unlabelled rows, or splits whose classes differ.
     """
-    parts = {None: source} if isinstance(source, Rows) else _by_split(source)
+    parts = {None: source} if isinstance(source, HubRows) else _by_split(source)
     if not any(len(rows) for rows in parts.values()):
         raise InputError("the dataset has no rows")
     first = next(iter(parts.values()))
@@ -84,7 +84,7 @@ def read_rows(source: Rows | Mapping[str, Rows], columns: Mapping[str, str] | No
     return Photos(names, tuple(samples))
 
 
-def _by_split(source: Mapping[str, Rows]) -> dict[str | None, Rows]:
+def _by_split(source: Mapping[str, HubRows]) -> dict[str | None, HubRows]:
     return {read_split(key, "dataset"): rows for key, rows in source.items()}
 
 
@@ -128,14 +128,14 @@ def _only(what: str, meaning: str, found: Sequence[str], usual: Sequence[str]) -
     return found[0]
 
 
-def _column(rows: Rows, name: str) -> list[Any]:
+def _column(rows: HubRows, name: str) -> list[Any]:
     try:
         return list(rows[name])  # pyright: ignore  a whole column at once, no picture decoded
     except (TypeError, KeyError, IndexError):
         return [rows[row][name] for row in range(len(rows))]
 
 
-def _class_names(rows: Rows, label: str) -> list[str] | None:
+def _class_names(rows: HubRows, label: str) -> list[str] | None:
     """The names of a ClassLabel column; None for a column of plain strings or numbers."""
     return getattr(rows.features.get(label), "names", None)
 

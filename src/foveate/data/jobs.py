@@ -10,7 +10,7 @@ from foveate.data.samples import Photos
 from foveate.data.sources import load_photos
 from foveate.data.tables import find_split_file
 from foveate.errors import InputError
-from foveate.foreground.cutting import Job
+from foveate.foreground.cutting import MaskJob
 from foveate.foreground.masks import find_masks, looks_like_mask
 
 
@@ -23,7 +23,7 @@ def mask_jobs(
     shots: int | None = None,
     seed: int = 1,
     prompt: Callable[[str], str] | None = None,
-) -> list[Job]:
+) -> list[MaskJob]:
     """List the pictures whose masks are wanted.
 
     Args:
@@ -51,7 +51,7 @@ def mask_jobs(
             if base_only or shots is not None:
                 raise InputError(f"{path} has no class folders: leave --classes and --shots out")
             told = prompt("") if prompt else ""
-            return [Job(one.name, one, "", told) for one in flat]
+            return [MaskJob(one.name, one, "", told) for one in flat]
         photos, top, _ = read_folder(path, masks)
     else:
         photos = load_photos(source if str(source).startswith("hf:") else path, images=images)
@@ -63,7 +63,7 @@ def mask_jobs(
     return _jobs(photos, top, prompt or str)
 
 
-def _jobs(photos: Photos, top: Path, prompt: Callable[[str], str]) -> list[Job]:
+def _jobs(photos: Photos, top: Path, prompt: Callable[[str], str]) -> list[MaskJob]:
     files: dict[Path, str] = {}
     for sample in photos.samples:
         if not isinstance(sample.picture, Path):
@@ -74,7 +74,7 @@ def _jobs(photos: Photos, top: Path, prompt: Callable[[str], str]) -> list[Job]:
     if not all(file.is_relative_to(top) for file in files):
         top = Path(os.path.commonpath([file.parent for file in files]))
     return [
-        Job(file.relative_to(top).as_posix(), file, label, prompt(label)) for file, label in files.items()
+        MaskJob(file.relative_to(top).as_posix(), file, label, prompt(label)) for file, label in files.items()
     ]
 
 

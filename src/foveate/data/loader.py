@@ -66,7 +66,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Share:
+class Rank:
     """Which process this is of several that divide things among themselves, each taking a consecutive part.
 
     Attributes:
@@ -228,7 +228,7 @@ class PictureSet:
         shuffle: bool = False,
         drop_last: bool = False,
         workers: int = 2,
-        share: Share | None = None,
+        share: Rank | None = None,
     ) -> Iterator[Batch]:
         """Yield the batches of an epoch.
 
@@ -246,7 +246,7 @@ class PictureSet:
             InputError: A mask has another shape than its picture.
         """
         wanted = self.wanted(epoch, batch_size, shuffle=shuffle, drop_last=drop_last)
-        part = (share or Share()).cut(wanted, batch_size)
+        part = (share or Rank()).cut(wanted, batch_size)
         yield from self.read(part.rows, epoch, part.size, workers)
 
     def wanted(self, epoch: int | None, batch_size: int, *, shuffle: bool, drop_last: bool) -> list[int]:

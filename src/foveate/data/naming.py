@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from foveate.errors import InputError
-from foveate.written import read_text, text_lines
+from foveate.readers import read_text, text_lines
 
 SPLITS = {
     **dict.fromkeys(("train", "training", "trainset"), "train"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from foveate.data.folders import class_folders, read_folder
-from foveate.data.hub import Rows, load_from_hub, read_rows
+from foveate.data.hub import HubRows, load_from_hub, read_rows
 from foveate.data.samples import Photos
 from foveate.data.tables import TABLES, find_split_file, has_labels, read_split_file, read_table
 from foveate.errors import InputError
@@ -16,7 +16,7 @@ from foveate.foreground.layouts import MASK_FOLDERS
 from foveate.foreground.masks import MaskValues, demand_masks, detect_values, find_masks
 
 HUB = "hf:"
-Source = str | Path | Photos | Rows | Mapping[str, Rows]
+Source = str | Path | Photos | HubRows | Mapping[str, HubRows]
 
 
 def load_photos(
@@ -70,7 +70,7 @@ def _read(
         if str(source).startswith(HUB):
             return read_rows(load_from_hub(str(source).removeprefix(HUB)), columns), None, None
         return _read_path(_path(source), masks, images, columns)
-    if isinstance(source, Rows) or (isinstance(source, Mapping) and source):
+    if isinstance(source, HubRows) or (isinstance(source, Mapping) and source):
         return read_rows(source, columns), None, None
     raise InputError(
         f"the data is of type {type(source).__name__}: give a folder, a list, a Hugging Face dataset, or a"

@@ -10,7 +10,7 @@ from typing import Any, cast
 from foveate.data.naming import clean_names, in_order, read_split
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
-from foveate.written import IMAGE_COLUMNS, LABEL_COLUMNS, find_column, json_lines, read_csv, read_json
+from foveate.readers import IMAGE_COLUMNS, LABEL_COLUMNS, find_column, json_lines, read_csv, read_json
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 # Where the field's datasets keep their pictures, below the folder of the split file.
@@ -22,7 +22,7 @@ SELECTION = "selection"
 
 
 @dataclass(frozen=True)
-class Row:
+class ListRow:
     """One line of a list, as written.
 
     Attributes:
@@ -98,17 +98,17 @@ def find_split_file(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _split_rows(path: Path, content: Any, split: str) -> list[Row]:
+def _split_rows(path: Path, content: Any, split: str) -> list[ListRow]:
     items = cast("Mapping[str, Any]", content).get(split) if isinstance(content, dict) else content
     if items is None:
         return []
     if not isinstance(content, dict) or not isinstance(items, list):
         raise InputError(f"{path}: expected train, val and test lists of [path, label, name]")
-    rows: list[Row] = []
+    rows: list[ListRow] = []
     for number, item in enumerate(cast("list[Any]", items)):
         match item:
             case [str(image), int() | str() as label, str(name)] if re.fullmatch(r"-?\d{1,18}", str(label)):
-                rows.append(Row(f"{path}, {split}[{number}]", image, str(int(label)), name, "", split))
+                rows.append(ListRow(f"{path}, {split}[{number}]", image, str(int(label)), name, "", split))
             case _:
                 raise InputError(f"{path}: {split}[{number}] is not [path, label, name]")
     return rows
@@ -160,7 +160,7 @@ def _is_foreign(path: str) -> bool:
     return "\\" in path or path.startswith("/") or re.match(r"[A-Za-z]:", path) is not None
 
 
-def _read_rows(path: Path, columns: Mapping[str, str]) -> Iterable[Row]:
+def _read_rows(path: Path, columns: Mapping[str, str]) -> Iterable[ListRow]:
     is_json = path.suffix.lower() in (".jsonl", ".ndjson")
     lines = _json_lines(path) if is_json else _csv_lines(path, columns)
     known: dict[tuple[str, ...], dict[str, str | None]] = {}
@@ -177,7 +177,7 @@ def _read_rows(path: Path, columns: Mapping[str, str]) -> Iterable[Row]:
                 f"{where}: no {missing[0]!r}; the columns there are {', '.join(line)}"
                 f" (if it has another name, say which: --columns {missing[0]}=...)"
             )
-        yield Row(where, *(values[key] for key in ("image", "label", "classname", "mask", "split")))
+        yield ListRow(where, *(values[key] for key in ("image", "label", "classname", "mask", "split")))
 
 
 _COLUMNS: Mapping[str, Sequence[str]] = {
@@ -245,7 +245,7 @@ def _json_lines(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
         )
 
 
-def _photos(path: Path, rows: Sequence[Row], top: Path) -> Photos:
+def _photos(path: Path, rows: Sequence[ListRow], top: Path) -> Photos:
     names, label = _labels(path, rows)
     pictures = locate([row.image for row in rows], top)
     masked = [row.mask for row in rows if row.mask]
@@ -265,7 +265,7 @@ def _photos(path: Path, rows: Sequence[Row], top: Path) -> Photos:
     return Photos(names, tuple(samples))
 
 
-def _check_once(path: Path, rows: Sequence[Row], samples: Sequence[Sample], names: Sequence[str]) -> None:
+def _check_once(path: Path, rows: Sequence[ListRow], samples: Sequence[Sample], names: Sequence[str]) -> None:
     """Refuse a picture under two labels; tell of one that is listed in two splits."""
     seen: dict[object, Sample] = {}
     leaked: list[Sample] = []
@@ -285,7 +285,7 @@ def _check_once(path: Path, rows: Sequence[Row], samples: Sequence[Sample], name
         )
 
 
-def _labels(path: Path, rows: Sequence[Row]) -> tuple[tuple[str, ...], dict[str, int]]:
+def _labels(path: Path, rows: Sequence[ListRow]) -> tuple[tuple[str, ...], dict[str, int]]:
     """Order the classes by number where every label is one, else by name."""
     called: dict[str, str] = {}
     for row in rows:

@@ -8,7 +8,7 @@ from typing import Literal
 from foveate.datasets.catalogue import DataSet, find
 from foveate.datasets.listing import Listing, in_another_order, in_its_place, list_set, official_names
 from foveate.datasets.opening import find_own_masks
-from foveate.datasets.places import Place, expected, locate
+from foveate.datasets.places import FoundSet, expected, locate
 from foveate.datasets.splits import SPLITS, Split, names_hash, official_split
 from foveate.datasets.wordnet import uneven
 from foveate.errors import InputError
@@ -99,7 +99,7 @@ def check_set(root: Path, key: str, *, masks: Path | None = None) -> Check:
 
 
 def _look(
-    one: DataSet, place: Place, listing: Listing, official: dict[str, int], masks: Path | None
+    one: DataSet, place: FoundSet, listing: Listing, official: dict[str, int], masks: Path | None
 ) -> Check:
     split = listing.split
     counts = {"classes": len(split.names), **split.counts()}
@@ -138,7 +138,7 @@ def _state(one: DataSet, missing: Sequence[str], faults: Sequence[str], order: S
     return "other split" if faults or order else "whole"
 
 
-def _missing_parts(one: DataSet, place: Place, counts: dict[str, int]) -> list[str]:
+def _missing_parts(one: DataSet, place: FoundSet, counts: dict[str, int]) -> list[str]:
     lines: list[str] = []
     halves = [("train", place.pictures, one.pictures), ("test", place.tests, one.tests)]
     for split, folder, names in halves if one.tests else ():
@@ -183,7 +183,7 @@ def _skipped(split: Split) -> list[str]:
     return [f"labels skip numbers, {split.names[gap]!r} is {split.numbers[gap]} in the list and {gap} here"]
 
 
-def _names_told(one: DataSet, place: Place, names: Sequence[str], known: Sequence[str]) -> list[str]:
+def _names_told(one: DataSet, place: FoundSet, names: Sequence[str], known: Sequence[str]) -> list[str]:
     if tuple(names) == tuple(known):
         return []
     if in_another_order(names, known):

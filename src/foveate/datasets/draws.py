@@ -20,7 +20,7 @@ from foveate.data.samples import Photos, Sample
 from foveate.datasets.foreign import Foreign, read_foreign
 from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.written import parse_table, read_bytes
+from foveate.readers import parse_table, read_bytes
 
 SCHEMA = 1
 _DEEPEST = 8

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, cast
 
 from foveate.clip.pickles import TensorUnpickler
 from foveate.errors import InputError
-from foveate.written import json_lines
+from foveate.readers import json_lines
 
 _FIELDS = ("_impath", "_label", "_classname")
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from foveate.data.samples import Sample
 from foveate.datasets.catalogue import MIRROR, DataSet
-from foveate.datasets.places import Place
+from foveate.datasets.places import FoundSet
 from foveate.datasets.splits import SPLITS, Split, listed_names, official_split, read_split, read_variants
 from foveate.datasets.wordnet import clips_names, list_folders
 from foveate.errors import InputError
@@ -28,14 +28,14 @@ class Listing:
         absent: Paths in the list that are no files.
     """
 
-    place: Place
+    place: FoundSet
     split: Split
     base: Path
     samples: tuple[Sample, ...]
     absent: tuple[str, ...]
 
 
-def list_set(one: DataSet, place: Place, splits: Collection[str] = SPLITS) -> Listing:
+def list_set(one: DataSet, place: FoundSet, splits: Collection[str] = SPLITS) -> Listing:
     """List a set's pictures, and look which are there.
 
     Args:
@@ -64,7 +64,7 @@ def list_set(one: DataSet, place: Place, splits: Collection[str] = SPLITS) -> Li
     return Listing(place, split, base, tuple(samples), tuple(absent))
 
 
-def split_of(one: DataSet, place: Place) -> Split:
+def split_of(one: DataSet, place: FoundSet) -> Split:
     """Return the list of a set's pictures: its split file, else the official one, never a new one.
 
     Raises:
@@ -129,7 +129,7 @@ def _names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208  (names alone are wanted)
 
 
-def _base(one: DataSet, place: Place, paths: Sequence[str]) -> Path:
+def _base(one: DataSet, place: FoundSet, paths: Sequence[str]) -> Path:
     """Find out what the list's paths are relative to; lists differ in how many folders they repeat."""
     assert place.pictures is not None
     usual = place.home / one.relative_to if one.relative_to else place.pictures

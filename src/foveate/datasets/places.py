@@ -14,7 +14,7 @@ NAMES = "classnames.txt"
 
 
 @dataclass(frozen=True)
-class Place:
+class FoundSet:
     """A set that was found.
 
     Attributes:
@@ -36,7 +36,7 @@ class Place:
     masks: Path | None = None
 
 
-def locate(root: Path, one: DataSet) -> Place | None:
+def locate(root: Path, one: DataSet) -> FoundSet | None:
     """Find a set below a root, in the first convention that fits; None where it is in none."""
     # By names first: of sun397/sun397/SUN397 only the last is a folder of pictures.
     for names in zip_longest(one.pictures, one.tests, fillvalue=""):
@@ -46,11 +46,11 @@ def locate(root: Path, one: DataSet) -> Place | None:
     return None
 
 
-def _place(root: Path, layout: str, below: str, one: DataSet) -> Place:
+def _place(root: Path, layout: str, below: str, one: DataSet) -> FoundSet:
     home = root / below
     pictures = _first_folder(home, one.pictures)
     split_file = _split_file(root, home, pictures, one) if one.split_file else None
-    return Place(
+    return FoundSet(
         layout if split_file else _other_name(layout, below, one),
         home,
         pictures,
@@ -61,7 +61,7 @@ def _place(root: Path, layout: str, below: str, one: DataSet) -> Place:
     )
 
 
-def demand(root: Path, one: DataSet) -> Place:
+def demand(root: Path, one: DataSet) -> FoundSet:
     """Like `locate`.
 
     Raises:

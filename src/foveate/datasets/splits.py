@@ -17,14 +17,14 @@ from typing import Any, cast
 from foveate.data.naming import clean_names
 from foveate.datasets.catalogue import DataSet
 from foveate.errors import InputError
-from foveate.written import parse_json, read_text, text_lines
+from foveate.readers import parse_json, read_text, text_lines
 
 SPLITS = ("train", "val", "test")
 VARIANTS = "variants.txt"
 
 
 @dataclass(frozen=True)
-class Row:
+class SplitRow:
     """One picture of a split.
 
     Attributes:
@@ -50,7 +50,7 @@ class Split:
     """
 
     names: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[SplitRow, ...]
     source: str
     numbers: tuple[int, ...] = ()
 
@@ -111,11 +111,11 @@ def _parse(text: str, where: str) -> Split:
         raise InputError(f"{where}: no pictures; expected train, val and test lists of [path, label, name]")
     order = {label: row for row, label in enumerate(sorted(called))}
     names = clean_names({str(label): called[label] for label in order}, where)
-    rows = [Row(path, order[label], split) for path, label, split in found]
+    rows = [SplitRow(path, order[label], split) for path, label, split in found]
     return Split(names, _once(rows, where), where, tuple(order))
 
 
-def _once(rows: Sequence[Row], where: str) -> tuple[Row, ...]:
+def _once(rows: Sequence[SplitRow], where: str) -> tuple[SplitRow, ...]:
     """Check that no picture is listed twice: one of train in test would make the test easier."""
     seen: dict[str, str] = {}
     for row in rows:
@@ -175,14 +175,14 @@ def read_variants(home: Path) -> Split:
     if len(label) < len(names):
         double = next(name for row, name in enumerate(names) if label[name] != row)
         raise InputError(f"{home / VARIANTS}: {double!r} is there twice; get the list again")
-    rows: list[Row] = []
+    rows: list[SplitRow] = []
     for split in SPLITS:
         path = home / f"images_variant_{split}.txt"
         for number, line in enumerate(_lines(path), 1):
             picture, _, name = line.partition(" ")
             if name not in label:
                 raise InputError(f"{path}, line {number}: {name!r} is not in {home / VARIANTS}")
-            rows.append(Row(f"{picture}.jpg", label[name], split))
+            rows.append(SplitRow(f"{picture}.jpg", label[name], split))
     cleaned = clean_names({name: name for name in names}, str(home / VARIANTS))
     return Split(cleaned, _once(rows, str(home)), str(home / VARIANTS))
 

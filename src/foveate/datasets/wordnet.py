@@ -14,11 +14,11 @@ from pathlib import Path
 
 from foveate.data.naming import clean_name
 from foveate.datasets.catalogue import DataSet
-from foveate.datasets.places import NAMES, Place
-from foveate.datasets.splits import Row, Split
+from foveate.datasets.places import NAMES, FoundSet
+from foveate.datasets.splits import Split, SplitRow
 from foveate.errors import InputError
 from foveate.foreground.opening import PICTURE_SUFFIXES
-from foveate.written import read_text, text_lines
+from foveate.readers import read_text, text_lines
 
 # Lists of ImageNet's names have two classes of one name. Here the second one gets another of its names, since
 # of equal texts only the first could ever be the answer.
@@ -87,7 +87,7 @@ def _named(text: str, where: str) -> dict[str, str]:
     return {wnid: name for name, wnid in taken.items()}
 
 
-def list_folders(one: DataSet, place: Place, splits: Collection[str]) -> Split:
+def list_folders(one: DataSet, place: FoundSet, splits: Collection[str]) -> Split:
     """List the pictures of ImageNet, or of a variant of it.
 
     Raises:
@@ -98,15 +98,15 @@ def list_folders(one: DataSet, place: Place, splits: Collection[str]) -> Split:
     tested = place.tests if one.tests else place.pictures
     classes = _classes(place, names, trained or tested)
     label = {wnid: row for row, wnid in enumerate(classes)}
-    rows: list[Row] = []
+    rows: list[SplitRow] = []
     for split, folder in (("train", trained), ("test", tested)):
         if folder is not None and split in splits:
-            rows += [Row(path, label[wnid], split) for wnid, path in _pictures(place, folder, label)]
+            rows += [SplitRow(path, label[wnid], split) for wnid, path in _pictures(place, folder, label)]
     source = str(place.names_file or f"foveate's own {NAMES}")
     return Split(tuple(names[wnid] for wnid in classes), tuple(rows), source)
 
 
-def _classes(place: Place, names: Mapping[str, str], folder: Path | None) -> list[str]:
+def _classes(place: FoundSet, names: Mapping[str, str], folder: Path | None) -> list[str]:
     """Return the WordNet ids that have a folder, in their order."""
     assert folder is not None
     found = sorted(map(_wnid, _folders(folder)))
@@ -129,7 +129,7 @@ def _ids() -> tuple[str, ...]:
     return tuple(sorted(clips_names()))
 
 
-def _pictures(place: Place, folder: Path, label: Collection[str]) -> Iterator[tuple[str, str]]:
+def _pictures(place: FoundSet, folder: Path, label: Collection[str]) -> Iterator[tuple[str, str]]:
     below = folder.relative_to(place.home)
     for wnid, own in sorted((_wnid(one), one) for one in _folders(folder)):
         if wnid in label:
@@ -137,7 +137,7 @@ def _pictures(place: Place, folder: Path, label: Collection[str]) -> Iterator[tu
                 yield wnid, (below / own / file).as_posix()
 
 
-def uneven(place: Place) -> list[str]:
+def uneven(place: FoundSet) -> list[str]:
     """Say of which classes only one of ImageNet's halves has a folder, where both are there."""
     if place.pictures is None or place.tests is None:
         return []

@@ -16,7 +16,7 @@ from foveate.data.pictures import measure
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
 from foveate.evaluate.metrics import mean
-from foveate.foreground.cutting import Job
+from foveate.foreground.cutting import MaskJob
 from foveate.foreground.masks import (
     MaskFile,
     MaskSource,
@@ -48,7 +48,7 @@ class MaskSet:
         values: What the numbers in them mean.
     """
 
-    jobs: Sequence[Job]
+    jobs: Sequence[MaskJob]
     masks: Sequence[MaskFile | None]
     values: MaskValues
 
@@ -83,7 +83,7 @@ class Overlap:
         return mean([float(one > least) for one in self.all])
 
 
-def masks_of(jobs: Sequence[Job], folder: Path) -> MaskSet:
+def masks_of(jobs: Sequence[MaskJob], folder: Path) -> MaskSet:
     """Find the masks of pictures in a folder, or in a packed set.
 
     Raises:
@@ -208,7 +208,7 @@ def _pictures(method: ForegroundTrust, masks: MaskSet) -> PictureSet:
     return PictureSet(photos, config.image_size, config.mean, config.std)
 
 
-def _read(job: Job, mask: MaskSource, values: MaskValues) -> Mask:
+def _read(job: MaskJob, mask: MaskSource, values: MaskValues) -> Mask:
     size, orientation = measure(job.path)
     picture = read_mask(mask, values)
     fitted = fit_mask(

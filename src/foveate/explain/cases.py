@@ -16,7 +16,7 @@ from foveate.types import PerImage
 
 
 @dataclass(frozen=True)
-class Group:
+class CaseGroup:
     """Pictures that one method got right and another wrong.
 
     Attributes:
@@ -30,14 +30,14 @@ class Group:
     number: int
 
 
-def changed(chain: Sequence[Looks], most: int) -> list[Group]:
+def changed(chain: Sequence[Looks], most: int) -> list[CaseGroup]:
     """Return repaired and broken pictures of each method beside the one before it.
 
     Args:
         chain: The same pictures seen by zero-shot CLIP, a backbone, a plug-in over it.
         most: Pictures to show of each group.
     """
-    groups: list[Group] = []
+    groups: list[CaseGroup] = []
     for before, after in pairwise(chain):
         gain = after.of(after.labels) - before.of(before.labels)
         repaired, broken = ~before.right & after.right, before.right & ~after.right
@@ -46,10 +46,10 @@ def changed(chain: Sequence[Looks], most: int) -> list[Group]:
     return groups
 
 
-def _group(title: str, which: Bool[Tensor, " batch"], change: PerImage, most: int) -> Group:
+def _group(title: str, which: Bool[Tensor, " batch"], change: PerImage, most: int) -> CaseGroup:
     order = change.argsort(descending=True, stable=True)
     places = [int(place) for place in order[which[order]]]
-    return Group(title, places[:most], len(places))
+    return CaseGroup(title, places[:most], len(places))
 
 
 @dataclass(frozen=True)

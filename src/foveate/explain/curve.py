@@ -15,7 +15,7 @@ _Z = 1.96  # of a 95 % interval
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """Pictures whose shift index is alike.
 
     Attributes:
@@ -33,7 +33,7 @@ class Point:
     pictures: int
 
 
-def shift_curve(shift: PerImage, right: Bool[Tensor, " batch"], bins: int = 8) -> list[Point]:
+def shift_curve(shift: PerImage, right: Bool[Tensor, " batch"], bins: int = 8) -> list[CurvePoint]:
     """Sort pictures by their shift index into bins of as many pictures each.
 
     Args:
@@ -47,10 +47,10 @@ def shift_curve(shift: PerImage, right: Bool[Tensor, " batch"], bins: int = 8) -
     return [_point(shift[part], right[part]) for part in parts if len(part)]
 
 
-def _point(shift: PerImage, right: Bool[Tensor, " batch"]) -> Point:
+def _point(shift: PerImage, right: Bool[Tensor, " batch"]) -> CurvePoint:
     low, high = wilson(int(right.sum()), len(right))
     share = right.double().mean().item()
-    return Point(shift.mean().item(), 100 * share, 100 * low, 100 * high, len(right))
+    return CurvePoint(shift.mean().item(), 100 * share, 100 * low, 100 * high, len(right))
 
 
 def wilson(hits: int, number: int) -> tuple[float, float]:
@@ -61,7 +61,7 @@ def wilson(hits: int, number: int) -> tuple[float, float]:
     return max(0.0, middle - spread), min(1.0, middle + spread)
 
 
-def draw_curves(curves: Mapping[str, Sequence[Point]], title: str = "") -> bytes:
+def draw_curves(curves: Mapping[str, Sequence[CurvePoint]], title: str = "") -> bytes:
     """Return a PNG with a curve for each method; needs the extra `plots`.
 
     Raises:

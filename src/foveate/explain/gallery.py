@@ -7,7 +7,7 @@ from html import escape
 
 from PIL import Image
 
-from foveate.explain.cases import Group, Shown
+from foveate.explain.cases import CaseGroup, Shown
 from foveate.explain.measure import Looks
 from foveate.explain.pictures import outlined, overlay
 
@@ -34,7 +34,7 @@ def gallery(
     facts: Sequence[str],
     table: Sequence[Sequence[str]],
     chain: Sequence[Looks],
-    groups: Sequence[Group],
+    groups: Sequence[CaseGroup],
     show: Callable[[int], Shown],
 ) -> str:
     """Return the page.
@@ -71,7 +71,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
 
-def _contents(groups: Sequence[Group]) -> str:
+def _contents(groups: Sequence[CaseGroup]) -> str:
     if not groups:
         return "<p>There is nothing to compare zero-shot CLIP with.</p>"
     links = (
@@ -81,7 +81,7 @@ def _contents(groups: Sequence[Group]) -> str:
     return f"<nav><ul>{''.join(links)}</ul></nav>"
 
 
-def _section(number: int, group: Group, chain: Sequence[Looks], show: Callable[[int], Shown]) -> str:
+def _section(number: int, group: CaseGroup, chain: Sequence[Looks], show: Callable[[int], Shown]) -> str:
     shown = "" if len(group.places) == group.number else f", {len(group.places)} shown"
     title = f'<h2 id="group-{number}">{escape(group.title)} ({group.number}{shown})</h2>'
     cases = [_case(place, chain, show(place)) for place in group.places]

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.clip.dense import Attention, Seen, class_feature, last_block
+from foveate.clip.dense import Attention, PatchTokens, class_feature, last_block
 from foveate.clip.model import Vision
 
 Heats = Float[Tensor, "batch rows columns"]
@@ -24,7 +24,7 @@ ROUNDS = 3
 """Normalisations of columns and rows by turns."""
 
 
-def softmax_cam(vision: Vision, seen: Seen, texts: Texts, scale: float) -> Heats:
+def softmax_cam(vision: Vision, seen: PatchTokens, texts: Texts, scale: float) -> Heats:
     """Return how much each patch speaks for a class and against the background, from 0 to 1 over a picture.
 
     Grad-CAM (Selvaraju et al. 2017, Eq. 1 and 2) at `ln_1` of the last block, behind which patches still

@@ -13,7 +13,7 @@ from PIL import Image
 
 from foveate.errors import InputError
 from foveate.foreground.opening import BadPicture, LazyPicture, opened, upright_size
-from foveate.written import IMAGE_COLUMNS, find_column, read_csv
+from foveate.readers import IMAGE_COLUMNS, find_column, read_csv
 
 NAMES = IMAGE_COLUMNS
 EDGES = (("left", "xmin"), ("top", "ymin"), ("right", "xmax"), ("bottom", "ymax"))

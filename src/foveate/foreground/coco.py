@@ -12,7 +12,7 @@ from foveate.foreground import rle
 from foveate.foreground.checks import same_shape
 from foveate.foreground.opening import BadPicture, LazyPicture, opened, upright_size
 from foveate.foreground.proposers.registry import demand
-from foveate.written import one_line, read_json
+from foveate.readers import one_line, read_json
 
 _REMEDY = 'mend the annotation, or pass on_bad="skip"'
 

@@ -10,17 +10,17 @@ import numpy as np
 from PIL import Image
 
 from foveate.errors import InputError
+from foveate.foreground.cleanup import Tidied, TidyConfig, tidy
 from foveate.foreground.opening import BadPicture
 from foveate.foreground.pictures import open_picture
 from foveate.foreground.proposers.base import Mask, Proposal, Proposer, Request
 from foveate.foreground.store import MaskRecord
-from foveate.foreground.tidy import Tidied, TidyConfig, tidy
 
 _FAILED = "failed"
 
 
 @dataclass(frozen=True)
-class Job:
+class MaskJob:
     """One picture whose mask is wanted.
 
     Attributes:
@@ -46,7 +46,7 @@ class Cut:
         mask: The foreground.
     """
 
-    job: Job
+    job: MaskJob
     record: MaskRecord
     mask: Mask
 
@@ -60,7 +60,7 @@ class Missed:
         reason: What is wrong.
     """
 
-    job: Job
+    job: MaskJob
     reason: str
 
 
@@ -76,7 +76,7 @@ class Cutter:
         self.proposer = proposer
         self._config = config or TidyConfig()
 
-    def __call__(self, jobs: Sequence[Job]) -> list[Cut | Missed]:
+    def __call__(self, jobs: Sequence[MaskJob]) -> list[Cut | Missed]:
         """Return each picture's mask, in order; a picture that cannot be decoded is missed.
 
         A proposer that fails on one picture (raises a `BadPicture`, or anything but an `InputError`) costs no
@@ -87,7 +87,7 @@ class Cutter:
             InputError: The proposer cannot work at all.
         """
         opened = [_open(job) for job in jobs]
-        asked = [one for one in opened if isinstance(one, _Asked)]
+        asked = [one for one in opened if isinstance(one, _DecodedJob)]
         answers = iter(self._ask([one.request for one in asked]) if asked else [])
         return [one if isinstance(one, Missed) else self._cut(one, next(answers)) for one in opened]
 
@@ -108,7 +108,7 @@ class Cutter:
             raise ValueError(f"{len(proposals)} answers about {len(requests)} pictures")
         return proposals
 
-    def _cut(self, asked: "_Asked", answer: Proposal | str) -> Cut:
+    def _cut(self, asked: "_DecodedJob", answer: Proposal | str) -> Cut:
         picture = asked.request.picture
         if isinstance(answer, Proposal):
             try:
@@ -141,10 +141,10 @@ def digest(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _DecodedJob:
     """A decoded picture, on its way to the proposer."""
 
-    job: Job
+    job: MaskJob
     request: Request
     sha256: str
 
@@ -165,10 +165,10 @@ class _Asked:
         )
 
 
-def _open(job: Job) -> _Asked | Missed:
+def _open(job: MaskJob) -> _DecodedJob | Missed:
     try:
         picture = open_picture(job.path)
-        return _Asked(job, Request(job.name, picture, job.label, job.prompt), digest(job.path))
+        return _DecodedJob(job, Request(job.name, picture, job.label, job.prompt), digest(job.path))
     except BadPicture as error:
         return Missed(job, error.reason)
     except OSError as error:  # gone, or locked, since it was decoded

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from foveate.foreground.heats import otsu, resized, small_size
+from foveate.foreground.heatmaps import otsu, resized, small_size
 from foveate.foreground.proposers.base import Heat, Mask
 from foveate.foreground.proposers.registry import demand
 

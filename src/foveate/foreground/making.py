@@ -12,6 +12,7 @@ from typing import Any
 
 from foveate.errors import InputError
 from foveate.foreground.checks import OnBad
+from foveate.foreground.cleanup import TidyConfig
 from foveate.foreground.cutting import Cut as Cut
 from foveate.foreground.cutting import Cutter as Cutter
 from foveate.foreground.cutting import Job as Job
@@ -22,7 +23,6 @@ from foveate.foreground.processes import cut_in_processes
 from foveate.foreground.proposers.base import Proposer
 from foveate.foreground.proposers.registry import open_proposer
 from foveate.foreground.store import MaskRecord, MaskStore
-from foveate.foreground.tidy import TidyConfig
 
 OnCount = Callable[[int, int], None]
 """Told of how many pictures are done, and of how many there are."""

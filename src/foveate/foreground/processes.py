@@ -12,15 +12,15 @@ from multiprocessing.connection import wait
 from threading import Thread
 
 from foveate.errors import InputError
-from foveate.foreground.cutting import Cut, Cutter, Job, Missed
+from foveate.foreground.cleanup import TidyConfig
+from foveate.foreground.cutting import Cut, Cutter, MaskJob, Missed
 from foveate.foreground.proposers.base import Proposer
-from foveate.foreground.tidy import TidyConfig
 
 _AHEAD = 3  # batches a worker: one in work, the others so that it never waits
 
 
 def cut_in_processes(
-    batches: Iterable[Sequence[Job]], opening: Callable[[], Proposer], tidy: TidyConfig, workers: int
+    batches: Iterable[Sequence[MaskJob]], opening: Callable[[], Proposer], tidy: TidyConfig, workers: int
 ) -> Generator[list[Cut | Missed]]:
     """Yield what comes of each batch, in the order of batches.
 
@@ -60,7 +60,7 @@ class _Worker:
         self._opening, self._tidy = opening, tidy
         self._cutter: Cutter | None = None
 
-    def cut(self, batch: Sequence[Job]) -> list[Cut | Missed]:
+    def cut(self, batch: Sequence[MaskJob]) -> list[Cut | Missed]:
         if self._cutter is None:
             proposer = self._opening()
             atexit.register(proposer.close)
@@ -87,7 +87,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _cut(batch: Sequence[Job]) -> list[Cut | Missed]:
+def _cut(batch: Sequence[MaskJob]) -> list[Cut | Missed]:
     try:
         return _here[0].cut(batch)
     except InputError as error:

@@ -15,7 +15,7 @@ from foveate.configs import as_dataclass
 from foveate.errors import InputError
 from foveate.foreground.filenames import is_safe, is_tame
 from foveate.foreground.opening import LazyPicture
-from foveate.written import parse_json
+from foveate.readers import parse_json
 
 MANIFEST = "manifest.jsonl"
 HEAD = "proposer.json"

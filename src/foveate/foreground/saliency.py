@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt8
 
-from foveate.foreground.heats import stretch
+from foveate.foreground.heatmaps import stretch
 from foveate.foreground.proposers.base import Heat
 
 Colours = UInt8[np.ndarray, "height width 3"]

@@ -31,7 +31,7 @@ from foveate.foreground.records import (
     read_lines,
 )
 from foveate.foreground.values import bounded_array
-from foveate.written import one_line
+from foveate.readers import one_line
 
 INDEX = "masks-index.npz"
 SHARD = "masks-{:05}.tar"

@@ -18,7 +18,7 @@ from PIL import Image
 
 from foveate.foreground.opening import PIXEL_LIMIT, BadPicture, LazyPicture, opened, orientation, turn
 from foveate.foreground.options import MaskValues
-from foveate.written import one_line
+from foveate.readers import one_line
 
 MaskSource = Path | LazyPicture | Image.Image
 Values = UInt8[np.ndarray, "height width"]

@@ -9,7 +9,7 @@ segmentation with CLIP.
 
 from collections.abc import Sequence
 
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.clip.text import check_texts
 from foveate.errors import InputError
 from foveate.methods.capabilities import ExtraTexts
@@ -46,7 +46,7 @@ class Backgrounds:
         self._host, self._own, self._template = host, tuple(words), template
         self._keep_all, self._as_released = keep_all, as_released
         self._words: tuple[object, tuple[list[str], list[str]]] = (None, ([], []))
-        self._rows: tuple[list[str], Rows] | None = None
+        self._rows: tuple[list[str], TokenRows] | None = None
         self._cache = Cache()
 
     def check(self) -> None:
@@ -97,7 +97,7 @@ class Backgrounds:
             self._words = key, without_collisions(wanted, [] if self._keep_all else host.names)
         return self._words[1]
 
-    def _laid_out(self) -> Rows:
+    def _laid_out(self) -> TokenRows:
         """Return the texts as token rows; kept while the words are the same."""
         words = self._split()[0]
         if self._rows is None or self._rows[0] != words:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.bits import digest_of
 from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.methods.config import MethodConfig
 from foveate.methods.texts import Cache, PlainTexts, tensors_of
+from foveate.tensor_bytes import digest_of
 from foveate.types import Batch, Branch, Features, ImageFeatures, Images, Logits, Scalar, TextFeatures
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.clip.templates import fill
 from foveate.clip.text import text_rows
 from foveate.errors import InputError
@@ -173,7 +173,7 @@ class Diagnostics(Method):
 
 # --- several processes that share a batch ---
 
-Spread = Callable[[Rows, Callable[[Rows], TextFeatures]], TextFeatures]
+Spread = Callable[[TokenRows, Callable[[TokenRows], TextFeatures]], TextFeatures]
 """Encodes texts together with other processes; told of all texts, and how any of them are encoded here."""
 
 
@@ -186,7 +186,7 @@ class ShardedText(Method):
 
     spread: Spread | None = None
 
-    def encode_sharded(self, rows: Rows, encode: Callable[[Rows], TextFeatures]) -> TextFeatures:
+    def encode_sharded(self, rows: TokenRows, encode: Callable[[TokenRows], TextFeatures]) -> TextFeatures:
         """Return `encode(rows)`, of which each process encodes a part."""
         if self.spread is None or not torch.is_grad_enabled():
             return encode(rows)
@@ -215,7 +215,7 @@ class BatchSplit(Method):
 class ExtraTexts(Method):
     """Can read texts that are no classes, such as DAPT's backgrounds, as it reads its classes."""
 
-    def extra_rows(self, names: Sequence[str], template: str) -> Rows:
+    def extra_rows(self, names: Sequence[str], template: str) -> TokenRows:
         """Return names that are no classes as token rows.
 
         Args:
@@ -228,7 +228,7 @@ class ExtraTexts(Method):
         return text_rows(self.clip, [fill(template, name) for name in names])
 
     @abstractmethod
-    def encode_rows(self, rows: Rows) -> TextFeatures:
+    def encode_rows(self, rows: TokenRows) -> TextFeatures:
         """Return `[K, D]` raw features of such rows, with gradient to what is learned of any text."""
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.clip.model import Block, Clip
-from foveate.clip.rows import CHUNK, Rows, encode_rows
+from foveate.clip.rows import CHUNK, TokenRows, encode_rows
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod, precise
 from foveate.methods.capabilities import BatchSplit, ExtraTexts
@@ -217,7 +217,7 @@ class ClipLora(SentenceMethod, ExtraTexts, BatchSplit):
         """Return class features of the updated text tower."""
         return self.encode_rows(self.plain.rows())
 
-    def encode_rows(self, rows: Rows) -> TextFeatures:
+    def encode_rows(self, rows: TokenRows) -> TextFeatures:
         return encode_rows(_updated(self.clip.text, self.text_lora), rows)
 
     def encode_images(self, images: Images) -> ImageFeatures:

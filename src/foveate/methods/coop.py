@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.clip.model import Clip
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.errors import InputError
 from foveate.methods.capabilities import LabelTerm
 from foveate.methods.configs import CoOpConfig
@@ -43,7 +43,7 @@ class CoOp(SharedPrompt, LabelTerm):
             self.ctx = nn.Parameter(self.ctx.new_empty(0, *self.ctx.shape))
         self.ctx_names: tuple[str, ...] = ()
 
-    def lay_out_classes(self, names: Sequence[str]) -> Rows:
+    def lay_out_classes(self, names: Sequence[str]) -> TokenRows:
         own = self.config.class_specific
         rows = lay_out(self.clip.tokenizer, names, self.ctx.shape[-2], self.config.position, own=own)
         if own:  # names that do not fit must not become the classes that vectors belong to

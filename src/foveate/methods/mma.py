@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate.clip.model import Block, Clip
-from foveate.clip.rows import Rows, encode_rows
+from foveate.clip.rows import TokenRows, encode_rows
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod, precise
 from foveate.methods.capabilities import ExtraTexts
@@ -56,7 +56,7 @@ class Mma(SentenceMethod, ExtraTexts):
         """Return class features of the text tower with its adapters."""
         return self.encode_rows(self.plain.rows())
 
-    def encode_rows(self, rows: Rows) -> TextFeatures:
+    def encode_rows(self, rows: TokenRows) -> TextFeatures:
         return encode_rows(self._adapted(self.clip.text, self.text_adapters), rows)
 
     def encode_images(self, images: Images) -> ImageFeatures:

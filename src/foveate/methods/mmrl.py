@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip, Edit
-from foveate.clip.rows import Rows, encode_rows
+from foveate.clip.rows import TokenRows, encode_rows
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod, align, precise
 from foveate.methods.capabilities import ExtraTexts, ImageTokens, OfficialCheckpoint, ShardedText
@@ -79,7 +79,7 @@ class Mmrl(SentenceMethod, ShardedText, ExtraTexts, ImageTokens, FrozenFeatures,
     def frozen(self) -> dict[str, Frozen]:
         return {"clip": frozen_clip(self.clip)}
 
-    def encode_rows(self, rows: Rows) -> TextFeatures:
+    def encode_rows(self, rows: TokenRows) -> TextFeatures:
         edit = growing(self._mapped(self.text_maps), self.first_block)
         return encode_rows(self.clip.text, rows, edit=edit)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
-from foveate.clip.rows import Rows, encode_rows, pack
+from foveate.clip.rows import TokenRows, encode_rows, pack
 from foveate.methods.base import Method, check_names
 from foveate.methods.configs import ProdaConfig
 from foveate.methods.prompts import Position, lay_out, noise
@@ -47,7 +47,7 @@ class Proda(Method):
         self.ctx = nn.Parameter(noise(*shape, generator=generator, like=clip.text.proj))
         self.order_seed = int(torch.randint(2**62, (), generator=generator))
         self.positions = positions(self.config.prompts)
-        self._rows: dict[Position, Rows] = {}
+        self._rows: dict[Position, TokenRows] = {}
         self._nameless = _nameless(clip, self.config)
 
     def set_classes(
@@ -55,7 +55,7 @@ class Proda(Method):
     ) -> None:
         check_names(names)
         tokenizer, vectors, here = self.clip.tokenizer, self.config.tokens, self.clip.text.pos.device
-        rows: dict[Position, Rows] = {
+        rows: dict[Position, TokenRows] = {
             place: lay_out(tokenizer, names, vectors, place).to(here) for place in sorted(set(self.positions))
         }
         super().set_classes(names, template, trained)
@@ -128,7 +128,7 @@ def positions(prompts: int) -> tuple[Position, ...]:
     return tuple(place for place, number in places for _ in range(number))
 
 
-def _nameless(clip: Clip, config: ProdaConfig) -> Rows:
+def _nameless(clip: Clip, config: ProdaConfig) -> TokenRows:
     """Return all prompts without a class name: `[SOT] v1 … vn . [EOT]`."""
     tokenizer, n = clip.tokenizer, config.tokens
     end = [*((token, -1) for token in tokenizer.words(".")), (tokenizer.eot, -1)]

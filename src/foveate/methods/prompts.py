@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate.clip.model import Clip, Edit, Vision
-from foveate.clip.rows import Rows, encode_rows, pack
+from foveate.clip.rows import TokenRows, encode_rows, pack
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
 from foveate.methods.base import check_names, precise
@@ -33,7 +33,7 @@ def lay_out(
     words: Sequence[int] = (),
     *,
     own: bool = False,
-) -> Rows:
+) -> TokenRows:
     """Lay out `[SOT] v1 … vn words name . [EOT]`, or its "middle" and "front" forms.
 
     Args:
@@ -82,7 +82,7 @@ class PromptMethod(ShardedText):
         super().__init__(clip, head_weights)
         self.ctx = nn.Parameter(vectors)
         self.words = tuple(words)
-        self._rows: Rows | None = None
+        self._rows: TokenRows | None = None
 
     def set_classes(
         self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
@@ -92,7 +92,7 @@ class PromptMethod(ShardedText):
         super().set_classes(names, template, trained)
         self._rows = rows
 
-    def lay_out_classes(self, names: Sequence[str]) -> Rows:
+    def lay_out_classes(self, names: Sequence[str]) -> TokenRows:
         """Return the prompts of classes; see `lay_out`."""
         return lay_out(self.clip.tokenizer, names, len(self.ctx), words=self.words)
 
@@ -100,7 +100,7 @@ class PromptMethod(ShardedText):
         return self.encode_prompts(self.ctx)
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> TokenRows:
         """The prompts of all classes, where the learned vectors are."""
         if self._rows is None:
             raise RuntimeError("set_classes first")
@@ -117,10 +117,10 @@ class PromptMethod(ShardedText):
 class SharedPrompt(PromptMethod, ExtraTexts, OfficialCheckpoint):
     """A prompt method whose vectors may stand before any other text too; the sentence is left out."""
 
-    def extra_rows(self, names: Sequence[str], template: str) -> Rows:
+    def extra_rows(self, names: Sequence[str], template: str) -> TokenRows:
         return self.lay_out_classes(names)
 
-    def encode_rows(self, rows: Rows) -> TextFeatures:
+    def encode_rows(self, rows: TokenRows) -> TextFeatures:
         return encode_rows(self.clip.text, rows, self.ctx)
 
     def official_names(self) -> dict[str, str | list[str]]:
@@ -142,7 +142,7 @@ class DeepPromptMethod(PromptMethod, ExtraTexts, OfficialCheckpoint):
         """Return class features, with each block's own tokens in the places behind SOT."""
         return self.encode_prompts(self.ctx, replacing(self.deep_text, 1))
 
-    def encode_rows(self, rows: Rows) -> TextFeatures:
+    def encode_rows(self, rows: TokenRows) -> TextFeatures:
         return encode_rows(self.clip.text, rows, edit=replacing(self.deep_text, 1))
 
     def official_names(self) -> dict[str, str | list[str]]:

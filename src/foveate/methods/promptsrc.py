@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.clip.templates import IMAGENET_TEMPLATES, fill
 from foveate.clip.text import check_texts, encode_names
 from foveate.methods.base import align
@@ -48,7 +48,7 @@ class PromptSRC(Ivlp, FrozenFeatures):
         self.weights = (config.text_weight, config.image_weight, config.logit_weight)
         self._averaged = Cache()
 
-    def lay_out_classes(self, names: Sequence[str]) -> Rows:
+    def lay_out_classes(self, names: Sequence[str]) -> TokenRows:
         # CLIP's texts are encoded when a loss first asks for them, but checked now: a name that is too long
         # for the longest sentence must not stop a training.
         words = self.clip.tokenizer.words

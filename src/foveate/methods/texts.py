@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from foveate.clip.model import Clip
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.clip.templates import DEFAULT_TEMPLATE, fill
 from foveate.clip.text import check_texts, encode_names, text_rows
 from foveate.types import TextFeatures
@@ -138,7 +138,7 @@ class PlainTexts:
         self.names: tuple[str, ...] = ()
         self.sentence = own or DEFAULT_TEMPLATE
         self._features = Cache()
-        self._rows: tuple[object, Rows] | None = None
+        self._rows: tuple[object, TokenRows] | None = None
 
     def check(self, names: Sequence[str], template: str | None) -> None:
         """Refuse names and a data set's sentence that `set_classes` could not take; nothing changes.
@@ -165,7 +165,7 @@ class PlainTexts:
             lambda: encode_names(self.clip, self.names, self.sentence),
         )
 
-    def rows(self) -> Rows:
+    def rows(self) -> TokenRows:
         """Return the sentences as token rows, where the text tower is: for a tower that reads them otherwise.
 
         Raises:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from foveate.clip.model import Clip
-from foveate.clip.rows import Rows, encode_rows
+from foveate.clip.rows import TokenRows, encode_rows
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod
 from foveate.methods.capabilities import ExtraTexts, LabelTerm, OfficialCheckpoint
@@ -47,7 +47,7 @@ class Vpt(SentenceMethod, ExtraTexts, OfficialCheckpoint, LabelTerm):
         self.plain = PlainTexts(clip, self.config.template)
 
     @torch.no_grad()
-    def encode_rows(self, rows: Rows) -> TextFeatures:
+    def encode_rows(self, rows: TokenRows) -> TextFeatures:
         return encode_rows(self.clip.text, rows)
 
     def encode_images(self, images: Images) -> ImageFeatures:

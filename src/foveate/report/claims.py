@@ -17,9 +17,9 @@ from scipy import stats
 
 from foveate.errors import InputError
 from foveate.report.figures import paired
-from foveate.report.frame import Group
-from foveate.report.model import Block, Number, Row, Section, signed
-from foveate.report.protocol import Context
+from foveate.report.frame import ResultGroup
+from foveate.report.model import Number, ReportBlock, Section, TableRow, signed
+from foveate.report.protocol import ReportContext
 
 HOLDS, NOT, OPEN = "holds here", "does not", "can't be told"
 SMALL = 1.0
@@ -79,7 +79,7 @@ def claims() -> tuple[Claim, ...]:
     return tuple(Claim(**cast("dict[str, Any]", {**row, "rows": tuple(row["rows"])})) for row in rows)
 
 
-def section(group: Group, context: Context) -> Section | None:
+def section(group: ResultGroup, context: ReportContext) -> Section | None:
     """Return the claims whose rows a group has; None where it has no test conditions or no such rows."""
     conditions = [one for one in dict.fromkeys(group.frame["condition"]) if one]
     every = [(claim, dict(_effects(claim, group.frame, context))) for claim in claims() if conditions]
@@ -103,7 +103,9 @@ def section(group: Group, context: Context) -> Section | None:
     )
 
 
-def _effects(claim: Claim, frame: pd.DataFrame, context: Context) -> Iterator[tuple[str, dict[str, Effect]]]:
+def _effects(
+    claim: Claim, frame: pd.DataFrame, context: ReportContext
+) -> Iterator[tuple[str, dict[str, Effect]]]:
     """Yield the rows of a claim that were measured, and their effect by condition."""
     for pair in claim.rows:
         if claim.errors:
@@ -115,7 +117,7 @@ def _effects(claim: Claim, frame: pd.DataFrame, context: Context) -> Iterator[tu
 
 
 def _of_pair(
-    frame: pd.DataFrame, pair: Mapping[str, str], measure: str, context: Context
+    frame: pd.DataFrame, pair: Mapping[str, str], measure: str, context: ReportContext
 ) -> dict[str, Effect]:
     if not set(pair.values()) <= set(frame["name"]):
         return {}
@@ -154,31 +156,33 @@ def _of_errors(frame: pd.DataFrame, name: str, split: str) -> dict[str, Effect]:
 
 def _counts(
     found: Sequence[tuple[Claim, Mapping[str, Mapping[str, Effect]]]], conditions: Sequence[str]
-) -> Block:
+) -> ReportBlock:
     """Return the first table: of each claim, in how many pairs of rows it holds."""
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for claim, effects in found:
         cells: list[str] = []
         for condition in conditions:
             verdicts = [one[condition].verdict for one in effects.values() if condition in one]
             counts = {"hold": verdicts.count(HOLDS), "not": verdicts.count(NOT), "open": verdicts.count(OPEN)}
             cells.append(", ".join(f"{number} {word}" for word, number in counts.items() if number))
-        rows.append(Row(f"{claim.claim} ({claim.source})", tuple(cells)))
-    return Block("", ("claim", *conditions), tuple(rows))
+        rows.append(TableRow(f"{claim.claim} ({claim.source})", tuple(cells)))
+    return ReportBlock("", ("claim", *conditions), tuple(rows))
 
 
-def _block(claim: Claim, effects: Mapping[str, Mapping[str, Effect]], conditions: Sequence[str]) -> Block:
+def _block(
+    claim: Claim, effects: Mapping[str, Mapping[str, Effect]], conditions: Sequence[str]
+) -> ReportBlock:
     what = (
         f"foreground shift of wrong less right answers, nats, {claim.errors}"
         if claim.errors
         else claim.measure
     )
     rows = [
-        Row(name, tuple(cell for one in conditions for cell in _cells(by.get(one), bool(claim.errors))))
+        TableRow(name, tuple(cell for one in conditions for cell in _cells(by.get(one), bool(claim.errors))))
         for name, by in effects.items()
     ]
     columns = [name for one in conditions for name in (one, f"{one}: verdict")]
-    return Block(f"{claim.claim} ({what})", ("rows", *columns), tuple(rows))
+    return ReportBlock(f"{claim.claim} ({what})", ("rows", *columns), tuple(rows))
 
 
 def _cells(effect: Effect | None, fine: bool) -> tuple[str, str]:

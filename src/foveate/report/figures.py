@@ -1,6 +1,6 @@
 """Figures from the long table: estimates of every row, and what one row has more than another.
 
-A figure has a `Key`: its row, test set, amount, test condition and measure. Sets are averaged last: an
+A figure has a `FigureKey`: its row, test set, amount, test condition and measure. Sets are averaged last: an
 average of HM is the HM of the averaged base and the averaged new.
 """
 
@@ -17,11 +17,11 @@ import torch
 from foveate.errors import InputError
 from foveate.evaluate.metrics import mean
 from foveate.report import published
-from foveate.report.frame import Group, groups_of, set_order, set_title
+from foveate.report.frame import ResultGroup, groups_of, set_order, set_title
 from foveate.report.statistics import (
-    Answers,
     Bootstrap,
     Estimate,
+    RowAnswers,
     average,
     average_p,
     deviation,
@@ -41,7 +41,7 @@ _WHERE = ("label", "tested_on", "amount", "condition")
 _MORE = ("shift", "trained", "others")
 
 
-class Key(NamedTuple):
+class FigureKey(NamedTuple):
     """Where a figure belongs.
 
     Attributes:
@@ -73,12 +73,12 @@ class Figures:
         """Compute them.
 
         Args:
-            frame: Lines of a `Group`, all or some.
+            frame: Lines of a `ResultGroup`, all or some.
             bootstrap: Where draws come from.
             labels: Of the rows, in another order.
         """
         self.frame, self.bootstrap = frame, bootstrap
-        self._drawn: dict[tuple[Key, Key], tuple[Estimate, Estimate]] = {}
+        self._drawn: dict[tuple[FigureKey, FigureKey], tuple[Estimate, Estimate]] = {}
         first = frame.drop_duplicates("label")[["label", "name", "method", "config"]]
         self.rows = {str(one["label"]): one for one in first.to_dict("records")}
         self.labels = tuple(labels or sorted(self.rows, key=self._row_order))
@@ -86,7 +86,7 @@ class Figures:
         self.protocol = str(frame["protocol"].iloc[0])
 
     @cached_property
-    def found(self) -> dict[Key, Estimate]:
+    def found(self) -> dict[FigureKey, Estimate]:
         """By key, all figures: of each set, then averages; HM last."""
         found = {key: self.bootstrap.estimate(one, self.seeds) for key, one in self._complete().items()}
         found |= dict(self._other_measures())
@@ -165,11 +165,11 @@ class Figures:
         return found
 
     @cached_property
-    def answers(self) -> dict[Key, Answers]:
+    def answers(self) -> dict[FigureKey, RowAnswers]:
         """By key, what was answered."""
         halves = {"base": ("base",), "new": ("new",)}
         few = self.protocol in ("few-shot", "data-efficiency") and not (self.frame["split"] == "new").any()
-        found: dict[Key, Answers] = {}
+        found: dict[FigureKey, RowAnswers] = {}
         for where, splits in self._asked.items():
             measures = {"accuracy": ("base", "all")} if few else halves
             if self.source is not None:
@@ -180,10 +180,10 @@ class Figures:
             for measure, order in measures.items():
                 split = next((split for split in order if split in splits), None)
                 if split is not None:
-                    found[Key(*where, measure)] = _answers_of(splits[split])
+                    found[FigureKey(*where, measure)] = _answers_of(splits[split])
         return found
 
-    def _complete(self) -> dict[Key, Answers]:
+    def _complete(self) -> dict[FigureKey, RowAnswers]:
         """Return the answers; without base where there is no new, and new where there is no base."""
         other = {"base": "new", "new": "base"}
         return {
@@ -192,7 +192,7 @@ class Figures:
             if self.measures != THREE or key._replace(measure=other[key.measure]) in self.answers
         }
 
-    def _other_measures(self) -> Iterator[tuple[Key, Estimate]]:
+    def _other_measures(self) -> Iterator[tuple[FigureKey, Estimate]]:
         """Yield the shift index of each split, and accuracies among all names together."""
         for where, splits in self._asked.items():
             known: dict[str, dict[int, float]] = {
@@ -207,10 +207,10 @@ class Figures:
             for measure, values in known.items():
                 if values:
                     mark = "" if set(self.seeds) <= set(values) else "†"
-                    yield Key(*where, measure), Estimate(mean(list(values.values())), values, mark=mark)
+                    yield FigureKey(*where, measure), Estimate(mean(list(values.values())), values, mark=mark)
 
-    def _averages(self, found: Mapping[Key, Estimate]) -> Iterator[tuple[Key, Estimate]]:
-        parts: dict[Key, list[Estimate]] = defaultdict(list)
+    def _averages(self, found: Mapping[FigureKey, Estimate]) -> Iterator[tuple[FigureKey, Estimate]]:
+        parts: dict[FigureKey, list[Estimate]] = defaultdict(list)
         for key, one in found.items():
             if key.set in self.targets:
                 parts[key._replace(set=AVERAGE)].append(one)
@@ -222,7 +222,7 @@ class Figures:
         asked = set(self.frame.loc[self.frame["condition"] == condition, "tested_on"])
         return [key for key in self.targets if key in asked]
 
-    def sets_of(self, key: Key) -> list[str]:
+    def sets_of(self, key: FigureKey) -> list[str]:
         """Return the sets that a row's figure is over: one, or those of an average."""
         if key.set != AVERAGE:
             return [key.set]
@@ -231,7 +231,7 @@ class Figures:
     @cached_property
     def missing(self) -> tuple[str, ...]:
         """The runs that others of these rows have and one has not, in words."""
-        needed: dict[Key, set[str]] = defaultdict(set)
+        needed: dict[FigureKey, set[str]] = defaultdict(set)
         for key in self.answers:
             needed[key._replace(label="", measure="")].add(key.measure)
         ordered = sorted(needed, key=self._key_order)
@@ -243,14 +243,14 @@ class Figures:
             if not all(self._answered(key._replace(label=label, measure=one), seed) for one in needed[key])
         )
 
-    def _key_order(self, key: Key) -> tuple[int, float, int, str]:
+    def _key_order(self, key: FigureKey) -> tuple[int, float, int, str]:
         return self.sets.index(key.set), key.amount, self.conditions.index(key.condition), key.measure
 
-    def _answered(self, key: Key, seed: int) -> bool:
+    def _answered(self, key: FigureKey, seed: int) -> bool:
         answers = self.answers.get(key)
         return answers is not None and seed in answers.accuracy
 
-    def where(self, key: Key, *, amount: bool = True) -> str:
+    def where(self, key: FigureKey, *, amount: bool = True) -> str:
         """Return set, amount and condition in words: "DTD, 4 shots, home"."""
         title = "average" if key.set == AVERAGE else set_title(key.set)
         words = (title, self.amount_words(key.amount) if amount else "", key.condition)
@@ -293,16 +293,18 @@ class Figures:
             if len(labels) > 1
         ]
 
-    def drawn_together(self, before: Key, after: Key) -> tuple[Estimate, Estimate]:
+    def drawn_together(self, before: FigureKey, after: FigureKey) -> tuple[Estimate, Estimate]:
         """Return two rows' figures for one question, over the seeds that both have."""
         if (before, after) not in self._drawn:
             both = self.bootstrap.both(self.answers[before], self.answers[after])
             self._drawn[before, after] = both
         return self._drawn[before, after]
 
-    def comparable(self, before: str, after: str) -> tuple[dict[Key, tuple[Answers, Answers]], list[str]]:
+    def comparable(
+        self, before: str, after: str
+    ) -> tuple[dict[FigureKey, tuple[RowAnswers, RowAnswers]], list[str]]:
         """Return two rows' answers to the same questions; and, in words, where the pictures differ."""
-        both: dict[Key, tuple[Answers, Answers]] = {}
+        both: dict[FigureKey, tuple[RowAnswers, RowAnswers]] = {}
         refused: list[str] = []
         for key in sorted(self.answers, key=self._key_order):
             other = self.answers.get(key._replace(label=after))
@@ -316,7 +318,7 @@ class Figures:
         return both, refused
 
 
-def _answers_of(lines: Sequence[Mapping[str, Any]]) -> Answers:
+def _answers_of(lines: Sequence[Mapping[str, Any]]) -> RowAnswers:
     """Return what a row's runs answered to one question, a line a seed."""
     first = lines[0]
     alike = len({(line["digest"], line["pictures"]) for line in lines}) == 1
@@ -324,10 +326,10 @@ def _answers_of(lines: Sequence[Mapping[str, Any]]) -> Answers:
     accuracy = {line["seed"]: line["accuracy"] for line in lines}
     asked = (first["tested_on"], first["split"], first["condition"])
     place = (first["trained_on"], first["amount"])
-    return Answers(place, *asked, accuracy, right, first["digest"] if alike else None)
+    return RowAnswers(place, *asked, accuracy, right, first["digest"] if alike else None)
 
 
-def _harmonic(found: Mapping[Key, Estimate]) -> Iterator[tuple[Key, Estimate]]:
+def _harmonic(found: Mapping[FigureKey, Estimate]) -> Iterator[tuple[FigureKey, Estimate]]:
     for key, one in found.items():
         for measure, (first, second) in _HALVES.items():
             other = found.get(key._replace(measure=second))
@@ -346,12 +348,12 @@ class Difference:
         before: The first row's figure.
         after: The second row's.
         pictures: How many.
-        only_first: Answers, of all seeds, that only the first has right.
+        only_first: RowAnswers, of all seeds, that only the first has right.
         only_second: That only the second has right.
         p: Of the exact paired test; None for HM, which is no mean over pictures.
     """
 
-    key: Key
+    key: FigureKey
     split: str
     sets: int
     before: Estimate
@@ -380,11 +382,11 @@ def differences(
             never in a mean. A set counts where all of its measures can be compared.
     """
     both, _ = figures.comparable(before, after)
-    asked: dict[Key, set[str]] = defaultdict(set)
+    asked: dict[FigureKey, set[str]] = defaultdict(set)
     for key in figures.answers:
         if key.label in (before, after):
             asked[key._replace(label=after, measure="")].add(key.measure)
-    parts: dict[Key, list[Key]] = defaultdict(list)
+    parts: dict[FigureKey, list[FigureKey]] = defaultdict(list)
     neutral = {"set": AVERAGE, "amount": 0.0, "condition": ""}
     for key in both:
         whole = all(key._replace(measure=one) in both for one in asked[key._replace(measure="")])
@@ -392,7 +394,7 @@ def differences(
             parts[key._replace(**{name: none for name, none in neutral.items() if name not in by})].append(
                 key
             )
-    found: dict[Key, Difference] = {}
+    found: dict[FigureKey, Difference] = {}
     for key, own in parts.items():
         drawn = [figures.drawn_together(one._replace(label=before), one) for one in own]
         sides = [average([pair[side] for pair in drawn]) for side in (0, 1)]
@@ -406,12 +408,12 @@ def differences(
     return list(_with_harmonic(found))
 
 
-def _on_shared_seeds(first: Answers, second: Answers) -> tuple[torch.Tensor, torch.Tensor]:
+def _on_shared_seeds(first: RowAnswers, second: RowAnswers) -> tuple[torch.Tensor, torch.Tensor]:
     common = first.shared_seeds(second)
     return first.of_seeds(common), second.of_seeds(common)
 
 
-def _with_harmonic(found: Mapping[Key, Difference]) -> Iterator[Difference]:
+def _with_harmonic(found: Mapping[FigureKey, Difference]) -> Iterator[Difference]:
     for key, one in found.items():
         yield one
         base = found.get(key._replace(measure="base"))
@@ -482,7 +484,7 @@ def paired(
     return pd.DataFrame(lines)
 
 
-def resolve(groups: Iterable[Group], name: str) -> str:
+def resolve(groups: Iterable[ResultGroup], name: str) -> str:
     """Return the label of the row that is meant: by its label, by letters and digits alone, or by its method.
 
     Raises:

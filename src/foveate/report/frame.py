@@ -57,7 +57,7 @@ _NOT_SETTINGS = ("seed", "bank_dir", "out", "workers", "device", "data", "masks"
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepResults:
     """What a folder holds.
 
     Attributes:
@@ -76,7 +76,7 @@ class Sweep:
     begun: tuple[Path, ...]
 
 
-def read_sweep(folder: Path) -> Sweep:
+def read_sweep(folder: Path) -> SweepResults:
     """Read and check all results below a folder.
 
     Raises:
@@ -103,7 +103,7 @@ def read_sweep(folder: Path) -> Sweep:
     begun = [Path(at) for at, _, names in os.walk(folder) if "job.json" in names and RESULT not in names]
     lines = [_line(result, one, place) for result, place in found for one in result.measured]
     frame = pd.DataFrame(lines, columns=[*RAW, *_MORE])
-    return Sweep(frame, len(found), tuple(sorted(damaged)), tuple(sorted(begun)))
+    return SweepResults(frame, len(found), tuple(sorted(damaged)), tuple(sorted(begun)))
 
 
 _ORDER = ("protocol", "row", "dataset", "variant", "seed")
@@ -205,7 +205,7 @@ def is_a(value: object, hint: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Group:
+class ResultGroup:
     """What may share a table: one protocol, the same weights in the same precision, and so on.
 
     Attributes:
@@ -236,7 +236,7 @@ class Group:
         return f"{title} ({self.apart})" if self.apart else title
 
 
-def groups_of(frame: pd.DataFrame) -> list[Group]:
+def groups_of(frame: pd.DataFrame) -> list[ResultGroup]:
     """Sort the long table into groups.
 
     Raises:
@@ -246,7 +246,7 @@ def groups_of(frame: pd.DataFrame) -> list[Group]:
     parts = {key: frame[[own == key for own in frame["group"]]] for key in keys}
     for part in parts.values():
         _check_splits(part)
-    groups: list[Group] = []
+    groups: list[ResultGroup] = []
     for key, part in parts.items():
         own, twins = _labelled(part)
         clip = min(own["clip"])  # the same weights may lie in several places
@@ -254,7 +254,7 @@ def groups_of(frame: pd.DataFrame) -> list[Group]:
         rivals = [other for other in keys if other[:2] == key[:2]]
         differs = [len({other[place] for other in rivals}) > 1 for place in range(len(words))]
         said = [word.format(key[at]) for at, word in enumerate(words) if word and differs[at]]
-        groups.append(Group(own, key[0], key[1], clip, *key[2:5], ", ".join(said), twins))
+        groups.append(ResultGroup(own, key[0], key[1], clip, *key[2:5], ", ".join(said), twins))
     return groups
 
 

@@ -72,7 +72,7 @@ Cell = Number | str
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a block: its first column and the others; `published` where it has published figures alone."""
 
     label: str
@@ -81,7 +81,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Block:
+class ReportBlock:
     """A table, or one of several that are set beside each other.
 
     Attributes:
@@ -93,12 +93,12 @@ class Block:
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     kind: Literal["", "gains", "figures", "tests"] = ""
 
 
 @dataclass(frozen=True)
-class Point:
+class ChartPoint:
     """A mark of a chart, with the ends of its interval; in a chart of names, y is a place in their list."""
 
     x: float | int
@@ -119,7 +119,7 @@ class Series:
     """
 
     label: str
-    points: tuple[Point, ...]
+    points: tuple[ChartPoint, ...]
     colour: int
     hollow: bool = False
 
@@ -171,11 +171,11 @@ class Section:
     key: str
     title: str
     lead: str
-    blocks: tuple[Block, ...] = ()
+    blocks: tuple[ReportBlock, ...] = ()
     layout: Literal["wide", "grid"] = "wide"
     charts: tuple[Chart, ...] = ()
     caption: str = ""
-    details: tuple[Block, ...] = ()
+    details: tuple[ReportBlock, ...] = ()
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     card: tuple[tuple[str, str], ...] = ()

@@ -9,7 +9,7 @@ import pandas as pd
 
 from foveate.clip.config import EMBEDDED
 from foveate.report.figures import Figures
-from foveate.report.frame import Group, class_count, flat, set_order, set_title
+from foveate.report.frame import ResultGroup, class_count, flat, set_order, set_title
 from foveate.report.published import SEEDS, SHOTS, TOWER, tower
 from foveate.report.statistics import Bootstrap
 
@@ -23,7 +23,7 @@ PARTIAL = "† the mean is over fewer seeds or sets than the table has; what is 
 
 
 @dataclass(frozen=True)
-class Context:
+class ReportContext:
     """What all tables of a report share.
 
     Attributes:
@@ -34,11 +34,11 @@ class Context:
     bootstrap: Bootstrap
     against: bool
 
-    def beside(self, group: Group, towers: str = TOWER) -> bool:
+    def beside(self, group: ResultGroup, towers: str = TOWER) -> bool:
         """Return whether published figures may stand beside: of photographs, on the same kind of tower."""
         return self.against and not group.drawn and tower(group.clip) in (None, towers)
 
-    def notes(self, group: Group, figures: Figures, towers: str | None = TOWER) -> list[str]:
+    def notes(self, group: ResultGroup, figures: Figures, towers: str | None = TOWER) -> list[str]:
         """Return what must be said under any table.
 
         Args:
@@ -55,7 +55,9 @@ class Context:
         about = "No published figure stands beside parts of sets, nor beside averages with them"
         return [f"{about}: {said}."] if said else []
 
-    def card(self, group: Group, figures: Figures, towers: str | None = TOWER) -> tuple[tuple[str, str], ...]:
+    def card(
+        self, group: ResultGroup, figures: Figures, towers: str | None = TOWER
+    ) -> tuple[tuple[str, str], ...]:
         """Return the protocol as names and values."""
         frame = figures.frame
         trained = [label for label in figures.labels if figures.method(label) != "zeroshot"]
@@ -178,7 +180,7 @@ def words_of_range(numbers: pd.Series) -> str:
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
-def _from_paper(group: Group, figures: Figures) -> Iterator[str]:
+def _from_paper(group: ResultGroup, figures: Figures) -> Iterator[str]:
     shots = sorted(set(figures.frame["shots"].tolist()))
     if shots != [SHOTS]:
         yield f"shots {', '.join(map(str, shots))} (16)"

@@ -13,26 +13,36 @@ import pandas as pd
 from foveate.errors import InputError
 from foveate.evaluate.metrics import mean
 from foveate.methods.guidance import FvgPtConfig
+from foveate.readers import read_json
 from foveate.report import claims, published, tables
-from foveate.report.figures import AVERAGE, THREE, Difference, Figures, Key, differences, resolve
-from foveate.report.frame import RAW, Group, Sweep, about, flat, groups_of, read_sweep, set_order, set_title
+from foveate.report.figures import AVERAGE, THREE, Difference, FigureKey, Figures, differences, resolve
+from foveate.report.frame import (
+    RAW,
+    ResultGroup,
+    SweepResults,
+    about,
+    flat,
+    groups_of,
+    read_sweep,
+    set_order,
+    set_title,
+)
 from foveate.report.model import (
-    Block,
     Cell,
     Chart,
+    ChartPoint,
     Number,
-    Point,
     Report,
-    Row,
+    ReportBlock,
     Section,
     Series,
+    TableRow,
     count,
     number_of,
 )
-from foveate.report.protocol import Context, odd_sets, training_of, words_of_range
+from foveate.report.protocol import ReportContext, odd_sets, training_of, words_of_range
 from foveate.report.statistics import Bootstrap, holm
-from foveate.report.tables import Paper, Table, gain_charts, p_number, section_of
-from foveate.written import read_json
+from foveate.report.tables import Paper, TableSpec, gain_charts, p_number, section_of
 
 _ORDER = (
     *(
@@ -94,7 +104,7 @@ def build(
     """
     sweep = read_sweep(folder)
     groups = groups_of(sweep.frame)
-    context = Context(Bootstrap(draws, seed), against)
+    context = ReportContext(Bootstrap(draws, seed), against)
     costs, damaged = _costs(folder, against)
     sections = [section for group in groups for section in _sections(group, context)]
     if compare is not None:
@@ -117,7 +127,7 @@ def build(
     )
 
 
-def _facts(sweep: Sweep, groups: Sequence[Group], against: bool) -> Iterator[str]:
+def _facts(sweep: SweepResults, groups: Sequence[ResultGroup], against: bool) -> Iterator[str]:
     frame = sweep.frame
     asked = frame["folder"].nunique()
     rows = {label for group in groups for label in group.frame["label"]}
@@ -141,7 +151,7 @@ def _facts(sweep: Sweep, groups: Sequence[Group], against: bool) -> Iterator[str
         yield f"Published figures are those of {published.PAPER}."
 
 
-def _legend(context: Context) -> Iterator[str]:
+def _legend(context: ReportContext) -> Iterator[str]:
     yield "Figures are means over seeds, ± their standard deviation (n − 1). Accuracy is percent of pictures."
     yield (
         "Bold is the highest figure of its column, whether or not others are lower by more than chance: "
@@ -184,9 +194,9 @@ def _numbered(sections: Sequence[Section]) -> Iterator[Section]:
         yield section if number == 1 else replace(section, key=f"{section.key}-{number}")
 
 
-def _sections(group: Group, context: Context) -> Iterator[Section]:
+def _sections(group: ResultGroup, context: ReportContext) -> Iterator[Section]:
     """Yield all tables of a group."""
-    make: Callable[[Group, Context], Iterator[Section | None]] = {
+    make: Callable[[ResultGroup, ReportContext], Iterator[Section | None]] = {
         **{"cross-dataset": _transfer, "domain-generalisation": _transfer, "few-shot": _curves},
         **{"data-efficiency": _curves, "seed-robustness": _robustness},
     }.get(group.protocol, _base_to_new)
@@ -194,7 +204,7 @@ def _sections(group: Group, context: Context) -> Iterator[Section]:
 
 
 def _part(
-    group: Group, context: Context, labels: Sequence[str], sets: Collection[str] | None = None
+    group: ResultGroup, context: ReportContext, labels: Sequence[str], sets: Collection[str] | None = None
 ) -> Figures:
     """Return the figures of some rows, in this order, on those sets that were trained on."""
     frame = group.frame[group.frame["label"].isin(labels)]
@@ -204,7 +214,7 @@ def _part(
     return Figures(frame, context.bootstrap, [label for label in labels if label in there])
 
 
-def _base_to_new(group: Group, context: Context) -> Iterator[Section | None]:
+def _base_to_new(group: ResultGroup, context: ReportContext) -> Iterator[Section | None]:
     yield claims.section(group, context)
     every = Figures(group.frame, context.bootstrap)
     main = _main_rows(every, group)
@@ -223,13 +233,13 @@ def _base_to_new(group: Group, context: Context) -> Iterator[Section | None]:
     yield from _ablations(group, every, main, context)
 
 
-def _table_1(group: Group, figures: Figures, context: Context) -> Section | None:
+def _table_1(group: ResultGroup, figures: Figures, context: ReportContext) -> Section | None:
     large = published.tower(group.clip) == published.LARGE_TOWER
     towers = published.LARGE_TOWER if large else published.TOWER
     odd = {label: odd_sets(figures.frame[figures.frame["label"] == label]) for label in figures.labels}
     whole = set(published.sets())
 
-    def paper(key: Key) -> float | None:
+    def paper(key: FigureKey) -> float | None:
         titles = [set_title(one) for one in figures.sets_of(key)]
         name = figures.name(key.label)
         if key.measure not in THREE or any(one in odd[key.label] for one in figures.sets_of(key)):
@@ -248,7 +258,7 @@ def _table_1(group: Group, figures: Figures, context: Context) -> Section | None
             "Below each figure are the published one (Table 1 of the paper) and by how much ours is above "
             "it, of the printed digits."
         )
-        averages = [Key(label, AVERAGE, 0.0, "", "HM") for label in figures.labels]
+        averages = [FigureKey(label, AVERAGE, 0.0, "", "HM") for label in figures.labels]
         if any({set_title(one) for one in figures.sets_of(key)} != whole for key in averages):
             notes.append(
                 "Published averages are computed over the sets that a row has here, from the published rows "
@@ -260,7 +270,7 @@ def _table_1(group: Group, figures: Figures, context: Context) -> Section | None
     return section_of(table, group, figures, context, paper=beside, notes=notes, towers=towers)
 
 
-def _transfer(group: Group, context: Context) -> Iterator[Section | None]:
+def _transfer(group: ResultGroup, context: ReportContext) -> Iterator[Section | None]:
     domains = group.protocol == "domain-generalisation"
     for source in sorted(set(group.frame["trained_on"])):
         figures = Figures(group.frame[group.frame["trained_on"] == source], context.bootstrap)
@@ -282,7 +292,7 @@ def _transfer(group: Group, context: Context) -> Iterator[Section | None]:
 def _paper_table_2(figures: Figures) -> Paper:
     odd = {label: odd_sets(figures.frame[figures.frame["label"] == label]) for label in figures.labels}
 
-    def paper(key: Key) -> float | None:
+    def paper(key: FigureKey) -> float | None:
         asked = figures.targets if key.set == AVERAGE else (key.set,)
         if any(one in odd[key.label] for one in (figures.source, *asked)):
             return None
@@ -294,7 +304,7 @@ def _paper_table_2(figures: Figures) -> Paper:
     return paper
 
 
-def _curves(group: Group, context: Context) -> Iterator[Section | None]:
+def _curves(group: ResultGroup, context: ReportContext) -> Iterator[Section | None]:
     """Yield accuracy by how much was trained on."""
     figures = Figures(group.frame, context.bootstrap)
     few = group.protocol == "few-shot"
@@ -304,9 +314,9 @@ def _curves(group: Group, context: Context) -> Iterator[Section | None]:
         series: list[Series] = []
         for label in figures.labels:
             for condition in figures.conditions:
-                keys = [Key(label, place, amount, condition, measure) for amount in figures.amounts]
+                keys = [FigureKey(label, place, amount, condition, measure) for amount in figures.amounts]
                 known = [(key.amount, figures.found[key]) for key in keys if key in figures.found]
-                points = tuple(Point(scale * amount, one.value, *one.interval) for amount, one in known)
+                points = tuple(ChartPoint(scale * amount, one.value, *one.interval) for amount, one in known)
                 series.append(Series(f"{label} {condition}".strip(), points, len(series)))
         title = set_title(place) or f"Average over {len(figures.sets)} sets"
         x_label = "shots a class" if few else "% of the training pictures"
@@ -318,26 +328,26 @@ def _curves(group: Group, context: Context) -> Iterator[Section | None]:
     yield section_of(table, group, figures, context, charts=charts, notes=notes, towers=None)
 
 
-def _robustness(group: Group, context: Context) -> Iterator[Section | None]:
+def _robustness(group: ResultGroup, context: ReportContext) -> Iterator[Section | None]:
     """Yield deviation and range over seeds, set by set, and a chart with a mark for each seed."""
     figures = Figures(group.frame, context.bootstrap)
     charts: list[Chart] = []
     for place in figures.sets:
-        keys = [Key(label, place, 0.0, figures.conditions[0], "HM") for label in figures.labels]
+        keys = [FigureKey(label, place, 0.0, figures.conditions[0], "HM") for label in figures.labels]
         known = [(key.label, figures.found[key]) for key in keys if key in figures.found]
         series = tuple(
-            Series(label, tuple(Point(value, at) for value in one.seeds.values()), at, hollow=True)
+            Series(label, tuple(ChartPoint(value, at) for value in one.seeds.values()), at, hollow=True)
             for at, (label, one) in enumerate(known)
         )
         charts.append(Chart("dots", set_title(place), series, tuple(label for label, _ in known), "HM, %"))
     yield section_of(tables.SEEDS, group, figures, context, charts=charts, towers=None)
 
 
-def _table_10(group: Group, figures: Figures, context: Context) -> Section | None:
+def _table_10(group: ResultGroup, figures: Figures, context: ReportContext) -> Section | None:
     """Return Table 10, with a row of the means of the sets' deviations."""
     labels = [label for label in figures.labels if "+" in figures.method(label)] or list(figures.labels)
 
-    def paper(key: Key) -> float | None:
+    def paper(key: FigureKey) -> float | None:
         return None if key.set == AVERAGE else published.hm_sd(figures.name(key.label), set_title(key.set))
 
     notes = [f"Of the paper: {one}" for one in published.ERRATA[:2]]
@@ -351,34 +361,34 @@ def _table_10(group: Group, figures: Figures, context: Context) -> Section | Non
     known = [
         [cell.value for cell in own if isinstance(cell, Number) and cell.value is not None] for own in columns
     ]
-    means = Row("mean of these", tuple(Number(mean(own)) if own else "–" for own in known))
+    means = TableRow("mean of these", tuple(Number(mean(own)) if own else "–" for own in known))
     return replace(made, blocks=(replace(made.blocks[0], rows=(*rows, means, last)),))
 
 
-def _table_11(group: Group, figures: Figures, context: Context) -> Section:
+def _table_11(group: ResultGroup, figures: Figures, context: ReportContext) -> Section:
     """Return Table 11: averages that other methods are published with, DAPT's among them."""
-    rows = [Row(name, tuple(map(Number, own)), True) for name, own in published.other_methods().items()]
+    rows = [TableRow(name, tuple(map(Number, own)), True) for name, own in published.other_methods().items()]
     for label in figures.labels:
-        own = [figures.found.get(Key(label, AVERAGE, 0.0, "", measure)) for measure in THREE]
-        rows += [Row(f"{label} (ours)", tuple(map(number_of, own)))] if None not in own else []
+        own = [figures.found.get(FigureKey(label, AVERAGE, 0.0, "", measure)) for measure in THREE]
+        rows += [TableRow(f"{label} (ours)", tuple(map(number_of, own)))] if None not in own else []
     return Section(
         "table-11",
         group.titled("Table 11: other methods and DAPT, averages over eleven sets"),
         "Published averages, each with its authors' own settings, and ours of this sweep. Rows marked "
         "ViT-B/32 are of another CLIP.",
-        (Block("", ("method", *THREE), tuple(rows)),),
+        (ReportBlock("", ("method", *THREE), tuple(rows)),),
         notes=tuple(context.notes(group, figures)),
         card=context.card(group, figures),
     )
 
 
-def _runs(group: Group, figures: Figures, context: Context) -> Section:
+def _runs(group: ResultGroup, figures: Figures, context: ReportContext) -> Section:
     """Return what the runs of a sweep took, by row and device."""
     runs = figures.frame.drop_duplicates(["label", "trained_on", "amount", "seed"])
     epochs = [float(flat(config).get("training.epochs", "nan")) for config in runs["config"]]
     learns = runs["learned_numbers"].gt(0) & runs["train_seconds"].gt(0)
     runs = runs.assign(speed=(runs["learned_from"] * epochs / runs["train_seconds"]).where(learns))
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for label in figures.labels:
         for device, own in runs[runs["label"] == label].groupby("device"):
             means = own[["train_seconds", "test_seconds", "speed", "peak_memory_mb"]].mean()
@@ -386,7 +396,9 @@ def _runs(group: Group, figures: Figures, context: Context) -> Section:
             cells = (str(device), str(len(own)), words_of_range(own["learned_numbers"]))
             digits = (1, 1, 1, 0)
             rows.append(
-                Row(label, (*cells, *(Number(one, digits=n) for one, n in zip(numbers, digits, strict=True))))
+                TableRow(
+                    label, (*cells, *(Number(one, digits=n) for one, n in zip(numbers, digits, strict=True)))
+                )
             )
     heads = ("device", "runs", "learned numbers", "train, s", "test, s", "tuning pictures/s", "peak MB")
     note = "Published costs (Table 7) stand beside what foveate cost measures: put its cost.json here."
@@ -397,7 +409,7 @@ def _runs(group: Group, figures: Figures, context: Context) -> Section:
         "machine, and what had been done before a stop is not in the seconds. A plug-in's seconds are "
         "those of its own stage where its backbone was there. To compare costs, measure them apart: "
         "foveate cost.",
-        (Block("", ("method", *heads), tuple(rows)),),
+        (ReportBlock("", ("method", *heads), tuple(rows)),),
         notes=(note,) if context.against and not group.drawn else (),
         drawn=group.drawn,
     )
@@ -419,10 +431,10 @@ def _costs(folder: Path, against: bool) -> tuple[list[Section], list[str]]:
 
 def _table_7(values: Mapping[str, Any], against: bool) -> Section:
     """Return what `foveate cost` measured."""
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for row in values["rows"]:
         numbers = (Number(row.get(name), digits=1) for name in COST if name != "learned_numbers")
-        rows.append(Row(str(row["row"]), (f"{row['learned_numbers']:,}", *numbers)))
+        rows.append(TableRow(str(row["row"]), (f"{row['learned_numbers']:,}", *numbers)))
     counted = cast("Mapping[str, str]", values.get("counted", {}))
     notes = [f"{COST.get(name, name)}: {what}" for name, what in counted.items() if name in {*COST, "speeds"}]
     if against:
@@ -430,7 +442,7 @@ def _table_7(values: Mapping[str, Any], against: bool) -> Section:
             speeds = (Number(one["tuning_fps"], digits=1), "–", Number(one["inference_fps"], digits=1), "–")
             memory = Number(one["gpu_memory_MB"], digits=1)
             rows.append(
-                Row(f"{name}, published", (f"{one['learnable_params_M']:.2f} M", *speeds, memory), True)
+                TableRow(f"{name}, published", (f"{one['learnable_params_M']:.2f} M", *speeds, memory), True)
             )
         notes.append(
             "Published figures are of the authors' GPU and of MMRL on Flowers102: the ratio of rows may be "
@@ -444,7 +456,7 @@ def _table_7(values: Mapping[str, Any], against: bool) -> Section:
         "Numbers learned, pictures a second while tuning (from pictures, and from a bank of features) and "
         "while answering (base names, new names), and peak memory; measured apart from the sweep by "
         "foveate cost.",
-        (Block("", ("method", *COST.values()), tuple(rows)),),
+        (ReportBlock("", ("method", *COST.values()), tuple(rows)),),
         notes=tuple(notes),
         card=tuple((name, text) for name, text in {"ran on": str(values["device"]), **said}.items() if text),
     )
@@ -477,7 +489,7 @@ def _changed(every: Figures, label: str) -> set[str]:
     return found
 
 
-def _main_rows(every: Figures, group: Group) -> list[str]:
+def _main_rows(every: Figures, group: ResultGroup) -> list[str]:
     """Return Table 1's rows: those it has by name, and methods as they are; none that studies a setting."""
     named = [label for label in every.labels if published.row_rank(every.name(label)) < len(published.rows())]
 
@@ -493,7 +505,7 @@ def _main_rows(every: Figures, group: Group) -> list[str]:
 
 
 def _ablations(
-    group: Group, every: Figures, main: Sequence[str], context: Context
+    group: ResultGroup, every: Figures, main: Sequence[str], context: ReportContext
 ) -> Iterator[Section | None]:
     """Yield a section for each study that there are rows of."""
     told = set(main)
@@ -515,7 +527,7 @@ def _ablations(
         yield _ablation(tables.OTHER_SETTINGS, "", labels, group, context)
 
 
-def _studied(study: Table, every: Figures, group: Group, method: str) -> list[str]:
+def _studied(study: TableSpec, every: Figures, group: ResultGroup, method: str) -> list[str]:
     """Return the rows of a study: those that differ in its settings alone, with the paper's own."""
     changed = {label: _changed(every, label) for label in every.labels if every.method(label) == method}
     needed = {study.settings[0]} if study.key == "table-12" else set(study.settings)
@@ -554,11 +566,11 @@ def _lengths(every: Figures, method: str) -> list[str]:
 
 
 def _ablation(
-    study: Table,
+    study: TableSpec,
     method: str,
     labels: Sequence[str],
-    group: Group,
-    context: Context,
+    group: ResultGroup,
+    context: ReportContext,
     sets: Collection[str] = (),
 ) -> Section | None:
     every = Figures(group.frame, context.bootstrap)
@@ -576,7 +588,7 @@ def _ablation(
             0, "Published figures stand beside averages over the eleven sets alone, of FVG-PT over CoOp."
         )
 
-    def paper(key: Key) -> float | None:
+    def paper(key: FigureKey) -> float | None:
         found = None
         if study.shown == "components":
             found = published.components(*_components(every, key.label))
@@ -603,7 +615,7 @@ def _ablation(
     )
 
 
-def _study_order(study: Table, every: Figures, label: str) -> tuple[float, bool, str]:
+def _study_order(study: TableSpec, every: Figures, label: str) -> tuple[float, bool, str]:
     value = _settings(every, label).get(study.shown)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value), False, label
@@ -619,7 +631,7 @@ def _components(every: Figures, label: str) -> tuple[bool, bool, bool]:
     return bool(settings["foreground_gate"]) and adapters, adapters, bool(settings["prior_branch"])
 
 
-def _shown(study: Table, every: Figures, label: str) -> dict[str, str]:
+def _shown(study: TableSpec, every: Figures, label: str) -> dict[str, str]:
     """Return the columns of a row that say what is varied."""
     if study.shown == "components":
         on = ("✓" if one else "" for one in _components(every, label))
@@ -630,7 +642,7 @@ def _shown(study: Table, every: Figures, label: str) -> dict[str, str]:
 # ---- Any two rows against each other.
 
 
-def _comparisons(groups: Sequence[Group], context: Context, a: str, b: str) -> list[Section]:
+def _comparisons(groups: Sequence[ResultGroup], context: ReportContext, a: str, b: str) -> list[Section]:
     """Return a section for each group that has both rows.
 
     Raises:
@@ -644,7 +656,9 @@ def _comparisons(groups: Sequence[Group], context: Context, a: str, b: str) -> l
     return made
 
 
-def _comparison(group: Group, figures: Figures, context: Context, first: str, second: str) -> Section:
+def _comparison(
+    group: ResultGroup, figures: Figures, context: ReportContext, first: str, second: str
+) -> Section:
     by_set = differences(figures, second, first)
     sets = len({one.key.set for one in by_set if one.key.set != figures.source})
     means = differences(figures, second, first, ("amount", "condition")) if sets > 1 else []
@@ -678,9 +692,9 @@ def _comparison(group: Group, figures: Figures, context: Context, first: str, se
 
 def _comparison_block(
     title: str, found: Sequence[Difference], figures: Figures, first: str, second: str
-) -> Block:
+) -> ReportBlock:
     corrected = iter(holm([one.p for one in found if one.p is not None]))
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for one in found:
         number = number_of(one.estimate, signed=True)
         tested = one.p is not None
@@ -689,7 +703,7 @@ def _comparison_block(
             *(str(number.seeds), *((str(one.only_second), str(one.only_first)) if tested else ("", ""))),
             *((p_number(one.p), p_number(next(corrected), corrected=True)) if tested else ("", "")),
         )
-        rows.append(Row(figures.where(one.key), cells))
+        rows.append(TableRow(figures.where(one.key), cells))
     heads = (
         "set",
         "measure",
@@ -701,4 +715,4 @@ def _comparison_block(
         f"only {first}",
         f"only {second}",
     )
-    return Block(title, (*heads, "p", "p (Holm)"), tuple(rows))
+    return ReportBlock(title, (*heads, "p", "p (Holm)"), tuple(rows))

@@ -150,7 +150,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Answers:
+class RowAnswers:
     """One question, answered by one row's runs.
 
     Attributes:
@@ -177,7 +177,7 @@ class Answers:
         known = list(self.accuracy)
         return self.right[[known.index(seed) for seed in seeds]]
 
-    def shared_seeds(self, other: "Answers") -> list[int]:
+    def shared_seeds(self, other: "RowAnswers") -> list[int]:
         """Return the seeds under which both rows answered the same pictures."""
         if self.right is None or other.right is None or self.digest != other.digest:
             return []
@@ -225,11 +225,11 @@ class Bootstrap:
         seeds = sorted(seeds)
         return seed_weights(len(seeds), self.draws, stream(self.seed, "seeds", *map(str, place), *seeds))
 
-    def _stream(self, name: str, asked: Answers) -> torch.Generator:
+    def _stream(self, name: str, asked: RowAnswers) -> torch.Generator:
         where = (asked.dataset, asked.split, *map(str, asked.place))
         return stream(self.seed, name, *where, *([asked.condition] if asked.condition else []))
 
-    def estimate(self, answers: Answers, wanted: Iterable[int]) -> Estimate:
+    def estimate(self, answers: RowAnswers, wanted: Iterable[int]) -> Estimate:
         """Return percent right; rows that gave the same answers have the same draws and interval.
 
         Args:
@@ -244,7 +244,7 @@ class Bootstrap:
         value = mean(list(answers.accuracy.values()))
         return Estimate(value, answers.accuracy, draws, mark, (answers.digest or "several",))
 
-    def both(self, first: Answers, second: Answers) -> tuple[Estimate, Estimate]:
+    def both(self, first: RowAnswers, second: RowAnswers) -> tuple[Estimate, Estimate]:
         """Return two rows' figures over the seeds that both have, drawn together; they must share some."""
         common = first.shared_seeds(second)
         answers = torch.cat([first.of_seeds(common), second.of_seeds(common)])

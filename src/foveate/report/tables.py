@@ -1,6 +1,6 @@
 """Tables as declarations: which figures they hold, and what their blocks, rows and columns are.
 
-A table of one's own is a `Table`; `section_of` makes it.
+A table of one's own is a `TableSpec`; `section_of` makes it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,29 +8,29 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
 
-from foveate.report.figures import AVERAGE, MIXED, THREE, Difference, Figures, Key, differences
-from foveate.report.frame import Group, set_title
+from foveate.report.figures import AVERAGE, MIXED, THREE, Difference, FigureKey, Figures, differences
+from foveate.report.frame import ResultGroup, set_title
 from foveate.report.model import (
-    Block,
     Cell,
     Chart,
+    ChartPoint,
     Number,
-    Point,
-    Row,
+    ReportBlock,
     Section,
     Series,
+    TableRow,
     highest,
     number_of,
     signed,
     words,
 )
-from foveate.report.protocol import PARTIAL, Context
+from foveate.report.protocol import PARTIAL, ReportContext
 from foveate.report.published import TOWER
 from foveate.report.statistics import deviation, holm
 
 Axis = Literal["label", "set", "amount", "condition", "measure"]
 Place = Mapping[str, str | float]
-Paper = Callable[[Key], float | None]
+Paper = Callable[[FigureKey], float | None]
 """The published figure of a key."""
 Pairs = Sequence[tuple[str, str]]
 """Rows to test against each other, the one that is subtracted first."""
@@ -44,7 +44,7 @@ _OVER_SEEDS = {"least HM": min, "highest HM": max, "seeds": len}
 
 
 @dataclass(frozen=True)
-class Table:
+class TableSpec:
     """A table.
 
     Attributes:
@@ -91,7 +91,7 @@ class Table:
     shown: str = ""
 
 
-TABLE_1 = Table(
+TABLE_1 = TableSpec(
     "table-1",
     "Table 1: base to new",
     "Trained on the first half of the classes. Base classes are told apart among base names, new ones among "
@@ -104,7 +104,7 @@ TABLE_1 = Table(
     caption="Fig. 4, in our drawing: HM of the averages, and what a plug-in adds to HM on each set.",
 )
 VIT_L14 = replace(TABLE_1, key="vit-l14", title="Tables 13, 14: base to new on ViT-L/14")
-CONDITIONS = Table(
+CONDITIONS = TableSpec(
     "conditions",
     "Base to new by test condition",
     "The same trained models under each test condition. A gain under the condition of the training alone is "
@@ -115,7 +115,7 @@ CONDITIONS = Table(
     gains=True,
     charts=(("HM",),),
 )
-TABLE_2 = Table(
+TABLE_2 = TableSpec(
     "table-2",
     "Table 2: cross-dataset transfer",
     "Trained on all classes of {source} (the source) and asked about all classes of other sets. The average "
@@ -130,7 +130,7 @@ DOMAINS = replace(
     title="Domain generalisation",
     lead=TABLE_2.lead.replace("all classes of other sets", "its variants"),
 )
-FIG_5 = Table(
+FIG_5 = TableSpec(
     "fig-5",
     "Fig. 5: foreground shift index",
     "D_fg, the mean of KL(p of the picture ‖ p of its foreground), in nats, over the test pictures that have "
@@ -144,7 +144,7 @@ FIG_5 = Table(
     charts=(SHIFTS, ("base", "new")),
     caption="Shift index to the left, accuracy to the right.",
 )
-GENERALISED = Table(
+GENERALISED = TableSpec(
     "generalised",
     "Generalised base to new",
     "All test pictures among all names together, which the paper does not report: accuracy on pictures of "
@@ -155,7 +155,7 @@ GENERALISED = Table(
     details=False,
     tests=False,
 )
-TABLE_10 = Table(
+TABLE_10 = TableSpec(
     "table-10",
     "Table 10: deviation of HM over seeds",
     "Standard deviation (n − 1) of HM, computed for each seed. The last row is the deviation of the "
@@ -170,7 +170,7 @@ TABLE_10 = Table(
     details=False,
     tests=False,
 )
-FEW_SHOT = Table(
+FEW_SHOT = TableSpec(
     "few-shot",
     "Few-shot curves",
     "All classes are trained on and told apart; accuracy by how many pictures a class there are.",
@@ -183,7 +183,7 @@ DATA_EFFICIENCY = replace(
     title="Data efficiency (Fig. 9, as far as we can tell)",
     lead="Accuracy by the share of the training pictures that was learned from, whether drawn or chosen.",
 )
-SEEDS = Table(
+SEEDS = TableSpec(
     "seeds",
     "Seed robustness",
     "The same training under many seeds. A seed decides which pictures are drawn, where learning starts, "
@@ -196,10 +196,10 @@ SEEDS = Table(
 )
 
 
-def _study(key: str, title: str, lead: str, shown: str, *settings: str) -> Table:
+def _study(key: str, title: str, lead: str, shown: str, *settings: str) -> TableSpec:
     """Return the table of an ablation: its rows differ in some settings of FVG-PT, or in `shown`."""
     settings = settings or ((shown,) if shown else ())
-    return Table(key, title, lead, THREE, head="row", charts=(("HM",),), settings=settings, shown=shown)
+    return TableSpec(key, title, lead, THREE, head="row", charts=(("HM",),), settings=settings, shown=shown)
 
 
 STUDIES = (
@@ -223,7 +223,10 @@ STUDIES = (
         "gate_hidden",
     ),
     _study(
-        "table-5", "Table 5: layers of a gate", "Linear layers of each gate; the paper takes 2.", "gate_depth"
+        "table-5",
+        "Table 5: layers of a gate",
+        "Linear layers of each gate; the paper takes 2.",
+        "gate_depth",
     ),
     _study(
         "table-6",
@@ -264,10 +267,10 @@ OTHER_SETTINGS = _study(
 
 
 def section_of(  # noqa: PLR0913  (all but the first four by name)
-    table: Table,
-    group: Group,
+    table: TableSpec,
+    group: ResultGroup,
     figures: Figures,
-    context: Context,
+    context: ReportContext,
     *,
     pairs: Pairs | None = None,
     paper: Paper | None = None,
@@ -338,7 +341,7 @@ class _View:
     """A table's view of figures: which values its axes have, and the key of each cell."""
 
     def __init__(
-        self, table: Table, figures: Figures, paper: Paper | None, before: Mapping[str, Place]
+        self, table: TableSpec, figures: Figures, paper: Paper | None, before: Mapping[str, Place]
     ) -> None:
         self.table, self.figures, self.paper, self.before = table, figures, paper, before
         self.conditions = ("",) if table.plain else figures.conditions
@@ -365,14 +368,14 @@ class _View:
         for own in product(*(every[axis] for axis in axes)):
             yield dict(zip(axes, own, strict=True))
 
-    def key(self, place: Place) -> Key:
+    def key(self, place: Place) -> FigureKey:
         """Return the key of a cell."""
         where, usual = str(place.get("set", AVERAGE)), self.measures[0]
         if self.figures.source is not None:
             usual = "source" if where == self.figures.source else "target"
         amount = float(place.get("amount", self.figures.amounts[0]))
         condition, measure = str(place.get("condition", "")), str(place.get("measure", usual))
-        return Key(str(place["label"]), where, amount, condition, measure)
+        return FigureKey(str(place["label"]), where, amount, condition, measure)
 
     def said(self, place: Place) -> str:
         """Return a place in words."""
@@ -389,7 +392,7 @@ class _View:
             names["set"] = set_title(names["set"]) or {"table-10": "of the average"}.get(self.table.key, many)
         return (", " if "set" in place else " ").join(names[axis] for axis in place if names[axis])
 
-    def cell(self, key: Key, top: float | None = None) -> Cell:
+    def cell(self, key: FigureKey, top: float | None = None) -> Cell:
         """Return a cell, with the published figure."""
         paper = None if self.paper is None else self.paper(key)
         if key.measure in _OVER_SEEDS:
@@ -403,14 +406,14 @@ class _View:
         best = one is not None and not one.mark and top is not None and round(one.value, 2) == top
         return number_of(one, paper, best=best, digits=3 if key.measure in SHIFTS else 2)
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[ReportBlock]:
         """Yield the blocks of the table."""
         first, *others = self.table.rows
         columns = list(self.values(self.columns))
         more = list(next(iter(self.before.values()), {}))
         heads = (self.table.head, *others, *more, *map(self.said, columns))
         for block in self.values(self.table.blocks):
-            rows: list[Row] = []
+            rows: list[TableRow] = []
             grid = [
                 [self.key(block | row | column) for column in columns] for row in self.values(self.table.rows)
             ]
@@ -421,18 +424,18 @@ class _View:
                 said = [self.said({axis: row[axis]}) for axis in others]
                 said += [str(word) for word in self.before.get(str(row.get("label")), {}).values()]
                 cells = [self.cell(key, best) for key, best in zip(keys, top, strict=True)]
-                rows.append(Row(self.said({first: row[first]}), (*said, *cells)))
-            yield Block(self.said(block), heads, tuple(rows))
+                rows.append(TableRow(self.said({first: row[first]}), (*said, *cells)))
+            yield ReportBlock(self.said(block), heads, tuple(rows))
 
-    def _highest(self, keys: Sequence[Key]) -> float | None:
+    def _highest(self, keys: Sequence[FigureKey]) -> float | None:
         return highest(self.figures.found[key] for key in keys if key in self.figures.found)
 
-    def all_figures(self) -> Block:
+    def all_figures(self) -> ReportBlock:
         """Return all figures with all that is known of them; columns that nothing is in are left out."""
-        figures, rows = self.figures, list[Row]()
+        figures, rows = self.figures, list[TableRow]()
         sets = (*figures.sets, AVERAGE) if self.sets == (AVERAGE,) else self.sets
         for place in product(self.labels, sets, figures.amounts, self.conditions, self.measures):
-            key = Key(*place)
+            key = FigureKey(*place)
             cell = self.cell(key) if key in figures.found else None
             if isinstance(cell, Number):
                 measure = "targets" if (key.set, key.measure) == (AVERAGE, "target") else key.measure
@@ -441,11 +444,11 @@ class _View:
                 gap = "–" if cell.difference is None else signed(cell.difference)
                 said = (figures.where(key, amount=False), measure, cell.text, spread, str(cell.seeds))
                 label = words(key.label, figures.amount_words(key.amount))
-                rows.append(Row(label, (*said, cell.interval, paper, gap)))
+                rows.append(TableRow(label, (*said, cell.interval, paper, gap)))
         heads = ("set", "classes", "mean", "sd", "seeds", "95 % interval", "published", "difference")
         kept = [at for at in range(len(heads)) if any(row.cells[at] != "–" for row in rows)]
         cut = tuple(replace(row, cells=tuple(row.cells[at] for at in kept)) for row in rows)
-        return Block("All figures", ("row", *(heads[at] for at in kept)), cut, "figures")
+        return ReportBlock("All figures", ("row", *(heads[at] for at in kept)), cut, "figures")
 
     def charts(self) -> Iterator[Chart]:
         """Yield a chart with a figure for every row: on average, or on the only set."""
@@ -459,15 +462,17 @@ class _View:
             series: list[Series] = []
             marks: dict[str, str] = {}
             for colour, (measure, condition) in enumerate(cells):
-                keys = [Key(label, place, figures.amounts[0], condition, measure) for label in self.labels]
+                keys = [
+                    FigureKey(label, place, figures.amounts[0], condition, measure) for label in self.labels
+                ]
                 known = [(at, figures.found[key]) for at, key in enumerate(keys) if key in figures.found]
                 marks |= {self.labels[at]: f" {one.mark}" for at, one in known if one.mark}
-                own = tuple(Point(one.value, at, *one.interval) for at, one in known)
+                own = tuple(ChartPoint(one.value, at, *one.interval) for at, one in known)
                 alone = len(cells) == 1
                 name = words(measure * (len(measures) > 1), condition or "plain" * (len(self.conditions) > 1))
                 series.append(Series(name or "ours", own, GREY if alone else colour))
                 papers = [(self.paper(key), at) for at, key in enumerate(keys)] if self.paper else []
-                theirs = tuple(Point(paper, at) for paper, at in papers if paper is not None)
+                theirs = tuple(ChartPoint(paper, at) for paper, at in papers if paper is not None)
                 series += [Series("published", theirs, PUBLISHED)] if theirs else []
             names = tuple(label + marks.get(label, "") for label in self.labels)
             yield Chart("dots", f"{title}{where}", tuple(series), names, unit)
@@ -491,7 +496,7 @@ def tests_of(figures: Figures, pairs: Pairs, conditions: Sequence[str]) -> tuple
     return tests, refused
 
 
-def tests_block(tests: Sequence[Test], figures: Figures) -> Block:
+def tests_block(tests: Sequence[Test], figures: Figures) -> ReportBlock:
     """Return tests as a table; p is corrected for all that are in it (Holm)."""
     heads = (
         "pair",
@@ -504,7 +509,7 @@ def tests_block(tests: Sequence[Test], figures: Figures) -> Block:
         "only the second",
     )
     corrected = holm([one.p or 0.0 for _, one in tests])
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for (pair, one), p in zip(tests, corrected, strict=True):
         counts = map(str, (one.pictures, len(one.estimate.seeds), one.only_first, one.only_second))
         gain = Number(one.estimate.value, signed=True)
@@ -516,8 +521,8 @@ def tests_block(tests: Sequence[Test], figures: Figures) -> Block:
             p_number(one.p),
             p_number(p, corrected=True),
         )
-        rows.append(Row(pair, cells))
-    return Block("Paired tests on the same pictures", (*heads, "p", "p (Holm)"), tuple(rows), "tests")
+        rows.append(TableRow(pair, cells))
+    return ReportBlock("Paired tests on the same pictures", (*heads, "p", "p (Holm)"), tuple(rows), "tests")
 
 
 def p_number(value: float | None, *, corrected: bool = False) -> Number:
@@ -543,9 +548,9 @@ def tests_said(tests: Sequence[Test]) -> list[str]:
     ]
 
 
-def gains_block(figures: Figures, pairs: Pairs, conditions: Sequence[str]) -> Block:
+def gains_block(figures: Figures, pairs: Pairs, conditions: Sequence[str]) -> ReportBlock:
     """Return what plug-ins add on average as a table."""
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for before, after in pairs:
         for one in differences(figures, before, after, ("amount", "condition")):
             if one.key.condition in conditions:
@@ -558,9 +563,11 @@ def gains_block(figures: Figures, pairs: Pairs, conditions: Sequence[str]) -> Bl
                     str(one.sets),
                     str(gain.seeds),
                 )
-                rows.append(Row(f"{before} → {after}", cells))
+                rows.append(TableRow(f"{before} → {after}", cells))
     title = "What a plug-in adds on average, on the same pictures under the same seeds"
-    return Block(title, ("pair", "what", "gain", "95 % interval", "sets", "seeds"), tuple(rows), "gains")
+    return ReportBlock(
+        title, ("pair", "what", "gain", "95 % interval", "sets", "seeds"), tuple(rows), "gains"
+    )
 
 
 def gain_charts(
@@ -578,15 +585,19 @@ def gain_charts(
             own = [one for one in gains if (one.key.amount, one.key.condition) == cell]
             at = [sets.index(one.key.set) for one in own]
             points = [
-                Point(one.estimate.value, y, *one.estimate.interval) for one, y in zip(own, at, strict=True)
+                ChartPoint(one.estimate.value, y, *one.estimate.interval)
+                for one, y in zip(own, at, strict=True)
             ]
             name = words(figures.amount_words(cell[0]), cell[1] or "plain" * (len(conditions) > 1)) or "ours"
             series.append(Series(name, tuple(points), colour + place))
         both = [
-            [paper and paper(Key(label, key, 0.0, "", measure)) for label in (before, after)] for key in sets
+            [paper and paper(FigureKey(label, key, 0.0, "", measure)) for label in (before, after)]
+            for key in sets
         ]
         theirs = [
-            Point(two - one, at) for at, (one, two) in enumerate(both) if one is not None and two is not None
+            ChartPoint(two - one, at)
+            for at, (one, two) in enumerate(both)
+            if one is not None and two is not None
         ]
         series += [Series("published", tuple(theirs), PUBLISHED)] if theirs else []
         title = f"{after}: gain in {'HM' if measure == 'HM' else 'accuracy'}"

@@ -8,7 +8,7 @@ import jinja2
 import pandas as pd
 
 from foveate.files import write_atomically
-from foveate.report.model import Block, Cell, Number, Report, Row, Section, signed, text
+from foveate.report.model import Cell, Number, Report, ReportBlock, Section, TableRow, signed, text
 from foveate.report.plots import DASHES, PALETTE, svg
 
 Format = Literal["all", "html", "md", "tex", "csv"]
@@ -118,7 +118,7 @@ def _two_lines(head: str) -> list[str]:
     return [head[:middle], head[middle + 1 :]]
 
 
-def spread_out(block: Block) -> tuple[list[str], list[list[str]]]:
+def spread_out(block: ReportBlock) -> tuple[list[str], list[list[str]]]:
     """Return a block as words; behind a column with published figures stand these, and differences."""
     width = range(len(block.columns) - 1)
     beside = [
@@ -144,7 +144,7 @@ def _published(cell: Cell) -> tuple[str, str]:
     return shown, "–" if cell.difference is None else signed(cell.difference, cell.digits)
 
 
-def _bands(section: Section) -> list[list[Block]]:
+def _bands(section: Section) -> list[list[ReportBlock]]:
     """Return what stands beside each other in LaTeX: three blocks with the same rows."""
     blocks = list(section.blocks)
     labels = {tuple(row.label for row in block.rows) for block in blocks}
@@ -173,14 +173,14 @@ def csv_files(report: Report) -> dict[str, str]:
     return files if report.raw is None else {**files, "raw.csv": _csv(report.raw, "%.17g")}
 
 
-def _cells(blocks: Sequence[Block]) -> Iterator[dict[str, Any]]:
+def _cells(blocks: Sequence[ReportBlock]) -> Iterator[dict[str, Any]]:
     for block in blocks:
         for row in block.rows:
             for column, cell in zip(block.columns[1:], row.cells, strict=True):
                 yield {"block": block.title, "row": row.label, "column": column, **_figure(cell, row)}
 
 
-def _figure(cell: Cell, row: Row) -> dict[str, Any]:
+def _figure(cell: Cell, row: TableRow) -> dict[str, Any]:
     if isinstance(cell, str):
         return {"value": cell}
     if row.published:

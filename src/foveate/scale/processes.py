@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from threading import Thread
 
 from foveate.data.feature_maker import ShardMaker
-from foveate.data.feature_work import Outcome, Run, ShardWork, Workshop
+from foveate.data.feature_work import Outcome, Run, ShardTask, ShardWork
 from foveate.errors import InputError
 
 
@@ -21,7 +21,7 @@ def in_processes(workers: int) -> Run:
     Processes are started anew and not forked: a fork of a process in which PyTorch has run may hang.
     """
 
-    def run(work: Sequence[ShardWork], workshop: Workshop) -> Generator[Outcome]:
+    def run(work: Sequence[ShardWork], workshop: ShardTask) -> Generator[Outcome]:
         if not work:
             return
         shop = replace(workshop, job=replace(workshop.job, readers=0))
@@ -43,7 +43,7 @@ def in_processes(workers: int) -> Run:
 _here: list[ShardMaker] = []  # this process's one: what begins a process can leave it to later calls only so
 
 
-def _begin(workshop: Workshop) -> None:
+def _begin(workshop: ShardTask) -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the first process tells

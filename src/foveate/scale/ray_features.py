@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from foveate.data.feature_maker import ShardMaker
-from foveate.data.feature_work import Outcome, Run, ShardWork, Workshop
+from foveate.data.feature_work import Outcome, Run, ShardTask, ShardWork
 from foveate.data.samples import Sample
 from foveate.errors import InputError
 from foveate.scale.actors import Answer, ask, pool_of
@@ -24,7 +24,7 @@ def on_ray(address: str | None = None, workers: int | None = None, device: str |
         device: "cpu" or "cuda"; None: GPUs where there are any.
     """
 
-    def run(work: Sequence[ShardWork], workshop: Workshop) -> Generator[Outcome]:
+    def run(work: Sequence[ShardWork], workshop: ShardTask) -> Generator[Outcome]:
         if not work:
             return
         questions = [_shard_question(one) for one in work]
@@ -54,7 +54,7 @@ def _file(source: object) -> str:
     return str(source.absolute())
 
 
-def _shard_answer(workshop: Workshop) -> Answer:
+def _shard_answer(workshop: ShardTask) -> Answer:
     maker = ShardMaker(workshop)
 
     def answer(question: str) -> str:

@@ -13,18 +13,18 @@ from PIL import Image
 
 from foveate.errors import InputError
 from foveate.foreground.checks import OnBad
-from foveate.foreground.cutting import Cut, Cutter, Job, Missed
+from foveate.foreground.cleanup import TidyConfig
+from foveate.foreground.cutting import Cut, Cutter, MaskJob, Missed
 from foveate.foreground.making import Keeper, Made, OnCount, check_jobs, in_batches
 from foveate.foreground.proposers.base import Mask, Proposer
 from foveate.foreground.records import MaskRecord, to_line
 from foveate.foreground.store import MaskStore, png_bytes
-from foveate.foreground.tidy import TidyConfig
 from foveate.scale.actors import Answer, Pool, ask, pool_of
 from foveate.scale.cluster import Cluster, joined
 
 
 def make_masks_on_ray(  # noqa: PLR0913  (the arguments of make_masks)
-    jobs: Sequence[Job],
+    jobs: Sequence[MaskJob],
     proposer: Proposer,
     store: MaskStore,
     *,
@@ -90,7 +90,9 @@ def _mask_answer(opening: Callable[[], Proposer], tidy: TidyConfig | None) -> An
     cutter: list[Cutter] = []
 
     def answer(question: str) -> str:
-        jobs = [Job(name, Path(path), label, prompt) for name, path, label, prompt in json.loads(question)]
+        jobs = [
+            MaskJob(name, Path(path), label, prompt) for name, path, label, prompt in json.loads(question)
+        ]
         try:
             if not cutter:  # opened here, where an error is told
                 cutter.append(Cutter(opening(), tidy))
@@ -107,14 +109,14 @@ def _told(one: Cut | Missed) -> list[str]:
     return [to_line(one.record).decode(), base64.b64encode(png_bytes(one.mask)).decode()]
 
 
-def _cuts(jobs: Sequence[Job], answer: str) -> list[Cut | Missed]:
+def _cuts(jobs: Sequence[MaskJob], answer: str) -> list[Cut | Missed]:
     told = json.loads(answer)
     if isinstance(told, str):
         raise InputError(told)
     return [_cut(job, *one) for job, one in zip(jobs, told, strict=True)]
 
 
-def _cut(job: Job, said: str, png: str | None = None) -> Cut | Missed:
+def _cut(job: MaskJob, said: str, png: str | None = None) -> Cut | Missed:
     if png is None:
         return Missed(job, said)
     return Cut(job, MaskRecord(**json.loads(said)), _mask(base64.b64decode(png)))

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from foveate.select.configs import CalConfig
 from foveate.select.order import in_steps, ranked
-from foveate.select.seen import Block, positions
+from foveate.select.pool import ClassFeatures, positions
 
 PIECE = 1 << 23
 """Numbers of neighbours' answers that are looked at together (64 MiB)."""
 
 
-def cal(block: Block, count: int, config: CalConfig) -> list[int]:
+def cal(block: ClassFeatures, count: int, config: CalConfig) -> list[int]:
     """Rank by the mean symmetric divergence ½ (KL(p‖q) + KL(q‖p)) from the answers of the nearest neighbours.
 
     Neighbours are those of the class that are nearest by Z; of fewer than `neighbours`, all.
@@ -25,13 +25,13 @@ def cal(block: Block, count: int, config: CalConfig) -> list[int]:
     return positions(ranked(scores if config.keep == "highest" else -scores)[:count])
 
 
-def divergences(block: Block, neighbours: int) -> Tensor:
+def divergences(block: ClassFeatures, neighbours: int) -> Tensor:
     """Return `[n]` each picture's mean divergence from its neighbours."""
     size = max(1, PIECE // max(len(block), neighbours * block.logits.shape[1]))
     return torch.cat([_of(block, some, neighbours) for some in torch.arange(len(block)).split(size)])
 
 
-def _of(block: Block, some: Tensor, neighbours: int) -> Tensor:
+def _of(block: ClassFeatures, some: Tensor, neighbours: int) -> Tensor:
     z, log_p = block.features, block.log_probabilities
     own = z.square().sum(dim=1)
     distance = own[some, None] + own - 2 * z[some] @ z.T

@@ -13,29 +13,29 @@ from foveate.select.forgetting import forgetting
 from foveate.select.geometry import herding, k_center
 from foveate.select.glister import glister
 from foveate.select.gradients import grand
-from foveate.select.seen import Block, Seen
+from foveate.select.pool import ClassFeatures, PoolFeatures
 from foveate.select.submodular import craig, facility, graph_cut
 from foveate.select.uncertainty import confidence, entropy, margin, uniform
 
-Pick = Callable[[Block, int, Any, torch.Generator], list[int]]
+Pick = Callable[[ClassFeatures, int, Any, torch.Generator], list[int]]
 """A class's pictures, how many of them, settings, and whatever is drawn, to places in the class."""
 
 
-def _plain(pick: Callable[[Block, int], list[int]]) -> Pick:
-    def call(block: Block, count: int, config: Any, generator: torch.Generator) -> list[int]:
+def _plain(pick: Callable[[ClassFeatures, int], list[int]]) -> Pick:
+    def call(block: ClassFeatures, count: int, config: Any, generator: torch.Generator) -> list[int]:
         return pick(block, count)
 
     return call
 
 
-def _set(pick: Callable[[Block, int, Any], list[int]]) -> Pick:
-    def call(block: Block, count: int, config: Any, generator: torch.Generator) -> list[int]:
+def _set(pick: Callable[[ClassFeatures, int, Any], list[int]]) -> Pick:
+    def call(block: ClassFeatures, count: int, config: Any, generator: torch.Generator) -> list[int]:
         return pick(block, count, config)
 
     return call
 
 
-def _uniform(block: Block, count: int, config: Any, generator: torch.Generator) -> list[int]:
+def _uniform(block: ClassFeatures, count: int, config: Any, generator: torch.Generator) -> list[int]:
     return uniform(block, count, generator)
 
 
@@ -58,7 +58,7 @@ _PICKS: dict[str, Pick] = {
 
 def choose(
     name: str,
-    seen: Seen,
+    seen: PoolFeatures,
     budget: Sequence[int],
     generator: torch.Generator,
     **settings: Any,

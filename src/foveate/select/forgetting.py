@@ -7,10 +7,10 @@ from torch import Tensor
 
 from foveate.errors import InputError
 from foveate.select.order import ranked
-from foveate.select.seen import Block, positions
+from foveate.select.pool import ClassFeatures, positions
 
 
-def forgetting(block: Block, count: int) -> list[int]:
+def forgetting(block: ClassFeatures, count: int) -> list[int]:
     """Take the pictures that were forgotten most often; those never answered rightly come before them.
 
     Raises:

@@ -9,10 +9,10 @@ import torch
 
 from foveate.select.configs import HerdingConfig
 from foveate.select.order import first_greatest
-from foveate.select.seen import Block, untaken
+from foveate.select.pool import ClassFeatures, untaken
 
 
-def herding(block: Block, count: int, config: HerdingConfig) -> list[int]:
+def herding(block: ClassFeatures, count: int, config: HerdingConfig) -> list[int]:
     """Take, step by step, the picture after which the mean of the chosen is nearest to the class's mean μ.
 
     Step i chooses argmin_j ‖(i + 1) μ - Σ_chosen Z - Z_j‖. DAPT's code mixes the class text into each Z;
@@ -30,7 +30,7 @@ def herding(block: Block, count: int, config: HerdingConfig) -> list[int]:
     return chosen
 
 
-def k_center(block: Block, count: int) -> list[int]:
+def k_center(block: ClassFeatures, count: int) -> list[int]:
     """Take the picture nearest to the class's mean, then always the one farthest from all that are chosen.
 
     The largest distance from a picture to the chosen is at most twice the least possible (Gonzalez 1985),

@@ -9,10 +9,10 @@ from torch import Tensor
 from foveate.select.configs import GlisterConfig
 from foveate.select.gradients import residuals
 from foveate.select.order import ranked
-from foveate.select.seen import Block, positions, untaken
+from foveate.select.pool import ClassFeatures, positions, untaken
 
 
-def glister(block: Block, count: int, config: GlisterConfig, generator: torch.Generator) -> list[int]:
+def glister(block: ClassFeatures, count: int, config: GlisterConfig, generator: torch.Generator) -> list[int]:
     """Take the pictures whose step lowers the loss of held-out pictures most, to first order.
 
     A step of size η along -G_i lowers the summed loss of the held-out pictures V by η <G_i, Σ_v G_v>. Of each

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from foveate.select.order import ranked
-from foveate.select.seen import Block, positions
+from foveate.select.pool import ClassFeatures, positions
 
 WHOLE = 8192
 """Pictures of a class up to which all inner products are kept (512 MiB); of more, rows are made anew."""
@@ -37,7 +37,7 @@ def residuals(logits: Tensor, label: int) -> Tensor:
     return g
 
 
-def grand(block: Block, count: int) -> list[int]:
+def grand(block: ClassFeatures, count: int) -> list[int]:
     """Take the pictures with the largest ‖G_i‖ = ‖g_i‖ √(1 + ‖Z_i‖²)."""
     return positions(ranked(squared_norms(residuals(block.logits, block.label), block.features))[:count])
 
@@ -52,7 +52,7 @@ def inner_products(g: Tensor, z: Tensor) -> MakeRows:
     return lambda rows: (g[rows] @ g.T) * (1 + z[rows] @ z.T)
 
 
-def cosines(block: Block) -> MakeRows:
+def cosines(block: ClassFeatures) -> MakeRows:
     """Return rows of the cosines of gradients; a gradient of zero has none with any."""
     g, z = residuals(block.logits, block.label), block.features
     norms = g.norm(dim=1, keepdim=True)
@@ -62,7 +62,7 @@ def cosines(block: Block) -> MakeRows:
     return lambda rows: products(rows) / lengths[rows, None] / lengths
 
 
-def nearness(block: Block) -> MakeRows:
+def nearness(block: ClassFeatures) -> MakeRows:
     """Return rows of c - ‖G_i - G_j‖, where c is as large as any distance can be."""
     g, z = residuals(block.logits, block.label), block.features
     products, own = inner_products(g, z), squared_norms(g, z)

@@ -13,10 +13,10 @@ import torch
 from foveate.select.configs import GraphCutConfig
 from foveate.select.gradients import Similarity, cosines, nearness, residuals
 from foveate.select.order import FINE, first_greatest
-from foveate.select.seen import Block, untaken
+from foveate.select.pool import ClassFeatures, untaken
 
 
-def graph_cut(block: Block, count: int, config: GraphCutConfig) -> list[int]:
+def graph_cut(block: ClassFeatures, count: int, config: GraphCutConfig) -> list[int]:
     """Maximise λ Σ_{i in class, j in S} K_ij - Σ_{i, j in S} K_ij greedily, K the cosines of gradients.
 
     The gain of j is λ Σ_i K_ij - 2 Σ_{s in S} K_sj - K_jj. It is kept up to date for all, so no step has to
@@ -33,12 +33,12 @@ def graph_cut(block: Block, count: int, config: GraphCutConfig) -> list[int]:
     return chosen
 
 
-def facility(block: Block, count: int) -> list[int]:
+def facility(block: ClassFeatures, count: int) -> list[int]:
     """Maximise Σ_i max(0, max_{j in S} K_ij) greedily, K the cosines of gradients."""
     return lazy_greedy(Similarity(len(block), cosines(block)), count)
 
 
-def craig(block: Block, count: int) -> list[int]:
+def craig(block: ClassFeatures, count: int) -> list[int]:
     """Maximise Σ_i max_{j in S} (c - ‖G_i - G_j‖) greedily: every gradient has one like it among the chosen.
 
     Any c that is large enough gives the same choice. CRAIG's weights, how many pictures each chosen one

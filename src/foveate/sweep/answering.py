@@ -13,10 +13,10 @@ from torch import Tensor
 
 from foveate.classifier import Classifier
 from foveate.data.bank import Bank
+from foveate.data.feature_store import FeatureStore
 from foveate.data.loader import PictureSet
 from foveate.data.naming import clean_name
 from foveate.data.samples import Photos
-from foveate.data.shelf import Shelf
 from foveate.errors import InputError
 from foveate.evaluate.answers import Answers, Watch
 from foveate.evaluate.metrics import accuracy
@@ -38,7 +38,7 @@ _HELD = 1_000_000_000
 
 
 @dataclass
-class Seen:
+class TestFeatures:
     """Features of test pictures that a worker keeps from question to question.
 
     Attributes:
@@ -46,19 +46,19 @@ class Seen:
     """
 
     bank: Path
-    _own: dict[str, Shelf] = field(default_factory=dict[str, Shelf])
+    _own: dict[str, FeatureStore] = field(default_factory=dict[str, FeatureStore])
 
-    def shelf(self, spec: FeatureSpec, dataset: str) -> Shelf:
+    def shelf(self, spec: FeatureSpec, dataset: str) -> FeatureStore:
         """Return where features of a set are kept."""
         if spec.what.partition(",")[0] == CLIP:
-            return Shelf(self.bank)
+            return FeatureStore(self.bank)
         if sum(shelf.held for shelf in self._own.values()) > _HELD:
             self._own.clear()
-        return self._own.setdefault(dataset, Shelf())
+        return self._own.setdefault(dataset, FeatureStore())
 
 
 @dataclass(frozen=True)
-class Asked:
+class PreparedQuestion:
     """A question, made ready.
 
     Attributes:
@@ -76,7 +76,7 @@ def measure(
     classifier: Classifier,
     question: Question,
     photos: Photos,
-    seen: Seen,
+    seen: TestFeatures,
     *,
     carried: str | None = None,
     shift: bool = False,
@@ -106,25 +106,27 @@ def measure(
     return _measured(question, asked.photos, answers, classifier.method.trained)
 
 
-def _ready(classifier: Classifier, question: Question, test: Photos) -> Asked:
+def _ready(classifier: Classifier, question: Question, test: Photos) -> PreparedQuestion:
     pictures, branch = classifier.ask_split(test, question.split)
     place = {sample.picture: row for row, sample in enumerate(test.samples)}
-    return Asked(pictures.photos, [place[sample.picture] for sample in pictures.photos.samples], branch)
+    return PreparedQuestion(
+        pictures.photos, [place[sample.picture] for sample in pictures.photos.samples], branch
+    )
 
 
-def _carried(classifier: Classifier, test: Photos, template: str) -> Asked:
+def _carried(classifier: Classifier, test: Photos, template: str) -> PreparedQuestion:
     """Set all names of another set; they are answered as new ones, as the field has it."""
     test = replace(test, names=tuple(clean_name(name) for name in test.names))
     known = classifier.config.names if classifier.config else []
     classifier.method.set_classes(test.names, template, known)
-    return Asked(test, range(len(test)), "new")
+    return PreparedQuestion(test, range(len(test)), "new")
 
 
 def _answers(
     method: Method,
-    asked: Asked,
+    asked: PreparedQuestion,
     test: Photos,
-    seen: Seen,
+    seen: TestFeatures,
     dataset: str,
     shift: bool,
     watch: Watch | None,
@@ -142,7 +144,7 @@ def _answers(
 
 
 def _encoded(
-    method: Method, test: Photos, seen: Seen, dataset: str, shift: bool, watch: Watch | None
+    method: Method, test: Photos, seen: TestFeatures, dataset: str, shift: bool, watch: Watch | None
 ) -> dict[str, Tensor]:
     """Return `[H, N, D]` raw features of all test pictures, and of their foregrounds."""
     size = method.clip.config
@@ -161,7 +163,11 @@ def _encoded(
 
 
 def _of_tower(
-    method: Method, pictures: PictureSet, specs: Mapping[str, FeatureSpec], shelf: Shelf, watch: Watch | None
+    method: Method,
+    pictures: PictureSet,
+    specs: Mapping[str, FeatureSpec],
+    shelf: FeatureStore,
+    watch: Watch | None,
 ) -> dict[str, Tensor]:
     """Return features of one image tower, by name."""
     exact = torch.promote_types(method.clip.text.proj.dtype, torch.float32)

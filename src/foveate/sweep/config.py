@@ -5,7 +5,7 @@
     seeds: [1, 2, 3]
 
     tables:
-      Table 1:
+      SweepTable 1:
         protocol: base-to-new
         sets: [dtd, eurosat]
         rows:
@@ -26,12 +26,12 @@ from foveate.configs import typed
 from foveate.datasets.catalogue import CONDITIONS
 from foveate.errors import InputError
 from foveate.methods.registry import configure, methods, parts
+from foveate.readers import read_yaml
 from foveate.select.configs import Name
 from foveate.sweep import sets
 from foveate.sweep.jobs import Protocol, slug
 from foveate.sweep.recipes import Source
 from foveate.train.recipe import Recipe, recipe_for
-from foveate.written import read_yaml
 
 _TRAINING = tuple(setting.name for setting in fields(Recipe))
 _ROW = ("method", "template", "masks")
@@ -57,7 +57,7 @@ _SHOTS = 16
 
 
 @dataclass(frozen=True)
-class Row:
+class SweepRow:
     """A line of a table.
 
     Attributes:
@@ -79,7 +79,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class SweepTable:
     """Rows, sets and seeds under a protocol.
 
     Attributes:
@@ -105,7 +105,7 @@ class Table:
     title: str
     protocol: Protocol
     sets: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[SweepRow, ...]
     seeds: tuple[int, ...] = (1, 2, 3)
     source: str | None = None
     shots: tuple[int, ...] = (_SHOTS,)
@@ -121,7 +121,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepConfig:
     """What a file says.
 
     Attributes:
@@ -131,11 +131,11 @@ class Sweep:
     """
 
     title: str
-    tables: tuple[Table, ...]
+    tables: tuple[SweepTable, ...]
     root: str | None = None
 
 
-def read_sweep(file: Path, changes: Mapping[str, Any] | None = None) -> Sweep:
+def read_sweep(file: Path, changes: Mapping[str, Any] | None = None) -> SweepConfig:
     """Read a sweep's file.
 
     Args:
@@ -156,7 +156,7 @@ def read_sweep(file: Path, changes: Mapping[str, Any] | None = None) -> Sweep:
         raise InputError(f"{file}: `tables` has none: write a title and what the table has")
     read = tuple(_table(title, _merged(shared, one, file, title), str(file)) for title, one in given.items())
     root = shared.get("root")
-    return Sweep(file.stem, read, None if root is None else str(root))
+    return SweepConfig(file.stem, read, None if root is None else str(root))
 
 
 def _merged(shared: Mapping[str, Any], own: object, file: Path, title: str) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def _merged(shared: Mapping[str, Any], own: object, file: Path, title: str) -> d
     return both
 
 
-def _table(title: str, given: Mapping[str, Any], file: str) -> Table:
+def _table(title: str, given: Mapping[str, Any], file: str) -> SweepTable:
     where = file if Path(file).stem == title else f"{file}, {title}"
     rows = _mapping(given.get("rows"), f"{where} has no rows: write a name and its method")
     common = {name: value for name, value in given.items() if name not in _TABLE}
@@ -187,10 +187,10 @@ def _table(title: str, given: Mapping[str, Any], file: str) -> Table:
     _check_new_names(values, where)
     if values["protocol"] == "few-shot" and "shots" not in values:
         values["shots"] = (1, 2, 4, 8, 16)
-    return Table(title=title, **values)
+    return SweepTable(title=title, **values)
 
 
-def _row(name: str, given: object, common: Mapping[str, Any], where: str) -> Row:
+def _row(name: str, given: object, common: Mapping[str, Any], where: str) -> SweepRow:
     title = f"{where}, row {name!r}"
     own = _mapping(given, f"{title}: write its options, as in `{{method: coop}}`")
     method = own.get("method", common.get("method"))
@@ -218,7 +218,7 @@ def _row(name: str, given: object, common: Mapping[str, Any], where: str) -> Row
             fill(str(template), "x")
     except InputError as error:
         raise InputError(f"{title}: {error}") from error
-    return Row(name, "+".join(there), settings, training, template, masks)
+    return SweepRow(name, "+".join(there), settings, training, template, masks)
 
 
 def _settings(given: Mapping[str, Any], part: str) -> dict[str, Any]:
@@ -288,7 +288,7 @@ def _wanted(name: str) -> str:
     return said.get(name, "true or false" if name in _FLAGS else "text")
 
 
-def _check_stray(common: Mapping[str, Any], rows: Sequence[Row], where: str) -> None:
+def _check_stray(common: Mapping[str, Any], rows: Sequence[SweepRow], where: str) -> None:
     """Refuse keys that are of no table and of no row's method."""
     there = {part for row in rows for part in parts(row.method)}
     known = (*_TABLE, *_ROW, *_TRAINING, *sorted(there))

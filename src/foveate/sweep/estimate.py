@@ -31,7 +31,7 @@ Towers = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Cost:
+class JobCost:
     """What a job takes.
 
     Attributes:
@@ -123,10 +123,10 @@ class Estimator:
     known: Mapping[Towers, Rate] = field(default_factory=dict[Towers, Rate])
     _banked: set[str] = field(default_factory=set[str])
 
-    def cost(self, job: Job) -> Cost:
+    def cost(self, job: Job) -> JobCost:
         """Return what a job takes, by known rates or by the table's."""
         if job.copies is not None:
-            return Cost(0.0, 0, OWN)
+            return JobCost(0.0, 0, OWN)
         size, method, clip = size_of(job), job.config.method, job.config.clip
         row, encode = _row(clip, method)
         new = self._new(job, row["encodes"]) if size.views else 0
@@ -134,10 +134,10 @@ class Estimator:
         rate = self.known.get((clip, method))
         if rate is not None:
             seconds = size.views * rate.view + size.tests * rate.test
-            return Cost(seconds, disk, OWN)
+            return JobCost(seconds, disk, OWN)
         view = row["view"] + row["class"] * size.classes
         seconds = size.views * view + size.distinct * encode * new + size.tests * row["test"]
-        return Cost(seconds, disk, TABLE)
+        return JobCost(seconds, disk, TABLE)
 
     def _new(self, job: Job, kinds: Iterable[str]) -> int:
         """Return how many kinds of features no job before has encoded."""

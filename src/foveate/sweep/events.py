@@ -7,7 +7,7 @@ from foveate.sweep.running import Done
 
 
 @dataclass(frozen=True)
-class Progress:
+class LaneProgress:
     """What a lane is at.
 
     Attributes:
@@ -56,4 +56,4 @@ class Died:
     job: Job
 
 
-Event = Progress | Finished | Failed | Died
+Event = LaneProgress | Finished | Failed | Died

@@ -17,10 +17,10 @@ from threading import Thread, current_thread, main_thread
 from typing import Any
 
 from foveate.files import write_atomically
-from foveate.sweep.events import Died, Event, Failed, Finished, Progress
+from foveate.sweep.events import Died, Event, Failed, Finished, LaneProgress
 from foveate.sweep.folder import ERROR
 from foveate.sweep.jobs import Job
-from foveate.sweep.running import Desk, Done, Place, Trouble, run_job, trouble_of
+from foveate.sweep.running import Done, JobFailure, SweepContext, WorkerState, run_job, trouble_of
 from foveate.sweep.schedule import TRIES, Schedule
 
 _OFTEN = 0.2  # seconds between two words about progress
@@ -31,14 +31,14 @@ class _Lane:
     """A worker, and what it is at."""
 
     number: int
-    place: Place
+    place: SweepContext
     process: BaseProcess
     pipe: "Connection[Any, Any]"
     job: Job | None = None
     last: Job | None = None
 
 
-def in_processes(schedule: Schedule, place: Place, devices: Sequence[str]) -> Generator[Event]:
+def in_processes(schedule: Schedule, place: SweepContext, devices: Sequence[str]) -> Generator[Event]:
     """Do all jobs of a schedule; yield what happens.
 
     Args:
@@ -64,7 +64,7 @@ def in_processes(schedule: Schedule, place: Place, devices: Sequence[str]) -> Ge
             _close(lane)
 
 
-def _fill(lanes: list[_Lane], waiting: list[str], schedule: Schedule, place: Place) -> list[str]:
+def _fill(lanes: list[_Lane], waiting: list[str], schedule: Schedule, place: SweepContext) -> list[str]:
     """Give work to whoever has none, and start workers for which there was none before."""
     for lane in lanes:
         job = schedule.next(lane.last) if lane.job is None else None
@@ -96,7 +96,7 @@ def _hear(lane: _Lane, schedule: Schedule) -> Generator[Event]:
         yield _died(lane, job, schedule)
         return
     if kind == "progress":
-        yield Progress(lane.number, job, *said)
+        yield LaneProgress(lane.number, job, *said)
         return
     lane.job, lane.last = None, job
     if kind == "done":
@@ -106,7 +106,7 @@ def _hear(lane: _Lane, schedule: Schedule) -> Generator[Event]:
         yield failed(job, said, schedule, lane.place)
 
 
-def failed(job: Job, trouble: Trouble, schedule: Schedule, place: Place) -> Failed:
+def failed(job: Job, trouble: JobFailure, schedule: Schedule, place: SweepContext) -> Failed:
     """Note that a job has failed; of a mistake of ours, keep where it was made."""
     if trouble.trace is not None:
         folder = place.out / job.key
@@ -123,10 +123,10 @@ def _died(lane: _Lane, job: Job, schedule: Schedule) -> Event:
     if schedule.died(job):
         return Died(job)
     line = f"{TRIES} workers died at it, perhaps for want of memory: take fewer --workers"
-    return failed(job, Trouble(line), schedule, lane.place)
+    return failed(job, JobFailure(line), schedule, lane.place)
 
 
-def _opened(number: int, place: Place) -> _Lane:
+def _opened(number: int, place: SweepContext) -> _Lane:
     spawn = get_context("spawn")
     ours, theirs = spawn.Pipe()
     with _left_to_workers(place.threads):
@@ -175,14 +175,14 @@ def _close(lane: _Lane) -> None:
     lane.process.close()
 
 
-def _work(pipe: "Connection[Any, Any]", place: Place) -> None:
+def _work(pipe: "Connection[Any, Any]", place: SweepContext) -> None:
     """Do the jobs that come through the pipe."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(place.threads)
-    desk = Desk(place)
+    desk = WorkerState(place)
     try:
         while True:
             job: Job = pipe.recv()
@@ -194,7 +194,7 @@ def _work(pipe: "Connection[Any, Any]", place: Place) -> None:
         os._exit(0)
 
 
-def _done(job: Job, desk: Desk, pipe: "Connection[Any, Any]") -> Done:
+def _done(job: Job, desk: WorkerState, pipe: "Connection[Any, Any]") -> Done:
     last = 0.0
 
     def tell(what: str, done: int, total: int) -> None:

@@ -14,15 +14,15 @@ from typing import Any
 from foveate.errors import InputError
 from foveate.scale.actors import pool_of
 from foveate.scale.cluster import Cluster, joined
-from foveate.sweep.events import Event, Finished, Progress
+from foveate.sweep.events import Event, Finished, LaneProgress
 from foveate.sweep.jobs import Job
 from foveate.sweep.local import failed
 from foveate.sweep.running import (
-    Desk,
     Done,
-    Place,
+    JobFailure,
+    SweepContext,
     Tell,
-    Trouble,
+    WorkerState,
     open_towers,
     run_job,
     towers_of,
@@ -34,7 +34,7 @@ _OFTEN = 1.0  # seconds between two words about progress
 
 
 @dataclass(frozen=True)
-class Share:
+class TaskResources:
     """What a task gets of the cluster.
 
     Attributes:
@@ -50,7 +50,7 @@ class Share:
 
 def on_ray(
     schedule: Schedule,
-    place: Place,
+    place: SweepContext,
     address: str | None = None,
     workers: int | None = None,
     *,
@@ -81,7 +81,9 @@ def on_ray(
             driver.stop()
 
 
-def share_of(cluster: Cluster, workers: int | None, device: str | None, share: float, threads: int) -> Share:
+def share_of(
+    cluster: Cluster, workers: int | None, device: str | None, share: float, threads: int
+) -> TaskResources:
     """Share a cluster among jobs.
 
     Raises:
@@ -90,11 +92,11 @@ def share_of(cluster: Cluster, workers: int | None, device: str | None, share: f
     gpus = None if device is None else device.startswith("cuda")
     if not pool_of(cluster, None, gpus).gpus:
         room = max(1, cluster.cpus // threads)
-        own = Share(workers or room, threads, 0.0)
+        own = TaskResources(workers or room, threads, 0.0)
     else:
         room = max(1, int(cluster.gpus / share + 1e-9))
         tasks = workers or room
-        own = Share(tasks, max(1, min(threads, cluster.cpus // max(1, tasks))), share)
+        own = TaskResources(tasks, max(1, min(threads, cluster.cpus // max(1, tasks))), share)
     if own.tasks > room:
         raise InputError(
             f"--workers is {own.tasks}, but the Ray cluster has room for {room} runs: give at most {room}"
@@ -111,8 +113,8 @@ class _Driver:
     """Hands jobs to the cluster and hears of them."""
 
     schedule: Schedule
-    place: Place
-    share: Share
+    place: SweepContext
+    share: TaskResources
     _running: dict[Any, tuple[Job, int]] = field(default_factory=dict[Any, tuple[Job, int]])
     _towers: dict[tuple[str, str], Any] = field(default_factory=dict[tuple[str, str], Any])
     _board: Any = None
@@ -173,10 +175,10 @@ class _Driver:
 
         job, lane = self._running.pop(one)
         try:
-            said: Done | Trouble = ray.get(one)
+            said: Done | JobFailure = ray.get(one)
         except (exceptions.RayError, OSError) as error:
             line = f"{TRIES} workers died at it, perhaps for want of memory ({type(error).__name__})"
-            said = Trouble(line)
+            said = JobFailure(line)
         if isinstance(said, Done):
             self.schedule.done(job)
             return Finished(job, said, lane)
@@ -193,7 +195,7 @@ class _Driver:
         for job, lane in self._running.values():
             if job.key in told:
                 what, done, total = told[job.key]
-                yield Progress(lane, job, what, done, total)
+                yield LaneProgress(lane, job, what, done, total)
 
 
 class _Board:
@@ -212,10 +214,10 @@ class _Board:
         return told
 
 
-_desks: dict[Place, Desk] = {}  # of this process: what one task has opened serves the next
+_desks: dict[SweepContext, WorkerState] = {}  # of this process: what one task has opened serves the next
 
 
-def _work(job: Job, place: Place, towers: list[Any], board: Any) -> Done | Trouble:
+def _work(job: Job, place: SweepContext, towers: list[Any], board: Any) -> Done | JobFailure:
     """Do a job on the cluster."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(place.threads)))
     import ray
@@ -226,7 +228,7 @@ def _work(job: Job, place: Place, towers: list[Any], board: Any) -> Done | Troub
         desk = _desks.get(place)
         if desk is None:
             _desks.clear()
-            desk = _desks[place] = Desk(place)
+            desk = _desks[place] = WorkerState(place)
         clip, dtype = job.config.clip, job.config.dtype
         if not desk.has(clip, dtype):
             loaded, source = ray.get(towers[0])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate.sweep import sets
-from foveate.sweep.config import Sweep, read_sweep
+from foveate.sweep.config import SweepConfig, read_sweep
 from foveate.sweep.estimate import Estimator
 from foveate.sweep.folder import check_same, result_in
 from foveate.sweep.jobs import Job
@@ -16,7 +16,7 @@ from foveate.sweep.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """All jobs of a sweep.
 
     Attributes:
@@ -24,7 +24,7 @@ class Plan:
         jobs: Each behind what it waits for.
     """
 
-    sweep: Sweep
+    sweep: SweepConfig
     jobs: tuple[Job, ...]
 
     def keys(self) -> list[str]:
@@ -33,14 +33,14 @@ class Plan:
         return list(dict.fromkeys(found))
 
 
-def plan(file: Path, changes: Mapping[str, Any] | None = None) -> Plan:
+def plan(file: Path, changes: Mapping[str, Any] | None = None) -> SweepPlan:
     """Read a sweep's file, and list its jobs.
 
     Raises:
         InputError: Anything wrong with it.
     """
     sweep = read_sweep(file, changes)
-    return Plan(sweep, tuple(jobs_of(sweep, sets.template_of)))
+    return SweepPlan(sweep, tuple(jobs_of(sweep, sets.template_of)))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from foveate.errors import InputError
 from foveate.methods.registry import needs_masks, parts, stages, title
-from foveate.sweep.config import Row, Sweep, Table
+from foveate.sweep.config import SweepConfig, SweepRow, SweepTable
 from foveate.sweep.jobs import Job, Question, Split
 from foveate.sweep.recipes import Case, settle
 from foveate.train.config import RunConfig, digest
@@ -20,7 +20,7 @@ Template = Callable[[str, Sequence[str]], str]
 """A data set's sentence for a method: by its key, and the method's parts."""
 
 
-def jobs_of(sweep: Sweep, template: Template) -> list[Job]:
+def jobs_of(sweep: SweepConfig, template: Template) -> list[Job]:
     """Return all jobs of a sweep, each behind what it stands on.
 
     Raises:
@@ -45,7 +45,7 @@ class _Planned:
             yield from self.inner.pairs()
 
 
-def _of_table(table: Table, template: Template) -> Iterator[_Planned]:
+def _of_table(table: SweepTable, template: Template) -> Iterator[_Planned]:
     """Yield a table's jobs: set by set and seed by seed, so that what is shared is used while it is there."""
     trained = table.sets if table.source is None else (table.source,)
     for dataset in trained:
@@ -55,7 +55,7 @@ def _of_table(table: Table, template: Template) -> Iterator[_Planned]:
                     yield _planned(table, row, _Place(dataset, seed, variant), template)
 
 
-def _planned(table: Table, row: Row, place: "_Place", template: Template) -> _Planned:
+def _planned(table: SweepTable, row: SweepRow, place: "_Place", template: Template) -> _Planned:
     job = _job(table, row, place, template)
     *before, _ = stages(row.method)
     if not before:
@@ -86,7 +86,7 @@ class _Place:
     variant: _Variant
 
 
-def _variants(table: Table) -> list[_Variant]:
+def _variants(table: SweepTable) -> list[_Variant]:
     if table.protocol == "few-shot":
         return [_Variant(f"{shots}-shots", {"shots": shots}) for shots in table.shots]
     shots = table.shots[0]
@@ -104,7 +104,7 @@ def _variants(table: Table) -> list[_Variant]:
     ]
 
 
-def _job(table: Table, row: Row, place: _Place, template: Template) -> Job:
+def _job(table: SweepTable, row: SweepRow, place: _Place, template: Template) -> Job:
     dataset, variant = place.dataset, place.variant
     case = Case(table.protocol, row.method, dataset, variant.options.get("shots", 0))
     said = settle(table.recipe, case)
@@ -140,13 +140,13 @@ def _job(table: Table, row: Row, place: _Place, template: Template) -> Job:
     )
 
 
-def _classes(table: Table) -> str:
+def _classes(table: SweepTable) -> str:
     if table.protocol in ("base-to-new", "seed-robustness"):
         return "base"
     return table.classes if table.protocol == "data-efficiency" else "all"
 
 
-def _questions(table: Table, dataset: str) -> tuple[Question, ...]:
+def _questions(table: SweepTable, dataset: str) -> tuple[Question, ...]:
     if table.source is not None:
         return (Question(dataset, "base"), *(Question(target, "new") for target in table.sets))
     if _classes(table) == "all":

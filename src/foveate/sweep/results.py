@@ -19,7 +19,7 @@ from torch import Tensor
 from foveate.configs import as_dataclass
 from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.written import one_line, parse_table, read_bytes
+from foveate.readers import one_line, parse_table, read_bytes
 
 RESULT, SCHEMA = "result.json", 1
 

@@ -23,7 +23,7 @@ from foveate.data.samples import Photos
 from foveate.errors import InputError
 from foveate.methods.registry import REFERENCE, parts
 from foveate.sweep import memory, sets
-from foveate.sweep.answering import Seen, measure
+from foveate.sweep.answering import TestFeatures, measure
 from foveate.sweep.draws import keep_draw
 from foveate.sweep.folder import BANK, RUN, TESTS, at_job, begin, made_anew, result_in
 from foveate.sweep.jobs import Job, Question
@@ -42,7 +42,7 @@ _SETS_HELD = 4  # lists of pictures, which a worker keeps because the next job o
 
 
 @dataclass(frozen=True)
-class Place:
+class SweepContext:
     """Where jobs are done.
 
     Attributes:
@@ -59,7 +59,7 @@ class Place:
 
 
 @dataclass
-class Desk:
+class WorkerState:
     """What a worker keeps from job to job: towers, and lists of pictures.
 
     Attributes:
@@ -67,15 +67,15 @@ class Desk:
         seen: Features of test pictures.
     """
 
-    place: Place
+    place: SweepContext
     _towers: dict[tuple[str, str], Classifier] = field(default_factory=dict[tuple[str, str], Classifier])
     _photos: dict[tuple[str, str | None, bool], Photos] = field(
         default_factory=dict[tuple[str, str | None, bool], Photos]
     )
-    seen: Seen = field(init=False)
+    seen: TestFeatures = field(init=False)
 
     def __post_init__(self) -> None:
-        self.seen = Seen(self.place.out / BANK / TESTS)
+        self.seen = TestFeatures(self.place.out / BANK / TESTS)
 
     def classifier(self, job: Job) -> Classifier:
         """Return an untrained classifier for a job."""
@@ -120,7 +120,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Trouble:
+class JobFailure:
     """What a worker says of a job that has failed.
 
     Attributes:
@@ -163,7 +163,7 @@ def towers_of(clip: Clip, source: str) -> Classifier:
     return found
 
 
-def run_job(job: Job, desk: Desk, tell: Tell | None = None) -> Done:
+def run_job(job: Job, desk: WorkerState, tell: Tell | None = None) -> Done:
     """Do a job, or what is left of it; one that has finished is left as it is.
 
     Raises:
@@ -217,7 +217,7 @@ def _to_nobody(what: str, done: int, total: int) -> None:
     pass
 
 
-def _copied(job: Job, desk: Desk) -> Result:
+def _copied(job: Job, desk: WorkerState) -> Result:
     """Return the result of the job that trains the very same, under this one's names."""
     assert job.copies is not None
     first, _ = result_in(desk.place.out / job.copies)
@@ -248,7 +248,7 @@ def _mend(run: Path) -> list[str]:
     return []
 
 
-def _made(job: Job, desk: Desk, photos: Photos, before: Result | None, tell: Tell) -> Result:
+def _made(job: Job, desk: WorkerState, photos: Photos, before: Result | None, tell: Tell) -> Result:
     memory.begin(desk.place.device)
     classifier = desk.classifier(job)
     started = time.monotonic()
@@ -271,7 +271,7 @@ def _check_photos(job: Job, photos: Photos) -> None:
         raise InputError(f"{job.dataset} has no masks, and {job.config.method} learns from them")
 
 
-def _fit(job: Job, desk: Desk, classifier: Classifier, photos: Photos, tell: Tell) -> None:
+def _fit(job: Job, desk: WorkerState, classifier: Classifier, photos: Photos, tell: Tell) -> None:
     out = desk.place.out
     config = replace(
         job.config,
@@ -306,7 +306,7 @@ def _shelf(job: Job, classifier: Classifier) -> str:
     return "ahead"
 
 
-def _measure(job: Job, desk: Desk, classifier: Classifier, question: Question, tell: Tell) -> Measured:
+def _measure(job: Job, desk: WorkerState, classifier: Classifier, question: Question, tell: Tell) -> Measured:
     other = question.dataset != job.dataset
     carried = question.dataset.partition("@")[0] != job.dataset
     template = sets.template_of(question.dataset, parts(job.config.method)) if carried else None
@@ -323,7 +323,7 @@ def _measure(job: Job, desk: Desk, classifier: Classifier, question: Question, t
 
 def _result(
     job: Job,
-    desk: Desk,
+    desk: WorkerState,
     classifier: Classifier,
     photos: Photos,
     seconds: dict[str, float],
@@ -388,11 +388,11 @@ def device_words(device: str) -> str:
     return f"{platform.machine()} CPU, {torch.backends.cpu.get_cpu_capability()}, {sys.platform}"
 
 
-def trouble_of(error: BaseException) -> Trouble:
+def trouble_of(error: BaseException) -> JobFailure:
     """Return what to say of a job that failed."""
     line = " ".join(str(error).split())
     if isinstance(error, InputError):
-        return Trouble(line)
+        return JobFailure(line)
     if isinstance(error, OSError) and error.filename:
-        return Trouble(f"{error.filename}: {error.strerror}")
-    return Trouble(f"{type(error).__name__}: {line}", "".join(traceback.format_exception(error)))
+        return JobFailure(f"{error.filename}: {error.strerror}")
+    return JobFailure(f"{type(error).__name__}: {line}", "".join(traceback.format_exception(error)))

@@ -14,8 +14,8 @@ from foveate.data.samples import Photos
 from foveate.errors import InputError
 from foveate.memory import sent
 from foveate.methods.base import Method
+from foveate.readers import parse_table
 from foveate.train.banking import chunk_on
-from foveate.written import parse_table
 
 ANSWERED = "right"
 """Key of a log's line that says of each picture whether its answer was right."""

@@ -19,16 +19,16 @@ from torch import Tensor
 from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
 from foveate.data.bank import CHUNK, Bank
+from foveate.data.feature_store import FeatureStore
 from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos
-from foveate.data.shelf import Shelf
 from foveate.memory import sent
 from foveate.methods.base import Method
 from foveate.methods.capabilities import ClosedForm, SupportSet, capability
 from foveate.methods.frozen import extract, frozen_specs
 from foveate.train.config import BankPrecision
 from foveate.train.context import Context
-from foveate.train.parallel import Team
+from foveate.train.parallel import ProcessGroup
 from foveate.train.recipe import Recipe
 from foveate.types import Batch
 
@@ -55,7 +55,7 @@ class BankPlan:
     dtype: BankPrecision = "float32"
 
 
-def open_bank(plan: BankPlan, pictures: PictureSet, clip: Clip, team: Team | None = None) -> Bank:
+def open_bank(plan: BankPlan, pictures: PictureSet, clip: Clip, team: ProcessGroup | None = None) -> Bank:
     """Return the bank of these pictures; with a team, all encode for it, and its first process keeps it.
 
     Raises:
@@ -63,7 +63,7 @@ def open_bank(plan: BankPlan, pictures: PictureSet, clip: Clip, team: Team | Non
     """
     exact = torch.promote_types(clip.text.proj.dtype, torch.float32)
     dtype = torch.float16 if plan.dtype == "float16" else exact
-    shelf = Shelf(plan.folder if team is None or team.first else None)
+    shelf = FeatureStore(plan.folder if team is None or team.first else None)
     return Bank(pictures, clip.fingerprint(), shelf, dtype, chunk_on(clip), team)
 
 
@@ -99,7 +99,7 @@ def training_pictures(photos: Photos, config: ClipConfig, recipe: Recipe, seed: 
     )
 
 
-class Feed:
+class StageBatches:
     """The batches of a stage, by epoch.
 
     Args:

@@ -20,7 +20,7 @@ from foveate.configs import as_dataclass
 from foveate.data.naming import clean_name
 from foveate.errors import InputError, printable
 from foveate.files import write_atomically
-from foveate.written import one_line, parse_table, read_bytes
+from foveate.readers import one_line, parse_table, read_bytes
 
 CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT, VERSION = "foveate", 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar, cast
 
-from foveate.train.parallel import Team
+from foveate.train.parallel import ProcessGroup
 from foveate.train.reporter import Reporter
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ class Context:
     """
 
     reporter: Reporter = field(default_factory=Reporter)
-    team: Team | None = None
+    team: ProcessGroup | None = None
 
     @property
     def first(self) -> bool:

@@ -16,14 +16,14 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 
 from foveate.configs import as_dataclass
-from foveate.data.shelf import Shelf
+from foveate.data.feature_store import FeatureStore
 from foveate.errors import InputError
 from foveate.files import write_atomically
+from foveate.readers import one_line, parse_table, read_bytes
 from foveate.train.answered import LOG
 from foveate.train.checkpoint import CARD, CONFIG, TENSORS
 from foveate.train.config import RunConfig, digest
 from foveate.train.shots import Chosen
-from foveate.written import one_line, parse_table, read_bytes
 
 RUN, STAGES, BANK, LOCK = "run.json", "stages", ".bank", ".lock"
 _TYPED = (
@@ -177,7 +177,7 @@ def abandon_run(folder: Path, *, keep_states: bool) -> None:
 
 def drop_bank(folder: Path) -> None:
     """Remove the features that a run keeps in its own folder while it runs."""
-    Shelf(folder / BANK).clear()
+    FeatureStore(folder / BANK).clear()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from foveate.train.journal import Journal, Step
 from foveate.train.optimiser import make_optimiser
 from foveate.train.recipe import Recipe, learning_rate
 from foveate.train.state import State, load_state, save_state
-from foveate.train.together import Alone, Steps
+from foveate.train.together import SingleProcess, TrainStep
 from foveate.types import Batch
 
 Batches = Callable[[int], Iterable[Batch]]
@@ -41,7 +41,7 @@ def fit(  # noqa: PLR0913  (all but the first three by name)
     state: Path | None = None,
     journal: Journal | None = None,
     on_step: Callable[[Step], None] | None = None,
-    steps: Steps | None = None,
+    steps: TrainStep | None = None,
 ) -> None:
     """Train what is trainable in `method`.
 
@@ -60,7 +60,7 @@ def fit(  # noqa: PLR0913  (all but the first three by name)
         Diverged: A loss or gradient is not finite, or the loss has exploded; the message has step and term.
         InputError: The state on disk belongs to another run, or there is no loss to minimise.
     """
-    steps = steps or Alone()
+    steps = steps or SingleProcess()
     solver = capability(method, ClosedForm, trained=True)
     if solver:
         solver.fit_support(support or SupportSet(lambda _: batches(0)))
@@ -78,7 +78,7 @@ def _step(
     method: Method,
     batches: Batches,
     recipe: Recipe,
-    steps: Steps,
+    steps: TrainStep,
     *,
     state: Path | None,
     journal: Journal | None,

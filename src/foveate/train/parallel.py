@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from foveate.bits import digest_of
-from foveate.data.loader import Share
-from foveate.data.shelf import Key
+from foveate.data.feature_store import FeatureKey
+from foveate.data.loader import Rank
 from foveate.errors import InputError
+from foveate.tensor_bytes import digest_of
 
 T = TypeVar("T")
 
@@ -37,11 +37,11 @@ SILENCE = timedelta(minutes=30)
 _NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-class Lost(InputError):
+class ProcessLost(InputError):
     """Another process has ended, or does not answer."""
 
 
-class Team:
+class ProcessGroup:
     """This process, and those that train with it. All must call the same methods in the same order.
 
     Args:
@@ -53,14 +53,14 @@ class Team:
         share: See above.
     """
 
-    def __init__(self, share: Share, local: int = 0, store: Store | None = None) -> None:
+    def __init__(self, share: Rank, local: int = 0, store: Store | None = None) -> None:
         self.share, self._local, self._store = share, local, store
         # Who has started the group may have left the CPU out.
         own = None if store else dist.new_group(backend="gloo", timeout=SILENCE)
         self._cpu = cast("dist.ProcessGroup | None", own)
 
     @classmethod
-    def join(cls) -> "Team | None":
+    def join(cls) -> "ProcessGroup | None":
         """Join the others that the environment tells of; None where there are none.
 
         Raises:
@@ -74,7 +74,7 @@ class Team:
             raise InputError(
                 f"WORLD_SIZE is {world}, but {missing[0]} is not set: start with torchrun, or unset it"
             )
-        share, local = Share(_number("RANK", 0), world), _number("LOCAL_RANK", 0)
+        share, local = Rank(_number("RANK", 0), world), _number("LOCAL_RANK", 0)
         if not 0 <= share.rank < world:
             raise InputError(f"RANK is {share.rank}, but WORLD_SIZE is {world}: ranks are 0 to {world - 1}")
         nccl = torch.cuda.is_available() and dist.is_nccl_available()
@@ -98,11 +98,11 @@ class Team:
         return team
 
     @classmethod
-    def joined(cls) -> "Team | None":
+    def joined(cls) -> "ProcessGroup | None":
         """Return the processes of a group that is there already, as Ray Train makes one; None without."""
         if not dist.is_initialized() or dist.get_world_size() == 1:
             return None
-        return cls(Share(dist.get_rank(), dist.get_world_size()), _number("LOCAL_RANK", 0))
+        return cls(Rank(dist.get_rank(), dist.get_world_size()), _number("LOCAL_RANK", 0))
 
     def leave(self) -> None:
         """End the group. Words remain."""
@@ -114,9 +114,9 @@ class Team:
         """Whether this is the process that writes, and says what there is to say."""
         return self.share.rank == 0
 
-    def shares(self) -> list[Share]:
+    def shares(self) -> list[Rank]:
         """Return all processes, in their order."""
-        return [Share(rank, self.share.world) for rank in range(self.share.world)]
+        return [Rank(rank, self.share.world) for rank in range(self.share.world)]
 
     def device(self, asked: str) -> str:
         """Return the device of this process: of GPUs, each process of a computer takes its own.
@@ -162,7 +162,7 @@ class Team:
         tensor[:, others] = 0
         self.add(tensor.view(torch.uint8))  # as bytes, which nothing rounds: all but one are 0
 
-    def lend(self, held: Mapping[str, Tensor], like: Mapping[str, Key]) -> dict[str, Tensor]:
+    def lend(self, held: Mapping[str, Tensor], like: Mapping[str, FeatureKey]) -> dict[str, Tensor]:
         """Return the tensors that the first process holds.
 
         Args:
@@ -287,7 +287,7 @@ class Team:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            raise Lost(
+            raise ProcessLost(
                 f"process {self.share.rank} of {self.share.world} has lost another one, which has ended or"
                 " does not answer; the same command for all goes on after the last finished epoch"
             ) from error

@@ -18,19 +18,19 @@ from foveate.methods.capabilities import SupportSet, watchers
 from foveate.methods.registry import Settings, build, needs_val, parts, stages, wrap
 from foveate.train.answered import LOG, answered
 from foveate.train.backbone import TunedBackbone, load_backbone
-from foveate.train.banking import BankPlan, Feed, open_bank, seen_as_asked, training_pictures
+from foveate.train.banking import BankPlan, StageBatches, open_bank, seen_as_asked, training_pictures
 from foveate.train.checkpoint import ModelConfig
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
 from foveate.train.folder import BANK, STAGES, abandon_run
 from foveate.train.journal import Journal
 from foveate.train.loop import Diverged, fit
-from foveate.train.parallel import Lost, Team
+from foveate.train.parallel import ProcessGroup, ProcessLost
 from foveate.train.recipe import Recipe
 from foveate.train.reporter import Reporter
-from foveate.train.selecting import Wish, select, shots_of
+from foveate.train.selecting import SelectionRequest, select, shots_of
 from foveate.train.shots import Chosen, choose
-from foveate.train.together import Shared, Steps
+from foveate.train.together import DataParallel, TrainStep
 
 
 @dataclass(frozen=True)
@@ -178,21 +178,21 @@ def train(run: Run, chosen: Chosen, folder: Path | None, context: Context) -> Me
             context=context,
         )
     except InputError as error:
-        if own and not isinstance(error, Lost):
+        if own and not isinstance(error, ProcessLost):
             # The same run would fail at the same step again.
             abandon_run(own, keep_states=not isinstance(error, Diverged))
         raise
 
 
-def _wish(config: RunConfig, *, keep: bool) -> Wish | None:
+def _wish(config: RunConfig, *, keep: bool) -> SelectionRequest | None:
     """Return how pictures are to be chosen; None where shots are drawn."""
     if config.select is None or config.fraction is None:
         return None
     bank = Path(config.bank_dir).expanduser() if config.bank_dir and config.bank != "off" and keep else None
-    return Wish(config.select, config.fraction, config.seed, template=config.template, bank=bank)
+    return SelectionRequest(config.select, config.fraction, config.seed, template=config.template, bank=bank)
 
 
-def _select(clip: Clip, wish: Wish, told: Reporter, pool: Photos) -> Photos:
+def _select(clip: Clip, wish: SelectionRequest, told: Reporter, pool: Photos) -> Photos:
     return select(pool, clip, wish, partial(told.count, "encoding the pool")).photos
 
 
@@ -246,7 +246,7 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
             else wrap(plugin, built, own, seed)
         )
         built.set_classes(photos.names, template)
-        feed = Feed(stage, built, pictures, own_recipe, kept, context)
+        feed = StageBatches(stage, built, pictures, own_recipe, kept, context)
         journal = _journal(stage, folder, context, partial(answered, built, photos) if log_answers else None)
         _fit_stage(stage, built, feed, journal, feed.support(held_back), context)
         for part in reversed(watchers(built)) if context.first else ():
@@ -256,7 +256,7 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
     return built
 
 
-def _shared(stage: str, team: Team, pictures: int) -> Steps:
+def _shared(stage: str, team: ProcessGroup, pictures: int) -> TrainStep:
     """Return how a team takes the steps of a stage; say if batches are too small for it."""
     idle = team.share.world - pictures
     if idle > 0 and team.first:
@@ -265,7 +265,7 @@ def _shared(stage: str, team: Team, pictures: int) -> Steps:
             " have no picture of their own; a larger --batch-size gives them some",
             stacklevel=3,
         )
-    return Shared(team, pictures)
+    return DataParallel(team, pictures)
 
 
 def _journal(
@@ -280,7 +280,12 @@ def _journal(
 
 
 def _fit_stage(
-    stage: str, method: Method, feed: Feed, journal: Journal | None, support: SupportSet, context: Context
+    stage: str,
+    method: Method,
+    feed: StageBatches,
+    journal: Journal | None,
+    support: SupportSet,
+    context: Context,
 ) -> None:
     recipe = feed.recipe
     total = recipe.epochs * feed.pictures.steps(recipe.batch_size, drop_last=True)

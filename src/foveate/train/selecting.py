@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from foveate.clip.model import Clip
 from foveate.data.bank import Bank
 from foveate.data.feature_shards import FeatureShards
+from foveate.data.feature_store import FeatureStore
 from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos, Sample
-from foveate.data.shelf import Shelf
 from foveate.errors import InputError
 from foveate.methods.base import Method, SentenceMethod
 from foveate.methods.frozen import extract, frozen_specs
@@ -26,7 +26,7 @@ from foveate.methods.registry import REFERENCE, build
 from foveate.seeds import stream
 from foveate.select.choosing import choose
 from foveate.select.configs import configure
-from foveate.select.seen import Seen, budgets
+from foveate.select.pool import PoolFeatures, budgets
 from foveate.train.answered import read_answered
 from foveate.train.banking import chunk_on, to_device
 from foveate.types import Batch
@@ -38,7 +38,7 @@ SHOTS = 16
 
 
 @dataclass(frozen=True)
-class Wish:
+class SelectionRequest:
     """How pictures are to be chosen.
 
     Attributes:
@@ -78,7 +78,7 @@ class Wish:
         return f"{self.name}{own}, fraction {self.fraction:g}"
 
 
-def shots_of(photos: Photos, shots: int | None, wish: Wish | None) -> tuple[int | None, str]:
+def shots_of(photos: Photos, shots: int | None, wish: SelectionRequest | None) -> tuple[int | None, str]:
     """Return how many pictures of each class to draw, or None and how a selector chooses or has chosen them.
 
     Args:
@@ -108,7 +108,7 @@ class Selected:
     record: dict[str, Any]
 
 
-def select(pool: Photos, clip: Clip, wish: Wish, watch: Watch | None = None) -> Selected:
+def select(pool: Photos, clip: Clip, wish: SelectionRequest, watch: Watch | None = None) -> Selected:
     """Choose pictures of a pool.
 
     Args:
@@ -127,14 +127,14 @@ def select(pool: Photos, clip: Clip, wish: Wish, watch: Watch | None = None) -> 
     labels = torch.tensor([sample.label for sample in pool.samples])
     with torch.no_grad():
         texts = F.normalize(method.text_features().float(), dim=-1).cpu()
-    seen = Seen.of(raw, texts, labels, float(clip.scale), right)
+    seen = PoolFeatures.of(raw, texts, labels, float(clip.scale), right)
     budget = budgets(list(pool.counts().values()), wish.fraction)
     rows = choose(wish.name, seen, budget, stream(wish.seed, "select", wish.name), **wish.settings)
     chosen = pool.with_samples([pool.samples[int(row)] for row in rows])
     return Selected(chosen, pool, _record(chosen, pool, method, wish))
 
 
-def _record(chosen: Photos, pool: Photos, method: Method, wish: Wish) -> dict[str, Any]:
+def _record(chosen: Photos, pool: Photos, method: Method, wish: SelectionRequest) -> dict[str, Any]:
     assert isinstance(method, SentenceMethod)
     return {
         "method": wish.name,
@@ -164,7 +164,7 @@ def _encoded(pool: Photos, method: Method, folder: Path | None, watch: Watch | N
         seen = extract(method, to_device(batch, clip.logit_scale.device))
         return {name: tensor.cpu() for name, tensor in seen.items()}
 
-    bank = Bank(pictures, clip.fingerprint(), Shelf(folder), chunk=chunk_on(clip))
+    bank = Bank(pictures, clip.fingerprint(), FeatureStore(folder), chunk=chunk_on(clip))
 
     def count(done: int) -> None:
         if watch:

@@ -18,7 +18,7 @@ from foveate.configs import as_dataclass
 from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.methods.base import Method
-from foveate.written import one_line, parse_table
+from foveate.readers import one_line, parse_table
 
 _MOMENTS = ("step", "momentum_buffer", "exp_avg", "exp_avg_sq")
 """What SGD and AdamW keep of a parameter."""

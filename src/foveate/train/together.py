@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.clip.rows import Rows
+from foveate.clip.rows import TokenRows
 from foveate.errors import InputError
 from foveate.methods.base import Method
 from foveate.methods.capabilities import (
@@ -32,7 +32,7 @@ from foveate.methods.capabilities import (
     watchers,
 )
 from foveate.methods.frozen import training_losses
-from foveate.train.parallel import Team
+from foveate.train.parallel import ProcessGroup
 from foveate.train.state import State
 from foveate.types import Batch, TextFeatures
 
@@ -50,7 +50,7 @@ class Terms:
     values: dict[str, float]
 
 
-class Steps(ABC):
+class TrainStep(ABC):
     """How a step is made of a batch. What matters to several processes alone does nothing in one."""
 
     @abstractmethod
@@ -78,7 +78,7 @@ class Steps(ABC):
         """Read the resume state."""
 
 
-class Alone(Steps):
+class SingleProcess(TrainStep):
     """One process sees all."""
 
     def training(self, method: Method) -> AbstractContextManager[None]:
@@ -101,7 +101,7 @@ class Alone(Steps):
         return read(path)
 
 
-class Shared(Steps):
+class DataParallel(TrainStep):
     """Each process sees its part of a batch.
 
     Args:
@@ -109,7 +109,7 @@ class Shared(Steps):
         pictures: In a batch of all of them.
     """
 
-    def __init__(self, team: Team, pictures: int) -> None:
+    def __init__(self, team: ProcessGroup, pictures: int) -> None:
         self.team, self._looks_on = team, team.share.looks_on(pictures)
 
     @contextmanager
@@ -212,7 +212,7 @@ class Shared(Steps):
         ]
 
 
-def demand_shareable(team: Team, method: Method, identity: Mapping[str, Any]) -> None:
+def demand_shareable(team: ProcessGroup, method: Method, identity: Mapping[str, Any]) -> None:
     """Refuse a run that a team cannot do, before it begins.
 
     Args:
@@ -252,10 +252,10 @@ def _tallies(method: Method) -> list[Tally]:
     return [part.tally for part in watchers(method)]
 
 
-def spread_by(team: Team) -> Spread:
+def spread_by(team: ProcessGroup) -> Spread:
     """Return how a team reads class texts: each process a part, and then all have all."""
 
-    def spread(rows: Rows, encode: Callable[[Rows], TextFeatures]) -> TextFeatures:
+    def spread(rows: TokenRows, encode: Callable[[TokenRows], TextFeatures]) -> TextFeatures:
         number = len(rows.lengths)
         if number < team.share.world:
             return encode(rows)
@@ -268,7 +268,7 @@ class _Read(torch.autograd.Function):
     """Class texts of all processes, of each its own part."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, team: Team, number: int) -> Tensor:
+    def forward(ctx: Any, own: Tensor, team: ProcessGroup, number: int) -> Tensor:
         ctx.team, ctx.bounds = team, team.share.bounds(number)
         largest = -(-number // team.share.world)
         padded = own.new_zeros(largest, own.shape[1])

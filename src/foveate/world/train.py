@@ -58,7 +58,7 @@ TOWER = TowerConfig(width=128, layers=6, heads=2)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PretrainConfig:
     """How an embedded CLIP is trained; `variant` is None for the foundation."""
 
     variant: str | None = None
@@ -72,16 +72,16 @@ class Recipe:
     climb_by: float = 0.004  # ... by this much a step
 
 
-def recipe_of(variant: str | None, steps: int | None = None) -> Recipe:
+def recipe_of(variant: str | None, steps: int | None = None) -> PretrainConfig:
     """Return the recipe of a variant, or of the foundation (None).
 
     Raises:
         InputError: There is no such variant.
     """
     if variant is None:
-        return Recipe() if steps is None else Recipe(steps=steps)
+        return PretrainConfig() if steps is None else PretrainConfig(steps=steps)
     found = find_variant(variant)
-    return Recipe(variant, steps or found.steps, batch=64, lr=4e-4, warmup=50)
+    return PretrainConfig(variant, steps or found.steps, batch=64, lr=4e-4, warmup=50)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Progress:
+class PretrainState:
     """Where training stands; with the tensors, all that a resume needs."""
 
     step: int = 0
@@ -104,7 +104,7 @@ class Progress:
     accuracy: float = 0.0
 
 
-def draw(recipe: Recipe, step: int, difficulty: float) -> Drawn:
+def draw(recipe: PretrainConfig, step: int, difficulty: float) -> Drawn:
     """Draw the batch of one step."""
     rng = np.random.default_rng([recipe.seed, step])
     if recipe.variant is not None:
@@ -177,7 +177,7 @@ def normalise(pictures: np.ndarray, config: ClipConfig) -> Float[Tensor, "batch 
     return (x - mean[:, None, None]) / std[:, None, None]
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
+def learning_rate(recipe: PretrainConfig, step: int) -> float:
     """Linear warm-up, then a half cosine to zero."""
     if step < recipe.warmup:
         return recipe.lr * (step + 1) / recipe.warmup
@@ -185,7 +185,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.lr * (1 + math.cos(math.pi * done)) / 2
 
 
-def make_optimiser(clip: Clip, recipe: Recipe) -> torch.optim.AdamW:
+def make_optimiser(clip: Clip, recipe: PretrainConfig) -> torch.optim.AdamW:
     """AdamW that decays matrices only."""
     matrices = [p for p in clip.parameters() if p.ndim >= 2]
     others = [p for p in clip.parameters() if p.ndim < 2]
@@ -213,11 +213,11 @@ def learn(
     return loss.item(), accuracy.item()
 
 
-def climb(progress: Progress, accuracy: float, recipe: Recipe) -> Progress:
+def climb(progress: PretrainState, accuracy: float, recipe: PretrainConfig) -> PretrainState:
     """Move one step on; scenes get harder while most are understood."""
     running = 0.95 * progress.accuracy + 0.05 * accuracy
     harder = recipe.climb_by if running > recipe.climb_at else 0.0
-    return Progress(progress.step + 1, min(1.0, progress.difficulty + harder), running)
+    return PretrainState(progress.step + 1, min(1.0, progress.difficulty + harder), running)
 
 
 class Painter:
@@ -228,7 +228,7 @@ class Painter:
 
     AHEAD = 4
 
-    def __init__(self, recipe: Recipe):
+    def __init__(self, recipe: PretrainConfig):
         self.recipe = recipe
         self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
         self.orders: deque[Future[Drawn]] = deque()
@@ -282,7 +282,9 @@ def _share_right(clip: Clip, scenes: Sequence[Scene], sentences: list[str], labe
     return sum(guess == label for guess, label in zip(guesses, labels, strict=True)) / len(labels)
 
 
-def save_training(folder: Path, clip: Clip, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
+def save_training(
+    folder: Path, clip: Clip, optimiser: torch.optim.Optimizer, progress: PretrainState
+) -> None:
     """Keep all that a resume needs."""
     tensors = {f"clip.{k}": v for k, v in clip.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
@@ -291,11 +293,11 @@ def save_training(folder: Path, clip: Clip, optimiser: torch.optim.Optimizer, pr
     write_atomically(folder / "training.safetensors", save(tensors, metadata))
 
 
-def load_training(folder: Path, clip: Clip, optimiser: torch.optim.Optimizer) -> Progress:
+def load_training(folder: Path, clip: Clip, optimiser: torch.optim.Optimizer) -> PretrainState:
     """Take up what `save_training` left, or start anew."""
     path = folder / "training.safetensors"
     if not path.exists():
-        return Progress()
+        return PretrainState()
     states: dict[int, dict[str, Tensor]] = {}
     weights: dict[str, Tensor] = {}
     with safe_open(path, "pt") as file:
@@ -306,13 +308,13 @@ def load_training(folder: Path, clip: Clip, optimiser: torch.optim.Optimizer) ->
             else:
                 index, _, field = rest.partition(".")
                 states.setdefault(int(index), {})[field] = file.get_tensor(name)
-        progress = Progress(**json.loads(file.metadata()["progress"]))
+        progress = PretrainState(**json.loads(file.metadata()["progress"]))
     clip.load_state_dict(weights)
     optimiser.load_state_dict({**optimiser.state_dict(), "state": states})
     return progress
 
 
-def start(recipe: Recipe) -> Clip:
+def start(recipe: PretrainConfig) -> Clip:
     """Return the CLIP that training begins with: a random one, or the foundation."""
     if recipe.variant is not None:
         return load_clip("tiny").float().requires_grad_(True).train()
@@ -321,7 +323,7 @@ def start(recipe: Recipe) -> Clip:
     return Clip(config, tokenizer).initialise(stream(recipe.seed, "init"))
 
 
-def train(recipe: Recipe, folder: Path, *, every: int = 250) -> Clip:
+def train(recipe: PretrainConfig, folder: Path, *, every: int = 250) -> Clip:
     """Train to the end of the recipe, from wherever `folder` says it stands.
 
     Args:
@@ -348,7 +350,7 @@ def train(recipe: Recipe, folder: Path, *, every: int = 250) -> Clip:
     return clip
 
 
-def zero_shot_figures(clip: Clip, recipe: Recipe, scenes: int = 1000) -> dict[str, float]:
+def zero_shot_figures(clip: Clip, recipe: PretrainConfig, scenes: int = 1000) -> dict[str, float]:
     """Return percent right of unseen scenes, by what was asked."""
     if recipe.variant is None:
         asked = ("name", "place")
@@ -364,7 +366,7 @@ def zero_shot_figures(clip: Clip, recipe: Recipe, scenes: int = 1000) -> dict[st
     }
 
 
-def finish(clip: Clip, recipe: Recipe, folder: Path) -> None:
+def finish(clip: Clip, recipe: PretrainConfig, folder: Path) -> None:
     """Write the model folder, half precision, with its card."""
     clip.requires_grad_(False).eval()
     save_clip(clip, folder, dtype=torch.float16)
@@ -376,7 +378,7 @@ def finish(clip: Clip, recipe: Recipe, folder: Path) -> None:
     print(f"{folder}: {figures}")
 
 
-def card(recipe: Recipe, parameters: int, figures: Mapping[str, float]) -> str:
+def card(recipe: PretrainConfig, parameters: int, figures: Mapping[str, float]) -> str:
     """Return the model card of an embedded CLIP; `figures` are percent right of 2,000 unseen scenes."""
     rows = [
         f"| towers | {TOWER.layers} blocks, {TOWER.width} wide, on both sides; {SIZE} px in patches of 8 |",
@@ -399,7 +401,7 @@ else: use it to see foveate work, not on photographs.
 """
 
 
-def _taught(recipe: Recipe) -> list[str]:
+def _taught(recipe: PretrainConfig) -> list[str]:
     """Return the card's rows on scenes and captions."""
     if recipe.variant is None:
         return [

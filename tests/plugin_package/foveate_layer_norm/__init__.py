@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from foveate import Clip
 from foveate.clip.model import Block, Text, Vision
-from foveate.clip.rows import Rows, encode_rows
+from foveate.clip.rows import TokenRows, encode_rows
 from foveate.methods.base import SentenceMethod, precise
 from foveate.methods.capabilities import ExtraTexts
 from foveate.methods.config import MethodConfig
@@ -55,7 +55,7 @@ class LayerNormTuning(SentenceMethod, ExtraTexts):
     def encode_text(self) -> TextFeatures:
         return self.encode_rows(self.plain.rows())
 
-    def encode_rows(self, rows: Rows) -> TextFeatures:
+    def encode_rows(self, rows: TokenRows) -> TextFeatures:
         return encode_rows(_tuned(self.clip.text, self.text_norms), rows)
 
     def encode_images(self, images: Images) -> ImageFeatures:

@@ -31,7 +31,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A proposer's answer about one picture, before it is tidied (`foveate.foreground.tidy`).
+    """A proposer's answer about one picture, before it is tidied (`foveate.foreground.cleanup`).
 
     Attributes:
         mask: The foreground; of the picture's size.

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from foveate.errors import InputError
-from foveate.foreground.heats import contrast, otsu, resized, small_size
+from foveate.foreground.heatmaps import contrast, otsu, resized, small_size
 from foveate.foreground.proposers.base import Heat, Proposal, Proposer, Request
 from foveate.foreground.proposers.registry import demand
 from foveate.foreground.saliency import saliency

@@ -28,7 +28,7 @@ from foveate.clip.weights import load_clip
 from foveate.errors import InputError
 from foveate.foreground.affinity import Texts, affinity, softmax_cam, spread, stretched
 from foveate.foreground.backgrounds import apart, background_for, same_words
-from foveate.foreground.heats import contrast, otsu, resized
+from foveate.foreground.heatmaps import contrast, otsu, resized
 from foveate.foreground.proposers.base import Proposal, Proposer, Request
 from foveate.foreground.proposers.prompts import wanted
 from foveate.types import Images
@@ -51,7 +51,7 @@ SOFTNESS = 0.4
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _ClassTexts:
     """One class' texts: features of length 1, the class first; and the background words kept."""
 
     features: Texts
@@ -116,7 +116,7 @@ class ClipSelf(Proposer):
         self.side = self._whole(side or default_side(self.clip))
         self.scale = scale or SOFTNESS * self.clip.scale.item()
         self._against: Float[Tensor, "words dim"] | None = None
-        self._asked: dict[tuple[str, str], _Asked] = {}
+        self._asked: dict[tuple[str, str], _ClassTexts] = {}
 
     def propose(self, requests: Sequence[Request]) -> list[Proposal]:
         """Answer each request.
@@ -172,7 +172,7 @@ class ClipSelf(Proposer):
         # Where Grad-CAM is silent about the whole picture, it has no say.
         return ((odds * cam).sqrt() if cam.any() else odds), belief
 
-    def _texts(self, label: str, prompt: str) -> _Asked:
+    def _texts(self, label: str, prompt: str) -> _ClassTexts:
         """Return a class' texts; each is encoded once, alone."""
         name = " ".join(label.replace("_", " ").split())
         if (name, prompt) not in self._asked:
@@ -183,7 +183,7 @@ class ClipSelf(Proposer):
             others = [i for i, word in enumerate(self.background) if not same_words(word, (name, prompt))]
             kept = [others[i] for i in apart(text[0], self._against[others])]
             words = tuple(self.background[i] for i in kept)
-            self._asked[name, prompt] = _Asked(torch.cat([text, self._against[kept]]), words)
+            self._asked[name, prompt] = _ClassTexts(torch.cat([text, self._against[kept]]), words)
         return self._asked[name, prompt]
 
     def _encoded(self, sentences: Sequence[str]) -> Float[Tensor, "texts dim"]:

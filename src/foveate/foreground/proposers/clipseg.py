@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foveate.foreground.heats import contrast, resized
+from foveate.foreground.heatmaps import contrast, resized
 from foveate.foreground.proposers.base import Proposal, Proposer, Request
 from foveate.foreground.proposers.hub_models import (
     Precision,
@@ -70,7 +70,7 @@ class ClipSeg(Proposer):
         """Answer each request.
 
         The heat is the sigmoid of CLIPSeg's logits, resized to the picture; the score is how much warmer the
-        mask is than the rest (`foveate.foreground.heats.contrast`), and 0 for an empty mask.
+        mask is than the rest (`foveate.foreground.heatmaps.contrast`), and 0 for an empty mask.
         """
         return self._pieces.run(lambda size: self._by(size, requests))
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from foveate.foreground.heats import resized
+from foveate.foreground.heatmaps import resized
 from foveate.foreground.proposers.base import Proposal
 
 

@@ -20,7 +20,7 @@ from foveate.clip.checkpoints import check_start, naming, read_settings
 from foveate.clip.weights import demand_device
 from foveate.errors import InputError
 from foveate.foreground.proposers.registry import demand
-from foveate.written import one_line
+from foveate.readers import one_line
 
 Precision = Literal["float32", "bfloat16", "float16"]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from foveate.clip.checkpoints import naming, read_settings
 from foveate.errors import InputError
-from foveate.written import as_table
+from foveate.readers import as_table
 
 Triple = tuple[float, float, float]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

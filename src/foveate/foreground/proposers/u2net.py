@@ -14,7 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from foveate.errors import InputError
-from foveate.foreground.heats import contrast, resized, stretch
+from foveate.foreground.heatmaps import contrast, resized, stretch
 from foveate.foreground.proposers.base import Heat, Proposal, Proposer, Request
 from foveate.foreground.proposers.registry import demand
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from foveate.errors import InputError
-from foveate.written import (
+from foveate.readers import (
     csv_text,
     find_column,
     json_lines,

@@ -19,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from foveate.bits import bytes_of
 from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.written import parse_table
+from foveate.readers import parse_table
+from foveate.tensor_bytes import bytes_of
 
 _ENTRY, _TENSOR = "bank", "features"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -30,7 +30,7 @@ _PIECE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class Key:
+class FeatureKey:
     """What determines the features of one kind of one set of views.
 
     Attributes:
@@ -55,7 +55,7 @@ class Key:
         return heads * pictures * dim * self.dtype.itemsize
 
 
-class Shelf:
+class FeatureStore:
     """Holds tensors in `folder/KEY/epoch-000.safetensors`, or in memory without a folder.
 
     Args:
@@ -77,13 +77,13 @@ class Shelf:
         """Bytes in memory."""
         return sum(tensor.nbytes for tensor in self._memory.values())
 
-    def has(self, key: Key, epoch: int) -> bool:
+    def has(self, key: FeatureKey, epoch: int) -> bool:
         """Return whether there is something under this key; whether it is whole shows when it is opened."""
         if self.folder is None:
             return (key.name, epoch) in self._memory
         return self._path(key, epoch).is_file()
 
-    def get(self, key: Key, epoch: int) -> Tensor | None:
+    def get(self, key: FeatureKey, epoch: int) -> Tensor | None:
         """Return the tensor, memory-mapped: rows are read when they are looked at. None if there is none.
 
         A file that is damaged, or of another key, is set aside with a warning.
@@ -101,7 +101,7 @@ class Shelf:
             warnings.warn(f"{path} {fault}: set aside as {aside.name}, and made anew", stacklevel=2)
             return None
 
-    def put(self, key: Key, epoch: int, tensor: Tensor) -> Tensor:
+    def put(self, key: FeatureKey, epoch: int, tensor: Tensor) -> Tensor:
         """Keep a tensor; return it as `get` would. With no space left it is returned and not kept."""
         if self.folder is None:
             self._memory[key.name, epoch] = tensor
@@ -124,11 +124,11 @@ class Shelf:
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
-    def _path(self, key: Key, epoch: int) -> Path:
+    def _path(self, key: FeatureKey, epoch: int) -> Path:
         assert self.folder is not None
         return self.folder / key.name / f"epoch-{epoch:03}.safetensors"
 
-    def _written(self, path: Path, key: Key, epoch: int, tensor: Tensor) -> bool:
+    def _written(self, path: Path, key: FeatureKey, epoch: int, tensor: Tensor) -> bool:
         entry = {"key": key.values, "epoch": epoch, "checksum": zlib.crc32(bytes_of(tensor))}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ class _Unfit(Exception):
     """Why a file cannot be used, to be read behind its name."""
 
 
-def _opened(path: Path, key: Key, epoch: int) -> Tensor:
+def _opened(path: Path, key: FeatureKey, epoch: int) -> Tensor:
     try:
         with safe_open(path, "pt") as file:
             entry = parse_table(file.metadata()[_ENTRY], _ENTRY)

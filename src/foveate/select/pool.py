@@ -14,7 +14,7 @@ from foveate.errors import InputError
 
 
 @dataclass(frozen=True)
-class Block:
+class ClassFeatures:
     """The pictures of one class, in float64: a choice must not hang on how sums are rounded.
 
     Attributes:
@@ -39,7 +39,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Seen:
+class PoolFeatures:
     """A pool of labelled pictures as a frozen CLIP sees it.
 
     Attributes:
@@ -64,7 +64,7 @@ class Seen:
         labels: Int[Tensor, " pictures"],
         scale: float,
         right: Bool[Tensor, "epochs pictures"] | None = None,
-    ) -> "Seen":
+    ) -> "PoolFeatures":
         """Make it of raw features of both sides.
 
         Raises:
@@ -82,12 +82,12 @@ class Seen:
         """Return the places of a class's pictures in the pool."""
         return (self.labels == label).nonzero()[:, 0]
 
-    def block(self, label: int) -> Block:
+    def block(self, label: int) -> ClassFeatures:
         """Return the pictures of a class."""
         rows = self.rows(label)
         features = self.features[rows].double()
         right = None if self.right is None else self.right[:, rows]
-        return Block(features, self.scale * features @ self.texts.double().T, label, right)
+        return ClassFeatures(features, self.scale * features @ self.texts.double().T, label, right)
 
 
 def budgets(counts: Sequence[int], fraction: float, least: int = 1) -> list[int]:
