@@ -17,7 +17,7 @@ from foveate.files import write_atomically
 from foveate.foreground.checks import OnBad
 from foveate.foreground.cleanup import TidyConfig
 from foveate.foreground.conventions import import_masks
-from foveate.foreground.making import Job, Made, Missed, check_jobs, make_masks, mask_key, opening_of
+from foveate.foreground.making import Made, MaskJob, Missed, check_jobs, make_masks, mask_key, opening_of
 from foveate.foreground.packed import pack
 from foveate.foreground.proposers.registry import PROPOSERS, demand, proposer_class
 from foveate.foreground.records import HEAD, MaskRecord
@@ -54,7 +54,7 @@ class MaskOrder:
         invert: Whether they mark the background.
     """
 
-    jobs: Sequence[Job]
+    jobs: Sequence[MaskJob]
     names: Sequence[str]
     out: Path
     common: Mapping[str, Any]
@@ -204,7 +204,7 @@ def pack_all(order: MaskOrder) -> None:
             note(f"{name}: packed {pack(order.folder(name), place)} masks into {place}")
 
 
-def _top(jobs: Sequence[Job]) -> Path:
+def _top(jobs: Sequence[MaskJob]) -> Path:
     """Return the folder that the names of jobs are relative to."""
     return jobs[0].path.parents[len(PurePosixPath(jobs[0].name).parts) - 1]
 

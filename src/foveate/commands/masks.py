@@ -28,7 +28,7 @@ from foveate.evaluate.mask_scores import MaskSet, masks_of
 from foveate.evaluate.metrics import mean
 from foveate.files import write_atomically
 from foveate.foreground.cleanup import TidyConfig
-from foveate.foreground.making import Job, Made
+from foveate.foreground.making import Made, MaskJob
 from foveate.foreground.proposers.prompts import MASK_PROMPTS, mask_prompt
 from foveate.foreground.records import MaskRecord
 from foveate.foreground.values import MaskValues
@@ -183,7 +183,12 @@ def _prompt(template: str | None, prompts: str | None) -> Callable[[str], str] |
 
 
 def _judge(
-    jobs: Sequence[Job], model: str | None, compare: str | None, clip: str, template: str | None, device: str
+    jobs: Sequence[MaskJob],
+    model: str | None,
+    compare: str | None,
+    clip: str,
+    template: str | None,
+    device: str,
 ) -> Judge | None:
     """Choose who says how far masks are to be trusted: a trained gate, or else what gates learn."""
     if model is not None:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from foveate.sweep.events import Died, Event, Failed, Finished
-from foveate.sweep.events import Progress as AtWork
+from foveate.sweep.events import Died, Event, Failed, Finished, LaneProgress
 
 
 class SweepBars:
@@ -58,7 +57,7 @@ class SweepBars:
         """Show what has happened."""
         if self._begun is None:
             self._begun = self._clock()
-        if isinstance(event, AtWork):
+        if isinstance(event, LaneProgress):
             self._at_work(event)
         elif isinstance(event, Finished):
             self._ended(event.job.key)
@@ -97,7 +96,7 @@ class SweepBars:
             self._lanes[-1] = self._progress.add_task(what, total=total)
         self._progress.update(self._lanes[-1], completed=done, total=total, visible=done < total)
 
-    def _at_work(self, event: AtWork) -> None:
+    def _at_work(self, event: LaneProgress) -> None:
         if event.lane not in self._lanes:
             self._lanes[event.lane] = self._progress.add_task("", total=None)
         said = f"{event.job.key}: {event.what}"

@@ -15,7 +15,7 @@ from foveate.foreground.checks import OnBad
 from foveate.foreground.cleanup import TidyConfig
 from foveate.foreground.cutting import Cut as Cut
 from foveate.foreground.cutting import Cutter as Cutter
-from foveate.foreground.cutting import Job as Job
+from foveate.foreground.cutting import MaskJob as MaskJob
 from foveate.foreground.cutting import Missed as Missed
 from foveate.foreground.cutting import digest, failure
 from foveate.foreground.opening import BadPicture
@@ -49,7 +49,7 @@ class Made:
 
 
 def make_masks(  # noqa: PLR0913  (all but the first three by name)
-    jobs: Sequence[Job],
+    jobs: Sequence[MaskJob],
     proposer: Proposer,
     store: MaskStore,
     *,
@@ -105,7 +105,7 @@ def opening_of(name: str, settings: Mapping[str, Any]) -> Callable[[], Proposer]
     return partial(open_proposer, name, **settings)
 
 
-def check_jobs(jobs: Sequence[Job], proposer: str, reads_text: bool) -> None:
+def check_jobs(jobs: Sequence[MaskJob], proposer: str, reads_text: bool) -> None:
     """Refuse jobs that could only fail.
 
     Raises:
@@ -121,9 +121,9 @@ def check_jobs(jobs: Sequence[Job], proposer: str, reads_text: bool) -> None:
         )
 
 
-def in_batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
+def in_batches(jobs: Iterable[MaskJob], size: int) -> Iterator[list[MaskJob]]:
     """Yield so many jobs at a time."""
-    few: list[Job] = []
+    few: list[MaskJob] = []
     for job in jobs:
         few.append(job)
         if len(few) == max(1, size):
@@ -133,7 +133,7 @@ def in_batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
         yield few
 
 
-def is_finished(job: Job, record: MaskRecord | None, reads_text: bool) -> bool:
+def is_finished(job: MaskJob, record: MaskRecord | None, reads_text: bool) -> bool:
     """Return whether a picture's mask is there, of this very file and these very texts.
 
     A file that cannot be read is not finished; whoever decodes it will say why.
@@ -168,7 +168,7 @@ class Keeper:
         self._skipped: list[Missed] = []
         self._failed: list[Missed] = []
 
-    def unfinished(self, jobs: Sequence[Job], reads_text: bool) -> Iterator[Job]:
+    def unfinished(self, jobs: Sequence[MaskJob], reads_text: bool) -> Iterator[MaskJob]:
         """Yield the jobs whose masks are still to be made.
 
         Raises:
@@ -228,6 +228,6 @@ class Keeper:
             self._on_count(self._made + self._kept + len(self._skipped), self._total)
 
 
-def _cut_here(batches: Iterable[Sequence[Job]], cutter: Cutter) -> Generator[list[Cut | Missed]]:
+def _cut_here(batches: Iterable[Sequence[MaskJob]], cutter: Cutter) -> Generator[list[Cut | Missed]]:
     for batch in batches:
         yield cutter(batch)

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -209,7 +210,7 @@ def _first_directory(block: bytes, order: str) -> dict[int, int]:
     return found
 
 
-def _identify(file: io.BufferedIOBase, name: str) -> ImageFile.ImageFile:
+def _identify(file: BinaryIO | io.BufferedIOBase, name: str) -> ImageFile.ImageFile:
     start = file.read(16)
     if not start:
         raise BadPicture(name, "is empty (0 bytes)")
@@ -223,11 +224,11 @@ def _identify(file: io.BufferedIOBase, name: str) -> ImageFile.ImageFile:
             file.seek(0)
             if kind == "PNG":
                 return _open_png(file, name)
-            return (_QuietJpeg if kind == "JPEG" else factory)(file, name)
+            return (_QuietJpeg if kind == "JPEG" else factory)(cast("BinaryIO", file), name)
     raise BadPicture(name, f"is not a picture in a format we read ({', '.join(FORMATS)})")
 
 
-def _open_png(file: io.BufferedIOBase, name: str) -> ImageFile.ImageFile:
+def _open_png(file: BinaryIO | io.BufferedIOBase, name: str) -> ImageFile.ImageFile:
     """Open a PNG without its texts and colour profile, and with what they say of its orientation.
 
     They say nothing of its pixels, but Pillow refuses a picture where they are large, and knows what stands
@@ -253,12 +254,12 @@ def _open_png(file: io.BufferedIOBase, name: str) -> ImageFile.ImageFile:
             parts.append(file.read(length))
         file = io.BytesIO(b"".join(parts))
     file.seek(0)
-    image = PngImageFile(file, name)
+    image = PngImageFile(cast("BinaryIO", file), name)
     image.info.update(info)
     return image
 
 
-def _chunks(file: io.BufferedIOBase) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(file: BinaryIO | io.BufferedIOBase) -> Iterator[tuple[bytes, int, int]]:
     """Yield kind, start and length of a PNG's chunks, as far as they are whole."""
     size, start = file.seek(0, io.SEEK_END), 8
     while start + 12 <= size:

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -175,7 +176,7 @@ def load_array(path: Path) -> np.ndarray:
         raise BadPicture(str(path), f"is no readable array ({one_line(error)})") from error
 
 
-def bounded_array(file: io.BufferedIOBase, most: int) -> np.ndarray:
+def bounded_array(file: IO[bytes] | io.BufferedIOBase, most: int) -> np.ndarray:
     """Read a `.npy` file whose head is looked at before room is made for the array.
 
     Args:
