@@ -2,19 +2,15 @@
 
 import atexit
 import os
-import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
-from threading import Thread
+from concurrent.futures import Future
 
 from foveate.errors import InputError
 from foveate.foreground.cleanup import TidyConfig
 from foveate.foreground.cutting import Cut, Cutter, MaskJob, Missed
 from foveate.foreground.proposers.base import Proposer
+from foveate.processes import begin_worker, process_pool
 
 _AHEAD = 3  # batches a worker: one in work, the others so that it never waits
 
@@ -23,8 +19,6 @@ def cut_in_processes(
     batches: Iterable[Sequence[MaskJob]], opening: Callable[[], Proposer], tidy: TidyConfig, workers: int
 ) -> Generator[list[Cut | Missed]]:
     """Yield what comes of each batch, in the order of batches.
-
-    Processes are started anew and not forked: a fork of a process in which PyTorch has run may hang.
 
     Args:
         batches: Of jobs.
@@ -35,22 +29,14 @@ def cut_in_processes(
     Raises:
         InputError: The proposer cannot work at all, or a process died.
     """
-    spawn = get_context("spawn")
-    pool = ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(opening, tidy, workers))
     waiting: deque[Future[list[Cut | Missed]]] = deque()
-    try:
+    with process_pool(workers, _begin, opening, tidy, workers) as pool:
         for batch in batches:
             waiting.append(pool.submit(_cut, batch))
             if len(waiting) >= _AHEAD * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise InputError(
-            f"one of {workers} processes died, perhaps for want of memory: take fewer --workers"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class _Worker:
@@ -72,19 +58,9 @@ _here: list[_Worker] = []  # this process's one: what begins a process can leave
 
 
 def _begin(opening: Callable[[], Proposer], tidy: TidyConfig, workers: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all of them; the first process tells
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before PyTorch is imported here
-    Thread(target=_end_with_parent, daemon=True).start()
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    begin_worker(int(asked) if asked.isdecimal() else max(1, (os.cpu_count() or 1) // workers))
     _here.append(_Worker(opening, tidy))
-
-
-def _end_with_parent() -> None:
-    """Leave when the first process is gone: killed, it cannot tell, and a pool's processes wait for ever."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
 
 
 def _cut(batch: Sequence[MaskJob]) -> list[Cut | Missed]:

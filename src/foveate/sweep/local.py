@@ -10,13 +10,14 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from threading import Thread, current_thread, main_thread
+from threading import current_thread, main_thread
 from typing import Any
 
 from foveate.files import write_atomically
+from foveate.processes import begin_worker
 from foveate.sweep.events import Died, Event, Failed, Finished, LaneProgress
 from foveate.sweep.folder import ERROR
 from foveate.sweep.jobs import Job
@@ -179,8 +180,7 @@ def _work(pipe: "Connection[Any, Any]", place: SweepContext) -> None:
     """Do the jobs that come through the pipe."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_parent, daemon=True).start()
+    begin_worker(place.threads)
     torch.set_num_threads(place.threads)
     desk = WorkerState(place)
     try:
@@ -205,11 +205,3 @@ def _done(job: Job, desk: WorkerState, pipe: "Connection[Any, Any]") -> Done:
             pipe.send(("progress", (what, done, total)))
 
     return run_job(job, desk, tell)
-
-
-def _end_with_parent() -> None:
-    """Leave when the first process is gone: killed, it cannot tell."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

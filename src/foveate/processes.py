@@ -1,0 +1,60 @@
+"""Worker processes of this computer, for features, masks, sweeps and measurements alike.
+
+Processes are spawned, not forked: a fork of a process in which PyTorch has run may hang.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Generator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from threading import Thread
+from typing import Any
+
+from foveate.errors import InputError
+
+
+@contextmanager
+def process_pool(workers: int, begin: Callable[..., None], *arguments: Any) -> Generator[ProcessPoolExecutor]:
+    """Open a pool of spawned processes; what has not started when the block ends is cancelled.
+
+    Args:
+        workers: Number of processes.
+        begin: Called once in each process; it calls `begin_worker` first.
+        arguments: Of `begin`; picklable.
+
+    Raises:
+        InputError: A process died.
+    """
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=begin, initargs=arguments)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"one of {workers} processes died, perhaps for want of memory: take fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def begin_worker(threads: int) -> None:
+    """Prepare a worker process: it ignores Ctrl-C, which the first process handles, and ends with it.
+
+    Args:
+        threads: Of PyTorch and BLAS, where these are imported later.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Exit when the first process is gone; a killed one cannot say so, and a pool would wait for ever."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
