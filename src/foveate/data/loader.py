@@ -238,7 +238,7 @@ class PictureSet:
             batch_size: Number of pictures in a batch.
             shuffle: Whether to use the order of this epoch; otherwise the samples' own order.
             drop_last: Whether to leave out a smaller last batch. A set smaller than one batch is never
-            left out.
+                left out.
             workers: Number of threads that read ahead; 0 reads in the calling thread.
             share: Part of each batch to read; None reads all.
 

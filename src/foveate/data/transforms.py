@@ -78,7 +78,7 @@ def train_view(
         size: The picture's (width, height).
         side: Side of the square output, in pixels.
         kind: "rrc-flip": a random part with an area within `scale` and an aspect ratio from 3:4 to 4:3,
-        flipped with probability 0.5. "squash": the whole picture, without its aspect ratio.
+            flipped with probability 0.5. "squash": the whole picture, without its aspect ratio.
         scale: Minimum and maximum area of the part, as shares of the picture.
     """
     if kind == "squash":
