@@ -43,8 +43,8 @@ _DTYPES = {
 }
 _ZIP = b"PK\x03\x04"
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-"""How a file of PyTorch before 1.6 begins, as two pickles."""
-First two pickles of a file from PyTorch before 1.6.
+"""First two pickles of a file from PyTorch before 1.6."""
+
 
 class Storage(NamedTuple):
     """Flat array of values in the file."""
