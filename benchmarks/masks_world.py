@@ -1,4 +1,4 @@
-"""Quality of masks from proposers without a second model, on drawn scenes, with the packaged CLIP.
+"""Quality of masks from proposers without a second model, on drawn scenes, with the embedded CLIP.
 
     python benchmarks/masks_world.py --scenes 200 --seed 0
     python benchmarks/masks_world.py --scenes 100 --seed 1 --study    # settings of clip-self, one at a time
@@ -67,7 +67,7 @@ class Scored:
 
 
 def draw(scenes: int, seed: int) -> tuple[list[Request], Array]:
-    """Draw scenes like those in the packaged CLIP's training, with exact masks."""
+    """Draw scenes like those in the embedded CLIP's training, with exact masks."""
     rng = np.random.default_rng([seed, 2**33])
     drawn = [random_scene(rng) for _ in range(scenes)]
     pictures, masks = render(drawn)

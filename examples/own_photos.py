@@ -1,7 +1,7 @@
 """From a folder of photos to a saved classifier. The photos are drawn here; use your own instead.
 
 Run it with `python examples/own_photos.py`. It takes a few seconds and needs no network: it uses the
-packaged CLIP, which knows only drawn shapes. For photographs use `clip="openai/clip-vit-base-patch16"`.
+embedded CLIP, which knows only drawn shapes. For photographs use `clip="openai/clip-vit-base-patch16"`.
 """
 
 import tempfile

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 EMBEDDED = ("tiny", "tiny-mild", "tiny-strong", "tiny-control")
-"""Packaged CLIP models of drawn scenes: one with plain names, three with species (`foveate.world`)."""
+"""Embedded CLIP models of drawn scenes: one with plain names, three with species (`foveate.world`)."""
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -42,7 +42,7 @@ ACTIVATIONS = {"#quick_gelu": True, "#gelu": False}
 
 
 def is_embedded(name: str) -> bool:
-    """Return whether a name is that of a packaged CLIP.
+    """Return whether a name is that of a embedded CLIP.
 
     Raises:
         InputError: The name is similar to one ("tiny-huge"), but does not exist.

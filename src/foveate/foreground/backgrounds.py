@@ -24,7 +24,7 @@ def background_for(tokenizer: ClipTokenizer) -> tuple[str, ...]:
     """Return the words of `SCENERY` that a CLIP probably knows.
 
     A word that the tokenizer splits into several tokens was rare in the training texts, or missing.
-    OpenAI's vocabulary knows all words; the packaged CLIP's knows its eight places. A tokenizer that
+    OpenAI's vocabulary knows all words; the embedded CLIP's knows its eight places. A tokenizer that
     knows none is made for something other than words; it gets all words.
     """
     known = tuple(word for word in SCENERY if len(tokenizer.words(word)) == 1)

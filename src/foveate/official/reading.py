@@ -25,7 +25,7 @@ from foveate.official.settings import Own, read_settings, settle_init
 from foveate.official.towers import check_clip
 
 _BLOCKS = 7
-"""Number of blocks with tokens in the MMRL authors' code: always 6 to 12."""
+"""Number of blocks with tokens in the MMRL authors' code: always the blocks 6 to 12."""
 
 
 @dataclass(frozen=True)

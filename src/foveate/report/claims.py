@@ -33,7 +33,7 @@ class Claim:
     Attributes:
         claim: The claim, in words.
         source: The paper, and the section in it.
-        rows: Pairs of rows; the claim is that the first is higher than the second.
+        rows: Pairs of rows; the effect is the first minus the second.
         measure: "base", "new", "HM", "HM of all names"; empty if the claim is about errors.
         errors: "base" or "new": the split whose wrong answers are compared with correct ones, by
             foreground shift.
@@ -137,7 +137,7 @@ def _of_pair(
 
 
 def _of_errors(frame: pd.DataFrame, name: str, split: str) -> dict[str, Effect]:
-    """Return the mean difference of the shift of wrong and of correct answers, in nats, over seeds."""
+    """Return the foreground shift of wrong minus that of correct answers, in nats, over seeds."""
     own = frame[(frame["name"] == name) & (frame["split"] == split)]
     effects: dict[str, Effect] = {}
     for condition, lines in own.groupby("condition", sort=False):

@@ -151,7 +151,7 @@ class Estimator:
         return len(new)
 
     def _own(self, job: Job) -> int:
-        """Return the number of stored kinds of features of a tuned image tower, or of a plug-in over one.
+        """Return the number of kinds of features to store from a tuned image tower, or a plug-in over one.
 
         A plug-in over a tuned tower has two kinds for each of its heads. All rows over the same model
         share them.

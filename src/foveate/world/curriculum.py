@@ -1,4 +1,4 @@
-"""Scenes and captions for training the packaged CLIP, with increasing difficulty.
+"""Scenes and captions for training the embedded CLIP, with increasing difficulty.
 
 Contrastive training on full scenes learns no shapes for a long time; with one colour on an even ground
 it does within two hundred steps. So difficulty rises from 0 (one red shape, centred, on grey) to 1

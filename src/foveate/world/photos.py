@@ -50,7 +50,7 @@ def scene_photos(
         per_class: Number of scenes of each class.
         seed: Seed of all random values.
         home: The single place of each class; None allows any place for every scene.
-        radius: Minimum and maximum radius; None uses the packaged CLIP's training range.
+        radius: Minimum and maximum radius; None uses the embedded CLIP's training range.
         turn: Maximum rotation in radians, likewise.
         split: Split of the samples.
     """

@@ -242,7 +242,7 @@ PLACES: dict[str, Place] = {
     "stone": _stone,
     "night": _night,
 }
-"""Places in the training of packaged CLIPs."""
+"""Places in the training of embedded CLIPs."""
 
 SHOT_PLACES: dict[str, Place] = {"leaves": _leaves, "gravel": _gravel, "mud": _mud}
 """Additional places for few-shot training; no CLIP was trained on them."""

@@ -1,4 +1,4 @@
-"""Trains a packaged CLIP contrastively on drawn scenes, on a CPU.
+"""Trains a embedded CLIP contrastively on drawn scenes, on a CPU.
 
     python -m foveate.world.train foundation --out out/tiny
     python -m foveate.world.train mild --out out/tiny-mild
@@ -60,7 +60,7 @@ TOWER = TowerConfig(width=128, layers=6, heads=2)
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Training settings of a packaged CLIP; `variant` is None for the foundation."""
+    """Training settings of a embedded CLIP; `variant` is None for the foundation."""
 
     variant: str | None = None
     steps: int = 6000
@@ -380,7 +380,7 @@ def finish(clip: Clip, recipe: PretrainConfig, folder: Path) -> None:
 
 
 def card(recipe: PretrainConfig, parameters: int, figures: Mapping[str, float]) -> str:
-    """Return the model card of a packaged CLIP; `figures` are percent correct of 2,000 unseen scenes."""
+    """Return the model card of a embedded CLIP; `figures` are percent correct of 2,000 unseen scenes."""
     rows = [
         f"| towers | {TOWER.layers} blocks, {TOWER.width} wide, on both sides; {SIZE} px in patches of 8 |",
         f"| data | {recipe.steps * recipe.batch:,} drawn scenes, each shown once |",
