@@ -57,8 +57,8 @@ def saliency(colours: Colours, number: int = 200, centre: float | None = 0.6) ->
     Args:
         colours: The picture.
         number: Approximate number of regions.
-        centre: Standard deviation factor of a Gaussian weight around the picture's middle, as a share of
-            its sides. None gives all positions equal weight.
+        centre: Width of a Gaussian weight around the picture's middle, as a share of its sides. None
+            gives all positions equal weight.
     """
     regions = find_regions(colours, number)
     apart = _distances(regions.colour)
