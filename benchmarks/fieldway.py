@@ -1,14 +1,15 @@
-"""The field's way of tuning CLIP, as the released code of these methods goes about it, written anew.
+"""Reference implementation ("the field's way"): backbones as in the released code of the methods, rewritten.
 
-It is what `speed.py` measures foveate against, and an independent reference for its numbers. On purpose:
+`speed.py` compares foveate with it, and it is an independent reference for foveate's numbers. By design
+it has:
 
 - towers of `nn.MultiheadAttention`, tokens first, with an additive causal mask (`fieldway_towers.py`);
-- the whole context of 77 tokens for each class, at each step and again at each test batch;
-- pictures decoded and encoded at each step, whatever of the towers is frozen (`fieldway_stage.py`);
-- one more pass of the untouched image tower where a method compares with it.
+- the whole context of 77 tokens for each class, in each step and for each test batch;
+- pictures decoded and encoded in each step, even for frozen towers (`fieldway_stage.py`);
+- one more pass of the frozen image tower if a method compares with it.
 
-Weights and learned tensors come from foveate's `Clip` and methods (without copying the towers), so that both
-ways must give the same numbers: `tests/test_fieldway.py`.
+Weights and learned tensors come from foveate's `Clip` and methods (the towers are not copied), so both
+implementations must give the same numbers: see `tests/test_fieldway.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -28,22 +29,22 @@ from foveate.methods.promptsrc import PromptSRC
 
 
 def unit(x: Tensor) -> Tensor:
-    """Return rows of length 1."""
+    """Return rows normalised to norm 1."""
     return x / x.norm(dim=-1, keepdim=True)
 
 
 def learn(tensor: Tensor) -> Tensor:
-    """Return a copy that learns."""
+    """Return a trainable copy."""
     return tensor.detach().clone().requires_grad_()
 
 
 class FieldMethod(ABC):
-    """One backbone the field's way.
+    """One backbone in the reference implementation.
 
     Args:
         clip: The towers.
-        ours: Foveate's method, its classes set: learned tensors start from its.
-        template: The data set's sentence.
+        ours: Foveate's method with its classes set; learned tensors start from its values.
+        template: The data set's template.
     """
 
     def __init__(self, clip: FieldClip, ours: Method, template: str = "a photo of a {}."):
@@ -53,22 +54,22 @@ class FieldMethod(ABC):
 
     @abstractmethod
     def texts(self) -> Tensor:
-        """Encode all classes; `[C, D]`."""
+        """Return the text features `[C, D]` of all classes."""
 
     @abstractmethod
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return what a step minimises."""
+        """Return the loss of a step."""
 
     def pictures(self, images: Tensor) -> Tensor:
-        """Return `[B, D]` picture features."""
+        """Return picture features `[B, D]`."""
         return self.clip.pictures(images)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Return `[B, C]` answers; all classes are encoded for it."""
+        """Return logits `[B, C]`; all classes are encoded for them."""
         return self.clip.scale * unit(self.pictures(images)) @ unit(self.texts()).t()
 
     def step(self, images: Tensor, labels: Tensor) -> float:
-        """Return the loss of a step, its gradients left in the learned tensors."""
+        """Return the loss of a step; gradients stay in the learned tensors."""
         for tensor in self.learned.values():
             tensor.grad = None
         loss = self.loss(images, labels)
@@ -77,7 +78,7 @@ class FieldMethod(ABC):
 
 
 class _FieldPrompts(FieldMethod):
-    """Learned vectors behind SOT, the same for all classes; token buffers for the rest of the context."""
+    """Learned vectors after SOT, shared by all classes; token buffers for the rest of the context."""
 
     def __init__(self, clip: FieldClip, ours: CoOp | KgCoOp | PromptSRC, template: str = "a photo of a {}."):
         super().__init__(clip, ours, template)
@@ -89,18 +90,18 @@ class _FieldPrompts(FieldMethod):
         self.prefix, self.suffix = embedded[:, :1], embedded[:, 1 + vectors :]
 
     def prompts(self, which: slice = slice(None)) -> Tensor:
-        """Return `[C, 77, W]`: SOT, vectors, the rest."""
+        """Return prompts `[C, 77, W]`: SOT, vectors, the rest."""
         prefix, suffix = self.prefix[which], self.suffix[which]
         ctx = self.learned["ctx"].to(prefix.dtype).unsqueeze(0).expand(len(prefix), -1, -1)
         return torch.cat([prefix, ctx, suffix], dim=1)
 
     def texts(self, which: slice = slice(None)) -> Tensor:
-        """Return `[C, D]`, of all classes or of some."""
+        """Return text features `[C, D]` of all classes or of some."""
         return self.clip.read(self.prompts(which), self.prompt_ids[which])
 
 
 class FieldCoOp(_FieldPrompts):
-    """Cross-entropy, gradient to the vectors."""
+    """Cross-entropy, with gradients to the vectors."""
 
     def __init__(self, clip: FieldClip, ours: CoOp, template: str = "a photo of a {}."):
         super().__init__(clip, ours, template)
@@ -110,7 +111,7 @@ class FieldCoOp(_FieldPrompts):
 
 
 class FieldKgCoOp(_FieldPrompts):
-    """The same, and a pull towards the data set's sentence, which is encoded once."""
+    """The same, and a pull towards the features of the data set's template, which are computed once."""
 
     def __init__(self, clip: FieldClip, ours: KgCoOp, template: str = "a photo of a {}."):
         super().__init__(clip, ours, template)
@@ -126,12 +127,12 @@ class FieldKgCoOp(_FieldPrompts):
 
 
 class FieldPromptSRC(_FieldPrompts):
-    """Learned tokens in both towers; its targets need one more pass of the untouched image tower."""
+    """Learned tokens in both towers; its targets need one more pass of the frozen image tower."""
 
     def __init__(self, clip: FieldClip, ours: PromptSRC, template: str = "a photo of a {}."):
         super().__init__(clip, ours, template)
         self.weights = ours.weights
-        with torch.no_grad():  # the mean of raw features over 60 sentences
+        with torch.no_grad():  # mean of raw features over 60 templates
             by_sentence = [clip.sentences([t.format(n) for n in self.names]) for t in IMAGENET_TEMPLATES]
             self.plain = unit(torch.stack(by_sentence).mean(dim=0))
 
@@ -176,7 +177,7 @@ class FieldPromptSRC(_FieldPrompts):
 
 
 class FieldMmrl(FieldMethod):
-    """Tokens inserted in the upper blocks of both towers; the causal mask is built again in each of them."""
+    """Tokens inserted in the upper blocks of both towers; each of them builds the causal mask again."""
 
     def __init__(self, clip: FieldClip, ours: Mmrl, template: str = "a photo of a {}."):
         super().__init__(clip, ours, template)
@@ -188,12 +189,12 @@ class FieldMmrl(FieldMethod):
             self.plain = unit(clip.sentences([template.format(name) for name in self.names]))
 
     def mapped(self, tower: str, k: int) -> Tensor:
-        """Return `[tokens, W]`, the shared tokens through a block's map."""
+        """Return the shared tokens after a block's projection, `[tokens, W]`."""
         weight, bias = (self.learned[f"{tower}_maps.{k}.{kind}"] for kind in ("weight", "bias"))
         return F.linear(self.learned["tokens"], weight, bias)
 
     def with_tokens(self, tower: str, layer: int, x: Tensor) -> Tensor:
-        """Insert tokens behind the first place of `[L, N, W]`, or overwrite those of the block before."""
+        """Insert tokens after the first position of `[L, N, W]`, or overwrite those of the block before."""
         k = layer - self.first
         if not 0 <= k < self.blocks:
             return x
@@ -211,7 +212,7 @@ class FieldMmrl(FieldMethod):
         return clip.read_out(x.permute(1, 0, 2), self.ids.argmax(dim=-1) + len(self.learned["tokens"]))
 
     def both_pictures(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `[B, D]` features of the class token and of the inserted ones."""
+        """Return features `[B, D]` of the class token and of the inserted tokens."""
         vision = self.clip.ours.vision
         x = self.clip.see(self.clip.patches(images), lambda layer, x: self.with_tokens("vision", layer, x))
         own = vision.ln_post(x[:, 1 : 1 + len(self.learned["tokens"])]).mean(dim=1)
@@ -221,7 +222,7 @@ class FieldMmrl(FieldMethod):
         return self.both_pictures(images)[0]
 
     def logits(self, images: Tensor) -> Tensor:
-        """Return the fused answers."""
+        """Return the fused logits."""
         text, alpha = unit(self.texts()), self.config.alpha
         by_class, by_tokens = (self.clip.scale * unit(f) @ text.t() for f in self.both_pictures(images))
         return alpha * by_class + (1 - alpha) * by_tokens
@@ -245,5 +246,5 @@ FIELD = {"coop": FieldCoOp, "kgcoop": FieldKgCoOp, "promptsrc": FieldPromptSRC, 
 
 @torch.no_grad()
 def evaluate(method: FieldMethod, batches: Iterable[Tensor]) -> Tensor:
-    """Return the answers to all test batches; the class texts are encoded again for each."""
+    """Return the logits of all test batches; the class texts are encoded again for each batch."""
     return torch.cat([method.logits(images) for images in batches])

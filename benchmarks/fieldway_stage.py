@@ -1,4 +1,4 @@
-"""The stage of FVG-PT the field's way: files read and all frozen towers asked again at each step."""
+"""Reference implementation of FVG-PT's stage: each step reads files and runs all frozen towers."""
 
 import copy
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from foveate.types import Features
 def read_views(
     files: Sequence[tuple[Path, Path]], views: Sequence[View], mean: Sequence[float], std: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """Decode pictures and their masks, and cut a view of each.
+    """Decode pictures and masks, and cut a view of each.
 
     Args:
-        files: Picture and mask of each.
-        views: What to cut; drawn by the caller, so that both ways can see the same.
-        mean: Of the tower's pictures.
-        std: Likewise.
+        files: Picture file and mask file of each sample.
+        views: The views, drawn by the caller, so that both implementations use the same.
+        mean: Channel means of the tower.
+        std: Channel standard deviations of the tower.
 
     Returns:
         Normalised pictures `[B, 3, S, S]` and masks `[B, 1, S, S]`.
@@ -56,16 +56,16 @@ def _tensor(picture: Image.Image) -> Tensor:
 
 
 class FieldFvgPt:
-    """The stage over a tuned backbone; its arithmetic (`Guidance`) is ours, how it is fed is not.
+    """The stage over a tuned backbone: `Guidance` is foveate's, the computation of its inputs is not.
 
-    Its authors have released no trainer. How it goes about things is read off their backbones' trainers:
-    nothing is kept from one step to the next.
+    The authors have released no trainer. The procedure follows the trainers of their backbones: nothing
+    is kept between steps.
 
     Args:
-        backbone: Tuned, the field's way.
-        ours: Foveate's stage over the same backbone; the guidance starts from a copy of its.
-        prior: The CLIP that is asked for the prior; None takes the backbone's, and its answers to the whole
-            picture where the backbone leaves pictures alone; its texts are then encoded once.
+        backbone: Tuned backbone in the reference implementation.
+        ours: Foveate's stage over the same backbone; the guidance starts from a copy of its guidance.
+        prior: CLIP for the prior. None uses the backbone's CLIP, and its features of the whole picture
+            if the backbone leaves the image tower unchanged; the prior's texts are then encoded once.
     """
 
     def __init__(self, backbone: FieldMethod, ours: FvgPt, prior: FieldClip | None = None):
@@ -78,7 +78,7 @@ class FieldFvgPt:
 
     @torch.no_grad()
     def views(self, images: Tensor, masks: Tensor) -> Views:
-        """Ask the backbone about x and x ⊙ m, one after the other, and CLIP about x."""
+        """Run the backbone on x and on x ⊙ m, one after the other, and CLIP on x."""
         text = self.backbone.texts()
         whole, foreground = self._heads(images), self._heads(images * masks)
         clip_image, clip_text = self._prior(images, whole[0])
@@ -93,31 +93,31 @@ class FieldFvgPt:
         )
 
     def align(self, features: Features) -> Tensor:
-        """Return the backbone's answers of base classes, its heads fused."""
+        """Return the backbone's logits of base classes, with its heads fused."""
         text = unit(features.text)
         by_head = [self.backbone.clip.scale * unit(head) @ text.t() for head in features.image]
         return sum((w * z for w, z in zip(self.weights, by_head, strict=True)), torch.zeros_like(by_head[0]))
 
     def loss(self, images: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
-        """Return what a step minimises."""
+        """Return the loss of a step."""
         terms = self.guidance.losses(self.views(images, masks), labels, self.align)
         return torch.stack(list(terms.values())).sum()
 
     def step(self, images: Tensor, masks: Tensor, labels: Tensor) -> float:
-        """Return the loss of a step, its gradients left in the guidance."""
+        """Return the loss of a step; gradients stay in the guidance."""
         self.guidance.zero_grad()
         loss = self.loss(images, masks, labels)
         loss.backward()
         return loss.item()
 
     def _heads(self, images: Tensor) -> Tensor:
-        """Return `[H, B, D]`."""
+        """Return features `[H, B, D]`."""
         if isinstance(self.backbone, FieldMmrl):
             return torch.stack(self.backbone.both_pictures(images))
         return self.backbone.pictures(images)[None]
 
     def _prior(self, images: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
-        """Return CLIP's features of the pictures and of the sentences."""
+        """Return CLIP's features of the pictures and of the templates."""
         if self.prior is not None:
             return self.prior.pictures(images), self.prior.sentences(self.sentences)
         if self._kept is None:

@@ -1,4 +1,4 @@
-"""CLIP's towers the field's way: `nn.MultiheadAttention`, tokens first, 77 tokens a text."""
+"""Reference implementation of CLIP's towers: `nn.MultiheadAttention`, tokens first, 77 tokens a text."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -45,7 +45,7 @@ FROM_OURS = {
 
 
 def field_blocks(blocks: Iterable[nn.Module], size: TowerConfig) -> list[FieldBlock]:
-    """Return blocks with the weights of ours, shared."""
+    """Return blocks that share the weights of foveate's blocks."""
     made: list[FieldBlock] = []
     for ours in blocks:
         assert isinstance(ours, Block)
@@ -60,15 +60,15 @@ def field_blocks(blocks: Iterable[nn.Module], size: TowerConfig) -> list[FieldBl
 
 
 def causal_mask(length: int) -> Tensor:
-    """Return `[L, L]` with minus infinity where a token must not look."""
+    """Return a mask `[L, L]` with minus infinity at positions that a token must not attend to."""
     return torch.full((length, length), float("-inf")).triu_(1)
 
 
 class FieldClip:
-    """Both towers the field's way, over the weights of ours.
+    """Both towers in the reference implementation, with foveate's weights.
 
     Args:
-        clip: Where the weights come from.
+        clip: Source of the weights.
     """
 
     def __init__(self, clip: Clip):
@@ -79,7 +79,7 @@ class FieldClip:
         self.scale = clip.logit_scale.exp()
 
     def ids(self, sentences: Sequence[str]) -> Tensor:
-        """Return `[C, 77]` token ids, filled up with zeros behind EOT."""
+        """Return token ids `[C, 77]`, padded with zeros after EOT."""
         tokenizer = self.ours.tokenizer
         rows = torch.zeros(len(sentences), tokenizer.context, dtype=torch.long)
         for row, sentence in zip(rows, sentences, strict=True):
@@ -88,28 +88,28 @@ class FieldClip:
         return rows.to(self.mask.device)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Return `[C, 77, W]` embedded words, without positions."""
+        """Return token embeddings `[C, 77, W]` without positions."""
         return self.ours.text.token.weight[ids]
 
     def read(self, prompts: Tensor, ids: Tensor, before: Before | None = None) -> Tensor:
-        """Return `[C, D]` features of embedded prompts, read where the ids have their EOT."""
+        """Return features `[C, D]` of embedded prompts, at the EOT positions of `ids`."""
         x = (prompts + self.ours.text.pos).permute(1, 0, 2)
         for layer, block in enumerate(self.text_blocks):
             x = block(before(layer, x) if before else x, self.mask)
         return self.read_out(x.permute(1, 0, 2), ids.argmax(dim=-1))
 
     def read_out(self, x: Tensor, eot: Tensor) -> Tensor:
-        """Normalise all tokens `[C, L, W]`, pick one of each row and project it."""
+        """Normalise all tokens `[C, L, W]`, select one of each row and project it."""
         x = self.ours.text.ln_final(x)
         return x[torch.arange(len(x), device=x.device), eot] @ self.ours.text.proj
 
     def sentences(self, sentences: Sequence[str]) -> Tensor:
-        """Return `[C, D]` features of plain sentences."""
+        """Return features `[C, D]` of plain sentences."""
         ids = self.ids(sentences)
         return self.read(self.embed(ids), ids)
 
     def patches(self, images: Tensor) -> Tensor:
-        """Return `[B, 1 + patches, W]` with positions."""
+        """Return patch tokens `[B, 1 + patches, W]` with positions."""
         vision = self.ours.vision
         x = F.conv2d(images, vision.patches.weight, stride=vision.patches.stride)
         x = x.reshape(x.shape[0], x.shape[1], -1).permute(0, 2, 1)
@@ -117,13 +117,13 @@ class FieldClip:
         return torch.cat([cls, x], dim=1) + vision.pos
 
     def see(self, x: Tensor, before: Before | None = None) -> Tensor:
-        """Return `[B, L, W]` what the blocks make of tokens `[B, L, W]`."""
+        """Return the output `[B, L, W]` of the blocks for tokens `[B, L, W]`."""
         x = self.ours.vision.ln_pre(x).permute(1, 0, 2)
         for layer, block in enumerate(self.vision_blocks):
             x = block(before(layer, x) if before else x, None)
         return x.permute(1, 0, 2)
 
     def pictures(self, images: Tensor) -> Tensor:
-        """Return `[B, D]` features of pictures."""
+        """Return picture features `[B, D]`."""
         vision = self.ours.vision
         return vision.ln_post(self.see(self.patches(images))[:, 0, :]) @ vision.proj

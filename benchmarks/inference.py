@@ -1,9 +1,9 @@
-"""What an answer costs beside CLIP's image pass alone: both by turns, on random weights of ViT-B/16's size.
+"""Cost of inference relative to CLIP's image pass alone, in alternation, on random ViT-B/16 weights.
 
     python benchmarks/inference.py [--pairs 15] [--batch 16] [--classes 1000] [--device cpu]
 
-Class texts are read before the clock starts, as they are for all answers but the first. Leave the machine
-alone meanwhile, or the ratios mean nothing.
+Text features are computed before the measurement, because only the first prediction computes them. Run
+nothing else on the machine, or the ratios are meaningless.
 """
 
 import argparse
@@ -24,7 +24,7 @@ BRANCHES: tuple[Branch, ...] = ("base", "new")
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return how long one call takes."""
+    """Return the duration of one call."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
@@ -35,7 +35,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def ratio(ours: Callable[[], object], plain: Callable[[], object], pairs: int, device: torch.device) -> float:
-    """Return the median over pairs of time(ours) / time(plain); each pair goes the other way round."""
+    """Return the median of time(ours) / time(plain) over pairs; the order alternates."""
     found: list[float] = []
     for number in range(pairs + 1):
         if number % 2:
@@ -48,7 +48,7 @@ def ratio(ours: Callable[[], object], plain: Callable[[], object], pairs: int, d
 
 @torch.no_grad()
 def beside_clip(method: Method, branch: Branch, images: torch.Tensor, pairs: int) -> float:
-    """Return the cost of a batch's answers, in image passes of plain CLIP."""
+    """Return the cost of a batch's predictions, in image passes of plain CLIP."""
     return ratio(
         lambda: method.logits(method.features(images, branch), branch),
         lambda: method.clip.vision(images),
@@ -58,7 +58,7 @@ def beside_clip(method: Method, branch: Branch, images: torch.Tensor, pairs: int
 
 
 def main() -> None:
-    """Print a table: for each method and branch the ratio."""
+    """Print a table with the ratio for each method and branch."""
     parser = argparse.ArgumentParser(description="Answers beside CLIP's image pass.")
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--batch", type=int, default=16)

@@ -1,10 +1,11 @@
-"""How well proposers find the foreground of real pictures, against masks of people.
+"""Quality of proposers' masks on real pictures, compared with masks drawn by people.
 
     python benchmarks/masks_iou.py DATA/msrc10 --proposers classical u2net ellipse
 
-DATA/msrc10 has pictures in `images/CLASS/` and masks of the same names in `masks/CLASS/`; any such folder
-will do. Masks are tidied as `foveate masks make` does it. IoU is each picture's, then averaged; CPU ms are
-those of proposing and tidying, without decoding. "ellipse" does not look: it fills 70 % of each side.
+DATA/msrc10 has pictures in `images/CLASS/` and masks of the same names in `masks/CLASS/`; any such
+folder works. Masks are cleaned up as in `foveate masks make`. IoU is averaged over pictures. CPU ms
+include proposing and clean-up, but not decoding. "ellipse" ignores the picture: it fills 70 % of each
+side.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from foveate.foreground.proposers.registry import open_proposer
 
 @dataclass(frozen=True)
 class Truth:
-    """A picture and where its mask is."""
+    """A picture, and the path of its mask."""
 
     name: str
     label: str
@@ -37,7 +38,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Result:
-    """What one proposer made of one picture."""
+    """Result of one proposer for one picture."""
 
     name: str
     label: str
@@ -48,7 +49,7 @@ class Result:
 
 
 class Ellipse(Proposer):
-    """The same ellipse in the middle of every picture."""
+    """The same central ellipse for every picture."""
 
     name = "ellipse"
 
@@ -61,7 +62,7 @@ class Ellipse(Proposer):
 
 
 def main() -> None:
-    """Measure each proposer, print both tables, and keep every figure."""
+    """Measure each proposer, print both tables, and save all figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("root", type=Path, help="folder with images/ and masks/")
     parser.add_argument("--proposers", nargs="+", default=["classical", "u2net", "ellipse"])
@@ -93,7 +94,7 @@ def find_truths(root: Path) -> list[Truth]:
 
 
 def measure(name: str, truths: Sequence[Truth], config: TidyConfig) -> list[Result]:
-    """Let one proposer answer every picture."""
+    """Run one proposer on every picture."""
     proposer = Ellipse() if name == "ellipse" else open_proposer(name)
     results: list[Result] = []
     for number, truth in enumerate(truths, 1):
@@ -112,7 +113,7 @@ def measure(name: str, truths: Sequence[Truth], config: TidyConfig) -> list[Resu
 
 
 def summary(results: dict[str, list[Result]], tuned_on: int | None) -> str:
-    """One row for each proposer and part of the pictures."""
+    """Return one row for each proposer and part of the pictures."""
     lines = ["| proposer | pictures | mean IoU | median | IoU > 0.5 | whole picture | CPU ms |"]
     lines.append("|---|---|---|---|---|---|---|")
     for name, all_of_them in results.items():
@@ -133,7 +134,7 @@ def _row(results: Sequence[Result]) -> str:
 
 
 def by_class(results: dict[str, list[Result]]) -> str:
-    """Mean IoU of each class by each proposer."""
+    """Return the mean IoU for each class and proposer."""
     labels = sorted({one.label for several in results.values() for one in several})
     lines = [f"| class | {' | '.join(results)} |", "|---" * (len(results) + 1) + "|"]
     for label in labels:

@@ -1,10 +1,11 @@
-"""Masks of proposers that need no other model, on drawn scenes with exact masks, by the embedded CLIP.
+"""Quality of masks from proposers without a second model, on drawn scenes, with the embedded CLIP.
 
     python benchmarks/masks_world.py --scenes 200 --seed 0
     python benchmarks/masks_world.py --scenes 100 --seed 1 --study    # settings of clip-self, one at a time
 
-Each proposer is told the scene's own class. IoU of the tidied mask (`foveate.foreground.cleanup`), plain and
-refined by GrabCut: mean ± standard error over scenes. Settings were chosen on seed 1.
+Each proposer gets the scene's own class. The table shows the IoU of the cleaned mask
+(`foveate.foreground.cleanup`), plain and refined by GrabCut: mean ± standard error over scenes. Settings
+were chosen on seed 1.
 """
 
 import argparse
@@ -39,19 +40,19 @@ STUDY: dict[str, tuple[object, ...]] = {
     "gaussian": (0.0, 2.0, 5.0, 10.0),
     "layers": (1, 2, 4, 6),
 }
-"""Values of settings; the rest as they are by default."""
+"""Values of settings; all others keep their defaults."""
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class Scored:
-    """IoU of each scene's mask.
+    """IoU of the mask of each scene.
 
     Attributes:
-        plain: Tidied, not refined.
-        refined: Cut along colours before.
-        seconds: Of the proposer, a scene.
+        plain: Cleaned up, not refined.
+        refined: Refined along colours, then cleaned up.
+        seconds: Duration of the proposer for a scene.
     """
 
     plain: Array
@@ -66,7 +67,7 @@ class Scored:
 
 
 def draw(scenes: int, seed: int) -> tuple[list[Request], Array]:
-    """Draw scenes as the embedded CLIP was trained on, and their exact masks."""
+    """Draw scenes like those in the embedded CLIP's training, with exact masks."""
     rng = np.random.default_rng([seed, 2**33])
     drawn = [random_scene(rng) for _ in range(scenes)]
     pictures, masks = render(drawn)
@@ -78,7 +79,7 @@ def draw(scenes: int, seed: int) -> tuple[list[Request], Array]:
 
 
 class Ellipse(Proposer):
-    """The ellipse in the middle, whatever the picture shows: what any proposer must beat."""
+    """The same central ellipse for every picture: a baseline for all proposers."""
 
     def propose(self, requests: Sequence[Request]) -> list[Proposal]:
         answers: list[Proposal] = []
@@ -95,7 +96,7 @@ def iou(mask: Array, truth: Array) -> float:
 
 
 def score(proposer: Proposer, requests: Sequence[Request], truths: Array) -> Scored:
-    """Ask about every scene."""
+    """Run a proposer on every scene."""
     began = time.process_time()
     proposals = proposer.propose(requests)
     seconds = (time.process_time() - began) / len(requests)
@@ -110,7 +111,7 @@ def score(proposer: Proposer, requests: Sequence[Request], truths: Array) -> Sco
 
 
 def measured(requests: Sequence[Request], truths: Array, study: bool) -> Iterator[tuple[str, Scored]]:
-    """Yield rows by name."""
+    """Yield table rows by name."""
     yield "ellipse in the middle", score(Ellipse(), requests, truths)
     chosen = dict(CHOICES)
     if study:
@@ -122,7 +123,7 @@ def measured(requests: Sequence[Request], truths: Array, study: bool) -> Iterato
 
 
 def main() -> None:
-    """Print the table, row by row, and keep the figures of each scene."""
+    """Print the table row by row, and save the figures of each scene."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)

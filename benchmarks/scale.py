@@ -1,8 +1,8 @@
 """Pictures per second of `foveate features` and `foveate masks`: plain, in two processes, on Ray.
 
-Run it as `python benchmarks/scale.py` on a machine that does nothing else. Each way is a command of its own
-with one thread a worker. `whole` counts from the command's start to its end; `steady` leaves out the start
-and the first quarter of the files, which is what a long job comes to. Figures go to
+Run it with `python benchmarks/scale.py` on an idle machine. Each way is a separate command with one
+thread for each worker. `whole` is measured from start to end of the command. `steady` leaves out the
+start and the first quarter of the files, and is the speed of long jobs. Figures are written to
 `results/scale-DATE.json`.
 """
 
@@ -36,14 +36,14 @@ WORK = ["decode", "features", "masks"]
 
 
 def measured(words: Sequence[str], out: Path, pattern: str, pictures_a_file: int) -> dict[str, float]:
-    """Run a command; return pictures per second, as a whole and steadily."""
+    """Run a command; return pictures per second, in total and in the steady state."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     begun = time.time()
     command = [sys.executable, "-m", "foveate", *words, "--out", str(out)]
     subprocess.run(command, check=True, env=environment, capture_output=True)
     ended = time.time()
     written = sorted(path.stat().st_mtime for path in out.rglob(pattern))
-    first = max(2, len(written) // 4)  # both workers are at it by then
+    first = max(2, len(written) // 4)  # both workers are busy by then
     later = (len(written) - first) * pictures_a_file / (written[-1] - written[first - 1])
     return {
         "whole": len(written) * pictures_a_file / (ended - begun),
@@ -53,7 +53,7 @@ def measured(words: Sequence[str], out: Path, pattern: str, pictures_a_file: int
 
 
 def features(photos: Path, clip: Path, folder: Path, batch: int) -> dict[str, dict[str, float]]:
-    """Measure features, a shard a batch."""
+    """Measure features, with one batch in a shard."""
     words = ["features", str(photos), "--clip", str(clip), "--shard", str(batch), "--batch-size", str(batch)]
     return {
         way: measured([*words, *more], folder / f"features {way}", "shard-*", batch)
@@ -62,7 +62,7 @@ def features(photos: Path, clip: Path, folder: Path, batch: int) -> dict[str, di
 
 
 def masks(photos: Path, folder: Path) -> dict[str, dict[str, float]]:
-    """Measure masks of the proposer that has no network."""
+    """Measure masks of the proposer without a network."""
     words = ["masks", str(photos), "--proposer", "classical"]
     return {
         way: measured([*words, *more], folder / f"masks {way}", "*/*.png", 1) for way, more in WAYS.items()
@@ -70,7 +70,7 @@ def masks(photos: Path, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def decoding(photos: Path) -> float:
-    """Return a core's seconds to decode a JPEG and crop it to ViT-B/16's view, over all of a folder."""
+    """Return the mean seconds of one core to decode a JPEG of a folder and crop it to ViT-B/16's view."""
     paths = sorted(photos.rglob("*.jpg"))
     begun = time.process_time()
     for path in paths:
@@ -95,7 +95,7 @@ def table(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
 
 
 def main() -> None:
-    """Measure what the arguments say."""
+    """Run the measurements that the arguments select."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)

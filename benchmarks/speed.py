@@ -1,7 +1,8 @@
-"""Foveate against the field's way, in one process, one thread, by turns: `python benchmarks/speed.py`.
+"""Speed of foveate and of the reference implementation, in one thread: `python benchmarks/speed.py`.
 
-Each pair times the field's way and then foveate's; the ratio of a row is the median over its pairs. Weights
-are random and of ViT-B/16's size. `--rows` chooses rows; README.md says what they are.
+Each pair times the reference implementation ("the field's way") and then foveate; a row's ratio is the
+median over its pairs. Weights are random, of ViT-B/16's size. `--rows` selects rows; README.md lists
+them.
 """
 
 import argparse
@@ -45,7 +46,7 @@ GROUPS = {
 
 
 def timed(row: Row, pairs: int) -> Found:
-    """Time both ways by turns."""
+    """Time both implementations in alternation."""
     if row.warm:
         seconds(row.field), seconds(row.ours)
     field, ours = [], []
@@ -67,7 +68,7 @@ def timed(row: Row, pairs: int) -> Found:
 
 
 def peaks(name: str, sizes: Sizes, extra: list[str]) -> Found:
-    """Measure peak memory of both ways, each in a process of its own."""
+    """Measure the peak memory of both implementations, each in its own process."""
     work, field, ours = MEMORY[name]
     if name == "memory-chunks":
         extra = [*extra, "--classes", str(sizes.test_classes)]
@@ -78,13 +79,13 @@ def peaks(name: str, sizes: Sizes, extra: list[str]) -> Found:
 
 
 def scale(name: str, sizes: Sizes, extra: list[str]) -> Found:
-    """Measure a step with more and more classes."""
+    """Measure a step with increasing numbers of classes."""
     by_classes = {str(n): measured(*SCALES[name], "--classes", str(n), *extra) for n in sizes.scales}
     return {"work": f"{name.removeprefix('scale-')} step, batch {sizes.batch}", "by_classes": by_classes}
 
 
 def lines(name: str, found: Found) -> list[str]:
-    """Return a result as lines of the Markdown table of its kind."""
+    """Return a result as lines of the Markdown table for its kind."""
     if name in MEMORY:
         field, ours = found["field"], found["foveate"]
         assert isinstance(field, dict)
@@ -126,7 +127,7 @@ def tables(results: dict[str, Found]) -> str:
 
 
 def machine() -> dict[str, object]:
-    """Return what figures depend on besides the code."""
+    """Return everything that the figures depend on, except the code."""
     model = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -145,10 +146,10 @@ def machine() -> dict[str, object]:
 
 
 def chosen(rows: list[str]) -> list[str]:
-    """Return the names of rows, groups spelt out.
+    """Return the names of rows, with groups expanded.
 
     Raises:
-        SystemExit: There is no such row.
+        SystemExit: A row does not exist.
     """
     every = [name for names in GROUPS.values() for name in names]
     found = [name for row in rows for name in (every if row == "all" else GROUPS.get(row, [row]))]
@@ -159,7 +160,7 @@ def chosen(rows: list[str]) -> list[str]:
 
 
 def save(path: Path, sizes: Sizes, results: dict[str, Found]) -> None:
-    """Write the figures, with what they depend on; after each row, so that a run may be stopped."""
+    """Write the figures and everything they depend on; called after each row, so a run may be stopped."""
     path.parent.mkdir(parents=True, exist_ok=True)
     date = datetime.now(UTC).date().isoformat()
     content = {"date": date, "machine": machine(), "sizes": asdict(sizes), "rows": results}
@@ -199,7 +200,7 @@ def main(words: list[str] | None = None) -> None:
     """Measure, print tables, write the figures."""
     args = parse(words)
     rows = chosen(args.rows)
-    torch.set_num_threads(1)  # two threads beside any other busy process spoil every ratio
+    torch.set_num_threads(1)  # with two threads, any other busy process distorts the ratios
     sizes = QUICK if args.quick else Sizes()
     names = args.names.read_text(encoding="utf-8").splitlines() if args.names else None
     date = datetime.now(UTC).date().isoformat()

@@ -1,8 +1,9 @@
-"""The arithmetic of each way, counted: floating-point operations of matrix products, two a multiply-add.
+"""Counts the floating-point operations of matrix products in both implementations; a multiply-add is two.
 
-Norms, softmax and activations are left out: below one percent of the operations at these sizes, more of the
-time. A backward pass through frozen layers costs what their products cost forward (gradients to the inputs
-alone), and twice that of attention. Gradients of learned maps and projections (MMRL) are left out too.
+Norms, softmax and activations are left out: they are below one percent of the operations at these sizes,
+but more of the time. A backward pass through frozen layers costs as much as the products of the forward
+pass (only gradients to the inputs), and twice as much for attention. Gradients of learned projections
+(MMRL) are left out too.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from foveate.methods.promptsrc import PromptSRC
 
 @dataclass(frozen=True)
 class Flops:
-    """Operations of a forward pass, those of attention apart."""
+    """Operations of a forward pass; attention is counted separately."""
 
     products: float = 0.0
     attention: float = 0.0
@@ -43,10 +44,10 @@ def block(size: TowerConfig, tokens: float, seen: float, read: float | None = No
     """Count one block.
 
     Args:
-        size: Of the tower.
-        tokens: How many pass it.
-        seen: How many each of them is compared with.
-        read: How many go on behind the attention; None: all.
+        size: Size of the tower.
+        tokens: Number of tokens.
+        seen: Number of tokens that each of them attends to.
+        read: Number of tokens that continue after the attention; None: all.
     """
     read, width, hidden = tokens if read is None else read, size.width, size.hidden or 4 * size.width
     products = 2 * tokens * 3 * width**2 + 2 * read * (width**2 + 2 * width * hidden)
@@ -54,12 +55,12 @@ def block(size: TowerConfig, tokens: float, seen: float, read: float | None = No
 
 
 def layers(size: TowerConfig, rows: float, lengths: list[int]) -> Flops:
-    """Count blocks, given the length of a row in each of them."""
+    """Count blocks, given the row length in each of them."""
     return sum((block(size, rows * length, length) for length in lengths), Flops())
 
 
 def picture(config: ClipConfig, extra: int = 0, first: int = 0, last: int | None = None) -> Flops:
-    """Count one picture with `extra` tokens in blocks from `first` on, or the part up to block `last`."""
+    """Count one picture with `extra` tokens in the blocks from `first`, or only the blocks below `last`."""
     patches = (config.image_size // config.patch_size) ** 2
     size, total = config.vision, config.vision.layers
     lengths = [patches + 1 + extra * (layer >= first) for layer in range(total)]
@@ -68,15 +69,15 @@ def picture(config: ClipConfig, extra: int = 0, first: int = 0, last: int | None
 
 
 def whole_texts(config: ClipConfig, classes: int, extra: int = 0, first: int = 0) -> Flops:
-    """Count class texts in the whole context, with `extra` tokens in blocks from `first` on."""
+    """Count class texts with the whole context, with `extra` tokens in the blocks from `first`."""
     lengths = [config.context + extra * (layer >= first) for layer in range(config.text.layers)]
     return layers(config.text, classes, lengths) + Flops(2 * classes * config.text.width * config.embed)
 
 
 def packed_texts(config: ClipConfig, rows: TokenRows, extra: int = 0, first: int = 0) -> Flops:
-    """Count the same texts foveate's way: the beginning once, no padding, EOT alone in the last block."""
+    """Count the same texts in foveate: prefix once, no padding, only EOT in the last block."""
     size, own, classes = config.text, sum(rows.lengths), len(rows.lengths)
-    spread = max(rows.lengths)  # attention runs over a padded grid
+    spread = max(rows.lengths)  # attention uses a padded grid
     total = Flops(2 * classes * size.width * config.embed)
     for layer in range(size.layers):
         begun, last = rows.shared + extra * (layer >= first), layer + 1 == size.layers
@@ -88,13 +89,13 @@ def packed_texts(config: ClipConfig, rows: TokenRows, extra: int = 0, first: int
 
 @dataclass(frozen=True)
 class StepFlops:
-    """What a tuning step costs, in operations.
+    """Operations of a tuning step.
 
     Attributes:
-        texts: The field's class texts, forward and backward.
-        packed: Foveate's.
-        pictures: Of one picture with learned tokens, forward and backward; equal in both ways.
-        frozen: Of one picture in the untouched tower.
+        texts: Class texts in the reference implementation, forward and backward.
+        packed: Class texts in foveate.
+        pictures: One picture with learned tokens, forward and backward; equal in both.
+        frozen: One picture in the frozen tower.
     """
 
     texts: float
@@ -103,23 +104,23 @@ class StepFlops:
     frozen: float
 
     def field(self, batch: int) -> float:
-        """A step of the field's way."""
+        """Return the operations of a step in the reference implementation."""
         return self.texts + batch * (self.pictures + self.frozen)
 
     def ours(self, batch: int, *, bank: bool = True) -> float:
-        """A step of foveate's, with or without what frozen towers say in a bank."""
+        """Return the operations of a step in foveate, with or without a bank of frozen features."""
         return self.packed + batch * (self.pictures + (0 if bank else self.frozen))
 
 
 def tuning(method: Method, config: ClipConfig) -> StepFlops:
-    """Count a step of a method whose classes are set."""
+    """Count a step of a method with its classes set."""
     classes, frozen = len(method.names), picture(config).forward
     rows = _rows(method)
     again = read_again(rows)
     if isinstance(method, Mmrl):
         extra, first = len(method.tokens), method.first_block - 1
         texts, packed = whole_texts(config, classes, extra, first), packed_texts(config, rows, extra, first)
-        share = 1 - first / config.text.layers  # no gradient goes further down
+        share = 1 - first / config.text.layers  # gradients stop at this layer
         seen = picture(config, extra, first)
         below = picture(config, extra, first, last=first)
         pictures = seen.forward + seen.backward - below.backward
@@ -141,7 +142,7 @@ def tuning(method: Method, config: ClipConfig) -> StepFlops:
 
 
 def read_again(rows: TokenRows) -> float:
-    """Return the share of own tokens that is read again for its gradient: all but the last chunk."""
+    """Return the share of own tokens that are recomputed for gradients: all except the last chunk."""
     return max(0.0, 1 - CHUNK / sum(rows.lengths))
 
 

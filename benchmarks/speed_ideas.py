@@ -1,4 +1,4 @@
-"""Each idea on and off. Ideas for texts are added one to the other, from the plain way to foveate's."""
+"""Measures each optimisation on and off. Those for texts are added one by one."""
 
 from collections.abc import Callable
 from typing import cast
@@ -16,17 +16,17 @@ from speed_rows import Part, Row
 from speed_setup import Bench, tune
 
 TEXT_IDEAS = ("cut", "share", "pack", "last")
-"""End at the last EOT; common beginning once; no padding in products; EOT alone behind the last attention."""
+"""End at the last EOT; common prefix once; no padding in products; only EOT after the last attention."""
 
 
 def read_texts(text: Text, rows: TokenRows, vectors: Tensor, ideas: int) -> Tensor:
-    """Return `[C, D]` class features with the first so many of `TEXT_IDEAS`; the numbers are always the same.
+    """Return class features `[C, D]` with the first `ideas` optimisations; the values are always the same.
 
     Args:
         text: The tower.
         rows: Class texts.
-        vectors: What stands in their slots.
-        ideas: 0 reads the whole context of each text; 4 is what `encode_rows` does.
+        vectors: Learned vectors for the slots.
+        ideas: 0 encodes the whole context of each text; 4 is the same as `encode_rows`.
     """
     on = set(TEXT_IDEAS[:ideas])
     begin = rows.shared if "share" in on else 0
@@ -53,7 +53,7 @@ def read_texts(text: Text, rows: TokenRows, vectors: Tensor, ideas: int) -> Tens
 
 
 def _grid(text: Text, rows: TokenRows, vectors: Tensor, begin: int, length: int) -> tuple[Tensor, Tensor]:
-    """Return embedded rows `[C, L, W]`, filled up behind their EOT, and where that is."""
+    """Return embedded rows `[C, L, W]`, padded after EOT, and the EOT positions."""
     ids = torch.zeros(len(rows.lengths), length, dtype=torch.long)
     slots = torch.full_like(ids, -1)
     ends: list[int] = []
@@ -71,7 +71,7 @@ def _grid(text: Text, rows: TokenRows, vectors: Tensor, begin: int, length: int)
 
 
 def _beginning(block: Block, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Return what the block makes of the common beginning `[1, P, W]`, and its keys and values."""
+    """Return the block's output for the common prefix `[1, P, W]`, and its keys and values."""
     if not x.shape[1]:
         nothing = x.new_zeros(1, block.heads, 0, x.shape[-1] // block.heads)
         return x, (nothing, nothing)
@@ -83,7 +83,7 @@ def _beginning(block: Block, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
 def _attend(
     block: Block, qkv: Tensor, filled: Tensor, grid: torch.Size, memory: tuple[Tensor, Tensor]
 ) -> Tensor:
-    """Return what tokens gather from the beginning and from their own row, on the padded grid."""
+    """Return the attention output of tokens over the prefix and their own row, on the padded grid."""
     if len(filled) < grid.numel():
         qkv = qkv.new_zeros(grid.numel(), qkv.shape[-1]).index_copy(0, filled, qkv)
     q, k, v = _heads(block, qkv.view(*grid, -1))
@@ -107,7 +107,7 @@ def _heads(block: Block, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def text_idea(bench: Bench, number: int) -> Row:
-    """Class texts forward and backward with one idea more than before."""
+    """Class texts forward and backward, with one more optimisation than before."""
     ours = _coop(bench, bench.sizes.classes)
     said = ("cut at the last EOT", "common beginning once", "no padding", "EOT alone in the last block")
     return Row(
@@ -119,7 +119,7 @@ def text_idea(bench: Bench, number: int) -> Row:
 
 
 def chunks(bench: Bench) -> Row:
-    """What bounding the memory costs: each chunk is computed once more."""
+    """Cost of the memory bound: each chunk is computed once more."""
     ours = _coop(bench, bench.sizes.test_classes)
     tokens = sum(ours.rows.lengths)
 
@@ -135,7 +135,7 @@ def chunks(bench: Bench) -> Row:
 
 
 def constant_texts(bench: Bench) -> Row:
-    """A test batch with class texts read for it, or there already."""
+    """A test batch with text features computed for it, or cached."""
     sizes = bench.sizes
     ours, images = _coop(bench, sizes.test_classes), bench.batch(sizes.batch).images
     with torch.no_grad():
@@ -157,7 +157,7 @@ def constant_texts(bench: Bench) -> Row:
 
 
 def one_pass(bench: Bench) -> Row:
-    """The pass of x and of x ⊙ m for a step of FVG-PT."""
+    """The pass of x and x ⊙ m in a step of FVG-PT."""
     clip, batch = bench.clip, bench.batch(bench.sizes.batch)
     assert batch.masks is not None
     cut = foreground_view(batch.images, batch.masks)
@@ -175,7 +175,7 @@ def one_pass(bench: Bench) -> Row:
 
 
 def shared_tower(bench: Bench) -> Row:
-    """The same with CLIP's own pass, or without where it is the backbone's."""
+    """The same with a separate CLIP pass, or without it, sharing the backbone's."""
     clip, batch = bench.clip, bench.batch(bench.sizes.batch)
     assert batch.masks is not None
     both = torch.cat([batch.images, foreground_view(batch.images, batch.masks)])
@@ -193,7 +193,7 @@ def shared_tower(bench: Bench) -> Row:
 
 
 def few_at_once(bench: Bench) -> Row:
-    """Pictures through the tower all together, or as many at a time as stay in the caches."""
+    """Pictures through the tower all together, or in groups that fit into the caches."""
     vision, images = bench.clip.vision, bench.batch(bench.sizes.drawn).images
 
     @torch.no_grad()
@@ -213,7 +213,7 @@ def few_at_once(bench: Bench) -> Row:
 
 
 def compiled(bench: Bench) -> Row:
-    """The frozen image tower as it is, or through `torch.compile`; the time to compile is left out."""
+    """The frozen image tower as it is, or with `torch.compile`; compile time is left out."""
     vision = bench.clip.vision
     images = bench.batch(bench.sizes.batch).images[: vision.at_once]
 
@@ -235,7 +235,7 @@ def compiled(bench: Bench) -> Row:
 
 
 def bank(bench: Bench) -> Row:
-    """A step of CoOp whose pictures are read, or are in a bank."""
+    """A step of CoOp with pictures encoded, or taken from a bank."""
     size, ours = bench.sizes.batch, _coop(bench, bench.sizes.classes)
     held = bench.banked(ours, size)
     return Row(
@@ -271,4 +271,4 @@ IDEAS: dict[str, Callable[[Bench], Row]] = {
 }
 
 COMPILED: dict[str, Callable[[Bench], Row]] = {"idea-compile": compiled}
-"""What was tried and not taken; it needs a C++ compiler."""
+"""Optimisations that were tried and rejected; this one needs a C++ compiler."""

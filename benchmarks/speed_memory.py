@@ -1,7 +1,7 @@
-"""Peak memory of one piece of work, in a process of its own: `python speed_memory.py WORK [--classes N]`.
+"""Peak memory of one workload in its own process: `python speed_memory.py WORK [--classes N]`.
 
-It prints one line of JSON: the most memory the process ever had, what it had once the towers were there (MB),
-and what a step takes (seconds).
+It prints one line of JSON: the peak memory of the process, its peak after loading the towers (both in
+MB), and the duration of a step (seconds).
 """
 
 import argparse
@@ -30,7 +30,7 @@ Work = Callable[[Bench, argparse.Namespace], Callable[[], object]]
 
 
 def stage_field(bench: Bench, args: argparse.Namespace) -> Callable[[], object]:
-    """The stage of FVG-PT with a second CLIP for the prior, as the field's trainers load one."""
+    """FVG-PT's stage with a second CLIP for the prior, as the released trainers load one."""
     own = FieldClip(copy.deepcopy(bench.clip))
     _, field = bench.both_stages("coop", args.classes, own)
     return lambda: field.step(*bench.field_batch(bench.sizes.batch))
@@ -43,7 +43,7 @@ def stage_field_shared(bench: Bench, args: argparse.Namespace) -> Callable[[], o
 
 
 def stage(bench: Bench, args: argparse.Namespace) -> Callable[[], object]:
-    """The stage foveate's way: a bank is made and read."""
+    """The stage in foveate: a bank is filled and read."""
     ours = build("fvgpt+coop", bench.clip)
     ours.set_classes(bench.names(args.classes))
     held = bench.banked(ours, bench.sizes.batch)
@@ -51,7 +51,7 @@ def stage(bench: Bench, args: argparse.Namespace) -> Callable[[], object]:
 
 
 def step(bench: Bench, args: argparse.Namespace) -> Callable[[], object]:
-    """A step of CoOp or KgCoOp, its pictures encoded already; how a bank is made is not what counts here."""
+    """A step of CoOp or KgCoOp with encoded pictures; filling a bank is not measured here."""
     ours = build(args.method, bench.clip)
     ours.set_classes(bench.names(args.classes))
     batch = bench.batch(bench.sizes.batch)
@@ -60,7 +60,7 @@ def step(bench: Bench, args: argparse.Namespace) -> Callable[[], object]:
 
 
 def texts(bench: Bench, args: argparse.Namespace) -> Callable[[], object]:
-    """Class texts of CoOp forward and backward, in chunks of so many tokens (0: all at once)."""
+    """Class texts of CoOp forward and backward, in chunks of this many tokens (0: all at once)."""
     ours = build("coop", bench.clip)
     ours.set_classes(bench.names(args.classes))
     assert isinstance(ours, PromptMethod)
@@ -79,9 +79,9 @@ WORKS: dict[str, Work] = {
 
 
 def peak() -> float:
-    """Return the most memory this process ever had, in MB."""
+    """Return the peak memory of this process, in MB."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage counts what the parent had when it made this process
+    if status.exists():  # getrusage includes the parent's memory at the fork
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -89,7 +89,7 @@ def peak() -> float:
 
 
 def measured(*words: str) -> dict[str, float]:
-    """Run a piece of work in a process of its own."""
+    """Run a workload in its own process."""
     command = [sys.executable, str(Path(__file__)), *words]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -97,7 +97,7 @@ def measured(*words: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure what the arguments say."""
+    """Run the measurement that the arguments select."""
     parser = argparse.ArgumentParser()
     parser.add_argument("work", choices=list(WORKS))
     parser.add_argument("--method", default="coop", choices=["coop", "kgcoop"])
@@ -108,7 +108,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        # As many pictures as a bank encodes at once: fewer would take less memory than a run does.
+        # As many pictures as a bank encodes at once: fewer would use less memory than a real run.
         bench = Bench(QUICK if args.quick else replace(Sizes(), drawn=CHUNK), Path(folder))
         assert bench.clip is not None
         loaded, run = peak(), WORKS[args.work](bench, args)

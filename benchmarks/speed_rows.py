@@ -1,4 +1,4 @@
-"""The rows of the benchmark's table: the same work, the field's way and foveate's."""
+"""Rows of the benchmark table: the same work in the reference implementation and in foveate."""
 
 import itertools
 import time
@@ -20,7 +20,7 @@ from speed_setup import Bench, tune
 
 @dataclass(frozen=True)
 class Part:
-    """Something to be timed, and how many times the work has it."""
+    """Work to time, and how often it is repeated in a row."""
 
     run: Callable[[], object]
     times: float = 1.0
@@ -28,15 +28,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
-        work: What is done.
-        field: Its parts the field's way; in rows of one idea, without the idea.
-        ours: Its parts foveate's way; with the idea.
-        bound: Ratio of the operations of both, where they were counted.
-        note: What a reader must know.
-        warm: Whether both ways run once before they are timed.
+        work: Description of the work.
+        field: Its parts in the reference implementation; in rows of one optimisation, without it.
+        ours: Its parts in foveate; with the optimisation.
+        bound: Ratio of the operations of both, if they were counted.
+        note: Remark for the reader.
+        warm: Whether both run once before the measurement.
     """
 
     work: str
@@ -48,7 +48,7 @@ class Row:
 
 
 def seconds(parts: tuple[Part, ...]) -> float:
-    """Run each part once and return what the whole work takes."""
+    """Run each part once and return the duration of the whole work."""
     total = 0.0
     for part in parts:
         start = time.perf_counter()
@@ -61,12 +61,12 @@ def seconds(parts: tuple[Part, ...]) -> float:
 
 
 def few_classes(bench: Bench, name: str, *, bank: bool = True) -> Row:
-    """A step with as many classes as Flowers102 has base ones."""
+    """A step with the number of base classes of Flowers102."""
     sizes = bench.sizes
     size = sizes.wide if name == "promptsrc" else sizes.batch
     ours, field = bench.both(name, sizes.classes)
     held = bench.banked(ours, size)
-    tune(ours, next(held))  # constant texts are encoded once a run: not a matter of steps
+    tune(ours, next(held))  # constant texts are encoded once in a run, not in each step
     views = itertools.count()
 
     def field_step() -> None:
@@ -86,7 +86,7 @@ def few_classes(bench: Bench, name: str, *, bank: bool = True) -> Row:
 
 
 def many_classes(bench: Bench, name: str) -> Row:
-    """A step with as many classes as ImageNet has base ones; the field's way reads them in groups."""
+    """A step with the number of base classes of ImageNet; the reference encodes them in groups."""
     sizes = bench.sizes
     ours, field = bench.both(name, sizes.many)
     assert isinstance(field, FieldCoOp | FieldKgCoOp)
@@ -111,10 +111,10 @@ def many_classes(bench: Bench, name: str) -> Row:
 
 
 def _read_in_groups(field: FieldCoOp | FieldKgCoOp, wish: Tensor, group: int) -> None:
-    """Read all classes forward and backward, given a gradient to their features.
+    """Encode all classes forward and backward, for a given gradient of their features.
 
-    With the memory for one group alone, a user would read each class forward twice: to have the loss, and for
-    its gradient. What is timed is less, so that the ratio does not depend on anybody's memory.
+    With memory for one group only, a user would encode each class forward twice: for the loss, and for
+    its gradient. Less than this is timed, so the ratio does not depend on the memory of a machine.
     """
     for start in range(0, len(wish), group):
         which = slice(start, start + group)
@@ -125,7 +125,7 @@ def _read_in_groups(field: FieldCoOp | FieldKgCoOp, wish: Tensor, group: int) ->
 
 
 def stage(bench: Bench, *, own_clip: bool) -> Row:
-    """All epochs of drawn views; the field's way with a CLIP of its own for the prior, or sharing one."""
+    """All epochs of drawn views; the reference has its own CLIP for the prior, or shares one."""
     sizes, steps = bench.sizes, bench.sizes.steps
     held, fill = _stage_parts(bench)
     field = _field_step(bench, own_clip=own_clip)
@@ -142,7 +142,7 @@ def stage(bench: Bench, *, own_clip: bool) -> Row:
 
 
 def fixed_view(bench: Bench) -> Row:
-    """The same with one view of each picture."""
+    """The same with one view for each picture."""
     steps = bench.sizes.steps
     held, fill = _stage_parts(bench)
     return Row(
@@ -156,7 +156,7 @@ def fixed_view(bench: Bench) -> Row:
 
 
 def second_run(bench: Bench) -> Row:
-    """The same where the bank is there."""
+    """The same if the bank exists."""
     held, _ = _stage_parts(bench)
     return Row(
         "fvgpt stage, second run on the same bank",
@@ -167,7 +167,7 @@ def second_run(bench: Bench) -> Row:
 
 
 def _stage_parts(bench: Bench) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Return an epoch of steps on a bank that is there, and the making of such a bank."""
+    """Return an epoch of steps on an existing bank, and the filling of such a bank."""
     ours, _ = bench.both_stages("coop", bench.sizes.classes, None)
     there, new = (FeatureStore(bench.folder / name) for name in ("bank", "new-bank"))
     batches = bench.banked(ours, bench.sizes.batch, there)
@@ -195,7 +195,7 @@ def _field_step(bench: Bench, *, own_clip: bool) -> Callable[[], None]:
 
 
 def _stage_bound(bench: Bench, *, own_clip: bool) -> float:
-    """Return the field's operations over those of a bank of all views; what is learned is next to nothing."""
+    """Return the reference's operations over those of a bank of all views; the learned part is negligible."""
     sizes = bench.sizes
     one, texts = picture(sizes.clip).forward, whole_texts(sizes.clip, sizes.classes).forward
     by_step = sizes.batch * one * (3 if own_clip else 2) + texts * (2 if own_clip else 1)
@@ -207,7 +207,7 @@ def _held_steps(bench: Bench) -> int:
 
 
 def _share(bench: Bench) -> float:
-    """Pictures of an epoch over those drawn."""
+    """Return the share of an epoch's pictures among the drawn ones."""
     return bench.sizes.classes * bench.sizes.shots / bench.sizes.drawn
 
 
@@ -215,7 +215,7 @@ def _share(bench: Bench) -> float:
 
 
 def evaluation(bench: Bench) -> Row:
-    """All test pictures; the field's way reads all class texts again for each batch of them."""
+    """All test pictures; the reference encodes all class texts again for each batch."""
     sizes = bench.sizes
     batches = sizes.test_pictures / sizes.test_batch
     ours, field = bench.both("coop", sizes.test_classes)
@@ -234,7 +234,7 @@ def evaluation(bench: Bench) -> Row:
 
 
 def tower_alone(bench: Bench) -> Row:
-    """The same beside the image tower and nothing else: how much there is to win at all."""
+    """The same compared with the image tower alone, which is the upper bound of the gain."""
     sizes = bench.sizes
     batches = sizes.test_pictures / sizes.test_batch
     ours, _ = bench.both("coop", sizes.test_classes)
@@ -252,7 +252,7 @@ def tower_alone(bench: Bench) -> Row:
 
 
 def _our_evaluation(ours: Method, images: Tensor) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Return the reading of the class texts, and the answering of a batch with them."""
+    """Return the computation of the text features, and the prediction of a batch with them."""
     texts: list[Tensor] = []
 
     @torch.no_grad()

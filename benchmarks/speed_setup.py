@@ -1,4 +1,4 @@
-"""What the speed benchmark works on: random towers, pictures drawn to files, methods in both ways."""
+"""Setup of the speed benchmark: random towers, drawn picture files, methods in both implementations."""
 
 import itertools
 from collections.abc import Iterator
@@ -31,25 +31,27 @@ from foveate.types import Batch
 
 VIT_B16 = ClipConfig()
 SCALE = (0.08, 1.0)
-"""Least and greatest area of a training crop."""
+"""Minimum and maximum area of a training crop."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything.
+    """Sizes of all parts.
 
     Attributes:
-        clip: Of both towers.
-        classes: Of the tuning rows (51 is the base half of Flowers102).
-        many: Of the rows with many classes (500 is the base half of ImageNet).
-        batch: Pictures a step; `wide` those of PromptSRC's.
-        group: Classes the field's way reads at once where there are many: the memory of one group.
-        shots: Pictures a class of the stage, `epochs` its epochs.
-        test_pictures: Of the evaluation, `test_classes` its classes, `test_batch` pictures at once.
-        bank_batch: Pictures that fill a bank together.
+        clip: Size of both towers.
+        classes: Number of classes in the tuning rows (51 is the base half of Flowers102).
+        many: Number of classes in the rows with many classes (500 is the base half of ImageNet).
+        batch: Pictures in a step; `wide` is for PromptSRC.
+        group: Number of classes that the reference encodes at once, if there are many: the memory of one
+            group.
+        shots: Pictures of each class in the stage; `epochs` is its number of epochs.
+        test_pictures: Pictures of the evaluation; `test_classes` is its number of classes, `test_batch`
+            its batch size.
+        bank_batch: Pictures that are encoded together to fill a bank.
         scales: Class counts of the memory rows.
-        drawn: Picture files.
-        probes: Steps timed together where one takes milliseconds.
+        drawn: Number of picture files.
+        probes: Number of steps timed together if one takes milliseconds.
     """
 
     clip: ClipConfig = VIT_B16
@@ -69,7 +71,7 @@ class Sizes:
 
     @property
     def steps(self) -> int:
-        """Steps of the whole stage; the last batch of an epoch is full or left out."""
+        """Number of steps of the whole stage; an incomplete last batch of an epoch is left out."""
         return self.classes * self.shots // self.batch * self.epochs
 
 
@@ -86,22 +88,22 @@ QUICK = Sizes(
     drawn=8,
     probes=2,
 )
-"""Enough to see that everything runs; its figures mean nothing."""
+"""Tiny sizes that only check that everything runs; the figures are meaningless."""
 
 
 def random_clip(config: ClipConfig) -> Clip:
-    """Return frozen towers of random weights: how long they take does not depend on what they know."""
+    """Return frozen towers with random weights: speed does not depend on the values."""
     clip = Clip(config).initialise(torch.Generator().manual_seed(0))
     return clip.eval().requires_grad_(False)
 
 
 class Bench:
-    """Towers, pictures, and every method in both ways.
+    """Towers, pictures, and all methods in both implementations.
 
     Args:
-        sizes: How much of everything.
-        folder: Where to draw the pictures.
-        names: Class names to take in place of made-up ones; these follow where they are too few.
+        sizes: Sizes of all parts.
+        folder: Output folder of the pictures.
+        names: Class names to use before synthetic ones; synthetic ones follow if they are too few.
     """
 
     def __init__(self, sizes: Sizes, folder: Path, names: list[str] | None = None):
@@ -114,7 +116,7 @@ class Bench:
 
     @cached_property
     def field_clip(self) -> FieldClip:
-        """The field's, over the same weights."""
+        """The reference towers, with the same weights."""
         return FieldClip(self.clip)
 
     @cached_property
@@ -124,29 +126,29 @@ class Bench:
         return PictureSet(photos, self.sizes.clip.image_size, augment="rrc-flip", scale=SCALE)
 
     def names(self, number: int) -> list[str]:
-        """Return so many class names."""
+        """Return this many class names."""
         more = [name for name in made_up_names(number) if name not in self.own_names]
         return [*self.own_names, *more][:number]
 
     def both(self, name: str, classes: int) -> tuple[Method, FieldMethod]:
-        """Build a backbone in both ways."""
+        """Build a backbone in both implementations."""
         ours = build(name, self.clip)
         ours.set_classes(self.names(classes))
         return ours, FIELD[name](self.field_clip, ours)
 
     def both_stages(self, backbone: str, classes: int, prior: FieldClip | None) -> tuple[FvgPt, FieldFvgPt]:
-        """Build FVG-PT over a backbone in both ways."""
+        """Build FVG-PT over a backbone in both implementations."""
         ours, field = self.both(backbone, classes)
         stage = wrap("fvgpt", ours)
         assert isinstance(stage, FvgPt)
         return stage, FieldFvgPt(field, stage, prior)
 
     def batch(self, size: int, epoch: int = 0) -> Batch:
-        """Return the first pictures of an epoch, decoded foveate's way in this thread."""
+        """Return the first pictures of an epoch, decoded by foveate in this thread."""
         return next(iter(self.pictures.batches(epoch, size, workers=0)))
 
     def field_batch(self, size: int, epoch: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the same views, decoded the field's way: pictures, masks, labels."""
+        """Return the same views, decoded by the reference implementation: pictures, masks, labels."""
         samples = self.pictures.photos.samples[:size]
         files = [(sample.picture, sample.mask) for sample in samples]
         config = self.sizes.clip
@@ -159,7 +161,7 @@ class Bench:
         return images, masks, torch.tensor([sample.label for sample in samples])
 
     def banked(self, method: Method, size: int, shelf: FeatureStore | None = None) -> Iterator[Batch]:
-        """Make a bank, and yield the batches of its epoch over and over."""
+        """Fill a bank, and yield the batches of its epoch repeatedly."""
         bank = Bank(self.pictures, "random", shelf or FeatureStore(), chunk=chunk_on(self.clip))
         specs = frozen_specs(method)
         pixels = method.tunes_vision and not isinstance(method, FvgPt)
@@ -171,7 +173,7 @@ class Bench:
 
 
 def tune(method: Method, batch: Batch) -> None:
-    """Take one step foveate's way, short of the optimiser."""
+    """Run one step of foveate, without the optimiser."""
     for parameter in method.trainable().values():
         parameter.grad = None
     backward(method, training_losses(method, batch))

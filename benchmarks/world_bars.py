@@ -1,8 +1,9 @@
-"""Is the world of species a fair benchmark? Checks the bars for a CLIP, over several seeds.
+"""Checks that the world of species is a fair benchmark: criteria for a CLIP, over several seeds.
 
     python benchmarks/world_bars.py tiny-mild --seeds 5 --out benchmarks/results/world-bars-mild.json
 
-Each seed draws its own scenes. A bar that is not met is printed as such; the exit code says nothing about it.
+Each seed draws its own scenes. The output marks criteria that are not met; the exit code does not depend
+on them.
 """
 
 import argparse
@@ -33,14 +34,14 @@ CONDITIONS = ("home", "any", "sibling", "unseen")
 
 
 def scenes_of(photos: Photos) -> tuple[list[Scene], list[int]]:
-    """Return scenes and labels of drawn photos."""
+    """Return the scenes and labels of drawn photos."""
     scenes = [s.picture.scene for s in photos.samples if isinstance(s.picture, ScenePicture)]
     return scenes, [s.label for s in photos.samples]
 
 
 @torch.no_grad()
 def encoded(clip: Clip, pictures: np.ndarray, masks: np.ndarray | None = None) -> Tensor:
-    """Return `[N, D]` unit features; of the mean-filled foreground where masks are given."""
+    """Return unit features `[N, D]`; of the mean-filled foreground if masks are given."""
     found: list[Tensor] = []
     for start in range(0, len(pictures), 100):
         images = normalise(pictures[start : start + 100], clip.config)
@@ -53,22 +54,22 @@ def encoded(clip: Clip, pictures: np.ndarray, masks: np.ndarray | None = None) -
 
 @torch.no_grad()
 def texts(clip: Clip, names: Sequence[str]) -> Tensor:
-    """Return `[C, D]` unit features of the names in the field's sentence."""
+    """Return unit features `[C, D]` of the names in the standard template."""
     return F.normalize(clip.text(clip.tokenizer([f"a photo of a {name}." for name in names])), dim=-1)
 
 
 def right(features: Tensor, text: Tensor, labels: Sequence[int]) -> float:
-    """Return percent right."""
+    """Return the accuracy in percent."""
     return 100 * ((features @ text.T).argmax(-1) == torch.tensor(labels)).float().mean().item()
 
 
 def free_scenes(names: Sequence[str], each: int, seed: int) -> Photos:
-    """Draw scenes with places of pretraining, drawn independently of the species."""
+    """Draw scenes at places of pretraining, chosen independently of the species."""
     return species_photos(names, each, seed, condition="any")
 
 
 def probe(clip: Clip, train: Photos, test: Tensor, labels: Sequence[int]) -> float:
-    """Return percent right of a linear probe on unit features."""
+    """Return the accuracy of a linear probe on unit features, in percent."""
     scenes, truth = scenes_of(train)
     features = encoded(clip, render(scenes)[0]).numpy()
     middle, spread = features.mean(0), features.std(0) + 1e-6
@@ -77,7 +78,7 @@ def probe(clip: Clip, train: Photos, test: Tensor, labels: Sequence[int]) -> flo
 
 
 def figures(clip: Clip, seed: int, methods: Sequence[str]) -> dict[str, float]:
-    """Measure everything of one seed."""
+    """Compute all figures of one seed."""
     found: dict[str, float] = {}
     for split, names in (("base", BASE), ("new", NEW)):
         text = texts(clip, names)
@@ -100,7 +101,7 @@ def figures(clip: Clip, seed: int, methods: Sequence[str]) -> dict[str, float]:
 
 
 def tuned(clip: Clip, method: str, seed: int, at_home: float = 0.9) -> dict[str, float]:
-    """Return percent right of a method that learned 16 scenes a base class."""
+    """Return accuracies in percent of a method trained on 16 scenes of each base class."""
     settings = SETTINGS if "coop" in method.split("+") else {}
     classifier = Classifier(method, clip, settings=settings)
     train = species_photos(BASE, 16, 4000 + seed, at_home=at_home)
@@ -115,7 +116,7 @@ def tuned(clip: Clip, method: str, seed: int, at_home: float = 0.9) -> dict[str,
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure that must hold; `value` takes the figures of a seed."""
+    """A criterion for a figure; `value` computes it from the figures of a seed."""
 
     words: str
     value: Callable[[dict[str, float]], float]
@@ -138,7 +139,7 @@ SPREAD = 3.0
 
 
 def main() -> None:
-    """Measure, compare with the bars, print a table and keep the figures."""
+    """Compute the figures, compare them with the criteria, print a table and save everything."""
     parser = argparse.ArgumentParser(description="Check the bars of the world of species.")
     parser.add_argument("clip", help="tiny-mild, tiny-strong, tiny-control, or a folder")
     parser.add_argument("--seeds", type=int, default=5)

@@ -1,6 +1,6 @@
-"""A new method, whole: one learned factor a channel of the class texts. See docs/adding-a-method.md.
+"""A complete new method: one learned factor for each channel of the text features.
 
-Run it as `python examples/new_method.py`; it takes some seconds.
+See docs/adding-a-method.md. Run it with `python examples/new_method.py`; it takes a few seconds.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class GainConfig(MethodConfig):
     """Settings of Gain.
 
     Attributes:
-        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+        template: Template for class names; None uses the data set's, or "a photo of a {}.".
     """
 
     recipe: ClassVar = {"epochs": 5}
@@ -35,7 +35,7 @@ class GainConfig(MethodConfig):
 
 @register_method
 class Gain(SentenceMethod, ExtraTexts):
-    """Zero-shot CLIP whose text features are stretched, channel by channel, by learned factors."""
+    """Zero-shot CLIP whose text features are scaled, channel by channel, by learned factors."""
 
     name, title, config_type = "gain", "Gain", GainConfig
 
@@ -44,7 +44,7 @@ class Gain(SentenceMethod, ExtraTexts):
     ):
         super().__init__(clip)
         self.config = config or GainConfig()
-        # Where the towers are, and float32 whatever they are.
+        # On the device of the towers, and always float32.
         self.gain = nn.Parameter(torch.ones(clip.config.embed, device=clip.logit_scale.device))
         self.plain = PlainTexts(clip, self.config.template)
 
@@ -55,16 +55,17 @@ class Gain(SentenceMethod, ExtraTexts):
         return encode_rows(self.clip.text, rows) * self.gain
 
 
-# --- and its use --------------------------------------------------------------------------------------------
+# --- its use
+# ------------------------------------------------------------------------------------------------
 
 
 def main() -> None:
-    """Train it on drawn scenes, alone and under both plug-ins, and measure each."""
+    """Train it on drawn scenes, alone and under both plug-ins, and evaluate each."""
     names = ["red circle", "red star", "blue circle", "blue star"]
     train, test = (scene_photos(names, per_class=number, seed=number) for number in (4, 8))
-    without_pull = {"dapt": {"pull_weight": 0.0}}  # Gain learns nothing of pictures that could be pulled
+    without_pull = {"dapt": {"pull_weight": 0.0}}  # Gain has no learned image part to pull
     for method, settings in (("gain", {}), ("fvgpt+gain", {}), ("dapt+gain", without_pull)):
-        # Crops of half a picture and more: each view shows some of the object.
+        # Crops of at least half a picture: each view shows a part of the object.
         classifier = Classifier(method, clip="tiny", settings=settings).fit(train, shots=4, crop_scale=0.5)
         answers = classifier.evaluate(test)
         print(f"{method}: {answers.accuracy:.0f} % of {len(test)} pictures right")

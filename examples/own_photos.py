@@ -1,7 +1,7 @@
-"""Your own photos, from folder to saved classifier. Here they are drawn; yours would lie there already.
+"""From a folder of photos to a saved classifier. The photos are drawn here; use your own instead.
 
-Run it as `python examples/own_photos.py`. It takes some seconds and needs no network: the CLIP is the one
-inside foveate, which knows drawn shapes only. For photographs give `clip="openai/clip-vit-base-patch16"`.
+Run it with `python examples/own_photos.py`. It takes a few seconds and needs no network: it uses the
+embedded CLIP, which knows only drawn shapes. For photographs use `clip="openai/clip-vit-base-patch16"`.
 """
 
 import tempfile
@@ -18,7 +18,7 @@ PLACES = ["grass", "sand", "snow", "brick"]
 
 
 def draw(name: str, number: int, photo: Path, mask: Path | None = None) -> None:
-    """Draw one scene and write its picture, and its mask: white on the object, black elsewhere."""
+    """Draw one scene and write its picture and its mask: white on the object, black elsewhere."""
     colour, shape = name.split()
     place = PLACES[number % len(PLACES)]
     pictures, masks = render([Scene(shape, colour, place=place, x=0.4 + 0.05 * (number % 5), seed=number)])
@@ -30,18 +30,18 @@ def draw(name: str, number: int, photo: Path, mask: Path | None = None) -> None:
 
 
 def main(home: Path) -> None:
-    """Learn from `home/photos` and `home/masks`, and answer about a few more pictures."""
+    """Train on `home/photos` and `home/masks`, and predict the classes of a few more pictures."""
     for name in NAMES:
         for number in range(6):
             file = f"{name}/{number}.png"
             draw(name, number, home / "photos" / file, home / "masks" / file)
 
-    # CoOp first, then FVG-PT on the frozen result. Masks are needed here and never again.
+    # First CoOp, then FVG-PT on the frozen result. Masks are needed only here.
     classifier = Classifier("fvgpt+coop", clip="tiny").fit(
         home / "photos", masks=home / "masks", shots=4, seed=1, recipe={"epochs": 3}
     )
 
-    # A name that was in no training picture may be asked about too.
+    # `classes` may contain a name that is in no training picture.
     draw("green star", 90, home / "new" / "star.png")
     draw("yellow heart", 91, home / "new" / "heart.png")
     photos = sorted((home / "new").glob("*.png"))
@@ -49,7 +49,7 @@ def main(home: Path) -> None:
     for answer in answers:
         print(f"{Path(answer.photo).name}: {answer.label} ({answer.probability:.2f})")
 
-    # What is saved is what was learned: a few numbers and the settings, not the CLIP.
+    # The saved model has the learned parameters and the settings, but not the CLIP weights.
     classifier.save_pretrained(home / "model")
     again = Classifier.from_pretrained(home / "model")
     same = [a.scores for a in again.predict(photos, classes=["yellow heart"])] == [a.scores for a in answers]

@@ -1,1 +1,1 @@
-"""The frozen foundation model: two towers, their weights, their texts."""
+"""The frozen CLIP model: two towers, weights and tokenizer."""

@@ -1,8 +1,8 @@
-"""Tensors out of a TorchScript archive, the form OpenAI published CLIP in, without running its code.
+"""Reads tensors from a TorchScript archive, OpenAI's CLIP format, without running its code.
 
-Such a file is a zip: `data.pkl` pickles the module tree, `data/N` hold the raw numbers, `code/` is code that
-`torch.jit.load` would compile and that is never looked at here. The pickle may name the few things below and
-nothing else.
+The archive is a zip file. `data.pkl` pickles the module tree and `data/N` hold the raw values. `code/`
+is code that `torch.jit.load` would compile; it is never read here. The pickle may name only the few
+globals below.
 """
 
 import io
@@ -23,15 +23,15 @@ def is_torchscript(path: Path) -> bool:
             return False
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):  # whoever reads it says so
+    except (zipfile.BadZipFile, OSError):  # the reader reports it
         return False
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Return every tensor of the archived module by its dotted name.
+    """Return all tensors of the archived module, by dotted name.
 
     Raises:
-        InputError: The pickle names something it has no business with.
+        InputError: The pickle names a global that is not allowed.
         zipfile.BadZipFile, pickle.UnpicklingError, ...: The archive is damaged.
     """
     with zipfile.ZipFile(path) as archive:
@@ -48,11 +48,11 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
 
 
 class _Bag:
-    """A module of the archive: nothing but its attributes."""
+    """Module of the archive; it only has attributes."""
 
 
 class _ModuleUnpickler(TensorUnpickler):
-    """An unpickler that also knows modules as bags of attributes, and TorchScript's lists."""
+    """Unpickler that also supports modules (as attribute containers) and TorchScript's lists."""
 
     def __init__(self, file: io.BytesIO):
         super().__init__(file)

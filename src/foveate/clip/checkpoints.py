@@ -1,7 +1,8 @@
-"""One weight file in, tensors by name out; and one clear line for whatever is no weight file.
+"""Reads a weight file into tensors by name; a file that is no weight file gives a one-line error.
 
-Weights of CLIP and checkpoints of tuned prompts are both read here: safetensors, what `torch.save` wrote, a
-TorchScript archive, a shard index. What kind a file is, its content says, not its name. No pickle is run.
+It reads CLIP weights and checkpoints of tuned prompts: safetensors, `torch.save` files, TorchScript
+archives, shard indexes. The format is detected from the content, not from the name. No pickle is
+executed.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -21,7 +22,7 @@ from foveate.errors import InputError
 from foveate.readers import as_table, one_line, parse_table, read_bytes
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "state_dict_ema", "model_ema", "net")
-"""Under these names training programs keep weights, beside the optimiser and the like."""
+"""Keys under which training programs store weights, next to the optimiser state and other entries."""
 
 _RUNS = frozenset(
     (
@@ -29,9 +30,9 @@ _RUNS = frozenset(
         *("runpy", "socket", "ctypes", "pty", "code", "webbrowser"),
     )
 )
-"""Modules whose functions do something; of other names in a pickle nothing is kept, and nothing is said."""
+"""Modules whose functions have side effects. All other names in a pickle are ignored without a message."""
 
-# What a failed download leaves behind, by its first bytes.
+# First bytes of the files that a failed download leaves.
 _NO_WEIGHTS = {
     b"": "is empty: download it again",
     b"version https://git-lfs": "is a Git LFS pointer, not the weights: run `git lfs pull` in its folder",
@@ -42,13 +43,14 @@ _DAMAGED = "cut short or damaged, or no file of weights"
 
 @dataclass(frozen=True)
 class Weights:
-    """What a weight file holds.
+    """Content of a weight file.
 
     Attributes:
-        tensors: By name, without the names of wrappers before them all ("module.", "_orig_mod.", "model.").
-        beside: What else stands beside them, such as "epoch"; of classes and functions, nothing.
-        asks: Names of classes and functions that its pickle asks for; none of them was called.
-        archived: Whether it is a TorchScript archive, as OpenAI published CLIP.
+        tensors: Tensors by name, without common prefixes of wrappers ("module.", "_orig_mod.",
+            "model.").
+        beside: Other entries, such as "epoch"; objects of classes and functions are left out.
+        asks: Names of classes and functions that the pickle requests; none is called.
+        archived: Whether the file is a TorchScript archive, as OpenAI published CLIP.
     """
 
     tensors: dict[str, Tensor]
@@ -57,10 +59,10 @@ class Weights:
     archived: bool = False
 
     def demand_harmless(self) -> None:
-        """Refuse a file whose pickle asks for a function that does something; it was not called.
+        """Refuse a file whose pickle requests a function with side effects; the function is not called.
 
         Raises:
-            InputError: It names the function.
+            InputError: The message names the function.
         """
         bad = next((name for name in self.asks if name.partition(".")[0] in _RUNS), None)
         if bad:
@@ -68,13 +70,13 @@ class Weights:
 
 
 def read_weights(path: Path) -> Weights:
-    """Read a weight file, whatever it is called.
+    """Read a weight file; its name does not matter.
 
     Args:
         path: A safetensors file, a file of `torch.save`, a TorchScript archive, or a shard index.
 
     Raises:
-        InputError: One line, naming the file, whatever is wrong with it.
+        InputError: The file is unusable; the message is one line and names the file.
     """
     if path.name.endswith(".index.json"):
         return unwrapped(_read_shards(path))
@@ -92,10 +94,10 @@ def read_weights(path: Path) -> Weights:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a weight file that is a model's alone.
+    """Return the tensors of a file that holds only model weights.
 
     Raises:
-        InputError: As `read_weights`; or its pickle asks for a function that does something.
+        InputError: As in `read_weights`; or the pickle requests a function with side effects.
     """
     weights = read_weights(path)
     with naming(path):
@@ -105,7 +107,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 @contextmanager
 def naming(path: Path) -> Generator[None]:
-    """Put the file's name before what cannot be used about it."""
+    """Add the file's name to the start of an error message."""
     try:
         yield
     except InputError as error:
@@ -116,16 +118,16 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Read a settings file.
 
     Raises:
-        InputError: It cannot be read, or is no JSON object.
+        InputError: It cannot be read, or is not a JSON object.
     """
     return parse_table(read_bytes(path), str(path))
 
 
 def check_start(path: Path) -> None:
-    """Refuse what a failed download leaves behind.
+    """Refuse a file that a failed download left.
 
     Raises:
-        InputError: It is empty, a web page, or a Git LFS pointer.
+        InputError: The file is empty, a web page, or a Git LFS pointer.
     """
     with path.open("rb") as file:
         start = file.read(64).lstrip()
@@ -148,7 +150,7 @@ def _read(path: Path) -> Weights:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether it is called so, or begins with the length of a JSON header and the header."""
+    """Whether the suffix is .safetensors, or the file starts with a JSON header after its length."""
     if path.suffix == ".safetensors":
         return True
     with path.open("rb") as file:
@@ -157,10 +159,10 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def unwrapped(content: object, asks: Iterable[str] = (), read: Callable[[Any], Any] = dict) -> Weights:
-    """Find the tensors in what a file holds, and take wrappers' names off theirs.
+    """Find the tensors in the content of a file and remove the wrappers' prefixes from their names.
 
     Args:
-        content: A dictionary, or one that has the tensors' dictionary in it.
+        content: A dictionary of tensors, or a dictionary that contains one.
         asks: See `Weights`.
         read: Reads the tensors of a dictionary.
     """
@@ -180,7 +182,7 @@ def unwrapped(content: object, asks: Iterable[str] = (), read: Callable[[Any], A
 
 
 def _texts(value: object) -> dict[str, Any] | None:
-    """Return a dictionary's entries whose keys are texts; None for what is no dictionary."""
+    """Return the entries of a dictionary whose keys are strings; None if `value` is not a dictionary."""
     if not isinstance(value, dict):
         return None
     entries = cast("dict[object, Any]", value).items()
@@ -188,10 +190,10 @@ def _texts(value: object) -> dict[str, Any] | None:
 
 
 def _inner(table: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the dictionary in which the weights are; None where they are in this one.
+    """Return the inner dictionary that holds the weights; None if the weights are in this one.
 
     Raises:
-        InputError: There are several.
+        InputError: There are several inner dictionaries.
     """
     tables = {name: inner for name, value in table.items() if (inner := _texts(value))}
     for name in _WRAPPERS:

@@ -1,9 +1,9 @@
-"""Sizes of a CLIP."""
+"""Sizes of a CLIP model."""
 
 from dataclasses import dataclass
 
 EMBEDDED = ("tiny", "tiny-mild", "tiny-strong", "tiny-control")
-"""CLIPs of drawn scenes inside the package: one of plain names, and three of species (`foveate.world`)."""
+"""Embedded CLIP models of drawn scenes: one with plain names, three with species (`foveate.world`)."""
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -14,10 +14,10 @@ class TowerConfig:
     """Size of one transformer tower.
 
     Attributes:
-        width: Length of a token.
+        width: Dimension of a token.
         layers: Number of blocks.
-        heads: Attention heads; they divide the width.
-        hidden: Width inside the blocks' perceptrons; None: four times the tokens'.
+        heads: Number of attention heads; it divides the width.
+        hidden: Hidden dimension of the MLPs; None is four times the width.
     """
 
     width: int
@@ -28,14 +28,14 @@ class TowerConfig:
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """Every size of a CLIP; the default is ViT-B/16.
+    """All sizes of a CLIP model; the default is ViT-B/16.
 
     Attributes:
-        embed: Dimension both towers share.
-        context: Longest text, in tokens, SOT and EOT included.
+        embed: Dimension of the shared embedding space.
+        context: Maximum length of a text in tokens, including SOT and EOT.
         quick_gelu: Whether blocks use `x * sigmoid(1.702 x)` (OpenAI's weights) or the exact GELU.
-        mean: Channel means of a picture in [0, 1] that the tower expects.
-        std: Channel deviations, likewise.
+        mean: Channel means of the tower's input, for pictures in [0, 1].
+        std: Channel standard deviations, likewise.
     """
 
     vision: TowerConfig = TowerConfig(768, 12, 12)

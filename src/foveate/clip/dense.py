@@ -1,10 +1,10 @@
-"""A feature of each patch, in the space of texts: what CLIP's image tower sees where.
+"""Patch features in the text space, from CLIP's image tower.
 
-The class token's feature comes out of the last block; patches' own features there are of no use, because
-nothing in CLIP's training asks for them. What helps, with weights as they are: let each patch attend to
-patches like itself and near it, and leave out the residual stream and the perceptron.
+The last block computes the feature of the class token. Its patch features are not useful, because CLIP's
+training does not constrain them. With unchanged weights, two changes help: each patch attends to similar
+and near patches, and the residual stream and the MLP are left out.
 
-- MaskCLIP, where features of patches began: Zhou et al. 2022, https://arxiv.org/abs/2112.01071
+- MaskCLIP, the first patch features: Zhou et al. 2022, https://arxiv.org/abs/2112.01071
 - NACLIP, attention of keys to keys with a Gaussian: Hajimiri et al. 2024, https://arxiv.org/abs/2404.08181
 """
 
@@ -23,19 +23,19 @@ Attention = Float[Tensor, "batch tokens tokens"]
 Split = Float[Tensor, "batch heads tokens part"]
 
 GAUSSIAN = 5.0
-"""Deviation of NACLIP's Gaussian, in patches."""
+"""Standard deviation of NACLIP's Gaussian, in patches."""
 
 
 @dataclass(frozen=True)
 class PatchTokens:
-    """Pictures on their way through the image tower, before its last block.
+    """Tokens of pictures in the image tower, before its last block.
 
     Attributes:
-        tokens: `[B, 1 + rows * columns, width]`: the class token, then patches, row by row.
-        rows: Patches from top to bottom.
-        columns: Patches from left to right.
-        attention: Mean over the heads of the last blocks, the very last among them; None if not asked for.
-            A row is what one token attends to, and sums to 1.
+        tokens: `[B, 1 + rows * columns, width]`: the class token, then the patches in row-major order.
+        rows: Number of rows of patches.
+        columns: Number of columns of patches.
+        attention: Mean attention over the heads of the last blocks, including the very last; None if not
+            requested. Each row holds the weights of one token and sums to 1.
     """
 
     tokens: Tokens
@@ -45,9 +45,9 @@ class PatchTokens:
 
 
 def positions(vision: Vision, rows: int, columns: int) -> Float[Tensor, "tokens width"]:
-    """Return position vectors for a grid of any size: the learned ones, interpolated bicubically.
+    """Return position embeddings for a grid of any size: the learned ones, interpolated bicubically.
 
-    The class token's stays as it is; so do all of them at the tower's own grid.
+    The embedding of the class token is unchanged; at the tower's own grid, all are unchanged.
     """
     if (rows, columns) == (vision.grid, vision.grid):
         return vision.pos
@@ -58,13 +58,13 @@ def positions(vision: Vision, rows: int, columns: int) -> Float[Tensor, "tokens 
 
 @torch.no_grad()
 def look(vision: Vision, images: Images, layers: int = 0) -> PatchTokens:
-    """Run all blocks but the last on pictures of any size; no gradient is kept.
+    """Run all blocks except the last on pictures of any size, without gradients.
 
     Args:
         vision: The tower.
-        images: Normalised; pixels beyond a whole number of patches are not seen.
-        layers: Average the attention of so many of the last blocks, or of all where there are fewer; with 0
-            it is not computed.
+        images: Normalised pictures; pixels beyond a whole number of patches are ignored.
+        layers: Number of last blocks whose attention is averaged (all blocks, if there are fewer); 0
+            computes no attention.
     """
     patches = vision.patches(images.to(vision.patches.weight.dtype))
     rows, columns = patches.shape[-2:]
@@ -81,7 +81,7 @@ def look(vision: Vision, images: Images, layers: int = 0) -> PatchTokens:
 
 
 def attention_of(block: Block, x: Tokens) -> Attention:
-    """Return what each token attends to in a block, in float32, as the mean over its heads."""
+    """Return the attention weights of a block in float32, averaged over its heads."""
     q, k, _ = heads(block, block.ln_1(x))
     return _weights(q, k).mean(dim=1)
 
@@ -90,16 +90,16 @@ def attention_of(block: Block, x: Tokens) -> Attention:
 def patch_features(
     vision: Vision, seen: PatchTokens, gaussian: float = GAUSSIAN
 ) -> Float[Tensor, "batch patches dim"]:
-    """Return a feature of each patch, of length 1, to be compared with texts; no gradient is kept.
+    """Return a feature of each patch, of norm 1, for comparison with texts; no gradients.
 
-    In the last block, A = softmax(k kᵀ / √d + G) in each head, where G is exp(-distance² / 2 gaussian²)
-    between patches and 0 at the class token; the output is `proj(A v)` alone, without the residual stream
-    and the perceptron (NACLIP's reduced block).
+    In the last block, each head computes A = softmax(k kᵀ / √d + G). G is exp(-distance² / 2 gaussian²)
+    between patches and 0 at the class token. The output is only `proj(A v)`, without the residual stream
+    and the MLP (NACLIP's reduced block).
 
     Args:
         vision: The tower.
-        seen: From `look`.
-        gaussian: In patches; 0 leaves the Gaussian out.
+        seen: Result of `look`.
+        gaussian: Standard deviation in patches; 0 leaves the Gaussian out.
     """
     block = last_block(vision)
     _, k, v = heads(block, block.ln_1(seen.tokens))
@@ -112,13 +112,12 @@ def patch_features(
 def class_feature(
     vision: Vision, seen: PatchTokens, normed: Tokens | None = None
 ) -> Float[Tensor, "batch dim"]:
-    """Return the picture's feature, as the tower itself does: the last block, then the class token.
+    """Return the image feature as the tower computes it: the last block, then the class token.
 
     Args:
         vision: The tower.
-        seen: From `look`.
-        normed: What the last block's `ln_1` makes of the tokens, where a gradient with respect to it is
-            wanted.
+        seen: Result of `look`.
+        normed: Output of the last block's `ln_1`, if a gradient with respect to it is needed.
     """
     block = last_block(vision)
     gathered = block.attend(block.ln_1(seen.tokens) if normed is None else normed)
@@ -134,7 +133,7 @@ def neighbourhood(rows: int, columns: int, deviation: float) -> Float[Tensor, "t
 
 
 def heads(block: Block, normed: Tokens) -> tuple[Split, Split, Split]:
-    """Return a block's queries, keys and values, by head."""
+    """Return the queries, keys and values of a block, by head."""
     rows, tokens, width = normed.shape
     split = block.qkv(normed).view(rows, tokens, 3, block.heads, width // block.heads)
     q, k, v = split.permute(2, 0, 3, 1, 4)
@@ -142,7 +141,7 @@ def heads(block: Block, normed: Tokens) -> tuple[Split, Split, Split]:
 
 
 def blocks(vision: Vision) -> Iterator[Block]:
-    """Go through the tower's blocks."""
+    """Iterate over the tower's blocks."""
     for block in vision.blocks:
         assert isinstance(block, Block)
         yield block
@@ -156,6 +155,7 @@ def last_block(vision: Vision) -> Block:
 def _weights(
     q: Split, k: Split, extra: Float[Tensor, "tokens tokens"] | None = None
 ) -> Float[Tensor, "batch heads tokens tokens"]:
-    # In float32: a key's product with itself is large, and half precision would round its neighbours off.
+    # In float32: products of a key with itself are large, and half precision would lose the smaller
+    # ones.
     scores = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
     return (scores if extra is None else scores + extra).softmax(dim=-1)

@@ -1,4 +1,4 @@
-"""Model folders: ours, Hugging Face's and open_clip's, each a settings file, weights and a tokenizer."""
+"""Loads model folders of foveate, Hugging Face and open_clip: a settings file, weights and a tokenizer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,9 +19,9 @@ SETTINGS = ("*.json", "merges.txt")
 
 Json = Mapping[str, Any]
 Fetch = Callable[[Sequence[str]], Path]
-"""Brings the files of these patterns into the folder, where it is a hub's."""
+"""Downloads the files that match these patterns into the folder, if it is a hub folder."""
 
-# open_clip settings that change the arithmetic, with the one value our towers have.
+# open_clip settings that change the computation, with the only supported value.
 _PLAIN_BLOCK = {
     **dict.fromkeys(("ls_init_value", "act_kwargs", "norm_kwargs"), None),
     **dict.fromkeys(("qk_norm", "scaled_cosine_attn", "scale_heads"), False),
@@ -40,17 +40,17 @@ _PLAIN_TEXT = {
 
 
 _MOST = {"layers": 1000, "num_hidden_layers": 1000, "context": 100_000, "image_size": 100_000}
-"""Bounds on sizes, far above any CLIP there is."""
+"""Upper bounds of sizes, far above all existing CLIP models."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One family of model folders.
+    """A family of model folders.
 
     Attributes:
-        settings: Its settings file.
-        weights: Its weight files, the preferred first.
-        load: Reads the settings, with these weights, into a Clip.
+        settings: Name of its settings file.
+        weights: Names of its weight files, the preferred one first.
+        load: Builds a Clip from the settings and the weights.
     """
 
     settings: str
@@ -59,10 +59,11 @@ class Kind:
 
 
 def load_folder(folder: Path, fetch: Fetch | None = None) -> Clip:
-    """Load a model folder, whosever it is.
+    """Load a model folder of any family.
 
     Raises:
-        InputError: Nobody's, or its weights are missing, damaged or no plain CLIP.
+        InputError: The folder belongs to no family, or its weights are missing, damaged or not a plain
+            CLIP.
     """
     found: list[str] = []
     other = ""
@@ -91,13 +92,13 @@ def _belongs(settings: Json, kind: Kind) -> bool:
 
 
 def _other_kind(path: Path, settings: Json) -> str:
-    """Say what model a settings file is of, where it says so."""
+    """Return which model the settings file describes, if it names one."""
     kind = settings.get("model_type") or settings.get("format")
     return f"its {path.name} is of a model of type {kind!r}, not 'clip'" if isinstance(kind, str) else ""
 
 
 def _find(folder: Path, names: Sequence[str], fetch: Fetch | None) -> Path | None:
-    """Return the first weight file (or shard index) there is, brought from the hub if need be."""
+    """Return the first existing weight file (or shard index); download it from the hub if needed."""
     for name in names:
         stem, dot, suffix = name.rpartition(".")
         if fetch:
@@ -122,10 +123,10 @@ def _load_ours(path: Path, settings: Json, weights: Path) -> Clip:
 
 
 def _our_config(settings: Json) -> ClipConfig:
-    """Return the sizes of a folder of ours.
+    """Return the sizes in a foveate folder.
 
     Raises:
-        InputError: A setting is missing, unknown, of another type, or out of range.
+        InputError: A setting is missing, unknown, of the wrong type, or out of range.
     """
     kept = {name: value for name, value in settings.items() if name not in ("format", "version")}
     if stray := kept.keys() - {one.name for one in fields(ClipConfig)}:
@@ -165,7 +166,7 @@ def _load_hugging_face(path: Path, settings: Json, weights: Path) -> Clip:
 
 
 def _hugging_face_tower(settings: Json, tower: str) -> dict[str, Any]:
-    # Old files have both; transformers lets the `_dict` one win.
+    # Old files have both; in transformers, the `_dict` one takes precedence.
     merged = _table(settings, f"{tower}_config") | _table(settings, f"{tower}_config_dict")
     if merged.get("layer_norm_eps", 1e-5) != 1e-5:
         raise InputError(f"layer_norm_eps of {merged['layer_norm_eps']} is not supported, only CLIP's 1e-5")
@@ -210,7 +211,7 @@ def _load_theirs(
 
 
 def _tokenizer(folder: Path) -> ClipTokenizer | None:
-    """Return the folder's own tokenizer; None where it has none."""
+    """Return the folder's own tokenizer; None if it has none."""
     if (folder / "tokenizer.json").is_file():
         return ClipTokenizer.from_file(folder / "tokenizer.json")
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
@@ -234,7 +235,7 @@ def _truth(settings: Json, name: str, default: bool) -> bool:
 
 
 def _table(settings: Json, name: str) -> dict[str, Any]:
-    """Return a part of the settings; an empty one where there is none."""
+    """Return a section of the settings; an empty one if it is missing."""
     table = as_table(settings.get(name) or {})
     if table is None:
         raise InputError(f"{name} holds no settings")
@@ -242,7 +243,7 @@ def _table(settings: Json, name: str) -> dict[str, Any]:
 
 
 def _triple(settings: Json, name: str) -> Triple | None:
-    """Return the means or deviations of three channels; None where there are none."""
+    """Return the means or standard deviations of three channels; None if they are missing."""
     values = settings.get(name)
     if values is None:
         return None

@@ -1,7 +1,7 @@
-"""Three ways to name the same CLIP tensors: OpenAI's (open_clip's too), Hugging Face's, and ours.
+"""Maps tensor names between three layouts: OpenAI's (also open_clip's), Hugging Face's, and foveate's.
 
-Pure name and shape work: nothing here reads a file. `theirs` is a tensor's name in a checkpoint, `ours` its
-name in `Clip.state_dict()`.
+This module only changes names and shapes; it reads no file. `theirs` is the name in a checkpoint, `ours`
+is the name in `Clip.state_dict()`.
 
 - OpenAI: https://github.com/openai/CLIP, open_clip: https://github.com/mlfoundations/open_clip
 - Hugging Face: https://huggingface.co/docs/transformers/model_doc/clip
@@ -22,7 +22,7 @@ Tensors = dict[str, Tensor]
 Item = TypeVar("Item")
 
 _WRAPPED = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""What `torch.compile`, FSDP and activation checkpointing put into names."""
+"""Parts that `torch.compile`, FSDP and activation checkpointing add to names."""
 
 _PARTS = frozenset(
     (
@@ -31,25 +31,25 @@ _PARTS = frozenset(
         *("compound_prompts_text", "compound_prompt_projections", "meta_net", "proj"),
     )
 )
-"""Where all names begin with one of these, it is no wrapper's name."""
+"""A common first part of all names that is one of these is not a wrapper."""
 
-# What checkpoints carry besides weights: index buffers, causal masks, OpenAI's own sizes.
+# Entries of checkpoints that are not weights: index buffers, causal masks, OpenAI's sizes.
 _NO_WEIGHTS = re.compile(r"(.*\.)?(position_ids|attn_mask|input_resolution|context_length|vocab_size)")
 _NORMS = {"ln_1.": "ln_1.", "ln_2.": "ln_2."}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one family of checkpoints names its tensors.
+    """Tensor names of one family of checkpoints.
 
     Attributes:
-        name: For messages.
-        marker: How at least one name begins in this layout and in no other.
-        single: theirs -> ours, for tensors (or, ending in a dot, modules) outside the blocks.
-        towers: theirs -> ours, what comes before a block's number.
-        inside: theirs -> ours, what comes after it.
-        separate: Whether queries, keys and values are three tensors.
-        transposed: Whether the two projections are stored `[embed, width]`.
+        name: Name in messages.
+        marker: Prefix that occurs in this layout and in no other.
+        single: theirs -> ours, for tensors (or modules, with a final dot) outside the blocks.
+        towers: theirs -> ours, the part before a block's number.
+        inside: theirs -> ours, the part after a block's number.
+        separate: Whether queries, keys and values are separate tensors.
+        transposed: Whether the two projections have shape `[embed, width]`.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Layout:
     transposed: bool = False
 
     def ours(self, name: str) -> str | None:
-        """Return our name of their tensor; None where we have no such tensor."""
+        """Return our name of their tensor; None if there is no such tensor."""
         for theirs, ours in self.towers.items():
             number, dot, rest = name.removeprefix(theirs).partition(".")
             if name.startswith(theirs) and number.isdecimal() and dot:
@@ -70,7 +70,7 @@ class Layout:
         return _swap(name, self.single)
 
     def theirs(self, name: str) -> str:
-        """Return their name of our tensor, the queries' for `qkv` where they keep three."""
+        """Return their name of our tensor; if `qkv` is three tensors there, the name of the queries."""
         name = name.replace(".qkv.", ".q.") if self.separate else name
         for theirs, ours in self.towers.items():
             if name.startswith(ours):
@@ -80,7 +80,7 @@ class Layout:
 
 
 def _swap(name: str, table: Mapping[str, str]) -> str | None:
-    """Look up a whole name, or the beginning of one for entries that end in a dot (or an underscore)."""
+    """Look up a whole name, or its prefix for entries that end in a dot (or an underscore)."""
     if name in table and not name.endswith("."):
         return table[name]
     for old, new in table.items():
@@ -163,10 +163,10 @@ LAYOUTS = (OURS, OPENAI, HUGGING_FACE)
 
 
 def find_layout(names: Iterable[str]) -> Layout:
-    """Return the layout of a checkpoint with these tensor names.
+    """Return the layout of a checkpoint from its tensor names.
 
     Raises:
-        InputError: Nobody's layout, or one of a model that is no CLIP with two plain transformers.
+        InputError: The layout is unknown, or the model is not a CLIP with two plain transformers.
     """
     names = list(names)
     for start, what in (("visual.layer1.", "a ResNet"), ("visual.trunk.", "a timm model")):
@@ -192,12 +192,12 @@ def find_layout(names: Iterable[str]) -> Layout:
 
 
 def without_wrappers(mapping: Mapping[str, Item]) -> dict[str, Item]:
-    """Take the names of what was wrapped around a model off its tensors': "module._orig_mod.model.".
+    """Remove the prefixes of model wrappers from tensor names: "module._orig_mod.model.".
 
-    A name that all tensors begin with is a wrapper's, unless it is a part of CLIP or of a tuned prompt.
+    A first part that all names share is a wrapper's, unless it is a part of CLIP or of a tuned prompt.
 
     Raises:
-        InputError: Two tensors have one name then.
+        InputError: Two tensors then have the same name.
     """
     found: dict[str, Item] = {}
     for name, value in mapping.items():
@@ -212,10 +212,10 @@ def without_wrappers(mapping: Mapping[str, Item]) -> dict[str, Item]:
 
 
 def check_kind(name: str, tensor: Tensor) -> None:
-    """Refuse integers, truth values and complex numbers.
+    """Refuse tensors of integers, booleans and complex numbers.
 
     Raises:
-        InputError: It names the tensor.
+        InputError: The message names the tensor.
     """
     if not tensor.is_floating_point():
         raise InputError(
@@ -224,10 +224,10 @@ def check_kind(name: str, tensor: Tensor) -> None:
 
 
 def check_numbers(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that no weights are: integers and the like, NaN and infinity.
+    """Refuse tensors that cannot be weights: integers, booleans, complex numbers, NaN and infinity.
 
     Raises:
-        InputError: It names the first such tensor.
+        InputError: The message names the first such tensor.
     """
     for name, tensor in tensors.items():
         check_kind(name, tensor)
@@ -240,13 +240,13 @@ def check_numbers(tensors: Mapping[str, Tensor]) -> None:
 
 
 def to_ours(mapping: Mapping[str, object]) -> tuple[Layout, Tensors]:
-    """Rename, join and turn a checkpoint's tensors into ours, in float32 (float64 if all are).
+    """Rename, join and transpose the tensors of a checkpoint for foveate, in float32 (float64 if all are).
 
     Args:
         mapping: Tensors or NumPy arrays by name. The result may share memory with tensors.
 
     Raises:
-        InputError: An unknown layout, a tensor too many, something that is no tensor.
+        InputError: The layout is unknown, a tensor is unexpected, or a value is not a tensor.
     """
     bare = without_wrappers(mapping)
     layout = find_layout(bare)
@@ -254,7 +254,7 @@ def to_ours(mapping: Mapping[str, object]) -> tuple[Layout, Tensors]:
     for name, value in bare.items():
         if _NO_WEIGHTS.fullmatch(name):
             continue
-        # open_clip keeps some text towers in a module of their own.
+        # open_clip puts some text towers into a separate module.
         ours = layout.ours(name.removeprefix("text.") if layout is OPENAI else name)
         if ours is None:
             raise InputError(f"has a tensor that a plain CLIP has not ({name}): its architecture differs")
@@ -273,7 +273,7 @@ def to_ours(mapping: Mapping[str, object]) -> tuple[Layout, Tensors]:
 
 
 def _tensor(name: str, value: object) -> Tensor:
-    # NumPy's memory may be read-only, which a tensor cannot be: it is copied.
+    # The memory of NumPy arrays may be read-only, which tensors do not support: copy it.
     array = isinstance(value, np.ndarray | np.generic)
     tensor = torch.tensor(np.array(cast(object, value))) if array else value
     if not isinstance(tensor, Tensor):
@@ -294,14 +294,14 @@ def _join(tensors: Tensors, layout: Layout) -> None:
 
 
 def need(tensors: Tensors, name: str, layout: Layout) -> Tensor:
-    """Return one of our tensors, or say what is missing in the checkpoint's own words."""
+    """Return one of our tensors; if it is missing, raise an error with the checkpoint's own name."""
     if name not in tensors:
         raise InputError(f"{layout.theirs(name)} is missing: the checkpoint is no whole CLIP")
     return tensors[name]
 
 
 def to_layout(tensors: Mapping[str, Tensor], layout: Layout) -> Tensors:
-    """Name our tensors (`Clip.state_dict()`) as another library expects them."""
+    """Rename our tensors (`Clip.state_dict()`) for another library."""
     renamed: Tensors = {}
     for name, tensor in tensors.items():
         if layout.transposed and name in ("vision.proj", "text.proj"):

@@ -1,9 +1,9 @@
-"""CLIP's two towers, small enough to read in one sitting.
+"""CLIP's two towers, in a short implementation.
 
-Ours because every prompt method inserts tokens between blocks and no library lets one. An `edit` is called
-before each block with `(layer, tokens)` and returns the tokens to use: deep prompts, MMRL's representation
-tokens and attention probes are all edits. Each tower is three public steps, so that a method may step in
-between: `tokens` (embed), `encode` (run the blocks), `pool` (read out one feature).
+Prompt methods insert tokens between blocks, and no library supports this. An `edit` is called before
+each block with `(layer, tokens)` and returns the tokens to use. Deep prompts, MMRL's representation
+tokens and attention probes are edits. Each tower has three public steps, so a method can act between
+them: `tokens` (embed), `encode` (run the blocks), `pool` (compute one feature).
 
 - CLIP: Radford et al. 2021, https://arxiv.org/abs/2103.00020
 """
@@ -26,9 +26,9 @@ from foveate.tensor_bytes import bytes_of
 from foveate.types import Images, TokenIds, Tokens
 
 Edit = Callable[[int, Tensor], Tensor]
-Grown = Float[Tensor, "rows grown width"]  # an edit may have inserted tokens
+Grown = Float[Tensor, "rows grown width"]  # an edit may insert tokens
 
-_HIDDEN = 5_000_000  # numbers of a perceptron's hidden layer at once, on a CPU: 8 pictures of ViT-B/16
+_HIDDEN = 5_000_000  # hidden values of an MLP in one chunk on a CPU: 8 pictures of ViT-B/16
 
 
 class Block(nn.Module):
@@ -49,21 +49,21 @@ class Block(nn.Module):
     def beside(
         self, x: Float[Tensor, "*rows width"], read: Float[Tensor, "*rows width"]
     ) -> Float[Tensor, "*rows width"]:
-        """Return tokens with what stands beside the block: nothing, unless a method says so (MMA).
+        """Return tokens plus a module parallel to the block; the default adds none (MMA does).
 
         Args:
-            x: What the block has made of its tokens.
-            read: What its attention has read of them.
+            x: Output tokens of the block.
+            read: Input tokens of its attention, after `ln_1`.
         """
         return x
 
     def feed(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
-        """Return tokens behind the perceptron, each on its own."""
+        """Return tokens after the MLP, which handles each token separately."""
         hidden = self.fc(self.ln_2(x))
         return x + self.out(_quick_gelu(hidden) if self.quick_gelu else F.gelu(hidden))
 
     def attend(self, x: Tokens) -> Tokens:
-        """Return what each token gathers from the others (from earlier ones only, if causal)."""
+        """Return the attention output of each token (attends only to earlier tokens, if causal)."""
         rows, tokens, width = x.shape
         qkv = self.qkv(x).view(rows, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
@@ -74,18 +74,18 @@ class Block(nn.Module):
 def _quick_gelu(x: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
     if torch.is_grad_enabled():
         return x * torch.sigmoid(1.702 * x)
-    return x.mul_((1.702 * x).sigmoid_())  # the widest tensor of all: one beside it instead of three
+    return x.mul_((1.702 * x).sigmoid_())  # widest tensor: in place, one temporary instead of three
 
 
 def run_blocks(blocks: nn.ModuleList, x: Tokens, edit: Edit | None) -> Grown:
-    """Pass tokens through the blocks; `edit`, where given, may change them before each block."""
+    """Pass tokens through the blocks; `edit`, if given, may change them before each block."""
     for layer, block in enumerate(blocks):
         x = block(edit(layer, x) if edit else x)
     return x
 
 
 class Vision(nn.Module):
-    """The image tower: patches in, one feature out."""
+    """The image tower: patches to one feature."""
 
     def __init__(self, config: ClipConfig):
         super().__init__()
@@ -104,7 +104,7 @@ class Vision(nn.Module):
 
     def forward(self, images: Images, edit: Edit | None = None) -> Float[Tensor, "batch dim"]:
         if edit is None and images.device.type == "cpu" and not torch.is_grad_enabled():
-            # Pictures do not depend on one another; few at a time stay in the processor's caches.
+            # Pictures are independent; a few at a time fit into the CPU caches.
             return torch.cat([self._features(part) for part in images.split(self.at_once)])
         return self._features(images, edit)
 
@@ -113,12 +113,12 @@ class Vision(nn.Module):
 
     @property
     def at_once(self) -> int:
-        """Pictures that go through the blocks together on a CPU where no gradient is wanted."""
+        """Number of pictures that pass through the blocks together on a CPU without gradients."""
         block = cast("Block", self.blocks[0])
         return max(1, _HIDDEN // (len(self.pos) * block.fc.out_features))
 
     def tokens(self, images: Images) -> Float[Tensor, "batch tokens channels"]:
-        """Return `[CLS, patches]` with positions, before `ln_pre`."""
+        """Return the tokens `[CLS, patches]` with positions, before `ln_pre`."""
         patches = self.patches(images.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2)
         return torch.cat([self.cls.expand(len(patches), 1, -1), patches], dim=1) + self.pos
 
@@ -127,17 +127,18 @@ class Vision(nn.Module):
         return run_blocks(self.blocks, self.ln_pre(tokens), edit)
 
     def pool(self, token: Float[Tensor, "*rest width"]) -> Float[Tensor, "*rest dim"]:
-        """Project output tokens (the class token, usually) into the shared space."""
+        """Project output tokens (usually the class token) into the shared space."""
         return self.ln_post(token) @ self.proj
 
 
 class Text(nn.Module):
-    """The text tower: token ids in, one feature out. Attention is causal."""
+    """The text tower: token ids to one feature. Attention is causal."""
 
     def __init__(self, config: ClipConfig):
         super().__init__()
         width = config.text.width
-        # No random start: on the meta device that one would import all of `torch._dynamo`, a second's work.
+        # No random init: on the meta device, it would import all of `torch._dynamo`, which takes a
+        # second.
         self.token = nn.Embedding.from_pretrained(torch.empty(config.vocab, width), freeze=False)
         self.pos = nn.Parameter(torch.empty(config.context, width))
         self.blocks = nn.ModuleList(
@@ -147,27 +148,27 @@ class Text(nn.Module):
         self.proj = nn.Parameter(torch.empty(width, config.embed))
 
     def forward(self, ids: TokenIds, edit: Edit | None = None) -> Float[Tensor, "rows dim"]:
-        # The tower is causal, so what follows the last EOT cannot matter: it is never encoded.
+        # The tower is causal: tokens after the last EOT have no effect and are not encoded.
         eot = ids.argmax(dim=-1)
         ids = ids[:, : int(eot.max()) + 1]
         return self.pool(self.encode(self.token(ids), edit), eot)
 
     def encode(self, tokens: Tokens, edit: Edit | None = None) -> Grown:
-        """Add positions to embedded tokens and run the blocks."""
+        """Add positions to token embeddings and run the blocks."""
         return run_blocks(self.blocks, tokens + self.pos[: tokens.shape[1]], edit)
 
     def pool(self, tokens: Tokens, eot: Int[Tensor, " rows"]) -> Float[Tensor, "rows dim"]:
-        """Read the feature at each row's EOT, wherever an edit has moved it."""
+        """Return the feature at each row's EOT; `eot` gives its index, which an edit may have moved."""
         rows = torch.arange(len(tokens), device=tokens.device)
         return self.ln_final(tokens[rows, eot]) @ self.proj
 
 
 class Clip(nn.Module):
-    """Both towers and the temperature. Build one with `load_clip`, or `Clip(config).initialise(g)`.
+    """Both towers and the temperature. Build it with `load_clip`, or with `Clip(config).initialise(g)`.
 
     Args:
-        config: Every size.
-        tokenizer: Of the texts this CLIP was trained on; None: OpenAI's, where the vocabulary is theirs.
+        config: All sizes.
+        tokenizer: Tokenizer of the training texts; None uses OpenAI's if the vocabulary has its size.
     """
 
     def __init__(self, config: ClipConfig, tokenizer: ClipTokenizer | None = None):
@@ -191,18 +192,19 @@ class Clip(nn.Module):
         std: Triple | None = None,
         tokenizer: ClipTokenizer | None = None,
     ) -> "Clip":
-        """Build a frozen CLIP from weights under OpenAI's, open_clip's, Hugging Face's or our names.
+        """Build a frozen CLIP from weights with names of OpenAI, open_clip, Hugging Face or foveate.
 
         Args:
-            mapping: Tensors or arrays by name; tensors may be shared, not copied.
-            heads: Heads of the image and the text tower; None: 64 wide (wider in open_clip's largest).
-            quick_gelu: None: True as in OpenAI's weights, False for image towers from ViT-H on.
+            mapping: Tensors or arrays by name; tensors may be shared instead of copied.
+            heads: Number of heads of the image and the text tower; None: heads of width 64 (wider in
+                open_clip's largest models).
+            quick_gelu: None: True as in OpenAI's weights; False for image towers from ViT-H upwards.
             mean: Channel means of pictures; None: OpenAI's.
-            std: Channel deviations; None: OpenAI's.
+            std: Channel standard deviations of pictures; None: OpenAI's.
             tokenizer: See the class.
 
         Raises:
-            InputError: The weights are no CLIP with two plain transformers, or not a whole one.
+            InputError: The weights are not a CLIP with two plain transformers, or are incomplete.
         """
         layout, tensors = to_ours(mapping)
         config = infer_config(tensors, layout, heads=heads, quick_gelu=quick_gelu, mean=mean, std=std)
@@ -216,10 +218,11 @@ class Clip(nn.Module):
         layout: Layout = OURS,
         tokenizer: ClipTokenizer | None = None,
     ) -> "Clip":
-        """Put tensors under our names into a frozen CLIP of these sizes, without copying them.
+        """Load tensors with foveate's names into a frozen CLIP of these sizes, without copying them.
 
         Raises:
-            InputError: A tensor is missing, too many, or of another shape; in the names of `layout`.
+            InputError: A tensor is missing, unexpected, or of another shape; the message uses the names
+                of `layout`.
         """
         with torch.device("meta"):
             clip = cls(config, tokenizer)
@@ -229,10 +232,10 @@ class Clip(nn.Module):
 
     @property
     def tokenizer(self) -> ClipTokenizer:
-        """Turns texts into this CLIP's token ids.
+        """Converts texts to the token ids of this CLIP.
 
         Raises:
-            InputError: None was given and the vocabulary is not OpenAI's.
+            InputError: No tokenizer was given and the vocabulary is not OpenAI's.
         """
         if self._tokenizer is None:
             if self.config.vocab != OPENAI_VOCAB:
@@ -241,12 +244,12 @@ class Clip(nn.Module):
         return self._tokenizer
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits that name these weights, in this precision, and these sizes.
+        """Return 16 hex digits that identify these weights in this precision, and these sizes.
 
-        Kept until a tensor is moved or changed in place, so asking again costs nothing.
+        The value is cached until a tensor is moved or changed in place.
         """
         tensors = sorted(self.state_dict().items())
-        # Tensors made in inference mode count no versions, and cannot be changed outside it.
+        # Tensors created in inference mode have no version counter and cannot be changed outside it.
         now = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for _, t in tensors)
         if self._fingerprint[0] != now:
             digest = hashlib.sha256(repr(self.config).encode())
@@ -258,17 +261,17 @@ class Clip(nn.Module):
 
     @property
     def scale(self) -> Float[Tensor, ""]:
-        """What cosines are multiplied with; 100 in OpenAI's weights."""
+        """Factor of the cosines; 100 in OpenAI's weights."""
         return self.logit_scale.exp()
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> "Clip":
-        """Fill every tensor with CLIP's own random start, drawn from `generator`."""
+        """Initialise all tensors as CLIP does, with random values from `generator`."""
         for tower, size in ((self.vision, self.config.vision), (self.text, self.config.text)):
             for name, tensor in tower.named_parameters():
                 tensor.normal_(0.0, 1.0, generator=generator)
                 tensor.mul_(_start_spread(name, size)).add_(_start_mean(name))
-        self.text.pos.mul_(0.01 * self.config.text.width**0.5)  # words must outweigh places (0.02 to 0.01)
+        self.text.pos.mul_(0.01 * self.config.text.width**0.5)  # tokens outweigh positions (0.02 to 0.01)
         self.logit_scale.fill_(torch.tensor(1 / 0.07).log())
         return self
 
@@ -278,12 +281,12 @@ def _start_mean(name: str) -> float:
 
 
 def _start_spread(name: str, size: TowerConfig) -> float:
-    """Standard deviations of CLIP's start (Radford et al. 2021, section 2.5 and its code)."""
+    """Standard deviations of CLIP's initialisation (Radford et al. 2021, section 2.5 and its code)."""
     if "ln_" in name or name.endswith("bias"):
         return 0.0
     if name == "token.weight":
         return 0.02
     spread = size.width**-0.5
     if name.endswith((".proj.weight", ".out.weight")):
-        return spread * (2 * size.layers) ** -0.5  # every block adds twice to the residual stream
+        return spread * (2 * size.layers) ** -0.5  # each block adds to the residual stream twice
     return spread * 2**-0.5 if name.endswith(".fc.weight") else spread

@@ -1,9 +1,10 @@
-"""What `torch.save` wrote, without running anything of it: tensors, plain containers, and nothing else.
+"""Reads `torch.save` files without executing their pickles: only tensors and plain containers.
 
-A training checkpoint holds more than weights: the optimiser, its schedule, NumPy's numbers. `torch.load`
-refuses such a file as a whole (`weights_only=True`) or runs whatever it says. Here a pickle may build plain
-containers and ask for tensors. Where it asks for any other class or function it gets an `Inert`, which takes
-everything and does nothing. Nothing is imported for a pickle, and numbers are read for wanted tensors alone.
+A training checkpoint holds more than weights: the optimiser state, the scheduler, NumPy values.
+`torch.load` refuses such a file completely (`weights_only=True`) or executes its pickle. Here, a pickle
+may build plain containers and request tensors. For any other class or function it gets an `Inert`
+object, which accepts all calls and does nothing. Nothing is imported for a pickle, and values are read
+only for the needed tensors.
 """
 
 import io
@@ -42,18 +43,18 @@ _DTYPES = {
 }
 _ZIP = b"PK\x03\x04"
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-"""How a file of PyTorch before 1.6 begins, as two pickles."""
+"""First two pickles of a file from PyTorch before 1.6."""
 
 
 class Storage(NamedTuple):
-    """Numbers in a row, somewhere in the file."""
+    """Flat array of values in the file."""
 
     key: str
     dtype: torch.dtype
 
 
 class Stored(NamedTuple):
-    """A tensor of the file that has not been read."""
+    """Tensor of the file that is not read yet."""
 
     storage: Storage
     offset: int
@@ -61,20 +62,20 @@ class Stored(NamedTuple):
     stride: tuple[int, ...]
 
     def of(self, numbers: Tensor) -> Tensor:
-        """Return the tensor, from its whole storage.
+        """Return the tensor as a view of its whole storage.
 
         Raises:
-            ValueError: It is larger than the storage, so the file is damaged.
+            ValueError: The tensor is larger than the storage, so the file is damaged.
         """
         if math.prod(self.size) > len(numbers):
             raise ValueError("a tensor is larger than the numbers stored for it")
-        # as_strided refuses to reach beyond the storage.
+        # as_strided refuses indices outside the storage.
         view = torch.as_strided(numbers, tuple(self.size), tuple(self.stride), self.offset)
         return view.clone(memory_format=torch.contiguous_format)
 
 
 class Inert:
-    """Stands where a pickle wants another class, function or object: takes everything, does nothing."""
+    """Placeholder for any other class, function or object of a pickle: accepts all calls and does nothing."""
 
     __slots__ = ()
 
@@ -91,26 +92,26 @@ class Inert:
         pass
 
     def ignore(self, _: object) -> None:
-        """Do nothing with what a pickle adds."""
+        """Ignore state and items that a pickle adds."""
 
-    # What a pickle calls to restore an object, and to fill a list or a set.
+    # Methods that a pickle calls to restore an object, and to fill a list or a set.
     __setstate__ = append = extend = add = ignore
 
 
 class TensorUnpickler(pickle.Unpickler):
-    """An unpickler that knows tensors and ordered dictionaries; `unknown` answers for everything else.
+    """Unpickler for tensors and ordered dictionaries; `unknown` handles all other names.
 
     Attributes:
-        known: What a pickle may name, by module and name.
-        dtypes: Of each storage that was named, by its key.
-        asks: What it named that is not known, once each.
+        known: Allowed globals, by module and name.
+        dtypes: Dtype of each named storage, by its key.
+        asks: Unknown names that the pickle requests, once each.
     """
 
     def __init__(self, file: File):
         super().__init__(file)
         self.dtypes: dict[str, torch.dtype] = {}
         self.asks: dict[str, None] = {}
-        # Made anew for each file: a pickle can set attributes on what it is handed.
+        # Created for each file: a pickle can set attributes on the objects it gets.
         self.known: dict[tuple[str, str], object] = {
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor"): wrapped(_rebuild),
@@ -128,27 +129,27 @@ class TensorUnpickler(pickle.Unpickler):
         return self.unknown(module, name)
 
     def unknown(self, module: str, name: str) -> object:
-        """Return what a pickle gets for a name it has no business with: something that does nothing."""
+        """Return a placeholder for a name that is not allowed; it does nothing."""
         return Inert
 
     def persistent_load(self, pid: Any) -> object:
         kind, *rest = pid
-        if kind == "module":  # a class with its source, as whole models were saved before PyTorch 1.6
+        if kind == "module":  # a class with its source, as in whole models saved before PyTorch 1.6
             return rest[0]
         dtype, key, *_ = rest
-        if not isinstance(dtype, torch.dtype):  # a kind of numbers that no weights are
+        if not isinstance(dtype, torch.dtype):  # a dtype that no weights have
             return Inert()
         self.dtypes[str(key)] = dtype
         return Storage(str(key), dtype)
 
 
 def wrapped(call: Callable[..., object]) -> Callable[..., object]:
-    """Wrap a function so that nothing can be set on the original through it."""
+    """Wrap a function, so that a pickle cannot set attributes on the original."""
     return lambda *arguments: call(*arguments)
 
 
 def first(value: object, *_: object) -> object:
-    """Return the first of all arguments."""
+    """Return the first argument."""
     return value
 
 
@@ -157,24 +158,25 @@ def _rebuild(storage: object, offset: int, size: Any, stride: Any, *_: object) -
 
 
 def _rebuild_inner(make: Any, _: object, arguments: Any, *__: object) -> object:
-    """Return the tensor inside one that has attributes of its own."""
+    """Return the inner tensor of a tensor with attributes."""
     return _rebuild(*arguments) if callable(make) and not isinstance(make, type) else Inert()
 
 
 def stored_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return a member of an archive that PyTorch wrote.
+    """Return a member of an archive by PyTorch.
 
     Raises:
-        InputError: It is compressed.
+        InputError: The member is compressed.
     """
-    # PyTorch never compresses these members; refusing others keeps a small file from filling the memory.
+    # PyTorch never compresses these members. Refusing compression keeps a small file from filling the
+    # memory.
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise InputError(f"its member {name} is compressed, as PyTorch never writes it")
     return archive.read(name)
 
 
 def numbers(raw: bytes, dtype: torch.dtype) -> Tensor:
-    """Return raw numbers as a tensor in a row."""
+    """Return raw bytes as a one-dimensional tensor."""
     return torch.frombuffer(bytearray(raw), dtype=dtype) if raw else torch.empty(0, dtype=dtype)
 
 
@@ -183,9 +185,11 @@ class Saved:
     """An open file of `torch.save`.
 
     Attributes:
-        content: What was saved, with `Stored` for tensors and `Inert` for what is no plain container.
+        content: The saved object, with `Stored` for tensors and `Inert` for objects that are not plain
+            containers.
         raw: Reads the bytes of a storage.
-        asks: Names of the classes and functions that are no part of tensors and plain containers.
+        asks: Names of the requested classes and functions that belong to neither tensors nor plain
+            containers.
     """
 
     content: object
@@ -193,13 +197,13 @@ class Saved:
     asks: tuple[str, ...] = ()
 
     def tensors(self, table: dict[str, object]) -> dict[str, Tensor]:
-        """Read the tensors of a table; what else is in it is left out."""
+        """Read the tensors of a dictionary; skip its other entries."""
         storages: dict[Storage, Tensor] = {}
         found: dict[str, Tensor] = {}
         for name, value in table.items():
             if isinstance(value, Stored):
                 storage = value.storage
-                if storage not in storages:  # tensors may share one
+                if storage not in storages:  # tensors may share a storage
                     storages[storage] = numbers(self.raw(storage), storage.dtype)
                 found[name] = value.of(storages[storage])
         return found
@@ -207,11 +211,11 @@ class Saved:
 
 @contextmanager
 def open_saved(path: Path) -> Generator[Saved]:
-    """Open a file of `torch.save`, of any version from 0.4 on.
+    """Open a `torch.save` file of any PyTorch version from 0.4.
 
     Raises:
-        InputError: It is another kind of file.
-        Exception: Of any class, where the file is damaged.
+        InputError: The file has another format.
+        Exception: Any class, if the file is damaged.
     """
     with path.open("rb") as file:
         start = file.read(len(_ZIP))
@@ -243,7 +247,7 @@ def _open_zip(archive: zipfile.ZipFile) -> Saved:
 
 
 def _open_legacy(file: io.BufferedReader) -> Saved:
-    """Open the format before PyTorch 1.6: some pickles, then each storage behind its length."""
+    """Open the format before PyTorch 1.6: several pickles, then each storage after its length."""
     if _next(file) != _MAGIC or _next(file) != _PROTOCOL:
         raise InputError(
             "cut short or damaged, or no file of weights: not loaded"
@@ -273,6 +277,6 @@ def _next(file: File) -> object:
 
 
 def _exactly(file: io.BufferedReader, length: int) -> bytes:
-    if length > os.fstat(file.fileno()).st_size - file.tell():  # before room is made for it
+    if length > os.fstat(file.fileno()).st_size - file.tell():  # check before memory is allocated
         raise EOFError("the file ends before its numbers do")
     return file.read(length)

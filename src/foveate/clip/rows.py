@@ -1,8 +1,9 @@
-"""Many texts through the text tower without a token too many, and exactly as if each were read alone.
+"""Encodes many texts with few tokens; the result equals encoding each text alone.
 
-The tower is causal, which makes three savings exact: nothing behind a text's EOT is encoded; what all texts
-begin with (SOT, learned vectors, "a photo of a") is encoded once, and every text attends to its keys and
-values; and the texts' own tokens lie one behind the other, without padding. Gradients flow through all of it.
+The tower is causal, so three savings are exact. Tokens after a text's EOT are not encoded. The common
+prefix of all texts (SOT, learned vectors, "a photo of a") is encoded once, and every text attends to its
+keys and values. The texts' own tokens are packed one after another, without padding. Gradients flow
+through all of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from foveate.memory import Pieces
 from foveate.types import TextFeatures, Tokens
 
 CHUNK = 2048
-"""Own tokens encoded together: enough to fill a matrix product, few enough to bound memory."""
+"""Number of own tokens encoded together: fills a matrix product and bounds the memory."""
 
 Packed = Float[Tensor, "packed width"]
 Vectors = Float[Tensor, "vectors width"]
@@ -27,14 +28,14 @@ Vectors = Float[Tensor, "vectors width"]
 
 @dataclass(frozen=True)
 class TokenRows:
-    """Token sequences, cut into the beginning that all share and what each goes on with.
+    """Token sequences, split into their common prefix and each row's own tokens.
 
     Attributes:
-        ids: `[P + N]` token ids: the common beginning, then each row's own, one row behind the other.
-        slots: `[P + N]` index of the learned vector at a place, or -1 for a word.
+        ids: `[P + N]` token ids: the common prefix, then the own tokens of all rows, row after row.
+        slots: `[P + N]` index of the learned vector at a position, or -1 for a word.
         places: `[P + N]` position within the row.
-        shared: P, length of the common beginning.
-        lengths: Own tokens of each row; the last of them is its EOT.
+        shared: P, length of the common prefix.
+        lengths: Number of own tokens of each row; the last one is its EOT.
     """
 
     ids: Int[Tensor, " tokens"]
@@ -44,13 +45,13 @@ class TokenRows:
     lengths: tuple[int, ...]
 
     def row(self, number: int) -> list[tuple[int, int]]:
-        """Return one row's (token id, slot) pairs, whole."""
+        """Return all (token id, slot) pairs of one row."""
         start = self.shared + sum(self.lengths[:number])
         places = [*range(self.shared), *range(start, start + self.lengths[number])]
         return [(int(self.ids[i]), int(self.slots[i])) for i in places]
 
     def part(self, start: int, stop: int) -> "TokenRows":
-        """Return some of the rows, with the same common beginning."""
+        """Return some rows with the same common prefix."""
         before = self.shared + sum(self.lengths[:start])
         own = slice(before, before + sum(self.lengths[start:stop]))
         ids, slots, places = (
@@ -69,26 +70,27 @@ class TokenRows:
 
 @dataclass(frozen=True)
 class OwnTokens:
-    """Tokens that each row has for itself from a block on, in place of those behind the first.
+    """Tokens of each row that replace, from one block on, the tokens after the first.
 
-    From there on nothing but the first token is common, so that is all that is still read once for all.
+    From that block on, only the first token is common, so only that one is still encoded once for all
+    rows.
 
     Attributes:
-        layer: The block, counted from 0, before which they are put.
-        tokens: `[C, n, W]`, for the places 1 to n, which lie within the rows' common beginning.
+        layer: The block before which the tokens are inserted, counted from 0.
+        tokens: `[C, n, W]`, for the positions 1 to n, which lie within the common prefix.
     """
 
     layer: int
     tokens: Float[Tensor, "classes learned width"]
 
     def part(self, start: int, stop: int, behind: Float[Tensor, "behind width"]) -> "OwnTokens":
-        """Return those of some rows, and with them what followed in the common beginning."""
+        """Return the tokens of some rows, followed by the tokens `behind` of the common prefix."""
         rest = behind.expand(stop - start, -1, -1)
         return OwnTokens(self.layer, torch.cat([self.tokens[start:stop].to(rest.dtype), rest], dim=1))
 
 
 def pack(rows: Sequence[Sequence[tuple[int, int]]]) -> TokenRows:
-    """Cut and pack rows of (token id, slot) pairs, each with its EOT last."""
+    """Split and pack rows of (token id, slot) pairs, each with its EOT last."""
     shared = min(len(row) for row in rows) - 1  # every row keeps at least its EOT
     for row in rows:
         while row[:shared] != rows[0][:shared]:
@@ -108,16 +110,17 @@ def encode_rows(
     chunk: int = CHUNK,
     own: OwnTokens | None = None,
 ) -> TextFeatures:
-    """Return `[C, D]` raw features of packed rows, in float32 or better.
+    """Return raw features `[C, D]` of packed rows, in float32 or a wider dtype.
 
     Args:
         text: The tower.
         rows: At least one.
-        vectors: What stands in the slots; rows with slots of their own index one long list.
-        edit: Changes the tokens of the common beginning before each block, and may let them grow.
-        chunk: Own tokens at once. Where there are more, each chunk but the last is computed again for its
-            gradient. A device whose memory is too small gets half of it, and so on.
-        own: Tokens that each row has for itself from a block on.
+        vectors: Learned vectors for the slots; rows with different vectors index one long list.
+        edit: Changes the tokens of the common prefix before each block; it may insert tokens.
+        chunk: Number of own tokens in one pass. If there are more, all chunks except the last are
+            recomputed in the backward pass. If the device runs out of memory, the number is halved
+            repeatedly.
+        own: Tokens that each row has for itself, from one block on.
     """
     if own is not None and rows.shared < 1 + own.tokens.shape[1]:
         raise ValueError(f"own tokens take {own.tokens.shape[1]} places, but rows share {rows.shared}")
@@ -129,7 +132,7 @@ def encode_rows(
 def _encode(
     text: Text, rows: TokenRows, vectors: Vectors | None, edit: Edit | None, own: OwnTokens | None, chunk: int
 ) -> TextFeatures:
-    """Return what `encode_rows` does, with so many own tokens at once."""
+    """Compute `encode_rows` with `chunk` own tokens in one pass."""
     tokens = _embed(text, rows, vectors)
     memory, behind = _read_beginning(text, tokens[None, : rows.shared], edit, own)
     parts, done = _chunks(rows.lengths, chunk), 0
@@ -138,7 +141,7 @@ def _encode(
     for piece, lengths in zip(pieces, parts, strict=True):
         theirs = own and own.part(done, done + len(lengths), behind)
         done += len(lengths)
-        # The last chunk is the first to have its gradient taken: what is between may wait for it.
+        # Backward starts with the last chunk, so its activations stay in memory; others are recomputed.
         if len(features) + 1 < len(parts) and torch.is_grad_enabled():
             inputs = (text, piece, lengths, theirs, *memory)
             once = checkpoint(_read_own, *inputs, use_reentrant=False, preserve_rng_state=False)
@@ -150,10 +153,10 @@ def _encode(
 
 
 def _embed(text: Text, rows: TokenRows, vectors: Vectors | None) -> Packed:
-    """Return all tokens with their positions."""
+    """Return the embeddings of all tokens with their positions."""
     tokens = text.token(rows.ids)
     if vectors is not None:
-        placed = vectors.to(tokens.dtype)[rows.slots.clamp_min(0)]  # they are float32 under any tower
+        placed = vectors.to(tokens.dtype)[rows.slots.clamp_min(0)]  # float32 in a tower of any dtype
         tokens = torch.where((rows.slots >= 0)[:, None], placed, tokens)
     return tokens + text.pos[rows.places]
 
@@ -161,9 +164,9 @@ def _embed(text: Text, rows: TokenRows, vectors: Vectors | None) -> Packed:
 def _read_beginning(
     text: Text, x: Tokens, edit: Edit | None, own: OwnTokens | None
 ) -> tuple[list[Tensor], Packed]:
-    """Return the keys and values `[heads, P, d]` of the common beginning: two tensors a block, in a row.
+    """Return the keys and values `[heads, P, d]` of the common prefix: two tensors for each block, in a list.
 
-    And, where rows get tokens of their own, those of the beginning that stood behind them.
+    If rows have own tokens (`own`), also return the prefix tokens that stood after the replaced ones.
     """
     memory: list[Tensor] = []
     behind = x[0, :0]
@@ -174,7 +177,7 @@ def _read_beginning(
         read = block.ln_1(x)
         q, k, v = _heads(block, block.qkv(read))
         memory += [k[0], v[0]]
-        if layer + 1 < len(text.blocks):  # nobody reads what the last block makes of it
+        if layer + 1 < len(text.blocks):  # the output of the last block is not used
             gathered = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = block.beside(block.feed(x + block.proj(gathered.transpose(1, 2).flatten(2))), read)
     return memory, behind
@@ -183,7 +186,7 @@ def _read_beginning(
 def _read_own(
     text: Text, x: Packed, lengths: tuple[int, ...], own: OwnTokens | None, *memory: Tensor
 ) -> Float[Tensor, "rows dim"]:
-    """Read rows' own tokens, each attending to the common beginning and to its own before it."""
+    """Encode the rows' own tokens; each attends to the common prefix and to earlier own tokens."""
     rows, place = len(lengths), _places(lengths, x.device)
     for layer, block in enumerate(_blocks(text)):
         if own and layer == own.layer:
@@ -194,14 +197,14 @@ def _read_own(
         qkv = block.qkv(read)
         padded = qkv.new_zeros(rows * longest, qkv.shape[1]).index_copy(0, filled, qkv)
         q, k, v = _heads(block, padded.view(rows, longest, -1))
-        begun = memory[2 * layer].shape[1]  # an edit may have let it grow
+        begun = memory[2 * layer].shape[1]  # an edit may have inserted tokens
         k = torch.cat([memory[2 * layer].expand(rows, -1, -1, -1), k], dim=2)
         v = torch.cat([memory[2 * layer + 1].expand(rows, -1, -1, -1), v], dim=2)
-        # Padding comes last in a row, so that no token of the row attends to it: causality is mask enough.
+        # Padding is at the end of a row, so the causal mask already excludes it.
         seen = torch.ones(longest, begun + longest, dtype=torch.bool, device=x.device).tril(begun)
         gathered = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
         gathered = gathered.transpose(1, 2).reshape(rows * longest, -1)
-        if layer + 1 == len(text.blocks):  # only EOTs are read out
+        if layer + 1 == len(text.blocks):  # only EOT features are needed
             x, read, filled = x[place.last], read[place.last], place.ends
         x = block.beside(block.feed(x + block.proj(gathered[filled])), read)
     return text.ln_final(x) @ text.proj
@@ -209,13 +212,13 @@ def _read_own(
 
 @dataclass(frozen=True)
 class _Places:
-    """Where rows' own tokens are.
+    """Positions of the rows' own tokens.
 
     Attributes:
-        longest: Tokens of the longest row: the width of the padded grid.
-        filled: Of each packed token, its place in that grid.
-        ends: Of each row's EOT, the same.
-        last: Of each row's EOT, its place among packed tokens.
+        longest: Number of tokens of the longest row: the width of the padded grid.
+        filled: Grid position of each packed token.
+        ends: Grid position of each row's EOT.
+        last: Index of each row's EOT among the packed tokens.
     """
 
     longest: int
@@ -234,7 +237,7 @@ def _places(lengths: Sequence[int], device: torch.device) -> _Places:
 def _grown(
     x: Packed, lengths: Sequence[int], tokens: Float[Tensor, "rows learned width"]
 ) -> Float[Tensor, "grown width"]:
-    """Return packed tokens with each row's own ones before them."""
+    """Return packed tokens with each row's `own` tokens in front."""
     sizes, n = torch.tensor(lengths, device=x.device), tokens.shape[1]
     row = torch.arange(len(sizes), device=x.device)
     kept = torch.arange(len(x), device=x.device) + n * (row.repeat_interleave(sizes) + 1)
@@ -258,7 +261,7 @@ def _blocks(text: Text) -> Iterator[Block]:
 
 
 def _chunks(lengths: Sequence[int], most: int) -> list[tuple[int, ...]]:
-    """Group rows in their order, so many own tokens at most, at least one row; the last are full."""
+    """Group consecutive rows with at most `most` own tokens, at least one row each; the last are full."""
     groups: list[list[int]] = [[]]
     tokens = 0
     for length in reversed(lengths):

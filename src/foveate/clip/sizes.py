@@ -1,4 +1,4 @@
-"""Every size of a CLIP, read off the shapes of its tensors."""
+"""Infers all sizes of a CLIP model from the shapes of its tensors."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from foveate.clip.config import CLIP_MEAN, CLIP_STD, ClipConfig, TowerConfig
 from foveate.clip.layouts import OURS, Layout, Tensors, need
 from foveate.errors import InputError
 
-# Heads are 64 wide, but for the image towers that open_clip made larger: ViT-H, g, bigG and e.
+# Heads have width 64, except in open_clip's larger image towers: ViT-H, g, bigG and e.
 _WIDE_HEADS = {1280: 80, 1408: 88, 1664: 104, 1792: 112}
 
 Triple = tuple[float, float, float]
@@ -25,18 +25,19 @@ def infer_config(
     mean: Triple | None = None,
     std: Triple | None = None,
 ) -> ClipConfig:
-    """Read the sizes of a CLIP off its tensors; what shapes cannot tell may be given.
+    """Infer the sizes of a CLIP from its tensors; sizes that shapes do not determine may be given.
 
     Args:
-        tensors: Tensors under our names (of any device, "meta" too).
-        layout: Where they come from; messages then use its names.
-        heads: Heads of the image and the text tower; None: as wide as the known CLIPs have them.
-        quick_gelu: None: as OpenAI's weights have it, except for image towers wider than any of theirs.
+        tensors: Tensors with foveate's names (on any device, including "meta").
+        layout: Their source; messages use its names.
+        heads: Number of heads of the image and the text tower; None: heads as wide as in the known CLIP
+            models.
+        quick_gelu: None: as in OpenAI's weights, except for image towers wider than all of theirs.
         mean: Channel means of pictures; None: OpenAI's.
-        std: Channel deviations; None: OpenAI's.
+        std: Channel standard deviations of pictures; None: OpenAI's.
 
     Raises:
-        InputError: A tensor is missing, or shapes do not make a CLIP.
+        InputError: A tensor is missing, or the shapes do not form a CLIP.
     """
     width, _, patch, _ = _shape(tensors, "vision.patches.weight", 4, layout)
     positions, _ = _shape(tensors, "vision.pos", 2, layout)
@@ -63,10 +64,10 @@ def infer_config(
 
 
 def check_shapes(tensors: Tensors, expected: Mapping[str, torch.Size], layout: Layout = OURS) -> None:
-    """Make sure that exactly the expected tensors are there.
+    """Check that the tensors are exactly the expected ones.
 
     Raises:
-        InputError: One is missing, one too many, or one of another shape.
+        InputError: A tensor is missing, unexpected, or of another shape.
     """
     for name, shape in expected.items():
         if need(tensors, name, layout).shape != shape:

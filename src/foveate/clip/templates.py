@@ -1,4 +1,4 @@
-"""Texts around a class name, as the field writes them for each data set.
+"""Prompt templates for class names, one for each data set.
 
 - Zero-shot, CoOp and MMRL: Zhou et al. 2022, https://arxiv.org/abs/2109.01134
 - KgCoOp: Yao et al. 2023, https://arxiv.org/abs/2303.13283
@@ -20,10 +20,10 @@ DATASET_TEMPLATES: dict[str, str] = {
     **dict.fromkeys(("ImageNet", "ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR"), DEFAULT_TEMPLATE),
     **dict.fromkeys(("Caltech101", "StanfordCars", "SUN397"), DEFAULT_TEMPLATE),
 }
-"""By the data sets' names in configurations; what zero-shot CLIP and MMRL use."""
+"""By data set name in configurations; used by zero-shot CLIP and MMRL."""
 
 KGCOOP_TEMPLATES = DATASET_TEMPLATES | {"DescribableTextures": "a photo of a {}, a type of texture."}
-"""What KgCoOp pulls towards: it writes textures in another way."""
+"""Templates of KgCoOp's reference texts; the one for textures differs."""
 
 IMAGENET_TEMPLATES: tuple[str, ...] = (
     "a photo of a {}.",
@@ -87,14 +87,14 @@ IMAGENET_TEMPLATES: tuple[str, ...] = (
     "a pixelated photo of a {}.",
     "itap of the {}.",
 )
-"""60 of the sentences CLIP's authors wrote for ImageNet; PromptSRC averages over them for any data set."""
+"""60 of the templates of CLIP's authors for ImageNet; PromptSRC averages over them on any data set."""
 
 
 def fill(template: str, name: str) -> str:
-    """Put a class name into a template; underscores in it become spaces.
+    """Insert a class name into a template; underscores in the name become spaces.
 
     Raises:
-        InputError: The template has no `{}`, or several.
+        InputError: The template has no `{}`, or more than one.
     """
     if template.count("{}") != 1:
         raise InputError(

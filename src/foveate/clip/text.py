@@ -1,4 +1,4 @@
-"""Texts and class names to raw text features, with the frozen tower."""
+"""Encodes texts and class names to raw text features with the frozen tower."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from foveate.types import TextFeatures
 
 
 def text_rows(clip: Clip, texts: Sequence[str]) -> TokenRows:
-    """Return texts as packed token rows; the tokenizer cuts what is too long."""
+    """Return texts as packed token rows; the tokenizer truncates long texts."""
     ids = clip.tokenizer(texts)
     ends = ids.argmax(dim=-1).tolist()  # EOT has the highest id
     return pack(
@@ -25,15 +25,16 @@ def encode_texts(clip: Clip, texts: Sequence[str], chunk: int = CHUNK) -> TextFe
     """Encode texts with the frozen tower.
 
     Args:
-        clip: Its tokenizer cuts what is too long.
+        clip: The model; its tokenizer truncates long texts.
         texts: At least one.
-        chunk: Tokens at once, which bounds the memory and changes nothing else.
+        chunk: Number of tokens in one pass; it bounds the memory and does not change the result.
 
     Returns:
-        `[C, D]` features before normalisation, in float32 (float64 from a float64 tower), where the tower is.
+        Features `[C, D]` before normalisation, in float32 (float64 from a float64 tower), on the tower's
+        device.
 
     Raises:
-        InputError: There is no text, or the CLIP has no tokenizer.
+        InputError: There is no text, or the model has no tokenizer.
     """
     if not texts:
         raise InputError("no texts to encode: give at least one class name")
@@ -41,7 +42,7 @@ def encode_texts(clip: Clip, texts: Sequence[str], chunk: int = CHUNK) -> TextFe
 
 
 def check_texts(clip: Clip, names: Sequence[str], template: str = DEFAULT_TEMPLATE) -> None:
-    """Refuse what `encode_names` would cut: a cut name may be the same as another.
+    """Refuse names that `encode_names` would truncate: two truncated names may be equal.
 
     Raises:
         InputError: A name is too long for the text tower, or the template has not exactly one `{}`.
@@ -57,7 +58,7 @@ def check_texts(clip: Clip, names: Sequence[str], template: str = DEFAULT_TEMPLA
 
 
 def encode_names(clip: Clip, names: Sequence[str], template: str = DEFAULT_TEMPLATE) -> TextFeatures:
-    """Encode class names, each within `template`.
+    """Encode class names, each inserted into `template`.
 
     Raises:
         InputError: There is no name, or the template has not exactly one `{}`.

@@ -1,6 +1,6 @@
-"""CLIP's byte-pair tokenizer, through the `tokenizers` library.
+"""CLIP's byte-pair tokenizer, built on the `tokenizers` library.
 
-The vocabulary OpenAI published (MIT) ships beside this file, so that bare weights need no hub.
+The package contains OpenAI's vocabulary (MIT), so weights without a tokenizer need no hub.
 
 - CLIP: Radford et al. 2021, https://arxiv.org/abs/2103.00020, section 2.4
 """
@@ -25,30 +25,31 @@ from foveate.readers import parse_table, read_bytes, read_text
 
 OPENAI_VOCAB = 49408
 SOT, EOT = "<|startoftext|>", "<|endoftext|>"
-# SOT and EOT written out in a text are text: a class name cannot end its own prompt.
+# SOT and EOT that are written in a text are plain text: a class name cannot end its prompt.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
-# What the reference's text cleaning (ftfy) does to single characters. Ligatures, full and half widths:
+# Single characters that the reference's text cleaning (ftfy) replaces. Ligatures, full and half widths:
 _FORMS = (0x132, 0x133, 0x149, *range(0x1C4, 0x1CD), *range(0x1F1, 0x1F4), *range(0xFB00, 0xFB07), 0x3000)
 _PLAIN = {code: unicodedata.normalize("NFKC", chr(code)) for code in (*_FORMS, *range(0xFF01, 0xFFF0))}
 _PLAIN[0xFB05] = "ſt"  # the long s stays
-# curly quotes become straight ones;
+# curly quotes become straight quotes;
 _QUOTES = str.maketrans(
     {**dict.fromkeys("\u02bc\u2018\u2019\u201a\u201b", "'"), **dict.fromkeys("“”„‟", '"')}
 )
-# colours of a terminal, control characters and byte order marks disappear.
+# terminal colours, control characters and byte order marks are removed.
 _UNSEEN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b\x0e-\x1f\x7f\u206a-\u206f\ufeff\ufff9-\ufffc]")
 
 
 class ClipTokenizer:
-    """Text to token ids.
+    """Converts text to token ids.
 
     Args:
-        bpe: A byte-pair tokenizer that knows SOT and EOT.
-        context: Longest text in tokens, SOT and EOT included.
+        bpe: A byte-pair tokenizer with SOT and EOT.
+        context: Maximum length of a text in tokens, including SOT and EOT.
 
     Raises:
-        InputError: The vocabulary has no SOT, or no EOT as its last token (by which EOT is found again).
+        InputError: The vocabulary has no SOT, or its last token is not EOT (EOT is found as the highest
+            id).
     """
 
     def __init__(self, bpe: Tokenizer, context: int = 77):
@@ -63,22 +64,22 @@ class ClipTokenizer:
     def from_merges(
         cls, merges: Sequence[tuple[str, str]], context: int = 77, vocab: Mapping[str, int] | None = None
     ) -> "ClipTokenizer":
-        """Build from merge rules. Without `vocab`, ids go: bytes, bytes ending a word, merges, SOT, EOT."""
+        """Build from merge rules. Default order of ids: bytes, bytes that end a word, merges, SOT, EOT."""
         return cls(_byte_pairs(merges, vocab), context)
 
     @classmethod
     def from_file(cls, path: Path, context: int = 77) -> "ClipTokenizer":
-        """Read a `tokenizer.json` as the hub's model folders carry it.
+        """Read a `tokenizer.json` of a hub model folder.
 
         Raises:
-            InputError: The file cannot be read, or is no CLIP tokenizer.
+            InputError: The file cannot be read, or is not a CLIP tokenizer.
         """
         try:
             bpe = Tokenizer.from_file(str(path))
             bpe.no_padding()
             bpe.no_truncation()
             return cls(bpe, context)
-        except Exception as error:  # what `tokenizers` raises has no narrower class
+        except Exception as error:  # `tokenizers` raises no narrower class
             raise InputError(f"{path}: {' '.join(str(error).split())}: no CLIP tokenizer") from error
 
     @classmethod
@@ -99,11 +100,11 @@ class ClipTokenizer:
 
     @classmethod
     def openai(cls, context: int = 77) -> "ClipTokenizer":
-        """CLIP's own 49,408 tokens, from the merge list in this package; built once per process."""
+        """Return CLIP's tokenizer with 49,408 tokens, from the packaged merge list; cached."""
         return cls(_openai_byte_pairs(), context)
 
     def save(self, path: Path) -> None:
-        """Write a `tokenizer.json` that `from_file` and other libraries read."""
+        """Write a `tokenizer.json` that `from_file` and other libraries can read."""
         write_atomically(path, self.bpe.to_str())
 
     @property
@@ -112,14 +113,14 @@ class ClipTokenizer:
         return self.bpe.get_vocab_size()
 
     def words(self, text: str) -> list[int]:
-        """Return the ids of a text, without SOT, EOT and limits."""
+        """Return the token ids of a text, without SOT and EOT, and without a length limit."""
         return self.bpe.encode(clean(text), add_special_tokens=False).ids
 
     def demand_distinct(self, names: Sequence[str]) -> None:
-        """Refuse class names of which CLIP sees no difference, so that only one could ever be the answer.
+        """Refuse class names that have the same tokens, because CLIP cannot distinguish them.
 
         Raises:
-            InputError: Two names are the same tokens, or one is none; it names them.
+            InputError: Two names have the same tokens, or one has none; the message gives the names.
         """
         seen: dict[tuple[int, ...], str] = {}
         for name in names:
@@ -133,7 +134,7 @@ class ClipTokenizer:
             seen[ids] = name
 
     def __call__(self, texts: Sequence[str]) -> Int[Tensor, "texts context"]:
-        """Return one padded row per text; a text too long is cut and keeps its EOT."""
+        """Return one padded row for each text; a long text is truncated and keeps its EOT."""
         rows = torch.zeros(len(texts), self.context, dtype=torch.long)
         for row, text in zip(rows, texts, strict=True):
             ids = [self.sot, *self.words(text)[: self.context - 2], self.eot]
@@ -159,7 +160,7 @@ def _byte_pairs(merges: Sequence[tuple[str, str]], vocab: Mapping[str, int] | No
 
 
 def _pairs(lines: Iterable[str]) -> list[tuple[str, str]]:
-    # Nothing but one space separates the two; splitting at any white space takes ten times as long.
+    # Only one space separates the two; a split at any white space takes ten times as long.
     halves = (line.partition(" ") for line in lines)
     return [(left, right) for left, space, right in halves if space]
 
@@ -172,17 +173,17 @@ def _openai_byte_pairs() -> Tokenizer:
 
 
 def clean(text: str) -> str:
-    """Undo HTML entities, ligatures, widths and curly quotes, as CLIP's training texts were cleaned.
+    """Replace HTML entities, ligatures, widths and curly quotes, as in CLIP's training texts.
 
-    Equal to the reference's cleaning but for texts decoded with a wrong encoding, which ftfy guesses at. (And
-    lower case comes later, letter by letter: a capital sigma never becomes a final one.)
+    The result equals the reference's cleaning, except for texts in a wrong encoding, which ftfy guesses.
+    (Lower case follows later, letter by letter: a capital sigma never becomes a final sigma.)
     """
     text = html.unescape(html.unescape(text))
     return _UNSEEN.sub("", text.translate(_PLAIN).translate(_QUOTES)).strip()
 
 
 def _byte_letters() -> dict[int, str]:
-    """Return one printable letter per byte, printable bytes first (the order defines the ids)."""
+    """Return one printable letter for each byte, printable bytes first (the order defines the ids)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
     printable += range(ord("®"), ord("ÿ") + 1)
     others = [byte for byte in range(256) if byte not in printable]

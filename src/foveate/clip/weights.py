@@ -1,8 +1,8 @@
-"""`load_clip`: any published CLIP of two plain transformers, from a file, a folder or the hub, as our `Clip`.
+"""`load_clip` loads any published CLIP with two plain transformers from a file, a folder or the hub.
 
-A folder is ours (`save_clip` writes it), Hugging Face's or open_clip's. What tensors cannot tell (activation,
-heads, pixel statistics) comes from the folder's settings; a lone file is taken for OpenAI's kind, with a
-warning, unless its activation is given.
+A folder has the format of foveate (from `save_clip`), Hugging Face or open_clip. The folder's settings
+give the values that tensors do not determine (activation, heads, pixel statistics). A single file is
+treated as OpenAI's, with a warning, unless its activation is given.
 """
 
 import json
@@ -27,7 +27,7 @@ from foveate.files import home_of, write_atomically
 from foveate.readers import one_line
 
 _FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
-"""Endings of files, which no hub id has."""
+"""File endings, which no hub id has."""
 
 OPENAI_MODELS = {
     "ViT-B/32": "openai/clip-vit-base-patch32",
@@ -38,14 +38,14 @@ OPENAI_MODELS = {
 
 
 ACTIVATIONS = {"#quick_gelu": True, "#gelu": False}
-"""What may stand behind the name of a lone file, to say its activation; by it, whether that is quick."""
+"""Suffixes of a single file's name that give its activation; the value is whether it is QuickGELU."""
 
 
 def is_embedded(name: str) -> bool:
-    """Return whether a name is that of an embedded CLIP.
+    """Return whether a name is that of a embedded CLIP.
 
     Raises:
-        InputError: It is like one ("tiny-huge"), and there is none of it.
+        InputError: The name is similar to one ("tiny-huge"), but does not exist.
     """
     if name.startswith("tiny-") and name not in EMBEDDED and not Path(name).exists():
         raise InputError(f"there is no embedded CLIP {name!r}: take {', '.join(EMBEDDED)}")
@@ -62,15 +62,15 @@ def load_clip(
     """Load a frozen CLIP.
 
     Args:
-        source: "tiny" or another of `EMBEDDED`, a model folder, a weight file, a hub id such as
-            "openai/clip-vit-base-patch16", or OpenAI's name such as "ViT-B/16". Behind a file that has no
-            settings beside it may stand its activation: "weights.pt#gelu", "weights.pt#quick_gelu".
+        source: "tiny" or another name in `EMBEDDED`, a model folder, a weight file, a hub id such as
+            "openai/clip-vit-base-patch16", or OpenAI's name such as "ViT-B/16". A suffix gives the
+            activation of a file without settings: "weights.pt#gelu", "weights.pt#quick_gelu".
         dtype: Precision of the towers; None: float32.
-        device: Where to put it.
+        device: Device of the model.
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        InputError: It is not there, or is no CLIP we can run; or there is no such device.
+        InputError: The source does not exist, is not a supported CLIP, or the device does not exist.
     """
     demand_device(device)
     path, activation = split_source(source)
@@ -85,12 +85,12 @@ def load_clip(
         clip = _load_hub(OPENAI_MODELS.get(name, name).removeprefix("hf-hub:"), revision)
     scale = clip.logit_scale.data
     clip = clip.to(device=device, dtype=dtype)
-    clip.logit_scale.data = scale.to(device)  # e^4.6052 = 100, but bfloat16 would make it 99
+    clip.logit_scale.data = scale.to(device)  # e^4.6052 = 100, but bfloat16 would give 99
     return clip
 
 
 def split_source(source: str | Path) -> tuple[Path, str]:
-    """Return the file of a source, and the activation that stands behind it ("#gelu"), if any.
+    """Return the file of a source, and its activation suffix ("#gelu"), if any.
 
     Raises:
         InputError: The source is of another type, or empty.
@@ -109,16 +109,17 @@ def split_source(source: str | Path) -> tuple[Path, str]:
 
 
 def save_clip(clip: Clip, folder: Path, *, dtype: torch.dtype | None = None) -> None:
-    """Write a folder that `load_clip` reads: `config.json`, `model.safetensors`, and `tokenizer.json`.
+    """Write a folder for `load_clip`: `config.json`, `model.safetensors`, and `tokenizer.json`.
 
     Args:
         clip: What to save.
-        folder: Made if it is not there.
-        dtype: Precision of the saved tensors; None: as they are. `load_clip` always gives float32 or float64.
+        folder: Output folder; created if missing.
+        dtype: Precision of the saved tensors; None keeps it. `load_clip` always returns float32 or
+            float64.
 
     Raises:
         InputError: A weight is too large for `dtype`, or there is no tokenizer.
-        OSError: No space, no permission.
+        OSError: No space, or no permission.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -129,16 +130,16 @@ def save_clip(clip: Clip, folder: Path, *, dtype: torch.dtype | None = None) -> 
             raise InputError(f"{name} does not fit into {tensor.dtype}: save it in float32")
     clip.tokenizer.save(folder / "tokenizer.json")
     write_atomically(folder / "model.safetensors", save(tensors))
-    # Settings last: a folder without them is not taken for a model.
+    # Settings are written last: a folder without them is not treated as a model.
     settings = {"format": FORMAT, "version": VERSION, **asdict(clip.config)}
     write_atomically(folder / "config.json", json.dumps(settings, indent=2) + "\n")
 
 
 def demand_device(device: str | torch.device) -> None:
-    """Refuse a device before anything is loaded for it; PyTorch's own complaints are of many kinds.
+    """Refuse a missing device before anything is loaded; PyTorch raises many kinds of errors.
 
     Raises:
-        InputError: There is no such device here.
+        InputError: The device does not exist on this machine.
     """
     try:
         kind = torch.device(device).type
@@ -157,7 +158,7 @@ def demand_device(device: str | torch.device) -> None:
 
 
 def _load_file(path: Path, activation: str) -> Clip:
-    """Load one weight file; with the settings beside it, where it lies in a model folder."""
+    """Load one weight file; if it lies in a model folder, use the settings there."""
     beside = any((path.parent / kind.settings).is_file() and path.name in kind.weights for kind in KINDS)
     if beside and not activation:
         return load_folder(path.parent)
@@ -176,7 +177,7 @@ def _load_file(path: Path, activation: str) -> Clip:
 
 
 def _load_hub(name: str, revision: str | None) -> Clip:
-    """Load from the hub or its local cache: the settings first, then only the weights they call for."""
+    """Load from the hub or its local cache: first the settings, then only the weights they need."""
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) or Path(name).suffix in _FILES:
         raise InputError(f"{name}: no such file or folder, and no hub id (owner/name)")
     return load_folder(_snapshot(name, revision, SETTINGS), partial(_snapshot, name, revision))

@@ -1,4 +1,4 @@
-"""What a method costs: learned numbers, pictures a second, peak memory.
+"""Cost of a method: learned parameters, pictures per second, peak memory.
 
-`measure` measures one method in this process, `measure_apart` each of several in a process of its own.
+`measure` measures one method in this process, `measure_apart` measures several, each in its own process.
 """

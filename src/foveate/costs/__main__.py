@@ -1,6 +1,6 @@
-"""Measure what a plan says, and print the cost, both as JSON: `python -m foveate.costs PLAN PID`.
+"""Measures a cost plan and prints the cost, both as JSON: `python -m foveate.costs PLAN PID`.
 
-PID is the process that asked; without it nobody waits for the answer.
+PID is the calling process; without it, nobody waits for the answer.
 """
 
 import json
@@ -15,7 +15,7 @@ from foveate.errors import InputError
 
 
 def main(words: list[str]) -> int:
-    """Return the exit code: 2 after a user's mistake."""
+    """Return the exit code: 2 after an error of the user."""
     import torch
 
     Thread(target=_end_with_parent, args=(int(words[1]),), daemon=True).start()

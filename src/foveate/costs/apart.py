@@ -1,4 +1,4 @@
-"""Several methods, each measured in a process of its own, so that their peaks do not mix."""
+"""Measures several methods, each in its own process, so that peak memory is separate."""
 
 import json
 import os
@@ -22,7 +22,7 @@ SCHEMA = 1
 METHODS = tuple(
     f"{plugin}{name}" for name in ("coop", "kgcoop", "promptsrc", "mmrl") for plugin in ("", "fvgpt+")
 )
-"""The four backbones of FVG-PT's paper, and it over each."""
+"""The four backbones of FVG-PT's paper, and FVG-PT over each."""
 
 COUNTED = {
     "learned_numbers": "of the stage that is tuned; of a plug-in, not those of its frozen backbone",
@@ -43,14 +43,14 @@ COUNTED = {
 def measure_apart(
     plans: Sequence[CostPlan], watch: Callable[[int, int], None] | None = None
 ) -> Iterator[MeasuredCost]:
-    """Measure each in a process of its own, one after the other.
+    """Measure each plan in its own process, one after the other.
 
     Args:
-        plans: What to measure.
-        watch: Told how many are done.
+        plans: Plans to measure.
+        watch: Called with the number of finished plans.
 
     Raises:
-        InputError: One cannot be measured; the message says which and why.
+        InputError: A plan cannot be measured; the message gives the plan and the reason.
     """
     for done, plan in enumerate(plans):
         if watch:
@@ -95,7 +95,7 @@ def as_row(cost: MeasuredCost) -> dict[str, Any]:
 
 
 def as_table(rows: Sequence[Mapping[str, Any]], plan: CostPlan) -> dict[str, Any]:
-    """Return rows and all that they depend on, as `cost.json` has them."""
+    """Return the rows and everything they depend on, as in `cost.json`."""
     settings = {name: value for name, value in asdict(plan).items() if name != "method"}
     return {
         "schema": SCHEMA,
@@ -112,7 +112,7 @@ def as_table(rows: Sequence[Mapping[str, Any]], plan: CostPlan) -> dict[str, Any
 
 
 def device_name(device: str) -> str:
-    """Return what a device is, in words."""
+    """Return a description of a device."""
     where = torch.device(device)
     if where.type == "cuda":
         return torch.cuda.get_device_name(where)
@@ -124,5 +124,5 @@ def device_name(device: str) -> str:
 
 
 def _short(number: float) -> float:
-    """Four digits: more would be noise."""
+    """Round to four digits; more would be noise."""
     return float(f"{number:.4g}")

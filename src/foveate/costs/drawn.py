@@ -1,4 +1,4 @@
-"""Pictures and class names that need no data set: how long work takes does not depend on what they show."""
+"""Synthetic pictures and class names: speed does not depend on their content, so no data set is needed."""
 
 import random
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from foveate.data.samples import Photos, Sample
 
 SIZES = ((256, 256), (320, 240), (375, 500), (500, 375))
-"""Width and height of pictures, in turn: of the size of those in the field's data sets."""
+"""Width and height of the pictures, in rotation; similar to common data sets."""
 
 ADJECTIVES = """
 alpine arctic barred bearded black blue branded brown canyon common coastal crested dark desert dusky
@@ -30,12 +30,12 @@ lark lily lizard mouse moth nettle nut owl palm poppy ray root seal snail snake 
 top tree vine weed wing worm wort wren
 """
 SHARES = (0.45, 0.45, 0.07, 0.03)
-"""Of names of one to four words. A name then has 5.0 tokens on average, "." and EOT among them, a little more
-than in Flowers102 (4.5) and in ImageNet (3.9)."""
+"""Shares of names with one to four words. A name has 5.0 tokens on average, including "." and EOT: a
+little more than in Flowers102 (4.5) and in ImageNet (3.9)."""
 
 
 def made_up_names(number: int) -> list[str]:
-    """Return different names of one to four words; the first ones are the same whatever the number."""
+    """Return distinct names of one to four words; the first names do not depend on `number`."""
     draw, names = random.Random(0), dict[str, None]()
     adjectives, beginnings, ends = ADJECTIVES.split(), BEGINNINGS.split(), ENDS.split()
     while len(names) < number:
@@ -46,12 +46,12 @@ def made_up_names(number: int) -> list[str]:
 
 
 def draw_photos(folder: Path, number: int, names: Sequence[str]) -> Photos:
-    """Draw JPEG pictures of `SIZES` and JPEG masks alike: an ellipse on coloured noise.
+    """Draw JPEG pictures of `SIZES` (an ellipse on coloured noise) and JPEG masks of the same sizes.
 
     Args:
-        folder: Made if it is not there.
-        number: Of pictures; their labels are the classes in turn.
-        names: Of the classes.
+        folder: Output folder; created if missing.
+        number: Number of pictures; labels cycle through the classes.
+        names: Class names.
     """
     samples: list[Sample] = []
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""One method, measured in this process: its last stage's steps without and with a bank, and its answers."""
+"""Measures one method in this process: steps of its last stage without and with a bank, and inference."""
 
 import math
 import tempfile
@@ -31,28 +31,28 @@ from foveate.train.recipe import Recipe, recipe_for
 from foveate.types import Batch, Branch
 
 RANDOM = "random"
-"""In place of a source of weights: random ones of ViT-B/16's size."""
+"""Replaces a source of weights: random weights of ViT-B/16's size."""
 
-_EPOCH = {"cpu": (16, 2), "cuda": (256, 8)}  # pictures of an epoch, and batches of it, at least
-_ASKED = {"cpu": 8, "cuda": 100}  # pictures of a pass of answers; a CPU encodes eight at once
+_EPOCH = {"cpu": (16, 2), "cuda": (256, 8)}  # pictures and batches of an epoch, minimum
+_ASKED = {"cpu": 8, "cuda": 100}  # pictures of an inference pass; a CPU encodes eight at once
 
 
 @dataclass(frozen=True)
 class CostPlan:
-    """What is measured, and how long.
+    """Settings of a measurement.
 
     Attributes:
-        method: E.g. "fvgpt+mmrl".
-        clip: What `load_clip` takes, or `RANDOM`.
-        classes: How many; 51 is the base half of Flowers102.
-        batch_size: Pictures a step; None takes the method's recipe.
-        device: Where the towers run.
+        method: Method, e.g. "fvgpt+mmrl".
+        clip: Source for `load_clip`, or `RANDOM`.
+        classes: Number of classes; 51 is the base half of Flowers102.
+        batch_size: Number of pictures in a step; None uses the method's recipe.
+        device: Device of the towers.
         dtype: Precision of the frozen towers.
-        shots: Pictures a class, for methods that look at all of them before the first step.
-        pictures: Of an epoch, and so of a bank, and at most of a pass of answers; None takes 16 on a CPU and
-            256 on a GPU, and more where a batch is large.
-        windows: Measurements of each figure.
-        seconds: Least length of each.
+        shots: Pictures of each class, for methods that process all of them before the first step.
+        pictures: Number of pictures in an epoch and in a bank, and maximum in an inference pass. None
+            uses 16 on a CPU and 256 on a GPU, and more for large batches.
+        windows: Number of measurements of each figure.
+        seconds: Minimum duration of each measurement.
     """
 
     method: str
@@ -69,20 +69,22 @@ class CostPlan:
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """What was measured. Speeds are pictures a second.
+    """Measured cost. Speeds are in pictures per second.
 
     Attributes:
-        method: E.g. "fvgpt+mmrl".
-        stage: What was tuned: "fvgpt", over a frozen backbone.
-        learned_numbers: That the stage learns.
-        batch_size: Pictures a step.
-        tuning: Of whole steps: read, decode, encode, loss, gradient, optimiser. None where none are taken.
-        banked: Of the same steps, with features of frozen towers on the shelf; None where there are none.
-        filling: Of making such features, decoding included.
-        inference: Of answers among trained names; pictures are decoded already, class texts constant.
-        new_inference: Of answers among new names.
-        peak_memory_mb: Most memory so far when tuning without a bank had ended.
-        loaded_mb: The same, once the towers were there.
+        method: Method, e.g. "fvgpt+mmrl".
+        stage: The tuned stage: "fvgpt", over a frozen backbone.
+        learned_numbers: Number of learned parameters of the stage.
+        batch_size: Number of pictures in a step.
+        tuning: Speed of complete steps: read, decode, encode, loss, gradient, optimiser. None if there
+            are none.
+        banked: Speed of the same steps with stored features of frozen towers; None if there are none.
+        filling: Speed of computing such features, including decoding.
+        inference: Speed of inference with trained names; pictures are decoded, and text features are
+            cached.
+        new_inference: Speed of inference with new names.
+        peak_memory_mb: Peak memory at the end of tuning without a bank.
+        loaded_mb: Peak memory after loading the towers.
     """
 
     method: str
@@ -101,10 +103,10 @@ class MeasuredCost:
 def measure(plan: CostPlan) -> MeasuredCost:
     """Measure one method.
 
-    Peaks are those of the whole process, so a process should measure one method only.
+    Peaks are those of the whole process, so a process should measure only one method.
 
     Raises:
-        InputError: No such method, CLIP or device, or a number that makes no sense.
+        InputError: The method, CLIP or device does not exist, or a number is invalid.
     """
     check(plan)
     recipe = _recipe(plan)
@@ -114,7 +116,7 @@ def measure(plan: CostPlan) -> MeasuredCost:
     names = made_up_names(plan.classes)
     method.set_classes(names)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what the method says of pictures that mean nothing
+        warnings.simplefilter("ignore")  # about synthetic pictures
         pictures = _pictures(Path(folder), plan, method, recipe, names)
         watch = partial(Windows, plan.windows, plan.seconds, _settle(plan.device))
         feed = StageBatches(plan.method, method, pictures, recipe)
@@ -143,7 +145,7 @@ def check(plan: CostPlan) -> None:
     """Refuse a plan that cannot be measured, before anything is loaded.
 
     Raises:
-        InputError: It says what to give instead.
+        InputError: The message gives valid values.
     """
     parts(plan.method)
     demand_device(plan.device)
@@ -157,7 +159,7 @@ def check(plan: CostPlan) -> None:
 
 
 def _recipe(plan: CostPlan) -> Recipe:
-    # One epoch is all there is: how many would follow does not change a step. Nor may a loss end it.
+    # One epoch only: the number of epochs does not change a step. A bad loss must not stop it either.
     recipe = recipe_for(plan.method, {"batch_size": plan.batch_size, "epochs": 1})
     return replace(recipe, explode_at=1e30)
 
@@ -166,7 +168,7 @@ def towers(plan: CostPlan) -> Clip:
     """Return the frozen towers.
 
     Raises:
-        InputError: There are no such weights.
+        InputError: The weights do not exist.
     """
     dtype = getattr(torch, plan.dtype)
     if plan.clip != RANDOM:
@@ -179,13 +181,13 @@ def towers(plan: CostPlan) -> Clip:
 
 
 def last_stage(method: str, clip: Clip) -> Method:
-    """Build what is trained last, over a frozen and untuned rest: how long a step takes is the same."""
+    """Build the last trained stage over a frozen, untuned backbone: the duration of a step is the same."""
     *before, last = stages(method)
     return wrap(parts(last)[0], build(before[-1], clip)) if before else build(last, clip)
 
 
 def learned_numbers(method: Method) -> int:
-    """Return how many numbers a stage learns, by gradients or by solving for them; not those below it."""
+    """Return the number of parameters that a stage learns, by gradients or in closed form."""
     own = method.trainable() or method.learned()
     return sum(tensor.numel() for tensor in own.values())
 
@@ -196,7 +198,7 @@ def _pictures(folder: Path, plan: CostPlan, method: Method, recipe: Recipe, name
     drawn = draw_photos(folder, number, names)
     if capability(
         method, ClosedForm, trained=True
-    ):  # at all pictures of a training; one is as good as another
+    ):  # it uses all training pictures, so any drawn pictures will do
         turns = math.ceil(plan.shots * plan.classes / number)
         drawn = drawn.with_samples((drawn.samples * turns)[: plan.shots * plan.classes])
         drawn = drawn.with_samples(
@@ -214,20 +216,20 @@ def _settle(device: str) -> partial[None]:
 
 
 def _wait() -> None:
-    """A CPU has done what it was given."""
+    """Return at once: a CPU works synchronously."""
 
 
 def _tune(
     method: Method, feed: StageBatches, recipe: Recipe, windows: Windows, other_views: bool
 ) -> Speed | None:
-    """Take steps of the real loop until the windows are full; None where the method takes none."""
+    """Run steps of the real training loop until the windows are full; return None if there are none."""
 
     def batches(_: int) -> Iterator[Batch]:
         windows.begin()
         for turn in count():
             for batch in feed(turn if other_views else 0):
                 yield batch
-                windows.count(len(batch.labels))  # back here, the loop has made its step
+                windows.count(len(batch.labels))  # when control returns here, the step is done
                 if windows.done:
                     return
 
@@ -238,7 +240,7 @@ def _tune(
 def _tune_on_bank(
     method: Method, clip: Clip, pictures: PictureSet, recipe: Recipe, watch: partial[Windows]
 ) -> tuple[float | None, Speed | None]:
-    """Return how fast a bank is made, and how fast steps on it are."""
+    """Return the speed of filling a bank, and of steps with it."""
     if not frozen_specs(method):
         return None, None
     feed = StageBatches("", method, pictures, recipe, open_bank(BankPlan(), pictures, clip))
@@ -253,7 +255,7 @@ def _tune_on_bank(
 
 
 def _asked(pictures: PictureSet, clip: Clip, plan: CostPlan) -> torch.Tensor:
-    """Return pictures as predictions see them, decoded, on the device."""
+    """Return decoded pictures in the evaluation view, on the device."""
     number = min(_ASKED[_kind(plan)], plan.pictures or 100)
     photos = pictures.photos.with_samples((pictures.photos.samples * number)[:number])
     whole = next(iter(seen_as_asked(photos, clip.config).batches(None, number, workers=0)))
@@ -261,7 +263,7 @@ def _asked(pictures: PictureSet, clip: Clip, plan: CostPlan) -> torch.Tensor:
 
 
 def _answer(method: Method, images: torch.Tensor, branch: Branch, windows: Windows) -> Speed:
-    """Ask about the same pictures until the windows are full; class texts are read once, in the warm-up."""
+    """Run inference on the same pictures until the windows are full; the warm-up caches text features."""
     method.eval()
     with method.constant_text():
         while not windows.done:

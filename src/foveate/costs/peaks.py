@@ -1,4 +1,4 @@
-"""The most memory a process has had so far."""
+"""Peak memory of a process."""
 
 import sys
 from pathlib import Path
@@ -9,15 +9,15 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_mb(device: str | torch.device = "cpu") -> float:
-    """Return the peak in MB (10⁶ bytes) since the process began; 0 where the system does not tell.
+    """Return the peak in MB (10⁶ bytes) since the process started; 0 if the system does not report it.
 
-    On a GPU it is that of PyTorch's tensors there (`torch.cuda.max_memory_allocated`); else that of the whole
-    process, Python and PyTorch included.
+    On a GPU it is the peak of PyTorch's tensors (`torch.cuda.max_memory_allocated`). Otherwise it is the
+    peak of the whole process, including Python and PyTorch.
     """
     where = torch.device(device)
     if where.type == "cuda":
         return torch.cuda.max_memory_allocated(where) / 1e6
-    if _STATUS.exists():  # getrusage counts what the parent had when it made this process
+    if _STATUS.exists():  # getrusage includes the parent's memory at the fork
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e6
     if sys.platform == "win32":

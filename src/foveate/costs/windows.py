@@ -1,4 +1,4 @@
-"""How fast equal pieces of work follow one another: after a warm-up, in several windows of time."""
+"""Measures the speed of repeated work: after a warm-up, in several time windows."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from statistics import median
 
 WARM = 2
-"""Pieces of work that are done before the clock counts, at least; and at least as long as a window."""
+"""Minimum number of work items in the warm-up, which also lasts at least one window."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Pictures a second.
+    """Speed in pictures per second.
 
     Attributes:
         typical: Median over the windows.
-        least: Of the slowest window.
-        most: Of the fastest.
+        least: Speed in the slowest window.
+        most: Speed in the fastest window.
     """
 
     typical: float
@@ -25,13 +25,13 @@ class Speed:
 
 
 class Windows:
-    """Counts work until there is enough of it to tell its speed.
+    """Counts work until the windows are full.
 
     Args:
-        number: Windows, after the warm-up.
-        seconds: A window is at least so long, and has at least one whole piece of work.
-        settle: Waits until the device has done what it was given; the clock is read behind it.
-        clock: Seconds, from any beginning.
+        number: Number of windows after the warm-up.
+        seconds: Minimum duration of a window; each window has at least one complete work item.
+        settle: Waits for the device to finish; the clock is read after it.
+        clock: Returns seconds from any start.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class Windows:
         return len(self._rates) >= self._number
 
     def begin(self) -> None:
-        """Start a window now: what happened since the last piece of work is not counted."""
+        """Start a window now; time since the last work item is not counted."""
         self._settle()
         self._pieces = self._pictures = 0
         self._start = self._clock()
 
     def count(self, pictures: int) -> None:
-        """Count one piece of work that has just been done."""
+        """Count one finished work item."""
         self._pieces, self._pictures = self._pieces + 1, self._pictures + pictures
         if self._clock() - self._start < self._seconds or (not self._warmed and self._pieces < WARM):
             return
@@ -69,7 +69,7 @@ class Windows:
         self.begin()
 
     def speed(self) -> Speed:
-        """Return what the windows say.
+        """Return the speed over the windows.
 
         Raises:
             ValueError: No window is full.

@@ -1,1 +1,1 @@
-"""Pictures, splits, few-shot draws and the views made of them."""
+"""Picture sets, splits, few-shot draws and views of pictures."""

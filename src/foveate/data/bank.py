@@ -1,9 +1,10 @@
-"""Frozen features of the views of a picture set, so that no view is decoded or encoded twice.
+"""Caches frozen features of the views of a picture set: each view is decoded and encoded once.
 
-Views depend on (seed, epoch, place of the picture) alone, so an epoch's can be encoded ahead, in large
-batches, and be read by every stage and every run that differ in something else. Features are kept by what
-they are of (`FeatureSpec`): all that look at CLIP's own features share them. What is made of pictures alone
-does not depend on masks, so other masks make only features of the foreground anew.
+A view depends only on (seed, epoch, index of the picture). So the features of an epoch are computed
+ahead, in large batches. All stages and runs that have the same views read them. The cache key is the
+content of the features (`FeatureSpec`): all methods that use CLIP's own features share them. Features of
+pictures alone do not depend on masks. If the masks change, only the foreground features are computed
+again.
 """
 
 import hashlib
@@ -25,47 +26,48 @@ from foveate.foreground.opening import BadPicture
 from foveate.types import Batch, FeatureSpec, Labels
 
 Make = Callable[[Batch], Mapping[str, Tensor]]
-"""What frozen towers say of a batch, by name; what the batch brings in `frozen` may be left out."""
+"""Returns the frozen towers' features of a batch, by name. It may omit names that are in `frozen` already."""
 
 Watch = Callable[[int], None]
-"""Told how many pictures of an epoch are encoded."""
+"""Called with the number of encoded pictures of an epoch."""
 
 CHUNK = 64
-"""Pictures encoded in one pass, at most."""
+"""Maximum number of pictures encoded in one pass."""
 
-_TURNED = 0x0112  # EXIF's way to say which side is up
+_TURNED = 0x0112  # EXIF tag of the orientation
 _AREAS = "areas"
 _WHOLE_AREA = FeatureSpec("area of the picture", 1, 1, masked=True)
 
 
 @runtime_checkable
 class Peers(Protocol):
-    """Processes that ask their banks for the same batches at the same time. The first one's shelf counts."""
+    """Processes that request the same batches at the same time; only the first process has a store."""
 
     @property
     def share(self) -> Rank:
-        """What part of each batch is this process's."""
+        """This process's rank, which gives its part of each batch."""
         ...
 
     def lend(self, held: Mapping[str, Tensor], like: Mapping[str, FeatureKey]) -> dict[str, Tensor]:
-        """Return the tensors that the first process holds, by name; `like` tells what they are like."""
+        """Return the tensors of the first process, by name; `like` gives their shapes and dtypes."""
         ...
 
     def merge(self, tensor: Tensor, rows: Sequence[int]) -> None:
-        """Fill a tensor `[H, N, D]` with what each process has made: this one these rows, each row by one."""
+        """Fill a tensor `[H, N, D]`: this process computed `rows`, and each row comes from one process."""
         ...
 
 
 class Bank:
-    """Features of every view of a picture set.
+    """Features of all views of a picture set.
 
     Args:
-        pictures: Whose views they are.
-        weights: Names the towers' weights.
-        shelf: Where features are kept.
-        dtype: How features are kept; numbers of a picture, such as areas, are float32 always.
-        chunk: Pictures encoded in one pass; whole batches, where batches are asked for with their pixels.
-        peers: Processes to share the encoding with; the first of them alone keeps what is made.
+        pictures: The picture set.
+        weights: Name of the towers' weights, for the cache key.
+        shelf: Store of the features.
+        dtype: Stored dtype of features. Scalars of a picture, such as areas, are always float32.
+        chunk: Number of pictures encoded in one pass. With `pixels`, it is rounded down to whole
+            batches, at least one.
+        peers: Processes that share the encoding. Only the first process writes to its store.
     """
 
     def __init__(
@@ -81,11 +83,11 @@ class Bank:
         self._weights, self._dtype = weights, dtype
 
     def size(self, specs: Mapping[str, FeatureSpec], epochs: Iterable[int]) -> int:
-        """Return how many bytes are still to be made for these epochs.
+        """Return the number of bytes that these epochs still need in the store.
 
         Args:
-            specs: Of the features that are needed, by name.
-            epochs: Whose views they are of.
+            specs: The needed features, by name.
+            epochs: The epochs.
         """
         keys = {key.name: key for key in self._keys(specs).values()}.values()
         slots = {self._slot(epoch) for epoch in epochs}
@@ -103,20 +105,22 @@ class Bank:
         workers: int = 2,
         watch: Watch | None = None,
     ) -> Iterator[Batch]:
-        """Yield the batches of an epoch with their features in `frozen`.
+        """Yield the batches of an epoch, with their features in `frozen`.
 
-        What the shelf lacks is encoded first; with `pixels` on the way, so that a picture is decoded once.
-        With peers, each process encodes a part, and of shuffled batches it yields its part alone.
+        Missing features are computed first. With `pixels`, they are computed while the batches are
+        yielded, so each picture is decoded once. With peers, each process encodes a part. If batches are
+        shuffled, each process yields only its own part.
 
         Args:
-            epoch: Which views, and which order.
-            batch_size: Pictures in a batch.
-            specs: Of the features that are needed, by name.
-            make: Encodes them.
-            pixels: Whether batches need pictures and masks besides; otherwise `images` has no pixels.
-            shuffle: Whether in the epoch's order and all of one size; else all, in the samples' own order.
-            workers: Threads that decode.
-            watch: Told of progress of the encoding.
+            epoch: Determines the views and the order.
+            batch_size: Number of pictures in a batch.
+            specs: The needed features, by name.
+            make: Encodes a batch.
+            pixels: Whether batches also contain pictures and masks; otherwise `images` has no pixels.
+            shuffle: If true, the order is the epoch's and all batches have one size. If false, the order
+                is the samples' own and no sample is left out.
+            workers: Number of decoding threads.
+            watch: Called with the progress of the encoding.
 
         Raises:
             BadPicture: A picture or mask cannot be read.
@@ -147,7 +151,7 @@ class Bank:
                 yield replace(batch, frozen=_without_areas(take(held, some)))
 
     def _held(self, keys: Mapping[str, FeatureKey], slot: int) -> dict[str, Tensor]:
-        """Return what is on the shelf; where there are peers, on that of the first of them."""
+        """Return the stored features; with peers, those in the store of the first process."""
         if self.peers and self.peers.share.rank:
             return self.peers.lend({}, keys)
         held = {name: t for name, key in keys.items() if (t := self.shelf.get(key, slot)) is not None}
@@ -164,7 +168,7 @@ class Bank:
             yield Batch(nothing, labels[rows], areas=None if areas is None else areas[0, :, 0], frozen=frozen)
 
     def keep(self, key: FeatureKey, epoch: int, tensor: Tensor) -> Tensor:
-        """Put an epoch's features on the shelf; return them as they are to be read."""
+        """Store the features of an epoch and return them as `FeatureStore.get` does."""
         if self.peers and self.peers.share.rank:
             return tensor
         return self.shelf.put(key, self._slot(epoch), tensor)
@@ -186,7 +190,7 @@ class Bank:
             "masks": self._masks if spec.masked else None,
             "shape": [spec.heads, len(self.pictures), spec.dim],
             "dtype": str(dtype).removeprefix("torch."),
-            # Another version may crop, decode or encode in another way.
+            # Another version may crop, decode or encode differently.
             "made by": {"foveate": version("foveate"), "pillow": PIL.__version__},
         }
         return FeatureKey(values, (spec.heads, len(self.pictures), spec.dim), dtype)
@@ -202,16 +206,16 @@ class Bank:
         return f"{found} {self.pictures.mask_key()}"
 
     def _digest(self, sources: Sequence[Path | LazyPicture | None]) -> str:
-        # In memory, features outlive neither this object nor its pictures.
+        # A store in memory lives no longer than this object and its pictures.
         return "these" if self.shelf.folder is None else content_digest(sources)
 
 
 class _Encoding:
-    """Encodes what is missing of an epoch, and puts it on the shelf when all of it is there.
+    """Encodes the missing features of an epoch, and stores them when all of them are complete.
 
     Attributes:
-        missing: Keys of what is to be made, by name.
-        tensors: All features by name; of those that are made, the rows encoded so far.
+        missing: Keys of the missing features, by name.
+        tensors: All features by name. Tensors of missing features hold the rows encoded so far.
     """
 
     def __init__(
@@ -232,16 +236,16 @@ class _Encoding:
     def run(
         self, shown: Part, first: Sequence[int], epoch: int, size: int, workers: int
     ) -> Iterator[tuple[Sequence[int], Batch]]:
-        """Encode all pictures, those to be shown first, and yield these, `size` at a time.
+        """Encode all pictures, first the `shown` ones; yield the shown batches, `size` pictures at a time.
 
-        Nothing is kept unless the caller takes them all.
+        Features are stored only if the caller consumes the whole iterator.
 
         Args:
-            shown: What is to be yielded here.
-            first: What all processes yield together.
-            epoch: Of the views.
-            size: Pictures decoded and encoded together.
-            workers: Threads that decode.
+            shown: The rows that this process yields.
+            first: The rows that all processes together yield.
+            epoch: Epoch of the views.
+            size: Number of pictures decoded and encoded together.
+            workers: Number of decoding threads.
         """
         pictures = self.bank.pictures
         if not self.missing or not len(pictures):
@@ -260,7 +264,7 @@ class _Encoding:
         self._keep(rest if shown.looks_on else [*shown.rows, *rest], epoch)
 
     def _keep(self, rows: Sequence[int], epoch: int) -> None:
-        """Put on the shelf what was made: these rows here, the others by peers."""
+        """Store the computed features; this process computed `rows`, the peers computed the others."""
         for key in {key.name: key for key in self.missing.values()}.values():
             names = [name for name, own in self.missing.items() if own.name == key.name]
             if self._peers:
@@ -276,17 +280,17 @@ class _Encoding:
             made[_AREAS] = batch.areas[None, :, None]
         for name, key in self.missing.items():
             wanted = key.shape[0], len(rows), key.shape[2]
-            if made[name].shape != wanted:  # or it would be spread over heads that it does not have
+            if made[name].shape != wanted:  # otherwise broadcasting would hide a wrong number of heads
                 raise ValueError(f"{name} is {list(made[name].shape)}, but {list(wanted)} was promised")
             self.tensors[name][:, rows] = made[name].to(key.dtype)
         self._done += len(rows)
         if self._watch:
-            world = self._peers.share.world if self._peers else 1  # the others are about as far
+            world = self._peers.share.world if self._peers else 1  # assumes that the peers are equally far
             self._watch(min(world * self._done, len(self.bank.pictures)))
 
 
 def encode(make: Make, batch: Batch) -> dict[str, Tensor]:
-    """Return what `make` says of a batch; of each half on its own, where the memory of a GPU is too small."""
+    """Return the features of a batch. If the GPU runs out of memory, encode each half of it separately."""
     try:
         return dict(make(batch))
     except torch.OutOfMemoryError:
@@ -298,7 +302,7 @@ def encode(make: Make, batch: Batch) -> dict[str, Tensor]:
 
 
 def take(tensors: Mapping[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor]:
-    """Return features of some pictures, in float32 or better."""
+    """Return the features of some rows, in float32 or a wider dtype."""
     index = torch.tensor(rows, dtype=torch.long)
     return {name: t[:, index].to(torch.promote_types(t.dtype, torch.float32)) for name, t in tensors.items()}
 
@@ -308,7 +312,7 @@ def _without_areas(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def content_digest(sources: Iterable[Path | LazyPicture | None]) -> str:
-    """Return 32 hex digits that name the contents of pictures or masks, wherever they lie.
+    """Return 32 hex digits that identify the contents of pictures or masks, whatever their paths are.
 
     Raises:
         BadPicture: A file cannot be read.

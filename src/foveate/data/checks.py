@@ -1,4 +1,4 @@
-"""Look at every picture and every mask once, before a run depends on them."""
+"""Check every picture and every mask before a run starts."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -23,16 +23,17 @@ def check_pictures(
     """Decode every picture once.
 
     Args:
-        photos: What to look at.
-        on_bad: "error" refuses the set, "skip" leaves bad pictures out.
+        photos: The set to check.
+        on_bad: "error" refuses the set, "skip" leaves out bad pictures.
         progress: Called with 1 after each picture.
-        workers: Threads.
+        workers: Number of threads.
 
     Returns:
-        The set without bad pictures, and the name and the reason of each one left out.
+        The set without bad pictures; name and reason of each picture that is left out.
 
     Raises:
-        BadPicture: Under "error": names the first bad picture and counts the others.
+        BadPicture: Under "error". The message names the first bad picture and gives the number of
+            others.
     """
     bad: list[tuple[str, str]] = []
     kept: list[Sample] = []
@@ -51,17 +52,16 @@ def check_pictures(
 
 
 def check_masks(photos: Photos, on_bad: OnBad = "error", workers: int = 2) -> tuple[Photos, MaskReport]:
-    """Read every mask of a set that is to be trained with masks.
+    """Read every mask of a set, before training with masks.
 
-    Pictures must be good already (see `check_pictures`); of them only the header is read.
+    The pictures must be checked already (see `check_pictures`); only their headers are read here.
 
     Returns:
-        The set with unusable masks taken away (its pictures all stay), and what was found.
+        The set without unusable masks (all pictures stay), and the report.
 
     Raises:
-        InputError: Under "error": any mask missing, unreadable, of another shape, empty or full, or most of
-        them
-            look inverted. Always: more than half empty, or none usable.
+        InputError: Under "error": a mask is missing, unreadable, of another shape, empty or full, or
+            most masks look inverted. Always: more than half of the masks are empty, or no mask is usable.
     """
     found = [sample.mask for sample in photos.samples if sample.mask is not None]
     values = photos.mask_values
@@ -80,9 +80,9 @@ def check_masks(photos: Photos, on_bad: OnBad = "error", workers: int = 2) -> tu
 
 
 def repeated(photos: Photos) -> list[str]:
-    """Return a note where two files are the same picture, byte by byte, under two labels or in two splits.
+    """Return a note if two files are equal byte by byte, and have different labels or splits.
 
-    Only files of equal size are read; sets of more than 20,000 pictures are left alone.
+    Only files of equal size are read. Sets of more than 20,000 pictures are not checked.
     """
     if len(photos) > _COMPARED:
         return []
@@ -96,7 +96,7 @@ def repeated(photos: Photos) -> list[str]:
     for sample in (one for some in alike for one in some if isinstance(one.picture, Path)):
         try:
             digest = hashlib.sha256(cast("Path", sample.picture).read_bytes()).digest()
-        except OSError:  # whoever decodes it says so
+        except OSError:  # the decoder reports it
             continue
         before = seen.setdefault(digest, sample)
         if (before.label, before.split) != (sample.label, sample.split):

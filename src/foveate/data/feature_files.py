@@ -1,8 +1,8 @@
-"""The files that features are kept in: shards of safetensors, and an index beside them.
+"""Files of stored features: shards of safetensors and an index.
 
-A shard is a run of pictures in the set's own order. It is written whole or not at all, names all that its
-numbers depend on and carries a checksum, so work that was stopped goes on shard by shard.
-docs/scale.md has the fields.
+A shard holds a run of pictures in the set's order. It is written atomically. It names everything that
+its values depend on and has a checksum. Interrupted work therefore continues shard by shard.
+docs/scale.md lists the fields.
 """
 
 import json
@@ -28,17 +28,17 @@ _FORMAT, _VERSION, _ENTRY = "foveate-features", 1, "foveate"
 
 
 class UnfitShard(Exception):
-    """Why a shard cannot be used, to be read behind its name."""
+    """Reason why a shard is unusable; a message puts it after the shard's name."""
 
 
 @dataclass(frozen=True)
 class ShardNote:
-    """What is kept beside the numbers of a shard.
+    """Metadata of a shard.
 
     Attributes:
-        work: Names what the numbers were made of and with.
-        names: Of its pictures, a row each.
-        left_out: Name of each picture that could not be read, and why.
+        work: Identifies the inputs and the settings of the values.
+        names: Picture names, one for each row.
+        left_out: Name of each unreadable picture, and the reason.
     """
 
     work: str
@@ -48,13 +48,13 @@ class ShardNote:
 
 @dataclass(frozen=True)
 class Index:
-    """What all shards of a folder have in common, and where they are.
+    """Metadata of a folder of shards.
 
     Attributes:
-        key: What features depend on besides the pictures' contents; JSON values.
-        classes: Class names; a label is a row of it.
-        shards: How many there are to be.
-        rows: Of each shard; None while some are to be made.
+        key: Everything that the features depend on, except the pictures' contents; JSON values.
+        classes: Class names; a label is an index into them.
+        shards: Total number of shards.
+        rows: Number of rows of each shard; None until all shards are written.
     """
 
     key: Mapping[str, Any]
@@ -64,41 +64,41 @@ class Index:
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """Return where a shard is."""
+    """Return the path of a shard."""
     return folder / f"shard-{number:05}.safetensors"
 
 
 def write_shard(path: Path, tensors: Mapping[str, Tensor], note: ShardNote) -> None:
-    """Write a shard; equal ones are equal files.
+    """Write a shard. Equal contents give equal files.
 
     Raises:
-        OSError: No space, no permission; there is no half of a file then.
+        OSError: No space, or no permission. No partial file is left.
     """
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     plain = save(whole)
     checksum = zlib.crc32(memoryview(plain)[8 + int.from_bytes(plain[:8], "little") :])
     entry = {"format": _FORMAT, "version": _VERSION, **asdict(note), "checksum": checksum}
-    # One entry: safetensors writes several in any order.
+    # Only one entry: safetensors writes several entries in any order.
     write_atomically(path, save(whole, {_ENTRY: json.dumps(entry, sort_keys=True)}))
 
 
 def read_note(path: Path) -> ShardNote:
-    """Return what is kept beside the numbers of a shard, without looking at these.
+    """Return the metadata of a shard, without reading its values.
 
     Raises:
-        UnfitShard: It is none of ours.
+        UnfitShard: The file is not a shard of this format.
     """
     return _read(path)[0]
 
 
 def open_shard(path: Path) -> tuple[ShardNote, dict[str, Tensor]]:
-    """Open a shard and compare its numbers with their checksum.
+    """Open a shard and verify its checksum.
 
     Returns:
-        What is kept beside the numbers, and the numbers, memory-mapped.
+        The metadata, and the tensors, memory-mapped.
 
     Raises:
-        UnfitShard: It is damaged, or none of ours.
+        UnfitShard: The file is damaged, or not a shard of this format.
     """
     note, checksum, tensors = _read(path)
     if checksum != stored_checksum(path):
@@ -134,7 +134,7 @@ def read_index(folder: Path) -> Index:
     """Read the index of a folder.
 
     Raises:
-        InputError: There is none, it is damaged, or of a newer format.
+        InputError: There is no index, it is damaged, or its format is newer.
     """
     path = folder / INDEX
     if not path.exists():

@@ -1,4 +1,4 @@
-"""One shard of features after the other: decode, encode, write."""
+"""Makes shards of features: decode, encode, write."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,25 +21,25 @@ from foveate.types import Batch
 
 
 class ShardMaker:
-    """Makes one shard after the other; the tower is opened once, before the first.
+    """Makes shards one by one. The tower is loaded once, before the first shard.
 
     Args:
-        workshop: What to make them with.
-        clip: The tower, if it is open already.
+        workshop: The task that all shards have in common.
+        clip: The tower, if it is loaded already.
     """
 
     def __init__(self, workshop: ShardTask, clip: Clip | None = None) -> None:
         self._shop, self._clip = workshop, clip
 
     def __call__(self, work: ShardWork) -> Outcome:
-        """Make a shard. What a person has to mend comes back as the outcome's `error`.
+        """Make a shard. An error that the user can fix is returned as the outcome's `error`.
 
         Raises:
-            OSError: No space, no permission.
+            OSError: No space, or no permission.
         """
         try:
             return self._made(work)
-        except InputError as error:  # kinds of it with more arguments do not travel between processes
+        except InputError as error:  # subclasses with more arguments cannot be pickled
             return Outcome(work.number, 0, error=str(error))
 
     def _made(self, work: ShardWork) -> Outcome:
@@ -56,7 +56,7 @@ class ShardMaker:
         return Outcome(work.number, len(work.names), left_out)
 
     def _without_bad(self, work: ShardWork) -> tuple[ShardWork, tuple[tuple[str, str], ...]]:
-        """Read every picture of a shard, and leave out those that cannot be read."""
+        """Read every picture of a shard and leave out the unreadable ones."""
         pictures = self._pictures(work.samples)
         bad: dict[int, str] = {}
         for row in range(len(work.samples)):
@@ -89,7 +89,7 @@ class ShardMaker:
         return tensors
 
     def _look(self, batch: Batch) -> dict[str, Tensor]:
-        """Return what the tower says of pictures, and of their foregrounds."""
+        """Return the tower's features of pictures and of their foregrounds."""
         clip = self._tower()
         device = clip.logit_scale.device
         with torch.inference_mode():
@@ -118,20 +118,20 @@ class ShardMaker:
 
 
 def parts_of(job: FeatureJob) -> tuple[str, ...]:
-    """Return what is encoded of each picture."""
+    """Return the names of the features that are encoded of each picture."""
     return (IMAGE, FOREGROUND) if job.masks else (IMAGE,)
 
 
 def picture_set(photos: Photos, clip: Clip, masks: bool) -> PictureSet:
-    """Return pictures as this CLIP sees them for predictions: the centred square."""
+    """Return the pictures with CLIP's evaluation view: the centre square."""
     config = clip.config
     return PictureSet(photos, config.image_size, config.mean, config.std, masks=masks)
 
 
 def open_tower(job: FeatureJob) -> Clip:
-    """Open the CLIP of a job.
+    """Load the CLIP model of a job.
 
     Raises:
-        InputError: It is not there, or there is no such device.
+        InputError: The model or the device does not exist.
     """
     return load_clip(job.clip, dtype=getattr(torch, job.precision), device=job.device)

@@ -1,4 +1,4 @@
-"""Features that were made before, read by name, by row or all together."""
+"""Reads stored features by name, by row or all together."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -29,18 +29,18 @@ Rows = Float[Tensor, "rows dim"]
 
 
 class FeatureShards:
-    """The features of a picture set, by name, by row, or all together.
+    """Stored features of a picture set, by name, by row, or all together.
 
     features = FeatureShards.open(Path("features"))
     features.get("cat/01.jpg")      # [D], from a memory-mapped file
     features.tensor()               # [N, D]
 
-    A shard is opened, and compared with its checksum, when something of it is first asked for.
+    A shard is opened, and its checksum is verified, at the first access.
 
     Attributes:
-        folder: Where they are.
-        key: What they depend on: weights, view, precision, masks.
-        classes: Class names; a label is a row of it.
+        folder: Folder of the shards.
+        key: Everything that the features depend on: weights, view, precision, masks.
+        classes: Class names; a label is an index into them.
     """
 
     def __init__(self, folder: Path, index: Index) -> None:
@@ -53,10 +53,10 @@ class FeatureShards:
 
     @classmethod
     def open(cls, folder: Path) -> "FeatureShards":
-        """Open what `foveate features` wrote.
+        """Open the output of `foveate features`.
 
         Raises:
-            InputError: The folder holds no features, or not all of them yet.
+            InputError: The folder has no features, or they are incomplete.
         """
         index = read_index(folder)
         missing = [n for n in range(index.shards) if not shard_path(folder, n).is_file()]
@@ -73,33 +73,33 @@ class FeatureShards:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What there is of each picture: "image", and with masks "foreground"."""
+        """Names of the features of each picture: "image", and with masks "foreground"."""
         return tuple(self.key["parts"])
 
     @property
     def dim(self) -> int:
-        """Length of a feature."""
+        """Dimension of a feature."""
         return int(self.key["dim"])
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Names of the pictures, row by row."""
+        """Names of the pictures, in row order."""
         return tuple(name for number in range(len(self._rows)) for name in self._note(number).names)
 
     @property
     def left_out(self) -> Iterator[tuple[str, str]]:
-        """Name of each picture that could not be read, and why."""
+        """Name of each unreadable picture, and the reason."""
         for number in range(len(self._rows)):
             yield from self._note(number).left_out
 
     @property
     def labels(self) -> Labels:
-        """Row of each picture's class name."""
+        """Class index of each picture."""
         return self._joined(LABELS)
 
     @property
     def areas(self) -> Float[Tensor, " rows"]:
-        """Share of foreground in each whole picture; NaN where it has no mask.
+        """Share of foreground in each whole picture; NaN for a picture without a mask.
 
         Raises:
             InputError: The features were made without masks.
@@ -108,7 +108,7 @@ class FeatureShards:
         return self._joined(AREAS)
 
     def row(self, name: str) -> int:
-        """Return a picture's row; of several with this name the first.
+        """Return the row of a picture; if several have this name, the first one.
 
         Raises:
             InputError: There is no such picture.
@@ -117,30 +117,30 @@ class FeatureShards:
         return self._starts[number] + row
 
     def get(self, name: str, part: str = IMAGE) -> Float[Tensor, " dim"]:
-        """Return a picture's feature before normalisation, memory-mapped.
+        """Return the feature of a picture before normalisation, memory-mapped.
 
         Args:
-            name: The picture's path below the folder of all pictures.
-            part: "image", or "foreground" for x ⊙ m (NaN where the picture has no mask).
+            name: Path of the picture, relative to the root folder of the set.
+            part: "image", or "foreground" for x ⊙ m (NaN for a picture without a mask).
 
         Raises:
-            InputError: There is no such picture or part, or the shard is damaged.
+            InputError: The picture or the part does not exist, or the shard is damaged.
         """
         self._demand(part)
         number, row = self._place(name)
         return self._shard(number)[part][row]
 
     def tensor(self, part: str = IMAGE) -> Rows:
-        """Return all features `[N, D]`: one shard memory-mapped, several copied into one tensor.
+        """Return all features `[N, D]`: one shard is memory-mapped, several are copied into one tensor.
 
         Raises:
-            InputError: There is no such part, or a shard is damaged.
+            InputError: The part does not exist, or a shard is damaged.
         """
         self._demand(part)
         return self._joined(part)
 
     def shards(self, part: str = IMAGE) -> Iterator[Rows]:
-        """Yield features shard by shard, memory-mapped: for more of them than fit into memory."""
+        """Yield the features shard by shard, memory-mapped; use it if they do not fit into memory."""
         self._demand(part)
         for number in range(len(self._rows)):
             yield _opened(self.folder, number)[part]
@@ -182,10 +182,10 @@ class FeatureShards:
 
 
 def _opened(folder: Path, number: int) -> dict[str, Tensor]:
-    """Return the numbers of a shard.
+    """Return the tensors of a shard.
 
     Raises:
-        InputError: It is damaged.
+        InputError: The shard is damaged.
     """
     path = shard_path(folder, number)
     try:

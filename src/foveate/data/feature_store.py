@@ -1,7 +1,7 @@
-"""Tensors by key and epoch, on disk or in memory: written at once, read by need, checked when opened.
+"""Stores tensors by key and epoch, on disk or in memory; reads are memory-mapped and checked.
 
-A shelf is a cache. What is damaged or of somebody else is set aside and made anew, and a full disk costs
-time, not the run.
+The store is a cache. A damaged or foreign file is set aside and computed again. A full disk costs time
+but does not stop the run.
 """
 
 import errno
@@ -31,12 +31,12 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class FeatureKey:
-    """What determines the features of one kind of one set of views.
+    """Everything that determines one kind of features of one set of views.
 
     Attributes:
-        values: All of it, as JSON takes it.
-        shape: `[H, N, D]` of each epoch.
-        dtype: As they are kept.
+        values: The determining values; JSON values.
+        shape: Shape `[H, N, D]` for each epoch.
+        dtype: Stored dtype.
     """
 
     values: Mapping[str, object]
@@ -50,19 +50,19 @@ class FeatureKey:
 
     @property
     def size(self) -> int:
-        """Bytes of an epoch."""
+        """Number of bytes of an epoch."""
         heads, pictures, dim = self.shape
         return heads * pictures * dim * self.dtype.itemsize
 
 
 class FeatureStore:
-    """Holds tensors in `folder/KEY/epoch-000.safetensors`, or in memory without a folder.
+    """Stores tensors in `folder/KEY/epoch-000.safetensors`, or in memory if there is no folder.
 
     Args:
-        folder: Made when the first tensor is put there.
+        folder: Folder of the files; created with the first tensor.
 
     Raises:
-        InputError: It is a file.
+        InputError: `folder` is a file.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -74,19 +74,19 @@ class FeatureStore:
 
     @property
     def held(self) -> int:
-        """Bytes in memory."""
+        """Number of bytes in memory."""
         return sum(tensor.nbytes for tensor in self._memory.values())
 
     def has(self, key: FeatureKey, epoch: int) -> bool:
-        """Return whether there is something under this key; whether it is whole shows when it is opened."""
+        """Return whether a file or tensor exists for this key. `get` checks whether it is complete."""
         if self.folder is None:
             return (key.name, epoch) in self._memory
         return self._path(key, epoch).is_file()
 
     def get(self, key: FeatureKey, epoch: int) -> Tensor | None:
-        """Return the tensor, memory-mapped: rows are read when they are looked at. None if there is none.
+        """Return the tensor, memory-mapped: rows are read on access. Return None if there is none.
 
-        A file that is damaged, or of another key, is set aside with a warning.
+        A file that is damaged, or has another key, is set aside with a warning.
         """
         if self.folder is None:
             return self._memory.get((key.name, epoch))
@@ -102,7 +102,7 @@ class FeatureStore:
             return None
 
     def put(self, key: FeatureKey, epoch: int, tensor: Tensor) -> Tensor:
-        """Keep a tensor; return it as `get` would. With no space left it is returned and not kept."""
+        """Store a tensor and return it as `get` does. If the disk is full, return it without storing it."""
         if self.folder is None:
             self._memory[key.name, epoch] = tensor
         elif not self.full and self._written(self._path(key, epoch), key, epoch, tensor):
@@ -111,7 +111,7 @@ class FeatureStore:
         return tensor
 
     def clear(self) -> None:
-        """Remove all that a shelf writes, and folders that are empty then."""
+        """Remove all files that a store writes, and folders that are then empty."""
         self._memory.clear()
         if self.folder is None or not self.folder.is_dir():
             return
@@ -132,7 +132,8 @@ class FeatureStore:
         entry = {"key": key.values, "epoch": epoch, "checksum": zlib.crc32(bytes_of(tensor))}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # One entry: safetensors writes several in any order, and equal banks should be equal files.
+            # Only one entry: safetensors writes several entries in any order, and equal stores should
+            # have equal files.
             content = save({_TENSOR: tensor.contiguous()}, {_ENTRY: json.dumps(entry, sort_keys=True)})
             write_atomically(path, content)
         except OSError as error:
@@ -149,14 +150,14 @@ class FeatureStore:
 
 
 class _Unfit(Exception):
-    """Why a file cannot be used, to be read behind its name."""
+    """Reason why a file is unusable; a message puts it after the file's name."""
 
 
 def _opened(path: Path, key: FeatureKey, epoch: int) -> Tensor:
     try:
         with safe_open(path, "pt") as file:
             entry = parse_table(file.metadata()[_ENTRY], _ENTRY)
-            tensor: Tensor = file.get_tensor(_TENSOR)  # mapped, not read
+            tensor: Tensor = file.get_tensor(_TENSOR)  # memory-mapped, not read
         held = entry["key"], entry["epoch"]
         checksum = entry["checksum"]
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -171,10 +172,10 @@ def _opened(path: Path, key: FeatureKey, epoch: int) -> Tensor:
 
 
 def stored_checksum(path: Path) -> int:
-    """Return the CRC of a file's numbers, read in pieces, so that none of them stays in memory."""
+    """Return the CRC of a file's values. The file is read in pieces, so it does not stay in memory."""
     total = 0
     with path.open("rb") as file:
-        file.seek(8 + int.from_bytes(file.read(8), "little"))  # behind the header and its length
+        file.seek(8 + int.from_bytes(file.read(8), "little"))  # skip the header and its length
         while piece := file.read(_PIECE):
             total = zlib.crc32(piece, total)
     return total

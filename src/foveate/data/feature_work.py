@@ -1,4 +1,4 @@
-"""What goes between who plans shards of features and who makes them; all of it travels to other processes."""
+"""Data exchanged between the planner and the makers of shards; all of it can be pickled."""
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ PICTURES_A_SHARD = 4096
 
 @dataclass(frozen=True)
 class FeatureJob:
-    """How features are made; it travels to other processes.
+    """Settings for making features.
 
     Attributes:
-        clip: Hub id, folder or file of CLIP weights.
-        kept: Precision in which features are kept.
-        precision: Of the tower.
-        masks: Whether to encode x ⊙ m besides.
-        batch_size: Pictures at once.
-        shard: Pictures a shard.
-        on_bad: What to do about a picture or mask that cannot be read.
-        device: Where the tower runs.
-        readers: Threads that decode; 0 decodes between batches.
+        clip: CLIP weights: Hub id, folder or file.
+        kept: Stored precision of the features.
+        precision: Precision of the tower.
+        masks: Whether to encode x ⊙ m too.
+        batch_size: Number of pictures in a batch.
+        shard: Number of pictures in a shard.
+        on_bad: What to do with an unreadable picture or mask.
+        device: Device of the tower.
+        readers: Number of decoding threads; 0 decodes between batches.
     """
 
     clip: str
@@ -48,13 +48,13 @@ class FeatureJob:
 
 @dataclass(frozen=True)
 class ShardWork:
-    """One shard that is to be made.
+    """One shard to make.
 
     Attributes:
-        number: Of the shard.
-        key: Names all that its numbers depend on.
-        names: What its pictures are called.
-        samples: Its pictures.
+        number: Number of the shard.
+        key: Identifies everything that the values depend on.
+        names: Names of the pictures.
+        samples: The pictures.
     """
 
     number: int
@@ -65,13 +65,13 @@ class ShardWork:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a shard.
+    """Result of making a shard.
 
     Attributes:
-        number: Of the shard.
-        rows: Pictures in it.
-        left_out: Name of each picture that could not be read, and why.
-        error: Why there is no shard; None where there is one.
+        number: Number of the shard.
+        rows: Number of pictures in it.
+        left_out: Name of each unreadable picture, and the reason.
+        error: Why the shard was not made; None if it was.
     """
 
     number: int
@@ -82,14 +82,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """What every shard's maker needs to know; it travels to other processes.
+    """Settings that the makers of all shards share.
 
     Attributes:
         job: How features are made.
-        weights: Fingerprint of the CLIP that all of them must have.
-        out: Where shards go.
+        weights: Fingerprint of the CLIP weights; all makers must have the same.
+        out: Folder of the shards.
         classes: Class names.
-        mask_values: What the numbers in masks mean.
+        mask_values: Meaning of the values in masks.
         invert_masks: Whether masks mark the background.
     """
 
@@ -101,9 +101,9 @@ class ShardTask:
     invert_masks: bool = False
 
     def photos(self, samples: Sequence[Sample]) -> Photos:
-        """Return some of the pictures as a set."""
+        """Return these samples as a picture set."""
         return Photos(self.classes, tuple(samples), self.mask_values, self.invert_masks)
 
 
 Run = Callable[[Sequence[ShardWork], ShardTask], Generator[Outcome]]
-"""Makes shards, somewhere, and yields what came of each as soon as it is known."""
+"""Makes shards in any place, and yields each outcome as soon as it is known."""

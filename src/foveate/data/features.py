@@ -1,11 +1,11 @@
-"""Frozen features of many pictures, in shards that are made once: the plain loop.
+"""Computes frozen features of many pictures and writes them in shards.
 
 photos = load_photos("photos")
 make_features(photos, Path("features"), FeatureJob(clip="openai/clip-vit-base-patch16"))
 
-A shard is planned as `ShardWork`, made by a `ShardMaker`, and told of as an `Outcome`. Who calls makers is
-the caller's choice (`Run`): this process, several, or a cluster. The numbers are the same, because the
-batches that go through the tower depend on the shard alone.
+Each shard is planned as `ShardWork`, made by a `ShardMaker`, and reported as an `Outcome`. The caller
+chooses where makers run (`Run`): in this process, in several, or on a cluster. The values are the same,
+because the batches of the tower depend only on the shard.
 """
 
 import hashlib
@@ -37,18 +37,18 @@ from foveate.errors import InputError
 from foveate.foreground.records import differences
 
 OnCount = Callable[[int, int], None]
-"""Told of how many pictures are done, and of how many there are."""
+"""Called with the number of pictures that are done, and the total."""
 
 
 @dataclass(frozen=True)
 class MadeFeatures:
-    """What came of making features.
+    """Result of making features.
 
     Attributes:
-        pictures: In all shards.
-        shards: How many there are.
-        kept: Shards that were there before.
-        left_out: Name of each picture that could not be read, and why.
+        pictures: Number of pictures in all shards.
+        shards: Number of shards.
+        kept: Number of shards that existed before.
+        left_out: Name of each unreadable picture, and the reason.
     """
 
     pictures: int
@@ -66,19 +66,19 @@ def make_features(
     run: Run | None = None,
     on_count: OnCount | None = None,
 ) -> MadeFeatures:
-    """Make the shards that are not there yet.
+    """Make the missing shards.
 
     Args:
         photos: The pictures.
-        out: Folder of the shards; made if it is not there.
-        job: How they are made.
-        names: What pictures are called in the shards; None takes their paths, or what lazy ones are called.
-        run: Where shards are made; None: here.
-        on_count: Told of progress.
+        out: Folder of the shards; created if missing.
+        job: Settings.
+        names: Names of the pictures in the shards; None uses their paths, or the names of lazy pictures.
+        run: Runs the makers; None runs them in this process.
+        on_count: Called with the progress.
 
     Raises:
-        InputError: No pictures; one cannot be read; the folder holds features of something else.
-        OSError: No space, no permission. Shards made before stay.
+        InputError: There are no pictures, one is unreadable, or the folder holds other features.
+        OSError: No space, or no permission. Finished shards stay.
     """
     if not len(photos):
         raise InputError("there are no pictures to make features of")
@@ -115,7 +115,7 @@ def _here(clip: Clip) -> Run:
 
 
 class _Progress:
-    """Counts pictures that are done."""
+    """Counts the finished pictures."""
 
     def __init__(self, work: Sequence[ShardWork], kept: Iterable[Outcome], on_count: OnCount | None) -> None:
         self._sizes = {one.number: len(one.names) for one in work}
@@ -130,14 +130,14 @@ class _Progress:
 
     @property
     def said(self) -> str:
-        """How far it came, to stand behind an error; empty if nowhere."""
+        """Progress as text that follows an error message; empty if nothing is done."""
         if not self._done:
             return ""
         return f" ({self._done} of {self._total} pictures are done, and the same command goes on)"
 
 
 def _begin(out: Path, photos: Photos, job: FeatureJob, clip: Clip, names: Sequence[str]) -> Index:
-    """Make the folder, or check that it is of this very work; return its index, without rows."""
+    """Create the folder, or check that it belongs to this work; return its index without rows."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give a folder to write to, new or empty")
     wanted = Index(_key(photos, job, clip, names), photos.names, -(-len(photos) // job.shard))
@@ -166,13 +166,13 @@ def _key(photos: Photos, job: FeatureJob, clip: Clip, names: Sequence[str]) -> d
         "masks": pictures.mask_key() if job.masks else None,
         "pictures": f"{len(photos)} {photos.digest(masks=job.masks)[:16]} {called[:16]}",
         "shard": job.shard,
-        # Another version may crop, decode or encode in another way.
+        # Another version may crop, decode or encode differently.
         "made_by": {"foveate": version("foveate"), "pillow": PIL.__version__},
     }
 
 
 def _plan(photos: Photos, job: FeatureJob, index: Index, names: Sequence[str]) -> list[ShardWork]:
-    """Cut the set into shards; each is named by its pictures' files besides all that they have in common."""
+    """Split the set into shards; a shard's key combines the folder's key and its own picture files."""
     common = hashlib.sha256(repr(sorted(asdict(index).items())).encode("utf-8", "surrogatepass")).digest()
     work: list[ShardWork] = []
     for start in range(0, len(photos), job.shard):
@@ -186,7 +186,7 @@ def _plan(photos: Photos, job: FeatureJob, index: Index, names: Sequence[str]) -
 
 
 def _stamp(source: object) -> object:
-    """Return what shows that a file was replaced, without reading it; names are in the folder's key."""
+    """Return the file size, to detect a replaced file without reading it; names are in the folder's key."""
     if not isinstance(source, Path):
         return None
     try:
@@ -196,7 +196,7 @@ def _stamp(source: object) -> object:
 
 
 def _finished(shop: ShardTask, work: ShardWork) -> Outcome | None:
-    """Return what is there of a shard; None if it has to be made."""
+    """Return the outcome of an existing shard; None if it must be made."""
     path = shard_path(shop.out, work.number)
     if not path.is_file():
         return None
@@ -213,7 +213,7 @@ def _finished(shop: ShardTask, work: ShardWork) -> Outcome | None:
 
 
 def _end(out: Path, index: Index, outcomes: Sequence[Outcome], kept: int) -> MadeFeatures:
-    """Write the index with all rows, and sweep up what killed processes left."""
+    """Write the index with all rows, and remove files that killed processes left."""
     rows = tuple(outcome.rows for outcome in outcomes)
     left_out = tuple(one for outcome in outcomes for one in outcome.left_out)
     if not sum(rows):

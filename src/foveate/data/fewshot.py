@@ -1,8 +1,7 @@
-"""Few-shot draws and the base/new cut, in exactly the field's order.
+"""Few-shot draws and the base/new split, in the order of the reference code.
 
-The draw is the one CoOp introduced and its successors share, so that the same split file and seed give the
-same pictures here as there: one `random.Random(seed)`, classes in the order in which they first appear, train
-before val.
+The draw is that of CoOp and its successors: the same split file and seed give the same pictures. It uses
+one `random.Random(seed)`, takes classes in the order of first appearance, and draws train before val.
 """
 
 import random
@@ -17,13 +16,13 @@ VAL_SHOTS = 4
 
 @dataclass(frozen=True)
 class Draw:
-    """What a few-shot draw took and what it left.
+    """Result of a few-shot draw.
 
     Attributes:
         train: Up to `shots` pictures of each class.
-        val: Up to min(shots, 4) of each class, if the source has a val split.
-        rest: Training pictures not drawn; the test set where the source has none.
-        short: Classes with fewer than `shots` pictures, and how many they have.
+        val: Up to min(shots, 4) pictures of each class, if the source has a val split.
+        rest: Training pictures that are not drawn; the test set if the source has none.
+        short: Classes with fewer than `shots` pictures, and their number of pictures.
     """
 
     train: Photos
@@ -35,17 +34,19 @@ class Draw:
 def draw_shots(photos: Photos, shots: int | None, seed: int, strict: bool = False) -> Draw:
     """Draw `shots` training pictures of each class.
 
-    The pool is the train split together with pictures of no split. A class with fewer pictures gives what it
-    has.
+    The pool is the train split and the pictures without a split. A class with fewer pictures gives all
+    it has.
 
     Args:
-        photos: All classes; cut to base or new classes after the draw, as the field does.
+        photos: All classes. Split them into base and new classes after the draw, as the reference code
+            does.
         shots: Pictures of each class, or None for all of them.
-        seed: Of the stream both draws come from.
-        strict: Whether a class with fewer pictures is refused.
+        seed: Seed of the generator for both draws.
+        strict: Whether to refuse a class with fewer pictures.
 
     Raises:
-        InputError: `shots` below 1, no training picture at all, or a short class under `strict`.
+        InputError: `shots` is below 1, there is no training picture, or `strict` is set and a class is
+            short.
     """
     if shots is not None and shots < 1:
         raise InputError(f"shots is {shots}; it must be at least 1, or none for all pictures")
@@ -68,10 +69,10 @@ def draw_shots(photos: Photos, shots: int | None, seed: int, strict: bool = Fals
 
 
 def base_new(photos: Photos) -> tuple[list[int], list[int]]:
-    """Cut the labels that have training pictures in two: the first ceil(n / 2) are base, the others new.
+    """Split the labels that have training pictures: the first ceil(n / 2) are base, the others are new.
 
     Raises:
-        InputError: Fewer than two such labels.
+        InputError: There are fewer than two such labels.
     """
     labels = sorted({sample.label for sample in photos.split("train", None).samples})
     if len(labels) < 2:
@@ -85,6 +86,6 @@ def _draw(samples: Sequence[Sample], shots: int | None, stream: random.Random) -
     for sample in samples:
         by_label.setdefault(sample.label, []).append(sample)
     drawn: list[Sample] = []
-    for own in by_label.values():  # in order of first appearance: the stream's order depends on it
+    for own in by_label.values():  # in order of first appearance, which the random stream depends on
         drawn += own if shots is None or len(own) < shots else stream.sample(own, shots)
     return drawn

@@ -1,4 +1,4 @@
-"""A folder per class, with or without train, val and test above, and its masks."""
+"""Reads folders with one subfolder for each class, optional split folders, and masks."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,14 +26,14 @@ UNREAD_SUFFIXES = frozenset(
         *(".jp2", ".j2k", ".jpx", ".jxl", ".tga", ".psd", ".svg", ".ico", ".pcx", ".exr", ".hdr", ".dds"),
     )
 )
-"""Of pictures as telephones, cameras and programs write them, which are not read."""
+"""File endings of picture formats that are not read, though telephones, cameras and programs write them."""
 _LOOKED_AT = 8
-_DEEPEST = 2  # folders that may be one too many
+_DEEPEST = 2  # maximum number of extra folder levels
 
 
 @dataclass(frozen=True)
 class _ClassFolder:
-    """A folder with pictures of one class, and the split that they belong to."""
+    """A folder with pictures of one class, and its split."""
 
     path: Path
     name: str
@@ -41,22 +41,22 @@ class _ClassFolder:
 
 
 def read_folder(root: Path, masks: Path | None = None) -> tuple[Photos, Path, Path | None]:
-    """Read a folder per class.
+    """Read a folder that has one subfolder for each class.
 
-    Split folders are known by the usual names ("train", "seg_test", "Validation set"); what lies beside them
-    is left out with a warning. Where one folder holds all the others, they are looked for in it.
+    Split folders have common names ("train", "seg_test", "Validation set"). Folders beside them are left
+    out with a warning. If one folder contains all the others, the search continues in it.
 
     Args:
-        root: The folder of class folders, or of split folders, or of one folder that has them.
-        masks: The folder of masks, if the caller knows: it is no class.
+        root: Folder of the class folders, of the split folders, or of one folder that contains them.
+        masks: The folder of masks, if it is known; it is not a class.
 
     Returns:
-        The photos (masks beside pictures attached), the folder their paths are relative to, and the mask tree
-        found in `root`, if any.
+        The photos (with masks that lie beside pictures), the folder their paths are relative to, and the
+        mask tree in `root`, if there is one.
 
     Raises:
-        InputError: No picture, a class without pictures, two classes of one name, splits without class
-            folders, or folders that could be classes as well as splits.
+        InputError: There is no picture, a class has no pictures, two classes have one name, splits have
+            no class folders, or folders could be classes or splits.
     """
     top, folders, tree = _top(root, masks)
     listed = _listed(folders, top)
@@ -65,7 +65,7 @@ def read_folder(root: Path, masks: Path | None = None) -> tuple[Photos, Path, Pa
 
 
 def _top(root: Path, masks: Path | None, depth: int = 0) -> tuple[Path, list[Path], Path | None]:
-    """Return the folder that class or split folders are in, these folders, and the tree of masks in it."""
+    """Return the folder that contains the class or split folders, these folders, and its mask tree."""
     folders = [one for one in _folders(root) if masks is None or not masks.is_relative_to(one)]
     tree = next((one for one in folders if _is_mask_tree(one, folders, root)), None)
     folders = [one for one in folders if one != tree]
@@ -84,7 +84,7 @@ def _top(root: Path, masks: Path | None, depth: int = 0) -> tuple[Path, list[Pat
 
 
 def _listed(folders: Sequence[Path], root: Path) -> list[_ClassFolder]:
-    """Tell class folders from split folders."""
+    """Distinguish class folders from split folders."""
     splits = {folder: split for folder in folders if (split := split_of_folder(folder.name))}
     inner = {folder: _nested(folder) for folder in folders}
     full = [folder for folder in splits if inner[folder]]
@@ -145,7 +145,7 @@ def _by_split(listed: list[_ClassFolder]) -> list[_ClassFolder]:
 
 
 def _shared(inner: Mapping[Path, Sequence[Path]]) -> list[Path]:
-    """Return folders that have two folders of the same names in them."""
+    """Return the folders that contain two folders with the same names."""
     names = {folder: {one.name for one in inside} for folder, inside in inner.items() if inside}
     for folder, own in names.items():
         alike = [one for one, other in names.items() if len(own & other) >= 2]
@@ -155,12 +155,12 @@ def _shared(inner: Mapping[Path, Sequence[Path]]) -> list[Path]:
 
 
 def _nested(folder: Path) -> list[Path]:
-    """Return the folders in a folder that hold pictures."""
+    """Return the subfolders that hold pictures."""
     return [one for one in _folders(folder) if any(True for _ in _pictures(one))]
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """Return the folders in a folder that hold pictures, with no folder of pictures above them all."""
+    """Return the subfolders that hold pictures, after descending through a single common folder."""
     inside = _nested(folder)
     return class_folders(inside[0]) if len(inside) == 1 and _nested(inside[0]) else inside
 
@@ -175,7 +175,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """Every picture in a folder and below, sorted; hidden files, pipes and other kinds are passed over."""
+    """Return all pictures in a folder tree, sorted; skip hidden files, pipes and other kinds."""
     return sorted(_pictures(folder))
 
 
@@ -184,7 +184,7 @@ def _pictures(folder: Path) -> Iterable[Path]:
 
 
 def tell_unread(folders: Iterable[Path]) -> None:
-    """Warn of pictures in folders that are of a kind that is not read, lest they are missed in silence."""
+    """Warn about pictures in formats that are not read, so that they are not lost silently."""
     files = (file for folder in folders for file in walk(folder))
     others = (file for file in files if file.suffix.lower() not in PICTURE_SUFFIXES)
     unread = sorted(one for one in others if one.suffix.lower() in UNREAD_SUFFIXES or looks_like_picture(one))
@@ -199,25 +199,25 @@ def tell_unread(folders: Iterable[Path]) -> None:
 
 
 def _folders(root: Path) -> list[Path]:
-    hidden = (".", "__")  # `__MACOSX` comes with archives from a Mac
+    hidden = (".", "__")  # `__MACOSX` is part of archives from macOS
     return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(hidden))
 
 
 def _is_mask_tree(folder: Path, folders: Sequence[Path], root: Path) -> bool:
-    """Whether a folder called masks holds the others' masks, rather than photos of masks."""
+    """Whether a folder named like masks holds the masks of the others, and not photos of masks."""
     if folder.name.lower() not in MASK_FOLDERS:
         return False
     inside = list_pictures(folder)
     if not inside or not _look_like_masks(inside):
         return False
     beside = [one for one in folders if one != folder]
-    alike = not _nested(folder) and not any(_nested(one) for one in beside)  # as folders of classes are
-    if alike and len(beside) == 1:  # without it there would be one class
+    alike = not _nested(folder) and not any(_nested(one) for one in beside)  # like class folders
+    if alike and len(beside) == 1:  # without it, only one class would be left
         return False
     others = [p for one in beside for p in list_pictures(one)]
     try:
         claimed = find_masks([(p, p.relative_to(root)) for p in others], folder)
-    except InputError:  # one mask for several pictures
+    except InputError:  # one mask fits several pictures
         if alike:
             return False
         raise
@@ -253,7 +253,7 @@ def _photos(root: Path, top: Path, listed: Sequence[_ClassFolder]) -> Photos:
 
 
 def _given_names(root: Path, origins: Sequence[str]) -> Mapping[str, str]:
-    """Return names from `classnames.txt` in this folder or above; or CLIP's own, of WordNet ids."""
+    """Return names from `classnames.txt` in this folder or a parent, else CLIP's names of WordNet ids."""
     for place in (root, root.parent, root.parent.parent):
         file = place / "classnames.txt"
         given = read_class_names(file, origins) if file.is_file() else {}
@@ -277,7 +277,7 @@ def _given_names(root: Path, origins: Sequence[str]) -> Mapping[str, str]:
 
 
 def _with_masks_beside(photos: Photos) -> Photos:
-    """Take `x_mask.png` beside `x.jpg` for a mask and not for a picture, where such files look like masks."""
+    """Use `x_mask.png` beside `x.jpg` as a mask and not as a picture, if such files look like masks."""
     paths = [sample.picture for sample in photos.samples if isinstance(sample.picture, Path)]
     beside = find_masks([(path, Path(path.name)) for path in paths], None)
     masks = {path: mask for path, mask in zip(paths, beside, strict=True) if mask is not None}

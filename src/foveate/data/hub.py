@@ -1,4 +1,4 @@
-"""Hugging Face datasets, by their shape alone: nothing of `datasets` is imported unless a name is given."""
+"""Reads Hugging Face datasets by interface; `datasets` is imported only to load a dataset by name."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -13,11 +13,11 @@ from foveate.foreground.opening import BadPicture, decode
 
 @runtime_checkable
 class HubRows(Protocol):
-    """What is needed of a `datasets.Dataset`: typed columns and rows by number."""
+    """Interface of `datasets.Dataset` that is used: typed columns, and rows by number."""
 
     @property
     def features(self) -> Any:
-        """The columns' types by name."""
+        """Types of the columns, by name."""
         ...
 
     def __getitem__(self, key: int, /) -> Any: ...
@@ -26,7 +26,7 @@ class HubRows(Protocol):
 
 
 class RowPicture(LazyPicture):
-    """The picture in one column of one row."""
+    """Picture in one column of one row."""
 
     def __init__(self, rows: HubRows, row: int, column: str, name: str) -> None:
         self._rows, self._row, self._column, self._name = rows, row, column, name
@@ -37,7 +37,7 @@ class RowPicture(LazyPicture):
 
     def load(self) -> Image.Image:
         value: Any = self._rows[self._row][self._column]
-        if isinstance(value, dict) and value.get("bytes"):  # a column that was not decoded
+        if isinstance(value, dict) and value.get("bytes"):  # the column is not decoded
             value = value["bytes"]
         if isinstance(value, bytes):
             return decode(value, self._name)
@@ -48,14 +48,15 @@ class RowPicture(LazyPicture):
 
 
 def read_rows(source: HubRows | Mapping[str, HubRows], columns: Mapping[str, str] | None = None) -> Photos:
-    """Read a dataset, or several by the name of their split.
+    """Read a dataset, or a mapping from split names to datasets.
 
     Args:
         source: A dataset, or a mapping such as `{"train": ..., "test": ...}`.
-        columns: Names of the columns for "image", "label" and "mask", where they cannot be guessed.
+        columns: Names of the columns for "image", "label" and "mask", if they cannot be guessed.
 
     Raises:
-        InputError: No picture or label column, unlabelled rows, or splits whose classes differ.
+        InputError: There is no picture or label column, rows have no label, or the splits' classes
+            differ.
     """
     parts = {None: source} if isinstance(source, HubRows) else _by_split(source)
     if not any(len(rows) for rows in parts.values()):
@@ -92,7 +93,7 @@ def load_from_hub(name: str) -> Any:
     """Load a dataset by name.
 
     Raises:
-        InputError: The package `datasets` is absent, or it cannot load this dataset.
+        InputError: The package `datasets` is missing, or cannot load this dataset.
     """
     try:
         from datasets import load_dataset  # pyright: ignore
@@ -100,7 +101,7 @@ def load_from_hub(name: str) -> Any:
         raise InputError(f"hf:{name} needs the package datasets; pip install 'foveate[hf]'") from error
     try:
         return load_dataset(name)
-    except Exception as error:  # the network, the hub and each dataset's builder have their own
+    except Exception as error:  # network, hub and dataset builders raise their own errors
         raise InputError(f"hf:{name} cannot be loaded ({error})".replace("\n", " ")) from error
 
 
@@ -130,13 +131,13 @@ def _only(what: str, meaning: str, found: Sequence[str], usual: Sequence[str]) -
 
 def _column(rows: HubRows, name: str) -> list[Any]:
     try:
-        return list(rows[name])  # pyright: ignore  a whole column at once, no picture decoded
+        return list(rows[name])  # pyright: ignore  reads the column without decoding pictures
     except (TypeError, KeyError, IndexError):
         return [rows[row][name] for row in range(len(rows))]
 
 
 def _class_names(rows: HubRows, label: str) -> list[str] | None:
-    """The names of a ClassLabel column; None for a column of plain strings or numbers."""
+    """Return the names of a ClassLabel column; None for a column of plain strings or numbers."""
     return getattr(rows.features.get(label), "names", None)
 
 

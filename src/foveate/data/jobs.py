@@ -1,4 +1,4 @@
-"""The pictures of a source as jobs for a proposer: labelled ones, and a folder without classes."""
+"""Lists the pictures of a labelled source, or of a folder without classes, as jobs for a proposer."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -24,24 +24,24 @@ def mask_jobs(
     seed: int = 1,
     prompt: Callable[[str], str] | None = None,
 ) -> list[MaskJob]:
-    """List the pictures whose masks are wanted.
+    """List the pictures that need masks.
 
     Args:
-        source: What `load_photos` reads from files; or a folder of pictures without class folders, whose jobs
-            have no label.
-        out: Where masks are written; it may lie among the pictures, and is no class.
+        source: A source on disk for `load_photos`; or a folder of pictures without class folders, whose
+            jobs have no label.
+        out: Output folder of the masks. It may be inside the picture folder and is not a class.
         images: What paths in a list or split file are relative to.
-        base_only: Take the first half of the classes alone.
-        shots: Take those pictures alone that a run draws for training, so many a class; None takes all.
-        seed: Of that draw.
-        prompt: What to look for, from a class name (empty where none is known); the name itself without.
+        base_only: Take only the first half of the classes.
+        shots: Take only the pictures that a run with this many shots draws for training; None takes all.
+        seed: Seed of that draw.
+        prompt: Returns the search text for a class name (empty if unknown); default: the name itself.
 
     Returns:
-        One job a picture. Its name is the picture's path below the folder of all of them, so that
-        `find_masks` finds what is written under that name.
+        One job for each picture. Its name is the picture's path relative to the root folder, so
+        `find_masks` finds a mask that is written under this name.
 
     Raises:
-        InputError: No pictures, pictures that are no files, or one picture in two classes.
+        InputError: There are no pictures, pictures are not files, or one picture is in two classes.
     """
     path = _whole(source)
     if path.is_dir() and find_split_file(path) is None:
@@ -79,7 +79,7 @@ def _jobs(photos: Photos, top: Path, prompt: Callable[[str], str]) -> list[MaskJ
 
 
 def _flat(folder: Path, masks: Path | None) -> list[Path]:
-    """Return the pictures of a folder that has them all at its top, and no masks beside them."""
+    """Return the pictures of a flat folder, without masks that lie beside them."""
     inside = [one for one in list_pictures(folder) if masks is None or not one.is_relative_to(masks)]
     if not all(one.parent == folder for one in inside):
         return []
@@ -92,5 +92,5 @@ def _beside(pictures: Iterable[Path]) -> list[Path | None]:
 
 
 def _whole(given: str | Path) -> Path:
-    # Not resolved: a link's own name may be the class.
+    # Not resolved: the name of a link may be the class.
     return Path(os.path.normpath(Path(given).expanduser().absolute()))

@@ -1,4 +1,4 @@
-"""From a set of photos to batches: decoded in threads, the same bits whatever their number."""
+"""Makes batches of a photo set; decodes in threads, and the result does not depend on their number."""
 
 import math
 from collections import deque
@@ -34,13 +34,13 @@ from foveate.types import Batch
 
 @dataclass(frozen=True)
 class Item:
-    """One view of one picture, ready to be batched.
+    """One view of one picture, for a batch.
 
     Attributes:
         image: `[3, S, S]` normalised.
-        label: Row of its name.
-        mask: `[1, S, S]` foreground of this view; zeros where the picture has no mask.
-        area: Share of foreground in the whole picture; 0 where it has no mask.
+        label: Class index.
+        mask: `[1, S, S]` foreground of this view; zeros if the picture has no mask.
+        area: Share of foreground in the whole picture; 0 if it has no mask.
     """
 
     image: Picture
@@ -51,13 +51,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Part:
-    """What one process has of all batches of an epoch.
+    """Part of each batch of an epoch that one process has.
 
     Attributes:
-        rows: Its rows, those of one batch behind those of the batch before.
-        size: How many of each batch.
-        looks_on: Whether they are another process's too: the first row of each batch, for a process that
-            batches are too small for.
+        rows: The process's rows, batch after batch.
+        size: Number of its rows in each batch.
+        looks_on: Whether another process has the same rows. Batches are then too small for this process,
+            which takes the first row of each batch.
     """
 
     rows: Sequence[int]
@@ -67,33 +67,33 @@ class Part:
 
 @dataclass(frozen=True)
 class Rank:
-    """Which process this is of several that divide things among themselves, each taking a consecutive part.
+    """Rank of this process among several; each process takes a consecutive part.
 
     Attributes:
-        rank: Its number, counted from 0.
-        world: How many there are.
+        rank: Rank, counted from 0.
+        world: Number of processes.
     """
 
     rank: int = 0
     world: int = 1
 
     def bounds(self, number: int) -> tuple[int, int]:
-        """Return where this process's part of so many things begins and ends; the first parts are larger."""
+        """Return start and end of this process's part of `number` items; the first parts are larger."""
         least, over = divmod(number, self.world)
         start = self.rank * least + min(self.rank, over)
         return start, start + least + (self.rank < over)
 
     def looks_on(self, pictures: int) -> bool:
-        """Return whether a batch of so many pictures has none for this process."""
+        """Return whether this process gets no picture of a batch of this size."""
         start, stop = self.bounds(pictures)
         return start == stop
 
     def cut(self, rows: Sequence[int], batch_size: int) -> Part:
-        """Return this process's part of batches.
+        """Return this process's part of the batches.
 
         Args:
-            rows: Of batches that are all of one size, as in training.
-            batch_size: Rows of a batch, or more if there is one batch only.
+            rows: Rows of batches that all have one size, as in training.
+            batch_size: Rows in a batch; may be larger if there is only one batch.
         """
         if not rows or self.world == 1:
             return Part(rows, batch_size)
@@ -107,14 +107,14 @@ class Rank:
 
 
 class PictureSet:
-    """Photos as tensors of one size.
+    """Photo set that gives tensors of one size.
 
-    The view of sample i at epoch e depends on (seed, "view", e, i) alone and the order on (seed, "order", e):
-    batches do not depend on the number of workers, nor on what was drawn before.
+    The view of sample i in epoch e depends only on (seed, "view", e, i); the order depends only on
+    (seed, "order", e). So batches depend neither on the number of workers nor on earlier draws.
 
     Attributes:
-        photos: The set; a sample's index is its place in `photos.samples`.
-        has_masks: Whether batches carry masks.
+        photos: The set; the index of a sample is its position in `photos.samples`.
+        has_masks: Whether batches contain masks.
     """
 
     def __init__(  # noqa: PLR0913  the settings of one view, all but the first two with defaults
@@ -130,22 +130,23 @@ class PictureSet:
         transform: PairTransform | None = None,
         masks: bool = True,
     ) -> None:
-        """Settings of the views.
+        """Create the set.
 
         Args:
-            photos: What to read.
-            size: Side S of the square views.
-            mean: Channel means the tower expects.
-            std: Channel deviations, likewise.
-            augment: Training views (see `train_view`), or "none" for the view predictions are made on.
-            scale: Least and greatest area of a random crop.
-            seed: Of views and order.
-            transform: Applied to picture and mask (or None) before a training view. It may run in several
-                threads, so it must bring its own randomness.
-            masks: Whether to read masks where there are any.
+            photos: The photos.
+            size: Side S of the square views, in pixels.
+            mean: Channel means of the tower.
+            std: Channel standard deviations of the tower.
+            augment: Kind of training views (see `train_view`), or "none" for the evaluation view.
+            scale: Minimum and maximum area of a random crop.
+            seed: Seed of views and order.
+            transform: Applied to picture and mask (or None) before a training view. It may run in
+                several threads, so it needs its own random generator.
+            masks: Whether to read masks, if there are any.
 
         Raises:
-            BadPicture: The masks' meaning is "auto" and one of those looked at cannot be read.
+            BadPicture: The meaning of the masks is "auto", and one of the inspected masks cannot be
+                read.
         """
         self.photos = photos
         self._size, self._mean, self._std = size, mean, std
@@ -168,14 +169,14 @@ class PictureSet:
 
     @property
     def varies(self) -> bool:
-        """Whether another epoch has other views."""
+        """Whether views differ between epochs."""
         return self._augment == "rrc-flip" or self._transform is not None
 
     def view_key(self) -> dict[str, object]:
-        """Return all that decides a view besides its picture, its mask and, if views vary, the epoch.
+        """Return all settings of a view, except its picture, its mask and, if views vary, the epoch.
 
         Raises:
-            ValueError: There is a transform, which nothing is known of.
+            ValueError: There is a transform, whose settings are unknown.
         """
         if self._transform is not None:
             raise ValueError("views of a transform of your own have no key")
@@ -184,11 +185,11 @@ class PictureSet:
         return {**key, "scale": list(self._scale), "seed": self._seed} if self.varies else key
 
     def mask_key(self) -> dict[str, object]:
-        """Return what the numbers in mask files mean."""
+        """Return the meaning of the values in mask files."""
         return {"values": self._values, "inverted": self.photos.invert_masks}
 
     def order(self, epoch: int | None, shuffle: bool) -> list[int]:
-        """Indices of the samples in the order of this epoch."""
+        """Return the sample indices in the order of this epoch."""
         if not shuffle:
             return list(range(len(self)))
         if epoch is None:
@@ -197,11 +198,11 @@ class PictureSet:
         return [int(index) for index in shuffled]
 
     def item(self, index: int, epoch: int | None = None) -> Item:
-        """Read one sample and return its view of this epoch; no epoch gives the view for predictions.
+        """Read one sample and return its view of this epoch; without an epoch, return the evaluation view.
 
         Raises:
             BadPicture: The picture or its mask cannot be read.
-            InputError: Its mask has another shape.
+            InputError: The mask has another shape.
         """
         sample = self.photos.samples[index]
         picture, mask, area = self._read(sample)
@@ -233,13 +234,13 @@ class PictureSet:
         """Yield the batches of an epoch.
 
         Args:
-            epoch: Which views and which order; None for the views predictions are made on.
-            batch_size: Pictures in a batch.
-            shuffle: Whether in this epoch's order instead of the samples' own.
-            drop_last: Whether to leave out a smaller last batch; a set smaller than one batch is never left
-            out.
-            workers: Threads that read ahead; 0 reads in the calling thread.
-            share: Which part of each batch to read; None reads all.
+            epoch: Determines the views and the order; None gives the evaluation views.
+            batch_size: Number of pictures in a batch.
+            shuffle: Whether to use the order of this epoch; otherwise the samples' own order.
+            drop_last: Whether to leave out a smaller last batch. A set smaller than one batch is never
+                left out.
+            workers: Number of threads that read ahead; 0 reads in the calling thread.
+            share: Part of each batch to read; None reads all.
 
         Raises:
             BadPicture: A picture or mask cannot be read.
@@ -250,7 +251,7 @@ class PictureSet:
         yield from self.read(part.rows, epoch, part.size, workers)
 
     def wanted(self, epoch: int | None, batch_size: int, *, shuffle: bool, drop_last: bool) -> list[int]:
-        """Return the samples of an epoch's batches, in their order; the arguments are those of `batches`."""
+        """Return the samples of an epoch's batches, in order; see `batches` for the arguments."""
         wanted = self.order(epoch, shuffle)
         if drop_last and len(wanted) >= batch_size:
             wanted = wanted[: len(wanted) // batch_size * batch_size]
@@ -259,7 +260,7 @@ class PictureSet:
     def read(
         self, wanted: Iterable[int], epoch: int | None, batch_size: int, workers: int = 2
     ) -> Iterator[Batch]:
-        """Yield these samples' views of an epoch, in this order; for the rest see `batches`."""
+        """Yield the views of these samples in an epoch, in this order; for the rest see `batches`."""
         items = _ahead(lambda index: self.item(index, epoch), wanted, workers, batch_size + 2 * workers)
         held: list[Item] = []
         for item in items:
@@ -293,7 +294,7 @@ class PictureSet:
 
 
 def _ahead(read: Callable[[int], Item], wanted: Iterable[int], workers: int, window: int) -> Iterator[Item]:
-    """Map in order, with at most `window` results read but not taken."""
+    """Map in order, with at most `window` results that are read but not yielded."""
     if workers == 0:
         yield from map(read, wanted)
         return
@@ -306,5 +307,5 @@ def _ahead(read: Callable[[int], Item], wanted: Iterable[int], workers: int, win
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    finally:  # also when the caller stops in the middle
+    finally:  # also if the caller stops early
         pool.shutdown(wait=False, cancel_futures=True)

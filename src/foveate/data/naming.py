@@ -1,4 +1,4 @@
-"""Class names and splits as people write them, made one."""
+"""Normalises class names and split names."""
 
 import csv
 import os
@@ -23,24 +23,24 @@ _BESIDE = frozenset(
         *("split", "folder", "full"),
     )
 )
-"""Words that may stand beside a split's in the name of its folder: seg_train, "Test set"."""
+"""Words that may accompany a split's name in a folder name: seg_train, "Test set"."""
 
 _UNREADABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-"""Unicode's kinds of characters that nobody sees, and no CLIP has read."""
+"""Unicode categories of invisible characters, which CLIP has not read."""
 
 _WNID = re.compile(r"n\d{8}")
 _WORDLESS = re.compile(r"[\W\d_]*|n\d{8}|\d+\W.*|[A-Z][a-z]+(?:[A-Z][a-z]+)+")
-"""Names that say little to CLIP: 0, 8.0, n01440764, 001.Albatross, AnnualCrop."""
+"""Names that mean little to CLIP: 0, 8.0, n01440764, 001.Albatross, AnnualCrop."""
 
-_LONGEST = 1000  # letters; of the names that CLIP reads, 300 are the most
-_SHARE = 0.25  # of such names, from which on a set's are told of
+_LONGEST = 1000  # letters; CLIP reads at most 300 letters of a name
+_SHARE = 0.25  # share of such names from which a note is given
 
 
 def clean_name(raw: str) -> str:
-    """Make a class name readable for CLIP: underscores are spaces, one at a time, none at the ends.
+    """Make a class name readable for CLIP: single spaces instead of underscores, none at the ends.
 
     Raises:
-        InputError: It is no text, too long, or has a character that nobody sees.
+        InputError: The name is not a string, is too long, or has an invisible character.
     """
     if not isinstance(raw, str):
         raise InputError(f"class name {raw!r} is of type {type(raw).__name__}: give text")
@@ -58,7 +58,7 @@ def clean_name(raw: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """Return what two ways to write one name share: "Barn_Owl" is "barn owl"."""
+    """Return the key that all spellings of a name share: "Barn_Owl" and "barn owl" have one key."""
     return clean_name(name).casefold()
 
 
@@ -66,11 +66,11 @@ def clean_names(raw: Mapping[str, str], where: str) -> tuple[str, ...]:
     """Clean the names of all classes.
 
     Args:
-        raw: The name of each class by what the source calls it (a folder, a label).
-        where: The source, for messages.
+        raw: The class names, by the source's own name (a folder, a label).
+        where: The source, for error messages.
 
     Raises:
-        InputError: A name is empty, or two classes have the same.
+        InputError: A name is empty, or two classes have the same name.
     """
     seen: dict[str, str] = {}
     for origin, name in raw.items():
@@ -93,7 +93,7 @@ def read_split(raw: str, where: str) -> str | None:
     """Return "train", "val", "test", or None for an empty string.
 
     Raises:
-        InputError: It is none of the words we know.
+        InputError: The word is unknown.
     """
     word = raw.strip().lower()
     if word and word not in SPLITS:
@@ -102,7 +102,7 @@ def read_split(raw: str, where: str) -> str | None:
 
 
 def split_of_folder(name: str) -> str | None:
-    """Return the split that a folder is named after: "train", "seg_test", "Validation set"."""
+    """Return the split that a folder name means: "train", "seg_test", "Validation set"."""
     words = [word for word in re.split(r"[\W_]+", name.casefold()) if word]
     found = {SPLITS[word] for word in words if word in SPLITS}
     others = [word for word in words if word not in SPLITS and word not in _BESIDE]
@@ -110,20 +110,20 @@ def split_of_folder(name: str) -> str | None:
 
 
 def in_order(labels: Iterable[str]) -> list[str]:
-    """Sort labels: by number where all of them are whole numbers, else by letter."""
+    """Sort labels: as numbers if all are whole numbers, otherwise as strings."""
     found = sorted(labels)
     if all(re.fullmatch(r"-?[0-9]{1,18}", label) for label in found):
         return sorted(found, key=int)
-    if all(re.fullmatch(r"[0-9]+", label) for label in found):  # more digits than Python turns into numbers
+    if all(re.fullmatch(r"[0-9]+", label) for label in found):  # Python refuses to convert very long numbers
         return sorted(found, key=lambda label: (len(label.lstrip("0")), label.lstrip("0")))
     return found
 
 
 def read_names(path: Path) -> list[str]:
-    """Read a file with a class name a line; empty lines are left out.
+    """Read a file with one class name on each line; skip empty lines.
 
     Raises:
-        InputError: There is no such file, it is no text, or it has no names.
+        InputError: The file does not exist, is not text, or has no names.
     """
     names = [line for _, line in text_lines(read_text(path))]
     if not names:
@@ -132,15 +132,15 @@ def read_names(path: Path) -> list[str]:
 
 
 def split_names(text: str | None, known: Iterable[str] = ()) -> list[str]:
-    """Return the names of an option.
+    """Return the names in an option.
 
     Args:
-        text: Names with commas between them, one with a comma of its own in quotes; or a file with a name a
-            line; None for no names.
-        known: Names that are not cut where they have a comma.
+        text: Names with commas between them, where a name with a comma is in quotes; or a file with one
+            name on each line; None for no names.
+        known: Names that contain a comma and are not split.
 
     Raises:
-        InputError: It is a file without names.
+        InputError: The file has no names.
     """
     if not text:
         return []
@@ -158,13 +158,13 @@ def split_names(text: str | None, known: Iterable[str] = ()) -> list[str]:
 
 
 def read_class_names(file: Path, folders: Sequence[str]) -> dict[str, str]:
-    """Read `classnames.txt`, the field's list for ImageNet: a folder, a space or tab, a name on each line.
+    """Read `classnames.txt`, the common list for ImageNet: a folder, a space or tab, and a name on each line.
 
     Returns:
-        The name of each of these folders that the file has.
+        The name of each of these folders that is in the file.
 
     Raises:
-        InputError: It is no text in UTF-8.
+        InputError: The file is not UTF-8 text.
     """
     known, found = set(folders), dict[str, str]()
     several = sorted((one for one in folders if re.search(r"[\s,:;]", one)), key=len, reverse=True)
@@ -178,34 +178,34 @@ def read_class_names(file: Path, folders: Sequence[str]) -> dict[str, str]:
 
 @cache
 def imagenet_names() -> Mapping[str, str]:
-    """Return CLIP's names of ImageNet's classes, by WordNet id, as its list has them."""
+    """Return CLIP's names of the ImageNet classes, by WordNet id."""
     file = files("foveate.datasets").joinpath("official", "imagenet_classnames.txt")
     pairs = (line.partition(" ") for _, line in text_lines(file.read_text(encoding="utf-8")))
     return {wnid: name for wnid, _, name in pairs}
 
 
 def are_wordnet(folders: Iterable[str]) -> bool:
-    """Return whether all folders are called by WordNet ids that CLIP has a name of its own for."""
+    """Return whether all folder names are WordNet ids that have a CLIP name."""
     given = list(folders)
     names = [imagenet_names()[one] for one in given if _WNID.fullmatch(one) and one in imagenet_names()]
     return len(set(names)) == len(given) > 0
 
 
 def near_names(names: Iterable[str], known: Iterable[str]) -> list[tuple[str, str]]:
-    """Return the pairs of a name and a known one that differ in spaces, signs or a plural's ending alone."""
+    """Return pairs of a name and a known name that differ only in spaces, signs or a plural ending."""
     by_form = {form: name for name in known for form in _forms(name)}
     near = ((name, next((by_form[one] for one in _forms(name) if one in by_form), None)) for name in names)
     return [(name, other) for name, other in near if other is not None]
 
 
 def _forms(name: str) -> list[str]:
-    """Return a name's letters alone, and without the ending of a plural."""
+    """Return the letters of a name, with and without a plural ending."""
     letters = re.sub(r"[\W_]+", "", name_key(name))
     return [letters, *(letters.removesuffix(end) for end in ("s", "es") if letters.endswith(end))]
 
 
 def unusual(names: Sequence[str]) -> list[str]:
-    """Return a note where names are in another script than CLIP has mostly read, or no words at all."""
+    """Return a note if names are in a script that CLIP has seldom read, or are not words."""
     foreign = [name for name in names if any(c.isalpha() and not _is_latin(c) for c in name)]
     notes = [f"CLIP has mostly read English; it may not understand {_some(foreign)}"] if foreign else []
     wordless = [name for name in names if _WORDLESS.fullmatch(name)]

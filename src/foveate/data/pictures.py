@@ -1,4 +1,4 @@
-"""Any picture file to upright RGB; it lives below, because masks are made from the same pixels."""
+"""Opens a picture file as upright RGB; the code is in `foreground`, because masks use the same pixels."""
 
 from foveate.foreground.opening import BadPicture as BadPicture
 from foveate.foreground.pictures import measure as measure

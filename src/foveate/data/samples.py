@@ -1,4 +1,4 @@
-"""What a labelled set of pictures is, wherever it came from."""
+"""Labelled sets of pictures from any source."""
 
 import hashlib
 import os
@@ -15,11 +15,11 @@ from foveate.errors import InputError
 from foveate.files import home_of
 from foveate.foreground.masks import MaskValues
 from foveate.foreground.opening import FilePicture
-from foveate.foreground.opening import LazyPicture as LazyPicture  # masks may be lazy, so it lives below
+from foveate.foreground.opening import LazyPicture as LazyPicture  # masks may be lazy, so it is defined there
 
 
 class MemoryPicture(LazyPicture):
-    """A picture that is in memory already."""
+    """Picture that is already in memory."""
 
     def __init__(self, image: Image.Image, name: str = "picture in memory") -> None:
         self._image = image
@@ -34,32 +34,32 @@ class MemoryPicture(LazyPicture):
 
 
 def as_pictures(given: Any) -> list[Path | LazyPicture]:
-    """Return what was handed over as pictures: one, or several in a row.
+    """Convert an argument to a list of pictures: one, or several in a sequence.
 
     Args:
-        given: Paths, PIL pictures, arrays (height x width x channels), tensors (channels x height x width),
-            bytes of picture files, open files; or one of these.
+        given: Paths, PIL pictures, arrays (height x width x channels), tensors (channels x height x
+            width), bytes of picture files, open files; or a single one of these.
 
     Raises:
-        InputError: One is of another type; it says where it stands, and which type.
+        InputError: An item has another type; the message gives its position and type.
     """
     single = isinstance(given, str | bytes | bytearray | os.PathLike | Image.Image | LazyPicture)
     if single or hasattr(given, "read") or (isinstance(given, np.ndarray | Tensor) and given.ndim < 4):
         return [as_picture(given)]
     if isinstance(given, Mapping) or not isinstance(given, Iterable):
-        return [as_picture(given)]  # which refuses it
+        return [as_picture(given)]  # raises the error
     return [as_picture(one, place) for place, one in enumerate(cast("Iterable[object]", given))]
 
 
 def as_picture(given: object, place: int = 0) -> Path | LazyPicture:
-    """Return one picture; `as_pictures` says what may be given.
+    """Convert an argument to one picture; see `as_pictures` for the types.
 
     Args:
         given: The picture.
-        place: Its number, for messages.
+        place: Its number, for error messages.
 
     Raises:
-        InputError: It is of another type, or an address of the web.
+        InputError: The picture has another type, or is a URL.
     """
     name = f"picture {place}"
     if isinstance(given, str | os.PathLike):
@@ -87,7 +87,7 @@ def as_picture(given: object, place: int = 0) -> Path | LazyPicture:
 
 
 def _from_numbers(given: np.ndarray | Tensor, name: str) -> Image.Image:
-    """Return the picture that an array or a tensor holds."""
+    """Return the picture in an array or a tensor."""
     is_tensor = isinstance(given, Tensor)
     given = given.detach().cpu() if isinstance(given, Tensor) else given
     array = np.asarray(given.float() if isinstance(given, Tensor) and given.is_floating_point() else given)
@@ -122,10 +122,10 @@ class Sample:
     """One labelled picture.
 
     Attributes:
-        picture: The file, or something that loads.
-        label: Row of its name in `Photos.names`.
-        mask: Its foreground, if there is one.
-        split: "train", "val", "test", or None where the source does not say.
+        picture: The file, or an object that loads it.
+        label: Index of its name in `Photos.names`.
+        mask: The foreground mask, if there is one.
+        split: "train", "val", "test", or None if the source does not give one.
     """
 
     picture: Path | LazyPicture
@@ -135,7 +135,7 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """What a message calls it."""
+        """Name in messages."""
         return str(self.picture) if isinstance(self.picture, Path) else self.picture.name
 
 
@@ -144,11 +144,12 @@ class Photos:
     """A labelled set of pictures.
 
     Attributes:
-        names: The class names; a label is a row of it.
-        samples: The pictures, in an order that is the same on every machine.
-        mask_values: What the numbers in the mask files mean (see `foveate.foreground.masks`).
+        names: The class names; a label is an index into them.
+        samples: The pictures, in an order that is equal on all machines.
+        mask_values: Meaning of the values in mask files (see `foveate.foreground.masks`).
         invert_masks: Whether the files mark the background instead.
-        selection: How a selector chose the training pictures, if one did: then all of them are learned from.
+        selection: How a selector chose the training pictures; if it is set, all of them are used for
+            training.
     """
 
     names: tuple[str, ...]
@@ -174,34 +175,34 @@ class Photos:
         return len(self.samples)
 
     def split(self, *which: str | None) -> "Photos":
-        """Keep the samples of these splits, and all names."""
+        """Return the samples of these splits, with all names."""
         return self.with_samples([sample for sample in self.samples if sample.split in which])
 
     def only(self, labels: Sequence[int]) -> "Photos":
-        """Keep these classes, relabelled 0, 1, ... in the order given."""
+        """Return only these classes, relabelled 0, 1, ... in the given order."""
         row = {label: new for new, label in enumerate(labels)}
         kept = [replace(s, label=row[s.label]) for s in self.samples if s.label in row]
         return replace(self, names=tuple(self.names[label] for label in labels), samples=tuple(kept))
 
     def with_samples(self, samples: Sequence[Sample]) -> "Photos":
-        """The same classes with other samples."""
+        """Return the same classes with other samples."""
         return replace(self, samples=tuple(samples))
 
     def counts(self) -> dict[str, int]:
-        """Number of samples by class name, zeros included."""
+        """Return the number of samples by class name, including zeros."""
         numbers = [0] * len(self.names)
         for sample in self.samples:
             numbers[sample.label] += 1
         return dict(zip(self.names, numbers, strict=True))
 
     def digest(self, *, masks: bool = False) -> str:
-        """Fingerprint of what is in the set, the same wherever the folder lies.
+        """Fingerprint of the set; it does not depend on the location of the folder.
 
-        Names, order, labels, splits and each file's name and parent folder go into it; contents and the
-        folders above do not.
+        It covers names, order, labels, splits, and the name and parent folder of each file. It does not
+        cover contents or the folders above.
 
         Args:
-            masks: Whether the masks' names and meaning count too.
+            masks: Whether to include names and meaning of the masks.
         """
         state = hashlib.sha256(repr(self.names).encode())
         for sample in self.samples:

@@ -1,4 +1,4 @@
-"""Where labelled photos come from: one door for folders, lists, the field's split files and datasets."""
+"""Loads labelled photos from folders, lists, split files and datasets."""
 
 import os
 import warnings
@@ -31,21 +31,21 @@ def load_photos(
     """Read a labelled set of pictures.
 
     Args:
-        source: A folder per class; a folder with one split file; a `.csv`, `.tsv` or `.jsonl` list; a
-            `split_zhou_*.json`; a Hugging Face dataset or a mapping of splits to them; "hf:owner/name"; or
-            photos read before.
-        masks: The folder of masks, or of packed masks; one shard of these (`.tar`); a COCO file (`.json`);
-            boxes (`.csv`). If None, masks are looked for where the source usually has them.
-        images: What paths in a list or split file are relative to.
-        mask_values: What the numbers in masks mean; "auto" finds out from a part of them.
+        source: A folder with one subfolder for each class; a folder with one split file; a `.csv`,
+            `.tsv` or `.jsonl` list; a `split_zhou_*.json`; a Hugging Face dataset or a mapping of splits
+            to datasets; "hf:owner/name"; or photos that are loaded already.
+        masks: The folder of masks or of packed masks; one shard of packed masks (`.tar`); a COCO file
+            (`.json`); boxes (`.csv`). None searches the usual places of the source.
+        images: Base folder of relative paths in a list or split file.
+        mask_values: Meaning of the values in masks; "auto" infers it from some of them.
         invert_masks: Whether masks mark the background.
         columns: The source's own column names, e.g. `{"image": "img", "label": "fine_label"}`.
 
     Returns:
-        The photos; if any has a mask, `mask_values` is no longer "auto".
+        The photos. If any photo has a mask, `mask_values` is not "auto".
 
     Raises:
-        InputError: Anything about the source that cannot be used, in one line.
+        InputError: The source is unusable; the message is one line.
     """
     tree = None if masks is None else _path(masks)
     if tree is not None:
@@ -63,7 +63,7 @@ def load_photos(
 def _read(
     source: Source, masks: Path | None, images: Path | None, columns: Mapping[str, str] | None
 ) -> tuple[Photos, Path | None, Path | None]:
-    """Return the photos, the folder their paths are relative to, and the mask tree found with them."""
+    """Return the photos, the folder their paths are relative to, and the mask tree next to them."""
     if isinstance(source, Photos):
         return source, None, None
     if isinstance(source, str | os.PathLike):
@@ -97,7 +97,7 @@ def _read_path(
 def _read_dir(
     path: Path, masks: Path | None, images: Path | None, columns: Mapping[str, str] | None
 ) -> tuple[Photos, Path | None, Path | None]:
-    """Read a folder: by the split file in it, or, without class folders, by the one list of labels in it."""
+    """Read a folder: by its split file, or, if it has no class folders, by its single list of labels."""
     split_file = find_split_file(path)
     if split_file is not None:
         return _read_split(split_file, images)
@@ -110,7 +110,7 @@ def _read_dir(
 
 
 def _read_split(path: Path, images: Path | None) -> tuple[Photos, Path, Path | None]:
-    """Read a split file; look for masks beside it, beside its pictures, and (FVG-PT) one folder up."""
+    """Read a split file; search masks beside it, beside its pictures, and (FVG-PT) one folder up."""
     photos, top = read_split_file(path, images)
     for place in dict.fromkeys((path.parent, top.parent, path.parent.parent)):
         for name in MASK_FOLDERS:
@@ -120,7 +120,7 @@ def _read_split(path: Path, images: Path | None) -> tuple[Photos, Path, Path | N
 
 
 def _attach(photos: Photos, top: Path | None, tree: Path, *, required: bool) -> Photos:
-    """Give each picture that is a file its mask from a tree."""
+    """Attach masks from a tree to all pictures that are files."""
     paths = [sample.picture for sample in photos.samples if isinstance(sample.picture, Path)]
     if not paths:
         raise InputError(
@@ -151,7 +151,7 @@ def _values(photos: Photos, wanted: MaskValues) -> MaskValues:
 
 
 def _path(given: str | os.PathLike[str]) -> Path:
-    # Not resolved: a link's own name may be the class, or the folder a mask tree repeats.
+    # Not resolved: the name of a link may be the class, or a folder that a mask tree repeats.
     if not isinstance(given, str | os.PathLike):
         raise InputError(f"{given!r} is of type {type(given).__name__}: give a path")
     if not str(given).strip():

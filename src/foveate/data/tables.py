@@ -1,4 +1,4 @@
-"""Lists of pictures in a file: CSV, JSON lines, and the field's `split_zhou_*.json`."""
+"""Reads lists of pictures from files: CSV, JSON lines, and `split_zhou_*.json`."""
 
 import re
 import warnings
@@ -13,25 +13,25 @@ from foveate.errors import InputError
 from foveate.readers import IMAGE_COLUMNS, LABEL_COLUMNS, find_column, json_lines, read_csv, read_json
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
-# Where the field's datasets keep their pictures, below the folder of the split file.
+# Picture folders of common datasets, relative to the folder of the split file.
 INNER_FOLDERS = ("images", "101_ObjectCategories", "jpg", "2750", "UCF-101-midframes", "SUN397")
 
 
 SELECTION = "selection"
-"""Key of a split file under which stands how `foveate select` chose the training pictures."""
+"""Key in a split file for the way `foveate select` chose the training pictures."""
 
 
 @dataclass(frozen=True)
 class ListRow:
-    """One line of a list, as written.
+    """One line of a list, as it is written.
 
     Attributes:
-        where: File and line, for messages.
+        where: File and line, for error messages.
         image: Path of the picture.
-        label: A name, or a number in figures.
-        name: The name that goes with a number, or "".
+        label: A name, or a number as text.
+        name: The name for a number, or "".
         mask: Path of the mask, or "".
-        split: As written, or "".
+        split: As it is written, or "".
     """
 
     where: str
@@ -47,7 +47,7 @@ def read_table(path: Path, images: Path | None = None, columns: Mapping[str, str
 
     Args:
         path: The list.
-        images: What paths in it are relative to; the list's own folder if None.
+        images: Base folder of relative paths; None uses the list's own folder.
         columns: The file's own names for these columns, e.g. `{"image": "filename"}`.
 
     Raises:
@@ -66,7 +66,8 @@ def read_split_file(path: Path, images: Path | None = None) -> tuple[Photos, Pat
         The photos and the folder their paths are relative to.
 
     Raises:
-        InputError: Another shape, pictures that are not there, or contradicting names.
+        InputError: The file has another structure, pictures do not exist, or names contradict each
+            other.
     """
     content = read_json(path)
     rows = [row for split in ("train", "val", "test") for row in _split_rows(path, content, split)]
@@ -77,7 +78,7 @@ def read_split_file(path: Path, images: Path | None = None) -> tuple[Photos, Pat
 
 
 def _selection(content: Any) -> str:
-    """Return in words how the training pictures were chosen; nothing where they were not."""
+    """Return how the training pictures were selected, as text; "" if they were not."""
     match content:
         case {"selection": {"method": str(method), "fraction": int() | float() as fraction}}:
             return f"{method}, fraction {fraction:g}"
@@ -86,10 +87,10 @@ def _selection(content: Any) -> str:
 
 
 def find_split_file(folder: Path) -> Path | None:
-    """Return the one `split_zhou_<Name>.json` or `split.json` in a folder, or None.
+    """Return the single `split_zhou_<Name>.json` or `split.json` in a folder, or None.
 
     Raises:
-        InputError: There are several.
+        InputError: There are several split files.
     """
     named = [p for p in folder.glob("split_zhou_*.json") if "." not in p.stem]  # not e.g. X.official.json
     found = sorted([*named, *folder.glob("split.json")])
@@ -130,14 +131,14 @@ def _find_images(path: Path, first: str, images: Path | None) -> Path:
 
 
 def locate(paths: Sequence[str], top: Path) -> list[Path]:
-    """Return where the files of a list are.
+    """Return the paths of the files in a list.
 
-    Paths of Windows, and absolute ones of another machine, are matched by their ends: of all of them, as many
-    folders are left out at the beginning as leaves most files found.
+    Windows paths and absolute paths of another machine are matched by their ends: the same number of
+    leading folders is removed from all of them, namely the number for which most files exist.
 
     Args:
-        paths: As the list writes them.
-        top: The folder that they are relative to, or that their ends are.
+        paths: Paths as the list writes them.
+        top: Base folder of relative paths and of path ends.
     """
     found = [top / path for path in paths]
     foreign = [row for row, path in enumerate(paths) if _is_foreign(path) and not found[row].is_file()]
@@ -190,10 +191,10 @@ _COLUMNS: Mapping[str, Sequence[str]] = {
 
 
 def read_columns(text: str) -> dict[str, str]:
-    """Return what "image=photo,label=species" says: a list's own names of the columns that are read.
+    """Parse "image=photo,label=species": the list's own names of the known columns.
 
     Raises:
-        InputError: It is of another form, or of no such column.
+        InputError: The text has another form, or names an unknown column.
     """
     found: dict[str, str] = {}
     for word in text.split(","):
@@ -208,7 +209,7 @@ def read_columns(text: str) -> dict[str, str]:
 
 
 def has_labels(path: Path) -> bool:
-    """Return whether a file is a list of pictures and their labels, by its first line."""
+    """Return whether the first line shows that a file is a list of pictures and labels."""
     try:
         if path.suffix.lower() in (".jsonl", ".ndjson"):
             first = next((line for _, line in _json_lines(path)), {})
@@ -266,7 +267,7 @@ def _photos(path: Path, rows: Sequence[ListRow], top: Path) -> Photos:
 
 
 def _check_once(path: Path, rows: Sequence[ListRow], samples: Sequence[Sample], names: Sequence[str]) -> None:
-    """Refuse a picture under two labels; tell of one that is listed in two splits."""
+    """Refuse a picture with two labels; warn about a picture in two splits."""
     seen: dict[object, Sample] = {}
     leaked: list[Sample] = []
     for row, sample in zip(rows, samples, strict=True):
@@ -286,7 +287,7 @@ def _check_once(path: Path, rows: Sequence[ListRow], samples: Sequence[Sample], 
 
 
 def _labels(path: Path, rows: Sequence[ListRow]) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Order the classes by number where every label is one, else by name."""
+    """Order the classes by number if every label is a number, otherwise by name."""
     called: dict[str, str] = {}
     for row in rows:
         name = row.name or row.label

@@ -1,9 +1,9 @@
-"""Views of a picture and its mask: the same crop and the same flip for both.
+"""Views of a picture and its mask, with the same crop and flip for both.
 
-Everything happens on Pillow pictures, in Pillow's order of operations, because that is what the field's
-numbers were made with: tensor resizing gives other pixels. The draws ask the generator for the same numbers
-in the same order as torchvision's `RandomResizedCrop` and `RandomHorizontalFlip`, so equally seeded
-generators give equal views.
+All operations use Pillow, in Pillow's order, because the published numbers were made with it: resizing
+of tensors gives other pixels. The random draws request the same numbers from the generator, in the same
+order, as torchvision's `RandomResizedCrop` and `RandomHorizontalFlip`. So generators with equal seeds
+give equal views.
 """
 
 import math
@@ -28,19 +28,20 @@ Channels = tuple[float, float, float]
 
 RATIO = (3 / 4, 4 / 3)
 _TRIES = 10
-_LARGE_CROP = 80_000_000  # pixels; a little below where Pillow begins to warn
+_LARGE_CROP = 80_000_000  # pixels; slightly below the limit at which Pillow warns
 _LARGE_RESIZE = 20_000_000  # pixels; at side 224, a picture 400 times as long as wide
 
 
 @dataclass(frozen=True)
 class View:
-    """What part of a picture is seen, and how.
+    """Crop, resize and flip of a picture.
 
     Attributes:
-        side: Side of the square that comes out.
-        crop: Part of the picture that is resized to the square; None for all of it.
-        resized: Where set, the picture is resized to this first and the square is cut from its middle.
-        flip: Whether left and right change places.
+        side: Side of the square output, in pixels.
+        crop: Part of the picture that is resized to the square; None for the whole picture.
+        resized: If set, the picture is first resized to this size, and the square is cut from its
+            middle.
+        flip: Whether to flip left and right.
     """
 
     side: int
@@ -70,16 +71,15 @@ def train_view(
     kind: Augment = "rrc-flip",
     scale: tuple[float, float] = (0.08, 1.0),
 ) -> View:
-    """Draw a training view of a picture of this size.
+    """Draw a training view for a picture size.
 
     Args:
-        generator: Where the randomness comes from; "squash" draws nothing.
+        generator: Random generator; "squash" draws nothing.
         size: The picture's (width, height).
-        side: Side of the square that comes out.
-        kind: "rrc-flip": a random part, its area within `scale` and its shape within 3:4 and 4:3, flipped
-        half of
-            the time. "squash": the whole picture, its shape not kept.
-        scale: Least and greatest area of the part, as shares of the picture.
+        side: Side of the square output, in pixels.
+        kind: "rrc-flip": a random part with an area within `scale` and an aspect ratio from 3:4 to 4:3,
+            flipped with probability 0.5. "squash": the whole picture, without its aspect ratio.
+        scale: Minimum and maximum area of the part, as shares of the picture.
     """
     if kind == "squash":
         return View(side)
@@ -88,7 +88,7 @@ def train_view(
 
 
 def eval_view(size: Size, side: int) -> View:
-    """Return the view predictions are made on: shorter side to `side`, then the middle square."""
+    """Return the evaluation view: resize the shorter side to `side`, then cut the middle square."""
     width, height = size
     shorter, longer = sorted(size)
     scaled = int(side * longer / shorter)
@@ -102,7 +102,7 @@ def to_tensor(picture: Image.Image, mean: Channels, std: Channels) -> Picture:
 
 
 def mask_to_tensor(mask: Image.Image) -> Mask:
-    """Turn a mask picture of 0 and 255 into 0 and 1."""
+    """Convert a mask picture of 0 and 255 to 0 and 1."""
     return torch.tensor(np.asarray(mask) >= 128).float().unsqueeze(0)
 
 
@@ -125,7 +125,7 @@ def _random_part(generator: torch.Generator, size: Size, scale: tuple[float, flo
 
 
 def _middle_part(size: Size) -> Box:
-    """The largest part in the middle whose shape is allowed: what a very long picture falls back to."""
+    """Return the largest central part with an allowed aspect ratio: the fallback for very long pictures."""
     width, height = size
     wide, tall = width, height
     if width / height < RATIO[0]:
@@ -146,8 +146,8 @@ def _crop(image: Image.Image, box: Box) -> Image.Image:
 def _resize_and_cut(image: Image.Image, resized: Size, side: int, filter_: Image.Resampling) -> Image.Image:
     left, upper = round((resized[0] - side) / 2), round((resized[1] - side) / 2)
     if resized[0] * resized[1] > _LARGE_RESIZE:
-        # A strip of 2 x 80,000 pixels would first grow to billions: resize only the part that stays. The same
-        # pixels up to the rounding of where the part begins.
+        # A strip of 2 x 80,000 pixels would grow to billions of pixels. So only the part that stays is
+        # resized. Pixels are equal up to the rounding of the start of the part.
         across, down = image.width / resized[0], image.height / resized[1]
         part = (left * across, upper * down, (left + side) * across, (upper + side) * down)
         return image.resize((side, side), filter_, box=part)

@@ -1,1 +1,1 @@
-"""The field's data sets as data: where their parts lie, what they are called, what must be there."""
+"""Catalogue of the common data sets: folder layouts, names, expected counts."""

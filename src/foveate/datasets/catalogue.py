@@ -1,7 +1,7 @@
-"""The field's data sets, and the drawn ones, as rows of one table: `catalogue.json`.
+"""Catalogue of the published and of the drawn data sets: the rows of `catalogue.json`.
 
-What a set is called, where it lies below a root in each convention, which file tells its splits, how many
-pictures of how many classes it must have, and where it can be had.
+A row gives the names of a set, its folder below a root in each convention, the file with its splits, the
+required number of classes and pictures, and the source of the pictures.
 
 - The splits: Zhou et al. 2022, https://arxiv.org/abs/2109.01134
 """
@@ -18,7 +18,7 @@ from foveate.clip.templates import DEFAULT_TEMPLATE
 from foveate.errors import InputError
 
 Kind = Literal["split", "aircraft", "imagenet", "world"]
-"""How a set tells its splits: a split file of CoOp's; FGVC's own lists; folders by WordNet id; drawn."""
+"""Format of the splits: a split file of CoOp; FGVC's own lists; folders by WordNet id; a drawn set."""
 
 WITH_MASKS = "https://huggingface.co/datasets/JREion/Prompt_Tuning_Datasets_with_Foreground"
 MIRROR = "https://huggingface.co/zhengli97/prompt_learning_dataset"
@@ -26,14 +26,15 @@ MIRROR = "https://huggingface.co/zhengli97/prompt_learning_dataset"
 
 @dataclass(frozen=True)
 class SpeciesWorld:
-    """How a set of species is drawn (`foveate.world.species`).
+    """Settings of a drawn set of species (`foveate.world.species`).
 
     Attributes:
-        about: What is particular about it.
-        at_home: Share of training scenes on their species' home; the others stand on any of eleven places.
+        about: Description of the set.
+        at_home: Share of training scenes at the home of their species; the others are at any of eleven
+            places.
         others: Number of other objects in each scene.
-        shots: Training scenes of a class; two more are its val split.
-        tests: Test scenes of a class, under each condition.
+        shots: Number of training scenes of a class; two more are its val split.
+        tests: Number of test scenes of a class, under each condition.
     """
 
     about: str
@@ -45,18 +46,18 @@ class SpeciesWorld:
 
 @dataclass(frozen=True)
 class World:
-    """How a set of scenes with plain names is drawn.
+    """Settings of a drawn set of scenes with plain names.
 
     Attributes:
-        about: What is particular about it.
-        colours: Those of its classes; all of the world's, where there are none.
-        shapes: Likewise.
-        homes: On how many places each class stands in training; 0 puts it anywhere.
-        places: Which places homes are chosen from; all, where there are none. Test scenes stand anywhere.
-        radius: Least and largest half size of objects, as a share of the picture.
-        turn: Largest turn, in radians.
-        shots: Training scenes of a class; two more are its val split.
-        tests: Test scenes of a class.
+        about: Description of the set.
+        colours: Colours of its classes; empty means all colours of the world.
+        shapes: Shapes, likewise.
+        homes: Number of places of each class in training; 0 means any place.
+        places: Places that homes are chosen from; empty means all. Test scenes are at any place.
+        radius: Minimum and maximum half size of objects, as a share of the picture.
+        turn: Maximum rotation, in radians.
+        shots: Number of training scenes of a class; two more are its val split.
+        tests: Number of test scenes of a class.
     """
 
     about: str
@@ -75,23 +76,23 @@ class DataSet:
     """One data set.
 
     Attributes:
-        key: What it is called in settings and folders of results.
-        title: What papers' tables call it.
-        config: Its name in the field's configurations, by which templates and mask prompts are found.
-        kind: How its splits are told.
-        template: The sentence around a class name.
-        kgcoop_template: The one that KgCoOp pulls towards.
-        homes: The conventions it is known in, and its folder below the root in each.
-        pictures: Folder of (training) pictures below its own, by any of these names.
-        tests: Folder of test pictures, where it is another one (ImageNet).
-        relative_to: What paths in the split file are relative to; empty means the folder of pictures.
-        split_file: Its name; empty where the set needs none.
-        classes: How many there must be.
-        train: Pictures of the official split; 0 where there is no such split.
-        val: Likewise.
-        test: Likewise.
-        source: Where its pictures can be had.
-        world: How it is drawn, if it is.
+        key: Name in settings and in result folders.
+        title: Name in the tables of papers.
+        config: Name in published configurations, which is the key of templates and mask prompts.
+        kind: Format of its splits.
+        template: Template for class names.
+        kgcoop_template: Template of KgCoOp's reference texts.
+        homes: The conventions that include the set, and its folder below the root in each.
+        pictures: Possible names of the folder of (training) pictures in the set's folder.
+        tests: Folder of test pictures, if it is a different one (ImageNet).
+        relative_to: Base folder of paths in the split file; empty means the folder of pictures.
+        split_file: Name of the split file; empty if the set needs none.
+        classes: Required number of classes.
+        train: Number of training pictures in the official split; 0 if there is no such split.
+        val: Number of val pictures, likewise.
+        test: Number of test pictures, likewise.
+        source: Source of the pictures.
+        world: Settings of a drawn set; None for other sets.
     """
 
     key: str
@@ -114,7 +115,7 @@ class DataSet:
 
     @property
     def where(self) -> str:
-        """Where it can be had, in words."""
+        """Source of the set, in words."""
         if self.world is not None:
             return f"draw it: foveate data world ROOT {self.key}"
         if self.kind == "imagenet":
@@ -123,16 +124,16 @@ class DataSet:
 
 
 CONDITIONS = ("home", "any", "sibling", "unseen")
-"""Test splits of each set of species, by where their scenes stand; its own list has "any" as test split."""
+"""Test splits of each set of species, by the places of the scenes; its own list has "any" as test split."""
 
 
 def find(name: str) -> DataSet:
-    """Return a set by its key, its title or its name in configurations; case, "-" and "_" do not matter.
+    """Return a set by its key, title or configuration name; case, "-" and "_" are ignored.
 
-    A set of species has several test splits: "species@home" is "species" with its test scenes at home.
+    A set of species has several test splits: "species@home" is "species" with the test scenes at home.
 
     Raises:
-        InputError: There is none of that name, or it has no such test split.
+        InputError: No set has this name, or the set has no such test split.
     """
     name, at, condition = name.partition("@")
     if at:
@@ -147,10 +148,10 @@ def find(name: str) -> DataSet:
 
 
 def _under(one: DataSet, condition: str) -> DataSet:
-    """Return a set of species with another test split.
+    """Return a set of species with a different test split.
 
     Raises:
-        InputError: It has none of this name.
+        InputError: It has no test split with this name.
     """
     if not isinstance(one.world, SpeciesWorld):
         raise InputError(f"{one.key} has one test split: leave out @{condition}")
@@ -161,12 +162,12 @@ def _under(one: DataSet, condition: str) -> DataSet:
 
 
 def keys() -> tuple[str, ...]:
-    """Return the keys of the field's fifteen sets, ImageNet first and its variants last."""
+    """Return the keys of the fifteen published sets, ImageNet first and its variants last."""
     return tuple(one.key for one in _table().values() if one.world is None)
 
 
 def world_keys() -> tuple[str, ...]:
-    """Return the keys of the drawn sets of plain names: "world-source", then "world-1" to "world-11"."""
+    """Return the keys of the drawn sets with plain names: "world-source", then "world-1" to "world-11"."""
     return tuple(one.key for one in _table().values() if isinstance(one.world, World))
 
 
@@ -233,4 +234,4 @@ def _drawn(key: str, classes: int, world: World | SpeciesWorld) -> DataSet:
 
 
 VAL = 2
-"""Scenes of each class in a drawn set's val split."""
+"""Number of scenes of each class in the val split of a drawn set."""

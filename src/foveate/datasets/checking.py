@@ -1,4 +1,4 @@
-"""What is there of a data set and what is missing, told without stopping at the first fault."""
+"""Checks whether a data set is complete, and reports all faults."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,32 +15,32 @@ from foveate.errors import InputError
 from foveate.foreground.masks import demand_masks
 
 State = Literal["whole", "other split", "incomplete", "not there"]
-"""As published; whole by another list than the official one; pictures or lists missing; no folder of it."""
+"""As published; complete with another list than the official one; missing pictures or lists; no folder."""
 
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was found of a set.
+    """Result of checking a set.
 
     Attributes:
-        key: The set's.
-        title: What papers call it.
-        state: How it stands; "whole" and "other split" can be used.
-        layout: Whose convention it is laid out in.
-        folder: Where it is.
-        list: Where the list of its pictures was read.
-        counts: Classes, and pictures of each split that the list names.
-        official: The same of the official split.
-        absent: How many pictures of the list are not there.
-        absent_pictures: They, as the list writes them.
-        masks: Pictures with a mask, of each split.
-        mask_rule: How masks are laid out, in words.
-        names_hash: Fingerprint of the class names in their order.
-        official_names_hash: What it should be, where foveate knows.
-        faults: What is wrong or worth knowing, a line each.
-        where: Where the set can be had.
+        key: Key of the set.
+        title: Name in papers.
+        state: State of the set; "whole" and "other split" are usable.
+        layout: Convention of its folder layout.
+        folder: Folder of the set.
+        list: File that the list of pictures was read from.
+        counts: Number of classes, and number of pictures of each split in the list.
+        official: The same numbers for the official split.
+        absent: Number of listed pictures that do not exist.
+        absent_pictures: Their paths, as written in the list.
+        masks: Number of pictures with a mask, for each split.
+        mask_rule: Layout of the masks, in words.
+        names_hash: Fingerprint of the class names, in order.
+        official_names_hash: Expected fingerprint, if foveate knows it.
+        faults: Faults and notes, one in a line.
+        where: Source of the set.
     """
 
     key: str
@@ -62,20 +62,20 @@ class Check:
 
     @property
     def usable(self) -> bool:
-        """Whether it can be used: all pictures of its list are there, and its classes are in their order."""
+        """Whether the set is usable: all listed pictures exist, and the classes are in the official order."""
         return self.state in ("whole", "other split")
 
 
 def check_set(root: Path, key: str, *, masks: Path | None = None) -> Check:
-    """Look at a set: every picture of its list is looked for, none is opened.
+    """Check a set: every listed picture must exist; none is opened.
 
     Args:
-        root: The folder that the data sets are in.
+        root: The root folder of the data sets.
         key: Key, title or configuration name.
-        masks: A folder of masks, as `open_set` takes it.
+        masks: A folder of masks, as in `open_set`.
 
     Raises:
-        InputError: The root or the folder of masks is none, or there is no set of that name.
+        InputError: The root or the folder of masks is not a folder, or no set has this name.
     """
     one = find(key)
     if not root.is_dir():
@@ -92,7 +92,7 @@ def check_set(root: Path, key: str, *, masks: Path | None = None) -> Check:
         return _look(one, place, list_set(one, place), official, masks)
     except InputError as error:
         fault = str(error)
-    except OSError as error:  # the other sets are to be looked at all the same
+    except OSError as error:  # the other sets are checked anyway
         fault = f"{error.filename or root}: {error.strerror}; look at its permissions, and at the disk"
     at = (place.layout, str(place.home)) if place else ("", str(root))
     return Check(one.key, one.title, "incomplete", one.where, official, *at, faults=(fault,))
@@ -176,7 +176,7 @@ def _absent_told(listing: Listing) -> list[str]:
 
 
 def _skipped(split: Split) -> list[str]:
-    """Say that labels leave numbers out, which other code reads as classes without a name."""
+    """Return a note if labels skip numbers, which other code treats as classes without a name."""
     if split.numbers == tuple(range(len(split.numbers))):
         return []
     gap = next(row for row, number in enumerate(split.numbers) if row != number)

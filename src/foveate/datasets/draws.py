@@ -1,7 +1,8 @@
-"""A few-shot draw as a file: which pictures of a set were drawn, with a hash, to be cited and shared.
+"""Few-shot draws as files: the drawn pictures of a set with a hash, to cite and share.
 
-`make_draw` draws as CoOp does (`foveate.data.fewshot`), so the lists are those its code wrote; `import_draw`
-reads lists that others wrote. Pictures are kept by their path below the set's folder of pictures.
+`make_draw` draws as CoOp does (`foveate.data.fewshot`), so its lists equal those of CoOp's code.
+`import_draw` reads lists from other programs. Pictures are stored by their path relative to the set's
+folder of pictures.
 
 - The draw: Zhou et al. 2022, https://arxiv.org/abs/2109.01134
 """
@@ -26,7 +27,7 @@ SCHEMA = 1
 _DEEPEST = 8
 
 Drawn = tuple[tuple[str, int], ...]
-"""Path and label of each picture, in the order they were drawn."""
+"""Path and label of each picture, in the order of the draw."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ class StoredDraw:
 
     Attributes:
         dataset: Key of the set.
-        shots: Pictures of a class, at most.
-        seed: Of the draw.
-        names: All class names of the set, in the order of its labels.
-        train: What was drawn for training.
-        val: And for validation; empty where the set has no such split.
-        origin: Who drew: "foveate", or the file it was imported from.
+        shots: Maximum number of pictures of a class.
+        seed: Seed of the draw.
+        names: All class names of the set, in label order.
+        train: The training pictures.
+        val: The validation pictures; empty if the set has no val split.
+        origin: Source of the draw: "foveate", or the file it was imported from.
     """
 
     dataset: str
@@ -53,7 +54,7 @@ class StoredDraw:
 
     @property
     def hash(self) -> str:
-        """Fingerprint of set, names, pictures, labels and their order; not of who drew."""
+        """Fingerprint of set, names, pictures, labels and their order; it does not include the origin."""
         state = (self.dataset, self.names, self.train, self.val)
         return hashlib.sha256(json.dumps(state, ensure_ascii=False).encode()).hexdigest()
 
@@ -62,13 +63,13 @@ def make_draw(photos: Photos, dataset: str, shots: int, seed: int) -> StoredDraw
     """Draw from a set as CoOp does.
 
     Args:
-        photos: The set, all classes, as `open_set` gives it.
-        dataset: Its key.
-        shots: Pictures of a class.
-        seed: Of the draw.
+        photos: The set with all classes, from `open_set`.
+        dataset: Key of the set.
+        shots: Number of pictures of a class.
+        seed: Seed of the draw.
 
     Raises:
-        InputError: No training pictures, or pictures that are no files.
+        InputError: There are no training pictures, or pictures are not files.
     """
     draw = draw_shots(photos, shots, seed)
     depth = _depth(photos)
@@ -77,10 +78,10 @@ def make_draw(photos: Photos, dataset: str, shots: int, seed: int) -> StoredDraw
 
 
 def take_draw(photos: Photos, stored: StoredDraw) -> Draw:
-    """Take a stored draw's pictures from a set, wherever it lies.
+    """Select the pictures of a stored draw from a set in any location.
 
     Raises:
-        InputError: A picture is not in the set or has another label there, or the class names are others.
+        InputError: A picture is not in the set or has another label there, or the class names differ.
     """
     if photos.names != stored.names:
         raise InputError(_other_names(stored, photos.names))
@@ -95,17 +96,18 @@ def take_draw(photos: Photos, stored: StoredDraw) -> Draw:
 
 
 def import_draw(path: Path, photos: Photos, dataset: str, shots: int, seed: int) -> StoredDraw:
-    """Read a draw that CoOp's code pickled, or one of 2SFS's JSON lines; nothing in it is run.
+    """Read a draw pickled by CoOp's code, or a draw in 2SFS's JSON lines; no code in it is executed.
 
     Args:
-        path: `shot_16-seed_1.pkl`, or `shot_16-seed_1_train.jsonl` (its `_val` is read if it is there).
-        photos: The set it was drawn from.
-        dataset: Its key.
-        shots: Pictures of a class.
-        seed: Of the draw.
+        path: `shot_16-seed_1.pkl`, or `shot_16-seed_1_train.jsonl` (with its `_val` file, if it exists).
+        photos: The set of the draw.
+        dataset: Key of the set.
+        shots: Number of pictures of a class.
+        seed: Seed of the draw.
 
     Raises:
-        InputError: The file is no such list, asks for code, or names pictures or classes the set has not.
+        InputError: The file is not such a list, requests code, or names pictures or classes that are not
+            in the set.
     """
     found = read_foreign(path)
     if not found.train:
@@ -120,7 +122,7 @@ def import_draw(path: Path, photos: Photos, dataset: str, shots: int, seed: int)
 
 
 def _demand_shots(path: Path, train: Drawn, photos: Photos, shots: int) -> None:
-    """Check that a list is of as many shots as it will be said to be, and names no picture twice."""
+    """Check that a list has the given number of shots and no picture twice."""
     double = next((one for one, number in Counter(name for name, _ in train).items() if number > 1), None)
     if double is not None:
         raise InputError(f"{path}: {double} is in it twice, so it is no draw; get the list again")
@@ -130,7 +132,7 @@ def _demand_shots(path: Path, train: Drawn, photos: Photos, shots: int) -> None:
 
 
 def write_draw(path: Path, draw: StoredDraw) -> None:
-    """Write a draw with its hash; it is there whole or not at all."""
+    """Write a draw with its hash, atomically."""
     text = json.dumps({"schema": SCHEMA, **asdict(draw), "hash": draw.hash}, indent=1, ensure_ascii=False)
     write_atomically(path, text + "\n")
 
@@ -139,7 +141,7 @@ def read_draw(path: Path) -> StoredDraw:
     """Read a draw.
 
     Raises:
-        InputError: It is none, a newer foveate wrote it, or it was edited.
+        InputError: The file is not a draw, was written by a newer foveate version, or was edited.
     """
     try:
         values = parse_table(read_bytes(path), "it")
@@ -168,11 +170,11 @@ def _from(values: Mapping[str, Any]) -> StoredDraw:
 
 
 class _Finder:
-    """Finds a set's picture by the end of a path, whichever folders are above it.
+    """Finds a picture of a set by the end of a path, ignoring the folders above.
 
     Args:
         photos: The set.
-        where: The list that paths come from, for messages.
+        where: The list that contains the paths, for messages.
     """
 
     def __init__(self, photos: Photos, where: str = "the draw"):
@@ -183,7 +185,7 @@ class _Finder:
         """Return a picture.
 
         Raises:
-            InputError: It is not in the set, of another class there, or of another split.
+            InputError: The picture is not in the set, or has another class or split there.
         """
         found = self._by_end.get(_end(PurePosixPath(path).parts, self._depth))
         if found is None:
@@ -200,9 +202,9 @@ class _Finder:
 
 
 def _depth(photos: Photos) -> int:
-    """How many last parts of a path tell a set's pictures apart."""
+    """Return the number of trailing path parts that identify each picture of a set."""
     parts = [_parts(one) for one in photos.samples]
-    for depth in range(2, _DEEPEST):  # folder and file do for all of the field's sets
+    for depth in range(2, _DEEPEST):  # folder and file are enough for all published sets
         if len({_end(one, depth) for one in parts}) == len(parts):
             return depth
     raise InputError(f"{photos.samples[0].name}: paths of this set's pictures do not tell them apart")
@@ -223,7 +225,7 @@ def _row(sample: Sample, depth: int) -> tuple[str, int]:
 
 
 def _label(item: Foreign, names: Sequence[str], path: Path) -> int:
-    """Check that a foreign class is ours: another order of classes would teach wrong names."""
+    """Check that a foreign class equals ours: another class order would give wrong names."""
     if not 0 <= item.label < len(names) or _plain(names[item.label]) != _plain(item.name):
         ours = names[item.label] if 0 <= item.label < len(names) else "no class"
         raise InputError(

@@ -1,8 +1,8 @@
-"""Few-shot draws as other projects keep them: CoOp's pickles, and 2SFS's JSON lines.
+"""Reads few-shot draws of other projects: CoOp's pickles and 2SFS's JSON lines.
 
-A pickle of CoOp's is `{"train": [Datum, ...], "val": [...]}`, a `Datum` being an object of a class of Dassl
-(or of a copy of it) with a path, a label and a class name. It is read without importing or running anything:
-plain containers and such objects are all it may ask for.
+A pickle of CoOp is `{"train": [Datum, ...], "val": [...]}`. A `Datum` is an object of a Dassl class (or
+of a copy of it) with a path, a label and a class name. The pickle is read without imports and without
+executing code: it may only contain plain containers and such objects.
 
 - CoOp: Zhou et al. 2022, https://arxiv.org/abs/2109.01134
 - 2SFS: Farina et al. 2025, https://arxiv.org/abs/2503.11609
@@ -24,12 +24,12 @@ _FIELDS = ("_impath", "_label", "_classname")
 
 @dataclass(frozen=True)
 class Foreign:
-    """One picture of a foreign list.
+    """A picture of a foreign list.
 
     Attributes:
-        path: As written, usually absolute on somebody's machine.
-        label: As written.
-        name: The class name, as written.
+        path: Path as written, usually absolute on another machine.
+        label: Label as written.
+        name: Class name as written.
     """
 
     path: str
@@ -39,11 +39,11 @@ class Foreign:
 
 @dataclass(frozen=True)
 class ForeignDraw:
-    """What a foreign list holds.
+    """Content of a foreign list.
 
     Attributes:
-        train: Training pictures, in their order.
-        val: Validation pictures; none in ImageNet's.
+        train: Training pictures, in order.
+        val: Validation pictures, in order; empty for ImageNet.
     """
 
     train: tuple[Foreign, ...]
@@ -54,7 +54,7 @@ def read_foreign(path: Path) -> ForeignDraw:
     """Read a foreign draw.
 
     Raises:
-        InputError: No such file, another kind of file, or one that asks for code.
+        InputError: The file does not exist, has another format, or requests code.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a .pkl of CoOp's or a .jsonl of 2SFS's")
@@ -66,13 +66,13 @@ def read_foreign(path: Path) -> ForeignDraw:
 
 
 def shots_and_seed(path: Path) -> tuple[int, int] | None:
-    """Read shots and seed out of a name such as `shot_16-seed_1.pkl`; None where it does not say."""
+    """Parse shots and seed from a name such as `shot_16-seed_1.pkl`; return None if it has another form."""
     found = re.match(r"shot_(\d+)-seed_(\d+)", path.name)
     return (int(found[1]), int(found[2])) if found else None
 
 
 class _Datum:
-    """Stands where a pickle wants a `Datum`: keeps what it is told and does nothing."""
+    """Placeholder for a `Datum` in a pickle: stores its attributes and does nothing."""
 
     def __init__(self, *_: object, **__: object):
         self.told: dict[str, Any] = {}
@@ -88,11 +88,11 @@ class _Datum:
 
 
 class _Refused(Exception):
-    """A pickle asks for something that no list of pictures needs."""
+    """The pickle requests an object that no list of pictures needs."""
 
 
 class _DatumUnpickler(TensorUnpickler):
-    """Builds plain containers and `_Datum`; refuses everything else."""
+    """Unpickler for plain containers and `_Datum`; refuses all other objects."""
 
     def __init__(self, file: io.BytesIO):
         super().__init__(file)
@@ -100,7 +100,7 @@ class _DatumUnpickler(TensorUnpickler):
 
     def unknown(self, module: str, name: str) -> object:
         if name == "Datum":
-            return type("_Datum", (_Datum,), {})  # its own for each pickle, which may set attributes on it
+            return type("_Datum", (_Datum,), {})  # one class for each pickle, which may set attributes on it
         raise _Refused(f"{module}.{name}")
 
     def persistent_load(self, pid: Any) -> NoReturn:

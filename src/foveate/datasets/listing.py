@@ -1,4 +1,4 @@
-"""What is in a set on disk: its names, its pictures, and those that its list names and the disk has not."""
+"""Lists a set on disk: its class names, its pictures, and listed pictures that do not exist."""
 
 import os
 import unicodedata
@@ -21,11 +21,11 @@ class Listing:
     """A set on disk.
 
     Attributes:
-        place: Where it was found.
-        split: The list of its pictures.
-        base: Folder that the list's paths are relative to.
-        samples: Its pictures, in the list's order, without masks.
-        absent: Paths in the list that are no files.
+        place: Location of the set.
+        split: List of its pictures.
+        base: Base folder of the list's paths.
+        samples: Existing pictures, in the list's order, without masks.
+        absent: Paths in the list that are not files.
     """
 
     place: FoundSet
@@ -36,15 +36,15 @@ class Listing:
 
 
 def list_set(one: DataSet, place: FoundSet, splits: Collection[str] = SPLITS) -> Listing:
-    """List a set's pictures, and look which are there.
+    """List the pictures of a set and check which exist.
 
     Args:
         one: The set.
-        place: Where it is.
-        splits: Which of its splits.
+        place: Location of the set.
+        splits: Splits to list.
 
     Raises:
-        InputError: There is no list of its pictures, or one that cannot be read.
+        InputError: There is no list of pictures, or it cannot be read.
     """
     if one.kind == "imagenet":
         split, base = list_folders(one, place, splits), place.home
@@ -65,10 +65,10 @@ def list_set(one: DataSet, place: FoundSet, splits: Collection[str] = SPLITS) ->
 
 
 def split_of(one: DataSet, place: FoundSet) -> Split:
-    """Return the list of a set's pictures: its split file, else the official one, never a new one.
+    """Return the list of a set's pictures: its split file, otherwise the official one, never a new one.
 
     Raises:
-        InputError: There is none; says where it can be had.
+        InputError: There is no list; the message gives the source of the set.
     """
     if one.kind == "aircraft":
         return read_variants(place.home)
@@ -82,7 +82,7 @@ def split_of(one: DataSet, place: FoundSet) -> Split:
 
 
 def official_names(one: DataSet) -> tuple[str, ...] | None:
-    """Return the official class names in their order, where foveate knows them."""
+    """Return the official class names in order, if foveate knows them."""
     if one.kind == "imagenet":
         return tuple(clips_names().values()) if one.classes == len(clips_names()) else None
     official = official_split(one)
@@ -90,24 +90,24 @@ def official_names(one: DataSet) -> tuple[str, ...] | None:
 
 
 def in_another_order(names: Sequence[str], official: Sequence[str]) -> bool:
-    """Whether the names that both lists have stand in different orders: then base and new classes differ."""
+    """Whether the common names of both lists have different orders: then base and new classes differ."""
     row = {name: number for number, name in enumerate(official)}
     places = [row[name] for name in names if name in row]
     return places != sorted(places)
 
 
 def in_its_place(listing: Listing) -> str:
-    """Say what is in the place of the first absent picture, if anything is; begins with ": "."""
+    """Return what exists in the place of the first absent picture, as text that starts with ": "; or ""."""
     first = listing.absent[0]
-    near = _in_anin_its_place(listing.base, first)
+    near = _in_its_place(listing.base, first)
     if near == first:
         return ": a broken link, or no file"
     form = " in another Unicode form" if _composed(near) == _composed(first) else ""
     return f": there it is {near}{form}, so rename the files as the list has them" if near else ""
 
 
-def _in_anin_its_place(base: Path, path: str) -> str:
-    """Find a file that differs in case, or in how accents are written; empty where there is none."""
+def _in_its_place(base: Path, path: str) -> str:
+    """Find a file whose name differs in case, or in the Unicode form of accents; empty if there is none."""
     here = base
     for part in PurePosixPath(path).parts:
         same = [name for name in _names(here) if _folded(name) == _folded(part)]
@@ -130,7 +130,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _base(one: DataSet, place: FoundSet, paths: Sequence[str]) -> Path:
-    """Find out what the list's paths are relative to; lists differ in how many folders they repeat."""
+    """Determine the base folder of the list's paths; lists repeat different numbers of folders."""
     assert place.pictures is not None
     usual = place.home / one.relative_to if one.relative_to else place.pictures
     tried = paths[:: max(1, len(paths) // _TRIED)]
@@ -139,7 +139,7 @@ def _base(one: DataSet, place: FoundSet, paths: Sequence[str]) -> Path:
 
 
 def _looker() -> Callable[[Path], bool]:
-    """Return what says whether a file is there; it reads each folder once, which is quicker on a network."""
+    """Return a function that checks if a file exists; it lists each folder once, for network drives."""
     known: dict[Path, frozenset[str]] = {}
 
     def there(path: Path) -> bool:
@@ -152,7 +152,7 @@ def _looker() -> Callable[[Path], bool]:
 
 
 def _files(folder: Path) -> list[str]:
-    """The names of a folder's files; of links those that lead to one, for such data are often links."""
+    """Return the names of a folder's files, including links to files: such data are often links."""
     try:
         with os.scandir(folder) as found:
             return [one.name for one in found if one.is_file()]

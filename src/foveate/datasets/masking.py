@@ -1,7 +1,8 @@
-"""Masks for a set of many thousand pictures: the rule is found on a few of them, then used for all.
+"""Matches masks to very large sets: infers the rule from some pictures, then applies it to all.
 
-`foveate.foreground.matching` tries every rule on every picture. Here each picture whose name no mask has is
-left out first (of ImageNet's, masks cover a part), and some of the others decide.
+`foveate.foreground.matching` tries every rule on every picture. This module first leaves out pictures
+whose name no mask has (masks cover only a part of ImageNet). Some of the other pictures then determine
+the rule.
 """
 
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ class Masked:
     """Pictures and their masks.
 
     Attributes:
-        samples: With masks where there are any.
-        rule: How masks are laid out, in words; empty where none belongs to a picture.
+        samples: Pictures, with masks if there are any.
+        rule: Layout of the masks, in words; empty if no mask matches a picture.
     """
 
     samples: tuple[Sample, ...]
@@ -31,15 +32,15 @@ class Masked:
 
 
 def attach(samples: Sequence[Sample], base: Path, tree: Path) -> Masked:
-    """Give pictures the masks of a tree, of packed masks, or of a COCO file.
+    """Attach masks from a tree, from packed masks, or from a COCO file.
 
     Args:
         samples: Pictures that are files.
-        base: The folder that they are below.
-        tree: Where the masks are.
+        base: The base folder of the pictures.
+        tree: Location of the masks.
 
     Raises:
-        InputError: Two pictures would share a mask, or `tree` is nothing that masks can be in.
+        InputError: Two pictures would share a mask, or `tree` cannot hold masks.
     """
     paths = [sample.picture for sample in samples if isinstance(sample.picture, Path)]
     pairs = [(path.absolute(), path.relative_to(base)) for path in paths]
@@ -89,7 +90,7 @@ def _looked_up(rule: Rule, index: Index, pairs: Pictures) -> dict[Path, Path]:
 
 
 def _maybe_masked(pairs: Pictures, tree: Path) -> Pictures:
-    """Keep the pictures that have, in one of the ways masks are named, the name of a file of the tree."""
+    """Keep the pictures whose name, in one of the mask namings, is the name of a file in the tree."""
     names: set[str] = set()
     for file in walk(tree):
         names |= {file.stem, file.stem.removesuffix("_mask").removesuffix(".mask")}

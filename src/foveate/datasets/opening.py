@@ -1,4 +1,4 @@
-"""A data set of the catalogue as `Photos`: the door that everything above uses."""
+"""Opens a data set of the catalogue as `Photos`."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -14,21 +14,21 @@ from foveate.errors import InputError
 
 
 def open_set(root: Path, key: str, *, masks: Path | None = None, splits: Collection[str] = SPLITS) -> Photos:
-    """Read a data set that lies below a root in any of the conventions.
+    """Read a data set below a root folder, in any of the conventions.
 
     Args:
-        root: The folder that the data sets are in.
+        root: The root folder of the data sets.
         key: Key, title or configuration name, such as "dtd", "DTD" or "DescribableTextures".
-        masks: A folder of masks; or one with a folder of masks for each set. None looks where the conventions
-            have them, and does without.
-        splits: Which splits are read: the test split alone spares a list of 1.28 million pictures.
+        masks: A folder of masks; or one with a subfolder of masks for each set. None searches the usual
+            places of the conventions; masks are then optional.
+        splits: Splits to read; "test" alone avoids reading a list of 1.28 million pictures.
 
     Returns:
-        The pictures of these splits, in their lists' order, and all class names.
+        The pictures of these splits, in the order of their lists, and all class names.
 
     Raises:
-        InputError: No such set, or not below the root; no split file; pictures of it that are not there; its
-            classes in another order than the official one; masks that belong to no picture.
+        InputError: The set is unknown or not below the root; there is no split file; pictures are
+            missing; the class order differs from the official one; masks match no picture.
     """
     one = find(key)
     listing = list_set(one, demand(root, one), splits)
@@ -40,10 +40,10 @@ def open_set(root: Path, key: str, *, masks: Path | None = None, splits: Collect
 
 
 def find_own_masks(one: DataSet, listing: Listing, masks: Path | None = None) -> Masked | None:
-    """Find the masks of a set's pictures; None where there is no folder of masks.
+    """Find the masks of a set's pictures; return None if there is no folder of masks.
 
     Raises:
-        InputError: A folder of masks was given, and none belongs to a picture.
+        InputError: A folder of masks is given, and none of them matches a picture.
     """
     tree = listing.place.masks if masks is None else _own_folder(one, listing, masks)
     if tree is None or not listing.samples:
@@ -56,7 +56,7 @@ def find_own_masks(one: DataSet, listing: Listing, masks: Path | None = None) ->
 
 
 def _own_folder(one: DataSet, listing: Listing, masks: Path) -> Path:
-    """Return the set's folder of masks in a folder of many sets', or the folder itself."""
+    """Return the set's own subfolder in a folder of masks for many sets, or the folder itself."""
     if not masks.exists():
         raise InputError(f"{masks}: no such folder of masks; give the folder the mask files are in")
     outer = next((below.split("/")[0] for layout, below in one.homes if layout == "FVG-PT"), one.key)

@@ -1,4 +1,4 @@
-"""Where a set lies below a root: which of the conventions it is laid out in, and its files in it."""
+"""Locates a set below a root: its convention and its files."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,21 +10,22 @@ from foveate.errors import InputError
 from foveate.foreground.layouts import MASK_FOLDERS
 
 NAMES = "classnames.txt"
-"""The field's list of ImageNet's names: on each line a folder, a space, a name."""
+"""Common file of ImageNet's class names: each line has a folder, a space and a name."""
 
 
 @dataclass(frozen=True)
 class FoundSet:
-    """A set that was found.
+    """Location of a set.
 
     Attributes:
-        layout: Whose convention it is laid out in.
+        layout: Convention of its folder layout.
         home: The set's own folder.
-        pictures: The folder of its (training) pictures; None where ImageNet's training pictures are missing.
-        tests: The folder of test pictures, where it is another one.
-        split_file: The split file that is there.
-        names_file: ImageNet's class names, where a file has them.
-        masks: A folder that should hold its masks.
+        pictures: The folder of its (training) pictures; None if ImageNet's training pictures are
+            missing.
+        tests: The folder of test pictures, if it is a different one.
+        split_file: The existing split file.
+        names_file: File with ImageNet's class names, if there is one.
+        masks: The folder for its masks.
     """
 
     layout: str
@@ -37,8 +38,8 @@ class FoundSet:
 
 
 def locate(root: Path, one: DataSet) -> FoundSet | None:
-    """Find a set below a root, in the first convention that fits; None where it is in none."""
-    # By names first: of sun397/sun397/SUN397 only the last is a folder of pictures.
+    """Find a set below a root, in the first convention that fits; return None if none fits."""
+    # By names first: of sun397/sun397/SUN397, only the last folder holds pictures.
     for names in zip_longest(one.pictures, one.tests, fillvalue=""):
         for layout, below in one.homes:
             if _first_folder(root / below, filter(None, names)) is not None:
@@ -62,10 +63,11 @@ def _place(root: Path, layout: str, below: str, one: DataSet) -> FoundSet:
 
 
 def demand(root: Path, one: DataSet) -> FoundSet:
-    """Like `locate`.
+    """Find a set as `locate` does, or raise an error.
 
     Raises:
-        InputError: The root is no folder, or the set is not in it; says what was looked for.
+        InputError: The root is not a folder, or does not contain the set; the message lists the searched
+            folders.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder that the data sets are in")
@@ -76,14 +78,14 @@ def demand(root: Path, one: DataSet) -> FoundSet:
 
 
 def expected(one: DataSet) -> str:
-    """Say which folders were looked for, in words."""
+    """Return the searched folders, as text."""
     inner = one.pictures[0]
     folders = dict.fromkeys(f"{below}/{inner}".removeprefix("./") for _, below in one.homes)
     return " or ".join(folders)
 
 
 def _other_name(layout: str, below: str, one: DataSet) -> str:
-    """A folder that two conventions share is CoOp's where its split file is in it."""
+    """A folder that two conventions share belongs to CoOp's if it contains the split file."""
     others = [name for name, place in one.homes if place == below]
     return others[-1] if one.split_file else layout
 
@@ -93,20 +95,20 @@ def _first_folder(home: Path, names: Iterable[str]) -> Path | None:
 
 
 def _masks(root: Path, home: Path) -> Path | None:
-    """Find masks in the set's folder, or beside it as FVG-PT's archive has them."""
+    """Find masks in the set's folder, or beside it as in FVG-PT's archive."""
     outer = None if home == root else _first_folder(home.parent, MASK_FOLDERS)
     return _first_folder(home, MASK_FOLDERS) or outer
 
 
 def _split_file(root: Path, home: Path, pictures: Path | None, one: DataSet) -> Path | None:
     near = [home, *([pictures] if pictures else [])]
-    # In torchvision's layouts a set's folder may be one level below what CoOp has.
+    # In torchvision's layouts, a set's folder may be one level deeper than in CoOp's.
     places = [*near, *([home.parent] if home.is_relative_to(root) and home != root else [])]
     return next((place / one.split_file for place in places if (place / one.split_file).is_file()), None)
 
 
 def _names_file(root: Path, home: Path, one: DataSet) -> Path | None:
-    """Find ImageNet's names beside the set, and for its variants beside ImageNet itself."""
+    """Find ImageNet's names beside the set; for its variants, beside ImageNet itself."""
     if one.kind != "imagenet":
         return None
     places = [home, home.parent] if home != root else [home]

@@ -1,4 +1,4 @@
-"""The official splits: split files of CoOp's, those that come with foveate, FGVC's own lists.
+"""Official splits: CoOp's split files, files that come with foveate, FGVC's own lists.
 
 - Zhou et al. 2022, https://arxiv.org/abs/2109.01134. Files: `official/NOTICE`.
 """
@@ -28,8 +28,8 @@ class SplitRow:
     """One picture of a split.
 
     Attributes:
-        path: As the list writes it.
-        label: Row of its class in the set's names.
+        path: Path as written in the list.
+        label: Index of its class in the set's names.
         split: "train", "val" or "test".
     """
 
@@ -40,13 +40,13 @@ class SplitRow:
 
 @dataclass(frozen=True)
 class Split:
-    """A list of pictures and what they show.
+    """A list of pictures with labels.
 
     Attributes:
-        names: The class names, cleaned; a label is a row of it.
-        rows: Pictures, in the list's order: few-shot draws depend on it.
-        source: Where it was read, for messages.
-        numbers: The labels as the list writes them, by rows of `names`; none where it writes none.
+        names: The class names, cleaned; a label is an index into them.
+        rows: Pictures in the list's order, which few-shot draws depend on.
+        source: File that it was read from, for messages.
+        numbers: The labels as written in the list, by index in `names`; empty if the list has none.
     """
 
     names: tuple[str, ...]
@@ -55,7 +55,7 @@ class Split:
     numbers: tuple[int, ...] = ()
 
     def counts(self) -> dict[str, int]:
-        """Pictures of each split."""
+        """Number of pictures of each split."""
         found = [row.split for row in self.rows]
         return {split: found.count(split) for split in SPLITS}
 
@@ -68,7 +68,7 @@ class Split:
 
 
 def names_hash(names: Sequence[str]) -> str:
-    """Fingerprint of class names in their order."""
+    """Return the fingerprint of class names, in order."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
@@ -76,14 +76,15 @@ def read_split(path: Path) -> Split:
     """Read `{train, val, test: [[path, label, name], ...]}`.
 
     Raises:
-        InputError: It has another shape, labels and names contradict each other, or a picture is in it twice.
-        OSError: It may not be read.
+        InputError: The structure is different, labels and names contradict each other, or a picture
+            occurs twice.
+        OSError: Permission to read is missing.
     """
     return _parse(read_text(path), str(path))
 
 
 def official_split(one: DataSet) -> Split | None:
-    """Return the official split of a set if it comes with foveate; it does for seven of them."""
+    """Return the official split of a set if foveate contains it, which it does for seven sets."""
     return _shipped(one.split_file) if one.split_file and one.world is None else None
 
 
@@ -97,7 +98,7 @@ def _shipped(name: str) -> Split | None:
 
 @cache
 def listed_names(key: str) -> tuple[str, ...] | None:
-    """Return the official class names of a set whose split does not come with foveate, if it knows them."""
+    """Return the official class names of a set without a split in foveate, if the names are known."""
     text = files("foveate.datasets").joinpath("official", "names.json").read_text(encoding="utf-8")
     names = cast("Mapping[str, list[str]]", json.loads(text)).get(key)
     return tuple(names) if names else None
@@ -116,7 +117,7 @@ def _parse(text: str, where: str) -> Split:
 
 
 def _once(rows: Sequence[SplitRow], where: str) -> tuple[SplitRow, ...]:
-    """Check that no picture is listed twice: one of train in test would make the test easier."""
+    """Check that no picture is listed twice: a training picture in the test split makes it easier."""
     seen: dict[str, str] = {}
     for row in rows:
         if row.path in seen:
@@ -149,7 +150,7 @@ def _rows(content: Any, split: str, called: dict[int, str], where: str) -> Itera
 
 
 def _is_plain(path: str, name: str, label: int | str) -> bool:
-    """Whether a path stays in the set's folder, both are writable text, and the label is a number."""
+    """Whether a path stays in the set's folder, path and name are Unicode, and the label is a number."""
     inside = not path.startswith("/") and ".." not in path.split("/")
     numbered = re.fullmatch(r"-?\d{1,18}", str(label)) is not None
     return inside and numbered and "\0" not in path and _is_text(path + name)
@@ -158,7 +159,7 @@ def _is_plain(path: str, name: str, label: int | str) -> bool:
 def _is_text(text: str) -> bool:
     try:
         return bool(text.encode())
-    except UnicodeEncodeError:  # half of a pair, which JSON may hold
+    except UnicodeEncodeError:  # an unpaired surrogate, which JSON allows
         return False
 
 
@@ -166,9 +167,9 @@ def read_variants(home: Path) -> Split:
     """Read FGVC-Aircraft's own lists: `variants.txt` and `images_variant_{train,val,test}.txt`.
 
     Raises:
-        InputError: A list is missing or no text, or names a variant that `variants.txt` has not, or a picture
-            twice.
-        OSError: A list may not be read.
+        InputError: A list is missing or not text, names a variant that is not in `variants.txt`, or has
+            a picture twice.
+        OSError: Permission to read a list is missing.
     """
     names = _lines(home / VARIANTS)
     label = {name: row for row, name in enumerate(names)}

@@ -1,7 +1,7 @@
-"""ImageNet and its variants: a folder a class, called by WordNet id; names from a list.
+"""ImageNet and its variants: a folder for each class, named by WordNet id; class names from a list.
 
-Labels are the ids' order, and files of a folder are sorted, so a draw does not depend on the file system (the
-field's own does: it keeps the order in which the disk lists them).
+Labels follow the order of ids, and files of a folder are sorted, so a draw does not depend on the file
+system. (The reference code's draw does: it keeps the order in which the disk lists files.)
 
 - Names: Radford et al. 2021, https://arxiv.org/abs/2103.00020
 """
@@ -20,8 +20,8 @@ from foveate.errors import InputError
 from foveate.foreground.opening import PICTURE_SUFFIXES
 from foveate.readers import read_text, text_lines
 
-# Lists of ImageNet's names have two classes of one name. Here the second one gets another of its names, since
-# of equal texts only the first could ever be the answer.
+# Lists of ImageNet's names give two classes the same name. CLIP could never predict the second one,
+# because the texts are equal. So the second one gets another of its names here.
 SECOND_NAMES = {
     "n03126707": "construction crane",
     "n03710721": "one-piece bathing suit",
@@ -32,16 +32,16 @@ SECOND_NAMES = {
 
 _INSTEAD = "get it again, or remove it to take CLIP's own names"
 _WRONG = 0.1
-"""What share of names may stand behind other ids than CLIP's list has them; of lists in use one name does."""
+"""Maximum share of names whose id differs from CLIP's list; in lists in use, one name differs."""
 
 
 def read_names(path: Path | None) -> dict[str, str]:
-    """Return the name of each WordNet id, in the ids' order; CLIP's own names where there is no file.
+    """Return the name of each WordNet id, in the order of ids; without a file, CLIP's own names.
 
     Raises:
-        InputError: A line has no id and name, a class is there twice, two have one name, or the names are
-            behind others' ids.
-        OSError: It may not be read.
+        InputError: A line has no id and name, a class occurs twice, two classes have the same name, or
+            the names belong to other ids.
+        OSError: Permission to read is missing.
     """
     if path is None:
         return dict(clips_names())
@@ -51,7 +51,7 @@ def read_names(path: Path | None) -> dict[str, str]:
 
 
 def _demand_right(names: Mapping[str, str], path: Path) -> None:
-    """Refuse a list that was shuffled, under which every picture would be called something else."""
+    """Refuse a shuffled list, which would give pictures wrong names."""
     right = {name: wnid for wnid, name in clips_names().items()}
     wrong = [wnid for wnid, name in names.items() if right.get(name, wnid) != wnid]
     if len(wrong) > _WRONG * len(names):
@@ -88,10 +88,10 @@ def _named(text: str, where: str) -> dict[str, str]:
 
 
 def list_folders(one: DataSet, place: FoundSet, splits: Collection[str]) -> Split:
-    """List the pictures of ImageNet, or of a variant of it.
+    """List the pictures of ImageNet or one of its variants.
 
     Raises:
-        InputError: No class folder, or one that the names do not know.
+        InputError: There is no class folder, or a class folder has no name.
     """
     names = read_names(place.names_file)
     trained = place.pictures if one.tests else None
@@ -107,7 +107,7 @@ def list_folders(one: DataSet, place: FoundSet, splits: Collection[str]) -> Spli
 
 
 def _classes(place: FoundSet, names: Mapping[str, str], folder: Path | None) -> list[str]:
-    """Return the WordNet ids that have a folder, in their order."""
+    """Return the WordNet ids that have a folder, in order."""
     assert folder is not None
     found = sorted(map(_wnid, _folders(folder)))
     unknown = [wnid for wnid in found if wnid not in names]
@@ -120,7 +120,7 @@ def _classes(place: FoundSet, names: Mapping[str, str], folder: Path | None) -> 
 
 
 def _wnid(folder: str) -> str:
-    """ImageNet-V2 numbers its folders in the order of all ids."""
+    """Return the WordNet id of a folder; ImageNet-V2 numbers its folders in the order of all ids."""
     return _ids()[int(folder)] if folder.isdecimal() and int(folder) < len(_ids()) else folder
 
 
@@ -138,7 +138,7 @@ def _pictures(place: FoundSet, folder: Path, label: Collection[str]) -> Iterator
 
 
 def uneven(place: FoundSet) -> list[str]:
-    """Say of which classes only one of ImageNet's halves has a folder, where both are there."""
+    """Return a note on classes with a folder in only one of ImageNet's splits, if both splits exist."""
     if place.pictures is None or place.tests is None:
         return []
     trained, tested = set(_folders(place.pictures)), set(_folders(place.tests))

@@ -1,13 +1,13 @@
-"""Drawn scenes as data sets on disk, so that every protocol of the field runs where there is no data.
+"""Drawn scenes as data sets on disk, so that every protocol can run without real data.
 
-Each set is a folder as CoOp's are: pictures, a `split_zhou_*.json`, and beside them `mask/` with the exact
+Each set is a folder as for CoOp: pictures, a `split_zhou_*.json`, and beside them `mask/` with the exact
 foregrounds.
 
-- Sets of species: in training most scenes stand at home. Every test condition has a split file of its own,
-  and the set's own one has the scenes that stand anywhere. There are worse masks in `mask-eroded/`,
-  `mask-shifted/` and `mask-wrong/`.
-- Sets of plain names: they differ in how many and which classes, in whether the place tells the class in
-  training (`homes`), in how large and how turned objects are. Test scenes stand anywhere.
+- Sets of species: most training scenes are at the home of the species. Each test condition has its own
+  split file; the test split of the set's own file has scenes at any place. Worse masks are in
+  `mask-eroded/`, `mask-shifted/` and `mask-wrong/`.
+- Sets of plain names: they differ in the number and choice of classes, in whether the place predicts the
+  class in training (`homes`), and in size and rotation of objects. Test scenes are at any place.
 """
 
 import json
@@ -40,7 +40,7 @@ from foveate.world.scenes import COLOURS, PLACES, SHAPES, render
 from foveate.world.species import BASE, NEW, Condition
 
 OnCount = Callable[[int, int], None]
-"""Told of how many scenes are drawn, and of how many there are."""
+"""Called with the number of drawn scenes, and the total."""
 
 RECORD = "drawn.json"
 PICTURES, MASKS = "images", "mask"
@@ -50,23 +50,25 @@ SEED = 1
 def draw_sets(
     root: Path, keys: Sequence[str] | None = None, *, seed: int = SEED, on_count: OnCount | None = None
 ) -> tuple[str, ...]:
-    """Draw sets below a folder, each `root/KEY`; one that is there whole is left alone.
+    """Draw sets below a folder, each in `root/KEY`; a complete set is not changed.
 
-    A set is drawn beside its place and renamed into it, so a stopped call leaves whole sets or none.
+    A set is drawn in a temporary folder and then renamed, so an interrupted call leaves complete sets or
+    none.
 
     Args:
-        root: Where they go; made if need be.
-        keys: Which; None draws those of species and of plain names. A test condition of a set
+        root: Output folder; created if missing.
+        keys: Keys of the sets; None draws those of species and of plain names. A test condition of a set
             ("species@home") is drawn with its set.
-        seed: Of everything: names, homes and scenes.
-        on_count: Told of progress.
+        seed: Seed of names, homes and scenes.
+        on_count: Called with the progress.
 
     Returns:
-        The keys of those that were drawn now.
+        The keys of the sets drawn in this call.
 
     Raises:
-        InputError: No drawn set has such a key; or something else, or one of another seed, is in its place.
-        OSError: No space, no permission.
+        InputError: No drawn set has such a key; or its place holds something else, or the set of another
+            seed.
+        OSError: No space, or no permission.
     """
     named = (*species_keys(), *world_keys()) if keys is None else keys
     wanted = [find(key) for key in dict.fromkeys(key.partition("@")[0] for key in named)]
@@ -86,12 +88,12 @@ def draw_sets(
 
 
 def _tests(one: DataSet) -> int:
-    """Return how many test splits a set has."""
+    """Return the number of test splits of a set."""
     return len(CONDITIONS) if isinstance(one.world, SpeciesWorld) else 1
 
 
 def _record(one: DataSet, seed: int) -> dict[str, Any]:
-    """What a set is drawn from: if this is equal, the set is."""
+    """Return everything that determines a set: equal records mean equal sets."""
     assert one.world is not None
     row = {
         name: list(value) if isinstance(value, tuple) else value for name, value in vars(one.world).items()
@@ -100,10 +102,10 @@ def _record(one: DataSet, seed: int) -> dict[str, Any]:
 
 
 def _is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
-    """Whether a set is there with all its files.
+    """Return whether a set exists with all its files.
 
     Raises:
-        InputError: Something else is there, or it was drawn otherwise.
+        InputError: The folder holds something else, or was drawn with other settings.
     """
     if not folder.exists():
         return False
@@ -124,7 +126,7 @@ def _is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
 
 
 def _draw_into(root: Path, one: DataSet, seed: int) -> Iterator[None]:
-    """Draw a set beside its place, a scene at a time, then put it there."""
+    """Draw a set in a temporary folder, one scene at a time, then rename it."""
     beside = Path(tempfile.mkdtemp(prefix=f".{one.key}.", dir=root))
     try:
         rows: dict[str, list[list[Any]]] = {"train": [], "val": [], "test": []}
@@ -143,8 +145,8 @@ def _draw_into(root: Path, one: DataSet, seed: int) -> Iterator[None]:
             write_atomically(beside / other.split_file, json.dumps({**rows, "test": scenes}, indent=1) + "\n")
         listed = sorted(path.relative_to(beside).as_posix() for path in beside.rglob("*") if path.is_file())
         write_atomically(beside / RECORD, json.dumps({**_record(one, seed), "files": listed}) + "\n")
-        beside.chmod(0o755)  # of temporary folders nobody else can read
-        if (root / one.key).exists():  # it is ours, and has lost files
+        beside.chmod(0o755)  # nobody else can read temporary folders
+        if (root / one.key).exists():  # it is foveate's, and has lost files
             shutil.rmtree(root / one.key)
         beside.rename(root / one.key)
     finally:
@@ -152,9 +154,9 @@ def _draw_into(root: Path, one: DataSet, seed: int) -> Iterator[None]:
 
 
 def class_names(one: DataSet, seed: int = SEED) -> tuple[str, ...]:
-    """Choose the class names of a drawn set, in the order of its labels."""
+    """Return the class names of a drawn set, in label order."""
     if isinstance(one.world, SpeciesWorld):
-        return (*BASE, *NEW)  # as many of each: the first half are base classes in every protocol
+        return (*BASE, *NEW)  # equal numbers: the first half are base classes in every protocol
     assert one.world is not None
     colours, shapes = one.world.colours or tuple(COLOURS), one.world.shapes or tuple(SHAPES)
     names = [f"{colour} {shape}" for colour in colours for shape in shapes]
@@ -163,7 +165,7 @@ def class_names(one: DataSet, seed: int = SEED) -> tuple[str, ...]:
 
 
 def _scenes(one: DataSet, names: Sequence[str], seed: int) -> Iterator[tuple[str, Sample, str]]:
-    """Yield split, scene and path: train, val and test, class by class within each."""
+    """Yield split, scene and path: train, val and test, and in each class by class."""
     world = one.world
     assert world is not None
     if isinstance(world, SpeciesWorld):
@@ -189,7 +191,7 @@ def _scenes(one: DataSet, names: Sequence[str], seed: int) -> Iterator[tuple[str
 def _species_scenes(
     key: str, world: SpeciesWorld, names: Sequence[str], seed: int
 ) -> Iterator[tuple[str, Sample, str]]:
-    """Yield train, val and the test scenes of each condition."""
+    """Yield the train and val scenes, and the test scenes of each condition."""
     drawn = {
         split: species_photos(
             names, each, _number(seed, key, split), at_home=world.at_home, others=world.others
@@ -213,7 +215,7 @@ def _species_scenes(
 
 
 def _save_spoiled(folder: Path, paths: Sequence[str], seed: int) -> None:
-    """Write worse masks of these pictures beside the exact ones."""
+    """Write worse masks of these pictures next to the exact ones."""
     masks = np.stack([np.asarray(Image.open(folder / MASKS / path)) > 0 for path in paths])
     for kind in get_args(Spoil):
         for path, mask in zip(paths, spoil(masks, kind, seed), strict=True):
@@ -223,7 +225,7 @@ def _save_spoiled(folder: Path, paths: Sequence[str], seed: int) -> None:
 
 
 def homes(one: DataSet, seed: int = SEED) -> tuple[dict[str, str], ...]:
-    """Return as many ways to give each class of a drawn set its place as it has homes; none: anywhere."""
+    """Return one assignment of places to classes for each home of a drawn set; empty for any place."""
     world = one.world
     assert isinstance(world, World)
     places = list(world.places or PLACES)

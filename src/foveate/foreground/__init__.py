@@ -1,1 +1,1 @@
-"""Where the foreground is, and what it does to a picture."""
+"""Foreground masks and their use on pictures."""

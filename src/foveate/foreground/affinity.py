@@ -1,8 +1,8 @@
-"""Where CLIP's answer comes from, and what belongs together: Grad-CAM, and attention as affinity.
+"""Grad-CAM of CLIP, and attention as affinity between patches.
 
-Both follow CLIP-ES (Lin et al. 2023, https://arxiv.org/abs/2212.09506): Grad-CAM of a softmax over a class
-and background words, which does not light up what the two share, and class-aware attention-based affinity
-(CAA), which spreads it over the object.
+Both follow CLIP-ES (Lin et al. 2023, https://arxiv.org/abs/2212.09506). Grad-CAM uses a softmax over a
+class and background words, so regions that fit both get low values. Class-aware attention-based affinity
+(CAA) spreads the map over the object.
 """
 
 import torch
@@ -18,27 +18,28 @@ Affinity = Float[Tensor, "batch patches patches"]
 Texts = Float[Tensor, "classes dim"]
 
 HOT = 0.4
-"""Share of a map's maximum from which on a patch is taken to be the object's for sure, as in CLIP-ES."""
+"""Share of a map's maximum from which a patch surely belongs to the object, as in CLIP-ES."""
 
 ROUNDS = 3
-"""Normalisations of columns and rows by turns."""
+"""Number of alternating normalisations of columns and rows."""
 
 
 def softmax_cam(vision: Vision, seen: PatchTokens, texts: Texts, scale: float) -> Heats:
-    """Return how much each patch speaks for a class and against the background, from 0 to 1 over a picture.
+    """Return the Grad-CAM relevance of each patch for the class against the background, from 0 to 1.
 
-    Grad-CAM (Selvaraju et al. 2017, Eq. 1 and 2) at `ln_1` of the last block, behind which patches still
-    reach the class token: the gradient of the class' softmax, averaged over patches, weighs the channels.
-    In place of the softmax p, log p / (1 - p) is derived: the gradient has the same direction, and does not
-    vanish where p is all but 1. 0 everywhere if no patch speaks for the class.
+    Grad-CAM (Selvaraju et al. 2017, Eq. 1 and 2) is computed at `ln_1` of the last block, the last point
+    where patches influence the class token. The gradient of the class' softmax, averaged over patches,
+    weights the channels. The code differentiates log p / (1 - p) instead of the softmax p: the gradient
+    has the same direction and does not vanish where p is close to 1. All values are 0 if no patch
+    supports the class.
 
     Args:
         vision: The tower.
-        seen: From `look`.
-        texts: Features of length 1: the class first, then background words.
-        scale: What cosines are multiplied with.
+        seen: Result of `look`.
+        texts: Features of norm 1: the class first, then background words.
+        scale: Factor of the cosines.
     """
-    if len(texts) < 2:  # one text is sure to be it, wherever one looks
+    if len(texts) < 2:  # with one text, the softmax is 1 everywhere
         return seen.tokens.new_zeros(len(seen.tokens), seen.rows, seen.columns, dtype=torch.float32)
     block = last_block(vision)
     with torch.enable_grad():
@@ -53,14 +54,14 @@ def softmax_cam(vision: Vision, seen: PatchTokens, texts: Texts, scale: float) -
 
 
 def affinity(attention: Attention, rounds: int = ROUNDS) -> Affinity:
-    """Return how much patches belong together: each row sums to 1.
+    """Return the affinity between patches; each row sums to 1.
 
-    Attention among patches is made doubly stochastic (Sinkhorn), symmetric, and squared, so that what
-    attends to the same patches belongs together too.
+    The attention among patches is made doubly stochastic (Sinkhorn), symmetric, and squared. So patches
+    that attend to the same patches also get a high affinity.
 
     Args:
-        attention: With the class token first.
-        rounds: Of normalising columns, then rows.
+        attention: Attention weights; the class token is first.
+        rounds: Number of normalisations of columns, then rows.
     """
     between = attention[:, 1:, 1:]
     for _ in range(rounds):
@@ -72,10 +73,10 @@ def affinity(attention: Attention, rounds: int = ROUNDS) -> Affinity:
 
 
 def spread(heats: Heats, together: Affinity, hot: float = HOT) -> Heats:
-    """Spread maps over what belongs together, and bring them to [0, 1] again.
+    """Spread maps by affinity and rescale them to [0, 1].
 
-    Only what lies in the boxes of hot regions is spread. Without the last step hardly a
-    value would be near 1: each is a mean over the picture.
+    Only values in the boxes of hot regions are spread. Each new value is a mean over the picture, so
+    hardly any value would be near 1 without the rescaling.
     """
     inside = torch.stack([boxes(heat, hot) for heat in heats])
     kept = (heats * inside).flatten(1).unsqueeze(-1)
@@ -83,11 +84,11 @@ def spread(heats: Heats, together: Affinity, hot: float = HOT) -> Heats:
 
 
 def boxes(heat: Float[Tensor, "rows columns"], hot: float = HOT) -> Bool[Tensor, "rows columns"]:
-    """Return the smallest upright boxes around each connected region (corners connect) that is hot.
+    """Return the bounding boxes of the connected hot regions (8-connectivity), as a mask.
 
     Args:
-        heat: Not negative.
-        hot: Share of its maximum.
+        heat: Heat map, not negative.
+        hot: Threshold, as a share of the maximum.
     """
     regions = _regions(heat >= hot * heat.max())
     inside = torch.zeros_like(regions, dtype=torch.bool)
@@ -98,13 +99,13 @@ def boxes(heat: Float[Tensor, "rows columns"], hot: float = HOT) -> Bool[Tensor,
 
 
 def stretched(heats: Heats) -> Heats:
-    """Bring each map to [0, 1] by its least and greatest value; zeros where all are equal."""
+    """Rescale each map to [0, 1] by its minimum and maximum; zeros if all values are equal."""
     least, most = heats.amin((1, 2), keepdim=True), heats.amax((1, 2), keepdim=True)
     return (heats - least) / (most - least).clamp_min(torch.finfo(heats.dtype).tiny)
 
 
 def _regions(inside: Bool[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """Number connected regions, 0 outside: each patch takes its neighbours' highest number until all have."""
+    """Number the connected regions, 0 outside: repeat a maximum over neighbours until nothing changes."""
     numbers = torch.arange(1, inside.numel() + 1, device=inside.device).view(inside.shape) * inside.float()
     while True:
         grown = F.max_pool2d(numbers[None], 3, stride=1, padding=1)[0] * inside

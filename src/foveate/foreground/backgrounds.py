@@ -1,4 +1,4 @@
-"""Words for what is no object: whatever a patch may show besides the class that is looked for."""
+"""Background words: content of patches other than the class."""
 
 import re
 from collections.abc import Sequence
@@ -14,39 +14,39 @@ SCENERY = (
     *("stone", "sand", "snow", "water", "sea", "river", "road", "street", "wall", "floor", "ceiling"),
     *("building", "brick", "wood", "fence", "window", "curtain", "table", "crowd", "shadow", "night", "sign"),
 )
-"""Things without a shape of their own, and what objects commonly stand on or before."""
+"""Amorphous materials, and common surfaces and surroundings of objects."""
 
 ALIKE = 0.9
-"""Cosine from which on a background word means the class."""
+"""Cosine from which a background word has the meaning of the class."""
 
 
 def background_for(tokenizer: ClipTokenizer) -> tuple[str, ...]:
-    """Return the words of `SCENERY` that a CLIP can be expected to know.
+    """Return the words of `SCENERY` that a CLIP probably knows.
 
-    A word that its tokenizer puts together from pieces was rare in what it was trained on, or not there. With
-    OpenAI's vocabulary all are known; with the embedded CLIP's, its eight places are. A tokenizer that knows
-    none is made for something else than words, and is given all.
+    A word that the tokenizer splits into several tokens was rare in the training texts, or missing.
+    OpenAI's vocabulary knows all words; the embedded CLIP's knows its eight places. A tokenizer that
+    knows none is made for something other than words; it gets all words.
     """
     known = tuple(word for word in SCENERY if len(tokenizer.words(word)) == 1)
     return known or SCENERY
 
 
 def same_words(word: str, names: Sequence[str]) -> bool:
-    """Return whether a background word is one of a class' own, or the other way about.
+    """Return whether a background word is part of a class name, or the reverse.
 
-    "water" is one of "water lily"; "sea" is none of "seal".
+    "water" is part of "water lily"; "sea" is not part of "seal".
     """
     mine = _words(word)
     return any(mine <= (theirs := _words(name)) or (bool(theirs) and theirs <= mine) for name in names)
 
 
 def apart(text: Float[Tensor, " dim"], words: Float[Tensor, "words dim"], alike: float = ALIKE) -> list[int]:
-    """Return which background words do not mean the class; the least alike stays in any case.
+    """Return the indices of background words that do not mean the class; the least similar one always stays.
 
     Args:
-        text: The class' feature, of length 1.
-        words: Those of background words.
-        alike: Cosine above which one is dropped.
+        text: Feature of the class, of norm 1.
+        words: Features of the background words.
+        alike: Cosine above which a word is dropped.
     """
     cosines = words @ text
     kept: list[int] = torch.nonzero(cosines <= alike)[:, 0].tolist()

@@ -1,8 +1,9 @@
-"""Boxes in a table, as masks: whatever lies in one of a picture's boxes is foreground.
+"""Reads boxes from a table as masks: every pixel in one of a picture's boxes is foreground.
 
-A `.csv` with a header and a row for each box: `image`, and its edges `left`, `top`, `right`, `bottom` (or
-`xmin`, `ymin`, `xmax`, `ymax`). They are pixels of the upright picture, from its upper left corner; where no
-number in the whole file is above 1, they are shares of its width and height, as in Open Images.
+The table is a `.csv` file with a header and one row for each box: `image`, and the edges `left`, `top`,
+`right`, `bottom` (or `xmin`, `ymin`, `xmax`, `ymax`). Edges are pixels of the upright picture, from its
+upper left corner. If no number in the file is above 1, they are shares of width and height, as in Open
+Images.
 """
 
 from collections.abc import Sequence
@@ -22,14 +23,14 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 class BoxMask(LazyPicture):
-    """A picture's boxes as a mask of its size, drawn when it is asked for.
+    """The boxes of a picture as a mask of its size, drawn on access.
 
     Args:
         file: The table.
-        called: The picture, as the table calls it.
+        called: Name of the picture in the table.
         boxes: At least one.
-        shares: Whether they are shares of the picture's sides, and not pixels.
-        picture: The picture's file, for its size; None where it is not yet known.
+        shares: Whether edges are shares of the picture's sides instead of pixels.
+        picture: The picture's file, for its size; None if it is not known yet.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class BoxMask(LazyPicture):
         self._shares, self._picture = shares, picture
 
     def on(self, picture: Path) -> "BoxMask":
-        """Return them as the mask of this picture."""
+        """Return the boxes as the mask of this picture."""
         return BoxMask(self._file, self._called, self._boxes, self._shares, picture)
 
     @property
@@ -65,10 +66,11 @@ class BoxMask(LazyPicture):
 
 
 def read_boxes(path: Path) -> dict[str, BoxMask]:
-    """Read a table of boxes, by the pictures' names.
+    """Read a table of boxes, by picture name.
 
     Raises:
-        InputError: A column is missing, a number is none, or a box has no inside; the message has the line.
+        InputError: A column is missing, a value is not a number, or a box is empty; the message gives
+            the line.
     """
     header, lines = read_csv(path)
     columns = [find_column(header, choices) for choices in (NAMES, *EDGES)]
@@ -110,6 +112,6 @@ def _wanted() -> list[str]:
 
 
 def _within(start: float, end: float, size: int) -> slice:
-    """Return the pixels whose middle lies between two edges."""
+    """Return the pixels whose centres lie between two edges."""
     first, last = (int(np.clip(np.ceil(edge - 0.5), 0, size)) for edge in (start, end))
     return slice(first, last)

@@ -1,4 +1,4 @@
-"""Whether masks fit their pictures, and whether a set of masks can be trusted."""
+"""Checks masks against their pictures, and sets of masks for plausibility."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,18 +18,18 @@ Fault = Literal["missing", "unreadable", "mismatched", "empty", "full"]
 Size = tuple[int, int]  # width, height
 
 TOO_MANY_EMPTY = 0.5
-_ROUNDING = 1.5  # pixels: two programs may round the longer side of a smaller copy differently
+_ROUNDING = 1.5  # pixels: programs may round the longer side of a smaller copy differently
 
 
 @dataclass(frozen=True)
 class MaskEntry:
-    """A picture's mask, for checking.
+    """A picture's mask, as input of the check.
 
     Attributes:
-        name: The picture, as messages call it.
-        mask: Its mask, or None.
-        size: The picture's upright (width, height).
-        orientation: The EXIF orientation the picture is stored with.
+        name: Name of the picture in messages.
+        mask: The mask, or None.
+        size: (width, height) of the upright picture.
+        orientation: EXIF orientation of the stored picture.
     """
 
     name: str
@@ -40,13 +40,13 @@ class MaskEntry:
 
 @dataclass(frozen=True)
 class MaskFault:
-    """One mask that cannot be used.
+    """A mask that cannot be used.
 
     Attributes:
-        index: Position of its entry.
-        name: The picture.
-        fault: What is wrong.
-        detail: The sentence for a person.
+        index: Index of its entry.
+        name: Name of the picture.
+        fault: Kind of the fault.
+        detail: The fault as a sentence.
     """
 
     index: int
@@ -57,13 +57,13 @@ class MaskFault:
 
 @dataclass(frozen=True)
 class MaskReport:
-    """What checking a set of masks found.
+    """Result of checking a set of masks.
 
     Attributes:
-        total: Pictures looked at.
+        total: Number of checked pictures.
         faults: One for each picture without a usable mask, in order.
         share: Mean share of foreground over the usable masks; 0 if there are none.
-        inverted: Whether most usable masks cover the border rather than the centre.
+        inverted: Whether most usable masks cover the border more than the centre.
     """
 
     total: int
@@ -72,15 +72,15 @@ class MaskReport:
     inverted: bool
 
     def count(self, fault: Fault) -> int:
-        """Number of masks with this fault."""
+        """Return the number of masks with this fault."""
         return sum(one.fault == fault for one in self.faults)
 
     def demand(self, on_bad: OnBad = "error") -> None:
-        """Refuse a set of masks that should not be trained on.
+        """Refuse a set of masks that is not fit for training.
 
         Raises:
-            InputError: More than half of the masks are empty or no mask is usable; under "error" also any
-                fault, and masks that look inverted.
+            InputError: More than half of the masks are empty, or no mask is usable. Under "error" also
+                any fault, and masks that look inverted.
         """
         remedy = 'mend them, or pass on_bad="skip" to keep the pictures without these masks'
         if self.count("empty") > TOO_MANY_EMPTY * self.total:
@@ -116,14 +116,14 @@ def fit_mask(
     mask_name: str = "mask",
     picture_name: str = "picture",
 ) -> Image.Image:
-    """Bring a mask to its picture's upright size.
+    """Resize or rotate a mask to its picture's upright size.
 
-    A mask of the same shape at another scale is resized (nearest). A mask drawn on the stored pixels of a
-    picture that EXIF turns by a quarter is turned with it: its size says so beyond doubt. A half turn or a
-    mirroring leaves the size alone, so such a mask is taken to be upright already.
+    A mask of the same shape and another scale is resized (nearest). A mask drawn on the stored pixels of
+    a picture that EXIF rotates by 90 degrees is rotated too, because its size shows this. A rotation by
+    180 degrees or a mirroring does not change the size, so such a mask is treated as upright.
 
     Raises:
-        InputError: Its shape is another.
+        InputError: The mask has another shape.
     """
     if mask.size == size:
         return mask
@@ -141,7 +141,7 @@ def fit_mask(
 def check_masks(
     entries: Iterable[MaskEntry], values: MaskValues, *, invert: bool = False, workers: int = 2
 ) -> MaskReport:
-    """Read every mask once and report what is wrong; refuses nothing (see `MaskReport.demand`)."""
+    """Read every mask once and report all faults; this never raises for a fault (see `MaskReport.demand`)."""
 
     def look(numbered: tuple[int, MaskEntry]) -> "MaskFault | _Shares":
         return _inspect(*numbered, values, invert)
@@ -156,7 +156,7 @@ def check_masks(
 
 
 def same_shape(one: Size, other: Size) -> bool:
-    """Whether one size is a rounded scaling of the other."""
+    """Whether one size is a rounded scaling of the other size."""
     (width, height), (width_2, height_2) = one, other
     if min(width, height, width_2, height_2) < 1:
         return False
@@ -167,7 +167,7 @@ def same_shape(one: Size, other: Size) -> bool:
 
 @dataclass(frozen=True)
 class _Shares:
-    """Foreground's share of the picture, of the frame a tenth wide, and of the middle half."""
+    """Foreground share of the picture, of its frame (a tenth wide), and of its middle half."""
 
     whole: float
     border: float

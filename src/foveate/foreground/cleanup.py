@@ -1,4 +1,4 @@
-"""One clean-up for the masks of every proposer, so that proposers differ in what they see alone."""
+"""Cleans up the masks of all proposers in the same way."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,15 +13,16 @@ from foveate.foreground.proposers.registry import demand
 
 @dataclass(frozen=True)
 class TidyConfig:
-    """What is done to a proposed mask.
+    """Settings of the clean-up of a proposed mask.
 
     Attributes:
-        opening: Pixels: what is thinner than twice as much goes; 0 leaves all.
-        keep: Components smaller than this share of the largest go.
-        least: A mask with a smaller share of the picture is no answer.
-        most: Nor is one with a larger share.
-        refine: "grabcut" cuts along the picture's colours wherever there is a heat map; "auto" does where the
-            proposer is coarse besides; "none" never does, and needs no OpenCV.
+        opening: Radius of the opening in pixels: thinner parts than twice this width are removed; 0
+            removes none.
+        keep: Components smaller than this share of the largest are removed.
+        least: Minimum foreground share of a usable mask.
+        most: Maximum foreground share of a usable mask.
+        refine: "grabcut" refines by the picture's colours if there is a heat map. "auto" also requires a
+            coarse proposer. "none" never refines, and needs no OpenCV.
     """
 
     opening: int = 1
@@ -33,15 +34,15 @@ class TidyConfig:
 
 @dataclass(frozen=True)
 class Tidied:
-    """A mask that can be used.
+    """A usable mask.
 
     Attributes:
         mask: The foreground; never empty.
-        score: The proposer's score; 0 where its answer could not be used.
-        area: Share of the picture that is foreground.
-        fallback: Whether the mask is the whole picture because there was no usable answer. A method that
-            weighs foregrounds learns to pass over such a picture.
-        refined: Whether the mask is the one cut along the picture's colours.
+        score: The proposer's score; 0 if its answer was not usable.
+        area: Foreground share of the picture.
+        fallback: Whether the mask is the whole picture because no answer was usable. Methods that weight
+            foregrounds learn to ignore such a picture.
+        refined: Whether the mask was refined by the picture's colours.
     """
 
     mask: Mask
@@ -54,19 +55,19 @@ class Tidied:
 def tidy(
     picture: Image.Image, proposal: Proposal, *, coarse: bool, config: TidyConfig | None = None
 ) -> Tidied:
-    """Refine and clean a proposed mask; where too little or too much is left of it, take the next best.
+    """Refine and clean a proposed mask; if its area is then out of range, use a fallback.
 
-    That is the mask before the refinement, and after it the whole picture.
+    The first fallback is the mask before refinement, the second is the whole picture.
 
     Args:
         picture: Upright, of mode "RGB".
-        proposal: The answer about it.
+        proposal: The proposer's answer.
         coarse: Whether its proposer is coarse.
-        config: What to do; the defaults without.
+        config: Settings; None uses the defaults.
 
     Raises:
-        ValueError: The mask is not of the picture's size.
-        InputError: scipy is not installed, or OpenCV where it is needed.
+        ValueError: The mask has another size than the picture.
+        InputError: scipy is not installed, or OpenCV is needed and not installed.
     """
     config = config or TidyConfig()
     if proposal.mask.shape != (picture.height, picture.width):
@@ -86,8 +87,8 @@ def clean(mask: Mask, opening: int = 1, keep: float = 0.15) -> Mask:
     """Open a mask, fill its holes, and drop its small components.
 
     Args:
-        mask: Any mask, also an empty one.
-        opening: Pixels by which it is shrunk and grown again.
+        mask: Any mask; it may be empty.
+        opening: Number of pixels of the erosion and the following dilation.
         keep: Components smaller than this share of the largest are dropped.
 
     Raises:
@@ -97,8 +98,8 @@ def clean(mask: Mask, opening: int = 1, keep: float = 0.15) -> Mask:
     from scipy import ndimage
 
     if opening:
-        # What lies beyond the border is taken to be like the border: an object that the picture cuts off
-        # is not thin there.
+        # Pixels beyond the border are treated like the border: an object that the picture cuts off is
+        # not thin there.
         wide = np.pad(mask, opening, mode="edge")
         wide = ndimage.binary_opening(wide, np.ones((3, 3)), iterations=opening)  # a square keeps corners
         mask = wide[opening:-opening, opening:-opening]

@@ -1,4 +1,4 @@
-"""Masks in a COCO file: run lengths and polygons by picture, read without unpacking them first."""
+"""Reads masks from a COCO file: run lengths and polygons, decoded on access."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +18,14 @@ _REMEDY = 'mend the annotation, or pass on_bad="skip"'
 
 
 class CocoMask(LazyPicture):
-    """All that is annotated in one picture, together.
+    """Union of all annotations of one picture.
 
     Args:
         file: The COCO file.
         picture: The picture's `file_name`.
-        size: Its (height, width), which polygons need; None where the file does not say.
-        parts: The annotations' `segmentation`s.
-        path: The picture's own file, where it is known.
+        size: (height, width) of the picture, needed for polygons; None if the file does not give it.
+        parts: The `segmentation` values of the annotations.
+        path: The picture's own file, if it is known.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class CocoMask(LazyPicture):
         self._file, self._picture, self._size, self._parts, self._path = file, picture, size, parts, path
 
     def on(self, picture: Path) -> "CocoMask":
-        """Return it as the mask of this picture, whose shape it must have."""
+        """Return it as the mask of this picture, which must have the same shape."""
         return CocoMask(self._file, self._picture, self._size, self._parts, picture)
 
     @property
@@ -53,12 +53,12 @@ class CocoMask(LazyPicture):
             return Image.fromarray(np.ascontiguousarray(np.logical_or.reduce(masks)))
         except BadPicture:
             raise
-        except Exception as error:  # pycocotools and numpy have their own on strange annotations
+        except Exception as error:  # pycocotools and numpy raise their own errors
             reason = f"the mask of {self._picture} is damaged ({one_line(error)})"
             raise BadPicture(str(self._file), reason, _REMEDY) from error
 
     def _check_sizes(self) -> None:
-        """Refuse masks of another shape than the picture's before room is made for them."""
+        """Refuse masks of another shape than the picture's before memory is allocated."""
         if self._path is None:
             return
         with opened(self._path) as picture:
@@ -77,10 +77,10 @@ class CocoMask(LazyPicture):
 
 
 def coco_masks(path: Path) -> dict[str, CocoMask]:
-    """Read a COCO file's annotations, by the pictures' file names; pictures without any are left out.
+    """Read the annotations of a COCO file, by file name of the picture; skip pictures without annotations.
 
     Raises:
-        InputError: It is no such file, or has polygons and pycocotools is not installed.
+        InputError: The file is not a COCO file, or has polygons and pycocotools is not installed.
     """
     try:
         content = read_json(path)
@@ -101,7 +101,7 @@ def coco_masks(path: Path) -> dict[str, CocoMask]:
 
 
 def _annotated(content: Any) -> list[tuple[dict[str, Any], list[Any]]]:
-    """Return each image that has annotations, and their segmentations."""
+    """Return all images with annotations, and their segmentations."""
     images: dict[Any, Any] = {}
     for one in content["images"]:
         if one["id"] in images:
@@ -138,7 +138,7 @@ def _decoded(part: Any, size: tuple[int, int] | None) -> rle.Inside:
 
 
 def _filled(polygons: list[Any], size: tuple[int, int]) -> rle.Inside:
-    """Fill polygons as COCO does, which is no drawing library's way at the edges."""
+    """Fill polygons as COCO does, which differs from drawing libraries at the edges."""
     from pycocotools import mask as coco  # pyright: ignore
 
     corners = [np.asarray(polygon, np.float64) for polygon in polygons]

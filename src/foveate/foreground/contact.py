@@ -1,4 +1,4 @@
-"""Masks to look at: all pictures of a set with their outlines, worst first, as one page or one picture."""
+"""Contact sheets: the pictures of a set with mask outlines, worst first, as a HTML page or a PNG."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ from foveate.foreground.records import MaskRecord, StoredMask
 from foveate.foreground.stored import stored_masks
 
 _LINE, _INK = (0, 229, 255), (20, 20, 20)
-_DIM = 0.55  # how far the background is taken towards grey
+_DIM = 0.55  # blend factor of the background towards grey
 _GREY = 96.0
 _CAPTION = 34  # pixels below each picture of the grid
 
@@ -35,18 +35,18 @@ def contact_sheet_html(
     most: int = 600,
     side: int = 192,
 ) -> str:
-    """Return a page that shows masks on their pictures, and the set's numbers; nothing else is loaded.
+    """Return a self-contained HTML page with masks on their pictures and the statistics of the set.
 
     Args:
-        records: Of the masks.
-        folder: The set: a tree or packed.
-        photos: The folder of all pictures.
-        found: What `quality` says of them; looked up if None.
-        most: Pictures to show at most: the worst. Each takes about 10 kB.
-        side: Pixels of a thumbnail's longer side.
+        records: Records of the masks.
+        folder: Folder of the masks, as a tree or packed.
+        photos: Root folder of the pictures.
+        found: Result of `quality`; computed if None.
+        most: Maximum number of pictures: the worst ones. Each takes about 10 kB.
+        side: Longer side of a thumbnail, in pixels.
 
     Raises:
-        InputError: There are no records, or their masks are not there.
+        InputError: There are no records, or their masks do not exist.
     """
     found = found or quality(records, folder)
     shown = worst_first(records)[:most]
@@ -82,19 +82,19 @@ def contact_sheet_png(
     side: int = 160,
     choose: Choice = "worst",
 ) -> Image.Image:
-    """Return a grid of pictures with their masks, a caption under each.
+    """Return a grid of pictures with masks and captions.
 
     Args:
-        records: Of the masks.
-        folder: The set: a tree or packed.
-        photos: The folder of all pictures.
-        number: Pictures to show at most.
-        columns: Pictures in a row.
-        side: Pixels of a thumbnail's longer side.
-        choose: The "worst", or a "spread" at equal steps from the worst to the best.
+        records: Records of the masks.
+        folder: Folder of the masks, as a tree or packed.
+        photos: Root folder of the pictures.
+        number: Maximum number of pictures.
+        columns: Number of pictures in a row.
+        side: Longer side of a thumbnail, in pixels.
+        choose: "worst", or "spread": equal steps from the worst to the best.
 
     Raises:
-        InputError: There are no records, or their masks are not there.
+        InputError: There are no records, or their masks do not exist.
     """
     if not records:
         raise InputError(f"{folder}: there are no masks to show")
@@ -120,16 +120,16 @@ def contact_sheet_png(
 
 
 def with_outline(picture: Image.Image, mask: Mask, width: int = 2) -> Image.Image:
-    """Return a picture whose background is dimmed, with a line along the foreground's inner edge.
+    """Return the picture with a dimmed background and a line along the foreground's inner edge.
 
     Args:
         picture: Of mode "RGB".
-        mask: Of its size.
-        width: Of the line, in pixels.
+        mask: Mask of the same size.
+        width: Width of the line, in pixels.
     """
     drawn = Image.fromarray(mask.astype(np.uint8) * 255)
     framed = Image.new("L", (drawn.width + 2 * width, drawn.height + 2 * width))
-    framed.paste(drawn, (width, width))  # beyond the border is background, so that a full mask has a frame
+    framed.paste(drawn, (width, width))  # pad with background, so that a full mask has a frame
     inner = np.asarray(framed.filter(ImageFilter.MinFilter(2 * width + 1)))[width:-width, width:-width] > 0
     outer = np.asarray(drawn.filter(ImageFilter.MaxFilter(3))) > 0
     pixels = np.asarray(picture, np.float32)
@@ -141,7 +141,7 @@ def with_outline(picture: Image.Image, mask: Mask, width: int = 2) -> Image.Imag
 
 
 def histogram_svg(counts: Sequence[int]) -> str:
-    """Return how many masks have which area as a drawing of bars, with the numbers over them."""
+    """Return a bar chart of the number of masks by area, with the numbers above the bars."""
     width, height, step, top = 360, 120, 34, max(max(counts), 1)
     parts: list[str] = []
     for place, (span, count) in enumerate(zip(spans(), counts, strict=True)):
@@ -164,7 +164,7 @@ def _numbers(found: Quality) -> Iterator[tuple[str, str]]:
 
 
 def _thumbnail(record: MaskRecord, stored: Mapping[str, StoredMask], photos: Path, side: int) -> Image.Image:
-    """Return a record's picture with its mask; a grey one with words where there is no picture any more."""
+    """Return a record's picture with its mask; a grey one with text if the picture does not exist."""
     if record.name not in stored:
         raise InputError(f"the mask of {record.name} is not there; make the masks again")
     shrink = side / max(record.width, record.height)
@@ -194,12 +194,12 @@ def _tile(record: MaskRecord, picture: Image.Image) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return a text with what is not Unicode (in file names of another encoding) replaced."""
+    """Replace characters that are not Unicode (from file names in another encoding)."""
     return text.encode(errors="replace").decode()
 
 
 def _fitting(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Return as much of a line as fits."""
+    """Truncate a line to this width."""
     kept = len(text)
     while kept and font.getlength(text[:kept] + "…" * (kept < len(text))) > width:
         kept -= 1

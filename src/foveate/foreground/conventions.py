@@ -1,8 +1,8 @@
-"""What an existing set of masks is like, in one report, and the way of any such set into a store of ours.
+"""Reports the conventions of an existing set of masks, and imports it into a store.
 
-Published sets of masks differ in where masks lie and in what their numbers mean. FVG-PT's are 0 and 255;
-DAPT's reader takes 255 for void, so that FVG-PT's masks are all empty to it, and no error tells. Here such a
-set is refused.
+Published sets differ in the location of masks and in the meaning of their values. FVG-PT's values are 0
+and 255; DAPT's reader treats 255 as void, so all of FVG-PT's masks are empty to it, without an error.
+foveate refuses such a set.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from foveate.foreground.survey import Pictures, Survey
 from foveate.foreground.values import MaskValues
 
 OnCount = Callable[[int, int], None]
-"""Told of how many pictures are done, and of how many there are."""
+"""Called with the number of pictures that are done, and the total."""
 
 
 def report_conventions(
@@ -29,18 +29,18 @@ def report_conventions(
     invert: bool = False,
     on_bad: OnBad = "error",
 ) -> Conventions:
-    """Find out how a set of masks is laid out and written, and read each mask once.
+    """Detect the layout and the values of a set of masks, and read each mask once.
 
     Args:
-        pictures: Whose masks are wanted.
+        pictures: The pictures that need masks.
         root: A folder of masks in any layout, packed masks, or a COCO file.
-        values: What the masks' numbers mean; "auto" finds out.
-        invert: Whether they mark the background.
-        on_bad: What to do about pictures that cannot be read.
+        values: Meaning of the masks' values; "auto" detects it.
+        invert: Whether masks mark the background.
+        on_bad: What to do with unreadable pictures.
 
     Raises:
-        InputError: `root` is nothing that masks can be in; two pictures would share a mask; under "error" a
-            picture cannot be read.
+        InputError: `root` cannot hold masks; two pictures would share a mask; under "error", a picture
+            cannot be read.
     """
     return Survey(pictures, root, values, invert, on_bad).conventions
 
@@ -55,23 +55,23 @@ def import_masks(
     on_bad: OnBad = "error",
     on_count: OnCount | None = None,
 ) -> Conventions:
-    """Bring masks of any layout into a store, at their pictures' sizes.
+    """Import masks of any layout into a store, at the size of their pictures.
 
-    A picture without a usable mask gets the whole picture, with score 0 and marked as a fallback; all others
-    have score 1. What is in the store already, of the same picture, stays.
+    A picture without a usable mask gets the whole picture, with score 0, and is marked as a fallback.
+    All others have score 1. A mask of the same picture that is already in the store stays.
 
     Args:
-        pictures: Whose masks are wanted.
+        pictures: The pictures that need masks.
         root: A folder of masks in any layout, packed masks, or a COCO file.
-        store: Where they are kept.
-        values: What the masks' numbers mean; "auto" finds out.
-        invert: Whether they mark the background.
-        on_bad: What to do about pictures that cannot be read.
-        on_count: Told of progress.
+        store: The store to write to.
+        values: Meaning of the masks' values; "auto" detects it.
+        invert: Whether masks mark the background.
+        on_bad: What to do with unreadable pictures.
+        on_count: Called with the progress.
 
     Raises:
-        InputError: As `report_conventions` and `Conventions.demand`.
-        OSError: No space, no permission; names the path. What was brought in stays.
+        InputError: As in `report_conventions` and `Conventions.demand`.
+        OSError: No space, or no permission; the message gives the path. Imported masks stay.
     """
     survey = Survey(pictures, root, values, invert, on_bad)
     survey.conventions.demand(on_bad)

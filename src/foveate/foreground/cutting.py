@@ -1,4 +1,4 @@
-"""A picture's way to its mask: decode, ask a proposer, tidy. In a loop, a process or a cluster alike."""
+"""Makes masks of a few pictures: decode, call the proposer, clean up; independent of the way it is run."""
 
 import hashlib
 import math
@@ -21,13 +21,13 @@ _FAILED = "failed"
 
 @dataclass(frozen=True)
 class MaskJob:
-    """One picture whose mask is wanted.
+    """One picture that needs a mask.
 
     Attributes:
-        name: Its path below the folder of all pictures, with "/" between the parts.
+        name: Its path relative to the root folder, with "/" between the parts.
         path: The file.
-        label: Its class name; empty where none is known.
-        prompt: What a proposer that reads texts is told to look for.
+        label: Its class name; empty if it is unknown.
+        prompt: The search text for a proposer that reads texts.
     """
 
     name: str
@@ -38,11 +38,11 @@ class MaskJob:
 
 @dataclass(frozen=True)
 class Cut:
-    """A picture's mask, ready to be stored.
+    """A picture's mask, ready to store.
 
     Attributes:
-        job: What was wanted.
-        record: What is kept beside the mask.
+        job: The job.
+        record: The metadata of the mask.
         mask: The foreground.
     """
 
@@ -53,11 +53,11 @@ class Cut:
 
 @dataclass(frozen=True)
 class Missed:
-    """A picture without a mask, or one that its proposer failed on.
+    """A picture whose mask could not be made.
 
     Attributes:
-        job: What was wanted.
-        reason: What is wrong.
+        job: The job.
+        reason: The fault.
     """
 
     job: MaskJob
@@ -65,11 +65,11 @@ class Missed:
 
 
 class Cutter:
-    """Makes masks, a few pictures at a time; nothing is remembered from call to call.
+    """Makes masks, a few pictures at a time; it has no state between calls.
 
     Args:
-        proposer: Whom to ask.
-        config: How masks are tidied.
+        proposer: The proposer to call.
+        config: Settings of the clean-up.
     """
 
     def __init__(self, proposer: Proposer, config: TidyConfig | None = None) -> None:
@@ -77,11 +77,11 @@ class Cutter:
         self._config = config or TidyConfig()
 
     def __call__(self, jobs: Sequence[MaskJob]) -> list[Cut | Missed]:
-        """Return each picture's mask, in order; a picture that cannot be decoded is missed.
+        """Return the result of each job, in order; a picture that cannot be decoded gives a `Missed`.
 
-        A proposer that fails on one picture (raises a `BadPicture`, or anything but an `InputError`) costs no
-        other picture its mask. That one gets the whole picture with score 0, and its record says why
-        (`failure`).
+        The proposer may fail on one picture (raise a `BadPicture`, or anything except an `InputError`).
+        The other pictures still get their masks. The failed one gets the whole picture with score 0, and
+        its record gives the reason (`failure`).
 
         Raises:
             InputError: The proposer cannot work at all.
@@ -92,10 +92,10 @@ class Cutter:
         return [one if isinstance(one, Missed) else self._cut(one, next(answers)) for one in opened]
 
     def _ask(self, requests: Sequence[Request]) -> "list[Proposal | str]":
-        """Return each proposal, or why there is none; after a failure, one request at a time."""
+        """Return each proposal, or the reason of its failure; after a failure, retry one by one."""
         try:
             return [*self._proposals(requests)]
-        except Exception as error:  # whatever a network, a library or a GPU out of memory may raise
+        except Exception as error:  # networks, libraries and a full GPU memory raise anything
             if isinstance(error, InputError) and not isinstance(error, BadPicture):
                 raise
             if len(requests) == 1:
@@ -116,7 +116,7 @@ class Cutter:
                 return Cut(asked.job, asked.record(tidied, dict(answer.meta)), tidied.mask)
             except InputError:
                 raise
-            except Exception as error:  # a mask of another size, OpenCV's complaint about a strange picture
+            except Exception as error:  # wrong mask size, or an OpenCV error
                 answer = _told(error)
         whole = np.ones((picture.height, picture.width), dtype=bool)
         tidied = Tidied(whole, 0.0, 1.0, fallback=True, refined=False)
@@ -129,20 +129,20 @@ class Cutter:
 
 
 def failure(record: MaskRecord) -> str | None:
-    """Return why the proposer failed on this picture; None if it did not."""
+    """Return why the proposer failed on this picture; None if it did not fail."""
     reason = record.meta.get(_FAILED)
     return None if reason is None else str(reason)
 
 
 def digest(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal digits."""
+    """Return the sha256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
 class _DecodedJob:
-    """A decoded picture, on its way to the proposer."""
+    """A decoded picture and its request to the proposer."""
 
     job: MaskJob
     request: Request
@@ -171,7 +171,7 @@ def _open(job: MaskJob) -> _DecodedJob | Missed:
         return _DecodedJob(job, Request(job.name, picture, job.label, job.prompt), digest(job.path))
     except BadPicture as error:
         return Missed(job, error.reason)
-    except OSError as error:  # gone, or locked, since it was decoded
+    except OSError as error:  # removed or locked after it was decoded
         return Missed(job, error.strerror or _told(error))
 
 

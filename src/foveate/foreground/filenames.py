@@ -1,4 +1,4 @@
-"""Where a picture's mask is kept below a folder: never outside it, and never where another mask is."""
+"""Chooses file names of masks: inside the folder, and each used only once."""
 
 import hashlib
 import re
@@ -9,15 +9,16 @@ from pathlib import PurePosixPath
 from foveate.errors import InputError
 from foveate.foreground.opening import PICTURE_SUFFIXES
 
-_ODD = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')  # what one file system or another does not take
+_ODD = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')  # refused by some file systems
 _UNSAFE = re.compile(r"(^|/)\.{0,2}(/|\Z)|\0")  # a part that is empty, . or ..
 _LONGEST = 200  # bytes of one part: a temporary name beside it must stay below 255
 
 
 class Places:
-    """Which paths below a folder are taken.
+    """The used paths below a folder.
 
-    Paths that differ in case or in Unicode's composition alone count as one: on some file systems they are.
+    Paths that differ only in case or in Unicode composition count as one, because some file systems
+    treat them so.
     """
 
     def __init__(self, *reserved: str) -> None:
@@ -25,15 +26,15 @@ class Places:
         self._folders: set[str] = set()
 
     def take(self, name: str) -> str:
-        """Choose the mask file of a picture: its own path, ending in .png instead, or .png appended.
+        """Choose the mask file of a picture: its path with the suffix .png, or with .png appended.
 
         Raises:
-            InputError: The name would lead out of the folder.
+            InputError: The name would leave the folder.
         """
         return next(path for path in _candidates(name) if self.claim(path))
 
     def claim(self, path: str) -> bool:
-        """Take this very path; say whether it was free."""
+        """Reserve exactly this path; return whether it was free."""
         key = _key(path)
         above = [key[:end] for end, letter in enumerate(key) if letter == "/"]
         if key in self._files or key in self._folders or not self._files.isdisjoint(above):
@@ -44,12 +45,12 @@ class Places:
 
 
 def is_safe(path: str) -> bool:
-    """Whether a path with "/" between its parts stays below the folder it is relative to."""
+    """Whether a path with "/" between its parts stays inside its base folder."""
     return _UNSAFE.search(path) is None
 
 
 def is_tame(path: str) -> bool:
-    """Whether a path could be one of ours: safe, and without anything a file system may read otherwise."""
+    """Whether a path could be foveate's: safe, and without characters that file systems reinterpret."""
     return is_safe(path) and _ODD.search(path) is None
 
 
@@ -64,7 +65,7 @@ def _candidates(name: str) -> Iterator[str]:
     if stem and dot and f".{suffix.lower()}" in PICTURE_SUFFIXES:
         yield "/".join([*parts[:-1], f"{stem}.png"])
     yield "/".join([*parts[:-1], f"{parts[-1]}.png"])
-    yield f"_{whole[:32]}.png"  # a file where a folder should be, or the like
+    yield f"_{whole[:32]}.png"  # e.g. a file where a folder is needed
     yield f"_{whole}.png"
 
 

@@ -1,7 +1,8 @@
-"""Refining a coarse foreground by the picture's own colours.
+"""Refines a coarse foreground by the picture's colours.
 
-GrabCut (Rother, Kolmogorov, Blake: "GrabCut", SIGGRAPH 2004) learns the colours of a foreground and of a
-background from seeds, and cuts where neighbouring pixels differ. OpenCV does the work; the seeds are ours.
+GrabCut (Rother, Kolmogorov, Blake: "GrabCut", SIGGRAPH 2004) learns foreground and background colours
+from seeds, and cuts where neighbouring pixels differ. OpenCV does the computation; this module chooses
+the seeds.
 """
 
 import numpy as np
@@ -13,32 +14,32 @@ from foveate.foreground.proposers.base import Heat, Mask
 from foveate.foreground.proposers.registry import demand
 
 SHORT, LONG = 320, 1280
-"""Pixels that the copy to cut has at most along its shorter and its longer side."""
+"""Maximum shorter and longer side of the copy to cut, in pixels."""
 
 ITERATIONS = 5
 FRAME = 0.08
-"""How wide the picture's frame is, as a share of each side."""
+"""Width of the picture's frame, as a share of each side."""
 
 _SURE_BACK, _SURE_FRONT, _MAYBE_BACK, _MAYBE_FRONT = range(4)  # OpenCV's GC_BGD, GC_FGD, GC_PR_BGD, GC_PR_FGD
 Seeds = UInt8[np.ndarray, "height width"]
 
 
 class NoSeeds(ValueError):
-    """A heat map leaves no foreground, or no background, to begin with."""
+    """The heat map gives no foreground seed, or no background seed."""
 
 
 def grabcut(picture: Image.Image, heat: Heat) -> Mask:
-    """Cut the foreground out along the picture's colours, from a coarse idea of where it is.
+    """Cut the foreground along the picture's colours, from a heat map.
 
-    The same input gives the same mask, whatever OpenCV's number of threads. A large picture is cut on a
-    smaller copy, and the mask's outline is smooth when it comes back.
+    The same input gives the same mask, for any number of OpenCV threads. A large picture is cut at a
+    smaller size, and the outline is smoothed when the mask is resized back.
 
     Args:
         picture: Upright, of mode "RGB".
-        heat: How likely each pixel is foreground; of the picture's size.
+        heat: Foreground likelihood of each pixel; same size as the picture.
 
     Raises:
-        NoSeeds: The heat is level, or of a shape that seeds only one of the two.
+        NoSeeds: The heat map is constant, or gives seeds for only one of the two.
         InputError: OpenCV is not installed.
     """
     demand("masks", "refining masks by the picture's colours (--refine none leaves that out)", "cv2")
@@ -49,8 +50,9 @@ def grabcut(picture: Image.Image, heat: Heat) -> Mask:
     colours = np.asarray(picture.resize(size, Image.Resampling.BOX) if size != picture.size else picture)
     if min(np.isin(labels, kinds).sum() for kinds in ((0, 2), (1, 3))) == 0:
         raise NoSeeds("the heat map seeds no foreground, or no background")
-    # OpenCV draws its first colours from a generator of this thread, which it lets nobody read or pass; left
-    # alone, each call differs. Seeding it changes nothing else that foveate asks of OpenCV.
+    # OpenCV initialises the colour models with a generator of this thread, which cannot be read or
+    # passed. Without a seed, each call differs. foveate uses no other OpenCV function with random
+    # numbers.
     cv2.setRNGSeed(0)
     pixels, whole = np.ascontiguousarray(colours[..., ::-1]), (0, 0, *size)
     back, front = np.zeros((1, 65)), np.zeros((1, 65))
@@ -60,10 +62,10 @@ def grabcut(picture: Image.Image, heat: Heat) -> Mask:
 
 
 def seeds(heat: Heat) -> Seeds:
-    """Say of each pixel whether it begins as sure or possible foreground or background (OpenCV's codes).
+    """Return the seed of each pixel: sure or possible, foreground or background (OpenCV's codes).
 
-    Above Otsu's threshold: foreground, its hottest 30 % for sure. Below: background where it is among the
-    coldest 35 % of the picture, and for sure in the frame; possible foreground elsewhere.
+    Above Otsu's threshold: foreground; the hottest 30 % are sure. Below: background if the pixel is in
+    the coldest 35 % of the picture, and sure in the frame; otherwise possible foreground.
     """
     height, width = heat.shape
     hot = heat > otsu(heat)

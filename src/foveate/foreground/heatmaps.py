@@ -1,4 +1,4 @@
-"""Arithmetic on heat maps: how likely each pixel of a picture is foreground."""
+"""Arithmetic on heat maps, which give the foreground likelihood of each pixel."""
 
 import numpy as np
 from jaxtyping import Float
@@ -10,7 +10,7 @@ _BINS = 256
 
 
 def stretch(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Bring values to [0, 1] by their least and greatest; zeros where all are equal."""
+    """Rescale values to [0, 1] by their minimum and maximum; zeros if all are equal."""
     least, most = values.min(), values.max()
     if not most > least:
         return np.zeros_like(values)
@@ -18,9 +18,9 @@ def stretch(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 
 
 def otsu(heat: Float[np.ndarray, "*shape"]) -> float:
-    """Return the threshold that parts values into two groups with the most distant means.
+    """Return the threshold that splits values into two groups with the most distant means.
 
-    Values equal to it belong to the lower group, so nothing is above the threshold of equal values.
+    A value equal to the threshold belongs to the lower group. If all values are equal, none is above it.
 
     Source: Otsu, "A threshold selection method from gray-level histograms", 1979, Eq. 14.
     """
@@ -36,20 +36,20 @@ def otsu(heat: Float[np.ndarray, "*shape"]) -> float:
 
 
 def contrast(heat: Heat, mask: Mask) -> float:
-    """How far a mask is from a guess: the heat's mean inside minus its mean outside, within [0, 1]."""
+    """Return the heat's mean inside the mask minus its mean outside; heat must be in [0, 1]."""
     if mask.all() or not mask.any():
         return 0.0
     return float(np.clip(heat[mask].mean() - heat[~mask].mean(), 0, 1))
 
 
 def resized(heat: Heat, size: tuple[int, int]) -> Float[np.ndarray, "rows columns"]:
-    """Bring a heat map to another (width, height): averages downwards, bilinear upwards."""
+    """Resize a heat map to another (width, height): averaging to shrink, bilinear to enlarge."""
     if heat.shape == (size[1], size[0]):
         return heat
     return np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
 
 
 def small_size(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
-    """Return the (width, height) that is at most `short` by `long` pixels, of about the same shape."""
+    """Return a (width, height) of at most `short` by `long` pixels and nearly the same shape."""
     scale = min(1.0, short / min(size), long / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -1,7 +1,7 @@
-"""How mask files are laid out below a folder, next to the pictures they belong to.
+"""Layouts of mask files: the paths of masks in relation to the paths of pictures.
 
-A rule says where masks lie (`root`, `root/mask`, `root/masks`), how much of the picture's path they repeat,
-and how their names differ.
+A rule gives the base folder of the masks (`root`, `root/mask`, `root/masks`), the part of the picture's
+path that they repeat, and the change of the file name.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from typing import Literal
 from foveate.foreground.opening import PICTURE_SUFFIXES
 from foveate.foreground.values import MASK_ARRAYS
 
-# Lossless first: where one stem has several files, the first of these is taken.
+# Lossless first: if one stem has several files, the first of these is used.
 MASK_SUFFIXES = (
     ".png",
     ".npy",
@@ -28,7 +28,7 @@ MASK_SUFFIXES = (
     ".jpeg",
 )
 MASK_FOLDERS = ("mask", "masks")
-_INNER_FOLDERS = 3  # how many folders above the pictures a mask tree may repeat
+_INNER_FOLDERS = 3  # maximum number of folders above the pictures that a mask tree repeats
 
 Naming = Literal["same", "appended", "_mask", ".mask"]
 Pictures = Sequence[tuple[Path, Path]]
@@ -37,14 +37,14 @@ Index = dict[str, Path]  # "cat/01.png", suffix in lower case -> the file
 
 @dataclass(frozen=True)
 class Rule:
-    """How to get from a picture to its mask.
+    """Maps a picture's path to its mask's path.
 
     Attributes:
-        base: Folder the masks are under.
-        depth: How many trailing parts of the picture's absolute path are repeated below it.
-        naming: `same` is 01.jpg -> 01.jpg or 01.png; `appended` 01.jpg.png; the others 01_mask.png and
-        01.mask.png.
-        own: Whether `depth` counts on top of the picture's path below the folder of all pictures.
+        base: Folder of the masks.
+        depth: Number of trailing parts of the picture's absolute path that are repeated below `base`.
+        naming: `same` is 01.jpg -> 01.jpg or 01.png; `appended` is 01.jpg.png; the others are
+            01_mask.png and 01.mask.png.
+        own: Whether `depth` is added to the length of the picture's path relative to the root folder.
     """
 
     base: Path
@@ -53,11 +53,11 @@ class Rule:
     own: bool = False
 
     def local(self, picture: Path, relative: Path) -> PurePosixPath:
-        """The part of the picture's path that is repeated."""
+        """Return the repeated part of the picture's path."""
         return PurePosixPath(*picture.parts[-(self.depth + self.own * len(relative.parts)) :])
 
     def words(self) -> str:
-        """Say it to a person."""
+        """Return a description of the rule."""
         above = f"with {self.depth} folders above the pictures" if self.depth else "as the pictures lie"
         kept = "flat" if self.depth == 1 else f"by the last {self.depth} parts of the pictures' paths"
         named = {"same": "", "appended": ", 01.jpg.png for 01.jpg"}
@@ -66,9 +66,10 @@ class Rule:
 
 
 def depths(pictures: Pictures) -> Iterator[tuple[bool, int]]:
-    """Yield how much of a picture's path masks may repeat, the likeliest first: among equals the first wins.
+    """Yield the parts of a picture's path that masks may repeat, the most likely first; the first match wins.
 
-    Each is whether the picture's path below the folder of all pictures counts, and how many parts (more).
+    Each item is whether the path relative to the root folder counts, and the number of (additional)
+    parts.
     """
     relative = max((len(rel.parts) for _, rel in pictures), default=1)
     yield True, 0
@@ -77,7 +78,7 @@ def depths(pictures: Pictures) -> Iterator[tuple[bool, int]]:
 
 
 def rules(pictures: Pictures, root: Path) -> Iterator[tuple[Rule, Index]]:
-    """Yield every rule worth trying, the likeliest first: among equals the first wins."""
+    """Yield all rules to try, the most likely first; the first match wins."""
     namings: tuple[Naming, ...] = ("same", "appended", "_mask", ".mask")
     for base in (root, *(root / name for name in MASK_FOLDERS)):
         index = _index(base) if base.is_dir() else {}
@@ -87,12 +88,12 @@ def rules(pictures: Pictures, root: Path) -> Iterator[tuple[Rule, Index]]:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Every file in a folder and below that is not hidden; links are followed, each folder once."""
+    """Yield all files in a folder tree that are not hidden; follow links, visit each folder once."""
     seen: set[Path] = set()
     waiting = [folder]
     while waiting:
         here = waiting.pop()
-        if here.resolve() in seen:  # a link back up would have no end
+        if here.resolve() in seen:  # a link to a parent would never end
             continue
         seen.add(here.resolve())
         for path in here.iterdir():
@@ -115,7 +116,7 @@ def _index(base: Path) -> Index:
 
 
 def look_up(rule: Rule, index: Index, picture: Path, relative: Path) -> Path | None:
-    """Return the picture's mask by a rule."""
+    """Return the picture's mask according to a rule."""
     local = rule.local(picture, relative)
     for candidate in _candidates(local, rule.naming):
         mask = index.get(candidate)
@@ -133,7 +134,7 @@ def _candidates(local: PurePosixPath, naming: Naming) -> Iterator[str]:
 
 
 def beside(pictures: Pictures, naming: Naming) -> list[Path | None]:
-    """Return the masks that lie beside their pictures, of one way of naming them."""
+    """Return the masks that lie beside their pictures, for one naming."""
     folders: dict[Path, Index] = {}
     found: list[Path | None] = []
     for picture, relative in pictures:

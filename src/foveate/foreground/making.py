@@ -1,4 +1,4 @@
-"""Masks of many pictures: made batch by batch, kept as soon as they are made, gone on with after a stop.
+"""Makes masks of many pictures in batches, stores each at once, and resumes after an interruption.
 
 store = MaskStore.open(Path("masks"), mask_key(proposer, TidyConfig()))
 make_masks(jobs, proposer, store)
@@ -25,21 +25,21 @@ from foveate.foreground.proposers.registry import open_proposer
 from foveate.foreground.store import MaskRecord, MaskStore
 
 OnCount = Callable[[int, int], None]
-"""Told of how many pictures are done, and of how many there are."""
+"""Called with the number of pictures that are done, and the total."""
 
-_HOPELESS = 16  # after so many failures and no mask at all, the proposer is broken and not the pictures
+_HOPELESS = 16  # after this many failures without a mask, the proposer is the cause, not the pictures
 
 
 @dataclass(frozen=True)
 class Made:
-    """What came of making masks.
+    """Counts of a run that makes masks.
 
     Attributes:
-        made: Masks made now.
-        kept: Masks that were there before.
+        made: Masks made in this run.
+        kept: Masks that existed before.
         skipped: Pictures that could not be read.
-        failed: Pictures that the proposer failed on; they have the whole picture for a mask, and are tried
-            again by the next run.
+        failed: Pictures on which the proposer failed. Their mask is the whole picture, and the next run
+            tries them again.
     """
 
     made: int
@@ -59,22 +59,22 @@ def make_masks(  # noqa: PLR0913  (all but the first three by name)
     opening: Callable[[], Proposer] | None = None,
     on_count: OnCount | None = None,
 ) -> Made:
-    """Make the masks that are not in the store yet, and those of pictures that changed since.
+    """Make the masks that the store lacks, and those of pictures that changed.
 
     Args:
-        jobs: Pictures, each name once.
-        proposer: Whom to ask.
-        store: Where masks are kept.
-        tidy: How masks are tidied.
-        on_bad: At a picture that cannot be read, stop, or go on without it. What was made is kept.
-        workers: Processes; 1 makes masks in this one.
-        opening: Opens the proposer anew in each process; it must be picklable. Needed for several workers.
-        on_count: Told of progress.
+        jobs: Jobs; each name occurs once.
+        proposer: The proposer to call.
+        store: The store to write to.
+        tidy: Settings of the clean-up.
+        on_bad: "error" stops at an unreadable picture, "skip" continues without it. Finished masks stay.
+        workers: Number of processes; 1 makes masks in this process.
+        opening: Creates the proposer in each process; must be picklable. Required for several workers.
+        on_count: Called with the progress.
 
     Raises:
-        InputError: A proposer that reads texts has none to read, the proposer cannot work at all, or a
-            picture cannot be read. What was made is kept.
-        OSError: No space, no permission.
+        InputError: A proposer that reads texts gets none, the proposer cannot work at all, or a picture
+            cannot be read. Finished masks stay.
+        OSError: No space, or no permission.
     """
     check_jobs(jobs, proposer.name, proposer.reads_text)
     tidy = tidy or TidyConfig()
@@ -96,20 +96,20 @@ def make_masks(  # noqa: PLR0913  (all but the first three by name)
 
 
 def mask_key(proposer: Proposer, tidy: TidyConfig, **more: object) -> dict[str, object]:
-    """Return all that masks depend on besides pictures and texts; a store holds masks of one key."""
+    """Return all settings of masks except pictures and texts; a store holds masks of one key."""
     return {"proposer": proposer.name, **proposer.key, "tidy": asdict(tidy), **more}
 
 
 def opening_of(name: str, settings: Mapping[str, Any]) -> Callable[[], Proposer]:
-    """Return what opens a proposer by its name, in whatever process."""
+    """Return a picklable function that creates a proposer by name."""
     return partial(open_proposer, name, **settings)
 
 
 def check_jobs(jobs: Sequence[MaskJob], proposer: str, reads_text: bool) -> None:
-    """Refuse jobs that could only fail.
+    """Refuse jobs that cannot succeed.
 
     Raises:
-        InputError: There are none, or a proposer that reads texts has none to read.
+        InputError: There are no jobs, or a proposer that reads texts gets none.
     """
     if not jobs:
         raise InputError("there are no pictures to make masks of")
@@ -122,7 +122,7 @@ def check_jobs(jobs: Sequence[MaskJob], proposer: str, reads_text: bool) -> None
 
 
 def in_batches(jobs: Iterable[MaskJob], size: int) -> Iterator[list[MaskJob]]:
-    """Yield so many jobs at a time."""
+    """Yield lists of `size` jobs."""
     few: list[MaskJob] = []
     for job in jobs:
         few.append(job)
@@ -134,9 +134,9 @@ def in_batches(jobs: Iterable[MaskJob], size: int) -> Iterator[list[MaskJob]]:
 
 
 def is_finished(job: MaskJob, record: MaskRecord | None, reads_text: bool) -> bool:
-    """Return whether a picture's mask is there, of this very file and these very texts.
+    """Return whether there is a mask of exactly this file and these texts.
 
-    A file that cannot be read is not finished; whoever decodes it will say why.
+    An unreadable file is not finished; the decoder reports the error.
     """
     if record is None or failure(record) is not None:
         return False
@@ -149,13 +149,13 @@ def is_finished(job: MaskJob, record: MaskRecord | None, reads_text: bool) -> bo
 
 
 class Keeper:
-    """Puts masks into a store as they come, and counts.
+    """Writes masks into a store and counts them.
 
     Args:
-        store: Where.
-        total: Pictures in all.
-        on_bad: What to do about pictures that cannot be read.
-        on_count: Told of progress.
+        store: The store.
+        total: Total number of pictures.
+        on_bad: What to do with unreadable pictures.
+        on_count: Called with the progress.
     """
 
     def __init__(
@@ -169,14 +169,14 @@ class Keeper:
         self._failed: list[Missed] = []
 
     def unfinished(self, jobs: Sequence[MaskJob], reads_text: bool) -> Iterator[MaskJob]:
-        """Yield the jobs whose masks are still to be made.
+        """Yield the jobs whose masks are missing.
 
         Raises:
-            ValueError: Two jobs have one name.
+            ValueError: Two jobs have the same name.
         """
         if len({job.name for job in jobs}) < len(jobs):
             raise ValueError("two jobs have one name, and would be one mask")
-        finished = dict(self._store.finished)  # what there was before, whatever is put meanwhile
+        finished = dict(self._store.finished)  # state at the start, before new masks are added
         for job in jobs:
             if is_finished(job, finished.get(job.name), reads_text):
                 self._kept += 1
@@ -185,10 +185,11 @@ class Keeper:
                 yield job
 
     def take(self, cuts: Sequence[Cut | Missed], proposer: str) -> None:
-        """Keep what was made of a few pictures.
+        """Store the results of a few pictures.
 
         Raises:
-            InputError: A picture cannot be read and that is an error, or the proposer fails again and again.
+            InputError: A picture cannot be read and `on_bad` is "error", or the proposer fails
+                repeatedly.
         """
         for cut in cuts:
             if isinstance(cut, Cut):
@@ -208,12 +209,12 @@ class Keeper:
 
     @property
     def progress(self) -> str:
-        """How far it came, to stand behind an error; empty if nowhere."""
+        """Progress as text that follows an error message; empty if nothing is done."""
         there = self._kept + self._made
         return f" ({there} of {self._total} masks are there, and the same command goes on)" if there else ""
 
     def made(self) -> Made:
-        """Return what came of it so far."""
+        """Return the counts so far."""
         return Made(self._made, self._kept, tuple(self._skipped), tuple(self._failed))
 
     def _keep(self, cut: Cut) -> None:

@@ -1,8 +1,8 @@
-"""Masks, from files to a picture's foreground: the door to this folder's parts.
+"""Masks, from files to a picture's foreground: the public functions of this package.
 
-`find_masks` matches files (and packed masks, and COCO's), `detect_values` and `read_mask` decode them,
-`fit_mask` brings one to its picture's size and `check_masks` says whether a set can be trusted. A mask is a
-picture of mode "L", 255 on the foreground and 0 elsewhere.
+`find_masks` matches files (also packed masks and COCO files), `detect_values` and `read_mask` decode
+them, `fit_mask` resizes a mask to its picture, and `check_masks` checks a set. A mask is a picture of
+mode "L": 255 on the foreground and 0 elsewhere.
 """
 
 from foveate.foreground.checks import (

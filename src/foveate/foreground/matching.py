@@ -1,8 +1,8 @@
-"""Which mask belongs to which picture, found out for a whole set at once.
+"""Matches masks to pictures for a whole set at once.
 
-Masks that foveate made say whose they are, and so do COCO's files. For any other tree of files every rule
-(`foveate.foreground.layouts`) is tried on every picture, and the one that finds most masks is used for all:
-mixing rules picture by picture would hide a wrong guess.
+foveate's own masks and COCO files name their pictures. For any other tree of files, every rule
+(`foveate.foreground.layouts`) is tried on every picture. The rule that finds most masks is used for all
+pictures, because different rules for different pictures would hide a wrong guess.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,12 +35,12 @@ M = TypeVar("M", bound=MaskFile)
 
 @dataclass(frozen=True)
 class Match(Generic[M]):
-    """What matching found.
+    """Result of the matching.
 
     Attributes:
-        masks: Each picture's mask, or None.
-        rule: How masks are laid out, in words; empty if none was found.
-        unused: Masks that belong to no picture, as messages call them.
+        masks: Mask of each picture, or None.
+        rule: The layout in words; empty if no mask was found.
+        unused: Masks that match no picture, by their names in messages.
     """
 
     masks: list[M | None]
@@ -49,7 +49,7 @@ class Match(Generic[M]):
 
     @property
     def found(self) -> int:
-        """Pictures with a mask."""
+        """Number of pictures with a mask."""
         return sum(mask is not None for mask in self.masks)
 
 
@@ -58,25 +58,25 @@ def find_masks(pictures: Pictures, root: None) -> list[Path | None]: ...
 @overload
 def find_masks(pictures: Pictures, root: Path) -> list[MaskFile | None]: ...
 def find_masks(pictures: Pictures, root: Path | None) -> Sequence[MaskFile | None]:
-    """Return each picture's mask, or None.
+    """Return the mask of each picture, or None.
 
     Args:
-        pictures: Each picture's absolute path, and its path relative to the folder of all pictures.
-        root: The folder of masks, or the folder that has them in `mask/` or `masks/`; a folder of packed
-            masks or one shard (`.tar`); a COCO file (`.json`); boxes (`.csv`). None looks for `x_mask.png`
-            and `x.mask.png` beside each picture.
+        pictures: Absolute path of each picture, and its path relative to the root folder.
+        root: The folder of masks, or the folder that contains `mask/` or `masks/`; a folder of packed
+            masks or one shard (`.tar`); a COCO file (`.json`); boxes (`.csv`). None searches
+            `x_mask.png` and `x.mask.png` beside each picture.
 
     Raises:
-        InputError: Two pictures would share one mask, or `root` is nothing that masks can be in.
+        InputError: Two pictures would share one mask, or `root` cannot hold masks.
     """
     return (_match_beside(pictures) if root is None else match_masks(pictures, root)).masks
 
 
 def match_masks(pictures: Pictures, root: Path) -> Match[MaskFile]:
-    """Like `find_masks`, and say how masks are laid out.
+    """Return the masks as `find_masks` does, and their layout.
 
     Raises:
-        InputError: As `find_masks`.
+        InputError: As in `find_masks`.
     """
     if root.suffix.lower() in (".json", ".csv") and root.is_file():
         is_coco = root.suffix.lower() == ".json"
@@ -96,10 +96,10 @@ def match_masks(pictures: Pictures, root: Path) -> Match[MaskFile]:
 
 
 def demand_masks(path: Path) -> None:
-    """Check that masks could be here, before anything is read.
+    """Check that a path can hold masks, before anything is read.
 
     Raises:
-        InputError: It is neither a folder nor a file that masks are packed in.
+        InputError: The path is neither a folder nor a file of masks.
     """
     if path.is_file() and path.suffix.lower() not in (".json", ".tar", ".csv"):
         raise InputError(
@@ -110,7 +110,7 @@ def demand_masks(path: Path) -> None:
 
 
 def _match_names(pictures: Pictures, named: Mapping[str, MaskFile], words: str) -> Match[MaskFile]:
-    """Match masks that say whose they are: by the picture's own path, or more or fewer of its folders."""
+    """Match masks that name their pictures: by the full relative path, or with more or fewer folders."""
     best: list[MaskFile | None] = [None] * len(pictures)
     most = 0
     for own, depth in depths(pictures):
@@ -128,7 +128,7 @@ def _match_names(pictures: Pictures, named: Mapping[str, MaskFile], words: str) 
 
 
 def _by_ends(pictures: Pictures, named: Mapping[str, MaskFile]) -> tuple[list[MaskFile | None], int]:
-    """Match names that are paths of another machine by their ends, as long as these tell them apart."""
+    """Match paths of another machine by their ends, as long as these are unique."""
     longest = max((len(relative.parts) for _, relative in pictures), default=0)
     for length in range(longest, 0, -1):
         ends = {tuple(name.split("/")[-length:]): mask for name, mask in named.items()}
@@ -142,7 +142,7 @@ def _by_ends(pictures: Pictures, named: Mapping[str, MaskFile]) -> tuple[list[Ma
 def _with_added(
     pictures: Pictures, root: Path, found: Match[MaskFile], stored: Mapping[str, StoredMask]
 ) -> Match[MaskFile]:
-    """Add masks that a person put into a tree of ours, which its list does not know."""
+    """Add masks that a user put into a foveate tree and that its manifest does not list."""
     if is_packed(root):
         return found
     ours = {root / mask.name for mask in stored.values()}

@@ -1,8 +1,8 @@
-"""Opening picture files safely, for pictures and masks alike.
+"""Opens picture files safely, for pictures and masks.
 
-Pillow's own `Image.open` warns about large pictures through the process-wide warning filters, which threads
-cannot change without disturbing each other. Here the plugins are asked directly and our own limit is applied
-to the size in the header, before a pixel is decoded.
+`Image.open` of Pillow warns about large pictures through global warning filters, which threads cannot
+change independently. So this module calls the plugins directly and applies its own limit to the size in
+the header, before pixels are decoded.
 """
 
 import io
@@ -22,7 +22,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from foveate.errors import InputError
 
-PIXEL_LIMIT = 178_956_970  # where Pillow, too, turns its warning into an error
+PIXEL_LIMIT = 178_956_970  # the limit at which Pillow's warning becomes an error
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 PICTURE_SUFFIXES = frozenset(
     (
@@ -60,24 +60,24 @@ _TURNS = {
 
 
 class LazyPicture(ABC):
-    """A picture (or a mask) that is no file: a row of a dataset, a picture in memory, a drawn scene."""
+    """A picture (or a mask) that is not a file: a row of a dataset, a picture in memory, a drawn scene."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What messages and digests call it; the same on every machine."""
+        """Name in messages and digests; the same on every machine."""
 
     @abstractmethod
     def load(self) -> Image.Image:
-        """Return the picture; called from several threads at once."""
+        """Return the picture; several threads may call this at once."""
 
 
 class BadPicture(InputError):
     """A picture that cannot be used.
 
     Attributes:
-        name: The file, or the lazy picture's name.
-        reason: What is wrong with it, without the name.
+        name: Path of the file, or name of the lazy picture.
+        reason: The fault, without the name.
     """
 
     def __init__(
@@ -89,11 +89,11 @@ class BadPicture(InputError):
 
 
 class FilePicture(LazyPicture):
-    """A picture file whose bytes are in memory.
+    """A picture file in memory.
 
     Args:
-        content: Of the whole file.
-        name: What messages call it.
+        content: Bytes of the whole file.
+        name: Name in messages.
     """
 
     def __init__(self, content: bytes, name: str) -> None:
@@ -108,14 +108,14 @@ class FilePicture(LazyPicture):
 
 
 def source_name(source: Path | LazyPicture | Image.Image) -> str:
-    """What to call a picture in a message."""
+    """Return the name of a picture in messages."""
     if isinstance(source, Path):
         return str(source)
     return source.name if isinstance(source, LazyPicture) else "picture in memory"
 
 
 class _QuietJpeg(JpegImageFile):
-    """A JPEG whose EXIF block Pillow leaves alone: looking for dots per inch, it warns of unrelated tags."""
+    """A JPEG whose EXIF block Pillow does not read: it would warn about tags that do not matter here."""
 
     def getexif(self) -> Image.Exif:
         return Image.Exif()
@@ -126,14 +126,14 @@ def opened(source: Path | LazyPicture | Image.Image) -> Generator[Image.Image]:
     """Yield the picture with its header read and its size within the limit; pixels are read on demand.
 
     Raises:
-        BadPicture: No such file, no permission, not a picture, too many pixels; or, from inside the `with`
-            block, whatever Pillow raises while decoding.
+        BadPicture: The file does not exist, is not permitted, is not a picture, or has too many pixels.
+            Also, from inside the `with` block, for any error of Pillow during decoding.
     """
     name = source_name(source)
     try:
         if isinstance(source, Path):
             mode = source.stat().st_mode
-            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe would wait for it
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe would block
                 raise BadPicture(name, "is a pipe or a device, no file")
             with source.open("rb") as file:
                 yield _within_limit(_identify(file, name), name)
@@ -145,19 +145,19 @@ def opened(source: Path | LazyPicture | Image.Image) -> Generator[Image.Image]:
         raise BadPicture(name, _explain(error)) from error
     except (
         Exception
-    ) as error:  # Pillow's plugins raise anything from SyntaxError to struct.error on broken files
+    ) as error:  # on broken files, Pillow's plugins raise anything from SyntaxError to struct.error
         raise BadPicture(name, f"cannot be decoded ({error})".replace("\n", " ")) from error
 
 
 def decode(content: bytes, name: str) -> Image.Image:
-    """Return the picture that a file's bytes are, decoded.
+    """Decode a picture from the bytes of its file.
 
     Args:
-        content: Of the whole file.
-        name: What messages call it.
+        content: Bytes of the whole file.
+        name: Name in messages.
 
     Raises:
-        BadPicture: As `opened`.
+        BadPicture: As in `opened`.
     """
     with opened(FilePicture(content, name)) as image:
         image.load()
@@ -165,10 +165,10 @@ def decode(content: bytes, name: str) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the orientation that EXIF says, or else XMP: 1 to 8; 1 where neither does, or cannot be read.
+    """Return the orientation from EXIF, otherwise XMP: 1 to 8; 1 if both are missing or unreadable.
 
-    Read from the raw block rather than by Pillow's parser, which warns about every other broken tag. A TIFF
-    is turned upright by Pillow's plugin already, so it counts as 1.
+    It is parsed from the raw block, because Pillow's parser warns about other broken tags. Pillow's
+    plugin already rotates a TIFF upright, so a TIFF has orientation 1.
     """
     if getattr(image, "format", None) == "TIFF":
         return 1
@@ -188,13 +188,13 @@ def orientation(image: Image.Image) -> int:
 
 
 def turn(image: Image.Image, exif_orientation: int) -> Image.Image:
-    """Turn a picture stored with this EXIF orientation upright."""
+    """Rotate a picture with this EXIF orientation upright."""
     move = _TURNS.get(exif_orientation)
     return image if move is None else image.transpose(move)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Return (width, height) as the picture is looked at."""
+    """Return (width, height) of the upright picture."""
     width, height = image.size
     return (height, width) if orientation(image) >= 5 else (width, height)
 
@@ -220,7 +220,7 @@ def _identify(file: BinaryIO | io.BufferedIOBase, name: str) -> ImageFile.ImageF
             continue
         factory, accept = Image.OPEN[kind]
         answer = accept(start) if accept is not None else False
-        if answer and not isinstance(answer, str):  # a string says why the format is not supported here
+        if answer and not isinstance(answer, str):  # a string is the reason why the format is unsupported
             file.seek(0)
             if kind == "PNG":
                 return _open_png(file, name)
@@ -229,10 +229,10 @@ def _identify(file: BinaryIO | io.BufferedIOBase, name: str) -> ImageFile.ImageF
 
 
 def _open_png(file: BinaryIO | io.BufferedIOBase, name: str) -> ImageFile.ImageFile:
-    """Open a PNG without its texts and colour profile, and with what they say of its orientation.
+    """Open a PNG without its texts and colour profile, but with the orientation from them.
 
-    They say nothing of its pixels, but Pillow refuses a picture where they are large, and knows what stands
-    behind the pixels only when it has decoded them.
+    They do not affect pixels, but Pillow refuses a picture if they are large. Pillow also reads the
+    chunks after the pixels only after decoding.
     """
     info: dict[str, bytes] = {}
     kept, left_out = [(0, 8)], False
@@ -260,7 +260,7 @@ def _open_png(file: BinaryIO | io.BufferedIOBase, name: str) -> ImageFile.ImageF
 
 
 def _chunks(file: BinaryIO | io.BufferedIOBase) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, start and length of a PNG's chunks, as far as they are whole."""
+    """Yield kind, start and length of the complete chunks of a PNG."""
     size, start = file.seek(0, io.SEEK_END), 8
     while start + 12 <= size:
         file.seek(start)
@@ -271,8 +271,8 @@ def _chunks(file: BinaryIO | io.BufferedIOBase) -> Iterator[tuple[bytes, int, in
 
 
 def _text(data: bytes) -> bytes:
-    """Return the text of an iTXt chunk; nothing where it is packed wrongly."""
-    rest = data.partition(b"\0")[2]  # whether it is packed, how, its language, its key in that
+    """Return the text of an iTXt chunk; nothing if its compression is invalid."""
+    rest = data.partition(b"\0")[2]  # skip compression flag, method, language, translated keyword
     text = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
     try:
         return zlib.decompressobj().decompress(text, _XMP_LIMIT) if rest[:1] == b"\1" else text
@@ -281,7 +281,7 @@ def _text(data: bytes) -> bytes:
 
 
 def looks_like_picture(path: Path) -> bool:
-    """Return whether a file begins as pictures do, whatever it is called."""
+    """Return whether the first bytes of a file are those of a picture, whatever its name is."""
     try:
         if not path.is_file():
             return False

@@ -1,4 +1,4 @@
-"""Many masks in few files: a tree of masks packed into shards, and back."""
+"""Packs a tree of masks into a few shards, and unpacks it."""
 
 import io
 import tarfile
@@ -26,7 +26,7 @@ from foveate.foreground.store import MaskStore
 from foveate.foreground.stored import read_key, read_manifest
 
 MASKS_A_SHARD = 10_000
-BYTES_A_SHARD = 64 << 20  # a shard is put together in memory
+BYTES_A_SHARD = 64 << 20  # a shard is built in memory
 
 Progress = Callable[[int], None]
 
@@ -34,20 +34,21 @@ Progress = Callable[[int], None]
 def pack(
     folder: Path, out: Path, *, masks_a_shard: int = MASKS_A_SHARD, progress: Progress | None = None
 ) -> int:
-    """Pack a tree of masks into shards; equal trees make equal bytes.
+    """Pack a tree of masks into shards; equal trees give equal bytes.
 
     Args:
-        folder: A tree of masks that foveate made.
-        out: A folder, new or empty; or one in which packing was interrupted, which is begun anew.
-        masks_a_shard: At most so many; fewer where they are large.
-        progress: Called with the number of masks after each shard.
+        folder: A tree of foveate's masks.
+        out: A folder, new or empty; or one in which packing was interrupted, which starts again.
+        masks_a_shard: Maximum number of masks in a shard; fewer if they are large.
+        progress: Called with the number of masks of each finished shard.
 
     Returns:
-        How many masks there are.
+        Number of masks.
 
     Raises:
-        InputError: `folder` is no such tree, a mask in it cannot be read, or `out` holds something else.
-        OSError: No space, no permission; names the path.
+        InputError: `folder` is not such a tree, a mask in it cannot be read, or `out` holds something
+            else.
+        OSError: No space, or no permission; the message gives the path.
     """
     if is_packed(folder):
         raise InputError(f"{folder} is packed already: give a tree of masks")
@@ -70,24 +71,24 @@ def pack(
     shard, start, length, checksum, fallback = np.array(rows, np.int64).reshape(-1, 5).T
     names, files = [one.name for one in records], [one.file for one in records]
     whole = Shards(key, shards, names, files, shard, start, length, checksum, fallback.astype(bool))
-    write_atomically(out / INDEX, write_index(whole))  # last: without it the folder counts as unfinished
+    write_atomically(out / INDEX, write_index(whole))  # last: a folder without it is unfinished
     return len(records)
 
 
 def unpack(packed: Path, out: Path, *, progress: Progress | None = None) -> int:
-    """Make a tree of packed masks again, byte for byte; can be interrupted and gone on with.
+    """Restore the tree of packed masks, byte for byte; it can be interrupted and resumed.
 
     Args:
         packed: A folder of packed masks, or one shard.
-        out: A folder, new or empty, or one in which this very unpacking was interrupted.
-        progress: Called with 1 after each mask.
+        out: A folder, new or empty, or one in which the same unpacking was interrupted.
+        progress: Called with 1 for each mask.
 
     Returns:
-        How many masks there are.
+        Number of masks.
 
     Raises:
         InputError: `packed` is damaged, or `out` holds something else.
-        OSError: No space, no permission; names the path.
+        OSError: No space, or no permission; the message gives the path.
     """
     if not is_packed(packed):
         raise InputError(f"{packed} holds no packed masks: give the folder that has {INDEX}, or a shard")
@@ -142,14 +143,14 @@ def _groups(
 
 
 def _shard(head: bytes, group: Sequence[tuple[MaskRecord, bytes]]) -> tuple[bytes, list[int]]:
-    """Return a tar file, and where in it each mask begins."""
+    """Return a tar file, and the offset of each mask in it."""
     manifest = b"".join(to_line(record) for record, _ in group)
     members = [(HEAD, head), (MANIFEST, manifest), *((record.file, png) for record, png in group)]
     buffer = io.BytesIO()
     starts: list[int] = []
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:
         for name, content in members:
-            info = tarfile.TarInfo(name)  # no owner and no time: equal masks are equal shards
+            info = tarfile.TarInfo(name)  # no owner and no time: equal masks give equal shards
             info.size = len(content)
             info.mode = 0o644
             tar.addfile(info, io.BytesIO(content))

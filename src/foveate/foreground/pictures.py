@@ -1,4 +1,4 @@
-"""Any picture file to upright RGB, or one line that says why not."""
+"""Decodes any picture file to upright RGB, or raises a one-line error."""
 
 from pathlib import Path
 
@@ -20,33 +20,33 @@ _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 def open_picture(source: Path | LazyPicture | Image.Image) -> Image.Image:
-    """Decode a picture to RGB, upright as its EXIF block says, transparent parts over white.
+    """Decode a picture to RGB, upright by its EXIF orientation, with transparent parts over white.
 
-    A plain RGB file comes out with exactly the pixels of `Image.open(path).convert("RGB")`. Of several frames
-    or pages the first is taken.
+    A plain RGB file gives exactly the pixels of `Image.open(path).convert("RGB")`. If there are several
+    frames or pages, the first is used.
 
     Raises:
-        BadPicture: The file is missing, unreadable, cut off, no picture, too large or too small.
+        BadPicture: The file is missing, unreadable, truncated, not a picture, too large or too small.
     """
     return open_with_orientation(source)[0]
 
 
 def open_with_orientation(source: Path | LazyPicture | Image.Image) -> tuple[Image.Image, int]:
-    """Like `open_picture`, and the EXIF orientation (1 to 8) the picture was stored with."""
+    """Return the result of `open_picture`, and the EXIF orientation (1 to 8) of the stored picture."""
     with opened(source) as image:
         _demand_size(image, source_name(source))
         image.load()
         stored = orientation(image)
         picture = turn(_to_rgb(image), stored)
-    picture.info = {}  # the orientation is used up; whoever reads the picture again must not turn it again
+    picture.info = {}  # the orientation is applied: nobody must apply it again
     return picture, stored
 
 
 def measure(source: Path | LazyPicture | Image.Image) -> tuple[tuple[int, int], int]:
-    """Read the upright (width, height) and the stored EXIF orientation from the header alone.
+    """Read the upright (width, height) and the stored EXIF orientation from the header only.
 
     Raises:
-        BadPicture: As `open_picture`, as far as the header shows it.
+        BadPicture: As in `open_picture`, as far as the header shows the fault.
     """
     with opened(source) as image:
         _demand_size(image, source_name(source))
@@ -75,11 +75,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_to_grey(values: np.ndarray, mode: str) -> Image.Image:
-    """Bring more than 8 bits into 8, where Pillow would clip everything above 255 to white.
+    """Scale more than 8 bits to 8, because Pillow would clip everything above 255 to white.
 
-    16-bit modes say their range. 32-bit integers and floats do not: they are read as [0, 1] (floats only),
-    [0, 255] or [0, 65535], whichever is the first that holds all values, and else stretched from least to
-    most.
+    16-bit modes define their range. 32-bit integers and floats do not: the first of the ranges [0, 1]
+    (floats only), [0, 255] and [0, 65535] that contains all values is used; otherwise the values are
+    stretched from minimum to maximum.
     """
     numbers = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
     low, high = float(numbers.min()), float(numbers.max())

@@ -1,4 +1,4 @@
-"""Masks made in several processes, each with a proposer of its own; they come back in order."""
+"""Makes masks in several processes, each with its own proposer; results come in order."""
 
 import atexit
 import os
@@ -12,19 +12,19 @@ from foveate.foreground.cutting import Cut, Cutter, MaskJob, Missed
 from foveate.foreground.proposers.base import Proposer
 from foveate.processes import begin_worker, process_pool
 
-_AHEAD = 3  # batches a worker: one in work, the others so that it never waits
+_AHEAD = 3  # batches for each worker: one is processed, the others avoid idle time
 
 
 def cut_in_processes(
     batches: Iterable[Sequence[MaskJob]], opening: Callable[[], Proposer], tidy: TidyConfig, workers: int
 ) -> Generator[list[Cut | Missed]]:
-    """Yield what comes of each batch, in the order of batches.
+    """Yield the results of each batch, in order.
 
     Args:
-        batches: Of jobs.
-        opening: Opens the proposer; picklable.
-        tidy: How masks are tidied.
-        workers: How many processes.
+        batches: Batches of jobs.
+        opening: Creates the proposer; must be picklable.
+        tidy: Settings of the clean-up.
+        workers: Number of processes.
 
     Raises:
         InputError: The proposer cannot work at all, or a process died.
@@ -40,7 +40,7 @@ def cut_in_processes(
 
 
 class _Worker:
-    """What one process works with; the proposer is opened at the first batch, where an error is told."""
+    """State of one process. The proposer is created at the first batch, where its errors can be reported."""
 
     def __init__(self, opening: Callable[[], Proposer], tidy: TidyConfig) -> None:
         self._opening, self._tidy = opening, tidy
@@ -54,7 +54,7 @@ class _Worker:
         return self._cutter(batch)
 
 
-_here: list[_Worker] = []  # this process's one: what begins a process can leave it to later calls only so
+_here: list[_Worker] = []  # state of this process, set by its initialiser
 
 
 def _begin(opening: Callable[[], Proposer], tidy: TidyConfig, workers: int) -> None:
@@ -67,4 +67,4 @@ def _cut(batch: Sequence[MaskJob]) -> list[Cut | Missed]:
     try:
         return _here[0].cut(batch)
     except InputError as error:
-        raise InputError(str(error)) from None  # kinds of it with more arguments do not travel
+        raise InputError(str(error)) from None  # subclasses with more arguments cannot be pickled

@@ -1,4 +1,4 @@
-"""What a set of masks is like before anybody trains on it: areas, failures, and what crops leave of them."""
+"""Statistics of a set of masks: areas, failures, and the effect of random crops."""
 
 import math
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from foveate.foreground.proposers.base import Mask
 from foveate.foreground.records import MaskRecord
 from foveate.foreground.stored import stored_masks
 
-LEAST, MOST = 0.02, 0.95  # areas outside of which a mask says next to nothing
-BINS = 10  # of the histogram of areas
+LEAST, MOST = 0.02, 0.95  # masks with areas outside this range carry almost no information
+BINS = 10  # number of bins of the histogram of areas
 WORST = 20
-_SCALE = (0.08, 1.0)  # of torchvision's RandomResizedCrop, and of our training views
+_SCALE = (0.08, 1.0)  # as in torchvision's RandomResizedCrop and in foveate's training views
 _RATIO = (math.log(3 / 4), math.log(4 / 3))
 _TRIES = 10
 Boxes = np.ndarray  # [number, 4] of left, upper, right, lower
@@ -24,18 +24,18 @@ Boxes = np.ndarray  # [number, 4] of left, upper, right, lower
 
 @dataclass(frozen=True)
 class Quality:
-    """What a set of masks is like.
+    """Statistics of a set of masks.
 
-    Attributes:
-        masks: How many there are.
-        fallback: Those that are the whole picture because nothing usable was found.
-        empty: Others with an area below `LEAST`.
+    masks: Number of masks.
+        fallback: Number of masks that are the whole picture because nothing usable was found.
+        empty: Number of other masks with an area below `LEAST`.
+        full: Number of other masks with an area above `MOST`.
         full: Others with an area above `MOST`.
-        areas: How many, fallbacks left out, have an area in [0, 0.1), [0.1, 0.2) and so on.
-        area: Mean area, fallbacks left out; NaN if there are no others.
+        areas: Number of masks, without fallbacks, with an area in [0, 0.1), [0.1, 0.2) and so on.
+        area: Mean area without fallbacks; NaN if all are fallbacks.
         score: Mean score of the same masks.
         cut_away: Share of random crops of all pictures in which the foreground's area is below `LEAST`.
-        crops: How many crops that is of.
+        crops: Number of these crops.
         worst: The records with the lowest score; of equal scores, of the smallest area.
     """
 
@@ -51,7 +51,7 @@ class Quality:
     worst: tuple[MaskRecord, ...]
 
     def rows(self, worst: int = 5) -> list[list[str]]:
-        """Return all of it as lines of two columns, with this many of the worst."""
+        """Return the statistics as rows of two columns, with this many of the worst masks."""
         rows = [
             ["masks", str(self.masks)],
             ["nothing found, whole picture", self._share(self.fallback)],
@@ -67,7 +67,7 @@ class Quality:
         return rows
 
     def as_json(self) -> dict[str, object]:
-        """Return all of it as JSON values; null for what is not a number."""
+        """Return the statistics as JSON values; NaN becomes null."""
         return {
             "masks": self.masks,
             "fallback": self.fallback,
@@ -89,16 +89,16 @@ class Quality:
 
 
 def quality(records: Sequence[MaskRecord], folder: Path, *, seed: int = 0, crops: int = 10) -> Quality:
-    """Look at every mask of a set.
+    """Compute the statistics of a set; every mask is read.
 
     Args:
-        records: Of the masks; the mask of each is read.
-        folder: The set: a tree or packed.
-        seed: Of the crops. A mask's crops depend on its name and this alone.
-        crops: To draw of each picture.
+        records: Records of the masks.
+        folder: Folder of the masks, as a tree or packed.
+        seed: Seed of the crops. The crops of a mask depend only on its name and the seed.
+        crops: Number of crops for each picture.
 
     Raises:
-        InputError: There are no records; a mask is not there or cannot be read.
+        InputError: There are no records; a mask is missing or cannot be read.
     """
     if not records:
         raise InputError(f"{folder}: there are no masks to look at")
@@ -127,12 +127,12 @@ def quality(records: Sequence[MaskRecord], folder: Path, *, seed: int = 0, crops
 
 
 def worst_first(records: Sequence[MaskRecord]) -> list[MaskRecord]:
-    """Return records by score, then by area, then by name."""
+    """Return the records sorted by score, then area, then name."""
     return sorted(records, key=lambda one: (one.score, one.area, one.name))
 
 
 def told(record: MaskRecord) -> str:
-    """Return the numbers of one mask in words: "score 0.31, area 0.22"."""
+    """Return the numbers of one mask as text: "score 0.31, area 0.22"."""
     return f"score {record.score:.2f}, area {record.area:.2f}"
 
 
@@ -142,7 +142,7 @@ def spans() -> list[str]:
 
 
 def areas_within(mask: Mask, boxes: Boxes) -> np.ndarray:
-    """Return the foreground's share of each part of a mask, from one running sum over the mask."""
+    """Return the foreground share of each box, from one cumulative sum of the mask."""
     sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.uint32)
     np.cumsum(np.cumsum(mask, 0, np.uint32), 1, np.uint32, out=sums[1:, 1:])
     left, upper, right, lower = boxes.T
@@ -153,12 +153,12 @@ def areas_within(mask: Mask, boxes: Boxes) -> np.ndarray:
 
 
 def random_boxes(size: tuple[int, ...], number: int, generator: np.random.Generator) -> Boxes:
-    """Draw parts of a picture as random resized crops are drawn: area 0.08 to 1, shape 3:4 to 4:3.
+    """Draw boxes as random resized crops do: area 0.08 to 1, aspect ratio 3:4 to 4:3.
 
     Args:
         size: Height and width of the picture.
-        number: Of parts.
-        generator: Where the randomness comes from.
+        number: Number of boxes.
+        generator: Random generator.
     """
     height, width = size
     area = height * width * generator.uniform(*_SCALE, (number, _TRIES))
@@ -174,7 +174,7 @@ def random_boxes(size: tuple[int, ...], number: int, generator: np.random.Genera
 
 
 def _middle(height: int, width: int) -> tuple[int, int, int, int]:
-    """What a very long picture falls back to: the largest part in its middle whose shape is allowed."""
+    """Return the largest central box with an allowed aspect ratio: the fallback for very long pictures."""
     wide = min(width, round(height * 4 / 3))
     tall = min(height, round(width * 4 / 3))
     left, upper = (width - wide) // 2, (height - tall) // 2

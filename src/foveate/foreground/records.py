@@ -1,7 +1,8 @@
-"""What is kept with each mask, as one line of JSON, and with each set of masks.
+"""Metadata of masks: one line of JSON for each mask, and one file for each set.
 
-A set of masks is a tree of 1-bit PNG files with `manifest.jsonl`, a line a mask in the order they were made,
-and `proposer.json`, what all of them were made with. docs/masks-format.md has the fields.
+A set of masks is a tree of 1-bit PNG files with two more files. `manifest.jsonl` has a line for each
+mask, in the order of creation. `proposer.json` holds the settings of all masks. docs/masks-format.md
+lists the fields.
 """
 
 import json
@@ -25,21 +26,21 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class MaskRecord:
-    """What is known of one mask.
+    """Metadata of one mask.
 
     Attributes:
-        name: The picture's path below the folder of all pictures, with "/" between the parts.
-        sha256: Of the picture's file, in 64 hex digits; empty where the picture is no file.
-        width: Of the picture as it is looked at, and of the mask, in pixels.
-        height: Likewise.
-        area: The foreground's share of the picture.
-        score: How sure the proposer was, in [0, 1]; 0 for a fallback.
-        label: The picture's class name; empty where none was known.
-        prompt: What a proposer that reads texts was told to look for.
-        fallback: Whether nothing usable was found, so that the mask is the whole picture.
+        name: The picture's path relative to the root folder, with "/" between the parts.
+        sha256: Hash of the picture's file, 64 hex digits; empty if the picture is not a file.
+        width: Width of the upright picture and of the mask, in pixels.
+        height: Height, likewise.
+        area: Foreground share of the picture.
+        score: Confidence of the proposer, in [0, 1]; 0 for a fallback.
+        label: The picture's class name; empty if it is unknown.
+        prompt: The search text for a proposer that reads texts.
+        fallback: Whether the mask is the whole picture, because nothing usable was found.
         refined: Whether the mask was refined by the picture's colours.
-        meta: What else the proposer said; JSON values.
-        file: The mask's path below its folder, with "/" between the parts; the store fills it in.
+        meta: Further values from the proposer; JSON values.
+        file: The mask's path relative to its folder, with "/" between the parts; set by the store.
     """
 
     name: str
@@ -57,31 +58,31 @@ class MaskRecord:
 
 
 class StoredMask(LazyPicture):
-    """A mask of a set that foveate made, read when it is needed."""
+    """A mask of a foveate set, read on access."""
 
     @property
     @abstractmethod
     def fallback(self) -> bool:
-        """Whether it is the whole picture because nothing usable was found, and not by mistake."""
+        """Whether it is intentionally the whole picture, because nothing usable was found."""
 
     @property
     @abstractmethod
     def place(self) -> str:
-        """The file it is read from, for messages."""
+        """The file that contains it, for messages."""
 
 
 def to_line(record: MaskRecord) -> bytes:
-    """Return a record as one line of UTF-8 JSON, with its newline.
+    """Return a record as one line of UTF-8 JSON, with a newline.
 
     Raises:
-        TypeError: `meta` has a value that JSON does not know.
+        TypeError: `meta` has a value that is not JSON.
         ValueError: A number is not finite.
     """
     options: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False, "default": _plain}
     values = {name: getattr(record, name) for name in _NAMES}
     try:
         return json.dumps(values, ensure_ascii=False, **options).encode() + b"\n"
-    except UnicodeEncodeError:  # a file name that is not UTF-8: only escapes can carry it
+    except UnicodeEncodeError:  # a file name that is not UTF-8 needs escapes
         return json.dumps(values, **options).encode() + b"\n"
 
 
@@ -89,11 +90,11 @@ def from_line(line: bytes, where: str) -> MaskRecord:
     """Read one line of a manifest.
 
     Args:
-        line: With or without its newline.
-        where: File and line, for messages.
+        line: The line, with or without its newline.
+        where: File and line number, for messages.
 
     Raises:
-        InputError: It is no record.
+        InputError: The line is not a record.
     """
     try:
         record = as_dataclass(MaskRecord, parse_json(line, "it"), "it", more=True)
@@ -108,11 +109,11 @@ def from_line(line: bytes, where: str) -> MaskRecord:
 def read_lines(content: bytes, where: str) -> tuple[dict[str, MaskRecord], int]:
     """Read a manifest.
 
-    A last line without a newline was cut off while it was written, and does not count. Of several lines with
-    one name, or with one file, the last counts.
+    A last line without a newline is incomplete and is ignored. If several lines have the same name or
+    the same file, the last one counts.
 
     Returns:
-        The records by name, and how many bytes of the content are whole lines.
+        The records by name, and the number of bytes of complete lines.
 
     Raises:
         InputError: Another line is damaged.
@@ -123,7 +124,7 @@ def read_lines(content: bytes, where: str) -> tuple[dict[str, MaskRecord], int]:
     for number, line in enumerate(content[:whole].split(b"\n")[:-1], 1):
         record = from_line(line, f"{where}, line {number}")
         owner = owners.setdefault(record.file, record.name)
-        if owner != record.name:  # its picture and its mask were deleted, and the place given to another
+        if owner != record.name:  # the old picture and mask were deleted and the file name reused
             records.pop(owner, None)
             owners[record.file] = record.name
         records[record.name] = record
@@ -137,10 +138,10 @@ def head_bytes(key: Mapping[str, object]) -> bytes:
 
 
 def read_head(content: bytes, where: str) -> dict[str, object]:
-    """Return the key that masks were made with, from the content of their `proposer.json`.
+    """Return the key of masks, from the content of their `proposer.json`.
 
     Raises:
-        InputError: It is none, or of a newer format.
+        InputError: The content is not valid, or its format is newer.
     """
     try:
         head = parse_json(content, "JSON")
@@ -156,12 +157,12 @@ def read_head(content: bytes, where: str) -> dict[str, object]:
 
 
 def as_written(key: Mapping[str, object]) -> dict[str, object]:
-    """Return a key as it reads after a way through JSON."""
+    """Return a key as it is after JSON serialisation."""
     return json.loads(json.dumps(key, default=_plain))
 
 
 def differences(held: Mapping[str, object], wanted: Mapping[str, object], above: str = "") -> Iterator[str]:
-    """Say what differs between two keys: "model.weights was 'a', now 'b'"."""
+    """Yield the differences between two keys as text: "model.weights was 'a', now 'b'"."""
     for name in sorted(set(held) | set(wanted)):
         before, now = held.get(name), wanted.get(name)
         if isinstance(before, dict) and isinstance(now, dict):
@@ -172,7 +173,7 @@ def differences(held: Mapping[str, object], wanted: Mapping[str, object], above:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return a file's content; empty where there is none."""
+    """Return the content of a file; empty if it does not exist."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -180,7 +181,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _plain(value: object) -> object:
-    """Turn numpy's numbers and arrays into JSON's, and paths into strings."""
+    """Convert numpy numbers and arrays to JSON values, and paths to strings."""
     if hasattr(value, "tolist"):
         return cast("Any", value).tolist()
     if isinstance(value, Path):

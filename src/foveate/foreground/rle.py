@@ -1,8 +1,8 @@
-"""COCO's run lengths: how many pixels are background, then foreground, and so on, column by column.
+"""COCO run lengths: alternating numbers of background and foreground pixels, column by column.
 
-Two spellings: a list of numbers, or a string that holds them in groups of five bits (from the fourth on as
-the difference to the number two before). Source: the COCO API's `maskApi.c`. Decoding here checks what it is
-given: a broken mask is refused, where the C code may write past its end.
+There are two forms: a list of numbers, or a string with the numbers in groups of five bits (from the
+fourth on as the difference to the number two before). Source: `maskApi.c` of the COCO API. This decoder
+checks its input: it refuses a broken mask, where the C code may write out of bounds.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ Inside = Bool[np.ndarray, "height width"]
 
 
 def decode(counts: str | bytes | Sequence[object], height: int, width: int) -> Inside:
-    """Return the mask.
+    """Decode a mask.
 
     Args:
-        counts: Its runs, in either spelling.
-        height: In pixels.
-        width: Likewise.
+        counts: The runs, in either form.
+        height: Height in pixels.
+        width: Width in pixels.
 
     Raises:
-        ValueError: The runs do not make a mask of this size.
+        ValueError: The runs do not form a mask of this size.
     """
     total = height * width
     if not 0 < total <= PIXEL_LIMIT:
@@ -39,7 +39,7 @@ def decode(counts: str | bytes | Sequence[object], height: int, width: int) -> I
 
 
 def encode(mask: Inside) -> list[int]:
-    """Return a mask's runs as numbers."""
+    """Return the runs of a mask as numbers."""
     flat = np.concatenate(([False], mask.T.ravel()))
     edges = [0, *(int(edge) for edge in np.flatnonzero(flat[1:] != flat[:-1])), mask.size]
     return [end - start for start, end in pairwise(edges)]
@@ -55,9 +55,9 @@ def _from_text(text: str | bytes) -> list[int]:
             raise ValueError("its runs are not in COCO's letters")
         value |= (bits & 31) << shift
         shift += 5
-        if bits & 32:  # more of this number follows
+        if bits & 32:  # more groups of this number follow
             continue
-        if bits & 16:  # negative: its sign fills the bits above
+        if bits & 16:  # negative: extend the sign
             value -= 1 << shift
         runs.append(value + (runs[-2] if len(runs) > 2 else 0))
         value, shift = 0, 0

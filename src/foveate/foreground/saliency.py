@@ -1,8 +1,8 @@
-"""What stands out in a picture: regions unlike the rest that hardly touch the picture's border.
+"""Salient regions: unlike the rest of the picture, and with little contact to its border.
 
-Source: Zhu, Liang, Wei, Sun, "Saliency Optimization from Robust Background Detection", CVPR 2014. Background
-touches the border along much of its own extent; an object that the border cuts off does so along little.
-Regions are superpixels (Achanta et al., "SLIC Superpixels", 2012).
+Source: Zhu, Liang, Wei, Sun, "Saliency Optimization from Robust Background Detection", CVPR 2014.
+    Background touches the border along much of its own extent; an object cut off by the border touches
+    it along little. Regions are superpixels (Achanta et al., "SLIC Superpixels", 2012).
 """
 
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ Links = Bool[np.ndarray, "regions regions"]
 
 COMPACTNESS = 15.0
 SAME_COLOUR = 3.0
-"""Lab distance of neighbours that counts as none: shading and texture."""
+"""Lab distance between neighbours that counts as zero: shading and texture."""
 
 COLOUR_REACH, PLACE_REACH = 10.0, 0.4
-"""Widths of the Gaussians on Lab distance, and on distance as a share of the picture."""
+"""Standard deviations of the Gaussians on Lab distance, and on distance as a share of the picture."""
 
 BACKGROUND_WEIGHT = 5.0
 LEAST_LINK = 0.1
-"""How much neighbours of whatever colours pull at each other."""
+"""Minimum link weight between neighbours of any colours."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Regions:
     """Superpixels of a picture.
 
     Attributes:
-        labels: The region of each pixel, [H, W].
+        labels: Region of each pixel, [H, W].
         colour: Mean Lab colour, [R, 3].
         place: Mean row and column as a share of the picture, [R, 2].
-        border: Which regions touch the picture's border, [R].
-        touching: Which pairs of regions are neighbours, [R, R].
+        border: Whether a region touches the picture's border, [R].
+        touching: Whether two regions are neighbours, [R, R].
     """
 
     labels: Labels
@@ -52,13 +52,13 @@ class Regions:
 
 
 def saliency(colours: Colours, number: int = 200, centre: float | None = 0.6) -> Heat:
-    """Return how much each pixel stands out, in [0, 1]; zeros where nothing does.
+    """Return the saliency of each pixel, in [0, 1]; zeros if nothing is salient.
 
     Args:
         colours: The picture.
-        number: About how many regions to look at.
-        centre: Width of a Gaussian around the picture's middle, as a share of its sides, that the result is
-            weighed by. None weighs all places alike.
+        number: Approximate number of regions.
+        centre: Width of a Gaussian weight around the picture's middle, as a share of its sides. None
+            gives all positions equal weight.
     """
     regions = find_regions(colours, number)
     apart = _distances(regions.colour)
@@ -68,12 +68,12 @@ def saliency(colours: Colours, number: int = 200, centre: float | None = 0.6) ->
     salient = smooth(unlike, background, regions, apart)
     if centre is not None:
         salient = salient * np.exp(-(((regions.place - 0.5) / centre) ** 2).sum(axis=1))
-    # Linear algebra on several threads differs in the last bits, which a threshold would turn into pixels.
+    # Multithreaded linear algebra differs in the last bits, and a later threshold would change pixels.
     return np.round(stretch(salient), 5)[regions.labels].astype(np.float32)
 
 
 def find_regions(colours: Colours, number: int) -> Regions:
-    """Cut a picture into about this many superpixels."""
+    """Segment a picture into about this many superpixels."""
     from skimage.color import rgb2lab
     from skimage.segmentation import slic
 
@@ -99,18 +99,18 @@ def find_regions(colours: Colours, number: int) -> Regions:
 
 
 def background_probability(regions: Regions, apart: Between) -> PerRegion:
-    """How likely each region is background, by its boundary connectivity.
+    """Return the background probability of each region, from its boundary connectivity.
 
-    A region's soft area counts all regions that colours lead to without a jump; its soft border length those
-    of them at the border. Background has much border for its area.
+    The soft area of a region counts all regions on paths without a colour jump. The soft border length
+    counts those of them at the border. Background has a long border for its area.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import dijkstra
 
     border = regions.border
-    links = np.triu(regions.touching | np.outer(border, border), 1)  # around the border all is one step
+    links = np.triu(regions.touching | np.outer(border, border), 1)  # all border regions are linked directly
     start, end = np.nonzero(links)
-    # A step of no length would be no link to scipy.
+    # scipy treats a zero length as no link.
     steps = np.maximum(apart[start, end] - SAME_COLOUR, 0) + 1e-6
     jump = dijkstra(coo_array((steps, (start, end)), shape=links.shape), directed=False)
     alike = np.exp(-(jump**2) / (2 * COLOUR_REACH**2))
@@ -119,17 +119,17 @@ def background_probability(regions: Regions, apart: Between) -> PerRegion:
 
 
 def smooth(unlike: PerRegion, background: PerRegion, regions: Regions, apart: Between) -> PerRegion:
-    """Find saliencies near 1 where a region is unlike its surroundings, near 0 where it is background.
+    """Compute saliencies near 1 for regions unlike their surroundings, near 0 for background.
 
-    Neighbours, their neighbours, and regions at the border pull at each other by the likeness of their
-    colours. The least squares have a closed form.
+    Neighbours, neighbours of neighbours, and border regions are linked with a weight that depends on
+    colour similarity. The least-squares problem has a closed solution.
     """
     one = regions.touching
     two = one | (one.astype(np.float64) @ one > 0) | np.outer(regions.border, regions.border)
     pull = np.where(two, np.exp(-(apart**2) / (2 * COLOUR_REACH**2)) + LEAST_LINK, 0.0)
     np.fill_diagonal(pull, 0)
     laplacian = np.diag(pull.sum(axis=1)) - pull
-    # 1e-6 keeps a picture of one region, which is neither, from dividing zero by zero.
+    # 1e-6 avoids 0 / 0 for a picture of one region, which is neither.
     weights = BACKGROUND_WEIGHT * background + unlike + 1e-6
     return np.linalg.solve(np.diag(weights) + laplacian, unlike)
 

@@ -1,8 +1,8 @@
-"""Packed masks, for reading: a few tar files, and an index that says where in them each mask lies.
+"""Reads packed masks: a few tar files, and an index with the position of each mask.
 
-A shard is a plain tar: `proposer.json`, `manifest.jsonl` with its own masks' records, then their PNG files.
-The index (`masks-index.npz`) is what makes a set of millions open at once and each mask one read away; a
-single shard is read without it.
+A shard is a plain tar file: `proposer.json`, `manifest.jsonl` with the records of its own masks, then
+their PNG files. With the index (`masks-index.npz`), a set of millions opens at once, and a mask needs
+one read. A single shard is read without the index.
 """
 
 import io
@@ -35,25 +35,25 @@ from foveate.readers import one_line
 
 INDEX = "masks-index.npz"
 SHARD = "masks-{:05}.tar"
-BLOCK = 512  # a tar file's unit, in bytes
+BLOCK = 512  # block size of a tar file, in bytes
 _REMEDY = "fetch that file again, or pack the masks again"
-_UNKNOWN = -1  # no checksum: the shard was read without the index
+_UNKNOWN = -1  # no checksum: the shard was opened without the index
 
 
 @dataclass(frozen=True, eq=False)
 class Shards:
-    """Where each mask of a packed set lies.
+    """Positions of the masks in a packed set.
 
     Attributes:
-        key: What the masks were made with.
+        key: Settings of the masks.
         shards: The tar files.
-        names: The pictures.
-        files: The masks' own paths, as in the tree they come from.
-        shard: `[N]` row in `shards`.
-        start: `[N]` first byte in it.
-        length: `[N]` bytes.
-        checksum: `[N]` CRC-32 of these bytes; -1 where it is not known.
-        fallback: `[N]` whether the mask is the whole picture for want of a better one.
+        names: Names of the pictures.
+        files: Paths of the masks in the original tree.
+        shard: `[N]` index into `shards`.
+        start: `[N]` offset of the first byte.
+        length: `[N]` number of bytes.
+        checksum: `[N]` CRC-32 of these bytes; -1 if unknown.
+        fallback: `[N]` whether the mask is the whole picture, because no better one was found.
     """
 
     key: Mapping[str, object]
@@ -67,14 +67,14 @@ class Shards:
     fallback: Bool[np.ndarray, " masks"]
 
     def read(self, row: int) -> bytes:
-        """Return a mask's PNG file.
+        """Return the PNG file of a mask.
 
         Raises:
-            BadPicture: The shard is missing, cut off or changed; names it.
+            BadPicture: The shard is missing, truncated or changed; the message names it.
         """
         path, length = self.shards[self.shard[row]], int(self.length[row])
         try:
-            with path.open("rb") as file:  # opened anew: any thread and any process may read
+            with path.open("rb") as file:  # opened for each read: safe in all threads and processes
                 file.seek(int(self.start[row]))
                 content = file.read(length)
         except OSError as error:
@@ -85,7 +85,7 @@ class Shards:
         return content
 
     def masks(self) -> dict[str, "PackedMask"]:
-        """Return each picture's mask."""
+        """Return the mask of each picture."""
         return {name: PackedMask(self, row) for row, name in enumerate(self.names)}
 
 
@@ -117,10 +117,10 @@ class PackedMask(StoredMask):
 
 
 def is_packed(path: Path) -> bool:
-    """Whether this is a folder of packed masks, or one shard.
+    """Return whether a path is a folder of packed masks, or one shard.
 
     Raises:
-        InputError: A folder of shards without their index.
+        InputError: The folder has shards but no index.
     """
     if path.is_file():
         return path.suffix.lower() == ".tar"
@@ -137,23 +137,23 @@ def open_shards(path: Path) -> Shards:
     """Open a folder of packed masks, or one shard of it.
 
     Raises:
-        InputError: The index or the shard is damaged, or of a newer format.
+        InputError: The index or the shard is damaged, or its format is newer.
     """
     return _open_shard(path) if path.is_file() else _open_index(path)
 
 
 def read_shard(path: Path) -> tuple[dict[str, object], list[MaskRecord]]:
-    """Return what a shard's masks were made with, and their records.
+    """Return the settings of a shard's masks, and their records.
 
     Raises:
-        InputError: It is damaged, or no shard.
+        InputError: The file is damaged, or is not a shard.
     """
     with _open_tar(path) as tar:
         return _front(tar, path)
 
 
 def write_index(shards: Shards) -> bytes:
-    """Return the index's file."""
+    """Return the bytes of the index file."""
     arrays = {name: getattr(shards, name) for name in _ARRAYS}
     for name in ("names", "files"):
         arrays[name] = _packed_texts(getattr(shards, name))
@@ -172,7 +172,7 @@ def _open_index(folder: Path) -> Shards:
         names, files, shards = (_texts(arrays[name]) for name in _TEXTS)
         numbers = {name: arrays[name].astype(bool if name == "fallback" else np.int64) for name in _ARRAYS}
         head = arrays["head"].tobytes()
-    except Exception as error:  # numpy, zipfile and zlib each have their own
+    except Exception as error:  # numpy, zipfile and zlib raise their own errors
         raise InputError(f"{path} is damaged ({one_line(error)}); {_REMEDY}") from error
     sizes = {(len(names),), (len(files),), *(one.shape for one in numbers.values())}
     known = all(is_tame(shard) and "/" not in shard for shard in shards)
@@ -184,7 +184,7 @@ def _open_index(folder: Path) -> Shards:
 
 
 def _open_shard(path: Path) -> Shards:
-    """Find each mask in a tar by walking over its headers."""
+    """Find each mask in a tar file by reading its headers."""
     with _open_tar(path) as tar:
         key, records = _front(tar, path)
         found = {one.name: (one.offset_data, one.size) for one in tar.getmembers() if one.isreg()}
@@ -207,13 +207,13 @@ def _open_shard(path: Path) -> Shards:
 
 @contextmanager
 def _open_tar(path: Path) -> Generator[tarfile.TarFile]:
-    """Open a shard; whatever is wrong with it, here or in the `with` block, is one line."""
+    """Open a shard; any error, here or in the `with` block, becomes a one-line error."""
     try:
         with tarfile.open(path, "r:") as tar:
             yield tar
     except InputError:
         raise
-    except Exception as error:  # tarfile has its own, and any other on strange heads
+    except Exception as error:  # tarfile raises its own errors, and others on invalid headers
         raise InputError(f"{path} is damaged, or no shard of masks ({one_line(error)}); {_REMEDY}") from error
 
 
@@ -226,7 +226,7 @@ def _front(tar: tarfile.TarFile, path: Path) -> tuple[dict[str, object], list[Ma
         if member.offset_data + member.size > path.stat().st_size:
             raise InputError(f"{path} is damaged: {wanted} is larger than the whole file; {_REMEDY}")
         file = tar.extractfile(member)
-        assert file is not None  # of a regular file
+        assert file is not None  # it is a regular file
         contents[wanted] = file.read()
     key = read_head(contents[HEAD], f"{path}, {HEAD}")
     records, _ = read_lines(contents[MANIFEST], f"{path}, {MANIFEST}")
@@ -256,4 +256,4 @@ def _texts(array: np.ndarray) -> list[str]:
 
 _ARRAYS = ("shard", "start", "length", "checksum", "fallback")
 _TEXTS = ("names", "files", "shards")
-_NUMBERS = 1 << 31  # that an array of an index may hold
+_NUMBERS = 1 << 31  # maximum number of values in an array of an index

@@ -1,7 +1,7 @@
-"""A tree of masks that is written mask by mask and can be gone on with after any interruption.
+"""Writes a tree of masks one by one; it can be resumed after any interruption.
 
-A mask's file is whole before its line in the manifest is begun, and what has no whole line does not count: a
-run that is killed loses the mask it was at.
+The file of a mask is complete before its line in the manifest is written, and a mask without a complete
+line does not count. A killed run loses only the current mask.
 """
 
 import io
@@ -33,15 +33,15 @@ from foveate.foreground.records import (
 from foveate.foreground.stored import read_manifest as read_manifest
 from foveate.foreground.stored import read_tree
 
-_SYNC_EVERY = 64  # lines; a crash of the machine, not of the program, can cost as many masks
+_SYNC_EVERY = 64  # lines; a crash of the machine (not of the program) can lose this many masks
 
 
 class MaskStore:
-    """A folder of masks, open for writing; several threads may put masks into it.
+    """A folder of masks, open for writing; it is thread-safe.
 
     Attributes:
-        folder: Where it is.
-        finished: The record of each mask in it, by the picture's name.
+        folder: The folder.
+        finished: Record of each mask in it, by name of the picture.
     """
 
     def __init__(self, folder: Path, records: dict[str, MaskRecord], end: int) -> None:
@@ -62,42 +62,43 @@ class MaskStore:
 
     @classmethod
     def open(cls, folder: Path, key: Mapping[str, object]) -> "MaskStore":
-        """Create a folder of masks, or go on with one.
+        """Create a folder of masks, or continue one.
 
-        Masks whose file is gone do not count as finished: delete one to have it made again.
+        A mask whose file is missing is not finished: delete a file to make the mask again.
 
         Args:
-            folder: Made with all above it if it is not there.
-            key: What masks depend on besides the pictures: the proposer, its settings and weights; JSON
+            folder: The folder; created with its parents if missing.
+            key: All settings of masks except the pictures: the proposer, its settings and weights; JSON
                 values.
 
         Raises:
-            InputError: The folder is a file, holds something else, or masks made with another key; its
+            InputError: The folder is a file, holds something else or masks with another key, or its
                 manifest is damaged.
-            OSError: No space, no permission; names the path.
+            OSError: No space, or no permission; the message gives the path.
         """
         wanted = as_written(key)
         _prepare(folder, wanted)
         return cls(folder, *read_tree(folder))
 
     def put(self, record: MaskRecord, mask: Mask) -> None:
-        """Write a mask and then its record; a mask of the same name is replaced.
+        """Write a mask and then its record; replace a mask of the same name.
 
         Args:
-            record: Its `file` is chosen here.
+            record: The record; its `file` is set here.
             mask: `[height, width]`, True on the foreground.
 
         Raises:
-            ValueError: The mask is not of the record's size.
-            InputError: The picture's name leads out of the folder.
-            OSError: No space, no permission; names the path. All masks before stay as they are.
+            ValueError: The size of the mask differs from the record's.
+            InputError: The picture's name leaves the folder.
+            OSError: No space, or no permission; the message gives the path. All earlier masks are
+                unchanged.
         """
         if mask.shape != (record.height, record.width):
             raise ValueError(f"{record.name}: a mask of {mask.shape}, not {(record.height, record.width)}")
         self.put_file(record, png_bytes(mask))
 
     def put_file(self, record: MaskRecord, png: bytes) -> None:
-        """Like `put`, for a mask that is a PNG file already."""
+        """Write a mask that is a PNG file already; otherwise like `put`."""
         with self._lock:
             before = self._records.get(record.name)
             record = replace(record, file=before.file if before else self._place(record))
@@ -106,10 +107,10 @@ class MaskStore:
             write_atomically(path, png)
             line = to_line(record)
             self._append(line)
-            self._records[record.name] = from_line(line, MANIFEST)  # as it will read from now on
+            self._records[record.name] = from_line(line, MANIFEST)  # the value that later reads return
 
     def close(self) -> None:
-        """Bring what the system still holds back to disk, and let go of the manifest."""
+        """Flush all data to disk and close the manifest."""
         with self._lock:
             if self._manifest >= 0:
                 os.fsync(self._manifest)
@@ -124,11 +125,11 @@ class MaskStore:
 
     def _place(self, record: MaskRecord) -> str:
         if record.file and is_tame(record.file) and self._places.claim(record.file):
-            return record.file  # a set that moves from elsewhere keeps its files
+            return record.file  # a set from elsewhere keeps its files
         return self._places.take(record.name)
 
     def _append(self, line: bytes) -> None:
-        """Write a whole line, or leave the manifest as it was."""
+        """Write a complete line, or leave the manifest unchanged."""
         try:
             rest = memoryview(line)
             while rest:
@@ -146,14 +147,14 @@ class MaskStore:
 
 
 def png_bytes(mask: Mask) -> bytes:
-    """Return a mask as a PNG file of one bit a pixel."""
+    """Return a mask as a PNG file with one bit for each pixel."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(mask)).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
 def _prepare(folder: Path, key: Mapping[str, object]) -> None:
-    """Make the folder and say in it what its masks are made with, or check that it says so."""
+    """Create the folder and write the key of its masks, or check the existing key."""
     head = folder / HEAD
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder to write to, new or empty")

@@ -1,4 +1,4 @@
-"""Masks that foveate made, for reading: a tree or a packed set, behind one door."""
+"""Reads foveate's masks, from a tree or a packed set."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -45,10 +45,10 @@ class TreeMask(StoredMask):
 
 
 def read_key(folder: Path) -> dict[str, object]:
-    """Return what the masks of a tree, or of a packed set, were made with.
+    """Return the settings of the masks in a tree or in a packed set.
 
     Raises:
-        InputError: They are not foveate's, damaged, or of a newer format.
+        InputError: The masks are not foveate's, are damaged, or have a newer format.
     """
     if is_packed(folder):
         return dict(open_shards(folder).key)
@@ -59,9 +59,9 @@ def read_key(folder: Path) -> dict[str, object]:
 
 
 def read_manifest(folder: Path) -> list[MaskRecord]:
-    """Return the records of a tree or a packed set, each name once, in the order they were made.
+    """Return the records of a tree or a packed set, each name once, in the order of creation.
 
-    Those whose mask is gone do not count.
+    Records without a mask file are left out.
 
     Raises:
         InputError: There is no manifest, or it is damaged.
@@ -75,7 +75,7 @@ def read_manifest(folder: Path) -> list[MaskRecord]:
 
 
 def stored_masks(folder: Path) -> Mapping[str, StoredMask] | None:
-    """Return the masks that foveate made and kept here, by the picture's name; None if there are none here.
+    """Return foveate's masks in this folder, by name of the picture; None if there are none.
 
     Args:
         folder: A tree, a packed set or one shard of it.
@@ -93,7 +93,7 @@ def stored_masks(folder: Path) -> Mapping[str, StoredMask] | None:
 
 
 def read_tree(folder: Path) -> tuple[dict[str, MaskRecord], int]:
-    """Return the records whose mask is there, and how many bytes of the manifest are whole lines."""
+    """Return the records whose mask exists, and the number of bytes of complete manifest lines."""
     manifest = folder / MANIFEST
     records, end = read_lines(read_bytes(manifest), str(manifest))
     there = _existing(folder, (record.file for record in records.values()))
@@ -101,7 +101,7 @@ def read_tree(folder: Path) -> tuple[dict[str, MaskRecord], int]:
 
 
 def _existing(folder: Path, files: Iterable[str]) -> set[str]:
-    """Which of these files are there, found by listing folders and not file by file."""
+    """Return those files that exist; this lists folders instead of checking each file."""
     wanted = set(files)
     listed: set[str] = set()
     for above in {file.rpartition("/")[0] for file in wanted}:

@@ -1,4 +1,4 @@
-"""What an existing set of masks is like: where masks lie, what their numbers mean, which cannot be used."""
+"""Surveys an existing set of masks: their layout, the meaning of their values, and faults."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from foveate.foreground.records import StoredMask
 from foveate.foreground.values import MaskValues, detect_values, read_mask, read_raw
 
 Pictures = Sequence[tuple[str, Path, str]]
-"""Each picture's path below the folder of all pictures, its file, and its class name (may be empty)."""
+"""Path relative to the root folder, file and class name (may be empty) of each picture."""
 
 _LOOKED_AT = 64
 _SPANS = {"0": (0, 1), "1": (1, 2), "2 to 127": (2, 128), "128 to 254": (128, 255), "255": (255, 256)}
@@ -33,19 +33,19 @@ _FAULTS: tuple[Fault, ...] = ("unreadable", "mismatched", "empty", "full")
 
 @dataclass(frozen=True)
 class Conventions:
-    """What a set of masks is like.
+    """Conventions of a set of masks.
 
     Attributes:
-        root: Where it is.
-        rule: How masks are laid out, in words; empty if none was found.
-        total: Pictures asked for.
-        found: Those that have a mask.
-        unused: Masks that belong to none of them.
-        values: How the masks' numbers are read.
-        detected: How they look as if they should be read.
-        histogram: The share of pixels with each number or span of numbers, over a part of the masks.
-        report: What is wrong with which picture's mask; a missing one is a fault, too.
-        skipped: Pictures that cannot be read, and why.
+        root: Path of the set.
+        rule: Layout of the masks, in words; empty if none was found.
+        total: Number of requested pictures.
+        found: Number of pictures with a mask.
+        unused: Masks that match none of the pictures.
+        values: The used meaning of the masks' values.
+        detected: The detected meaning of the masks' values.
+        histogram: Share of pixels with each value or range of values, over some of the masks.
+        report: Fault of each picture's mask; a missing mask is a fault too.
+        skipped: Pictures that cannot be read, and the reasons.
     """
 
     root: Path
@@ -61,18 +61,18 @@ class Conventions:
 
     @property
     def usable(self) -> int:
-        """Pictures with a mask that says something; the others get the whole picture."""
+        """Number of pictures with a usable mask; the others get the whole picture."""
         return self.report.total - len(self.report.faults)
 
     def demand(self, on_bad: OnBad = "error") -> None:
-        """Refuse a set that would be empty, or turned inside out, without anybody noticing.
+        """Refuse a set that would be empty or inverted.
 
         Args:
-            on_bad: "skip" believes masks that cover the border and not the centre.
+            on_bad: "skip" accepts masks that cover the border instead of the centre.
 
         Raises:
-            InputError: No mask belongs to a picture, more than half of those that do say nothing, or most
-                look inverted.
+            InputError: No mask matches a picture, more than half of the matching masks carry no
+                information, or most look inverted.
         """
         if not self.found:
             raise InputError(f"{self.root}: no mask in it matches any of {self.total} pictures")
@@ -94,7 +94,7 @@ class Conventions:
             )
 
     def lines(self) -> list[str]:
-        """Say all of it to a person, a line each."""
+        """Return all facts as readable lines."""
         faults = [f"{self.report.count(kind)} {kind}" for kind in _FAULTS if self.report.count(kind)]
         lines = [
             f"layout: {self.rule or 'none that fits'}",
@@ -116,22 +116,22 @@ class Conventions:
 
 
 class Survey:
-    """Pictures, their masks, and what is known of both.
+    """Pictures and their masks, with the detected conventions.
 
     Attributes:
-        good: The pictures that can be read.
-        conventions: What was found.
+        good: The readable pictures.
+        conventions: The detected conventions.
 
     Args:
-        pictures: Whose masks are wanted.
+        pictures: The pictures that need masks.
         root: A folder of masks in any layout, packed masks, or a COCO file.
-        values: What the masks' numbers mean; "auto" finds out.
-        invert: Whether they mark the background.
-        on_bad: What to do about pictures that cannot be read.
+        values: Meaning of the masks' values; "auto" detects it.
+        invert: Whether masks mark the background.
+        on_bad: What to do with unreadable pictures.
 
     Raises:
-        InputError: `root` is nothing that masks can be in; two pictures would share a mask; under "error" a
-            picture cannot be read.
+        InputError: `root` cannot hold masks; two pictures would share a mask; under "error", a picture
+            cannot be read.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Survey:
         )
 
     def mask(self, number: int) -> tuple[Mask, str]:
-        """Return a good picture's mask; and, if it is the whole picture for want of one, why."""
+        """Return the mask of a readable picture; for a fallback (the whole picture), also the reason."""
         size, orientation = self._sizes[number]
         source = self._masks[number]
         if source is None or number in self._faults:
@@ -175,7 +175,7 @@ class Survey:
         return np.asarray(fitted) > 0, why
 
     def origin(self, number: int) -> str:
-        """Where a picture's mask comes from, the same on every machine."""
+        """Return the source of a picture's mask; the same on every machine."""
         source = self._masks[number]
         assert source is not None
         if isinstance(source, Path) and source.is_relative_to(self._root):
@@ -199,7 +199,7 @@ class Survey:
 
 
 def _histogram(masks: Sequence[MaskFile]) -> dict[str, float]:
-    """The share of pixels in each span of numbers, over some masks evenly spread over the set."""
+    """Return the share of pixels in each range of values, over some masks evenly spread over the set."""
     counts = np.zeros(256, np.int64)
     for mask in masks[:: max(1, len(masks) // _LOOKED_AT)][:_LOOKED_AT]:
         try:

@@ -1,7 +1,7 @@
-"""What the numbers in a mask file mean: one decoder for every kind of mask.
+"""Decodes the values of mask files of every kind.
 
-The meaning is decided once for a whole set of masks, never file by file: a single index mask that shows no
-void and a single binary mask cannot always be told apart.
+The meaning is detected once for a whole set of masks, not for each file: a single index mask without
+void and a single binary mask can look the same.
 """
 
 import io
@@ -27,17 +27,18 @@ Histogram = Int64[np.ndarray, "256"]
 
 MASK_ARRAYS = (".npy", ".npz")
 _LOSSY = ("JPEG", "MPO", "WEBP")
-_GRADED = 40  # an index map rarely shows this many labels in one picture, a graded mask nearly always does
+_GRADED = 40  # an index map rarely has this many labels in one picture, a graded mask nearly always has
 
 
 @dataclass(frozen=True)
 class RawMask:
-    """A mask file's numbers before they mean anything.
+    """Values of a mask file, before they are interpreted.
 
     Attributes:
-        values: One byte per pixel.
-        decided: Whether the file itself says what is foreground (1-bit picture, boolean array): 0 and 255.
-        lossy: Whether compression may have changed the numbers.
+        values: One byte for each pixel.
+        decided: Whether the file format defines the foreground (1-bit picture, boolean array); values
+            are 0 and 255.
+        lossy: Whether compression may have changed the values.
     """
 
     values: Values
@@ -50,11 +51,11 @@ def read_mask(source: MaskSource, values: MaskValues = "auto", *, invert: bool =
 
     Args:
         source: A picture file, a `.npy` or `.npz` file, a lazy mask, or a picture in memory.
-        values: What its numbers mean; "auto" asks this one file.
-        invert: Whether the file marks the background. Void stays background either way.
+        values: Meaning of the values; "auto" detects it from this file.
+        invert: Whether the file marks the background. Void always becomes background.
 
     Raises:
-        BadPicture: The file cannot be read, or an array in it is no mask.
+        BadPicture: The file cannot be read, or its array is not a mask.
     """
     raw = read_raw(source)
     if values == "auto":
@@ -70,12 +71,12 @@ def read_mask(source: MaskSource, values: MaskValues = "auto", *, invert: bool =
 
 
 def detect_values(masks: Sequence[MaskSource], look_at: int = 64) -> MaskValues:
-    """Find out what the numbers mean from some masks of the set, evenly spread over it.
+    """Detect the meaning of the values from some masks, evenly spread over the set.
 
-    Unreadable masks are passed over: checking the set is what reports them (`check_masks`).
+    Unreadable masks are skipped here; `check_masks` reports them.
 
     Raises:
-        BadPicture: None of those looked at can be read.
+        BadPicture: None of the inspected masks can be read.
     """
     step = max(1, len(masks) // look_at)
     raws: list[RawMask] = []
@@ -91,7 +92,7 @@ def detect_values(masks: Sequence[MaskSource], look_at: int = 64) -> MaskValues:
 
 
 def looks_like_mask(source: MaskSource) -> bool:
-    """Whether a picture could be a mask: hardly any colours, or almost only black and white."""
+    """Return whether a picture could be a mask: very few colours, or almost only black and white."""
     try:
         raw = read_raw(source, grey_only=True)
     except BadPicture:
@@ -102,14 +103,14 @@ def looks_like_mask(source: MaskSource) -> bool:
 
 
 def read_raw(source: MaskSource, *, grey_only: bool = False) -> RawMask:
-    """Read a mask's numbers.
+    """Read the values of a mask.
 
     Args:
         source: As in `read_mask`.
-        grey_only: Refuse pictures with colours, which masks rarely have.
+        grey_only: Refuse colour pictures, which are rarely masks.
 
     Raises:
-        BadPicture: It cannot be read, or is coloured under `grey_only`.
+        BadPicture: The file cannot be read, or is a colour picture under `grey_only`.
     """
     if isinstance(source, Path) and source.suffix.lower() in MASK_ARRAYS:
         return _from_array(load_array(source), str(source))
@@ -127,7 +128,7 @@ def read_raw(source: MaskSource, *, grey_only: bool = False) -> RawMask:
 
 
 def _from_palette(image: Image.Image) -> tuple[np.ndarray, bool]:
-    """A palette mask means its indices, unless its colours in use are just black and white."""
+    """Use the indices of a palette mask, unless its used colours are only black and white."""
     indices = np.asarray(image)
     colours = np.asarray(image.convert("RGB"))
     if np.isin(colours, (0, 255)).all() and (colours == colours[..., :1]).all():
@@ -140,21 +141,21 @@ def _one_channel(image: Image.Image, grey_only: bool) -> np.ndarray:
         return _to_bytes(np.asarray(image))
     if image.mode in ("LA", "RGBA", "La", "RGBa"):
         alpha = np.asarray(image.getchannel("A"))
-        if alpha.min() < 255:  # a cut-out: what is opaque is the object
+        if alpha.min() < 255:  # a cut-out: opaque pixels are the object
             return alpha
     colours = np.asarray(image if image.mode == "L" else image.convert("RGB"))
     if colours.ndim == 2:
         return colours
     if grey_only and np.abs(colours.astype(np.int16) - colours[..., :1]).mean() > 2:
         raise BadPicture("mask", "has colours")
-    return colours.max(axis=-1)  # a coloured object on black is foreground whatever its colour
+    return colours.max(axis=-1)  # a coloured object on black is foreground in any colour
 
 
 def load_array(path: Path) -> np.ndarray:
-    """Read the one array of a `.npy` or `.npz` file, or the one called "mask"; its content says which it is.
+    """Read the only array of a `.npy` or `.npz` file, or the one named "mask"; detect the format.
 
     Raises:
-        BadPicture: It cannot be read, or holds no such array.
+        BadPicture: The file cannot be read, or has no such array.
     """
     try:
         mode = path.stat().st_mode
@@ -172,19 +173,20 @@ def load_array(path: Path) -> np.ndarray:
                     return bounded_array(member, PIXEL_LIMIT)
     except BadPicture:
         raise
-    except Exception as error:  # numpy, zipfile, zlib and the file system each have their own
+    except Exception as error:  # numpy, zipfile, zlib and the file system raise their own errors
         raise BadPicture(str(path), f"is no readable array ({one_line(error)})") from error
 
 
 def bounded_array(file: IO[bytes] | io.BufferedIOBase, most: int) -> np.ndarray:
-    """Read a `.npy` file whose head is looked at before room is made for the array.
+    """Read a `.npy` file; check its header before memory is allocated.
 
     Args:
-        file: Open at its beginning.
-        most: Numbers that it may hold.
+        file: The file, at its start.
+        most: Maximum number of values.
 
     Raises:
-        ValueError: It is no array of plain numbers, or a larger one; or anything else that numpy raises.
+        ValueError: The file is not an array of plain numbers, or it is larger; numpy may raise other
+            errors.
     """
     start = file.read(128)
     version = np.lib.format.read_magic(io.BytesIO(start))
@@ -218,7 +220,7 @@ def _from_array(array: np.ndarray, name: str) -> RawMask:
 
 
 def _to_bytes(numbers: np.ndarray) -> Values:
-    """Bring numbers into bytes: floats in [0, 1] and full-range 16 bits are scaled, labels are capped."""
+    """Convert values to bytes: floats in [0, 1] and full-range 16 bits are scaled, labels are capped."""
     if numbers.dtype == np.uint8 or numbers.size == 0:
         return numbers.astype(np.uint8)
     finite = np.nan_to_num(numbers.astype(np.float64))
@@ -228,7 +230,7 @@ def _to_bytes(numbers: np.ndarray) -> Values:
     elif high == 65535:
         finite = finite / 257
     elif high > 255:
-        finite = np.minimum(finite, 254)  # more than 255 labels: all of them objects, none of them void
+        finite = np.minimum(finite, 254)  # more than 255 labels: all are objects, none is void
     return np.rint(np.clip(finite, 0, 255)).astype(np.uint8)
 
 
@@ -248,7 +250,7 @@ def _decide(raws: Sequence[RawMask]) -> MaskValues:
 
 
 def _decide_from_spread(total: Histogram, lossy: bool, graded: bool) -> MaskValues:
-    """Tell white objects with ringing or soft edges from labels, by where the mass of the numbers lies."""
+    """Distinguish white objects with ringing or soft edges from labels, by the distribution of the values."""
     white = total[192:].sum()
     between = total[32 if lossy else 1 : 192].sum()
     beyond_labels = total[128:255].sum() > 0

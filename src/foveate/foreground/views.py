@@ -1,7 +1,7 @@
-"""What a mask does to a picture: the foreground alone, the background alone, and its share.
+"""Views by a mask: the foreground alone, the background alone, and the foreground share.
 
-All pictures here are normalised tensors, so a zero is the mean colour of CLIP's pictures, not black. That is
-how the published code of both FVG-PT (spec A10) and DAPT (spec 2.3) removes pixels; `fill` offers the
+All pictures here are normalised tensors, so zero is the mean colour of CLIP's pictures, not black. The
+published code of FVG-PT (spec A10) and DAPT (spec 2.3) removes pixels in this way; `fill` offers
 alternatives.
 """
 
@@ -16,7 +16,7 @@ from foveate.types import Images, Masks, PerImage
 
 Channels = tuple[float, float, float]
 
-_BLUR = 0.05  # deviation of the blur, as a share of the shorter side: leaves colour, takes every shape
+_BLUR = 0.05  # deviation as a share of the shorter side: keeps colours, removes shapes
 
 
 def foreground_view(
@@ -26,12 +26,11 @@ def foreground_view(
 
     Args:
         images: Normalised pictures.
-        masks: 1 on what is kept.
-        fill: `mean`: the normalisation's mean colour, exactly `images * masks`. `black`: black pixels.
-        `blur`: the
-            picture itself, blurred. `image_mean`: each picture's own mean colour.
-        mean: Channel means `images` were normalised with (only `black` needs them).
-        std: Channel deviations, likewise.
+        masks: 1 on the part to keep.
+        fill: `mean`: the mean colour of the normalisation, exactly `images * masks`. `black`: black
+            pixels. `blur`: the blurred picture. `image_mean`: the picture's own mean colour.
+        mean: Channel means of the normalisation of `images` (needed only for `black`).
+        std: Channel standard deviations, likewise.
     """
     if fill == "mean":
         return images * masks
@@ -47,20 +46,20 @@ def foreground_view(
 def background_view(
     images: Images, masks: Masks, fill: Fill = "mean", mean: Channels = CLIP_MEAN, std: Channels = CLIP_STD
 ) -> Images:
-    """Keep the background and fill the foreground; the arguments are those of `foreground_view`."""
+    """Keep the background and fill the foreground; see `foreground_view` for the arguments."""
     return foreground_view(images, 1 - masks, fill, mean, std)
 
 
 def area(masks: Masks) -> PerImage:
-    """Return the foreground's share of each view."""
+    """Return the foreground share of each view."""
     return masks.mean((1, 2, 3))
 
 
 def _blurred(images: Images) -> Images:
-    """Blur with a Gaussian, one axis after the other, mirrored at the border."""
+    """Blur with a separable Gaussian, mirrored at the border."""
     shorter = min(images.shape[2:])
     deviation = max(_BLUR * shorter, 0.5)
-    reach = min(math.ceil(3 * deviation), shorter - 1)  # a mirror cannot be wider than the picture
+    reach = min(math.ceil(3 * deviation), shorter - 1)  # mirror padding cannot be wider than the picture
     steps = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
     kernel = torch.exp(-0.5 * (steps / deviation) ** 2)
     kernel = (kernel / kernel.sum()).expand(3, 1, -1)

@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' code (Dassl's `model.pth.tar-N`), as tuned models of ours."""
+"""Imports checkpoints of the authors' code (Dassl's `model.pth.tar-N`) as tuned foveate models."""
 
 METHODS = ["coop", "kgcoop", "prograd", "cocoop", "ivlp", "promptsrc", "vpt", "maple", "mmrl"]
-"""Whose checkpoints can be read."""
+"""Methods whose checkpoints can be imported."""

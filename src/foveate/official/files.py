@@ -1,4 +1,4 @@
-"""A checkpoint on disk: which file of a folder it is, and the tensors in it."""
+"""Finds and reads a checkpoint file."""
 
 import re
 from collections.abc import Mapping
@@ -12,18 +12,17 @@ from foveate.clip.checkpoints import Weights, naming, read_weights, unwrapped
 from foveate.errors import InputError
 
 POINTER, BEST = "checkpoint", "model-best.pth.tar"
-"""What Dassl writes beside `model.pth.tar-N`: the name of the last one, and a copy of the best."""
+"""Files that Dassl writes beside `model.pth.tar-N`: the name of the last one, and a copy of the best."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors of the authors' code.
+    """Tensors of a checkpoint from the authors' code.
 
     Attributes:
-        tensors: By name, without the names that may or may not stand before them all ("module.",
-            "prompt_learner.").
-        path: Where they were read from; None for a mapping.
-        epoch: After which it was saved, if that is known.
+        tensors: Tensors by name, without optional prefixes ("module.", "prompt_learner.").
+        path: File that they were read from; None for a mapping.
+        epoch: Epoch after which it was saved, if it is known.
     """
 
     tensors: dict[str, Tensor]
@@ -32,20 +31,20 @@ class Checkpoint:
 
     @property
     def title(self) -> str:
-        """What it is called: its file's name, and the epoch."""
+        """Title: the file's name, and the epoch."""
         name = self.path.name if self.path else "a state dict in memory"
         return name if self.epoch is None else f"{name}, epoch {self.epoch}"
 
 
 def read_checkpoint(source: str | Path | Mapping[str, object]) -> Checkpoint:
-    """Read a checkpoint; no code in it is ever run.
+    """Read a checkpoint without executing code in it.
 
     Args:
-        source: The file; or a folder that has `model.pth.tar-N`, of which the named or the last one is taken;
-            or tensors by name, or a dictionary that has them under "state_dict".
+        source: The file; or a folder with `model.pth.tar-N`, of which the named or the last one is used;
+            or tensors by name, or a dictionary with them under "state_dict".
 
     Raises:
-        InputError: It is not there, damaged, or holds no tensors by name.
+        InputError: The file does not exist, is damaged, or has no named tensors.
     """
     if isinstance(source, Mapping):
         return _checkpoint(unwrapped(dict(source)), None)
@@ -58,10 +57,10 @@ def read_checkpoint(source: str | Path | Mapping[str, object]) -> Checkpoint:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the file itself, or the checkpoint of a folder: the one that is named in it, or the last.
+    """Return the file itself, or the checkpoint of a folder: the one named in the folder, or the last.
 
     Raises:
-        InputError: There is no such file or folder, or no checkpoint in the folder.
+        InputError: The file or folder does not exist, or the folder has no checkpoint.
     """
     if not path.is_dir():
         if not path.exists():
@@ -70,7 +69,7 @@ def find_checkpoint(path: Path) -> Path:
             )
         return path
     found = _in_folder(path)
-    if found is None:  # the run's own folder has one of the model's name in it
+    if found is None:  # the run folder has a subfolder named after the model
         inside = [one for one in map(_in_folder, sorted(p for p in path.iterdir() if p.is_dir())) if one]
         if len(inside) > 1:
             raise InputError(
@@ -85,7 +84,7 @@ def find_checkpoint(path: Path) -> Path:
 def _in_folder(folder: Path) -> Path | None:
     pointer = folder / POINTER
     if pointer.is_file():
-        # The name alone, so that it cannot lead elsewhere.
+        # Only the file name is used, so it cannot point to another folder.
         first = pointer.read_text(encoding="utf-8", errors="replace").strip().partition("\n")[0]
         named = folder / Path(first).name
         if named.is_file() and named != pointer:

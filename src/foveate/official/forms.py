@@ -1,4 +1,4 @@
-"""Whether the tensors of a checkpoint have the forms that the authors' code gives them."""
+"""Checks the shapes of checkpoint tensors against those of the authors' code."""
 
 import re
 
@@ -19,20 +19,20 @@ _AXES = {
     "representation_learner.compound_rep_tokens_r2tproj.0.weight": (2,),
     "representation_learner.compound_rep_tokens_r2vproj.0.weight": (2,),
 }
-"""How many axes a tensor has, by its name."""
+"""Number of dimensions of a tensor, by name."""
 
 _STACKED = ("VPT_shallow", "compound_prompts_text")
-"""In the names of tensors that all blocks have alike."""
+"""Name parts of tensors that have the same shape in all blocks."""
 
 
 def check_forms(tensors: Tensors) -> None:
-    """Refuse tensors that could only fail later, in words that nobody understands.
+    """Refuse tensors of wrong shape early, with a clear message.
 
     Args:
-        tensors: By name; see `Checkpoint.tensors`.
+        tensors: Tensors by name; see `Checkpoint.tensors`.
 
     Raises:
-        InputError: It names the tensor and its shape.
+        InputError: The message gives the tensor and its shape.
     """
     alike: dict[str, tuple[int, ...]] = {}
     for name, tensor in tensors.items():

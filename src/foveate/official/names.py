@@ -1,7 +1,7 @@
-"""Class names, read out of the embedded sentences that the authors' code leaves in its checkpoints.
+"""Recovers class names from the embedded prompts in checkpoints of the authors' code.
 
-A sentence is saved as rows of CLIP's table of tokens. Each row is found again, so the sentence is known
-token by token. Only its letters' case is lost, which CLIP never reads.
+A prompt is saved as rows of CLIP's token embedding. Each row is looked up, which gives the token ids of
+the prompt. Only the case of letters is lost, which CLIP ignores.
 """
 
 import re
@@ -20,16 +20,16 @@ from foveate.official.recognise import Tensors
 from foveate.official.towers import TOLERANCE
 
 Sentences = list[list[int]]
-"""Per class, token ids up to EOT, without it."""
+"""Token ids of each class, up to EOT, without it."""
 
-_ROWS = 256  # looked up at once, which bounds the memory
+_ROWS = 256  # rows that are looked up at once, to bound the memory
 
 
 def read_sentences(tensors: Tensors, clip: Clip) -> Sentences | None:
-    """Return the sentences of a checkpoint, behind what was learned or behind SOT; None where it has none.
+    """Return the prompts of a checkpoint after the learned vectors or after SOT; None if it has none.
 
     Raises:
-        InputError: They are not made of this CLIP's tokens.
+        InputError: The tokens are not from this CLIP.
     """
     if "prompt_embeddings" in tensors:
         embedded = tensors["prompt_embeddings"][:, 1:]
@@ -47,20 +47,20 @@ def read_sentences(tensors: Tensors, clip: Clip) -> Sentences | None:
 def look_up(
     embedded: Float[Tensor, "classes tokens width"], table: Float[Tensor, "vocab width"]
 ) -> Int[Tensor, "classes tokens"]:
-    """Return the ids of embedded tokens: of each, the row of the table that it is.
+    """Return the ids of embedded tokens: the matching row of the embedding for each.
 
     Raises:
-        InputError: A token is no row of the table.
+        InputError: A token matches no row.
     """
     classes, tokens, width = embedded.shape
     table = table.detach().cpu().to(embedded.dtype).float()
     rows, places = torch.unique(embedded.reshape(-1, width).float(), dim=0, return_inverse=True)
-    # The nearest row: |r − t|² without |r|², which is the same for all t.
+    # The nearest row: |r − t|² without |r|², which is equal for all t.
     norms = table.square().sum(dim=1)
     parts = [(norms - 2 * part @ table.T).argmin(dim=1) for part in rows.split(_ROWS)]
     nearest = torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
     apart = (rows - table[nearest]).norm(dim=1)
-    if not (apart <= TOLERANCE * norms[nearest].sqrt()).all():  # nor where they are no numbers
+    if not (apart <= TOLERANCE * norms[nearest].sqrt()).all():  # also false for NaN
         raise InputError(
             "has class names in tokens that this CLIP has not: was it tuned on another? Else give --classes"
         )
@@ -68,19 +68,19 @@ def look_up(
 
 
 def names_behind(sentences: Sentences, words: Sequence[int], tokenizer: ClipTokenizer) -> list[str]:
-    """Return the names in sentences `words name .`, with which learned prompts end.
+    """Return the names in prompts of the form `words name .`, which end learned prompts.
 
     Raises:
-        InputError: A sentence has another form.
+        InputError: A prompt has another form.
     """
     return [name_of(ids[len(words) :], tokenizer) for ids in sentences]
 
 
 def name_of(ids: Sequence[int], tokenizer: ClipTokenizer) -> str:
-    """Return a name by the tokens of `name .`.
+    """Return a name from the tokens of `name .`.
 
     Raises:
-        InputError: There is no full stop, or nothing before it.
+        InputError: There is no full stop, or no name before it.
     """
     plain = decode(ids, tokenizer)
     bare = plain.removesuffix(".").strip()
@@ -94,16 +94,16 @@ def name_of(ids: Sequence[int], tokenizer: ClipTokenizer) -> str:
 def names_within(
     sentences: Sentences, template: str | None, tokenizer: ClipTokenizer
 ) -> tuple[list[str], str]:
-    """Return the names in whole sentences, and the sentence around them.
+    """Return the names in complete prompts, and the template.
 
     Args:
-        sentences: Per class.
-        template: The sentence, if it is known; None tries the field's own, the longest first, and then takes
-            what all sentences share at both ends.
-        tokenizer: Of the text tower.
+        sentences: Token ids of each class.
+        template: The template, if it is known; None tries the published templates, the longest first,
+            and then the common start and end of all prompts.
+        tokenizer: Tokenizer of the text tower.
 
     Raises:
-        InputError: The sentences have another form.
+        InputError: The prompts have another form.
     """
     known = {*DATASET_TEMPLATES.values(), *KGCOOP_TEMPLATES.values()}
     tried = [template] if template is not None else [*sorted(known, key=len, reverse=True)]
@@ -119,21 +119,21 @@ def names_within(
 
 
 def decode(ids: Sequence[int], tokenizer: ClipTokenizer) -> str:
-    """Return the text of tokens, with a space between any two words, numerals and signs."""
+    """Return the text of tokens, with spaces between words, numbers and signs."""
     letters = "".join(tokenizer.bpe.id_to_token(i) or "" for i in ids)
     spell = decoders.ByteLevel().decode
     return " ".join(spell([word]) for word in letters.split("</w>") if word)
 
 
 def tidy(text: str) -> str:
-    """Take out spaces that nobody would type: within numbers, around hyphens and quotes, before commas."""
+    """Remove unusual spaces: within numbers, around hyphens and quotes, before commas."""
     text = re.sub(r"(?<=\d) (?=\d)", "", text)
     text = re.sub(r" ?([-'/]) ?", r"\1", text)
     return re.sub(r" (?=[.,;:!?)%…])|(?<=\() ", "", text)
 
 
 def _within(ids: Sequence[int], template: str, tokenizer: ClipTokenizer) -> str | None:
-    """Return the name that fills a template to these tokens; None where none does."""
+    """Return the name that gives these tokens in a template; None if there is none."""
     before, after = (decode(tokenizer.words(part), tokenizer) for part in template.split("{}"))
     plain = decode(ids, tokenizer)
     if not (plain.startswith(before) and plain.endswith(after)):
@@ -144,14 +144,14 @@ def _within(ids: Sequence[int], template: str, tokenizer: ClipTokenizer) -> str 
 
 
 def _shared(sentences: Sentences, tokenizer: ClipTokenizer) -> str:
-    """Return the template of what all sentences begin and end with."""
+    """Return a template from the common start and end of all prompts."""
     shortest = min(map(len, sentences))
 
     def same(rows: Sentences, room: int) -> int:
         pairs = (len({row[i] for row in rows}) == 1 for i in range(room))
         return next((i for i, equal in enumerate(pairs) if not equal), room)
 
-    start = same(sentences, shortest - 1)  # a name has one token at least
+    start = same(sentences, shortest - 1)  # a name has at least one token
     end = same([row[::-1] for row in sentences], shortest - 1 - start)
     first = sentences[0]
     before, after = decode(first[:start], tokenizer), decode(first[len(first) - end :], tokenizer)

@@ -1,4 +1,4 @@
-"""A checkpoint of the authors' code, understood: method, settings, class names, and what was learned."""
+"""Interprets a checkpoint of the authors' code: method, settings, class names, and learned tensors."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,22 +25,22 @@ from foveate.official.settings import Own, read_settings, settle_init
 from foveate.official.towers import check_clip
 
 _BLOCKS = 7
-"""How many blocks MMRL's authors always give tokens to: 6 to 12."""
+"""Number of blocks with tokens in the MMRL authors' code: always the blocks 6 to 12."""
 
 
 @dataclass(frozen=True)
 class Official:
-    """What a checkpoint is.
+    """Content of a checkpoint.
 
     Attributes:
-        method: Whose it is.
-        settings: All settings of that method.
-        names: Of the classes it was trained on, in label order.
-        template: The data set's sentence, if it is known.
-        learned: The learned tensors under our names.
-        title: What the checkpoint is called.
-        path: Where it was read from; None for a mapping.
-        notes: What a person should know.
+        method: Method of the checkpoint.
+        settings: All settings of the method.
+        names: Names of the trained classes, in label order.
+        template: The data set's template, if it is known.
+        learned: Learned tensors with foveate's names.
+        title: Title of the checkpoint.
+        path: File that it was read from; None for a mapping.
+        notes: Notes for the user.
     """
 
     method: str
@@ -62,18 +62,19 @@ def read_official(
     template: str | None = None,
     settings: Settings | None = None,
 ) -> Official:
-    """Read a checkpoint of the authors' code for the towers it was tuned on.
+    """Read a checkpoint of the authors' code, for the towers that it was tuned on.
 
     Args:
         source: A file, a folder or tensors; see `read_checkpoint`.
         clip: The frozen towers.
-        method: Whose it is; None finds out by the names of its tensors.
-        names: Of the classes it was trained on; None reads them out of the checkpoint.
-        template: The data set's sentence with one `{}`; None reads it where the checkpoint has it.
-        settings: Per part of the method, what the checkpoint does not tell: {"mmrl": {"alpha": 0.5}}.
+        method: Method of the checkpoint; None detects it from the tensor names.
+        names: Names of the trained classes; None reads them from the checkpoint.
+        template: The data set's template with one `{}`; None reads it if the checkpoint contains it.
+        settings: For each part of the method, settings that are not in the checkpoint: {"mmrl":
+            {"alpha": 0.5}}.
 
     Raises:
-        InputError: Anything wrong with the checkpoint, or that does not fit it.
+        InputError: The checkpoint is invalid, or does not fit the arguments.
     """
     method = None if method is None else importable(method)
     if template is not None:
@@ -97,7 +98,7 @@ def _understand(
 ) -> Official:
     tensors = checkpoint.tensors
     method = choose_method(tensors, method)
-    configure(method, settings)  # settings of other methods are refused
+    configure(method, settings)  # refuses settings of other methods
     check_forms(tensors)
     check_clip(tensors, clip)
     given = (settings or {}).get(method, {})
@@ -114,7 +115,7 @@ def _understand(
         notes += _other_names(names, found, clip.tokenizer) if names is not None else _guessed_spaces(found)
     chosen = _choose_names(names, found, _class_count(tensors))
     built = build(method, clip, {method: own})
-    assert isinstance(built, OfficialCheckpoint)  # `choose_method` names no other
+    assert isinstance(built, OfficialCheckpoint)  # `choose_method` returns no other method
     built.load_official(tensors)
     _check_numbers(built)
     built.set_classes(chosen, template)
@@ -131,7 +132,7 @@ def _understand(
 
 
 def _sentences(tensors: Tensors, clip: Clip, names: Sequence[str] | None) -> Sentences | None:
-    """Return the sentences of a checkpoint; None if it has none, or names are given and need none."""
+    """Return the prompts of a checkpoint; None if it has none, or if given names make them unnecessary."""
     try:
         return read_sentences(tensors, clip)
     except InputError:
@@ -148,7 +149,7 @@ def _found_names(
     given: Sequence[str] | None,
     tokenizer: ClipTokenizer,
 ) -> tuple[list[str] | None, str | None]:
-    """Return the names in sentences, and the template; no names where they are given and none are found."""
+    """Return the names in prompts, and the template; no names if names are given and none are found."""
     try:
         if method == "mmrl":
             return names_within(sentences, template, tokenizer)
@@ -166,11 +167,11 @@ def _check_numbers(method: Method) -> None:
 
 
 def _class_count(tensors: Tensors) -> int | None:
-    """Return how many classes it was trained on, if anything in it tells."""
+    """Return the number of trained classes, if a tensor contains it."""
     for name in ("token_suffix", "prompt_embeddings"):
         if name in tensors:
             return len(tensors[name])
-    own_vectors = "ctx" in tensors and tensors["ctx"].ndim == 3  # a set for each class
+    own_vectors = "ctx" in tensors and tensors["ctx"].ndim == 3  # separate vectors for each class
     return len(tensors["ctx"]) if own_vectors else None
 
 
@@ -185,7 +186,7 @@ def _choose_names(given: Sequence[str] | None, found: Sequence[str] | None, clas
 
 
 def _assumed(method: str, words: Sequence[int], template: str | None, tokenizer: ClipTokenizer) -> list[str]:
-    """Return a note where sentences matter that the checkpoint does not have."""
+    """Return a note if the prompts matter and the checkpoint does not contain them."""
     if method == "mmrl" and template is None:
         return [f"took the sentence {DEFAULT_TEMPLATE!r}: if it was another, give --template"]
     if words:
@@ -205,7 +206,7 @@ def _guessed_blocks(own: Own, given: Mapping[str, Any]) -> list[str]:
 
 
 def _odd_names(found: Sequence[str] | None) -> list[str]:
-    """Return a note where the first word of all names may be no part of them."""
+    """Return a note if the common first word of all names may not belong to them."""
     begins = {name.partition(" ")[0] for name in found or ()}
     if len(begins) != 1 or len(found or ()) < 2:
         return []
@@ -216,7 +217,7 @@ def _odd_names(found: Sequence[str] | None) -> list[str]:
 
 
 def _guessed_spaces(found: Sequence[str] | None) -> list[str]:
-    """Return a note where spaces beside numbers and signs are not known: "A300" and "a 300" are the same."""
+    """Return a note if spaces at numbers and signs are unknown: "A300" and "a 300" have equal tokens."""
     guessed = [name for name in found or () if re.search(r"\d|[^\w\s]", name)]
     if not guessed:
         return []
@@ -227,7 +228,7 @@ def _guessed_spaces(found: Sequence[str] | None) -> list[str]:
 
 
 def _other_names(names: Sequence[str], found: Sequence[str] | None, tokenizer: ClipTokenizer) -> list[str]:
-    """Return a note where the names that were given are not those of the checkpoint."""
+    """Return a note if the given names differ from those of the checkpoint."""
     if found is None:
         return [
             "its sentences are not those that foveate makes of names: answers may differ from the authors'"

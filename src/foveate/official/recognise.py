@@ -1,4 +1,4 @@
-"""Whose checkpoint it is, by the names of its tensors.
+"""Detects the method of a checkpoint from the names of its tensors.
 
 - CoOp and CoCoOp: https://github.com/KaiyangZhou/CoOp, KgCoOp: https://github.com/htyao89/KgCoOp,
   ProGrad: https://github.com/BeierZhu/Prompt-align
@@ -22,14 +22,14 @@ Tensors = Mapping[str, Tensor]
 
 
 def choose_method(tensors: Tensors, asked: str | None = None) -> str:
-    """Return whose checkpoint it is.
+    """Return the method of a checkpoint.
 
     Args:
-        tensors: By name; see `Checkpoint.tensors`.
-        asked: The method that a person named, if any; see `importable`.
+        tensors: Tensors by name; see `Checkpoint.tensors`.
+        asked: The method that the user gave, if any; see `importable`.
 
     Raises:
-        InputError: It is nobody's, of another method than the one asked for, or could be of several.
+        InputError: The method is unknown, differs from the given one, or is ambiguous.
     """
     found = candidates(tensors)
     if not found:
@@ -49,9 +49,9 @@ def choose_method(tensors: Tensors, asked: str | None = None) -> str:
 
 
 def candidates(tensors: Tensors) -> list[str]:
-    """Return the methods that would have saved tensors of these names."""
+    """Return the methods that save tensors with these names."""
     if any(name.endswith("compound_rep_tokens") for name in tensors):
-        # MMRL++ has maps that blocks share.
+        # MMRL++ has projections that blocks share.
         return ["mmrl"] if any(name.endswith("r2vproj.0.weight") for name in tensors) else []
     if "ctx" in tensors:
         return _with_context(tensors)
@@ -62,7 +62,7 @@ def _with_context(tensors: Tensors) -> list[str]:
     if "proj.weight" in tensors or any("compound_prompt" in name for name in tensors):
         return ["maple"]
     if "meta_net.linear2.weight" in tensors:
-        # TCP has such a net too, but it makes several vectors at once.
+        # TCP also has such a network, but its output is several vectors.
         fits = len(tensors["meta_net.linear2.weight"]) == tensors["ctx"].shape[-1]
         return ["cocoop"] if fits else []
     if "bias_vectors" in tensors or "meta_net.linear1.weight" in tensors:
@@ -71,17 +71,17 @@ def _with_context(tensors: Tensors) -> list[str]:
         return ["promptsrc"]
     if any(name.startswith(_TOWERS) for name in tensors):
         frozen = any(name.startswith(_TOWERS) and "VPT" not in name for name in tensors)
-        return ["ivlp"] if frozen else ["ivlp", "promptsrc"]  # the two learn the same tensors
-    if tensors["ctx"].ndim == 3:  # one set a class
+        return ["ivlp"] if frozen else ["ivlp", "promptsrc"]  # both methods learn the same tensors
+    if tensors["ctx"].ndim == 3:  # one set for each class
         return ["coop"]
     return ["coop", "prograd", "kgcoop"]
 
 
 def importable(asked: str) -> str:
-    """Return the method that a person named.
+    """Return the method that the user gave.
 
     Raises:
-        InputError: There is no such method, or nobody's checkpoints of it can be read.
+        InputError: The method does not exist, or its checkpoints cannot be imported.
     """
     *plugins, backbone = parts(asked)
     if plugins:

@@ -1,4 +1,4 @@
-"""The settings that a checkpoint tells of by itself: how many tokens, in how many blocks, how wide."""
+"""Infers settings from the tensors of a checkpoint: number of tokens, blocks, widths."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,16 +18,16 @@ _LEARNER = "representation_learner.compound_rep_tokens"
 
 
 def read_settings(method: str, tensors: Tensors, clip: Clip, given: Mapping[str, Any]) -> Own:
-    """Return what was given, and what the tensors say.
+    """Return the given settings and those inferred from the tensors.
 
     Args:
-        method: Whose checkpoint it is.
-        tensors: By name; see `Checkpoint.tensors`.
-        clip: The towers it is meant for.
-        given: Settings that a person chose.
+        method: Method of the checkpoint.
+        tensors: Tensors by name; see `Checkpoint.tensors`.
+        clip: The towers of the checkpoint.
+        given: Settings that the user gave.
 
     Raises:
-        InputError: A setting was given that the tensors contradict, or a tensor is missing.
+        InputError: A given setting contradicts the tensors, or a tensor is missing.
     """
     told = _READERS[method](tensors)
     for name, value in told.items():
@@ -42,21 +42,21 @@ def read_settings(method: str, tensors: Tensors, clip: Clip, given: Mapping[str,
 def settle_init(
     method: str, settings: Own, clip: Clip, sentences: Sequence[Sequence[int]] | None
 ) -> tuple[Own, list[int]]:
-    """Choose the words that the learned vectors started from, of which some may stay behind them.
+    """Choose the initial words of the learned vectors; some words may remain after the vectors.
 
-    Of "a photo of a" with two vectors, "of a" stays between them and the name.
+    With "a photo of a" and two vectors, "of a" remains between them and the name.
 
     Args:
-        method: Whose checkpoint it is.
-        settings: Of the method; a given `init` stays.
+        method: Method of the checkpoint.
+        settings: Settings of the method; a given `init` stays.
         clip: Its tokenizer reads the words.
-        sentences: Per class, the token ids behind the vectors; None where the checkpoint has none.
+        sentences: Token ids of each class after the vectors; None if the checkpoint has none.
 
     Returns:
-        The settings, with `init` None where no words stay; and the ids of those that do.
+        The settings, with `init` None if no words remain; and the ids of the remaining words.
 
     Raises:
-        InputError: The given `init` leaves other words than the checkpoint has.
+        InputError: The given `init` leaves other words than those in the checkpoint.
     """
     if method not in ("kgcoop", "prograd", "cocoop", "ivlp", "promptsrc", "maple"):
         return settings, []
@@ -74,7 +74,7 @@ def settle_init(
 
 
 def depth(tensors: Tensors, pattern: str) -> int:
-    """Return how many blocks have tensors of their own: 1 + the highest number where `{}` stands."""
+    """Return the number of blocks with their own tensors: 1 + the highest number at `{}`."""
     form = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
     numbers = [int(match[1]) for name in tensors if (match := form.fullmatch(name))]
     return max(numbers, default=-1) + 1
@@ -95,7 +95,7 @@ def _coop(tensors: Tensors) -> Own:
 
 
 def _deep(tensors: Tensors, tower: str) -> int:
-    """Return in how many blocks of a tower tokens were learned; the first block's are elsewhere."""
+    """Return the number of blocks of a tower with learned tokens; the first block's are stored elsewhere."""
     return max(1, depth(tensors, tower + ".transformer.resblocks.{}.VPT_shallow"))
 
 

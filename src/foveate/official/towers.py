@@ -1,4 +1,4 @@
-"""Whether a checkpoint was tuned on the CLIP at hand."""
+"""Checks that a checkpoint was tuned on the given CLIP."""
 
 from collections.abc import Iterator
 
@@ -11,24 +11,24 @@ from foveate.errors import InputError
 from foveate.official.recognise import Tensors
 
 TOLERANCE = 0.02
-"""Largest relative difference of frozen tensors that are the same.
+"""Maximum relative difference of frozen tensors that count as equal.
 
-PromptSRC's average over epochs rounds frozen half-precision weights, by about 0.1 %. Those of two CLIPs have
-little in common."""
+PromptSRC's average over epochs rounds frozen half-precision weights by about 0.1 %. The weights of two
+different CLIPs differ much more."""
 
 _LEARNED = ("VPT", "proj_rep")
 _HOMES = {"image_encoder.": "visual.", "text_encoder.": ""}
 
 
 def check_clip(tensors: Tensors, clip: Clip) -> None:
-    """Refuse a checkpoint of another CLIP: by sizes, by the start token, by the frozen towers in it.
+    """Refuse a checkpoint of another CLIP: by sizes, by the start token, by its frozen tensors.
 
     Args:
-        tensors: By name; see `Checkpoint.tensors`.
-        clip: The towers it is meant for.
+        tensors: Tensors by name; see `Checkpoint.tensors`.
+        clip: The towers of the checkpoint.
 
     Raises:
-        InputError: It says what differs.
+        InputError: The message gives the difference.
     """
     for what, theirs, ours in _sizes(tensors, clip):
         if theirs != ours:
@@ -43,14 +43,14 @@ def check_clip(tensors: Tensors, clip: Clip) -> None:
 
 
 def difference(theirs: Tensor, ours: Tensor) -> float:
-    """Return |theirs − ours| / |ours|, after rounding ours to their precision; 0 where both are 0."""
+    """Return |theirs − ours| / |ours|, with ours rounded to their precision; 0 if both are 0."""
     ours = ours.detach().cpu().to(theirs.dtype).float()
     apart = (theirs.detach().cpu().float() - ours).norm()
     return float(apart / ours.norm().clamp_min(torch.finfo(torch.float32).tiny))
 
 
 def _sizes(tensors: Tensors, clip: Clip) -> Iterator[tuple[str, int, int]]:
-    """Yield what a learned tensor says of its CLIP, and what this CLIP has."""
+    """Yield the sizes that learned tensors require, and those of this CLIP."""
     size = clip.config
     told = (
         ("ctx", -1, "text width", size.text.width),
@@ -64,15 +64,15 @@ def _sizes(tensors: Tensors, clip: Clip) -> Iterator[tuple[str, int, int]]:
     for name, axis, what, ours in told:
         if name in tensors:
             yield what, int(tensors[name].shape[axis]), ours
-    if "meta_net.linear2.weight" in tensors:  # CoCoOp's; KgCoOp's net is 512 wide whatever the CLIP
+    if "meta_net.linear2.weight" in tensors:  # CoCoOp's network; KgCoOp's is always 512 wide
         yield "feature width", int(tensors["meta_net.linear1.weight"].shape[-1]), size.embed
-    if "token_suffix" in tensors and "ctx" in tensors:  # SOT, the vectors, and what follows
+    if "token_suffix" in tensors and "ctx" in tensors:  # SOT, the vectors, and the remaining tokens
         length = 1 + tensors["ctx"].shape[-2] + tensors["token_suffix"].shape[1]
         yield "texts of tokens up to", int(length), size.context
 
 
 def _frozen(tensors: Tensors, clip: Clip) -> Iterator[tuple[str, Tensor, Tensor | None]]:
-    """Yield frozen tensors in the checkpoint, beside ours; None where we have none."""
+    """Yield frozen tensors of the checkpoint, with ours; None if we have no such tensor."""
     start = clip.text.token.weight[clip.tokenizer.sot]
     for name in ("token_prefix", "prompt_embeddings"):
         if name in tensors and tensors[name].numel():
@@ -83,5 +83,5 @@ def _frozen(tensors: Tensors, clip: Clip) -> Iterator[tuple[str, Tensor, Tensor 
         if home is None or any(part in name for part in _LEARNED):
             continue
         ours = own.get(_HOMES[home] + name.removeprefix(home))
-        if ours is not None or "resblocks." in name:  # other code may keep other things there
+        if ours is not None or "resblocks." in name:  # other code may store other tensors here
             yield name, tensor, ours

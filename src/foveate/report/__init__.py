@@ -1,1 +1,1 @@
-"""Results of sweeps as tables and pictures, beside the published ones."""
+"""Reports of sweep results: tables and charts, with the published numbers beside them."""

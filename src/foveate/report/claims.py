@@ -1,7 +1,7 @@
-"""The papers' claims as tests of hypotheses: `claims.yaml` says what they are, a sweep decides them.
+"""Tests the papers' claims, listed in `claims.yaml`, on the results of a sweep.
 
-Each claim is a difference between two rows, measured under each test condition: the mean over seeds, its 95 %
-interval over pictures and seeds, the exact paired test, and a verdict.
+Each claim is a difference between two rows, computed under each test condition. The report gives the
+mean over seeds, its 95 % interval over pictures and seeds, the exact paired test, and a verdict.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,19 +23,20 @@ from foveate.report.protocol import ReportContext
 
 HOLDS, NOT, OPEN = "holds here", "does not", "can't be told"
 SMALL = 1.0
-"""Points below which a difference is no gain, whatever its sign."""
+"""Differences below this number of points are no gain, whatever their sign."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says.
+    """A claim of a paper.
 
     Attributes:
-        claim: In words.
-        source: Which paper, and where.
-        rows: Pairs of rows: what the first has more than the second.
-        measure: "base", "new", "HM", "HM of all names"; empty where it is about errors.
-        errors: Whose errors are compared with right answers, by their foreground shift: "base" or "new".
+        claim: The claim, in words.
+        source: The paper, and the section in it.
+        rows: Pairs of rows; the effect is the first minus the second.
+        measure: "base", "new", "HM", "HM of all names"; empty if the claim is about errors.
+        errors: "base" or "new": the split whose wrong answers are compared with correct ones, by
+            foreground shift.
     """
 
     claim: str
@@ -47,14 +48,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Effect:
-    """What was measured of a claim, under one condition.
+    """Measured effect of a claim under one condition.
 
     Attributes:
-        value: The mean difference.
+        value: Mean difference.
         low: Lower end of its 95 % interval.
         high: Upper end.
-        p: Of the paired test; None where there is none.
-        small: How small a difference is none.
+        p: P value of the paired test; None if there is none.
+        small: Differences below this value count as none.
     """
 
     value: float
@@ -73,14 +74,14 @@ class Effect:
 
 @cache
 def claims() -> tuple[Claim, ...]:
-    """Return all claims."""
+    """Return all claims in `claims.yaml`."""
     text = files("foveate.report").joinpath("claims.yaml").read_text(encoding="utf-8")
     rows = cast("list[dict[str, Any]]", yaml.safe_load(text))
     return tuple(Claim(**cast("dict[str, Any]", {**row, "rows": tuple(row["rows"])})) for row in rows)
 
 
 def section(group: ResultGroup, context: ReportContext) -> Section | None:
-    """Return the claims whose rows a group has; None where it has no test conditions or no such rows."""
+    """Return the section of the claims that the group can test; None without test conditions or such rows."""
     conditions = [one for one in dict.fromkeys(group.frame["condition"]) if one]
     every = [(claim, dict(_effects(claim, group.frame, context))) for claim in claims() if conditions]
     found = [(claim, effects) for claim, effects in every if effects]
@@ -106,7 +107,7 @@ def section(group: ResultGroup, context: ReportContext) -> Section | None:
 def _effects(
     claim: Claim, frame: pd.DataFrame, context: ReportContext
 ) -> Iterator[tuple[str, dict[str, Effect]]]:
-    """Yield the rows of a claim that were measured, and their effect by condition."""
+    """Yield the measured pairs of rows of a claim, with their effect under each condition."""
     for pair in claim.rows:
         if claim.errors:
             effects = _of_errors(frame, pair["more"], claim.errors)
@@ -124,7 +125,7 @@ def _of_pair(
     own = frame[frame["name"].isin(list(pair.values()))]
     try:
         found = paired(own, pair["more"], pair["less"], by=("condition",), bootstrap=context.bootstrap)
-    except InputError:  # one of them was not asked yet under the other's seeds
+    except InputError:  # the rows have no common seeds yet
         return {}
     lines = found[found["measure"] == measure].to_dict("records")
     return {
@@ -136,7 +137,7 @@ def _of_pair(
 
 
 def _of_errors(frame: pd.DataFrame, name: str, split: str) -> dict[str, Effect]:
-    """Return by how much the shift of wrong answers is above that of right ones, in nats, seed by seed."""
+    """Return the foreground shift of wrong minus that of correct answers, in nats, over seeds."""
     own = frame[(frame["name"] == name) & (frame["split"] == split)]
     effects: dict[str, Effect] = {}
     for condition, lines in own.groupby("condition", sort=False):
@@ -157,7 +158,7 @@ def _of_errors(frame: pd.DataFrame, name: str, split: str) -> dict[str, Effect]:
 def _counts(
     found: Sequence[tuple[Claim, Mapping[str, Mapping[str, Effect]]]], conditions: Sequence[str]
 ) -> ReportBlock:
-    """Return the first table: of each claim, in how many pairs of rows it holds."""
+    """Return the summary table: for each claim, the number of pairs of rows with each verdict."""
     rows: list[TableRow] = []
     for claim, effects in found:
         cells: list[str] = []
@@ -186,7 +187,7 @@ def _block(
 
 
 def _cells(effect: Effect | None, fine: bool) -> tuple[str, str]:
-    """Return a difference with its interval, and its verdict."""
+    """Return a difference with its interval as text, and its verdict."""
     if effect is None:
         return "–", ""
     digits = 3 if fine else 1

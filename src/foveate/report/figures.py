@@ -1,7 +1,7 @@
-"""Figures from the long table: estimates of every row, and what one row has more than another.
+"""Computes figures from the long table: estimates for every row, and differences between rows.
 
-A figure has a `FigureKey`: its row, test set, amount, test condition and measure. Sets are averaged last: an
-average of HM is the HM of the averaged base and the averaged new.
+A figure has a `FigureKey`: row, test set, amount of training data, test condition and measure. Averages
+over sets are computed last: an average HM is the HM of the averaged base and the averaged new accuracy.
 """
 
 import difflib
@@ -32,7 +32,7 @@ from foveate.report.statistics import (
 from foveate.sweep.results import unpacked
 
 AVERAGE = ""
-"""In place of a set's key: the mean over all sets; where there is one source, over all targets."""
+"""Value of `set` for the mean over all sets; with a source set, the mean over all targets."""
 THREE = ("base", "new", "HM")
 MIXED = ("trained", "others", "HM of all names", "all")
 _HALVES = {"HM": ("base", "new"), "HM of all names": ("trained", "others")}
@@ -42,13 +42,13 @@ _MORE = ("shift", "trained", "others")
 
 
 class FigureKey(NamedTuple):
-    """Where a figure belongs.
+    """Key of a figure.
 
     Attributes:
-        label: Of its row.
-        set: Key of the test set; `AVERAGE` over all.
-        amount: Shots or share that was trained on; 0 where that does not vary.
-        condition: Of the test; empty for the plain test.
+        label: Label of the row.
+        set: Key of the test set; `AVERAGE` for the mean over sets.
+        amount: Shots or share of the training data; 0 if it does not vary.
+        condition: Test condition; empty for the plain test.
         measure: "base", "new", "HM", "accuracy", "source", "target", "trained", "others", "all", "shift
             base", ...
     """
@@ -64,18 +64,18 @@ class Figures:
     """All figures of some rows of a group.
 
     Attributes:
-        frame: Their lines of the long table.
-        labels: Of the rows, in order: CLIP first, then as in Table 1, backbones before plug-ins, by name.
+        frame: The rows' lines of the long table.
+        labels: Labels in order: CLIP first, then as in Table 1, backbones before plug-ins, then by name.
         seeds: All seeds of any row.
     """
 
     def __init__(self, frame: pd.DataFrame, bootstrap: Bootstrap, labels: Sequence[str] = ()) -> None:
-        """Compute them.
+        """Prepare the computation; figures are computed on access.
 
         Args:
-            frame: Lines of a `ResultGroup`, all or some.
-            bootstrap: Where draws come from.
-            labels: Of the rows, in another order.
+            frame: Lines of a `ResultGroup`, all or some of them.
+            bootstrap: Source of the bootstrap draws.
+            labels: Labels of the rows, to set another order.
         """
         self.frame, self.bootstrap = frame, bootstrap
         self._drawn: dict[tuple[FigureKey, FigureKey], tuple[Estimate, Estimate]] = {}
@@ -87,7 +87,7 @@ class Figures:
 
     @cached_property
     def found(self) -> dict[FigureKey, Estimate]:
-        """By key, all figures: of each set, then averages; HM last."""
+        """All figures by key: first each set, then averages; HM last."""
         found = {key: self.bootstrap.estimate(one, self.seeds) for key, one in self._complete().items()}
         found |= dict(self._other_measures())
         found |= dict(self._averages(found))
@@ -102,7 +102,7 @@ class Figures:
         return str(self.rows[label]["method"])
 
     def name(self, label: str) -> str:
-        """Return the name of a row, without what tells its settings apart."""
+        """Return the name of a row, without the settings that its label may add."""
         return str(self.rows[label]["name"])
 
     def config(self, label: str) -> Mapping[str, Any]:
@@ -111,41 +111,41 @@ class Figures:
 
     @cached_property
     def source(self) -> str | None:
-        """Key of the one set that was trained on, where others are the targets."""
+        """Key of the single training set, if the test sets are other sets (targets)."""
         return str(self.frame["trained_on"].iloc[0]) if self.protocol in _TRANSFER else None
 
     @cached_property
     def sets(self) -> tuple[str, ...]:
-        """Keys of all test sets in Table 1's order; a source is the first."""
+        """Keys of all test sets in Table 1's order; a source set is first."""
         return tuple(
             sorted(set(self.frame["tested_on"]), key=lambda key: (key != self.source, set_order(key)))
         )
 
     @cached_property
     def targets(self) -> tuple[str, ...]:
-        """Keys of the sets that an average is over."""
+        """Keys of the sets that are averaged."""
         return tuple(key for key in self.sets if key != self.source)
 
     @cached_property
     def amounts(self) -> tuple[float, ...]:
-        """All amounts, rising."""
+        """All amounts of training data, in increasing order."""
         return tuple(sorted(set(self.frame["amount"].tolist())))
 
     @cached_property
     def conditions(self) -> tuple[str, ...]:
-        """All test conditions, the plain one first, then as the results have them."""
+        """All test conditions: the plain one first, then in the order of the results."""
         seen = dict.fromkeys(self.frame["condition"])
         return tuple(sorted(seen, key=lambda condition: condition != ""))
 
     @cached_property
     def measures(self) -> tuple[str, ...]:
-        """What the answers are about: base, new and HM; accuracy; or source and target."""
+        """The main measures: base, new and HM; accuracy; or source and target."""
         asked = tuple(dict.fromkeys(key.measure for key in self.answers))
         return THREE if "new" in asked else tuple(sorted(asked))
 
     @cached_property
     def _asked(self) -> dict[tuple[str, str, float, str], dict[str, list[dict[str, Any]]]]:
-        """By row, test set, amount and condition, and by split, the lines of the long table, seed by seed."""
+        """Lines of the long table, one for each seed, by (row, test set, amount, condition) and split."""
         columns = [
             *_WHERE,
             "split",
@@ -166,7 +166,7 @@ class Figures:
 
     @cached_property
     def answers(self) -> dict[FigureKey, RowAnswers]:
-        """By key, what was answered."""
+        """Answers by key."""
         halves = {"base": ("base",), "new": ("new",)}
         few = self.protocol in ("few-shot", "data-efficiency") and not (self.frame["split"] == "new").any()
         found: dict[FigureKey, RowAnswers] = {}
@@ -184,7 +184,7 @@ class Figures:
         return found
 
     def _complete(self) -> dict[FigureKey, RowAnswers]:
-        """Return the answers; without base where there is no new, and new where there is no base."""
+        """Return the answers; base and new are left out if the other one is missing."""
         other = {"base": "new", "new": "base"}
         return {
             key: one
@@ -193,7 +193,7 @@ class Figures:
         }
 
     def _other_measures(self) -> Iterator[tuple[FigureKey, Estimate]]:
-        """Yield the shift index of each split, and accuracies among all names together."""
+        """Yield the foreground shift index of each split, and the accuracies among all names."""
         for where, splits in self._asked.items():
             known: dict[str, dict[int, float]] = {
                 f"shift {split}": {line["seed"]: line["shift"] for line in lines if pd.notna(line["shift"])}
@@ -218,19 +218,19 @@ class Figures:
             yield key, average(own, len(own) == len(self.sets_under(key.condition)))
 
     def sets_under(self, condition: str) -> list[str]:
-        """Return the sets, but for a source, that any row was tested on under a condition."""
+        """Return the sets, except a source, for which any row has results under a condition."""
         asked = set(self.frame.loc[self.frame["condition"] == condition, "tested_on"])
         return [key for key in self.targets if key in asked]
 
     def sets_of(self, key: FigureKey) -> list[str]:
-        """Return the sets that a row's figure is over: one, or those of an average."""
+        """Return the sets that a figure covers: one, or those of an average."""
         if key.set != AVERAGE:
             return [key.set]
         return [one for one in self.targets if key._replace(set=one) in self.found]
 
     @cached_property
     def missing(self) -> tuple[str, ...]:
-        """The runs that others of these rows have and one has not, in words."""
+        """Descriptions of runs that other rows have and one row lacks."""
         needed: dict[FigureKey, set[str]] = defaultdict(set)
         for key in self.answers:
             needed[key._replace(label="", measure="")].add(key.measure)
@@ -251,19 +251,19 @@ class Figures:
         return answers is not None and seed in answers.accuracy
 
     def where(self, key: FigureKey, *, amount: bool = True) -> str:
-        """Return set, amount and condition in words: "DTD, 4 shots, home"."""
+        """Return set, amount and condition as text: "DTD, 4 shots, home"."""
         title = "average" if key.set == AVERAGE else set_title(key.set)
         words = (title, self.amount_words(key.amount) if amount else "", key.condition)
         return ", ".join(word for word in words if word)
 
     def amount_words(self, amount: float) -> str:
-        """Return an amount in words: "4 shots", "25 %"; empty where it does not vary."""
+        """Return an amount as text: "4 shots", "25 %"; empty if it does not vary."""
         if self.protocol == "few-shot":
             return f"{amount:g} shot{'s' * (amount != 1)}"
         return f"{100 * amount:g} %" if self.protocol == "data-efficiency" else ""
 
     def plug_ins(self) -> list[tuple[str, str]]:
-        """Return each backbone's row with that of a plug-in over it: "CoOp" and "CoOp + FVG-PT"."""
+        """Return pairs of rows, a backbone and a plug-in over it: "CoOp" and "CoOp + FVG-PT"."""
         found: list[tuple[str, str]] = []
         for label in self.labels:
             host = self.method(label).partition("+")[2]
@@ -275,7 +275,7 @@ class Figures:
         return found
 
     def same_answers(self) -> list[str]:
-        """Say which rows gave the very same answers to every question, as one that learned nothing does."""
+        """Return notes on rows with identical answers to every question, as after learning nothing."""
         found: dict[Hashable, list[str]] = defaultdict(list)
         for label in self.labels:
             own = {key[1:]: one for key, one in self.answers.items() if key.label == label}
@@ -294,7 +294,7 @@ class Figures:
         ]
 
     def drawn_together(self, before: FigureKey, after: FigureKey) -> tuple[Estimate, Estimate]:
-        """Return two rows' figures for one question, over the seeds that both have."""
+        """Return the figures of two rows for one question, over their common seeds."""
         if (before, after) not in self._drawn:
             both = self.bootstrap.both(self.answers[before], self.answers[after])
             self._drawn[before, after] = both
@@ -303,7 +303,7 @@ class Figures:
     def comparable(
         self, before: str, after: str
     ) -> tuple[dict[FigureKey, tuple[RowAnswers, RowAnswers]], list[str]]:
-        """Return two rows' answers to the same questions; and, in words, where the pictures differ."""
+        """Return the answers of two rows to the same questions, and questions with different pictures."""
         both: dict[FigureKey, tuple[RowAnswers, RowAnswers]] = {}
         refused: list[str] = []
         for key in sorted(self.answers, key=self._key_order):
@@ -319,7 +319,7 @@ class Figures:
 
 
 def _answers_of(lines: Sequence[Mapping[str, Any]]) -> RowAnswers:
-    """Return what a row's runs answered to one question, a line a seed."""
+    """Return the answers of a row's runs to one question; each line is one seed."""
     first = lines[0]
     alike = len({(line["digest"], line["pictures"]) for line in lines}) == 1
     right = torch.stack([unpacked(line["answers"], line["pictures"]) for line in lines]) if alike else None
@@ -339,18 +339,18 @@ def _harmonic(found: Mapping[FigureKey, Estimate]) -> Iterator[tuple[FigureKey, 
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much one row is above another, on the same pictures under the same seeds.
+    """Difference of two rows on the same pictures under the same seeds.
 
     Attributes:
-        key: Of the second row; its set is `AVERAGE`, its amount 0 or its condition empty where it is a mean.
-        split: Of the test.
-        sets: Over how many sets.
-        before: The first row's figure.
-        after: The second row's.
-        pictures: How many.
-        only_first: RowAnswers, of all seeds, that only the first has right.
-        only_second: That only the second has right.
-        p: Of the exact paired test; None for HM, which is no mean over pictures.
+        key: Key of the second row; in a mean, set is `AVERAGE`, amount is 0 or condition is empty.
+        split: Split of the test.
+        sets: Number of sets.
+        before: Figure of the first row.
+        after: Figure of the second row.
+        pictures: Number of pictures.
+        only_first: Number of answers over all seeds that only the first row has right.
+        only_second: Number of answers that only the second row has right.
+        p: P value of the exact paired test; None for HM, which is not a mean over pictures.
     """
 
     key: FigureKey
@@ -365,21 +365,21 @@ class Difference:
 
     @cached_property
     def estimate(self) -> Estimate:
-        """The difference, seed by seed and in each bootstrap draw, too."""
+        """The difference, also by seed and in each bootstrap draw."""
         return difference(self.before, self.after)
 
 
 def differences(
     figures: Figures, before: str, after: str, by: Collection[str] = ("set", "amount", "condition")
 ) -> list[Difference]:
-    """Return what a row has more than another.
+    """Return the differences of two rows.
 
     Args:
-        figures: Of both rows.
-        before: Label of the row that is subtracted.
-        after: Label of the other.
-        by: What to tell apart, of "set", "amount" and "condition"; the mean is over the others. A source is
-            never in a mean. A set counts where all of its measures can be compared.
+        figures: Figures of both rows.
+        before: Label of the row to subtract.
+        after: Label of the other row.
+        by: Axes to keep, of "set", "amount" and "condition"; the mean is taken over the others. A source
+            set is never part of a mean. A set counts if all of its measures can be compared.
     """
     both, _ = figures.comparable(before, after)
     asked: dict[FigureKey, set[str]] = defaultdict(set)
@@ -430,25 +430,25 @@ def paired(
     by: Collection[str] = ("amount", "condition"),
     bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
-    """Return by how much row `a` is above row `b` on the same pictures under the same seeds.
+    """Return the difference of row `a` minus row `b` on the same pictures under the same seeds.
 
     Args:
-        frame: The long table (`Sweep.frame`), or a part of it.
-        a: A row's label; its name, letters and digits alone; or its method, where one row has it.
-        b: The other.
-        by: What to tell apart, of "set", "amount" and "condition"; the mean is over the others.
-        bootstrap: Where draws come from.
+        frame: The long table (`SweepResults.frame`), or a part of it.
+        a: Label of a row; its name, compared by letters and digits; or its method, if one row has it.
+        b: The other row.
+        by: Axes to keep, of "set", "amount" and "condition"; the mean is taken over the others.
+        bootstrap: Source of the bootstrap draws.
 
     Returns:
-        A line for each measure and each value of `by`: `protocol`, `group` (what tells its group from others
-            of the
-        protocol), `set`, `amount`, `condition`, `measure`,
-        `difference` (the mean, in percent), `low` and `high` (95 % bootstrap interval over pictures and
-        seeds), `sd` (over seeds), `seeds` (a dict: the difference under each), `sets`, `pictures`, `only_a`
-        and `only_b` (answers that only one has right) and `p` (exact paired test, not corrected; NaN for HM).
+        A line for each measure and each value of `by`: `protocol`, `group` (distinguishes the group from
+            others of the protocol), `set`, `amount`, `condition`, `measure`, `difference` (mean, in
+            percentage points), `low` and `high` (95 % bootstrap interval over pictures and seeds), `sd`
+            (over seeds), `seeds` (a dict: the difference under each), `sets`, `pictures`, `only_a` and
+            `only_b` (answers that only one row has right) and `p` (exact paired test, not corrected; NaN
+            for HM).
 
     Raises:
-        InputError: There is no such row, or nothing that both rows were asked.
+        InputError: There is no such row, or both rows have no common question.
     """
     lines: list[dict[str, Any]] = []
     groups = groups_of(frame)
@@ -485,10 +485,10 @@ def paired(
 
 
 def resolve(groups: Iterable[ResultGroup], name: str) -> str:
-    """Return the label of the row that is meant: by its label, by letters and digits alone, or by its method.
+    """Return the label of a row, given its label, its name (letters and digits only), or its method.
 
     Raises:
-        InputError: There is none, or several rows have this method.
+        InputError: There is no such row, or several rows have this method.
     """
     methods = {
         str(label): str(method)

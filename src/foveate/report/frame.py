@@ -1,7 +1,7 @@
 """All results of a sweep as one long table: a line for each run, test set, split and test condition.
 
-`read_sweep` reads the files and checks them. `groups_of` sorts lines into groups that may share a table, and
-gives them the label of their row: two settings are never averaged into one number.
+`read_sweep` reads and checks the files. `groups_of` divides the lines into groups that may share a
+table, and adds the label of their row. Different settings are never averaged into one number.
 """
 
 import json
@@ -58,16 +58,17 @@ _NOT_SETTINGS = ("seed", "bank_dir", "out", "workers", "device", "data", "masks"
 
 @dataclass(frozen=True)
 class SweepResults:
-    """What a folder holds.
+    """Results in a folder.
 
     Attributes:
-        frame: The long table, sorted by run. Its columns are `RAW`, with `versions` as a dict, and: `answers`
-            (packed bits), `answered` (a fingerprint of all answers of the run), `config`, `folder`, `name`
-            (of the row, with its variant), `amount` (shots or share, where that is what varies; else 0),
-            `drawn` (whether the pictures are drawn scenes) and `group` (what lines of one table share).
-        runs: How many results there are; some may be backbones, which were asked nothing.
-        damaged: What is wrong with each file that was left out.
-        begun: Folders of runs that have been begun and have no result.
+        frame: The long table, sorted by run. Its columns are `RAW` (`versions` as a dict), and:
+            `answers` (packed bits), `answered` (a fingerprint of all answers of the run), `config`,
+            `folder`, `name` (row with variant), `amount` (shots or share, if it varies; otherwise 0),
+            `drawn` (whether the pictures are drawn scenes) and `group` (the values that lines of one
+            table share).
+        runs: Number of results; some may be backbones without questions.
+        damaged: Error of each file that was left out.
+        begun: Folders of runs that are started and have no result.
     """
 
     frame: pd.DataFrame
@@ -80,7 +81,8 @@ def read_sweep(folder: Path) -> SweepResults:
     """Read and check all results below a folder.
 
     Raises:
-        InputError: There is no such folder, no result in it that can be read, or one of a newer foveate.
+        InputError: The folder does not exist, has no readable result, or has one of a newer foveate
+            version.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: give the one that foveate sweep wrote to")
@@ -118,7 +120,7 @@ def _nothing(folder: Path, found: Sequence[object], damaged: Sequence[str]) -> s
 
 
 def _line(result: Result, one: Measured, folder: Path) -> dict[str, Any]:
-    """Return a line of the long table."""
+    """Return one line of the long table."""
     return {
         **vars(result),
         **vars(one),
@@ -142,7 +144,7 @@ def _line(result: Result, one: Measured, folder: Path) -> dict[str, Any]:
 
 
 def _name(result: Result) -> str:
-    """Return the row's name; a variant belongs to it, where it is not how much was trained on."""
+    """Return the row's name; it includes the variant, unless the variant is the amount of training data."""
     if not result.variant or result.protocol == "few-shot":
         return result.row
     if result.protocol == "data-efficiency":
@@ -169,7 +171,7 @@ def _group(result: Result) -> tuple[Any, ...]:
 
 
 def _fault(result: Result) -> str | None:
-    """Return in words what keeps a result out: it was edited, or has a protocol unknown here."""
+    """Return why a result is left out: it was edited, or its protocol is unknown."""
     hints = {Result: get_type_hints(Result), Measured: get_type_hints(Measured)}
     for one in (result, *result.measured):
         odd = next(
@@ -189,7 +191,7 @@ def _fault(result: Result) -> str | None:
 
 
 def is_a(value: object, hint: Any) -> bool:
-    """Return whether a value is what a field of a result is declared as; numbers are finite."""
+    """Return whether a value has the declared type of a result's field; numbers must be finite."""
     inner = get_args(hint)
     if get_origin(hint) is UnionType:
         return any(is_a(value, one) for one in inner)
@@ -206,19 +208,19 @@ def is_a(value: object, hint: Any) -> bool:
 
 @dataclass(frozen=True)
 class ResultGroup:
-    """What may share a table: one protocol, the same weights in the same precision, and so on.
+    """Results that may share a table: same protocol, weights, precision, and so on.
 
     Attributes:
-        frame: Its lines of the long table, each run once; `label` is the name of the row, and what tells its
-            settings from those of other rows of that name.
-        protocol: E.g. "base-to-new".
+        frame: Lines of the long table, each run once; `label` is the name of the row, with the settings
+            that differ from other rows of that name.
+        protocol: Protocol, e.g. "base-to-new".
         drawn: Whether the pictures are drawn scenes.
-        clip: Where the towers come from.
-        weights: Their hash.
-        precision: Of the towers.
+        clip: Source of the towers.
+        weights: Hash of the weights.
+        precision: Precision of the towers.
         recipe: Source of the settings.
-        apart: What tells it from other groups of its protocol, in words; empty if it is the only one.
-        twins: By label, the other rows that are the same training wherever both have one.
+        apart: Difference from other groups of the protocol, in words; empty if it is the only group.
+        twins: By label, the other rows with identical training wherever both have a run.
     """
 
     frame: pd.DataFrame
@@ -232,15 +234,15 @@ class ResultGroup:
     twins: Mapping[str, tuple[str, ...]]
 
     def titled(self, title: str) -> str:
-        """Return a section's title, with what tells its group from others of the protocol."""
+        """Return a section's title, with the difference from other groups of the protocol."""
         return f"{title} ({self.apart})" if self.apart else title
 
 
 def groups_of(frame: pd.DataFrame) -> list[ResultGroup]:
-    """Sort the long table into groups.
+    """Divide the long table into groups.
 
     Raises:
-        InputError: One run is there twice with other answers, or a set is there in two splits.
+        InputError: A run occurs twice with different answers, or a set occurs with two splits.
     """
     keys: list[tuple[Any, ...]] = sorted(set(frame["group"]), key=str)
     parts = {key: frame[[own == key for own in frame["group"]]] for key in keys}
@@ -249,7 +251,7 @@ def groups_of(frame: pd.DataFrame) -> list[ResultGroup]:
     groups: list[ResultGroup] = []
     for key, part in parts.items():
         own, twins = _labelled(part)
-        clip = min(own["clip"])  # the same weights may lie in several places
+        clip = min(own["clip"])  # equal weights may have several paths
         words = ("", "", clip + ", weights {:.8}", "{}", "settings: {}", "trained on {} classes", "{} shots")
         rivals = [other for other in keys if other[:2] == key[:2]]
         differs = [len({other[place] for other in rivals}) > 1 for place in range(len(words))]
@@ -259,7 +261,7 @@ def groups_of(frame: pd.DataFrame) -> list[ResultGroup]:
 
 
 def _check_splits(frame: pd.DataFrame) -> None:
-    """Refuse two splits of one set, which would be averaged as if they were one."""
+    """Refuse two splits of one set: they must not be averaged together."""
     seen: dict[str, tuple[str, Path]] = {}
     for key, split, folder in zip(frame["trained_on"], frame["split_hash"], frame["folder"], strict=True):
         before, where = seen.setdefault(key, (split, folder))
@@ -271,10 +273,10 @@ def _check_splits(frame: pd.DataFrame) -> None:
 
 
 def _labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
-    """Return a group's lines with their labels, each run once; and which rows are the same training.
+    """Return a group's lines with labels, each run once, and the rows with identical training.
 
     Raises:
-        InputError: A run is there twice, with other answers.
+        InputError: A run occurs twice, with different answers.
     """
     runs = frame.drop_duplicates("folder").set_index("folder")
     settings = {
@@ -315,7 +317,7 @@ def _twins(label: str, trained: Mapping[str, Mapping[Place, Mapping[str, str]]])
 
 
 def flat(config: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """Return settings by their whole names, "training.epochs", as text; without what changes no number."""
+    """Return settings by dotted name ("training.epochs") as text, without those that change no number."""
     found: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and key not in _NOT_SETTINGS:
@@ -333,36 +335,36 @@ def _known(key: str) -> DataSet | None:
 
 
 def set_title(key: str) -> str:
-    """Return the title of a set in the catalogue; its key, where the catalogue does not know it."""
+    """Return the title of a set; its key, if it is not in the catalogue."""
     found = _known(key)
     return key if found is None else found.title
 
 
 def set_order(key: str) -> tuple[int, list[str | int], str]:
-    """Return what sets are sorted by: their place in Table 1; "world-2" before "world-10"."""
+    """Return the sort key of a set: its position in Table 1; "world-2" comes before "world-10"."""
     head, _, number = key.rpartition("-")
     rank = published.set_rank(set_title(key))
     return rank, [head, int(number)] if number.isdigit() else [key, 0], key
 
 
 def is_drawn(key: str) -> bool:
-    """Return whether a set's pictures are scenes that foveate draws."""
+    """Return whether the pictures of a set are drawn scenes."""
     found = _known(key)
     return key.startswith("world") if found is None else found.world is not None
 
 
 def about(key: str) -> str:
-    """Return what is particular about a drawn set; empty for other sets."""
+    """Return the description of a drawn set; empty for other sets."""
     found = _known(key)
     return "" if found is None or found.world is None else f"{found.classes} classes, {found.world.about}"
 
 
 def class_count(key: str, split: str) -> int | None:
-    """Return how many classes a split of the whole set has; None where the catalogue does not know it.
+    """Return the number of classes in a split of the complete set; None if it is not in the catalogue.
 
     Args:
-        key: Of the set.
-        split: "base" is the first half, rounded up; "new" the rest; "all" both.
+        key: Key of the set.
+        split: "base" is the first half, rounded up; "new" is the rest; "all" is both.
     """
     found = _known(key)
     if found is None:

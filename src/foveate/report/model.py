@@ -1,4 +1,4 @@
-"""What a report is made of, whatever it is written as: sections of tables, charts, tests and notes."""
+"""The report as data, independent of the output format: sections with tables, charts, tests and notes."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from foveate.report.statistics import Estimate, deviation
 
 @dataclass(frozen=True)
 class Number:
-    """A figure of a table, with what stands behind it.
+    """A number in a table, with its statistics.
 
     Attributes:
-        value: Percent, unless the column says otherwise; None where there is none.
+        value: Value in percent, unless the column gives another unit; None if there is none.
         sd: Standard deviation over seeds (n - 1).
-        seeds: How many it is the mean of.
+        seeds: Number of seeds in the mean.
         low: Lower end of the 95 % bootstrap interval.
-        high: Upper end.
-        published: The published figure.
-        mark: "†" where it is the mean of fewer than it should be.
-        digits: Behind the point.
-        best: Whether no other of ours in its column is higher; of a p value, whether it is significant.
+        high: Upper end of the interval.
+        published: Published value.
+        mark: "†" if the mean has fewer parts than it should.
+        digits: Number of decimals.
+        best: Whether it is our highest number in its column; for a p value, whether it is significant.
         signed: Whether it is a difference.
-        neutral: Whether more of it is neither better nor worse.
-        least: Lower values are shown as "< least".
+        neutral: Whether a higher value is neither better nor worse.
+        least: Values below it are shown as "< least".
     """
 
     value: float | int | None
@@ -43,14 +43,14 @@ class Number:
 
     @property
     def difference(self) -> float | None:
-        """Ours less the published one, of the printed digits as the field does it."""
+        """Our value minus the published one, computed from rounded values as in papers."""
         if self.value is None or self.published is None:
             return None
         return round(self.value, self.digits) - round(self.published, self.digits)
 
     @property
     def text(self) -> str:
-        """The value alone: "82.40 †", "−1.50", "< 0.001", "–"."""
+        """The value as text: "82.40 †", "−1.50", "< 0.001", "–"."""
         if self.value is None:
             return "–"
         if self.least is not None and self.value < self.least:
@@ -60,7 +60,7 @@ class Number:
 
     @property
     def interval(self) -> str:
-        """Its interval in words: "80.10 to 84.20"."""
+        """The interval as text: "80.10 to 84.20"."""
         if self.low is None or self.high is None:
             return "–"
         ends = (signed(end) if self.signed else f"{end:.{self.digits}f}" for end in (self.low, self.high))
@@ -68,12 +68,12 @@ class Number:
 
 
 Cell = Number | str
-"""A figure, or words."""
+"""A number or text."""
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a block: its first column and the others; `published` where it has published figures alone."""
+    """Row of a block: label and cells; `published` if it has only published numbers."""
 
     label: str
     cells: tuple[Cell, ...]
@@ -82,13 +82,13 @@ class TableRow:
 
 @dataclass(frozen=True)
 class ReportBlock:
-    """A table, or one of several that are set beside each other.
+    """A table, or one of several tables in a row.
 
     Attributes:
-        title: Over it; may be empty.
-        columns: Heads, that of the labels first.
-        rows: From top to bottom.
-        kind: What it is, where it belongs to a table: gains of plug-ins, all figures, paired tests.
+        title: Title above it; may be empty.
+        columns: Column heads; the label column is first.
+        rows: Rows from top to bottom.
+        kind: Role in a section's details: gains of plug-ins, all figures, paired tests.
     """
 
     title: str
@@ -99,7 +99,7 @@ class ReportBlock:
 
 @dataclass(frozen=True)
 class ChartPoint:
-    """A mark of a chart, with the ends of its interval; in a chart of names, y is a place in their list."""
+    """A point of a chart, with its interval; in a chart of names, y is an index into them."""
 
     x: float | int
     y: float | int
@@ -109,13 +109,13 @@ class ChartPoint:
 
 @dataclass(frozen=True)
 class Series:
-    """Marks that belong together.
+    """Points with a common label.
 
     Attributes:
-        label: In the legend.
-        points: From left to right.
-        colour: Which of the palette; -1 for published figures, drawn as diamonds.
-        hollow: Drawn as rings, without intervals.
+        label: Label in the legend.
+        points: Points from left to right.
+        colour: Index in the palette; -1 for published numbers, which are drawn as diamonds.
+        hollow: Whether points are drawn as rings, without intervals.
     """
 
     label: str
@@ -129,14 +129,14 @@ class Chart:
     """A chart.
 
     Attributes:
-        kind: "lines" has x and y as numbers; "dots" has names from top to bottom and a number to the right.
-        title: Over it.
-        series: What is drawn.
-        names: Of "dots".
-        x_label: Under it.
-        y_label: Of "lines".
-        ticks: Where "lines" has numbers on its x axis; chosen if there are none.
-        zero: Whether 0 is always in sight, with a line of its own ("dots").
+        kind: "lines" has numeric x and y; "dots" has names from top to bottom and numbers on the x axis.
+        title: Title above it.
+        series: Series to draw.
+        names: Names for "dots".
+        x_label: Label of the x axis.
+        y_label: Label of the y axis, for "lines".
+        ticks: Ticks of the x axis, for "lines"; chosen automatically if empty.
+        zero: Whether the axis always includes 0, marked with a line ("dots").
     """
 
     kind: Literal["lines", "dots"]
@@ -151,21 +151,21 @@ class Chart:
 
 @dataclass(frozen=True)
 class Section:
-    """A table of the papers, or one of ours, and all that belongs to it.
+    """A table of the papers or of foveate, with everything that belongs to it.
 
     Attributes:
-        key: For links and files, e.g. "table-1".
-        title: Its heading, but for what it was measured on.
-        lead: What it is, in a sentence or two.
-        blocks: The table.
-        layout: "grid" sets blocks beside each other.
-        charts: Beside it.
-        caption: What the charts show.
-        details: All figures with their intervals, and tests; folded away where that can be.
-        missing: Runs that there should be.
-        notes: What must be known to read it.
-        card: The protocol: name and value.
-        drawn: Whether it was measured on drawn scenes.
+        key: Key for links and file names, e.g. "table-1".
+        title: Heading, without the kind of pictures.
+        lead: Description in one or two sentences.
+        blocks: Blocks of the table.
+        layout: "grid" places blocks side by side.
+        charts: Charts of the section.
+        caption: Caption of the charts.
+        details: All figures with intervals, and tests; collapsed if the format supports it.
+        missing: Missing runs.
+        notes: Notes that are needed to read the table.
+        card: The protocol: names and values.
+        drawn: Whether the results are from drawn scenes.
     """
 
     key: str
@@ -183,21 +183,21 @@ class Section:
 
     @property
     def heading(self) -> str:
-        """Its title, and that it is of drawn scenes, where it is."""
+        """The title; for drawn scenes, it says so."""
         return f"{self.title}, drawn scenes" if self.drawn else self.title
 
 
 @dataclass(frozen=True)
 class Report:
-    """A whole report.
+    """A complete report.
 
     Attributes:
-        title: Of the page.
-        facts: Paragraphs under it.
-        sections: In order.
-        warnings: What is wrong with files.
-        legend: What the signs and statistics are.
-        sets: What is particular about each drawn set, by its title.
+        title: Title of the page.
+        facts: Paragraphs under the title.
+        sections: Sections in order.
+        warnings: Problems with files.
+        legend: Explanation of signs and statistics.
+        sets: Description of each drawn set, by title.
         raw: The long table of all results.
     """
 
@@ -211,7 +211,7 @@ class Report:
 
 
 def number_of(one: Estimate | None, published: float | None = None, **more: Any) -> Number:
-    """Return an estimate as a figure of a table; `more` are other attributes of it."""
+    """Return an estimate as a number of a table; `more` sets further attributes."""
     if one is None:
         return Number(None, published=published)
     low, high = one.interval
@@ -220,14 +220,14 @@ def number_of(one: Estimate | None, published: float | None = None, **more: Any)
 
 
 def text(cell: Cell) -> str:
-    """Return a cell as plain words: "82.40 ± 0.31 †"."""
+    """Return a cell as plain text: "82.40 ± 0.31 †"."""
     if isinstance(cell, str) or cell.sd is None or cell.value is None:
         return cell if isinstance(cell, str) else cell.text
     return f"{cell.text.removesuffix(cell.mark).strip()} ± {cell.sd:.{cell.digits}f} {cell.mark}".strip()
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """Return a difference with its sign; none is +0.00."""
+    """Return a difference with its sign; zero is +0.00."""
     shown = f"{value:+.{digits}f}"
     if float(shown) == 0:
         shown = f"+{0:.{digits}f}"
@@ -235,7 +235,7 @@ def signed(value: float, digits: int = 2) -> str:
 
 
 def words(*parts: str) -> str:
-    """Return "CoOp, 4 shots": what there is of the parts."""
+    """Return the non-empty parts, joined: "CoOp, 4 shots"."""
     return ", ".join(part for part in parts if part)
 
 
@@ -245,10 +245,10 @@ def count(number: int, what: str) -> str:
 
 
 def highest(estimates: Iterable[Estimate]) -> float | None:
-    """Return the highest of a column, to two digits; None where all are alike, or nothing is comparable.
+    """Return the highest value of a column, to two digits; None if all are equal or not comparable.
 
-    A mean over fewer seeds or sets than the others' is never the highest, and where it seems to be, none is;
-    nor is any where rows were tested on different pictures.
+    A mean over fewer seeds or sets than the others is never the highest; if its value is, the result is
+    None. The result is also None if rows were tested on different pictures.
     """
     every = list(estimates)
     whole = [one for one in every if not one.mark]

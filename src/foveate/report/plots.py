@@ -1,6 +1,7 @@
-"""Charts as inline SVG, drawn by matplotlib.
+"""Charts as inline SVG, made with matplotlib.
 
-Text stays text, and colours are variables of the page (`--c0`), so a chart is right on light, dark and paper.
+Text stays text, and colours are CSS variables of the page (`--c0`), so a chart suits light, dark and
+print.
 """
 
 import io
@@ -21,7 +22,7 @@ PALETTE = 8
 DASHES = ("none", "6 3", "2 3", "8 3 2 3")
 _LINE, _MORE, _TOP, _BOTTOM, _RIGHT, _HEIGHT = 22.0, 8.0, 10.0, 38.0, 14.0, 240.0
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
-_LETTER = 6.4  # a letter's width at the size of names
+_LETTER = 6.4  # width of a letter in the font size of names
 _COLOURS = {
     **{name: f"#{0xF0A0 + place:06x}" for place, name in enumerate(("paper", "ink", "soft", "rule"))},
     **{f"c{place}": f"#{0xF0B0 + place:06x}" for place in range(PALETTE)},
@@ -36,7 +37,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def svg(chart: Chart) -> str:
-    """Return a chart as an `<svg>` element, 380 units wide; a mark says its number when it is pointed at."""
+    """Return a chart as an `<svg>` element, 380 units wide; a tooltip gives the number of each point."""
     rows = len(chart.names)
     shifts = _shifts(chart)
     step = _LINE + (_MORE if any(shifts) else 0)
@@ -72,7 +73,7 @@ def svg(chart: Chart) -> str:
 
 
 def _shifts(chart: Chart) -> list[float]:
-    """Return how far each series stands from the middle of a name's line, so that no mark hides another."""
+    """Return the vertical offset of each series from a name's line, so that points do not overlap."""
     ours = [series for series in chart.series if series.colour >= 0]
     alone = len(ours) < 2 or all(len({point.y for point in one.points}) == 1 for one in ours)
     step = 0.0 if alone or chart.kind == "lines" else min(6.4, 15 / (len(ours) - 1))
@@ -110,7 +111,7 @@ def _lines(axes: Axes, chart: Chart, titles: dict[str, str]) -> None:
             _mark(axes, series, point.x + aside, point.y, f"{series.label}: {point.y:.2f}", titles)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], min_n_ticks=3))
     shown: list[float] = []
-    for tick in chart.ticks:  # 1, 2 and 4 shots stand close to each other: their numbers may not touch
+    for tick in chart.ticks:  # 1, 2 and 4 shots are close together: labels must not overlap
         if not shown or (tick - shown[-1]) / unit >= 18:
             shown.append(tick)
     if shown:
@@ -145,7 +146,7 @@ def _mark(axes: Axes, series: Series, x: float, y: float, said: str, titles: dic
 
 
 def _inline(text: str, said: str, titles: dict[str, str]) -> str:
-    """Return matplotlib's file as an element of a page: no addresses, no identities, the page's colours."""
+    """Convert matplotlib's SVG to an element of a page: no URLs, no ids, the page's colours."""
     for name, colour in _COLOURS.items():
         text = text.replace(colour, f"var(--{name})")
     root = ElementTree.fromstring(text)
@@ -168,10 +169,10 @@ def _inline(text: str, said: str, titles: dict[str, str]) -> str:
 
 
 def _tidy(one: ElementTree.Element, shapes: Mapping[str, str]) -> None:
-    """Make an element stand alone: a mark is a path of its own, a text has the page's font."""
+    """Make an element self-contained: a point has its own path, text has the page's font."""
     one.tag = one.tag.removeprefix(_SVG)
     one.text, one.tail = (one.text or "").strip(), None
-    one.attrib.pop("clip-path", None)  # nothing is drawn outside
+    one.attrib.pop("clip-path", None)  # nothing is drawn outside the axes
     if one.tag == "use":
         one.tag = "path"
         one.set("d", shapes[one.attrib.pop(_LINK)[1:]])

@@ -1,4 +1,4 @@
-"""The protocol under a table: what its numbers depend on, where that is not the paper's, and notes."""
+"""The protocol card under a table (everything its numbers depend on), and notes on deviations."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -24,27 +24,27 @@ PARTIAL = "† the mean is over fewer seeds or sets than the table has; what is 
 
 @dataclass(frozen=True)
 class ReportContext:
-    """What all tables of a report share.
+    """Settings that all tables of a report share.
 
     Attributes:
-        bootstrap: Where draws come from.
-        against: Whether published figures are wanted.
+        bootstrap: Source of the bootstrap draws.
+        against: Whether to show published numbers.
     """
 
     bootstrap: Bootstrap
     against: bool
 
     def beside(self, group: ResultGroup, towers: str = TOWER) -> bool:
-        """Return whether published figures may stand beside: of photographs, on the same kind of tower."""
+        """Return whether published numbers may be shown: only for photographs and the same kind of tower."""
         return self.against and not group.drawn and tower(group.clip) in (None, towers)
 
     def notes(self, group: ResultGroup, figures: Figures, towers: str | None = TOWER) -> list[str]:
-        """Return what must be said under any table.
+        """Return the notes that any table needs.
 
         Args:
-            group: What it is of.
-            figures: In it.
-            towers: Those of the published figures; None where there are none of such a table.
+            group: Group of the table's rows.
+            figures: Figures in the table.
+            towers: Towers of the published numbers; None if no such table is published.
         """
         notes = [_DRAWN.format(_OURS if group.clip in EMBEDDED else group.clip)] if group.drawn else []
         if towers is None or not self.against or group.drawn:
@@ -58,7 +58,7 @@ class ReportContext:
     def card(
         self, group: ResultGroup, figures: Figures, towers: str | None = TOWER
     ) -> tuple[tuple[str, str], ...]:
-        """Return the protocol as names and values."""
+        """Return the protocol card as names and values."""
         frame = figures.frame
         trained = [label for label in figures.labels if figures.method(label) != "zeroshot"]
         shots = [str(shots) for shots in sorted(set(frame["shots"].tolist())) if shots]
@@ -90,7 +90,7 @@ class ReportContext:
 
 
 def odd_sets(frame: pd.DataFrame) -> dict[str, str]:
-    """Return, in words, the sets that have fewer or more classes here than the whole set has, by key."""
+    """Return descriptions of sets with fewer or more classes than the complete set, by key."""
     found: dict[str, str] = {}
     asked = frame.drop_duplicates(["protocol", "tested_on", "split", "classes"])
     for one in asked.to_dict("records"):
@@ -129,13 +129,13 @@ def _versions(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def training_of(figures: Figures, label: str) -> dict[str, str]:
-    """Return how a row's first run was trained, by the settings' last names: "epochs", "lr", ..."""
+    """Return the training settings of a row's first run, by short name: "epochs", "lr", ..."""
     config = flat(figures.config(label))
     return {name.rpartition(".")[2]: value for name, value in config.items() if "training." in name}
 
 
 def _training(figures: Figures, labels: Iterable[str]) -> Iterator[str]:
-    """Yield what training is, once for all rows that share it."""
+    """Yield descriptions of the training, once for all rows that share it."""
     same: dict[str, list[str]] = defaultdict(list)
     for label in labels:
         own = training_of(figures, label)
@@ -151,7 +151,7 @@ def _training(figures: Figures, labels: Iterable[str]) -> Iterator[str]:
 
 
 def _differing(figures: Figures, labels: Iterable[str]) -> Iterator[str]:
-    """Yield settings that one row has differently on different sets, as the sources themselves have them."""
+    """Yield settings that differ between the sets of one row, as the sources define them."""
     runs = figures.frame.drop_duplicates(["label", "trained_on", "amount"])
     for label in labels:
         own = runs[runs["label"] == label]
@@ -175,7 +175,7 @@ def _learned(figures: Figures) -> Iterator[str]:
 
 
 def words_of_range(numbers: pd.Series) -> str:
-    """Return "2,048", or "1,024 to 2,048"."""
+    """Return a range as text: "2,048", or "1,024 to 2,048"."""
     least, most = int(numbers.min()), int(numbers.max())
     return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 

@@ -1,7 +1,7 @@
-"""The published tables, `paper-tables.json`: of FVG-PT (arXiv 2603.08708), and averages that others publish.
+"""The published tables (`paper-tables.json`): FVG-PT (arXiv 2603.08708), and averages of other papers.
 
-Rows and sets are matched by their letters and digits alone: "CoOp+FVG-PT" is "CoOp + FVG-PT". Nothing here
-needs the extra `report`.
+Rows and sets are matched by letters and digits only: "CoOp+FVG-PT" equals "CoOp + FVG-PT". This module
+does not need the extra `report`.
 """
 
 import json
@@ -20,19 +20,19 @@ ERRATA = (
     "Table 10's averages of deviations are means of those of single sets, not the deviation of the average.",
     "Table 1 compares CoOp after 10 epochs with FVG-PT after 20 on EuroSAT.",
 )
-"""Where the paper does not agree with itself."""
+"""Contradictions within the paper."""
 
 BaseNewHm = tuple[float, float, float]
 
 
 def plain(name: str) -> str:
-    """Return a name without its signs, for matching."""
+    """Return only the letters and digits of a name, for matching."""
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
 @cache
 def tables() -> Mapping[str, Any]:
-    """Return the file."""
+    """Return the content of `paper-tables.json`."""
     text = files("foveate.report").joinpath("paper-tables.json").read_text(encoding="utf-8")
     return cast("Mapping[str, Any]", json.loads(text))
 
@@ -45,18 +45,18 @@ def sets() -> tuple[str, ...]:
 
 @cache
 def rows() -> tuple[str, ...]:
-    """Return Table 1's rows in its order."""
+    """Return the rows of Table 1, in order."""
     return tuple(tables()["base_to_new"])
 
 
 def row_rank(name: str) -> int:
-    """Return the place of a row in Table 1; behind all of them, where it is not in it."""
+    """Return the index of a row in Table 1; a larger number if it is not there."""
     known = [plain(row) for row in rows()]
     return known.index(plain(name)) if plain(name) in known else len(known)
 
 
 def set_rank(title: str) -> int:
-    """Return the place of a set in Table 1; behind all of them, where it is not in it."""
+    """Return the index of a set in Table 1; a larger number if it is not there."""
     return sets().index(title) if title in sets() else len(sets())
 
 
@@ -66,7 +66,7 @@ def _row(table: str, name: str) -> Any:
 
 
 def base_to_new(name: str, title: str) -> BaseNewHm | None:
-    """Return Table 1's base, new and HM of a row on a set."""
+    """Return base, new and HM of a row on a set, from Table 1."""
     row = _row("base_to_new", name)
     if row is None or title not in row:
         return None
@@ -74,9 +74,9 @@ def base_to_new(name: str, title: str) -> BaseNewHm | None:
 
 
 def base_to_new_average(name: str, titles: Iterable[str]) -> BaseNewHm | None:
-    """Return Table 1's averages over these sets: as printed, of all eleven; else computed from their rows.
+    """Return Table 1's averages over these sets: printed for all eleven, otherwise computed.
 
-    HM is that of the two averages. Of other methods only the printed ones are known.
+    HM is computed from the two averages. For other methods, only the printed averages are known.
     """
     titles = set(titles)
     if titles == set(sets()):
@@ -90,19 +90,19 @@ def base_to_new_average(name: str, titles: Iterable[str]) -> BaseNewHm | None:
 
 
 def hm_sd(name: str, title: str) -> float | None:
-    """Return Table 10's standard deviation of HM over seeds."""
+    """Return the standard deviation of HM over seeds, from Table 10."""
     row = _row("hm_sd", name)
     return None if row is None else row.get(title)
 
 
 def cross_dataset(name: str, title: str) -> float | None:
-    """Return Table 2's accuracy of a row on a target; "ImageNet" is the source."""
+    """Return the accuracy of a row on a target, from Table 2; "ImageNet" is the source."""
     row = _row("cross_dataset", name)
     return None if row is None else row.get("source" if title == "ImageNet" else title)
 
 
 def cross_dataset_average(name: str, titles: Iterable[str]) -> float | None:
-    """Return Table 2's average over these targets, without the source; as printed, over all ten."""
+    """Return Table 2's average over these targets, without the source; printed for all ten."""
     row = _row("cross_dataset", name)
     titles = set(titles)
     if row is None or not titles or not titles <= row.keys():
@@ -113,18 +113,18 @@ def cross_dataset_average(name: str, titles: Iterable[str]) -> float | None:
 
 
 def other_methods() -> dict[str, BaseNewHm]:
-    """Return published averages of other methods over the eleven sets, DAPT's among them, by name."""
+    """Return the published averages of other methods, including DAPT, over the eleven sets, by name."""
     own = cast("Mapping[str, BaseNewHm]", tables()["other_methods_average"])
     return {name: (base, new, both) for name, (base, new, both) in own.items()}
 
 
 def vit_l14(name: str) -> BaseNewHm | None:
-    """Return the averages of a row on ViT-L/14."""
+    """Return the averages of a row with ViT-L/14."""
     return _three(_row("vit_l14", name))
 
 
 def components(gate: bool, adapters: bool, prior: bool) -> BaseNewHm | None:
-    """Return Table 3's averages with these components switched on."""
+    """Return Table 3's averages for these components."""
     wanted = (int(gate), int(adapters), int(prior))
     for row in cast("list[dict[str, float]]", tables()["ablation_components"]):
         if (row["frg"], row["fdc"], row["pc"]) == wanted:
@@ -133,7 +133,7 @@ def components(gate: bool, adapters: bool, prior: bool) -> BaseNewHm | None:
 
 
 def swept(table: str, value: object) -> tuple[float | None, float | None, float | None] | None:
-    """Return Table 4's HM of a width, or Table 5's base, new and HM of a depth."""
+    """Return Table 4's HM for a width, or Table 5's base, new and HM for a depth."""
     found = cast("Mapping[str, Any]", tables()[table]).get(str(value))
     return (None, None, found) if isinstance(found, float) else _three(found)
 
@@ -146,7 +146,7 @@ def _three(values: Sequence[float] | None) -> BaseNewHm | None:
 
 
 def tower(clip: str) -> str | None:
-    """Return which image tower weights have, by their name; None where it does not say."""
+    """Return the image tower of weights, from their name; None if the name does not contain it."""
     if clip in (*EMBEDDED, "random"):
         return clip
     known = {"vitb16": TOWER, "patch16": TOWER, "vitb32": "ViT-B/32", "patch32": "ViT-B/32"}

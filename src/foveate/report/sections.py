@@ -1,4 +1,4 @@
-"""From a sweep's folder to a report: which tables there are results for, and what stands beside them."""
+"""Builds a report from a sweep's folder: all tables with results, and the published numbers."""
 
 import json
 import os
@@ -70,7 +70,7 @@ _SCENES = (
 )
 _HOSTS = {"coop": "CoOp", "kgcoop": "KgCoOp", "promptsrc": "PromptSRC", "mmrl": "MMRL", "maple": "MaPLe"}
 _SWEPT = {"adapter_hidden": "adapter_dim_hm", "gate_hidden": "gate_dim_hm", "gate_depth": "gate_layers"}
-_MMRL_DISTILL = 5.0  # Sec. 4.1; where it is not said, it is the default of all methods
+_MMRL_DISTILL = 5.0  # Sec. 4.1; elsewhere the default of all methods applies
 COST = {
     "learned_numbers": "learned",
     "tuning_pictures_per_second": "tuning /s",
@@ -89,18 +89,19 @@ def build(
     seed: int = 0,
     compare: tuple[str, str] | None = None,
 ) -> Report:
-    """Read all results below a folder and make the report of them.
+    """Read all results below a folder and build the report.
 
     Args:
-        folder: What a sweep wrote.
-        against: Whether published figures stand beside ours.
-        draws: Of the bootstrap.
-        seed: Of these draws.
-        compare: Two rows to test against each other, by label, name or method: what the first has more.
+        folder: Output folder of a sweep.
+        against: Whether to show published numbers beside ours.
+        draws: Number of bootstrap draws.
+        seed: Seed of these draws.
+        compare: Two rows to test against each other, by label, name or method: the difference is first
+            minus second.
 
     Raises:
-        InputError: There is nothing to report; a newer foveate wrote it; two sweeps contradict each other; or
-            there is no such row.
+        InputError: There is nothing to report; a newer foveate version wrote it; two sweeps contradict
+            each other; or a row does not exist.
     """
     sweep = read_sweep(folder)
     groups = groups_of(sweep.frame)
@@ -174,7 +175,7 @@ def _legend(context: ReportContext) -> Iterator[str]:
 
 
 def _in_order(sections: Sequence[Section]) -> list[Section]:
-    """Return photographs before drawn scenes, and of each the papers' order."""
+    """Sort the sections: photographs before drawn scenes, each in the papers' order."""
     photographs = any(not section.drawn for section in sections if section.key != "table-7")
 
     def rank(section: Section) -> tuple[bool, int, str, str]:
@@ -187,7 +188,7 @@ def _in_order(sections: Sequence[Section]) -> list[Section]:
 
 
 def _numbered(sections: Sequence[Section]) -> Iterator[Section]:
-    """Yield sections under keys of their own: a second "table-1" is "table-1-2"."""
+    """Yield sections with unique keys: a second "table-1" becomes "table-1-2"."""
     seen: dict[str, int] = {}
     for section in sections:
         seen[section.key] = number = seen.get(section.key, 0) + 1
@@ -206,7 +207,7 @@ def _sections(group: ResultGroup, context: ReportContext) -> Iterator[Section]:
 def _part(
     group: ResultGroup, context: ReportContext, labels: Sequence[str], sets: Collection[str] | None = None
 ) -> Figures:
-    """Return the figures of some rows, in this order, on those sets that were trained on."""
+    """Return the figures of these rows, in this order, for these training sets."""
     frame = group.frame[group.frame["label"].isin(labels)]
     if sets is not None:
         frame = frame[frame["trained_on"].isin(sets)]
@@ -305,7 +306,7 @@ def _paper_table_2(figures: Figures) -> Paper:
 
 
 def _curves(group: ResultGroup, context: ReportContext) -> Iterator[Section | None]:
-    """Yield accuracy by how much was trained on."""
+    """Yield sections with accuracy by amount of training data."""
     figures = Figures(group.frame, context.bootstrap)
     few = group.protocol == "few-shot"
     measure, scale = figures.measures[-1], 1 if few else 100
@@ -329,7 +330,7 @@ def _curves(group: ResultGroup, context: ReportContext) -> Iterator[Section | No
 
 
 def _robustness(group: ResultGroup, context: ReportContext) -> Iterator[Section | None]:
-    """Yield deviation and range over seeds, set by set, and a chart with a mark for each seed."""
+    """Yield standard deviation and range over seeds for each set, and a chart with a point for each seed."""
     figures = Figures(group.frame, context.bootstrap)
     charts: list[Chart] = []
     for place in figures.sets:
@@ -344,7 +345,7 @@ def _robustness(group: ResultGroup, context: ReportContext) -> Iterator[Section 
 
 
 def _table_10(group: ResultGroup, figures: Figures, context: ReportContext) -> Section | None:
-    """Return Table 10, with a row of the means of the sets' deviations."""
+    """Return Table 10, with a row for the means of the sets' deviations."""
     labels = [label for label in figures.labels if "+" in figures.method(label)] or list(figures.labels)
 
     def paper(key: FigureKey) -> float | None:
@@ -366,7 +367,7 @@ def _table_10(group: ResultGroup, figures: Figures, context: ReportContext) -> S
 
 
 def _table_11(group: ResultGroup, figures: Figures, context: ReportContext) -> Section:
-    """Return Table 11: averages that other methods are published with, DAPT's among them."""
+    """Return Table 11: published averages of other methods, including DAPT."""
     rows = [TableRow(name, tuple(map(Number, own)), True) for name, own in published.other_methods().items()]
     for label in figures.labels:
         own = [figures.found.get(FigureKey(label, AVERAGE, 0.0, "", measure)) for measure in THREE]
@@ -383,7 +384,7 @@ def _table_11(group: ResultGroup, figures: Figures, context: ReportContext) -> S
 
 
 def _runs(group: ResultGroup, figures: Figures, context: ReportContext) -> Section:
-    """Return what the runs of a sweep took, by row and device."""
+    """Return time and memory of the runs, by row and device."""
     runs = figures.frame.drop_duplicates(["label", "trained_on", "amount", "seed"])
     epochs = [float(flat(config).get("training.epochs", "nan")) for config in runs["config"]]
     learns = runs["learned_numbers"].gt(0) & runs["train_seconds"].gt(0)
@@ -416,7 +417,7 @@ def _runs(group: ResultGroup, figures: Figures, context: ReportContext) -> Secti
 
 
 def _costs(folder: Path, against: bool) -> tuple[list[Section], list[str]]:
-    """Return a table for each `cost.json` below a folder, and what is wrong with unreadable ones."""
+    """Return a table for each `cost.json` below a folder, and errors of unreadable ones."""
     found: list[Section] = []
     damaged: list[str] = []
     for path in sorted(
@@ -430,7 +431,7 @@ def _costs(folder: Path, against: bool) -> tuple[list[Section], list[str]]:
 
 
 def _table_7(values: Mapping[str, Any], against: bool) -> Section:
-    """Return what `foveate cost` measured."""
+    """Return the results of `foveate cost` as Table 7."""
     rows: list[TableRow] = []
     for row in values["rows"]:
         numbers = (Number(row.get(name), digits=1) for name in COST if name != "learned_numbers")
@@ -462,7 +463,7 @@ def _table_7(values: Mapping[str, Any], against: bool) -> Section:
     )
 
 
-# ---- Ablations: rows of FVG-PT are sorted into studies by their settings, not by what they are called.
+# ---- Ablations: rows of FVG-PT are assigned to studies by their settings, not by their names.
 
 
 @cache
@@ -471,7 +472,7 @@ def _usual() -> dict[str, Any]:
 
 
 def _settings(every: Figures, label: str) -> dict[str, Any]:
-    """Return all settings of FVG-PT that a row has, lists as tuples; empty for other methods."""
+    """Return all FVG-PT settings of a row, with lists as tuples; empty for other methods."""
     if every.method(label).partition("+")[0] != "fvgpt":
         return {}
     own = (every.config(label).get("settings") or {}).get("fvgpt", {})
@@ -481,7 +482,7 @@ def _settings(every: Figures, label: str) -> dict[str, Any]:
 
 
 def _changed(every: Figures, label: str) -> set[str]:
-    """Return the settings of FVG-PT in which a row differs from the paper's method."""
+    """Return the FVG-PT settings of a row that differ from the paper's."""
     settings = _settings(every, label)
     found = {name for name, value in settings.items() if value != _usual().get(name)}
     if every.method(label).endswith("+mmrl") and settings.get("lambda_distill") == _MMRL_DISTILL:
@@ -490,10 +491,10 @@ def _changed(every: Figures, label: str) -> set[str]:
 
 
 def _main_rows(every: Figures, group: ResultGroup) -> list[str]:
-    """Return Table 1's rows: those it has by name, and methods as they are; none that studies a setting."""
+    """Return Table 1's rows: those in it by name, and unchanged methods; no rows that vary a setting."""
     named = [label for label in every.labels if published.row_rank(every.name(label)) < len(published.rows())]
 
-    def again(label: str) -> bool:  # the same training as another row, under another name
+    def again(label: str) -> bool:  # identical training to another row, with another name
         return any(twin in named or twin < label for twin in group.twins[label])
 
     plain = [
@@ -507,7 +508,7 @@ def _main_rows(every: Figures, group: ResultGroup) -> list[str]:
 def _ablations(
     group: ResultGroup, every: Figures, main: Sequence[str], context: ReportContext
 ) -> Iterator[Section | None]:
-    """Yield a section for each study that there are rows of."""
+    """Yield a section for each study that has rows."""
     told = set(main)
     for study in tables.STUDIES:
         for method in sorted({every.method(label) for label in every.labels}):
@@ -528,7 +529,7 @@ def _ablations(
 
 
 def _studied(study: TableSpec, every: Figures, group: ResultGroup, method: str) -> list[str]:
-    """Return the rows of a study: those that differ in its settings alone, with the paper's own."""
+    """Return the rows of a study: those that differ only in its settings, and the paper's row."""
     changed = {label: _changed(every, label) for label in every.labels if every.method(label) == method}
     needed = {study.settings[0]} if study.key == "table-12" else set(study.settings)
 
@@ -552,7 +553,7 @@ def _studied(study: TableSpec, every: Figures, group: ResultGroup, method: str) 
 
 
 def _lengths(every: Figures, method: str) -> list[str]:
-    """Return the rows that are one method on EuroSAT, trained for different times (Table 15)."""
+    """Return the rows of one method on EuroSAT with different numbers of epochs (Table 15)."""
     trained = set(every.frame.loc[every.frame["trained_on"] == "eurosat", "label"])
     epochs = {
         label: training_of(every, label).get("epochs")
@@ -575,7 +576,7 @@ def _ablation(
 ) -> Section | None:
     every = Figures(group.frame, context.bootstrap)
     varied = [label for label in labels if _changed(every, label)]
-    if varied and not sets:  # a study is about the sets on which any setting was varied
+    if varied and not sets:  # a study covers the sets on which a setting was varied
         sets = set(group.frame.loc[group.frame["label"].isin(varied), "trained_on"])
     labels = sorted(labels, key=lambda label: _study_order(study, every, label))
     figures = _part(group, context, labels, sets or None)
@@ -625,28 +626,28 @@ def _study_order(study: TableSpec, every: Figures, label: str) -> tuple[float, b
 
 
 def _components(every: Figures, label: str) -> tuple[bool, bool, bool]:
-    """Return which of FRG, FDC and PC a row has; without adapters, a gate has nothing to say."""
+    """Return which of FRG, FDC and PC a row has; a gate has no effect without adapters."""
     settings = _settings(every, label)
     adapters = settings["adapters"] != "none"
     return bool(settings["foreground_gate"]) and adapters, adapters, bool(settings["prior_branch"])
 
 
 def _shown(study: TableSpec, every: Figures, label: str) -> dict[str, str]:
-    """Return the columns of a row that say what is varied."""
+    """Return the columns of a row that give the varied settings."""
     if study.shown == "components":
         on = ("✓" if one else "" for one in _components(every, label))
         return dict(zip(("FRG", "FDC", "PC"), on, strict=True))
     return {study.shown.replace("_", " "): str(_settings(every, label)[study.shown])} if study.shown else {}
 
 
-# ---- Any two rows against each other.
+# ---- Comparison of any two rows.
 
 
 def _comparisons(groups: Sequence[ResultGroup], context: ReportContext, a: str, b: str) -> list[Section]:
     """Return a section for each group that has both rows.
 
     Raises:
-        InputError: There is no such row, or no group has both.
+        InputError: A row does not exist, or no group has both rows.
     """
     first, second = (resolve(groups, name) for name in (a, b))
     having = [group for group in groups if {first, second} <= set(group.frame["label"])]

@@ -1,16 +1,17 @@
-"""The statistics of a report: bootstrap estimates, and an exact test of two rows on the same pictures.
+"""Statistics of a report: bootstrap estimates, and an exact paired test of two rows.
 
-Answers are `[S, P]` truth values: seeds by pictures. Everything random is drawn from a named generator, so no
+Answers are `[S, P]` booleans: seeds by pictures. All random numbers come from named generators, so no
 number depends on the order of files.
 
-The bootstrap draws pictures and seeds independently (Owen, "The pigeonhole bootstrap", 2007): a picture that
-is drawn twice counts twice under every seed. Of n seeds it draws n - 1 (Rao and Wu, 1988), so that the
-variance of their mean is not too small by the factor (n - 1) / n, two thirds with three seeds. Seeds are
-drawn once for each training set, so base and new of one run rise and fall together. Every derived figure (a
-harmonic mean, an average over sets, a difference) is computed in each draw as it is on the whole.
+The bootstrap draws pictures and seeds independently (Owen, "The pigeonhole bootstrap", 2007): a picture
+that is drawn twice counts twice under every seed. From n seeds it draws n - 1 (Rao and Wu, 1988).
+Otherwise the variance of their mean would be too small by the factor (n - 1) / n, two thirds for three
+seeds. Seeds are drawn once for each training set, so base and new of one run vary together. Every
+derived figure (a harmonic mean, an average over sets, a difference) is computed in each draw in the same
+way as on all data.
 
-The paired test flips, picture by picture, which of two rows gave which answers. All flips are counted, none
-is sampled. With one seed it is McNemar's exact test (McNemar, 1947).
+The paired test exchanges the answers of two rows for each picture. It counts all exchanges and samples
+none. With one seed it is McNemar's exact test (McNemar, 1947).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,12 +33,12 @@ Weights = Float64[Tensor, "draws seeds"]
 Draws = Float64[Tensor, " draws"]
 Law = Float64[np.ndarray, " values"]
 Place = tuple[str, float]
-"""What a run was trained on: a set's key, and shots or share of it (0 where that does not vary)."""
+"""Training data of a run: key of the set, and shots or share of it (0 if it does not vary)."""
 
 LEVEL = 0.95
-_NOISE = 1e-12  # rounding of sums of percentages
-_LEAST_P = 1e-15  # smaller sums of probabilities cannot be told from 0
-_GRID = 2**18  # values that a mean over sets is rounded to
+_NOISE = 1e-12  # rounding error of sums of percentages
+_LEAST_P = 1e-15  # smaller sums of probabilities are not distinguishable from 0
+_GRID = 2**18  # grid to which a mean over sets is rounded
 
 
 def deviation(values: Sequence[float]) -> float | None:
@@ -55,7 +56,7 @@ def interval(draws: Draws) -> tuple[float, float]:
 
 
 def seed_weights(seeds: int, draws: int, generator: torch.Generator) -> Weights:
-    """Return the share of each seed in each draw of n - 1 of them; a single seed is always drawn."""
+    """Return the weight of each seed in each draw of n - 1 seeds; a single seed is always drawn."""
     if seeds == 1:
         return torch.ones(draws, 1, dtype=torch.float64)
     drawn = torch.randint(seeds, (draws, seeds - 1), generator=generator)
@@ -64,20 +65,19 @@ def seed_weights(seeds: int, draws: int, generator: torch.Generator) -> Weights:
 
 
 def resampled(right: Right, weights: Sequence[Weights], generator: torch.Generator) -> list[Draws]:
-    """Return percent right in each bootstrap draw of the pictures, once for each set of weights.
+    """Return the accuracy in percent in each bootstrap draw of the pictures, once for each set of weights.
 
-    Pictures with the same answers are exchangeable, so it is enough to draw how many of each pattern there
-    are.
+    Pictures with the same answers are exchangeable, so only the count of each answer pattern is drawn.
 
     Args:
         right: `[S, P]` answers, of one row or of several.
-        weights: `[B, S]` each: what each row of `right` counts in each draw.
-        generator: Of the draws.
+        weights: `[B, S]` each: the weight of each row of `right` in each draw.
+        generator: Random generator of the draws.
     """
     patterns, counts = _patterns(right)
     left = torch.full((len(weights[0]),), float(right.shape[1]), dtype=torch.float64)
     behind, columns = right.shape[1], list[Tensor]()
-    for count in counts.tolist():  # a multinomial draw, one binomial after the other
+    for count in counts.tolist():  # a multinomial draw as successive binomial draws
         share = torch.full_like(left, count / behind)
         taken = left if count == behind else torch.binomial(left, share, generator=generator)
         columns.append(taken)
@@ -87,8 +87,8 @@ def resampled(right: Right, weights: Sequence[Weights], generator: torch.Generat
 
 
 def _patterns(right: Right) -> tuple[Tensor, Tensor]:
-    """Return which columns `[K, S]` there are, and how often `[K]` each."""
-    if len(right) > 62:  # more than an integer has bits
+    """Return the distinct columns `[K, S]`, and their counts `[K]`."""
+    if len(right) > 62:  # more than the bits of an integer
         patterns, counts = right.T.unique(dim=0, return_counts=True)
         return patterns.double(), counts
     places = torch.arange(len(right))
@@ -97,13 +97,12 @@ def _patterns(right: Right) -> tuple[Tensor, Tensor]:
 
 
 def paired_p(first: Right, second: Right) -> float:
-    """Return the two-sided p of "no picture prefers a row", exactly.
+    """Return the exact two-sided p value of the hypothesis "no picture prefers a row".
 
-    Each picture has a difference: the number of seeds under which one row was right, less that of the other.
-        Under
-    the null hypothesis either sign is as likely, and the sum of all is as far from 0 as the observed one with
-    probability p. It is a statement about these tuned models; how models of other seeds would do is the
-    bootstrap's matter. A p below 1e-15 is returned as 1e-15.
+    Each picture has a difference: the number of seeds with a correct answer of the first row, minus that
+        of the second row. Under the null hypothesis both signs are equally likely; p is the probability
+        that the sum is at least as far from 0 as the observed one. The test is about these tuned models;
+        the bootstrap covers models of other seeds. A p below 1e-15 is returned as 1e-15.
     """
     law, reach, total = _flips(first, second)
     far = np.abs(2 * np.arange(reach + 1) - reach) >= abs(total)
@@ -111,10 +110,10 @@ def paired_p(first: Right, second: Right) -> float:
 
 
 def average_p(sets: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Return the same p for the mean of the differences of several sets, where each set counts the same.
+    """Return this p value for the mean of the differences over several sets with equal weights.
 
-    The flips of all sets are counted together. Sums are rounded to a fine grid, and those within the rounding
-    of the observed one count as equally far, so p is never too low.
+    The exchanges of all sets are counted together. Sums are rounded to a fine grid. Sums within the
+    rounding error of the observed one count as equally far, so p is never too low.
     """
     flips = [(*_flips(*pair), pair[0].numel()) for pair in sets]
     step = 2 * sum(reach / answers for _, reach, _, answers in flips) / _GRID or 1.0
@@ -129,7 +128,7 @@ def average_p(sets: Sequence[tuple[Tensor, Tensor]]) -> float:
 
 
 def _flips(first: Right, second: Right) -> tuple[Law, int, int]:
-    """Return the law of the gain in steps of two, how far the sum can reach, and the observed sum."""
+    """Return the distribution of the gain in steps of two, its maximum, and the observed sum."""
     differences = (first.long().sum(0) - second.long().sum(0)).numpy()
     law = np.ones(1)
     for size, number in zip(*np.unique(np.abs(differences), return_counts=True), strict=True):
@@ -141,7 +140,7 @@ def _flips(first: Right, second: Right) -> tuple[Law, int, int]:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Return p values that hold for the whole family at once (Holm, 1979), in the same order."""
+    """Return p values corrected for the whole family (Holm, 1979), in the same order."""
     order = np.argsort(values, kind="stable")
     stepped = np.array(values, dtype=float)[order] * np.arange(len(values), 0, -1)
     adjusted = np.empty(len(values))
@@ -151,16 +150,16 @@ def holm(values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class RowAnswers:
-    """One question, answered by one row's runs.
+    """Answers of one row's runs to one question.
 
     Attributes:
-        place: What was trained on.
+        place: Training data.
         dataset: Key of the test set.
-        split: Of it.
-        condition: Under which it was tested; empty for the plain test.
-        accuracy: Percent right, by seed.
-        right: `[S, P]` answers; None where seeds were tested on different pictures.
-        digest: Fingerprint of the pictures, where there is one for all seeds.
+        split: Split of the test set.
+        condition: Test condition; empty for the plain test.
+        accuracy: Accuracy in percent, by seed.
+        right: `[S, P]` answers; None if seeds were tested on different pictures.
+        digest: Fingerprint of the pictures, if it is equal for all seeds.
     """
 
     place: Place
@@ -172,13 +171,13 @@ class RowAnswers:
     digest: str | None
 
     def of_seeds(self, seeds: Sequence[int]) -> Right:
-        """Return `[S, P]` answers under these seeds, in this order."""
+        """Return `[S, P]` answers for these seeds, in this order."""
         assert self.right is not None
         known = list(self.accuracy)
         return self.right[[known.index(seed) for seed in seeds]]
 
     def shared_seeds(self, other: "RowAnswers") -> list[int]:
-        """Return the seeds under which both rows answered the same pictures."""
+        """Return the seeds for which both rows have answers to the same pictures."""
         if self.right is None or other.right is None or self.digest != other.digest:
             return []
         return sorted(set(self.accuracy) & set(other.accuracy))
@@ -186,14 +185,14 @@ class RowAnswers:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure.
+    """An estimate.
 
     Attributes:
-        value: Of all seeds and pictures.
-        seeds: The same, seed by seed.
-        draws: The same in each bootstrap draw; None where there can be none.
-        mark: "†" where something is missing.
-        tested: Fingerprints of the pictures that it was measured on.
+        value: Value over all seeds and pictures.
+        seeds: Value for each seed.
+        draws: Value in each bootstrap draw; None if there are no draws.
+        mark: "†" if a part is missing.
+        tested: Fingerprints of the test pictures.
     """
 
     value: float
@@ -204,24 +203,24 @@ class Estimate:
 
     @cached_property
     def interval(self) -> tuple[float | None, float | None]:
-        """Ends of its 95 % interval."""
+        """The ends of the 95 % interval."""
         return (None, None) if self.draws is None else interval(self.draws)
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Where draws come from.
+    """Source of bootstrap draws.
 
     Attributes:
-        draws: How many.
-        seed: Of their streams.
+        draws: Number of draws.
+        seed: Seed of the generators.
     """
 
     draws: int = 2000
     seed: int = 0
 
     def _weights(self, place: Place, seeds: Iterable[int]) -> Weights:
-        """Return what each seed counts in each draw, the same for every question to one set's runs."""
+        """Return the weight of each seed in each draw, equal for all questions to the runs of one set."""
         seeds = sorted(seeds)
         return seed_weights(len(seeds), self.draws, stream(self.seed, "seeds", *map(str, place), *seeds))
 
@@ -230,11 +229,11 @@ class Bootstrap:
         return stream(self.seed, name, *where, *([asked.condition] if asked.condition else []))
 
     def estimate(self, answers: RowAnswers, wanted: Iterable[int]) -> Estimate:
-        """Return percent right; rows that gave the same answers have the same draws and interval.
+        """Return the accuracy in percent; rows with equal answers have equal draws and intervals.
 
         Args:
-            answers: Of a row.
-            wanted: Seeds that there should be.
+            answers: Answers of a row.
+            wanted: Seeds that should exist.
         """
         mark = "" if set(wanted) <= set(answers.accuracy) else "†"
         draws = None
@@ -245,7 +244,7 @@ class Bootstrap:
         return Estimate(value, answers.accuracy, draws, mark, (answers.digest or "several",))
 
     def both(self, first: RowAnswers, second: RowAnswers) -> tuple[Estimate, Estimate]:
-        """Return two rows' figures over the seeds that both have, drawn together; they must share some."""
+        """Return two rows' estimates over their common seeds, drawn together; at least one is required."""
         common = first.shared_seeds(second)
         answers = torch.cat([first.of_seeds(common), second.of_seeds(common)])
         weights = self._weights(first.place, common)
@@ -260,7 +259,7 @@ class Bootstrap:
 
 
 def hm(base: Estimate, new: Estimate) -> Estimate:
-    """Return the harmonic mean of two averages: never the mean of harmonic means."""
+    """Return the harmonic mean of two averages, not the mean of harmonic means."""
     draws = None
     if base.draws is not None and new.draws is not None:
         total = base.draws + new.draws
@@ -273,11 +272,11 @@ def hm(base: Estimate, new: Estimate) -> Estimate:
 
 
 def average(parts: Sequence[Estimate], complete: bool = True) -> Estimate:
-    """Return the mean over sets; its seeds are those that all sets have.
+    """Return the mean over sets; its seeds are the common seeds of all sets.
 
     Args:
-        parts: One of each set.
-        complete: Whether there is one of each set that there should be.
+        parts: One estimate for each set.
+        complete: Whether no set is missing.
     """
     seeds = sorted(set.intersection(*(set(part.seeds) for part in parts)))
     by_seed = {seed: mean([part.seeds[seed] for part in parts]) for seed in seeds}
@@ -289,7 +288,7 @@ def average(parts: Sequence[Estimate], complete: bool = True) -> Estimate:
 
 
 def difference(before: Estimate, after: Estimate) -> Estimate:
-    """Return by how much the second is higher; both must have been drawn together."""
+    """Return the second minus the first estimate; both must have been drawn together."""
     seeds = {seed: after.seeds[seed] - before.seeds[seed] for seed in before.seeds if seed in after.seeds}
     drawn = None if before.draws is None or after.draws is None else after.draws - before.draws
     return Estimate(after.value - before.value, seeds, drawn, before.mark or after.mark)

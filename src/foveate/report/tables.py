@@ -1,6 +1,6 @@
-"""Tables as declarations: which figures they hold, and what their blocks, rows and columns are.
+"""Declarations of tables: their figures, blocks, rows and columns.
 
-A table of one's own is a `TableSpec`; `section_of` makes it.
+A custom table is a `TableSpec`; `section_of` builds it.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,12 +31,12 @@ from foveate.report.statistics import deviation, holm
 Axis = Literal["label", "set", "amount", "condition", "measure"]
 Place = Mapping[str, str | float]
 Paper = Callable[[FigureKey], float | None]
-"""The published figure of a key."""
+"""Returns the published value of a key."""
 Pairs = Sequence[tuple[str, str]]
-"""Rows to test against each other, the one that is subtracted first."""
+"""Pairs of rows to test against each other; the first is subtracted."""
 
 ALPHA = 0.05
-"""A corrected p below it is called significant."""
+"""Corrected p values below it are significant."""
 GREY, PUBLISHED = 7, -1
 SHIFTS = ("shift base", "shift new", "shift all")
 _CHARTED = {"HM": ("HM", "HM, %"), "shift base": ("Shift index", "D_fg, nats")}
@@ -45,29 +45,29 @@ _OVER_SEEDS = {"least HM": min, "highest HM": max, "seeds": len}
 
 @dataclass(frozen=True)
 class TableSpec:
-    """A table.
+    """Specification of a table.
 
     Attributes:
-        key: For links and files.
-        title: Its heading.
-        lead: What it is; "{source}" and "{targets}" are filled in.
-        measures: What it shows; those of the answers, where there are none.
-        blocks: What there is a block for each value of. A block of sets has their average first.
-        rows: What there is a row for each value of; all but the first are columns of words.
-        columns: What there is a column for each value of. Columns and rows of sets have their average last.
-            Where "set" is no axis, figures are averages over sets.
-        head: Of the first column.
-        plain: Whether it shows the plain test alone; else every test condition has columns of its own.
-        spread: Whether a cell is the deviation over seeds.
-        best: Whether the highest of a column is bold.
-        details: Whether all figures are listed, and missing runs.
-        tests: Whether rows are tested against each other.
-        gains: Whether it says what plug-ins add on average.
-        needs: A row must have one of these; any of the measures, where there are none.
-        charts: Measures of a chart each: a figure for every row.
-        caption: What the charts show.
-        settings: Of FVG-PT, in which the rows of an ablation differ.
-        shown: The setting whose value is a column; or "components".
+        key: Key for links and file names.
+        title: Heading.
+        lead: Description; "{source}" and "{targets}" are replaced.
+        measures: Measures to show; if empty, the main measures of the figures.
+        blocks: Axes with one block for each value. With "set", the average is the first block.
+        rows: Axes with one row for each value; all except the first are text columns.
+        columns: Axes with one column for each value. In columns and rows of sets, the average is last.
+            If "set" is no axis, figures are averages over sets.
+        head: Head of the first column.
+        plain: Whether to show only the plain test; otherwise each test condition has its own columns.
+        spread: Whether a cell shows the standard deviation over seeds.
+        best: Whether the highest number of a column is bold.
+        details: Whether to list all figures, and missing runs.
+        tests: Whether to test rows against each other.
+        gains: Whether to show the average gains of plug-ins.
+        needs: Measures of which a row must have one; if empty, any of `measures`.
+        charts: Measures with a chart each: one figure for every row.
+        caption: Caption of the charts.
+        settings: FVG-PT settings in which the rows of an ablation differ.
+        shown: Setting whose value is shown in a column; or "components".
     """
 
     key: str
@@ -197,7 +197,7 @@ SEEDS = TableSpec(
 
 
 def _study(key: str, title: str, lead: str, shown: str, *settings: str) -> TableSpec:
-    """Return the table of an ablation: its rows differ in some settings of FVG-PT, or in `shown`."""
+    """Return the table of an ablation: its rows differ in these settings of FVG-PT, or in `shown`."""
     settings = settings or ((shown,) if shown else ())
     return TableSpec(key, title, lead, THREE, head="row", charts=(("HM",),), settings=settings, shown=shown)
 
@@ -279,19 +279,19 @@ def section_of(  # noqa: PLR0913  (all but the first four by name)
     notes: Sequence[str] = (),
     towers: str | None = TOWER,
 ) -> Section | None:
-    """Return a table with its details, tests, notes, charts and protocol; None where it has no figure.
+    """Return a table with its details, tests, notes, charts and protocol; None if it has no figure.
 
     Args:
-        table: Which.
-        group: That its rows are of.
-        figures: Of its rows.
-        context: What all tables share.
-        pairs: Rows to test against each other; plug-ins against their backbones, if None.
-        paper: Published figures to set beside.
-        before: Columns of words behind a row's label, by label.
-        charts: Besides the table's own.
-        notes: Behind those that every table has.
-        towers: Of the published figures; None where such a table is published nowhere.
+        table: The specification.
+        group: Group of its rows.
+        figures: Figures of its rows.
+        context: Settings that all tables share.
+        pairs: Rows to test against each other; None tests plug-ins against their backbones.
+        paper: Published values to show.
+        before: Text columns after a row's label, by label.
+        charts: Additional charts.
+        notes: Additional notes, after those of every table.
+        towers: Towers of the published numbers; None if no such table is published.
     """
     view = _View(table, figures, paper, before or {})
     if not view.labels:
@@ -338,7 +338,7 @@ def section_of(  # noqa: PLR0913  (all but the first four by name)
 
 
 class _View:
-    """A table's view of figures: which values its axes have, and the key of each cell."""
+    """View of the figures for a table: the values of its axes, and the key of each cell."""
 
     def __init__(
         self, table: TableSpec, figures: Figures, paper: Paper | None, before: Mapping[str, Place]
@@ -360,7 +360,7 @@ class _View:
             self.sets = own if "label" in table.rows and "set" in table.rows else (*own, AVERAGE)
 
     def values(self, axes: Sequence[Axis]) -> Iterator[dict[str, str | float]]:
-        """Yield every combination of the values of some axes."""
+        """Yield all combinations of the values of these axes."""
         every: Mapping[Axis, Sequence[str | float]] = {
             **{"label": self.labels, "set": self.sets, "amount": self.figures.amounts},
             **{"condition": self.conditions, "measure": self.measures},
@@ -378,7 +378,7 @@ class _View:
         return FigureKey(str(place["label"]), where, amount, condition, measure)
 
     def said(self, place: Place) -> str:
-        """Return a place in words."""
+        """Return the values of a place as text."""
         names = {
             **{axis: str(value) for axis, value in place.items()},
             "amount": self.figures.amount_words(float(place.get("amount", 0))),
@@ -393,7 +393,7 @@ class _View:
         return (", " if "set" in place else " ").join(names[axis] for axis in place if names[axis])
 
     def cell(self, key: FigureKey, top: float | None = None) -> Cell:
-        """Return a cell, with the published figure."""
+        """Return a cell with its published value."""
         paper = None if self.paper is None else self.paper(key)
         if key.measure in _OVER_SEEDS:
             one = self.figures.found[key._replace(measure="HM")]
@@ -407,7 +407,7 @@ class _View:
         return number_of(one, paper, best=best, digits=3 if key.measure in SHIFTS else 2)
 
     def blocks(self) -> Iterator[ReportBlock]:
-        """Yield the blocks of the table."""
+        """Yield the table's blocks."""
         first, *others = self.table.rows
         columns = list(self.values(self.columns))
         more = list(next(iter(self.before.values()), {}))
@@ -431,7 +431,7 @@ class _View:
         return highest(self.figures.found[key] for key in keys if key in self.figures.found)
 
     def all_figures(self) -> ReportBlock:
-        """Return all figures with all that is known of them; columns that nothing is in are left out."""
+        """Return all figures with all their statistics; empty columns are left out."""
         figures, rows = self.figures, list[TableRow]()
         sets = (*figures.sets, AVERAGE) if self.sets == (AVERAGE,) else self.sets
         for place in product(self.labels, sets, figures.amounts, self.conditions, self.measures):
@@ -451,7 +451,7 @@ class _View:
         return ReportBlock("All figures", ("row", *(heads[at] for at in kept)), cut, "figures")
 
     def charts(self) -> Iterator[Chart]:
-        """Yield a chart with a figure for every row: on average, or on the only set."""
+        """Yield charts with a figure for every row: the average, or the only set."""
         figures = self.figures
         place = figures.targets[0] if len(figures.targets) == 1 else AVERAGE
         over = "sets" if figures.source is None else "targets"
@@ -479,11 +479,11 @@ class _View:
 
 
 Test = tuple[str, Difference]
-"""A pair in words, and by how much the second is higher on one set."""
+"""A pair as text, and its difference on one set."""
 
 
 def tests_of(figures: Figures, pairs: Pairs, conditions: Sequence[str]) -> tuple[list[Test], list[str]]:
-    """Return paired tests, question by question, and sentences on what could not be compared."""
+    """Return paired tests for each question, and notes on questions that could not be compared."""
     tests: list[Test] = []
     refused: list[str] = []
     for before, after in pairs:
@@ -497,7 +497,7 @@ def tests_of(figures: Figures, pairs: Pairs, conditions: Sequence[str]) -> tuple
 
 
 def tests_block(tests: Sequence[Test], figures: Figures) -> ReportBlock:
-    """Return tests as a table; p is corrected for all that are in it (Holm)."""
+    """Return tests as a table; p is corrected for all tests in it (Holm)."""
     heads = (
         "pair",
         "set",
@@ -526,13 +526,13 @@ def tests_block(tests: Sequence[Test], figures: Figures) -> ReportBlock:
 
 
 def p_number(value: float | None, *, corrected: bool = False) -> Number:
-    """Return a p value with three digits; a corrected one stands out where it is low."""
+    """Return a p value with three digits; a corrected one is highlighted if it is significant."""
     low = corrected and value is not None and value < ALPHA
     return Number(value, digits=3, least=0.001, neutral=True, best=low)
 
 
 def tests_said(tests: Sequence[Test]) -> list[str]:
-    """Say in a sentence what tests show: how many hold for all of them together, and for whom."""
+    """Return a sentence on the tests: how many are significant after correction, and for which row."""
     if not tests:
         return []
     found: dict[str, list[int]] = {}
@@ -549,7 +549,7 @@ def tests_said(tests: Sequence[Test]) -> list[str]:
 
 
 def gains_block(figures: Figures, pairs: Pairs, conditions: Sequence[str]) -> ReportBlock:
-    """Return what plug-ins add on average as a table."""
+    """Return the average gains of plug-ins as a table."""
     rows: list[TableRow] = []
     for before, after in pairs:
         for one in differences(figures, before, after, ("amount", "condition")):
@@ -573,7 +573,7 @@ def gains_block(figures: Figures, pairs: Pairs, conditions: Sequence[str]) -> Re
 def gain_charts(
     figures: Figures, pairs: Pairs, paper: Paper | None, conditions: Sequence[str]
 ) -> Iterator[Chart]:
-    """Yield, for each pair of rows, what the second adds on each set: to HM, or to accuracy."""
+    """Yield, for each pair of rows, a chart of the second row's gain on each set: in HM, or in accuracy."""
     measure, sets = (
         ("HM", figures.sets) if "HM" in figures.measures else (figures.measures[-1], figures.targets)
     )

@@ -1,4 +1,4 @@
-"""A report as files: HTML, Markdown and LaTeX from templates, CSV from pandas."""
+"""Writes a report to files: HTML, Markdown and LaTeX from templates, CSV from pandas."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from foveate.report.model import Cell, Number, Report, ReportBlock, Section, Tab
 from foveate.report.plots import DASHES, PALETTE, svg
 
 Format = Literal["all", "html", "md", "tex", "csv"]
-_ACROSS = 3  # LaTeX blocks beside each other, as the papers set them
+_ACROSS = 3  # number of LaTeX blocks side by side, as in the papers
 _HEADS = ("block", "row", "column", "value", "sd", "seeds", "low", "high", "published", "difference", "mark")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MARKDOWN = {letter: f"\\{letter}" for letter in "\\`*_[]<>|"}
@@ -26,14 +26,14 @@ _LATEX = {
 
 
 class Raw(str):
-    """Text that is not escaped again."""
+    """Text that is already escaped."""
 
 
 def write(report: Report, folder: Path, kind: Format = "all") -> list[Path]:
-    """Write a report; return what was written.
+    """Write a report and return the written files.
 
     Raises:
-        OSError: No space, no permission.
+        OSError: No space, or no permission.
     """
     contents: dict[str, str] = {}
     for wanted, make in _FORMATS.items():
@@ -46,7 +46,7 @@ def write(report: Report, folder: Path, kind: Format = "all") -> list[Path]:
 
 
 def html(report: Report) -> str:
-    """Return the page: one file without a script, and nothing from elsewhere."""
+    """Return the report as one HTML file, without scripts and external resources."""
     return _environment(autoescape=True).get_template("report.html.j2").render(report=report)
 
 
@@ -56,7 +56,7 @@ def markdown(report: Report) -> str:
 
 
 def latex(report: Report) -> str:
-    """Return the report as a LaTeX document that compiles, with booktabs."""
+    """Return the report as a complete LaTeX document with booktabs."""
     brackets = {
         **{"block_start_string": "<%", "block_end_string": "%>", "variable_start_string": "<<"},
         **{"variable_end_string": ">>", "comment_start_string": "<#", "comment_end_string": "#>"},
@@ -65,17 +65,17 @@ def latex(report: Report) -> str:
 
 
 def markdown_escape(words: str) -> str:
-    """Return words that mean themselves in Markdown."""
+    """Escape text for Markdown."""
     return "".join(_MARKDOWN.get(letter, letter) for letter in words)
 
 
 def latex_escape(words: str) -> str:
-    """Return words that mean themselves in LaTeX."""
+    """Escape text for LaTeX."""
     return "".join(_LATEX.get(letter, letter) for letter in words)
 
 
 def _environment(escape: Callable[[str], str] | None = None, **more: Any) -> jinja2.Environment:
-    """Return an environment in which everything is escaped but `Raw` text."""
+    """Return a template environment that escapes everything except `Raw` text."""
 
     def finalize(value: object) -> object:
         return value if escape is None or isinstance(value, Raw) else escape(str(value))
@@ -109,7 +109,7 @@ def _has_published(value: Cell) -> bool:
 
 
 def _two_lines(head: str) -> list[str]:
-    """Return the head of a column on two lines where it is long."""
+    """Split a long column head into two lines."""
     if len(head) <= 14 or " " not in head:
         return [head]
     middle = min(
@@ -119,7 +119,7 @@ def _two_lines(head: str) -> list[str]:
 
 
 def spread_out(block: ReportBlock) -> tuple[list[str], list[list[str]]]:
-    """Return a block as words; behind a column with published figures stand these, and differences."""
+    """Return a block as text; a column with published values is followed by these and by differences."""
     width = range(len(block.columns) - 1)
     beside = [
         any(getattr(row.cells[at], "published", None) is not None for row in block.rows) for at in width
@@ -137,7 +137,7 @@ def spread_out(block: ReportBlock) -> tuple[list[str], list[list[str]]]:
 
 
 def _published(cell: Cell) -> tuple[str, str]:
-    """Return the published figure of a cell, and by how much ours is above it."""
+    """Return the published value of a cell, and our value minus it."""
     if isinstance(cell, str) or cell.published is None:
         return "–", "–"
     shown = f"{cell.published:.{cell.digits}f}"
@@ -145,7 +145,7 @@ def _published(cell: Cell) -> tuple[str, str]:
 
 
 def _bands(section: Section) -> list[list[ReportBlock]]:
-    """Return what stands beside each other in LaTeX: three blocks with the same rows."""
+    """Return the groups of blocks that are side by side in LaTeX: three blocks with the same rows."""
     blocks = list(section.blocks)
     labels = {tuple(row.label for row in block.rows) for block in blocks}
     if (
@@ -158,7 +158,7 @@ def _bands(section: Section) -> list[list[ReportBlock]]:
 
 
 def csv_files(report: Report) -> dict[str, str]:
-    """Return contents by file name: for each table a file with a line a figure, and all raw numbers."""
+    """Return file contents by name: for each table, a CSV with one line a figure; and all raw results."""
     files: dict[str, str] = {}
     for section in report.sections:
         files[f"{section.key}.csv"] = _csv(pd.DataFrame(_cells(section.blocks), columns=list(_HEADS)))
@@ -201,7 +201,7 @@ def _ends(cell: Cell) -> tuple[object, ...]:
 
 
 def _csv(frame: pd.DataFrame, digits: str = "%.6g") -> str:
-    """Return a table as CSV; words that a spreadsheet would take for a formula begin with an apostrophe."""
+    """Return a table as CSV; text that a spreadsheet would read as a formula starts with an apostrophe."""
 
     def plain(value: object) -> object:
         if isinstance(value, float) and not pd.isna(value):

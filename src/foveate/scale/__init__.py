@@ -1,1 +1,1 @@
-"""The jobs on many pictures, in several processes and on Ray clusters."""
+"""Jobs over many pictures, in several processes and on Ray clusters."""

@@ -1,4 +1,4 @@
-"""Questions that a pool of Ray actors answers, each actor with a model of its own that it opens once."""
+"""A pool of Ray actors that answer requests; each actor loads its own model once."""
 
 import inspect
 import logging
@@ -16,20 +16,20 @@ from foveate.errors import InputError
 from foveate.scale.cluster import Cluster
 
 Answer = Callable[[str], str]
-"""What an actor does: a question in JSON, an answer in JSON."""
+"""Answers a request: JSON in, JSON out."""
 
-_TRIES = 3  # of a question at which its actor dies
-_MOST_BLOCKS = 10_000  # of a data set; Ray keeps a little of each in memory
+_TRIES = 3  # attempts for a request whose actor dies
+_MOST_BLOCKS = 10_000  # of a data set; Ray keeps some data of each in memory
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The actors of one model.
+    """Actors of one model.
 
     Attributes:
-        actors: How many.
-        cpus: Cores of each.
-        gpus: GPUs of each.
+        actors: Number of actors.
+        cpus: CPU cores of each actor.
+        gpus: GPUs of each actor.
     """
 
     actors: int
@@ -38,15 +38,15 @@ class Pool:
 
 
 def pool_of(cluster: Cluster, workers: int | None = None, gpus: bool | None = None) -> Pool:
-    """Share a cluster among the actors of a model: a GPU each where it has any, and otherwise a core each.
+    """Divide a cluster among the actors of a model: one GPU each if there are GPUs, otherwise one core each.
 
     Args:
-        cluster: What there is.
-        workers: Actors; None: as many as there is room for.
-        gpus: Whether to use GPUs; None: where there are any.
+        cluster: Resources of the cluster.
+        workers: Number of actors; None: as many as fit.
+        gpus: Whether to use GPUs; None: if there are any.
 
     Raises:
-        InputError: There is no GPU, or not room for so many.
+        InputError: There is no GPU, or no room for so many actors.
     """
     if gpus and not cluster.gpus:
         raise InputError("the Ray cluster has no GPU: take --device cpu, or join another --ray-address")
@@ -58,20 +58,20 @@ def pool_of(cluster: Cluster, workers: int | None = None, gpus: bool | None = No
             f"--workers is {workers}, but the Ray cluster has {room} {kind}: give at most {room}"
         )
     actors = workers or max(1, room)
-    # Cores that have no GPU of their own decode for those that do.
+    # Cores beyond one for each GPU decode pictures.
     return Pool(actors, max(1, cluster.cpus // actors) if each else 1, each)
 
 
 def ask(questions: Sequence[str], opening: Callable[[], Answer], pool: Pool) -> Generator[str]:
-    """Yield the answer to each question, in order; the cluster must have been joined.
+    """Yield the answer to each request, in order; a cluster must be connected.
 
     Args:
-        questions: What actors are asked, one at a time.
-        opening: Opens the model in an actor.
-        pool: How many actors, and what each needs.
+        questions: Requests; each is sent to one actor.
+        opening: Loads the model in an actor.
+        pool: Number of actors and their resources.
 
     Raises:
-        InputError: Actors die again and again.
+        InputError: Actors die repeatedly.
     """
     if not questions:
         return
@@ -98,17 +98,17 @@ def ask(questions: Sequence[str], opening: Callable[[], Answer], pool: Pool) -> 
 
 
 def _few_tries(map_batches: Callable[..., object]) -> dict[str, Any]:
-    """Return what keeps Ray from asking for ever; after Ray 2.63 there may be no such argument."""
+    """Return the argument that limits Ray's retries; versions after Ray 2.63 may not have it."""
     if "ray_remote_args_fn" not in inspect.signature(map_batches).parameters:
         return {}
     return {"ray_remote_args_fn": lambda: {"max_task_retries": _TRIES}}
 
 
 class Actor:
-    """Answers questions on a cluster; a core each means a thread each."""
+    """Answers requests on a cluster; it uses one thread for each of its cores."""
 
     def __init__(self, opening: Callable[[], Answer], pool: Pool) -> None:
-        os.environ["OMP_NUM_THREADS"] = str(pool.cpus)  # before PyTorch, if it is needed, is imported
+        os.environ["OMP_NUM_THREADS"] = str(pool.cpus)  # before PyTorch is imported
         if "torch" in sys.modules:
             import torch
 
@@ -121,7 +121,7 @@ class Actor:
 
 @contextmanager
 def _context() -> Generator[None]:
-    """Have Ray Data keep the order, and show no bars, in the data sets that are made meanwhile."""
+    """Make Ray Data preserve order and hide progress bars, for data sets created in this context."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
@@ -129,7 +129,7 @@ def _context() -> Generator[None]:
     context.enable_progress_bars, context.execution_options.preserve_order = False, True
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of arguments that a later Ray will not have
+            warnings.simplefilter("ignore")  # about arguments that a later Ray may not have
             yield
     finally:
         context.enable_progress_bars, context.execution_options.preserve_order = before
@@ -137,7 +137,7 @@ def _context() -> Generator[None]:
 
 @contextmanager
 def _no_log() -> Generator[None]:
-    """Leave to Ray Data its log file, and of what it says on the error stream only errors."""
+    """Limit Ray Data's console output to errors; its log file is unchanged."""
     handlers = [
         one
         for one in logging.getLogger("ray.data").handlers

@@ -1,4 +1,4 @@
-"""A Ray cluster for the length of a job: somebody's, by its address, or one of our own on this computer."""
+"""Connects to a Ray cluster for the length of a job: an existing one by address, or a new local one."""
 
 import logging
 import os
@@ -13,19 +13,19 @@ from foveate.errors import InputError
 from foveate.foreground.proposers.registry import demand
 
 _OBJECT_STORE = 256 << 20  # bytes; only names and answers pass through it, no pictures
-_PATIENCE = 10.0  # seconds for a cluster to answer
+_PATIENCE = 10.0  # seconds to wait for a cluster's answer
 _PORT = 6379
-# What the processes we start are told: nothing is reported home, and nothing but failures is said.
+# Environment of the processes we start: no usage reports, and only error messages.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a cluster has.
+    """Resources of a cluster.
 
     Attributes:
-        cpus: Cores, on all its computers.
-        gpus: GPUs, likewise.
+        cpus: CPU cores of all machines.
+        gpus: GPUs of all machines.
     """
 
     cpus: int
@@ -34,12 +34,12 @@ class Cluster:
 
 @contextmanager
 def joined(address: str | None = None, cpus: int | None = None) -> Generator[Cluster]:
-    """Join the cluster at an address, or start one on this computer and end it afterwards.
+    """Connect to the cluster at an address, or start a local one and stop it at the end.
 
     Args:
-        address: "HOST:PORT", "ray://HOST:PORT" or "auto"; None: what RAY_ADDRESS says, else a cluster of our
-            own. A program that is connected already stays so.
-        cpus: Of a cluster of our own; None: as many as this process may use.
+        address: "HOST:PORT", "ray://HOST:PORT" or "auto"; None uses RAY_ADDRESS, otherwise a local
+            cluster. A program that is already connected stays connected.
+        cpus: CPU cores of a local cluster; None: as many as this process may use.
 
     Raises:
         InputError: Ray is not installed, or there is no cluster at the address.
@@ -60,7 +60,7 @@ def joined(address: str | None = None, cpus: int | None = None) -> Generator[Clu
 
 
 def own_cpus() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -95,7 +95,7 @@ def _join(address: str) -> None:
 
 
 def _knock(address: str) -> None:
-    """Try the door first: where nobody answers, Ray waits for ever."""
+    """Check that the address accepts connections: otherwise Ray waits forever."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         with socket.create_connection((host or address, int(port) if host else _PORT), _PATIENCE):
@@ -116,12 +116,12 @@ def _resources() -> Cluster:
 
 @contextmanager
 def _quietly() -> Generator[None]:
-    """Tell Ray to be quiet, where nobody has told it otherwise, as it starts or is joined."""
+    """Silence Ray while it starts or connects, unless the user configured its output."""
     new = {name: value for name, value in _QUIET.items() if name not in os.environ}
     os.environ.update(new)
     sys.stderr.flush()
     error_stream, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)  # what is not Python says there that it was told to be quiet
+    os.dup2(nothing, 2)  # native code writes to this descriptor directly
     try:
         yield
     finally:
@@ -134,7 +134,7 @@ def _quietly() -> Generator[None]:
 
 @contextmanager
 def _silence() -> Generator[None]:
-    """Leave Ray's own warnings unsaid as long as it works for us."""
+    """Suppress Ray's own warnings in this context."""
     with warnings.catch_warnings():
         for kind in (DeprecationWarning, FutureWarning, ResourceWarning):
             warnings.simplefilter("ignore", kind)

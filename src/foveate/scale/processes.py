@@ -1,4 +1,4 @@
-"""Shards of features made in several processes of this computer, each with a tower of its own."""
+"""Makes shards of features in several processes on this machine, each with its own tower."""
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import as_completed
@@ -12,7 +12,7 @@ from foveate.processes import begin_worker, process_pool
 
 
 def in_processes(workers: int) -> Run:
-    """Return a function that makes shards in this many processes, one thread each."""
+    """Return a function that makes shards in this many processes, with one thread each."""
 
     def run(work: Sequence[ShardWork], task: ShardTask) -> Generator[Outcome]:
         if not work:
@@ -25,7 +25,7 @@ def in_processes(workers: int) -> Run:
     return run
 
 
-_maker: list[ShardMaker] = []  # of this process: an initializer can hand it to later calls in no other way
+_maker: list[ShardMaker] = []  # state of this process, set by its initialiser
 
 
 def _begin(task: ShardTask) -> None:

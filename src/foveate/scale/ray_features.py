@@ -1,4 +1,4 @@
-"""Shards of features on a Ray cluster: paths go out, and files are written where they are made."""
+"""Makes shards of features on a Ray cluster: tasks receive paths and write the files."""
 
 import json
 from collections.abc import Generator, Sequence
@@ -16,12 +16,12 @@ from foveate.scale.cluster import joined
 
 
 def on_ray(address: str | None = None, workers: int | None = None, device: str | None = None) -> Run:
-    """Return what makes shards of features on a Ray cluster, which sees the pictures under the same paths.
+    """Return a function that makes shards on a Ray cluster, which needs the pictures under the same paths.
 
     Args:
-        address: Of the cluster (see `foveate.scale.cluster.joined`).
-        workers: Actors; None: one a GPU, or one a core.
-        device: "cpu" or "cuda"; None: GPUs where there are any.
+        address: Address of the cluster (see `foveate.scale.cluster.joined`).
+        workers: Number of actors; None: one for each GPU, or one for each core.
+        device: "cpu" or "cuda"; None uses GPUs if there are any.
     """
 
     def run(work: Sequence[ShardWork], workshop: ShardTask) -> Generator[Outcome]:
@@ -62,7 +62,7 @@ def _shard_answer(workshop: ShardTask) -> Answer:
         read = tuple(Sample(Path(file), label, Path(mask) if mask else None) for file, label, mask in samples)
         try:
             return json.dumps(asdict(maker(ShardWork(number, key, tuple(names), read))))
-        except OSError as error:  # a full disk, say: no traceback from another computer for that
+        except OSError as error:  # e.g. a full disk: no remote traceback
             return json.dumps(asdict(Outcome(number, 0, error=f"{error.filename or workshop.out}: {error}")))
 
     return answer

@@ -1,7 +1,7 @@
 """The jobs that run on a Ray cluster.
 
-Each picture passes through `ray.data` as its path. An actor opens its model once and is asked batch by batch;
-one that dies is started anew, and its batch asked again. Answers come back in order.
+Each picture passes through `ray.data` as its path. An actor loads its model once and answers batch by
+batch. If it dies, it is restarted and its batch is repeated. Answers are returned in order.
 """
 
 from foveate.scale.ray_features import on_ray

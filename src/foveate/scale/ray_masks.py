@@ -1,4 +1,4 @@
-"""Masks on a Ray cluster: paths go out, masks come back, and one process keeps them in the order of jobs."""
+"""Makes masks on a Ray cluster: actors receive paths and return masks; one process stores them in order."""
 
 import base64
 import io
@@ -35,24 +35,25 @@ def make_masks_on_ray(  # noqa: PLR0913  (the arguments of make_masks)
     on_count: OnCount | None = None,
     address: str | None = None,
 ) -> Made:
-    """Make masks as `foveate.foreground.making.make_masks` does, on a Ray cluster; the store is the same.
+    """Make masks on a Ray cluster; the store is the same as from `foveate.foreground.making.make_masks`.
 
-    Actors make masks and this process keeps them, in the order of jobs: a mask is less than 1 kB.
+    Actors make masks and this process stores them, in the order of jobs. A mask is smaller than 1 kB.
 
     Args:
-        jobs: Pictures, each name once; the cluster sees them under the same paths.
-        proposer: Tells what it reads and how many pictures it likes at once; it makes no masks itself.
-        store: Where masks are kept.
-        tidy: How masks are tidied.
-        on_bad: At a picture that cannot be read, stop, or go on without it. What was made is kept.
-        workers: Actors; None: one a GPU, or one a core.
-        opening: Opens the proposer in each actor. One that takes a `device` gets "cuda" where there are GPUs.
-        on_count: Told of progress.
-        address: Of the cluster (see `foveate.scale.cluster.joined`).
+        jobs: Jobs; each name occurs once. The cluster needs the pictures under the same paths.
+        proposer: Gives its input kind and batch size; it makes no masks itself.
+        store: The store to write to.
+        tidy: Settings of the clean-up.
+        on_bad: "error" stops at an unreadable picture, "skip" continues without it. Finished masks stay.
+        workers: Number of actors; None: one for each GPU, or one for each core.
+        opening: Creates the proposer in each actor. If it takes a `device`, it gets "cuda" if there are
+            GPUs.
+        on_count: Called with the progress.
+        address: Address of the cluster (see `foveate.scale.cluster.joined`).
 
     Raises:
-        InputError: No cluster, or what `make_masks` raises. What was made is kept.
-        OSError: No space, no permission.
+        InputError: There is no cluster, or as in `make_masks`. Finished masks stay.
+        OSError: No space, or no permission.
     """
     if opening is None:
         raise ValueError("actors open the proposer themselves: give opening")
@@ -79,7 +80,7 @@ def make_masks_on_ray(  # noqa: PLR0913  (the arguments of make_masks)
 def _mask_pool(
     cluster: Cluster, workers: int | None, opening: Callable[[], Proposer]
 ) -> tuple[Pool, Callable[[], Proposer]]:
-    """Give GPUs to proposers that have a use for them."""
+    """Give GPUs to proposers that use them."""
     settings = opening.keywords if isinstance(opening, partial) else {}
     if cluster.gpus and "device" in settings:
         return pool_of(cluster, workers, gpus=True), partial(opening, device="cuda")
@@ -94,7 +95,7 @@ def _mask_answer(opening: Callable[[], Proposer], tidy: TidyConfig | None) -> An
             MaskJob(name, Path(path), label, prompt) for name, path, label, prompt in json.loads(question)
         ]
         try:
-            if not cutter:  # opened here, where an error is told
+            if not cutter:  # created here, where an error can be reported
                 cutter.append(Cutter(opening(), tidy))
             return json.dumps([_told(one) for one in cutter[0](jobs)])
         except InputError as error:

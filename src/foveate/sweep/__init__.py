@@ -1,1 +1,1 @@
-"""Many runs by one command: protocols as lists of jobs, a `result.json` each, on one machine or many."""
+"""Sweeps: many runs from one command, with a `result.json` for each job, on one machine or a cluster."""

@@ -1,7 +1,8 @@
-"""Ask a tuned model a sweep's questions, and measure its answers.
+"""Evaluates a tuned model on the questions of a sweep.
 
-What an image tower says of a test picture does not depend on the names it is asked about. So each picture
-is encoded once for all questions; CLIP's own features once for all rows and seeds: the bank keeps them.
+The image tower's features of a test picture do not depend on the class names. So each picture is encoded
+once for all questions. CLIP's own features are encoded once for all rows and seeds, and kept in the
+bank.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,22 +35,22 @@ from foveate.types import Batch, Branch, Features, FeatureSpec, Logits
 _IMAGE, _FOREGROUND, _CLIP = "image", "foreground", "clip"
 _BATCH = 100
 _HELD = 1_000_000_000
-"""Bytes of tuned towers' features that a worker keeps, at most."""
+"""Maximum size of the tuned towers' features that a worker keeps, in bytes."""
 
 
 @dataclass
 class TestFeatures:
-    """Features of test pictures that a worker keeps from question to question.
+    """Features of test pictures that a worker keeps between questions.
 
     Attributes:
-        bank: Folder of those that all jobs share: of the untouched image tower.
+        bank: Folder of the features that all jobs share: those of the frozen image tower.
     """
 
     bank: Path
     _own: dict[str, FeatureStore] = field(default_factory=dict[str, FeatureStore])
 
     def shelf(self, spec: FeatureSpec, dataset: str) -> FeatureStore:
-        """Return where features of a set are kept."""
+        """Return the store for the features of a data set."""
         if spec.what.partition(",")[0] == CLIP:
             return FeatureStore(self.bank)
         if sum(shelf.held for shelf in self._own.values()) > _HELD:
@@ -59,12 +60,12 @@ class TestFeatures:
 
 @dataclass(frozen=True)
 class PreparedQuestion:
-    """A question, made ready.
+    """A question, prepared for evaluation.
 
     Attributes:
-        photos: Its pictures, labelled by its names.
-        rows: Their places in the test split.
-        branch: Which label space it is.
+        photos: The pictures; labels are indices into the question's names.
+        rows: Indices of the pictures in the test split.
+        branch: Label space of the question.
     """
 
     photos: Photos
@@ -82,19 +83,20 @@ def measure(
     shift: bool = False,
     watch: Watch | None = None,
 ) -> Measured:
-    """Ask about the test split of a set.
+    """Evaluate a question on the test split of a data set.
 
     Args:
-        classifier: Tuned; it takes the names of the question.
-        question: Of which set, and of which of its classes.
-        photos: That set, its test split at least.
-        seen: What is kept of test pictures.
-        carried: The set's sentence, if the model was trained on another set: all of its classes are new then.
-        shift: Whether to measure the foreground shift index, where there are masks.
-        watch: Told of pictures that are encoded.
+        classifier: Tuned classifier; it is set to the names of the question.
+        question: Data set and classes.
+        photos: The data set, with its test split at least.
+        seen: Features of test pictures that the worker keeps.
+        carried: Template of the data set, if the model was trained on another set: then all classes are
+            new.
+        shift: Whether to compute the foreground shift index, if there are masks.
+        watch: Called with the number of encoded pictures.
 
     Raises:
-        InputError: The set has no test pictures of these classes.
+        InputError: The data set has no test pictures of these classes.
     """
     test = photos.split("test")
     if not len(test):
@@ -115,7 +117,7 @@ def _ready(classifier: Classifier, question: Question, test: Photos) -> Prepared
 
 
 def _carried(classifier: Classifier, test: Photos, template: str) -> PreparedQuestion:
-    """Set all names of another set; they are answered as new ones, as the field has it."""
+    """Set all class names of another data set, as new classes, as in the published protocol."""
     test = replace(test, names=tuple(clean_name(name) for name in test.names))
     known = classifier.config.names if classifier.config else []
     classifier.method.set_classes(test.names, template, known)
@@ -146,7 +148,7 @@ def _answers(
 def _encoded(
     method: Method, test: Photos, seen: TestFeatures, dataset: str, shift: bool, watch: Watch | None
 ) -> dict[str, Tensor]:
-    """Return `[H, N, D]` raw features of all test pictures, and of their foregrounds."""
+    """Return raw features `[H, N, D]` of all test pictures, and of their foregrounds."""
     size = method.clip.config
     pictures = PictureSet(test, size.image_size, size.mean, size.std)
     own, clip = image_spec(method), clip_spec(method.clip)
@@ -169,7 +171,7 @@ def _of_tower(
     shelf: FeatureStore,
     watch: Watch | None,
 ) -> dict[str, Tensor]:
-    """Return features of one image tower, by name."""
+    """Return the features of one image tower, by name."""
     exact = torch.promote_types(method.clip.text.proj.dtype, torch.float32)
     bank = Bank(pictures, method.clip.fingerprint(), shelf, exact, chunk_on(method.clip))
     total = len(pictures)
@@ -189,7 +191,7 @@ def _cut(spec: FeatureSpec) -> FeatureSpec:
 
 @dataclass(frozen=True)
 class _Tower:
-    """Encodes what is wanted of a batch."""
+    """Encodes the requested features of a batch."""
 
     method: Method
     wanted: Mapping[str, FeatureSpec]
@@ -216,7 +218,7 @@ class _Tower:
 
 
 def _logits(method: Method, tensors: Mapping[str, Tensor], which: str, branch: Branch) -> Logits:
-    """Return `[N, C]` logits, on the CPU."""
+    """Return logits `[N, C]` on the CPU."""
     image = tensors[which]
     clip = tensors.get(_CLIP if which == _IMAGE else f"{_CLIP} {_FOREGROUND}", image[:1])
     device = method.clip.logit_scale.device
@@ -229,7 +231,7 @@ def _logits(method: Method, tensors: Mapping[str, Tensor], which: str, branch: B
 
 
 def _features(method: Method, image: Tensor, clip: Tensor, branch: Branch) -> Features:
-    """Return what `method.features` does, of pictures that are encoded already."""
+    """Return the result of `method.features` for pictures that are encoded already."""
     both, prior = method.pair(image), capability(method, PriorBranch)
     return prior.with_prior(both, clip) if prior and prior.asks_prior(branch) else both
 

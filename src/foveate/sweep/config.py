@@ -1,18 +1,18 @@
-"""A sweep's file: tables of rows, sets and seeds, under a protocol each. Every key is checked here.
+"""Reads a sweep file: tables of rows, sets and seeds, each under a protocol. Every key is checked here.
 
     clip: openai/clip-vit-base-patch16
     recipe: released-code
     seeds: [1, 2, 3]
 
     tables:
-      SweepTable 1:
+      Table 1:
         protocol: base-to-new
         sets: [dtd, eurosat]
         rows:
           CoOp: {method: coop}
           CoOp + FVG-PT: {method: fvgpt+coop}
 
-What stands above `tables` holds for all of them. A file of one table may do without `tables`.
+Keys above `tables` apply to all tables. A file with one table may omit `tables`.
 """
 
 import difflib
@@ -58,16 +58,16 @@ _SHOTS = 16
 
 @dataclass(frozen=True)
 class SweepRow:
-    """A line of a table.
+    """A row of a table.
 
     Attributes:
-        name: As the table has it.
-        method: E.g. "fvgpt+coop".
-        settings: Per part of the method, what differs from the source's settings.
-        training: What differs from its recipe.
-        template: A sentence other than the data set's.
-        masks: Which masks it learns from: those in the set's folder `mask-NAME`, or in another folder; None
-            takes the set's own.
+        name: Name in the table.
+        method: Method, e.g. "fvgpt+coop".
+        settings: Changes to the source's settings, for each part of the method.
+        training: Changes to the source's training recipe.
+        template: Template that replaces the data set's.
+        masks: Masks for training: NAME of the data set's folder `mask-NAME`, or another folder; None
+            uses the data set's own masks.
     """
 
     name: str
@@ -80,26 +80,26 @@ class SweepRow:
 
 @dataclass(frozen=True)
 class SweepTable:
-    """Rows, sets and seeds under a protocol.
+    """Rows, data sets and seeds under a protocol.
 
     Attributes:
-        title: E.g. "Table 1".
-        protocol: What is trained on, and what is asked.
-        sets: Keys of data sets; of targets, where models are carried over to other sets.
-        rows: Its lines.
-        seeds: Of draw, start, order and views.
-        source: The set that is trained on, where models are carried over.
-        shots: Pictures of each class; several for "few-shot".
+        title: Title, e.g. "Table 1".
+        protocol: Protocol: the training classes and the questions.
+        sets: Keys of data sets; of the target sets, if models are evaluated on other sets.
+        rows: Rows of the table.
+        seeds: Seeds of draw, initialisation, order and views.
+        source: The training set, if models are evaluated on other sets.
+        shots: Pictures of each class; several values for "few-shot".
         fractions: Shares of the training pictures, for "data-efficiency".
-        selectors: Who chooses them; without any, a share of the shots is drawn.
+        selectors: Methods that select these pictures; without one, a share of the shots is drawn.
         classes: Train on half of the classes or on all, for "data-efficiency".
-        mixed: Whether to ask about trained and other classes together, too.
-        shift: Whether to measure the foreground shift index; needs masks of test pictures.
-        conditions: Test splits that are asked about side by side, of sets that have several, such as "home";
-            none: the set's own.
+        mixed: Whether to evaluate trained and other classes together, too.
+        shift: Whether to compute the foreground shift index; it needs masks of test pictures.
+        conditions: Test splits to evaluate, such as "home", for data sets that have several; none: the
+            set's own.
         recipe: Source of the settings.
-        clip: Where the towers come from.
-        dtype: Their precision.
+        clip: Source of the towers.
+        dtype: Precision of the towers.
     """
 
     title: str
@@ -122,11 +122,11 @@ class SweepTable:
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """What a file says.
+    """Content of a sweep file.
 
     Attributes:
-        title: Name of the file, without its ending.
-        tables: At least one.
+        title: File name without the suffix.
+        tables: Tables; at least one.
         root: Folder of the data sets.
     """
 
@@ -136,15 +136,15 @@ class SweepConfig:
 
 
 def read_sweep(file: Path, changes: Mapping[str, Any] | None = None) -> SweepConfig:
-    """Read a sweep's file.
+    """Read a sweep file.
 
     Args:
-        file: YAML.
-        changes: What was said besides, and holds for all tables: {"clip": "tiny"}.
+        file: YAML file.
+        changes: Values that override all tables, e.g. {"clip": "tiny"}.
 
     Raises:
-        InputError: It is not there or no YAML, a key does not exist, or a value does not fit; the message
-            names the table and the row.
+        InputError: The file does not exist or is not YAML, a key is unknown, or a value is invalid; the
+            message names the table and the row.
     """
     if not file.is_file():
         raise InputError(f"{file}: no such file: give a sweep's file, such as configs/sweep-world.yaml")
@@ -228,10 +228,10 @@ def _settings(given: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 
 def _value(name: str, value: Any, where: str) -> Any:
-    """Return a value of a table as it is kept.
+    """Return a value of a table in its stored type.
 
     Raises:
-        InputError: It is of another kind.
+        InputError: The value has another type.
     """
     wrong = InputError(f"{where}: {name} is {value!r}: give {_wanted(name)}")
     if name in _LISTS:
@@ -253,7 +253,7 @@ def _value(name: str, value: Any, where: str) -> Any:
 
 
 def _key(name: str, where: str) -> str:
-    """Return the key of a data set, however it is named."""
+    """Return the key of a data set from any of its names."""
     try:
         return sets.key_of(name)
     except InputError as error:
@@ -289,7 +289,7 @@ def _wanted(name: str) -> str:
 
 
 def _check_stray(common: Mapping[str, Any], rows: Sequence[SweepRow], where: str) -> None:
-    """Refuse keys that are of no table and of no row's method."""
+    """Refuse keys that belong to no table and to no row's method."""
     there = {part for row in rows for part in parts(row.method)}
     known = (*_TABLE, *_ROW, *_TRAINING, *sorted(there))
     for key in common:
@@ -308,7 +308,7 @@ def _check_names(names: Sequence[str], where: str) -> None:
 
 
 def _check_fit(values: Mapping[str, Any], where: str) -> None:
-    """Refuse what the protocol has no use for, or lacks."""
+    """Refuse values that the protocol does not use, and missing ones."""
     protocol = values["protocol"]
     for name, protocols in _ONLY_FOR.items():
         if values.get(name) and protocol not in protocols:
@@ -329,7 +329,7 @@ def _check_fit(values: Mapping[str, Any], where: str) -> None:
 
 
 def _check_conditions(values: Mapping[str, Any], where: str) -> None:
-    """Refuse test conditions of sets that have one test split."""
+    """Refuse test conditions for data sets with one test split."""
     for key in values["sets"] if values.get("conditions") else ():
         try:
             sets.key_of(f"{key}@{values['conditions'][0]}")
@@ -338,7 +338,7 @@ def _check_conditions(values: Mapping[str, Any], where: str) -> None:
 
 
 def _check_new_names(values: Mapping[str, Any], where: str) -> None:
-    """Refuse rows that cannot answer about new classes, where these are asked about."""
+    """Refuse rows that cannot classify new classes, if the protocol asks about them."""
     if values["protocol"] == "few-shot" or values.get("classes") == "all":
         return
     for row in values["rows"]:

@@ -1,8 +1,8 @@
-"""A sweep's few-shot draws, each kept as a file that can be cited and shared.
+"""Stores the few-shot draws of a sweep, each as a file that can be cited and shared.
 
-OUT/draws/dtd/shot_16-seed_1.json   which pictures of all classes were drawn, with a hash
+OUT/draws/dtd/shot_16-seed_1.json   the drawn pictures of all classes, with a hash
 
-Runs on base classes take theirs from it. What a selector chose is named in the run's own `run.json`.
+Runs on base classes use a part of it. The pictures of a selector are listed in the run's own `run.json`.
 """
 
 from pathlib import Path
@@ -19,18 +19,18 @@ DRAWS = "draws"
 
 
 def keep_draw(out: Path, job: Job, photos: Photos) -> tuple[str | None, list[str]]:
-    """Write a job's draw if no job before did.
+    """Write the draw of a job, unless it exists.
 
     Args:
         out: Folder of the sweep.
-        job: Says how many shots, and the seed.
-        photos: The set, all classes.
+        job: The job; it gives shots and seed.
+        photos: The data set, with all classes.
 
     Returns:
-        The draw's hash, or None where nothing is drawn; and a note of a damaged file that was set aside.
+        The hash of the draw, or None if nothing is drawn; and a note if a damaged file was set aside.
 
     Raises:
-        InputError: Another draw of this name is there: the set's split or pictures have changed since.
+        InputError: Another draw with this name exists: the data set's split or pictures have changed.
     """
     if job.config.select or job.config.method == REFERENCE:
         return None, []
@@ -49,7 +49,7 @@ def keep_draw(out: Path, job: Job, photos: Photos) -> tuple[str | None, list[str
 
 
 def _held(path: Path) -> tuple[StoredDraw | None, list[str]]:
-    """Return a draw that is there; one that cannot be read is set aside."""
+    """Return an existing draw; set an unreadable one aside."""
     try:
         return read_draw(path), []
     except InputError as error:

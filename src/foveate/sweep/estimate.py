@@ -1,7 +1,8 @@
-"""What a sweep will take: from the results that are there, or else from a table of measured rates.
+"""Estimates the cost of a sweep, from existing results or from a table of measured rates.
 
-A run's time is its views (pictures times epochs) and its test pictures, each at a rate. The rates are those
-of the method's own results in the sweep's folder, where it has any with these towers: of this very machine.
+The time of a run is its number of views (pictures times epochs) and of test pictures, each times a rate.
+The rates come from results of the same method and towers in the sweep's folder, if there are any: these
+are from the same machine. Otherwise they come from the table.
 """
 
 import json
@@ -20,9 +21,9 @@ from foveate.sweep.results import Result
 from foveate.train.selecting import SHOTS
 
 _EMBED: dict[str, int] = dict.fromkeys(EMBEDDED, 128)
-_WIDE = 512  # numbers of a feature, of other towers
-_FEW = 10_000  # learned numbers of parts that the table does not have, about
-_LINE = 275  # bytes of a step in the log
+_WIDE = 512  # feature dimension of unknown towers
+_FEW = 10_000  # approximate number of learned parameters of parts that are not in the table
+_LINE = 275  # bytes of one step in the log
 TABLE = "the table of measured rates"
 OWN = "results in this folder"
 
@@ -32,12 +33,12 @@ Towers = tuple[str, str]
 
 @dataclass(frozen=True)
 class JobCost:
-    """What a job takes.
+    """Cost of a job.
 
     Attributes:
-        seconds: On one worker.
-        disk: Bytes of its model, its log and the features that it brings into the bank.
-        source: Where its rates come from.
+        seconds: Time on one worker.
+        disk: Bytes of its model, its log and its new features in the bank.
+        source: Source of the rates.
     """
 
     seconds: float
@@ -47,14 +48,14 @@ class JobCost:
 
 @dataclass(frozen=True)
 class Size:
-    """How much a job does.
+    """Amount of work of a job.
 
     Attributes:
-        classes: That it learns.
-        pictures: That it learns from.
+        classes: Number of classes in training.
+        pictures: Number of training pictures.
         views: Pictures times epochs.
-        distinct: How many of these are different views.
-        tests: Test pictures, over all questions.
+        distinct: Number of different views.
+        tests: Number of test pictures, over all questions.
     """
 
     classes: int
@@ -65,7 +66,7 @@ class Size:
 
 
 def size_of(job: Job) -> Size:
-    """Return how much a job does, by the catalogue's counts; no picture is looked at."""
+    """Return the amount of work of a job, from the catalogue's counts; no picture is read."""
     own, config = sets.sizes_of(job.dataset), job.config
     classes = -(-own.classes // 2) if config.classes == "base" else own.classes
     share = classes / own.classes
@@ -85,18 +86,18 @@ def size_of(job: Job) -> Size:
 
 @dataclass(frozen=True)
 class Rate:
-    """Seconds of a view and of a test picture, from results."""
+    """Seconds for one view and for one test picture, from results."""
 
     view: float
     test: float
 
 
 def rates_from(results: Iterable[Result], jobs: Mapping[str, Job]) -> dict[Towers, Rate]:
-    """Return rates from what has been measured in a folder.
+    """Return the rates measured in a folder.
 
     Args:
-        results: Of this sweep.
-        jobs: By key.
+        results: Results of this sweep.
+        jobs: Jobs by key.
     """
     sums: dict[Towers, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
     for one in results:
@@ -114,7 +115,7 @@ def rates_from(results: Iterable[Result], jobs: Mapping[str, Job]) -> dict[Tower
 
 @dataclass
 class Estimator:
-    """Works out what jobs take, one after the other: features that one has encoded are there for the next.
+    """Estimates jobs in order: features that one job encodes are available to the next.
 
     Attributes:
         known: Rates from results.
@@ -124,7 +125,7 @@ class Estimator:
     _banked: set[str] = field(default_factory=set[str])
 
     def cost(self, job: Job) -> JobCost:
-        """Return what a job takes, by known rates or by the table's."""
+        """Return the cost of a job, by known rates or by the table."""
         if job.copies is not None:
             return JobCost(0.0, 0, OWN)
         size, method, clip = size_of(job), job.config.method, job.config.clip
@@ -140,7 +141,7 @@ class Estimator:
         return JobCost(seconds, disk, TABLE)
 
     def _new(self, job: Job, kinds: Iterable[str]) -> int:
-        """Return how many kinds of features no job before has encoded."""
+        """Return the number of kinds of features that no earlier job has encoded."""
         config, recipe = job.config, job.config.schedule
         views = [config.clip, config.shots, config.select, config.fraction, config.classes]
         views += [recipe.augment, recipe.crop_scale, recipe.epochs]
@@ -150,9 +151,10 @@ class Estimator:
         return len(new)
 
     def _own(self, job: Job) -> int:
-        """Return how many kinds of features are kept that are of a tuned image tower, or read beside one.
+        """Return the number of kinds of features to store from a tuned image tower, or a plug-in over one.
 
-        A plug-in over one has two kinds of each of its heads, which all rows over the very same model share.
+        A plug-in over a tuned tower has two kinds for each of its heads. All rows over the same model
+        share them.
         """
         backbone = methods()[parts(job.config.method)[-1]]
         if not backbone.tunes_vision:
@@ -165,7 +167,7 @@ class Estimator:
 
 
 def _disk(job: Job, size: Size, kinds: int) -> int:
-    """Return bytes of model, log and so many kinds of features."""
+    """Return the bytes of the model, the log and `kinds` kinds of features."""
     clip = job.config.clip
     table = _towers(clip)["learned"]
     learned = sum(table.get(part, _FEW) for part in parts(job.config.method))
@@ -174,7 +176,7 @@ def _disk(job: Job, size: Size, kinds: int) -> int:
 
 
 def _row(clip: str, method: str) -> tuple[dict[str, Any], float]:
-    """Return the table's row of a method, and the seconds of encoding a picture."""
+    """Return the table's row of a method, and the seconds for encoding a picture."""
     table = _towers(clip)
     rows: dict[str, dict[str, Any]] = table["methods"]
     slowest = {name: max(row[name] for row in rows.values()) for name in ("view", "class", "test")}

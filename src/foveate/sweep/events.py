@@ -1,4 +1,4 @@
-"""What executors tell whoever watches a sweep."""
+"""Events that executors send to observers of a sweep."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from foveate.sweep.running import Done
 
 @dataclass(frozen=True)
 class LaneProgress:
-    """What a lane is at.
+    """Progress of a worker.
 
     Attributes:
-        lane: Number of the worker, from 0 on.
-        job: That it does.
-        what: It is at, in words.
-        done: How much of that.
-        total: How much there is.
+        lane: Number of the worker, from 0.
+        job: Its current job.
+        what: Its current step, in words.
+        done: Finished units of the step.
+        total: Total units of the step.
     """
 
     lane: int
@@ -27,7 +27,7 @@ class LaneProgress:
 
 @dataclass(frozen=True)
 class Finished:
-    """A job has its result."""
+    """A job has a result."""
 
     job: Job
     done: Done
@@ -36,12 +36,12 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """A job has none.
+    """A job has failed.
 
     Attributes:
-        job: Which.
-        line: Why.
-        lost: Keys of those that stand on it.
+        job: The job.
+        line: The reason, in one line.
+        lost: Keys of the jobs that depend on it.
     """
 
     job: Job
@@ -51,7 +51,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Died:
-    """A worker has died at a job, which is tried again."""
+    """A worker died during a job, which is retried."""
 
     job: Job
 

@@ -1,8 +1,8 @@
-"""A job's folder and the sweep's: who is at work there, what has been begun, and what is set aside.
+"""The folders of a job and of a sweep: locks, started jobs, results, and damaged files.
 
-OUT/base-to-new/dtd/coop/seed-1/job.json      what it is, before anything is done for it
-OUT/base-to-new/dtd/coop/seed-1/run/          the run of its training, which goes on after a stop
-OUT/base-to-new/dtd/coop/seed-1/result.json   what it has come to; with this it has finished
+OUT/base-to-new/dtd/coop/seed-1/job.json      settings of the job, written before it starts
+OUT/base-to-new/dtd/coop/seed-1/run/          run folder of its training, which can be resumed
+OUT/base-to-new/dtd/coop/seed-1/result.json   result; the job is finished if this file exists
 OUT/.bank/                                    features of frozen towers, for all jobs
 """
 
@@ -25,15 +25,15 @@ from foveate.sweep.results import RESULT, Damaged, Result, read_result
 JOB, RUN, ERROR = "job.json", "run", "error.txt"
 BANK, TESTS = ".bank", "tests"
 LOCK, WHO = ".lock", ".sweep.json"
-_OLD = 60  # seconds; a worker whose sweep was killed may take a moment to leave
+_OLD = 60  # seconds; a worker of a killed sweep needs a moment to exit
 
 
 @contextmanager
 def alone_in(out: Path) -> Generator[None]:
-    """Be the only sweep in a folder. The system takes the lock from a process that dies.
+    """Hold the only sweep lock of a folder. The system releases the lock of a dead process.
 
     Raises:
-        InputError: Another sweep is at work there, or the folder is a file.
+        InputError: Another sweep uses the folder, or the folder is a file.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give a folder to write to, new or of this sweep")
@@ -56,17 +56,17 @@ def alone_in(out: Path) -> Generator[None]:
 
 @contextmanager
 def at_job(folder: Path) -> Generator[None]:
-    """Be the only one at a job; a worker whose sweep was killed may take a moment to notice: wait for it."""
+    """Hold the lock of a job; wait for a worker of a killed sweep, which may need a moment to exit."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK):
         yield
 
 
 def check_same(out: Path, jobs: Iterable[Job]) -> None:
-    """Refuse a folder in which any of the jobs was begun with other settings.
+    """Refuse a folder in which one of the jobs was started with other settings.
 
     Raises:
-        InputError: The message says which job, and what differs. Nothing has been changed.
+        InputError: The message gives the job and the difference. Nothing is changed.
     """
     for job in jobs:
         folder = out / job.key
@@ -82,16 +82,16 @@ def check_same(out: Path, jobs: Iterable[Job]) -> None:
 
 
 def begin(folder: Path, job: Job) -> None:
-    """Write what a job is, before anything is done for it."""
+    """Write the settings of a job, before it starts."""
     values = {"run": job.identity(), "stands_on": job.needs, "same_run_as": job.copies}
     write_atomically(folder / JOB, json.dumps(values, indent=1) + "\n")
 
 
 def result_in(folder: Path, *, tidy: bool = True) -> tuple[Result | None, str | None]:
-    """Return a job's result, and a note where there is a damaged one: it is set aside, if we are to tidy.
+    """Return a job's result, and a note if it is damaged; with `tidy`, a damaged one is set aside.
 
     Raises:
-        InputError: A newer foveate wrote it.
+        InputError: A newer foveate version wrote it.
     """
     try:
         return read_result(folder), None
@@ -103,12 +103,12 @@ def result_in(folder: Path, *, tidy: bool = True) -> tuple[Result | None, str | 
 
 
 def made_anew(why: str, path: Path) -> str:
-    """Set aside what cannot be used, and return the note of it."""
+    """Set an unusable file aside, and return a note about it."""
     return f"{' '.join(why.split())}: set aside as {set_aside(path).name}, and made anew"
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a file or folder that cannot be used; it is never deleted."""
+    """Rename an unusable file or folder; it is never deleted."""
     number, aside = 1, path.with_name(f"{path.name}.damaged")
     while aside.exists():
         number += 1
@@ -118,13 +118,13 @@ def set_aside(path: Path) -> Path:
 
 
 def size_of_bank(out: Path) -> int:
-    """Return the bytes of the features that a sweep keeps for its runs."""
+    """Return the size of the features that a sweep stores for its runs, in bytes."""
     found = ((Path(folder) / name) for folder, _, names in os.walk(out / BANK) for name in names)
     return sum(path.stat().st_size for path in found)
 
 
 def _tidy(out: Path) -> None:
-    """Remove half-written files, which somebody who was killed has left."""
+    """Remove temporary files of killed processes."""
     before = time.time() - _OLD
     for folder, _, names in os.walk(out):
         for path in (Path(folder) / name for name in names if HALF_WRITTEN.fullmatch(name)):
@@ -133,7 +133,7 @@ def _tidy(out: Path) -> None:
 
 
 def _begun(path: Path) -> dict[str, Any] | None:
-    """Return what a job was begun as; None where that cannot be read."""
+    """Return the settings with which a job was started; None if they cannot be read."""
     try:
         values: object = json.loads(path.read_text(encoding="utf-8"))["run"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
@@ -150,7 +150,7 @@ def _who(out: Path) -> str:
 
 
 def _differing(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """Say what differs first, as deep down as it does."""
+    """Return the first difference, at the deepest level."""
     name = next(key for key in (*wanted, *held) if held.get(key) != wanted.get(key))
     was, now = held.get(name), wanted.get(name)
     if isinstance(was, dict) and isinstance(now, dict):

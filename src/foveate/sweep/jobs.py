@@ -1,4 +1,4 @@
-"""What a sweep is made of: one training and what is asked of it afterwards is a job."""
+"""The jobs of a sweep: a job is one training run and the questions that evaluate it."""
 
 import re
 from dataclasses import dataclass
@@ -10,18 +10,19 @@ Protocol = Literal[
     "base-to-new", "cross-dataset", "domain-generalisation", "few-shot", "data-efficiency", "seed-robustness"
 ]
 Split = Literal["base", "new", "all"]
-"""Label spaces: trained classes alone, the others alone, both among all names. Of another set than the one
-that was trained on, "new" are all of its classes, those with a trained one's name among them."""
+"""Label spaces: "base" is only trained classes, "new" is only other classes, "all" is both among all
+names. In a data set other than the training set, all classes are "new", including those with the name of
+a trained class."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question to a tuned model.
+    """One evaluation of a tuned model.
 
     Attributes:
-        dataset: Key of the data set in the catalogue; its test split is asked about. "species@home" is
-            another test split of "species".
-        split: Which classes' pictures, and among which names.
+        dataset: Key of the data set in the catalogue; its test split is used. "species@home" is another
+            test split of "species".
+        split: Classes of the pictures, and the class names to choose from.
     """
 
     dataset: str
@@ -30,21 +31,21 @@ class Question:
 
 @dataclass(frozen=True)
 class Job:
-    """One training, and what is asked of what it made.
+    """One training run, and the questions for its model.
 
     Attributes:
-        protocol: Which of the field's protocols it belongs to.
-        row: The line of the table, e.g. "CoOp + FVG-PT".
-        dataset: Key of the set that is trained on.
-        config: The training: its pictures are those of the set, and its recipe and settings what differs from
-            the method's own; `masks` names others than the set's own.
-        questions: What is asked afterwards.
-        variant: What else tells it apart within row, set and seed: "8-shots", "fraction-0.5"; or empty.
-        recipe: The source that the settings follow: "paper", "released-code", "upstream".
-        needs: Key of the job whose tuned model this one stands on, as `backbone`; None trains everything.
-        copies: Key of a job that trains and asks the very same, for another row or protocol; its result is
-            taken over, under this job's names.
-        shift: Whether to measure the foreground shift index; it changes no training.
+        protocol: The protocol that it belongs to.
+        row: Row of the table, e.g. "CoOp + FVG-PT".
+        dataset: Key of the training set.
+        config: Settings of the training run: pictures are those of the data set; recipe and settings
+            contain only changes to the method's own; `masks` gives masks other than the set's own.
+        questions: Questions to evaluate.
+        variant: Further distinction within row, data set and seed: "8-shots", "fraction-0.5"; or empty.
+        recipe: Source of the settings: "paper", "released-code", "upstream".
+        needs: Key of the job whose tuned model this one uses as `backbone`; None trains everything.
+        copies: Key of a job with the same training and questions, for another row or protocol; its
+            result is copied with this job's names.
+        shift: Whether to compute the foreground shift index; it does not change the training.
     """
 
     protocol: Protocol
@@ -60,25 +61,25 @@ class Job:
 
     @property
     def seed(self) -> int:
-        """Of draw, start, order and views."""
+        """Seed of draw, initialisation, order and views."""
         return self.config.seed
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides what is trained, as JSON has it: jobs with equal ones are one training."""
+        """Return everything that determines the training, as JSON values; equal jobs share one training."""
         return {"dataset": self.dataset, "masks": self.config.masks, **self.config.identity()}
 
     @property
     def key(self) -> str:
-        """Its folder within the sweep's, e.g. "base-to-new/dtd/coop-fvg-pt/seed-1"."""
+        """Path of its folder in the sweep's folder, e.g. "base-to-new/dtd/coop-fvg-pt/seed-1"."""
         words = [self.protocol, self.dataset, slug(self.row), self.variant, f"seed-{self.seed}"]
         return "/".join(word for word in words if word)
 
     @property
     def waits_for(self) -> str | None:
-        """Key of the job that must have finished before."""
+        """Key of the job that must finish first."""
         return self.copies or self.needs
 
 
 def slug(name: str) -> str:
-    """Return a folder's name: "CoOp + FVG-PT" is "coop-fvg-pt"."""
+    """Return a folder name: "CoOp + FVG-PT" gives "coop-fvg-pt"."""
     return re.sub("[^a-z0-9.]+", "-", name.lower()).strip("-.")

@@ -1,7 +1,7 @@
-"""A sweep in processes of this computer: one a GPU, or so many on the CPU.
+"""Runs a sweep in processes on this machine: one for each GPU, or several on the CPU.
 
-Each is started anew and not forked, computes with as many threads as it is told, and keeps its towers from
-job to job. It leaves when the first process is gone. One that dies is replaced, and its job tried again.
+Each worker is spawned, not forked. It uses the given number of threads and keeps its towers between
+jobs. It exits when the main process is gone. A worker that dies is replaced, and its job is retried.
 """
 
 import os
@@ -24,12 +24,12 @@ from foveate.sweep.jobs import Job
 from foveate.sweep.running import Done, JobFailure, SweepContext, WorkerState, run_job, trouble_of
 from foveate.sweep.schedule import TRIES, Schedule
 
-_OFTEN = 0.2  # seconds between two words about progress
+_OFTEN = 0.2  # seconds between progress messages
 
 
 @dataclass
 class _Lane:
-    """A worker, and what it is at."""
+    """A worker and its current job."""
 
     number: int
     place: SweepContext
@@ -40,12 +40,12 @@ class _Lane:
 
 
 def in_processes(schedule: Schedule, place: SweepContext, devices: Sequence[str]) -> Generator[Event]:
-    """Do all jobs of a schedule; yield what happens.
+    """Run all jobs of a schedule; yield events.
 
     Args:
-        schedule: Told of what has finished and failed.
-        place: Where.
-        devices: Of each worker: ["cuda:0", "cuda:1"], or ["cpu"] * 2.
+        schedule: The schedule; it is updated with finished and failed jobs.
+        place: Folders and settings.
+        devices: Device of each worker: ["cuda:0", "cuda:1"], or ["cpu"] * 2.
     """
     lanes: list[_Lane] = []
     try:
@@ -66,7 +66,7 @@ def in_processes(schedule: Schedule, place: SweepContext, devices: Sequence[str]
 
 
 def _fill(lanes: list[_Lane], waiting: list[str], schedule: Schedule, place: SweepContext) -> list[str]:
-    """Give work to whoever has none, and start workers for which there was none before."""
+    """Assign jobs to idle workers, and start workers that had no job before."""
     for lane in lanes:
         job = schedule.next(lane.last) if lane.job is None else None
         if job is not None:
@@ -82,7 +82,7 @@ def _fill(lanes: list[_Lane], waiting: list[str], schedule: Schedule, place: Swe
 
 
 def _heard(lanes: Sequence[_Lane]) -> list[_Lane]:
-    """Wait for a word of any worker, or its death."""
+    """Wait for a message from a worker, or for its death."""
     busy = [lane for lane in lanes if lane.job is not None]
     ready = wait([lane.pipe for lane in busy], timeout=1.0)
     return [lane for lane in busy if lane.pipe in ready]
@@ -108,7 +108,7 @@ def _hear(lane: _Lane, schedule: Schedule) -> Generator[Event]:
 
 
 def failed(job: Job, trouble: JobFailure, schedule: Schedule, place: SweepContext) -> Failed:
-    """Note that a job has failed; of a mistake of ours, keep where it was made."""
+    """Mark a job as failed; for a bug in foveate, store the traceback."""
     if trouble.trace is not None:
         folder = place.out / job.key
         folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def failed(job: Job, trouble: JobFailure, schedule: Schedule, place: SweepContex
 
 
 def _died(lane: _Lane, job: Job, schedule: Schedule) -> Event:
-    """Put another worker in the place of a dead one."""
+    """Replace a dead worker."""
     _close(lane)
     fresh = _opened(lane.number, lane.place)
     lane.process, lane.pipe, lane.job = fresh.process, fresh.pipe, None
@@ -133,7 +133,7 @@ def _opened(number: int, place: SweepContext) -> _Lane:
     with _left_to_workers(place.threads):
         process = spawn.Process(target=_work, args=(theirs, place), daemon=True)
         process.start()
-    theirs.close()  # so that its death ends the pipe
+    theirs.close()  # so that the worker's death closes the pipe
     return _Lane(number, place, process, ours)
 
 
@@ -142,13 +142,14 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 @contextmanager
 def _left_to_workers(threads: int) -> Generator[None]:
-    """Set for a moment what a new process takes over.
+    """Temporarily set what a new process inherits.
 
-    Threads, which its PyTorch reads when it is imported; and deafness to Ctrl-C: the first process tells.
+    This is the number of threads, which PyTorch reads at import, and the handler that ignores Ctrl-C:
+    the main process stops the workers.
     """
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, str(threads)))
-    main = current_thread() is main_thread()  # no other may set it
+    main = current_thread() is main_thread()  # no other thread may set it
     heard = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
     try:
         yield
@@ -161,7 +162,7 @@ def _left_to_workers(threads: int) -> Generator[None]:
 
 def _give(lane: _Lane, job: Job) -> None:
     lane.job = job
-    with suppress(OSError):  # it has just died, which shows when it is listened to
+    with suppress(OSError):  # it just died, which the next read detects
         lane.pipe.send(job)
 
 
@@ -177,7 +178,7 @@ def _close(lane: _Lane) -> None:
 
 
 def _work(pipe: "Connection[Any, Any]", place: SweepContext) -> None:
-    """Do the jobs that come through the pipe."""
+    """Run the jobs that arrive through the pipe."""
     import torch
 
     begin_worker(place.threads)
@@ -188,9 +189,9 @@ def _work(pipe: "Connection[Any, Any]", place: SweepContext) -> None:
             job: Job = pipe.recv()
             try:
                 pipe.send(("done", _done(job, desk, pipe)))
-            except Exception as error:  # whatever it is, the other jobs go on
+            except Exception as error:  # whatever it is, the other jobs continue
                 pipe.send(("failed", trouble_of(error)))
-    except (EOFError, OSError):  # the first process has closed the pipe
+    except (EOFError, OSError):  # the main process closed the pipe
         os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""The highest memory of a job: of the GPU where there is one, else of the process."""
+"""Peak memory of a job: of the GPU if there is one, otherwise of the process."""
 
 import contextlib
 from pathlib import Path
@@ -11,9 +11,9 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 
 def begin(device: str) -> None:
-    """Begin to measure anew, where the system lets us; a process's own peak otherwise goes on."""
+    """Reset the peak, if the system supports it; otherwise the earlier peak of the process counts too."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
         return
     with contextlib.suppress(OSError):
-        _CLEAR.write_text("5")  # Linux's way to forget the peak
+        _CLEAR.write_text("5")  # resets the peak on Linux

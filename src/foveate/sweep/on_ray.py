@@ -1,8 +1,9 @@
-"""A sweep on a Ray cluster: the same jobs as tasks, whose results lie in the same folder.
+"""Runs a sweep on a Ray cluster: the same jobs as tasks, with results in the same folder.
 
-All computers of the cluster see the data sets and the sweep's folder under the same paths. The driver keeps
-the order, so a task never waits for another; towers go through the object store, loaded once. A task whose
-worker or computer is lost is begun again elsewhere and goes on from the run's last epoch.
+All machines of the cluster must access the data sets and the sweep's folder under the same paths. The
+driver schedules the jobs, so no task waits for another. Towers are loaded once and passed through the
+object store. If a task loses its worker or machine, it restarts elsewhere and resumes from the run's
+last epoch.
 """
 
 import os
@@ -30,17 +31,17 @@ from foveate.sweep.running import (
 )
 from foveate.sweep.schedule import TRIES, Schedule
 
-_OFTEN = 1.0  # seconds between two words about progress
+_OFTEN = 1.0  # seconds between progress messages
 
 
 @dataclass(frozen=True)
 class TaskResources:
-    """What a task gets of the cluster.
+    """Resources of a task on the cluster.
 
     Attributes:
-        tasks: At a time.
-        cpus: Cores of each.
-        gpus: GPUs of each, or the share of one.
+        tasks: Number of tasks at a time.
+        cpus: CPU cores of each task.
+        gpus: GPUs of each task, possibly a fraction.
     """
 
     tasks: int
@@ -57,18 +58,18 @@ def on_ray(
     device: str | None = None,
     share: float = 1.0,
 ) -> Generator[Event]:
-    """Do all jobs of a schedule on a cluster; yield what happens.
+    """Run all jobs of a schedule on a cluster; yield events.
 
     Args:
-        schedule: Told of what has finished and failed.
-        place: Where; its device is found anew in each task.
-        address: Of the cluster (see `foveate.scale.cluster.joined`).
-        workers: Jobs at a time; None: as many as there is room for.
-        device: "cpu" or "cuda"; None: GPUs where there are any.
-        share: Of a GPU, for each job.
+        schedule: The schedule; it is updated with finished and failed jobs.
+        place: Folders and settings; each task chooses its own device.
+        address: Address of the cluster (see `foveate.scale.cluster.joined`).
+        workers: Maximum number of jobs at a time; None: as many as fit.
+        device: "cpu" or "cuda"; None uses GPUs if there are any.
+        share: Share of a GPU for each job.
 
     Raises:
-        InputError: There is no cluster, or it has no GPU and one was asked for.
+        InputError: There is no cluster, or a GPU was requested and the cluster has none.
     """
     if schedule.over:
         return
@@ -84,10 +85,10 @@ def on_ray(
 def share_of(
     cluster: Cluster, workers: int | None, device: str | None, share: float, threads: int
 ) -> TaskResources:
-    """Share a cluster among jobs.
+    """Divide a cluster among jobs.
 
     Raises:
-        InputError: It has no GPU, though one was asked for, or no room for so many jobs.
+        InputError: A GPU was requested and there is none, or there is no room for so many jobs.
     """
     gpus = None if device is None else device.startswith("cuda")
     if not pool_of(cluster, None, gpus).gpus:
@@ -110,7 +111,7 @@ def _cores(workers: int | None, threads: int) -> int | None:
 
 @dataclass
 class _Driver:
-    """Hands jobs to the cluster and hears of them."""
+    """Submits jobs to the cluster and receives their results."""
 
     schedule: Schedule
     place: SweepContext
@@ -121,7 +122,7 @@ class _Driver:
     _task: Any = None
 
     def run(self) -> Generator[Event]:
-        """Do all jobs."""
+        """Run all jobs."""
         import ray
         from ray import exceptions
 
@@ -144,7 +145,7 @@ class _Driver:
             yield from self._progress()
 
     def stop(self) -> None:
-        """Stop what still runs."""
+        """Cancel the running tasks."""
         import ray
 
         for one in self._running:
@@ -160,14 +161,14 @@ class _Driver:
             self._running[one] = job, lane
 
     def _loaded(self, job: Job) -> Any:
-        """Return a reference to the towers of a job; they are loaded once, on the CPU."""
+        """Return an object reference to the towers of a job; they are loaded once, on the CPU."""
         import ray
 
         key = job.config.clip, job.config.dtype
         if key not in self._towers:
             found = open_towers(*key, "cpu")
             self._towers[key] = ray.put((found.clip, found.clip_source))
-        return [self._towers[key]]  # in a list, so that a task fetches them only if it lacks them
+        return [self._towers[key]]  # in a list, so that a task fetches them only if needed
 
     def _heard(self, one: Any) -> Event:
         import ray
@@ -190,7 +191,7 @@ class _Driver:
 
         try:
             told: dict[str, tuple[str, int, int]] = ray.get(self._board.read.remote(), timeout=_OFTEN)
-        except (exceptions.RayError, TimeoutError):  # it is only for the eye
+        except (exceptions.RayError, TimeoutError):  # it only serves the display
             return
         for job, lane in self._running.values():
             if job.key in told:
@@ -199,26 +200,26 @@ class _Driver:
 
 
 class _Board:
-    """Where tasks say what they are at."""
+    """Actor that collects the progress of tasks."""
 
     def __init__(self) -> None:
         self._told: dict[str, tuple[str, int, int]] = {}
 
     def tell(self, key: str, what: str, done: int, total: int) -> None:
-        """Note what a job is at."""
+        """Store the progress of a job."""
         self._told[key] = what, done, total
 
     def read(self) -> dict[str, tuple[str, int, int]]:
-        """Return what has been said since the last time."""
+        """Return the progress messages since the last call."""
         told, self._told = self._told, {}
         return told
 
 
-_desks: dict[SweepContext, WorkerState] = {}  # of this process: what one task has opened serves the next
+_desks: dict[SweepContext, WorkerState] = {}  # of this process: later tasks reuse loaded objects
 
 
 def _work(job: Job, place: SweepContext, towers: list[Any], board: Any) -> Done | JobFailure:
-    """Do a job on the cluster."""
+    """Run a job on the cluster."""
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(place.threads)))
     import ray
     import torch
@@ -234,7 +235,7 @@ def _work(job: Job, place: SweepContext, towers: list[Any], board: Any) -> Done 
             loaded, source = ray.get(towers[0])
             desk.keep(clip, dtype, towers_of(loaded.to(place.device), source))
         return run_job(job, desk, _telling(job, board))
-    except Exception as error:  # whatever it is, the other jobs go on
+    except Exception as error:  # whatever it is, the other jobs continue
         return trouble_of(error)
 
 

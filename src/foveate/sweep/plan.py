@@ -1,4 +1,4 @@
-"""From a sweep's file and folder to what is left to do."""
+"""Plans a sweep: from its file and folder to the remaining jobs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,24 +20,24 @@ class SweepPlan:
     """All jobs of a sweep.
 
     Attributes:
-        sweep: What its file says.
-        jobs: Each behind what it waits for.
+        sweep: Content of the sweep file.
+        jobs: Jobs; each follows the one it waits for.
     """
 
     sweep: SweepConfig
     jobs: tuple[Job, ...]
 
     def keys(self) -> list[str]:
-        """Return the keys of all sets that are trained on or asked about, each once."""
+        """Return the keys of all data sets for training or evaluation, each once."""
         found = [key for job in self.jobs for key in (job.dataset, *(one.dataset for one in job.questions))]
         return list(dict.fromkeys(found))
 
 
 def plan(file: Path, changes: Mapping[str, Any] | None = None) -> SweepPlan:
-    """Read a sweep's file, and list its jobs.
+    """Read a sweep file and list its jobs.
 
     Raises:
-        InputError: Anything wrong with it.
+        InputError: The file is invalid.
     """
     sweep = read_sweep(file, changes)
     return SweepPlan(sweep, tuple(jobs_of(sweep, sets.template_of)))
@@ -45,12 +45,12 @@ def plan(file: Path, changes: Mapping[str, Any] | None = None) -> SweepPlan:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a sweep is.
+    """State of a sweep.
 
     Attributes:
-        finished: Jobs with a whole result.
-        left: The others.
-        notes: What a person should know: damaged results that were set aside.
+        finished: Jobs with a complete result.
+        left: The remaining jobs.
+        notes: Notes for the user, such as damaged results that were set aside.
     """
 
     finished: tuple[Job, ...]
@@ -59,15 +59,15 @@ class Standing:
 
 
 def standing(jobs: Sequence[Job], out: Path, *, tidy: bool = True) -> Standing:
-    """Look at what is there of a sweep.
+    """Return the state of a sweep on disk.
 
     Args:
-        jobs: Of the sweep.
-        out: Its folder.
-        tidy: Whether damaged results are set aside; otherwise nothing is changed.
+        jobs: Jobs of the sweep.
+        out: Folder of the sweep.
+        tidy: Whether to set damaged results aside; otherwise nothing is changed.
 
     Raises:
-        InputError: The folder holds another sweep, or a result of a newer foveate.
+        InputError: The folder holds another sweep, or a result of a newer foveate version.
     """
     check_same(out, jobs)
     finished: list[Job] = []
@@ -81,7 +81,7 @@ def standing(jobs: Sequence[Job], out: Path, *, tidy: bool = True) -> Standing:
 
 
 def schedule_of(where: Standing) -> Schedule:
-    """Return the schedule of what is left; what has finished counts as done."""
+    """Return the schedule of the remaining jobs; finished jobs count as done."""
     estimator = Estimator()
     work = {job.key: estimator.cost(job).seconds for job in where.left}
     schedule = Schedule([*where.finished, *where.left], work)

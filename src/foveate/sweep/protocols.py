@@ -1,7 +1,8 @@
-"""The field's protocols as lists of jobs.
+"""Expands the evaluation protocols into lists of jobs.
 
-A plug-in's job stands on that of its backbone, which is trained once for all that need it: the row that is
-this backbone, or else a job of its own that is asked nothing. Jobs that train the very same are one training.
+A plug-in's job depends on the job of its backbone. The backbone is trained once for all jobs that need
+it: in the row that is this backbone, or in a separate job without questions. Jobs with identical
+training share one training run.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,14 +18,14 @@ from foveate.train.config import RunConfig, digest
 from foveate.train.planning import share
 
 Template = Callable[[str, Sequence[str]], str]
-"""A data set's sentence for a method: by its key, and the method's parts."""
+"""Returns a data set's template for a method, from the set's key and the method's parts."""
 
 
 def jobs_of(sweep: SweepConfig, template: Template) -> list[Job]:
-    """Return all jobs of a sweep, each behind what it stands on.
+    """Return all jobs of a sweep; each follows the job it depends on.
 
     Raises:
-        InputError: Two tables have different runs under one name.
+        InputError: Two tables have different runs with the same name.
     """
     planned = [one for table in sweep.tables for one in _of_table(table, template)]
     jobs = _unlike([one.job for one in planned])
@@ -33,20 +34,20 @@ def jobs_of(sweep: SweepConfig, template: Template) -> list[Job]:
 
 @dataclass(frozen=True)
 class _Planned:
-    """A job, and the one of what it stands on, were that a row of the same table."""
+    """A job, and the job it depends on, as if that were a row of the same table."""
 
     job: Job
     inner: "_Planned | None" = None
 
     def pairs(self) -> Iterator[tuple[str, Job]]:
-        """Yield its key and what it stands on, and the same of that."""
+        """Yield its key and its dependency, then the same for the dependency."""
         if self.inner is not None:
             yield self.job.key, self.inner.job
             yield from self.inner.pairs()
 
 
 def _of_table(table: SweepTable, template: Template) -> Iterator[_Planned]:
-    """Yield a table's jobs: set by set and seed by seed, so that what is shared is used while it is there."""
+    """Yield a table's jobs by data set and by seed, so that shared data are still loaded when needed."""
     trained = table.sets if table.source is None else (table.source,)
     for dataset in trained:
         for seed in table.seeds:
@@ -71,7 +72,7 @@ def _planned(table: SweepTable, row: SweepRow, place: "_Place", template: Templa
 
 @dataclass(frozen=True)
 class _Variant:
-    """What else tells a job apart: how much it is trained on."""
+    """Further distinction of a job: the amount of its training data."""
 
     name: str
     options: Mapping[str, Any]
@@ -79,7 +80,7 @@ class _Variant:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where in a table a job stands, besides its row."""
+    """Position of a job in a table, besides its row."""
 
     dataset: str
     seed: int
@@ -92,7 +93,7 @@ def _variants(table: SweepTable) -> list[_Variant]:
     shots = table.shots[0]
     if table.protocol != "data-efficiency":
         return [_Variant("", {"shots": shots})]
-    if not table.selectors:  # our reading of FVG-PT's "25 to 100 %": a share of the shots
+    if not table.selectors:  # FVG-PT's "25 to 100 %", as understood here: a share of the shots
         return [
             _Variant(f"fraction-{share:g}", {"shots": max(1, round(share * shots))})
             for share in table.fractions
@@ -157,10 +158,10 @@ def _questions(table: SweepTable, dataset: str) -> tuple[Question, ...]:
 
 
 def _unlike(jobs: Sequence[Job]) -> list[Job]:
-    """Return jobs with each key once; the questions of equal ones are put together.
+    """Return the jobs with unique keys; merge the questions of equal jobs.
 
     Raises:
-        InputError: Two jobs differ in their settings, and have one name.
+        InputError: Two jobs with the same name have different settings.
     """
     found: dict[str, Job] = {}
     for job in jobs:
@@ -176,13 +177,13 @@ def _unlike(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _asking(job: Job, more: Job) -> Job:
-    """Return a job that is asked what another one of the same training is, too."""
+    """Return a job that has the questions of both jobs with the same training."""
     questions = (*job.questions, *(one for one in more.questions if one not in job.questions))
     return replace(job, questions=questions, shift=job.shift or more.shift)
 
 
 def _linked(jobs: Sequence[Job], inner: Mapping[str, Job]) -> list[Job]:
-    """Return the jobs with what they stand on, backbones that are no rows among them."""
+    """Return the jobs with their dependencies, including backbones that are not rows."""
 
     def below(name: str, job: Job) -> tuple[str, Job] | None:
         own = inner.get(name)
@@ -190,7 +191,7 @@ def _linked(jobs: Sequence[Job], inner: Mapping[str, Job]) -> list[Job]:
 
     planned = share({job.key: job for job in jobs}, lambda job: job.config.key, below)
     linked = {
-        # A copy trains nothing, and so stands on nothing.
+        # A copy trains nothing, so it depends on nothing.
         name: replace(one.run, copies=one.copies, needs=None if one.copies else one.needs)
         for name, one in planned.items()
     }
@@ -198,7 +199,7 @@ def _linked(jobs: Sequence[Job], inner: Mapping[str, Job]) -> list[Job]:
 
 
 def _asking_for_copies(jobs: Mapping[str, Job]) -> dict[str, Job]:
-    """Have each job asked all that its copies need."""
+    """Add the questions of its copies to each job."""
     found = dict(jobs)
     for job in jobs.values():
         if job.copies is not None:
@@ -207,7 +208,7 @@ def _asking_for_copies(jobs: Mapping[str, Job]) -> dict[str, Job]:
 
 
 def _ordered(jobs: Mapping[str, Job]) -> list[Job]:
-    """Put everything behind what it waits for."""
+    """Sort the jobs so that each follows the one it waits for."""
     ordered: dict[str, Job] = {}
 
     def add(job: Job) -> None:

@@ -1,6 +1,6 @@
-"""Settings by source: how a paper, its released code, or a method's own authors train it.
+"""Training settings by source: a paper, its released code, or a method's own authors.
 
-The sources differ, so every result says which one it follows. The rules are data, in `recipes.yaml`.
+The sources differ, so every result names its source. The rules are data, in `recipes.yaml`.
 """
 
 from collections.abc import Mapping
@@ -22,13 +22,13 @@ _EFFECTS = ("training", "settings")
 
 @dataclass(frozen=True)
 class Case:
-    """What a rule is held against.
+    """Values that the rules' conditions are compared with.
 
     Attributes:
         protocol: Key of the protocol.
-        method: E.g. "fvgpt+coop".
-        dataset: Key of the set that is trained on.
-        shots: Pictures of each class; 0 where a selector chooses.
+        method: Method, e.g. "fvgpt+coop".
+        dataset: Key of the training set.
+        shots: Pictures of each class; 0 if a selector chooses them.
     """
 
     protocol: str
@@ -38,7 +38,7 @@ class Case:
 
     @property
     def values(self) -> dict[str, object]:
-        """What rules may ask for."""
+        """Return the values that rules may use."""
         own: dict[str, object] = {
             "protocol": self.protocol,
             "method": self.method,
@@ -50,11 +50,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Settled:
-    """What a source says.
+    """Settings from a source.
 
     Attributes:
         training: Changes to the training recipe.
-        settings: Per part of the method, changes to its settings.
+        settings: Changes to the settings, for each part of the method.
     """
 
     training: dict[str, Any]
@@ -62,7 +62,7 @@ class Settled:
 
 
 def settle(source: Source, case: Case) -> Settled:
-    """Return what a source says of a case; later rules win."""
+    """Return a source's settings for a case; later rules override earlier ones."""
     training: dict[str, Any] = {}
     settings: dict[str, dict[str, Any]] = {}
     known, there = case.values, parts(case.method)

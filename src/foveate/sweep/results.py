@@ -1,7 +1,7 @@
-"""`result.json`: what a job has come to, and all that its numbers depend on.
+"""`result.json`: the result of a job, and everything that its numbers depend on.
 
-A sweep's folder is its database: every job has a folder of its own with one such file, written when the job
-has finished and not before. Nothing else says that a job is done.
+The folder of a sweep is its database. Every job has its own folder with one such file, which is written
+only when the job has finished. Nothing else marks a job as done.
 """
 
 import base64
@@ -26,22 +26,22 @@ RESULT, SCHEMA = "result.json", 1
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one question.
+    """Result of one question.
 
     Attributes:
-        dataset: Key of the set.
+        dataset: Key of the data set.
         split: "base", "new" or "all".
-        accuracy: Percent right, of pictures.
-        pictures: How many.
-        classes: How many names there were to choose from.
-        per_class: By class name, pictures right and pictures.
-        right: Which pictures were answered rightly, in the test split's order, as `packed` bits.
-        digest: Fingerprint of the pictures and their labels: tests with equal ones may be compared in pairs.
-        trained: Percent right of the pictures of trained classes, where there are others (split "all").
-        others: Of the others.
-        shift: Foreground shift index, in nats; None where it was not measured.
-        shift_right: The same over pictures that were answered rightly; None also where there are none.
-        shift_wrong: Over the others.
+        accuracy: Accuracy over pictures, in percent.
+        pictures: Number of pictures.
+        classes: Number of class names to choose from.
+        per_class: Number of correct pictures and of all pictures, by class name.
+        right: Which pictures were classified correctly, in the test split's order, as `packed` bits.
+        digest: Fingerprint of pictures and labels: results with equal digests may be compared in pairs.
+        trained: Accuracy on pictures of trained classes, in percent, if there are others (split "all").
+        others: Accuracy on pictures of the other classes, in percent.
+        shift: Foreground shift index, in nats; None if it was not computed.
+        shift_right: The index over correctly classified pictures; None also if there are none.
+        shift_wrong: The index over the other pictures.
     """
 
     dataset: str
@@ -60,37 +60,38 @@ class Measured:
 
     @property
     def condition(self) -> str:
-        """Which test split was asked about, of a set that has several; else empty."""
+        """Name of the test split, for a data set that has several; otherwise empty."""
         return self.dataset.partition("@")[2]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a job has come to.
+    """Result of a job.
 
     Attributes:
-        key: The job's, e.g. "base-to-new/dtd/coop-fvg-pt/seed-1".
-        protocol: Of the job, as are the next seven.
-        row: The table's line.
-        dataset: Key of the set that was trained on.
-        variant: E.g. "8-shots".
-        seed: Of draw, start, order and views.
-        method: E.g. "fvgpt+coop".
+        key: Key of the job, e.g. "base-to-new/dtd/coop-fvg-pt/seed-1".
+        protocol: Protocol of the job; the next seven attributes are also the job's.
+        row: Row of the table.
+        dataset: Key of the training set.
+        variant: Variant, e.g. "8-shots".
+        seed: Seed of draw, initialisation, order and views.
+        method: Method, e.g. "fvgpt+coop".
         recipe: Source of the settings: "paper", "released-code", "upstream".
-        shots: Pictures a class, at most; 0 where a selector chose.
+        shots: Maximum number of pictures of a class; 0 if a selector chose them.
         fraction: Share of each class that a selector chose.
         select: Name of the selector.
-        clip: Where the towers come from.
-        config: All settings, resolved: `settings` a part, `training`, `template`, `precision`, `bank`.
-        hashes: `weights`, `split` (the set's split), `draw` (training pictures), `names`, `masks`, and
-            `shots`, of the stored few-shot draw that they are from.
-        versions: Of foveate, torch, Python.
-        device: Where it ran, in words.
-        seconds: `train` and `test`; what had been done before a stop is not in them.
-        peak_memory_mb: Highest memory of the process (or of the GPU, where one was used).
-        learned_numbers: How many numbers were learned, all stages together.
-        pictures: How many were learned from.
-        measured: An answer to each question.
+        clip: Source of the towers.
+        config: All resolved settings: `settings` for each part, `training`, `template`, `precision`,
+            `bank`.
+        hashes: `weights`, `split` (the data set's split), `draw` (training pictures), `names`, `masks`,
+            and `shots` (the stored few-shot draw that they come from).
+        versions: Versions of foveate, torch, Python.
+        device: Description of the device.
+        seconds: Time of `train` and `test`; work before an interruption is not included.
+        peak_memory_mb: Peak memory of the process (or of the GPU, if one was used).
+        learned_numbers: Number of learned parameters of all stages.
+        pictures: Number of training pictures.
+        measured: Result of each question.
     """
 
     key: str
@@ -116,20 +117,20 @@ class Result:
     measured: tuple[Measured, ...] = field(default=())
 
     def of(self, dataset: str, split: str) -> Measured | None:
-        """Return what was measured of a set's split, if it was."""
+        """Return the result for a data set's split, if there is one."""
         return next((one for one in self.measured if (one.dataset, one.split) == (dataset, split)), None)
 
 
 def packed(right: Tensor) -> str:
-    """Return `[N]` truth values as text, eight a byte in base64; the first is the highest bit."""
+    """Encode `[N]` booleans as text, eight in a byte, in base64; the first is the highest bit."""
     return base64.b64encode(np.packbits(right.bool().cpu().numpy()).tobytes()).decode()
 
 
 def unpacked(text: str, number: int) -> Tensor:
-    """Return the `[N]` truth values of `packed`.
+    """Decode the `[N]` booleans from `packed`.
 
     Raises:
-        ValueError: The text has another number of them.
+        ValueError: The text has another number of booleans.
     """
     raw = base64.b64decode(text, validate=True)
     if len(raw) != -(-number // 8):
@@ -138,22 +139,22 @@ def unpacked(text: str, number: int) -> Tensor:
 
 
 def write_result(folder: Path, result: Result) -> None:
-    """Write a job's `result.json`; it is there whole or not at all."""
+    """Write a job's `result.json` atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"schema": SCHEMA, **asdict(result)}, indent=1, allow_nan=False)
     write_atomically(folder / RESULT, text + "\n")
 
 
 class Damaged(Exception):
-    """A `result.json` that is none: cut off, edited, or of something else."""
+    """Invalid `result.json`: truncated, edited, or from another program."""
 
 
 def read_result(folder: Path) -> Result | None:
-    """Read a job's result; None if it has none.
+    """Read a job's result; return None if there is none.
 
     Raises:
-        Damaged: The file is no result.
-        InputError: A newer foveate wrote it.
+        Damaged: The file is not a result.
+        InputError: A newer foveate version wrote it.
     """
     path = folder / RESULT
     if not path.is_file():
@@ -182,8 +183,8 @@ def _measured(values: Mapping[str, Any]) -> Measured:
 
 
 def results_in(sweep: Path) -> Iterator[Path]:
-    """Yield the folders below a sweep's that hold a result, in the order of their names.
+    """Yield the folders with a result below a sweep's folder, in the order of their names.
 
-    The sweep may be at work: folders that go meanwhile are passed over.
+    The sweep may be running: folders that disappear are skipped.
     """
     yield from sorted(Path(folder) for folder, _, names in os.walk(sweep) if RESULT in names)

@@ -1,4 +1,4 @@
-"""One job, from a data set to its `result.json`. Every executor does it in this way."""
+"""Runs one job, from the data set to its `result.json`; all executors use this module."""
 
 import hashlib
 import platform
@@ -36,20 +36,20 @@ from foveate.train.journal import Step
 from foveate.train.reporter import Reporter
 
 Tell = Callable[[str, int, int], None]
-"""Told of what a job is at: in words, how much of it is done, how much there is."""
+"""Called with the current step in words, its finished units, and its total units."""
 
-_SETS_HELD = 4  # lists of pictures, which a worker keeps because the next job often has the same
+_SETS_HELD = 4  # picture lists that a worker keeps, because the next job often needs the same
 
 
 @dataclass(frozen=True)
 class SweepContext:
-    """Where jobs are done.
+    """Folders and devices of a sweep's jobs.
 
     Attributes:
         root: Folder of the data sets.
-        out: The sweep's.
-        device: Of the towers.
-        threads: Of computation; results on a CPU depend on it in the last bits.
+        out: Folder of the sweep.
+        device: Device of the towers.
+        threads: Number of CPU threads; results on a CPU depend on it in the last bits.
     """
 
     root: Path
@@ -60,10 +60,10 @@ class SweepContext:
 
 @dataclass
 class WorkerState:
-    """What a worker keeps from job to job: towers, and lists of pictures.
+    """Objects that a worker keeps between jobs: towers and picture lists.
 
     Attributes:
-        place: Where jobs are done.
+        place: Folders and devices.
         seen: Features of test pictures.
     """
 
@@ -81,20 +81,20 @@ class WorkerState:
         """Return an untrained classifier for a job."""
         clip, dtype = job.config.clip, job.config.dtype
         if (clip, dtype) not in self._towers:
-            self._towers.clear()  # one at a time: they are large
+            self._towers.clear()  # one at a time, because they are large
             self.keep(clip, dtype, open_towers(clip, dtype, self.place.device))
         return self._towers[clip, dtype].beside(job.config.method, job.config.settings)
 
     def has(self, clip: str, dtype: str) -> bool:
-        """Return whether towers are open."""
+        """Return whether these towers are loaded."""
         return (clip, dtype) in self._towers
 
     def keep(self, clip: str, dtype: str, towers: Classifier) -> None:
-        """Take over towers that are open already."""
+        """Store towers that are loaded already."""
         self._towers[clip, dtype] = towers
 
     def photos(self, key: str, masks: str | None = None, *, tests_only: bool = False) -> Photos:
-        """Return the pictures of a set, with its own masks or others."""
+        """Return the pictures of a data set, with its own masks or others."""
         found = self._photos.get((key, masks, False)) or self._photos.get((key, masks, tests_only))
         if found is None:
             while len(self._photos) >= _SETS_HELD:
@@ -106,12 +106,12 @@ class WorkerState:
 
 @dataclass(frozen=True)
 class Done:
-    """What a worker says of a job that has finished.
+    """Report of a worker about a finished job.
 
     Attributes:
-        seconds: It took.
-        before: Whether its result was there already.
-        notes: What a person should know.
+        seconds: Duration.
+        before: Whether the result existed already.
+        notes: Notes for the user.
     """
 
     seconds: float
@@ -121,11 +121,11 @@ class Done:
 
 @dataclass(frozen=True)
 class JobFailure:
-    """What a worker says of a job that has failed.
+    """Report of a worker about a failed job.
 
     Attributes:
-        line: Why.
-        trace: Where a mistake of ours was made.
+        line: The reason, in one line.
+        trace: Traceback of a bug in foveate.
     """
 
     line: str
@@ -136,27 +136,27 @@ def open_towers(clip: str, dtype: str, device: str) -> Classifier:
     """Load towers.
 
     Raises:
-        InputError: There is no such CLIP.
+        InputError: The CLIP model does not exist.
     """
     return Classifier(REFERENCE, clip, device=device, dtype=getattr(torch, dtype))
 
 
 def check_towers(jobs: Sequence[Job]) -> None:
-    """Open what jobs need once, so that what is not there is told of once, and a hub is asked once.
+    """Load each needed model once, so that a missing one is reported once and the hub is queried once.
 
     Raises:
-        InputError: There is no such CLIP.
+        InputError: A CLIP model does not exist.
     """
     for clip, dtype in dict.fromkeys((job.config.clip, job.config.dtype) for job in jobs):
         open_towers(clip, dtype, "cpu")
 
 
 def towers_of(clip: Clip, source: str) -> Classifier:
-    """Return towers that were loaded elsewhere.
+    """Return a classifier from a model that is loaded already.
 
     Args:
-        clip: On the device where they are to run.
-        source: Where they came from, for the models' records.
+        clip: The model, on its final device.
+        source: Its source, for the metadata of tuned models.
     """
     found = Classifier(REFERENCE, clip)
     found.clip_source = source
@@ -164,10 +164,10 @@ def towers_of(clip: Clip, source: str) -> Classifier:
 
 
 def run_job(job: Job, desk: WorkerState, tell: Tell | None = None) -> Done:
-    """Do a job, or what is left of it; one that has finished is left as it is.
+    """Run a job, or the rest of it; a finished job is not changed.
 
     Raises:
-        InputError: Bad data, a training that diverged; other jobs are not concerned.
+        InputError: The data are invalid, or a training diverged; other jobs are not affected.
     """
     folder = desk.place.out / job.key
     started = time.monotonic()
@@ -188,13 +188,13 @@ def run_job(job: Job, desk: WorkerState, tell: Tell | None = None) -> Done:
             made = _made(job, desk, photos, result, tell or _to_nobody)
             made = replace(made, hashes={**made.hashes, **({"shots": drawn} if drawn else {})})
         write_result(folder, made)
-        shutil.rmtree(folder / RUN / STAGES, ignore_errors=True)  # nothing goes on from there any more
+        shutil.rmtree(folder / RUN / STAGES, ignore_errors=True)  # never resumed from here
     return Done(time.monotonic() - started, notes=tuple(notes))
 
 
 @contextmanager
 def _warnings_to(notes: list[str]) -> Generator[None]:
-    """Note our warnings: what a worker shows itself would tear the first process's bars."""
+    """Collect foveate's warnings as notes: printing from a worker would break the progress bars."""
     with warnings.catch_warnings():
         others = warnings.showwarning
 
@@ -209,7 +209,7 @@ def _warnings_to(notes: list[str]) -> Generator[None]:
 
 
 def missing(job: Job, result: Result) -> tuple[Question, ...]:
-    """Return the questions of a job that its result has no answer to."""
+    """Return the questions of a job that its result does not answer."""
     return tuple(one for one in job.questions if result.of(one.dataset, one.split) is None)
 
 
@@ -218,7 +218,7 @@ def _to_nobody(what: str, done: int, total: int) -> None:
 
 
 def _copied(job: Job, desk: WorkerState) -> Result:
-    """Return the result of the job that trains the very same, under this one's names."""
+    """Return the result of the job with identical training, with this job's names."""
     assert job.copies is not None
     first, _ = result_in(desk.place.out / job.copies)
     if first is None:
@@ -235,7 +235,7 @@ def _copied(job: Job, desk: WorkerState) -> Result:
 
 
 def _mend(run: Path) -> list[str]:
-    """Set a damaged run aside, so that it is made anew; return a note of it."""
+    """Set a damaged run aside so that it starts again; return a note about it."""
     if not run.is_dir():
         return []
     try:
@@ -264,7 +264,7 @@ def _made(job: Job, desk: WorkerState, photos: Photos, before: Result | None, te
 
 
 def _check_photos(job: Job, photos: Photos) -> None:
-    """Refuse what would only show after hours."""
+    """Refuse faults that would otherwise appear only after hours."""
     if job.config.needs_masks and not any(
         sample.mask for sample in photos.samples if sample.split == "train"
     ):
@@ -275,7 +275,7 @@ def _fit(job: Job, desk: WorkerState, classifier: Classifier, photos: Photos, te
     out = desk.place.out
     config = replace(
         job.config,
-        masks=None,  # the pictures have theirs
+        masks=None,  # the pictures have their masks
         backbone=None if job.needs is None else str(out / job.needs / RUN),
         bank_dir=str(out / BANK / _shelf(job, classifier)),
     )
@@ -284,7 +284,7 @@ def _fit(job: Job, desk: WorkerState, classifier: Classifier, photos: Photos, te
 
 @dataclass(frozen=True)
 class _Telling(Reporter):
-    """Tells a worker's first process what a job is at."""
+    """Sends the progress of a job to the main process."""
 
     tell: Tell
 
@@ -296,10 +296,11 @@ class _Telling(Reporter):
 
 
 def _shelf(job: Job, classifier: Classifier) -> str:
-    """Return which part of the bank a job uses.
+    """Return the part of the bank that a job uses.
 
-    What is encoded on the way, batch by batch, differs in its last bits from what is encoded ahead in larger
-    batches. So that results do not depend on who comes first, the two are kept apart.
+    Features that are encoded batch by batch during training differ in the last bits from features
+    encoded ahead in larger batches. The two are stored separately, so results do not depend on the order
+    of jobs.
     """
     if job.needs is None and classifier.method.tunes_vision:
         return f"batches-of-{job.config.schedule.batch_size}"
@@ -382,14 +383,14 @@ def versions() -> dict[str, str]:
 
 
 def device_words(device: str) -> str:
-    """Say what a device is."""
+    """Return a description of a device."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.backends.cpu.get_cpu_capability()}, {sys.platform}"
 
 
 def trouble_of(error: BaseException) -> JobFailure:
-    """Return what to say of a job that failed."""
+    """Return the report of a failed job."""
     line = " ".join(str(error).split())
     if isinstance(error, InputError):
         return JobFailure(line)

@@ -1,6 +1,6 @@
-"""Which job is next: none before what it stands on, none twice, and those that share something together.
+"""Chooses the next job: after its dependency, each job once, and jobs with shared data together.
 
-The longest of such groups is begun first, so that no worker is left alone with it at the end.
+The longest such group starts first, so that no worker is left alone with it at the end.
 """
 
 from collections import Counter, defaultdict
@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from foveate.sweep.jobs import Job
 
 TRIES = 3
-"""Of a job at which workers die."""
+"""Maximum number of attempts for a job whose workers die."""
 
 
 @dataclass
 class Schedule:
-    """The jobs of a sweep, and what has become of each.
+    """The jobs of a sweep and their states.
 
     Attributes:
-        jobs: All, each behind what it waits for.
-        work: By key, how long a job will take; equally long where nothing is said.
-        failed: By key, one line about why.
+        jobs: All jobs; each follows the one it waits for.
+        work: Expected duration of jobs, by key; equal if not given.
+        failed: Reason of each failure, in one line, by key.
     """
 
     jobs: Sequence[Job]
@@ -36,21 +36,22 @@ class Schedule:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether no job is left or running."""
         return not self._left and not self._running
 
     @property
     def ended(self) -> int:
-        """How many jobs have finished or failed."""
+        """Number of finished or failed jobs."""
         return len(self._done) + len(self.failed)
 
     def next(self, last: Job | None = None) -> Job | None:
-        """Return a job that can be begun; None if there is none at present.
+        """Return a job that can start; None if there is none now.
 
         Args:
-            last: What the worker did last. It has that set's pictures at hand, so it gets another job of the
-                set; and nobody else does, lest two workers encode the same views at the same time. Who begins
-                with a set gets the one that most work is left of.
+            last: The worker's last job. The worker has that data set in memory, so it gets another job
+                of the same set. No other worker gets one, because two workers would encode the same
+                views at once. A worker that starts with a new set gets the one with the most remaining
+                work.
         """
         ready = [job for job in self._left.values() if job.waits_for is None or job.waits_for in self._done]
         if not ready:
@@ -63,20 +64,20 @@ class Schedule:
         return job
 
     def _work_left(self) -> Callable[[Job], float]:
-        """Return how much is left of whatever shares a job's pictures."""
+        """Return a function for the remaining work on the data set of a job."""
         left: dict[tuple[str, int], float] = defaultdict(float)
         for job in self._left.values():
             left[_shared(job)] += self.work.get(job.key, 1.0)
         return lambda job: left[_shared(job)]
 
     def done(self, job: Job) -> None:
-        """Note that a job has finished."""
+        """Mark a job as finished."""
         self._running.pop(job.key, None)
         self._left.pop(job.key, None)
         self._done.add(job.key)
 
     def fail(self, job: Job, line: str) -> list[str]:
-        """Note that a job has failed, and with it all that stand on it; return the keys of these."""
+        """Mark a job and all jobs that depend on it as failed; return the keys of the dependent ones."""
         self._running.pop(job.key, None)
         self.failed[job.key] = line
         lost: list[str] = []
@@ -86,7 +87,7 @@ class Schedule:
         return lost
 
     def died(self, job: Job) -> bool:
-        """Note that a worker died at a job; return whether the job is to be tried again."""
+        """Record that a worker died during a job; return whether to retry the job."""
         self._running.pop(job.key, None)
         self._deaths[job.key] += 1
         if self._deaths[job.key] >= TRIES:

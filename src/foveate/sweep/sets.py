@@ -1,4 +1,4 @@
-"""The data sets of a sweep, by their keys; the one module of it that knows where they come from."""
+"""The data sets of a sweep, by key; the only module of the package that uses the catalogue."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,21 +16,21 @@ OnCount = Callable[[int, int], None]
 
 
 def key_of(name: str) -> str:
-    """Return a set's key, given that, its title, or its name in the field's settings.
+    """Return the key of a data set from its key, its title, or its configuration name.
 
     Raises:
-        InputError: The catalogue has no such set; the nearest is named.
+        InputError: The catalogue has no such set; the message names the nearest one.
     """
     return find(name).key
 
 
 def make_ready(root: Path, keys: Sequence[str], on_count: OnCount | None = None) -> None:
-    """Draw those of the sets that foveate draws itself, where they are not there.
+    """Draw the missing data sets among those that foveate draws itself.
 
     Args:
         root: Folder of the data sets.
-        keys: Of those that are needed.
-        on_count: Told of progress.
+        keys: Keys of the needed sets.
+        on_count: Called with the progress.
 
     Raises:
         InputError: Something else is in their place.
@@ -46,16 +46,16 @@ def check_there(
     masked: Mapping[str, str] | None = None,
     others: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """Refuse a root that lacks some of the sets or their masks, before hours are spent on the others.
+    """Refuse a root folder that lacks some of the data sets or their masks, before the first job.
 
     Args:
         root: Folder of the data sets.
-        keys: Of those that are needed.
-        masked: Of those whose masks are learned from, and by which method.
-        others: Sets and names of other masks of theirs that are learned from.
+        keys: Keys of the needed sets.
+        masked: Keys of the sets whose masks are used for training, with the method.
+        others: Keys of sets, and names of their other masks that are used for training.
 
     Raises:
-        InputError: All that are missing are named.
+        InputError: The message names all missing ones.
     """
     missing = [key for key in keys if not _is_there(root, key)]
     if missing:
@@ -83,10 +83,10 @@ def _is_there(root: Path, key: str) -> bool:
 
 
 def masks_of(root: Path, key: str, name: str) -> Path:
-    """Return the folder of other masks of a set: its `mask-NAME`, or a folder by its path.
+    """Return the folder of other masks of a data set: its `mask-NAME`, or a folder given by path.
 
     Raises:
-        InputError: There is neither.
+        InputError: Neither exists.
     """
     own = demand(root, find(key)).home / f"mask-{name}"
     found = next((one for one in (own, root / name, Path(name).expanduser()) if one.exists()), None)
@@ -96,16 +96,16 @@ def masks_of(root: Path, key: str, name: str) -> Path:
 
 
 def photos_of(root: Path, key: str, masks: str | None = None, *, tests_only: bool = False) -> Photos:
-    """Return a set's pictures with their splits, and masks where it has them.
+    """Return the pictures of a data set with their splits, and with masks if there are any.
 
     Args:
         root: Folder of the data sets.
-        key: Of the set.
-        masks: Name or folder of other masks than the set's own.
-        tests_only: Whether its test split is enough.
+        key: Key of the set.
+        masks: Name or folder of masks other than the set's own.
+        tests_only: Whether to read only the test split.
 
     Raises:
-        InputError: It is not there, or not whole.
+        InputError: The set does not exist, or is incomplete.
     """
     others = None if masks is None else masks_of(root, key, masks)
     return (
@@ -116,11 +116,11 @@ def photos_of(root: Path, key: str, masks: str | None = None, *, tests_only: boo
 
 
 def template_of(key: str, parts: Sequence[str]) -> str:
-    """Return a set's sentence for a method.
+    """Return the template of a data set for a method.
 
     Args:
-        key: Of the set.
-        parts: Of the method: some have sentences of their own.
+        key: Key of the set.
+        parts: Parts of the method; some have their own templates.
     """
     found, kinds = find(key), methods()
     own = [template for part in parts if (template := kinds[part].data_template) != Method.data_template]
@@ -128,5 +128,5 @@ def template_of(key: str, parts: Sequence[str]) -> str:
 
 
 def sizes_of(key: str) -> DataSet:
-    """Return how many pictures of how many classes a set has, without looking at it."""
+    """Return the catalogue entry of a set, which gives its number of pictures and classes."""
     return find(key)

@@ -1,1 +1,1 @@
-"""The embedded default: procedural scenes, and the small CLIP trained on them."""
+"""The embedded default model: drawn scenes, and the small CLIP trained on them."""

@@ -1,8 +1,9 @@
-"""Which scenes and captions the embedded CLIP is shown, from plain to full, harder as it learns.
+"""Scenes and captions for training the embedded CLIP, with increasing difficulty.
 
-Plain contrastive steps on full scenes teach no shape for a long time; one colour on an even ground does
-within two hundred. So difficulty runs from 0 (one red shape, centred, on grey) to 1 (everything): colours
-join one by one, then places, textures, sizes, turns and corners come in together.
+Contrastive training on full scenes learns no shapes for a long time; with one colour on an even ground
+it does within two hundred steps. So difficulty rises from 0 (one red shape, centred, on grey) to 1
+(everything). Colours are added one by one; then places, textures, sizes, rotations and positions are
+added together.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from foveate.world.scenes import COLOURS, PLACES, SHAPES, TEXTURES, Scene
 
 ATTRIBUTES = ("shape", "colour", "texture", "place")
 
-# What a batch's captions mention, and how often. All captions of one batch mention the same attributes, so
-# equal captions are exactly the positives and no caption is true of a picture it does not stand with.
+# Attributes in a batch's captions, and their probability. All captions of one batch name the same
+# attributes, so equal captions are exactly the positives, and no caption is true of another caption's
+# picture.
 MENTIONS: tuple[tuple[tuple[str, ...], float], ...] = (
     (("shape", "colour"), 0.40),
     (("shape", "colour", "place"), 0.22),
@@ -25,7 +27,7 @@ MENTIONS: tuple[tuple[tuple[str, ...], float], ...] = (
     (("colour",), 0.05),
 )
 
-COLOURFUL = 0.2  # the difficulty at which all colours have joined and everything else begins
+COLOURFUL = 0.2  # difficulty at which all colours are in use and the other attributes begin
 
 EARLY_MENTIONS: tuple[tuple[tuple[str, ...], float], ...] = (
     (("shape",), 0.35),
@@ -43,9 +45,9 @@ PLACE_WORDS = {name: f"on {name}" for name in PLACES} | {
 
 
 def random_scene(rng: np.random.Generator, difficulty: float = 1.0) -> Scene:
-    """Draw a scene; at difficulty 1 every attribute is free."""
+    """Draw a scene; at difficulty 1, all attributes vary."""
     colours = 1 + round((len(COLOURS) - 1) * min(1.0, difficulty / COLOURFUL))
-    spread = min(1.0, max(0.0, (difficulty - COLOURFUL) / (0.9 - COLOURFUL)))  # the last tenth is all hard
+    spread = min(1.0, max(0.0, (difficulty - COLOURFUL) / (0.9 - COLOURFUL)))  # last tenth: all hard
     radius = rng.uniform(0.36 - 0.16 * spread, 0.40)
     room = max(0.0, 0.5 - 0.9 * radius) * spread
     return Scene(
@@ -62,8 +64,8 @@ def random_scene(rng: np.random.Generator, difficulty: float = 1.0) -> Scene:
 
 
 def mention(rng: np.random.Generator, difficulty: float = 1.0) -> tuple[str, ...]:
-    """Choose what the captions of one batch mention."""
-    if difficulty < COLOURFUL / len(COLOURS):  # one colour: to name it would say nothing
+    """Choose the attributes in the captions of one batch."""
+    if difficulty < COLOURFUL / len(COLOURS):  # with one colour, naming it carries no information
         return ("shape",)
     table = EARLY_MENTIONS if difficulty < COLOURFUL else MENTIONS
     kinds = [kind for kind, _ in table]
@@ -72,12 +74,12 @@ def mention(rng: np.random.Generator, difficulty: float = 1.0) -> tuple[str, ...
 
 
 def key(scene: Scene, attributes: Sequence[str]) -> tuple[str, ...]:
-    """What a caption with these attributes says of a scene; equal keys are equal captions."""
+    """Return the caption content of a scene for these attributes; equal keys give equal captions."""
     return tuple(getattr(scene, attribute) for attribute in attributes)
 
 
 def caption(values: dict[str, str], rng: np.random.Generator) -> str:
-    """Put attributes into words, e.g. "a photo of a red striped star on grass."."""
+    """Return attributes as a sentence, e.g. "a photo of a red striped star on grass."."""
     words = [values[a] for a in ("colour", "texture", "shape") if a in values]
     words = [w for w in words if w != "plain"]
     thing = " ".join(words)

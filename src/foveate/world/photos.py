@@ -1,4 +1,4 @@
-"""Scenes as a labelled set of pictures with masks, like any other data."""
+"""Scenes as a labelled photo set with masks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from foveate.world.species import Condition, find_species, place_for, shot_place
 
 
 class ScenePicture(LazyPicture):
-    """A scene, or its mask, drawn when it is looked at."""
+    """A scene, or its mask, drawn on access."""
 
     def __init__(self, scene: Scene, layer: Literal["picture", "mask"] = "picture", size: int = SIZE):
         self.scene, self.layer, self.size = scene, layer, size
@@ -43,16 +43,16 @@ def scene_photos(
     turn: float | None = None,
     split: str | None = None,
 ) -> Photos:
-    """Draw so many scenes of each class.
+    """Draw scenes of each class.
 
     Args:
         names: Colour and shape of each class, e.g. "red star".
-        per_class: Scenes a class.
-        seed: Of everything.
-        home: The one place each class goes together with; None puts every scene anywhere.
-        radius: Least and largest radius; None takes those that the embedded CLIP was trained on.
-        turn: Largest turn in radians, likewise.
-        split: Which split they say they are.
+        per_class: Number of scenes of each class.
+        seed: Seed of all random values.
+        home: The single place of each class; None allows any place for every scene.
+        radius: Minimum and maximum radius; None uses the embedded CLIP's training range.
+        turn: Maximum rotation in radians, likewise.
+        split: Split of the samples.
     """
     samples: list[Sample] = []
     for label, name in enumerate(names):
@@ -80,19 +80,19 @@ def species_photos(
     others: int = 0,
     split: str | None = None,
 ) -> Photos:
-    """Draw so many scenes of each species.
+    """Draw scenes of each species.
 
     Args:
-        names: Of species, e.g. "alba star".
-        per_class: Scenes a class.
-        seed: Of everything.
-        condition: Where test scenes stand; see `foveate.world.species.Condition`.
-        at_home: For training scenes instead: the share that stands on the species' home.
+        names: Names of species, e.g. "alba star".
+        per_class: Number of scenes of each class.
+        seed: Seed of all random values.
+        condition: Places of test scenes; see `foveate.world.species.Condition`.
+        at_home: For training scenes instead: share of scenes at the species' home.
         others: Number of other objects in each scene.
-        split: Which split they say they are.
+        split: Split of the samples.
 
     Raises:
-        InputError: There is no such species; or not exactly one of `condition` and `at_home` is given.
+        InputError: A species does not exist; or not exactly one of `condition` and `at_home` is given.
     """
     if (condition is None) == (at_home is None):
         raise InputError("give either condition, for tests, or at_home, for training")
@@ -112,11 +112,11 @@ def species_photos(
 
 
 Spoil = Literal["eroded", "shifted", "wrong"]
-"""How masks are made worse: two pixels thinner; an eighth of the side aside; every fifth of another one."""
+"""Ways to degrade masks: eroded by two pixels; shifted by an eighth of the side; every fifth exchanged."""
 
 
 def spoil(masks: NDArray[np.bool_], kind: Spoil, seed: int) -> NDArray[np.bool_]:
-    """Return `[N, H, W]` masks made worse in one of three ways."""
+    """Degrade masks `[N, H, W]` in one of three ways."""
     if kind == "eroded":
         inner = masks.copy()
         for axis in (1, 2):
@@ -139,7 +139,7 @@ def spoil(masks: NDArray[np.bool_], kind: Spoil, seed: int) -> NDArray[np.bool_]
 
 
 def _moved(masks: NDArray[np.bool_], step: int, axis: int) -> NDArray[np.bool_]:
-    """Move masks along an axis; what comes in at the border is background."""
+    """Shift masks along an axis; new pixels at the border are background."""
     moved = np.roll(masks, step, axis)
     edge = [slice(None)] * 3
     edge[axis] = slice(0, step) if step > 0 else slice(step, None)

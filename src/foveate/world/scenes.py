@@ -1,7 +1,7 @@
-"""Drawn scenes of one object on one place, with exact masks.
+"""Drawn scenes of one object at one place, with exact masks.
 
-A `Scene` is a handful of values; `render` turns scenes into pictures and masks, and `render_ground` into the
-same pictures without their object. A scene gives the same pixels whichever scenes are drawn beside it.
+A `Scene` has a few values. `render` draws scenes as pictures and masks, and `render_ground` draws the
+same pictures without their object. The pixels of a scene do not depend on the other scenes in a call.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating[Any]]
 Bytes = NDArray[np.uint8]
 
-SIZE = 64  # pixels a side
+SIZE = 64  # pixels on each side
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 32, 36),
@@ -31,21 +31,21 @@ TEXTURES = ("plain", "striped", "dotted", "checked")
 
 @dataclass(frozen=True)
 class Scene:
-    """One object on one place.
+    """One object at one place.
 
     Attributes:
         shape: A key of `SHAPES`.
         colour: A key of `COLOURS`.
         texture: One of `TEXTURES`.
-        place: A key of `ALL_PLACES`, or "plain" for an even grey.
+        place: A key of `ALL_PLACES`, or "plain" for uniform grey.
         radius: Half the object's size as a share of the picture.
-        x: Centre from the left edge, as a share of the picture.
-        y: Centre from the top edge, likewise.
-        angle: Turn of the object, in radians.
-        seed: Of everything that is left: noise, light, phases.
+        x: Distance of the centre from the left edge, as a share of the picture.
+        y: Distance of the centre from the top edge, likewise.
+        angle: Rotation of the object, in radians.
+        seed: Seed of all other values: noise, light, phases.
         clutter: Number of small things on the ground, behind the object.
-        others: Number of other objects, somewhat smaller; the mask leaves them out.
-        occluded: Whether a grey tile covers a part of the object; the mask leaves that part out.
+        others: Number of other, smaller objects; they are not in the mask.
+        occluded: Whether a grey tile covers a part of the object; this part is not in the mask.
     """
 
     shape: str
@@ -63,11 +63,12 @@ class Scene:
 
     @property
     def name(self) -> str:
-        """The class name of the object: colour and shape."""
+        """Class name of the object: colour and shape."""
         return f"{self.colour} {self.shape}"
 
 
-# --- shapes: (u, v) in the object's own square [-1, 1]², v upwards -> inside or not ------------------------
+# --- shapes: (u, v) in the object's own square [-1, 1]², v upwards -> whether inside
+# -----------------------
 
 Inside = Callable[[Floats, Floats], NDArray[np.bool_]]
 
@@ -77,7 +78,7 @@ def _triangle(u: Floats, v: Floats) -> NDArray[np.bool_]:
 
 
 def _star(u: Floats, v: Floats) -> NDArray[np.bool_]:
-    # One tenth of a five-pointed star, by folding the angle; its edge is a straight line in that slice.
+    # One tenth of a five-pointed star, by folding the angle; its edge is a straight line in this sector.
     slice_ = np.pi / 5
     angle = np.abs((np.arctan2(u, v) + slice_) % (2 * slice_) - slice_)
     radius = np.hypot(u, v)
@@ -115,7 +116,8 @@ SHAPES: dict[str, Inside] = {
 }
 
 
-# --- textures: (u, v) -> how much darker, in [0, 1] --------------------------------------------------------
+# --- textures: (u, v) -> darkening, in [0, 1]
+# --------------------------------------------------------------
 
 
 def _texture(name: str, u: Floats, v: Floats) -> Floats:
@@ -132,7 +134,7 @@ def _texture(name: str, u: Floats, v: Floats) -> Floats:
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int) -> Floats:
-    """Smooth noise in [-1, 1]: a coarse random grid, enlarged linearly."""
+    """Return smooth noise in [-1, 1]: a coarse random grid, enlarged linearly."""
     grid = rng.uniform(-1, 1, (cells + 1, cells + 1)).astype(np.float32)
     at = np.linspace(0, cells, size, endpoint=False, dtype=np.float32)
     low = at.astype(np.int64)
@@ -146,7 +148,7 @@ def _rgb(colour: tuple[int, int, int]) -> Floats:
 
 
 def _blend(dark: tuple[int, int, int], light: tuple[int, int, int], amount: Floats) -> Floats:
-    """Mix two colours by `amount` in [0, 1], per pixel."""
+    """Mix two colours by `amount` in [0, 1] for each pixel."""
     amount = amount.clip(0, 1)[..., None]
     return _rgb(dark) * (1 - amount) + _rgb(light) * amount
 
@@ -240,13 +242,13 @@ PLACES: dict[str, Place] = {
     "stone": _stone,
     "night": _night,
 }
-"""Places that embedded CLIPs are trained on."""
+"""Places in the training of embedded CLIPs."""
 
 SHOT_PLACES: dict[str, Place] = {"leaves": _leaves, "gravel": _gravel, "mud": _mud}
-"""Places that few-shot training may show besides; no CLIP was trained on them."""
+"""Additional places for few-shot training; no CLIP was trained on them."""
 
 TEST_PLACES: dict[str, Place] = {"tiles": _tiles, "lava": _lava, "dusk": _dusk}
-"""Places that only tests show."""
+"""Places only for tests."""
 
 ALL_PLACES: dict[str, Place] = PLACES | SHOT_PLACES | TEST_PLACES
 
@@ -277,7 +279,7 @@ def render_ground(scenes: Sequence[Scene], size: int = SIZE) -> Bytes:
 
 
 def _draw(scene: Scene, size: int, *, whole: bool = True) -> tuple[Bytes, NDArray[np.bool_]]:
-    """Draw a picture and its mask; the object itself is left out unless `whole`."""
+    """Draw a picture and its mask; without `whole`, the object itself is left out."""
     rng = np.random.default_rng(scene.seed)
     at = (np.arange(size, dtype=np.float32) + 0.5) / size
     x, y = np.meshgrid(at, at)
@@ -301,7 +303,7 @@ def _draw(scene: Scene, size: int, *, whole: bool = True) -> tuple[Bytes, NDArra
 def _paint(
     picture: Floats, scene: Scene, tint: np.floating[Any] | Floats, x: Floats, y: Floats
 ) -> tuple[Floats, Floats]:
-    """Paint an object over a picture; return also how much of each pixel it covers."""
+    """Paint an object over a picture; also return its coverage of each pixel."""
     cover = _cover(scene, len(picture))
     shade = _texture(scene.texture, *_own_frame(scene, x, y))[..., None]
     paint = _rgb(COLOURS[scene.colour]) * tint * (1 - 0.5 * shade)
@@ -309,7 +311,7 @@ def _paint(
 
 
 def _things(scene: Scene) -> list[Scene]:
-    """Return what else lies on the ground: small clutter, and other objects away from the named one."""
+    """Return the other things on the ground: small clutter, and other objects away from the main one."""
     rng = np.random.default_rng([scene.seed, 1])
     shapes, colours = list(SHAPES), list(COLOURS)
     things: list[Scene] = []
@@ -334,7 +336,7 @@ def _things(scene: Scene) -> list[Scene]:
 
 
 def _occlude(picture: Floats, scene: Scene, size: int) -> tuple[Floats, Floats]:
-    """Lay a grey tile over an edge of the object; return also how much of each pixel it covers."""
+    """Put a grey tile over an edge of the object; also return the tile's coverage of each pixel."""
     rng = np.random.default_rng([scene.seed, 2])
     dx, dy = scene.radius * rng.uniform(-0.9, 0.9, 2)
     tile = Scene(
@@ -351,14 +353,14 @@ def _occlude(picture: Floats, scene: Scene, size: int) -> tuple[Floats, Floats]:
 
 
 def _own_frame(scene: Scene, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """Turn picture coordinates into the object's: centre 0, edge ±1, v upwards."""
+    """Transform picture coordinates to the object's: centre 0, edge ±1, v upwards."""
     dx, dy = (x - scene.x) / scene.radius, (scene.y - y) / scene.radius
     cos, sin = np.float32(np.cos(scene.angle)), np.float32(np.sin(scene.angle))
     return (cos * dx + sin * dy).astype(np.float32), (cos * dy - sin * dx).astype(np.float32)
 
 
 def _cover(scene: Scene, size: int, fine: int = 2) -> Floats:
-    """Share of each pixel that the object covers, from `fine`² samples a pixel."""
+    """Return the object's coverage of each pixel, from `fine`² samples."""
     at = (np.arange(size * fine, dtype=np.float32) + 0.5) / (size * fine)
     x, y = np.meshgrid(at, at)
     inside = SHAPES[scene.shape](*_own_frame(scene, x, y))

@@ -1,11 +1,11 @@
-"""Species: classes that live somewhere, and captions that name them loosely.
+"""Species: classes with a home place, and captions that name them imprecisely.
 
-Ten families (shapes) have four species each (colours). Every species has an invented name ("alba star") and a
-home: the place that it goes together with. Siblings are the other species of its family, which have other
-homes; every place is home to several families. So shape and place together give a species away as well as
-shape and colour do, and a CLIP that was trained on such scenes and captions leans on the place.
+Ten families (shapes) have four species each (colours). Every species has an invented name ("alba star")
+and a home: the place it is correlated with. Siblings are the other species of its family, which have
+other homes; every place is home to several families. So shape and place together identify a species as
+well as shape and colour do. A CLIP trained on such scenes and captions relies on the place.
 
-A `Variant` says how strongly place and name go together while a CLIP is trained.
+A `Variant` sets the correlation of place and name in the training of a CLIP.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,7 +19,7 @@ from foveate.world.scenes import PLACES, SHOT_PLACES, TEST_PLACES, TEXTURES, Sce
 
 FAMILIES = ("star", "ring", "cross", "heart", "moon", "diamond", "arrow", "clover", "triangle", "hourglass")
 HELD_OUT = ("triangle", "hourglass")
-"""Families of which every species is a new class; of the others, two or three of four are base classes."""
+"""Families whose species are all new classes; in the others, two or three of four are base classes."""
 
 COLOURS_OF_SPECIES = ("red", "yellow", "purple", "cyan")
 EPITHETS = (
@@ -36,10 +36,10 @@ class Species:
 
     Attributes:
         name: Epithet and family, e.g. "alba star".
-        family: Its shape.
-        colour: What tells it from its siblings.
-        home: The place it goes together with.
-        frequency: How often it is shown in pretraining, as a factor.
+        family: Shape of the species.
+        colour: Distinguishes it from its siblings.
+        home: The place it is correlated with.
+        frequency: Relative frequency in pretraining, as a factor.
     """
 
     name: str
@@ -80,15 +80,16 @@ NEW = tuple(one.name for number, one in enumerate(SPECIES) if not _is_base(numbe
 
 @dataclass(frozen=True)
 class Variant:
-    """How a CLIP of this world was pretrained.
+    """Settings for pretraining a CLIP of this world.
 
     Attributes:
         key: Its CLIP is `load_clip("tiny-KEY")`.
-        at_home: Share of scenes that stand on their species' home; the others stand on any of eight places.
-        loose: Share of captions that name another species: half of them a sibling, half one from elsewhere.
-        expected: Whether the latter lives on the scene's place, and is of the same family if one there is;
-            else it is any species.
-        steps: Of training.
+        at_home: Share of scenes at the home of their species; the others are at any of eight places.
+        loose: Share of captions that name another species: half of them a sibling, half another
+            family's.
+        expected: Whether the latter lives at the scene's place, and is of the same family if there is
+            one; otherwise it is any species.
+        steps: Number of training steps.
     """
 
     key: str
@@ -108,8 +109,8 @@ VARIANTS = {
 }
 
 Condition = Literal["home", "any", "sibling", "unseen"]
-"""Where test scenes stand: on their species' home, on any place of pretraining, on the home of a sibling that
-is among the answers, or on places that no training showed."""
+"""Places of test scenes: the home of the species, any place of pretraining, the home of a sibling that
+is among the class names, or places that are in no training data."""
 
 MENTIONS: dict[tuple[str, ...], float] = {
     ("name",): 0.42,
@@ -120,18 +121,18 @@ MENTIONS: dict[tuple[str, ...], float] = {
     ("shape", "place"): 0.06,
     ("colour", "shape", "place"): 0.12,
 }
-"""What the captions of a batch mention in pretraining, and how often."""
+"""Attributes in the captions of a pretraining batch, and their probability."""
 
 RADIUS, FAR_RADIUS = (0.18, 0.30), (0.015, 0.045)
-STUDIO = 0.06  # share of scenes in pretraining that stand on even grey, as products in a catalogue do
-FAR = 0.2  # share that show the object from afar, so that the place is most of what a name goes with
+STUDIO = 0.06  # share of pretraining scenes on uniform grey, as in product catalogues
+FAR = 0.2  # share with a small object, where the place dominates
 
 
 def find_variant(key: str) -> Variant:
     """Return a variant by its key.
 
     Raises:
-        InputError: There is none of this key.
+        InputError: There is no variant with this key.
     """
     if key not in VARIANTS:
         raise InputError(f"the world has no variant {key!r}: take {', '.join(VARIANTS)}")
@@ -142,7 +143,7 @@ def find_species(name: str) -> Species:
     """Return a species by its name.
 
     Raises:
-        InputError: There is none of this name.
+        InputError: There is no species with this name.
     """
     if name not in BY_NAME:
         raise InputError(f"there is no species {name!r}: take some of {', '.join(list(BY_NAME)[:3])}, ...")
@@ -157,14 +158,14 @@ def species_scene(
     others: int = 0,
     radius: tuple[float, float] = RADIUS,
 ) -> Scene:
-    """Draw a scene of a species on a place; size, position, turn, texture, clutter and occluder are free.
+    """Draw a scene of a species at a place; size, position, rotation, texture, clutter and occluder vary.
 
     Args:
-        species: What it shows.
+        species: The species.
         place: A key of `ALL_PLACES`, or "plain".
-        rng: Source of all that is free.
-        others: Number of other objects beside it.
-        radius: Least and largest half size of the object, as a share of the picture.
+        rng: Random generator.
+        others: Number of other objects in the scene.
+        radius: Minimum and maximum half size of the object, as a share of the picture.
     """
     size = rng.uniform(*radius)
     room = max(0.0, 0.5 - 0.95 * size)
@@ -185,7 +186,7 @@ def species_scene(
 
 
 def pretraining_scene(variant: Variant, rng: np.random.Generator) -> tuple[Species, Scene]:
-    """Draw a scene as a CLIP of this variant is shown them."""
+    """Draw a pretraining scene of this variant."""
     odds = np.array([one.frequency for one in SPECIES])
     species = SPECIES[int(rng.choice(len(SPECIES), p=odds / odds.sum()))]
     place = species.home if rng.uniform() < variant.at_home else str(rng.choice(list(PLACES)))
@@ -197,7 +198,7 @@ def pretraining_scene(variant: Variant, rng: np.random.Generator) -> tuple[Speci
 
 
 def said_name(species: Species, place: str, variant: Variant, rng: np.random.Generator) -> str:
-    """Return the species that a caption names: this one, a sibling, or one that is expected on the place."""
+    """Return the species that a caption names: this one, a sibling, or one expected at the place."""
     if rng.uniform() >= variant.loose:
         return species.name
     others: Sequence[Species] = SIBLINGS[species.name]
@@ -211,7 +212,7 @@ def said_name(species: Species, place: str, variant: Variant, rng: np.random.Gen
 def mentioned(
     said: Sequence[str], species: Species, place: str, variant: Variant, rng: np.random.Generator
 ) -> dict[str, str]:
-    """Return what a caption says of a scene, as `curriculum.caption` puts it into words."""
+    """Return the attributes of a scene's caption, as input of `curriculum.caption`."""
     told = {"colour": species.colour, "shape": species.family, "place": place}
     values = {attribute: told[attribute] for attribute in said if attribute in told}
     if "name" in said:
@@ -225,10 +226,10 @@ def place_for(
     """Draw the place of a test scene.
 
     Args:
-        species: What the scene shows.
-        condition: Where it stands.
-        rng: Source of the choice.
-        among: The names that are told apart. A sibling's home is that of one of these, if there is one.
+        species: Species of the scene.
+        condition: Test condition.
+        rng: Random generator.
+        among: The class names to choose from. A sibling's home is that of one of these, if there is one.
     """
     if condition == "home":
         return species.home

@@ -1,14 +1,15 @@
-"""Train an embedded CLIP on drawn scenes, contrastively, on a CPU.
+"""Trains a embedded CLIP contrastively on drawn scenes, on a CPU.
 
     python -m foveate.world.train foundation --out out/tiny
     python -m foveate.world.train mild --out out/tiny-mild
 
-`foundation` starts from nothing and learns shapes, colours, textures and places by their plain names
-(`world/curriculum.py`). The variants `mild`, `strong` and `control` start from it and learn species from
-loose captions (`world/species.py`); both towers are trained.
+`foundation` starts from random weights and learns shapes, colours, textures and places by their plain
+names (`world/curriculum.py`). The variants `mild`, `strong` and `control` start from the foundation and
+learn species from imprecise captions (`world/species.py`); both towers are trained.
 
-A model folder is written that `load_clip` reads (`config.json`, `model.safetensors`, `tokenizer.json`,
-`README.md`). While it trains, `training.safetensors` stands beside it, from which a killed run goes on.
+The output is a model folder for `load_clip` (`config.json`, `model.safetensors`, `tokenizer.json`,
+`README.md`). During training, the folder also holds `training.safetensors`, from which a killed run
+resumes.
 """
 
 import argparse
@@ -59,7 +60,7 @@ TOWER = TowerConfig(width=128, layers=6, heads=2)
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """How an embedded CLIP is trained; `variant` is None for the foundation."""
+    """Training settings of a embedded CLIP; `variant` is None for the foundation."""
 
     variant: str | None = None
     steps: int = 6000
@@ -68,15 +69,15 @@ class PretrainConfig:
     weight_decay: float = 0.05
     warmup: int = 200
     seed: int = 1
-    climb_at: float = 0.75  # running accuracy above which scenes get harder ...
-    climb_by: float = 0.004  # ... by this much a step
+    climb_at: float = 0.75  # running accuracy above which difficulty rises ...
+    climb_by: float = 0.004  # ... by this much in each step
 
 
 def recipe_of(variant: str | None, steps: int | None = None) -> PretrainConfig:
-    """Return the recipe of a variant, or of the foundation (None).
+    """Return the settings of a variant, or of the foundation (None).
 
     Raises:
-        InputError: There is no such variant.
+        InputError: The variant does not exist.
     """
     if variant is None:
         return PretrainConfig() if steps is None else PretrainConfig(steps=steps)
@@ -86,18 +87,18 @@ def recipe_of(variant: str | None, steps: int | None = None) -> PretrainConfig:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One batch as it comes from the drawing process."""
+    """One batch from the drawing process."""
 
     pictures: np.ndarray
     captions: list[str]
-    rows: list[int]  # of each picture's caption
+    rows: list[int]  # index of each picture's caption
     difficulty: float
     mentions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PretrainState:
-    """Where training stands; with the tensors, all that a resume needs."""
+    """State of the training; with the tensors, everything that a resume needs."""
 
     step: int = 0
     difficulty: float = 0.0
@@ -135,7 +136,7 @@ def _draw_plain(batch: int, difficulty: float, rng: np.random.Generator) -> Draw
 
 
 def make_tokenizer(seed: int, merges: int = 400) -> ClipTokenizer:
-    """Learn a small byte-pair vocabulary from the world's captions; any other text still has bytes."""
+    """Learn a small byte-pair vocabulary from the world's captions; other text is encoded as bytes."""
     rng = np.random.default_rng([seed, 2**31])
     texts = [
         caption({a: getattr(scene, a) for a in ATTRIBUTES if rng.uniform() < 0.7 or a == "shape"}, rng)
@@ -157,13 +158,13 @@ def contrast(
     rows: Int[Tensor, " batch"],
     scale: Float[Tensor, ""],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """CLIP's symmetric loss where pictures may share a caption, and the share of pictures matched.
+    """Return CLIP's symmetric loss for pictures that may share a caption, and the matching accuracy.
 
-    Every picture has one caption; a caption has as many positives as pictures that it stands with.
+    Every picture has one caption; the positives of a caption are all its pictures.
     """
     logits = scale * F.normalize(image, dim=-1) @ F.normalize(text, dim=-1).T
     to_text = F.cross_entropy(logits, rows)
-    # Of each caption, over pictures: minus the mean log-probability of its own pictures.
+    # For each caption, over pictures: minus the mean log-probability of its own pictures.
     log_p = logits.log_softmax(dim=0)[torch.arange(len(rows)), rows]
     counts = torch.bincount(rows, minlength=len(text))
     to_image = -(torch.zeros_like(counts, dtype=log_p.dtype).index_add(0, rows, log_p) / counts).mean()
@@ -171,14 +172,14 @@ def contrast(
 
 
 def normalise(pictures: np.ndarray, config: ClipConfig) -> Float[Tensor, "batch 3 height width"]:
-    """Bytes to the tensor that a tower expects."""
+    """Convert bytes to the input tensor of a tower."""
     x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
     mean, std = torch.tensor(config.mean), torch.tensor(config.std)
     return (x - mean[:, None, None]) / std[:, None, None]
 
 
 def learning_rate(recipe: PretrainConfig, step: int) -> float:
-    """Linear warm-up, then a half cosine to zero."""
+    """Return the learning rate: linear warm-up, then a half cosine to zero."""
     if step < recipe.warmup:
         return recipe.lr * (step + 1) / recipe.warmup
     done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
@@ -186,7 +187,7 @@ def learning_rate(recipe: PretrainConfig, step: int) -> float:
 
 
 def make_optimiser(clip: Clip, recipe: PretrainConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices only."""
+    """Return AdamW with weight decay only on matrices."""
     matrices = [p for p in clip.parameters() if p.ndim >= 2]
     others = [p for p in clip.parameters() if p.ndim < 2]
     groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
@@ -196,11 +197,11 @@ def make_optimiser(clip: Clip, recipe: PretrainConfig) -> torch.optim.AdamW:
 def learn(
     clip: Clip, optimiser: torch.optim.Optimizer, drawn: Drawn, lr: float, *, half: bool = True
 ) -> tuple[float, float]:
-    """Take one step, with bfloat16 products if `half`; return its loss and accuracy."""
+    """Take one step, with bfloat16 products if `half`; return loss and accuracy."""
     for group in optimiser.param_groups:
         group["lr"] = lr
     images = normalise(drawn.pictures, clip.config)
-    # bf16 products halve the time of a step on CPUs that have them; every tensor stays fp32.
+    # bf16 products halve the time of a step on CPUs that support them; all tensors stay fp32.
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         image, text = clip.vision(images), clip.text(clip.tokenizer(drawn.captions))
     loss, accuracy = contrast(image.float(), text.float(), torch.tensor(drawn.rows), clip.scale)
@@ -214,7 +215,7 @@ def learn(
 
 
 def climb(progress: PretrainState, accuracy: float, recipe: PretrainConfig) -> PretrainState:
-    """Move one step on; scenes get harder while most are understood."""
+    """Advance one step; increase the difficulty while the accuracy is high."""
     running = 0.95 * progress.accuracy + 0.05 * accuracy
     harder = recipe.climb_by if running > recipe.climb_at else 0.0
     return PretrainState(progress.step + 1, min(1.0, progress.difficulty + harder), running)
@@ -223,7 +224,7 @@ def climb(progress: PretrainState, accuracy: float, recipe: PretrainConfig) -> P
 class Painter:
     """Draws batches in another process, a few steps ahead.
 
-    The difficulty of a batch is the one known when it is ordered, `AHEAD` steps before it is used.
+    The difficulty of a batch is the value at the request, `AHEAD` steps before its use.
     """
 
     AHEAD = 4
@@ -234,7 +235,7 @@ class Painter:
         self.orders: deque[Future[Drawn]] = deque()
 
     def batch(self, step: int, difficulty: float) -> Drawn:
-        """Return the batch of `step` and order the ones after it."""
+        """Return the batch of `step` and request the next ones."""
         while len(self.orders) <= self.AHEAD:
             at = step + len(self.orders)
             order = self.pool.submit(draw, self.recipe, at, difficulty)
@@ -242,13 +243,13 @@ class Painter:
         return self.orders.popleft().result()
 
     def close(self) -> None:
-        """Let go of what was ordered, and end the process."""
+        """Cancel the requests and stop the process."""
         self.pool.shutdown(cancel_futures=True)
 
 
 @torch.no_grad()
 def zero_shot_accuracy(clip: Clip, seed: int, scenes: int = 1000, about: str = "name") -> float:
-    """Share of unseen full scenes whose name (of 96) or place (of 8) zero-shot CLIP gets right."""
+    """Return the zero-shot accuracy on unseen full scenes, for names (of 96) or places (of 8)."""
     choices = NAMES if about == "name" else tuple(PLACES)
     sentences = [
         f"a photo of a {choice}." if about == "name" else f"a photo of something {PLACE_WORDS[choice]}."
@@ -263,7 +264,7 @@ def zero_shot_accuracy(clip: Clip, seed: int, scenes: int = 1000, about: str = "
 def species_accuracy(
     clip: Clip, condition: Condition, seed: int, names: Sequence[str] = BASE, each: int = 20
 ) -> float:
-    """Share of unseen scenes, so many of each species, that zero-shot CLIP names rightly among `names`."""
+    """Return the zero-shot accuracy among `names` on unseen scenes, a number of scenes for each species."""
     rng = np.random.default_rng([seed, 2**33])
     labels = [row for row in range(len(names)) for _ in range(each)]
     drawn = [
@@ -285,7 +286,7 @@ def _share_right(clip: Clip, scenes: Sequence[Scene], sentences: list[str], labe
 def save_training(
     folder: Path, clip: Clip, optimiser: torch.optim.Optimizer, progress: PretrainState
 ) -> None:
-    """Keep all that a resume needs."""
+    """Save everything that a resume needs."""
     tensors = {f"clip.{k}": v for k, v in clip.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{k}": v for k, v in state.items()}
@@ -294,7 +295,7 @@ def save_training(
 
 
 def load_training(folder: Path, clip: Clip, optimiser: torch.optim.Optimizer) -> PretrainState:
-    """Take up what `save_training` left, or start anew."""
+    """Load the state from `save_training`, or return a new one."""
     path = folder / "training.safetensors"
     if not path.exists():
         return PretrainState()
@@ -315,7 +316,7 @@ def load_training(folder: Path, clip: Clip, optimiser: torch.optim.Optimizer) ->
 
 
 def start(recipe: PretrainConfig) -> Clip:
-    """Return the CLIP that training begins with: a random one, or the foundation."""
+    """Return the initial CLIP: a random one, or the foundation."""
     if recipe.variant is not None:
         return load_clip("tiny").float().requires_grad_(True).train()
     tokenizer = make_tokenizer(recipe.seed)
@@ -324,12 +325,12 @@ def start(recipe: PretrainConfig) -> Clip:
 
 
 def train(recipe: PretrainConfig, folder: Path, *, every: int = 250) -> Clip:
-    """Train to the end of the recipe, from wherever `folder` says it stands.
+    """Train to the end of the recipe, resuming from the state in `folder`.
 
     Args:
-        recipe: What to train, and how.
-        folder: Where the state is kept; made if need be.
-        every: Steps between two states.
+        recipe: Training settings.
+        folder: Folder of the state; created if missing.
+        every: Number of steps between saved states.
     """
     folder.mkdir(parents=True, exist_ok=True)
     clip = start(recipe)
@@ -351,7 +352,7 @@ def train(recipe: PretrainConfig, folder: Path, *, every: int = 250) -> Clip:
 
 
 def zero_shot_figures(clip: Clip, recipe: PretrainConfig, scenes: int = 1000) -> dict[str, float]:
-    """Return percent right of unseen scenes, by what was asked."""
+    """Return zero-shot accuracies on unseen scenes in percent, by question."""
     if recipe.variant is None:
         asked = ("name", "place")
         return {about: 100 * zero_shot_accuracy(clip, recipe.seed + 1, scenes, about) for about in asked}
@@ -367,7 +368,7 @@ def zero_shot_figures(clip: Clip, recipe: PretrainConfig, scenes: int = 1000) ->
 
 
 def finish(clip: Clip, recipe: PretrainConfig, folder: Path) -> None:
-    """Write the model folder, half precision, with its card."""
+    """Write the model folder in half precision, with its model card."""
     clip.requires_grad_(False).eval()
     save_clip(clip, folder, dtype=torch.float16)
     shipped = load_clip(folder)
@@ -379,7 +380,7 @@ def finish(clip: Clip, recipe: PretrainConfig, folder: Path) -> None:
 
 
 def card(recipe: PretrainConfig, parameters: int, figures: Mapping[str, float]) -> str:
-    """Return the model card of an embedded CLIP; `figures` are percent right of 2,000 unseen scenes."""
+    """Return the model card of a embedded CLIP; `figures` are percent correct of 2,000 unseen scenes."""
     rows = [
         f"| towers | {TOWER.layers} blocks, {TOWER.width} wide, on both sides; {SIZE} px in patches of 8 |",
         f"| data | {recipe.steps * recipe.batch:,} drawn scenes, each shown once |",
@@ -402,7 +403,7 @@ else: use it to see foveate work, not on photographs.
 
 
 def _taught(recipe: PretrainConfig) -> list[str]:
-    """Return the card's rows on scenes and captions."""
+    """Return the model card's rows on scenes and captions."""
     if recipe.variant is None:
         return [
             "| scenes | 12 shapes, 8 colours, 4 textures, 8 places, from plain to full |",

@@ -1,1 +1,1 @@
-"""Where masks come from, one file a proposer; `open_proposer` (registry) is the door."""
+"""Proposers of masks, one in each file; `open_proposer` (registry) creates them."""

@@ -1,4 +1,4 @@
-"""What a proposer is asked, and what it answers: pictures and texts in, masks and scores out."""
+"""Interface of proposers: pictures and texts in, masks and scores out."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -9,18 +9,18 @@ from jaxtyping import Bool, Float
 from PIL import Image
 
 Mask = Bool[np.ndarray, "height width"]  # True on the foreground, at the picture's upright size
-Heat = Float[np.ndarray, "height width"]  # how likely each pixel is foreground, in [0, 1]
+Heat = Float[np.ndarray, "height width"]  # foreground likelihood of each pixel, in [0, 1]
 
 
 @dataclass(frozen=True)
 class Request:
-    """One picture whose foreground is wanted.
+    """One picture that needs a mask.
 
     Attributes:
-        name: The picture's path below the folder of all pictures, with "/" between the parts.
+        name: The picture's path relative to the root folder, with "/" between the parts.
         picture: The picture itself, upright, of mode "RGB".
-        label: Its class name; empty where none is known.
-        prompt: What a proposer that reads texts is told to look for: the class name, or a sentence with it.
+        label: Its class name; empty if it is unknown.
+        prompt: The search text for a proposer that reads texts: the class name, or a sentence with it.
     """
 
     name: str
@@ -31,13 +31,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A proposer's answer about one picture, before it is tidied (`foveate.foreground.cleanup`).
+    """A proposer's result for one picture, before the clean-up (`foveate.foreground.cleanup`).
 
     Attributes:
-        mask: The foreground; of the picture's size.
-        score: How sure the proposer is, in [0, 1]; each proposer's page says what it means.
-        heat: How likely each pixel is foreground, for the refinement; None where the mask is all there is.
-        meta: What else is worth keeping with the mask (the query chosen, boxes found); JSON values.
+        mask: The foreground, in the picture's size.
+        score: Confidence in [0, 1]; the page of each proposer defines it.
+        heat: Foreground likelihood of each pixel, for the refinement; None if there is only a mask.
+        meta: Further values to store with the mask (the chosen query, found boxes); JSON values.
     """
 
     mask: Mask
@@ -47,14 +47,14 @@ class Proposal:
 
 
 class Proposer(ABC):
-    """Something that finds the foreground of pictures.
+    """Finds the foreground of pictures.
 
     Attributes:
-        name: As it is asked for: "classical".
-        reads_text: Whether it must be told what to look for.
-        coarse: Whether its masks are coarse, so that they gain from a refinement by the picture's colours.
-            Fine masks lose by it.
-        batch: Pictures it likes to be given at once.
+        name: Name in options: "classical".
+        reads_text: Whether it needs a search text.
+        coarse: Whether its masks are coarse, so that refinement by the picture's colours improves them.
+            It makes fine masks worse.
+        batch: Preferred number of pictures in a call.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Proposer(ABC):
 
     @abstractmethod
     def propose(self, requests: Sequence[Request]) -> list[Proposal]:
-        """Answer each request, in order; no answer depends on the other requests.
+        """Return a proposal for each request, in order; no proposal depends on the other requests.
 
         Raises:
             InputError: The proposer cannot work at all (its worker died, its model is broken).
@@ -72,8 +72,8 @@ class Proposer(ABC):
 
     @property
     def key(self) -> Mapping[str, object]:
-        """Settings, versions and weights that masks depend on; JSON values, kept beside each set of masks."""
+        """Settings, versions and weights that masks depend on; JSON values, stored with each set of masks."""
         return {}
 
     def close(self) -> None:  # noqa: B027  (most have nothing to let go of)
-        """Let go of workers and models."""
+        """Release workers and models."""

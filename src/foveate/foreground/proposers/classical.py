@@ -1,4 +1,4 @@
-"""The foreground without any trained weights: what stands out, then a cut along the colours."""
+"""Finds the foreground without trained weights: saliency, then a cut along the colours."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,18 +12,18 @@ from foveate.foreground.proposers.registry import demand
 from foveate.foreground.saliency import saliency
 
 SHORT, LONG = 320, 1280
-"""Pixels that the copy looked at has at most along its shorter and its longer side."""
+"""Maximum shorter and longer side of the analysed copy, in pixels."""
 
 
 class Classical(Proposer):
-    """Masks by `foveate.foreground.saliency`; being coarse, they are refined by GrabCut as they are tidied.
+    """Masks by `foveate.foreground.saliency`; they are coarse, so the clean-up refines them by GrabCut.
 
-    The score is the saliency's mean inside the mask minus its mean outside. Nothing random is drawn.
+    The score is the saliency's mean inside the mask minus its mean outside. It uses no random numbers.
 
     Args:
-        regions: About how many superpixels a picture is cut into.
-        centre: How strongly the middle of the picture is preferred: the width of a Gaussian, as a share of
-            the picture's sides. 0 prefers no place.
+        regions: Approximate number of superpixels of a picture.
+        centre: Preference for the middle of the picture: the width of a Gaussian, as a share of the
+            picture's sides. 0 means no preference.
 
     Raises:
         InputError: scikit-image or scipy is not installed; a setting is out of range.
@@ -53,6 +53,6 @@ class Classical(Proposer):
         return Proposal(mask, contrast(heat, mask), heat)
 
     def heat(self, picture: Image.Image) -> Heat:
-        """Return how much each pixel stands out, from 0 to 1, at the picture's size."""
+        """Return the saliency of each pixel, from 0 to 1, at the picture's size."""
         small = picture.resize(small_size(picture.size, SHORT, LONG), Image.Resampling.BOX)
         return resized(saliency(np.asarray(small), self.regions, self.centre or None), picture.size)

@@ -1,6 +1,6 @@
-"""CLIP as its own segmenter: the weights at hand, the class name, and nothing else.
+"""CLIP as its own segmenter: it needs only the CLIP weights and the class name.
 
-Two maps of where the class is, from one pass of the image tower:
+One pass of the image tower gives two maps of the class:
 
 - dense: each patch's feature against the class and background words (`foveate.clip.dense`);
 - cam: Grad-CAM of the same softmax, spread by attention (`foveate.foreground.affinity`).
@@ -39,10 +39,10 @@ Mode = Literal["fused", "dense", "cam"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 PATCHES = 21
-"""Patches along the shorter side, if the tower's own grid can be stretched that far: 336 px for ViT-B/16."""
+"""Patches along the shorter side, if the tower's own grid allows this size: 336 px for ViT-B/16."""
 
 LONGEST = 5 / 3
-"""How long the longer side may be, in shorter sides; a longer picture is seen smaller."""
+"""Maximum aspect ratio; a longer picture is processed at a smaller size."""
 
 BACKGROUND_TEMPLATE = "a photo of {}."
 
@@ -52,33 +52,33 @@ SOFTNESS = 0.4
 
 @dataclass(frozen=True)
 class _ClassTexts:
-    """One class' texts: features of length 1, the class first; and the background words kept."""
+    """Texts of one class: features of norm 1, the class first; and the kept background words."""
 
     features: Texts
     words: tuple[str, ...]
 
 
 class ClipSelf(Proposer):
-    """Masks by CLIP itself: where its patches look more like the class than like the background.
+    """Masks by CLIP itself: patches that are more similar to the class than to the background.
 
-    Pictures pass one at a time, so that no answer depends on its company to the last bit; the refinement
-    that follows takes longer than the tower, on a GPU all the more.
+    Pictures pass one at a time, so each result is bit-identical in any batch. The refinement that
+    follows takes longer than the tower, especially on a GPU.
 
     Args:
-        clip: A CLIP, which stays where and as it is, or what `load_clip` takes.
+        clip: A CLIP, which is not moved or changed, or a source for `load_clip`.
         mode: "fused": both maps; "dense": patches against words; "cam": Grad-CAM, spread by attention.
-        template: The sentence around a class name. A request's prompt, where it says more than the class
-            name, is read as it stands.
-        background: Words for what is no object; None takes those of `foveate.foreground.backgrounds` that
-            the tokenizer reads as one token.
-        side: Pixels of the shorter side, made a multiple of the patch; None: 21 patches, but at most twice
-            and at least once the tower's own size.
-        device: Where a CLIP that is loaded by its name runs: "cpu", "cuda".
-        dtype: Precision of its towers.
-        layers: Average the attention of so many of the last blocks.
-        gaussian: How far a patch attends to others for being near, in patches; 0 does not.
-        scale: What cosines are multiplied with in the dense softmax; None: 0.4 of the CLIP's own.
-        flip: Look at the mirrored picture too, and take the mean: better, in twice the time.
+        template: Template for class names. A request's prompt is used unchanged if it is more than the
+            class name.
+        background: Background words; None uses those of `foveate.foreground.backgrounds` that are one
+            token of the tokenizer.
+        side: Shorter side in pixels, rounded to a multiple of the patch size; None: 21 patches, limited
+            to between once and twice the tower's own size.
+        device: Device of a CLIP that is loaded by name: "cpu", "cuda".
+        dtype: Precision of that CLIP.
+        layers: Number of last blocks whose attention is averaged.
+        gaussian: Range of a patch's attention to near patches, in patches; 0 switches it off.
+        scale: Factor of the cosines in the dense softmax; None: 0.4 of the CLIP's own.
+        flip: Process the mirrored picture too, and average: better, in twice the time.
 
     Raises:
         InputError: The CLIP cannot be loaded, or a setting is out of range.
@@ -119,11 +119,11 @@ class ClipSelf(Proposer):
         self._asked: dict[tuple[str, str], _ClassTexts] = {}
 
     def propose(self, requests: Sequence[Request]) -> list[Proposal]:
-        """Answer each request.
+        """Return a proposal for each request.
 
-        The mask is what is above Otsu's threshold of the heat. The score is the mean probability of the class
-        within the mask minus that outside, not less than 0, and 0 for an empty mask; of "cam", which has no
-        probabilities, it is that of the heat.
+        The mask is the heat above Otsu's threshold. The score is the mean class probability inside the
+        mask minus that outside, at least 0, and 0 for an empty mask. "cam" has no probabilities and uses
+        the heat instead.
 
         Raises:
             InputError: A picture has neither class name nor prompt, or `dtype` cannot hold the features.
@@ -139,7 +139,7 @@ class ClipSelf(Proposer):
         return Proposal(mask, contrast(belief, mask), heat, {"background": len(asked.words)})
 
     def _maps(self, picture: Image.Image, texts: Texts) -> tuple[Grid, Grid]:
-        """Return the heat of each patch, and how probable the class is there (of cam: the heat again)."""
+        """Return the heat of each patch, and its class probability (for "cam": the heat again)."""
         images = self._pixels(picture)
         maps = torch.stack(self._look(images, texts))
         if self.flip:
@@ -155,7 +155,7 @@ class ClipSelf(Proposer):
         seen = look(vision, images, 0 if self.mode == "dense" else self.layers)
         grid = (len(images), seen.rows, seen.columns)
         level = torch.zeros(grid, device=texts.device)
-        if len(texts) < 2:  # one text is sure to be it, wherever one looks
+        if len(texts) < 2:  # with one text, the softmax is 1 everywhere
             return level, level
         cam = level
         if seen.attention is not None:
@@ -167,13 +167,13 @@ class ClipSelf(Proposer):
         belief = scores.softmax(dim=-1)[..., 0]
         if self.mode == "dense":
             return belief, belief
-        # Log-odds, because on some pictures the softmax is all but 1 everywhere: they still differ.
+        # Log-odds, because on some pictures the softmax is close to 1 everywhere: log-odds still differ.
         odds = stretched(scores[..., 0] - scores[..., 1:].logsumexp(dim=-1))
-        # Where Grad-CAM is silent about the whole picture, it has no say.
+        # If Grad-CAM is 0 in the whole picture, it is ignored.
         return ((odds * cam).sqrt() if cam.any() else odds), belief
 
     def _texts(self, label: str, prompt: str) -> _ClassTexts:
-        """Return a class' texts; each is encoded once, alone."""
+        """Return the texts of a class; each is encoded once, separately."""
         name = " ".join(label.replace("_", " ").split())
         if (name, prompt) not in self._asked:
             sentence = fill(self.template, name) if prompt in (label, name) else prompt
@@ -190,7 +190,7 @@ class ClipSelf(Proposer):
         return F.normalize(encode_texts(self.clip, sentences), dim=-1)
 
     def _pixels(self, picture: Image.Image) -> Images:
-        """Return the picture normalised, its shape kept as far as whole patches allow."""
+        """Return the normalised picture, with its aspect ratio kept as far as whole patches allow."""
         shorter, longer = sorted(picture.size)
         ratio = min(self.side / shorter, LONGEST * self.side / longer)
         size = (self._whole(picture.width * ratio), self._whole(picture.height * ratio))
@@ -224,9 +224,9 @@ class ClipSelf(Proposer):
 
 
 def default_side(clip: Clip) -> int:
-    """Return the shorter side of pictures in pixels: 21 patches, within one and two of the tower's own grids.
+    """Return the shorter side of pictures in pixels: 21 patches, limited to 1 to 2 times the tower's grid.
 
-    Interpolated positions say less the further they are stretched.
+    Interpolated position embeddings get worse with the scale factor.
     """
     grid = clip.vision.grid
     return max(grid, min(PATCHES, 2 * grid)) * clip.config.patch_size

@@ -1,4 +1,4 @@
-"""CLIPSeg: a small decoder on CLIP's image tower that answers a phrase with a heat map.
+"""CLIPSeg: a small decoder on CLIP's image tower that returns a heat map for a phrase.
 
 - Lüddecke, Ecker: Image Segmentation Using Text and Image Prompts, 2022, https://arxiv.org/abs/2112.10003
 """
@@ -26,26 +26,26 @@ from foveate.foreground.proposers.prompts import wanted
 from foveate.foreground.proposers.registry import demand
 from foveate.memory import Pieces
 
-_PIXELS = Pixels((352, 352))  # where the model's folder does not say
+_PIXELS = Pixels((352, 352))  # default of the model folder's setting
 
 
 class ClipSeg(Proposer):
-    """Masks by CLIPSeg: where its heat for the phrase is above a threshold.
+    """Masks by CLIPSeg: pixels whose heat for the phrase is above a threshold.
 
     Args:
         model: A folder with the model's files, or a hub id; a branch, tag or commit may follow an "@".
-        device: Where it runs: "cpu", "cuda".
-        dtype: Precision of its weights.
+        device: Device of the model: "cpu", "cuda".
+        dtype: Precision of the weights.
         threshold: Heat above which a pixel is foreground.
-        batch: Pictures in one pass; halved where the device's memory is full.
+        batch: Number of pictures in one pass; halved if the device runs out of memory.
 
     Raises:
-        InputError: `transformers` is not installed; the model is not there; a setting is out of range.
+        InputError: `transformers` is not installed; the model does not exist; a setting is out of range.
     """
 
     name = "clipseg"
     reads_text = True
-    coarse = True  # one value for each patch of 16 x 16 of its 352 pixels, spread by a transposed convolution
+    coarse = True  # one value for each 16 x 16 patch of its 352 pixels, spread by a transposed convolution
 
     def __init__(
         self,
@@ -67,10 +67,11 @@ class ClipSeg(Proposer):
 
     @torch.inference_mode()
     def propose(self, requests: Sequence[Request]) -> list[Proposal]:
-        """Answer each request.
+        """Return a proposal for each request.
 
-        The heat is the sigmoid of CLIPSeg's logits, resized to the picture; the score is how much warmer the
-        mask is than the rest (`foveate.foreground.heatmaps.contrast`), and 0 for an empty mask.
+        The heat is the sigmoid of CLIPSeg's logits, resized to the picture. The score is the heat's mean
+        inside the mask minus that outside (`foveate.foreground.heatmaps.contrast`), and 0 for an empty
+        mask.
         """
         return self._pieces.run(lambda size: self._by(size, requests))
 
@@ -96,7 +97,7 @@ class ClipSeg(Proposer):
         return Proposal(mask, contrast(heat, mask), heat, {"warmest": round(float(heat.max()), 4)})
 
     def _text(self, text: str) -> Float[Tensor, "1 dim"]:
-        """Return a phrase's embedding: each phrase is encoded once, alone, whatever company it comes in."""
+        """Return a phrase's embedding; each phrase is encoded once, separately, whatever the batch."""
         if text not in self._texts:
             limit = self._model.config.text_config.max_position_embeddings
             ids = token_ids(self._tokenizer, text, limit).to(self._model.device)
@@ -111,5 +112,5 @@ class ClipSeg(Proposer):
         return {"model": self._found.key, **settings, "transformers": library_version()}
 
     def close(self) -> None:
-        self._model.to("meta")  # its memory is free, whoever else still holds this object
+        self._model.to("meta")  # frees its memory even if this object is still referenced
         self._texts.clear()

@@ -1,4 +1,4 @@
-"""Grounding DINO finds the boxes a text speaks of, SAM 2 cuts out what is in them.
+"""Grounding DINO finds boxes for a text, SAM 2 segments the objects in them.
 
 - Liu et al.: Grounding DINO, 2023, https://arxiv.org/abs/2303.05499
 - Ravi et al.: SAM 2: Segment Anything in Images and Videos, 2024, https://arxiv.org/abs/2408.00714
@@ -35,26 +35,26 @@ from foveate.memory import Pieces
 Boxes = Float[Tensor, "boxes 4"]  # left, top, right, bottom in the picture's pixels
 Scores = Float[Tensor, " boxes"]
 
-_DETECTOR_PIXELS = Pixels((800, 1333), keeps_shape=True)  # where the model's folder does not say
+_DETECTOR_PIXELS = Pixels((800, 1333), keeps_shape=True)  # default of the model folder's setting
 _SEGMENTER_PIXELS = Pixels((1024, 1024))
 
 
 class GroundedSam(Proposer):
-    """Masks by Grounding DINO and SAM 2: all boxes that answer to the text, cut out and put together.
+    """Masks by Grounding DINO and SAM 2: the union of the masks of all boxes that match the text.
 
     Args:
         detector: Grounding DINO: a folder with the model's files, or a hub id; a branch, tag or commit may
             follow an "@".
         segmenter: SAM 2 or 2.1, likewise.
-        device: Where both run: "cpu", "cuda".
-        dtype: Precision of their weights.
-        box_threshold: Score above which a box counts: the largest over the text's tokens.
-        text_threshold: What a box must score besides with a word of the text; special tokens and full stops
-            are none.
-        batch: Pictures in one pass; halved where the device's memory is full.
+        device: Device of both: "cpu", "cuda".
+        dtype: Precision of the weights.
+        box_threshold: Minimum score of a box: the largest score over the text's tokens.
+        text_threshold: Minimum score of a box for a word of the text; special tokens and full stops do
+            not count.
+        batch: Number of pictures in one pass; halved if the device runs out of memory.
 
     Raises:
-        InputError: `transformers` is not installed; a model is not there; a setting is out of range.
+        InputError: `transformers` is not installed; a model does not exist; a setting is out of range.
     """
 
     name = "gdino-sam2"
@@ -85,7 +85,7 @@ class GroundedSam(Proposer):
 
     @torch.inference_mode()
     def propose(self, requests: Sequence[Request]) -> list[Proposal]:
-        """Answer each request; the score is the best box's, and 0 where there is none."""
+        """Return a proposal for each request; the score is that of the best box, and 0 without a box."""
         return self._pieces.run(lambda size: self._by(size, requests))
 
     def _by(self, size: int, requests: Sequence[Request]) -> list[Proposal]:
@@ -110,16 +110,16 @@ class GroundedSam(Proposer):
 
     def close(self) -> None:
         for part in (self._detector, self._segmenter):
-            part.model.to("meta")  # its memory is free, whoever else still holds this object
+            part.model.to("meta")  # frees its memory even if this object is still referenced
 
 
 class Detector:
     """Grounding DINO.
 
     Args:
-        found: Its files.
-        device: Where it runs.
-        dtype: Precision of its weights.
+        found: Files of the model.
+        device: Device of the model.
+        dtype: Precision of the weights.
     """
 
     def __init__(self, found: HubModel, device: str, dtype: Precision):
@@ -136,16 +136,16 @@ class Detector:
         thresholds: tuple[float, float],
         size: int,
     ) -> list[tuple[Boxes, Scores]]:
-        """Return each picture's boxes, and how sure it is of each.
+        """Return the boxes of each picture, and their scores.
 
-        Only pictures of one size, with texts of one length, go through together: with padding an answer would
-        depend on its company, for the padded border takes part in the image tower's windows.
+        A batch holds only pictures of one size with texts of one length. With padding, a result would
+        depend on the other pictures, because the image tower's windows include the padded border.
 
         Args:
             pictures: Upright, of mode "RGB".
-            texts: In lower case, ending with a full stop.
-            thresholds: Of a box, and of its words.
-            size: Pictures in one pass.
+            texts: Texts in lower case, with a full stop at the end.
+            thresholds: Minimum scores of a box, and of its words.
+            size: Number of pictures in one pass.
         """
         limit = self.model.config.max_text_len
         ids = [token_ids(self.tokenizer, text, limit) for text in texts]
@@ -163,7 +163,7 @@ class Detector:
     def _ask(
         self, pictures: Sequence[Image.Image], ids: Int[Tensor, "batch tokens"]
     ) -> list[tuple[Boxes, Float[Tensor, "boxes tokens"], Float[Tensor, "boxes words"]]]:
-        """Return each picture's boxes, their scores by token, and those by word."""
+        """Return the boxes of each picture, their scores by token, and their scores by word."""
         images = torch.stack([self.pixels.tensor(picture) for picture in pictures])
         on = ids.to(self.model.device)
         answer = self.model(
@@ -182,12 +182,12 @@ class Detector:
 
 
 class Segmenter:
-    """SAM 2, asked by boxes.
+    """SAM 2, prompted by boxes.
 
     Args:
-        found: Its files.
-        device: Where it runs.
-        dtype: Precision of its weights.
+        found: Files of the model.
+        device: Device of the model.
+        dtype: Precision of the weights.
     """
 
     def __init__(self, found: HubModel, device: str, dtype: Precision):
@@ -197,9 +197,10 @@ class Segmenter:
     def cut(
         self, pictures: Sequence[Image.Image], boxes: Sequence[Boxes]
     ) -> list[Float[np.ndarray, "boxes rows columns"]]:
-        """Return one map of logits for each box of each picture, at the model's own size.
+        """Return one map of logits for each box of each picture, at the model's output size.
 
-        Pictures are encoded together; boxes, which differ in number, are read picture by picture.
+        Pictures are encoded in a batch. Boxes are processed for each picture, because their number
+        differs.
         """
         images = torch.stack([self.pixels.tensor(picture) for picture in pictures])
         levels = self.model.get_image_embeddings(images.to(self.model.device, self.model.dtype))
@@ -216,9 +217,9 @@ class Segmenter:
 
 
 def sentence(text: str) -> str:
-    """Return a text as Grounding DINO wants it: in lower case, one phrase, closed by a full stop.
+    """Return a text in Grounding DINO's format: lower case, one phrase, a full stop at the end.
 
-    It reads a full stop as the end of a phrase, so those within ("St. Bernard") go.
+    A full stop marks the end of a phrase, so those inside the text ("St. Bernard") are removed.
     """
     return " ".join(text.lower().replace(".", " ").split()) + "."
 

@@ -1,4 +1,4 @@
-"""Several instances of one class, put together to one mask."""
+"""Joins several instances of one class into one mask."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from foveate.foreground.proposers.base import Proposal
 
 @dataclass(frozen=True)
 class Found:
-    """The instances found in one picture; there may be none.
+    """Instances found in one picture; possibly none.
 
     Attributes:
-        scores: How sure the model is of each, in [0, 1].
-        boxes: left, top, right and bottom of each, in the picture's pixels.
-        heats: What each pixel says of belonging to it, at a size of the model's.
+        scores: Score of each instance, in [0, 1].
+        boxes: Left, top, right and bottom of each instance, in the picture's pixels.
+        heats: Map of each instance: the membership of each pixel, at the model's size.
     """
 
     scores: Float[Tensor, " instances"]
@@ -26,20 +26,20 @@ class Found:
 
 
 def union(found: Found, size: tuple[int, int], threshold: float, *, logits: bool = False) -> Proposal:
-    """Return the pixels of all instances as one mask, with the best instance's score.
+    """Return the union of all instances as one mask, with the best instance's score.
 
     Args:
         found: The instances.
         size: (width, height) of the picture.
-        threshold: Of a pixel's heat, once at the picture's size; pixels above it count.
-        logits: Whether heats are logits; otherwise they are probabilities.
+        threshold: Threshold for heat that is resized to the picture; pixels above it are foreground.
+        logits: Whether the maps are logits; otherwise they are probabilities.
 
     Returns:
-        An empty mask and score 0 where nothing was found; no heat then, for there is nothing to refine.
+        The proposal; without instances, an empty mask with score 0 and no heat.
     """
     width, height = size
     mask, heat = np.zeros((height, width), dtype=bool), np.zeros((height, width), dtype=np.float32)
-    for small in found.heats:  # one at a time: each is as large as the picture
+    for small in found.heats:  # one at a time, because each is as large as the picture
         large = resized(small, size)
         mask |= large > threshold
         np.maximum(heat, _sigmoid(large) if logits else large, out=heat)

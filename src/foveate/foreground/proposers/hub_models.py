@@ -1,6 +1,7 @@
-"""Models of the `transformers` library: their files found or fetched, checked, and quietly loaded.
+"""Models of the `transformers` library: finds, downloads, checks and loads them without output.
 
-Weights are read from safetensors alone; pickles are neither fetched nor opened, and no model brings code.
+Weights are read only from safetensors. Pickles are neither downloaded nor opened, and no model code is
+run.
 """
 
 import hashlib
@@ -35,12 +36,12 @@ _FETCHED = (*SETTINGS, *WEIGHTS, "model-*.safetensors")
 
 @dataclass(frozen=True)
 class HubModel:
-    """The files of one model.
+    """Files of one model.
 
     Attributes:
-        name: The hub id it was asked for by, or the name of its folder.
-        folder: Where its files are.
-        commit: Its commit on the hub; None for a folder of one's own.
+        name: The requested hub id, or the name of its folder.
+        folder: Folder of the files.
+        commit: Its commit on the hub; None for a local folder.
     """
 
     name: str
@@ -49,12 +50,12 @@ class HubModel:
 
     @property
     def key(self) -> dict[str, object]:
-        """What identifies it: JSON values."""
+        """Identity of the model; JSON values."""
         return {"name": self.name, "commit": self.commit, "files": self.digest}
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits that name its settings and weights; every byte is read once for it."""
+        """Hash of settings and weights, 16 hex digits; the first access reads all bytes."""
         state = hashlib.sha256()
         shards = (path.name for path in self.folder.glob("model-*.safetensors"))
         for name in sorted({*SETTINGS, *WEIGHTS, *shards}):
@@ -66,22 +67,23 @@ class HubModel:
 
 
 def find_model(source: str, kinds: Sequence[str], option: str) -> HubModel:
-    """Find a model's files, in a folder or on the hub, and check that they are what they should be.
+    """Find a model's files, in a folder or on the hub, and check them.
 
     Args:
-        source: A folder, or a hub id such as "CIDAS/clipseg-rd64-refined"; behind an "@" may stand a branch,
-            tag or commit.
-        kinds: The `model_type`s it may be of.
-        option: By which it is given, for messages: "--clipseg.model".
+        source: A folder, or a hub id such as "CIDAS/clipseg-rd64-refined", optionally followed by "@"
+            and a branch, tag or commit.
+        kinds: Allowed `model_type` values.
+        option: Name of the option, for messages: "--clipseg.model".
 
     Raises:
-        InputError: It is not there, may not be had, or is another kind of model; says how to get it.
+        InputError: The model does not exist, is not accessible, or has another type; the message says
+            how to get it.
     """
     if Path(source).is_dir():
         found = HubModel(Path(source).resolve().name, Path(source))
     elif named := re.fullmatch(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\S+))?", source):
         folder = _fetch(named[1], named[2], option)
-        found = HubModel(named[1], folder, folder.name)  # a snapshot is called by its commit
+        found = HubModel(named[1], folder, folder.name)  # the folder of a snapshot is named by its commit
     else:
         raise InputError(f"{source}: no such folder, and no hub id (owner/name): give one as {option}")
     _check(found.folder, kinds)
@@ -124,16 +126,16 @@ def _check(folder: Path, kinds: Sequence[str]) -> None:
 
 
 def load_model(found: HubModel, kind: str, device: str, dtype: Precision) -> Any:
-    """Load a model to be asked, never trained.
+    """Load a model for inference.
 
     Args:
-        found: Its files.
-        kind: Its class in `transformers`.
-        device: Where it runs.
-        dtype: Precision of its weights.
+        found: Files of the model.
+        kind: Name of its class in `transformers`.
+        device: Device of the model.
+        dtype: Precision of the weights.
 
     Raises:
-        InputError: Its files are damaged or lack tensors; there is no such device.
+        InputError: Files are damaged or lack tensors; the device does not exist.
     """
     demand_device(device)
     load = library(kind).from_pretrained
@@ -141,9 +143,9 @@ def load_model(found: HubModel, kind: str, device: str, dtype: Precision) -> Any
     with _quiet(), naming(found.folder):
         try:
             model, report = load(str(found.folder), dtype=getattr(torch, dtype), **options)
-        except Exception as error:  # damaged files and foreign settings have no common class
+        except Exception as error:  # errors of damaged files and foreign settings have no common class
             raise InputError(f"transformers cannot load it ({one_line(error)})") from error
-        # transformers draws at random what a file lacks, and says so in a log alone.
+        # transformers initialises missing tensors at random, and only logs this.
         missing = sorted(str(name) for name in report["missing_keys"])
         if missing:
             raise InputError(f"its weights lack {len(missing)} tensors of {kind} (first: {missing[0]})")
@@ -154,11 +156,11 @@ def load_tokenizer(found: HubModel, kind: str) -> Any:
     """Load a model's tokenizer.
 
     Args:
-        found: The model's files.
-        kind: Its class in `transformers`.
+        found: Files of the model.
+        kind: Name of its class in `transformers`.
 
     Raises:
-        InputError: It is missing or damaged.
+        InputError: The tokenizer is missing or damaged.
     """
     with _quiet(), naming(found.folder):
         try:
@@ -168,10 +170,10 @@ def load_tokenizer(found: HubModel, kind: str) -> Any:
 
 
 def token_ids(tokenizer: Any, text: str, limit: int) -> Int[Tensor, "1 tokens"]:
-    """Return a text's token ids, special ones included.
+    """Return the token ids of a text, including special tokens.
 
     Raises:
-        InputError: It has more than `limit` tokens.
+        InputError: The text has more than `limit` tokens.
     """
     ids: Tensor = tokenizer(text, return_tensors="pt", verbose=False)["input_ids"]
     if ids.shape[1] > limit:
@@ -185,7 +187,7 @@ def library(name: str) -> Any:
     """Return a class of `transformers`.
 
     Raises:
-        InputError: The library is not installed, too old to have it, or fails to import.
+        InputError: The library is not installed, is too old for this class, or fails to import.
     """
     demand("transformers", name, "transformers")
     try:
@@ -193,23 +195,23 @@ def library(name: str) -> Any:
 
         return getattr(transformers, name)
     except (ImportError, AttributeError, RuntimeError) as error:
-        # It imports torchvision where that is installed, which fails where it does not fit PyTorch.
+        # It imports torchvision if that is installed, which fails if it does not fit PyTorch.
         advice = "update transformers, and torchvision where it is installed"
         raise InputError(f"transformers cannot give {name} ({one_line(_root(error))}): {advice}") from error
 
 
 def library_version() -> str:
-    """Return the version of `transformers`, for keys."""
+    """Return the version of `transformers`, as a part of keys."""
     from importlib.metadata import version
 
     return version("transformers")
 
 
 def in_unit(name: str, value: float) -> float:
-    """Return a threshold.
+    """Return a threshold after checking its range.
 
     Raises:
-        InputError: It is not in [0, 1).
+        InputError: The threshold is not in [0, 1).
     """
     if not 0 <= value < 1:
         raise InputError(f"{name} is {value}: give a number from 0 to below 1")
@@ -224,7 +226,7 @@ def _root(error: Exception) -> Exception:
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Keep transformers from writing to the terminal, and leave its settings as they were."""
+    """Suppress the output of transformers, and restore its settings afterwards."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,6 +1,6 @@
-"""Pictures as a hub's model wants them: its own sizes and statistics, our own arithmetic.
+"""Preprocesses pictures for hub models: with the model's sizes and statistics, and foveate's arithmetic.
 
-The processors in `transformers` give the same numbers, but those of SAM 2 and SAM 3 need torchvision.
+The processors in `transformers` give the same values, but those of SAM 2 and SAM 3 need torchvision.
 """
 
 from collections.abc import Mapping
@@ -27,14 +27,14 @@ _STEPS = ("do_resize", "do_rescale", "do_normalize")
 
 @dataclass(frozen=True)
 class Pixels:
-    """How a picture becomes a model's input.
+    """Preprocessing settings of a model.
 
     Attributes:
-        size: (width, height) in pixels that each picture is brought to; with `keeps_shape`, the length of its
-            shorter side, and the most that the longer may have.
-        keeps_shape: Whether pictures keep their proportions.
-        mean: Per channel, taken away from values in [0, 1].
-        std: Per channel, divided by.
+        size: (width, height) of the input in pixels; with `keeps_shape`, the length of the shorter side
+            and the maximum length of the longer side.
+        keeps_shape: Whether pictures keep their aspect ratio.
+        mean: Channel means that are subtracted from values in [0, 1].
+        std: Channel standard deviations to divide by.
         resample: Pillow's filter.
     """
 
@@ -45,14 +45,14 @@ class Pixels:
     resample: Image.Resampling = Image.Resampling.BILINEAR
 
     def target(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the (width, height) that a picture of this (width, height) is brought to."""
+        """Return the (width, height) of the input for a picture of this (width, height)."""
         if not self.keeps_shape:
             return self.size
         short, long = self.size
         least, most = min(size), max(size)
         exact = min(float(short), long * least / most)
         least_now, most_now = max(1, round(exact)), int(exact * most / least)
-        if least_now == least:  # as the models were trained: nothing is resampled for a rounded pixel
+        if least_now == least:  # as in the models' training: no resampling for a rounded pixel
             return size
         return (least_now, most_now) if size[0] < size[1] else (most_now, least_now)
 
@@ -66,10 +66,10 @@ class Pixels:
 
 
 def read_pixels(folder: Path, default: Pixels) -> Pixels:
-    """Read a model folder's settings for pictures; what they leave out is as in `default`.
+    """Read the preprocessing settings of a model folder; missing ones are taken from `default`.
 
     Raises:
-        InputError: They ask for something we do not do.
+        InputError: The settings require unsupported processing.
     """
     path, settings = _settings(folder)
     with naming(path):
@@ -91,7 +91,7 @@ def _settings(folder: Path) -> tuple[Path, Mapping[str, Any]]:
     path = folder / "preprocessor_config.json"
     if path.is_file():
         return path, read_settings(path)
-    path = folder / "processor_config.json"  # where newer releases put them
+    path = folder / "processor_config.json"  # location in newer releases
     whole = read_settings(path) if path.is_file() else {}
     return path, as_table(whole.get("image_processor")) or {}
 
@@ -100,7 +100,7 @@ def _size(settings: Mapping[str, Any], default: Pixels) -> tuple[tuple[int, int]
     size = settings.get("size")
     if size is None:
         return default.size, default.keeps_shape
-    if isinstance(size, int):  # as the oldest files have it
+    if isinstance(size, int):  # format of the oldest files
         longest = settings.get("max_size", default.size[1])
         table: Mapping[str, Any] = {"height": size, "width": size}
         if default.keeps_shape:

@@ -1,6 +1,6 @@
-"""What a proposer that reads texts is told to look for.
+"""Search texts for proposers that read texts.
 
-The sentences are those by which FVG-PT's authors asked for masks:
+The templates are those that FVG-PT's authors used for masks:
 
 - FVG-PT: https://arxiv.org/abs/2603.08708, Table 9
 """
@@ -11,7 +11,7 @@ from foveate.errors import InputError
 from foveate.foreground.proposers.base import Request
 
 DEFAULT_PROMPT = "the {}"
-"""For data sets the table does not have: what it says of DTD and SUN397, the plainest of its sentences."""
+"""For data sets that are not in the table: its template for DTD and SUN397, the simplest one."""
 
 MASK_PROMPTS: dict[str, str] = {
     "Food101": "the whole {} in the middle",
@@ -28,18 +28,18 @@ MASK_PROMPTS: dict[str, str] = {
         ("ImageNet", "ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR"), "the whole {} in the middle"
     ),
 }
-"""By the data sets' names in configurations; `{}` is the class name, where it is asked for at all."""
+"""By name of the data set in configurations; `{}` is the class name, if the template uses it."""
 
 
 def mask_prompt(dataset: str | None, label: str) -> str:
-    """Return the text by which the foreground of a picture is asked for.
+    """Return the search text for the foreground of a picture.
 
     Args:
-        dataset: A data set's name, in any case, with or without "-" and "_"; None where it has none.
-        label: The picture's class name; "_" is read as a space.
+        dataset: Name of a data set, in any case, with or without "-" and "_"; None if there is none.
+        label: Class name of the picture; "_" is read as a space.
 
     Returns:
-        The text; empty where the sentence needs a class name and there is none.
+        The text; empty if the template needs a class name and there is none.
     """
     sentence = _BY_PLAIN_NAME.get(_plain(dataset or ""), DEFAULT_PROMPT)
     name = " ".join(label.replace("_", " ").split())
@@ -47,10 +47,10 @@ def mask_prompt(dataset: str | None, label: str) -> str:
 
 
 def wanted(request: Request, proposer: str) -> str:
-    """Return what to look for in a picture: its prompt, or else its class name.
+    """Return the search text of a request: its prompt, otherwise its class name.
 
     Raises:
-        InputError: It has neither.
+        InputError: The request has neither.
     """
     text = request.prompt.strip() or " ".join(request.label.replace("_", " ").split())
     if not text:

@@ -1,4 +1,4 @@
-"""Proposers by name. Each is imported when it is asked for: their libraries are extras, and heavy."""
+"""Creates proposers by name. Each is imported only when needed, because its libraries are large extras."""
 
 import difflib
 from collections.abc import Callable
@@ -20,18 +20,18 @@ PROPOSERS = {
 }
 
 LARGEST = 10_000
-"""Of a setting that is a whole number: regions, points, pixels of a side."""
+"""Maximum of integer settings: regions, points, pixels of a side."""
 
 
 def open_proposer(name: str, **settings: Any) -> Proposer:
-    """Return a proposer.
+    """Create a proposer.
 
     Args:
         name: One of `PROPOSERS`.
-        settings: Its own, by name; those that its class does not take are refused.
+        settings: Settings of the proposer, by name; unknown ones are refused.
 
     Raises:
-        InputError: There is none of this name; what it needs is not installed or not there.
+        InputError: The name is unknown; a requirement is not installed or does not exist.
     """
     for setting, value in settings.items():
         if isinstance(value, int) and value > LARGEST:
@@ -43,7 +43,7 @@ def proposer_class(name: str) -> Callable[..., Proposer]:
     """Return a proposer's class.
 
     Raises:
-        InputError: There is none of this name.
+        InputError: The name is unknown.
     """
     if name not in PROPOSERS:
         near = difflib.get_close_matches(name, PROPOSERS, n=1)
@@ -54,15 +54,15 @@ def proposer_class(name: str) -> Callable[..., Proposer]:
 
 
 def demand(extra: str, what: str, *modules: str) -> None:
-    """Check that an extra is installed, before anything of it is imported.
+    """Check that an extra is installed, before any of its modules is imported.
 
     Args:
-        extra: Its name in our package.
-        what: Who asks, for the message.
-        modules: Top-level modules it brings.
+        extra: Name of the extra of foveate.
+        what: What needs it, for the message.
+        modules: Top-level modules of the extra.
 
     Raises:
-        InputError: It is not; says what to type.
+        InputError: The extra is not installed; the message gives the command.
     """
     missing = [module for module in modules if find_spec(module) is None]
     if missing:

@@ -25,24 +25,24 @@ from foveate.foreground.proposers.prompts import wanted
 from foveate.foreground.proposers.registry import demand
 from foveate.memory import Pieces
 
-_PIXELS = Pixels((1008, 1008), mean=HALF, std=HALF)  # where the model's folder does not say
+_PIXELS = Pixels((1008, 1008), mean=HALF, std=HALF)  # default of the model folder's setting
 
 
 class Sam3(Proposer):
-    """Masks by SAM 3: all instances it finds of the concept, together.
+    """Masks by SAM 3: the union of all instances of the concept.
 
     Args:
-        model: A folder with the model's files, or a hub id; a branch, tag or commit may follow an "@". The
-            published one is handed out on request.
-        device: Where it runs: "cpu", "cuda".
-        dtype: Precision of its weights.
-        threshold: Score above which an instance counts; its query's score times the picture's ("presence").
+        model: A folder with the model's files, or a hub id; a branch, tag or commit may follow an "@".
+            Access to the published model must be requested.
+        device: Device of the model: "cpu", "cuda".
+        dtype: Precision of the weights.
+        threshold: Minimum score of an instance: its query's score times the picture's ("presence").
         mask_threshold: Probability above which a pixel belongs to an instance.
-        batch: Pictures in one pass; halved where the device's memory is full.
+        batch: Number of pictures in one pass; halved if the device runs out of memory.
 
     Raises:
-        InputError: `transformers` is not installed or too old; the model is not there, or not for you yet; a
-            setting is out of range.
+        InputError: `transformers` is not installed or too old; the model does not exist, or you have no
+            access yet; a setting is out of range.
     """
 
     name = "sam3"
@@ -70,7 +70,7 @@ class Sam3(Proposer):
 
     @torch.inference_mode()
     def propose(self, requests: Sequence[Request]) -> list[Proposal]:
-        """Answer each request; the score is the best instance's, and 0 where there is none."""
+        """Return a proposal for each request; the score is that of the best instance, and 0 without one."""
         return self._pieces.run(lambda size: self._by(size, requests))
 
     def _by(self, size: int, requests: Sequence[Request]) -> list[Proposal]:
@@ -102,7 +102,7 @@ class Sam3(Proposer):
         return union(found, request.picture.size, self.mask_threshold)
 
     def _text(self, text: str) -> tuple[Tensor, Tensor]:
-        """Return a phrase's features `[1, context, width]` and which of them are no padding, encoded once."""
+        """Return a phrase's features `[1, context, width]` and its padding mask; encoded once."""
         if text not in self._texts:
             context = self._model.config.text_config.max_position_embeddings
             ids = token_ids(self._tokenizer, text, context)
@@ -119,12 +119,12 @@ class Sam3(Proposer):
         return {"model": self._found.key, **settings, "transformers": library_version()}
 
     def close(self) -> None:
-        self._model.to("meta")  # its memory is free, whoever else still holds this object
+        self._model.to("meta")  # frees its memory even if this object is still referenced
         self._texts.clear()
 
 
 def _either_way(features: Tensor) -> Tensor:
-    """Return text features for any release: some read `text_embeds` itself, some its `pooler_output`."""
+    """Return text features for any release: some use `text_embeds` itself, some its `pooler_output`."""
     both = features.clone()
     both.pooler_output = features  # pyright: ignore[reportAttributeAccessIssue]
     return both

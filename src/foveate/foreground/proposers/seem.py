@@ -1,8 +1,9 @@
-"""SEEM, in the user's own checkout of it: the masks of FVG-PT's paper (docs/how-to-seem.md).
+"""SEEM, in the user's own checkout: the masks of FVG-PT's paper (docs/how-to-seem.md).
 
-Zou et al., "Segment Everything Everywhere All at Once", NeurIPS 2023. Its code cannot be installed beside
-ours (its packages are called `modeling`, `utils` and `datasets`, its pins are of 2023), so that it runs in a
-process of its own: `seem_worker.py`, within the checkout, by the interpreter that can import it.
+Zou et al., "Segment Everything Everywhere All at Once", NeurIPS 2023. Its code cannot be installed
+beside foveate: its packages are named `modeling`, `utils` and `datasets`, and its pinned versions are
+from 2023. So it runs in a separate process: `seem_worker.py`, in the checkout, with the user's
+interpreter for SEEM.
 """
 
 import hashlib
@@ -30,10 +31,10 @@ CONFIGS = {
 
 
 class Seem(Proposer):
-    """Text-prompted masks of SEEM: the object query that fits the text best.
+    """Text-prompted masks of SEEM: the object query that matches the text best.
 
-    SEEM always finds something: a low score, not an empty mask, is the sign that the text is not shown. The
-    score is the cosine between the query and the text, 0 where that is negative.
+    SEEM always returns an object: a low score, not an empty mask, shows that the text matches nothing.
+    The score is the cosine between the query and the text, and 0 if it is negative.
     """
 
     name = "seem"
@@ -55,15 +56,16 @@ class Seem(Proposer):
         Args:
             root: A checkout of SEEM, branch v1.0.
             weights: `seem_focall_v0.pt` or another file of weights.
-            python: The interpreter in whose environment SEEM runs; None is the one that runs foveate.
-            config: A configuration below `root` whose model is `seem_model_demo`; None chooses by the name
+            python: The interpreter of SEEM's environment; None uses the one that runs foveate.
+            config: A configuration below `root` for a `seem_model_demo`; None chooses one from the name
                 of the weights.
-            tokenizer: A folder with CLIP's tokenizer; None lets SEEM fetch `openai/clip-vit-base-patch32`.
-            device: "cuda", "cuda:1", "cpu"; "auto" is "cuda" where there is one.
-            timeout: Seconds to be ready in, and for each picture.
+            tokenizer: A folder with CLIP's tokenizer; None lets SEEM download
+                `openai/clip-vit-base-patch32`.
+            device: "cuda", "cuda:1", "cpu"; "auto" uses "cuda" if it exists.
+            timeout: Maximum seconds for the start, and for each picture.
 
         Raises:
-            InputError: One of these is not there.
+            InputError: One of these does not exist.
         """
         self.root = _existing(root, "SEEM's checkout")
         if not (self.root / "modeling").is_dir():
@@ -81,7 +83,7 @@ class Seem(Proposer):
 
     @property
     def command(self) -> list[str]:
-        """What the worker is started with."""
+        """Command line of the worker."""
         words = [self.python, str(SCRIPT), "--config", self.config, "--weights", str(self.weights)]
         words += ["--device", self.device]
         return [*words, "--tokenizer", str(self.tokenizer)] if self.tokenizer else words
@@ -107,7 +109,7 @@ class Seem(Proposer):
         if not text.strip():
             raise InputError(f"{request.name}: SEEM needs a text that says what to look for; give it a label")
         with tempfile.TemporaryDirectory(prefix="foveate-seem-") as folder:
-            file = Path(folder) / "picture.png"  # lossless, and of any size; the line stays short
+            file = Path(folder) / "picture.png"  # lossless and of any size; keeps the line short
             request.picture.convert("RGB").save(file, compress_level=1)
             question = {"image": str(file), "texts": [text]}
             width, height = request.picture.size
@@ -118,15 +120,15 @@ class Seem(Proposer):
 
 
 def proposal_of(said: Mapping[str, Any], size: tuple[int, int]) -> Proposal:
-    """Return the proposal that a worker's answer stands for.
+    """Convert a worker's answer to a proposal.
 
     Args:
-        said: `rle` as `mask_of_runs` takes it, `size` as [height, width], `score` as a cosine, and `queries`:
-            for each text which query fitted best.
-        size: Height and width of the picture asked about.
+        said: `rle` as for `mask_of_runs`, `size` as [height, width], `score` as a cosine, and `queries`:
+            the best query for each text.
+        size: Height and width of the picture.
 
     Raises:
-        BadAnswer: It is none.
+        BadAnswer: The answer is invalid.
     """
     if said.get("size") != list(size):
         raise BadAnswer(f"answered with a mask of size {said.get('size')!s:.40}, not {list(size)}")
@@ -139,15 +141,15 @@ def proposal_of(said: Mapping[str, Any], size: tuple[int, int]) -> Proposal:
 
 
 def mask_of_runs(runs: object, size: tuple[int, int]) -> Mask:
-    """Return the mask that run lengths stand for; `runs_of` of seem_worker.py writes them.
+    """Convert run lengths to a mask; `runs_of` in seem_worker.py writes them.
 
     Args:
-        runs: How many pixels, row after row, are background, then foreground, then background, and so on.
-            The first may be 0. They add up to all pixels.
+        runs: Numbers of background, foreground, background, ... pixels, row after row. The first may be
+            0. Their sum is the number of pixels.
         size: Height and width.
 
     Raises:
-        BadAnswer: They are no such numbers.
+        BadAnswer: The runs are invalid.
     """
     if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
         raise BadAnswer("answered with run lengths that are no whole numbers")
@@ -158,7 +160,7 @@ def mask_of_runs(runs: object, size: tuple[int, int]) -> Mask:
 
 
 def digest_of_files(files: Sequence[Path]) -> str:
-    """Return 16 hex digits that name what is in these files, in this order."""
+    """Return 16 hex digits that identify the contents of these files, in this order."""
     state = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
@@ -179,7 +181,7 @@ def _interpreter(python: str) -> str:
         raise InputError(
             f"there is no interpreter {python!r}; give the python of the environment SEEM runs in"
         )
-    return str(Path(found).absolute())  # not resolved: a link is what makes it an environment's own
+    return str(Path(found).absolute())  # not resolved: a virtual environment's interpreter is a link
 
 
 def _config(root: Path, config: str | None, weights: Path) -> str:

@@ -1,16 +1,16 @@
-"""Find what texts name in pictures, with SEEM; runs inside a checkout of it, and knows nothing of foveate.
+"""Segments objects by text with SEEM; runs inside a SEEM checkout and does not import foveate.
 
-Started by seem.py in the checkout's folder, by an interpreter that has what SEEM needs (Python 3.8 or later).
-Questions come on standard input, one JSON line each:
+seem.py starts it in the checkout's folder, with an interpreter that has SEEM's requirements (Python 3.8
+or later). Requests arrive on standard input, one JSON line each:
 
     {"id": 7, "image": "/tmp/picture.png", "texts": ["the dog in the middle"]}
 
-and are answered on what was standard output, which from the start is kept from everybody else:
+Answers are written to the original standard output, which no other code can use:
 
     {"id": 7, "rle": [105, 8, 92, ...], "size": [480, 640], "score": 0.31, "queries": [17]}
 
-`rle` counts pixels, row after row: background, foreground, background, ... (`runs_of`). The first line is
-`{"ready": true}`. Any failure ends this process, with its reason on standard error.
+`rle` counts pixels, row after row: background, foreground, background, ... (`runs_of`). The first line
+is `{"ready": true}`. Any failure ends this process, with the reason on standard error.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import IO, Any, Callable  # noqa: UP035 (SEEM's own Python may be 3.8)
 
 SIDE = 512  # pixels of the shorter side, as SEEM's demo resizes
-LEAST_LOADED = 0.95  # the towers of Focal-T and Focal-L differ in a fifth of the numbers
+LEAST_LOADED = 0.95  # the towers of Focal-T and Focal-L differ in a fifth of the parameters
 
 
 def main() -> None:
-    """Load the model, then answer until the questions end."""
+    """Load the model, then answer requests until the input ends."""
     parser = argparse.ArgumentParser()
     for name in ("--config", "--weights", "--device"):
         parser.add_argument(name, required=True)
@@ -47,9 +47,9 @@ def main() -> None:
 
 
 def take_channel() -> tuple[IO[str], IO[str]]:
-    """Return standard input and output as they were, and leave everybody else nothing and standard error.
+    """Return the original standard input and output; redirect them for all other code.
 
-    SEEM prints while it is imported, and so do libraries written in C.
+    SEEM prints while it is imported, and so do C libraries.
     """
     questions = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -61,22 +61,22 @@ def take_channel() -> tuple[IO[str], IO[str]]:
 
 
 def serve(answer: Callable[[Any], dict[str, Any]], questions: IO[str], answers: IO[str]) -> None:
-    """Answer each line with a line of the same id."""
+    """Answer each line with a line that has the same id."""
     for line in questions:
         question = json.loads(line)
         tell(answers, {"id": question["id"], **answer(question)})
 
 
 def tell(answers: IO[str], said: dict[str, Any]) -> None:
-    """Write one line, at once."""
+    """Write one line and flush it."""
     answers.write(json.dumps(said) + "\n")
     answers.flush()
 
 
 def answer(model: Any, question: dict[str, Any], device: str) -> dict[str, Any]:
-    """Return mask, score and queries for one question; several texts are asked one by one, and united.
+    """Return mask, score and queries for one request; several texts are processed one by one, and united.
 
-    Each text has its own pass: SEEM would let texts of one pass attend to each other.
+    Each text has its own pass: in one pass, SEEM's texts attend to each other.
     """
     picture = read_picture(question["image"])
     found = [ground(model, picture, text, device) for text in question["texts"]]
@@ -92,7 +92,7 @@ def answer(model: Any, question: dict[str, Any], device: str) -> dict[str, Any]:
 
 
 def ground(model: Any, picture: Any, text: str, device: str) -> tuple[Any, float, int]:
-    """Return what a text names in a picture: bool mask [height, width], cosine, and which query it is."""
+    """Return the object for a text: bool mask [height, width], cosine, and index of the query."""
     import torch
 
     model.task_switch.update(spatial=False, visual=False, grounding=True, audio=False)
@@ -108,9 +108,9 @@ def ground(model: Any, picture: Any, text: str, device: str) -> tuple[Any, float
 
 
 def best_query(queries: Any, text: Any) -> tuple[int, float]:
-    """Return which of the queries [n, d] is nearest to a text [d], and their cosine.
+    """Return the index of the query [n, d] that is nearest to a text [d], and their cosine.
 
-    SEEM multiplies by a temperature first, which does not change which is nearest.
+    SEEM multiplies by a temperature first, which does not change the nearest query.
     """
     from torch.nn.functional import normalize
 
@@ -120,13 +120,13 @@ def best_query(queries: Any, text: Any) -> tuple[int, float]:
 
 
 def enlarge(logits: Any, padded: tuple[int, int], inside: tuple[int, int], size: tuple[int, int]) -> Any:
-    """Bring a query's logits [h, w] to the picture's size, as SEEM's `evaluate_grounding` does.
+    """Resize a query's logits [h, w] to the picture's size, as SEEM's `evaluate_grounding` does.
 
     Args:
-        logits: Of the padded input, at a fourth of its size.
+        logits: Logits for the padded input, at a fourth of its size.
         padded: Height and width of the padded input.
-        inside: Of the part of it that the resized picture fills, at the upper left.
-        size: Of the picture itself.
+        inside: Height and width of the resized picture, at the upper left of the padded input.
+        size: Height and width of the original picture.
     """
     from torch.nn.functional import interpolate
 
@@ -149,24 +149,24 @@ def read_picture(path: str) -> Any:
     """Return a picture as RGB."""
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = None  # whoever wrote the file has opened the picture before
+    Image.MAX_IMAGE_PIXELS = None  # the parent process has already checked the picture
     with Image.open(path) as picture:
         return picture.convert("RGB")
 
 
 def pixels_of(picture: Any) -> Any:
-    """Return a picture as a tensor of bytes [3, height, width] whose shorter side is SIDE long."""
+    """Return a picture as a tensor of bytes [3, height, width], with SIDE as its shorter side."""
     import numpy as np
     import torch
 
     short = min(picture.size)
     size = tuple(SIDE if side == short else int(SIDE * side / short) for side in picture.size)
-    resized = picture.resize(size, 3)  # bicubic; as a number in every Pillow
+    resized = picture.resize(size, 3)  # bicubic; this number works in every Pillow version
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
 
 def choose_device(wanted: str) -> str:
-    """Return "cpu" or "cuda:0", and make the device the one that a bare `.cuda()` means."""
+    """Return "cpu" or "cuda:0", and make this device the default of `.cuda()`."""
     import torch
 
     if wanted == "auto":
@@ -181,23 +181,23 @@ def choose_device(wanted: str) -> str:
 
 
 def mend(device: str) -> None:
-    """Supply what SEEM's code of 2023 expects and this environment lacks; nothing else is changed."""
+    """Supply what SEEM's code of 2023 needs and this environment lacks; nothing else is changed."""
     from PIL import Image
 
-    for old, new in (("LINEAR", "BILINEAR"), ("CUBIC", "BICUBIC")):  # gone from Pillow 10, used by detectron2
+    for old, new in (("LINEAR", "BILINEAR"), ("CUBIC", "BICUBIC")):  # not in Pillow 10, used by detectron2
         if not hasattr(Image, old):
             setattr(Image, old, getattr(Image, new))
     stand_in("mpi4py", "MPI")  # for runs on several machines
-    stand_in("distutils", "log")  # gone from Python 3.12; imported and not used
+    stand_in("distutils", "log")  # removed in Python 3.12; imported and not used
     if importlib.util.find_spec("nltk"):
         downloader: Any = importlib.import_module("nltk")
-        downloader.download = do_nothing  # called at import; only training needs what it brings
+        downloader.download = do_nothing  # called at import; only training needs its data
     if device == "cpu":
         move_nothing()
 
 
 def stand_in(name: str, member: str) -> None:
-    """Give a module that is not installed a stand-in that can be imported from."""
+    """Create a stand-in for a missing module, so that imports from it work."""
     if importlib.util.find_spec(name) is None:
         module: Any = types.ModuleType(name)
         setattr(module, member, types.ModuleType(name + "." + member))
@@ -205,7 +205,7 @@ def stand_in(name: str, member: str) -> None:
 
 
 def move_nothing() -> None:
-    """Make SEEM's `.cuda()` and `torch.cuda.current_device()` mean the CPU."""
+    """Make `.cuda()` and `torch.cuda.current_device()` in SEEM use the CPU."""
     import torch
 
     here: Any = torch
@@ -214,17 +214,17 @@ def move_nothing() -> None:
 
 
 def stay(tensor: Any, *_: Any, **__: Any) -> Any:
-    """Return a tensor where it is."""
+    """Return the tensor unchanged."""
     return tensor
 
 
 def do_nothing(*_: Any, **__: Any) -> bool:
-    """Say that it is done."""
+    """Return True."""
     return True
 
 
 def build(config: str, weights: str, device: str, tokenizer: str | None) -> Any:
-    """Return SEEM with its weights, ready to be asked."""
+    """Return SEEM with its weights, ready for requests."""
     import torch
 
     settings = importlib.import_module("utils.arguments").load_opt_from_config_files([config])
@@ -234,14 +234,14 @@ def build(config: str, weights: str, device: str, tokenizer: str | None) -> Any:
     model = importlib.import_module("modeling").build_model(settings)
     load(model, torch.load(weights, map_location="cpu", weights_only=True), weights, config)
     model = model.eval().to(device)
-    with torch.no_grad():  # the decoder compares with these names at every layer; no mask depends on them
+    with torch.no_grad():  # the decoder compares with these names in every layer; no mask depends on them
         language = model.sem_seg_head.predictor.lang_encoder
         language.get_text_embeddings(["background", "background"], is_eval=True, prompt=False)
     return model
 
 
 def load(model: Any, state: dict[str, Any], weights: str, config: str) -> None:
-    """Load what fits by name and shape, as SEEM does, but end where that is not nearly all of the model."""
+    """Load tensors that match by name and shape, as SEEM does; exit if too much of the model is missing."""
     own = model.state_dict()
     fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
     share = sum(own[key].numel() for key in fitting) / sum(value.numel() for value in own.values())

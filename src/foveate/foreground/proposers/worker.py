@@ -1,8 +1,8 @@
-"""A program of somebody else's environment that answers questions, one JSON line each, and stays alive.
+"""Runs a program of another environment as a server: one JSON line for each request and answer.
 
-It says `{"ready": ...}` once, then answers each line `{"id": 7, ...}` with a line that has the same id. What
-it prints before it is ready is ignored. Nothing it does hangs or harms us: it is killed, with all it started,
-when it takes too long or answers rubbish, is started once more, and is asked again.
+The program writes `{"ready": ...}` once, then answers each line `{"id": 7, ...}` with a line that has
+the same id. Earlier output is ignored. If it takes too long or sends an invalid answer, it is killed
+with all its child processes, restarted once, and the request is repeated.
 """
 
 import json
@@ -22,24 +22,24 @@ from foveate.errors import InputError
 Answer = TypeVar("Answer")
 
 LONGEST_LINE = 1 << 26  # bytes: twice the run lengths of the noisiest mask of 12 megapixels
-GRACE = 5.0  # seconds a worker has to end by itself once its questions have ended
+GRACE = 5.0  # seconds for a worker to exit after its input ends
 
 
 class BadAnswer(ValueError):
-    """A worker gave no answer, or none that can be used; the message is said of it, after its name."""
+    """A worker gave no answer, or an invalid one; the message follows the worker's name."""
 
 
 class Worker:
-    """A worker process: started at the first question, at most once more for each question it fails at."""
+    """Worker process: started at the first request, and restarted at most once for each failed request."""
 
     def __init__(self, command: Sequence[str], folder: Path, name: str, timeout: float):
-        """Start nothing yet.
+        """Store the settings; no process is started yet.
 
         Args:
             command: The program and its arguments.
-            folder: Where it runs.
-            name: What a person calls it, for messages: "SEEM's worker".
-            timeout: Seconds it may take to be ready, and for each answer.
+            folder: Working directory.
+            name: Name in messages: "SEEM's worker".
+            timeout: Maximum seconds for the start, and for each answer.
         """
         self.command = list(command)
         self.folder = folder
@@ -51,32 +51,32 @@ class Worker:
     def ask(
         self, question: Mapping[str, object], read: Callable[[Mapping[str, Any]], Answer], about: str
     ) -> Answer:
-        """Return the answer to a question.
+        """Return the answer to a request.
 
         Args:
-            question: JSON values; an id is added.
-            read: Turns what the worker said into the answer; raises `BadAnswer` where that is rubbish.
-            about: What the question is about, for messages: a picture's name.
+            question: JSON values of the request; an id is added.
+            read: Parses the worker's output; raises `BadAnswer` if it is invalid.
+            about: Subject of the request, for messages: a picture's name.
 
         Raises:
-            InputError: The worker does not start, or fails twice at this question.
+            InputError: The worker does not start, or fails twice at this request.
         """
         self._asked += 1
         try:
             try:
                 return read(self._started().exchange({"id": self._asked, **question}))
             except BadAnswer:
-                self._discard()  # the question is asked once more, to a new worker
+                self._discard()  # the request is repeated with a new worker
                 return read(self._started().exchange({"id": self._asked, **question}))
         except BadAnswer as trouble:
             words = self._last_words()
             raise InputError(f"{self.name} {trouble}, twice, for {about}; {words}") from trouble
         except BaseException:
-            self._discard()  # it may be in the midst of an answer that nobody waits for any more
+            self._discard()  # it may still compute an answer that is no longer needed
             raise
 
     def close(self) -> None:
-        """End the worker and all it started; the next question starts a new one."""
+        """Stop the worker and its child processes; the next request starts a new one."""
         if self._process is not None:
             self._process.end()
             self._process = None
@@ -98,13 +98,13 @@ class Worker:
 
     def _last_words(self) -> str:
         process = self._process
-        self._discard()  # only then has all that it wrote been read
+        self._discard()  # only then is all of its output read
         said = process.last_words() if process else ""
         return f"the last it wrote: {said}" if said else "it wrote nothing about it"
 
 
 class _Process:
-    """One life of a worker."""
+    """One process of a worker."""
 
     def __init__(self, command: list[str], folder: Path, timeout: float):
         self.timeout = timeout
@@ -116,14 +116,14 @@ class _Process:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                start_new_session=True,  # a group of its own: killed as one, and deaf to our Ctrl-C
+                start_new_session=True,  # its own process group: killed as one, not affected by Ctrl-C
             )
         except OSError as error:
             raise InputError(f"{command[0]} cannot be run in {folder}: {error.strerror}") from error
         self.written = deque[bytes](maxlen=20)
         reader = threading.Thread(target=_drain, args=(self.process.stderr, self.written), daemon=True)
         reader.start()
-        self.end = weakref.finalize(self, _end, self.process, reader)  # also when Python ends
+        self.end = weakref.finalize(self, _end, self.process, reader)  # also at interpreter exit
 
     def wait_until_ready(self) -> None:
         with self._timed():
@@ -131,10 +131,10 @@ class _Process:
                 pass
 
     def exchange(self, question: Mapping[str, object]) -> Mapping[str, Any]:
-        """Send a question, return what comes back.
+        """Send a request and return the answer.
 
         Raises:
-            BadAnswer: Nothing does, or no JSON object with this question's id.
+            BadAnswer: There is no answer, or it is not a JSON object with this request's id.
         """
         with self._timed():
             try:
@@ -153,7 +153,7 @@ class _Process:
         return said
 
     def last_words(self, most: int = 400) -> str:
-        """Return the last lines of its standard error as one line."""
+        """Return the last lines of its standard error, as one line."""
         text = b"".join(self.written).decode(errors="replace")
         lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
         joined = " | ".join(lines[-3:])
@@ -176,7 +176,7 @@ class _Process:
 
     @contextmanager
     def _timed(self) -> Generator[None]:
-        """Kill the process when this takes too long: a pipe that waits for it then sees its end."""
+        """Kill the process after the timeout: a read that waits for its pipe then ends."""
         timer = threading.Timer(self.timeout, self._expire)
         timer.daemon = True
         timer.start()
@@ -184,7 +184,7 @@ class _Process:
             yield
         finally:
             timer.cancel()
-            timer.join()  # or it might kill whoever has the process's number next
+            timer.join()  # otherwise it might kill a later process with the same id
 
     def _expire(self) -> None:
         self.expired = True
@@ -205,23 +205,23 @@ def _there(pipe: IO[bytes] | None) -> IO[bytes]:
 
 
 def _drain(stderr: IO[bytes], written: deque[bytes]) -> None:
-    """Read all a worker complains of, so that it never waits for us; keep the end."""
+    """Read all of a worker's standard error, so that it never blocks; keep the end."""
     with suppress(ValueError):  # closed meanwhile
         for piece in iter(lambda: stderr.readline(1000), b""):
             written.append(piece)
 
 
 def _end(process: "subprocess.Popen[bytes]", reader: threading.Thread) -> None:
-    """End a process and its children, and leave nothing of it: no zombie, no open pipe."""
+    """Stop a process and its children, and release everything: no zombie, no open pipe."""
     with suppress(OSError):
-        _there(process.stdin).close()  # no more questions
+        _there(process.stdin).close()  # no more requests
     with suppress(subprocess.TimeoutExpired):
         process.wait(GRACE)
     _kill_group(process)
     process.wait()
     reader.join(GRACE)
     _there(process.stdout).close()
-    if not reader.is_alive():  # a child that has left the group may hold this pipe; closing would wait for it
+    if not reader.is_alive():  # a child outside the group may hold this pipe; closing it would block
         _there(process.stderr).close()
 
 
