@@ -159,7 +159,7 @@ def _drawn_there(root: Path) -> list[str]:
 
 
 def _fine(done: Sequence[Check], named: bool, masked: bool) -> bool:
-    """Whether nothing that was asked for is missing; sets nobody named may be elsewhere, but not all."""
+    """Return whether all checked sets are complete: the named sets, or without names at least one on disk."""
     asked = [one for one in done if named or one.state != "not there"]
     return bool(asked) and all(one.usable and (one.masks or not masked) for one in asked)
 
@@ -172,14 +172,14 @@ def _print_json(done: Sequence[Check]) -> None:
 def _print_checks(done: Sequence[Check], named: bool) -> None:
     heads = ["set", "state", "layout", "classes", "train", "val", "test", "absent", "masks", "names"]
     rows = [_row(one) for one in done]
-    if sys.stdout.isatty():  # people are spared empty columns, programs find each where it always is
+    if sys.stdout.isatty():  # people get no empty columns; programs always find the same columns
         filled = [place for place in range(len(heads)) if any(row[place] for row in rows)]
         heads, rows = [heads[place] for place in filled], [[row[place] for place in filled] for row in rows]
     print_table(heads, rows)
     for one in done:
         for fault in one.faults if named or one.folder else ():
             note(f"{one.title}: {fault}")
-    # Where a list cannot be read, the line about it says what to do.
+    # A list that cannot be read has its own line with the remedy.
     wanted = [one for one in done if not one.usable and (one.counts or not one.folder)]
     if wanted:
         print_table(["to be had", "at"], [[one.title, find(one.key).source] for one in wanted])

@@ -27,7 +27,7 @@ EXAMPLES = """
     foveate sweep configs/table1.yaml --root /shared/data --out /shared/table1 --ray --ray-address head:6379
     foveate report out/table1 --against paper
 """
-_MUCH = 100_000_000  # bytes of kept features that are worth a word
+_MUCH = 100_000_000  # bytes of cached features above which a note is printed
 GROUPS = {
     "where it runs": ("device", "workers", "threads", "ray", "ray_address", "gpus_per_run"),
     "before it runs": ("dry_run", "json"),
