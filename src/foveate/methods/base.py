@@ -140,7 +140,7 @@ class Method(nn.Module, ABC):
         return Features(image, self.text_features())
 
     def forward(self, batch: Batch) -> Features:
-        """Return features of a training batch; picture features are the frozen ones unless the tower is tuned."""
+        """Return features of a training batch; it uses frozen picture features if the tower is not tuned."""
         held = None if self.tunes_vision else batch.frozen.get("image")
         return self.pair(self.encode_images(batch.images) if held is None else held)
 
