@@ -242,7 +242,7 @@ class ProcessGroup:
                 self._store.set(name, text)
 
     def claim(self, name: str) -> bool:
-        """Return whether this process is the first to claim a name; True if the store does not exist any more."""
+        """Return whether this process is the first to claim a name; True without a store."""
         claims = 1
         if self._store:
             with _whatever_happens():
