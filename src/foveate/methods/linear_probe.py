@@ -142,7 +142,7 @@ class Problem:
         return int((answers == labels.to(answers.device)).sum())
 
     def folds(self) -> Iterator[tuple["Problem", Tensor, Labels]]:
-        """Yield the problem without the j-th picture of each class, and these pictures; no class becomes empty."""
+        """Yield the problem without the j-th picture of each class, and these; no class becomes empty."""
         places = _places(self.labels)
         counts = torch.bincount(self.labels, minlength=self.classes)[self.labels]
         for turn in range(min(FOLDS, int(counts.max()))):

@@ -64,7 +64,7 @@ class PromptSRC(Ivlp, FrozenFeatures):
     def _average_texts(self) -> TextFeatures:
         first, *others = IMAGENET_TEMPLATES
         total = encode_names(self.clip, self.names, first)
-        for template in others:  # one sentence at a time limits the memory for a thousand classes
+        for template in others:  # one at a time limits the memory for a thousand classes
             total += encode_names(self.clip, self.names, template)
         return total / len(IMAGENET_TEMPLATES)
 
