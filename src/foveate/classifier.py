@@ -77,15 +77,13 @@ class Classifier:
         classifier = Classifier().fit("photos/", masks="masks/", shots=16)
         classifier.predict(["new.jpg"])
 
-    Several threads may call `predict` and `evaluate` of one classifier; a lock lets in one thread at a
-    time.
+    Several threads may call `predict` and `evaluate` of one classifier; a lock runs them one by one.
 
     Args:
         method: A method, e.g. "zeroshot" or "coop", or a plug-in over one: "fvgpt+coop".
         clip: Hub id, folder or file of CLIP weights, or a loaded `Clip`. "tiny" is the small CLIP inside
             foveate; it was trained on drawn shapes only.
-        settings: Settings that differ from the defaults, for each part of the method: {"coop":
-            {"tokens": 16}}.
+        settings: Changes to the default settings of each part: {"coop": {"tokens": 16}}.
         device: Device of the towers.
         dtype: Precision of the frozen towers; learned tensors are always float32.
 
@@ -226,8 +224,7 @@ class Classifier:
         """Predict the class of each photo.
 
         Args:
-            photos: Paths, PIL pictures, arrays, tensors, or bytes of picture files; a single one is
-                accepted too.
+            photos: Paths, PIL pictures, arrays, tensors, or bytes of picture files; or a single one.
             classes: Class names besides the trained ones; the classifier need not have seen them.
                 Another spelling of a trained name ("Barn_Owl") counts as the trained name.
             only: Use the names in `classes` only.

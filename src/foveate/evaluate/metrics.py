@@ -32,4 +32,4 @@ def foreground_shift(full: Logits, foreground: Logits, tau: float = 2.0) -> floa
         foreground: `[B, C]` logits of the same views times their masks.
         tau: Temperature of both softmax functions.
     """
-    return max(0.0, kl(full / tau, foreground / tau).mean().item())  # rounding may give -1e-9
+    return max(0.0, kl(full / tau, foreground / tau).mean().item())  # rounding may give less

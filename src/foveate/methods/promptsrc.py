@@ -58,7 +58,7 @@ class PromptSRC(Ivlp, FrozenFeatures):
         return super().lay_out_classes(names)
 
     def clip_text(self) -> TextFeatures:
-        """Return `[C, D]` raw class features of CLIP: means over 60 sentences, encoded once per class list."""
+        """Return `[C, D]` raw class features of CLIP: means over 60 sentences, once per class list."""
         return self._averaged.get(self.names, tensors_of(self.clip.text), self._average_texts)
 
     def _average_texts(self) -> TextFeatures:

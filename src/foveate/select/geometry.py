@@ -13,9 +13,9 @@ from foveate.select.pool import ClassFeatures, untaken
 
 
 def herding(block: ClassFeatures, count: int, config: HerdingConfig) -> list[int]:
-    """Take at each step the picture that moves the mean of the chosen ones nearest to the class's mean μ.
+    """Take at each step the picture that brings the mean of the chosen ones nearest to the class's mean μ.
 
-    Step i chooses argmin_j ‖(i + 1) μ - Σ_chosen Z - Z_j‖. DAPT's code adds the class text to each Z.
+    Step i chooses argmin_j ‖(i + 1) μ - Σ_chosen Z - Z_j‖. DAPT's code mixes the class text into each Z.
     Within a class this is a constant, which does not change these differences. So no text is used here.
     """
     z = block.features
