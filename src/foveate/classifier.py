@@ -297,7 +297,7 @@ class Classifier:
     def ask_about(self, classes: Sequence[str] | None = None, *, only: bool = False) -> Branch:
         """Set the class names, as `predict` does; return their label space.
 
-        The caller must hold the classifier alone while it then uses `method` directly.
+        If the caller then uses `method` directly, no other thread may use the classifier.
 
         Args:
             classes: See `predict`.
@@ -318,7 +318,7 @@ class Classifier:
     def ask_split(self, photos: Photos, split: Split) -> tuple[PictureSet, Branch]:
         """Set the class names of a split; return its pictures, as methods take them, and its label space.
 
-        The caller must hold the classifier alone while it then uses `method` directly.
+        If the caller then uses `method` directly, no other thread may use the classifier.
 
         Args:
             photos: Labelled pictures.

@@ -13,9 +13,9 @@ LARGEST = 100_000
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """Base class of a method's settings: a frozen dataclass; each field has a default and documentation.
+    """Base class of a method's settings: a frozen dataclass; each field has a default.
 
-    A subclass with its own checks calls `super().__post_init__()` first.
+    `Attributes` documents each field. A subclass with its own checks calls `super().__post_init__()` first.
 
     Attributes:
         part: Name of the method in messages; by default the class name without "Config", in lower case.

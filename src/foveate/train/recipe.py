@@ -118,7 +118,7 @@ def average_weight(recipe: Recipe, epoch: int) -> float:
 def learning_rate(recipe: Recipe, epoch: int) -> float:
     """Return the learning rate of an epoch, counted from 0.
 
-    The cosine starts after the W warm-up epochs and has a period of all `epochs`, T. So the rate never
+    The cosine starts after the W warm-up epochs, and its length is all `epochs`, T. So the rate never
     reaches zero: lr · (1 + cos(π (e − W) / T)) / 2.
     """
     if epoch < recipe.warmup_epochs:
