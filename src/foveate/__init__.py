@@ -1,7 +1,7 @@
 """foveate: adapt CLIP to a task from a few pictures, and keep its gaze on the object.
 
-Everything public is one of the names below, or a class of `foveate.methods`. They are imported when first
-asked for, so that `import foveate` costs nothing before torch is needed.
+The public names are the ones below and the classes of `foveate.methods`. Each is imported on first use,
+so `import foveate` does not import torch.
 """
 
 from importlib import import_module
@@ -41,7 +41,7 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(import_module(f"foveate.{_HOMES[name]}"), name)
-    if name == "__version__":  # reading what is installed takes longer than all the rest here
+    if name == "__version__":  # importlib.metadata takes longer to import than all other code here
         from importlib.metadata import version
 
         return version("foveate")

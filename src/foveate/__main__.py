@@ -1,4 +1,4 @@
-"""`python -m foveate` is `foveate`."""
+"""Run the command line with `python -m foveate`."""
 
 from foveate.cli import script
 

@@ -1,4 +1,4 @@
-"""`Classifier`: photos in, a classifier out. The friendly face of everything below."""
+"""The class `Classifier`: fit, predict, evaluate, save and load an adapted CLIP."""
 
 import tempfile
 import threading
@@ -52,15 +52,15 @@ IN_MEMORY = "a CLIP in memory"
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer for one photo.
+    """The prediction for one photo.
 
     Attributes:
-        photo: Its path, or its place in the list for a picture in memory.
-        label: The likeliest name.
-        probability: Of that name, among the names asked about.
-        scores: Probability of every name.
-        trust: How far the answer leans on CLIP's prior, in [0, 1]; None where no gate was asked.
-        branch: Which label space the names were: "base", "new", or "mixed".
+        photo: Path of the photo; its index in the list if the picture is in memory.
+        label: The class name with the highest probability.
+        probability: Probability of `label` among the class names in use.
+        scores: Probability of each class name.
+        trust: Weight of CLIP's prior in the prediction, in [0, 1]; None if no gate was used.
+        branch: Label space of the class names: "base", "new" or "mixed".
     """
 
     photo: str
@@ -77,18 +77,18 @@ class Classifier:
         classifier = Classifier().fit("photos/", masks="masks/", shots=16)
         classifier.predict(["new.jpg"])
 
-    Several threads may predict and evaluate with one classifier; they take turns.
+    Several threads may call `predict` and `evaluate` of one classifier; a lock runs them one by one.
 
     Args:
-        method: "zeroshot", "coop", or a plug-in over one: "fvgpt+coop".
-        clip: Hub id, folder or file of CLIP weights, or a loaded `Clip`; "tiny" is the one inside foveate,
-            which has seen drawn shapes only.
-        settings: Per part of the method, what differs from its defaults: {"coop": {"tokens": 16}}.
-        device: Where the towers run.
-        dtype: Precision of the frozen towers; learned tensors are float32 always.
+        method: A method, e.g. "zeroshot" or "coop", or a plug-in over one: "fvgpt+coop".
+        clip: Hub id, folder or file of CLIP weights, or a loaded `Clip`. "tiny" is the small CLIP inside
+            foveate; it was trained on drawn shapes only.
+        settings: Changes to the default settings of each part: {"coop": {"tokens": 16}}.
+        device: Device of the towers.
+        dtype: Precision of the frozen towers; learned tensors are always float32.
 
     Raises:
-        InputError: No such method, setting or CLIP.
+        InputError: The method, a setting or the CLIP does not exist.
     """
 
     def __init__(
@@ -118,19 +118,20 @@ class Classifier:
         team: ProcessGroup | None = None,
         **options: Any,
     ) -> "Classifier":
-        """Draw a few pictures a class and learn from them, stage by stage.
+        """Draw a few pictures of each class and train the method on them, stage by stage.
 
         Args:
             data: Folder per class, CSV, JSONL, CoOp split JSON, Hugging Face data set, or `Photos`.
-            out: Run folder; a run stopped half-way goes on from there. None keeps nothing on disk.
-            reporter: Hears of steps and other slow work.
-            team: Processes that all call this with the same arguments, to share each batch. Only the first
-                writes, warns, and tells of anything.
-            options: Of the run, as `foveate.train.config.RunConfig` has them: masks, shots, seed, classes,
-                backbone, recipe, bank and so on. Settings of the method are the classifier's own.
+            out: Run folder. A stopped run resumes from it. None writes nothing to disk.
+            reporter: Receives training steps and the progress of other slow work.
+            team: Process group that shares each batch. Each process calls `fit` with the same arguments.
+                Only the first process writes files, warns and reports.
+            options: Options of the run, as in `foveate.train.config.RunConfig`: masks, shots, seed,
+                classes, backbone, recipe, bank and so on. Settings of the method belong to the
+                constructor.
 
         Raises:
-            InputError: Anything wrong with what was given; nothing is half-written.
+            InputError: An argument or the data cannot be used; no incomplete file is written.
         """
         given = {name: str(one) if isinstance(one, Path) else one for name, one in options.items()}
         named = isinstance(data, str | Path)
@@ -146,13 +147,13 @@ class Classifier:
         out: str | Path | None = None,
         context: Context | None = None,
     ) -> "Classifier":
-        """Do a run, or what is left of it; `fit` makes one of its arguments.
+        """Train as `config` describes, or resume that run; `fit` builds `config` from its arguments.
 
         Args:
-            config: Of this classifier's method, settings and towers.
-            data: Pictures that are read already, in place of `config.photos`.
+            config: Description of the run, with the method, settings and towers of this classifier.
+            data: Pictures that are loaded already; they replace `config.photos`.
             out: Run folder, as for `fit`.
-            context: Who hears of it, and which processes do it together.
+            context: The reporter and the process group of the run.
 
         Raises:
             InputError: As for `fit`.
@@ -164,7 +165,7 @@ class Classifier:
         if folder and context.first:
             refuse_folder(folder)
         if data is not None:
-            config = replace(config, photos=None)  # nobody finds them again
+            config = replace(config, photos=None)  # the data has no path to load it from again
         run = resolve(replace(config, **self._own_towers()), self.clip)
         photos = load(run.config, data)
         chosen = draw(run, photos, context)
@@ -190,9 +191,9 @@ class Classifier:
         return {"clip": str(self.clip_source), "dtype": self._precision()}
 
     def _demand_fit(self, run: Run, chosen: Chosen, context: Context) -> None:
-        """Refuse names that do not fit, and what a team cannot do, before anything is written or trained.
+        """Check class names and the process group before anything is written or trained.
 
-        What was learned before stays until then.
+        The tensors learned before stay unchanged until then.
         """
         config, names = run.config, chosen.photos.names
         if run.backbone:
@@ -203,10 +204,10 @@ class Classifier:
             demand_shareable(context.team, untrained, run.identity(chosen))
 
     def _finished(self, folder: Path, run: Run, context: Context) -> "Classifier":
-        """Become the model of a run that has finished before."""
+        """Load the model of a run that is finished already."""
         self.settings = {part: asdict(one) for part, one in run.config.configured.items()}
         if context.first:
-            drop_bank(folder)  # left, if the run was stopped just when it had finished
+            drop_bank(folder)  # still there if the run was stopped just after it finished
         with context.lent(folder / CONFIG, folder / TENSORS) as copies:
             return self._take(*load_model((copies[0] or folder / CONFIG).parent))
 
@@ -220,19 +221,19 @@ class Classifier:
         on_bad: OnBad = "error",
         reporter: Reporter | None = None,
     ) -> list[Prediction]:
-        """Name what photos show.
+        """Predict the class of each photo.
 
         Args:
-            photos: Paths, PIL pictures, arrays, tensors, or bytes of picture files; or one of them.
-            classes: Names to choose from besides the trained ones; the classifier need not have seen them.
-                A trained one written in another way ("Barn_Owl") is that one.
-            only: Choose from `classes` alone.
-            batch_size: Photos a pass.
-            on_bad: Stop at a photo that cannot be read, or leave it out with a warning.
-            reporter: Hears of progress.
+            photos: Paths, PIL pictures, arrays, tensors, or bytes of picture files; or a single one.
+            classes: Class names besides the trained ones; the classifier need not have seen them.
+                Another spelling of a trained name ("Barn_Owl") counts as the trained name.
+            only: Use the names in `classes` only.
+            batch_size: Photos per batch.
+            on_bad: "error" raises on a photo that cannot be read; "skip" leaves it out with a warning.
+            reporter: Called with progress.
 
         Raises:
-            InputError: A photo cannot be read, or names clash.
+            InputError: A photo cannot be read, or class names clash.
         """
         check("on_bad", on_bad, OnBad)
         batch_size = as_whole("batch_size", batch_size, 1)
@@ -269,17 +270,17 @@ class Classifier:
         shift: bool = False,
         reporter: Reporter | None = None,
     ) -> Answers:
-        """Ask about pictures whose answers are known.
+        """Predict labelled pictures and return logits with labels.
 
         Args:
-            photos: Pictures to test on, or where they are: whatever `load_photos` takes.
-            split: "base" asks about pictures of trained classes among those names, "new" about the others
-                among theirs, "all" about every picture among all names together.
-            shift: Ask about foregrounds too, for the shift index; needs masks.
-            reporter: Hears of progress.
+            photos: Test pictures, or a source that `load_photos` accepts.
+            split: "base" tests pictures of trained classes among the trained names. "new" tests the
+                other pictures among the other names. "all" tests every picture among all names.
+            shift: Compute answers for foregrounds too, for the foreground shift index; needs masks.
+            reporter: Called with progress.
 
         Raises:
-            InputError: The data has no picture of that split, or there is no such split.
+            InputError: The data has no picture of that split, or the split does not exist.
         """
         check("split", split, Split)
         self._demand_fitted()
@@ -294,16 +295,16 @@ class Classifier:
             return ask(self.method, pictures, branch, with_foreground=shift, watch=watch)
 
     def ask_about(self, classes: Sequence[str] | None = None, *, only: bool = False) -> Branch:
-        """Set the names to choose from, as `predict` does; return which kind of label space they are.
+        """Set the class names, as `predict` does; return their label space.
 
-        Whoever then asks `method` itself must be alone with it.
+        If the caller then uses `method` directly, no other thread may use the classifier.
 
         Args:
             classes: See `predict`.
-            only: Likewise.
+            only: See `predict`.
 
         Raises:
-            InputError: Names clash, or there are none.
+            InputError: Class names clash, or there is no class name.
         """
         self._demand_fitted()
         if classes is not None and (isinstance(classes, str) or not isinstance(classes, Iterable)):
@@ -315,12 +316,12 @@ class Classifier:
             return self._ask_about([] if only else self._trained_names(), classes or [])
 
     def ask_split(self, photos: Photos, split: Split) -> tuple[PictureSet, Branch]:
-        """Set the names of a split; return its pictures, as methods take them, and the branch to ask.
+        """Set the class names of a split; return its pictures, as methods take them, and its label space.
 
-        Whoever then asks `method` itself must be alone with it.
+        If the caller then uses `method` directly, no other thread may use the classifier.
 
         Args:
-            photos: Pictures whose names are known.
+            photos: Labelled pictures.
             split: See `evaluate`.
 
         Raises:
@@ -343,9 +344,9 @@ class Classifier:
         return pictures, branch
 
     def splits(self, photos: Photos) -> list[Split]:
-        """Return what these pictures can be asked about: "base"; "new" and "all" where there are others.
+        """Return the splits that these pictures allow: "base"; "new" and "all" if there are other classes.
 
-        A model that takes no new names, as CoOp with vectors of each class, is asked about "base" alone.
+        A model that accepts no new names, such as CoOp with one context per class, allows "base" only.
         """
         photos, known = self._in_own_words(photos), set(self._trained_names())
         present = {photos.names[sample.label] for sample in photos.samples}
@@ -355,7 +356,7 @@ class Classifier:
         return [*base, "new", "all"] if present - known and base else base or ["new"]
 
     def _in_own_words(self, photos: Photos) -> Photos:
-        """Write names as they were trained: "Barn_Owl" is "barn owl"; warn of those that are nearly so."""
+        """Rename classes to their trained spelling ("Barn_Owl" to "barn owl"); warn about similar names."""
         own = {name_key(name): name for name in self._trained_names()}
         others = [name for name in photos.names if name_key(name) not in own]
         for name, known in near_names(others, own.values()):
@@ -366,7 +367,7 @@ class Classifier:
         return replace(photos, names=tuple(own.get(name_key(name), name) for name in photos.names))
 
     def simpler(self) -> list["Classifier"]:
-        """Return what this one is to be compared with: the methods inside it, then zero-shot CLIP."""
+        """Return the baselines of this classifier: the methods inside it, then zero-shot CLIP."""
         config, inner = self._fitted(), self.method
         found: list[Classifier] = []
         while isinstance(inner, Wrapper) and not inner.joint:
@@ -379,10 +380,10 @@ class Classifier:
         return found
 
     def beside(self, method: str, settings: Settings | None = None) -> "Classifier":
-        """Return an untrained classifier on the same towers, which are not loaded again.
+        """Return an untrained classifier that shares these towers; nothing is loaded again.
 
         Raises:
-            InputError: No such method or setting.
+            InputError: The method or a setting does not exist.
         """
         other = Classifier(method, self.clip, settings=settings)
         other.clip_source = self.clip_source
@@ -391,11 +392,11 @@ class Classifier:
     def _beside(self, name: str, method: Method) -> "Classifier":
         other = self.beside(name)
         other.method, other.config = method, replace(self._fitted(), method=name)
-        other._turn = self._turn  # this one asks that method too
+        other._turn = self._turn  # both share the towers, so both share the lock
         return other
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json`, `model.safetensors` and a model card."""
+        """Write `config.json`, `model.safetensors` and a model card to a folder."""
         save_model(Path(folder).expanduser(), self._fitted(), self.method.learned())
 
     @classmethod
@@ -407,16 +408,17 @@ class Classifier:
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
     ) -> "Classifier":
-        """Read a tuned model from a folder or the hub.
+        """Load a tuned model from a folder or the hub.
 
         Args:
             source: Folder of a finished run or of `save_pretrained`, or a hub id "owner/name".
-            clip: The towers, if they are elsewhere now than when it was trained.
-            device: Where the towers run.
-            dtype: Precision of the frozen towers; None takes the one it was trained with.
+            clip: CLIP weights, if they are now in another place than during training.
+            device: Device of the towers.
+            dtype: Precision of the frozen towers; None takes the precision of the training.
 
         Raises:
-            InputError: There is no tuned model, it is damaged, or the towers are others.
+            InputError: The tuned model is missing or damaged, or the towers differ from those of the
+                training.
         """
         demand_device(device)
         local = Path(source).expanduser()
@@ -462,20 +464,22 @@ class Classifier:
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
     ) -> "Classifier":
-        """Read a checkpoint of the authors' code of a method; no code in it is run.
+        """Load a checkpoint of the authors' code of a method; code inside the file is not executed.
 
         Args:
-            checkpoint: Dassl's `model.pth.tar-N`, the folder it is in, or its tensors by name.
-            clip: The CLIP it was tuned on, as for the class.
-            method: Whose checkpoint it is, e.g. "promptsrc"; None finds out by the names of its tensors.
-            names: Of the classes it was trained on, in label order; None reads them out of the checkpoint.
-            template: The data set's sentence with one `{}`; None reads it where the checkpoint has it.
-            settings: What the checkpoint does not tell: {"mmrl": {"alpha": 0.5}}.
-            device: Where the towers run.
+            checkpoint: Dassl's `model.pth.tar-N`, its folder, or a mapping from tensor names to tensors.
+            clip: The CLIP that the checkpoint was tuned on, as for the class.
+            method: Method of the checkpoint, e.g. "promptsrc"; None detects it from the tensor names.
+            names: Names of the trained classes in label order; None reads them from the checkpoint.
+            template: The data set's sentence with one `{}`; None reads it from the checkpoint, if
+                present.
+            settings: Settings that the checkpoint does not hold: {"mmrl": {"alpha": 0.5}}.
+            device: Device of the towers.
             dtype: Precision of the frozen towers.
 
         Raises:
-            InputError: It is damaged, of no method we know or of another CLIP, or names are missing.
+            InputError: The checkpoint is damaged, its method is unknown, it belongs to another CLIP, or
+                class names are missing.
         """
         towers = clip if isinstance(clip, Clip) else load_clip(clip, dtype=dtype, device=device)
         found = read_official(
@@ -500,22 +504,22 @@ class Classifier:
         return self._take(config, found.learned)
 
     def push_to_hub(self, repository: str, *, private: bool = False) -> str:
-        """Upload the tuned model to the hub; return its address.
+        """Upload the tuned model to the hub; return its URL.
 
         Raises:
-            InputError: The hub refuses (no login, no network).
+            InputError: The hub refuses the upload (no login, no network).
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             return upload(Path(folder), repository, private=private)
 
     def _take(self, config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> "Classifier":
-        """Become the tuned model that was read."""
+        """Take over a tuned model that was loaded."""
         method = build(config.method, self.clip, self.settings, config.seed)
         method.load_learned(tensors)
         method.set_classes(config.names, config.template)
         self.method = method.eval()
-        self.config = replace(config, settings=self.settings)  # JSON knows no tuples
+        self.config = replace(config, settings=self.settings)  # JSON has no tuples
         return self
 
     def _demand_fitted(self) -> None:
@@ -534,7 +538,7 @@ class Classifier:
         return list(self.config.names) if self.config else []
 
     def _ask_about(self, trained: Sequence[str], more: Sequence[str]) -> Branch:
-        """Set the label space; return which kind it is."""
+        """Set the class names; return their label space."""
         known = self._trained_names()
         own = {name_key(name): name for name in known}
         asked = {name_key(name): own.get(name_key(name), clean_name(name)) for name in more}
@@ -559,7 +563,7 @@ class Classifier:
 
 
 class _Turn:
-    """Whose turn it is to set a method's classes and ask about them. A copy begins its own."""
+    """Lock around setting a method's classes and using them. A copy gets a new lock."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -569,12 +573,12 @@ class _Turn:
 
 
 def _readable(samples: tuple[Sample, ...]) -> tuple[tuple[Sample, ...], list[tuple[str, str]]]:
-    """Return the pictures that can be read; and the name of each other, and why it cannot."""
+    """Return the readable pictures, and for each other one its name and the reason."""
     kept, bad = check_pictures(Photos(("photo",), samples), "skip")
     return kept.samples, bad
 
 
 def _portable(clip: str | Path) -> str:
-    """Paths are kept whole, names as they are; "tiny" is a name even beside a folder called so."""
+    """Return a CLIP source for a checkpoint: paths become absolute, names (also "tiny") stay unchanged."""
     path, activation = split_source(clip)
     return f"{path.absolute()}{activation}" if str(clip) not in EMBEDDED and path.exists() else str(clip)

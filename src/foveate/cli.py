@@ -1,7 +1,7 @@
 """The command line: `foveate COMMAND ...`.
 
-Only the command asked for is imported, so `foveate --help` answers at once. A person's mistake is one line
-and exit code 2; anything else that escapes is our bug and shows its traceback.
+It imports only the module of the given command, so `foveate --help` is fast. A user's mistake gives one
+line on stderr and exit code 2. Any other exception is a bug and shows its traceback.
 """
 
 import difflib
@@ -48,7 +48,7 @@ examples:
   foveate evaluate out/pets --split base
 """
 
-# What a disk or its owner may refuse, and what to do; anything else the system says is our mistake.
+# Errors of the operating system that the user can solve, and what to do. Any other OSError is a bug.
 _NOT_OURS = {
     **dict.fromkeys(
         (errno.ENOSPC, errno.EDQUOT), "make room, and the same command goes on; or choose another"
@@ -73,7 +73,7 @@ def main(words: Sequence[str] | None = None) -> int:
         again = "; the same command goes on where it was" if words[0] in _GOES_ON else ""
         print(f"foveate: stopped{again}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read our output has enough, as `head` has
+    except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
@@ -85,12 +85,12 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _in_words(error: Exception) -> str | None:
-    """Return what to tell a person; None where it is our mistake."""
+    """Return the message for a user's mistake; None if the exception is a bug."""
     if isinstance(error, InputError):
         return str(error).replace('on_bad="skip"', "--on-bad skip")
     if isinstance(error, OSError) and error.errno in _NOT_OURS:
         return f"{error.filename or 'the disk'}: {error.strerror}; {_NOT_OURS[error.errno]}"
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+    if type(error).__name__ == "OutOfMemoryError":  # torch's class; torch is not imported here
         return "the GPU's memory is full: take a smaller --batch-size, or --device cpu"
     return None
 
@@ -107,14 +107,14 @@ def _run(name: str, words: Sequence[str]) -> int:
         command = import_module(f"foveate.commands.{python_name(name)}")
         with import_module("foveate.commands.screen").notes_for_warnings():
             command.run(words)
-        sys.stdout.flush()  # so that a closed pipe is noticed here
-    except SystemExit as done:  # --help and --print-config are done early
+        sys.stdout.flush()  # raises here if the pipe is closed
+    except SystemExit as done:  # --help and --print-config exit early
         return int(done.code or 0)
     return 0
 
 
 def python_name(command: str) -> str:
-    """Return what a command's module and function are called: "import" is a word of Python's own."""
+    """Return the name of a command's module and function: "import" is a Python keyword."""
     return f"{command}_" if iskeyword(command) else command
 
 
@@ -124,13 +124,13 @@ def _help() -> str:
 
 def script() -> None:
     """Entry point of the installed command."""
-    # What a program is started without, it may write to all the same.
+    # Streams that are missing at the start are replaced, so that writing to them works.
     sys.stdin, sys.stdout, sys.stderr = (
         stream or open(os.devnull, mode)  # noqa: SIM115, PTH123  (for as long as the program runs)
         for stream, mode in ((sys.stdin, "r"), (sys.stdout, "w"), (sys.stderr, "w"))
     )
     if hasattr(signal, "SIGXFSZ"):
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a limit on files is an error like others then
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # exceeding a file size limit then raises OSError
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names may be any bytes

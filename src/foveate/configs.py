@@ -1,8 +1,8 @@
-"""Settings are dataclasses. Here is the one check of their names and kinds, whoever gives them.
+"""Checks of settings: settings are dataclasses, and this module checks their names and types.
 
-Python, YAML and the command line give settings as mappings, which `typed` reads. `check_types` compares a
-finished dataclass with its declaration. What is wrong is one line that says what may be given. A range is
-checked by the `__post_init__` of its dataclass.
+Settings from Python, YAML and the command line are mappings; `typed` reads them. `check_types` compares
+a finished dataclass with its type annotations. Each error message is one line and lists the allowed
+values. The `__post_init__` of a dataclass checks ranges.
 """
 
 import difflib
@@ -19,23 +19,25 @@ from foveate.errors import InputError
 T = TypeVar("T")
 
 LARGEST = 1 << 63
-"""Whole numbers are smaller: files and libraries hold no larger ones."""
+"""Exclusive upper bound of whole numbers: files and libraries hold no larger ones."""
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "none"}
 
 
 def typed(kind: type, values: object, title: str) -> dict[str, Any]:
-    """Read settings as their dataclass declares them.
+    """Convert settings to the types that their dataclass declares.
 
-    Lists become tuples and whole numbers floats, where these are declared: YAML and JSON know no better.
+    Lists become tuples and whole numbers become floats where the type requires it, because YAML and JSON
+    have no tuples.
 
     Args:
         kind: The dataclass.
-        values: By name, some or all of its settings.
-        title: What messages call them, e.g. "coop"; nothing for options.
+        values: Settings by name, some or all of them.
+        title: Name of the settings in messages, e.g. "coop"; empty for options.
 
     Raises:
-        InputError: There is no such setting, or a value is of another kind; the message says what there is.
+        InputError: A setting does not exist, or a value has the wrong type; the message lists what is
+            allowed.
     """
     hints = declared(kind)
     given = mapping(values, f"{title} is {values!r}: give its settings by name, as in {{name: value}}")
@@ -47,14 +49,14 @@ def typed(kind: type, values: object, title: str) -> dict[str, Any]:
 
 
 def check_types(config: Any, title: str | None = None) -> None:
-    """Refuse a setting that is not of its declared kind.
+    """Check that each setting has its declared type.
 
     Args:
         config: A dataclass, e.g. `CoOpConfig`.
-        title: What messages call it; None takes its class's name without "Config".
+        title: Name of the settings in messages; None takes the class name without "Config".
 
     Raises:
-        InputError: The first such setting, and what may be given.
+        InputError: A setting has the wrong type; the message says what is allowed.
     """
     kind = type(config)
     title = kind.__name__.removesuffix("Config").lower() if title is None else title
@@ -64,15 +66,15 @@ def check_types(config: Any, title: str | None = None) -> None:
 
 
 def check(name: str, value: object, hint: Any) -> Any:
-    """Return a value as its declared kind has it.
+    """Convert a value to its declared type.
 
     Args:
-        name: What messages call it.
-        value: Of any kind.
-        hint: The declared one: a plain type, a `Literal`, a tuple of these, or a union with None.
+        name: Name of the value in messages.
+        value: Any value.
+        hint: The declared type: a plain type, a `Literal`, a tuple of these, or a union with None.
 
     Raises:
-        InputError: It is of another kind.
+        InputError: The value has the wrong type.
     """
     if type(value).__module__ == "numpy" and hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = cast("Any", value).item()
@@ -91,15 +93,15 @@ def check(name: str, value: object, hint: Any) -> Any:
 
 
 def from_text(name: str, text: str, hint: Any) -> Any:
-    """Return what a typed word says, as its declared kind has it.
+    """Convert a word from the command line to its declared type.
 
     Args:
-        name: What messages call it.
-        text: The word; "none" and "null" are None, where that may be given.
-        hint: The declared kind, as for `check`.
+        name: Name of the value in messages.
+        text: The word; "none" and "null" are None if the type allows None.
+        hint: The declared type, as for `check`.
 
     Raises:
-        InputError: It does not say a value of that kind.
+        InputError: The word is no value of that type.
     """
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     value: object = text
@@ -115,16 +117,16 @@ def from_text(name: str, text: str, hint: Any) -> Any:
 
 
 def as_dataclass(kind: type[T], values: object, where: str, *, more: bool = False) -> T:
-    """Return what a program wrote as a dataclass, each field of the type that it declares.
+    """Convert a table that a program wrote to a dataclass, with each field of its declared type.
 
     Args:
         kind: The dataclass.
-        values: A table, as JSON or YAML has it: lists stand for tuples, at any depth.
-        where: What messages call it; nothing where whoever hears them says it.
-        more: Whether other entries are passed over; they are refused otherwise.
+        values: A table from JSON or YAML; lists stand for tuples, at any depth.
+        where: Name of the table in messages; empty if the caller adds it.
+        more: Whether to ignore unknown entries; otherwise they are refused.
 
     Raises:
-        InputError: An entry is missing, unknown, or of another type.
+        InputError: An entry is missing, unknown, or has the wrong type.
     """
     before = f"{where}: " if where else ""
     if not isinstance(values, Mapping):
@@ -147,7 +149,7 @@ def as_dataclass(kind: type[T], values: object, where: str, *, more: bool = Fals
 
 
 def _converted(value: Any, hint: Any) -> Any:
-    """Return a value of JSON that fits its declared type as that type: lists become tuples."""
+    """Convert a fitting JSON value to its declared type: lists become tuples."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return _converted(value, next(one for one in inner if _fits(value, one, finite=False)))
@@ -166,10 +168,10 @@ def _shown(value: object) -> str:
 
 
 def as_whole(name: str, value: object, least: int = 0) -> int:
-    """Return an argument that is a whole number, NumPy's or Python's.
+    """Return an argument as a Python int; NumPy integers are accepted.
 
     Raises:
-        InputError: It is none, or below `least`.
+        InputError: The argument is no whole number, or below `least`.
     """
     whole: int = check(name, value, int)
     if whole < least:
@@ -178,7 +180,7 @@ def as_whole(name: str, value: object, least: int = 0) -> int:
 
 
 def expected(hint: Any) -> str:
-    """Return what may be given, in words."""
+    """Describe the allowed values of a type in words."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is tuple and ... not in inner:
         return f"{len(inner)} values"
@@ -192,7 +194,7 @@ def expected(hint: Any) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Say which name was probably meant, or else which there are."""
+    """Return a hint at the most similar name, or else a list of all names."""
     there = list(known)
     near = difflib.get_close_matches(name, there, n=1)
     if near:
@@ -201,10 +203,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def mapping(values: object, wrong: str) -> dict[str, Any]:
-    """Return a mapping whose keys are text; nothing at all is an empty one.
+    """Return a mapping with string keys; None becomes an empty mapping.
 
     Raises:
-        InputError: With the message `wrong`, for anything else.
+        InputError: The value is something else; the message is `wrong`.
     """
     if values is None:
         return {}
@@ -215,13 +217,13 @@ def mapping(values: object, wrong: str) -> dict[str, Any]:
 
 @cache
 def declared(kind: type) -> dict[str, Any]:
-    """Return the declared kinds of a dataclass's settings, by name."""
+    """Return the declared types of a dataclass's fields, by name."""
     hints = get_type_hints(kind)
     return {field.name: hints[field.name] for field in fields(kind)}
 
 
 def _fits(value: object, hint: Any, *, finite: bool = True) -> bool:
-    """Return whether a value is of a declared kind; lists fit tuples, and whole numbers floats."""
+    """Return whether a value has a declared type; lists count as tuples, whole numbers as floats."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any or hint is object:
         return True
@@ -241,7 +243,7 @@ def _fits(value: object, hint: Any, *, finite: bool = True) -> bool:
 
 
 def _fits_inside(value: object, origin: Any, inner: tuple[Any, ...], finite: bool) -> bool:
-    """Return whether a list or a table holds what is declared."""
+    """Return whether the items of a list or table have their declared types."""
     if origin in (dict, Mapping):
         table = cast("Mapping[object, object]", value) if isinstance(value, Mapping) else None
         pairs = (

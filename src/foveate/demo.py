@@ -1,8 +1,8 @@
-"""The demo: few-shot learning of species on an embedded CLIP, tested at home and anywhere.
+"""The demo: few-shot learning of species with an embedded CLIP, tested at home and anywhere.
 
-The CLIP has learned names and places together, loosely (`foveate.world.species`). In training nine of ten
-scenes stand on their species' home. Test scenes at home are what the field measures; scenes anywhere show how
-much of it came from the place.
+The CLIP has learned a weak association of species and places (`foveate.world.species`). In training,
+nine of ten scenes show a species in its home. Test scenes at home measure what the field usually
+measures; test scenes anywhere show how much of it came from the background.
 """
 
 import json
@@ -30,9 +30,9 @@ from foveate.world.species import BASE, NEW, SIBLINGS, Condition, find_species, 
 
 CLIP, METHOD = "tiny-mild", "fvgpt+coop"
 SHOTS, TESTS, AT_HOME = 16, 15, 0.9
-# CoOp starts from the words that CLIP was trained with, sees each scene whole, and its gradients are clipped.
-# From random vectors, on random crops and without clipping, one large step near the end of training may throw
-# it off, and whether that step comes depends on the last bits of the gradients.
+# CoOp starts from the words of CLIP's training, sees each scene whole, and uses gradient clipping. With
+# random vectors, random crops and no clipping, one large step near the end of training may destroy the
+# result; whether this step occurs depends on the last bits of the gradients.
 SETTINGS = {"coop": {"init": "a photo of a"}}
 RECIPE = {"augment": "none", "epochs": 15, "batch_size": 8, "lr": 0.007, "clip_grad": 1.0}
 CONDITIONS: tuple[Condition, ...] = ("home", "any")
@@ -40,7 +40,7 @@ HALVES = {"base": BASE, "new": NEW}
 
 Half = Literal["base", "new"]
 Figures = dict[str, dict[str, float]]
-"""By method and figure ("base home", ..., "HM any"), percent right."""
+"""Accuracy in percent, by method and figure ("base home", ..., "HM any")."""
 
 
 def training_scenes(seed: int) -> Photos:
@@ -49,7 +49,7 @@ def training_scenes(seed: int) -> Photos:
 
 
 def test_scenes(half: Half, condition: Condition, seed: int) -> Photos:
-    """Draw the test scenes of base or new classes; they stand at home, or anywhere."""
+    """Draw the test scenes of base or new classes, at home or anywhere."""
     return species_photos(HALVES[half], TESTS, 10 * seed + 1, condition=condition)
 
 
@@ -58,15 +58,16 @@ def run_demo(
     seeds: Sequence[int] = (1, 2, 3),
     reporter: Reporter | None = None,
 ) -> dict[int, Figures]:
-    """Train CoOp and FVG-PT over it, measure them and zero-shot CLIP, and draw what they do.
+    """Train CoOp and FVG-PT over CoOp; measure both and zero-shot CLIP; draw heat maps.
 
     Args:
-        out: Folder for the tuned models, `result.json`, `gaze.png` and `index.html` (both of the first seed).
-        seeds: Each decides scenes and a training.
-        reporter: Hears of steps and other slow work.
+        out: Folder for the tuned models, `result.json`, `gaze.png` and `index.html` (both of the first
+            seed).
+        seeds: Seeds; each one has its own scenes and training.
+        reporter: Receives training steps and the progress of other slow work.
 
     Returns:
-        The figures of each seed.
+        Figures of each seed.
     """
     reporter = reporter or Reporter()
     found: dict[int, Figures] = {}
@@ -93,7 +94,7 @@ def run_demo(
 
 
 def measured(classifier: Classifier, seed: int) -> dict[str, float]:
-    """Return percent right of a method's base and new classes at home and anywhere, and harmonic means."""
+    """Return accuracies of base and new classes at home and anywhere, and harmonic means."""
     figures: dict[str, float] = {}
     for condition in CONDITIONS:
         base, new = (
@@ -105,7 +106,7 @@ def measured(classifier: Classifier, seed: int) -> dict[str, float]:
 
 
 def summary(found: dict[int, Figures]) -> list[list[str]]:
-    """Return the rows of the demo's table: a head, then mean ± deviation over seeds of each method."""
+    """Return the rows of the demo's table: a header, then mean ± standard deviation over seeds per method."""
     runs = list(found.values())
     names = list(next(iter(runs[0].values())))
     rows = [["method", *names]]
@@ -117,17 +118,17 @@ def summary(found: dict[int, Figures]) -> list[list[str]]:
     return rows
 
 
-# --- the same object here and there ---
+# --- the same object in two places ---
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Scenes that differ in their place alone.
+    """Pairs of scenes that differ only in the place.
 
     Attributes:
-        home: Of each base class some, at home.
-        away: The same objects on the home of a sibling.
-        places: Of each pair, both places.
+        home: Scenes of each base class at home.
+        away: The same objects in the home of a sibling.
+        places: For each pair, both places.
     """
 
     home: Photos
@@ -136,7 +137,7 @@ class Pairs:
 
 
 def scene_pairs(seed: int, each: int = 5) -> Pairs:
-    """Draw objects at home, and the same ones on the home of a sibling that is a base class too."""
+    """Draw objects at home, and the same objects in the home of a sibling that is a base class too."""
     home: list[Sample] = []
     away: list[Sample] = []
     places: list[tuple[str, str]] = []
@@ -155,10 +156,10 @@ def scene_pairs(seed: int, each: int = 5) -> Pairs:
 
 
 def draw_pairs(compared: Sequence[Classifier], pairs: Pairs, number: int = 4, side: int = 168) -> Image.Image:
-    """Draw objects here and there, what each method answered, and where it looked.
+    """Draw objects in both places, with the predictions and heat maps of each method.
 
-    Shown are pairs of which the last method keeps its right answer and the one before it loses it; where
-    there are too few, others. No class is shown twice.
+    It prefers pairs where the last method keeps its right prediction and the method before it does not.
+    If there are too few, it adds others. No class occurs twice.
     """
     answers = [_answers(one, pairs) for one in compared]
     kept, lost = (here & there for here, there in (_rights(answers[-1], pairs), _lost(answers[-2], pairs)))
@@ -191,7 +192,7 @@ def _lost(answers: Sequence[np.ndarray], pairs: Pairs) -> tuple[np.ndarray, np.n
 
 
 def _spread_out(order: np.ndarray, number: int, each: int = 5) -> list[int]:
-    """Return the first places of an order, one a class."""
+    """Return the first indices of an order, at most one per class."""
     chosen: dict[int, int] = {}
     for place in order.tolist():
         chosen.setdefault(place // each, place)
@@ -199,7 +200,7 @@ def _spread_out(order: np.ndarray, number: int, each: int = 5) -> list[int]:
 
 
 def _answers(classifier: Classifier, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """Return the answers to both scenes of each pair, as places among the base names."""
+    """Return the predictions for both scenes of each pair, as indices of the base names."""
     home, away = (
         classifier.evaluate(photos, "base").logits.argmax(dim=-1).numpy()
         for photos in (pairs.home, pairs.away)
@@ -208,13 +209,13 @@ def _answers(classifier: Classifier, pairs: Pairs) -> tuple[np.ndarray, np.ndarr
 
 
 def moved_answers(classifier: Classifier, pairs: Pairs) -> float:
-    """Return how many percent of answers change when nothing but the place does."""
+    """Return the percentage of predictions that change if only the place changes."""
     home, away = _answers(classifier, pairs)
     return 100 * float((home != away).mean())
 
 
 def _heat(classifier: Classifier, photos: Photos, place: int) -> torch.Tensor:
-    """Return where a method looks for the true class of one scene."""
+    """Return the heat map of a method for the true class of one scene."""
     one = photos.with_samples(photos.samples[place : place + 1])
     pictures, branch = classifier.ask_split(one, "base")
     batch = next(iter(pictures.batches(None, 1)))
@@ -231,7 +232,7 @@ def _short(classifier: Classifier) -> str:
 
 
 def page(compared: Sequence[Classifier], found: dict[int, Figures], pairs: Pairs) -> str:
-    """Return one HTML page: the table, how answers follow the place, and scenes repaired and broken."""
+    """Return the HTML page: the table, how predictions follow the place, and repaired and broken scenes."""
     pictures, branch = compared[-1].ask_split(pairs.away, "base")
     chain: list[Looks] = []
     for one in compared:

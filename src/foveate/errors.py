@@ -1,16 +1,16 @@
-"""The one exception for what a person gave us and we cannot use."""
+"""`InputError`, the exception for input that cannot be used."""
 
 
 class InputError(ValueError):
-    """Something given from outside cannot be used.
+    """An input cannot be used: a file, a setting or an argument.
 
-    Its message is one line that names the file (or the setting) and says what to do. The command line prints
-    that line and exits with 2; anything else that escapes is a bug of ours.
+    The message is one line that names the file or the setting and a remedy. The command line prints this
+    line and exits with 2. Any other exception that reaches the user is a bug.
     """
 
 
 def printable(text: str) -> str:
-    """Return text as one line for a terminal: what would steer it, and what is no Unicode, is escaped."""
+    """Return text for one terminal line: control characters and invalid Unicode are escaped."""
     return "".join(
         letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
         for letter in text

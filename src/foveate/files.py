@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Atomic writing of files: no reader sees an incomplete file."""
 
 import os
 import re
@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 HALF_WRITTEN = re.compile(r"\..+\.(?:json|jsonl|safetensors|md|txt)\.[a-z0-9_]{8}")
-"""What `write_atomically` calls a file of these kinds that it has not finished; a kill leaves it there."""
+"""Names of unfinished files of `write_atomically` for these suffixes; a kill leaves them behind."""
 
 
 def home_of(path: str | os.PathLike[str]) -> Path:
-    """Return a path with its `~` written out; `~nobody`, whose home is not known, stays as it is."""
+    """Expand `~` in a path; `~user` with an unknown home directory stays unchanged."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -21,9 +21,9 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a temporary file beside `path`, flush it to disk, and rename it into place.
 
     Raises:
-        OSError: No space, no permission; it names `path`, which is then as it was before.
+        OSError: No space or no permission; the error names `path`, and the old file is unchanged.
     """
-    # File names may be any bytes: what is no Unicode is written escaped, as JSON does it.
+    # File names may be any bytes; bytes that are no Unicode are escaped, as JSON does it.
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -40,5 +40,5 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None:
-            error.filename, error.filename2 = str(path), None  # a person does not know the temporary one
+            error.filename, error.filename2 = str(path), None  # the user does not know the temporary name
         raise

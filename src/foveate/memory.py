@@ -1,4 +1,4 @@
-"""The device's memory: work in pieces that shrink when it is full, and copies to it that nobody waits for."""
+"""Device memory: work in pieces that shrink if memory is full, and asynchronous copies to the device."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,20 +10,20 @@ T = TypeVar("T")
 
 
 class Pieces:
-    """How much of some work is done at once: halved when the device's memory is full, and then left so.
+    """Size of a piece of work; it is halved if the device's memory is full, and then stays so.
 
     Args:
-        size: To begin with; pictures or tokens, as the work counts.
+        size: Initial size, in pictures or tokens.
     """
 
     def __init__(self, size: int):
         self.size = size
 
     def run(self, work: Callable[[int], T]) -> T:
-        """Return `work(size)`, called again with half the size as long as the memory does not suffice.
+        """Return `work(size)`; if memory is not sufficient, halve the size and try again.
 
         Raises:
-            OutOfMemoryError: It does not suffice for a size of 1.
+            OutOfMemoryError: Memory is not sufficient for a size of 1.
         """
         while True:
             try:
@@ -31,11 +31,11 @@ class Pieces:
             except torch.OutOfMemoryError:
                 if self.size <= 1:
                     raise
-            self.size //= 2  # only here is the error gone, and with it all that its frames held
+            self.size //= 2  # here the error is released, and with it the tensors in its frames
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return the tensor on a device; on its way to a GPU nobody waits for it."""
+    """Copy the tensor to a device; a copy to a GPU is asynchronous."""
     if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()  # other memory is copied twice, and waited for
+        tensor = tensor.pin_memory()  # a copy from pageable memory is synchronous
     return tensor.to(device, non_blocking=True)

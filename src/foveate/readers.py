@@ -1,7 +1,7 @@
-"""Text that people and other programs wrote, read: plain lines, CSV, JSON, JSON a line, YAML.
+"""Readers of text files from users and other programs: plain lines, CSV, JSON, JSON Lines, YAML.
 
-All such files are read here and nowhere else. Each reader is bounded (size, depth, numbers), and whatever is
-wrong with a file is one line that names it.
+All such files are read in this module only. Each reader limits size, depth and numbers. An error is one
+line that names the file.
 """
 
 import csv
@@ -26,12 +26,12 @@ from foveate.errors import InputError
 T = TypeVar("T")
 
 TEXT_LIMIT = 2 << 30
-_YAML_LIMIT = 256 << 10  # its parser reads 70 kB a second
-_DEEPEST = 100  # levels of lists and tables; files that mean something have 10
-_ENTRIES = 100_000  # of a YAML file, with what its aliases repeat
-# A byte-order mark says how text is written; UTF-32's begins like UTF-16's, so it comes first.
+_YAML_LIMIT = 256 << 10  # the YAML parser reads 70 kB per second
+_DEEPEST = 100  # levels of nested lists and tables; real files have about 10
+_ENTRIES = 100_000  # in a YAML file, with repeated aliases counted
+# A byte-order mark gives the encoding; UTF-32's starts like UTF-16's, so it comes first.
 _MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
-_ODD_NUMBER = re.compile(r"\d{19}|[eE]\+?\d{3}")  # an integer beyond 64 bits, or a float beyond all
+_ODD_NUMBER = re.compile(r"\d{19}|[eE]\+?\d{3}")  # an integer beyond 64 bits, or a float beyond the range
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 _PLAIN_TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "merge", "timestamp")
@@ -47,11 +47,11 @@ def read_bytes(path: Path, limit: int = TEXT_LIMIT) -> bytes:
     """Read a whole file.
 
     Args:
-        path: A regular file: a pipe would be waited for.
-        limit: Most bytes that it may have.
+        path: A regular file; reading a pipe could block.
+        limit: Largest size in bytes.
 
     Raises:
-        InputError: It is not there, no regular file, too large, or may not be read.
+        InputError: The file does not exist, is no regular file, is too large, or is not readable.
     """
     try:
         found = path.stat()
@@ -60,7 +60,7 @@ def read_bytes(path: Path, limit: int = TEXT_LIMIT) -> bytes:
         if found.st_size > limit:
             raise InputError(f"{path}: has {found.st_size:,} bytes, more than the {limit:,} that are read")
         return path.read_bytes()
-    except (OSError, ValueError) as error:  # a path with a zero byte is a ValueError
+    except (OSError, ValueError) as error:  # a path with a null byte raises ValueError
         if isinstance(error, InputError):
             raise
         unread = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
@@ -72,20 +72,20 @@ def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
     """Read a text file in UTF-8, with or without a byte-order mark.
 
     Raises:
-        InputError: As `read_bytes`; or it is not UTF-8.
+        InputError: As `read_bytes`; or the file is not UTF-8.
     """
     return decoded(read_bytes(path, limit), str(path))
 
 
 def decoded(raw: bytes, where: str) -> str:
-    """Return UTF-8 bytes as text.
+    """Decode UTF-8 bytes.
 
     Args:
-        raw: With or without a byte-order mark.
-        where: What messages call it.
+        raw: Bytes with or without a byte-order mark.
+        where: Name of the source in messages.
 
     Raises:
-        InputError: It is not UTF-8.
+        InputError: The bytes are not UTF-8.
     """
     for mark, name in _MARKS.items():
         if raw.startswith(mark):
@@ -102,9 +102,9 @@ def decoded(raw: bytes, where: str) -> str:
 
 
 def text_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines that hold something, stripped, with their numbers.
+    """Yield the non-empty lines, stripped, with their numbers.
 
-    A line ends at a newline only: U+2028, U+0085 and the like may stand in a name.
+    Only a newline ends a line: names may contain U+2028, U+0085 and the like.
     """
     for number, line in enumerate(text.split("\n"), 1):
         if stripped := line.strip():
@@ -121,15 +121,15 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """Return the value of a JSON text.
+    """Parse a JSON text.
 
     Args:
         text: The text; bytes are UTF-8.
-        where: What messages call it: a file, or a file and its line.
+        where: Name of the source in messages: a file, or a file and a line number.
 
     Raises:
-        InputError: It is not UTF-8 or no JSON, nested too deeply, or holds a number that is none (NaN,
-            Infinity, 1e400), an integer beyond 64 bits, or half of a surrogate pair.
+        InputError: The text is not UTF-8, is no JSON, or is nested too deeply; or it has a number that
+            is not finite (NaN, Infinity, 1e400), an integer beyond 64 bits, or half of a surrogate pair.
     """
     text = decoded(text, where) if isinstance(text, bytes) else text
     value = None
@@ -138,7 +138,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
         fault = _fault(value, text)
     except RecursionError:
         fault = "nested too deeply"
-    except ValueError as error:  # Python's own limit on digits is one, too
+    except ValueError as error:  # Python's limit on digits raises ValueError too
         fault = one_line(error).partition("; use sys.")[0]
     if fault:
         raise InputError(f"{where}: not valid JSON ({fault})")
@@ -146,10 +146,10 @@ def parse_json(text: str | bytes, where: str) -> Any:
 
 
 def parse_table(text: str | bytes, where: str) -> dict[str, Any]:
-    """Return the object that a JSON text is.
+    """Parse a JSON text that is an object.
 
     Raises:
-        InputError: As `parse_json`; or it is a list, a number or a text.
+        InputError: As `parse_json`; or the value is a list, a number or a string.
     """
     value = parse_json(text, where)
     if not isinstance(value, dict):
@@ -162,9 +162,9 @@ def _refuse_constant(word: str) -> NoReturn:
 
 
 def _fault(value: object, text: str) -> str:
-    """Return what is wrong with a value: depth, numbers, letters; nothing if all is well."""
+    """Return what is wrong with a value (depth, numbers, characters), or an empty string."""
     if _HALF_PAIR.search(text):
-        # What stands for bytes of a file name (U+DC80 to U+DCFF) is no fault.
+        # U+DC80 to U+DCFF stand for bytes of file names and are allowed.
         json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")
     odd = _ODD_NUMBER.search(text) is not None
     kinds = (dict, list, int, float) if odd else (dict, list)
@@ -185,11 +185,11 @@ def _fault(value: object, text: str) -> str:
 
 
 def json_lines(path: Path, text: str | None = None) -> Iterator[tuple[int, Any]]:
-    """Read JSON, one value a line, with the numbers of the lines; empty lines are passed over.
+    """Read a JSON Lines file; yield line numbers and values. Empty lines are skipped.
 
     Args:
         path: The file.
-        text: What it holds, if that is known.
+        text: Content of the file, if it was read before.
 
     Raises:
         InputError: As `read_text`; or a line is no JSON.
@@ -199,19 +199,19 @@ def json_lines(path: Path, text: str | None = None) -> Iterator[tuple[int, Any]]
 
 
 def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read a table with a header: comma, semicolon or tab between the fields.
+    """Read a CSV table with a header; fields are separated by comma, semicolon or tab.
 
     Returns:
-        The columns, stripped; and each row by column, with the number of its line. A row that is too short
-        has empty fields at its end. Empty rows are left out.
+        The stripped column names; and each row as a table by column, with its line number. Missing
+        fields at the end of a row are empty. Empty rows are left out.
 
     Raises:
-        InputError: As `read_text`; two columns of one name, a row with more fields than columns, or a field
-            that is too long.
+        InputError: As `read_text`; or two columns have the same name, a row has more fields than
+            columns, or a field is too long.
     """
     text = read_text(path)
     first = next((line for _, line in text_lines(text)), "")
-    # newline="" and keepends: a quoted field may hold line ends of its own.
+    # newline="" and keepends: a quoted field may contain line breaks.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=max(",;\t", key=first.count))
     columns: list[str] = []
@@ -250,23 +250,22 @@ def _header(fields: Sequence[str], where: str) -> list[str]:
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as CSV that a spreadsheet takes for text and numbers, never for formulas."""
+    """Return rows as CSV; spreadsheets read the cells as text and numbers, never as formulas."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([_no_formula(cell) for cell in row] for row in rows)
     return text.getvalue()
 
 
 def _no_formula(cell: object) -> object:
-    """Put a quote before a text that a spreadsheet would run."""
+    """Put a quote before a text that a spreadsheet would read as a formula."""
     risky = isinstance(cell, str) and cell[:1] in tuple("=+-@\t\r") and cell and not _NUMBER.fullmatch(cell)
     return f"'{cell}" if risky else cell
 
 
 def find_column(columns: Iterable[str], names: Sequence[str]) -> str | None:
-    """Return the column that has one of these names, the first of them preferred; None if none has.
+    """Return the column with one of these names; earlier names have priority. None if there is none.
 
-    Case, spaces at the ends, and whether words have a space, a dash or an underscore between them do not
-    matter.
+    Case, outer spaces, and the separator of words (space, dash, underscore) do not matter.
     """
     by_key = {_column_key(column): column for column in columns}
     return next((by_key[_column_key(name)] for name in names if _column_key(name) in by_key), None)
@@ -277,7 +276,7 @@ def _column_key(name: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML follows YAML 1.1, where 1e-3 is text and 2024-01-01 a date; here they are a number and text."""
+    """A loader that reads 1e-3 as a number and 2024-01-01 as text; PyYAML follows YAML 1.1 and does not."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (as PyYAML declares it)
         first: [(tag, form) for tag, form in some if tag != "tag:yaml.org,2002:timestamp"]
@@ -291,11 +290,11 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> object:
-    """Read a YAML file; numbers such as 1e-3 are numbers.
+    """Read a YAML file; 1e-3 is a number.
 
     Raises:
-        InputError: As `read_text`; it is no YAML, says something twice, holds or repeats itself, is nested
-            too deeply, or has a value of a kind that JSON does not know.
+        InputError: As `read_text`; or the file is no YAML, has a duplicate key, contains or repeats
+            itself by aliases, is nested too deeply, or has a value that JSON has no type for.
     """
     text = read_text(path, _YAML_LIMIT)
     try:
@@ -316,7 +315,7 @@ def read_yaml(path: Path) -> object:
 
 
 def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int], above: tuple[int, ...]) -> int:
-    """Refuse what a YAML file should not hold; return how many entries there are in it, repeats counted."""
+    """Check a YAML node; return its number of entries, with repeated aliases counted."""
     line = f"{path}, line {node.start_mark.line + 1}"
     if id(node) in above:
         raise InputError(f"{line}: an alias stands inside what it repeats: write it out")
@@ -334,7 +333,7 @@ def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int], above: tuple
 
 
 def _inside(node: yaml.Node, path: Path) -> Iterator[yaml.Node]:
-    """Yield the entries of a node; a key that stands twice is refused, for YAML would keep the last."""
+    """Yield the entries of a node; refuse duplicate keys, of which YAML would keep the last."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -348,12 +347,12 @@ def _inside(node: yaml.Node, path: Path) -> Iterator[yaml.Node]:
 
 
 def as_table(value: object) -> dict[str, Any] | None:
-    """Return a dictionary with texts as keys; None for anything that is no dictionary."""
+    """Return a dictionary with string keys; None if the value is no dictionary."""
     if not isinstance(value, Mapping):
         return None
     return {str(name): item for name, item in cast("Mapping[object, Any]", value).items()}
 
 
 def one_line(error: Exception, most: int = 160) -> str:
-    """Return the beginning of an error's message in one line, or its class where it has none."""
+    """Return the start of an error message on one line, or the class name if there is no message."""
     return " ".join(str(error).split())[:most] or type(error).__name__

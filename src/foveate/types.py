@@ -1,7 +1,7 @@
-"""The vocabulary of foveate: what tensors mean, as types that tests check.
+"""Type annotations of tensors; tests check them at run time.
 
-Axes: `batch` pictures, `classes` class names, `heads` image features per picture (1; MMRL has 2), `dim` the
-embedding both towers share, `tokens` and `width` inside one tower.
+Axes: `batch` pictures; `classes` class names; `heads` image features per picture (1; MMRL has 2); `dim`
+the common embedding of both towers; `tokens` and `width` inside one tower.
 """
 
 from dataclasses import dataclass, field
@@ -10,29 +10,29 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Images = Float[Tensor, "batch 3 height width"]  # normalised with the tower's mean and deviation
+Images = Float[Tensor, "batch 3 height width"]  # normalised with the tower's mean and standard deviation
 Masks = Float[Tensor, "batch 1 height width"]  # 1 on the foreground, 0 elsewhere
 Labels = Int[Tensor, " batch"]
 Logits = Float[Tensor, "batch classes"]
 PerImage = Float[Tensor, " batch"]
 Scalar = Float[Tensor, ""]
 ImageFeatures = Float[Tensor, "heads batch dim"]
-TextFeatures = Float[Tensor, "... classes dim"]  # `...`: the batch, where texts depend on the picture
+TextFeatures = Float[Tensor, "... classes dim"]  # `...`: the batch, if texts depend on the picture
 Tokens = Float[Tensor, "rows tokens width"]
 TokenIds = Int[Tensor, "rows tokens"]
 
 Branch = Literal["base", "new", "mixed"]
-"""Which label space is asked about: the classes trained on, classes never seen, or both together."""
+"""Label space of the class names: trained classes, classes that were not trained, or both."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Both sides of CLIP before normalisation.
+    """Features of pictures and texts, before normalisation to unit length.
 
     Attributes:
         image: `[H, B, D]` picture features.
-        text: `[C, D]` class features; `[B, C, D]` where they depend on the picture.
-        prior: What the untouched CLIP sees, where a method asks it too (FVG-PT does).
+        text: `[C, D]` class features; `[B, C, D]` if they depend on the picture.
+        prior: Features of the unchanged CLIP, if the method uses them (FVG-PT does).
     """
 
     image: ImageFeatures
@@ -42,13 +42,13 @@ class Features:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What a frozen feature is of, besides the view and CLIP's weights: features with equal ones are shared.
+    """Key of a frozen feature, besides the view and CLIP's weights; features with equal keys are shared.
 
     Attributes:
-        what: The tower and what it was shown: "clip"; "clip, foreground, mean".
-        heads: H of its shape `[H, B, D]`.
+        what: The tower and its input: "clip"; "clip, foreground, mean".
+        heads: H of the shape `[H, B, D]`.
         dim: D.
-        masked: Whether it depends on the view's mask.
+        masked: Whether the feature depends on the view's mask.
     """
 
     what: str
@@ -59,15 +59,16 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class Batch:
-    """A few pictures on their way through a method.
+    """A batch of training pictures.
 
     Attributes:
-        images: `[B, 3, S, S]` normalised pictures; S is 0 where `frozen` has all that a method needs of them.
-        labels: `[B]` row of each picture's name in the method's classes.
-        masks: `[B, 1, S, S]` foreground of the very view in `images`, or None where there are no masks.
-        areas: `[B]` share of foreground in the whole picture, before the crop; None without masks.
-        frozen: Features training cannot change, by name, where a bank holds them already.
-        step: How many steps of the training came before; what a method draws at a step depends on it.
+        images: `[B, 3, S, S]` normalised pictures; S is 0 if `frozen` has all features that the method
+            needs.
+        labels: `[B]` index of each picture's class in the method's names.
+        masks: `[B, 1, S, S]` foreground of the views in `images`; None without masks.
+        areas: `[B]` share of the foreground in the whole picture, before the crop; None without masks.
+        frozen: Features that training does not change, by name, as far as a bank holds them.
+        step: Number of training steps before this batch; random numbers of a step depend on it.
     """
 
     images: Images

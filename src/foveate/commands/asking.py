@@ -1,4 +1,4 @@
-"""The pictures that a model is asked about: those a person names, or those that its run left over."""
+"""Test pictures of a model: those that the user names, or those that its run did not draw."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,10 +20,10 @@ from foveate.train.shots import held_out
 
 
 def find_pictures(photos: Sequence[str]) -> list[Path]:
-    """Replace folders by the pictures in them.
+    """Replace each folder by the pictures in it.
 
     Raises:
-        InputError: A folder has none, or it is a web address.
+        InputError: A folder has no pictures, or a path is a URL.
     """
     found: list[Path] = []
     for word in photos:
@@ -44,10 +44,10 @@ def find_pictures(photos: Sequence[str]) -> list[Path]:
 
 
 def good_pictures(paths: Sequence[Path]) -> list[Path]:
-    """Leave out pictures that cannot be read, and say so.
+    """Leave out unreadable pictures, with a note.
 
     Raises:
-        InputError: None can.
+        InputError: No picture is readable.
     """
     photos = Photos(("photo",), tuple(Sample(path, 0) for path in paths))
     kept, bad = check_pictures(photos, "skip")
@@ -63,10 +63,10 @@ def good_pictures(paths: Sequence[Path]) -> list[Path]:
 
 
 def tested_photos(model: Path, data: str | None, masks: str | None, classifier: Classifier) -> Photos:
-    """Return the pictures to measure a model on: those given, or what its run left over.
+    """Return the pictures to measure a model on: the given ones, or those that its run did not draw.
 
     Raises:
-        InputError: They are not there any more, or were in memory.
+        InputError: The pictures of the run do not exist any more, or were in memory.
     """
     if data is not None:
         photos = load_photos(data, masks=masks)
@@ -88,7 +88,7 @@ def tested_photos(model: Path, data: str | None, masks: str | None, classifier: 
 
 
 def readable(photos: Photos, on_bad: OnBad, shift: bool) -> Photos:
-    """Leave out what cannot be read, if that is wanted; otherwise the first such stops the measuring."""
+    """Leave out unreadable pictures if `on_bad` is "skip"; otherwise raise at the first one."""
     if on_bad == "error":
         return photos
     good, bad = check_pictures(photos, on_bad)
@@ -104,7 +104,7 @@ def readable(photos: Photos, on_bad: OnBad, shift: bool) -> Photos:
 def measured(
     classifier: Classifier, photos: Photos, split: Split, shift: bool, bars: Reporter
 ) -> dict[str, Any]:
-    """Ask about a split; return accuracy and counts, and the shift index where it is wanted."""
+    """Predict a split; return accuracy, counts and, if requested, the foreground shift index."""
     answers = classifier.evaluate(photos, split, shift=shift, reporter=Titled(bars, classifier.method_name))
     measured: dict[str, Any] = {"accuracy": answers.accuracy, "pictures": len(answers.labels)}
     measured["classes"] = answers.logits.shape[1]

@@ -1,4 +1,4 @@
-"""`foveate cost`: what methods cost, in learned numbers, time and memory."""
+"""`foveate cost`: measure learned parameters, speed and memory of methods."""
 
 import json as json_module
 import sys
@@ -28,10 +28,10 @@ FIGURES = {
     "new_inference_pictures_per_second": "inference, new /s",
     "peak_memory_mb": "peak MB",
 }
-"""The table's columns, by their names in the file."""
+"""Columns of the table, by their names in the file."""
 
 PUBLISHED = {"mmrl": "MMRL", "fvgpt+mmrl": "FVG-PT"}
-"""Lines of the paper's Table 7, by method: on Flowers102, on a GPU that the paper does not name."""
+"""Rows of the paper's Table 7 by method: on Flowers102, on a GPU that the paper does not name."""
 
 
 def cost(  # noqa: PLR0913  (a command's options)
@@ -49,21 +49,24 @@ def cost(  # noqa: PLR0913  (a command's options)
     json: bool = False,
     out: str | None = None,
 ) -> None:
-    """Measure what methods cost: learned numbers, pictures a second, peak memory.
+    """Measure the cost of methods: learned parameters, pictures per second, peak memory.
 
     Args:
-        methods: With commas between them; the paper's four backbones and FVG-PT over each, if none is given.
-        clip: Hub id, folder or file of CLIP weights; "random" has ViT-B/16's size, which is what counts.
-        classes: Of made-up names; 51 is the base half of Flowers102.
-        batch_size: Pictures a step; the method's recipe says (4 for coop).
-        device: Where the towers run, e.g. cuda.
+        methods: Methods, separated by commas; by default the paper's four backbones and FVG-PT over
+            each.
+        clip: Hub id, folder or file of CLIP weights; "random" has the size of ViT-B/16 and random
+            weights.
+        classes: Number of classes, with made-up names; 51 is the base half of Flowers102.
+        batch_size: Pictures per step; by default that of the method's recipe (4 for coop).
+        device: Device of the towers, e.g. cuda.
         dtype: Precision of the frozen towers.
-        shots: Pictures a class, for methods that look at all of them before the first step.
-        pictures: Drawn for an epoch, and so for a bank (16 on a CPU, 256 on a GPU; more for large batches).
-        windows: Measurements of each figure, after a warm-up; the median is told.
-        seconds: Least length of each; one step at least.
+        shots: Pictures per class, for methods that use all pictures before the first step.
+        pictures: Drawn pictures per epoch and bank (16 on a CPU, 256 on a GPU; more for large batches).
+        windows: Number of measurements per figure, after a warm-up; the median is reported.
+        seconds: Minimum duration of a measurement; each has at least one step.
         json: Print JSON instead of a table.
-        out: File for the same JSON, such as cost.json, which reports read; written after each method.
+        out: File for the same JSON, such as cost.json, updated after each method; foveate report reads
+            it.
     """
     from foveate.costs.apart import METHODS, as_row, as_table, measure_apart
     from foveate.costs.measuring import CostPlan, check
@@ -99,10 +102,10 @@ def run(words: Sequence[str]) -> None:
 
 
 def _refuse_other(file: Path) -> None:
-    """Refuse to write over what no earlier measurement has written.
+    """Refuse to overwrite a file that is not from an earlier measurement.
 
     Raises:
-        InputError: A folder is there, or a file of somebody else.
+        InputError: The path is a folder, or a file that this command did not write.
     """
     if file.is_dir():
         raise InputError(f"{file} is a folder: give a file, such as {file / 'cost.json'}")
@@ -125,7 +128,7 @@ def _text(table: Mapping[str, Any]) -> str:
 
 
 def _published(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return the paper's figures of those methods that it has any of."""
+    """Return the paper's figures for the methods that have any."""
     from foveate.report.published import tables
 
     table = tables()["cost_flowers102_mmrl"]

@@ -1,4 +1,4 @@
-"""`foveate data`: the field's data sets on disk, drawn ones, and few-shot draws as files."""
+"""`foveate data`: check data sets on disk, draw sets of scenes, and write few-shot draws to files."""
 
 import json
 import sys
@@ -37,15 +37,16 @@ Examples:
 
 
 def check(root: str, sets: list[str] | None = None, *, masks: str | None = None, json: bool = False) -> None:
-    """Tell what is there of each data set, what is missing, and where it can be had.
+    """Report for each data set which files are there, which are missing, and where to get them.
 
-    The exit code is 1 where a set is not whole by its own list: a named set, or one of those that are there.
+    The exit code is 1 if a named set, or a set on disk, is incomplete by its own list.
 
     Args:
-        root: The folder that the data sets are in, in any known layout.
-        sets: Which, by key, title or configuration name; all of the catalogue without.
-        masks: Folder of masks, or of a folder of masks for each set; looked for beside the pictures without.
-        json: Print all that was found as JSON, every absent picture too.
+        root: Folder of the data sets, in any known layout.
+        sets: Data sets by key, title or configuration name; by default the whole catalogue.
+        masks: Folder of masks, or folder with one folder of masks per set; by default beside the
+            pictures.
+        json: Print the full report as JSON, with each missing picture.
     """
     place, tree = Path(root).expanduser(), None if masks is None else Path(masks).expanduser()
     wanted = [find(name).key for name in sets] if sets else [*keys(), *_drawn_there(place)]
@@ -60,12 +61,12 @@ def check(root: str, sets: list[str] | None = None, *, masks: str | None = None,
 
 
 def world(root: str, sets: list[str] | None = None, *, seed: int = SEED) -> None:
-    """Draw small data sets of scenes with exact masks; what is there whole stays.
+    """Draw small data sets of scenes with exact masks; complete sets on disk are kept.
 
     Args:
-        root: Folder they go into, each in one of its own.
-        sets: Which, such as species or world-1; all without.
-        seed: Of names, homes and scenes.
+        root: Folder of the data sets; each gets its own subfolder.
+        sets: Data sets, such as species or world-1; by default all.
+        seed: Seed of names, homes and scenes.
     """
     folder, wanted = Path(root).expanduser(), sets or (*species_keys(), *world_keys())
     with Bars() as bars:
@@ -80,14 +81,14 @@ def world(root: str, sets: list[str] | None = None, *, seed: int = SEED) -> None
 
 
 def draw(root: str, sets: list[str], *, out: str, shots: int = 16, seed: int = 1) -> None:
-    """Write which pictures a few-shot draw takes, with a hash: OUT/SET/shot_16-seed_1.json.
+    """Write the pictures of a few-shot draw, with a hash, to OUT/SET/shot_16-seed_1.json.
 
     Args:
-        root: The folder that the data sets are in.
-        sets: Of which.
-        out: Folder of the files.
-        shots: Pictures a class.
-        seed: Of the draw.
+        root: Folder of the data sets.
+        sets: Data sets to draw from.
+        out: Output folder.
+        shots: Pictures per class.
+        seed: Seed of the draw.
     """
     made = [_drawn(Path(root).expanduser(), name, shots, seed) for name in sets]
     _write(made, Path(out).expanduser())
@@ -96,15 +97,15 @@ def draw(root: str, sets: list[str], *, out: str, shots: int = 16, seed: int = 1
 def import_(
     root: str, sets: list[str], *, file: str, out: str, shots: int | None = None, seed: int | None = None
 ) -> None:
-    """Read a few-shot draw that CoOp's code pickled, or one of 2SFS's JSON lines; nothing in it is run.
+    """Read a few-shot draw from a pickle of CoOp's code or from 2SFS's JSON lines; no code in it is run.
 
     Args:
-        root: The folder that the data sets are in.
-        sets: Of which one it is.
+        root: Folder of the data sets.
+        sets: The one data set of the draw.
         file: E.g. shot_16-seed_1.pkl, or shot_16-seed_1_train.jsonl.
-        out: Folder of the file to be written.
-        shots: Pictures a class; the file's name says without.
-        seed: Of the draw; likewise.
+        out: Output folder.
+        shots: Pictures per class; by default from the file's name.
+        seed: Seed of the draw; by default from the file's name.
     """
     if len(sets) != 1:
         raise InputError(f"a draw is of one data set, and here are {len(sets)}: {', '.join(sets)}")
@@ -158,7 +159,7 @@ def _drawn_there(root: Path) -> list[str]:
 
 
 def _fine(done: Sequence[Check], named: bool, masked: bool) -> bool:
-    """Whether nothing that was asked for is missing; sets nobody named may be elsewhere, but not all."""
+    """Return whether all checked sets are complete: the named sets, or without names at least one on disk."""
     asked = [one for one in done if named or one.state != "not there"]
     return bool(asked) and all(one.usable and (one.masks or not masked) for one in asked)
 
@@ -171,14 +172,14 @@ def _print_json(done: Sequence[Check]) -> None:
 def _print_checks(done: Sequence[Check], named: bool) -> None:
     heads = ["set", "state", "layout", "classes", "train", "val", "test", "absent", "masks", "names"]
     rows = [_row(one) for one in done]
-    if sys.stdout.isatty():  # people are spared empty columns, programs find each where it always is
+    if sys.stdout.isatty():  # people get no empty columns; programs always find the same columns
         filled = [place for place in range(len(heads)) if any(row[place] for row in rows)]
         heads, rows = [heads[place] for place in filled], [[row[place] for place in filled] for row in rows]
     print_table(heads, rows)
     for one in done:
         for fault in one.faults if named or one.folder else ():
             note(f"{one.title}: {fault}")
-    # Where a list cannot be read, the line about it says what to do.
+    # A list that cannot be read has its own line with the remedy.
     wanted = [one for one in done if not one.usable and (one.counts or not one.folder)]
     if wanted:
         print_table(["to be had", "at"], [[one.title, find(one.key).source] for one in wanted])

@@ -1,4 +1,4 @@
-"""`foveate demo`: see it work on drawn scenes."""
+"""`foveate demo`: train and test on drawn scenes, without any data."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +14,15 @@ EXAMPLES = """
 
 
 def demo(*, out: str = "out/demo", seeds: int = 3) -> None:
-    """Learn 20 species from 16 drawn scenes each, on an embedded CLIP, and test them at home and anywhere.
+    """Train on 16 drawn scenes of each of 20 species, with the embedded CLIP; test at home and elsewhere.
 
-    Nine of ten training scenes stand on the home of their species: a method that learned the place loses
+    Nine of ten training scenes show a species in its home. A method that learned the background fails
     elsewhere.
 
     Args:
         out: Folder for the tuned models, result.json, gaze.png and index.html.
-        seeds: Trainings, each on scenes of its own; the table has means and deviations.
+        seeds: Number of trainings, each on its own scenes; the table shows means and standard
+            deviations.
     """
     from foveate.demo import CLIP, run_demo, summary
 

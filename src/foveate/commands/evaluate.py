@@ -1,4 +1,4 @@
-"""`foveate evaluate`: measure a classifier on photos whose names are known."""
+"""`foveate evaluate`: measure the accuracy of a classifier on labelled photos."""
 
 import json
 import sys
@@ -10,10 +10,10 @@ from foveate.commands.options import parse
 from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
 
 Row = dict[str, dict[str, Any]]
-"""What was measured of a method, by split."""
+"""The metrics of one method, by split."""
 
 Table = dict[str, Row]
-"""The same of several methods, by name."""
+"""The rows of several methods, by name."""
 
 EXAMPLES = """
     foveate evaluate out/pets                            # on what fit left over, or the test split
@@ -39,17 +39,17 @@ def evaluate(  # noqa: PLR0913  (a command's options)
     """Measure accuracy on the test split, or on the pictures that fit did not draw.
 
     Args:
-        models: Folders that fit wrote.
-        data: Other pictures than the run's own; all of them are used unless they have a test split.
-        masks: Their masks, for the shift index.
-        split: Pictures of trained classes (base), of the others (new), of both among all names together
-            (all), or each of these that there is.
-        compare: Measure the backbone alone and zero-shot CLIP too.
+        models: Folders written by fit.
+        data: Other pictures than those of the run; the test split if there is one, else all pictures.
+        masks: Masks of --data, for the foreground shift index.
+        split: Pictures of trained classes (base), of other classes (new), of both among all names (all),
+            or each of these splits in the data (each).
+        compare: Measure the backbone and zero-shot CLIP too.
         shift: Measure the foreground shift index too; needs masks.
         json: Print JSON instead of a table.
-        on_bad: Stop at a bad picture or mask, or leave it out and say so.
-        clip: The CLIP weights, if they are elsewhere than when the model was trained.
-        device: Where the towers run, e.g. cuda.
+        on_bad: Stop at an unreadable picture or mask (error), or leave it out with a note (skip).
+        clip: CLIP weights, if they are now in another place than during training.
+        device: Device of the towers, e.g. cuda.
     """
     from foveate.classifier import Classifier, Split
     from foveate.commands.asking import measured, readable, tested_photos
@@ -88,7 +88,7 @@ def _print_json(results: dict[str, Any]) -> None:
 
 
 def _print_table(tables: dict[str, Table]) -> None:
-    """Print a line for each model, or method in it; a split that one was not asked about stays empty."""
+    """Print one line for each model or method in it; the cell of a split without a result is empty."""
     several = len(tables) > 1
     rows = [(model, method, row) for model, table in tables.items() for method, row in table.items()]
     splits = [split for split in ("base", "new", "all") if any(split in row for *_, row in rows)]

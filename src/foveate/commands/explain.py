@@ -1,4 +1,4 @@
-"""`foveate explain`: show what a classifier looks at, and measure it."""
+"""`foveate explain`: draw and measure the gaze of a classifier."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,33 +44,35 @@ def explain(  # noqa: PLR0913  (a command's options)
     clip: str | None = None,
     device: str = "cpu",
 ) -> None:
-    """Draw what a classifier looks at in photos, or measure it on labelled ones beside simpler methods.
+    """Draw heat maps of a classifier's gaze in photos, or measure it on labelled photos beside baselines.
 
     Args:
-        model: Folder that fit wrote, or a hub id.
+        model: Folder written by fit, or a hub id.
         photos: Pictures and folders of pictures; without any, labelled pictures are measured.
-        data: Labelled pictures other than those that fit left over; of them the test split, if there is one.
-        masks: Folder of their foreground masks.
-        split: Labelled pictures of trained classes (base), of the others (new), or of both (all); if none is
-            named, the first of these that there is.
-        classes: More names to choose from in photos, with commas between them.
-        only: Choose from these names alone.
-        about: The class asked about: its own answer, the label (of labelled pictures), or a name.
-        how: Gradient times activation (hirescam), with one weight a channel (gradcam), or attention alone.
-        target: What the gradient is of.
-        layer: Block of the image tower, from 0 on or from the end.
-        branch: Which of the method's answers is explained; if none is named, that which the names ask for.
-        compare: Draw the backbone alone and zero-shot CLIP too; labelled pictures always have them.
-        curve: Draw the shift index against accuracy; needs masks.
-        bins: Points of each curve.
-        cases: Repaired or broken pictures of each kind on the page.
-        steps: Of deletion and insertion; 0 leaves these out, which is much faster.
-        tau: Temperature of the shift index.
-        fill: What stands in place of what is taken away.
-        out: Folder for what is written.
-        on_bad: Stop at a bad picture or mask, or leave it out and say so.
-        clip: The CLIP weights, if they are elsewhere than when the model was trained.
-        device: Where the towers run, e.g. cuda.
+        data: Labelled pictures; the test split if there is one. By default those that fit did not draw.
+        masks: Folder of the foreground masks of --data.
+        split: Labelled pictures of trained classes (base), of other classes (new), or of both (all). The
+            default is the first of these in the data.
+        classes: Additional class names for photos, separated by commas.
+        only: Use the names of --classes only.
+        about: Class to explain: the predicted class (answer), the label (labelled pictures only), or a
+            name.
+        how: Gradient times activation (hirescam), one weight per channel (gradcam), or attention only
+            (rollout).
+        target: Quantity whose gradient is computed.
+        layer: Block of the image tower, counted from 0; negative numbers count from the end.
+        branch: Label space of the explained answer; by default it follows from the class names.
+        compare: Draw the backbone and zero-shot CLIP too; labelled pictures always include them.
+        curve: Plot accuracy against the foreground shift index; needs masks.
+        bins: Number of points per curve.
+        cases: Number of repaired and of broken pictures on the page.
+        steps: Number of steps of deletion and insertion; 0 leaves both out and is much faster.
+        tau: Temperature of the foreground shift index.
+        fill: Replacement for removed pixels.
+        out: Output folder.
+        on_bad: Stop at an unreadable picture or mask (error), or leave it out with a note (skip).
+        clip: CLIP weights, if they are now in another place than during training.
+        device: Device of the towers, e.g. cuda.
     """
     from foveate.classifier import Classifier
     from foveate.commands.asking import find_pictures, good_pictures, readable, tested_photos
@@ -116,14 +118,14 @@ def run(words: Sequence[str]) -> None:
 
 
 def _refuse(what: str, **given: object) -> None:
-    """Refuse options that mean nothing here."""
+    """Refuse options that have no effect here."""
     for name, value in given.items():
         if value:
             raise InputError(f"--{name} is for {what}, or leave --{name} out")
 
 
 def _folder(out: str) -> Path:
-    """Return where to write to; it is made when there is something to write."""
+    """Return the output folder; it is created when something is written."""
     folder = Path(out).expanduser()
     blocked = next((one for one in (folder, *folder.parents) if one.exists() and not one.is_dir()), None)
     if blocked is not None:

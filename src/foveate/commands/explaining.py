@@ -1,4 +1,4 @@
-"""What `foveate explain` measures on labelled pictures, and what it writes of it."""
+"""Measurements and output files of `foveate explain` on labelled pictures."""
 
 import json
 import math
@@ -39,14 +39,14 @@ DIGITS = {
 
 @dataclass(frozen=True)
 class ExplainPlan:
-    """What to do.
+    """Settings of one `foveate explain`.
 
     Attributes:
-        config: How to look and measure.
-        folder: Where to write to.
-        branch: Whose answer is explained; None: the one that the names ask for.
-        bins: Points of each curve.
-        cases: Repaired or broken pictures to show of each kind.
+        config: Settings of the heat maps and the metrics.
+        folder: Output folder.
+        branch: Label space of the explained answer; None derives it from the class names.
+        bins: Number of points per curve.
+        cases: Number of repaired and of broken pictures to show.
         curve: Whether to draw curves.
     """
 
@@ -67,20 +67,21 @@ class ExplainPlan:
 def explain_set(
     chain: Sequence[Classifier], photos: Photos, split: Split, plan: ExplainPlan, bars: Bars
 ) -> Table:
-    """Measure methods on labelled pictures, and write table.csv, table.json, pictures.csv and gallery.html.
+    """Measure methods on labelled pictures; write table.csv, table.json, pictures.csv and gallery.html.
 
     Args:
-        chain: Zero-shot CLIP, the backbone, the method: each is compared with the one before it.
-        photos: The pictures.
-        split: Which of them, and among which names.
-        plan: How.
-        bars: Told of progress.
+        chain: Zero-shot CLIP, the backbone, the method; each is compared with the one before it.
+        photos: The labelled pictures.
+        split: Split of the pictures and class names.
+        plan: Settings.
+        bars: Called with progress.
 
     Returns:
-        A line for each method.
+        A row for each method.
 
     Raises:
-        InputError: There are no such pictures, or no such class or block; curves without masks.
+        InputError: The split has no pictures, the class or the block does not exist, or curves lack
+            masks.
     """
     pictures, branch = chain[-1].ask_split(photos, split)
     if plan.curve and not pictures.has_masks:
@@ -110,17 +111,17 @@ def explain_set(
 
 
 def watched(bars: Bars, name: str) -> Watch:
-    """Return a watcher that moves the bar of a method."""
+    """Return a callback that updates the bar of a method."""
     return partial(bars.count, f"looking, {name}")
 
 
 def cell(value: float | None, digits: int) -> str:
-    """Return a number as it is printed; nothing where there is none."""
+    """Return a number as text; an empty string for None and NaN."""
     return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _tell(seen: Sequence[Looks]) -> None:
-    """Say over which pictures figures are."""
+    """Print which pictures the figures cover."""
     number = len(seen[0].labels)
     if "energy" not in seen[0].figures:
         note(f"no masks: shift, {', '.join(OF_MASKS)} are left out (give their folder with --masks)")
@@ -166,7 +167,7 @@ def _write(
     curves: dict[str, list[CurvePoint]],
     pictures: PictureSet,
 ) -> None:
-    """Write the figures: a line a method in table.csv, a line a picture and method in pictures.csv."""
+    """Write the figures: a line per method in table.csv, a line per picture and method in pictures.csv."""
     parts = {
         looks.method: {
             "all": looks.means(),

@@ -1,4 +1,4 @@
-"""`foveate features`: keep what a frozen CLIP sees of many pictures, as tensors in files."""
+"""`foveate features`: compute features of many pictures with a frozen CLIP and write them to files."""
 
 import os
 from collections.abc import Sequence
@@ -49,25 +49,28 @@ def features(  # noqa: PLR0913  (a command's options)
     ray: bool = False,
     ray_address: str | None = None,
 ) -> None:
-    """Keep what a frozen CLIP sees of many pictures; run again, a stopped run goes on.
+    """Compute features of many pictures with a frozen CLIP; repeat the command to resume.
 
     Args:
-        photos: What fit reads, or a folder of pictures without classes.
+        photos: A source that fit reads, or a folder of pictures without classes.
         out: Folder of the features.
-        clip: Hub id, folder or file of CLIP weights; "tiny" is the embedded one, for drawn scenes.
-        images: Where a split JSON's pictures are, if not beside it.
-        masks: Foreground masks (a folder, packed, COCO, boxes.csv): encode the foreground alone besides.
-        mask_values: What the numbers in mask files mean.
-        invert_masks: Whether masks mark the background.
-        on_bad: Stop at a bad picture or mask, or leave the picture out and say so.
-        dtype: Precision in which features are kept.
-        shard: Pictures a file; so many are lost, at most, when a worker is stopped.
-        device: Where the tower runs, e.g. cuda; cpu, or with --ray the cluster's GPUs if it has any.
-        precision: Of the tower.
-        batch_size: Pictures encoded at once.
-        workers: Processes, each with a tower of its own (1); with --ray actors, one a GPU or a core.
-        ray: Make them on a Ray cluster: that of --ray-address, or one on this computer.
-        ray_address: HOST:PORT of a cluster; RAY_ADDRESS says it too.
+        clip: Hub id, folder or file of CLIP weights; "tiny" is the embedded CLIP for drawn scenes.
+        images: Folder of a split JSON's pictures, if they are not beside the file.
+        masks: Foreground masks (a folder, packed, COCO, boxes.csv); foregrounds are then encoded too.
+        mask_values: Meaning of the pixel values in mask files.
+        invert_masks: Invert masks that mark the background.
+        on_bad: Stop at an unreadable picture or mask (error), or leave the picture out with a note
+            (skip).
+        dtype: Precision of the features in the files.
+        shard: Pictures per file; a stopped worker loses at most one file.
+        device: Device of the tower, e.g. cuda; by default cpu, or with --ray the cluster's GPUs if it
+            has any.
+        precision: Precision of the tower.
+        batch_size: Pictures per batch.
+        workers: Number of processes, each with its own tower (1); with --ray, of actors: one per GPU or
+            core.
+        ray: Use a Ray cluster: the one at --ray-address, or a new one on this computer.
+        ray_address: HOST:PORT of a Ray cluster; the environment variable RAY_ADDRESS works too.
     """
     from foveate.data.feature_work import FeatureJob
     from foveate.data.features import make_features
@@ -85,7 +88,8 @@ def features(  # noqa: PLR0913  (a command's options)
         batch_size=batch_size,
         shard=shard,
         on_bad=on_bad,
-        # On a cluster it is for actors to find GPUs; this process opens the weights only to name them.
+        # On a cluster the actors find their GPUs; this process loads the weights only for their
+        # fingerprint.
         device="cpu" if ray or device is None else device,
     )
     run = None
@@ -128,7 +132,7 @@ def run(words: Sequence[str]) -> None:
 def _read(
     photos: str, images: str | None, masks: str | None, values: MaskValues, invert_masks: bool
 ) -> Photos:
-    """Read labelled photos; or pictures of a folder that has no class folders, as one nameless class."""
+    """Read labelled photos; pictures in a folder without class folders get one class without a name."""
     folder = Path(photos).expanduser()
     source: str | Photos = photos
     if folder.is_dir() and not any(one.is_dir() for one in folder.iterdir()):
@@ -139,7 +143,7 @@ def _read(
 
 
 def _names(photos: Photos, source: str) -> list[str]:
-    """Call pictures by their paths below the folder of all of them; lazy ones have names."""
+    """Name pictures by their paths below the common folder; lazy pictures have names already."""
     paths = [sample.picture for sample in photos.samples if isinstance(sample.picture, Path)]
     if len(paths) < len(photos):
         return [sample.name for sample in photos.samples]

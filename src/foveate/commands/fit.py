@@ -1,4 +1,4 @@
-"""`foveate fit`: learn a classifier from a few labelled photos."""
+"""`foveate fit`: train a classifier on a few labelled photos."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,24 +37,24 @@ OWN = (
 
 
 def run(words: Sequence[str]) -> None:
-    """Run the command; where torchrun has started several processes, each does its part."""
+    """Run the command; under torchrun all processes train together."""
     method = peek("fit", "method", words) or RunConfig.method
     if asks_for_help(words):
         declared(method, alone=True).read(words)
-    from foveate.commands.learning import fit  # the help does without PyTorch
+    from foveate.commands.learning import fit  # the help needs no PyTorch
 
     fit(declared(method), words)
 
 
 def declared(method: str, *, alone: bool = False) -> Command:
-    """Return all that `foveate fit` can be told; the help has the recipe and the settings of one method.
+    """Return all options of `foveate fit`; the help shows the recipe and the settings of one method.
 
     Args:
-        method: Which.
-        alone: Whether to leave out other methods' settings altogether.
+        method: Name of the method in the help.
+        alone: Whether to leave out the settings of other methods.
     """
     parts, kinds = method.lower().replace("-", "_").split("+"), CONFIGS
-    if not set(parts) <= kinds.keys():  # of another package, or of none
+    if not set(parts) <= kinds.keys():  # a method of another package, or an unknown one
         from foveate.methods.registry import methods
 
         kinds = {name: kind.config_type for name, kind in methods().items()}

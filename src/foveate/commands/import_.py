@@ -1,4 +1,4 @@
-"""`foveate import`: turn a checkpoint of a method's authors into a tuned model of ours."""
+"""`foveate import`: convert a checkpoint of a method's authors into a tuned model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,19 +31,20 @@ def import_(  # noqa: PLR0913  (a command's options)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     settings: dict[str, Any] | None = None,
 ) -> None:
-    """Turn a checkpoint of the authors' code of a method into a tuned model; no code in it is run.
+    """Convert a checkpoint of the authors' code of a method into a tuned model; no code in it is run.
 
     Args:
-        checkpoint: Dassl's model.pth.tar-N, or the folder it is in, of which the named or the last is taken.
-        clip: The CLIP it was tuned on: hub id, folder or file.
+        checkpoint: Dassl's model.pth.tar-N, or its folder. Of a folder, the checkpoint that the folder
+            names, or the last one.
+        clip: CLIP weights that it was tuned on: hub id, folder or file.
         out: Folder of the tuned model, new or empty.
-        method: Whose checkpoint it is, e.g. promptsrc; needed only where its tensors do not say.
-        classes: File with the class names, a name a line, in label order; else they are read from the
+        method: Method of the checkpoint, e.g. promptsrc; needed only if the tensors do not identify it.
+        classes: File with class names, one per line, in label order; by default names come from the
             checkpoint, in lower case.
-        template: The data set's sentence, such as "a photo of a {}, a type of pet."; it is part of
-            what mmrl and vpt answer with, and of what kgcoop and prograd learned towards.
+        template: The data set's sentence, such as "a photo of a {}, a type of pet."; mmrl and vpt
+            predict with it, kgcoop and prograd were trained towards it.
         dtype: Precision of the frozen towers.
-        settings: Per part of the method.
+        settings: Settings of each part of the method.
     """
     import torch
 
@@ -72,7 +73,7 @@ def import_(  # noqa: PLR0913  (a command's options)
     assert config is not None
     numbers = sum(tensor.numel() for tensor in classifier.method.learned().values())
     own = ", ".join(f"{name} {value}" for name, value in config.settings[config.method].items())
-    lines = [  # so that a person can see whether it was understood
+    lines = [  # lets the user check the result
         f"{config.method} of {path} ({config.imported}): {numbers:,} learned numbers",
         f"settings: {own}",
         *([f"template: {config.template}"] if config.template else []),

@@ -1,6 +1,7 @@
-"""A command that torchrun has started several times, to do one thing together: one process speaks for all.
+"""Commands under torchrun: several processes do one task, and one process prints.
 
-That is the first, unless another finds something wrong alone; then it says so, and the first is silent.
+This is the first process. If only another process finds an error, that process prints it and the first
+is silent.
 """
 
 import os
@@ -13,22 +14,22 @@ from foveate.errors import InputError
 from foveate.train.parallel import ProcessGroup, ProcessLost
 
 WRONG, SAID, HEARD = "wrong", "said", "heard"
-"""Words that processes leave for each other."""
+"""Keys of messages between the processes."""
 
 GRACE = 2.0
-"""Seconds in which the first process finds the same thing wrong, if it is wrong everywhere."""
+"""Seconds that the first process has to find the same error, if the error occurs in all processes."""
 
 PATIENCE = 5.0
-"""Seconds that it then waits for the others to notice."""
+"""Seconds that it then waits until the others notice."""
 
 
 @contextmanager
 def launched() -> Generator[ProcessGroup | None]:
-    """Join the processes that the environment tells of; None for a process that is alone.
+    """Join the process group that the environment variables describe; None for a single process.
 
     Raises:
-        InputError: The others do not come.
-        SystemExit: Something is wrong, and was said.
+        InputError: The other processes do not start.
+        SystemExit: There was an error, and a process has printed it.
     """
     team = ProcessGroup.join()
     if team is None:
@@ -43,7 +44,7 @@ def launched() -> Generator[ProcessGroup | None]:
         finally:
             os._exit(
                 2
-            )  # a group that has lost one cannot be ended in order: its threads may abort the process
+            )  # a group that has lost a process cannot end cleanly: its threads may abort this process
     except InputError as error:
         _end(team, error)
     except KeyboardInterrupt:
@@ -59,7 +60,7 @@ def launched() -> Generator[ProcessGroup | None]:
 
 @contextmanager
 def _speaking(team: ProcessGroup) -> Generator[None]:
-    """Let the first process speak alone."""
+    """Silence all processes but the first."""
     if team.first:
         yield
         return
@@ -68,13 +69,13 @@ def _speaking(team: ProcessGroup) -> Generator[None]:
 
 
 def _end(team: ProcessGroup, error: InputError) -> None:
-    """Say what is wrong, once, and end.
+    """Print an error once, and exit.
 
     Raises:
         SystemExit: Always.
     """
     rank, wrong = team.share.rank, None
-    if isinstance(error, ProcessLost):  # because of what another has found wrong, or of a kill
+    if isinstance(error, ProcessLost):  # a consequence of another process's error, or of a kill
         wrong = team.words(WRONG)
     else:
         team.leave_word(WRONG, wrong := str(error))
@@ -84,6 +85,6 @@ def _end(team: ProcessGroup, error: InputError) -> None:
         sys.stderr.write(f"foveate: {' '.join((wrong or str(error)).split())}\n")
         sys.stderr.flush()
     team.leave_word(f"{HEARD} {rank}", "")
-    if rank == 0 and wrong is not None:  # it may be this process that keeps the words
+    if rank == 0 and wrong is not None:  # this process may host the key-value store
         team.words(*(f"{HEARD} {other}" for other in range(1, team.share.world)), patience=PATIENCE)
     raise SystemExit(2)

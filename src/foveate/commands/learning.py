@@ -1,4 +1,4 @@
-"""From the options of `foveate fit` to tuned models: one run, or a table of them."""
+"""`foveate fit`: train one run, or a table of runs, from options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ from foveate.train.reporter import Reporter, Titled
 
 @dataclass(frozen=True)
 class Learned:
-    """What a run has come to.
+    """Outcome of a run.
 
     Attributes:
-        method: E.g. "fvgpt+coop".
-        numbers: How many it learned.
-        pictures: How many it learned from.
-        classes: How many it learned.
-        ended: How and where it ended, in words.
+        method: Name of the method, e.g. "fvgpt+coop".
+        numbers: Number of learned parameters.
+        pictures: Number of training pictures.
+        classes: Number of trained classes.
+        ended: When the run finished (now or before), and its folder, in words.
     """
 
     method: str
@@ -43,14 +43,14 @@ class Learned:
 
 
 def fit(command: Command, words: Sequence[str]) -> None:
-    """Do what `foveate fit` was asked for; where torchrun has started several processes, together.
+    """Run `foveate fit`; under torchrun all processes train together.
 
     Args:
-        command: All that it can be told.
-        words: What stands behind its name.
+        command: The command with its options.
+        words: The words after its name.
 
     Raises:
-        InputError: Anything wrong with what was given.
+        InputError: An option or the data cannot be used.
     """
     with launched() as team:
         typed = command.read(words)
@@ -67,7 +67,7 @@ def fit(command: Command, words: Sequence[str]) -> None:
 
 
 def _fit_one(options: dict[str, Any], team: ProcessGroup | None, *, printed: bool) -> None:
-    """Train one run, and print what has come of it."""
+    """Train one run and print its outcome."""
     if options.get("row") is not None:
         raise InputError("--row chooses a row of a file of options: give one that has rows, with --config")
     if printed:
@@ -89,10 +89,10 @@ def _fit_one(options: dict[str, Any], team: ProcessGroup | None, *, printed: boo
 
 
 def fit_rows(table: RowRuns) -> None:
-    """Train a table's runs, and print a line for each row; one that diverges does not stop the others.
+    """Train a table of runs and print a line per row; a diverged run does not stop the others.
 
     Raises:
-        InputError: Anything that is wrong; the message names the row.
+        InputError: A row cannot be used; the message names the row.
     """
     _note_the_embedded(*(one.config for one in table.runs.values()))
     with notes_for_warnings(), Bars() as bars:
@@ -111,7 +111,7 @@ def fit_rows(table: RowRuns) -> None:
 
 
 def _train(table: RowRuns, reporter: Reporter) -> dict[str, Learned | Diverged]:
-    """Train every run of a table that has not finished; return by folder what has come of it."""
+    """Train each unfinished run of a table; return outcomes by folder."""
     classifiers = _classifiers(table)
     done: dict[str, Learned | Diverged] = {}
     for count, run in enumerate(table.runs.values(), 1):
@@ -130,13 +130,13 @@ def _train(table: RowRuns, reporter: Reporter) -> dict[str, Learned | Diverged]:
 
 
 def learn(config: RunConfig, folder: str, classifier: Classifier, context: Context) -> Learned:
-    """Do a run.
+    """Train one run.
 
     Args:
-        config: What it is.
-        folder: Where it goes.
-        classifier: Untrained, of the run's method and towers.
-        context: Who hears of it, and which processes do it together.
+        config: Settings of the run.
+        folder: Run folder.
+        classifier: Untrained classifier with the run's method and towers.
+        context: The reporter and the process group of the run.
     """
     finished = (Path(folder) / CONFIG).is_file()
     model = classifier.train(config, out=folder, context=context).config
@@ -152,9 +152,9 @@ def classifier_of(
     """Build an untrained classifier for a run.
 
     Args:
-        config: What it is.
-        like: One on the same towers, if there is one already.
-        team: Processes that train together, each on a GPU of its own.
+        config: Settings of the run.
+        like: A classifier on the same towers, if there is one.
+        team: Process group that trains together; each process has its own GPU.
     """
     if like:
         return like.beside(config.method, config.settings)
@@ -164,7 +164,7 @@ def classifier_of(
 
 
 def _classifiers(table: RowRuns) -> dict[str, Classifier]:
-    """Build all of them first, so that a setting out of its range is known before hours of training."""
+    """Build all classifiers first, so that a setting out of range raises before hours of training."""
     built: dict[str, Classifier] = {}
     towers: dict[tuple[str, str, str], Classifier] = {}
     for run in table.runs.values():

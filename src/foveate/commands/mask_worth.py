@@ -1,4 +1,4 @@
-"""What proposers' masks are worth, side by side: agreement with exact masks, and a gate's trust in them."""
+"""Quality of proposers' masks, side by side: mean IoU with exact masks, and a gate's trust in them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ TRUTH = "(exact masks)"
 
 @dataclass(frozen=True)
 class Judge:
-    """Who says how far masks are to be trusted.
+    """The model that rates how far masks can be trusted.
 
     Attributes:
-        title: What is measured, of whom; the head of a column.
-        method: With its classes set.
-        trained: Whether its gate was trained and can be asked, or only the target that gates learn.
+        title: Description of the measured value; header of a column.
+        method: The method, with its classes set.
+        trained: Whether its gate is trained; otherwise the target of gates is measured.
     """
 
     title: str
@@ -35,18 +35,18 @@ class Judge:
         """Return the mean trust in these masks.
 
         Raises:
-            InputError: No mask is of a class that the method knows.
+            InputError: No mask belongs to a class of the method.
         """
         return (mean_trust if self.trained else mean_target)(self.method, masks, watch)
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What one set of masks is worth.
+    """Quality of one set of masks.
 
     Attributes:
-        overlap: With exact masks; None without any.
-        trust: Mean over its pictures; None without a judge.
+        overlap: Overlap with exact masks; None without exact masks.
+        trust: Mean trust over its pictures; None without a judge.
     """
 
     overlap: Overlap | None
@@ -54,10 +54,10 @@ class Worth:
 
 
 def judge_by_model(model: str, clip: str | None, device: str) -> Judge:
-    """Take a trained gate.
+    """Return a judge with a trained gate.
 
     Raises:
-        InputError: There is no such model, or it has no foreground gate.
+        InputError: The model does not exist, or it has no foreground gate.
     """
     classifier = Classifier.from_pretrained(model, clip=clip, device=device)
     method = classifier.method
@@ -70,10 +70,10 @@ def judge_by_model(model: str, clip: str | None, device: str) -> Judge:
 
 
 def judge_by_clip(jobs: Sequence[MaskJob], clip: str, template: str | None, device: str) -> Judge | None:
-    """Take the target that gates learn, over zero-shot CLIP; None without two classes to tell apart.
+    """Return a judge with the target of gates, over zero-shot CLIP; None if there are fewer than two classes.
 
     Raises:
-        InputError: There is no such CLIP.
+        InputError: The CLIP does not exist.
     """
     names = list(dict.fromkeys(job.label for job in jobs))
     if len(names) < 2 or not all(names):
@@ -85,14 +85,14 @@ def judge_by_clip(jobs: Sequence[MaskJob], clip: str, template: str | None, devi
 
 
 def _judges() -> list[str]:
-    """Return the plug-ins that can say how far masks are to be trusted."""
+    """Return the plug-ins that can rate masks."""
     return [name for name, kind in plugins().items() if issubclass(kind, ForegroundTrust)]
 
 
 def worths_of(
     masks: Mapping[str, MaskSet], truth: MaskSet | None, judge: Judge | None, bars: Bars
 ) -> dict[str, Worth]:
-    """Measure every proposer's masks; the judge is asked about the exact ones too."""
+    """Measure each proposer's masks; the judge rates the exact masks too."""
     worths: dict[str, Worth] = {}
     for name, own in masks.items():
         same = overlap(own, truth, partial(bars.count, f"{name}: comparing")) if truth else None
@@ -113,9 +113,10 @@ def class_rows(worths: Mapping[str, Worth]) -> list[list[str]]:
 
 
 def worth_rows(worths: Mapping[str, Worth], judge: Judge | None) -> tuple[list[str], list[list[str]]]:
-    """Return the heads of columns, and a row for each proposer.
+    """Return the column headers, and a row for each proposer.
 
-    They are mean IoU over pictures, the share of pictures above 0.5, and the mean trust, as far as measured.
+    The columns are mean IoU over pictures, the share of pictures above 0.5, and the mean trust, if
+    measured.
     """
     compared = any(worth.overlap for worth in worths.values())
     heads = ["proposer", *(["mean IoU", "IoU > 0.5"] if compared else []), *([judge.title] if judge else [])]
@@ -128,7 +129,7 @@ def worth_rows(worths: Mapping[str, Worth], judge: Judge | None) -> tuple[list[s
 
 
 def as_json(worths: Mapping[str, Worth], judge: Judge | None) -> dict[str, object]:
-    """Return the same numbers for programs."""
+    """Return the same numbers for JSON."""
     said = {name: {"trust": worth.trust, **_overlap_json(worth.overlap)} for name, worth in worths.items()}
     return {"trust": judge and judge.title, "proposers": said}
 

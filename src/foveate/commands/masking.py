@@ -1,4 +1,4 @@
-"""From the options of `foveate masks` to trees of masks, and to the reports on them."""
+"""`foveate masks`: make, report and pack masks from options."""
 
 import io
 import json
@@ -26,31 +26,31 @@ from foveate.foreground.store import MaskStore
 from foveate.foreground.values import MaskValues
 
 FILES = "files"
-"""Stands among the proposers for masks that are there already."""
+"""Proposer name for existing masks."""
 
-REPORT = "_report"  # no picture lies there, so that no contact sheet is taken for somebody's mask
+REPORT = "_report"  # no picture has this folder name, so no contact sheet is mistaken for a mask
 _LISTED = 5
 
 
 @dataclass(frozen=True)
 class MaskOrder:
-    """What masks are to be made of, and how.
+    """Masks to make, and the settings.
 
     Attributes:
         jobs: The pictures.
-        names: Of proposers.
-        out: Where to; with several proposers, above the folders of each.
-        common: Settings that every proposer may take.
-        settings: Settings by the proposers' parts.
-        tidy: How masks are tidied.
-        key: What decides about texts; kept with the masks of a proposer that reads them.
-        on_bad: What to do about pictures that cannot be read.
-        workers: Processes, or actors; None: this process, or as many actors as there is room for.
-        ray: Whether to make them on a Ray cluster.
-        ray_address: Where that is; None: RAY_ADDRESS, or this computer.
-        pack: Where to pack them in the end, if anywhere.
-        tree: Masks that are there already, for the proposer "files".
-        values: What their numbers mean.
+        names: Names of the proposers.
+        out: Output folder; several proposers get one subfolder each.
+        common: Settings shared by all proposers.
+        settings: Settings by prefix of the proposers.
+        tidy: Settings of the clean-up of masks.
+        key: Text prompts in use; stored with the masks of a proposer that reads texts.
+        on_bad: Stop at unreadable pictures, or leave them out.
+        workers: Number of processes or actors; None: this process, or as many actors as fit.
+        ray: Whether to use a Ray cluster.
+        ray_address: Address of the cluster; None: RAY_ADDRESS, or this computer.
+        pack: Folder for packed masks; None packs none.
+        tree: Existing masks, for the proposer "files".
+        values: Meaning of their pixel values.
         invert: Whether they mark the background.
     """
 
@@ -71,19 +71,19 @@ class MaskOrder:
     invert: bool = False
 
     def folder(self, name: str) -> Path:
-        """Return where one proposer's masks go."""
+        """Return the folder of one proposer's masks."""
         return self.out / name if len(self.names) > 1 else self.out
 
     def shards(self, name: str) -> Path | None:
-        """Return where one proposer's masks are packed."""
+        """Return the folder of one proposer's packed masks."""
         return self.pack / name if self.pack and len(self.names) > 1 else self.pack
 
     def check(self) -> None:
-        """Refuse what could only fail, before anything is made.
+        """Check the order before any mask is made.
 
         Raises:
-            InputError: No such proposer, one twice, settings of another, no texts for one that reads them;
-                Ray is not installed, or not wanted.
+            InputError: A proposer does not exist or is given twice, a setting belongs to no proposer, a
+                proposer lacks text prompts, or Ray is not installed or not wanted.
         """
         if not self.names:
             raise InputError(f"--proposer names none: give some of {', '.join((FILES, *PROPOSERS))}")
@@ -124,10 +124,10 @@ class MaskOrder:
 
 
 def make(order: MaskOrder, name: str, bars: Bars) -> tuple[Made, list[MaskRecord]]:
-    """Make one proposer's masks; return what came of it, and the records of the pictures asked for.
+    """Make one proposer's masks; return counts and the records of the requested pictures.
 
     Raises:
-        InputError: The proposer cannot work, or a picture cannot be read.
+        InputError: The proposer cannot run, or a picture cannot be read.
     """
     if name == FILES:
         return _bring_in(order, bars)
@@ -156,7 +156,7 @@ def make(order: MaskOrder, name: str, bars: Bars) -> tuple[Made, list[MaskRecord
 
 
 def _bring_in(order: MaskOrder, bars: Bars) -> tuple[Made, list[MaskRecord]]:
-    """Take masks that are there already, in whatever layout; say what was found of them."""
+    """Copy existing masks from any layout; print a note on what was found."""
     assert order.tree is not None
     key = {"proposer": FILES, "values": order.values, "invert": order.invert}
     pictures = [(job.name, job.path, job.label) for job in order.jobs]
@@ -179,7 +179,7 @@ def _bring_in(order: MaskOrder, bars: Bars) -> tuple[Made, list[MaskRecord]]:
 
 
 def write_reports(order: MaskOrder, name: str, records: Sequence[MaskRecord], seed: int) -> list[list[str]]:
-    """Write contact sheets and a report on quality below the masks; return the rows of the latter."""
+    """Write contact sheets and a quality report below the masks; return the rows of the report."""
     from foveate.foreground.contact import contact_sheet_html, contact_sheet_png
     from foveate.foreground.quality import quality
 
@@ -196,7 +196,7 @@ def write_reports(order: MaskOrder, name: str, records: Sequence[MaskRecord], se
 
 
 def pack_all(order: MaskOrder) -> None:
-    """Pack every proposer's masks, if that is wanted."""
+    """Pack the masks of each proposer, if requested."""
     for name in order.names:
         place = order.shards(name)
         if place:
@@ -205,7 +205,7 @@ def pack_all(order: MaskOrder) -> None:
 
 
 def _top(jobs: Sequence[MaskJob]) -> Path:
-    """Return the folder that the names of jobs are relative to."""
+    """Return the folder that job names are relative to."""
     return jobs[0].path.parents[len(PurePosixPath(jobs[0].name).parts) - 1]
 
 

@@ -1,4 +1,4 @@
-"""`foveate masks`: find the foreground of photos."""
+"""`foveate masks`: make foreground masks of photos."""
 
 import difflib
 import json
@@ -79,37 +79,38 @@ def masks(  # noqa: PLR0913  (a command's options)
     device: str = "cpu",
     settings: dict[str, Any] | None = None,
 ) -> None:
-    """Find the foreground of photos; run again, a stopped run goes on, and changed photos are done anew.
+    """Make foreground masks of photos; repeat the command to resume or to update changed photos.
 
     Args:
-        photos: What fit reads from files, or a folder of pictures without classes.
-        out: Folder of the masks, one PNG a picture; of several proposers, a folder each in it.
-        proposer: Who finds the foreground; several with commas between them. "files" takes masks that are
-            there already (--tree).
-        clip: Hub id, folder or file of CLIP weights, for clip-self and for --compare; "tiny" is the embedded
-            one, for drawn scenes.
-        refine: Cut along the picture's colours where the proposer is coarse (auto), wherever it gives a heat
-            map (grabcut), or never.
-        pack: Folder to pack the finished masks into, a few files in place of millions.
-        images: Where a split JSON's pictures are, if not beside it.
-        classes: Pictures of all classes, or of the first half only.
-        shots: Only the pictures that fit draws for training, so many a class; all without.
-        seed: Of that draw; and of the crops that the report on quality takes.
-        on_bad: Stop at a picture that cannot be read, or leave it out and say so.
-        template: Sentence by which proposers that read texts are told, such as "a photo of a {}."; the class
-            name without.
-        prompts: A data set whose sentence of the FVG-PT paper is taken for it, such as OxfordPets.
-        tree: Masks to take, in any layout: a folder, packed masks, a COCO file, boxes.csv.
-        mask_values: What their numbers mean; found out if not given.
-        invert_masks: Whether they mark the background.
-        compare: Folder of exact masks to compare with: mean IoU per class.
-        model: Folder of an fvgpt classifier whose foreground gate is asked how far it trusts the masks.
-        workers: Processes, each with a proposer of its own; one without. With --ray, actors; one for each GPU
-            or core without.
-        ray: Make them on a Ray cluster: that of --ray-address, or one on this computer.
-        ray_address: HOST:PORT of a cluster; RAY_ADDRESS says it too.
-        device: Where networks run, e.g. cuda.
-        settings: Per proposer.
+        photos: A source that fit reads from files, or a folder of pictures without classes.
+        out: Folder of the masks, one PNG per picture; several proposers get one subfolder each.
+        proposer: Programs that find the foreground, separated by commas. "files" copies existing masks
+            from --tree.
+        clip: Hub id, folder or file of CLIP weights, for clip-self and --compare; "tiny" is the embedded
+            CLIP for drawn scenes.
+        refine: Refine masks with GrabCut where the proposer is coarse (auto), wherever it gives a heat
+            map (grabcut), or never (none).
+        pack: Folder for the finished masks in packed form: a few files instead of millions.
+        images: Folder of a split JSON's pictures, if they are not beside the file.
+        classes: Pictures of all classes (all), or of the first half of the classes (base).
+        shots: Only the pictures that fit draws for training with this number of shots; by default all
+            pictures.
+        seed: Seed of that draw and of the crops in the quality report.
+        on_bad: Stop at an unreadable picture (error), or leave it out with a note (skip).
+        template: Text prompt for proposers that read texts, such as "a photo of a {}."; by default the
+            class name.
+        prompts: Data set whose text prompt from the FVG-PT paper is used, such as OxfordPets.
+        tree: Existing masks in any layout: a folder, packed masks, a COCO file, boxes.csv.
+        mask_values: Meaning of the pixel values in --tree; auto detects it.
+        invert_masks: Invert masks that mark the background.
+        compare: Folder of exact masks; reports the mean IoU per class.
+        model: Folder of an fvgpt classifier; its foreground gate reports its trust in the masks.
+        workers: Number of processes, each with its own proposer; 1 by default. With --ray, the number of
+            actors; one per GPU or core by default.
+        ray: Use a Ray cluster: the one at --ray-address, or a new one on this computer.
+        ray_address: HOST:PORT of a Ray cluster; the environment variable RAY_ADDRESS works too.
+        device: Device of networks, e.g. cuda.
+        settings: Settings of each proposer.
     """
     names = [name.strip() for name in proposer.split(",") if name.strip()]
     jobs = mask_jobs(
@@ -166,7 +167,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def _prompt(template: str | None, prompts: str | None) -> Callable[[str], str] | None:
-    """Return what turns a class name, or none, into what to look for."""
+    """Return a function from a class name, or from none, to a text prompt."""
     if template is not None and prompts is not None:
         raise InputError("--template and --prompts both say what to look for: leave one out")
     if template is not None:
@@ -190,14 +191,14 @@ def _judge(
     template: str | None,
     device: str,
 ) -> Judge | None:
-    """Choose who says how far masks are to be trusted: a trained gate, or else what gates learn."""
+    """Return the judge of the masks: a trained gate, or else the target that gates are trained on."""
     if model is not None:
         return judge_by_model(model, None if clip == "tiny" else clip, device)
     return judge_by_clip(jobs, clip, template, device) if compare else None
 
 
 def _found(order: MaskOrder, records: Mapping[str, Records]) -> dict[str, MaskSet]:
-    """Return the masks there are now, of each proposer that has any."""
+    """Return the existing masks of each proposer that has any."""
     found: dict[str, MaskSet] = {}
     for name, own in records.items():
         names = {record.name for record in own}
@@ -208,7 +209,7 @@ def _found(order: MaskOrder, records: Mapping[str, Records]) -> dict[str, MaskSe
 
 
 def _made_row(name: str, made: Made, records: Records) -> list[str]:
-    """Return a row of the table of what was made."""
+    """Return a table row for the masks of one proposer."""
     numbers = (made.made, made.kept, len(made.skipped), sum(record.fallback for record in records))
     means = [mean([one.area for one in records]), mean([one.score for one in records])] if records else []
     return [name, *map(str, numbers), *(f"{one:.3f}" for one in means)]

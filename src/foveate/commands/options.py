@@ -1,7 +1,7 @@
-"""What a command can be told: options, declared once on a typed function or on a dataclass.
+"""Options of commands, declared once on a typed function or on a dataclass.
 
-cyclopts finds them among the words and lays out the help. `foveate.configs` checks what a value may be, as it
-does for files of options and for Python.
+cyclopts parses the words and prints the help. `foveate.configs` checks the values, as it does for option
+files and for Python.
 """
 
 import difflib
@@ -25,17 +25,17 @@ from foveate.readers import read_yaml
 
 @dataclass(frozen=True)
 class Option:
-    """One thing to be given.
+    """One option of a command.
 
     Attributes:
-        name: As it is declared; with a dot where it is a setting of a part.
-        hint: Its declared kind.
-        default: None where there is none.
-        text: What it is.
-        group: Headline of the help that it stands under.
-        required: Whether it has no default.
-        placed: Whether it is given by its place, without its name.
-        shown: Whether the help has it.
+        name: Declared name; a setting of a part has a dot.
+        hint: Declared type.
+        default: Default value; None if there is none.
+        text: Description in the help.
+        group: Headline in the help.
+        required: Whether the option has no default.
+        placed: Whether the option is positional.
+        shown: Whether the help shows the option.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """As it is typed, or as the usage line calls it."""
+        """The option as typed; for a positional one, its name in the usage line."""
         return self.name.upper() if self.placed else "--" + self.name.replace("_", "-")
 
     @property
     def usage(self) -> str:
-        """As the usage line has it."""
+        """The option in the usage line."""
         if not self.placed:
             return f"{self.flag} {self.name.upper()}"
         several = f"{self.flag} ..." if list[str] in (self.hint, *get_args(self.hint)) else self.flag
@@ -70,11 +70,11 @@ _COMMON = (
 def options_of(
     function: Callable[..., Any], groups: Mapping[str, Sequence[str]] | None = None
 ) -> list[Option]:
-    """Return a function's options: its parameters, with the sentences of its docstring.
+    """Return the options of a function: its parameters with the descriptions from its docstring.
 
     Args:
-        function: What stands before `*` in its signature is given by its place.
-        groups: Options by their headline in the help.
+        function: A function; parameters before `*` in its signature are positional.
+        groups: Names of options by headline of the help.
     """
     hints, texts = get_type_hints(function), _sentences(function)
     headlines = {name: title for title, names in (groups or {}).items() for name in names}
@@ -94,7 +94,7 @@ def options_of(
 
 
 def settings_of(part: str, kind: type, *, shown: bool = True) -> list[Option]:
-    """Return the settings of a part, from its dataclass: `--coop.tokens`."""
+    """Return the settings of a part as options, from its dataclass: `--coop.tokens`."""
     title = summary_of(kind).rstrip(".")
     return [replace(one, name=f"{part}.{one.name}", shown=shown) for one in fields_of(kind, group=title)]
 
@@ -110,11 +110,11 @@ def fields_of(
     """Return the fields of a dataclass as options.
 
     Args:
-        kind: The dataclass; of an instance, its values are the defaults.
-        group: Headline of the help that they stand under.
-        groups: Others, of some of them.
-        placed: That which is given by its place, without its name.
-        but: Those to be left out.
+        kind: The dataclass, or an instance whose values become the defaults.
+        group: Headline of the help for these options.
+        groups: Names of options under other headlines.
+        placed: Name of the positional field.
+        but: Names of fields to leave out.
     """
     own = kind if isinstance(kind, type) else type(kind)
     texts, hints = _sentences(own), declared(own)
@@ -141,13 +141,13 @@ def summary_of(described: Any) -> str:
 
 @dataclass(frozen=True)
 class Command:
-    """A command as it is typed.
+    """A command with its options.
 
     Attributes:
-        name: Behind `foveate`.
-        options: Of it.
-        summary: What it does.
-        examples: Shown under the help.
+        name: The word after `foveate`.
+        options: Options of the command.
+        summary: Description for the help.
+        examples: Examples, printed at the end of the help.
     """
 
     name: str
@@ -156,11 +156,11 @@ class Command:
     examples: str = ""
 
     def read(self, words: Sequence[str]) -> dict[str, Any]:
-        """Return what was typed, by the options' names; `--help` prints and exits.
+        """Parse words; return the given values by option name. `--help` prints the help and exits.
 
         Raises:
-            InputError: An option that does not exist, or a value that does not fit.
-            SystemExit: The help was asked for.
+            InputError: An option does not exist, or a value does not fit.
+            SystemExit: `--help` was given.
         """
         known = {one.name: one for one in (*self.options, *_COMMON)}
         app = self._app(known.values())
@@ -168,7 +168,7 @@ class Command:
             asked, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
         except CycloptsError as error:
             raise InputError(f"{_in_words(error, known)} (see foveate {self.name} --help)") from error
-        if bound.arguments.keys() & {"tokens"}:  # cyclopts' own help
+        if bound.arguments.keys() & {"tokens"}:  # cyclopts' own --help
             asked(*bound.args, **bound.kwargs)
             raise SystemExit(0)
         typed = {known[name.replace("__", ".")]: raw for name, raw in bound.arguments.items()}
@@ -178,11 +178,12 @@ class Command:
         """Read a file of options.
 
         Args:
-            file: YAML.
-            but: Keys that are left as they are.
+            file: Path of a YAML file.
+            but: Keys that are returned unchecked.
 
         Raises:
-            InputError: It is not there or is no YAML, a key does not exist, or a value does not fit.
+            InputError: The file does not exist or is not YAML, a key does not exist, or a value does not
+                fit.
         """
         if not Path(file).is_file():
             raise InputError(f"--config {file}: no such file")
@@ -193,10 +194,10 @@ class Command:
         return {**self.check(values, file), **kept}
 
     def check(self, values: Mapping[str, Any], title: str) -> dict[str, Any]:
-        """Return the options that a table gives, by their names; settings of a part may be a table in it.
+        """Check a table of options; return values by option name. Settings of a part may be a nested table.
 
         Raises:
-            InputError: A key does not exist, or a value does not fit; the message begins with the title.
+            InputError: A key does not exist, or a value does not fit; the message begins with `title`.
         """
         known, found = {one.name: one for one in self.options}, dict[str, Any]()
         parts = {name.partition(".")[0] for name in known if "." in name}
@@ -211,7 +212,7 @@ class Command:
             for typed, one in inner.items():
                 if typed not in known:
                     raise InputError(f"{title}: there is no option {typed!r}; {meant(typed, known)}")
-                # YAML takes the word off for false.
+                # YAML reads the word `off` as false.
                 own = "off" if one is False and "off" in get_args(known[typed].hint) else one
                 found[typed] = check(f"{title}: {known[typed].flag}", own, known[typed].hint)
         return found
@@ -232,7 +233,7 @@ class Command:
         groups = {title: Group(title, sort_key=place) for place, title in enumerate(titles)}
 
         def told() -> None:
-            """Stand for the command: cyclopts reads the options off a signature."""
+            """Placeholder for the command: cyclopts reads the options from its signature."""
 
         ordered = [*placed, *(one for one in options if not one.placed)]
         told.__signature__ = inspect.Signature([_parameter(one, groups) for one in ordered])  # pyright: ignore[reportFunctionMemberAccess]
@@ -250,18 +251,18 @@ def parse(
     groups: Mapping[str, Sequence[str]] | None = None,
     examples: str = "",
 ) -> dict[str, Any]:
-    """Read the words behind `foveate NAME` as arguments of a function.
+    """Parse the words after `foveate NAME` as arguments of a function.
 
     Args:
-        name: Of the command.
-        function: Its parameters are the options.
-        words: What stands behind the name.
-        settings: Further options, which the function takes as `settings`, a table of tables.
-        groups: Options by the headline of the help they stand under; the others come first.
-        examples: Shown under the help.
+        name: Name of the command.
+        function: Function whose parameters are the options.
+        words: The words after the name.
+        settings: Further options; the function receives them as `settings`, a table of tables.
+        groups: Names of options by headline of the help; all other options come first.
+        examples: Examples, printed at the end of the help.
 
     Raises:
-        InputError: An option that does not exist, a value that does not fit, or something missing.
+        InputError: An option does not exist, a value does not fit, or a required option is missing.
     """
     own = options_of(function, groups)
     command = Command(name, [*own, *settings], summary_of(function), examples)
@@ -278,7 +279,7 @@ def parse(
 
 
 def nested(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Part options of their own from settings of parts, by part: "coop.tokens" is of the latter."""
+    """Separate plain options from settings of parts; a dot marks a setting ("coop.tokens")."""
     plain, settings = dict[str, Any](), dict[str, dict[str, Any]]()
     for name, value in values.items():
         part, dot, inner = name.partition(".")
@@ -290,16 +291,16 @@ def nested(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[st
 
 
 def asks_for_help(words: Sequence[str]) -> bool:
-    """Return whether the help is wanted, whatever else the words say."""
+    """Return whether the words contain `-h` or `--help`."""
     return any(word in ("-h", "--help") for word in words)
 
 
 def peek(name: str, option: str, words: Sequence[str]) -> str | None:
-    """Return the value of one option, whatever else the words say; the help depends on it."""
+    """Return the value of one option and ignore all other words; the help depends on it."""
     app = App(name=f"foveate {name}", version_flags=[], help_flags=[])
 
     def told(**asked: str) -> None:
-        """Stand for the command."""
+        """Placeholder for the command."""
 
     one = _parameter(Option(option, str | None), {"options": Group("options")})
     told.__signature__ = inspect.Signature([one])  # pyright: ignore[reportFunctionMemberAccess]
@@ -312,7 +313,7 @@ def peek(name: str, option: str, words: Sequence[str]) -> str | None:
 
 
 def print_options(values: Mapping[str, Any]) -> None:
-    """Print options as a file for `--config`, and end.
+    """Print options as a file for `--config`, then exit.
 
     Raises:
         SystemExit: Always.
@@ -324,9 +325,9 @@ def print_options(values: Mapping[str, Any]) -> None:
 
 
 def meant(typed: str, known: Iterable[str]) -> str:
-    """Say which option was probably meant."""
+    """Return a hint at the option that was probably meant."""
     names = list(known)
-    # A setting is often typed without its part: --tokens for --coop.tokens.
+    # Users often omit the part of a setting: --tokens for --coop.tokens.
     inner = [name for name in names if name.rpartition(".")[2] == typed]
     near = inner or difflib.get_close_matches(typed, names, n=1)
     return f"did you mean --{near[0].replace('_', '-')}?" if near else "is it one of another command?"
@@ -341,7 +342,7 @@ def _default(field: "Field[Any]") -> Any:
 
 
 def _sentences(described: Any) -> dict[str, str]:
-    """Return the sentences about parameters or attributes; [0] is how docstrings call a method's paper."""
+    """Return descriptions of parameters or attributes by name; "[0]" becomes "the paper"."""
     found = parse_docstring(described.__doc__ or "").params
     return {
         one.arg_name: " ".join((one.description or "").split()).replace("[0]", "the paper") for one in found
@@ -368,19 +369,19 @@ def _parameter(option: Option, groups: Mapping[str, Group]) -> inspect.Parameter
 
 
 def _raw(kind: Any, tokens: Sequence[Token]) -> list[str]:
-    """Return words as they were typed."""
+    """Return the words as typed."""
     return [one.value for one in tokens]
 
 
 def _value(option: Option, raw: Any) -> Any:
-    """Return what words say of an option; a flag without a value has said it already."""
+    """Return the value of an option from its words; a flag without a value is a bool already."""
     if isinstance(raw, bool):
         return raw
     kinds = get_args(option.hint) if get_origin(option.hint) in (Union, UnionType) else (option.hint,)
     kind = next((one for one in kinds if one is not NoneType), option.hint)
     if get_origin(kind) is list:
         return list(raw)
-    if get_origin(kind) is tuple and ... not in get_args(kind):  # so many words behind each other
+    if get_origin(kind) is tuple and ... not in get_args(kind):  # a fixed number of words in a row
         return tuple(raw)
     if get_origin(kind) is tuple:
         words = [word.strip() for text in raw for word in text.strip("[]").split(",") if word.strip()]
@@ -389,7 +390,7 @@ def _value(option: Option, raw: Any) -> Any:
 
 
 def _in_words(error: CycloptsError, known: Mapping[str, Option]) -> str:
-    """Say what is wrong as everywhere else."""
+    """Return the message for an error of cyclopts, in the style of all messages."""
     if isinstance(error, wrong.UnknownOptionError):
         typed = (error.token.keyword or error.token.value).partition("=")[0]
         return f"there is no option {typed}; {meant(typed.lstrip('-').replace('-', '_'), known)}"

@@ -1,4 +1,4 @@
-"""`foveate predict`: name what photos show."""
+"""`foveate predict`: predict the class of photos."""
 
 import json as json_module
 import sys
@@ -30,17 +30,17 @@ def predict(  # noqa: PLR0913  (a command's options)
     clip: str | None = None,
     device: str = "cpu",
 ) -> None:
-    """Name what photos show, among the trained classes and any other names.
+    """Predict the class of each photo, among the trained classes and any other names.
 
     Args:
-        model: Folder that fit wrote, or a hub id.
+        model: Folder written by fit, or a hub id.
         photos: Pictures, and folders of pictures.
-        classes: More names to choose from, with commas between them, or a file with a name a line.
-        only: Choose from these names alone.
+        classes: Additional class names, separated by commas, or a file with one name per line.
+        only: Use the names of --classes only.
         json: Print one JSON list instead of a table.
-        on_bad: Stop at a bad picture, or leave it out and say so.
-        clip: The CLIP weights, if they are elsewhere than when the model was trained.
-        device: Where the towers run, e.g. cuda.
+        on_bad: Stop at an unreadable picture (error), or leave it out with a note (skip).
+        clip: CLIP weights, if they are now in another place than during training.
+        device: Device of the towers, e.g. cuda.
     """
     if only and not split_names(classes):
         raise InputError("--only leaves no names to choose from: give some with --classes")

@@ -13,20 +13,20 @@ from foveate.foreground.proposers.base import Proposer
 from foveate.foreground.proposers.registry import PROPOSERS, proposer_class
 
 COMMON = ("clip", "device")
-"""Settings that are one option for all proposers."""
+"""Settings that are one option shared by all proposers."""
 
 _PLAIN = (int, float, bool)
 
 
 def part_of(proposer: str) -> str:
-    """Return what a proposer's settings stand under: "clip_self"."""
+    """Return the prefix of a proposer's settings: "clip_self"."""
     return proposer.replace("-", "_")
 
 
 def proposer_settings() -> dict[str, type]:
-    """Return the settings of every proposer as a dataclass, by its part.
+    """Return the settings of each proposer as a dataclass, by prefix.
 
-    What a constructor needs has the default None there (`given_settings` asks for it).
+    A required argument of a constructor has the default None there; `given_settings` checks it.
     """
     return {part_of(name): _dataclass(name, proposer_class(name)) for name in PROPOSERS}
 
@@ -35,12 +35,12 @@ def given_settings(proposer: str, own: Mapping[str, Any], common: Mapping[str, A
     """Return the arguments of a proposer's constructor.
 
     Args:
-        proposer: Its name.
-        own: Its settings that were given.
-        common: Options for all proposers; those it does not take are left out.
+        proposer: Name of the proposer.
+        own: Given settings of the proposer.
+        common: Options for all proposers; those that the constructor does not have are left out.
 
     Raises:
-        InputError: There is no such proposer, or one of its settings must be given and was not.
+        InputError: The proposer does not exist, or a required setting is missing.
     """
     parameters = _parameters(proposer_class(proposer))
     for name, parameter in parameters.items():
@@ -73,7 +73,7 @@ def _parameters(kind: Callable[..., Proposer]) -> dict[str, inspect.Parameter]:
 
 
 def _typed(hint: Any) -> Any:
-    """Return what can be typed of a parameter's type: a path is a word; None where nothing can."""
+    """Return the type that an option can have for a parameter: a path becomes text; None if there is none."""
     union = get_origin(hint) in (Union, UnionType)
     kinds = [one for one in get_args(hint) if one is not NoneType] if union else [hint]
     if Path in kinds or str in kinds:
@@ -82,7 +82,7 @@ def _typed(hint: Any) -> Any:
 
 
 def _arguments(kind: Callable[..., Proposer]) -> str:
-    """Return the part of a docstring, of the constructor or the class, that tells of the arguments."""
+    """Return the `Args` section of a docstring, of the constructor or the class."""
     for doc in (inspect.getdoc(getattr(kind, "__init__", None)), inspect.getdoc(kind)):
         begin = re.search(r"^Args:$", doc or "", flags=re.M)
         if begin:

@@ -1,4 +1,4 @@
-"""`foveate report`: tables and charts of a sweep's results, beside the published ones."""
+"""`foveate report`: tables and charts of a sweep's results, beside published figures."""
 
 import sys
 from collections.abc import Sequence
@@ -30,13 +30,13 @@ def report(
     """Make tables and charts of a sweep's results: HTML, Markdown, LaTeX and CSV.
 
     Args:
-        sweep: Folder that foveate sweep wrote to.
-        against: Whose published figures stand beside ours: paper is FVG-PT's, with DAPT's averages.
-        compare: Two rows, by name or method, to test against each other: per set and on average.
-        out: Folder for the report; SWEEP/report, if none is given.
-        format: Write only this.
-        draws: Of the bootstrap, for 95 % intervals.
-        seed: Of these draws.
+        sweep: Folder written by foveate sweep.
+        against: Published figures beside the results; paper: those of FVG-PT, with DAPT's averages.
+        compare: Two rows, by name or method, for a significance test: per set and on average.
+        out: Folder of the report; by default SWEEP/report.
+        format: Write this format only.
+        draws: Number of bootstrap draws for 95 % intervals.
+        seed: Seed of the bootstrap.
     """
     if not 100 <= draws <= 1_000_000:
         raise InputError(
@@ -47,7 +47,7 @@ def report(
     if target.exists() and not target.is_dir():
         raise InputError(f"{target} is no folder: give another one to --out")
     demand("report", "foveate report", "pandas", "jinja2", "matplotlib", "scipy")
-    from foveate.report.model import count  # these libraries take a second to import
+    from foveate.report.model import count  # these libraries need a second to import
     from foveate.report.sections import build
     from foveate.report.writing import write
 

@@ -1,7 +1,8 @@
-"""Tables of runs: each row of a file of options is a run in a folder of its own.
+"""Tables of runs: each row of an option file is a run with its own folder.
 
-Plug-ins of several rows that stand on the same backbone share it: it is tuned once, in the folder of the row
-that is this backbone, or else in `backbone-METHOD-…`. All rows share what frozen towers say, in `.bank`.
+Plug-in rows with the same backbone share it. The backbone is tuned once, in the folder of the row that
+is this backbone, or else in `backbone-METHOD-…`. All rows share the features of frozen towers in
+`.bank`.
 """
 
 import difflib
@@ -25,12 +26,12 @@ _SAME_FOR_ALL = ("out", "row")
 
 @dataclass
 class Files:
-    """What files of options say.
+    """Content of option files.
 
     Attributes:
-        title: What messages call them.
+        title: Name of the files in messages.
         common: Options by name.
-        rows: By name, options of a row that differ from these.
+        rows: Options of each row that differ from these, by name of the row.
     """
 
     title: str = ""
@@ -40,12 +41,12 @@ class Files:
 
 @dataclass(frozen=True)
 class RowRun:
-    """One thing to be trained.
+    """One run to train.
 
     Attributes:
-        title: What messages call it.
-        folder: Where it goes.
-        config: What it is; a plug-in's `backbone` is the folder of another run.
+        title: Name of the run in messages.
+        folder: Folder of the run.
+        config: Settings of the run; a plug-in's `backbone` is the folder of another run.
     """
 
     title: str
@@ -55,11 +56,11 @@ class RowRun:
 
 @dataclass(frozen=True)
 class RowRuns:
-    """What is to be trained for some rows.
+    """The runs of some rows.
 
     Attributes:
-        runs: By folder, each behind its backbone.
-        rows: By the name of a row, its folder.
+        runs: Runs by folder; each comes after its backbone.
+        rows: Folder of each row, by name of the row.
     """
 
     runs: dict[str, RowRun]
@@ -67,10 +68,10 @@ class RowRuns:
 
 
 def read_files(command: Command, files: list[str]) -> Files:
-    """Read files of options, later ones winning.
+    """Read option files; later files win.
 
     Raises:
-        InputError: A file is not there or is no YAML, a key does not exist, or a value does not fit.
+        InputError: A file does not exist or is not YAML, a key does not exist, or a value does not fit.
     """
     found = Files(" and ".join(files))
     for file in files:
@@ -83,15 +84,16 @@ def read_files(command: Command, files: list[str]) -> Files:
 
 
 def plan(files: Files, typed: Mapping[str, Any], *, printed: bool = False) -> RowRuns:
-    """Work out the runs of the rows asked for, before anything is trained.
+    """Return the runs of the requested rows; nothing is trained.
 
     Args:
         files: Options and rows.
-        typed: Options that win over them.
-        printed: Whether to print the options of one run, and end.
+        typed: Options that win over the files.
+        printed: Whether to print the options of one run and exit.
 
     Raises:
-        InputError: An option of any row does not fit, or there is no such row; the message names the row.
+        InputError: An option of a row does not fit, or the row does not exist; the message names the
+            row.
     """
     common = {**files.common, **typed}
     wanted, out = common.pop("row", None), common.pop("out", None)
@@ -115,7 +117,7 @@ def plan(files: Files, typed: Mapping[str, Any], *, printed: bool = False) -> Ro
         if one.needs is not None:
             titles.setdefault(one.needs, f"the backbone of {titles[folder]}")
     runs = {
-        # The bank is out of sight, so that FOLDER/* are the models.
+        # The bank is a hidden folder, so that FOLDER/* are the models.
         folder: RowRun(
             titles[folder],
             folder,
@@ -132,7 +134,7 @@ def plan(files: Files, typed: Mapping[str, Any], *, printed: bool = False) -> Ro
 
 @contextmanager
 def named(title: str) -> Generator[None]:
-    """Say of which row a mistake is."""
+    """Put the name of the row before each error message."""
     try:
         yield
     except InputError as error:
@@ -158,7 +160,7 @@ def _rows(command: Command, given: object, file: str) -> dict[str, dict[str, Any
 
 
 def _find(wanted: str, files: Files) -> str:
-    """Return the row that was asked for by its name or its folder's."""
+    """Return the requested row, by its name or by the name of its folder."""
     rows = files.rows
     found = [name for name in rows if wanted == name] or [name for name in rows if slug(wanted) == slug(name)]
     if found:
@@ -187,10 +189,10 @@ def _folders(root: Path, files: Files) -> dict[str, str]:
 
 
 def _options(files: Files, typed: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the options of a row, without settings that are there for other rows.
+    """Return the options of a row, without settings of other rows' methods.
 
     Raises:
-        InputError: There is no such method.
+        InputError: The method does not exist.
     """
     from foveate.methods.registry import parts
 
@@ -202,7 +204,7 @@ def _options(files: Files, typed: Mapping[str, Any], name: str) -> dict[str, Any
 
 
 def _refuse_stray(common: Mapping[str, Any], configs: Mapping[str, RunConfig]) -> None:
-    """Refuse settings, shared by all rows, of a part that none of them has."""
+    """Refuse shared settings of a part that no row has."""
     there = {part for config in configs.values() for part in config.method.split("+")}
     for part in sorted({name.partition(".")[0] for name in common if "." in name}):
         if part not in there:
@@ -210,7 +212,7 @@ def _refuse_stray(common: Mapping[str, Any], configs: Mapping[str, RunConfig]) -
 
 
 def _backbone(folder: str, config: RunConfig) -> tuple[str, RunConfig] | None:
-    """Return the folder and the run of the backbone that a row stands on, where that is to be tuned."""
+    """Return the folder and the run of a row's backbone; None if no backbone is to be tuned."""
     inner = config.inner if config.backbone is None else None
     if inner is None:
         return None

@@ -1,4 +1,4 @@
-"""What a person sees while and after something runs: bars on the error stream, tables on the output."""
+"""Terminal output of commands: progress bars and notes on stderr, tables on stdout."""
 
 import sys
 import warnings
@@ -13,17 +13,17 @@ from foveate.errors import printable
 from foveate.train.journal import Step
 from foveate.train.reporter import Reporter
 
-_ERRORS = Console(stderr=True, highlight=False)  # one for all, so that notes do not tear bars
+_ERRORS = Console(stderr=True, highlight=False)  # one for all: notes do not break progress bars
 
 
 def note(message: str) -> None:
-    """Say something beside the result."""
+    """Print a note on stderr."""
     _ERRORS.print(f"note: {printable(message)}", soft_wrap=True, markup=False)
 
 
 @contextmanager
 def notes_for_warnings() -> Generator[None]:
-    """Show our warnings as one-line notes."""
+    """Show warnings as one-line notes."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
         note(" ".join(str(message).split()))
@@ -35,7 +35,7 @@ def notes_for_warnings() -> Generator[None]:
 
 
 class Bars(Reporter):
-    """Progress bars of one command; silent where the error stream is no terminal.
+    """Progress bars of one command; nothing is shown if stderr is no terminal.
 
     with Bars() as bars:
         classifier.fit(..., reporter=bars)
@@ -75,7 +75,7 @@ class Bars(Reporter):
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-    """Print a table to people, tab-separated lines to programs."""
+    """Print a table on a terminal, else tab-separated lines for programs."""
     if not sys.stdout.isatty():
         lines = [columns, *rows]
         sys.stdout.write("".join("\t".join(map(printable, line)) + "\n" for line in lines))

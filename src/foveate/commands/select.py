@@ -1,4 +1,4 @@
-"""`foveate select`: choose which photos of many to learn from."""
+"""`foveate select`: choose training photos from a larger set."""
 
 import json
 from collections.abc import Sequence
@@ -43,23 +43,24 @@ def select(  # noqa: PLR0913  (a command's options)
     device: str = "cpu",
     settings: dict[str, dict[str, Any]] | None = None,
 ) -> None:
-    """Choose which training photos of many to learn from, class by class.
+    """Choose training photos from a larger set, class by class.
 
     Args:
-        photos: What fit reads; test pictures are not looked at.
-        out: Split file (.json) to be written, which fit reads.
-        select: Who chooses; docs/select.md tells of each.
-        fraction: Share of each class, at least one picture.
-        clip: Hub id, folder or file of CLIP weights; "tiny" is the embedded one, for drawn scenes.
-        seed: Of what is drawn.
-        classes: Choose from all classes, or from the first half only, to measure the others as new.
+        photos: A source that fit reads; test pictures are not used.
+        out: Split file (.json) to write; fit reads it.
+        select: Selector; docs/select.md describes each.
+        fraction: Share of each class to choose; at least one picture.
+        clip: Hub id, folder or file of CLIP weights; "tiny" is the embedded CLIP for drawn scenes.
+        seed: Seed of random choices.
+        classes: Choose from all classes (all), or from the first half only (base), to measure the others
+            as new.
         template: The data set's sentence, such as "a photo of a {}, a type of pet."
-        features: Folder that foveate features wrote of these photos, so that none is encoded.
-        log: Run of the whole pool with --log-answers, for forgetting.
-        images: Where a split JSON's pictures are, if not beside it.
-        on_bad: Stop at a bad picture, or leave it out and say so.
-        device: Where the tower runs, e.g. cuda.
-        settings: Per selector.
+        features: Folder that foveate features wrote for these photos; then no photo is encoded.
+        log: Folder of a run on the whole pool with --log-answers, for forgetting.
+        images: Folder of a split JSON's pictures, if they are not beside the file.
+        on_bad: Stop at an unreadable picture (error), or leave it out with a note (skip).
+        device: Device of the tower, e.g. cuda.
+        settings: Settings of each selector.
     """
     from foveate.clip.weights import load_clip
     from foveate.train.selecting import Selected, SelectionRequest
@@ -81,7 +82,7 @@ def select(  # noqa: PLR0913  (a command's options)
         fill(template, "name")
     read = load_photos(photos, images=images)
     for sample in read.samples[:1]:
-        _file(sample)  # before hours of encoding; a source has files alone, or none
+        _file(sample)  # fails before hours of encoding; a source consists of files only, or of none
     towers = load_clip(clip, device=device)
     done: list[Selected] = []
     with notes_for_warnings(), Bars() as bars:
@@ -116,7 +117,7 @@ def _own(name: str, settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(path: Path) -> None:
-    """Refuse a place for the file before any work is done; a file that `select` wrote may be written anew."""
+    """Refuse an unusable output path before the work starts; a file written by `select` may be replaced."""
     if path.suffix.lower() != ".json":
         raise InputError(f"{path}: fit knows a split file by its ending: call it {path.with_suffix('.json')}")
     if not path.parent.is_dir():
@@ -132,7 +133,7 @@ def _refuse(path: Path) -> None:
 
 
 def _write(path: Path, read: Photos, chosen: Photos, record: dict[str, Any]) -> None:
-    """Write the form that CoOp and its successors share; the val and test splits stay as they are."""
+    """Write the split file format of CoOp and its successors; the val and test splits do not change."""
     label = {name: row for row, name in enumerate(read.names)}
     named = {split: read.split(split).samples for split in ("val", "test")}
     rows = {"train": [_row(one, label[chosen.names[one.label]], read, path) for one in chosen.samples]}
@@ -141,7 +142,7 @@ def _write(path: Path, read: Photos, chosen: Photos, record: dict[str, Any]) -> 
 
 
 def _row(sample: Sample, label: int, read: Photos, path: Path) -> list[Any]:
-    """Return `[path, label, name]`, the path relative where it is below the file's own folder."""
+    """Return `[path, label, name]`; a path below the folder of the split file is relative."""
     picture, home = _file(sample), path.absolute().parent
     place = picture.relative_to(home) if picture.is_relative_to(home) else picture
     return [place.as_posix(), label, read.names[label]]

@@ -1,4 +1,4 @@
-"""A picture for each photo: the photo, and beside it what each method looked at."""
+"""A figure for each photo: the photo and the heat map of each method."""
 
 import io
 from collections.abc import Sequence
@@ -27,17 +27,17 @@ _FIGURES = {"energy": 2, "lift": 2, "pointing": 0, "overlap": 2}
 def explain_photos(
     chain: Sequence[Classifier], paths: Sequence[Path], masks: str | None, plan: ExplainPlan, bars: Bars
 ) -> Table:
-    """Write a PNG for each photo; return a line for each photo and method.
+    """Write a PNG for each photo; return a row for each photo and method.
 
     Args:
-        chain: Methods to draw, their names set.
+        chain: Methods to draw, with class names set.
         paths: The photos.
-        masks: Folder of masks of them, if there are any.
-        plan: How.
-        bars: Told of progress.
+        masks: Folder of the photos' masks, if any.
+        plan: Settings.
+        bars: Called with progress.
 
     Raises:
-        InputError: A photo cannot be read, or there is no such class or block.
+        InputError: A photo cannot be read, or the class or block does not exist.
     """
     pictures = _pictures(chain[-1], paths, masks)
     config = replace(plan.config, steps=0)
@@ -62,14 +62,14 @@ def explain_photos(
 
 
 def label_space(method: Method) -> Branch:
-    """Return which kind of label space the method's names are."""
+    """Return the label space of the method's class names."""
     if all(method.trained):
         return "base"
     return "mixed" if any(method.trained) else "new"
 
 
 def sheet(pictures: PictureSet, seen: Sequence[Looks], place: int) -> Image.Image:
-    """Return a photo and what each method looked at in it, side by side."""
+    """Return a photo and the heat map of each method, side by side."""
     one = shown(pictures, place, SIDE)
     first = one.picture if one.mask is None else outlined(one.picture, one.mask)
     row = [first, *(overlay(one.picture, looks.heat[place], SIDE) for looks in seen)]
@@ -109,7 +109,7 @@ def _pictures(classifier: Classifier, paths: Sequence[Path], masks: str | None) 
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Return a file name for each photo, its own where no other is called so."""
+    """Return a file name for each photo: its own name, unless another photo has the same."""
     used: set[str] = set()
     names: list[str] = []
     for path in paths:

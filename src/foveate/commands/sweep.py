@@ -27,7 +27,7 @@ EXAMPLES = """
     foveate sweep configs/table1.yaml --root /shared/data --out /shared/table1 --ray --ray-address head:6379
     foveate report out/table1 --against paper
 """
-_MUCH = 100_000_000  # bytes of kept features that are worth a word
+_MUCH = 100_000_000  # bytes of cached features above which a note is printed
 GROUPS = {
     "where it runs": ("device", "workers", "threads", "ray", "ray_address", "gpus_per_run"),
     "before it runs": ("dry_run", "json"),
@@ -49,20 +49,20 @@ def sweep(  # noqa: PLR0913  (a command's options)
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Do every run of a sweep's file; run again, what has finished is skipped and a stopped run goes on.
+    """Do each run of a sweep's file; repeat the command to resume. Finished runs are skipped.
 
     Args:
-        table: The sweep's file, e.g. configs/table1.yaml.
-        root: Folder of the data sets; the file may say it too. Drawn sets that are not there are drawn.
-        out: Folder of all results (out/NAME, after the file).
-        clip: Hub id, folder or file of CLIP weights, in place of the file's.
-        device: Where runs are, e.g. cpu or cuda; GPUs where there are any.
-        workers: Runs at a time; one a GPU, or one a core.
-        threads: Cores of a run; on a CPU results depend on it in the last bits.
-        ray: Run on a Ray cluster: that of --ray-address, or one on this computer.
-        ray_address: HOST:PORT of a cluster; RAY_ADDRESS says it too.
-        gpus_per_run: Share of a GPU that each run gets, with --ray.
-        dry_run: List the runs, with an estimate of time and disk, and do nothing.
+        table: YAML file of the sweep, e.g. configs/table1.yaml.
+        root: Folder of the data sets; the file may set it too. Missing drawn sets are drawn.
+        out: Folder of all results; by default out/NAME, with the name in the file.
+        clip: Hub id, folder or file of CLIP weights; replaces that of the file.
+        device: Device of the runs, e.g. cpu or cuda; by default all GPUs, or the CPU if there is none.
+        workers: Number of parallel runs; by default one per GPU, or one per core.
+        threads: CPU threads per run; on a CPU the last bits of results depend on it.
+        ray: Use a Ray cluster: the one at --ray-address, or a new one on this computer.
+        ray_address: HOST:PORT of a Ray cluster; the environment variable RAY_ADDRESS works too.
+        gpus_per_run: Share of a GPU for each run, with --ray.
+        dry_run: Print the runs with an estimate of time and disk space, and train nothing.
         json: Print that list as JSON.
     """
     _check(workers, threads, gpus_per_run, ray=ray, ray_address=ray_address, dry_run=dry_run, json=json)
@@ -119,13 +119,13 @@ def _check(
 
 
 def _needed(there: Standing) -> list[str]:
-    """Return the keys of the sets that are still needed."""
+    """Return the keys of the sets that unfinished runs need."""
     found = [key for job in there.left for key in (job.dataset, *(one.dataset for one in job.questions))]
     return list(dict.fromkeys(found))
 
 
 def _masked(there: Standing) -> dict[str, str]:
-    """Return the keys of the sets whose masks are learned from, and by which method."""
+    """Return the keys of the sets whose masks are used in training, with the method that uses them."""
     found: dict[str, str] = {}
     for job in there.left:
         if job.copies is None and job.config.needs_masks:
@@ -134,7 +134,7 @@ def _masked(there: Standing) -> dict[str, str]:
 
 
 def _others(there: Standing) -> list[tuple[str, str]]:
-    """Return sets and names of masks that are not the sets' own."""
+    """Return sets, and names of their masks, for masks that do not belong to the set itself."""
     found = [(job.dataset, job.config.masks) for job in there.left if job.config.masks]
     return list(dict.fromkeys(found))
 
@@ -156,10 +156,10 @@ def _run(
 
 
 def devices_of(device: str | None, workers: int | None, threads: int) -> list[str]:
-    """Return the device of each worker: a GPU each, or so many on the CPU.
+    """Return the device of each worker: one GPU each, or the CPU several times.
 
     Raises:
-        InputError: There is no such device.
+        InputError: The device does not exist.
     """
     import torch
 
@@ -172,16 +172,16 @@ def devices_of(device: str | None, workers: int | None, threads: int) -> list[st
         device = "cuda"
     if device is None or device == "cpu":
         return ["cpu"] * (workers or max(1, own_cpus() // threads))
-    if device != "cuda":  # a certain one
+    if device != "cuda":  # a device with an index
         return [device] * (workers or 1)
     return [f"cuda:{number % gpus}" for number in range(workers or gpus)]
 
 
 def _tell(planned: SweepPlan, there: Standing, schedule: Schedule, folder: Path) -> None:
-    """Say what has come of it.
+    """Report the outcome of the sweep.
 
     Raises:
-        InputError: Runs have failed.
+        InputError: Some runs failed.
     """
     total, failed = len(planned.jobs), len(schedule.failed)
     before = f", {len(there.finished)} of them before" if there.finished else ""

@@ -1,4 +1,4 @@
-"""`foveate sweep --dry-run`: what there is to do, and what it will take."""
+"""`foveate sweep --dry-run`: list the runs and estimate time and disk space."""
 
 import json
 import sys
@@ -14,13 +14,13 @@ from foveate.sweep.results import read_result
 
 
 def show(planned: SweepPlan, folder: Path, workers: int, *, as_json: bool) -> None:
-    """Print all runs, which of them are done, and an estimate of time and disk for the others.
+    """Print all runs, their state, and an estimate of time and disk space for the unfinished ones.
 
     Args:
         planned: All runs.
-        folder: Of the sweep; nothing is changed in it.
-        workers: Runs at a time.
-        as_json: Whether for programs.
+        folder: Folder of the sweep; it does not change.
+        workers: Number of parallel runs.
+        as_json: Whether to print JSON.
     """
     there = standing(planned.jobs, folder, tidy=False)
     for one in there.notes:

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a bar of all runs, and one for what each worker is at."""
+"""Progress bars of a sweep: one of all runs, and one of each worker's current work."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -10,13 +10,13 @@ from foveate.sweep.events import Died, Event, Failed, Finished, LaneProgress
 
 
 class SweepBars:
-    """Bars on the error stream, silent where that is no terminal; failures are told everywhere.
+    """Progress bars on stderr, hidden if it is no terminal; failures are always printed.
 
     Args:
-        total: Runs there are.
-        finished: Of them before.
-        work: By key, how long each of the others will take beside the rest; for the time that is left.
-        clock: Tells seconds.
+        total: Number of runs.
+        finished: Number of runs that were finished before.
+        work: Expected work of each other run by key, in any unit; used for the remaining time.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class SweepBars:
     ) -> None:
         self._work = dict(work or {})
         self._all_work, self._clock = sum(self._work.values()), clock
-        self._begun: float | None = None  # runs begin when the sets have been drawn
+        self._begun: float | None = None  # runs start after the sets have been drawn
         self._console = Console(stderr=True, highlight=False)
         columns = (
             TextColumn("{task.description}"),
@@ -50,11 +50,11 @@ class SweepBars:
         self._progress.stop()
 
     def note(self, message: str) -> None:
-        """Say something beside the bars."""
+        """Print a note without breaking the bars."""
         self._progress.console.print(f"note: {message}", soft_wrap=True, markup=False)
 
     def show(self, event: Event) -> None:
-        """Show what has happened."""
+        """Show an event."""
         if self._begun is None:
             self._begun = self._clock()
         if isinstance(event, LaneProgress):
@@ -62,7 +62,7 @@ class SweepBars:
         elif isinstance(event, Finished):
             self._ended(event.job.key)
             for one in event.done.notes:
-                if one not in self._noted:  # hundreds of runs may have the same to say
+                if one not in self._noted:  # hundreds of runs may give the same note
                     self._noted.add(one)
                     self.note(one)
         elif isinstance(event, Failed):
@@ -78,7 +78,7 @@ class SweepBars:
         self._progress.update(self._all, advance=len(keys), description=f"runs{self.left()}")
 
     def left(self) -> str:
-        """Return how long it will take yet, in words; nothing before a fiftieth of the work is done."""
+        """Return the remaining time in words; an empty string until a fiftieth of the work is done."""
         left = sum(self._work.values())
         done = self._all_work - left
         if self._begun is None or done < self._all_work / 50 or not left:
@@ -91,7 +91,7 @@ class SweepBars:
         )
 
     def count(self, what: str, done: int, total: int) -> None:
-        """Move the bar of work before the runs."""
+        """Update the bar of the preparation."""
         if -1 not in self._lanes:
             self._lanes[-1] = self._progress.add_task(what, total=total)
         self._progress.update(self._lanes[-1], completed=done, total=total, visible=done < total)

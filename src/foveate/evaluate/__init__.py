@@ -1,1 +1,1 @@
-"""Numbers: metrics, and the runs that produce them."""
+"""Metrics, and the predictions they are computed from."""

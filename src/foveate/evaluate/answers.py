@@ -1,4 +1,4 @@
-"""Ask a method about every picture of a set, texts encoded once."""
+"""Predictions of a method for all pictures of a set, with texts encoded once."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from foveate.methods.capabilities import PriorBranch, capability
 from foveate.types import Batch, Branch, Labels, Logits, Masks
 
 Watch = Callable[[int, int], None]
-"""Called with pictures done and pictures in all."""
+"""Called with the number of finished pictures and the total."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a method said of a picture set.
+    """Logits and labels of a picture set.
 
     Attributes:
         logits: `[N, C]`.
-        labels: `[N]` the truth.
+        labels: `[N]` true labels.
         foreground: `[N, C]` logits of the pictures times their masks; None without masks.
-        trust: `[N]` how far each answer leans on CLIP's prior; None for methods without such a gate.
-        masked: `[N]` which pictures have a mask at all; None means every one.
+        trust: `[N]` weight of CLIP's prior in each prediction; None for methods without such a gate.
+        masked: `[N]` whether a picture has a mask; None means that all have one.
     """
 
     logits: Logits
@@ -39,19 +39,19 @@ class Answers:
 
     @property
     def accuracy(self) -> float:
-        """Percent right."""
+        """Accuracy in percent."""
         return accuracy(self.logits, self.labels)
 
     @property
     def shift(self) -> float | None:
-        """Foreground shift index, in nats, over the pictures that have masks; None without any."""
+        """Foreground shift index in nats, over the pictures with masks; None if there are none."""
         return self.shift_where(torch.ones(len(self.labels), dtype=torch.bool))
 
     def shift_where(self, chosen: Tensor) -> float | None:
-        """Return the foreground shift index over those of the chosen pictures that have masks.
+        """Return the foreground shift index over the chosen pictures with masks.
 
         Args:
-            chosen: `[N]` truth values.
+            chosen: `[N]` booleans.
         """
         if self.foreground is None:
             return None
@@ -69,15 +69,15 @@ def ask(
     with_foreground: bool = False,
     watch: Watch | None = None,
 ) -> Answers:
-    """Ask `method`, whose classes are set, about all pictures in their order.
+    """Return the predictions of `method` for all pictures, in order; its classes must be set.
 
     Args:
-        method: Asked with `branch`.
-        pictures: An un-augmented set.
-        branch: Which label space its classes are.
-        batch_size: Pictures a pass; fewer where the device's memory does not suffice.
-        with_foreground: Ask about the foregrounds too, for the shift index; needs masks.
-        watch: Told of progress.
+        method: The method.
+        pictures: Pictures without augmentation.
+        branch: Label space of the class names.
+        batch_size: Pictures per batch; fewer if the device's memory is not sufficient.
+        with_foreground: Compute logits of foregrounds too, for the shift index; needs masks.
+        watch: Called with progress.
 
     Raises:
         InputError: There are no pictures.
@@ -109,7 +109,7 @@ def ask(
 
 @dataclass(frozen=True)
 class _Said:
-    """What `Answers` has, of a few pictures."""
+    """The fields of `Answers` for one batch."""
 
     logits: Logits
     foreground: Logits | None
@@ -132,7 +132,7 @@ def _say(method: Method, batch: Batch, branch: Branch, with_foreground: bool) ->
 
 
 def parts_of(batch: Batch, most: int) -> Iterator[Batch]:
-    """Cut a batch into such of so many pictures."""
+    """Split a batch into batches of at most this size."""
     for start in range(0, len(batch.images), most):
         few = slice(start, start + most)
         masks = None if batch.masks is None else batch.masks[few]

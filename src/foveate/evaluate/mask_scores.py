@@ -1,4 +1,4 @@
-"""What masks are worth: how far they agree with exact ones, and how far FVG-PT's gate trusts them.
+"""Quality of masks: overlap with exact masks, and the trust of FVG-PT's gate in them.
 
 - [0]: FVG-PT, 2026, https://arxiv.org/abs/2603.08708 ("Eq." and "Sec." below refer to it)
 """
@@ -33,7 +33,7 @@ from foveate.methods.capabilities import ForegroundTrust
 from foveate.types import Batch, PerImage
 
 Watch = Callable[[int, int], None]
-"""Called with pictures done and pictures in all."""
+"""Called with the number of finished pictures and the total."""
 
 _BATCH = 64
 
@@ -44,8 +44,8 @@ class MaskSet:
 
     Attributes:
         jobs: The pictures.
-        masks: Each picture's mask, or None.
-        values: What the numbers in them mean.
+        masks: The mask of each picture, or None.
+        values: Meaning of their pixel values.
     """
 
     jobs: Sequence[MaskJob]
@@ -53,24 +53,24 @@ class MaskSet:
     values: MaskValues
 
     def only(self, names: Collection[str]) -> "MaskSet":
-        """Keep the pictures of these names."""
+        """Return the set with only the pictures of these names."""
         kept = [(job, mask) for job, mask in zip(self.jobs, self.masks, strict=True) if job.name in names]
         return MaskSet([job for job, _ in kept], [mask for _, mask in kept], self.values)
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """How far masks agree with exact ones.
+    """Overlap of masks with exact masks.
 
     Attributes:
-        by_class: The pictures' intersection over union, by class name; "" where classes are not known.
+        by_class: Intersection over union of each picture, by class name; "" if classes are unknown.
     """
 
     by_class: Mapping[str, tuple[float, ...]]
 
     @property
     def all(self) -> tuple[float, ...]:
-        """Of every picture."""
+        """IoU of all pictures."""
         return tuple(one for ious in self.by_class.values() for one in ious)
 
     @property
@@ -79,15 +79,15 @@ class Overlap:
         return mean(self.all)
 
     def share_above(self, least: float = 0.5) -> float:
-        """Share of pictures whose mask agrees better than this."""
+        """Share of pictures with an IoU above `least`."""
         return mean([float(one > least) for one in self.all])
 
 
 def masks_of(jobs: Sequence[MaskJob], folder: Path) -> MaskSet:
-    """Find the masks of pictures in a folder, or in a packed set.
+    """Find the masks of pictures in a folder or a packed set.
 
     Raises:
-        InputError: There is no such folder, or no mask in it is of one of these pictures.
+        InputError: The folder does not exist, or has no mask of these pictures.
     """
     found = find_masks([(job.path, Path(job.name)) for job in jobs], folder)
     there: list[MaskSource] = [mask for mask in found if mask is not None]
@@ -98,21 +98,22 @@ def masks_of(jobs: Sequence[MaskJob], folder: Path) -> MaskSet:
 
 
 def iou(one: Mask, other: Mask) -> float:
-    """Return intersection over union; 1 where both are empty."""
+    """Return intersection over union; 1 if both masks are empty."""
     union = int((one | other).sum())
     return int((one & other).sum()) / union if union else 1.0
 
 
 def overlap(masks: MaskSet, truth: MaskSet, watch: Watch | None = None) -> Overlap:
-    """Compare masks with exact ones, over the pictures that have both.
+    """Compare masks with exact masks, over the pictures that have both.
 
     Args:
-        masks: To be measured.
-        truth: Exact ones of the same pictures; another scale is brought to the picture's size.
-        watch: Told of progress.
+        masks: Masks to measure.
+        truth: Exact masks of the same pictures; they are resized to the picture if needed.
+        watch: Called with progress.
 
     Raises:
-        InputError: No picture has both; or a mask cannot be read or is of another shape than its picture.
+        InputError: No picture has both masks; or a mask is unreadable or does not have its picture's
+            shape.
     """
     known = {job.name: mask for job, mask in zip(truth.jobs, truth.masks, strict=True)}
     ious: dict[str, list[float]] = {}
@@ -131,11 +132,11 @@ def overlap(masks: MaskSet, truth: MaskSet, watch: Watch | None = None) -> Overl
 def mean_trust(method: ForegroundTrust, masks: MaskSet, watch: Watch | None = None) -> float:
     """Return the mean of r, the trained foreground gate's trust (Sec. 3.2), on whole pictures.
 
-    r counts as 0 where too little of the object is left in the view, as it does in training. A picture whose
-    class the gate does not know has no say; one without a class has.
+    As in training, r is 0 if the view has too little foreground. Pictures of classes that the gate does
+    not know are left out; pictures without a class are used.
 
     Raises:
-        InputError: The gate was not trained, or knows none of the classes.
+        InputError: The gate is not trained, or knows none of the classes.
     """
     if not method.has_gate():
         raise InputError("this model has no foreground gate (foreground_gate is false): give another --model")
@@ -143,10 +144,10 @@ def mean_trust(method: ForegroundTrust, masks: MaskSet, watch: Watch | None = No
 
 
 def mean_target(method: ForegroundTrust, masks: MaskSet, watch: Watch | None = None) -> float:
-    """Return the mean of r* (Eq. 3): how often the backbone errs less on the foreground alone.
+    """Return the mean of r* (Eq. 3): how often the backbone's error is smaller on the foreground alone.
 
     Raises:
-        InputError: No picture is of a class that the method knows.
+        InputError: No picture belongs to a class of the method.
     """
     if any(not job.label for job in masks.jobs):
         raise InputError(
@@ -192,7 +193,7 @@ def _parts(batch: Batch, most: int, device: torch.device) -> Iterator[Batch]:
 
 
 def _pictures(method: ForegroundTrust, masks: MaskSet) -> PictureSet:
-    """Return the pictures that have a mask and a class the method knows, or no class at all."""
+    """Return the pictures with a mask and with a class of the method, or without a class."""
     row = {_plain(name): place for place, name in enumerate(method.names)}
     samples = [
         Sample(job.path, row.get(_plain(job.label), 0), mask)

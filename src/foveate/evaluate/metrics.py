@@ -1,4 +1,4 @@
-"""What is reported, each number one function."""
+"""Reported metrics, one function each."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ from foveate.types import Labels, Logits
 
 
 def accuracy(logits: Logits, labels: Labels) -> float:
-    """Return the share of pictures whose highest logit is their label's, in percent."""
+    """Return top-1 accuracy in percent."""
     return 100 * (logits.argmax(dim=-1) == labels).double().mean().item()
 
 
 def harmonic_mean(base: float, new: float) -> float:
-    """Return HM = 2 b n / (b + n); 0 where both are 0. Over data sets it is the HM of averages."""
+    """Return HM = 2 b n / (b + n); 0 if both are 0. Over data sets it is the HM of the averages."""
     return 2 * base * new / (base + new) if base + new else 0.0
 
 
@@ -24,11 +24,12 @@ def mean(values: Sequence[float]) -> float:
 def foreground_shift(full: Logits, foreground: Logits, tau: float = 2.0) -> float:
     """Return D_fg, the foreground shift index: mean KL(p_full ‖ p_foreground), in nats.
 
-    How much an answer changes when the background is taken away; 0 for a model that looks at the object only.
+    It measures the change of a prediction when the background is removed; 0 if a model uses the object
+    only.
 
     Args:
         full: `[B, C]` logits of whole pictures.
         foreground: `[B, C]` logits of the same views times their masks.
-        tau: Temperature both are softened with.
+        tau: Temperature of both softmax functions.
     """
-    return max(0.0, kl(full / tau, foreground / tau).mean().item())  # rounding may leave a hair less
+    return max(0.0, kl(full / tau, foreground / tau).mean().item())  # rounding may give less

@@ -1,4 +1,4 @@
-"""Where a method looks: maps of its gaze, pictures of them, and the numbers that belong beside them."""
+"""Gaze of a method: heat maps, figures of them, and metrics."""
 
 from foveate.explain.gradcam import Target
 from foveate.explain.indices import gaze_on_object, lift, pointing, shift_index, top_overlap

@@ -1,4 +1,4 @@
-"""Which pictures a method repairs or breaks, beside the method it stands on."""
+"""Pictures that a method repairs or breaks, in comparison with the method below it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from foveate.types import PerImage
 
 @dataclass(frozen=True)
 class CaseGroup:
-    """Pictures that one method got right and another wrong.
+    """Pictures that one method classifies correctly and another one does not.
 
     Attributes:
-        title: Which, in words.
-        places: Those to be shown, the largest change of the true class's probability first.
-        number: How many there are in all.
+        title: Description of the group.
+        places: Indices of pictures to show, by decreasing change of the true class's probability.
+        number: Number of pictures in the group.
     """
 
     title: str
@@ -31,11 +31,11 @@ class CaseGroup:
 
 
 def changed(chain: Sequence[Looks], most: int) -> list[CaseGroup]:
-    """Return repaired and broken pictures of each method beside the one before it.
+    """Return repaired and broken pictures of each method, compared with the method before it.
 
     Args:
-        chain: The same pictures seen by zero-shot CLIP, a backbone, a plug-in over it.
-        most: Pictures to show of each group.
+        chain: Results on the same pictures: zero-shot CLIP, a backbone, a plug-in over it.
+        most: Largest number of pictures to show per group.
     """
     groups: list[CaseGroup] = []
     for before, after in pairwise(chain):
@@ -54,12 +54,12 @@ def _group(title: str, which: Bool[Tensor, " batch"], change: PerImage, most: in
 
 @dataclass(frozen=True)
 class Shown:
-    """One picture as it is shown.
+    """One picture for display.
 
     Attributes:
-        name: Its own, as messages have it.
-        picture: The view that methods saw, in a size for people.
-        mask: `[S, S]` its foreground; None without a mask.
+        name: Name of the picture, as in messages.
+        picture: The view that methods receive, at display size.
+        mask: `[S, S]` foreground of the view; None without a mask.
     """
 
     name: str
@@ -68,15 +68,15 @@ class Shown:
 
 
 def shown(pictures: PictureSet, place: int, side: int) -> Shown:
-    """Return the view of a picture that methods saw, with so many pixels a side.
+    """Return the view of a picture at display size.
 
     Args:
-        pictures: An un-augmented set.
-        place: Of the picture in it.
-        side: Of the result.
+        pictures: Pictures without augmentation.
+        place: Index of the picture.
+        side: Side length of the result, in pixels.
 
     Raises:
-        BadPicture: It cannot be read any more.
+        BadPicture: The picture is not readable any more.
     """
     sample = pictures.photos.samples[place]
     whole = open_picture(sample.picture)

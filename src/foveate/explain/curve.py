@@ -1,4 +1,4 @@
-"""Shift index against accuracy, as FVG-PT's Fig. 5 puts them beside each other."""
+"""Accuracy against the foreground shift index, as in FVG-PT's Fig. 5."""
 
 import io
 import math
@@ -11,19 +11,19 @@ from torch import Tensor
 from foveate.foreground.proposers.registry import demand
 from foveate.types import PerImage
 
-_Z = 1.96  # of a 95 % interval
+_Z = 1.96  # quantile of a 95 % interval
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Pictures whose shift index is alike.
+    """A bin of pictures with similar shift index.
 
     Attributes:
-        shift: Its mean over them, in nats.
-        accuracy: Percent right.
+        shift: Mean shift index of the bin, in nats.
+        accuracy: Accuracy in percent.
         low: Lower end of the accuracy's 95 % interval.
-        high: Upper end.
-        pictures: How many they are.
+        high: Upper end of the interval.
+        pictures: Number of pictures.
     """
 
     shift: float
@@ -34,12 +34,12 @@ class CurvePoint:
 
 
 def shift_curve(shift: PerImage, right: Bool[Tensor, " batch"], bins: int = 8) -> list[CurvePoint]:
-    """Sort pictures by their shift index into bins of as many pictures each.
+    """Sort pictures by their shift index into bins of equal size.
 
     Args:
-        shift: `[N]` D_fg of each picture; NaN leaves it out.
-        right: `[N]` whether the method was right about it.
-        bins: How many; fewer where there are fewer pictures.
+        shift: `[N]` D_fg of each picture; pictures with NaN are left out.
+        right: `[N]` whether the prediction is right.
+        bins: Number of bins; fewer if there are fewer pictures.
     """
     known = ~shift.isnan()
     shift, right = shift[known].double(), right[known]
@@ -79,7 +79,7 @@ def draw_curves(curves: Mapping[str, Sequence[CurvePoint]], title: str = "") -> 
         below = [max(0.0, p.accuracy - p.low) for p in points]
         above = [max(0.0, p.high - p.accuracy) for p in points]
         axes.errorbar(x, y, [below, above], label=name, marker=marker, capsize=2, linewidth=1.5)
-    axes.set_xscale("symlog", linthresh=0.01)  # most pictures have a small one
+    axes.set_xscale("symlog", linthresh=0.01)  # most values are small
     axes.set_xlim(left=0)
     axes.set_xlabel("foreground shift index D_fg in nats (bins of equally many pictures)")
     axes.set_ylabel("accuracy in percent")

@@ -1,4 +1,4 @@
-"""A page of pictures that were repaired or broken: one HTML file with everything in it."""
+"""A self-contained HTML page of repaired and broken pictures."""
 
 import base64
 import io
@@ -37,15 +37,15 @@ def gallery(
     groups: Sequence[CaseGroup],
     show: Callable[[int], Shown],
 ) -> str:
-    """Return the page.
+    """Return the HTML page.
 
     Args:
-        title: Of the page.
-        facts: Lines under it: what was measured, and how.
-        table: Rows of cells, the first the heads.
-        chain: The same pictures seen by one method after another.
-        groups: From `changed`, of the same chain.
-        show: Gives a picture by its place.
+        title: Title of the page.
+        facts: Lines below the title: what was measured, and how.
+        table: Rows of cells; the first row is the header.
+        chain: Results of several methods on the same pictures.
+        groups: Result of `changed` for the same chain.
+        show: Returns a picture by its index.
     """
     parts = [
         f"<h1>{escape(title)}</h1>",
@@ -102,7 +102,7 @@ def _case(place: int, chain: Sequence[Looks], shown: Shown) -> str:
 
 
 def _caption(looks: Looks, place: int) -> str:
-    """Say what a method took it for, and, where that was wrong, what it gave the truth."""
+    """Return a method's prediction and, if it is wrong, the probability of the true class."""
     answer, label, asked = (int(one[place]) for one in (looks.answers, looks.labels, looks.asked))
     p, right = looks.probabilities[place], answer == label
     verdict = "right" if right else "wrong"

@@ -1,13 +1,13 @@
-"""Grad-CAM on the patches of a vision transformer: which of them speak for a class.
+"""Grad-CAM on the patches of a vision transformer: the relevance of each patch for a class.
 
-With a the activation that enters a block's attention (the output of its `ln_1`) and g the gradient of the
-class's logit or probability there, the relevance of patch i is
+With a the input of a block's attention (the output of its `ln_1`) and g the gradient of the class's
+logit or probability at that point, the relevance of patch i is
 
-- Grad-CAM: Σ_c mean_j(g_jc) · a_ic, one weight a channel ([0], Eq. 1 and 2);
-- HiResCAM: Σ_c g_ic · a_ic, each patch with the gradient of its own ([1], Eq. 3).
+- Grad-CAM: Σ_c mean_j(g_jc) · a_ic, one weight per channel ([0], Eq. 1 and 2);
+- HiResCAM: Σ_c g_ic · a_ic, with each patch's own gradient ([1], Eq. 3).
 
-What is negative counts as 0. The last block's output, its `ln_2` and its perceptron tell nothing: only the
-class token (and MMRL's representation tokens) are read afterwards, and the patches' gradients are exactly 0.
+Negative values become 0. The last block's output, its `ln_2` and its MLP cannot be used: only the class
+token (and MMRL's representation tokens) are used after them, so the gradients of patches are exactly 0.
 
 - [0]: Grad-CAM, Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391
 - [1]: HiResCAM, Draelos et al. 2020, https://arxiv.org/abs/2011.08891
@@ -25,7 +25,7 @@ from foveate.methods.capabilities import first_patch
 from foveate.types import Branch, Images, Labels, Logits, PerImage
 
 Target = Literal["logit", "probability"]
-"""What is derived: the class's logit alone, or its probability among all classes asked about."""
+"""Quantity whose gradient is computed: the class's logit, or its probability among all class names."""
 
 
 def class_activation(
@@ -38,26 +38,26 @@ def class_activation(
     target: Target = "probability",
     layer: int = -1,
 ) -> Heat:
-    """Return how much each patch speaks for the given class.
+    """Return the relevance of each patch for the given class.
 
-    A method may ask the tower several times (FVG-PT's own answer and CLIP's): the relevance of a patch is the
-    sum over all passes, before negative values are cut.
+    A method may use the tower several times (FVG-PT: the backbone and CLIP). The relevance of a patch is
+    the sum over all passes, before negative values become 0.
 
     Args:
-        method: Its classes set.
+        method: The method with its classes set.
         images: `[B, 3, S, S]` normalised pictures.
-        labels: `[B]` the class asked about.
-        branch: Which label space the classes are.
-        averaged: One weight a channel (Grad-CAM), or each patch's own gradient (HiResCAM).
-        target: What the gradient is of. With a single class there is no other to tell it from, and its
-            probability speaks from nowhere.
-        layer: The block, from 0 on or from the end.
+        labels: `[B]` the class to explain.
+        branch: Label space of the class names.
+        averaged: True: one weight per channel (Grad-CAM); False: each patch's own gradient (HiResCAM).
+        target: Quantity whose gradient is computed. With a single class the probability is constant, so
+            the map is 0.
+        layer: Block, counted from 0; negative numbers count from the end.
 
     Returns:
-        `[B, grid, grid]`; all 0 where no patch speaks for the class.
+        `[B, grid, grid]`; all 0 if no patch supports the class.
 
     Raises:
-        InputError: There is no such block.
+        InputError: The block does not exist.
     """
     vision = method.clip.vision
     block = vision.blocks[block_index(layer, len(vision.blocks))]
@@ -77,9 +77,10 @@ def class_activation(
 
 
 def _asked(logits: Logits, labels: Labels, target: Target) -> PerImage:
-    """Return what is derived; up to a positive factor a picture, which a heat does not know of.
+    """Return the quantity to differentiate, up to a positive factor per picture, which a heat map ignores.
 
-    ∇p = p (1 − p) ∇(z_c − log Σ_{j≠c} exp z_j). Without the factor it is exact where p has rounded to 1 or 0.
+    ∇p = p (1 − p) ∇(z_c − log Σ_{j≠c} exp z_j). Without the factor the result is exact even if p is
+    rounded to 1 or 0.
     """
     own = logits.gather(1, labels[:, None])[:, 0]
     if target == "logit":

@@ -1,7 +1,7 @@
-"""Numbers beside pictures of the gaze, one a picture.
+"""Metrics of heat maps, one number per picture.
 
-`masks` are of the very view that the method saw. A picture without foreground in its view has no such
-number: NaN. A gaze that is 0 everywhere is on nothing: energy, lift, pointing and overlap are 0.
+`masks` belong to the view that the method receives. A picture without foreground in its view gets NaN.
+If a heat map is 0 everywhere, energy, lift, pointing and overlap are 0.
 """
 
 import torch
@@ -18,26 +18,26 @@ from foveate.types import Logits, Masks, PerImage
 def shift_index(full: Logits, foreground: Logits, tau: float = 2.0) -> PerImage:
     """Return D_fg = KL(p_full ‖ p_foreground), the foreground shift index (FVG-PT, App. A.1), in nats.
 
-    How much an answer changes when the background is taken away. Its paper leaves three choices open: the
-    temperature (here that of FVG-PT's own distributions, 2), the classes (here all columns of the logits) and
-    what stands in place of the background (see `foveate.foreground.views.foreground_view`).
+    It measures the change of a prediction when the background is removed. The paper leaves three choices
+    open: the temperature (here that of FVG-PT's distributions, 2), the classes (here all columns of the
+    logits) and the replacement of the background (see `foveate.foreground.views.foreground_view`).
 
     Args:
         full: `[B, C]` logits of whole pictures.
-        foreground: `[B, C]` logits of the same views, their background taken away.
-        tau: Temperature both are softened with.
+        foreground: `[B, C]` logits of the same views without their background.
+        tau: Temperature of both softmax functions.
 
     Returns:
         `[B]`, 0 or more.
     """
-    return kl(full / tau, foreground / tau).clamp_min(0)  # rounding may leave a hair less
+    return kl(full / tau, foreground / tau).clamp_min(0)  # rounding may give a tiny negative number
 
 
 def gaze_on_object(heat: Heat, masks: Masks) -> PerImage:
-    """Return the share of the gaze that falls on the foreground ("energy inside the mask"), in [0, 1].
+    """Return the share of the heat map on the foreground ("energy inside the mask"), in [0, 1].
 
     Args:
-        heat: `[B, grid, grid]` from `gaze`.
+        heat: `[B, grid, grid]` result of `gaze`.
         masks: `[B, 1, S, S]` foreground of the same views.
 
     Returns:
@@ -48,27 +48,27 @@ def gaze_on_object(heat: Heat, masks: Masks) -> PerImage:
 
 
 def lift(heat: Heat, masks: Masks) -> PerImage:
-    """Return the energy inside the mask over the mask's area: 1 is a gaze that knows nothing of the object.
+    """Return the energy inside the mask divided by the mask's area; 1 if the gaze ignores the object.
 
-    Large objects get much of any gaze; this is what is left beyond it. Arguments are those of
+    A large object gets a large share of any heat map; this ratio removes the effect. Arguments as for
     `gaze_on_object`.
 
     Returns:
-        `[B]`; NaN where there is no foreground.
+        `[B]`; NaN without foreground.
     """
     share = area(masks)
     return torch.where(share > 0, gaze_on_object(heat, masks) / share, torch.nan)
 
 
 def pointing(heat: Heat, masks: Masks) -> PerImage:
-    """Return 1 where the gaze's highest point lies on the object, else 0 (the pointing game).
+    """Return 1 if the maximum of the heat map lies on the object, else 0 (the pointing game).
 
-    The gaze is brought to the picture's size by linear interpolation; of several highest points the first in
-    reading order counts. Zhang et al. 2016, https://arxiv.org/abs/1608.00507, without their tolerance of 15
-    pixels. Arguments are those of `gaze_on_object`.
+    The heat map is resized to the picture by linear interpolation; of several maxima the first in
+    reading order is used. Zhang et al. 2016, https://arxiv.org/abs/1608.00507, without their tolerance
+    of 15 pixels. Arguments as for `gaze_on_object`.
 
     Returns:
-        `[B]`; NaN where there is no foreground.
+        `[B]`; NaN without foreground.
     """
     fine, inside = _fine(heat, masks), masks[:, 0].flatten(1)
     hit = inside.gather(1, fine.argmax(dim=1, keepdim=True))[:, 0] > 0.5
@@ -77,13 +77,13 @@ def pointing(heat: Heat, masks: Masks) -> PerImage:
 
 
 def top_overlap(heat: Heat, masks: Masks) -> PerImage:
-    """Return IoU of the mask and of as many pixels as it has, those that are looked at most.
+    """Return IoU of the mask and an equal number of pixels with the highest heat.
 
-    The gaze is brought to the picture's size by linear interpolation; pixels that nobody looks at never
-    count. Arguments are those of `gaze_on_object`.
+    The heat map is resized to the picture by linear interpolation; pixels with heat 0 never count.
+    Arguments as for `gaze_on_object`.
 
     Returns:
-        `[B]` in [0, 1]; NaN where there is no foreground.
+        `[B]` in [0, 1]; NaN without foreground.
     """
     fine, inside = _fine(heat, masks), masks[:, 0].flatten(1) > 0.5
     order = fine.argsort(dim=1, descending=True, stable=True)
@@ -96,5 +96,5 @@ def top_overlap(heat: Heat, masks: Masks) -> PerImage:
 
 
 def _fine(heat: Heat, masks: Masks) -> Float[Tensor, "batch pixels"]:
-    """The gaze at each pixel."""
+    """Return the heat map at each pixel."""
     return F.interpolate(heat[:, None], masks.shape[-2:], mode="bilinear", align_corners=False).flatten(1)

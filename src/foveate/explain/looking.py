@@ -1,4 +1,4 @@
-"""The one question, asked in any of three ways: what does a method look at?"""
+"""`gaze`: heat maps of a method, computed in one of three ways."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from foveate.methods.base import Method
 from foveate.types import Branch, Images, Labels
 
 How = Literal["hirescam", "gradcam", "rollout"]
-"""Gradient times activation patch by patch, with one weight a channel, or attention alone."""
+"""Gradient times activation per patch, the same with one weight per channel, or attention only."""
 
 
 def gaze(
@@ -22,26 +22,27 @@ def gaze(
     target: Target = "probability",
     layer: int = -1,
 ) -> Heat:
-    """Return how much each patch speaks for the given class, not negative, summing to 1 over a picture.
+    """Return the relevance of each patch for the given class; it is not negative and sums to 1 per picture.
 
-    Where no patch speaks for it (for the probability of a single class none can), it is 0 everywhere.
+    If no patch supports the class, the map is 0 everywhere (always for the probability of a single
+    class).
 
     Args:
-        method: Its classes set.
+        method: The method with its classes set.
         images: `[B, 3, S, S]` normalised pictures.
-        labels: `[B]` the class asked about; attention rollout knows of none.
-        branch: Which label space the classes are.
+        labels: `[B]` the class to explain; attention rollout does not depend on it.
+        branch: Label space of the class names.
         how: See `How`.
-        target: What the gradient is of: the class's logit, or its probability. (The logarithm of the
-            probability gives the same map.)
-        layer: The image tower's block, from 0 on or from the end: whose attention is asked, or the last one
-            of the rollout.
+        target: Quantity whose gradient is computed: the class's logit, or its probability. (The
+            logarithm of the probability gives the same map.)
+        layer: Block of the image tower, counted from 0, or from the end if negative. For the rollout,
+            the last block of the product.
 
     Returns:
         `[B, grid, grid]`.
 
     Raises:
-        InputError: There is no such block.
+        InputError: The block does not exist.
     """
     if how == "rollout":
         return attention_rollout(method, images, branch, layer=layer)

@@ -1,4 +1,4 @@
-"""Ask a method about a picture set, look where it looks, and measure it, picture by picture."""
+"""Predictions, heat maps and metrics of a method for each picture of a set."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,16 +32,17 @@ OF_MASKS: dict[str, Callable[[Heat, Masks], PerImage]] = {
 
 @dataclass(frozen=True)
 class LookConfig:
-    """How to look, and how to measure.
+    """Settings of heat maps and metrics.
 
     Attributes:
         how: See `foveate.explain.gaze`.
-        target: Likewise.
-        layer: Likewise.
-        about: The class asked about: each picture's "answer", its "label", or one class name for all.
-        tau: Temperature of the shift index.
-        fill: What stands in place of pixels that are taken away.
-        steps: Of deletion and insertion; 0 leaves these out.
+        target: See `foveate.explain.gaze`.
+        layer: See `foveate.explain.gaze`.
+        about: Class to explain: each picture's "answer" (prediction), its "label", or one class name for
+            all.
+        tau: Temperature of the foreground shift index.
+        fill: Replacement for removed pixels.
+        steps: Number of steps of deletion and insertion; 0 leaves both out.
     """
 
     how: How = "hirescam"
@@ -62,17 +63,17 @@ class LookConfig:
 
 @dataclass(frozen=True)
 class Looks:
-    """What a method said of a picture set, and what it looked at.
+    """Predictions, heat maps and metrics of a method for a picture set.
 
     Attributes:
-        method: Its name.
-        names: Of the columns.
+        method: Name of the method.
+        names: Class names of the columns.
         logits: `[N, C]`.
-        labels: `[N]` the truth, where it is known.
-        asked: `[N]` the class each gaze is about.
-        heat: `[N, grid, grid]` the gazes.
-        figures: By name, `[N]` numbers; NaN where a picture has none.
-        passes: How often each picture went through the method.
+        labels: `[N]` true labels, if known.
+        asked: `[N]` explained class of each picture.
+        heat: `[N, grid, grid]` heat maps.
+        figures: Metrics by name, `[N]` numbers each; NaN for pictures without the metric.
+        passes: Number of forward passes per picture.
     """
 
     method: str
@@ -86,28 +87,28 @@ class Looks:
 
     @property
     def answers(self) -> Labels:
-        """`[N]` the likeliest class."""
+        """`[N]` predicted classes."""
         return self.logits.argmax(dim=-1)
 
     @property
     def right(self) -> Bool[Tensor, " batch"]:
-        """`[N]` whether that is the truth."""
+        """`[N]` whether the prediction is right."""
         return self.answers == self.labels
 
     @property
     def probabilities(self) -> Logits:
-        """`[N, C]`."""
+        """`[N, C]` probabilities."""
         return self.logits.softmax(dim=-1)
 
     def of(self, labels: Labels) -> PerImage:
-        """Return `[N]` the probability of a class of each picture."""
+        """Return `[N]` the probability of the given class of each picture."""
         return self.probabilities.gather(1, labels[:, None])[:, 0]
 
     def means(self, which: Bool[Tensor, " batch"] | None = None) -> dict[str, float | None]:
-        """Return accuracy in percent and the mean of each figure, over the pictures that have one.
+        """Return accuracy in percent and the mean of each metric, over the pictures that have it.
 
         Args:
-            which: The pictures that count; None takes all. Without any, a mean is None.
+            which: Pictures to use; None uses all. If no picture has a metric, its mean is None.
         """
         kept = torch.ones_like(self.right) if which is None else which
         values = {"accuracy": 100 * self.right.double(), **self.figures}
@@ -124,19 +125,19 @@ def look(
     batch_size: int = 32,
     watch: Watch | None = None,
 ) -> Looks:
-    """Ask `method`, whose classes are set, about all pictures in their order.
+    """Return predictions, heat maps and metrics for all pictures, in order; the classes must be set.
 
     Args:
-        method: Asked with `branch`.
-        pictures: An un-augmented set; figures that need masks are there if it has any.
-        branch: Which label space its classes are.
-        config: How to look and measure.
-        name: What the method is called.
-        batch_size: Pictures a pass; fewer where the device's memory does not suffice.
-        watch: Told of progress.
+        method: The method.
+        pictures: Pictures without augmentation; if they have masks, metrics of masks are included.
+        branch: Label space of the class names.
+        config: Settings of heat maps and metrics.
+        name: Name of the method.
+        batch_size: Pictures per batch; fewer if the device's memory is not sufficient.
+        watch: Called with progress.
 
     Raises:
-        InputError: There are no pictures, no such block, or the class asked about is none of the method's.
+        InputError: There are no pictures, or the block or the class to explain does not exist.
     """
     if not len(pictures):
         raise InputError("there are no pictures to look at")
@@ -163,7 +164,7 @@ def look(
 
 @dataclass(frozen=True)
 class _Look:
-    """What `Looks` has, of a few pictures."""
+    """The fields of `Looks` for one batch."""
 
     logits: Logits
     labels: Labels
@@ -219,7 +220,7 @@ def _mask_figures(
 
 
 def _chosen(about: str, names: Sequence[str]) -> int | None:
-    """Return the column of the one class asked about, if it is one."""
+    """Return the column of the one class to explain; None if it varies by picture."""
     if about in names:
         return names.index(about)
     if about in (ANSWER, LABEL):

@@ -1,4 +1,4 @@
-"""A method's passes through the image tower, and where the patches are among its tokens."""
+"""Forward passes of a method through the image tower, and the positions of patches among its tokens."""
 
 import torch
 from jaxtyping import Float
@@ -7,29 +7,29 @@ from torch import Tensor
 from foveate.errors import InputError
 
 Heat = Float[Tensor, "batch grid grid"]
-"""How much each patch counts: not negative, summing to 1 over a picture, or 0 everywhere."""
+"""Relevance of each patch: not negative, with sum 1 per picture, or 0 everywhere."""
 
 TokenValues = Float[Tensor, "batch tokens *rest"]
 PatchValues = Float[Tensor, "batch patches *rest"]
 
 
 def first_patch(tokens: int, patches: int, own: int) -> int:
-    """Return where the patches begin among the tokens of a pass.
+    """Return the index of the first patch among the tokens of a pass.
 
     Args:
-        tokens: How many tokens there are: class token, patches, and those that the method has put among them.
-        patches: How many of them are patches.
-        own: Where patches begin in the method's own passes (`Method.first_patch`).
+        tokens: Number of tokens: class token, patches, and learned tokens.
+        patches: Number of patches.
+        own: Index of the first patch in the method's own passes (`Method.first_patch`).
     """
-    return 1 if tokens == patches + 1 else own  # none were put: untouched CLIP, or a block before they are
+    return 1 if tokens == patches + 1 else own  # no learned tokens: unchanged CLIP, or an earlier block
 
 
 def patches_of(values: TokenValues, patches: int, own: int) -> PatchValues:
-    """Cut the patches out of one pass; the class token and learned tokens are left out.
+    """Return the patches of one pass, without the class token and learned tokens.
 
     Args:
-        values: Something of each token.
-        patches: How many patches there are.
+        values: Values of each token.
+        patches: Number of patches.
         own: `Method.first_patch`.
     """
     first = first_patch(values.shape[1], patches, own)
@@ -37,14 +37,14 @@ def patches_of(values: TokenValues, patches: int, own: int) -> PatchValues:
 
 
 def block_index(layer: int, blocks: int) -> int:
-    """Return a block's place, counted from 0, of a tower with so many blocks.
+    """Return the index of a block, counted from 0.
 
     Args:
-        layer: From 0 on, or from the end: -1 is the last.
-        blocks: How many there are.
+        layer: Index from 0, or from the end if negative: -1 is the last block.
+        blocks: Number of blocks.
 
     Raises:
-        InputError: There is no such block.
+        InputError: The block does not exist.
     """
     if not -blocks <= layer < blocks:
         raise InputError(
@@ -54,7 +54,7 @@ def block_index(layer: int, blocks: int) -> int:
 
 
 def as_heat(relevance: Float[Tensor, "batch patches"], grid: int) -> Heat:
-    """Return relevance of patches as a map: what is negative is 0, the rest sums to 1."""
+    """Return relevance as a map: negative values become 0, the rest is normalised to sum 1."""
     positive = relevance.clamp_min(0)
     heat = positive / positive.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(positive.dtype).tiny)
     return heat.view(-1, grid, grid)

@@ -1,4 +1,4 @@
-"""Pictures of a gaze: it laid over the picture, the object's outline, and tables of such pictures."""
+"""Drawing of heat maps: overlays on pictures, outlines of objects, and contact sheets."""
 
 from collections.abc import Sequence
 
@@ -11,16 +11,16 @@ from torch.nn import functional as F
 Colour = tuple[int, int, int]
 RIGHT, WRONG, NEITHER = (24, 128, 56), (190, 40, 40), (70, 70, 70)
 _INK: Colour = (20, 20, 20)
-_LINE: Colour = (0, 229, 255)  # no warm colour: those are the gaze's
+_LINE: Colour = (0, 229, 255)  # a cold colour: heat maps are warm
 
 
 def overlay(picture: Image.Image, heat: Float[Tensor, "grid grid"], side: int) -> Image.Image:
-    """Return the picture, darkened where the gaze is not, with the gaze as a warm light.
+    """Return the picture with the heat map in warm colours; other parts are darker.
 
     Args:
-        picture: What the method saw, square.
-        heat: Its gaze.
-        side: Pixels a side of the result.
+        picture: The square view that the method receives.
+        heat: The heat map.
+        side: Side length of the result, in pixels.
     """
     smooth = F.interpolate(heat[None, None].float(), size=(side, side), mode="bicubic", align_corners=False)[
         0, 0
@@ -33,12 +33,12 @@ def overlay(picture: Image.Image, heat: Float[Tensor, "grid grid"], side: int) -
 
 
 def outlined(picture: Image.Image, mask: Float[Tensor, "height width"], width: int = 2) -> Image.Image:
-    """Return the picture with a line along the inner edge of the mask, and a dark one outside of it.
+    """Return the picture with a line along the inner edge of the mask, and a dark line outside of it.
 
     Args:
-        picture: What the method saw.
-        mask: 1 on the foreground of the same view, in any size.
-        width: Of the line, in pixels of the picture.
+        picture: The view that the method receives.
+        mask: 1 on the foreground of the same view, at any size.
+        width: Width of the line, in pixels of the picture.
     """
     drawn = picture.convert("RGB")
     told = Image.fromarray((mask.cpu().numpy() > 0.5).astype(np.uint8) * 255)
@@ -56,13 +56,13 @@ def outlined(picture: Image.Image, mask: Float[Tensor, "height width"], width: i
 def contact_sheet(
     rows: Sequence[Sequence[Image.Image]], captions: Sequence[Sequence[str]], heads: Sequence[str]
 ) -> Image.Image:
-    """Lay pictures of one size out in a table, a caption under each and a head over each column.
+    """Arrange pictures of one size in a table, with a caption below each and a header above each column.
 
     Args:
         rows: Pictures, row by row.
-        captions: One a picture; a leading "+" or "-" colours it as right or wrong and is not shown. What is
-            wider than its picture is cut.
-        heads: One a column; cut likewise.
+        captions: One per picture; a leading "+" or "-" colours it as right or wrong and is not shown. A
+            caption that is wider than its picture is cut.
+        heads: One per column; cut in the same way.
     """
     side, gap, line = rows[0][0].width, 12, 22
     width = gap + len(heads) * (side + gap)
@@ -83,7 +83,7 @@ def contact_sheet(
 
 
 def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Return as much of a line as fits."""
+    """Cut a line of text to a width in pixels."""
     if font.getlength(text) <= width:
         return text
     kept = text

@@ -1,6 +1,7 @@
-"""Deletion and insertion: does the answer hang on what the method is said to look at?
+"""Deletion and insertion: test whether the prediction depends on the patches of the heat map.
 
-- RISE: Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421, Sec. 4.2, whose unit is a pixel; here a patch.
+- RISE: Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421, Sec. 4.2, with pixels as units; here
+patches.
 """
 
 from dataclasses import dataclass
@@ -19,13 +20,13 @@ Curve = Float[Tensor, "batch points"]
 
 @dataclass(frozen=True)
 class Removal:
-    """How the probability of a class changes while patches go, or come, the most looked-at first.
+    """Probability of a class while patches are removed or inserted, in order of decreasing heat.
 
     Attributes:
-        shares: `[points]` of patches that are gone (or there), from 0 to 1.
-        deleted: `[B, points]` probability with so many gone.
-        inserted: `[B, points]` with so many there, and nothing else.
-        passes: How often each picture went through the method.
+        shares: `[points]` share of removed (or inserted) patches, from 0 to 1.
+        deleted: `[B, points]` probability after removal.
+        inserted: `[B, points]` probability after insertion into an empty picture.
+        passes: Number of forward passes per picture.
     """
 
     shares: Float[Tensor, " points"]
@@ -35,12 +36,12 @@ class Removal:
 
     @property
     def deletion(self) -> PerImage:
-        """`[B]` area under `deleted`: small where the gaze was on what mattered."""
+        """`[B]` area under `deleted`: small if the heat map shows what matters."""
         return torch.trapezoid(self.deleted, self.shares)
 
     @property
     def insertion(self) -> PerImage:
-        """`[B]` area under `inserted`: large where the gaze was on what mattered."""
+        """`[B]` area under `inserted`: large if the heat map shows what matters."""
         return torch.trapezoid(self.inserted, self.shares)
 
 
@@ -55,16 +56,17 @@ def remove(
     steps: int = 8,
     fill: Fill = "mean",
 ) -> Removal:
-    """Take patches away, and bring them back to an empty picture, the most looked-at first.
+    """Remove patches, and insert them into an empty picture, in order of decreasing heat.
 
     Args:
-        method: Its classes set.
+        method: The method with its classes set.
         images: `[B, 3, S, S]` normalised pictures.
-        labels: `[B]` the class whose probability counts.
-        heat: `[B, grid, grid]`; patches looked at alike go in reading order.
-        branch: Which label space the classes are.
-        steps: In how many steps, all of about as many patches; at most one a patch. Costs `2 steps` passes.
-        fill: What stands in place of a patch that is not there, as for `foreground_view`.
+        labels: `[B]` the class whose probability is measured.
+        heat: `[B, grid, grid]` heat maps; patches with equal heat are in reading order.
+        branch: Label space of the class names.
+        steps: Number of steps with about equally many patches; at most one per patch. It needs `2 steps`
+            passes.
+        fill: Replacement for a removed patch, as for `foreground_view`.
     """
     patches = heat.shape[1] * heat.shape[2]
     steps = max(1, min(steps, patches))
@@ -83,7 +85,7 @@ def remove(
 
 
 class _Asking:
-    """Asks a method about pictures of which only some patches are there, and counts how often."""
+    """Runs a method on pictures with only some patches, and counts the passes."""
 
     def __init__(self, method: Method, images: Images, labels: Labels, branch: Branch, fill: Fill):
         self.method, self.images, self.labels = method, images, labels
@@ -101,11 +103,11 @@ class _Asking:
         return logits.float().softmax(dim=-1).gather(1, self.labels[:, None])[:, 0]
 
     def _masks(self, order: Int[Tensor, "batch patches"], count: int, keep_top: bool) -> Masks:
-        """Return masks `[B, 1, S, S]`, 1 on the first `count` patches, or on the others."""
+        """Return masks `[B, 1, S, S]`, 1 on the first `count` patches, or on all others."""
         grid, side = self.method.clip.vision.grid, self.images.shape[-1]
         kept = torch.full(order.shape, 0.0 if keep_top else 1.0, device=order.device)
         kept.scatter_(1, order[:, :count], 1.0 if keep_top else 0.0)
         patch = self.method.clip.config.patch_size
         fine = kept.view(-1, 1, grid, grid).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
-        # A tower reads no pixels beyond its last whole patch.
+        # A tower ignores pixels after its last whole patch.
         return torch.nn.functional.pad(fine, (0, side - fine.shape[-1], 0, side - fine.shape[-2]))

@@ -1,8 +1,8 @@
-"""Attention rollout: from where a vision transformer's class token has gathered what it says.
+"""Attention rollout: the share of each patch in the class token of a vision transformer.
 
-With A the attention of a block, the mean over its heads, R = Π_l (½ A_l + ½ I) ([0], Sec. 3); the map is the
-class token's row of R. It knows of no class. The shares of the class token itself and of learned tokens are
-cut, and the rest sums to 1.
+With A the attention of a block, averaged over its heads, R = Π_l (½ A_l + ½ I) ([0], Sec. 3). The map is
+the class token's row of R and does not depend on a class. The shares of the class token itself and of
+learned tokens are removed, and the rest is normalised to sum 1.
 
 - [0]: Quantifying Attention Flow in Transformers, Abnar and Zuidema 2020, https://arxiv.org/abs/2005.00928
 """
@@ -21,28 +21,29 @@ from foveate.methods.capabilities import first_patch as first_patch_of
 from foveate.types import Branch, Images, Tokens
 
 Rows = Float[Tensor, "batch tokens sources"]
-"""Of each token, the share that comes from the class token, from each patch, and from learned tokens."""
+"""For each token, the shares of the class token, of each patch, and of the learned tokens."""
 
 
 def attention_rollout(
     method: Method, images: Images, branch: Branch = "base", *, layer: int = -1, residual: float = 0.5
 ) -> Heat:
-    """Return what share of the class token comes from each patch.
+    """Return the share of each patch in the class token.
 
-    A method may ask the tower several times (FVG-PT's own answer and CLIP's): the map is their mean.
+    A method may use the tower several times (FVG-PT: the backbone and CLIP): the map is the mean of all
+    passes.
 
     Args:
-        method: Its classes set.
+        method: The method with its classes set.
         images: `[B, 3, S, S]` normalised pictures.
-        branch: Which label space the classes are; decides which passes there are.
-        layer: The last block that counts, from 0 on or from the end.
-        residual: The share of a token that passes by the attention, in [0, 1].
+        branch: Label space of the class names; the passes depend on it.
+        layer: Last block of the product, counted from 0, or from the end if negative.
+        residual: Weight of the residual connection, in [0, 1].
 
     Returns:
         `[B, grid, grid]`.
 
     Raises:
-        InputError: There is no such block.
+        InputError: The block does not exist.
     """
     vision = method.clip.vision
     patches = vision.grid**2
@@ -54,10 +55,10 @@ def attention_rollout(
 def rolled_out(
     method: Method, images: Images, branch: Branch = "base", *, layer: int = -1, residual: float = 0.5
 ) -> list[Rows]:
-    """Return R of each pass through the tower; the arguments are those of `attention_rollout`.
+    """Return R of each pass through the tower; arguments as for `attention_rollout`.
 
-    Its columns are the class token, the patches, and in the last one all learned tokens together; each row
-    sums to 1.
+    The columns of R are the class token, the patches, and in the last column all learned tokens
+    together; each row sums to 1.
     """
     vision, tower = method.clip.vision, method.clip.config.vision
     trace = _Trace(vision.grid**2, first_patch_of(method), residual)
@@ -78,11 +79,11 @@ def rolled_out(
 
 
 def attention_of(qkv: Float[Tensor, "batch tokens three_width"], heads: int) -> Float[Tensor, "batch to by"]:
-    """Return how much each token attends to each, the mean over heads.
+    """Return the attention from each token to each token, averaged over the heads.
 
     Args:
-        qkv: Queries, keys and values of a block, side by side.
-        heads: Of the block.
+        qkv: Queries, keys and values of a block, concatenated.
+        heads: Number of heads of the block.
     """
     rows, tokens, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     q, k = (
@@ -93,21 +94,21 @@ def attention_of(qkv: Float[Tensor, "batch tokens three_width"], heads: int) -> 
 
 
 class _Trace:
-    """Follows tokens through the blocks, and through what a method puts in their place between blocks.
+    """Tracks the sources of tokens through the blocks, and replacements of tokens between blocks.
 
     Args:
-        patches: How many there are.
+        patches: Number of patches.
         own: `Method.first_patch`.
-        residual: The share that passes by the attention.
+        residual: Weight of the residual connection.
     """
 
     def __init__(self, patches: int, own: int, residual: float):
         self.patches, self.own, self.residual = patches, own, residual
         self.passes: list[Rows] = []
-        self._left = torch.empty(0)  # what the last block made
+        self._left = torch.empty(0)  # output of the last block
 
     def enter(self, place: int, _block: nn.Module, given: tuple[Tokens]) -> None:
-        """Before a block: tokens that are not what the last block made of them are sources of their own."""
+        """Before a block: tokens that differ from the last block's output become new sources."""
         (tokens,) = given
         if place == 0:
             self.passes.append(self._sources(tokens))
@@ -122,13 +123,13 @@ class _Trace:
         self.passes[-1] = fresh
 
     def attend(self, heads: int, _linear: nn.Module, _given: object, qkv: Tensor) -> None:
-        """Within a block: mix each token's sources with those of the tokens that it attends to."""
+        """In a block: mix each token's sources with those of the tokens it attends to."""
         rows = self.passes[-1]
         mixed = attention_of(qkv, heads) @ rows
         self.passes[-1] = self.residual * rows + (1 - self.residual) * mixed
 
     def leave(self, _block: nn.Module, _given: object, tokens: Tensor) -> None:
-        """Behind a block: keep what it made, to notice what is put in its place."""
+        """After a block: store its output, to detect tokens that are replaced later."""
         self._left = tokens
 
     def _is_patch_or_class(self, tokens: int) -> Tensor:
@@ -138,7 +139,7 @@ class _Trace:
         return kept
 
     def _sources(self, tokens: Tensor) -> Rows:
-        """Return rows of tokens that come from nowhere but themselves."""
+        """Return rows of tokens whose only source is themselves."""
         source = torch.full((tokens.shape[1],), self.patches + 1)
         source[self._is_patch_or_class(len(source)).cpu()] = torch.arange(self.patches + 1)
         one = F.one_hot(source, self.patches + 2).to(tokens.device, torch.float32)

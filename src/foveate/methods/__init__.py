@@ -1,6 +1,6 @@
-"""Methods: each is a file with a settings dataclass and a `Method`, found there by the registry.
+"""Methods: each is a module with a settings dataclass and a `Method`; the registry finds them here.
 
-The names below are for type checkers. In a running program a class is imported when it is first asked for.
+The imports below are for type checkers. At run time a class is imported on first use.
 """
 
 from typing import TYPE_CHECKING

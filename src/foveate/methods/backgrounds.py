@@ -1,6 +1,6 @@
-"""DAPT's background texts: the words, which of them a list of class names leaves, and how a host reads them.
+"""DAPT's background texts: the words, their filter by class names, and their encoding by a host.
 
-The lists and the sentence are those of the authors' released code; it is the sentence of weakly supervised
+The lists and the sentence are from the authors' released code; the sentence is that of weakly supervised
 segmentation with CLIP.
 
 - [0]: Decouple before Align: Visual Disentanglement Enhances Prompt Tuning, 2025,
@@ -25,19 +25,21 @@ GENERIC: tuple[str, ...] = (
 FOOD: tuple[str, ...] = ("table", "forks", "tablecloth", "hands", "spoon", "glasses", "dishes")
 
 DISTRACTORS = len(FOOD)
-"""How many of the first backgrounds the released code leaves among the classes: it appends both lists, and
-cuts off as many rows as the generic one has."""
+"""Number of background words that the released code treats as classes.
+
+It concatenates both lists, and removes only as many rows as the generic list has.
+"""
 
 
 class Backgrounds:
-    """Which background words the classes leave, and their texts.
+    """Background words that name no class, and their texts.
 
     Args:
-        host: Reads them; its classes decide.
-        words: Of the texts; empty takes those of the released code.
+        host: Method that encodes the texts; its class names filter the words.
+        words: Background words; empty takes those of the released code.
         template: The sentence around them.
-        keep_all: Whether words that name a class stay in.
-        as_released: Whether to read all words of the released code, some of them among the classes.
+        keep_all: Whether to keep words that name a class.
+        as_released: Whether to use all words of the released code, some of them as classes.
     """
 
     def __init__(
@@ -50,10 +52,10 @@ class Backgrounds:
         self._cache = Cache()
 
     def check(self) -> None:
-        """Refuse words that leave no room before anything is trained: some are first read in a late epoch.
+        """Refuse words that are too long, before training; some are first encoded in a late epoch.
 
         Raises:
-            InputError: A sentence is longer than the text tower reads.
+            InputError: A sentence is too long for the text tower.
         """
         wanted = self._own or GENERIC + FOOD
         try:
@@ -71,9 +73,9 @@ class Backgrounds:
         return self._split()[1]
 
     def encode(self) -> TextFeatures:
-        """Return raw features `[Q + K, D]`, with gradient to whatever the host learns of texts.
+        """Return raw features `[Q + K, D]`, with gradient to the tensors that the host learns of texts.
 
-        The first Q are words put among the classes, see `among_classes`; K are the backgrounds.
+        The first Q texts are treated as classes, see `among_classes`; K are the backgrounds.
         """
         rows = self._laid_out()
         if self._host.tunes_text:
@@ -83,22 +85,22 @@ class Backgrounds:
 
     @property
     def among_classes(self) -> int:
-        """How many words the released code leaves among the classes; 0 without its quirks."""
+        """Number of words that the released code treats as classes; 0 without its quirks."""
         return DISTRACTORS if self._as_released else 0
 
     def _split(self) -> tuple[list[str], list[str]]:
-        """Return all words that are read, and those left out."""
+        """Return the words in use, and those left out."""
         host = self._host
         if self._as_released:
             return [*GENERIC, *FOOD], []
-        key = host.names, host.template  # looked at in each step, and slow with a thousand classes
+        key = host.names, host.template  # called in each step, and slow for a thousand classes
         if self._words[0] != key:
             wanted = self._own or backgrounds_for(host.template)
             self._words = key, without_collisions(wanted, [] if self._keep_all else host.names)
         return self._words[1]
 
     def _laid_out(self) -> TokenRows:
-        """Return the texts as token rows; kept while the words are the same."""
+        """Return the texts as token rows; cached while the words are the same."""
         words = self._split()[0]
         if self._rows is None or self._rows[0] != words:
             rows = self._host.extra_rows(words, self._template)
@@ -107,9 +109,10 @@ class Backgrounds:
 
 
 def backgrounds_for(template: str | None) -> tuple[str, ...]:
-    """Return the generic backgrounds, and those of a table where the data set's sentence tells of food.
+    """Return the generic backgrounds, and dining words if the data set's sentence names food.
 
-    The lists' names in the released code say that the second is meant for Food101; it is appended for all.
+    The names of the lists in the released code suggest that the second one is for Food101; the code
+    appends it for all data sets.
 
     Args:
         template: The data set's sentence, if one was given: "a photo of {}, a type of food.".
@@ -120,11 +123,11 @@ def backgrounds_for(template: str | None) -> tuple[str, ...]:
 def without_collisions(backgrounds: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the backgrounds that name no class, and those that do.
 
-    A background names a class if its words stand in the class name one behind the other: "river" in "river",
+    A background names a class if the class name contains its words in a row: "river" in "river",
     "building" in "Residential Buildings"; not "sea" in "seal".
 
     Args:
-        backgrounds: In any order, which is kept.
+        backgrounds: Background words; their order is kept.
         names: The class names.
     """
     known = [words(name) for name in names]

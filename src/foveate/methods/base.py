@@ -1,7 +1,7 @@
-"""What a method is: five hooks, and the few lines that all methods share.
+"""`Method`: the base class of all methods, with its five hooks; `Wrapper` for methods over another one.
 
-A method classifies pictures with a frozen CLIP and a few learned tensors. What only a few methods need is in
-`capabilities.py`; a method over another one is a `Wrapper`.
+A method classifies pictures with a frozen CLIP and a few learned tensors. Optional abilities of methods
+are in `capabilities.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -24,24 +24,24 @@ from foveate.types import Batch, Branch, Features, ImageFeatures, Images, Logits
 class Method(nn.Module, ABC):
     """A way to classify pictures with a frozen CLIP and a few learned tensors.
 
-    A method writes up to five hooks: `set_classes`, `encode_text`, `encode_images`, `logits` and `losses`.
-    Only `encode_text` has no default. Class names never reach a checkpoint: `learned` has tensors that any
-    class list can follow.
+    A subclass implements up to five hooks: `set_classes`, `encode_text`, `encode_images`, `logits` and
+    `losses`. Only `encode_text` has no default. Class names are not part of a checkpoint: the tensors in
+    `learned` work with any list of classes.
 
     Attributes:
-        name: What the command line calls the method, such as "coop".
-        title: What tables and pages call it, such as "CoOp".
-        config_type: Its settings' dataclass.
-        data_template: Which of a catalogue's sentences for a data set it takes, where that has several.
-        heads: How many features it has of a picture.
-        tunes_vision: Whether learned tensors change what the image tower says.
-        tunes_text: Whether they change the class texts.
-        takes_new_names: Whether it learns anything that helps with classes it was not trained on.
+        name: Name on the command line, such as "coop".
+        title: Name in tables and on pages, such as "CoOp".
+        config_type: Dataclass of the settings.
+        data_template: Which of a data set's sentences the method uses, if the catalogue has several.
+        heads: Number of features per picture.
+        tunes_vision: Whether learned tensors change the output of the image tower.
+        tunes_text: Whether learned tensors change the class texts.
+        takes_new_names: Whether the learned tensors can help with classes that were not trained.
         clip: The frozen towers.
         config: The settings.
-        head_weights: How base logits fuse the heads of an image feature; new-class logits use the first.
-        names: The class names asked about at the moment.
-        trained: Of each name, whether it was trained on; matters to the branch "mixed" alone.
+        head_weights: Weights that fuse the heads in base logits; new-class logits use the first head.
+        names: The current class names.
+        trained: For each name, whether it was trained; only the branch "mixed" uses this.
         template: The data set's sentence, if one was given.
     """
 
@@ -69,19 +69,19 @@ class Method(nn.Module, ABC):
     def set_classes(
         self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
     ) -> None:
-        """Choose the classes to tell apart.
+        """Set the class names.
 
-        Who overrides this first checks all that it needs, then calls it, and only then changes anything of
-        its own: names that are refused leave a method as it was.
+        An override must first check all it needs, then call this method, and only then change its own
+        state. So refused names leave the method unchanged.
 
         Args:
-            names: Class names; underscores read as spaces.
+            names: Class names; an underscore counts as a space.
             template: The data set's sentence with one `{}`, for methods that use one.
-            trained: The names that were trained on; None means all of them.
+            trained: The trained names; None means all of `names`.
 
         Raises:
-            InputError: No name, an empty name, a name twice, or one too long for the text tower; the classes
-                are then what they were.
+            InputError: There is no name, or a name is empty, repeated, or too long for the text tower;
+                the previous classes then stay.
         """
         check_names(names)
         self.clip.tokenizer.demand_distinct(names)
@@ -91,69 +91,69 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def encode_text(self) -> TextFeatures:
-        """Return `[C, D]` raw features of the classes that are set, with gradient to what is learned."""
+        """Return `[C, D]` raw features of the current classes, with gradient to the learned tensors."""
 
     def encode_images(self, images: Images) -> ImageFeatures:
-        """Return `[H, B, D]` raw features of normalised pictures, with gradient to what is learned.
+        """Return `[H, B, D]` raw features of normalised pictures, with gradient to the learned tensors.
 
-        By default CLIP's own. A method with another image tower sets `tunes_vision`; one whose learned part
-        stands behind CLIP's tower is an `ImageAdapter`.
+        The default is CLIP's own image tower. A method that changes the tower sets `tunes_vision`. A
+        method that adapts the features after the tower is an `ImageAdapter`.
         """
         return encode_pictures(self.clip, images)
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
-        """Return `[B, C]` logits, CLIP's temperature applied; by default of cosines.
+        """Return `[B, C]` logits with CLIP's temperature; by default scaled cosines.
 
         Args:
             features: Raw features of both sides.
-            branch: Which label space is asked about; it matters to methods that treat trained and new classes
+            branch: Label space of the class names; some methods treat trained and new classes
                 differently.
         """
         return align(features, self.clip.scale, self.head_weights if branch == "base" else (1.0,))
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
-        """Return the named terms of the loss, weights applied; by default the cross-entropy, "ce".
+        """Return the named, weighted terms of the loss; by default the cross-entropy, "ce".
 
         Args:
             features: Both sides of the batch, as `forward` returns them.
-            batch: With all of its frozen features; see `FrozenFeatures`.
+            batch: The batch with all its frozen features; see `FrozenFeatures`.
 
         Returns:
-            Terms whose sum is minimised, but for a `GradientRule`.
+            Terms of the loss; their sum is minimised, unless the method has a `GradientRule`.
         """
         return {"ce": F.cross_entropy(self.logits(features), batch.labels)}
 
-    # --- what they are made into ---
+    # --- built from the hooks ---
 
     def features(self, images: Images, branch: Branch | None = None) -> Features:
-        """Return both sides for normalised pictures, before normalisation of the features.
+        """Return picture and text features of normalised pictures; the features are not normalised.
 
         Args:
             images: Normalised pictures.
-            branch: Which label space they will be asked about, if no other: what its logits do not need is
-                then left out. None serves all.
+            branch: The only label space of the following logits; features that its logits do not need
+                are left out. None computes features for all label spaces.
         """
         return self.pair(self.encode_images(images))
 
     def pair(self, image: ImageFeatures) -> Features:
-        """Put raw picture features beside the class texts."""
+        """Combine raw picture features with the class texts."""
         return Features(image, self.text_features())
 
     def forward(self, batch: Batch) -> Features:
-        """Return both sides of a training batch; pictures from its frozen features, if nothing tunes them."""
+        """Return features of a training batch; it uses frozen picture features if the tower is not tuned."""
         held = None if self.tunes_vision else batch.frozen.get("image")
         return self.pair(self.encode_images(batch.images) if held is None else held)
 
     @property
     def sees_as_clip(self) -> bool:
-        """Whether `encode_images` says what the untouched CLIP says."""
+        """Whether `encode_images` returns the features of the unchanged CLIP."""
         return not self.tunes_vision
 
     def text_features(self) -> TextFeatures:
         """Return `[C, D]` raw class features.
 
-        With gradients on they are encoded anew, for what is learned. Else they are cached, and encoded anew
-        only when names, learned tensors or the text tower are not what they were.
+        With gradients enabled, each call encodes the texts. Otherwise the features are cached until the
+        names, the learned tensors or the text tower change.
         """
         if torch.is_grad_enabled() and not self._text_is_constant:
             return self.encode_text()
@@ -162,7 +162,7 @@ class Method(nn.Module, ABC):
 
     @contextmanager
     def constant_text(self) -> Generator[None]:
-        """Take class texts as constants inside, even where somebody turns gradients on."""
+        """Treat class texts as constants inside, even if gradients are enabled."""
         self._text_is_constant = True
         try:
             with torch.no_grad():
@@ -171,26 +171,26 @@ class Method(nn.Module, ABC):
             self._text_is_constant = False
 
     def trained_names(self) -> list[str]:
-        """Return those of the names asked about that were trained on."""
+        """Return the trained names among the current class names."""
         return [name for name, was in zip(self.names, self.trained, strict=True) if was]
 
     # --- learned tensors ---
 
     def learned(self) -> dict[str, nn.Parameter]:
-        """Return the tensors a checkpoint holds: every parameter but CLIP's."""
+        """Return the tensors of a checkpoint: all parameters except CLIP's."""
         frozen = {id(p) for p in self.clip.parameters()}
         return {name: p for name, p in self.named_parameters() if id(p) not in frozen}
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """Return the tensors that gradient steps of the next `fit` may change."""
+        """Return the tensors that the next `fit` may change by gradient steps."""
         return {name: p for name, p in self.learned().items() if p.requires_grad}
 
     @torch.no_grad()
     def load_learned(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over the tensors of a checkpoint.
+        """Load the tensors of a checkpoint.
 
         Raises:
-            InputError: A tensor is missing, left over, or of another shape.
+            InputError: A tensor is missing, unknown, or has another shape.
         """
         own = self.learned()
         missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
@@ -198,7 +198,7 @@ class Method(nn.Module, ABC):
             raise InputError(f"the checkpoint does not fit the method: lacks {missing}, has besides {extra}")
         for name, parameter in own.items():
             given = tensors[name]
-            if parameter.numel() == 0:  # such as follow from classes or pictures have no size before these
+            if parameter.numel() == 0:  # its shape depends on classes or pictures
                 parameter.data = given.to(parameter.device, parameter.dtype).clone()
             elif parameter.shape != given.shape:
                 shapes = f"{list(given.shape)}, not {list(parameter.shape)}"
@@ -208,22 +208,22 @@ class Method(nn.Module, ABC):
         for module in self.modules():
             if isinstance(module, Method):
                 module._texts.forget()
-        if self.names:  # whatever was made of the old tensors is stale
+        if self.names:  # anything computed from the old tensors is stale
             self.set_classes(self.names, self.template, self.trained_names())
 
     def digest(self) -> str:
-        """Return the kind of method and 16 hex digits that name its settings and learned tensors."""
+        """Return the method's class and 16 hex digits: a hash of its settings and learned tensors."""
         kind, settings = type(self), repr(getattr(self, "config", None))
         return f"{kind.__module__}.{kind.__qualname__} {digest_of(self.learned(), settings)}"
 
 
 class SentenceMethod(Method):
-    """A method that needs each class name in a sentence.
+    """A method that puts each class name into a sentence.
 
-    By default the sentences, read by CLIP, are its class texts.
+    By default CLIP's features of these sentences are its class texts.
 
     Attributes:
-        plain: CLIP's own texts of the classes; set in `__init__`.
+        plain: Encoder of the sentences with CLIP's text tower; set in `__init__`.
     """
 
     plain: PlainTexts
@@ -241,18 +241,18 @@ class SentenceMethod(Method):
 
 
 class Wrapper(Method):
-    """A method over another one, its host; all hooks that it does not write are the host's.
+    """A method over another method, its host. Hooks that it does not override are the host's.
 
     Args:
         host: The method below.
 
     Attributes:
-        joint: Whether the host is trained together with it, in one stage; else it was tuned before, and is
-            frozen here.
-        host: See above.
+        joint: Whether host and wrapper are trained together, in one stage; otherwise the host is tuned
+            before and frozen here.
+        host: The method below.
 
     Raises:
-        InputError: It cannot stand on this host.
+        InputError: The wrapper does not work with this host.
     """
 
     joint: ClassVar[bool] = True
@@ -266,18 +266,18 @@ class Wrapper(Method):
 
     @classmethod
     def check_host(cls, name: str, host: Method | type[Method]) -> None:
-        """Refuse a host that this wrapper cannot stand on.
+        """Refuse a host that this wrapper does not work with.
 
         Args:
-            name: What messages call it.
-            host: It, or its class, before anything is built.
+            name: Name of the wrapper in messages.
+            host: The host, or its class before it is built.
 
         Raises:
-            InputError: It is such a one; the message says why, and what to take.
+            InputError: The host is refused; the message gives the reason and an alternative.
         """
 
     def train(self, mode: bool = True) -> "Wrapper":
-        """Set the training mode; a host that is frozen stays as it was tuned."""
+        """Set the training mode; a frozen host stays in evaluation mode."""
         super().train(mode)
         if not self.joint:
             self.host.eval()
@@ -293,7 +293,7 @@ class Wrapper(Method):
         return self.asked_host().encode_text()
 
     def text_features(self) -> TextFeatures:
-        return self.asked_host().text_features()  # which caches them
+        return self.asked_host().text_features()  # the host caches them
 
     def encode_images(self, images: Images) -> ImageFeatures:
         return self.host.encode_images(images)
@@ -302,7 +302,7 @@ class Wrapper(Method):
         return self.asked_host().pair(image)
 
     def forward(self, batch: Batch) -> Features:
-        """Return both sides of a training batch; as the host does where it is trained too."""
+        """Return features of a training batch; if the host is trained too, by the host's `forward`."""
         return self.asked_host()(batch) if self.joint else super().forward(batch)
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
@@ -321,7 +321,7 @@ class Wrapper(Method):
             yield
 
     def asked_host(self) -> Method:
-        """Return the host with this method's classes: somebody else may have asked it about others."""
+        """Return the host with this method's classes; another caller may have set other classes."""
         own = self.names, self.template, self.trained
         if own != (self.host.names, self.host.template, self.host.trained):
             self.host.set_classes(self.names, self.template, self.trained_names())
@@ -329,7 +329,7 @@ class Wrapper(Method):
 
 
 def is_kind(host: Method | type[Method], *kinds: type[Method]) -> bool:
-    """Return whether a method, or a class of methods, is of one of these kinds."""
+    """Return whether a method, or a class of methods, has one of these types."""
     return issubclass(host if isinstance(host, type) else type(host), kinds)
 
 
@@ -337,9 +337,9 @@ def align(features: Features, scale: Tensor, weights: Sequence[float] = (1.0,)) 
     """Return `scale · Σ_h w_h · cos(image_h, text)`.
 
     Args:
-        features: Raw features of both sides; texts may be a set a picture, `[B, C, D]`.
-        scale: CLIP's temperature, as the factor of cosines.
-        weights: One per head to use; heads beyond them are left out.
+        features: Raw features of pictures and texts; texts may be `[B, C, D]`, one set per picture.
+        scale: CLIP's temperature, as a factor of the cosines.
+        weights: One weight per head; heads without a weight are left out.
     """
     text = F.normalize(features.text, dim=-1)
     image = F.normalize(features.image[: len(weights)], dim=-1)
@@ -361,10 +361,11 @@ def precise(values: Tensor) -> Tensor:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Refuse class names that cannot be told apart.
+    """Refuse an unusable list of class names.
 
     Raises:
-        InputError: No names, an empty one, one that stands twice, or a string in place of a list.
+        InputError: There is no name, a name is empty or repeated, or `names` is a string instead of a
+            list.
     """
     if isinstance(names, str):
         raise InputError(f"class names are {names!r}: give a list of names, not one string")

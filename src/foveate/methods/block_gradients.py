@@ -1,6 +1,6 @@
-"""What enters a block's attention in the image tower, and how an answer hangs on it: Grad-CAM's two parts.
+"""Input of a block's attention in the image tower, and its gradient: the two parts of Grad-CAM.
 
-DAPT's gaze and `foveate explain` both begin here, and differ in what they make of it.
+DAPT's gaze and `foveate explain` both use this module, with different formulas.
 """
 
 from collections.abc import Callable, Generator
@@ -19,8 +19,8 @@ class Pass:
     """One pass through the image tower, in float32 or better.
 
     Attributes:
-        activation: `[B, N, W]` what the block's attention reads: the output of its `ln_1`.
-        gradient: `[B, N, W]` of the answer there.
+        activation: `[B, N, W]` input of the block's attention: the output of its `ln_1`.
+        gradient: `[B, N, W]` gradient of the answer with respect to the activation.
     """
 
     activation: Tokens
@@ -28,12 +28,12 @@ class Pass:
 
 
 def passes_at(method: Method, block: nn.Module, answer: Callable[[], Tensor]) -> list[Pass]:
-    """Return the passes that an answer takes, without a trace in the method: no gradients, no hooks.
+    """Return the passes of an answer; the method stays unchanged: no gradients, no hooks.
 
     Args:
-        method: Its class texts count as constants.
-        block: One of the image tower's.
-        answer: Asks the method; the gradient is that of the sum of what it returns.
+        method: The method; its class texts are constants.
+        block: A block of the image tower.
+        answer: Runs the method; the gradient is that of the sum of its result.
     """
     caught: list[Tensor] = []
     with (
@@ -56,7 +56,7 @@ def _precise(values: Tensor) -> Tensor:
 
 @contextmanager
 def _begin_at(module: nn.Module, caught: list[Tensor]) -> Generator[None]:
-    """Begin a graph at the module's output in each pass, and keep that output."""
+    """Start a graph at the module's output in each pass, and store that output."""
 
     def catch(_module: object, _inputs: object, output: Tensor) -> Tensor:
         leaf = output.detach().requires_grad_()
@@ -72,7 +72,7 @@ def _begin_at(module: nn.Module, caught: list[Tensor]) -> Generator[None]:
 
 @contextmanager
 def _nothing_learns(method: Method) -> Generator[None]:
-    """Ask for no gradient of learned tensors inside: the graph begins at the block."""
+    """Disable gradients of learned tensors inside: the graph starts at the block."""
     learning = [p for p in method.parameters() if p.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)

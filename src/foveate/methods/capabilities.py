@@ -1,7 +1,7 @@
-"""What only some methods can do: small interfaces, which the code around methods asks for by type.
+"""Optional abilities of methods: small interfaces that the other code finds by type.
 
-`capability(method, GradientRule)` returns the part of a method that has one: the method itself or, of a
-wrapper, what it stands on. A method takes a capability by naming its class among its bases.
+`capability(method, GradientRule)` returns the part of a method that has the ability: the method itself
+or, for a wrapper, one of its hosts. A method declares an ability by inheriting from its class.
 """
 
 import re
@@ -33,11 +33,12 @@ Kind = TypeVar("Kind", bound=Method)
 
 
 def walk(method: Method, *, trained: bool = False) -> Iterator[Method]:
-    """Yield a method, and, of a wrapper, what it stands on, down to the backbone.
+    """Yield a method and, for a wrapper, its hosts, down to the backbone.
 
     Args:
-        method: The outermost part.
-        trained: Whether to end before a host that is frozen: what is trained in one stage.
+        method: The outermost method.
+        trained: Whether to stop before a frozen host, so that only parts of one training stage are
+            yielded.
     """
     yield method
     if isinstance(method, Wrapper) and (method.joint or not trained):
@@ -45,18 +46,18 @@ def walk(method: Method, *, trained: bool = False) -> Iterator[Method]:
 
 
 def capability(method: Method, kind: type[Kind], *, trained: bool = False) -> Kind | None:
-    """Return the outermost part of a method that has a capability; None where no part has it.
+    """Return the outermost part of a method that has a capability; None if no part has it.
 
     Args:
-        method: With its hosts.
+        method: The method, with its hosts.
         kind: The capability's class.
-        trained: Whether only parts count that are trained in one stage; see `walk`.
+        trained: Whether to consider only the parts of one training stage; see `walk`.
     """
     return next((part for part in walk(method, trained=trained) if isinstance(part, kind)), None)
 
 
 def watchers(method: Method) -> "list[Diagnostics]":
-    """Return the parts trained in one stage that watch it, outermost first."""
+    """Return the parts of one training stage that have `Diagnostics`, outermost first."""
     return [part for part in walk(method, trained=True) if isinstance(part, Diagnostics)]
 
 
@@ -65,13 +66,13 @@ def watchers(method: Method) -> "list[Diagnostics]":
 
 @dataclass(frozen=True)
 class SupportSet:
-    """The few labelled pictures that a method may solve for its tensors on.
+    """The labelled training pictures for methods that compute tensors in closed form.
 
     Attributes:
-        train: Number of a pass to its batches: each training picture once, in the same order in each pass, in
-            the views of the epoch of that number.
-        val: A few pictures to choose settings on, as predictions see them; never test pictures. Empty where
-            the data has none, or none were asked for.
+        train: Function from the number of an epoch to its batches: each training picture once, always in
+            the same order, in the views of that epoch.
+        val: A few validation pictures to choose settings on, in test views; never test pictures. Empty
+            if the data has none, or if none were requested.
     """
 
     train: Callable[[int], Iterable[Batch]]
@@ -79,26 +80,26 @@ class SupportSet:
 
 
 class ClosedForm(Method):
-    """Solves for learned tensors on the support set, before any step.
+    """Computes learned tensors from the support set before the first step.
 
-    Such tensors may take their shapes from the training classes or pictures: they are empty until then.
+    Shapes of such tensors may depend on the training classes or pictures; they are empty before.
 
     Attributes:
-        passes: How many passes over the training pictures `fit_support` makes.
+        passes: Number of passes of `fit_support` over the training pictures.
     """
 
     passes: int = 1
 
     @abstractmethod
     def fit_support(self, support: SupportSet) -> None:
-        """Solve. A run that goes on after a stop solves again."""
+        """Compute the tensors. A resumed run computes them again."""
 
     def finish(self) -> None:
-        """End a training: called behind its last step, or behind `fit_support` where there are no steps."""
+        """Finish a training; called after the last step, or after `fit_support` if there are no steps."""
 
 
 class GradientRule(Method):
-    """Has a rule of its own for the gradient (ProGrad), in place of that of the terms' sum."""
+    """Defines its own gradient (ProGrad); otherwise the gradient of the sum of the terms is used."""
 
     @abstractmethod
     def backward(self, losses: Mapping[str, Scalar]) -> None:
@@ -106,17 +107,17 @@ class GradientRule(Method):
 
 
 class LabelTerm(Method):
-    """Learns prompts from labels by the term "ce" alone: its other terms need none.
+    """Trains prompts with labels in the term "ce" only; its other terms use no labels.
 
-    So a teacher's answers can take the place of "ce" (KDPL). There is nothing to write.
+    So a teacher's predictions can replace "ce" (KDPL). The class has no methods.
     """
 
 
 class Tally:
-    """Sums over the views of an epoch, on the towers' device, so that counting waits for nothing.
+    """Sums over the views of an epoch, on the towers' device, so that counting needs no synchronisation.
 
     Attributes:
-        sums: By name; `views` is how many there were.
+        sums: Sums by name; `views` is the number of views.
     """
 
     def __init__(self) -> None:
@@ -124,131 +125,132 @@ class Tally:
 
     @torch.no_grad()
     def add(self, **found: Tensor) -> None:
-        """Add the views of a batch: `[B]` numbers of each view, by name."""
+        """Add the values of a batch: by name, a `[B]` tensor with one value per view."""
         for name, each in found.items():
             self.sums[name] = self.sums.get(name, torch.zeros((), device=each.device)) + each.sum()
 
     def total(self, name: str) -> float:
-        """Return one of the sums; 0 where nothing was counted."""
+        """Return one of the sums; 0 if nothing was counted."""
         return float(self.sums.get(name, 0.0))
 
     def shares(self) -> dict[str, float]:
-        """Return means over the views, for the log."""
+        """Return the means over the views, for the log."""
         views = self.total("views")
         return {name: self.total(name) / views for name in self.sums if name != "views"} if views else {}
 
 
 class Diagnostics(Method):
-    """Watches its own training, and says what a person should know of it or of its answers.
+    """Monitors its training and reports facts about the training or its predictions.
 
     Attributes:
-        tally: Counts of the epoch at work; set in `__init__`, as is the other.
-        last_tally: Those of the epoch before.
+        tally: Counts of the current epoch; set in `__init__`, like `last_tally`.
+        last_tally: Counts of the previous epoch.
     """
 
     tally: Tally
     last_tally: Tally
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Make ready for an epoch of training.
+        """Prepare for an epoch of training.
 
         Args:
-            epoch: Counted from 0. A run that was stopped begins with any, its learned tensors as they were.
-            epochs: How many there are in all.
+            epoch: Epoch, counted from 0. A resumed run starts at any epoch, with its learned tensors
+                restored.
+            epochs: Number of epochs.
         """
 
     def metrics(self) -> dict[str, float]:
-        """Return what an epoch of training was like, to be logged; the next epoch counts anew."""
+        """Return metrics of the epoch for the log; the next epoch starts new counts."""
         self.last_tally, self.tally = self.tally, Tally()
         return self.last_tally.shares()
 
     def warnings(self) -> list[str]:
-        """Return what a person should know of the training that has just ended."""
+        """Return warnings about the finished training, for the user."""
         return []
 
     def disclaimers(self) -> list[str]:
-        """Return what a person should know of answers about the names that are set."""
+        """Return warnings about predictions for the current class names, for the user."""
         return []
 
 
 # --- several processes that share a batch ---
 
 Spread = Callable[[TokenRows, Callable[[TokenRows], TextFeatures]], TextFeatures]
-"""Encodes texts together with other processes; told of all texts, and how any of them are encoded here."""
+"""Encodes texts together with other processes; takes all rows and the function that encodes some of them."""
 
 
 class ShardedText(Method):
-    """Lets each of several processes encode a part of the class texts while they train together.
+    """Lets each process of a process group encode a part of the class texts during training.
 
     Attributes:
-        spread: How they do it; None in a process that is alone.
+        spread: Function that shares the encoding; None in a single process.
     """
 
     spread: Spread | None = None
 
     def encode_sharded(self, rows: TokenRows, encode: Callable[[TokenRows], TextFeatures]) -> TextFeatures:
-        """Return `encode(rows)`, of which each process encodes a part."""
+        """Return `encode(rows)`; each process encodes a part of the rows."""
         if self.spread is None or not torch.is_grad_enabled():
             return encode(rows)
         return self.spread(rows, encode)
 
 
 class BatchSplit(Method):
-    """Has terms of the loss to which a part of a batch is not simply a smaller batch."""
+    """Has loss terms for which a part of a batch is not just a smaller batch."""
 
     def whole_batch_reason(self) -> str | None:
-        """Return why no part of a batch will do, and what to give instead; None where it will."""
+        """Return why the method needs whole batches, and an alternative; None if parts work."""
         return None
 
     def averaged_over(self) -> dict[str, int]:
-        """Return over how many pictures some terms of the last `losses` are means, by name.
+        """Return, by name, the number of pictures that each term of the last `losses` is a mean over.
 
-        The others are means over all pictures of the batch, or do not depend on pictures. A term that was
-        left out for want of such pictures is named too, with 0.
+        Terms not listed are means over all pictures of the batch, or do not depend on pictures. A term
+        that was left out because it had no pictures is listed with 0.
         """
         return {}
 
 
-# --- other texts, other pictures ---
+# --- other texts and pictures ---
 
 
 class ExtraTexts(Method):
-    """Can read texts that are no classes, such as DAPT's backgrounds, as it reads its classes."""
+    """Encodes texts that are no classes, such as DAPT's backgrounds, in the same way as its classes."""
 
     def extra_rows(self, names: Sequence[str], template: str) -> TokenRows:
-        """Return names that are no classes as token rows.
+        """Return token rows of names that are no classes.
 
         Args:
-            names: At least one.
-            template: The sentence around a name; methods that learn words put these in its place.
+            names: At least one name.
+            template: The sentence around a name; methods with learned words use those instead.
 
         Raises:
-            InputError: A text is longer than the text tower reads.
+            InputError: A text is too long for the text tower.
         """
         return text_rows(self.clip, [fill(template, name) for name in names])
 
     @abstractmethod
     def encode_rows(self, rows: TokenRows) -> TextFeatures:
-        """Return `[K, D]` raw features of such rows, with gradient to what is learned of any text."""
+        """Return `[K, D]` raw features of such rows, with gradient to tensors shared by all texts."""
 
 
 class TextPerImage(Method):
-    """Has class texts that depend on the picture they are compared with (CoCoOp)."""
+    """Has class texts that depend on the picture (CoCoOp)."""
 
     @abstractmethod
     def encode_text_for(self, image: ImageFeatures) -> TextFeatures:
-        """Return `[B, C, D]` raw class features, a set a picture."""
+        """Return `[B, C, D]` raw class features, one set per picture."""
 
     def pair(self, image: ImageFeatures) -> Features:
         return Features(image, self.encode_text_for(image))
 
 
 class ImageAdapter(Method):
-    """Learns a map of CLIP's own picture features, so that a bank can hold what goes into it."""
+    """Learns a map of CLIP's own picture features; a bank can hold the input of this map."""
 
     @abstractmethod
     def adapt(self, image: ImageFeatures) -> ImageFeatures:
-        """Return the mapped features of CLIP's raw ones `[1, B, D]`."""
+        """Map CLIP's raw features `[1, B, D]`."""
 
     def encode_images(self, images: Images) -> ImageFeatures:
         return self.adapt(encode_pictures(self.clip, images))
@@ -263,60 +265,60 @@ class ImageAdapter(Method):
 
 
 class ImageTokens(Method):
-    """Puts learned tokens before the patches in the image tower; maps of the gaze have to know where.
+    """Inserts learned tokens before the patches in the image tower; heat maps need the patches' position.
 
     Attributes:
-        first_patch: Place of the first patch among the output tokens.
+        first_patch: Index of the first patch among the output tokens.
     """
 
     first_patch: int = 1
 
 
 def first_patch(method: Method) -> int:
-    """Return the place of the first patch among the output tokens of a method's image tower."""
+    """Return the index of the first patch among the output tokens of a method's image tower."""
     part = capability(method, ImageTokens)
     return 1 if part is None else part.first_patch
 
 
-# --- checkpoints of others ---
+# --- checkpoints of the authors' code ---
 
 
 class OfficialCheckpoint(Method):
-    """Can take over checkpoints of the authors' code."""
+    """Can load checkpoints of the authors' code."""
 
     @abstractmethod
     def official_names(self) -> dict[str, str | list[str]]:
-        """Return, per learned tensor, its name in such a checkpoint; several are stacked."""
+        """Return the name of each learned tensor in such a checkpoint; several names are stacked."""
 
     def load_official(self, state: Mapping[str, object]) -> None:
-        """Take over a checkpoint of the authors' code; what is frozen in it is left out.
+        """Load a checkpoint of the authors' code, without its frozen tensors.
 
         Args:
-            state: Its tensors by name, or the whole checkpoint with them under "state_dict".
+            state: Tensors by name, or the whole checkpoint with them under "state_dict".
 
         Raises:
-            InputError: A tensor is missing or of another shape.
+            InputError: A tensor is missing or has another shape.
         """
         self.load_learned(official_tensors(state, self.official_names()))
 
 
-# --- answers that look at more than one thing ---
+# --- answers that use more than one source ---
 
 
 class PriorBranch(Method):
-    """Asks the untouched CLIP too, and leans on it for new classes."""
+    """Uses the unchanged CLIP too, as a prior for new classes."""
 
     @abstractmethod
     def asks_prior(self, branch: Branch | None) -> bool:
-        """Return whether answers in a label space need CLIP's own features; None is any label space."""
+        """Return whether logits of a label space need CLIP's own features; None means any label space."""
 
     @abstractmethod
     def with_prior(self, features: Features, image: ImageFeatures) -> Features:
-        """Return the features with CLIP's own beside them, whose pictures are given as raw `[1, B, D]`."""
+        """Add CLIP's own features as prior; `image` has CLIP's raw picture features `[1, B, D]`."""
 
     @abstractmethod
     def trust(self, features: Features) -> PerImage | None:
-        """Return how far each answer leans on CLIP's prior, in [0, 1]; None where settings leave it out."""
+        """Return the weight of CLIP's prior for each picture, in [0, 1]; None if the settings disable it."""
 
     def features(self, images: Images, branch: Branch | None = None) -> Features:
         both = super().features(images, branch)
@@ -327,31 +329,31 @@ class PriorBranch(Method):
 
 
 class ForegroundTrust(Method):
-    """Learns how far the foreground of a picture is to be trusted, and so what masks are worth."""
+    """Learns a trust in the foreground of each picture; it measures the quality of masks."""
 
     @abstractmethod
     def has_gate(self) -> bool:
-        """Return whether settings leave it the gate that learns this."""
+        """Return whether the settings keep the gate that learns this trust."""
 
     @abstractmethod
     def foreground_trust(self, batch: Batch) -> PerImage:
-        """Return the learned trust in each picture's foreground, in [0, 1]; the batch has masks."""
+        """Return the learned trust in each picture's foreground, in [0, 1]; the batch needs masks."""
 
     @abstractmethod
     def foreground_target(self, batch: Batch) -> PerImage:
-        """Return what the trust is trained to be: 1 where the foreground alone is answered better."""
+        """Return the training target of the trust: 1 if the foreground alone has the better prediction."""
 
 
 def official_tensors(state: Mapping[str, object], names: Mapping[str, str | list[str]]) -> dict[str, Tensor]:
-    """Pick learned tensors out of a checkpoint of the authors' code.
+    """Select the learned tensors in a checkpoint of the authors' code.
 
     Args:
-        state: Tensors under the authors' names, or a checkpoint that has them under "state_dict". A module's
-            name before them all ("prompt_learner.", "module.") may be there or not.
-        names: Per tensor of ours, theirs; several are stacked along a new first axis.
+        state: Tensors under the authors' names, or a checkpoint with them under "state_dict". A module
+            prefix of all names ("prompt_learner.", "module.") is optional.
+        names: For each of our tensors, the authors' name; several are stacked along a new first axis.
 
     Raises:
-        InputError: Tensors are missing, or there are more of a numbered kind; the message names them.
+        InputError: Tensors are missing, or a numbered kind has more of them; the message names them.
     """
     inner = state.get("state_dict", state)
     if not isinstance(inner, Mapping):
@@ -379,7 +381,7 @@ def official_tensors(state: Mapping[str, object], names: Mapping[str, str | list
 
 
 def _beyond(wanted: Sequence[str], given: Collection[str]) -> list[str]:
-    """Return tensors that differ from wanted ones in nothing but a number, as those of further blocks do."""
+    """Return tensors that differ from the wanted ones only in a number, such as those of further blocks."""
     kinds = {re.sub(r"\d+", "#", name) for name in wanted} - set(wanted)
     left = [name for name in given if name not in wanted and re.sub(r"\d+", "#", name) in kinds]
     return sorted(left)

@@ -1,4 +1,4 @@
-"""CLIP-Adapter: a small bottleneck behind the image tower, mixed with what went in.
+"""CLIP-Adapter: a small bottleneck after the image tower, mixed with its input.
 
 f is a picture's feature, A the bottleneck, λ the ratio: f' = λ A(f) + (1 − λ) f.
 
@@ -21,15 +21,15 @@ from foveate.types import ImageFeatures
 
 
 class ClipAdapter(ImageAdapter, SentenceMethod):
-    """Residual bottleneck on picture features; texts are CLIP's own, so new names can follow at any time.
+    """Residual bottleneck on picture features; texts are CLIP's own, so new class names work at any time.
 
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Of the random start; by default the stream of seed 0.
+        generator: Random generator of the initial values; by default the stream of seed 0.
 
     Raises:
-        InputError: The bottleneck would have no width.
+        InputError: The bottleneck's width would be 0.
     """
 
     name, title, config_type = "clip_adapter", "CLIP-Adapter", ClipAdapterConfig
@@ -51,6 +51,6 @@ class ClipAdapter(ImageAdapter, SentenceMethod):
         self.plain = PlainTexts(clip, self.config.template)
 
     def adapt(self, image: ImageFeatures) -> ImageFeatures:
-        """Return `[1, B, D]` mixed features of CLIP's raw ones ([0], Eq. 5 and 6)."""
+        """Return `[1, B, D]` mixed features from CLIP's raw ones ([0], Eq. 5 and 6)."""
         ratio, precise = self.config.ratio, next(self.adapter.parameters()).dtype
         return ratio * self.adapter(image.to(precise)).to(image.dtype) + (1 - ratio) * image

@@ -1,8 +1,8 @@
 """CLIP-LoRA: low-rank updates of the attention weights of both towers.
 
-With W the weight of the queries, keys or values and x what it reads, an updated one gives W x + s B A x; A is
-`[r, W]` and called `down`, B is `[W, r]` and called `up`. While it learns, A reads x with a share of its
-numbers dropped. The updates stand beside a frozen tower, or are merged into it.
+With W the weight of the queries, keys or values and x its input, an updated layer computes W x + s B A
+x. A is `[r, W]` and called `down`, B is `[W, r]` and called `up`. In training, dropout is applied to the
+input of A. The updates are applied beside a frozen tower, or merged into its weights.
 
 - [0]: Low-Rank Few-Shot Adaptation of Vision-Language Models, Zanella and Ben Ayed 2024,
   https://arxiv.org/abs/2405.18541
@@ -39,13 +39,14 @@ Weight = Float[Tensor, "three_width width"]
 
 @dataclass(frozen=True)
 class Drops:
-    """What is dropped at one step of training; the same seed and names drop the same.
+    """Dropout of one training step; the same seed and names drop the same numbers.
 
     Attributes:
-        rate: The share of numbers that A does not read; the others are multiplied with 1 / (1 − rate).
-        seed: Of the run.
-        place: The step and the tower; blocks have streams of their own.
-        passes: How often a block is asked at a step. A further time nothing could be dropped alike.
+        rate: Dropout rate of A's input; the other numbers are multiplied with 1 / (1 − rate).
+        seed: Seed of the run.
+        place: Names of the step and the tower; each block has its own stream.
+        passes: Number of passes per block and step. A further pass would need other random numbers, so
+            it fails.
     """
 
     rate: float
@@ -55,14 +56,14 @@ class Drops:
 
 
 class LowRank(nn.Module):
-    """The updates of all blocks of a tower.
+    """Low-rank updates of all blocks of a tower.
 
     Args:
-        blocks: Of the tower.
-        width: Of the tower.
-        rank: r.
-        scale: s.
-        generator: Of the random start: A is uniform as PyTorch's linear layers are, and B zero.
+        blocks: Number of blocks of the tower.
+        width: Width of the tower.
+        rank: Rank r.
+        scale: Scale s.
+        generator: Random generator: A is uniform as in PyTorch's linear layers, B is zero.
     """
 
     def __init__(self, blocks: int, width: int, rank: int, scale: float, generator: torch.Generator):
@@ -74,7 +75,7 @@ class LowRank(nn.Module):
         self._merged = Cache()
 
     def beside(self, tower: Tower, drops: Drops | None = None) -> Tower:
-        """Return the tower with the updates beside its weights, to learn them."""
+        """Return the tower with the updates beside its weights, for training."""
 
         def change(layer: int, linear: nn.Linear) -> nn.Linear:
             made = twin(linear, BesideLinear)
@@ -86,9 +87,9 @@ class LowRank(nn.Module):
         return _with_qkv(tower, change)
 
     def merged(self, tower: Tower) -> Tower:
-        """Return the tower with the updates in its weights: as fast as without them, and not to learn.
+        """Return the tower with the updates merged into its weights: at full speed, not for training.
 
-        The weights are made once, and anew when they or the updates are not what they were.
+        The merged weights are cached until the weights or the updates change.
         """
         whole = self._merged.get((), [*tensors_of(self), *tensors_of(tower)], lambda: self._merge(tower))
         weights = whole.split(len(whole) // len(tower.blocks))
@@ -101,21 +102,21 @@ class LowRank(nn.Module):
         return _with_qkv(tower, change)
 
     def forget(self) -> None:
-        """Merge anew when next asked."""
+        """Clear the cache of merged weights."""
         self._merged.forget()
 
     def _merge(self, tower: Tower) -> Weight:
-        """Return W + s B A of all blocks, one below the other."""
+        """Return W + s B A of all blocks, concatenated."""
         frozen = torch.stack([block.get_submodule("qkv").get_parameter("weight") for block in tower.blocks])
         updates = self.scale * (self.up @ self.down).flatten(1, 2)
         return (frozen.to(updates.dtype) + updates).to(frozen.dtype).flatten(0, 1)
 
 
 class MergedLinear(nn.Linear):
-    """A linear layer with another weight.
+    """A linear layer with a replaced weight.
 
     Attributes:
-        merged: That weight.
+        merged: The replacement.
     """
 
     merged: Weight
@@ -125,15 +126,15 @@ class MergedLinear(nn.Linear):
 
 
 class BesideLinear(nn.Linear):
-    """A linear layer for queries, keys and values, each with a low-rank update beside it.
+    """A linear layer for queries, keys and values, each with a low-rank update.
 
     Attributes:
-        down: A of the three.
-        up: B of the three.
+        down: A of queries, keys and values.
+        up: B of queries, keys and values.
         scale: s.
-        drops: What A does not read; None reads all.
-        masks: Where that is drawn from.
-        asked: How often it was.
+        drops: Dropout of A's input; None drops nothing.
+        masks: Random generator of the dropout masks.
+        asked: Number of passes so far.
     """
 
     down: Down
@@ -184,10 +185,10 @@ class ClipLora(SentenceMethod, ExtraTexts, BatchSplit):
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Of the random start and of what is dropped; by default the stream of seed 0.
+        generator: Random generator of initial values and dropout; by default the stream of seed 0.
 
     Raises:
-        InputError: A setting is out of its range, or the template has not exactly one `{}`.
+        InputError: A setting is out of range, or the template does not have exactly one `{}`.
     """
 
     name, title, config_type = "clip_lora", "CLIP-LoRA", ClipLoraConfig
@@ -225,11 +226,11 @@ class ClipLora(SentenceMethod, ExtraTexts, BatchSplit):
         return precise(_updated(self.clip.vision, self.vision_lora)(images))[None]
 
     def forward(self, batch: Batch) -> Features:
-        """Return both sides of a batch; while it learns, with dropout, which the batch's step decides."""
+        """Return features of a batch; in training with dropout, which depends on the batch's step."""
         if not self.training or not self.config.dropout:
             return super().forward(batch)
         rows = self.plain.rows()
-        # Texts are not read in parts: a part would be read again for its gradient, and drop other numbers.
+        # No checkpointing of texts: a second pass for the gradient would drop other numbers.
         vision = self.vision_lora.beside(self.clip.vision, self._drops(batch.step, "vision", 1))
         text = self.text_lora.beside(self.clip.text, self._drops(batch.step, "text", 2))
         whole = max(CHUNK, sum(rows.lengths))
@@ -248,6 +249,6 @@ class ClipLora(SentenceMethod, ExtraTexts, BatchSplit):
 
 
 def _updated(tower: Tower, updates: LowRank) -> Tower:
-    """Return the tower with its updates: beside the weights where they learn, else in them."""
+    """Return the tower with its updates: beside the weights in training, else merged."""
     learns = torch.is_grad_enabled() and updates.up.requires_grad
     return updates.beside(tower) if learns else updates.merged(tower)

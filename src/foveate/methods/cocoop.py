@@ -1,4 +1,4 @@
-"""CoCoOp: CoOp whose learned words are shifted by each picture.
+"""CoCoOp: CoOp with a shift of the learned vectors by each picture.
 
 - [0]: Conditional Prompt Learning for Vision-Language Models, Zhou et al. 2022,
   https://arxiv.org/abs/2203.05557
@@ -24,22 +24,22 @@ from foveate.seeds import stream
 from foveate.types import ImageFeatures, TextFeatures
 
 REDUCTION = 16
-"""How many times narrower the meta-net is inside than a feature ([0], Sec. 3.2)."""
+"""Ratio of a feature's width to the hidden width of the meta-net ([0], Sec. 3.2)."""
 
 
 class CoCoOp(TextPerImage, PromptMethod, OfficialCheckpoint, LabelTerm):
-    """Conditional context optimisation: every picture has class texts of its own.
+    """Conditional context optimisation: each picture has its own class texts.
 
-    `encode_text` has the texts without any picture's shift: what the learned words say by themselves, to be
-    looked at. No answer is made of them.
+    `encode_text` returns the texts without a shift, for inspection of the learned vectors. Predictions
+    do not use them.
 
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Of the random start; by default the stream of seed 0.
+        generator: Random generator of the initial values; by default the stream of seed 0.
 
     Raises:
-        InputError: Fewer than one learned vector, or more than `init` has tokens.
+        InputError: `tokens` is below 1, or above the length of `init`.
     """
 
     name, title, config_type = "cocoop", "CoCoOp", CoCoOpConfig
@@ -55,17 +55,17 @@ class CoCoOp(TextPerImage, PromptMethod, OfficialCheckpoint, LabelTerm):
         self.meta_net = _meta_net(size.embed, size.text.width, generator).to(self.ctx.device)
 
     def encode_text_for(self, image: ImageFeatures) -> TextFeatures:
-        """Return `[B, C, D]` class features of each picture.
+        """Return `[B, C, D]` class features for each picture.
 
-        Prompts are [v_1 + π(x)] … [v_M + π(x)] [name]., one picture's after another.
+        Prompts are [v_1 + π(x)] … [v_M + π(x)] [name]., for one picture after another.
         """
-        # Handed over as they are now: other classes may be set before a backward pass encodes again.
+        # Bind the current rows: other classes may be set before a backward pass encodes again.
         encode = partial(encode_rows, self.clip.text, self.rows)
         texts = [_lean(encode, self.ctx + shift) for shift in self.shifts(image)]
         return torch.stack(texts) if texts else image.new_zeros(0, len(self.names), image.shape[-1])
 
     def shifts(self, image: ImageFeatures) -> Float[Tensor, "batch width"]:
-        """Return π(x), what a picture adds to each learned vector ([0], Sec. 3.2)."""
+        """Return π(x), the shift of each learned vector by a picture ([0], Sec. 3.2)."""
         unit = F.normalize(image[0], dim=-1)
         return self.meta_net(unit.to(self.ctx.dtype))
 
@@ -74,9 +74,9 @@ class CoCoOp(TextPerImage, PromptMethod, OfficialCheckpoint, LabelTerm):
 
 
 def _lean(encode: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
-    """Return `encode(vectors)`; what it computes on the way is computed again for a gradient, not kept.
+    """Return `encode(vectors)` with gradient checkpointing: the backward pass computes it again.
 
-    So training needs the memory of one picture's texts, whatever the batch.
+    So training needs the memory of one picture's texts, for any batch size.
     """
     if not (torch.is_grad_enabled() and vectors.requires_grad):
         return encode(vectors)

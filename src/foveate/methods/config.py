@@ -1,4 +1,4 @@
-"""Settings of a method: what each settings dataclass is."""
+"""`MethodConfig`: base class of the settings of a method."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -8,18 +8,18 @@ from foveate.configs import check_types
 from foveate.errors import InputError
 
 LARGEST = 100_000
-"""Of a setting that is a whole number: tokens, widths, steps. What is larger would fill any memory."""
+"""Upper bound of whole-number settings: tokens, widths, steps. Larger values would fill any memory."""
 
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """Settings of a method: a frozen dataclass, every field with a default and a line in `Attributes`.
+    """Base class of a method's settings: a frozen dataclass; each field has a default.
 
-    A subclass that checks more calls `super().__post_init__()` first.
+    `Attributes` documents each field. A subclass with its own checks calls `super().__post_init__()` first.
 
     Attributes:
-        part: What messages call the method; by default the class name without "Config", in lower case.
-        recipe: In which settings its training differs from the default recipe's.
+        part: Name of the method in messages; by default the class name without "Config", in lower case.
+        recipe: Changes to the default training recipe.
     """
 
     part: ClassVar[str] = ""
@@ -37,27 +37,28 @@ class MethodConfig:
 
     @property
     def needs_masks(self) -> bool:
-        """Whether a method with these settings learns from foreground masks."""
+        """Whether a method with these settings trains on foreground masks."""
         return False
 
     @property
     def needs_val(self) -> bool:
-        """Whether it chooses others on a few validation pictures."""
+        """Whether the method chooses settings on a few validation pictures."""
         return False
 
     @property
     def without_new_names(self) -> str | None:
-        """The setting that leaves nothing for classes that were not trained on, if there is one."""
+        """The setting that leaves no learned tensors for new classes, if there is one."""
         return None
 
     def demand(self, **demands: tuple[bool, str]) -> None:
-        """Refuse settings that are out of their range.
+        """Refuse settings that are out of range.
 
         Args:
-            demands: By setting, whether its value is in range, and what to give instead.
+            demands: For each setting, whether its value is in range, and the text of allowed values.
 
         Raises:
-            InputError: The first that is not; it names the method, the setting, the value and the remedy.
+            InputError: The first setting out of range; the message names method, setting, value and
+                remedy.
         """
         for name, (holds, wanted) in demands.items():
             if not holds:

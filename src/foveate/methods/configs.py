@@ -1,6 +1,6 @@
-"""The settings of this package's methods, apart from the methods: nothing here imports PyTorch.
+"""Settings of all methods in this package, in a module without PyTorch.
 
-So the help of `foveate fit` is there at once. [0] is the paper that the module of the method names.
+The help of `foveate fit` is fast therefore. [0] is the paper that the method's module names.
 """
 
 import math
@@ -13,7 +13,7 @@ from foveate.foreground.options import Fill
 from foveate.methods.config import MethodConfig
 
 Position = Literal["end", "middle", "front"]
-"""Where the class name stands: after the learned vectors, amid them, or before them."""
+"""Place of the class name: after the learned vectors, in the middle, or before them."""
 
 Indicator = Literal["entropy", "cosine", "area"]
 PriorIndicator = Literal["entropy", "prior_entropy", "cosine"]
@@ -28,10 +28,10 @@ Distance = Literal["euclidean", "cosine"]
 Target = Literal["hard", "soft"]
 
 TEMPLATE = "a clean origami {}."
-"""The sentence around DAPT's background words: that of weakly supervised segmentation with CLIP."""
+"""The sentence around DAPT's background words, as in weakly supervised segmentation with CLIP."""
 
 OFFICIAL_SWITCH = 7
-"""Epoch, counted from 0, with which the second phase of DAPT's released code begins."""
+"""First epoch, counted from 0, of the second phase in DAPT's released code."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class CoOpConfig(MethodConfig):
 
     Attributes:
         tokens: Number of learned vectors (M in [0]); 16 in [0], 4 in FVG-PT's tables.
-        position: Where the class name stands among them.
+        position: Place of the class name relative to the learned vectors.
         class_specific: One set of vectors per class ([0], CSC); such a model cannot take new classes.
-        init: Words to start from, e.g. "a photo of a"; their number then replaces `tokens`. None starts
-            from N(0, 0.02²).
+        init: Words that initialise the vectors, e.g. "a photo of a"; their number then replaces
+            `tokens`. None draws from N(0, 0.02²).
     """
 
     tokens: int = 4
@@ -72,8 +72,9 @@ class CoCoOpConfig(MethodConfig):
     """Settings of CoCoOp.
 
     Attributes:
-        tokens: Number of learned vectors; they start from as many tokens of `init`.
-        init: Words to start from; those behind the learned ones stay words. None starts from N(0, 0.02²).
+        tokens: Number of learned vectors; the first tokens of `init` initialise them.
+        init: Words that initialise the vectors; further words stay in the prompt. None draws from N(0,
+            0.02²).
     """
 
     recipe: ClassVar = {"lr": 0.002, "batch_size": 1}
@@ -87,10 +88,11 @@ class KgCoOpConfig(MethodConfig):
     """Settings of KgCoOp.
 
     Attributes:
-        tokens: Number of learned vectors; they start from as many tokens of `init`.
-        init: Words to start from; those behind the learned ones stay words. None starts from N(0, 0.02²).
-        weight: Of the knowledge term (λ in [0]); 8 in [0], 2 in FVG-PT's code.
-        template: The plain sentence to be pulled towards; None takes the data set's, or "a photo of a {}.".
+        tokens: Number of learned vectors; the first tokens of `init` initialise them.
+        init: Words that initialise the vectors; further words stay in the prompt. None draws from N(0,
+            0.02²).
+        weight: Weight of the knowledge term (λ in [0]); 8 in [0], 2 in FVG-PT's code.
+        template: The fixed target sentence; None takes the data set's, or "a photo of a {}.".
     """
 
     tokens: int = 4
@@ -109,11 +111,12 @@ class ProGradConfig(MethodConfig):
 
     Attributes:
         tokens: Number of learned vectors.
-        init: Words to start from: they take the last vectors, those before them start at zero. None starts
+        init: Words that initialise the last vectors; the vectors before them start at zero. None draws
             all from N(0, 0.02²).
-        weight: Share of the conflicting part that is taken out of the gradient (λ in [0]): 1 all, 0 nothing.
-        temperature: Softens both answers before they are compared.
-        template: The plain sentence of zero-shot CLIP; None takes the data set's, or "a photo of a {}.".
+        weight: Share of the conflicting component removed from the gradient (λ in [0]): 1 all, 0
+            nothing.
+        temperature: Temperature of both predictions before they are compared.
+        template: The fixed sentence of zero-shot CLIP; None takes the data set's, or "a photo of a {}.".
     """
 
     recipe: ClassVar = {"epochs": 100, "lr": 0.002, "batch_size": 32}
@@ -138,13 +141,13 @@ class MmrlConfig(MethodConfig):
 
     Attributes:
         tokens: Number of shared tokens.
-        width: Their length, before a block's map makes them as wide as the tower.
-        first_block: Block, counted from 1, before which tokens are inserted; None takes 6, or half of the
-            shallower tower's blocks where these are fewer than 12.
-        last_block: Last block with tokens of its own; None takes 12, or the shallower tower's last.
-        alpha: Weight of the class token's logits, in the loss and where heads are fused; the rest is that of
-            the representation tokens.
-        regulariser: λ, the weight of the pull towards CLIP's own features.
+        width: Width of these tokens, before a block's projection maps them to the tower's width.
+        first_block: First block with tokens, counted from 1; None takes 6, or half of the shallower
+            tower's blocks if these are fewer than 12.
+        last_block: Last block with its own tokens; None takes 12, or the shallower tower's last block.
+        alpha: Weight of the class token's logits, in the loss and in the fusion of heads; the
+            representation tokens have the rest.
+        regulariser: λ, the weight of the regularisation towards CLIP's own features.
         template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
     """
 
@@ -173,13 +176,13 @@ class IvlpConfig(MethodConfig):
     """Settings of IVLP.
 
     Attributes:
-        tokens: Number of learned text tokens a block.
-        vision_tokens: Number of learned image tokens a block.
-        text_depth: In how many blocks of the text tower, from the first on; None takes 12, or all of a
+        tokens: Number of learned text tokens per block.
+        vision_tokens: Number of learned image tokens per block.
+        text_depth: Number of text blocks with tokens, from the first; None takes 12, or all of a
             shallower tower.
-        vision_depth: In how many of the image tower, likewise; 0 leaves pictures alone.
-        init: Words the first block's text tokens start from; those behind the learned ones stay words. None
-            starts from N(0, 0.02²), as all other tokens do.
+        vision_depth: Number of image blocks with tokens, likewise; 0 adds none to the image tower.
+        init: Words that initialise the first block's text tokens; further words stay in the prompt. None
+            draws from N(0, 0.02²), as for all other tokens.
     """
 
     recipe: ClassVar = {"epochs": 5}
@@ -196,16 +199,16 @@ class PromptSRCConfig(IvlpConfig):
     """Settings of PromptSRC.
 
     Attributes:
-        tokens: Number of learned text tokens a block.
-        vision_tokens: Number of learned image tokens a block.
-        text_depth: In how many blocks of the text tower, from the first on; None takes 9, and three quarters
-            of a shallower tower.
-        vision_depth: In how many of the image tower, likewise; 0 leaves pictures alone.
-        init: Words the first block's text tokens start from; those behind the learned ones stay words. None
-            starts from N(0, 0.02²), as all other tokens do.
-        text_weight: Of the pull on class texts (λ₂ in [0]).
-        image_weight: Of the pull on picture features (λ₁ in [0]).
-        logit_weight: Of the pull on answers; it has none in [0].
+        tokens: Number of learned text tokens per block.
+        vision_tokens: Number of learned image tokens per block.
+        text_depth: Number of text blocks with tokens, from the first; None takes 9, or three quarters of
+            a shallower tower.
+        vision_depth: Number of image blocks with tokens, likewise; 0 adds none to the image tower.
+        init: Words that initialise the first block's text tokens; further words stay in the prompt. None
+            draws from N(0, 0.02²), as for all other tokens.
+        text_weight: Weight of the consistency term of class texts (λ₂ in [0]).
+        image_weight: Weight of the consistency term of picture features (λ₁ in [0]).
+        logit_weight: Weight of the consistency term of logits; not weighted in [0].
     """
 
     recipe: ClassVar = {"lr": 0.0025, "batch_size": 32, "average_mean": 15.0}
@@ -227,8 +230,8 @@ class VptConfig(MethodConfig):
     """Settings of VPT.
 
     Attributes:
-        tokens: Number of learned image tokens a block.
-        depth: In how many blocks of the image tower, from the first on; None takes 12, or all of a shallower
+        tokens: Number of learned image tokens per block.
+        depth: Number of image blocks with tokens, from the first; None takes 12, or all of a shallower
             tower.
         template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
     """
@@ -245,11 +248,11 @@ class MapleConfig(MethodConfig):
     """Settings of MaPLe.
 
     Attributes:
-        tokens: Number of learned tokens a block, in either tower.
-        depth: In how many blocks of both towers, from the first on; None takes 9, and three quarters of a
-            shallower tower.
-        init: Words the first block's text tokens start from; those behind the learned ones stay words. None
-            starts from N(0, 0.02²), as those of deeper blocks do.
+        tokens: Number of learned tokens per block, in each tower.
+        depth: Number of blocks with tokens in both towers, from the first; None takes 9, or three
+            quarters of a shallower tower.
+        init: Words that initialise the first block's text tokens; further words stay in the prompt. None
+            draws from N(0, 0.02²), as for deeper blocks.
     """
 
     recipe: ClassVar = {"epochs": 5}
@@ -264,14 +267,15 @@ class TcpConfig(MethodConfig):
     """Settings of TCP.
 
     Attributes:
-        tokens: Number of learned vectors, and of class-aware tokens; the vectors start from as many tokens of
-            `init`.
-        init: Words to start from; those behind the learned ones stay words. None starts from N(0, 0.02²).
-        block: Text block, counted from 1, before which class-aware tokens take the vectors' places; None
-            takes 9, and of a tower with fewer than 12 blocks the one behind its first two thirds.
-        weight: Of the knowledge term.
-        template: The plain sentence that class-aware tokens are made of, and that texts are pulled towards;
-            None takes the data set's, or "a photo of a {}.".
+        tokens: Number of learned vectors, and of class-aware tokens; the first tokens of `init`
+            initialise the vectors.
+        init: Words that initialise the vectors; further words stay in the prompt. None draws from N(0,
+            0.02²).
+        block: Text block, counted from 1, before which class-aware tokens replace the vectors; None
+            takes 9, or the block after two thirds of a tower with fewer than 12 blocks.
+        weight: Weight of the knowledge term.
+        template: The fixed sentence that gives the class-aware tokens and the target of the text
+            features; None takes the data set's, or "a photo of a {}.".
     """
 
     recipe: ClassVar = {"epochs": 50, "optimiser": "adamw", "lr": 0.002, "batch_size": 32}
@@ -292,11 +296,11 @@ class MmaConfig(MethodConfig):
     """Settings of MMA.
 
     Attributes:
-        width: Of the adapters inside.
-        first_block: Block, counted from 1, that has the first adapter; None takes 5, and of a tower with
-            fewer than 12 blocks the one behind its first third. The adapters end with the shallower tower's
-            last block, and with the 12th at most.
-        scale: What an adapter's output is multiplied with.
+        width: Inner width of the adapters.
+        first_block: First block with an adapter, counted from 1; None takes 5, or the block after one
+            third of a tower with fewer than 12 blocks. The last adapter is in the shallower tower's last
+            block, or in the 12th if that comes first.
+        scale: Factor of an adapter's output.
         template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
     """
 
@@ -317,9 +321,9 @@ class ClipLoraConfig(MethodConfig):
     """Settings of CLIP-LoRA.
 
     Attributes:
-        rank: r, of each update.
-        alpha: An update is multiplied with alpha / √r.
-        dropout: Share of the numbers that an update does not read while it learns.
+        rank: r, the rank of each update.
+        alpha: The factor of an update is alpha / √r.
+        dropout: Dropout rate of an update's input during training.
         template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
     """
 
@@ -347,11 +351,11 @@ class ProdaConfig(MethodConfig):
     """Settings of ProDA.
 
     Attributes:
-        prompts: Number of prompts: a quarter has the class name before its vectors, a quarter amid them, the
-            others behind them.
-        tokens: Number of learned vectors a prompt.
-        batch: Prompts a step.
-        weight: Of the penalty on prompts that say the same.
+        prompts: Number of prompts. A quarter has the class name before its vectors, a quarter in the
+            middle, the others after them.
+        tokens: Number of learned vectors per prompt.
+        batch: Prompts per step.
+        weight: Weight of the penalty on similar prompts.
     """
 
     recipe: ClassVar = {"epochs": 100, "lr": 0.001}
@@ -376,8 +380,8 @@ class ClipAdapterConfig(MethodConfig):
     """Settings of CLIP-Adapter.
 
     Attributes:
-        ratio: Share of the bottleneck's answer in the feature (α in [0]); 0 is zero-shot CLIP.
-        reduction: How many times narrower the bottleneck is than the feature.
+        ratio: Share of the bottleneck's output in the feature (α in [0]); 0 is zero-shot CLIP.
+        reduction: Ratio of the feature's width to the bottleneck's width.
         template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
     """
 
@@ -399,11 +403,12 @@ class TipAdapterConfig(MethodConfig):
     """Settings of Tip-Adapter.
 
     Attributes:
-        tuned: Whether keys are learned, from the features on (Tip-Adapter-F); else nothing is trained.
-        alpha: Weight of the kept pictures beside CLIP's own logits (α in [0]).
-        beta: How fast a kept picture's say falls with its distance (β in [0]).
-        validate: Whether alpha and beta are chosen on a few validation pictures, where the data has some.
-        views: Views of each training picture that a key is the mean of.
+        tuned: Whether the keys are trained, starting at the features (Tip-Adapter-F); else nothing is
+            trained.
+        alpha: Weight of the cached pictures' logits beside CLIP's own logits (α in [0]).
+        beta: How sharply a cached picture's weight falls with its distance (β in [0]).
+        validate: Whether to choose alpha and beta on a few validation pictures, if the data has any.
+        views: Number of views of each training picture; a key is the mean of their features.
         template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
     """
 
@@ -437,11 +442,11 @@ class LinearProbeConfig(MethodConfig):
     """Settings of the linear probe.
 
     Attributes:
-        c: C, the weight of the pictures beside the penalty; None looks for it.
-        validate: Whether to look for it on a few validation pictures, where the data has some. Else training
-            pictures are held back in turn.
-        template: The sentence around the names that it was not trained on; None takes the data set's, or
-            "a photo of a {}.".
+        c: C, the weight of the data term against the penalty; None searches for it.
+        validate: Whether to search on a few validation pictures, if the data has any. Else training
+            pictures are held out in turn.
+        template: The sentence around names that were not trained; None takes the data set's, or "a photo
+            of a {}.".
     """
 
     part: ClassVar[str] = "linear_probe"
@@ -464,12 +469,12 @@ class LpPlusPlusConfig(MethodConfig):
     """Settings of LP++.
 
     Attributes:
-        epochs: Steps over all pictures at once.
-        alpha_every: After how many of them α takes a step.
-        reset_alpha_grad: Whether α's step follows the gradient of its own epoch, as in [0]; else the sum of
-            all epochs' so far, as in the authors' code.
-        validate: Whether to take the epoch that does best on a few validation pictures, where the data has
-            some; else the last.
+        epochs: Number of full-batch steps.
+        alpha_every: Number of epochs between two steps of α.
+        reset_alpha_grad: Whether a step of α uses the gradient of its own epoch, as in [0]; else it uses
+            the sum over all epochs so far, as in the authors' code.
+        validate: Whether to keep the epoch with the best accuracy on a few validation pictures, if the
+            data has any; else the last epoch.
         template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
     """
 
@@ -492,40 +497,45 @@ class LpPlusPlusConfig(MethodConfig):
 
 @dataclass(frozen=True)
 class FvgPtConfig(MethodConfig):
-    """Settings of FVG-PT; the defaults are the paper's, or our reading where it leaves a choice open.
+    """Settings of FVG-PT; the defaults follow the paper, or our choice where the paper leaves it open.
 
     Attributes:
-        tau: Temperature that softens logits before they are compared (τ_d; Sec. 4.1).
+        tau: Temperature of the logits in the distillation (τ_d; Sec. 4.1).
         lambda_distill: Weight of the distillation (λ_d); the paper takes 5 for MMRL.
         lambda_gate: Weight of the foreground gate's loss.
-        lambda_prior: Weight of both losses of the prior branch (λ_new).
-        adapter_hidden: Width inside the two adapters (dim_FDC).
-        gate_hidden: Width inside the two gates (dim_RG).
-        gate_depth: Linear layers of a gate, 1 to 3.
+        lambda_prior: Weight of the two losses of the prior branch (λ_new).
+        adapter_hidden: Hidden width of the two adapters (dim_FDC).
+        gate_hidden: Hidden width of the two gates (dim_RG).
+        gate_depth: Number of linear layers of a gate, 1 to 3.
         bias: Whether gates and adapters have biases.
-        adapter_input: Adapt features as they come ("raw") or of unit length ("unit").
-        adapter_init: Last adapter layer at the start: N(0, 1e-3²) ("small"), 0 ("zero") or PyTorch's.
-        adapters: Which sides are adapted (FDC); "none" leaves the backbone's base logits as they are.
-        heads: With two image features (MMRL): adapt both alike ("shared"), their mixture ("fused"), or the
-            class token's alone ("class").
-        foreground_gate: Whether the foreground's trust is learned (FRG); otherwise r is 1.
-        foreground_indicators: What the foreground gate is told.
-        prior_branch: Whether new classes get the calibrated branch (PC); otherwise they go the base way.
-        prior_indicators: What the prior gate is told.
-        prior_trust: A constant b in place of the prior gate, as a baseline.
-        terms: Which loss terms are summed.
-        detach_trust: Whether r is a constant to the distillation.
+        adapter_input: Adapter input: raw features ("raw") or unit features ("unit").
+        adapter_init: Initial values of the last adapter layer: N(0, 1e-3²) ("small"), 0 ("zero") or
+            PyTorch's.
+        adapters: Sides with an adapter (FDC); "none" keeps the backbone's base logits.
+        heads: With two image features (MMRL): adapt both alike ("shared"), their mixture ("fused"), or
+            only the class token's ("class").
+        foreground_gate: Whether the trust r in the foreground is learned (FRG); otherwise r is 1.
+        foreground_indicators: Inputs of the foreground gate.
+        prior_branch: Whether new classes use the calibrated branch (PC); otherwise they use the base
+            branch.
+        prior_indicators: Inputs of the prior gate.
+        prior_trust: A constant b that replaces the prior gate, as a baseline.
+        terms: Loss terms in the sum.
+        detach_trust: Whether r is detached in the distillation.
         hard_trust: Whether r is rounded to 0 or 1 in the distillation.
-        margin: By how much the foreground must beat the whole picture to be worth trusting (δ of Eq. 3).
-        area_from: The indicator's area in the view the network sees, or in the whole "picture".
-        min_area: Below this share of the view a foreground counts as cut away: target 0, weight 0.
-        max_area: Upper end of the clamp, if `clamp_area`.
-        clamp_area: Whether the indicator's area is clamped to [min_area, max_area].
-        fill: What replaces the background: "mean" (0 after normalisation), "black", "blur", "image_mean".
-        prior_template: Sentence of the prior's class texts; "dataset" takes the data set's own.
-        entropy: In "nats", or as a share of ln C ("normalised"), which is steadier across class counts.
+        margin: Margin by which the foreground must beat the whole picture to be trusted (δ of Eq. 3).
+        area_from: Area indicator: the foreground's share in the network's "view", or in the whole
+            "picture".
+        min_area: A smaller share of the view counts as no foreground: target 0, weight 0.
+        max_area: Upper end of the clamp, used if `clamp_area`.
+        clamp_area: Whether the area indicator is clamped to [min_area, max_area].
+        fill: Replacement of the background: "mean" (0 after normalisation), "black", "blur",
+            "image_mean".
+        prior_template: Sentence for the prior's class texts; "dataset" takes the data set's own.
+        entropy: Unit of the entropy: "nats", or a share of ln C ("normalised"), comparable across class
+            counts.
         tau_squared: Whether the distillation is multiplied with tau².
-        mixed_weight: Say of z_FDC among trained names where new ones are asked about too; the rest is z_PC's.
+        mixed_weight: Weight of z_FDC for trained names if new names are used too; z_PC has the rest.
     """
 
     tau: float = 2.0
@@ -566,33 +576,39 @@ class FvgPtConfig(MethodConfig):
 
 @dataclass(frozen=True)
 class DaptConfig(MethodConfig):
-    """Settings of DAPT (Decouple-before-Align); defaults are the released code's, or ours where it errs.
+    """Settings of DAPT (Decouple-before-Align); defaults follow the released code, except for its errors.
 
     Attributes:
-        cue: What tells the foreground of a view: its "mask", the "box" around that mask, or the "gaze" of the
-            model itself, which needs no masks.
-        pull_weight: Of L_v, which pulls the whole picture to its foreground, away from its background.
-        foreground_weight: Of L_f, the foreground's alignment with its class.
-        background_weight: Of L_b, the background's alignment with background texts.
-        recompose_weight: Of L_reo, which wants foreground and background together to be the whole picture.
-        phase_switch: Where L_v (and L_reo) end and L_f and L_b begin: a share of the epochs, or, from 1 on,
-            an epoch counted from 0. None takes all of them all the time.
-        margin: Of L_v.
-        distance: Of L_v, between unit features.
-        fill: What replaces removed pixels: "mean" (0 after normalisation), "black", "blur", "image_mean".
-        backgrounds: Words of the background texts; empty takes 25 of the released code, and 7 more of a table
-            where the data set's sentence tells of food.
-        background_template: The sentence around them; methods that learn words put these in its place.
-        on_collision: Whether backgrounds that name a class are left out.
-        background_target: L_b's target: the likeliest background, or the whole distribution (the entropy).
-        detach_background: Whether L_b trains texts alone.
-        refresh: Whose gaze it is: the model's at each step, at each epoch's start, or before training.
-        cam_source: The gaze of the model as it is tuned, or that of the frozen CLIP.
-        cam_threshold: Share of the gaze's highest value from which on a pixel is foreground; None takes the
-            gaze itself as a soft mask.
-        cam_scale: Whether each view's gaze is scaled on its own, or by the highest value of the batch.
-        official_quirks: Train as the released code does, over MaPLe: 7 background words among the classes, 25
-            others as backgrounds, the second phase from epoch 7 on, masks used even if empty.
+        cue: Source of the foreground: the "mask", the "box" around the mask, or the "gaze" (heat map) of
+            the model, which needs no masks.
+        pull_weight: Weight of L_v, which pulls the picture towards its foreground and away from its
+            background.
+        foreground_weight: Weight of L_f, the alignment of the foreground with its class.
+        background_weight: Weight of L_b, the alignment of the background with background texts.
+        recompose_weight: Weight of L_reo, which makes foreground and background together match the
+            picture.
+        phase_switch: End of L_v (and L_reo) and start of L_f and L_b: a share of the epochs, or, from 1
+            on, an epoch counted from 0. None uses all terms in all epochs.
+        margin: Margin of L_v.
+        distance: Distance in L_v, between unit features.
+        fill: Replacement for removed pixels: "mean" (0 after normalisation), "black", "blur",
+            "image_mean".
+        backgrounds: Words of the background texts. Empty takes the 25 of the released code, and 7 dining
+            words (table, forks, ...) if the data set's sentence names food.
+        background_template: The sentence around these words; in methods with learned words, those
+            replace it.
+        on_collision: Whether to leave out backgrounds that name a class.
+        background_target: Target of L_b: the most probable background, or the whole distribution
+            (entropy).
+        detach_background: Whether L_b trains only the texts.
+        refresh: When the gaze is computed: at each step, at the start of each epoch, or once before
+            training.
+        cam_source: Model of the gaze: the tuned model, or the frozen CLIP.
+        cam_threshold: Share of the gaze's maximum from which a pixel is foreground; None uses the gaze
+            as a soft mask.
+        cam_scale: Whether to scale the gaze by the maximum of its own view, or of the whole batch.
+        official_quirks: Train like the released code, over MaPLe: 7 background words among the classes,
+            25 others as backgrounds, the second phase from epoch 7 on, masks used even if empty.
     """
 
     cue: Cue = "mask"
@@ -641,21 +657,21 @@ class DaptConfig(MethodConfig):
             )
 
     def switch(self, epochs: int) -> int:
-        """Return the epoch, counted from 0, with which the second phase begins."""
+        """Return the first epoch, counted from 0, of the second phase."""
         if self.official_quirks:
             return OFFICIAL_SWITCH
         if self.phase_switch is None:
             return 0
         if self.phase_switch >= 1:
             return int(self.phase_switch)
-        return math.ceil(self.phase_switch * epochs - 1e-9)  # 0.7 of 10 is 7, whatever rounding says
+        return math.ceil(self.phase_switch * epochs - 1e-9)  # 0.7 of 10 gives 7 in spite of rounding errors
 
     def weights(self, epoch: int, epochs: int) -> dict[str, float]:
-        """Return the weights of the terms that an epoch has; of a weight of 0 there is no term.
+        """Return the weights of the loss terms in an epoch; a term of weight 0 is left out.
 
         Args:
             epoch: Counted from 0.
-            epochs: How many there are in all.
+            epochs: Number of epochs.
         """
         second, joint = epoch >= self.switch(epochs), self.phase_switch is None and not self.official_quirks
         found: dict[str, float] = {}
@@ -671,9 +687,9 @@ class KdplConfig(MethodConfig):
     """Settings of KDPL.
 
     Attributes:
-        teacher: Another CLIP, as `load_clip` takes it; None takes the one that is tuned.
+        teacher: Another CLIP, as for `load_clip`; None takes the CLIP that is tuned.
         template: The teacher's sentence; None takes the data set's, or "a photo of a {}.".
-        weight: Of KL(teacher ‖ student); the rest is that of KL(student ‖ teacher).
+        weight: Weight of KL(teacher ‖ student); KL(student ‖ teacher) has the rest.
     """
 
     teacher: str | None = None
@@ -686,7 +702,7 @@ class KdplConfig(MethodConfig):
 
 
 def _check_backgrounds(backgrounds: tuple[str, ...]) -> None:
-    """Refuse words that are none, and such as could not be told apart."""
+    """Refuse empty and repeated background words."""
     read = [" ".join(words(background)) for background in backgrounds]
     for background, word in zip(backgrounds, read, strict=True):
         if not word or read.count(word) > 1:
@@ -695,7 +711,7 @@ def _check_backgrounds(backgrounds: tuple[str, ...]) -> None:
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text in lower case and without the s of a plural."""
+    """Return the words of a text in lower case, without a plural s."""
     spaced = "".join(letter if letter.isalnum() else " " for letter in text.casefold())
     return [_singular(word) for word in spaced.split()]
 
@@ -730,4 +746,4 @@ CONFIGS: dict[str, type[MethodConfig]] = {
         KdplConfig,
     )
 }
-"""By the word that a method's name has for it."""
+"""Settings classes by method name."""

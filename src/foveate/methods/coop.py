@@ -1,4 +1,4 @@
-"""CoOp: learn the words around a class name.
+"""CoOp: learned context vectors around a class name.
 
 - [0]: Learning to Prompt for Vision-Language Models, Zhou et al. 2022, https://arxiv.org/abs/2109.01134
 """
@@ -19,15 +19,15 @@ from foveate.types import TextFeatures
 
 
 class CoOp(SharedPrompt, LabelTerm):
-    """Context optimisation: the cross-entropy of learned words ([0], Eq. 2).
+    """Context optimisation: cross-entropy with learned context vectors ([0], Eq. 2).
 
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Of the random start; by default the stream of seed 0.
+        generator: Random generator of the initial values; by default the stream of seed 0.
 
     Raises:
-        InputError: Fewer than one learned vector.
+        InputError: `tokens` is below 1.
     """
 
     name, title, config_type = "coop", "CoOp", CoOpConfig
@@ -39,14 +39,14 @@ class CoOp(SharedPrompt, LabelTerm):
         super().__init__(clip, _start(clip, config, generator))
         self.config, self.generator = config, generator
         self.takes_new_names = not self.config.class_specific
-        if self.config.class_specific:  # these have no number before the first classes are known
+        if self.config.class_specific:  # their number is unknown before the first classes are set
             self.ctx = nn.Parameter(self.ctx.new_empty(0, *self.ctx.shape))
         self.ctx_names: tuple[str, ...] = ()
 
     def lay_out_classes(self, names: Sequence[str]) -> TokenRows:
         own = self.config.class_specific
         rows = lay_out(self.clip.tokenizer, names, self.ctx.shape[-2], self.config.position, own=own)
-        if own:  # names that do not fit must not become the classes that vectors belong to
+        if own:  # refuse names that do not fit, before the vectors belong to them
             self._settle_class_vectors(tuple(names))
         return rows
 
@@ -58,7 +58,7 @@ class CoOp(SharedPrompt, LabelTerm):
 
     @torch.no_grad()
     def _settle_class_vectors(self, names: tuple[str, ...]) -> None:
-        """Give the first classes their vectors; afterwards only these classes can be asked about."""
+        """Create the vectors of the first classes; afterwards only these classes can be set."""
         if not self.ctx_names:
             if self.ctx.numel() == 0:
                 starts = [_start(self.clip, self.config, self.generator) for _ in names]
@@ -78,7 +78,7 @@ class CoOp(SharedPrompt, LabelTerm):
 
 
 def _start(clip: Clip, config: CoOpConfig, generator: torch.Generator) -> Tensor:
-    """Return `[M, W]` start values: embedded words, or small noise."""
+    """Return `[M, W]` initial values: embedded words, or small noise."""
     tokens = config.tokens
     if config.init is not None:
         tokens = len(clip.tokenizer.words(config.init.replace("_", " ")))

@@ -1,8 +1,8 @@
-"""DAPT, Decouple-before-Align: a picture's foreground and background each find their own texts.
+"""DAPT, Decouple-before-Align: separate alignment of a picture's foreground and background with texts.
 
-It adds terms to the loss of the prompt learner it is trained with, its host. Nothing is learned besides what
-the host learns, and an answer is the host's. (Distribution-Aware Prompt Tuning, arXiv 2309.03406, is another
-method of the same short name.)
+DAPT adds terms to the loss of its host, the prompt learner that it is trained with. Only the host's
+tensors are learned, and predictions are the host's. (Distribution-Aware Prompt Tuning, arXiv 2309.03406,
+is another method with the same short name.)
 
 - [0]: Decouple before Align: Visual Disentanglement Enhances Prompt Tuning, T-PAMI 47(11), 2025,
   https://arxiv.org/abs/2508.00395
@@ -35,15 +35,15 @@ from foveate.types import Batch, Features, PerImage, Scalar, TextFeatures
 
 
 class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
-    """DAPT's terms over a host's loss; answers are the host's, at no cost of their own.
+    """DAPT's terms added to a host's loss; predictions are the host's, at no extra cost.
 
     Args:
-        host: A method as it starts; it is trained here.
+        host: An untrained method; it is trained here.
         config: Settings.
-        generator: Not used: nothing of DAPT's own has a random start.
+        generator: Not used: DAPT has no random initial values.
 
     Raises:
-        InputError: The host is none that DAPT can be trained with, or a setting does not fit it.
+        InputError: DAPT cannot train this host, or a setting does not fit it.
     """
 
     name, title, config_type = "dapt", "DAPT", DaptConfig
@@ -60,10 +60,10 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
             )
         scaling = config.cam_threshold, config.cam_scale
         gaze = Gaze(host, config.refresh, config.cam_source, *scaling) if config.cue == "gaze" else None
-        quirks, boxed = config.official_quirks, config.cue == "box"  # the released code takes blank views too
+        quirks, boxed = config.official_quirks, config.cue == "box"  # the released code uses blank views too
         self.decoupler = Decoupler(host, gaze, config.fill, boxed=boxed, use_all=quirks)
         self.backgrounds = Backgrounds(
-            cast("ExtraTexts", host),  # or `check_host` would have refused it
+            cast("ExtraTexts", host),  # `check_host` has checked this
             config.backgrounds,
             config.background_template,
             keep_all=config.on_collision == "keep",
@@ -77,7 +77,7 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
 
     @classmethod
     def check_host(cls, name: str, host: Method | type[Method]) -> None:
-        """Refuse a host that learns nothing within the towers, or that cannot read background texts."""
+        """Refuse a host without learned tensors in the towers, or one that cannot encode background texts."""
         why = None
         if is_kind(host, TextPerImage):
             why = "has texts for each picture alone, and would read all background texts for each of them"
@@ -108,21 +108,21 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
             self.decoupler.gaze.begin_epoch()
 
     def terms(self) -> dict[str, float]:
-        """Return the weights of the terms of this epoch, those left out that have nothing to train."""
+        """Return the weights of this epoch's terms, without terms that train nothing."""
         wanted = self.config.weights(self.epoch, self.epochs)
         return {name: weight for name, weight in wanted.items() if name not in self._useless()}
 
     def frozen(self) -> dict[str, Frozen]:
-        """Declare what the host does, and both sides of views where nothing tunes the image tower."""
+        """Declare the host's features, and those of both sides of views if the image tower is frozen."""
         if self.tunes_vision:
             return frozen_features(self.host)
         if self.decoupler.gaze is not None:
-            return {}  # the gaze needs pixels, which batches out of a bank of this host would not have
+            return {}  # the gaze needs pixels; batches from a bank of this host have none
         sides = self.config.foreground_weight or self.config.background_weight
         return frozen_features(self.host) | (self.decoupler.frozen() if sides else {})
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
-        """Return the host's terms and those that this epoch has of DAPT's, means over the usable views."""
+        """Return the host's terms and DAPT's terms of this epoch, as means over the usable views."""
         terms = self.terms()
         d = self.decoupler.decouple(batch, needed=bool(terms))
         if d is not None and self.training:
@@ -146,9 +146,9 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
     def _own(
         self, terms: dict[str, float], whole: Features, d: Decoupled, others: TextFeatures | None
     ) -> dict[str, Scalar]:
-        """Return DAPT's own terms, without their weights."""
+        """Return DAPT's own terms, unweighted."""
         config, found, wanted = self.config, dict[str, Scalar](), terms.keys()
-        back = front = whole.image[:, :0]  # unless a term looks at them
+        back = front = whole.image[:, :0]  # unless a term uses them
         if wanted & {"pull", "background"}:
             lets = "background" in wanted and self.tunes_vision and not config.detach_background
             back = self.decoupler.features("background", d, grad=lets)
@@ -170,7 +170,7 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
         return found
 
     def _useless(self) -> dict[str, str]:
-        """Return the terms that have nothing to train over this host, and why not."""
+        """Return the terms that train nothing over this host, with reasons."""
         host, found = type(self.host).__name__, dict[str, str]()
         if not self.tunes_vision:
             found |= dict.fromkeys(("pull", "recompose"), f"{host} learns nothing of pictures")
@@ -194,10 +194,10 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
         )
 
     def warnings(self) -> list[str]:
-        """Say which terms were never there, which words were left out, which views taught the host alone."""
+        """Return warnings: unused terms, left-out background words, views that trained only the host."""
         told, config, weights = list[str](), self.config, self.config.weights
         quirks = config.official_quirks
-        if not self._begun:  # a stage that had ended before a run was stopped
+        if not self._begun:  # the stage was finished before the run resumed
             return told
         ever = {name for epoch in range(self.epochs) for name in weights(epoch, self.epochs)}
         useless = {name: why for name, why in self._useless().items() if name in ever}
@@ -224,21 +224,21 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
 
 
 def watched(share: PerImage) -> dict[str, Tensor]:
-    """Return what is counted of the views of a batch: `empty` ones, `full` ones, and the `area`.
+    """Return counts for the views of a batch: `empty` ones, `full` ones, and the `area`.
 
     Args:
-        share: `[B]` the foreground's share of each view.
+        share: `[B]` share of the foreground in each view.
     """
     return {"views": torch.ones_like(share), "empty": share <= 0, "full": share >= 1, "area": share}
 
 
 def one_sided(tally: Tally, used: str, advice: str) -> list[str]:
-    """Say how many views of an epoch had but one side, if any had.
+    """Return a warning on views with an empty foreground or background, if there were any.
 
     Args:
-        tally: Of the epoch.
-        used: What such views were used for.
-        advice: How to have fewer.
+        tally: Counts of the epoch.
+        used: How such views were used.
+        advice: Remedy.
     """
     shares = tally.shares()
     if not shares or not shares["empty"] + shares["full"]:

@@ -1,7 +1,7 @@
-"""The terms that DAPT adds to its host's loss. They see tensors only, no towers and no masks.
+"""DAPT's additional loss terms. Inputs are tensors; no tower and no mask is used here.
 
-Z_I, Z_f and Z_b are unit features of the whole picture, of its foreground and of its background; sg stops a
-gradient. The equations are those of the authors' released code.
+Z_I, Z_f and Z_b are unit features of the whole picture, of its foreground and of its background; sg
+stops the gradient. The equations follow the authors' released code.
 
 - [0]: Decouple before Align: Visual Disentanglement Enhances Prompt Tuning, 2025,
   https://arxiv.org/abs/2508.00395
@@ -22,11 +22,11 @@ RawFeatures = Float[Tensor, "batch dim"]
 
 
 def unit(image: ImageFeatures, weights: Sequence[float]) -> UnitFeatures:
-    """Return unit features: of several heads (MMRL) their mixture, as base logits fuse them.
+    """Return unit features; several heads (MMRL) are fused with the weights of base logits.
 
     Args:
         image: `[H, B, D]` raw features.
-        weights: Of the heads.
+        weights: Weights of the heads.
     """
     mixed = torch.einsum("h,hbd->bd", image.new_tensor(weights), F.normalize(image, dim=-1))
     return F.normalize(mixed, dim=-1)
@@ -61,25 +61,25 @@ def foreground_alignment(logits: Logits, labels: Labels) -> Scalar:
 
 
 def background_alignment(logits: Logits, target: Target = "hard") -> Scalar:
-    """Return L_b, the cross-entropy of the background's logits s Z_b T_bᵗ with their own answer.
+    """Return L_b, the cross-entropy of the background's logits s Z_b T_bᵗ with their own prediction.
 
     Args:
-        logits: `[B, K]`, a column a background text.
-        target: "hard" is the likeliest background, so that L_b is −log max softmax. "soft" is the whole
-            distribution p, so that L_b is its entropy. Its gradient goes through p on both sides: with p
-            held fixed it would be zero.
+        logits: `[B, K]`, one column per background text.
+        target: "hard" is the most probable background, so that L_b is −log max softmax. "soft" is the
+            whole distribution p, so that L_b is its entropy. Both factors p have a gradient; with a
+            constant target p the gradient would be zero.
     """
     answer = logits.argmax(dim=-1) if target == "hard" else logits.softmax(dim=-1)
     return F.cross_entropy(logits, answer)
 
 
 def recomposition(whole: UnitFeatures, foreground: RawFeatures, background: RawFeatures) -> Scalar:
-    """Return L_reo = mean |norm(V₀(x_f) + V₀(x_b)) − Z_I|, a term that the released code has in a comment.
+    """Return L_reo = mean |norm(V₀(x_f) + V₀(x_b)) − Z_I|, a term in a comment of the released code.
 
     Args:
         whole: Z_I.
-        foreground: What the untouched CLIP (V₀) sees of the foreground.
-        background: Likewise of the background.
+        foreground: The unchanged CLIP's (V₀) features of the foreground.
+        background: Its features of the background.
     """
     both = F.normalize(foreground + background, dim=-1).detach()
     return (both - whole).abs().mean()

@@ -1,9 +1,9 @@
-"""From a batch to its foreground and its background: what DAPT shows to its host besides the whole picture.
+"""Foreground and background views of a batch, for DAPT's terms.
 
-What tells the foreground of a training view is its mask, the box around it, or the host's own gaze: Grad-CAM
-([1], Eq. 1 and 2) of the label's logit at the last block of the image tower, on the very view that is trained
-on. With a the activation that enters the block's attention and g the gradient there, patch i gets
-ReLU(Σ_c mean_j(g_jc) · a_ic).
+The foreground of a training view comes from its mask, from the box around the mask, or from the host's
+own gaze. The gaze is Grad-CAM ([1], Eq. 1 and 2) of the label's logit at the last block of the image
+tower, on the same training view. With a the input of the block's attention and g its gradient, patch i
+gets ReLU(Σ_c mean_j(g_jc) · a_ic).
 
 - [0]: Decouple before Align: Visual Disentanglement Enhances Prompt Tuning, T-PAMI 47(11), 2025,
   https://arxiv.org/abs/2508.00395
@@ -37,13 +37,13 @@ Maps = Float[Tensor, "batch grid grid"]
 
 @dataclass(frozen=True)
 class Decoupled:
-    """A batch whose foregrounds are known.
+    """A batch with its foregrounds.
 
     Attributes:
-        batch: With what frozen towers say of it.
-        masks: `[B, 1, S, S]` foregrounds; None where a bank holds the features of both sides.
-        share: `[B]` the foreground's share of each view.
-        usable: `[B]` which views DAPT's terms are for: those with both sides.
+        batch: The batch with its frozen features.
+        masks: `[B, 1, S, S]` foregrounds; None if a bank holds the features of both sides.
+        share: `[B]` share of the foreground in each view.
+        usable: `[B]` whether DAPT's terms use a view: it has a foreground and a background.
     """
 
     batch: Batch
@@ -53,14 +53,14 @@ class Decoupled:
 
 
 class Decoupler:
-    """Cuts views apart by the cue, and asks the host about the parts.
+    """Separates views into foreground and background, and encodes both with the host.
 
     Args:
-        host: The method that is being tuned.
-        gaze: Where it looks, if that is the cue; else masks are.
+        host: The method that is trained.
+        gaze: Source of heat maps, if the cue is "gaze"; else masks are used.
         boxed: Whether the box around a mask counts as the foreground.
-        fill: What replaces removed pixels.
-        use_all: Whether views without a foreground, or with nothing else, are used as they are.
+        fill: Replacement of removed pixels.
+        use_all: Whether to use views with an empty foreground or background too.
     """
 
     def __init__(self, host: Method, gaze: "Gaze | None", fill: Fill, *, boxed: bool, use_all: bool):
@@ -71,12 +71,12 @@ class Decoupler:
         """Return the batch with its foregrounds.
 
         Args:
-            batch: With what frozen towers say of it.
-            needed: Whether there are terms that want them. If not, they are looked at only where that costs
-                nothing: to be counted.
+            batch: The batch with its frozen features.
+            needed: Whether a loss term uses the foregrounds. If not, they are computed only if they cost
+                nothing, for counts.
 
         Raises:
-            InputError: They are needed, and there are no masks.
+            InputError: Foregrounds are needed, and there are no masks.
         """
         masks: Masks | None = None
         if "area" in batch.frozen:
@@ -90,10 +90,10 @@ class Decoupler:
         return Decoupled(batch, masks, share, usable)
 
     def foregrounds(self, batch: Batch, *, needed: bool = True) -> Masks | None:
-        """Return the foreground of each view, as the cue has it; None where it is not needed nor for free.
+        """Return the foreground of each view by the cue; None if not needed and not available at no cost.
 
         Raises:
-            InputError: It is needed, and there are no masks.
+            InputError: Foregrounds are needed, and there are no masks.
         """
         if self.gaze is not None:
             return self.gaze.masks(batch.images, batch.labels) if needed else None
@@ -107,12 +107,12 @@ class Decoupler:
         return boxes_around(batch.masks) if self._boxed else batch.masks
 
     def features(self, side: Side, d: Decoupled, *, grad: bool = False) -> ImageFeatures:
-        """Return the host's raw features `[H, U, D]` of one side of the usable views.
+        """Return the host's raw features `[H, U, D]` for one side of the usable views.
 
         Args:
-            side: Which one.
+            side: Foreground or background.
             d: The views.
-            grad: Whether the host learns from it.
+            grad: Whether to compute gradients.
         """
         if side in d.batch.frozen:
             return d.batch.frozen[side][:, d.usable]
@@ -125,7 +125,7 @@ class Decoupler:
         return self._cut(side, d.batch.images[d.usable], d.masks[d.usable])
 
     def frozen(self) -> dict[str, Frozen]:
-        """Declare features of both sides, and `area`: a frozen image tower says the same of them always."""
+        """Declare features of both sides, and `area`, for a frozen image tower."""
         image = frozen_image(self.host)
         sides = {side: image.of(side, self._fill, boxed=self._boxed) for side in SIDES}
         return {"area": frozen_area(boxed=self._boxed), **sides}
@@ -136,15 +136,16 @@ class Decoupler:
 
 
 class Gaze:
-    """Where a host looks for the label of a view, as a mask.
+    """Heat maps of a host for the labels of views, as masks.
 
     Args:
-        host: The method that is being tuned.
-        refresh: Whose gaze it is: the host's at each step, at each epoch's start, or before training.
-        source: "frozen" takes zero-shot CLIP's gaze instead.
-        threshold: Share of the highest value from which on a pixel is foreground; None takes the map itself.
-        scaling: Maps to [0, 1], each on its own from its least to its highest value; or all divided by the
-            highest of the batch, as in the released code.
+        host: The method that is trained.
+        refresh: Time of the host's state: each step, the start of each epoch, or before training.
+        source: "frozen" uses zero-shot CLIP instead of the host.
+        threshold: Share of the maximum from which a pixel is foreground; None uses the map as a soft
+            mask.
+        scaling: Scaling to [0, 1]: each map from its minimum to its maximum; or all maps divided by the
+            maximum of the batch, as in the released code.
     """
 
     def __init__(
@@ -157,19 +158,19 @@ class Gaze:
         self._looker: Method | None = None
 
     def classes_set(self) -> None:
-        """Remember the host before it is trained, where that is asked for."""
+        """Copy the host before training, if `refresh` requires it."""
         if self.source == "current" and self.refresh == "once" and self._looker is None:
             self._looker = _still(self._host)
 
     def begin_epoch(self) -> None:
-        """Remember the host as it is, where that is asked for."""
+        """Copy the host at the start of an epoch, if `refresh` requires it."""
         if self.source == "current" and self.refresh == "every_epoch":
             self._looker = _still(self._host)
-        elif self._looker is not None:  # it is no part of the method, and stays behind when that is moved
+        elif self._looker is not None:  # the copy is no submodule, so it does not move with the method
             self._looker.to(self._host.clip.logit_scale.device)
 
     def masks(self, images: Images, labels: Labels) -> Masks:
-        """Return the foreground of views, without gradient; all 0 where no patch speaks for the label."""
+        """Return the foreground of views, without gradient; all 0 if no patch supports the label."""
         maps = activation_maps(self._asked(), images, labels)
         return as_masks(maps, images.shape[-1], self.threshold, self.scaling)
 
@@ -184,7 +185,7 @@ class Gaze:
 
 
 def activation_maps(method: Method, images: Images, labels: Labels) -> Maps:
-    """Return Grad-CAM of the labels' logits on the patches, what is negative cut off; see the module."""
+    """Return Grad-CAM of the labels' logits on the patches, clamped at 0; see the module."""
 
     def answer() -> PerImage:
         logits = method.logits(method.features(images, "base"), "base")
@@ -199,13 +200,13 @@ def activation_maps(method: Method, images: Images, labels: Labels) -> Maps:
 
 
 def as_masks(maps: Maps, side: int, threshold: float | None, scaling: Scaling) -> Masks:
-    """Return maps brought to the size of views (linearly), scaled to [0, 1] and cut at the threshold.
+    """Resize maps to views by linear interpolation, scale them to [0, 1] and apply the threshold.
 
     Args:
-        maps: Not negative.
-        side: Of the square views, in pixels.
+        maps: Non-negative maps.
+        side: Side length of the square views, in pixels.
         threshold: See `Gaze`.
-        scaling: Likewise.
+        scaling: See `Gaze`.
     """
     fine = F.interpolate(maps[:, None], (side, side), mode="bilinear", align_corners=True)
     if scaling == "batch":
@@ -218,5 +219,5 @@ def as_masks(maps: Maps, side: int, threshold: float | None, scaling: Scaling) -
 
 
 def _still(host: Method) -> Method:
-    """Return a copy of a method on the same towers, with learned tensors that nothing changes."""
+    """Return a copy of a method with the same towers and with constant learned tensors."""
     return copy.deepcopy(host, {id(host.clip): host.clip}).requires_grad_(False)

@@ -1,7 +1,7 @@
-"""Frozen features: what training cannot change of a view. Methods declare them; one function computes them.
+"""Frozen features: features of a view that training does not change. Methods declare them here.
 
-A bank keeps such features by their `FeatureSpec`, so that all methods and runs that declare equal ones share
-them. What is not declared is encoded in each step.
+A bank stores such features by their `FeatureSpec`, so that all methods and runs with equal specs share
+them. Other features are encoded in each step.
 """
 
 from abc import abstractmethod
@@ -23,7 +23,7 @@ from foveate.methods.capabilities import ImageAdapter, capability, walk
 from foveate.types import Batch, FeatureSpec, ImageFeatures, Images, Masks, Scalar
 
 CLIP = "clip"
-"""The untouched image tower, in a `FeatureSpec`."""
+"""The unchanged image tower, in a `FeatureSpec`."""
 
 Side = Literal["whole", "foreground", "background"]
 
@@ -33,10 +33,11 @@ class Frozen:
     """A frozen feature.
 
     Attributes:
-        spec: What it is of; equal ones are encoded once.
-        encode: Pictures to raw features; None for the foreground's share of the view, which no tower tells.
-        side: What of the view is encoded.
-        fill: What replaces the pixels that are left out.
+        spec: Key of the feature; features with equal keys are encoded once.
+        encode: Function from pictures to raw features; None for the foreground's share of the view,
+            which needs no tower.
+        side: Side of the view to encode.
+        fill: Replacement of the other side's pixels.
         boxed: Whether the box around the mask counts as the foreground.
     """
 
@@ -47,7 +48,7 @@ class Frozen:
     boxed: bool = False
 
     def of(self, side: Side, fill: Fill, *, boxed: bool = False) -> "Frozen":
-        """Return the same tower's feature of one side of the view."""
+        """Return the feature of one side of the view, from the same tower."""
         what = f"{self.spec.what}, {side}, {fill}{', box' if boxed else ''}"
         return Frozen(replace(self.spec, what=what, masked=True), self.encode, side, fill, boxed)
 
@@ -55,14 +56,15 @@ class Frozen:
 class FrozenFeatures(Method):
     """Declares the frozen features that its training needs, by name.
 
-    Without it a method needs "image", what its image tower says of the whole view, where nothing tunes that.
+    A method without it needs "image", its image tower's feature of the whole view, if the tower is not
+    tuned.
     """
 
     @abstractmethod
     def frozen(self) -> dict[str, Frozen]:
-        """Return them. They stand in `Batch.frozen` whenever `forward` and `losses` are called.
+        """Return the frozen features; `Batch.frozen` has them in each call of `forward` and `losses`.
 
-        "image" is taken by `forward`. Asked before a training; a bank holds what is named here.
+        `forward` uses "image". Called before a training; a bank stores the features named here.
         """
 
 
@@ -76,19 +78,19 @@ def frozen_features(method: Method) -> dict[str, Frozen]:
 
 
 def frozen_specs(method: Method) -> dict[str, FeatureSpec]:
-    """Return what a bank has to hold for a method's training, by name."""
+    """Return the specs of the features that a bank must hold for a method's training, by name."""
     return {name: one.spec for name, one in frozen_features(method).items()}
 
 
 def frozen_image(method: Method) -> Frozen:
-    """Return what a method's image tower says of the whole view, where nothing tunes that."""
+    """Return the image tower's feature of the whole view, for a method that does not tune the tower."""
     if capability(method, ImageAdapter):
-        return frozen_clip(method.clip)  # what its learned map reads
+        return frozen_clip(method.clip)  # the input of its learned map
     return Frozen(image_spec(method), method.encode_images)
 
 
 def frozen_clip(clip: Clip) -> Frozen:
-    """Return what the untouched CLIP says of the whole view."""
+    """Return the unchanged CLIP's feature of the whole view."""
     return Frozen(clip_spec(clip), partial(encode_pictures, clip))
 
 
@@ -99,30 +101,31 @@ def frozen_area(*, boxed: bool = False) -> Frozen:
 
 
 def image_spec(method: Method) -> FeatureSpec:
-    """Return what features of `encode_images` are of: CLIP's own tower, or another one as it is now."""
+    """Return the spec of `encode_images`: CLIP's own tower, or the method's tower in its current state."""
     *_, core = walk(method)
     what = CLIP if core.sees_as_clip else core.digest()
     return FeatureSpec(what, len(core.head_weights), core.clip.config.embed)
 
 
 def clip_spec(clip: Clip) -> FeatureSpec:
-    """Return what features of `encode_pictures` are of."""
+    """Return the spec of `encode_pictures`."""
     return FeatureSpec(CLIP, 1, clip.config.embed)
 
 
 @torch.no_grad()
 def extract(method: Method, batch: Batch) -> dict[str, Tensor]:
-    """Compute the frozen features that a method's training needs of a batch.
+    """Compute the frozen features of a batch that a method's training needs.
 
-    On a GPU, which a few pictures do not fill, all that one tower is asked goes through it in one pass. On a
-    CPU each view goes alone: that takes no longer, and the bits do not depend on which of them a bank holds.
+    On a GPU, all inputs of one tower go through it in one pass, because a few pictures do not fill the
+    GPU. On a CPU each view has its own pass: this takes no longer, and the bits do not depend on what a
+    bank holds.
 
     Args:
-        method: Declares them.
-        batch: What it brings in `frozen` is left out.
+        method: The method with its declared features.
+        batch: The batch; features in `frozen` are not computed.
 
     Raises:
-        InputError: Foregrounds are needed, and the batch has no masks.
+        InputError: Foregrounds are needed, but the batch has no masks.
     """
     wanted = {name: one for name, one in frozen_features(method).items() if name not in batch.frozen}
     shown: dict[object, dict[Frozen, Images]] = defaultdict(dict)
@@ -144,11 +147,11 @@ def extract(method: Method, batch: Batch) -> dict[str, Tensor]:
 
 
 def training_losses(method: Method, batch: Batch) -> dict[str, Scalar]:
-    """Return the named terms of a training batch, with gradient to what is learned.
+    """Return the named loss terms of a training batch, with gradient to the learned tensors.
 
     Args:
-        method: Its classes set.
-        batch: The frozen features that it lacks are computed.
+        method: The method with its classes set.
+        batch: The batch; missing frozen features are computed.
     """
     whole = replace(batch, frozen=batch.frozen | extract(method, batch))
     return method.losses(method(whole), whole)
@@ -162,7 +165,7 @@ def boxes_around(masks: Masks) -> Masks:
 
 
 def _spanned(there: Bool[Tensor, "..."], dim: int) -> Bool[Tensor, "..."]:
-    """Return whether each place lies between the first and the last that is there."""
+    """Return whether each position lies between the first and the last true one."""
     before = there.int().cummax(dim).values
     behind = there.int().flip(dim).cummax(dim).values.flip(dim)
     return (before & behind) > 0

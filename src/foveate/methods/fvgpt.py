@@ -1,7 +1,7 @@
-"""FVG-PT: foreground view-guided prompt tuning, on top of any tuned backbone.
+"""FVG-PT: foreground view-guided prompt tuning, on any tuned backbone.
 
-The arithmetic is in `guidance.py`; this file brings it the views: the backbone's and CLIP's answers to the
-whole picture and to its foreground.
+The equations are in `guidance.py`. This module gives them the features of the backbone and of CLIP, for
+the whole picture and for its foreground.
 
 - [0]: FVG-PT, 2026, https://arxiv.org/abs/2603.08708
 """
@@ -47,8 +47,8 @@ from foveate.types import (
     TextFeatures,
 )
 
-_SIGMAS = 2.0  # how many deviations of chance the backbone must be ahead before we speak
-_MUCH = 0.5  # share of views without their object before we speak
+_SIGMAS = 2.0  # standard deviations that the backbone must be ahead for a warning
+_MUCH = 0.5  # share of views without foreground for a warning
 
 
 class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
@@ -57,10 +57,10 @@ class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
     Args:
         backbone: A tuned method; it is frozen here.
         config: Settings.
-        generator: Of the random start; by default the stream of seed 0.
+        generator: Random generator of the initial values; by default the stream of seed 0.
 
     Raises:
-        InputError: The backbone tunes pictures alone, or a setting is out of its range.
+        InputError: The backbone tunes only the image tower, or a setting is out of range.
     """
 
     name, title, config_type = "fvgpt", "FVG-PT", FvgPtConfig
@@ -76,7 +76,8 @@ class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
         self.config = config or FvgPtConfig()
         generator = generator or stream(0, "init", "fvgpt")
         guidance = Guidance(self.clip.config.embed, self.config, generator, backbone.head_weights)
-        # Drawn on the CPU, so that every device starts from the same bits; precise as features are.
+        # Initialised on the CPU, so that all devices start with the same bits; then in the features'
+        # precision.
         tower = self.clip.text.proj
         self.guidance = guidance.to(tower.device, torch.promote_types(tower.dtype, torch.float32))
         self.tally = self.last_tally = Tally()
@@ -87,7 +88,7 @@ class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
 
     @classmethod
     def check_host(cls, name: str, host: Method | type[Method]) -> None:
-        """Refuse a backbone that learns, but nothing of texts."""
+        """Refuse a backbone that learns tensors, but none of texts."""
         if not host.tunes_text and not is_kind(host, ZeroShot):
             what = "tunes the image tower alone" if host.tunes_vision else "learns nothing of class texts"
             raise InputError(
@@ -97,7 +98,7 @@ class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
 
     @property
     def backbone(self) -> Method:
-        """The host: the paper calls it the backbone."""
+        """The host; the paper calls it the backbone."""
         return self.host
 
     def set_classes(
@@ -108,7 +109,7 @@ class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
         self.plain.set_classes(names, template)
 
     def encode_text(self) -> TextFeatures:
-        """Return the backbone's raw class features; it is frozen, and keeps them."""
+        """Return the backbone's raw class features; the backbone is frozen and caches them."""
         return self.text_features()
 
     @torch.no_grad()
@@ -121,11 +122,11 @@ class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
         return Features(image, self.text_features())
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
-        """Return z_FDC for trained classes, z_PC for new ones, and for both together a mixture of the two.
+        """Return z_FDC for trained classes, z_PC for new ones, and a mixture for both together.
 
-        Mixed: z_PC decides whether the picture shows a trained or a new class at all (it has CLIP's prior on
-        one scale for both), and z_FDC has a say only in which of the trained ones. With no new name it is
-        z_FDC's answer, with no trained one z_PC's.
+        Mixed: z_PC decides whether the class is a trained or a new one, because it has CLIP's prior with
+        one scale for both. z_FDC contributes only to the choice among trained classes. Without new names
+        the result is z_FDC's prediction, without trained names z_PC's.
         """
         if not self.asks_prior(branch):
             return self.guidance.base_logits(_without_prior(features), self._align)
@@ -143,9 +144,9 @@ class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
         return self.guidance.losses(views, batch.labels, self._align)
 
     def frozen(self) -> dict[str, Frozen]:
-        """Declare `image` and `foreground` of the backbone, `area`, and `clip` where that is another tower.
+        """Declare `image` and `foreground` of the backbone, `area`, and `clip` if that is another tower.
 
-        They are raw features `[H, B, D]`; `area` `[1, B, 1]` is the foreground's share of the view.
+        All are raw features `[H, B, D]`; `area` `[1, B, 1]` is the foreground's share of the view.
         """
         image = frozen_image(self)
         found = {
@@ -157,7 +158,7 @@ class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
 
     @torch.no_grad()
     def views(self, batch: Batch) -> Views:
-        """Return all that the frozen models say of a batch with masks, or with its frozen features."""
+        """Return the outputs of the frozen models for a batch with masks, or with its frozen features."""
         batch = replace(batch, frozen=batch.frozen | extract(self, batch))
         return self._views(self(batch), batch)
 
@@ -166,7 +167,7 @@ class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
         seen = batch.frozen
         cut = seen["foreground"]
         foreground = self.pair(cut) if capability(self, TextPerImage) else Features(cut, whole.text)
-        clip = seen.get("clip", seen["image"][:1])  # the same tensor, where the backbone tunes texts alone
+        clip = seen.get("clip", seen["image"][:1])  # the same tensor if the backbone tunes only texts
         visible = seen["area"][0, :, 0]
         told = batch.areas if self.config.area_from == "picture" and batch.areas is not None else visible
         return Views(
@@ -188,7 +189,7 @@ class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
         return Features(features.image, features.text, Features(image, self.plain.features()))
 
     def trust(self, features: Features) -> PerImage | None:
-        """Return b, the prior gate's trust in CLIP (Eq. 12)."""
+        """Return b, the prior gate's weight of CLIP (Eq. 12)."""
         return self.guidance.prior_trust(*self._new_and_clip(features)) if self.config.prior_branch else None
 
     # --- the foreground gate ---
@@ -197,7 +198,7 @@ class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
         return self.config.foreground_gate
 
     def foreground_trust(self, batch: Batch) -> PerImage:
-        """Return r (Sec. 3.2); 0 where too little of the object is left in the view, as in training."""
+        """Return r (Sec. 3.2); 0 if the view has too little foreground, as in training."""
         views, guidance = self.views(batch), self.guidance
         return guidance.foreground_gate(guidance.indicators(views)).squeeze(-1).sigmoid() * guidance.usable(
             views
@@ -208,11 +209,11 @@ class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
         return self.guidance.trust_target(self.views(batch), batch.labels)
 
     def warnings(self) -> list[str]:
-        """Say where the guidance has failed in the last epoch."""
+        """Return warnings if the guidance failed in the last epoch."""
         return failures(self.last_tally)
 
     def _align(self, features: Features) -> Logits:
-        """The backbone's base alignment; a fused mixture is one head and takes the whole weight."""
+        """Return the backbone's base logits; a fused mixture is one head with the whole weight."""
         if len(features.image) < len(self.head_weights):
             return align(features, self.clip.scale)
         return self.host.logits(features, "base")
@@ -226,10 +227,11 @@ class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
 
 @torch.no_grad()
 def watched(guidance: Guidance, v: Views, labels: Labels, align: Align) -> dict[str, Tensor]:
-    """Return what is counted of the views of a batch, as they are before the step; the paper counts nothing.
+    """Return counts for the views of a batch, before the step; the paper has no such counts.
 
-    `cut_away` (object absent from the crop), `backbone` and `adapted` (right answers of z_full and z_FDC),
-    `lost` and `won` (right with one and wrong with the other), `target` (its foreground errs less, r*).
+    `cut_away` (no foreground in the crop), `backbone` and `adapted` (right predictions of z_full and
+    z_FDC), `lost` and `won` (right with one and wrong with the other), `target` (smaller error on the
+    foreground, r*).
     """
     backbone = v.full.argmax(dim=-1) == labels
     adapted = guidance.base_logits(v.features, align).argmax(dim=-1) == labels
@@ -245,10 +247,10 @@ def watched(guidance: Guidance, v: Views, labels: Labels, align: Align) -> dict[
 
 
 def failures(tally: Tally) -> list[str]:
-    """Say what has gone wrong in an epoch: FDC below its backbone, or objects cut away by the crops.
+    """Return warnings on an epoch: FDC worse than its backbone, or foregrounds outside of the crops.
 
-    Adapters that were thrown off course at a high rate answer worse than the backbone they compensate, and
-    the loss alone does not say so.
+    With a high learning rate, adapters can become worse than the backbone alone. The loss does not show
+    this.
     """
     shares, told = tally.shares(), list[str]()
     lost, won, views = (tally.total(name) for name in ("lost", "won", "views"))

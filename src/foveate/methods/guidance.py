@@ -1,9 +1,10 @@
-"""The arithmetic of FVG-PT: two gates, two adapters, five losses. It sees tensors only, no towers.
+"""The equations of FVG-PT: two gates, two adapters, five losses. Inputs are tensors; no tower is used here.
 
 - [0]: FVG-PT, 2026, https://arxiv.org/abs/2603.08708 ("Eq." and "Sec." below refer to it)
 
-Its symbols: `full`, `foreground`, `clip` are logits of the whole picture, of the picture times its mask, and
-of the untouched CLIP; `p` their softened distributions; `q` a gate's logit; `r` and `b` trusts in [0, 1].
+Symbols: `full`, `foreground`, `clip` are logits of the whole picture, of the picture times its mask, and
+of the unchanged CLIP; `p` their softened distributions; `q` a gate's logit; `r` and `b` trusts in [0,
+1].
 """
 
 from collections.abc import Callable
@@ -20,21 +21,21 @@ from foveate.methods.layers import perceptron
 from foveate.types import Features, ImageFeatures, Labels, Logits, PerImage, Scalar, TextFeatures
 
 Align = Callable[[Features], Logits]
-"""How the backbone turns features of both sides into base logits, temperature applied."""
+"""Function of the backbone from features to base logits, with temperature applied."""
 
 
 @dataclass(frozen=True)
 class Views:
-    """What the frozen models say of a batch. Nothing here has a gradient.
+    """Outputs of the frozen models for a batch, without gradients.
 
     Attributes:
         features: Raw features of the whole picture and of the class texts.
-        full: `[B, C]` the backbone's base logits of the whole picture.
-        foreground: `[B, C]` its base logits of the picture times its mask.
-        new: `[B, C]` its logits the way it treats new classes (the same, but for MMRL).
-        clip: `[B, C]` logits of the untouched CLIP.
-        area: `[B]` share of foreground in the view.
-        told_area: `[B]` the share that the gate is told; `area` unless settings say otherwise.
+        full: `[B, C]` base logits of the backbone for the whole picture.
+        foreground: `[B, C]` base logits of the backbone for the picture times its mask.
+        new: `[B, C]` logits of the backbone for new classes (equal to `full`, except for MMRL).
+        clip: `[B, C]` logits of the unchanged CLIP.
+        area: `[B]` share of the foreground in the view.
+        told_area: `[B]` area input of the gate; `area` unless settings change it.
     """
 
     features: Features
@@ -64,17 +65,17 @@ def agreement(a: Logits, b: Logits) -> PerImage:
 
 
 def route(base: Logits, new: Logits, trained: Tensor, weight: float) -> Logits:
-    """Return logits over trained and new names together.
+    """Return logits over trained and new names in one label space.
 
-    With T the trained names, log p(T) comes from `new`, and p(c | T) is pooled from both in proportion to
+    With T the trained names, log p(T) comes from `new`, and p(c | T) combines both in proportion to
     base^w · new^(1 − w): z_c = log softmax_T(w base + (1 − w) new)_c + logsumexp_T(new) for c in T, and
     z_c = new_c otherwise.
 
     Args:
-        base: `[B, C]` logits to be used among trained names.
-        new: `[B, C]` logits on one scale for all names.
-        trained: `[C]` which names were trained on.
-        weight: w; 1 takes `base` alone among trained names, 0 takes `new` alone everywhere.
+        base: `[B, C]` logits for use among trained names.
+        new: `[B, C]` logits with one scale for all names.
+        trained: `[C]` whether each name was trained.
+        weight: w; 1 uses `base` alone among trained names, 0 uses `new` alone for all names.
     """
     if trained.all():
         return base
@@ -88,7 +89,7 @@ def route(base: Logits, new: Logits, trained: Tensor, weight: float) -> Logits:
 
 
 def _check(config: FvgPtConfig) -> None:
-    """Refuse settings that could only fail later, or mean nothing."""
+    """Refuse settings that would fail later, or have no effect."""
     trust = config.prior_trust
     demands = {
         "adapter_hidden": (config.adapter_hidden >= 1, "a width of at least 1"),
@@ -114,7 +115,7 @@ def _check(config: FvgPtConfig) -> None:
 
 
 def _idle(config: FvgPtConfig) -> set[str]:
-    """Return terms that have nothing to train with these settings."""
+    """Return terms that train nothing with these settings."""
     idle: set[str] = set() if config.foreground_gate else {"gate"}
     idle |= {"base", "distill"} if config.adapters == "none" else set()
     return idle | (set() if config.prior_branch and config.prior_trust is None else {"prior", "prior_kl"})
@@ -124,13 +125,13 @@ class Guidance(nn.Module):
     """The learned part of FVG-PT: 132,546 parameters at dim 512.
 
     Args:
-        dim: Length of a feature.
+        dim: Width of a feature.
         config: Settings.
-        generator: Of the random start.
-        head_weights: How the backbone's base logits fuse the heads.
+        generator: Random generator of the initial values.
+        head_weights: Weights that fuse the heads in the backbone's base logits.
 
     Raises:
-        InputError: A setting out of its range.
+        InputError: A setting is out of range.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class Guidance(nn.Module):
         super().__init__()
         _check(config)
         self.config, self.head_weights = config, head_weights
-        # A stream each: an ablation of one part must not give the others another start.
+        # One stream per part: an ablation of one part does not change the initial values of the others.
         gate, prior, image, text = _split(generator, 4)
         gate_widths = [config.gate_hidden] * (config.gate_depth - 1)
         inputs, others = len(config.foreground_indicators), len(config.prior_indicators)
@@ -165,7 +166,7 @@ class Guidance(nn.Module):
         return torch.stack([columns[name] for name in self.config.foreground_indicators], dim=-1)
 
     def trust_target(self, v: Views, labels: Labels) -> PerImage:
-        """Return r* (Eq. 3): 1 where the frozen backbone errs less on the foreground alone."""
+        """Return r* (Eq. 3): 1 if the frozen backbone's error is smaller on the foreground alone."""
         loss_full = F.cross_entropy(v.full, labels, reduction="none")
         loss_foreground = F.cross_entropy(v.foreground, labels, reduction="none")
         better = loss_foreground + self.config.margin < loss_full
@@ -174,7 +175,7 @@ class Guidance(nn.Module):
     # --- foreground distillation compensation (Sec. 3.3) ---
 
     def adapt(self, features: Features) -> Features:
-        """Return f̃ = norm(f + A(f)) of both sides, Eq. 7."""
+        """Return f̃ = norm(f + A(f)) for pictures and texts, Eq. 7."""
         image = features.image
         if self.config.heads == "fused" and len(image) > 1:
             weights = image.new_tensor(self.head_weights)
@@ -185,7 +186,7 @@ class Guidance(nn.Module):
         return Features(adapted, self._adapted(features.text, self.text_adapter, "text"))
 
     def base_logits(self, features: Features, align: Align) -> Logits:
-        """Return z_FDC, Eq. 8: the backbone's own alignment over adapted features."""
+        """Return z_FDC, Eq. 8: the backbone's alignment of adapted features."""
         return align(features if self.config.adapters == "none" else self.adapt(features))
 
     # --- prior calibration (Sec. 3.4) ---
@@ -211,10 +212,10 @@ class Guidance(nn.Module):
         b = self.prior_trust(new, clip)[:, None]
         return (1 - b) * new + b * clip
 
-    # --- what is minimised ---
+    # --- the loss ---
 
     def losses(self, v: Views, labels: Labels, align: Align) -> dict[str, Scalar]:
-        """Return the terms of Eq. 10 and Eq. 15, weights applied."""
+        """Return the weighted terms of Eq. 10 and Eq. 15."""
         config = self.config
         losses = self._base_losses(v, labels, align)
         if config.prior_branch:
@@ -247,8 +248,8 @@ class Guidance(nn.Module):
         return losses
 
     def usable(self, v: Views) -> Tensor:
-        """Return which views have enough of their object left to learn from it."""
-        return (v.area > 0) & (v.area >= self.config.min_area)  # no mask at all is area 0
+        """Return which views have enough foreground for training."""
+        return (v.area > 0) & (v.area >= self.config.min_area)  # without a mask the area is 0
 
     def _told(self, area: PerImage) -> PerImage:
         config = self.config
@@ -283,6 +284,6 @@ class Guidance(nn.Module):
 
 
 def _split(generator: torch.Generator, parts: int) -> list[torch.Generator]:
-    """Return generators of their own, decided by one."""
+    """Return independent generators, seeded by one generator."""
     seeds = torch.randint(2**62, (parts,), generator=generator).tolist()
     return [torch.Generator().manual_seed(seed) for seed in seeds]

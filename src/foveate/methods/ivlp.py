@@ -1,6 +1,6 @@
-"""IVLP: learned tokens in both towers, in many blocks, each tower's and each block's on their own.
+"""IVLP: independent learned tokens in both towers, in many blocks.
 
-It is the baseline "independent V-L prompting" of [0], and what PromptSRC learns too.
+It is the baseline "independent V-L prompting" of [0], and the model that PromptSRC trains.
 
 - [0]: MaPLe: Multi-modal Prompt Learning, Khattak et al. 2023, https://arxiv.org/abs/2210.03117
 """
@@ -34,10 +34,11 @@ class Ivlp(DeepPromptMethod, LabelTerm):
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Of the random start; by default the stream of seed 0.
+        generator: Random generator of the initial values; by default the stream of seed 0.
 
     Raises:
-        InputError: Fewer than one token, more than `init` has, or a depth that a tower does not have.
+        InputError: `tokens` is below 1 or above the length of `init`, or a tower has fewer blocks than a
+            depth.
     """
 
     name, title, config_type = "ivlp", "IVLP", IvlpConfig
@@ -60,7 +61,7 @@ class Ivlp(DeepPromptMethod, LabelTerm):
         self.deep_vision = start(vision_depth, config.vision_tokens, width)
 
     def encode_images(self, images: Images) -> ImageFeatures:
-        """Return picture features, with each block's own tokens behind the patches."""
+        """Return picture features; each block has its own tokens after the patches."""
         if not self.tunes_vision:
             return super().encode_images(images)
         return encode_prompted(self.clip.vision, images, self.vision_ctx, self.deep_vision)
@@ -76,7 +77,7 @@ class Ivlp(DeepPromptMethod, LabelTerm):
         return names
 
     def _depths(self, clip: Clip, config: IvlpConfig) -> tuple[int, int]:
-        """Return the depths in the text and in the image tower."""
+        """Return the depths in the text tower and in the image tower."""
         text, vision, published = clip.config.text, clip.config.vision, self.published_depth
         text_depth = resolve_depth(config.text_depth, text.layers, published, f"{self.name}: text_depth")
         vision_depth = resolve_depth(

@@ -1,4 +1,4 @@
-"""KDPL: a prompt learner that learns from a teacher's answers in place of labels.
+"""KDPL: trains a prompt learner with a teacher's predictions instead of labels.
 
 - [0]: Improving Zero-shot Generalization of Learned Prompts via Unsupervised Knowledge Distillation,
   Mistretta et al. 2024, https://arxiv.org/abs/2407.03056
@@ -25,18 +25,18 @@ from foveate.types import Batch, Features, FeatureSpec, Images, Logits, Scalar
 
 
 class Kdpl(Wrapper, FrozenFeatures, Diagnostics):
-    """Knowledge distillation prompt learning: the host's cross-entropy gives way to the teacher's answers.
+    """Knowledge distillation prompt learning: the teacher's predictions replace the host's cross-entropy.
 
-    Nothing is learned besides what the host learns. The teacher is opened when training first asks it, and is
-    no part of a checkpoint.
+    Only the host's tensors are learned. The teacher is loaded on its first use in training; it is not
+    part of a checkpoint.
 
     Args:
-        host: A method as it starts; it is trained here.
+        host: An untrained method; it is trained here.
         config: Settings.
-        generator: Not used: nothing of KDPL's own has a random start.
+        generator: Not used: KDPL has no random initial values.
 
     Raises:
-        InputError: The host is none that KDPL can train, or a setting is out of its range.
+        InputError: KDPL cannot train this host, or a setting is out of range.
     """
 
     name, title, config_type = "kdpl", "KDPL", KdplConfig
@@ -47,13 +47,13 @@ class Kdpl(Wrapper, FrozenFeatures, Diagnostics):
         super().__init__(host)
         self.config = config or KdplConfig()
         self.tally = self.last_tally = Tally()
-        self._teacher: tuple[Clip, PlainTexts] | None = None  # no child: its tensors are not the method's
+        self._teacher: tuple[Clip, PlainTexts] | None = None  # a tuple hides its tensors from `parameters`
         if host.names:
             self.set_classes(host.names, host.template, host.trained_names())
 
     @classmethod
     def check_host(cls, name: str, host: Method | type[Method]) -> None:
-        """Refuse a host that learns no prompts, or whose loss cannot do without labels."""
+        """Refuse a host without learned prompts, or with a loss that needs labels."""
         if not is_kind(host, LabelTerm):
             raise InputError(
                 f"kdpl: {name} is no learner of prompts with a cross-entropy that a teacher's answers could"
@@ -73,7 +73,7 @@ class Kdpl(Wrapper, FrozenFeatures, Diagnostics):
         """Return the frozen teacher and its class texts.
 
         Raises:
-            InputError: There is no such CLIP.
+            InputError: The CLIP does not exist.
         """
         if self._teacher is None:
             here = self.clip.text.proj
@@ -84,7 +84,7 @@ class Kdpl(Wrapper, FrozenFeatures, Diagnostics):
         return self._teacher
 
     def frozen(self) -> dict[str, Frozen]:
-        """Declare what the host does, and what the teacher says of the whole view: `teacher`."""
+        """Declare the host's features, and the teacher's feature of the whole view: `teacher`."""
         clip = self.teacher()[0]
         teacher = frozen_clip(clip)
         if clip is not self.clip:
@@ -94,11 +94,11 @@ class Kdpl(Wrapper, FrozenFeatures, Diagnostics):
         return frozen_features(self.host) | {"teacher": teacher}
 
     def teacher_logits(self, seen: Tensor) -> Logits:
-        """Return the teacher's zero-shot logits of its picture features, at the student's temperature."""
+        """Return the teacher's zero-shot logits from its picture features, at the student's temperature."""
         return align(Features(seen, self.teacher()[1].features().to(seen.dtype)), self.clip.scale)
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
-        """Return the two divergences from the teacher, weighted, and the host's terms that need no labels."""
+        """Return the two weighted KL divergences from the teacher, and the host's terms without labels."""
         theirs, ours = self.teacher_logits(batch.frozen["teacher"]), self.logits(features)
         weight, host = self.config.weight, self.host.losses(features, batch)
         return {
@@ -108,8 +108,8 @@ class Kdpl(Wrapper, FrozenFeatures, Diagnostics):
         }
 
     def warnings(self) -> list[str]:
-        """Say if there was no other teacher than the CLIP that is tuned."""
-        if self._teacher is None or self.config.teacher is not None:  # not asked: no step was taken
+        """Return a warning if the teacher was the CLIP that is tuned."""
+        if self._teacher is None or self.config.teacher is not None:  # no step was taken with it
             return []
         return ["kdpl: the teacher was the CLIP that is tuned; --kdpl.teacher gives a larger one"]
 
@@ -117,7 +117,7 @@ class Kdpl(Wrapper, FrozenFeatures, Diagnostics):
 def as_seen_by(
     images: Images, own: ClipConfig, other: ClipConfig
 ) -> Float[Tensor, "batch 3 other_height other_width"]:
-    """Return normalised pictures as another CLIP takes them: its size, its mean and deviation."""
+    """Resize and normalise pictures for another CLIP: its size, mean and standard deviation."""
 
     def of_channels(values: tuple[float, float, float]) -> Tensor:
         return images.new_tensor(values)[:, None, None]

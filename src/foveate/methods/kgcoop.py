@@ -1,4 +1,4 @@
-"""KgCoOp: CoOp whose class texts are pulled towards those of a plain sentence.
+"""KgCoOp: CoOp with a loss that pulls class texts towards those of a fixed sentence.
 
 - [0]: Visual-Language Prompt Tuning with Knowledge-guided Context Optimization, Yao et al. 2023,
   https://arxiv.org/abs/2303.13283
@@ -18,19 +18,19 @@ from foveate.types import Batch, Features, Scalar
 
 
 class KgCoOp(SharedPrompt, SentenceMethod, LabelTerm):
-    """Knowledge-guided context optimisation. It answers as CoOp does; only its loss differs.
+    """Knowledge-guided context optimisation. Predictions as in CoOp; only the loss differs.
 
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Of the random start; by default the stream of seed 0.
+        generator: Random generator of the initial values; by default the stream of seed 0.
 
     Raises:
-        InputError: Fewer than one learned vector, or more than `init` has tokens.
+        InputError: `tokens` is below 1, or above the length of `init`.
     """
 
     name, title, config_type = "kgcoop", "KgCoOp", KgCoOpConfig
-    data_template = "kgcoop_template"  # it writes textures in another way
+    data_template = "kgcoop_template"  # its sentence for textures differs
 
     def __init__(
         self, clip: Clip, config: KgCoOpConfig | None = None, generator: torch.Generator | None = None
@@ -42,9 +42,10 @@ class KgCoOp(SharedPrompt, SentenceMethod, LabelTerm):
         self.plain = PlainTexts(clip, self.config.template)  # w_clip in [0]
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
-        """Return the cross-entropy and λ · (1 − mean cosine of learned and plain class texts).
+        """Return the cross-entropy and λ · (1 − mean cosine of learned and fixed class texts).
 
-        [0] (L_kg in Sec. 3.2) has their squared Euclidean distance; between unit vectors it is twice this.
+        [0] (L_kg in Sec. 3.2) uses the squared Euclidean distance; between unit vectors it is twice this
+        term.
         """
         closeness = F.cosine_similarity(features.text, self.plain.features(), dim=-1)
         knowledge = self.config.weight * (1 - closeness.mean())

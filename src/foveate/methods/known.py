@@ -1,7 +1,7 @@
-"""What methods share that learn something of each trained class and nothing that another class could use.
+"""`KnownClasses`: base class of methods that learn rows for trained classes only.
 
-Their learned tensors have rows for trained classes or pictures, so their shapes are known only when the
-training pictures have been looked at: until then they are empty, and the method answers as zero-shot CLIP.
+Their learned tensors have a row per trained class or picture. So the shapes are unknown before training;
+until then the tensors are empty, and the method predicts like zero-shot CLIP.
 """
 
 from abc import abstractmethod
@@ -24,7 +24,7 @@ from foveate.types import Batch, Branch, Features, ImageFeatures, Labels, Logits
 
 @dataclass(frozen=True)
 class Held:
-    """Pictures that a method has looked at.
+    """Features of pictures that a method has encoded.
 
     Attributes:
         image: `[1, N, D]` raw features.
@@ -36,17 +36,18 @@ class Held:
 
 
 class KnownClasses(SentenceMethod, ClosedForm, Diagnostics):
-    """A method whose learned rows belong to the classes it was trained on. Its loss is the cross-entropy.
+    """A method with learned rows for its trained classes. Its loss is the cross-entropy.
 
-    About names it was not trained on it says what zero-shot CLIP says. Where trained and other names stand
-    together, CLIP's logits decide whether it is a trained one, and the learned ones which of these.
+    For names that were not trained it predicts like zero-shot CLIP. If trained and other names occur
+    together, CLIP's logits decide whether the class is a trained one, and the learned logits decide
+    which one.
 
     Args:
         clip: The frozen towers.
         template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
 
     Attributes:
-        known: The classes of the learned rows, in their order; empty before training.
+        known: The classes of the learned rows, in order; empty before training.
     """
 
     tunes_text = False
@@ -61,7 +62,7 @@ class KnownClasses(SentenceMethod, ClosedForm, Diagnostics):
 
     @abstractmethod
     def classes_learned(self) -> int:
-        """Return how many classes the learned tensors have rows of; 0 before training."""
+        """Return the number of classes with learned rows; 0 before training."""
 
     @abstractmethod
     def known_logits(self, image: Tensor, zero_shot: Logits, rows: Sequence[int]) -> Logits:
@@ -69,8 +70,8 @@ class KnownClasses(SentenceMethod, ClosedForm, Diagnostics):
 
         Args:
             image: `[B, D]` unit features.
-            zero_shot: `[B, R]` what CLIP says of the same classes.
-            rows: Of these classes.
+            zero_shot: `[B, R]` CLIP's logits of the same classes.
+            rows: Rows of these classes.
         """
 
     def set_classes(
@@ -88,7 +89,7 @@ class KnownClasses(SentenceMethod, ClosedForm, Diagnostics):
             self.known = self.names
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
-        """Return the learned logits of known names and zero-shot CLIP's of others, whatever the branch."""
+        """Return the learned logits of known names and zero-shot CLIP's of others, for any branch."""
         zero_shot = super().logits(features, branch)
         rows = {name: row for row, name in enumerate(self.known)}
         there = [(column, rows[name]) for column, name in enumerate(self.names) if name in rows]
@@ -108,11 +109,11 @@ class KnownClasses(SentenceMethod, ClosedForm, Diagnostics):
         return super().logits(self.pair(image))
 
     def warnings(self) -> list[str]:
-        """Return what was chosen before or after the training, and on what."""
+        """Return notes on settings that were chosen, and on which data."""
         return self._warnings
 
     def disclaimers(self) -> list[str]:
-        """Say which of the names it has learned nothing of."""
+        """Return a note on names without learned rows."""
         other = [name for name in self.names if name not in self.known]
         if not other or not self.known:
             return []
@@ -121,7 +122,7 @@ class KnownClasses(SentenceMethod, ClosedForm, Diagnostics):
 
     @torch.no_grad()
     def collect(self, batches: Iterable[Batch]) -> Held:
-        """Return raw features of all pictures, in their order."""
+        """Return raw features of all pictures, in order."""
         found = [((batch.frozen or extract(self, batch))["image"], batch.labels) for batch in batches]
         if not found:
             nothing = torch.empty(1, 0, self.clip.config.embed, device=self.clip.logit_scale.device)
@@ -131,10 +132,10 @@ class KnownClasses(SentenceMethod, ClosedForm, Diagnostics):
 
 
 def fixed(tensor: Tensor, *, learns: bool = False) -> nn.Parameter:
-    """Return a tensor as a float32 parameter; gradient steps change it where it `learns`."""
+    """Return a tensor as a float32 parameter; gradient steps change it only if `learns`."""
     return nn.Parameter(tensor.detach().float().contiguous().clone(), requires_grad=learns)
 
 
 def exact(tensor: Tensor) -> Tensor:
-    """Return a tensor in float64; on the CPU, if it is where there is none (Apple's GPUs)."""
+    """Return a tensor in float64; on the CPU, if the device has no float64 (Apple's GPUs)."""
     return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()

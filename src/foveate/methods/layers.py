@@ -1,8 +1,8 @@
-"""Pieces that methods are made of: small layers, and towers whose blocks are changed inside.
+"""Building blocks of methods: small layers, and towers with changed blocks.
 
-Learned tokens go between blocks, and an edit brings them there. What is learned within a block (adapters,
-low-rank updates, norms) needs another block. It is made of the old one's parts, which costs nothing: no
-tensor is copied, and what is moved, replaced or watched in the one is so in the other.
+Learned tokens between blocks use an edit. A change within a block (adapters, low-rank updates, norms)
+needs another block. The other block shares all parts of the old one: no tensor is copied, and moves,
+replacements and hooks apply to both.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ Kind = TypeVar("Kind", bound=nn.Module)
 
 
 def linear(fan_in: int, fan_out: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
-    """Return a linear layer with start values U(−b, b), b = 1/√fan_in."""
-    # Made without numbers: PyTorch's own start would be drawn from the generator that everybody shares.
+    """Return a linear layer with initial values U(−b, b), b = 1/√fan_in."""
+    # On the meta device: PyTorch's own initialisation would draw from the global generator.
     layer = nn.Linear(fan_in, fan_out, bias=bias, device="meta")
     for name, tensor in list(layer.named_parameters()):
         start = torch.empty(tensor.shape, device="cpu")
@@ -30,7 +30,7 @@ def linear(fan_in: int, fan_out: int, generator: torch.Generator, *, bias: bool 
 
 
 def perceptron(widths: Sequence[int], generator: torch.Generator, *, bias: bool = True) -> nn.Sequential:
-    """Return linear layers with ReLU between them."""
+    """Return a perceptron: linear layers with ReLU between them."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(widths):
         layers += [linear(fan_in, fan_out, generator, bias=bias), nn.ReLU()]
@@ -38,24 +38,24 @@ def perceptron(widths: Sequence[int], generator: torch.Generator, *, bias: bool 
 
 
 def twin(module: nn.Module, kind: type[Kind]) -> Kind:
-    """Return a module of another kind that shares tensors, children and hooks with this one.
+    """Return a module of a subclass that shares tensors, children and hooks with the given module.
 
     Args:
-        module: It is left alone.
+        module: The module; it does not change.
         kind: A subclass of its class; its own `__init__` is not called.
     """
     made = kind.__new__(kind)
     vars(made).update(vars(module))
-    vars(made)["_modules"] = dict(vars(module)["_modules"])  # so that a child can be replaced in one of them
+    vars(made)["_modules"] = dict(vars(module)["_modules"])  # children can be replaced in only one
     return made
 
 
 def with_blocks(tower: Tower, change: Callable[[int, Block], Block]) -> Tower:
-    """Return a tower that differs in its blocks alone.
+    """Return a tower with changed blocks.
 
     Args:
-        tower: It is left alone.
-        change: Called with a block's number, counted from 0, and the block; returns what takes its place.
+        tower: The tower; it does not change.
+        change: Called with the index of a block, counted from 0, and the block; returns the new block.
     """
     made = twin(tower, type(tower))
     blocks = [change(layer, cast("Block", block)) for layer, block in enumerate(tower.blocks)]

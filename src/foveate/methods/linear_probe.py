@@ -1,9 +1,9 @@
-"""Linear probe: logistic regression on the picture features, solved to the end.
+"""Linear probe: logistic regression on the picture features, solved to convergence.
 
-Minimised is ½‖W‖² + C Σᵢ CE(W fᵢ + b, yᵢ) over unit features f, b free of the penalty.
+It minimises ½‖W‖² + C Σᵢ CE(W fᵢ + b, yᵢ) over unit features f; the bias b has no penalty.
 
 - [0]: CLIP, Radford et al. 2021, https://arxiv.org/abs/2103.00020, Sec. 3.2 and App. A.3
-- Few shots: CoOp, Zhou et al. 2022, https://arxiv.org/abs/2109.01134, App. B, whose search for C this is
+- Few shots: CoOp, Zhou et al. 2022, https://arxiv.org/abs/2109.01134, App. B, with this search for C
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,14 +20,14 @@ from foveate.methods.known import Held, KnownClasses, exact, fixed
 from foveate.types import Labels, Logits
 
 USUAL = 1
-"""Power of ten that C is where nothing speaks for another: 10."""
+"""Default exponent of C, if no data gives another one: C = 10."""
 
 COARSE = (6, 4, 2, USUAL, 0, -2, -4, -6)
-"""Powers that C is first looked for among."""
+"""Exponents of C in the first stage of the search."""
 
 HALVINGS = 4
 FOLDS = 4
-"""How often pictures are held back to choose C where the data has no validation pictures."""
+"""Number of folds of the search for C, if the data has no validation pictures."""
 
 
 class LinearProbe(KnownClasses):
@@ -36,12 +36,12 @@ class LinearProbe(KnownClasses):
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Not used: nothing starts at random.
+        generator: Not used: there are no random initial values.
 
     Attributes:
-        weight: `[K, D]`, a row a trained class; none before training.
+        weight: `[K, D]`, one row per trained class; empty before training.
         bias: `[K]`.
-        c: The C it was solved with.
+        c: The value of C in use.
     """
 
     name, title, config_type = "linear_probe", "linear probe", LinearProbeConfig
@@ -64,7 +64,7 @@ class LinearProbe(KnownClasses):
         return image @ self.weight[rows].to(image.dtype).T + self.bias[rows].to(image.dtype)
 
     def fit_support(self, support: SupportSet) -> None:
-        """Look for C, and solve."""
+        """Search for C, and solve."""
         train = self.collect(support.train(0))
         val = self.collect(support.val) if self.config.validate else None
         problem = Problem(exact(F.normalize(train.image[0], dim=-1)), train.labels, len(self.names))
@@ -91,7 +91,7 @@ class LinearProbe(KnownClasses):
 
 @dataclass(frozen=True)
 class Problem:
-    """A logistic regression.
+    """A logistic regression problem.
 
     Attributes:
         features: `[N, D]`, in float64.
@@ -104,11 +104,11 @@ class Problem:
     classes: int
 
     def solve(self, c: float) -> tuple[Tensor, Tensor]:
-        """Return `[K, D]` weights and `[K]` biases where the gradient is zero, found by L-BFGS from zero."""
+        """Return `[K, D]` weights and `[K]` biases with zero gradient, found by L-BFGS from zero."""
         pictures, dim = self.features.shape
         labels = self.labels.to(self.features.device)
-        # The same problem in other numbers: a bias without a penalty takes up any shift. Features of CLIP lie
-        # in a narrow cone, and around its middle a solution is found in far fewer steps.
+        # Centred features give the same problem, because the bias without a penalty absorbs any shift.
+        # CLIP's features lie in a narrow cone; after centring, a solution needs far fewer steps.
         middle = self.features.mean(dim=0)
         size = (self.features - middle).square().sum(dim=1).mean().sqrt().clamp(min=1e-6)
         shifted = (self.features - middle) / size
@@ -136,13 +136,13 @@ class Problem:
         return weight, both.detach()[:, dim] - weight @ middle
 
     def right(self, c: float, features: Tensor, labels: Labels) -> int:
-        """Return how many of other pictures the solution is right with."""
+        """Return the number of other pictures that the solution classifies correctly."""
         weight, bias = self.solve(c)
         answers = (features @ weight.T + bias).argmax(dim=-1)
         return int((answers == labels.to(answers.device)).sum())
 
     def folds(self) -> Iterator[tuple["Problem", Tensor, Labels]]:
-        """Yield the problem without the j-th picture of each class, and these; a class's last stays in."""
+        """Yield the problem without the j-th picture of each class, and these; no class becomes empty."""
         places = _places(self.labels)
         counts = torch.bincount(self.labels, minlength=self.classes)[self.labels]
         for turn in range(min(FOLDS, int(counts.max()))):
@@ -154,10 +154,10 @@ class Problem:
 
 
 def search(right: Callable[[float], int]) -> float:
-    """Return the C that most are right with: the best power of ten, then in steps half as long each time.
+    """Return the C with the most right predictions: first the best power of ten, then in halved steps.
 
-    Of equals it is the one closest to 10. Few pictures often tell no difference, and then the least C would
-    give probabilities that are all alike, and the one of least entropy would be far too sure of itself.
+    Among equals it is the C closest to 10. With few pictures many C are equal. Then the smallest C would
+    give nearly uniform probabilities, and the C of lowest entropy would be far too confident.
     """
     tried = {float(power): right(10.0**power) for power in COARSE}
     step = 1.0
@@ -175,5 +175,5 @@ def _best(tried: dict[float, int]) -> float:
 
 
 def _places(labels: Labels) -> Tensor:
-    """Return `[N]` how many pictures of its class stand before each."""
+    """Return `[N]` the number of earlier pictures of the same class."""
     return torch.stack([(labels[:i] == label).sum() for i, label in enumerate(labels)])

@@ -1,7 +1,7 @@
-"""LP++: a linear probe that mixes in the class texts, a weight a class, with step sizes that need no tuning.
+"""LP++: a linear probe with class texts, one weight per class, and step sizes without tuning.
 
-f is a unit feature, W_c the unit text of class c: logits z_c = f·w_c + b_c + α_c f·W_c. What is learned
-starts near the solution, and each step is the inverse of a Lipschitz constant.
+f is a unit feature, W_c the unit text of class c: logits z_c = f·w_c + b_c + α_c f·W_c. The initial
+values are near the solution, and each step size is the inverse of a Lipschitz constant.
 
 - [0]: LP++: A Surprisingly Strong Linear Probe for Few-Shot CLIP, Huang, Shakeri et al. 2024,
   https://arxiv.org/abs/2404.02285
@@ -22,12 +22,12 @@ from foveate.types import Labels, Logits
 
 MOMENTUM = 0.9
 START = 250.0
-"""Of α, times the mean cosine of pictures and their own class's text."""
+"""Initial α, as a multiple of the mean cosine of pictures and their own class's text."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """What LP++ learns.
+    """The learned tensors of LP++.
 
     Attributes:
         weight: `[K, D]`.
@@ -44,21 +44,21 @@ class Mixture:
 
         Args:
             image: `[B, D]` unit features.
-            cosines: `[B, K]` theirs with the class texts.
+            cosines: `[B, K]` cosines of these features and the class texts.
         """
         return image @ self.weight.T + self.bias + self.alpha * cosines
 
 
 class LpPlusPlus(KnownClasses):
-    """LP++.
+    """The method LP++.
 
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Not used: nothing starts at random.
+        generator: Not used: there are no random initial values.
 
     Attributes:
-        weight: `[K, D]`, a row a trained class; none before training.
+        weight: `[K, D]`, one row per trained class; empty before training.
         bias: `[K]`.
         alpha: `[K]`, weights of the class texts.
     """
@@ -78,7 +78,7 @@ class LpPlusPlus(KnownClasses):
         return len(self.bias)
 
     def known_logits(self, image: Tensor, zero_shot: Logits, rows: Sequence[int]) -> Logits:
-        """Return the mixture's logits; CLIP's temperature is not in them."""
+        """Return the mixture's logits, without CLIP's temperature."""
         parts = (tensor[rows].to(image.dtype) for tensor in (self.weight, self.bias, self.alpha))
         return Mixture(*parts).logits(image, zero_shot / self.clip.scale.to(image.dtype))
 
@@ -102,7 +102,7 @@ class LpPlusPlus(KnownClasses):
 
 
 def descend(image: Tensor, labels: Labels, texts: Tensor, config: LpPlusPlusConfig) -> Iterator[Mixture]:
-    """Yield what is learned behind each epoch ([0], Sec. 4).
+    """Yield the tensors after each epoch ([0], Sec. 4).
 
     Args:
         image: `[N, D]` unit features of the training pictures.
@@ -114,12 +114,12 @@ def descend(image: Tensor, labels: Labels, texts: Tensor, config: LpPlusPlusConf
     truth = F.one_hot(labels, len(texts)).to(image.dtype)
     cosines = image @ texts.T
     at = start(image, truth, cosines)
-    step = 4 * pictures / torch.linalg.matrix_norm(image, 2).square()  # 1 / L of weights and biases
+    step = 4 * pictures / torch.linalg.matrix_norm(image, 2).square()  # 1 / L for weights and biases
     alpha_step = pictures / (4 * cosines.square().sum(dim=0).max())
     speed, bias_speed = torch.zeros_like(at.weight), torch.zeros_like(at.bias)
     alpha_gradient = torch.zeros_like(at.alpha)
     for epoch in range(1, config.epochs + 1):
-        error = (at.logits(image, cosines).softmax(dim=-1) - truth) / pictures  # of the mean cross-entropy
+        error = (at.logits(image, cosines).softmax(dim=-1) - truth) / pictures  # of the mean loss
         speed, bias_speed = MOMENTUM * speed + error.T @ image, MOMENTUM * bias_speed + error.sum(dim=0)
         own = (error * cosines).sum(dim=0)
         alpha_gradient = own if config.reset_alpha_grad else alpha_gradient + own
@@ -130,12 +130,12 @@ def descend(image: Tensor, labels: Labels, texts: Tensor, config: LpPlusPlusConf
 
 
 def start(image: Tensor, truth: Tensor, cosines: Tensor) -> Mixture:
-    """Return the start: sums of each class's features, no bias, one α for all ([0], Sec. 4.3).
+    """Return the initial values: sums of each class's features, no bias, one α for all ([0], Sec. 4.3).
 
     Args:
         image: `[N, D]` unit features.
-        truth: `[N, K]` their classes, one-hot.
-        cosines: `[N, K]` with the class texts.
+        truth: `[N, K]` one-hot labels.
+        cosines: `[N, K]` cosines with the class texts.
     """
     of_class = (truth * cosines).sum(dim=0) / truth.sum(dim=0)
     alpha = START * of_class.mean()
@@ -143,7 +143,7 @@ def start(image: Tensor, truth: Tensor, cosines: Tensor) -> Mixture:
 
 
 def _best(solutions: Iterator[Mixture], image: Tensor, cosines: Tensor, labels: Labels) -> Mixture:
-    """Return the one that most pictures are right with; of equals the last."""
+    """Return the solution with the most right predictions; among equals the last."""
     most, best = -1, None
     for one in solutions:
         right = int((one.logits(image, cosines).argmax(dim=-1) == labels).sum())

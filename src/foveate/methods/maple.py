@@ -1,4 +1,4 @@
-"""MaPLe: learned text tokens in many blocks, and image tokens that linear maps make of them.
+"""MaPLe: learned text tokens in many blocks, and image tokens computed from them by linear maps.
 
 - [0]: MaPLe: Multi-modal Prompt Learning, Khattak et al. 2023, https://arxiv.org/abs/2210.03117
 """
@@ -32,10 +32,11 @@ class Maple(DeepPromptMethod, LabelTerm):
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Of the random start; by default the stream of seed 0.
+        generator: Random generator of the initial values; by default the stream of seed 0.
 
     Raises:
-        InputError: Fewer than one token, more than `init` has, or a depth that a tower does not have.
+        InputError: `tokens` is below 1 or above the length of `init`, or a tower has fewer blocks than
+            `depth`.
     """
 
     name, title, config_type = "maple", "MaPLe", MapleConfig
@@ -55,11 +56,11 @@ class Maple(DeepPromptMethod, LabelTerm):
         self.deep_maps = nn.ModuleList(copy.deepcopy(deeper) for _ in range(depth - 1))  # they start equal
 
     def encode_images(self, images: Images) -> ImageFeatures:
-        """Return picture features, with each block's F_k(P_k) behind the patches ([0], Sec. 3.2.2)."""
+        """Return picture features; each block has its F_k(P_k) after the patches ([0], Sec. 3.2.2)."""
         return encode_prompted(self.clip.vision, images, self.map(self.ctx), self.deep_vision())
 
     def deep_vision(self) -> DeepTokens | None:
-        """Return F_k(P_k), the image tokens of all blocks but the first ([0], Sec. 3.2.3)."""
+        """Return F_k(P_k), the image tokens of all blocks except the first ([0], Sec. 3.2.3)."""
         if self.deep_text is None:
             return None
         pairs = zip(self.deep_maps, self.deep_text, strict=True)

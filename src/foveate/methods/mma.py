@@ -1,4 +1,4 @@
-"""MMA: small adapters beside the upper blocks of both towers, which meet in a layer that the towers share.
+"""MMA: small adapters parallel to the upper blocks of both towers, with one layer shared by both towers.
 
 - [0]: MMA: Multi-Modal Adapter for Vision-Language Models, Yang et al. 2024 (CVPR),
   https://github.com/ZjjConan/Multi-Modal-Adapter
@@ -31,10 +31,11 @@ class Mma(SentenceMethod, ExtraTexts):
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Of the random start; by default the stream of seed 0.
+        generator: Random generator of the initial values; by default the stream of seed 0.
 
     Raises:
-        InputError: The towers have no such first block, or the template has not exactly one `{}`.
+        InputError: The towers do not have the first block, or the template does not have exactly one
+            `{}`.
     """
 
     name, title, config_type = "mma", "MMA", MmaConfig
@@ -78,11 +79,11 @@ class Mma(SentenceMethod, ExtraTexts):
 
 
 class AdaptedBlock(Block):
-    """A block beside which an adapter stands: both read the same tokens, and their outputs are added ([0]).
+    """A block with a parallel adapter: both have the same input, and their outputs are added ([0]).
 
     Attributes:
         adapter: `down` and `up`, of one tower.
-        shared: What is between them, common to both towers.
+        shared: The layer between them, shared by both towers.
         scale: s.
     """
 
@@ -91,7 +92,7 @@ class AdaptedBlock(Block):
     scale: float
 
     def beside(self, x: States, read: States) -> States:
-        """Return x + s · up(relu(shared(relu(down(read))))), read being the input behind the first norm."""
+        """Return x + s · up(relu(shared(relu(down(read))))), where read is the output of the first norm."""
         kept = cast("States", _Scaled.apply(read.to(self.shared.weight.dtype), 1.0, self.scale))
         hidden = self.shared(self.adapter["down"](kept).relu()).relu()
         out = cast("States", _Scaled.apply(self.adapter["up"](hidden), self.scale, 1.0))
@@ -99,11 +100,11 @@ class AdaptedBlock(Block):
 
 
 class _Scaled(torch.autograd.Function):
-    """Multiplies with one factor forward, and with another one backward.
+    """Multiplies by one factor in the forward pass, and by another one in the backward pass.
 
-    With s forward and 1 backward behind the adapter, and 1 forward and s backward before it, what lies before
-    gets the true gradient, and the adapter's own tensors get theirs as if s were 1: a small scale does not
-    slow them ([0]).
+    After the adapter the factors are s forward and 1 backward; before it they are 1 forward and s
+    backward. So earlier layers get the true gradient. The adapter's own tensors get the gradient of s =
+    1, so a small scale does not slow their training ([0]).
     """
 
     @staticmethod
@@ -117,14 +118,14 @@ class _Scaled(torch.autograd.Function):
 
 
 def adapter_blocks(given: int | None, blocks: int) -> tuple[int, int]:
-    """Return the first and the last block with an adapter, counted from 1; the same in both towers.
+    """Return the first and the last block with an adapter, counted from 1; equal in both towers.
 
     Args:
-        given: The first one; None takes 5 of 12, and of fewer blocks the one behind their first third.
-        blocks: Of the shallower tower.
+        given: The first one; None takes 5 of 12, or the block after one third of fewer blocks.
+        blocks: Number of blocks of the shallower tower.
 
     Raises:
-        InputError: The towers have no such block.
+        InputError: The towers do not have this block.
     """
     last = min(blocks, PUBLISHED_BLOCKS)
     first = last // 3 + 1 if given is None else given
@@ -134,7 +135,7 @@ def adapter_blocks(given: int | None, blocks: int) -> tuple[int, int]:
 
 
 def _adapters(blocks: int, width: int, inside: int, generator: torch.Generator) -> nn.ModuleList:
-    """Return what one tower has of its own in each block."""
+    """Return the adapters of one tower, without the shared layer."""
     return nn.ModuleList(
         nn.ModuleDict({"down": _start(width, inside, generator), "up": _start(inside, width, generator)})
         for _ in range(blocks)
@@ -142,7 +143,7 @@ def _adapters(blocks: int, width: int, inside: int, generator: torch.Generator) 
 
 
 def _start(fan_in: int, fan_out: int, generator: torch.Generator) -> nn.Linear:
-    """Return a linear layer with N(0, 2 / fan_out) weights and no bias to begin with, as [0] has it."""
+    """Return a linear layer with initial weights N(0, 2 / fan_out) and zero bias, as in [0]."""
     layer = linear(fan_in, fan_out, generator)
     with torch.no_grad():
         layer.weight.normal_(0.0, (2 / fan_out) ** 0.5, generator=generator)

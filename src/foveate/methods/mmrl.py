@@ -1,7 +1,8 @@
-"""MMRL: tokens of a space that both towers share, put between their upper blocks, and read out apart.
+"""MMRL: tokens of a space shared by both towers, inserted into their upper blocks, with their own output.
 
-R are the shared tokens, r_v and r_t what a block of the image and of the text tower gets of them, f_c and f_r
-the features of the class token and of the tokens r_v, g a class text, z and z_r logits of f_c and f_r.
+R are the shared tokens; r_v and r_t their projections for a block of the image tower and of the text
+tower; f_c and f_r the features of the class token and of the tokens r_v; g a class text; z and z_r
+logits of f_c and f_r.
 
 - [0]: MMRL: Multi-Modal Representation Learning for Vision-Language Models, Guo and Gu 2025,
   https://arxiv.org/abs/2503.08497
@@ -31,16 +32,17 @@ from foveate.types import Batch, Features, ImageFeatures, Images, Scalar, TextFe
 class Mmrl(SentenceMethod, ShardedText, ExtraTexts, ImageTokens, FrozenFeatures, OfficialCheckpoint):
     """Multi-modal representation learning: 4,992,256 parameters with ViT-B/16.
 
-    Image features have two heads, f_c and f_r. Logits of trained classes fuse them, those of new classes use
-    f_c alone: it stays close to CLIP's, while f_r is free to follow the training pictures.
+    Image features have two heads, f_c and f_r. Logits of trained classes fuse both heads; those of new
+    classes use f_c alone. f_c stays close to CLIP's feature, while f_r is free to fit the training
+    pictures.
 
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Of the random start; by default the stream of seed 0.
+        generator: Random generator of the initial values; by default the stream of seed 0.
 
     Raises:
-        InputError: A setting is out of its range, or names blocks that the towers do not have.
+        InputError: A setting is out of range, or the towers do not have its blocks.
     """
 
     name, title, config_type = "mmrl", "MMRL", MmrlConfig
@@ -64,7 +66,7 @@ class Mmrl(SentenceMethod, ShardedText, ExtraTexts, ImageTokens, FrozenFeatures,
         self.plain = PlainTexts(clip, config.template)  # g_CLIP
 
     def encode_text(self) -> TextFeatures:
-        """Return g, the class sentences read by a tower with r_t behind their first token."""
+        """Return g: features of class sentences from a tower with r_t after the first token."""
         return self.encode_sharded(self.plain.rows(), self.encode_rows)
 
     def encode_images(self, images: Images) -> ImageFeatures:
@@ -86,7 +88,7 @@ class Mmrl(SentenceMethod, ShardedText, ExtraTexts, ImageTokens, FrozenFeatures,
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return α CE(z), (1 − α) CE(z_r), λ (1 − cos(f_c, f_CLIP)), λ (1 − cos(g, g_CLIP)).
 
-        Cosines are means, over pictures and over classes; f_r is not pulled.
+        Cosines are means, over pictures and over classes; f_r is not regularised.
         """
         config = self.config
         z, z_rep = (align(Features(head[None], features.text), self.clip.scale) for head in features.image)
@@ -109,15 +111,15 @@ class Mmrl(SentenceMethod, ShardedText, ExtraTexts, ImageTokens, FrozenFeatures,
         return names
 
     def _mapped(self, maps: nn.ModuleList) -> list[LearnedTokens]:
-        """Return r, R through the map of each block, of one tower."""
+        """Return r for one tower: R through the projection of each block."""
         return [to_tower(self.tokens) for to_tower in maps]
 
 
 def growing(learned: Sequence[LearnedTokens], first_block: int) -> Edit:
-    """Return the edit that lets rows grow by learned tokens, behind their first token (CLS or SOT).
+    """Return the edit that inserts learned tokens into rows, after the first token (CLS or SOT).
 
     Args:
-        learned: Per block, its tokens. The first are inserted, the others take the place of those before.
+        learned: Tokens of each block. The first ones are inserted; the next ones replace those before.
         first_block: The block, counted from 1, before which they are inserted.
     """
 
@@ -131,16 +133,16 @@ def growing(learned: Sequence[LearnedTokens], first_block: int) -> Edit:
 
 
 def token_blocks(config: MmrlConfig, blocks: int) -> tuple[int, int]:
-    """Return the first and the last block with tokens of its own, counted from 1; the same in both towers.
+    """Return the first and the last block with their own tokens, counted from 1; equal in both towers.
 
     Args:
         config: Settings.
-        blocks: Of the shallower tower.
+        blocks: Number of blocks of the shallower tower.
 
     Raises:
-        InputError: The towers have no such blocks.
+        InputError: The towers do not have these blocks.
     """
-    depth = min(blocks, PUBLISHED_BLOCKS)  # 6 and 12 in [0], whatever the image tower has beyond
+    depth = min(blocks, PUBLISHED_BLOCKS)  # 6 and 12 in [0], also for a deeper image tower
     first = max(1, depth // 2) if config.first_block is None else config.first_block
     last = depth if config.last_block is None else config.last_block
     if not 1 <= first <= last <= blocks:
@@ -152,6 +154,6 @@ def token_blocks(config: MmrlConfig, blocks: int) -> tuple[int, int]:
 
 
 def _equal_maps(number: int, fan_in: int, fan_out: int, generator: torch.Generator) -> nn.ModuleList:
-    """Return linear maps that all start equal, one a block."""
+    """Return linear maps with equal initial values, one per block."""
     one = linear(fan_in, fan_out, generator)
     return nn.ModuleList(copy.deepcopy(one) for _ in range(number))

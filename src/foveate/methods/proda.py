@@ -1,7 +1,7 @@
-"""ProDA: many prompts, taken as draws from one distribution of class texts.
+"""ProDA: many prompts as samples of one distribution of class texts.
 
-Its authors have published no code, and the text of the paper was not at hand when this was written: it
-follows what others say of it, and docs/methods/proda.md tells where.
+The authors have published no code, and the paper's text was not available. This module follows
+descriptions by others; docs/methods/proda.md lists the sources.
 
 - [0]: Prompt Distribution Learning, Lu et al. 2022, https://arxiv.org/abs/2205.03340
 """
@@ -30,10 +30,11 @@ class Proda(Method):
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Of the random start and of the order of prompts; by default the stream of seed 0.
+        generator: Random generator of the initial values and of the order of prompts; by default the
+            stream of seed 0.
 
     Raises:
-        InputError: A setting is out of its range.
+        InputError: A setting is out of range.
     """
 
     name, title, config_type = "proda", "ProDA", ProdaConfig
@@ -66,32 +67,32 @@ class Proda(Method):
         return self.encode_with(range(self.config.prompts)).mean(dim=0)
 
     def encode_with(self, prompts: Sequence[int]) -> PromptTexts:
-        """Return unit class features of some prompts, by number."""
+        """Return unit class features of some prompts, given by index."""
         if not self._rows:
             raise RuntimeError("set_classes first")
         texts = [encode_rows(self.clip.text, self._rows[self.positions[i]], self.ctx[i]) for i in prompts]
         return F.normalize(torch.stack(texts), dim=-1)
 
     def prompts_of(self, step: int) -> list[int]:
-        """Return the prompts of a step: all in a random order, some each step, and then in another order."""
+        """Return the prompts of a step: the next part of a random permutation, renewed after each pass."""
         number, some = self.config.prompts, self.config.batch
         turn, place = divmod(step, number // some)
         order = torch.randperm(number, generator=stream(self.order_seed, "prompts", turn)).tolist()
         return order[place * some : (place + 1) * some]
 
     def forward(self, batch: Batch) -> Features:
-        """Return pictures beside the texts `[P, C, D]` of the step's prompts."""
+        """Return picture features with the texts `[P, C, D]` of the step's prompts."""
         held = batch.frozen.get("image")
         image = self.encode_images(batch.images) if held is None else held
         return Features(image, self.encode_with(self.prompts_of(batch.step)))
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
-        """Return the upper bound of the expected cross-entropy, and the penalty, weighted ([0])."""
+        """Return the upper bound of the expected cross-entropy, and the weighted penalty ([0])."""
         bound = upper_bound(features.image, features.text, batch.labels, self.clip.scale)
         return {"ce": F.cross_entropy(bound, batch.labels), "orthogonal": self.config.weight * self.overlap()}
 
     def overlap(self) -> Scalar:
-        """Return the mean of |cos| between any two prompts, each read without a class name."""
+        """Return the mean of |cos| between two prompts, each encoded without a class name."""
         texts = encode_rows(self.clip.text, self._nameless, self.ctx.flatten(0, 1))
         unit = F.normalize(texts, dim=-1)
         among = (unit @ unit.T).abs()
@@ -100,11 +101,12 @@ class Proda(Method):
 
 
 def upper_bound(image: ImageFeatures, texts: PromptTexts, labels: Labels, scale: Tensor) -> Logits:
-    """Return logits whose cross-entropy bounds the expected one from above ([0]).
+    """Return logits whose cross-entropy is an upper bound of the expected one ([0]).
 
-    With class texts w normal, E[CE] ≤ CE(s f·mean(w)_c + ½ s² Var(f·(w_c − w_y))). Of the covariance of two
-    classes' texts its diagonal is taken, channel by channel: Var = Σ_d f_d² mean((v_cd − v_yd)²), where v is
-    what a prompt's text differs from the mean by. The mean square is over n + 1 for n prompts.
+    With normally distributed class texts w, E[CE] ≤ CE(s f·mean(w)_c + ½ s² Var(f·(w_c − w_y))). Only
+    the diagonal of the covariance of two classes' texts is used, per channel: Var = Σ_d f_d² mean((v_cd
+    − v_yd)²), where v is the deviation of a prompt's text from the mean. The mean square divides by n +
+    1 for n prompts.
 
     Args:
         image: `[1, B, D]` raw picture features.
@@ -114,14 +116,14 @@ def upper_bound(image: ImageFeatures, texts: PromptTexts, labels: Labels, scale:
     """
     f, mean = F.normalize(image[0], dim=-1), texts.mean(dim=0)
     squared, scale, spread = f.square(), scale.to(f.dtype), f.new_zeros(len(f), texts.shape[1])
-    for v in texts - mean:  # (v_c − v_y)² = v_c² + v_y² − 2 v_c v_y, so that nothing has three axes
+    for v in texts - mean:  # (v_c − v_y)² = v_c² + v_y² − 2 v_c v_y avoids a tensor with three axes
         own = squared @ v.square().T
         spread = spread + own + own.gather(1, labels[:, None]) - 2 * (squared * v[labels]) @ v.T
     return scale * f @ mean.T + scale.square() / 2 * spread / (len(texts) + 1)
 
 
 def positions(prompts: int) -> tuple[Position, ...]:
-    """Return where the class name stands, by prompt: a quarter before, a quarter amid, the others behind."""
+    """Return the class name's place for each prompt: a quarter front, a quarter middle, the others end."""
     quarter = prompts // 4
     places: list[tuple[Position, int]] = [("front", quarter), ("middle", quarter)]
     places.append(("end", prompts - 2 * quarter))

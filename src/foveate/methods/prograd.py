@@ -1,4 +1,4 @@
-"""ProGrad: CoOp whose steps never work against what CLIP knows already.
+"""ProGrad: CoOp with gradients that do not conflict with zero-shot CLIP.
 
 - [0]: Prompt-aligned Gradient for Prompt Tuning, Zhu et al. 2023, https://arxiv.org/abs/2205.14865
 """
@@ -25,15 +25,15 @@ Gradient = Float[Tensor, "*shape"]
 
 
 class ProGrad(PromptMethod, SentenceMethod, GradientRule, OfficialCheckpoint):
-    """Prompt-aligned gradient. It answers as CoOp does; only its steps differ.
+    """Prompt-aligned gradient. Predictions as in CoOp; only the gradient differs.
 
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Of the random start; by default the stream of seed 0.
+        generator: Random generator of the initial values; by default the stream of seed 0.
 
     Raises:
-        InputError: Fewer than one learned vector, or `init` has no words, or more than there are vectors.
+        InputError: `tokens` is below 1, or `init` has no words or more words than there are vectors.
     """
 
     name, title, config_type = "prograd", "ProGrad", ProGradConfig
@@ -46,13 +46,13 @@ class ProGrad(PromptMethod, SentenceMethod, GradientRule, OfficialCheckpoint):
         self.plain = PlainTexts(clip, self.config.template)
 
     def prior_logits(self, image: ImageFeatures) -> Logits:
-        """Return `[B, C]` zero-shot CLIP's logits; its class texts are encoded once per class list."""
+        """Return `[B, C]` logits of zero-shot CLIP; its class texts are encoded once per class list."""
         return align(Features(image, self.plain.features()), self.clip.scale)
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the cross-entropy and KL(zero-shot ‖ learned) ([0], Sec. 3.2).
 
-        "kl" is there for its gradient and for the log. It is not minimised: see `backward`.
+        "kl" is used for its gradient and in the log. It is not minimised: see `backward`.
         """
         logits, softness = self.logits(features), self.config.temperature
         return {
@@ -61,7 +61,7 @@ class ProGrad(PromptMethod, SentenceMethod, GradientRule, OfficialCheckpoint):
         }
 
     def backward(self, losses: Mapping[str, Scalar]) -> None:
-        """Add the gradient of "ce" (G_d), mended where that of "kl" (G_g) points against it, by tensor."""
+        """Add the gradient of "ce" (G_d), corrected per tensor where it conflicts with that of "kl" (G_g)."""
         learned = list(self.trainable().values())
         task = torch.autograd.grad(losses["ce"], learned, retain_graph=True)
         general = torch.autograd.grad(losses["kl"], learned)
@@ -74,17 +74,17 @@ class ProGrad(PromptMethod, SentenceMethod, GradientRule, OfficialCheckpoint):
 
 
 def aligned_gradient(task: Gradient, general: Gradient, weight: float = 1.0) -> Gradient:
-    """Return the task's gradient without its part against the general direction (G_prograd in [0], Sec. 3.2).
+    """Return the task's gradient without its component against the general one (G_prograd in [0], Sec. 3.2).
 
-    With u = general / |general|: task − weight · ⟨task, u⟩ u where ⟨task, u⟩ < 0, else the task as it is.
+    With u = general / |general|: task − weight · ⟨task, u⟩ u if ⟨task, u⟩ < 0, else the task's gradient.
     """
-    unit = F.normalize(general.flatten(), dim=0)  # a zero stays a zero, and takes nothing away
+    unit = F.normalize(general.flatten(), dim=0)  # zero stays zero and removes nothing
     along = task.flatten() @ unit
     return task - weight * along.clamp_max(0) * unit.view_as(task)
 
 
 def _start(clip: Clip, config: ProGradConfig, generator: torch.Generator) -> Float[Tensor, "vectors width"]:
-    """Return the start of all vectors: zeros, then the embedded words; or small noise."""
+    """Return the initial values of all vectors: zeros, then the embedded words; or small noise."""
     if config.init is None:
         return embedded_start(clip, config.tokens, None, generator, "prograd")[0]
     words = len(clip.tokenizer.words(config.init.replace("_", " ")))

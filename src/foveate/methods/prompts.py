@@ -1,6 +1,7 @@
-"""Learned tokens: among the words of a sentence, and between the blocks of a tower.
+"""Learned tokens: in place of words of a sentence, and between the blocks of a tower.
 
-Who learns vectors in place of words is a `PromptMethod`; with tokens in further blocks, a `DeepPromptMethod`.
+A method with learned vectors in place of words is a `PromptMethod`; with tokens in further blocks, a
+`DeepPromptMethod`.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,10 +20,10 @@ from foveate.methods.configs import Position
 from foveate.types import ImageFeatures, Images, TextFeatures, Tokens
 
 PUBLISHED_BLOCKS = 12
-"""Of either tower of ViT-B/16, for which depths are published."""
+"""Blocks of each tower of ViT-B/16, for which depths are published."""
 
 LearnedTokens = Float[Tensor, "learned channels"]
-DeepTokens = Float[Tensor, "layers learned channels"]  # of the second block and of those behind it
+DeepTokens = Float[Tensor, "layers learned channels"]  # of the second block and the blocks after it
 
 
 def lay_out(
@@ -34,20 +35,20 @@ def lay_out(
     *,
     own: bool = False,
 ) -> TokenRows:
-    """Lay out `[SOT] v1 … vn words name . [EOT]`, or its "middle" and "front" forms.
+    """Lay out prompts `[SOT] v1 … vn words name . [EOT]`, or the "middle" and "front" forms.
 
     Args:
-        tokenizer: Of the text tower.
-        names: Class names; underscores read as spaces.
-        vectors: How many learned vectors a row has.
-        position: Where the name stands among them.
-        words: Token ids that stay between the vectors and the name.
-        own: Whether each row has vectors of its own; those of row i are then i·n to i·n + n − 1.
+        tokenizer: Tokenizer of the text tower.
+        names: Class names; an underscore counts as a space.
+        vectors: Number of learned vectors per row.
+        position: Place of the name relative to the vectors.
+        words: Token ids between the vectors and the name.
+        own: Whether each row has its own vectors; those of row i are then i·n to i·n + n − 1.
 
     Raises:
-        InputError: The vectors, or a name beside them, take more room than the text tower has.
+        InputError: The vectors, or a name with them, are longer than the context of the text tower.
     """
-    room = tokenizer.context - 4 - len(words)  # SOT, EOT, the full stop and a name of one token at least
+    room = tokenizer.context - 4 - len(words)  # SOT, EOT, the full stop and at least one token of a name
     if vectors > room:
         raise InputError(
             f"{vectors} learned vectors leave no room for a class name: this CLIP reads {tokenizer.context}"
@@ -63,12 +64,12 @@ def lay_out(
 
 
 class PromptMethod(ShardedText):
-    """A method with learned vectors among the words, the same for all classes.
+    """A method with learned vectors among the words, shared by all classes.
 
     Args:
         clip: The frozen towers.
-        vectors: `[M, W]` start of the learned vectors.
-        words: Token ids that stay between them and the name.
+        vectors: `[M, W]` initial values of the learned vectors.
+        words: Token ids between the vectors and the name.
         head_weights: See `Method`.
     """
 
@@ -93,7 +94,7 @@ class PromptMethod(ShardedText):
         self._rows = rows
 
     def lay_out_classes(self, names: Sequence[str]) -> TokenRows:
-        """Return the prompts of classes; see `lay_out`."""
+        """Return the prompts of classes as token rows; see `lay_out`."""
         return lay_out(self.clip.tokenizer, names, len(self.ctx), words=self.words)
 
     def encode_text(self) -> TextFeatures:
@@ -101,7 +102,7 @@ class PromptMethod(ShardedText):
 
     @property
     def rows(self) -> TokenRows:
-        """The prompts of all classes, where the learned vectors are."""
+        """The prompts of all classes, on the device of the learned vectors."""
         if self._rows is None:
             raise RuntimeError("set_classes first")
         self._rows = self._rows.to(self.ctx.device)
@@ -110,12 +111,12 @@ class PromptMethod(ShardedText):
     def encode_prompts(
         self, vectors: Float[Tensor, "vectors width"], edit: Edit | None = None
     ) -> TextFeatures:
-        """Return `[C, D]` raw features of all classes with these vectors in their prompts."""
+        """Return `[C, D]` raw features of all classes, with these vectors in their prompts."""
         return self.encode_sharded(self.rows, lambda rows: encode_rows(self.clip.text, rows, vectors, edit))
 
 
 class SharedPrompt(PromptMethod, ExtraTexts, OfficialCheckpoint):
-    """A prompt method whose vectors may stand before any other text too; the sentence is left out."""
+    """A prompt method that can put its vectors before any other text too; they replace the sentence."""
 
     def extra_rows(self, names: Sequence[str], template: str) -> TokenRows:
         return self.lay_out_classes(names)
@@ -128,18 +129,18 @@ class SharedPrompt(PromptMethod, ExtraTexts, OfficialCheckpoint):
 
 
 class DeepPromptMethod(PromptMethod, ExtraTexts, OfficialCheckpoint):
-    """A prompt method with tokens of their own in further blocks of the text tower, behind SOT.
+    """A prompt method with separate tokens in further blocks of the text tower, after SOT.
 
-    Other texts stay in their sentence; the deeper tokens take their places behind SOT all the same.
+    Other texts keep their sentence; the deeper tokens replace the tokens after SOT there too.
 
     Attributes:
-        deep_text: Tokens of the second block and of those that follow it; None where there are none.
+        deep_text: Tokens of the second block and the blocks after it; None if there are none.
     """
 
     deep_text: nn.Parameter | None
 
     def encode_text(self) -> TextFeatures:
-        """Return class features, with each block's own tokens in the places behind SOT."""
+        """Return class features; each block has its own tokens after SOT."""
         return self.encode_prompts(self.ctx, replacing(self.deep_text, 1))
 
     def encode_rows(self, rows: TokenRows) -> TextFeatures:
@@ -150,7 +151,7 @@ class DeepPromptMethod(PromptMethod, ExtraTexts, OfficialCheckpoint):
 
 
 def noise(*shape: int, generator: torch.Generator, like: Tensor) -> Tensor:
-    """Return N(0, 0.02²) in float32, the field's start of learned tokens, where `like` is."""
+    """Return N(0, 0.02²) noise in float32, the usual initial values, on the device of `like`."""
     return torch.empty(*shape).normal_(0.0, 0.02, generator=generator).to(like.device)  # drawn on the CPU
 
 
@@ -158,20 +159,20 @@ def noise(*shape: int, generator: torch.Generator, like: Tensor) -> Tensor:
 def embedded_start(
     clip: Clip, tokens: int, init: str | None, generator: torch.Generator, method: str
 ) -> tuple[Float[Tensor, "vectors width"], list[int]]:
-    """Return the start of learned vectors, and the token ids of `init` that stay words behind them.
+    """Return the initial values of learned vectors, and the token ids of `init` that stay words after them.
 
-    The authors' code of IVLP, PromptSRC and MaPLe learns the first few tokens of its sentence and keeps the
-    rest: of "a photo of a" with two vectors, "of a" stays.
+    The authors' code of IVLP, PromptSRC and MaPLe learns the first tokens of its sentence and keeps the
+    rest as words: of "a photo of a" with two vectors, "of a" stays.
 
     Args:
         clip: The frozen towers.
-        tokens: How many vectors are learned.
-        init: Words to start from; None starts from N(0, 0.02²).
-        generator: Of the random start.
-        method: Its name, for messages.
+        tokens: Number of learned vectors.
+        init: Words that initialise the vectors; None draws from N(0, 0.02²).
+        generator: Random generator of the initial values.
+        method: Name of the method, for messages.
 
     Raises:
-        InputError: Fewer than one vector, or more than `init` has tokens.
+        InputError: `tokens` is below 1, or above the length of `init`.
     """
     if tokens < 1:
         raise InputError(f"{method}: tokens is {tokens}, but at least one vector must be learned")
@@ -190,17 +191,17 @@ def embedded_start(
 
 
 def resolve_depth(given: int | None, blocks: int, published: int, setting: str, *, least: int = 1) -> int:
-    """Return how many blocks, from the first on, get learned tokens.
+    """Return the number of blocks, from the first, that get learned tokens.
 
     Args:
-        given: The setting; None takes the published depth, and of a shallower tower the same share.
-        blocks: Of the tower.
-        published: The depth that the method's authors use with 12 blocks.
-        setting: Its whole name, for messages: "promptsrc: text_depth".
-        least: Smallest depth that makes sense.
+        given: The setting; None takes the published depth, or the same share of a shallower tower.
+        blocks: Number of blocks of the tower.
+        published: Depth that the authors use with 12 blocks.
+        setting: Full name of the setting, for messages: "promptsrc: text_depth".
+        least: Smallest allowed depth.
 
     Raises:
-        InputError: The tower has fewer blocks, or the depth is below the least.
+        InputError: The depth is larger than the number of blocks, or smaller than `least`.
     """
     if given is None:
         share = published * min(blocks, PUBLISHED_BLOCKS) / PUBLISHED_BLOCKS
@@ -211,23 +212,23 @@ def resolve_depth(given: int | None, blocks: int, published: int, setting: str, 
 
 
 def put(tokens: Tokens, learned: LearnedTokens, start: int) -> Tokens:
-    """Return the tokens of each row with `learned` in place of those from `start` on."""
+    """Replace the tokens of each row from index `start` on with `learned`."""
     rows = learned.to(tokens.dtype).expand(len(tokens), -1, -1)
     return torch.cat([tokens[:, :start], rows, tokens[:, start + len(learned) :]], dim=1)
 
 
 def insert(tokens: Tokens, learned: LearnedTokens, start: int) -> Float[Tensor, "rows grown width"]:
-    """Return the tokens of each row with `learned` between those before `start` and the others."""
+    """Insert `learned` into each row before index `start`."""
     rows = learned.to(tokens.dtype).expand(len(tokens), -1, -1)
     return torch.cat([tokens[:, :start], rows, tokens[:, start:]], dim=1)
 
 
 def replacing(deeper: DeepTokens | None, start: int) -> Edit | None:
-    """Return the edit that puts `deeper[k]` before block k + 2 (counted from 1), over what stood there.
+    """Return the edit that puts `deeper[k]` before block k + 2 (counted from 1), replacing older tokens.
 
     Args:
-        deeper: Tokens of the second block and of those that follow it; None leaves all blocks alone.
-        start: Their place in a row; negative counts from the end, -4 being the last four.
+        deeper: Tokens of the second block and the blocks after it; None means no edit.
+        start: Index in a row; a negative index counts from the end, -4 means the last four.
     """
     if deeper is None:
         return None
@@ -243,16 +244,17 @@ def replacing(deeper: DeepTokens | None, start: int) -> Edit | None:
 def encode_prompted(
     vision: Vision, images: Images, first: LearnedTokens, deeper: DeepTokens | None
 ) -> ImageFeatures:
-    """Return raw features `[1, B, D]` of a tower with learned tokens behind the patches.
+    """Return raw features `[1, B, D]` of an image tower with learned tokens after the patches.
 
-    The first block's tokens have no position and pass `ln_pre`; before each further block its own take their
-    place as they are. Blocks behind those with tokens of their own read what these made of the last ones.
+    The first block's tokens have no position embedding and pass through `ln_pre`. Before each further
+    block, that block's tokens replace them unchanged. Later blocks without tokens keep the outputs of
+    the last ones.
 
     Args:
         vision: The image tower.
         images: Normalised pictures.
         first: Tokens of the first block.
-        deeper: Tokens of the blocks that follow, if any.
+        deeper: Tokens of the next blocks, if any.
     """
     tokens = vision.tokens(images)
     tokens = insert(tokens, first, tokens.shape[1])
@@ -262,14 +264,14 @@ def encode_prompted(
 def deep_start(
     depth: int, tokens: int, width: int, *, generator: torch.Generator, like: Tensor
 ) -> nn.Parameter | None:
-    """Return the start of the tokens of all blocks but the first, N(0, 0.02²), where `like` is.
+    """Return initial tokens of all blocks but the first, N(0, 0.02²), on the device of `like`.
 
     Args:
-        depth: Blocks with learned tokens, the first included; with fewer than two there is nothing to learn.
-        tokens: How many a block.
-        width: Of the tower.
-        generator: Of the random start.
-        like: Where to put it.
+        depth: Number of blocks with learned tokens, including the first; the result is None below two.
+        tokens: Number of tokens per block.
+        width: Width of the tower.
+        generator: Random generator of the initial values.
+        like: A tensor on the target device.
     """
     if depth < 2:
         return None
@@ -281,7 +283,7 @@ def official_deep(tower: str, deeper: DeepTokens) -> list[str]:
     return [f"{tower}.transformer.resblocks.{k}.VPT_shallow" for k in range(1, len(deeper) + 1)]
 
 
-# --- laying out ---
+# --- layout ---
 
 
 def _row(

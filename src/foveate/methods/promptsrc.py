@@ -1,4 +1,4 @@
-"""PromptSRC: IVLP whose features and answers are pulled towards CLIP's own while they learn.
+"""PromptSRC: IVLP with consistency losses towards CLIP's own features and logits.
 
 - [0]: Self-regulating Prompts: Foundational Model Adaptation without Forgetting, Khattak et al. 2023,
   https://arxiv.org/abs/2307.06948
@@ -23,18 +23,19 @@ from foveate.types import Batch, Features, Scalar, TextFeatures
 
 
 class PromptSRC(Ivlp, FrozenFeatures):
-    """Self-regulating prompts: 46,080 parameters with ViT-B/16. It answers as IVLP does; its loss differs.
+    """Self-regulating prompts: 46,080 parameters with ViT-B/16. Predictions as in IVLP; the loss differs.
 
-    The average over epochs that belongs to it ([0], Sec. 3.2.2) is the training loop's, with every method:
-    see `average_mean` of `Recipe`.
+    The Gaussian average over epochs ([0], Sec. 3.2.2) is in the training loop, for all methods: see
+    `average_mean` of `Recipe`.
 
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Of the random start; by default the stream of seed 0.
+        generator: Random generator of the initial values; by default the stream of seed 0.
 
     Raises:
-        InputError: Fewer than one token, more than `init` has, or a depth that a tower does not have.
+        InputError: `tokens` is below 1 or above the length of `init`, or a tower has fewer blocks than a
+            depth.
     """
 
     name, title, config_type = "promptsrc", "PromptSRC", PromptSRCConfig
@@ -49,7 +50,7 @@ class PromptSRC(Ivlp, FrozenFeatures):
         self._averaged = Cache()
 
     def lay_out_classes(self, names: Sequence[str]) -> TokenRows:
-        # CLIP's texts are encoded when a loss first asks for them, but checked now: a name that is too long
+        # CLIP's texts are encoded on the first use in a loss, but checked now: a name that is too long
         # for the longest sentence must not stop a training.
         words = self.clip.tokenizer.words
         longest = max(IMAGENET_TEMPLATES, key=lambda template: len(words(fill(template, "x"))))
@@ -57,25 +58,25 @@ class PromptSRC(Ivlp, FrozenFeatures):
         return super().lay_out_classes(names)
 
     def clip_text(self) -> TextFeatures:
-        """Return `[C, D]` CLIP's class features, raw ones averaged over 60 sentences; once per class list."""
+        """Return `[C, D]` raw class features of CLIP: means over 60 sentences, once per class list."""
         return self._averaged.get(self.names, tensors_of(self.clip.text), self._average_texts)
 
     def _average_texts(self) -> TextFeatures:
         first, *others = IMAGENET_TEMPLATES
         total = encode_names(self.clip, self.names, first)
-        for template in others:  # one sentence at a time: a thousand classes must not fill the memory
+        for template in others:  # one at a time limits the memory for a thousand classes
             total += encode_names(self.clip, self.names, template)
         return total / len(IMAGENET_TEMPLATES)
 
     def frozen(self) -> dict[str, Frozen]:
-        """Declare `clip`, the untouched CLIP's features: its own too, where it leaves pictures alone."""
+        """Declare `clip`, the features of the unchanged CLIP; with `vision_depth` 0 they are its own too."""
         clip = frozen_clip(self.clip)
         return {"clip": clip} if self.tunes_vision else {"clip": clip, "image": clip}
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
-        """Return cross-entropy, mean absolute differences of unit features, and KL of answers.
+        """Return cross-entropy, mean absolute differences of unit features, and KL of predictions.
 
-        [0], Sec. 3.2.1. As in its code, KL(p_CLIP ‖ p) is summed and divided by the number of logits.
+        [0], Sec. 3.2.1. As in its code, KL(p_CLIP ‖ p) is the sum divided by the number of logits.
         """
         clip = Features(batch.frozen["clip"], self.clip_text())
         z, z_clip = self.logits(features), align(clip, self.clip.scale)

@@ -1,7 +1,7 @@
 """Methods by name: "coop", or a plug-in over a backbone, "fvgpt+coop".
 
-A method is known by its class: those of this package by being in it, those of others by `register_method`, or
-by an entry point of the group "foveate.methods" in the package that brings them.
+Methods of this package are registered automatically. Other methods are registered by `register_method`,
+or by an entry point of the group "foveate.methods" in their package.
 """
 
 import difflib
@@ -23,29 +23,29 @@ from foveate.methods.config import MethodConfig
 from foveate.seeds import stream
 
 GROUP = "foveate.methods"
-"""Of entry points: `name = "package.module:Class"`, each a class of methods."""
+"""Group of entry points: `name = "package.module:Class"`, each a method class."""
 
 REFERENCE = "zeroshot"
-"""The method that the others are compared with: CLIP as it is."""
+"""The reference method for comparisons: unchanged CLIP."""
 
 Kind = TypeVar("Kind", bound=type[Method])
 Settings = Mapping[str, Mapping[str, Any]]
-"""Per part of a method, what differs from its defaults: {"coop": {"tokens": 16}}."""
+"""Changes to the default settings of each part of a method: {"coop": {"tokens": 16}}."""
 
 _known: dict[str, type[Method]] = {}
 
 
 def register_method(kind: Kind) -> Kind:
-    """Let a method be called by its name, in `Classifier`, on the command line, in sweeps and reports.
+    """Register a method for use by name, in `Classifier`, on the command line, in sweeps and reports.
 
-    It may be used as a decorator of the class.
+    It can be used as a class decorator.
 
     Args:
-        kind: A class with a `name` and a `config_type` of its own; a title is taken from it too. It is
-            called with towers (a `Wrapper` with a method), settings, and a generator.
+        kind: A class with its own `name` and `config_type`; its `title` is used too. It is called with
+            towers (a `Wrapper` with a method), settings, and a generator.
 
     Raises:
-        ValueError: The class lacks something, or the name is that of another class.
+        ValueError: An attribute of the class is missing, or another class has the same name.
     """
     wrong = _wrong(kind)
     if wrong:
@@ -55,7 +55,7 @@ def register_method(kind: Kind) -> Kind:
 
 
 def _wrong(kind: type[Method]) -> str | None:
-    """Return what a class lacks to be registered; None if nothing."""
+    """Return what prevents the registration of a class; None if nothing does."""
     name, config = kind.name, kind.config_type
     there = _known.get(name, kind)
     if not (name.isidentifier() and name == name.lower()):
@@ -74,7 +74,7 @@ def _wrong(kind: type[Method]) -> str | None:
 
 @cache
 def _load() -> None:
-    """Register the methods of this package, and those that entry points name."""
+    """Register the methods of this package and of entry points."""
     for module in iter_modules(foveate.methods.__path__):
         found = import_module(f"{foveate.methods.__name__}.{module.name}")
         for one in list(vars(found).values()):
@@ -96,19 +96,19 @@ def _load() -> None:
 
 
 def methods() -> dict[str, type[Method]]:
-    """Return all methods by name: backbones, then plug-ins, each in the alphabet's order."""
+    """Return all methods by name: backbones, then plug-ins, each in alphabetical order."""
     _load()
     return backbones() | plugins()
 
 
 def backbones() -> dict[str, type[Method]]:
-    """Return the methods that stand on CLIP alone."""
+    """Return the methods that need no other method."""
     _load()
     return {name: kind for name, kind in sorted(_known.items()) if not issubclass(kind, Wrapper)}
 
 
 def plugins() -> dict[str, type[Wrapper]]:
-    """Return the methods that stand on another one."""
+    """Return the methods over another method."""
     _load()
     return {name: kind for name, kind in sorted(_known.items()) if issubclass(kind, Wrapper)}
 
@@ -120,7 +120,7 @@ def public_classes() -> dict[str, type]:
 
 
 def title(method: str) -> str:
-    """Return what a table calls a method: "fvgpt+mmrl" is "MMRL + FVG-PT"."""
+    """Return the name of a method in tables: "fvgpt+mmrl" is "MMRL + FVG-PT"."""
     return " + ".join(methods()[name].title or name for name in reversed(parts(method)))
 
 
@@ -128,7 +128,8 @@ def parts(method: str) -> list[str]:
     """Split "fvgpt+coop" into plug-ins and backbone, outermost first.
 
     Raises:
-        InputError: A part does not exist (the nearest that does is named), repeats, or is in a wrong place.
+        InputError: A part does not exist (the message suggests a similar one), is repeated, or is
+            misplaced.
     """
     if not isinstance(method, str):
         raise InputError(f"method is of type {type(method).__name__}: give its name, such as 'fvgpt+coop'")
@@ -153,7 +154,7 @@ def parts(method: str) -> list[str]:
 
 
 def _refuse_far(method: str, outer: list[str], backbone: str) -> None:
-    """Refuse a plug-in that is trained together with its backbone and does not stand directly before it."""
+    """Refuse a jointly trained plug-in that is not directly before the backbone."""
     joint = [name for name in outer if plugins()[name].joint]
     if len(joint) > 1:
         raise InputError(
@@ -168,7 +169,7 @@ def _refuse_far(method: str, outer: list[str], backbone: str) -> None:
 
 
 def pairs() -> list[str]:
-    """Return each plug-in over each backbone that it can be put over: "fvgpt+coop" and so on."""
+    """Return all valid pairs of a plug-in and a backbone: "fvgpt+coop" and so on."""
     return [
         f"{plugin}+{backbone}" for plugin in plugins() for backbone in backbones() if _fits(plugin, backbone)
     ]
@@ -183,17 +184,17 @@ def _fits(plugin: str, backbone: str) -> bool:
 
 
 def needs_masks(method: str, settings: Settings | None = None) -> bool:
-    """Return whether any part of a method, with these settings, learns from foreground masks."""
+    """Return whether a part of a method, with these settings, trains on foreground masks."""
     return any(config.needs_masks for config in configure(method, settings).values())
 
 
 def needs_val(method: str, settings: Settings | None = None) -> bool:
-    """Return whether any part of a method chooses settings on a few validation pictures."""
+    """Return whether a part of a method chooses settings on validation pictures."""
     return any(config.needs_val for config in configure(method, settings).values())
 
 
 def stages(method: str) -> list[str]:
-    """Return what is trained one after the other.
+    """Return the training stages of a method, in order.
 
     "fvgpt+coop" is ["coop", "fvgpt+coop"]; "fvgpt+dapt+maple" is ["dapt+maple", "fvgpt+dapt+maple"], because
     DAPT is trained together with MaPLe.
@@ -208,7 +209,7 @@ def configure(method: str, settings: Settings | None = None) -> dict[str, Method
     """Return the settings of each part as its dataclass.
 
     Raises:
-        InputError: A part or a setting does not exist, or a value is not what the setting takes.
+        InputError: A part or a setting does not exist, or a value has the wrong type.
     """
     wrong = f"settings is {settings!r}: give a dictionary, as in {{'coop': {{'tokens': 4}}}}"
     names, given = parts(method), mapping(settings, wrong)
@@ -228,14 +229,14 @@ def build(method: str, clip: Clip, settings: Settings | None = None, seed: int =
     """Build a method over frozen towers, untrained.
 
     Args:
-        method: E.g. "fvgpt+coop".
+        method: Name of the method, e.g. "fvgpt+coop".
         clip: The towers.
-        settings: Per part, what differs from its defaults.
-        seed: Of the random starts; each part has its own stream of it.
+        settings: Changes to the default settings of each part.
+        seed: Seed of the initial values; each part has its own stream of it.
     """
     configs = configure(method, settings)
     *outer, backbone = parts(method)
-    kind = cast("Any", backbones()[backbone])  # each class has these arguments
+    kind = cast("Any", backbones()[backbone])  # each class has this signature
     built: Method = kind(clip, configs[backbone], stream(seed, "init", backbone))
     for plugin in reversed(outer):
         built = wrap(plugin, built, settings, seed)
@@ -243,6 +244,6 @@ def build(method: str, clip: Clip, settings: Settings | None = None, seed: int =
 
 
 def wrap(plugin: str, built: Method, settings: Settings | None = None, seed: int = 0) -> Method:
-    """Put one plug-in over a trained method."""
+    """Build a plug-in over a trained method."""
     config = _configured(plugin, (settings or {}).get(plugin, {}))
     return cast("Any", plugins()[plugin])(built, config, stream(seed, "init", plugin))

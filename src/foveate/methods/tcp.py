@@ -1,4 +1,4 @@
-"""TCP: CoOp's learned words, and in the upper blocks of the text tower tokens that each class has for itself.
+"""TCP: CoOp's learned vectors, and class-aware tokens in the upper blocks of the text tower.
 
 - [0]: TCP: Textual-based Class-aware Prompt Tuning for Visual-Language Model, Yao et al. 2024,
   https://arxiv.org/abs/2311.18231
@@ -23,10 +23,10 @@ from foveate.seeds import stream
 from foveate.types import Batch, Features, Scalar, TextFeatures
 
 REDUCTION = 4
-"""How many times narrower the embedding of class knowledge is inside than a feature ([0])."""
+"""Ratio of a feature's width to the hidden width of the embedding of class knowledge ([0])."""
 
 PUBLISHED_BLOCK = 9
-"""Of 12 text blocks, counted from 1, the one that class-aware tokens enter first."""
+"""First text block with class-aware tokens, of 12, counted from 1."""
 
 
 class Tcp(PromptMethod, SentenceMethod):
@@ -35,11 +35,11 @@ class Tcp(PromptMethod, SentenceMethod):
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Of the random start; by default the stream of seed 0.
+        generator: Random generator of the initial values; by default the stream of seed 0.
 
     Raises:
-        InputError: Fewer than one learned vector, more than `init` has tokens, or the text tower has no such
-            block.
+        InputError: `tokens` is below 1 or above the length of `init`, or the text tower does not have
+            the block.
     """
 
     name, title, config_type = "tcp", "TCP", TcpConfig
@@ -59,38 +59,38 @@ class Tcp(PromptMethod, SentenceMethod):
         self.plain = PlainTexts(clip, self.config.template)  # W
 
     def encode_text(self) -> TextFeatures:
-        """Return class features: from `block` on, each class reads tokens T_c of its own for the vectors."""
+        """Return class features; from `block` on, tokens T_c of each class replace the learned vectors."""
         own = OwnTokens(self.layer, self.class_tokens())
         return encode_rows(self.clip.text, self.rows, self.ctx, own=own)
 
     def class_tokens(self) -> Float[Tensor, "classes tokens width"]:
-        """Return T_c, what the plain class texts are turned into ([0], Textual Knowledge Embedding)."""
+        """Return T_c, computed from the fixed class texts ([0], Textual Knowledge Embedding)."""
         known = F.normalize(self.plain.features(), dim=-1)
         return self.meta_net(known.to(self.ctx.dtype)).unflatten(-1, (self.config.tokens, -1))
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
-        """Return the cross-entropy and w · (1 − mean cosine of learned and plain class texts)."""
+        """Return the cross-entropy and w · (1 − mean cosine of learned and fixed class texts)."""
         closeness = F.cosine_similarity(features.text, self.plain.features(), dim=-1)
         knowledge = self.config.weight * (1 - closeness.mean())
         return super().losses(features, batch) | {"knowledge": knowledge}
 
 
 class QuickGelu(nn.Module):
-    """x · σ(1.702 x), CLIP's activation."""
+    """CLIP's activation, x · σ(1.702 x)."""
 
     def forward(self, x: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
         return x * torch.sigmoid(1.702 * x)
 
 
 def entry_layer(given: int | None, blocks: int) -> int:
-    """Return the block, counted from 0, before which class-aware tokens are put.
+    """Return the block, counted from 0, before which class-aware tokens are inserted.
 
     Args:
-        given: The setting, counted from 1; None takes 9 of 12, and the same share of fewer blocks.
-        blocks: Of the text tower.
+        given: The setting, counted from 1; None takes 9 of 12, or the same share of fewer blocks.
+        blocks: Number of blocks of the text tower.
 
     Raises:
-        InputError: The tower has no such block.
+        InputError: The tower does not have this block.
     """
     if given is None:
         return (PUBLISHED_BLOCK - 1) * min(blocks, PUBLISHED_BLOCKS) // PUBLISHED_BLOCKS

@@ -1,4 +1,4 @@
-"""CLIP's own class texts, and the cache that keeps texts while nothing they are made of has changed."""
+"""CLIP's own class texts, and a cache of class texts that detects changes of its inputs."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -15,54 +15,55 @@ from foveate.clip.text import check_texts, encode_names, text_rows
 from foveate.types import TextFeatures
 
 _Stamps = tuple[list[int], list[int], list[int]]
-"""Of each tensor: how often it was written to, its address, its size."""
+"""For each tensor: its version counter, address and size."""
 
 
 class Cache:
-    """The last texts that were asked for; made anew when names or tensors are not what they were.
+    """Cache of the last class texts; they are computed again if names or tensors have changed.
 
-    A tensor is another one when it was replaced, moved, or written to. PyTorch counts writes, but for those
-    through `.data` and NumPy, and but for those to tensors made in inference mode: whoever writes so must
-    call `forget`.
+    A tensor has changed if it was replaced, moved, or written to. PyTorch counts writes, except writes
+    through `.data` or NumPy, and writes to tensors created in inference mode. After such a write the
+    caller must call `forget`.
     """
 
     def __init__(self) -> None:
         self._held: _Held | None = None
 
     def __reduce__(self) -> tuple[type["Cache"], tuple[()]]:
-        return Cache, ()  # a copy has tensors of its own, and makes its own texts of them
+        return Cache, ()  # a copy has its own tensors, and computes its own texts
 
     def get(self, key: Hashable, sources: list[Tensor], make: Callable[[], TextFeatures]) -> TextFeatures:
-        """Return what `make` returns, or what it returned when key and sources were the same as now.
+        """Return the cached value if key and sources are unchanged; otherwise the new result of `make`.
 
         Args:
-            key: Of everything besides tensors.
-            sources: All tensors that go into it.
-            make: Called without gradients, and outside of inference mode: learning may go on from its result.
+            key: Key of all inputs that are no tensors.
+            sources: All input tensors.
+            make: Called without gradients and outside of inference mode, because training may use its
+                result.
         """
         held, whole = self._held, (key, _precision(sources))
         if held is not None and held.still_made_of(whole, sources):
             return held.value
-        self._held = None  # so that the old texts' memory is free for the new ones
+        self._held = None  # frees the memory of the old texts first
         with torch.inference_mode(False), torch.no_grad():
             value = make()
         self._held = _Held(whole, sources, _stamps(sources), _storages(sources), value)
         return value
 
     def forget(self) -> None:
-        """Make the texts anew when they are next asked for."""
+        """Clear the cache."""
         self._held = None
 
 
 @dataclass(frozen=True)
 class _Held:
-    """Texts and what they were made of.
+    """Cached texts and their inputs.
 
     Attributes:
         key: See `Cache.get`.
-        sources: See `Cache.get`; a tensor that is moved stays the same object, so nothing old is kept alive.
-        stamps: What each was like.
-        storages: Weak references to their memory: while it lives, nothing else can be at its address.
+        sources: See `Cache.get`; a moved tensor is the same object, so no old memory is kept.
+        stamps: State of each source.
+        storages: Weak references to their memory: while it exists, nothing else has its address.
         value: The texts.
     """
 
@@ -83,9 +84,9 @@ class _Held:
 
 
 def tensors_of(module: nn.Module, but: nn.Module | None = None) -> list[Tensor]:
-    """Return all parameters and buffers of a module, those of `but` left out.
+    """Return all parameters and buffers of a module without those of `but`.
 
-    Much faster than `parameters()`, which looks for doubles: this is asked at each batch.
+    It is much faster than `parameters()`, which removes duplicates; it runs for each batch.
     """
     found: list[Tensor | None] = []
     _collect(module, but, found)
@@ -104,7 +105,7 @@ def _collect(module: nn.Module, but: nn.Module | None, found: list[Tensor | None
 def _stamps(sources: list[Tensor]) -> _Stamps:
     try:
         versions = [tensor._version for tensor in sources]
-    except RuntimeError:  # tensors made in inference mode count no versions
+    except RuntimeError:  # tensors created in inference mode have no version counter
         versions = [0 if tensor.is_inference() else tensor._version for tensor in sources]
     return versions, [tensor.data_ptr() for tensor in sources], [tensor.numel() for tensor in sources]
 
@@ -114,26 +115,26 @@ def _storages(sources: list[Tensor]) -> list[StorageWeakRef]:
 
 
 def _precision(sources: list[Tensor]) -> torch.dtype | None:
-    """Return what autocast would compute with, if it is on."""
+    """Return the dtype of autocast, if it is enabled."""
     kinds = {tensor.device.type for tensor in sources[:1]} - {"meta"}
     on = [kind for kind in kinds if torch.is_autocast_enabled(kind)]
     return torch.get_autocast_dtype(on[0]) if on else None
 
 
 class PlainTexts:
-    """Class names in one sentence: checked when names are set, encoded when asked for, and then cached.
+    """Class names in one sentence: checked when names are set, encoded on first use, then cached.
 
     Args:
         clip: The frozen towers.
         own: The sentence; None takes the data set's, or "a photo of a {}.".
 
     Raises:
-        InputError: The sentence has not exactly one `{}`.
+        InputError: The sentence does not have exactly one `{}`.
     """
 
     def __init__(self, clip: Clip, own: str | None):
         if own is not None:
-            fill(own, "name")  # what cannot be a sentence is known before anything is trained
+            fill(own, "name")  # refuse a wrong sentence before any training
         self.clip, self.own = clip, own
         self.names: tuple[str, ...] = ()
         self.sentence = own or DEFAULT_TEMPLATE
@@ -141,24 +142,25 @@ class PlainTexts:
         self._rows: tuple[object, TokenRows] | None = None
 
     def check(self, names: Sequence[str], template: str | None) -> None:
-        """Refuse names and a data set's sentence that `set_classes` could not take; nothing changes.
+        """Refuse names and a data set's sentence that `set_classes` cannot use; nothing changes.
 
         Raises:
-            InputError: A name is too long for the text tower, or the sentence has not exactly one `{}`.
+            InputError: A name is too long for the text tower, or the sentence does not have exactly one
+                `{}`.
         """
         check_texts(self.clip, names, self.own or template or DEFAULT_TEMPLATE)
 
     def set_classes(self, names: Sequence[str], template: str | None) -> None:
-        """Take other names, and the data set's sentence.
+        """Set the names and the data set's sentence.
 
         Raises:
-            InputError: See `check`; the names are then what they were.
+            InputError: See `check`; the previous names then stay.
         """
         self.check(names, template)
         self.names, self.sentence = tuple(names), self.own or template or DEFAULT_TEMPLATE
 
     def features(self) -> TextFeatures:
-        """Return `[C, D]` raw features; encoded anew when names or the text tower are not what they were."""
+        """Return `[C, D]` raw features; encoded again only if names or the text tower have changed."""
         return self._features.get(
             (self.names, self.sentence),
             tensors_of(self.clip.text),
@@ -166,7 +168,7 @@ class PlainTexts:
         )
 
     def rows(self) -> TokenRows:
-        """Return the sentences as token rows, where the text tower is: for a tower that reads them otherwise.
+        """Return the sentences as token rows on the text tower's device, for another tower to encode.
 
         Raises:
             RuntimeError: No names are set.

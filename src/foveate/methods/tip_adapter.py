@@ -1,4 +1,4 @@
-"""Tip-Adapter: the training pictures' features are kept, and a picture is compared with each of them.
+"""Tip-Adapter: a cache of the training pictures' features; each picture is compared with all of them.
 
 f is a unit feature of a picture, K `[N, D]` the keys (unit features of the training pictures), V their
 labels, one-hot: logits = τ f Wᵀ + α exp(−β (1 − f Kᵀ)) V, where τ is CLIP's temperature.
@@ -21,7 +21,7 @@ from foveate.types import Labels, Logits
 
 BETAS = torch.logspace(-1, 1.7, 200).tolist()
 ALPHAS = torch.logspace(-1, 1.7, 20).tolist()
-"""What is tried on validation pictures, from 0.1 to 50: the ranges of all the authors' configurations."""
+"""Values tried on validation pictures, 0.1 to 50: they cover all configurations of the authors."""
 
 
 class TipAdapter(KnownClasses):
@@ -30,13 +30,13 @@ class TipAdapter(KnownClasses):
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Not used: nothing starts at random.
+        generator: Not used: there are no random initial values.
 
     Attributes:
-        keys: `[N, D]`, one a training picture; none before training.
-        owners: `[N]` class of each, by its place among `known`.
-        alpha: The weight in use.
-        beta: The sharpness in use.
+        keys: `[N, D]`, one key per training picture; empty before training.
+        owners: `[N]` class of each key, as an index of `known`.
+        alpha: The weight α in use.
+        beta: The sharpness β in use.
     """
 
     name, title, config_type = "tip_adapter", "Tip-Adapter", TipAdapterConfig
@@ -58,13 +58,13 @@ class TipAdapter(KnownClasses):
         return int(self.owners.max()) + 1 if len(self.owners) else 0
 
     def known_logits(self, image: Tensor, zero_shot: Logits, rows: Sequence[int]) -> Logits:
-        """Return the sum of CLIP's logits and the kept pictures' ([0], Eq. 6)."""
+        """Return the sum of CLIP's logits and those of the cached pictures ([0], Eq. 6)."""
         shares = self._shares(self._closeness(image), self.beta.to(image.dtype))
         return zero_shot + self.alpha.to(image.dtype) * shares[:, list(rows)]
 
     @torch.no_grad()
     def fit_support(self, support: SupportSet) -> None:
-        """Make the keys: means of raw features over the views, to unit length ([0], Eq. 2)."""
+        """Compute the keys: means of raw features over the views, normalised to unit length ([0], Eq. 2)."""
         first = self.collect(support.train(0))
         total, labels = first.image[0].clone(), first.labels
         for number in range(1, self.config.views):
@@ -79,7 +79,7 @@ class TipAdapter(KnownClasses):
         self._val = self.collect(support.val) if self.config.validate else None
 
     def finish(self) -> None:
-        """Choose α and β on the validation pictures, if there are any: of equals those of least entropy."""
+        """Choose α and β on the validation pictures, if any; among equals, those of lowest entropy."""
         val, self._val, self._warnings = self._val, None, []
         if val is None:
             return
@@ -107,11 +107,12 @@ class TipAdapter(KnownClasses):
                     self.beta.fill_(beta)
 
     def _closeness(self, image: Tensor) -> Tensor:
-        """Return `[B, N]` products of pictures and keys."""
+        """Return `[B, N]` cosines of pictures and keys."""
         return image @ self.keys.to(image.dtype).T
 
     def _shares(self, closeness: Tensor, beta: Tensor) -> Tensor:
-        """Return `[B, K]` what the pictures of each class have to say."""
+        """Return `[B, K]` contributions of the cached pictures of each class."""
         owners = F.one_hot(self.owners.long(), self.classes_learned())
-        # A product and no index_add, whose order, and so whose bits, a GPU does not promise.
+        # A matrix product instead of index_add: on a GPU the order, and so the bits, of index_add may
+        # vary.
         return (beta * (closeness - 1)).exp() @ owners.to(closeness.dtype)

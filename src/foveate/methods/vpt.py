@@ -1,7 +1,7 @@
-"""VPT: learned tokens in the image tower alone; class texts are plain sentences.
+"""VPT: learned tokens in the image tower only; class texts are fixed sentences.
 
 - [0]: Visual Prompt Tuning, Jia et al. 2022, https://arxiv.org/abs/2203.12119
-- [1]: MaPLe, Khattak et al. 2023, https://arxiv.org/abs/2210.03117, whose code has it for CLIP
+- [1]: MaPLe, Khattak et al. 2023, https://arxiv.org/abs/2210.03117, with code of VPT for CLIP
 """
 
 import torch
@@ -25,10 +25,10 @@ class Vpt(SentenceMethod, ExtraTexts, OfficialCheckpoint, LabelTerm):
     Args:
         clip: The frozen towers.
         config: Settings.
-        generator: Of the random start; by default the stream of seed 0.
+        generator: Random generator of the initial values; by default the stream of seed 0.
 
     Raises:
-        InputError: Fewer than one token, or a depth that the image tower does not have.
+        InputError: `tokens` is below 1, or the image tower has fewer blocks than `depth`.
     """
 
     name, title, config_type = "vpt", "VPT", VptConfig
@@ -51,7 +51,7 @@ class Vpt(SentenceMethod, ExtraTexts, OfficialCheckpoint, LabelTerm):
         return encode_rows(self.clip.text, rows)
 
     def encode_images(self, images: Images) -> ImageFeatures:
-        """Return picture features, with each block's own tokens behind the patches ([0], "VPT-deep")."""
+        """Return picture features; each block has its own tokens after the patches ([0], "VPT-deep")."""
         return encode_prompted(self.clip.vision, images, self.vision_ctx, self.deep_vision)
 
     def official_names(self) -> dict[str, str | list[str]]:

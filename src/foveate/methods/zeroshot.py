@@ -1,4 +1,4 @@
-"""Zero-shot CLIP: a sentence per class, nothing learned. The reference every other method stands beside.
+"""Zero-shot CLIP: one sentence per class, nothing learned. It is the reference for all other methods.
 
 - CLIP: Radford et al. 2021, https://arxiv.org/abs/2103.00020, section 3.1
 """
@@ -13,7 +13,7 @@ from foveate.types import Batch, Features, Scalar
 
 
 class ZeroShot(SentenceMethod):
-    """CLIP as it is."""
+    """Unchanged CLIP."""
 
     name, title, config_type = "zeroshot", "CLIP", ZeroShotConfig
     tunes_text = False
@@ -26,5 +26,5 @@ class ZeroShot(SentenceMethod):
         self.plain = PlainTexts(clip, self.config.template)
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
-        """Return no terms: there is nothing to learn."""
+        """Return no terms: nothing is learned."""
         return {}

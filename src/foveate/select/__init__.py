@@ -1,1 +1,1 @@
-"""Which pictures of a large pool to learn from: selectors that look at features, texts and labels alone."""
+"""Selectors of training pictures from a large pool, by features, texts and labels only."""

@@ -1,4 +1,4 @@
-"""Pictures that are answered otherwise than their neighbours.
+"""CAL: pictures with other predictions than their neighbours.
 
 - CAL: Margatina et al. 2021, https://arxiv.org/abs/2109.03764, algorithm 1
 """
@@ -11,13 +11,14 @@ from foveate.select.order import in_steps, ranked
 from foveate.select.pool import ClassFeatures, positions
 
 PIECE = 1 << 23
-"""Numbers of neighbours' answers that are looked at together (64 MiB)."""
+"""Number of neighbours' probabilities that are compared together (64 MiB)."""
 
 
 def cal(block: ClassFeatures, count: int, config: CalConfig) -> list[int]:
-    """Rank by the mean symmetric divergence ½ (KL(p‖q) + KL(q‖p)) from the answers of the nearest neighbours.
+    """Rank by the mean symmetric divergence ½ (KL(p‖q) + KL(q‖p)) from the nearest neighbours' predictions.
 
-    Neighbours are those of the class that are nearest by Z; of fewer than `neighbours`, all.
+    The neighbours are the nearest pictures of the same class by Z; all of them if there are fewer than
+    `neighbours`.
     """
     if len(block) == 1:
         return [0]
@@ -26,7 +27,7 @@ def cal(block: ClassFeatures, count: int, config: CalConfig) -> list[int]:
 
 
 def divergences(block: ClassFeatures, neighbours: int) -> Tensor:
-    """Return `[n]` each picture's mean divergence from its neighbours."""
+    """Return `[n]` mean divergence of each picture from its neighbours."""
     size = max(1, PIECE // max(len(block), neighbours * block.logits.shape[1]))
     return torch.cat([_of(block, some, neighbours) for some in torch.arange(len(block)).split(size)])
 
@@ -36,7 +37,7 @@ def _of(block: ClassFeatures, some: Tensor, neighbours: int) -> Tensor:
     own = z.square().sum(dim=1)
     distance = own[some, None] + own - 2 * z[some] @ z.T
     distance[torch.arange(len(some)), some] = torch.inf
-    # Whole steps and a stable order: of equally near pictures the first are the neighbours.
+    # Rounded distances and a stable sort: among equally near pictures the first ones are the neighbours.
     distance = torch.where(distance.isinf(), distance, in_steps(distance.nan_to_num(posinf=0.0)))
     nearest = distance.argsort(dim=1, stable=True)[:, :neighbours]
     here, there = log_p[some, None], log_p[nearest]

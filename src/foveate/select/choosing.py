@@ -1,4 +1,4 @@
-"""The selectors by name, and the one door to them."""
+"""All selectors by name, and the function that runs them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from foveate.select.submodular import craig, facility, graph_cut
 from foveate.select.uncertainty import confidence, entropy, margin, uniform
 
 Pick = Callable[[ClassFeatures, int, Any, torch.Generator], list[int]]
-"""A class's pictures, how many of them, settings, and whatever is drawn, to places in the class."""
+"""Function from a class's pictures, a count, settings and a generator to indices in the class."""
 
 
 def _plain(pick: Callable[[ClassFeatures, int], list[int]]) -> Pick:
@@ -63,23 +63,23 @@ def choose(
     generator: torch.Generator,
     **settings: Any,
 ) -> Int[Tensor, " chosen"]:
-    """Choose pictures of a pool, class by class.
+    """Choose pictures from a pool, class by class.
 
-    The choice depends on the pool, the budget, the settings and the generator alone; of pictures that are
-    equal to a selector, the first are chosen.
+    The choice depends only on the pool, the budget, the settings and the generator. Among pictures that
+    are equal for a selector, the first are chosen.
 
     Args:
-        name: Of the selector, e.g. "herding".
+        name: Name of the selector, e.g. "herding".
         seen: The pool.
-        budget: How many pictures of each class, a number for each row of the texts.
-        generator: Of what is drawn: all of "uniform", the held-out pictures of "glister".
-        settings: What differs from the selector's defaults, e.g. `deepcore=True`.
+        budget: Number of pictures for each class, in the order of the texts' rows.
+        generator: Random generator: for all of "uniform", and for the held-out pictures of "glister".
+        settings: Changes to the selector's default settings, e.g. `deepcore=True`.
 
     Returns:
-        Places in the pool, in the order of the pool.
+        Indices in the pool, in the order of the pool.
 
     Raises:
-        InputError: No such selector or setting; a log that is needed and not there.
+        InputError: The selector or a setting does not exist, or a required log is missing.
     """
     config = configure(name, settings)
     found: list[Tensor] = []

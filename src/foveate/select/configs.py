@@ -1,4 +1,4 @@
-"""The selectors' names and settings, apart from what imports PyTorch."""
+"""Names and settings of the selectors, in a module without PyTorch."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -21,7 +21,7 @@ Name = Literal[
     "cal",
     "forgetting",
 ]
-"""What `--select` takes."""
+"""Values of `--select`."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class HerdingConfig:
     """Settings of herding.
 
     Attributes:
-        deepcore: Take the farthest candidate at each step, as DeepCore and DAPT's code do, not the nearest.
+        deepcore: Take the farthest candidate at each step, like DeepCore's and DAPT's code, instead of
+            the nearest.
     """
 
     deepcore: bool = False
@@ -43,7 +44,8 @@ class GraphCutConfig:
     """Settings of graph cut.
 
     Attributes:
-        weight: λ of being like the class, against 1 of not being like each other.
+        weight: λ, the weight of similarity to the class; dissimilarity of the chosen pictures has weight
+            1.
     """
 
     weight: float = 1.0
@@ -57,9 +59,9 @@ class GlisterConfig:
     """Settings of Glister.
 
     Attributes:
-        rate: Learning rate η of the step that is looked ahead; 0 looks at the untrained model alone.
-        rounds: How often the held-out gradient is taken anew while pictures are chosen.
-        validation: Share of the pool that is held out to measure on, at least one picture a class.
+        rate: Learning rate η of the look-ahead step; 0 uses only the untrained model.
+        rounds: Number of times that the held-out gradient is updated.
+        validation: Share of the pool that is held out for validation, at least one picture per class.
     """
 
     rate: float = 0.0035
@@ -81,8 +83,9 @@ class CalConfig:
     """Settings of CAL.
 
     Attributes:
-        neighbours: How many are compared with.
-        keep: The pictures that differ most from them, as CAL's paper does, or least, as DAPT's code does.
+        neighbours: Number of neighbours.
+        keep: Keep the pictures that differ most from them, as in CAL's paper, or least, as in DAPT's
+            code.
     """
 
     neighbours: int = 10
@@ -96,7 +99,7 @@ class CalConfig:
 
 @dataclass(frozen=True)
 class NoSettings:
-    """Of selectors that have none."""
+    """Settings of selectors without settings."""
 
 
 CONFIGS: dict[str, type] = {
@@ -105,14 +108,14 @@ CONFIGS: dict[str, type] = {
     "glister": GlisterConfig,
     "cal": CalConfig,
 }
-"""Settings of those selectors that have any."""
+"""Settings classes of the selectors that have settings."""
 
 
 def configure(name: str, settings: dict[str, Any]) -> Any:
     """Return the settings of a selector.
 
     Raises:
-        InputError: No such selector or setting, or a value out of its range.
+        InputError: The selector or a setting does not exist, or a value is out of range.
     """
     if name not in get_args(Name):
         raise InputError(f"there is no selector {name!r}; {nearest(name, get_args(Name))}")

@@ -1,4 +1,4 @@
-"""Pictures that were learned and forgotten again, by the log of a training.
+"""Forgetting events: pictures that were learned and forgotten again, from the log of a training.
 
 - Forgetting events: Toneva et al. 2019, https://arxiv.org/abs/1812.05159, section 3
 """
@@ -11,10 +11,10 @@ from foveate.select.pool import ClassFeatures, positions
 
 
 def forgetting(block: ClassFeatures, count: int) -> list[int]:
-    """Take the pictures that were forgotten most often; those never answered rightly come before them.
+    """Take the pictures that were forgotten most often; pictures that were never right come first.
 
     Raises:
-        InputError: There is no log, or one of a single epoch.
+        InputError: There is no log, or a log of a single epoch.
     """
     if block.right is None:
         raise InputError("forgetting reads the log of a training: fit with --log-answers, and give its --log")
@@ -24,12 +24,12 @@ def forgetting(block: ClassFeatures, count: int) -> list[int]:
 
 
 def events(right: Tensor) -> Tensor:
-    """Return `[n]` how often a right answer was followed by a wrong one in the next epoch.
+    """Return `[n]` how often a right prediction was followed by a wrong one in the next epoch.
 
-    A picture that was never answered rightly has E, more than any other can have.
+    A picture that was never classified correctly gets E, more than any other picture can have.
 
     Args:
-        right: `[E, n]`.
+        right: `[E, n]` whether the prediction was right.
     """
     forgotten = (right[:-1] & ~right[1:]).sum(dim=0)
     return forgotten.where(right.any(dim=0), len(right))

@@ -1,4 +1,4 @@
-"""Pictures that stand for the others by where their features lie.
+"""Representative pictures by the geometry of their features.
 
 - Herding: Welling 2009, "Herding dynamical weights to learn", ICML; Chen, Welling, Smola 2010,
   https://arxiv.org/abs/1203.3472
@@ -13,16 +13,16 @@ from foveate.select.pool import ClassFeatures, untaken
 
 
 def herding(block: ClassFeatures, count: int, config: HerdingConfig) -> list[int]:
-    """Take, step by step, the picture after which the mean of the chosen is nearest to the class's mean μ.
+    """Take at each step the picture that brings the mean of the chosen ones nearest to the class's mean μ.
 
-    Step i chooses argmin_j ‖(i + 1) μ - Σ_chosen Z - Z_j‖. DAPT's code mixes the class text into each Z;
-    within a class that is one constant, which leaves these differences as they are: so there is no text here.
+    Step i chooses argmin_j ‖(i + 1) μ - Σ_chosen Z - Z_j‖. DAPT's code mixes the class text into each Z.
+    Within a class this is a constant, which does not change these differences. So no text is used here.
     """
     z = block.features
     to_mean, own, to_chosen = z @ z.mean(dim=0), z.square().sum(dim=1), z.new_zeros(len(z))
     taken, chosen = untaken(len(z)), list[int]()
     for step in range(count):
-        # The squared distance but for ‖(i + 1) μ - Σ Z‖², which all candidates share.
+        # The squared distance without ‖(i + 1) μ - Σ Z‖², which is equal for all candidates.
         distance = own - 2 * ((step + 1) * to_mean - to_chosen)
         chosen.append(first_greatest(distance if config.deepcore else -distance, taken))
         taken[chosen[-1]] = True
@@ -31,10 +31,10 @@ def herding(block: ClassFeatures, count: int, config: HerdingConfig) -> list[int
 
 
 def k_center(block: ClassFeatures, count: int) -> list[int]:
-    """Take the picture nearest to the class's mean, then always the one farthest from all that are chosen.
+    """Take the picture nearest to the class's mean, then always the one farthest from all chosen pictures.
 
-    The largest distance from a picture to the chosen is at most twice the least possible (Gonzalez 1985),
-    whatever the first picture is.
+    The largest distance from a picture to the chosen ones is at most twice the minimum (Gonzalez 1985),
+    for any first picture.
     """
     z = block.features
     own = z.square().sum(dim=1)

@@ -1,4 +1,4 @@
-"""Pictures whose gradients point where those of held-out pictures point.
+"""GLISTER: pictures whose gradients agree with those of held-out pictures.
 
 - GLISTER: Killamsetty et al. 2021, https://arxiv.org/abs/2012.10630, section 3 and algorithm 2
 """
@@ -13,14 +13,14 @@ from foveate.select.pool import ClassFeatures, positions, untaken
 
 
 def glister(block: ClassFeatures, count: int, config: GlisterConfig, generator: torch.Generator) -> list[int]:
-    """Take the pictures whose step lowers the loss of held-out pictures most, to first order.
+    """Take the pictures whose step reduces the loss of held-out pictures most, to first order.
 
-    A step of size η along -G_i lowers the summed loss of the held-out pictures V by η <G_i, Σ_v G_v>. Of each
-    round the best are chosen; then V's logits are what they are after the steps of all that are chosen,
-    exactly: logits_v - η Σ_i (1 + <Z_v, Z_i>) g_i.
+    A step of size η along -G_i reduces the summed loss of the held-out pictures V by η <G_i, Σ_v G_v>.
+    Each round chooses the best pictures. Then V's logits are updated exactly, by the steps of all chosen
+    pictures: logits_v - η Σ_i (1 + <Z_v, Z_i>) g_i.
 
-    V is drawn from the pool itself, class by class, and is not chosen from, unless the budget is larger than
-    the rest: then the best of V come last.
+    V is drawn from the pool, class by class. Pictures of V are chosen only if the budget is larger than
+    the rest; then the best of V come last.
     """
     drawn = torch.randperm(len(block), generator=generator)
     few = min(len(block) - 1, max(1, round(config.validation * len(block))))
@@ -46,6 +46,6 @@ def _gains(g: Tensor, z: Tensor, g_held: Tensor, z_held: Tensor) -> Tensor:
 
 
 def _sizes(count: int, rounds: int) -> list[int]:
-    """Cut a number into rounds that differ by one at most, none of them empty."""
+    """Split a number into non-empty rounds whose sizes differ by at most one."""
     rounds = min(rounds, count)
     return [count // rounds + (place < count % rounds) for place in range(rounds)]

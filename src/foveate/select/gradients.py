@@ -1,8 +1,8 @@
-"""Gradients of the last layer, never written out; and GraNd, which takes their norms.
+"""Inner products of last-layer gradients, without the gradients themselves; and GraNd, by their norms.
 
-The loss of picture i is the cross entropy of the linear layer W Z + b with W = scale · T and b = 0. With
-g_i = softmax(logits_i) - onehot(y_i), its gradient is G_i = [g_i, vec(g_i ⊗ Z_i)], C (1 + D) numbers. Inner
-products need none of them: <G_i, G_j> = <g_i, g_j> (1 + <Z_i, Z_j>).
+The loss of picture i is the cross-entropy of the linear layer W Z + b with W = scale · T and b = 0. With
+g_i = softmax(logits_i) - onehot(y_i), its gradient is G_i = [g_i, vec(g_i ⊗ Z_i)], with C (1 + D)
+numbers. Inner products do not need them: <G_i, G_j> = <g_i, g_j> (1 + <Z_i, Z_j>).
 
 - GraNd: Paul et al. 2021, https://arxiv.org/abs/2107.07075, definition 2.1
 """
@@ -17,19 +17,20 @@ from foveate.select.order import ranked
 from foveate.select.pool import ClassFeatures, positions
 
 WHOLE = 8192
-"""Pictures of a class up to which all inner products are kept (512 MiB); of more, rows are made anew."""
+"""Largest class size for which all inner products are stored (512 MiB); otherwise rows are recomputed."""
 
 PIECE = 1 << 24
-"""Inner products that are made at once (128 MiB)."""
+"""Number of inner products that are computed together (128 MiB)."""
 
 MakeRows = Callable[[Tensor], Tensor]
-"""Places `[k]` to their rows `[k, n]`."""
+"""Function from indices `[k]` to rows `[k, n]`."""
 
 
 def residuals(logits: Tensor, label: int) -> Tensor:
-    """Return g `[n, C]`, the gradient of the cross entropy by the logits.
+    """Return g `[n, C]`, the gradient of the cross-entropy with respect to the logits.
 
-    Of the right class it is p - 1, summed from the others: so it keeps its digits where p is nearly 1.
+    For the right class it is p - 1, computed as a sum over the others, so it stays precise if p is
+    nearly 1.
     """
     g = logits.softmax(dim=-1)
     g[:, label] = 0
@@ -53,17 +54,17 @@ def inner_products(g: Tensor, z: Tensor) -> MakeRows:
 
 
 def cosines(block: ClassFeatures) -> MakeRows:
-    """Return rows of the cosines of gradients; a gradient of zero has none with any."""
+    """Return rows of the cosines of gradients; a zero gradient has cosine 0 with all."""
     g, z = residuals(block.logits, block.label), block.features
     norms = g.norm(dim=1, keepdim=True)
-    g = g / torch.where(norms > 0, norms, 1)  # first, for products of tiny numbers would be zero
+    g = g / torch.where(norms > 0, norms, 1)  # divide first: products of tiny numbers would be zero
     lengths = (1 + z.square().sum(dim=1)).sqrt()
     products = inner_products(g, z)
     return lambda rows: products(rows) / lengths[rows, None] / lengths
 
 
 def nearness(block: ClassFeatures) -> MakeRows:
-    """Return rows of c - ‖G_i - G_j‖, where c is as large as any distance can be."""
+    """Return rows of c - ‖G_i - G_j‖, where c is an upper bound of all distances."""
     g, z = residuals(block.logits, block.label), block.features
     products, own = inner_products(g, z), squared_norms(g, z)
     most = 2 * float(own.max().sqrt())
@@ -71,11 +72,11 @@ def nearness(block: ClassFeatures) -> MakeRows:
 
 
 class Similarity:
-    """A symmetric matrix `[n, n]`, kept whole where it is small enough, and else made row by row.
+    """A symmetric matrix `[n, n]`, stored if it is small enough, else computed row by row.
 
     Args:
         number: n.
-        make: Its rows.
+        make: Function that computes rows.
     """
 
     def __init__(self, number: int, make: MakeRows):
@@ -87,7 +88,7 @@ class Similarity:
         return self._make(torch.tensor([place]))[0] if self._whole is None else self._whole[place]
 
     def pieces(self) -> Iterator[Float[Tensor, "some pictures"]]:
-        """Yield all rows in their order, some at a time."""
+        """Yield all rows in order, several at a time."""
         if self._whole is not None:
             yield self._whole
         else:

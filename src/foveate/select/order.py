@@ -1,14 +1,14 @@
-"""Who comes first: by score, and among equals by place."""
+"""Ranking by score; among equal scores, by index."""
 
 import torch
 from torch import Tensor
 
 FINE = 1e-10
-"""Scores nearer to each other than this share of the greatest are equal: below it is the noise of sums."""
+"""Relative tolerance: scores that differ by less than this share of the largest one count as equal."""
 
 
 def ranked(scores: Tensor) -> Tensor:
-    """Return places from the greatest score to the least; among equals the lower place is first.
+    """Return indices from the largest to the smallest score; among equals the lower index is first.
 
     Args:
         scores: `[n]`.
@@ -17,11 +17,11 @@ def ranked(scores: Tensor) -> Tensor:
 
 
 def first_greatest(scores: Tensor, taken: Tensor) -> int:
-    """Return the place of the greatest score among those not taken; of equals the lowest.
+    """Return the index of the largest score that is not taken; among equals the lowest index.
 
     Args:
         scores: `[n]`.
-        taken: `[n]`, not all of them true.
+        taken: `[n]` booleans, not all true.
     """
     left = (~taken).nonzero()[:, 0]
     steps = in_steps(scores[left])
@@ -29,6 +29,6 @@ def first_greatest(scores: Tensor, taken: Tensor) -> int:
 
 
 def in_steps(scores: Tensor) -> Tensor:
-    """Return scores as whole numbers of the finest difference that counts."""
+    """Return scores as multiples of the tolerance, rounded to whole numbers."""
     step = float(scores.abs().max()) * FINE
     return (scores / step).round() if step else torch.zeros_like(scores)

@@ -1,4 +1,4 @@
-"""What selectors look at: what a frozen CLIP says of a pool of labelled pictures, class by class."""
+"""Input of selectors: features of a frozen CLIP for a pool of labelled pictures, class by class."""
 
 import math
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from foveate.errors import InputError
 
 @dataclass(frozen=True)
 class ClassFeatures:
-    """The pictures of one class, in float64: a choice must not hang on how sums are rounded.
+    """The pictures of one class, in float64, so that rounding of sums does not change a choice.
 
     Attributes:
         features: `[n, D]` unit features Z.
-        logits: `[n, C]` of all classes.
-        label: Column of the class that they are of.
-        right: `[E, n]` whether each was answered rightly, epoch by epoch; None without a log.
+        logits: `[n, C]` logits of all classes.
+        label: Column of this class.
+        right: `[E, n]` whether each prediction was right, epoch by epoch; None without a log.
     """
 
     features: Float[Tensor, "pictures dim"]
@@ -34,20 +34,21 @@ class ClassFeatures:
 
     @cached_property
     def log_probabilities(self) -> Float[Tensor, "pictures classes"]:
-        """Log p of each class."""
+        """Log probabilities of each class."""
         return self.logits.log_softmax(dim=-1)
 
 
 @dataclass(frozen=True)
 class PoolFeatures:
-    """A pool of labelled pictures as a frozen CLIP sees it.
+    """Features of a frozen CLIP for a pool of labelled pictures.
 
     Attributes:
         features: `[N, D]` unit picture features Z.
         texts: `[C, D]` unit class texts T; logits are scale · Z Tᵗ.
-        labels: `[N]` rows of `texts`.
-        scale: CLIP's temperature, as the factor of cosines.
-        right: `[E, N]` whether each picture was answered rightly at the end of each epoch of a training.
+        labels: `[N]` row indices of `texts`.
+        scale: CLIP's temperature, as a factor of the cosines.
+        right: `[E, N]` whether each prediction was right after each epoch of a training; None without a
+            log.
     """
 
     features: Float[Tensor, "pictures dim"]
@@ -65,7 +66,7 @@ class PoolFeatures:
         scale: float,
         right: Bool[Tensor, "epochs pictures"] | None = None,
     ) -> "PoolFeatures":
-        """Make it of raw features of both sides.
+        """Make it from raw features of pictures and texts.
 
         Raises:
             InputError: A feature is not finite.
@@ -79,7 +80,7 @@ class PoolFeatures:
         return len(self.labels)
 
     def rows(self, label: int) -> Int[Tensor, " own"]:
-        """Return the places of a class's pictures in the pool."""
+        """Return the indices of a class's pictures in the pool."""
         return (self.labels == label).nonzero()[:, 0]
 
     def block(self, label: int) -> ClassFeatures:
@@ -91,18 +92,18 @@ class PoolFeatures:
 
 
 def budgets(counts: Sequence[int], fraction: float, least: int = 1) -> list[int]:
-    """Return how many pictures to choose of each class.
+    """Return the number of pictures to choose from each class.
 
-    That is fraction · n, halves rounded to even as DAPT's code does, but not fewer than `least`: rounding
-    leaves small classes without any picture (0.1 of 4), and a class without pictures is not learned.
+    It is fraction · n, rounded half to even as in DAPT's code, but not below `least`. Otherwise a small
+    class could have no picture (0.1 of 4) and would not be learned.
 
     Args:
-        counts: Pictures of each class.
-        fraction: Share of them, above 0 and at most 1.
-        least: Of each class that has as many; 0 gives what DAPT's code gives.
+        counts: Number of pictures of each class.
+        fraction: Share of these, above 0 and at most 1.
+        least: Minimum per class, as far as the class has so many; 0 reproduces DAPT's code.
 
     Raises:
-        InputError: No such fraction.
+        InputError: The fraction is out of range.
     """
     if not (math.isfinite(fraction) and 0 < fraction <= 1):
         raise InputError(f"fraction is {fraction}: give a number above 0, at most 1")
@@ -110,10 +111,10 @@ def budgets(counts: Sequence[int], fraction: float, least: int = 1) -> list[int]
 
 
 def positions(found: Tensor) -> list[int]:
-    """Return a tensor of places as a list."""
+    """Return a tensor of indices as a list."""
     return [int(place) for place in found]
 
 
 def untaken(number: int) -> Bool[Tensor, " pictures"]:
-    """Return a mask of pictures of which none is taken."""
+    """Return a boolean tensor in which no picture is taken."""
     return torch.zeros(number, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Pictures whose gradients cover those of their class: greedy maximisation of set functions.
+"""Pictures whose gradients cover their class: greedy maximisation of set functions.
 
 - Graph cut and facility location: Iyer et al. 2021, https://arxiv.org/abs/2006.15412; on cosines of
   last-layer gradients: DeepCore, Guo et al. 2022, https://arxiv.org/abs/2204.08499
@@ -19,8 +19,8 @@ from foveate.select.pool import ClassFeatures, untaken
 def graph_cut(block: ClassFeatures, count: int, config: GraphCutConfig) -> list[int]:
     """Maximise λ Σ_{i in class, j in S} K_ij - Σ_{i, j in S} K_ij greedily, K the cosines of gradients.
 
-    The gain of j is λ Σ_i K_ij - 2 Σ_{s in S} K_sj - K_jj. It is kept up to date for all, so no step has to
-    be lazy, which would be wrong where cosines are negative and gains grow.
+    The gain of j is λ Σ_i K_ij - 2 Σ_{s in S} K_sj - K_jj. It is updated for all j in each step. Lazy
+    evaluation would be wrong, because gains grow if cosines are negative.
     """
     kernel = Similarity(len(block), cosines(block))
     gains = config.weight * torch.cat([piece.sum(dim=1) for piece in kernel.pieces()])
@@ -39,19 +39,19 @@ def facility(block: ClassFeatures, count: int) -> list[int]:
 
 
 def craig(block: ClassFeatures, count: int) -> list[int]:
-    """Maximise Σ_i max_{j in S} (c - ‖G_i - G_j‖) greedily: every gradient has one like it among the chosen.
+    """Maximise Σ_i max_{j in S} (c - ‖G_i - G_j‖) greedily: each gradient has a similar one among the chosen.
 
-    Any c that is large enough gives the same choice. CRAIG's weights, how many pictures each chosen one
-    stands for, are not returned: training counts every picture once.
+    All sufficiently large c give the same choice. CRAIG's weights, the number of pictures that each
+    chosen one represents, are not returned: training uses each picture once.
     """
     return lazy_greedy(Similarity(len(block), nearness(block)), count)
 
 
 def lazy_greedy(kernel: Similarity, count: int) -> list[int]:
-    """Maximise Σ_i max(0, max_{j in S} K_ij) greedily, without looking at every candidate in every step.
+    """Maximise Σ_i max(0, max_{j in S} K_ij) greedily, without computing all gains in each step.
 
-    Gains only shrink as S grows, so an old gain is an upper bound: whoever is first in line with a gain of
-    this step is the greatest.
+    Gains only decrease as S grows, so an old gain is an upper bound. If the first candidate in the queue
+    has a gain of the current step, it is the largest.
     """
     gains = torch.cat([piece.clamp(min=0).sum(dim=1) for piece in kernel.pieces()])
     step = float(gains.max()) * FINE or 1.0

@@ -1,4 +1,4 @@
-"""The pictures that zero-shot CLIP is least sure of; and, to compare with, any pictures.
+"""Pictures with the least certain predictions of zero-shot CLIP; and random pictures for comparison.
 
 - Least confidence, margin, entropy: Settles 2009, "Active Learning Literature Survey", section 3.1;
   Coleman et al. 2020, https://arxiv.org/abs/1906.11829
@@ -11,7 +11,7 @@ from foveate.select.pool import ClassFeatures, positions
 
 
 def uniform(block: ClassFeatures, count: int, generator: torch.Generator) -> list[int]:
-    """Draw pictures, each as likely as any other, none twice."""
+    """Draw pictures uniformly, without replacement."""
     return positions(torch.randperm(len(block), generator=generator)[:count])
 
 
@@ -21,13 +21,13 @@ def confidence(block: ClassFeatures, count: int) -> list[int]:
 
 
 def entropy(block: ClassFeatures, count: int) -> list[int]:
-    """Take the pictures with the lowest Σ_c p_c log p_c, which is the highest entropy."""
+    """Take the pictures with the lowest Σ_c p_c log p_c, i.e. the highest entropy."""
     log_p = block.log_probabilities
     return positions(ranked(-torch.special.xlogy(log_p.exp(), log_p.exp()).sum(dim=1))[:count])
 
 
 def margin(block: ClassFeatures, count: int) -> list[int]:
-    """Take the pictures with the lowest p₁ - p₂, the likeliest class before the next."""
+    """Take the pictures with the lowest p₁ - p₂, the difference of the two largest probabilities."""
     if block.logits.shape[1] < 2:
         return confidence(block, count)
     top = block.log_probabilities.topk(2, dim=1).values.exp()

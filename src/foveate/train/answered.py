@@ -1,4 +1,4 @@
-"""Which training pictures are answered rightly, epoch by epoch: logged by a run, read to select."""
+"""Correct predictions of training pictures, epoch by epoch: logged by a run, read by a selector."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,16 +18,16 @@ from foveate.readers import parse_table
 from foveate.train.banking import chunk_on
 
 ANSWERED = "right"
-"""Key of a log's line that says of each picture whether its answer was right."""
+"""Key in a log line for whether each picture was classified correctly."""
 
 LOG = "log.jsonl"
 
 
 @torch.no_grad()
 def answered(method: Method, photos: Photos) -> dict[str, bool]:
-    """Ask about every picture among the classes that are learned; return by name whether it is right.
+    """Classify each picture among the trained classes; return by name whether the prediction is right.
 
-    Pictures are seen whole, not in the drawn views they are learned from.
+    Pictures are in the test view, not in training views.
     """
     config, device = method.clip.config, method.clip.logit_scale.device
     pictures = PictureSet(photos, config.image_size, config.mean, config.std, masks=False)
@@ -41,14 +41,14 @@ def answered(method: Method, photos: Photos) -> dict[str, bool]:
 
 
 def read_answered(log: Path, names: Sequence[str]) -> Bool[Tensor, "epochs pictures"]:
-    """Read what a run logged of these pictures, of its last stage.
+    """Read the logged predictions of these pictures, from the run's last stage.
 
     Args:
-        log: Folder of the run, or its log.
-        names: Of the pictures, as `Sample.name`.
+        log: Run folder, or its log file.
+        names: Names of the pictures, as in `Sample.name`.
 
     Raises:
-        InputError: There is no such log, it has no answers, or not of all epochs or pictures.
+        InputError: The log does not exist, has no predictions, or lacks an epoch or a picture.
     """
     path = log / LOG if log.is_dir() else log
     lines = list(_lines(path))
@@ -70,7 +70,7 @@ def read_answered(log: Path, names: Sequence[str]) -> Bool[Tensor, "epochs pictu
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines that have answers."""
+    """Yield the log lines with predictions."""
     try:
         with path.open(encoding="utf-8") as file:
             for number, text in enumerate(file, 1):

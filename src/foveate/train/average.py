@@ -12,11 +12,11 @@ from foveate.train.recipe import Recipe, average_weight
 
 
 class GaussianAverage:
-    """The weighted sum of learned tensors so far; after the last epoch they become it.
+    """The weighted sum of the learned tensors; after the last epoch they are replaced by it.
 
     Args:
-        recipe: Says which weights; without `average_mean` nothing is kept and nothing changes.
-        learned: The tensors of the method in training.
+        recipe: The recipe, with the weights; without `average_mean` nothing is averaged.
+        learned: The learned tensors of the method.
     """
 
     def __init__(self, recipe: Recipe, learned: Mapping[str, nn.Parameter]):
@@ -26,7 +26,7 @@ class GaussianAverage:
 
     @torch.no_grad()
     def add(self, epoch: int) -> None:
-        """Add the tensors as they are behind an epoch, counted from 0."""
+        """Add the tensors after an epoch, counted from 0."""
         weight = average_weight(self.recipe, epoch)
         for name, total in self.tensors.items():
             total += weight * self.learned[name]

@@ -1,4 +1,4 @@
-"""A backbone that was tuned already, to put a plug-in over without training it again."""
+"""A tuned backbone for a plug-in; it is not trained again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,12 +20,12 @@ from foveate.train.sharing import download
 
 @dataclass(frozen=True)
 class TunedBackbone:
-    """A tuned model as the inner part of another.
+    """A tuned model as the inner method of a plug-in.
 
     Attributes:
-        source: The folder or hub id it was read from, for messages.
-        config: What it is.
-        tensors: What it learned.
+        source: Folder or hub id of the model, for messages.
+        config: Config of the model.
+        tensors: Learned tensors of the model.
     """
 
     source: str
@@ -34,18 +34,18 @@ class TunedBackbone:
 
     @property
     def digest(self) -> str:
-        """16 hex digits that name its learned tensors."""
+        """Hash of the learned tensors, 16 hex digits."""
         return digest_of(self.tensors)
 
     def check_towers(self, clip: Clip, source: str) -> None:
-        """Refuse towers that it was not tuned on.
+        """Refuse towers that the backbone was not tuned on.
 
         Args:
-            clip: The towers at hand.
-            source: What messages call them.
+            clip: The current towers.
+            source: Name of the towers in messages.
 
         Raises:
-            InputError: Their weights or their precision are others.
+            InputError: Weights or precision differ.
         """
         was, now = self.config.precision, str(clip.text.proj.dtype).removeprefix("torch.")
         if was != now:
@@ -61,10 +61,10 @@ class TunedBackbone:
             )
 
     def check_names(self, names: Sequence[str]) -> None:
-        """Refuse classes other than those it was tuned on; their order decides nothing.
+        """Refuse classes that differ from those of the backbone; their order does not matter.
 
         Raises:
-            InputError: The message says which class differs.
+            InputError: The classes differ; the message names one.
         """
         there, here = ({_key(name): name for name in one} for one in (self.config.names, names))
         only_there = next((there[key] for key in there if key not in here), None)
@@ -78,10 +78,10 @@ class TunedBackbone:
             )
 
     def template(self, given: str | None) -> str | None:
-        """Return the sentence it was tuned with; of an imported model that does not say, the given one.
+        """Return the template of the backbone; for an imported model without one, the given template.
 
         Raises:
-            InputError: Another one was given.
+            InputError: The given template differs.
         """
         was = self.config.template
         if was is None and self.config.imported:
@@ -94,14 +94,14 @@ class TunedBackbone:
         return was
 
     def settings_of(self, method: str, given: Settings) -> dict[str, dict[str, Any]]:
-        """Return the settings of a method over it, its own parts' taken from it.
+        """Return the settings of a plug-in over this backbone; the backbone's parts keep their settings.
 
         Args:
-            method: E.g. "fvgpt+coop".
-            given: Per part, what was asked for.
+            method: Name of the whole method, e.g. "fvgpt+coop".
+            given: Requested settings of each part.
 
         Raises:
-            InputError: A setting of the backbone was given, and it has another.
+            InputError: A requested setting differs from that of the backbone.
         """
         own = _settings(self.config.method, self.config.settings)
         asked = _settings(method, given)
@@ -116,7 +116,7 @@ class TunedBackbone:
         return {**asked, **own}
 
     def notes(self, photos: Photos) -> list[str]:
-        """Return what a person should know, given the pictures drawn for the plug-in."""
+        """Return notes for the user on the plug-in's training pictures."""
         masked = needs_masks(self.config.method, self.config.settings)
         drawn = photos.digest(masks=masked)[:16]
         if not self.config.data or self.config.data == drawn:
@@ -127,15 +127,15 @@ class TunedBackbone:
         ]
 
     def build(self, clip: Clip, names: Sequence[str], template: str | None) -> Method:
-        """Return it as a method, its classes set.
+        """Return the backbone as a method, with its classes set.
 
         Args:
-            clip: The towers it was tuned on.
-            names: The classes to train the plug-in on.
+            clip: The towers that it was tuned on.
+            names: Class names of the plug-in's training.
             template: The data set's sentence.
 
         Raises:
-            InputError: Its classes are others, or its tensors do not fit.
+            InputError: The classes differ, or the tensors do not fit.
         """
         self.check_names(names)
         method = build(self.config.method, clip, self.config.settings, self.config.seed)
@@ -143,20 +143,20 @@ class TunedBackbone:
             method.load_learned(self.tensors)
         except InputError as error:
             raise InputError(f"backbone {self.source}: {error}") from error
-        method.set_classes(self.config.names, template)  # class-specific vectors have this order
+        method.set_classes(self.config.names, template)  # class-specific vectors are in this order
         method.set_classes(names, template)
         return method.eval()
 
 
 def load_backbone(source: str | Path, method: str) -> TunedBackbone:
-    """Read a tuned model that is to be the inner part of `method`.
+    """Load a tuned model as the inner part of `method`.
 
     Args:
         source: Folder of a tuned model, or a hub id.
-        method: E.g. "fvgpt+coop", whose inner part is "coop".
+        method: Name of the whole method, e.g. "fvgpt+coop" with the inner part "coop".
 
     Raises:
-        InputError: There is no tuned model, or it is of another method than the inner one.
+        InputError: There is no tuned model, or its method is not the inner part.
     """
     *inner, _ = stages(method)
     if not inner:

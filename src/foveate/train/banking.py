@@ -1,8 +1,8 @@
-"""What a stage is fed: batches of its pictures, with what frozen towers say of them out of a bank.
+"""Batches of a training stage, with the features of frozen towers from a bank.
 
-A bank changes how fast a run is, not what comes of it; so it is no part of what a run is, and a run that was
-stopped may go on with it or without. Two things are: one fixed view in place of drawn ones is another recipe,
-and features kept in half precision are other numbers.
+A bank changes the speed of a run, not its result. So it is not part of the run's identity, and a stopped
+run may resume with or without it. There are two exceptions: one fixed view instead of drawn views is
+another recipe, and features in half precision are other numbers.
 """
 
 import shutil
@@ -33,22 +33,22 @@ from foveate.train.recipe import Recipe
 from foveate.types import Batch
 
 IN_MEMORY = 1_000_000_000
-"""Bytes of features that a run without a folder may hold."""
+"""Largest size, in bytes, of a bank in memory, for a run without a folder."""
 
 PIXELS = 16 * 224 * 224
-"""Of pictures that are decoded together on a CPU: 16 of 224 a side. More take memory and save no time."""
+"""Pixels of the pictures that a CPU decodes together: 16 of 224 × 224. More use memory and save no time."""
 
 TELLING = 10_000_000
-"""Bytes on disk from which on they are announced."""
+"""Bytes on disk above which a bank's size is announced."""
 
 
 @dataclass(frozen=True)
 class BankPlan:
-    """Where and how features of frozen towers are kept.
+    """Place and precision of the features of frozen towers.
 
     Attributes:
-        folder: None keeps them in memory, up to `IN_MEMORY`.
-        dtype: Precision they are kept in.
+        folder: Folder of the bank; None keeps features in memory, up to `IN_MEMORY` bytes.
+        dtype: Precision of the stored features.
     """
 
     folder: Path | None = None
@@ -56,7 +56,7 @@ class BankPlan:
 
 
 def open_bank(plan: BankPlan, pictures: PictureSet, clip: Clip, team: ProcessGroup | None = None) -> Bank:
-    """Return the bank of these pictures; with a team, all encode for it, and its first process keeps it.
+    """Return the bank of these pictures; in a process group, all encode and the first process stores.
 
     Raises:
         InputError: The folder is a file.
@@ -68,25 +68,25 @@ def open_bank(plan: BankPlan, pictures: PictureSet, clip: Clip, team: ProcessGro
 
 
 def chunk_on(clip: Clip) -> int:
-    """Return how many pictures are decoded and encoded together: many on a GPU, so much memory on a CPU."""
+    """Return the number of pictures to decode and encode together: many on a GPU, a memory limit on a CPU."""
     if clip.logit_scale.device.type != "cpu":
         return CHUNK
     return max(1, min(CHUNK, PIXELS // clip.config.image_size**2))
 
 
 def seen_as_asked(photos: Photos, config: ClipConfig) -> PictureSet:
-    """Return pictures as predictions see them."""
+    """Return pictures in the test view, as for predictions."""
     return PictureSet(photos, config.image_size, config.mean, config.std)
 
 
 def training_pictures(photos: Photos, config: ClipConfig, recipe: Recipe, seed: int) -> PictureSet:
-    """Return the views that a recipe trains on.
+    """Return the training views of a recipe.
 
     Args:
-        photos: Pictures to train on.
-        config: Of the towers that will look at them.
-        recipe: Says how views are drawn.
-        seed: Of views and orders.
+        photos: Training pictures.
+        config: Config of the towers that encode the views.
+        recipe: The recipe, with the augmentation.
+        seed: Seed of views and orders.
     """
     return PictureSet(
         photos,
@@ -103,13 +103,13 @@ class StageBatches:
     """The batches of a stage, by epoch.
 
     Args:
-        stage: Its name, for messages.
-        method: What is trained, its learned tensors as they start.
-        pictures: What it is trained on.
-        recipe: Of the stage.
-        bank: Where features of frozen towers are kept, if they are.
-        context: Who hears of views that are encoded, and of the bank's size before it is made; and which
-            processes share each batch.
+        stage: Name of the stage, for messages.
+        method: The method to train, with its initial tensors.
+        pictures: Training pictures.
+        recipe: Recipe of the stage.
+        bank: Place of the features of frozen towers; None keeps none.
+        context: Its reporter receives encoding progress and the bank's size in advance; its process
+            group shares each batch.
     """
 
     def __init__(
@@ -131,11 +131,11 @@ class StageBatches:
         self._announced = False
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch, where the method is."""
+        """Yield the batches of an epoch, on the method's device."""
         return self._batches(epoch, shuffle=True)
 
     def support(self, val: PictureSet | None = None) -> SupportSet:
-        """Return the support set: the stage's pictures, and a few others."""
+        """Return the support set: the stage's pictures, and optional validation pictures."""
         return SupportSet(
             lambda number: self._batches(number, shuffle=False), [] if val is None else self._as_they_are(val)
         )
@@ -178,7 +178,7 @@ class StageBatches:
         self._context.told.count(f"encoding views, {self._stage}", before + done, total)
 
     def _affordable(self, bank: Bank, epoch: int) -> bool:
-        """Say what the bank will take from this epoch on; return whether there is room for it."""
+        """Report the size of the bank from this epoch on; return whether there is space for it."""
         epochs = range(epoch, self._epochs)
         wanted = bank.size(self._specs, epochs)
         folder = bank.shelf.folder

@@ -1,6 +1,7 @@
 """A tuned model as a folder: `config.json`, `model.safetensors` and a model card, `README.md`.
 
-It holds what was learned and how; never the towers, never anything made of class names but the names.
+It holds the learned tensors and the settings. It holds neither the towers nor tensors made from class
+names.
 """
 
 import json
@@ -29,26 +30,26 @@ PRECISIONS = ("float32", "float64", "float16", "bfloat16")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything but tensors that a tuned model is.
+    """All data of a tuned model except its tensors.
 
     Attributes:
-        method: E.g. "fvgpt+coop".
-        settings: Per part of the method, all its settings.
-        clip: Where the towers come from, as `load_clip` takes it.
-        fingerprint: Hash of the towers' weights, to notice others.
-        names: Names of the classes it was trained on, in label order.
-        precision: Of the towers when it was trained.
+        method: Name of the method, e.g. "fvgpt+coop".
+        settings: All settings of each part of the method.
+        clip: Source of the towers, for `load_clip`.
+        fingerprint: Hash of the towers' weights, to detect other weights.
+        names: Names of the trained classes, in label order.
+        precision: Precision of the towers during training.
         template: The data set's sentence, if one was given.
-        seed: Of the run.
-        shots: Pictures a class, at most; 0 where a selector chose them.
-        selection: How that was, e.g. "herding, fraction 0.2"; empty otherwise.
-        pictures: Pictures trained on.
-        val_pictures: Further pictures that settings were chosen on; no test pictures are among them.
-        recipe: Settings of the training.
+        seed: Seed of the run.
+        shots: Largest number of pictures per class; 0 if a selector chose them.
+        selection: Selector and fraction, e.g. "herding, fraction 0.2"; otherwise empty.
+        pictures: Number of training pictures.
+        val_pictures: Number of validation pictures used to choose settings; none is a test picture.
+        recipe: The training recipe.
         data: Hash of the pictures' names and labels.
-        imported: The checkpoint of the authors' code that it was made of, if it was; pictures and recipe are
-            unknown then.
-        version: Of foveate.
+        imported: The authors' checkpoint that the model was converted from, if any; pictures and recipe
+            are then unknown.
+        version: Version of foveate.
     """
 
     method: str
@@ -70,7 +71,7 @@ class ModelConfig:
 
 
 def save_model(folder: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
-    """Write a tuned model; the config comes last, so a folder with one is whole."""
+    """Write a tuned model; the config is written last, so a folder with a config is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     write_atomically(folder / TENSORS, save(plain, {"format": FORMAT}))
@@ -80,10 +81,10 @@ def save_model(folder: Path, config: ModelConfig, tensors: Mapping[str, Tensor])
 
 
 def load_model(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Read a tuned model.
+    """Load a tuned model.
 
     Raises:
-        InputError: The folder has none, or one that is damaged or of a newer format.
+        InputError: The folder has no tuned model, or one that is damaged or in a newer format.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -115,7 +116,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _check(config: ModelConfig, version: object) -> None:
-    """Refuse values of the right types that no fit ever wrote."""
+    """Refuse values of the right types that no fit writes."""
     if version != VERSION:
         raise InputError(f"format_version is {version!r}")
     if config.precision not in PRECISIONS:
@@ -171,7 +172,7 @@ classifier.predict(["photo.jpg"], classes=["another"])  # and one it never saw
 
 
 def _plain(text: str) -> str:
-    """Return text as Markdown shows it: nothing in it is a link, a picture or HTML."""
+    """Escape text for Markdown: it contains no link, image or HTML."""
     return re.sub(r"([\\`*_\[\]<>|#~!&])", r"\\\1", printable(text).replace("\n", " "))
 
 

@@ -1,6 +1,6 @@
-"""A run as one value: what the command line, files of options, tables, sweeps and Python train.
+"""`RunConfig`: one training run as a value, for the command line, option files, tables, sweeps and Python.
 
-Nothing here imports PyTorch before a `RunConfig` is made, so that help pages are quick.
+This module imports no PyTorch until a `RunConfig` is created, so that help pages are fast.
 """
 
 import hashlib
@@ -30,39 +30,43 @@ _PLACES = ("photos", "images", "columns", "on_bad", "strict_shots", "backbone", 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that can be said of one training before its pictures are looked at.
+    """Settings of one training run, before its pictures are loaded.
 
     Attributes:
         photos: Folder per class, CSV or JSONL (image,label[,mask,split]), CoOp split JSON, or hf:owner/name.
         method: A backbone (zeroshot, coop, kgcoop, promptsrc, mmrl, ...), or a plug-in over one: fvgpt+coop.
         clip: Hub id, folder or file of CLIP weights; "tiny" is the embedded one, for drawn scenes.
-        shots: Pictures a class, at most (16).
-        select: Choose from all training pictures in place of drawing shots.
+        shots: Pictures per class, at most (16).
+        select: Selector that chooses training pictures; it replaces the draw of shots.
         fraction: Share of each class that --select chooses.
-        seed: Of the draw, the start, the order and the views.
-        classes: Train on all classes, or on the first half only, to measure the others as new.
-        template: The data set's sentence, such as "a photo of a {}, a type of pet."; not all methods use one.
-        backbone: Folder or hub id of a tuned inner method (coop, for fvgpt+coop), which is then not trained
+        seed: Seed of the draw, the initial values, the order of pictures and the augmentation.
+        classes: Train on all classes (all), or on the first half only (base), to measure the others as
+            new.
+        template: The data set's sentence, such as "a photo of a {}, a type of pet."; some methods ignore
+            it.
+        backbone: Folder or hub id of a tuned inner method (coop, for fvgpt+coop); it is not trained
             again.
-        log_answers: Log after each epoch which pictures are answered rightly, for --select forgetting.
-        device: Where the towers run, e.g. cuda.
-        dtype: Precision of the frozen towers; what is learned is float32 always.
-        masks: Foreground masks, white on the object: their folder, packed, a COCO file, or boxes.csv.
-        images: Where a split JSON's pictures are, if not beside it.
-        mask_values: What the numbers in mask files mean.
-        invert_masks: Whether masks mark the background.
-        on_bad: Stop at a bad picture or mask, or leave it out and say so.
-        strict_shots: Whether a class with fewer pictures than shots is an error.
-        bank: Encode each epoch's views once and keep their features; learn from one fixed view of a picture;
-            or encode at each need (off).
-        bank_dir: Folder of kept features, for other runs too; else they last as long as the run.
-        bank_dtype: Precision in which they are kept.
-        columns: The names that a list has for its columns: {"image": "file_name"}.
-        recipe: What differs from the method's training recipe: {"epochs": 5}.
-        settings: What differs from the settings of the method's parts: {"coop": {"tokens": 16}}.
+        log_answers: Log which pictures are classified correctly after each epoch, for --select
+            forgetting.
+        device: Device of the towers, e.g. cuda.
+        dtype: Precision of the frozen towers; learned tensors are always float32.
+        masks: Foreground masks, white on the object: a folder, packed masks, a COCO file, or boxes.csv.
+        images: Folder of a split JSON's pictures, if they are not beside the file.
+        mask_values: Meaning of the pixel values in mask files.
+        invert_masks: Invert masks that mark the background.
+        on_bad: Stop at an unreadable picture or mask (error), or leave it out with a note (skip).
+        strict_shots: Raise an error if a class has fewer pictures than shots.
+        bank: Encode each epoch's views once and keep their features (epochs); train on one fixed view
+            per picture (fixed); or encode views whenever they are needed (off).
+        bank_dir: Folder of the features, which other runs can use too; by default they are deleted after
+            the run.
+        bank_dtype: Precision of these features.
+        columns: Column names of a list: {"image": "file_name"}.
+        recipe: Changes to the method's training recipe: {"epochs": 5}.
+        settings: Changes to the settings of the method's parts: {"coop": {"tokens": 16}}.
 
     Raises:
-        InputError: A value of another kind or out of its range, or two that contradict each other.
+        InputError: A value has the wrong type or is out of range, or two values contradict each other.
     """
 
     photos: str | None = None
@@ -116,15 +120,15 @@ class RunConfig:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], title: str = "a run") -> "RunConfig":
-        """Make a run of options as people write them: recipe and settings beside the others.
+        """Make a run from options: fields, recipe and settings in one flat table.
 
         Args:
-            values: Fields by name; `epochs`, `lr` and so on, of `recipe`; and for settings a table of their
-                part or dotted names: {"coop": {"tokens": 4}}, {"coop.tokens": 4}.
-            title: What messages call it.
+            values: Fields by name; `epochs`, `lr` and so on for the recipe; settings as a table of their
+                part or by dotted names: {"coop": {"tokens": 4}}, {"coop.tokens": 4}.
+            title: Name of the run in error messages.
 
         Raises:
-            InputError: There is no such option, or as for the class.
+            InputError: An option does not exist, or a value is refused as for the class.
         """
         from foveate.methods.registry import methods
 
@@ -151,27 +155,27 @@ class RunConfig:
 
     @cached_property
     def schedule(self) -> Recipe:
-        """The whole recipe: the method's, with what differs from it."""
+        """The whole recipe: that of the method, with the changes of this run."""
         fixed = {"augment": "none"} if self.bank == "fixed" else {}
         return recipe_for(self.method, {**self.recipe, **fixed})
 
     @property
     def configured(self) -> dict[str, Any]:
-        """All settings of the method's parts, as their dataclasses."""
+        """All settings of the method's parts, as dataclasses."""
         from foveate.methods.registry import configure
 
         return configure(self.method, self.settings)
 
     @cached_property
     def needs_masks(self) -> bool:
-        """Whether masks of the foreground are learned from."""
+        """Whether training uses foreground masks."""
         from foveate.methods.registry import needs_masks
 
         return needs_masks(self.method, self.settings)
 
     @property
     def inner(self) -> "RunConfig | None":
-        """The run of what a plug-in stands on; None for what is no plug-in."""
+        """The run of a plug-in's backbone; None if the method is no plug-in."""
         from foveate.methods.registry import parts, stages
 
         *before, _ = stages(self.method)
@@ -181,7 +185,7 @@ class RunConfig:
         return replace(self, method=before[-1], settings=own, backbone=None)
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the outcome apart from the pictures, as JSON has it, all settings included."""
+        """Return all that determines the result except the pictures, as JSON, with all settings."""
         own = {name: getattr(self, name) for name in _DECIDES}
         own["settings"] = {part: asdict(config) for part, config in self.configured.items()}
         own["recipe"] = asdict(self.schedule)
@@ -191,23 +195,23 @@ class RunConfig:
 
     @cached_property
     def key(self) -> str:
-        """64 hex digits. Runs with equal ones are the same training on the same data."""
+        """64 hex digits. Runs with the same key are the same training on the same data."""
         places = (*_PLACES, *MASKS) if self.needs_masks else _PLACES
         return digest({**self.identity(), **{name: getattr(self, name) for name in places}})
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what differs from the defaults, as JSON and YAML have it; `of` reads it."""
+        """Return the values that differ from the defaults, for JSON and YAML; `of` reads them."""
         plain = json.loads(json.dumps(asdict(self)))
         default = {one.name: one.default for one in fields(self)}
         return {name: value for name, value in plain.items() if value not in (default[name], {})}
 
     def here(self) -> "RunConfig":
-        """Return the same with whole paths, for who reads it somewhere else."""
+        """Return the same run with absolute paths, for use in another working directory."""
         whole = {name: whole_path(getattr(self, name)) for name in ("photos", "masks", "images", "backbone")}
         return replace(self, **whole)
 
     def _check_draw(self) -> None:
-        """Refuse to draw shots and to select, both or half of one."""
+        """Refuse shots together with `select`, and `select` without `fraction` or the reverse."""
         if self.shots is not None and self.shots < 1:
             raise InputError(f"shots is {self.shots}: give at least 1")
         if self.select is None:
@@ -228,7 +232,7 @@ class RunConfig:
 
 
 def whole_path(place: str | None) -> str | None:
-    """Return the whole path of what is here; a name of the hub, and of what is nowhere, stays as it is."""
+    """Return the absolute path of an existing file; a hub name or a missing path stays unchanged."""
     return (
         place
         if place is None or not Path(place).expanduser().exists()
@@ -237,9 +241,9 @@ def whole_path(place: str | None) -> str | None:
 
 
 OPTIONS = (*(one.name for one in fields(RunConfig)), *(one.name for one in fields(Recipe)))
-"""What may be said of any run, settings of parts apart."""
+"""Names of the options of any run, without the settings of parts."""
 
 
 def digest(values: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of a table, whatever the order of its keys."""
+    """Return the SHA-256 of a table; the order of its keys does not matter."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Who hears of a training, and which processes do it together: what every step of a run is handed."""
+"""The reporter and the process group of a training, passed to each step of a run."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Context:
-    """What travels with a run beside its settings.
+    """What a run needs besides its settings.
 
     Attributes:
-        reporter: Hears of the run, in the first process alone.
-        team: Processes that share each batch; None for a process that is alone.
+        reporter: Receives the progress of the run, in the first process only.
+        team: Process group that shares each batch; None for a single process.
     """
 
     reporter: Reporter = field(default_factory=Reporter)
@@ -26,20 +26,20 @@ class Context:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes, and says what there is to say."""
+        """Whether this process is the first, which writes files and reports."""
         return self.team is None or self.team.first
 
     @property
     def told(self) -> Reporter:
-        """Who hears of what this process does: nobody, of any but the first."""
+        """The reporter of this process; in all but the first process, one that does nothing."""
         return self.reporter if self.first else Reporter()
 
     def everywhere(self, find: Callable[[], T]) -> T:
-        """Return what `find` returns in the first process, as JSON takes it; a lone process is the first."""
+        """Return the result of `find` in the first process, sent as JSON; a single process calls `find`."""
         if self.team is None:
             return find()
         return self.team.told(cast("T", find() if self.team.first else None))
 
     def lent(self, *paths: Path | None) -> AbstractContextManager[list[Path | None]]:
-        """Give the first process's files to all; a lone process has them."""
+        """Give all processes copies of the first process's files; a single process uses its own files."""
         return nullcontext(list(paths)) if self.team is None else self.team.lent(*paths)

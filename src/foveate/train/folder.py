@@ -1,8 +1,8 @@
-"""The folder of a run: what it is, who may go on in it, and what is left when it stops.
+"""The run folder: its record, its lock, and its clean-up after a stop.
 
-A run folder has `run.json` (what the run is; written first), `log.jsonl`, `stages/<method>.safetensors` (the
-resume state of each stage), `.bank` (features of frozen towers, while it runs), and in the end the tuned
-model.
+A run folder has `run.json` (the record of the run; written first), `log.jsonl`,
+`stages/<method>.safetensors` (the resume state of each stage), `.bank` (features of frozen towers,
+during the run), and in the end the tuned model.
 """
 
 import json
@@ -47,10 +47,10 @@ _TYPED = (
 
 
 def refuse_folder(folder: Path) -> None:
-    """Refuse a folder no run can be in, before any work is done for it.
+    """Refuse a path that cannot be a run folder, before any work is done.
 
     Raises:
-        InputError: It is a file, or holds files that are no run's.
+        InputError: The path is a file, or the folder has files that belong to no run.
     """
     if str(folder).startswith("~"):
         raise InputError(f"{folder}: there is no home folder of that name: write the path out")
@@ -73,19 +73,19 @@ def refuse_folder(folder: Path) -> None:
 
 
 def _may_hold(folder: Path) -> bool:
-    """Whether something may be made in a folder; where nothing may be, the system alone knows."""
+    """Return whether files can be created in a folder; /proc and /sys/kernel ignore the permissions."""
     return os.access(folder, os.W_OK) and not str(folder.resolve()).startswith(("/proc", "/sys/kernel"))
 
 
 @contextmanager
 def alone_in(folder: Path) -> Generator[None]:
-    """Be the only run in a folder. The system takes the lock from a process that dies.
+    """Lock a run folder for one process. The system releases the lock if the process dies.
 
     Raises:
-        InputError: Another run is at work there.
+        InputError: Another run uses the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / CONFIG).exists() and not os.access(folder, os.W_OK):  # a finished run, to be read alone
+    if (folder / CONFIG).exists() and not os.access(folder, os.W_OK):  # a finished run in a read-only folder
         yield
         return
     lock = FileLock(folder / LOCK)
@@ -105,22 +105,22 @@ def alone_in(folder: Path) -> Generator[None]:
 
 
 def open_run(folder: Path, identity: Mapping[str, Any], config: RunConfig, chosen: Chosen) -> bool:
-    """Make or re-open a run folder.
+    """Create or reopen a run folder.
 
-    A run that was stopped before its first epoch was saved has nothing to lose: another may take its place.
+    A run that stopped before its first saved epoch has lost nothing: another run may replace it.
 
     Args:
-        folder: Made when missing.
-        identity: Everything that decides the run's outcome, as JSON has it; another is another run.
+        folder: The run folder; it is created if missing.
+        identity: All that determines the result of the run, as JSON; another identity is another run.
         config: The run.
-        chosen: Its pictures.
+        chosen: The training pictures.
 
     Returns:
-        Whether the run has finished already.
+        Whether the run is finished already.
 
     Raises:
-        InputError: The folder holds another run, or files that are no run's.
-        OSError: No space, no permission; a folder made here is then gone again.
+        InputError: The folder holds another run, or files that belong to no run.
+        OSError: No space or no permission; a folder that was created here is removed.
     """
     refuse_folder(folder)
     wanted = dict(identity)
@@ -128,7 +128,7 @@ def open_run(folder: Path, identity: Mapping[str, Any], config: RunConfig, chose
     if (folder / RUN).exists():
         held = read_run(folder).identity
         differing = [key for key in wanted.keys() | held.keys() if wanted.get(key) != held.get(key)]
-        if finished:  # what wrote it does not matter any more
+        if finished:  # the version that wrote it does not matter any more
             differing = [key for key in differing if key != "version"]
         if differing and (finished or _states(folder)):
             raise InputError(_another(folder, held, wanted, differing))
@@ -144,7 +144,7 @@ def open_run(folder: Path, identity: Mapping[str, Any], config: RunConfig, chose
             "hash": digest(wanted),
             "identity": wanted,
             "run": config.here().as_dict(),
-            # What a selector chose is named: no draw would find it again.
+            # The choice of a selector is stored by name, because no draw repeats it.
             "chosen": [one.name for one in chosen.photos.samples] if chosen.selection else None,
             "left_out": list(chosen.left_out),
         }
@@ -158,12 +158,12 @@ def open_run(folder: Path, identity: Mapping[str, Any], config: RunConfig, chose
 
 
 def abandon_run(folder: Path, *, keep_states: bool) -> None:
-    """Free the folder of a run that cannot be finished for another try.
+    """Free the folder of a failed run for another try.
 
     Args:
-        folder: Nothing but what a run writes is removed.
-        keep_states: Whether to leave everything as it is once an epoch was saved, to go on from there. A run
-            that diverged cannot go on; its states go and its log stays, to be looked at.
+        folder: The run folder; only files that a run writes are removed.
+        keep_states: Whether to keep all files if an epoch was saved, to resume from it. A diverged run
+            cannot resume: its states are removed and its log is kept.
     """
     if keep_states and _states(folder):
         return
@@ -176,18 +176,18 @@ def abandon_run(folder: Path, *, keep_states: bool) -> None:
 
 
 def drop_bank(folder: Path) -> None:
-    """Remove the features that a run keeps in its own folder while it runs."""
+    """Remove the bank that a run keeps in its own folder."""
     FeatureStore(folder / BANK).clear()
 
 
 @dataclass(frozen=True)
 class Record:
-    """What `run.json` says.
+    """Content of `run.json`.
 
     Attributes:
-        identity: Everything that decides the run's outcome; another is another run.
-        config: The run; its pictures may have moved since.
-        chosen: Names of the pictures, where a selector chose them.
+        identity: All that determines the result of the run; another identity is another run.
+        config: The run; its pictures may have another path now.
+        chosen: Names of the pictures, if a selector chose them.
     """
 
     identity: dict[str, Any]
@@ -199,7 +199,7 @@ def read_run(folder: Path) -> Record:
     """Read the `run.json` of a run folder.
 
     Raises:
-        InputError: There is none, or it is damaged.
+        InputError: The file does not exist or is damaged.
     """
     path = folder / RUN
     try:
@@ -219,7 +219,7 @@ def read_run(folder: Path) -> Record:
 
 @dataclass(frozen=True)
 class _Written:
-    """What `run.json` holds; the hash and what was left out are for people and other programs."""
+    """All fields of `run.json`; the hash and `left_out` are for people and other programs."""
 
     identity: dict[str, Any]
     run: dict[str, Any]
@@ -233,7 +233,7 @@ def _states(folder: Path) -> list[Path]:
 
 
 def _clear_leftovers(folder: Path) -> None:
-    """Remove what a kill in the middle of `write_atomically` leaves; refuse folders in the files' places."""
+    """Remove temporary files of an interrupted `write_atomically`; refuse folders with the files' names."""
     for name in (RUN, LOG, CONFIG, TENSORS, CARD):
         if (folder / name).is_dir():
             raise InputError(f"{folder / name} is a folder, in the place of a file of the run: remove it")
@@ -246,7 +246,7 @@ def _clear_leftovers(folder: Path) -> None:
 def _another(
     folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any], differing: Sequence[str]
 ) -> str:
-    """Say which setting differs: one that was typed rather than one that follows from it."""
+    """Return which setting differs; a setting that the user gave comes before one that follows from it."""
     key = min(differing, key=lambda key: (_TYPED.index(key) if key in _TYPED else len(_TYPED), key))
     was, now = held.get(key), wanted.get(key)
     while isinstance(was, dict) and isinstance(now, dict):

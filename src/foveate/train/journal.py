@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object a line, one line a step and some for epochs. Readable by anything."""
+"""The log of a run in JSON Lines: one line per step and some lines per epoch."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,12 +10,12 @@ from foveate.files import write_atomically
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did.
+    """Values of one step.
 
     Attributes:
-        epoch: Counted from 0.
-        step: Counted from 0 over the whole fit.
-        lr: Its learning rate.
+        epoch: Epoch, counted from 0.
+        step: Step, counted from 0 over the whole fit.
+        lr: Learning rate.
         losses: Value of each named term.
         grad_norm: Norm of all gradients together, before clipping.
     """
@@ -28,19 +28,20 @@ class Step:
 
     @property
     def loss(self) -> float:
-        """The sum that was minimised."""
+        """The minimised sum."""
         return sum(self.losses.values())
 
 
 class Journal:
-    """Appends to `path`; lines of one `stage` can be taken back when that stage resumes.
+    """Appends to `path`; the lines of one `stage` can be removed when that stage resumes.
 
-    As a context it flushes at the end, also when what is inside fails.
+    As a context manager it flushes at exit, also after an exception.
 
     Args:
-        path: The JSONL file, made when missing; None keeps no log.
-        stage: Name of the stage whose steps are logged, e.g. "coop".
-        answers: Asked at the end of each epoch which pictures are answered rightly, by their names.
+        path: The JSONL file, created if missing; None writes no log.
+        stage: Name of the logged stage, e.g. "coop".
+        answers: Called at the end of each epoch; returns by name whether each picture is classified
+            correctly.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Journal:
         self._lines: list[str] = []
 
     def step(self, step: Step) -> None:
-        """Log one step; it reaches the disk with the next `flush`."""
+        """Log one step; the next `flush` writes it to disk."""
         self.event(
             {
                 "stage": self.stage,
@@ -64,12 +65,12 @@ class Journal:
         )
 
     def epoch(self, epoch: int, steps: int, figures: Mapping[str, float]) -> None:
-        """Log what an epoch was like, if there is anything to say.
+        """Log metrics of an epoch, if there are any.
 
         Args:
-            epoch: Counted from 0.
-            steps: Taken so far; the line belongs to the last of them.
-            figures: By name.
+            epoch: Epoch, counted from 0.
+            steps: Steps taken so far; the line belongs to the last of them.
+            figures: Metrics by name.
         """
         line = {"stage": self.stage, "epoch": epoch, "step": steps - 1}
         if figures:
@@ -78,7 +79,7 @@ class Journal:
             self.event({**line, "right": self._answers()})
 
     def event(self, values: Mapping[str, object]) -> None:
-        """Log anything."""
+        """Log any values."""
         self._lines.append(json.dumps(dict(values)) + "\n")
 
     def __enter__(self) -> "Journal":
@@ -88,10 +89,10 @@ class Journal:
         self.flush()
 
     def flush(self) -> None:
-        """Append what was logged.
+        """Append the logged lines to the file.
 
         Raises:
-            OSError: No space; it names the file.
+            OSError: No space; the error names the file.
         """
         if self.path:
             try:
@@ -103,7 +104,7 @@ class Journal:
         self._lines.clear()
 
     def rewind(self, step: int) -> None:
-        """Drop this stage's lines from `step` on: a resumed run is about to write them again."""
+        """Remove this stage's lines from `step` on, before a resumed run writes them again."""
         if not self.path or not self.path.exists():
             return
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -112,7 +113,7 @@ class Journal:
     def _stays(self, line: str, step: int) -> bool:
         try:
             values = json.loads(line)
-        except (ValueError, RecursionError):  # half a line, from a kill
+        except (ValueError, RecursionError):  # an incomplete line, after a kill
             return False
         if not isinstance(values, dict):
             return False

@@ -1,7 +1,7 @@
-"""The training loop: flat, and without knowledge of any method.
+"""The training loop, independent of any method.
 
-For each epoch and each batch: ask the method for its named losses, sum them, step. After each epoch the state
-goes to disk; a run killed at any point goes on from there and ends with the same bits.
+For each epoch and batch, it computes the method's named losses, sums them and takes a step. After each
+epoch it writes the resume state. A killed run resumes from this state and ends with the same bits.
 """
 
 import math
@@ -25,11 +25,11 @@ from foveate.train.together import SingleProcess, TrainStep
 from foveate.types import Batch
 
 Batches = Callable[[int], Iterable[Batch]]
-"""Epoch, counted from 0, to its batches. The same epoch must give the same batches each time."""
+"""Function from an epoch, counted from 0, to its batches. An epoch must always give the same batches."""
 
 
 class Diverged(InputError):
-    """Training has stopped making sense: a loss or gradient is not finite, or has exploded."""
+    """Training diverged: a loss or gradient is not finite, or the loss exploded."""
 
 
 def fit(  # noqa: PLR0913  (all but the first three by name)
@@ -43,22 +43,23 @@ def fit(  # noqa: PLR0913  (all but the first three by name)
     on_step: Callable[[Step], None] | None = None,
     steps: TrainStep | None = None,
 ) -> None:
-    """Train what is trainable in `method`.
+    """Train the trainable tensors of `method`.
 
     Args:
-        method: Classes set; its learned tensors change in place.
-        batches: Gives the batches of an epoch.
-        recipe: Settings.
-        support: What a `ClosedForm` method is solved on before the first step; None takes the batches of
-            epoch 0 for every pass.
-        state: File of the resume state; read if it is there, written after each epoch.
-        journal: Where steps are logged.
+        method: The method with its classes set; its learned tensors change in place.
+        batches: Returns the batches of an epoch.
+        recipe: The training recipe.
+        support: Pictures for the closed form of a `ClosedForm` method, used before the first step; None
+            takes the batches of epoch 0 for each pass.
+        state: File of the resume state; it is read if it exists, and written after each epoch.
+        journal: Log of the steps.
         on_step: Called after each step, for progress bars.
-        steps: How steps are made of batches: by several processes together, or, by default, alone.
+        steps: Computation of a step from a batch: in a single process by default, or in a process group.
 
     Raises:
-        Diverged: A loss or gradient is not finite, or the loss has exploded; the message has step and term.
-        InputError: The state on disk belongs to another run, or there is no loss to minimise.
+        Diverged: A loss or gradient is not finite, or the loss exploded; the message names step and
+        term.
+        InputError: The resume state belongs to another run, or there is no loss to minimise.
     """
     steps = steps or SingleProcess()
     solver = capability(method, ClosedForm, trained=True)
@@ -84,7 +85,7 @@ def _step(
     journal: Journal | None,
     on_step: Callable[[Step], None] | None,
 ) -> None:
-    """Take all steps that are still to be taken."""
+    """Take all remaining steps."""
     learned, parts = method.trainable(), watchers(method)
     optimiser = make_optimiser(recipe, learned)
     journal = journal or Journal(None)
@@ -121,7 +122,7 @@ def _step(
             metrics = [part.metrics().items() for part in reversed(parts)]
             journal.epoch(epoch, step, dict(chain.from_iterable(metrics)))
         if last is not None and epoch + 1 == recipe.epochs:
-            with torch.no_grad():  # what the very last step did shows in no loss yet
+            with torch.no_grad():  # the effect of the last step is in no loss yet
                 _check_losses(steps.terms(method, last).values, first, recipe, step)
         average.add(epoch)
         save_state(state, method, optimiser, State(epoch + 1, step, first), average.tensors)
@@ -151,8 +152,8 @@ def _check_losses(losses: dict[str, float], first: float, recipe: Recipe, step: 
 
 
 def _check_gradients(learned: dict[str, nn.Parameter], recipe: Recipe, step: int) -> float:
-    """Return the norm of all gradients, clipping them if asked to."""
-    # Looked at before clipping, which would spread a NaN over all of them.
+    """Return the norm of all gradients; clip them if the recipe requests it."""
+    # Check before clipping, because clipping would spread a NaN to all gradients.
     gradients = [tensor.grad for tensor in learned.values() if tensor.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     if not norm.isfinite():

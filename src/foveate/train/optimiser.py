@@ -1,4 +1,4 @@
-"""The optimiser that a recipe asks for."""
+"""The optimiser of a recipe."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from foveate.train.recipe import Recipe
 
 
 def make_optimiser(recipe: Recipe, learned: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-    """Build the optimiser over learned tensors, in the mapping's order."""
+    """Build the optimiser of the learned tensors, in the order of the mapping."""
     tensors = list(learned.values())
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(tensors, lr=recipe.lr, weight_decay=recipe.weight_decay)

@@ -1,8 +1,8 @@
-"""Processes that train one model together, each on its part of every batch: who they are, what they tell.
+"""A process group that trains one model; each process has its part of each batch.
 
-They are started by torchrun, by Slurm, by Ray Train, or by hand: all that counts is torch.distributed's
-environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). What is small, or lies on the CPU, goes
-through gloo; tensors on GPUs go through NCCL.
+torchrun, Slurm, Ray Train or the user starts the processes. The group uses the environment variables of
+torch.distributed (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). Small data and CPU tensors
+use gloo; GPU tensors use NCCL.
 """
 
 import json
@@ -29,25 +29,25 @@ from foveate.tensor_bytes import digest_of
 T = TypeVar("T")
 
 ARRIVAL = timedelta(minutes=5)
-"""How long processes wait for each other to start."""
+"""Timeout for the start of all processes."""
 
 SILENCE = timedelta(minutes=30)
-"""How long one may be silent before the others give up. One that has ended is noticed at once."""
+"""Timeout of communication with a process that hangs. A process that has ended is detected at once."""
 
 _NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 class ProcessLost(InputError):
-    """Another process has ended, or does not answer."""
+    """Another process has ended or does not respond."""
 
 
 class ProcessGroup:
-    """This process, and those that train with it. All must call the same methods in the same order.
+    """This process and the others of its group. All must call the same methods in the same order.
 
     Args:
-        share: Which process this is, and how many there are.
-        local: Its number on this computer, which is that of its GPU.
-        store: Where messages of the last moment are left; None where somebody else has started the group.
+        share: Rank of this process, and the number of processes.
+        local: Rank on this computer; also the index of its GPU.
+        store: Store for messages about errors; None if other code has started the group.
 
     Attributes:
         share: See above.
@@ -55,16 +55,16 @@ class ProcessGroup:
 
     def __init__(self, share: Rank, local: int = 0, store: Store | None = None) -> None:
         self.share, self._local, self._store = share, local, store
-        # Who has started the group may have left the CPU out.
+        # A group that other code started may have no CPU backend.
         own = None if store else dist.new_group(backend="gloo", timeout=SILENCE)
         self._cpu = cast("dist.ProcessGroup | None", own)
 
     @classmethod
     def join(cls) -> "ProcessGroup | None":
-        """Join the others that the environment tells of; None where there are none.
+        """Join the process group that the environment describes; None if there is none.
 
         Raises:
-            InputError: The environment is incomplete, or the others do not come.
+            InputError: The environment is incomplete, or the other processes do not start.
         """
         world = _number("WORLD_SIZE", 1)
         if world == 1:
@@ -88,7 +88,7 @@ class ProcessGroup:
                 timeout=SILENCE,
             )
             team = cls(share, local, PrefixStore("foveate", store))
-            team.told(None)  # all are there
+            team.told(None)  # returns when all processes have joined
         except (RuntimeError, ValueError, InputError) as error:
             where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise InputError(
@@ -99,30 +99,30 @@ class ProcessGroup:
 
     @classmethod
     def joined(cls) -> "ProcessGroup | None":
-        """Return the processes of a group that is there already, as Ray Train makes one; None without."""
+        """Return an existing process group, such as that of Ray Train; None if there is none."""
         if not dist.is_initialized() or dist.get_world_size() == 1:
             return None
         return cls(Rank(dist.get_rank(), dist.get_world_size()), _number("LOCAL_RANK", 0))
 
     def leave(self) -> None:
-        """End the group. Words remain."""
+        """End the group. Messages in the store stay."""
         if self._store and dist.is_initialized():
             dist.destroy_process_group()
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes, and says what there is to say."""
+        """Whether this process is the first, which writes files and reports."""
         return self.share.rank == 0
 
     def shares(self) -> list[Rank]:
-        """Return all processes, in their order."""
+        """Return the shares of all processes, in order."""
         return [Rank(rank, self.share.world) for rank in range(self.share.world)]
 
     def device(self, asked: str) -> str:
-        """Return the device of this process: of GPUs, each process of a computer takes its own.
+        """Return the device of this process; on GPUs, each process of a computer uses its own GPU.
 
         Raises:
-            InputError: There are fewer GPUs than processes, or one GPU is asked for by its number.
+            InputError: There are fewer GPUs than processes, or a GPU index was given.
         """
         if asked.startswith("cuda:"):
             raise InputError(f"--device is {asked!r}, but each process takes a GPU of its own: say cuda")
@@ -139,35 +139,35 @@ class ProcessGroup:
     # --- numbers ---
 
     def add(self, tensor: Tensor) -> None:
-        """Replace a tensor with the sum of all processes'; with the same bits everywhere."""
+        """Replace a tensor with the sum over all processes; the bits are the same in all processes."""
         with self._heard():
             dist.all_reduce(tensor, group=self._group(tensor))
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
-        """Return each process's tensor; they are of one shape."""
+        """Return the tensor of each process; all have the same shape."""
         found = [torch.empty_like(tensor) for _ in range(self.share.world)]
         with self._heard():
             dist.all_gather(found, tensor.contiguous(), group=self._group(tensor))
         return found
 
     def broadcast(self, tensor: Tensor) -> None:
-        """Replace a tensor with the first process's."""
+        """Replace a tensor with that of the first process."""
         with self._heard():
             dist.broadcast(tensor, src=0, group=self._group(tensor))
 
     def merge(self, tensor: Tensor, rows: Sequence[int]) -> None:
-        """Fill a tensor `[H, N, D]` on the CPU: with these rows from here, and all others from elsewhere."""
+        """Fill a tensor `[H, N, D]` on the CPU: these rows from this process, all others from the others."""
         others = torch.ones(tensor.shape[1], dtype=torch.bool)
         others[torch.tensor(rows, dtype=torch.long)] = False
         tensor[:, others] = 0
-        self.add(tensor.view(torch.uint8))  # as bytes, which nothing rounds: all but one are 0
+        self.add(tensor.view(torch.uint8))  # bytes: no rounding; all but one are 0
 
     def lend(self, held: Mapping[str, Tensor], like: Mapping[str, FeatureKey]) -> dict[str, Tensor]:
-        """Return the tensors that the first process holds.
+        """Return the tensors that the first process holds, in all processes.
 
         Args:
-            held: By name, as far as they are there; only the first process's count.
-            like: What each is like that could be.
+            held: Tensors by name; only those of the first process count.
+            like: Shape and type of each possible tensor.
         """
         found: dict[str, Tensor] = {}
         for name in self.told(list(held)):
@@ -176,18 +176,18 @@ class ProcessGroup:
             self.broadcast(found[name].view(torch.uint8))
         return found
 
-    # --- words ---
+    # --- messages ---
 
     def told(self, value: T) -> T:
-        """Return what the first process says, as JSON takes it."""
+        """Return the value of the first process, sent as JSON."""
         return cast("T", json.loads(self._bytes(json.dumps(value).encode() if self.first else b"")))
 
     @contextmanager
     def lent(self, *paths: Path | None) -> Generator[list[Path | None]]:
-        """Give the first process's files to all: copies to the others, which see no folder of its.
+        """Give all processes the first process's files; the others, which may not share its disk, get copies.
 
         Args:
-            paths: Named the same way by all, or known to the first process alone.
+            paths: The same arguments in all processes; a path may be None in all but the first.
         """
         there = self.told([path.name if path and path.is_file() else "" for path in paths])
         if self.first:
@@ -204,10 +204,10 @@ class ProcessGroup:
             yield list(copies)
 
     def demand_same(self, values: Mapping[str, Any], what: str) -> None:
-        """Refuse to go on where this process has other values than the first.
+        """Check that this process has the same values as the first.
 
         Raises:
-            InputError: It has; the message names one.
+            InputError: A value differs; the message names it.
         """
         own = json.loads(json.dumps(values))
         theirs = self.told(own)
@@ -217,13 +217,13 @@ class ProcessGroup:
                 f"process {self.share.rank} has {what} of its own ({differing[0]}): give all processes the"
                 " same command, the same files and the same foveate"
             )
-        self.add(torch.zeros(1))  # nobody goes on before all have looked
+        self.add(torch.zeros(1))  # wait until all processes have checked
 
     def demand_equal(self, tensors: Mapping[str, Tensor], when: str) -> None:
-        """Refuse to go on where processes have learned different things.
+        """Check that all processes have the same learned tensors.
 
         Raises:
-            InputError: They have. All raise it.
+            InputError: The tensors differ. All processes raise it.
         """
         own = torch.frombuffer(bytearray.fromhex(digest_of(tensors)), dtype=torch.uint8)
         others = [rank for rank, one in enumerate(self.gather(own)) if not torch.equal(one, own)]
@@ -236,13 +236,13 @@ class ProcessGroup:
             )
 
     def leave_word(self, name: str, text: str) -> None:
-        """Leave a few words for the others, who may not be listening any more."""
+        """Leave a message in the store; the other processes may have ended."""
         if self._store:
             with _whatever_happens():
                 self._store.set(name, text)
 
     def claim(self, name: str) -> bool:
-        """Return whether this process is the first to claim something, as far as anybody can tell."""
+        """Return whether this process is the first to claim a name; True without a store."""
         claims = 1
         if self._store:
             with _whatever_happens():
@@ -250,10 +250,10 @@ class ProcessGroup:
         return claims == 1
 
     def words(self, *names: str, patience: float = 0.0) -> str | None:
-        """Return the words that others have left, the last of them; None while some are missing.
+        """Return the last of the named messages; None if some are missing.
 
         Args:
-            names: Under which they left them.
+            names: Names of the messages.
             patience: Seconds to wait for them.
         """
         found: str | None = None
@@ -267,7 +267,7 @@ class ProcessGroup:
         return found
 
     def _bytes(self, data: bytes) -> bytes:
-        """Return the first process's bytes."""
+        """Broadcast bytes of the first process."""
         length = torch.tensor([len(data)])
         self.broadcast(length)
         buffer = torch.zeros(int(length), dtype=torch.uint8)
@@ -281,7 +281,7 @@ class ProcessGroup:
 
     @contextmanager
     def _heard(self) -> Generator[None]:
-        """Say it in words where the others are gone."""
+        """Turn errors of communication into `ProcessLost`."""
         try:
             yield
         except torch.OutOfMemoryError:
@@ -295,7 +295,7 @@ class ProcessGroup:
 
 @contextmanager
 def _whatever_happens() -> Generator[None]:
-    """Let it be where nobody keeps words any more."""
+    """Ignore errors if the store does not exist any more."""
     try:
         yield
     except RuntimeError:

@@ -1,7 +1,7 @@
-"""From runs that are asked for to runs that are done: what is equal among them is done once.
+"""Plan of several runs, in which equal runs are done once.
 
-A plug-in stands on a backbone. Where that is the very same for several runs, it is tuned once: as the run
-that is this backbone itself, or else as one that is added.
+A plug-in has a backbone. If several runs have the same backbone, it is tuned once: as the run of this
+backbone, if there is one, or else as an additional run.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Planned(Generic[T]):
-    """A run, and how it hangs together with others.
+    """A run with its dependencies.
 
     Attributes:
-        run: What it is.
-        needs: Name of the run whose tuned model it stands on; None trains everything.
-        copies: Name of a run before it that is the very same, if there is one.
+        run: The run.
+        needs: Name of the run with the tuned backbone; None trains all stages.
+        copies: Name of an equal run before it, if there is one.
     """
 
     run: T
@@ -32,14 +32,14 @@ def share(
     inner: Callable[[str, T], tuple[str, T] | None],
     only: Iterable[str] | None = None,
 ) -> dict[str, Planned[T]]:
-    """Add the backbones that runs stand on; return all by name, each behind what it needs.
+    """Add the backbones that runs need; return all runs by name, each after what it needs.
 
     Args:
-        runs: By name.
-        key: What equal runs have in common.
-        inner: Told a name and its run, returns the run of its backbone, and what to call that where it is no
-            run of its own; None for a run that stands on none.
-        only: Names of those to plan; None takes all. The others serve as backbones where they are the same.
+        runs: Runs by name.
+        key: Returns the same text for equal runs.
+        inner: Takes a name and its run; returns the run of the backbone and a name for it as an
+            additional run. Returns None for a run without a backbone.
+        only: Names of the runs to plan; None takes all. The others serve as backbones of equal runs.
     """
     first: dict[str, str] = {}
     for name, run in runs.items():

@@ -1,4 +1,4 @@
-"""How long, how fast and with what a method is trained: the field's settings as one value.
+"""The training recipe of a method as one value: duration, learning rate, optimiser, augmentation.
 
 - Schedule and defaults: Dassl, https://github.com/KaiyangZhou/Dassl.pytorch; figures per method as in the
   FVG-PT paper's protocol (10 epochs, batch 4).
@@ -29,7 +29,7 @@ _BOUNDS = {
     "average_mean": (-1e6, 1e6),
     "average_std": (1e-3, 1e12),
 }
-"""Bounds beyond which numbers are infinite, or no run would end."""
+"""Upper bounds; larger numbers overflow or make a run endless."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,22 @@ class Recipe:
     """Settings of one `fit`.
 
     Attributes:
-        epochs: Passes over the pictures.
-        batch_size: Pictures a step.
+        epochs: Passes over the training pictures.
+        batch_size: Pictures per step.
         optimiser: SGD with momentum, or AdamW.
         lr: Peak learning rate.
-        weight_decay: On every learned tensor, as in the field.
-        momentum: Of SGD.
-        warmup_epochs: Epochs at `warmup_lr` before the cosine begins, from its start.
-        warmup_lr: Their constant rate.
-        augment: Random resized crop and flip; the field's squash to a square; or the centred test view.
-        crop_scale: Least share of the picture a random crop keeps.
-        average_mean: Epoch, counted from 1, around which learned tensors are averaged with Gaussian weights
-            (PromptSRC); None takes those of the last epoch. A plug-in's own stage never averages.
-        average_std: Deviation of those weights, in epochs.
-        clip_grad: Largest norm of all gradients together; None leaves them as they are.
-        explode_at: Stop when the loss is so many times its first value.
+        weight_decay: Weight decay of each learned tensor.
+        momentum: Momentum of SGD.
+        warmup_epochs: Epochs at `warmup_lr` before the cosine schedule starts.
+        warmup_lr: Constant learning rate of these epochs.
+        augment: Random resized crop and flip (rrc-flip); squash to a square (squash); or the centred
+            test view (none).
+        crop_scale: Smallest share of the picture in a random crop.
+        average_mean: Epoch, counted from 1, at the centre of a Gaussian average of the learned tensors
+            (PromptSRC); None takes the tensors of the last epoch. A plug-in's own stage never averages.
+        average_std: Standard deviation of this Gaussian, in epochs.
+        clip_grad: Largest norm of all gradients together; None does not clip gradients.
+        explode_at: Stop when the loss exceeds this multiple of its first value.
     """
 
     epochs: int = 10
@@ -89,10 +90,10 @@ class Recipe:
 
 
 def recipe_for(method: str, changes: Mapping[str, object] | None = None) -> Recipe:
-    """Return the recipe of "coop" or "fvgpt+coop", some settings changed; a plug-in has its backbone's.
+    """Return the recipe of "coop" or "fvgpt+coop" with changes; a plug-in uses its backbone's recipe.
 
     Raises:
-        InputError: A change is out of range, no number where one is needed, or of no setting.
+        InputError: A change is out of range, is not a number, or names an unknown setting.
     """
     from foveate.methods.registry import methods, parts
 
@@ -102,7 +103,7 @@ def recipe_for(method: str, changes: Mapping[str, object] | None = None) -> Reci
 
 
 def average_weight(recipe: Recipe, epoch: int) -> float:
-    """Return an epoch's weight in the Gaussian average (PromptSRC, Sec. 3.2.2), epochs counted from 0.
+    """Return the weight of an epoch, counted from 0, in the Gaussian average (PromptSRC, Sec. 3.2.2).
 
     The weights of all epochs sum to 1: w(e) ∝ exp(−½ ((e + 1 − mean) / std)²).
     """
@@ -110,15 +111,15 @@ def average_weight(recipe: Recipe, epoch: int) -> float:
         return float(epoch + 1 == recipe.epochs)
     mean = recipe.average_mean
     exponents = [-0.5 * ((e + 1 - mean) / recipe.average_std) ** 2 for e in range(recipe.epochs)]
-    highest = max(exponents)  # a mean far behind the last epoch would leave nothing but zeros
+    highest = max(exponents)  # without this, a mean far after the last epoch would give only zeros
     return math.exp(exponents[epoch] - highest) / sum(math.exp(one - highest) for one in exponents)
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """Return the rate of an epoch, counted from 0.
+    """Return the learning rate of an epoch, counted from 0.
 
-    The warm-up counts on its own, and the cosine over all `epochs` starts anew behind it; so it never reaches
-    zero: lr · (1 + cos(π (e − W) / T)) / 2.
+    The cosine starts after the W warm-up epochs, and its length is all `epochs`, T. So the rate never
+    reaches zero: lr · (1 + cos(π (e − W) / T)) / 2.
     """
     if epoch < recipe.warmup_epochs:
         return recipe.warmup_lr

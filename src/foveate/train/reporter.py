@@ -1,4 +1,4 @@
-"""Whoever wants to hear of a run while it goes on."""
+"""Receivers of a run's progress."""
 
 from dataclasses import dataclass
 
@@ -6,25 +6,25 @@ from foveate.train.journal import Step
 
 
 class Reporter:
-    """Hears of a run as it goes on. This one tells nobody; write those methods anew that should tell."""
+    """Receives the progress of a run. This class does nothing; override the methods you need."""
 
     def step(self, stage: str, total: int, step: Step) -> None:
-        """Hear of a training step: of which stage, of how many steps in all, and what it did."""
+        """Called after a training step, with the stage, its number of steps, and the values of the step."""
 
     def count(self, what: str, done: int, total: int) -> None:
-        """Hear of other slow work: what it is, how much is done, and how much there is."""
+        """Called during other slow work, with its name, the number done and the total."""
 
     def note(self, message: str) -> None:
-        """Hear what is worth knowing before it happens, such as how much disk a bank takes."""
+        """Called with information in advance, such as the disk space of a bank."""
 
 
 @dataclass(frozen=True)
 class Titled(Reporter):
-    """Tells another reporter of one run among several.
+    """Forwards to another reporter, with the title of one run among several.
 
     Attributes:
-        reporter: Hears of it.
-        title: Stands before what it is told of.
+        reporter: The other reporter.
+        title: Prefix of stages and counts.
     """
 
     reporter: Reporter

@@ -1,4 +1,4 @@
-"""One run, step by step: resolve, load, draw, and train its stages one after the other, each resumable."""
+"""One run: resolve its settings, load and draw pictures, and train its stages in order; each can resume."""
 
 import re
 import warnings
@@ -35,10 +35,10 @@ from foveate.train.together import DataParallel, TrainStep
 
 @dataclass(frozen=True)
 class Run:
-    """A run on its towers: its config as it is trained, and its backbone where that was tuned before.
+    """A run with its towers, its final config and, if tuned before, its backbone.
 
     Attributes:
-        config: Settings and template are the backbone's own, where there is one.
+        config: Settings of the run; with a backbone, its settings and template are included.
         clip: The frozen towers.
         backbone: The tuned inner method.
     """
@@ -48,7 +48,7 @@ class Run:
     backbone: TunedBackbone | None = None
 
     def identity(self, chosen: Chosen) -> dict[str, Any]:
-        """Return everything that decides the run's outcome, as JSON has it."""
+        """Return all that determines the result of the run, as JSON."""
         config, photos = self.config, chosen.photos
         found = {
             "fingerprint": self.clip.fingerprint(),
@@ -65,26 +65,26 @@ class Run:
         return {**config.identity(), **found}
 
     def model(self, chosen: Chosen) -> ModelConfig:
-        """Return what the tuned model will be, apart from its tensors."""
+        """Return the config of the tuned model."""
         own = self.identity(chosen)
         own["settings"] = {part: asdict(one) for part, one in self.config.configured.items()}
         kept = {one.name: own[one.name] for one in fields(ModelConfig) if one.name in own}
         return ModelConfig(**kept, precision=self.config.dtype, val_pictures=len(chosen.val))
 
     def notes(self, chosen: Chosen) -> list[str]:
-        """Return what a person should know of the backbone, given the pictures."""
+        """Return notes for the user on the backbone and the pictures."""
         return self.backbone.notes(chosen.photos) if self.backbone else []
 
 
 def resolve(config: RunConfig, clip: Clip) -> Run:
-    """Settle what a run takes from a backbone that was tuned before.
+    """Fill in the settings that a run takes from a tuned backbone.
 
     Args:
-        config: As it was given; `clip` and `dtype` are those of the towers.
+        config: The given config; `clip` and `dtype` are those of the towers.
         clip: The towers.
 
     Raises:
-        InputError: The backbone is not there, of another method, or of other towers, settings or template.
+        InputError: The backbone does not exist, or its method, towers, settings or template differ.
     """
     if config.backbone is None:
         return Run(config, clip)
@@ -95,14 +95,14 @@ def resolve(config: RunConfig, clip: Clip) -> Run:
 
 
 def load(config: RunConfig, data: Source | None = None) -> Photos:
-    """Read a run's pictures.
+    """Load the pictures of a run.
 
     Args:
-        config: Says where they are, and their masks.
-        data: The pictures themselves, in place of `config.photos`.
+        config: The run, with the paths of pictures and masks.
+        data: Pictures that replace `config.photos`.
 
     Raises:
-        InputError: They are not there, or cannot be used.
+        InputError: The pictures do not exist or cannot be used.
     """
     source = config.photos if data is None else data
     if source is None:
@@ -118,15 +118,15 @@ def load(config: RunConfig, data: Source | None = None) -> Photos:
 
 
 def draw(run: Run, photos: Photos, context: Context) -> Chosen:
-    """Choose the pictures to learn from, and look at each of them.
+    """Choose the training pictures and check each of them.
 
     Args:
-        run: Says how.
-        photos: All there are.
-        context: Who hears of it.
+        run: The run.
+        photos: All pictures.
+        context: The reporter and the process group.
 
     Raises:
-        InputError: What is left is nothing to learn from; the message says why.
+        InputError: No usable training set remains; the message gives the reason.
     """
     config, told = run.config, context.told
     wish = _wish(config, keep=context.first)
@@ -150,13 +150,14 @@ def train(run: Run, chosen: Chosen, folder: Path | None, context: Context) -> Me
     """Train all stages of a run.
 
     Args:
-        run: Says how.
-        chosen: The pictures.
-        folder: Of the run; None keeps nothing on disk, and nothing can be gone on with.
-        context: Who hears of it, and which processes do it together.
+        run: The run.
+        chosen: The training pictures.
+        folder: Run folder; None writes nothing to disk, and the run cannot resume.
+        context: The reporter and the process group.
 
     Raises:
-        InputError: It diverged, or the settings leave nothing to train; a folder it cannot go on in is freed.
+        InputError: Training diverged, or the settings leave nothing to train; a folder that cannot
+            resume is freed.
     """
     config, photos = run.config, chosen.photos
     place = Path(config.bank_dir).expanduser() if config.bank_dir else folder and folder / BANK
@@ -179,13 +180,13 @@ def train(run: Run, chosen: Chosen, folder: Path | None, context: Context) -> Me
         )
     except InputError as error:
         if own and not isinstance(error, ProcessLost):
-            # The same run would fail at the same step again.
+            # The same run would fail again at the same step.
             abandon_run(own, keep_states=not isinstance(error, Diverged))
         raise
 
 
 def _wish(config: RunConfig, *, keep: bool) -> SelectionRequest | None:
-    """Return how pictures are to be chosen; None where shots are drawn."""
+    """Return the settings of the selector; None if shots are drawn."""
     if config.select is None or config.fraction is None:
         return None
     bank = Path(config.bank_dir).expanduser() if config.bank_dir and config.bank != "off" and keep else None
@@ -212,27 +213,27 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
     log_answers: bool = False,
     context: Context | None = None,
 ) -> Method:
-    """Train backbone and plug-ins, each on the frozen one before.
+    """Train the backbone and the plug-ins in order, each on the frozen method before.
 
     Args:
-        method: E.g. "fvgpt+coop": CoOp first, then FVG-PT on it.
+        method: Name of the method; "fvgpt+coop" trains CoOp first, then FVG-PT on it.
         clip: The frozen towers.
-        photos: Pictures to train on, with masks where the method needs them.
-        recipe: Of every stage.
-        settings: Per part of the method, what differs from its defaults.
+        photos: Training pictures, with masks if the method needs them.
+        recipe: Recipe of each stage.
+        settings: Changes to the default settings of each part.
         template: The data set's sentence.
-        seed: Of starts, orders and views.
-        val: Pictures that methods may choose settings on; no test pictures.
-        backbone: The inner method, tuned, its classes set; only the outermost plug-in is trained then.
-        folder: The run folder; None keeps nothing and cannot resume.
-        bank: Where features of frozen towers are kept; None encodes each view whenever it is needed.
-        log_answers: Log after each epoch which pictures are answered rightly.
-        context: Who hears of it, and which processes all call this, to share each batch. Only the first one's
-            folder counts.
+        seed: Seed of initial values, orders and views.
+        val: Validation pictures to choose settings on; no test pictures.
+        backbone: A tuned inner method with its classes set; then only the outermost plug-in is trained.
+        folder: Run folder; None writes nothing and cannot resume.
+        bank: Place of the features of frozen towers; None encodes each view whenever it is needed.
+        log_answers: Log after each epoch which pictures are classified correctly.
+        context: The reporter and the process group. All processes call this function and share each
+            batch. Only the folder of the first process is used.
     """
     built, context = backbone, context or Context()
     folder = folder if context.first else None
-    # Orders and views are the seed's, so every stage sees the same shots in the same views.
+    # Orders and views depend on the seed only, so each stage has the same shots in the same views.
     pictures = training_pictures(photos, clip.config, recipe, seed)
     kept = None if bank is None else open_bank(bank, pictures, clip, context.team)
     held_back = None if val is None or not len(val) else seen_as_asked(val, clip.config)
@@ -257,7 +258,7 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
 
 
 def _shared(stage: str, team: ProcessGroup, pictures: int) -> TrainStep:
-    """Return how a team takes the steps of a stage; say if batches are too small for it."""
+    """Return the steps of a stage in a process group; add a note if batches are too small for it."""
     idle = team.share.world - pictures
     if idle > 0 and team.first:
         warnings.warn(
@@ -271,11 +272,11 @@ def _shared(stage: str, team: ProcessGroup, pictures: int) -> TrainStep:
 def _journal(
     stage: str, folder: Path | None, context: Context, answers: Callable[[], dict[str, bool]] | None
 ) -> Journal | None:
-    """Return where a stage is logged, if it is."""
+    """Return the log of a stage, if there is one."""
     if folder:
         (folder / STAGES).mkdir(exist_ok=True)
         return Journal(folder / LOG, stage, answers)
-    # Nobody reads the answers of other processes, but whoever waits for the first one could give up.
+    # Other processes compute the predictions too; otherwise they could time out while they wait.
     return Journal(None, stage, answers) if answers and context.team else None
 
 

@@ -1,6 +1,6 @@
-"""From a pool of photos to those that are learned from: what a frozen CLIP sees of them, and a selector.
+"""Choice of training photos from a pool, by a selector on the features of a frozen CLIP.
 
-Only pictures of the train split, or of none, are looked at: whoever calls hands in no others.
+The caller passes only pictures of the train split, or of no split.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,22 +34,22 @@ from foveate.types import Batch
 Watch = Callable[[int, int], None]
 
 SHOTS = 16
-"""Pictures a class, where nobody says how many."""
+"""Default number of pictures per class."""
 
 
 @dataclass(frozen=True)
 class SelectionRequest:
-    """How pictures are to be chosen.
+    """Settings of a choice of pictures.
 
     Attributes:
-        name: Of the selector.
-        fraction: Share of each class.
-        seed: Of what is drawn.
-        settings: What differs from the selector's defaults.
+        name: Name of the selector.
+        fraction: Share of each class to choose.
+        seed: Seed of random choices.
+        settings: Changes to the selector's default settings.
         template: The data set's sentence; None takes "a photo of a {}.".
-        features: Folder of features that `foveate features` made; None encodes the pool.
-        bank: Folder in which the pool's features are kept; None keeps none.
-        log: Run that logged which answers were right, for "forgetting".
+        features: Folder written by `foveate features`; None encodes the pool.
+        bank: Folder for the pool's features; None stores none.
+        log: Run with logged predictions of the training pictures, for "forgetting".
     """
 
     name: str
@@ -73,18 +73,18 @@ class SelectionRequest:
 
     @property
     def words(self) -> str:
-        """As a model card tells it."""
+        """Description for a model card."""
         own = "".join(f", {name} {value}" for name, value in sorted(self.settings.items()))
         return f"{self.name}{own}, fraction {self.fraction:g}"
 
 
 def shots_of(photos: Photos, shots: int | None, wish: SelectionRequest | None) -> tuple[int | None, str]:
-    """Return how many pictures of each class to draw, or None and how a selector chooses or has chosen them.
+    """Return the number of shots per class; or None and a description of the selector.
 
     Args:
-        photos: All there are.
-        shots: What was asked for, if anything.
-        wish: How pictures are to be chosen, if they are.
+        photos: All pictures.
+        shots: The requested number, if any.
+        wish: The requested selection, if any.
     """
     if wish:
         return None, wish.words
@@ -95,12 +95,12 @@ def shots_of(photos: Photos, shots: int | None, wish: SelectionRequest | None) -
 
 @dataclass(frozen=True)
 class Selected:
-    """What was chosen, and of what.
+    """Result of a selector.
 
     Attributes:
         photos: The chosen pictures.
-        pool: All there were.
-        record: What the choice depends on; JSON values.
+        pool: All pictures.
+        record: All that the choice depends on, as JSON values.
     """
 
     photos: Photos
@@ -109,16 +109,16 @@ class Selected:
 
 
 def select(pool: Photos, clip: Clip, wish: SelectionRequest, watch: Watch | None = None) -> Selected:
-    """Choose pictures of a pool.
+    """Choose pictures from a pool.
 
     Args:
-        pool: Training pictures of all classes that are to be learned.
+        pool: Training pictures of all training classes.
         clip: The frozen towers.
-        wish: How.
-        watch: Told of pictures that are encoded.
+        wish: Settings of the choice.
+        watch: Called with the progress of encoding.
 
     Raises:
-        InputError: A picture cannot be read; features or a log do not fit.
+        InputError: A picture cannot be read, or the features or the log do not match the pool.
     """
     right = None if wish.log is None else read_answered(wish.log, [s.name for s in pool.samples])
     method = build(REFERENCE, clip)
@@ -151,13 +151,13 @@ def _record(chosen: Photos, pool: Photos, method: Method, wish: SelectionRequest
 
 
 def _view(pool: Photos, clip: Clip) -> PictureSet:
-    """Return the pool as predictions see it: no augmentation, no masks."""
+    """Return the pool in the test view: no augmentation, no masks."""
     config = clip.config
     return PictureSet(pool, config.image_size, config.mean, config.std, masks=False)
 
 
 def _encoded(pool: Photos, method: Method, folder: Path | None, watch: Watch | None) -> Tensor:
-    """Return `[N, D]` raw features, from a bank where it has them."""
+    """Return `[N, D]` raw features, from a bank if it has them."""
     clip, pictures = method.clip, _view(pool, method.clip)
 
     def see(batch: Batch) -> dict[str, Tensor]:
@@ -175,10 +175,10 @@ def _encoded(pool: Photos, method: Method, folder: Path | None, watch: Watch | N
 
 
 def _kept(pool: Photos, method: Method, folder: Path) -> Tensor:
-    """Return `[N, D]` raw features that `foveate features` made.
+    """Load `[N, D]` raw features written by `foveate features`.
 
     Raises:
-        InputError: They are of other towers or another view, or a picture is not among them.
+        InputError: The features belong to other towers or another view, or a picture is missing.
     """
     shards, weights = FeatureShards.open(folder), method.clip.fingerprint()
     if shards.key["weights"] != weights:
@@ -194,7 +194,7 @@ def _kept(pool: Photos, method: Method, folder: Path) -> Tensor:
 
 
 def _called(pool: Photos, names: tuple[str, ...], folder: Path) -> list[str]:
-    """Return what pictures are called there: by their paths below some folder that has all of them."""
+    """Return the names of pictures in that folder: paths below a common parent folder."""
     known = set(names)
     best: list[str | None] = [None]
     for top in _tops(pool.samples[0]):

@@ -1,6 +1,6 @@
-"""Tuned models from and to the hub; the only file that knows its interface.
+"""Download and upload of tuned models; the only module that uses the hub's library.
 
-The hub's library is imported when the hub is asked: a model that is here already needs none of it.
+The library is imported on first use: a local model does not need it.
 """
 
 import re
@@ -14,7 +14,7 @@ def download(source: str) -> Path:
     """Return a folder with the model of hub id `source`.
 
     Raises:
-        InputError: It is no hub id, the hub does not have it, or cannot be reached.
+        InputError: The source is no hub id, the hub does not have it, or the hub cannot be reached.
     """
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source):
         raise InputError(
@@ -33,10 +33,10 @@ def download(source: str) -> Path:
 
 
 def upload(folder: Path, repository: str, *, private: bool) -> str:
-    """Put a model folder on the hub; return its address.
+    """Upload a model folder to the hub; return its URL.
 
     Raises:
-        InputError: The hub refuses: no login, no right, no network.
+        InputError: The hub refuses: no login, no permission, no network.
     """
     from huggingface_hub import HfApi
 
@@ -44,6 +44,6 @@ def upload(folder: Path, repository: str, *, private: bool) -> str:
         api = HfApi()
         api.create_repo(repository, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repository, folder_path=folder))
-    except Exception as error:  # without a network, one of the HTTP client, which is not ours to import
+    except Exception as error:  # no network: an error of the HTTP client, an indirect dependency
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"cannot push to {repository}: {reason}") from error

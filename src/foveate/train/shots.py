@@ -1,6 +1,6 @@
-"""Which pictures a run learns from, each looked at before anything is written; and which it tests on.
+"""Choice of training and test pictures; training pictures are checked before anything is written.
 
-Notes are collected here and said by whoever asked, so that an error comes alone.
+Notes are collected here and printed by the caller, so that an error appears alone.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -15,25 +15,26 @@ from foveate.foreground.masks import OnBad
 from foveate.methods.base import check_names
 
 Watch = Callable[[int, int], None]
-"""Told of pictures looked at, and of how many there are."""
+"""Called with the number of checked pictures and the total."""
 
 Select = Callable[[Photos], Photos]
-"""A pool of pictures to those that are learned from."""
+"""Selects training pictures from a pool."""
 
 _LISTED = 5
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What to learn from.
+    """The chosen training pictures.
 
     Attributes:
-        photos: Good pictures, with masks only where they are needed.
-        val: Good pictures of the same classes to choose settings on; none unless asked for.
-        notes: What a person should know.
-        left_out: Name and reason of each bad picture or mask.
-        shots: How many of each class were drawn at most; None where a selector chose, or all were taken.
-        selection: How a selector chose, e.g. "herding, fraction 0.2"; empty otherwise.
+        photos: Readable pictures, with masks only if the method needs them.
+        val: Readable validation pictures of the same classes; empty unless requested.
+        notes: Notes for the user.
+        left_out: Name of each bad picture or mask, with the reason.
+        shots: Largest number of pictures drawn per class; None if a selector chose, or all pictures are
+            used.
+        selection: Name and fraction of the selector, e.g. "herding, fraction 0.2"; otherwise empty.
     """
 
     photos: Photos
@@ -57,22 +58,22 @@ def choose(  # noqa: PLR0913  (all but the first three by name)
     strict: bool = False,
     watch: Watch | None = None,
 ) -> Chosen:
-    """Draw the shots and look at each.
+    """Draw the shots and check each picture.
 
     Args:
-        photos: All there is.
-        shots: Pictures of each class, at most; None for all.
-        seed: Of the draw.
-        select: Chooses among what was drawn.
-        base_only: Take the first half of the classes alone.
-        with_masks: Whether masks are learned from; if not, they are not even read.
-        with_val: Whether to draw pictures of the data's val split too, up to min(shots, 4) a class.
-        on_bad: Stop at a bad picture or mask, or do without it.
+        photos: All pictures.
+        shots: Largest number of pictures per class; None takes all.
+        seed: Seed of the draw.
+        select: Selector, applied to the drawn pictures.
+        base_only: Take the first half of the classes only.
+        with_masks: Whether training uses masks; otherwise masks are not read.
+        with_val: Whether to draw pictures of the data's val split too, up to min(shots, 4) per class.
+        on_bad: Stop at a bad picture or mask ("error"), or leave it out ("skip").
         strict: Whether a class with fewer pictures than `shots` is an error.
-        watch: Told of progress.
+        watch: Called with progress.
 
     Raises:
-        InputError: What is left is nothing to learn from; the message says why.
+        InputError: No usable training set remains; the message gives the reason.
     """
     drawn = draw_shots(photos, shots, seed)
     labels, notes = _classes(drawn, base_only)
@@ -114,13 +115,13 @@ def choose(  # noqa: PLR0913  (all but the first three by name)
 
 
 def held_out(photos: Photos, shots: int, seed: int, chosen: Collection[str] | None = None) -> Photos:
-    """Return the pictures to test on: the test split, or all that were not drawn for training.
+    """Return the test pictures: the test split, or all pictures that were not drawn for training.
 
     Args:
-        photos: All there is.
-        shots: Drawn of each class.
-        seed: Of the draw.
-        chosen: Names of the pictures that a selector chose instead.
+        photos: All pictures.
+        shots: Number of pictures drawn per class.
+        seed: Seed of the draw.
+        chosen: Names of the training pictures if a selector chose them.
 
     Raises:
         InputError: Every picture was drawn.
@@ -142,12 +143,12 @@ def _rest(photos: Photos, shots: int, seed: int, chosen: Collection[str] | None)
 
 
 def without_masks(photos: Photos) -> Photos:
-    """Return the pictures alone, so that no mask is read in vain."""
+    """Return the pictures without masks, so that no mask is read unnecessarily."""
     return photos.with_samples([replace(sample, mask=None) for sample in photos.samples])
 
 
 def _classes(drawn: Draw, base_only: bool) -> tuple[list[int], list[str]]:
-    """Return the labels to learn: those with training pictures, or the first half of them."""
+    """Return the labels of the training classes: those with training pictures, or the first half of them."""
     counts = drawn.train.counts()
     unseen = [name for name, count in counts.items() if not count]
     notes = [f"no training pictures of {_several([*map(repr, unseen)])}: new classes then"] if unseen else []
@@ -157,7 +158,7 @@ def _classes(drawn: Draw, base_only: bool) -> tuple[list[int], list[str]]:
 
 
 def _held_back(val: Photos, on_bad: OnBad, notes: list[str]) -> tuple[Photos, list[tuple[str, str]]]:
-    """Return the good validation pictures, and the others with their reasons; note how many these are."""
+    """Return the readable validation pictures, and the bad ones with reasons; add a note with the count."""
     good, bad = check_pictures(without_masks(val), on_bad)
     if bad:
         notes.append(f"left out {len(bad)} of {len(val)} validation pictures: {_listed(bad)}")
@@ -167,7 +168,7 @@ def _held_back(val: Photos, on_bad: OnBad, notes: list[str]) -> tuple[Photos, li
 def _selected(
     train: Photos, select: Select | None, on_bad: OnBad, watch: Watch | None
 ) -> tuple[Photos, list[tuple[str, str]]]:
-    """Return what is chosen of a pool; bad pictures, which nobody could choose among, are left out before."""
+    """Apply a selector to a pool; unreadable pictures are left out before."""
     if select is None:
         return train, []
     bad: list[tuple[str, str]] = []
@@ -202,6 +203,6 @@ def _listed(bad: Sequence[tuple[str, str]]) -> str:
 
 
 def _several(words: Sequence[str], between: str = ", ") -> str:
-    """Return the first few, and how many there are besides."""
+    """Join the first few words and append the number of the others."""
     more = [f"and {len(words) - _LISTED} more"] if len(words) > _LISTED else []
     return between.join([*words[:_LISTED], *more])

@@ -1,6 +1,6 @@
-"""The resume state: one safetensors file with learned tensors, the optimiser's, and where the run stands.
+"""The resume state: one safetensors file with learned tensors, optimiser state and position in the run.
 
-One file, because two could be of different moments when a machine goes down between them.
+It is a single file, because two files could be from different moments after a crash.
 """
 
 import json
@@ -21,17 +21,17 @@ from foveate.methods.base import Method
 from foveate.readers import one_line, parse_table
 
 _MOMENTS = ("step", "momentum_buffer", "exp_avg", "exp_avg_sq")
-"""What SGD and AdamW keep of a parameter."""
+"""State of SGD and AdamW for a parameter."""
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a fit stands.
+    """Position of a fit.
 
     Attributes:
-        epoch: Epochs finished.
-        step: Steps taken.
-        first_loss: Loss of the very first step, 0 before it.
+        epoch: Number of finished epochs.
+        step: Number of steps taken.
+        first_loss: Loss of the first step, 0 before it.
     """
 
     epoch: int = 0
@@ -46,7 +46,7 @@ def save_state(
     state: State,
     average: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write the state after an epoch; nowhere, if there is no path."""
+    """Write the state after an epoch; without a path, write nothing."""
     if path is None:
         return
     tensors = {f"learned.{name}": p.detach() for name, p in method.trainable().items()}
@@ -54,7 +54,8 @@ def save_state(
     for index, moments in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(v) for name, v in moments.items()}
     tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-    # One entry: safetensors writes several in any order, and equal states should be equal files.
+    # One entry only: safetensors writes several entries in any order, and equal states should give equal
+    # files.
     where = json.dumps({**asdict(state), "optimiser": type(optimiser).__name__})
     write_atomically(path, save(tensors, {"state": where}))
 
@@ -65,10 +66,10 @@ def load_state(
     optimiser: torch.optim.Optimizer,
     average: Mapping[str, Tensor] | None = None,
 ) -> State:
-    """Take up a state, and fill `average`; a missing file, or no path, is a fresh start.
+    """Load a state, and fill `average`; a missing file, or no path, is a fresh start.
 
     Raises:
-        InputError: The file is damaged, or is of another method or optimiser.
+        InputError: The file is damaged, or belongs to another method or optimiser.
     """
     if path is None or not path.exists():
         return State()
@@ -104,10 +105,10 @@ def load_state(
 def _moments(
     path: Path, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> dict[int, dict[str, Tensor]]:
-    """Return what the optimiser keeps of each parameter, by its number.
+    """Return the optimiser state of each parameter, by parameter index.
 
     Raises:
-        InputError: It is of other parameters.
+        InputError: The state belongs to other parameters.
     """
     shapes = [parameter.shape for group in optimiser.param_groups for parameter in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
@@ -130,10 +131,10 @@ def _moments(
 def _fitting(
     path: Path, kind: str, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the tensors of one kind, by the names that are wanted.
+    """Return the tensors of one kind, by the wanted names.
 
     Raises:
-        InputError: They are others, or of other shapes.
+        InputError: Names or shapes differ.
     """
     given = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{kind}.")}
     fits = wanted.keys() == given.keys() and all(wanted[n].shape == given[n].shape for n in given)

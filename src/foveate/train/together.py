@@ -1,11 +1,13 @@
-"""A step of training, alone or with other processes that each see a part of the batch.
+"""A training step, in one process or in a process group where each process has a part of the batch.
 
-Together, the step is that of one process which sees all of it, up to rounding. A term of the loss is a mean
-over pictures, or does not depend on them. So each process weighs its terms with its share of the pictures
-that they are means over, shares add up to 1, and the sum of all processes' gradients is that of the whole.
+In a process group, the step equals that of one process with the whole batch, up to rounding. A loss term
+is a mean over pictures, or does not depend on pictures. Each process multiplies its terms by its share
+of the pictures in the mean. The shares add up to 1, so the sum of all gradients is the gradient of the
+whole batch.
 
-Class texts do not get fewer with the pictures. So each process reads a part of them, and all see all: whoever
-takes a gradient of them gives each process its own part back, summed over what all have made of it.
+The number of class texts does not depend on the batch. So each process encodes a part of the texts, and
+all processes get all features. In the backward pass, each process receives the gradient of its part,
+summed over all processes.
 """
 
 from abc import ABC, abstractmethod
@@ -42,8 +44,8 @@ class Terms:
     """The named terms of the loss.
 
     Attributes:
-        own: To be minimised by this process.
-        values: Of the whole batch.
+        own: Terms that this process minimises.
+        values: Terms of the whole batch, for the log.
     """
 
     own: dict[str, Tensor]
@@ -51,27 +53,27 @@ class Terms:
 
 
 class TrainStep(ABC):
-    """How a step is made of a batch. What matters to several processes alone does nothing in one."""
+    """Interface of a training step. Methods for process groups do nothing in a single process."""
 
     @abstractmethod
     def training(self, method: Method) -> AbstractContextManager[None]:
-        """Make a method ready for steps, and leave it as it was."""
+        """Prepare a method for steps; restore it at exit."""
 
     @abstractmethod
     def terms(self, method: Method, batch: Batch) -> Terms:
-        """Ask a method for its losses."""
+        """Compute the losses of a method."""
 
     @abstractmethod
     def backward(self, method: Method, terms: Terms, learned: Mapping[str, nn.Parameter]) -> None:
-        """Turn the terms into gradients of the whole batch."""
+        """Compute the gradients of the whole batch from the terms."""
 
     @abstractmethod
     def end_epoch(self, method: Method, learned: Mapping[str, Tensor], epoch: int) -> None:
-        """Make counts whole, and check that nothing has gone apart."""
+        """Sum up counts over processes, and check that all processes have the same tensors."""
 
     @abstractmethod
     def agree(self, method: Method) -> None:
-        """Take the same learned tensors everywhere."""
+        """Broadcast the learned tensors to all processes."""
 
     @abstractmethod
     def read_state(self, path: Path | None, read: Callable[[Path | None], State]) -> State:
@@ -79,7 +81,7 @@ class TrainStep(ABC):
 
 
 class SingleProcess(TrainStep):
-    """One process sees all."""
+    """Training in one process with the whole batch."""
 
     def training(self, method: Method) -> AbstractContextManager[None]:
         return nullcontext()
@@ -102,11 +104,11 @@ class SingleProcess(TrainStep):
 
 
 class DataParallel(TrainStep):
-    """Each process sees its part of a batch.
+    """Training in a process group; each process has its part of a batch.
 
     Args:
-        team: The processes.
-        pictures: In a batch of all of them.
+        team: The process group.
+        pictures: Pictures in a batch of all processes.
     """
 
     def __init__(self, team: ProcessGroup, pictures: int) -> None:
@@ -114,7 +116,7 @@ class DataParallel(TrainStep):
 
     @contextmanager
     def training(self, method: Method) -> Generator[None]:
-        """Let class texts be read together while steps are taken."""
+        """Share the encoding of class texts while steps are taken."""
         refuse_unshareable(method)
         spread, parts = spread_by(self.team), [m for m in method.modules() if isinstance(m, ShardedText)]
         for part in parts:
@@ -126,11 +128,11 @@ class DataParallel(TrainStep):
                 part.spread = None
 
     def terms(self, method: Method, batch: Batch) -> Terms:
-        """Weigh each term with this process's share of the pictures it is a mean over."""
+        """Multiply each term by this process's share of the pictures that it is a mean over."""
         losses = self._asked(method, batch)
         split = capability(method, BatchSplit, trained=True)
         some = split.averaged_over() if split else {}
-        names = [*(name for name in losses if name not in some), *some]  # the same in all processes
+        names = [*(name for name in losses if name not in some), *some]  # the same order in all processes
         every = len(batch.labels)
         over = [0 if self._looks_on else some.get(name, every) for name in names]
         found = {name: loss.item() for name, loss in losses.items()}
@@ -147,7 +149,7 @@ class DataParallel(TrainStep):
         return Terms(own, {name: total / count for name, total, count in means if count})
 
     def backward(self, method: Method, terms: Terms, learned: Mapping[str, nn.Parameter]) -> None:
-        """Sum up gradients; term by term for a method that does more with them than to add them."""
+        """Sum up gradients; term by term if the method has its own gradient rule."""
         tensors = list(learned.values())
         if not capability(method, GradientRule, trained=True):
             backward(method, terms.own)
@@ -159,7 +161,7 @@ class DataParallel(TrainStep):
         for name, loss in terms.own.items():
             own = torch.autograd.grad(loss, tensors, retain_graph=True, allow_unused=True)
             pairs = zip(tensors, self._sums(tensors, own), strict=True)
-            # A stand-in whose gradient is that of the whole batch.
+            # A proxy whose gradient is that of the whole batch.
             whole[name] = torch.stack([(t * g).sum() for t, g in pairs if g is not None]).sum()
         backward(method, whole)
 
@@ -177,7 +179,7 @@ class DataParallel(TrainStep):
             return read(copies[0])
 
     def _asked(self, method: Method, batch: Batch) -> dict[str, Tensor]:
-        """Return the method's losses; one that looks on counts no pictures, which are another's."""
+        """Return the method's losses; a process without pictures of the batch counts none."""
         if not self._looks_on:
             return training_losses(method, batch)
         tallies = _tallies(method)
@@ -188,7 +190,7 @@ class DataParallel(TrainStep):
         return losses
 
     def _add_up(self, sums: dict[str, Tensor]) -> None:
-        """Replace counts with those of all processes; one that looked on has none."""
+        """Replace counts with the sums over all processes; a process without pictures has none."""
         names = sorted(self.team.told(sorted(sums)))
         total = torch.tensor(
             [float(sums[name]) if name in sums else 0.0 for name in names], dtype=torch.float64
@@ -198,7 +200,7 @@ class DataParallel(TrainStep):
         sums |= dict(zip(names, total, strict=True))
 
     def _sums(self, tensors: Sequence[Tensor], own: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """Return the sums of all processes' gradients, made in one go; None where no process has any."""
+        """Return all gradients summed over the processes, in one operation; None if no process has one."""
         precise = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
         here = tensors[0].new_tensor([gradient is not None for gradient in own], dtype=precise)
         pairs = zip(tensors, own, strict=True)
@@ -213,25 +215,25 @@ class DataParallel(TrainStep):
 
 
 def demand_shareable(team: ProcessGroup, method: Method, identity: Mapping[str, Any]) -> None:
-    """Refuse a run that a team cannot do, before it begins.
+    """Refuse a run that a process group cannot do, before it starts.
 
     Args:
-        team: The processes.
-        method: As it starts.
-        identity: All that decides the run's outcome.
+        team: The process group.
+        method: The method with its initial tensors.
+        identity: All that determines the result of the run.
 
     Raises:
-        InputError: The method looks at batches as a whole, or a process has another run in mind.
+        InputError: The method needs whole batches, or a process has another run.
     """
     refuse_unshareable(method)
     team.demand_same({key: one for key, one in identity.items() if key != "clip"}, "a run")  # CLIP has a hash
 
 
 def refuse_unshareable(method: Method) -> None:
-    """Refuse what looks at a batch as a whole, and so cannot be trained on parts of it.
+    """Refuse a method that needs whole batches.
 
     Raises:
-        InputError: The method does.
+        InputError: The method needs whole batches.
     """
     for part in method.modules():
         if isinstance(part, BatchSplit) and (reason := part.whole_batch_reason()):
@@ -239,7 +241,7 @@ def refuse_unshareable(method: Method) -> None:
 
 
 def backward(method: Method, losses: Mapping[str, Tensor]) -> None:
-    """Turn the terms of a batch into gradients: by the method's own rule, or those of their sum."""
+    """Compute gradients from the terms of a batch: by the method's own rule, or of their sum."""
     rule = capability(method, GradientRule, trained=True)
     if rule:
         rule.backward(losses)
@@ -248,12 +250,12 @@ def backward(method: Method, losses: Mapping[str, Tensor]) -> None:
 
 
 def _tallies(method: Method) -> list[Tally]:
-    """Return what a stage counts."""
+    """Return the counts of a stage."""
     return [part.tally for part in watchers(method)]
 
 
 def spread_by(team: ProcessGroup) -> Spread:
-    """Return how a team reads class texts: each process a part, and then all have all."""
+    """Return a function that shares the encoding of class texts: each process encodes a part, all get all."""
 
     def spread(rows: TokenRows, encode: Callable[[TokenRows], TextFeatures]) -> TextFeatures:
         number = len(rows.lengths)
@@ -261,11 +263,11 @@ def spread_by(team: ProcessGroup) -> Spread:
             return encode(rows)
         return _Read.apply(encode(rows.part(*team.share.bounds(number))), team, number)
 
-    return spread  # a function, which copies of a method share
+    return spread  # a function: copies of a method share it
 
 
 class _Read(torch.autograd.Function):
-    """Class texts of all processes, of each its own part."""
+    """Gathers class texts of all processes; each process encodes its own part."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, team: ProcessGroup, number: int) -> Tensor:
