@@ -32,14 +32,14 @@ def test_yaml_knows_no_tuples_and_no_floats_without_a_point():
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"numbr": 1}, "toy has no setting 'numbr'; did you mean 'number'?"),
+        ({"numbre": 1}, "toy has no setting 'numbre'; did you mean 'number'?"),
         ({"xyz": 1}, "toy has no setting 'xyz'; there are number, rate, limit, fill, fills, on"),
         ({"number": 1.5}, "toy: number is 1.5: give a whole number"),
         ({"number": True}, "toy: number is True: give a whole number"),
         ({"rate": "fast"}, "toy: rate is 'fast': give a number"),
         ({"rate": float("nan")}, "toy: rate is nan: give a number"),
         ({"limit": "none"}, "toy: limit is 'none': give a number or none"),
-        ({"fill": "blak"}, "toy: fill is 'blak': give one of mean, black (did you mean 'black'?)"),
+        ({"fill": "blackk"}, "toy: fill is 'blackk': give one of mean, black (did you mean 'black'?)"),
         ({"fills": ["mean", "red"]}, "toy: fills is 'red': give one of mean, black"),
         ({"fills": "mean"}, "toy: fills is 'mean': give a list of mean, black"),
         ({"on": 1}, "toy: on is 1: give true or false"),
