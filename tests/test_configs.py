@@ -32,7 +32,7 @@ def test_yaml_knows_no_tuples_and_no_floats_without_a_point():
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"numbre": 1}, "toy has no setting 'numbre'; did you mean 'number'?"),
+        ({"numberr": 1}, "toy has no setting 'numberr'; did you mean 'number'?"),
         ({"xyz": 1}, "toy has no setting 'xyz'; there are number, rate, limit, fill, fills, on"),
         ({"number": 1.5}, "toy: number is 1.5: give a whole number"),
         ({"number": True}, "toy: number is True: give a whole number"),
