@@ -58,6 +58,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+File = BinaryIO | io.BytesIO
+"""Of bytes; `BytesIO` has no name and no mode, and so is no `BinaryIO`."""
+
 
 class LazyPicture(ABC):
     """A picture (or a mask) that is no file: a row of a dataset, a picture in memory, a drawn scene."""
@@ -210,7 +213,7 @@ def _first_directory(block: bytes, order: str) -> dict[int, int]:
     return found
 
 
-def _identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
+def _identify(file: File, name: str) -> ImageFile.ImageFile:
     start = file.read(16)
     if not start:
         raise BadPicture(name, "is empty (0 bytes)")
@@ -228,7 +231,7 @@ def _identify(file: BinaryIO, name: str) -> ImageFile.ImageFile:
     raise BadPicture(name, f"is not a picture in a format we read ({', '.join(FORMATS)})")
 
 
-def _open_png(file: BinaryIO, name: str) -> ImageFile.ImageFile:
+def _open_png(file: File, name: str) -> ImageFile.ImageFile:
     """Open a PNG without its texts and colour profile, and with what they say of its orientation.
 
     They say nothing of its pixels, but Pillow refuses a picture where they are large, and knows what stands
@@ -259,7 +262,7 @@ def _open_png(file: BinaryIO, name: str) -> ImageFile.ImageFile:
     return image
 
 
-def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(file: File) -> Iterator[tuple[bytes, int, int]]:
     """Yield kind, start and length of a PNG's chunks, as far as they are whole."""
     size, start = file.seek(0, io.SEEK_END), 8
     while start + 12 <= size:
