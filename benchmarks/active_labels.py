@@ -12,7 +12,7 @@ answer does not count) is at least what a random order has with all of its label
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from foveate.serve.learning import HEAD, answered, learn, most_useful
 from foveate.train.banking import seen_as_asked
 from foveate.world.photos import scene_photos, species_photos
 from foveate.world.scenes import COLOURS, SHAPES
-from foveate.world.species import BASE, NEW
+from foveate.world.species import BASE, EPITHETS, NEW
 
 LABELS = 60
 WINDOW = 5
@@ -56,10 +56,10 @@ def sets() -> list[Drawn]:
 
 
 def scenes(one: Drawn, per_class: int, seed: int) -> Photos:
-    """Draw scenes, anywhere."""
+    """Draw scenes, anywhere; shapes under names that CLIP has never read, for it knows their own."""
     if one.species:
         return species_photos(one.names, per_class, seed, condition="any")
-    return scene_photos(one.names, per_class, seed)
+    return replace(scene_photos(one.names, per_class, seed), names=EPITHETS[: len(one.names)])
 
 
 @torch.no_grad()
@@ -69,23 +69,35 @@ def features(clip: Classifier, photos: Photos) -> Tensor:
     return torch.cat([clip.clip.vision(batch.images) for batch in pictures.batches(None, 64)])
 
 
-def curve(
-    clip: Classifier, pool: Tensor, labels: list[str], test: Tensor, truth: list[str], order: str, seed: int
-) -> list[float]:
+@dataclass(frozen=True)
+class Seen:
+    """Pictures as the frozen CLIP sees them: `[N, D]` features, and their names."""
+
+    features: Tensor
+    labels: list[str]
+
+
+def seen(clip: Classifier, photos: Photos) -> Seen:
+    """Return what CLIP sees of pictures."""
+    return Seen(features(clip, photos), [photos.names[sample.label] for sample in photos.samples])
+
+
+def curve(clip: Classifier, pool: Seen, test: Seen, order: str, method: str, seed: int) -> list[float]:
     """Return percent right on the test set after each label."""
-    names = sorted(set(labels))
-    wanted = torch.tensor([names.index(label) for label in truth])
-    shuffled = np.random.default_rng([seed, 1]).permutation(len(pool)).tolist()
-    taken, chosen, found = torch.zeros(len(pool), dtype=torch.bool), list[int](), list[float]()
-    logits = answered(clip, pool, names)
+    names = sorted(set(pool.labels))
+    wanted = torch.tensor([names.index(label) for label in test.labels])
+    shuffled = np.random.default_rng([seed, 1]).permutation(len(pool.labels)).tolist()
+    taken, chosen, found = torch.zeros(len(shuffled), dtype=torch.bool), list[int](), list[float]()
+    logits = answered(clip, pool.features, names)
     while len(chosen) < LABELS:
-        place = shuffled[len(chosen)] if order == "random" else most_useful(pool, logits, taken)
+        active = order == "active"
+        place = most_useful(pool.features, logits, taken) if active else shuffled[len(chosen)]
         assert place is not None
         taken[place] = True
         chosen.append(place)
-        learned = learn(clip, pool[chosen], [labels[i] for i in chosen], method=HEAD)
-        logits = answered(learned, pool, names) if order != "random" else logits
-        right = answered(learned, test, names).argmax(dim=1) == wanted
+        learned = learn(clip, pool.features[chosen], [pool.labels[i] for i in chosen], method=method)
+        logits = answered(learned, pool.features, names) if active else logits
+        right = answered(learned, test.features, names).argmax(dim=1) == wanted
         found.append(100 * right.double().mean().item())
     return found
 
@@ -96,47 +108,46 @@ def smooth(found: Sequence[float]) -> np.ndarray:
 
 
 def reached(active: Sequence[float], random: Sequence[float]) -> float:
-    """Return the share of the labels after which the active order is as good as the random one with all."""
+    """Return the share of labels after which the active order is as good as the random one with all."""
     enough = np.flatnonzero(smooth(active) >= smooth(random)[-1])
-    return (int(enough[0]) + 1) / LABELS if len(enough) else float("inf")
+    return (int(enough[0]) + 1) / LABELS if len(enough) else 1.0
+
+
+def interval(shares: Sequence[float]) -> list[float]:
+    """Return a 95 % bootstrap interval of the mean over seeds."""
+    drawn = np.random.default_rng(0).choice(shares, (10_000, len(shares))).mean(axis=1)
+    return np.round(np.percentile(drawn, [2.5, 97.5]), 3).tolist()
+
+
+def pool_of(one: Drawn, seed: int) -> Photos:
+    """Draw a pool in which some classes have many photos and some have few, as a camera trap's have."""
+    pool, rng = scenes(one, 24, 100 * seed), np.random.default_rng([seed, 2])
+    kept = [sample for sample in pool.samples if rng.uniform() < 1 / (1 + sample.label / 2)]
+    if len(kept) < LABELS or len({sample.label for sample in kept}) < len(one.names):
+        raise SystemExit(f"{one.key}, seed {seed}: the pool is too small")
+    return pool.with_samples(kept)
 
 
 def main() -> None:
     """Print a row a set, and write all to results/active-DATE.json."""
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--seeds", type=int, default=10)
+    options.add_argument("--method", default=HEAD, help="the head that is learned")
     given = options.parse_args()
     found: dict[str, dict[str, object]] = {}
     clips = {one.clip: Classifier("zeroshot", clip=one.clip) for one in sets()}
     for one in sets():
-        clip, shares, curves = clips[one.clip], list[float](), dict[str, list[list[float]]]()
+        clip, curves = clips[one.clip], dict[str, list[list[float]]]()
         for seed in range(given.seeds):
-            pool, test = scenes(one, 24, 100 * seed), scenes(one, 20, 100 * seed + 1)
-            # Some classes have many photos and some have few, as a camera trap's have.
-            rng = np.random.default_rng([seed, 2])
-            kept = [i for i, s in enumerate(pool.samples) if rng.uniform() < 1 / (1 + s.label / 2)]
-            pool = pool.with_samples([pool.samples[i] for i in kept])
-            seen = features(clip, pool), [pool.names[s.label] for s in pool.samples]
-            asked = features(clip, test), [test.names[s.label] for s in test.samples]
-            if len(pool) < LABELS or len(set(seen[1])) < len(one.names):
-                raise SystemExit(f"{one.key}, seed {seed}: the pool is too small")
+            pool, test = seen(clip, pool_of(one, seed)), seen(clip, scenes(one, 20, 100 * seed + 1))
             for order in ("random", "active"):
-                curves.setdefault(order, []).append(curve(clip, *seen, *asked, order, seed))
-            shares.append(reached(curves["active"][-1], curves["random"][-1]))
-        means = {order: np.mean([smooth(c) for c in some], axis=0) for order, some in curves.items()}
-        mean = reached(means["active"], means["random"])
-        row = {
-            "share of labels, median": float(np.median(shares)),
-            "share of labels, of the mean curves": mean,
-            "shares": shares,
-            "curves": {order: np.round(c, 2).tolist() for order, c in means.items()},
-        }
-        found[one.key] = row
-        ends = {order: round(float(c[-1]), 1) for order, c in means.items()}
-        print(
-            f"{one.key}: median {row['share of labels, median']:.2f}, mean curves {mean:.2f}, {ends}",
-            flush=True,
-        )
+                curves.setdefault(order, []).append(curve(clip, pool, test, order, given.method, seed))
+        shares = [reached(*both) for both in zip(curves["active"], curves["random"], strict=True)]
+        means = {order: np.mean(some, axis=0).round(2).tolist() for order, some in curves.items()}
+        row = {"share of labels": round(float(np.mean(shares)), 3), "interval": interval(shares)}
+        ends = {f"{order} with all": one[-1] for order, one in means.items()}
+        print(one.key, {**row, **ends}, flush=True)
+        found[one.key] = {**row, "shares": shares, "curves": means}
     name = f"active-{datetime.now(UTC):%Y-%m-%d}.json"
     (Path(__file__).parent / "results" / name).write_text(json.dumps(found, indent=1) + "\n")
 

@@ -4,10 +4,13 @@ import base64
 import io
 import json
 import logging
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from pathlib import Path
 from threading import Event
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -140,6 +143,28 @@ def test_an_export_answers_and_cannot_tell_where_it_looks(zeroshot: Classifier, 
         assert client.post("/look", **ask).status_code == 501
 
 
+def test_an_export_is_found_by_its_graphs_and_asked_picture_by_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = {}
+
+    class Exported:
+        names, manifest = ["a", "b"], SimpleNamespace(image_size=64)
+
+        def predict(self, photos: object, classes: object = None, **options: object) -> list[object]:
+            asked.update(options)
+            return []
+
+    run = ModuleType("foveate.run")
+    run.load = lambda folder: Exported()
+    monkeypatch.setitem(sys.modules, "foveate.run", run)
+    (tmp_path / "image.onnx").touch()
+    model = open_model(str(tmp_path))
+    assert (model.names, model.side, model.classifier) == (("a", "b"), 64, None)
+    model.ask([], only=False)
+    assert asked == {"batch_size": 1, "only": False}
+
+
 def test_the_description_holds_of_what_is_answered(client: TestClient, png: list[bytes]):
     told = client.get("/openapi.json").json()
     assert told["paths"].keys() == {route.path for route in Service(Model("", (), print)).routes()}
@@ -223,6 +248,16 @@ def test_an_answer_that_takes_too_long_is_given_up_and_the_next_one_comes(model:
         assert client.post("/predict", **ask).status_code == 503
         held.set()
         service.limits = Limits()
+        assert client.post("/predict", **ask).status_code == 200
+
+
+def test_pictures_that_wait_too_long_to_be_decoded_are_sent_away(model: Model, png: list[bytes]):
+    service = Service(model, Limits(seconds=0.2))
+    service.decoders.total_tokens = 0  # all are busy
+    ask = {"files": {"x": png[0]}, "data": {"classes": "a,b"}}
+    with TestClient(build_app(service), base_url="http://localhost") as client:
+        assert client.post("/predict", **ask).status_code == 503
+        service.decoders.total_tokens, service.limits = 2, Limits()
         assert client.post("/predict", **ask).status_code == 200
 
 

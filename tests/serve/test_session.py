@@ -91,7 +91,7 @@ def test_from_photos_without_labels_to_a_saved_model(
         state = client.post("/session/label", json=said).json()
     assert state["labelled"] == 12
     state = client.post("/session/learn", json={}).json()
-    assert state["learned"] == {"from": 12, "method": "tip_adapter"}
+    assert state["learned"] == {"from": 12, "method": "lpplusplus"}
     answer = client.post("/predict", files={"x": png[0]}).json()["answers"][0]
     assert (answer["label"], answer["branch"]) == ("red star", "base")  # what was learned answers now
     state = client.post("/session/save", json={}).json()
@@ -225,12 +225,13 @@ def test_what_is_learned_from_features_is_what_fit_learns(zeroshot: Classifier):
     images = torch.stack([fitted._pictures(photos).item(i).image for i in range(6)])
     with torch.no_grad():
         features = zeroshot.clip.vision(images)
-    learned = learn(zeroshot, features, [NAMES[sample.label] for sample in photos.samples])
+    labels = [NAMES[sample.label] for sample in photos.samples]
+    learned = learn(zeroshot, features, labels, method="tip_adapter")
     for one, other in zip(learned.predict(files), fitted.predict(files), strict=True):
         assert one.scores == pytest.approx(other.scores, abs=1e-5)
     asked = answered(learned, features, ["pink moon", *reversed(NAMES)]).argmax(dim=1)
     assert asked.tolist() == [3, 3, 2, 2, 1, 1]
-    with pytest.raises(InputError, match="take tip_adapter"):
+    with pytest.raises(InputError, match="take lpplusplus"):
         learn(zeroshot, features, ["a"] * 6, method="coop")
 
 

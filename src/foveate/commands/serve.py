@@ -36,7 +36,7 @@ def serve(  # noqa: PLR0913  (a command's options)
     photos: str | None = None,
     classes: str | None = None,
     known: str | None = None,
-    method: Literal["tip_adapter", "linear_probe", "lpplusplus"] = "tip_adapter",
+    method: Literal["lpplusplus", "linear_probe", "tip_adapter"] = "lpplusplus",
     out: str | None = None,
     settings: Mapping[str, Mapping[str, Any]],
 ) -> None:

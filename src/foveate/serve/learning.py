@@ -17,8 +17,8 @@ from foveate.select.order import first_greatest
 from foveate.train.checkpoint import ModelConfig
 from foveate.types import Batch, Logits
 
-HEAD = "tip_adapter"
-SETTINGS: Settings = {"tip_adapter": {"views": 1, "validate": False}}
+HEAD = "lpplusplus"
+SETTINGS: Settings = {"lpplusplus": {"validate": False}, "tip_adapter": {"views": 1, "validate": False}}
 
 Rows = Float[Tensor, "pictures dim"]
 
@@ -37,8 +37,8 @@ def learn(
         start: Whose towers they are of.
         features: `[N, D]` raw picture features of the untouched CLIP.
         labels: The class name of each; the classifier's names are these, in the order they come.
-        method: One that is solved on frozen features: "tip_adapter", "linear_probe", "lpplusplus".
-        settings: Of it, by part; for Tip-Adapter those that suit one view and no validation pictures.
+        method: One that is solved on frozen features: "lpplusplus", "linear_probe", "tip_adapter".
+        settings: Of it, by part; by default those that suit one view and no validation pictures.
 
     Raises:
         InputError: There are no labels, or the method is not of that kind.
@@ -50,7 +50,7 @@ def learn(
     classifier = start.beside(method, settings)
     head = classifier.method
     if not isinstance(head, ClosedForm) or not head.sees_as_clip or head.tunes_text:
-        raise InputError(f"{method} is not solved on kept features: take tip_adapter or linear_probe")
+        raise InputError(f"{method} is not solved on kept features: take lpplusplus or linear_probe")
     head.set_classes(names)
     places = torch.tensor([names.index(label) for label in labels])
     nothing = torch.empty(len(features), 3, 0, 0)

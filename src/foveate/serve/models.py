@@ -73,7 +73,7 @@ def open_model(
     """
     folder = None if source is None else Path(source).expanduser()
     if folder is not None and any(folder.glob("*.onnx")):
-        return _exported(folder, clip)
+        return _exported(folder, clip, batch_size)
     if source is None:
         classifier = Classifier("zeroshot", clip or "tiny", device=device)
     else:
@@ -81,9 +81,9 @@ def open_model(
     return model_of(classifier, batch_size=batch_size)
 
 
-def _exported(folder: Path, clip: str | None) -> Model:
+def _exported(folder: Path, clip: str | None, batch_size: int) -> Model:
     if clip is not None:
         raise InputError(f"{folder} is an export, which has its CLIP inside: leave out --clip")
     export = import_module("foveate.run").load(folder)
-    names = tuple(str(name) for name in getattr(export, "names", ()))
-    return Model(f"the export {folder.name}", names, export.predict)
+    ask = partial(export.predict, batch_size=batch_size)
+    return Model(f"the export {folder.name}", tuple(export.names), ask, export.manifest.image_size)

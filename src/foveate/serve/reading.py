@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PureWindowsPath
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, fail_after, to_thread
 from PIL import Image
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -19,7 +19,7 @@ from foveate.data.naming import clean_name, name_key
 from foveate.data.pictures import measure, open_picture
 from foveate.errors import InputError, printable
 from foveate.foreground.opening import BadPicture, FilePicture
-from foveate.serve.limits import Limits, Refused
+from foveate.serve.limits import BUSY, Limits, Refused
 from foveate.serve.models import Model
 from foveate.written import as_dataclass, as_table, parse_json
 
@@ -122,17 +122,22 @@ async def seen(asked: Asked, model: Model, limits: Limits, decoders: CapacityLim
     Args:
         asked: The question.
         model: Who will be asked.
-        limits: Of pixels.
+        limits: Of pixels, and of time.
         decoders: How many are decoded at once.
 
     Raises:
         InputError: One cannot be read, or has too many pixels.
+        Refused: It takes too long; of what others wait for there is too much.
     """
     look = partial(_seen, model=model, limits=limits)
-    return [
-        await to_thread.run_sync(look, FilePicture(content, name), limiter=decoders)
-        for name, content in asked.files
-    ]
+    try:
+        with fail_after(limits.seconds):
+            return [
+                await to_thread.run_sync(look, FilePicture(content, name), limiter=decoders)
+                for name, content in asked.files
+            ]
+    except TimeoutError as error:
+        raise Refused(503, BUSY, Retry_After="5") from error
 
 
 def _seen(picture: FilePicture, model: Model, limits: Limits) -> Image.Image:
