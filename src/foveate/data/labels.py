@@ -76,7 +76,7 @@ def read_labels(path: Path) -> Labelled:
                 return _of(_from_studio(content)) if isinstance(content, list) else _from_coco(content)
     except InputError as error:
         raise error if str(file) in str(error) else InputError(f"{file}: {error}") from error
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise InputError(f"{file} has no labels in a form we read ({what}): {', '.join(FORMS)}") from error
 
@@ -104,12 +104,14 @@ def _in_folder(folder: Path) -> Path:
     return found[0]
 
 
-def _of(pairs: Iterable[tuple[str, str | None]], names: Iterable[str] = ()) -> Labelled:
+def _of(pairs: Iterable[tuple[object, object]], names: Iterable[object] = ()) -> Labelled:
     """Gather labels; names that were not told before come in their order."""
     labels: dict[str, str | None] = {}
-    known = dict.fromkeys(map(clean_name, names))
+    known = dict.fromkeys(map(_named, names))
     for image, given in pairs:
-        label = None if given is None else clean_name(given)
+        if not isinstance(image, str) or not image:
+            raise InputError(f"a picture is called {image!r}: give its path")
+        label = None if given is None else _named(given)
         if image in labels and labels[image] != label:
             raise InputError(f"{image} is labelled {labels[image]!r} and {label!r}: leave one")
         labels[image] = label
@@ -118,7 +120,15 @@ def _of(pairs: Iterable[tuple[str, str | None]], names: Iterable[str] = ()) -> L
     return Labelled(tuple(known), labels)
 
 
-def _one(image: str, labels: Iterable[str]) -> str | None:
+def _named(given: object) -> str:
+    """Return the name of a class in its one way of writing."""
+    name = clean_name(given) if isinstance(given, str) else ""
+    if not name:
+        raise InputError(f"a class is called {given!r}: give it a name")
+    return name
+
+
+def _one(image: object, labels: Iterable[object]) -> object:
     """Return the one label of a picture; None where it has none."""
     found = list(dict.fromkeys(labels))
     if len(found) > 1:
@@ -137,7 +147,7 @@ def _to_csv(found: Labelled, files: Mapping[str, Path]) -> tuple[str, str, bytes
     return "labels.csv", "text/csv", csv_text([("image", "label"), *rows]).encode()
 
 
-def _from_csv(file: Path) -> Iterator[tuple[str, str | None]]:
+def _from_csv(file: Path) -> Iterator[tuple[object, object]]:
     _, rows = read_csv(file)
     for _, row in rows:
         yield row["image"], row["label"] or None
@@ -155,7 +165,7 @@ def _to_studio(found: Labelled, files: Mapping[str, Path]) -> tuple[str, str, by
     return "label-studio.json", "application/json", _json(tasks)
 
 
-def _from_studio(content: Any) -> Iterator[tuple[str, str | None]]:
+def _from_studio(content: Any) -> Iterator[tuple[object, object]]:
     for task in content:
         image = _picture_of(task["data"])
         if "annotations" not in task:  # "JSON-MIN", or a task that nobody has seen yet
@@ -193,9 +203,9 @@ def _to_coco(found: Labelled, files: Mapping[str, Path]) -> tuple[str, str, byte
 
 
 def _from_coco(content: Any) -> Labelled:
-    names = {one["id"]: cast("str", one["name"]) for one in content["categories"]}
-    images = {one["id"]: cast("str", one["file_name"]) for one in content["images"]}
-    said: dict[Any, list[str]] = {number: [] for number in images}
+    names: dict[Any, object] = {one["id"]: one["name"] for one in content["categories"]}
+    images: dict[Any, object] = {one["id"]: one["file_name"] for one in content["images"]}
+    said: dict[Any, list[object]] = {number: [] for number in images}
     for one in content["annotations"]:
         said[one["image_id"]].append(names[one["category_id"]])
     pairs = ((images[number], _one(images[number], some)) for number, some in said.items())
@@ -239,7 +249,7 @@ def _from_cvat(file: Path) -> Labelled:
     if root.tag != "annotations":
         raise InputError(f"it holds {root.tag!r}, not annotations: export it as CVAT for images 1.1")
     names = [one.text or "" for one in root.iterfind("meta//labels/label/name")]
-    pairs: list[tuple[str, str | None]] = []
+    pairs: list[tuple[object, object]] = []
     for one in root.iterfind("image"):
         image = one.attrib["name"]
         pairs.append(
@@ -277,7 +287,7 @@ def _from_yolo(file: Path) -> Labelled:
     table = as_table(given)
     names = [str(one) for one in (table.values() if table is not None else given)]
     root = file.parent / str(told.get("path", "."))
-    pairs: dict[str, str | None] = {}
+    pairs: dict[object, object] = {}
     for split in ("train", "val", "test"):
         for image in _listed(root, told.get(split)):
             own = root / "labels" / PurePosixPath(image).with_suffix(".txt")
