@@ -10,7 +10,7 @@ import pytest
 from foveate.classifier import Classifier
 
 HEAVY = {"torch", "numpy", "PIL", "cyclopts", "huggingface_hub", "tokenizers", "rich", "safetensors"}
-QUICK = ("predict", "evaluate", "explain", "demo", "cost", "import")
+QUICK = ("predict", "evaluate", "explain", "demo", "cost", "import", "serve")
 """Commands besides `fit` whose help does without PyTorch."""
 # torch has a compiler, and that an algebra system; both come with any tensor operation written in Python.
 NOT_TO_ANSWER = {"torch._dynamo", "torch._inductor", "sympy", "huggingface_hub", "datasets", "pandas"}

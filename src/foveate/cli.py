@@ -22,6 +22,7 @@ COMMANDS = {
     "select": "choose which photos of many to learn from",
     "fit": "learn a classifier from a few labelled photos",
     "predict": "name what photos show",
+    "serve": "answer over HTTP, with a page to try, correct and label on",
     "masks": "find the foreground of photos",
     "evaluate": "measure a classifier on photos whose names are known",
     "explain": "show what a classifier looks at, and measure it",

@@ -33,7 +33,7 @@ Towers = tuple[str, str]
 
 @dataclass(frozen=True)
 class JobCost:
-    """Cost of a job.
+    """JobCost of a job.
 
     Attributes:
         seconds: Time on one worker.

@@ -8,7 +8,7 @@ from foveate.sweep.running import Done
 
 @dataclass(frozen=True)
 class LaneProgress:
-    """Progress of a worker.
+    """LaneProgress of a worker.
 
     Attributes:
         lane: Number of the worker, from 0.

@@ -1,0 +1,248 @@
+"""The HTTP interface: what is asked where, and how each is answered."""
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from importlib.resources import files
+from typing import Any
+
+from anyio import CapacityLimiter
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+import foveate
+from foveate.errors import InputError, printable
+from foveate.foreground.opening import BadPicture
+from foveate.serve.batching import Question, Worker
+from foveate.serve.describing import description
+from foveate.serve.door import TOKEN, Door
+from foveate.serve.limits import BUSY, Limits, Refused
+from foveate.serve.looking import gaze_at
+from foveate.serve.models import Model
+from foveate.serve.reading import Asked, checked_names, read_question, read_table, seen
+from foveate.serve.watching import LOG, Metrics
+
+PAGE = "page.html"
+_DECODERS = 2
+_LONGEST = 400  # letters of a reason
+_SAFE = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; frame-ancestors 'none'; form-action 'none'; base-uri 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Service:
+    """A model, what was added to it, and the functions that answer requests.
+
+    Args:
+        model: Who is asked.
+        limits: Of requests.
+        batch: Pictures that may be asked about together.
+
+    Attributes:
+        added: Names that everybody can choose from besides the trained ones.
+    """
+
+    def __init__(self, model: Model, limits: Limits | None = None, *, batch: int = 64) -> None:
+        self.model, self.limits = model, limits or Limits()
+        self.added: tuple[str, ...] = ()
+        self.worker = Worker(lambda *args, **options: self.model.ask(*args, **options), batch, self._heard)
+        self.metrics = Metrics(lambda: self.worker.waiting)
+        self.decoders = CapacityLimiter(_DECODERS)
+
+    def _heard(self, questions: int, pictures: int) -> None:
+        self.metrics.asked(questions, pictures)
+
+    def routes(self) -> list[Route]:
+        """Return what can be asked."""
+        return [
+            Route("/", self.page, methods=["GET"]),
+            Route("/predict", self.predict, methods=["POST"]),
+            Route("/look", self.look, methods=["POST"]),
+            Route("/classes", self.classes, methods=["GET", "POST", "DELETE"]),
+            Route("/health", self.health, methods=["GET"]),
+            Route("/metrics", self.counts, methods=["GET"]),
+            Route("/openapi.json", self.describe, methods=["GET"]),
+        ]
+
+    def begin_with(self, names: Sequence[str]) -> None:
+        """Add names before anybody asks.
+
+        Raises:
+            InputError: There are too many, or the model cannot take one.
+        """
+        if len(names) > self.limits.names:
+            raise InputError(
+                f"there are {len(names)} names: give {self.limits.names}, or raise --limits.names"
+            )
+        added = checked_names(names, self.limits)
+        if added and self.model.classifier is not None:
+            self.model.classifier.ask_about(list(added))
+        self.added = added
+
+    async def page(self, request: Request) -> Response:
+        """Return the page; a token in its address becomes a cookie, so that it stands there no longer."""
+        given = request.query_params.get("token")
+        if given is not None:
+            moved = RedirectResponse("/", 303)
+            moved.set_cookie(TOKEN, given, httponly=True, samesite="strict")
+            return moved
+        text = files("foveate.serve").joinpath(PAGE).read_text(encoding="utf-8")
+        return Response(text, media_type="text/html", headers=_SAFE)
+
+    async def predict(self, request: Request) -> Response:
+        """Answer about pictures."""
+        asked = await read_question(request, self.limits)
+        classes = self._names(asked.classes, only=asked.only)
+        pictures = await seen(asked, self.model, self.limits, self.decoders)
+        question = Question(pictures, classes, asked.only)
+        answers = await self.in_time(self.worker.put(question))
+        named = zip(asked.files, answers, strict=True)
+        return JSONResponse({"answers": [{**asdict(answer), "photo": name} for (name, _), answer in named]})
+
+    async def look(self, request: Request) -> Response:
+        """Return the picture, lit where the model looked."""
+        asked = await read_question(request, self.limits)
+        if len(asked.files) > 1:
+            raise Refused(413, f"there are {len(asked.files)} pictures: look at one at a time")
+        return await self.lit(asked)
+
+    async def lit(self, asked: Asked) -> Response:
+        """Return the answer of `look`.
+
+        Raises:
+            InputError: The picture cannot be read, or the name that it is about is none.
+        """
+        classes = self._names(asked.classes, only=asked.only)
+        (picture,) = await seen(asked, self.model, self.limits, self.decoders)
+        job = self.worker.run(
+            lambda: gaze_at(self.model, picture, classes, only=asked.only, about=asked.about)
+        )
+        lit, about = await self.in_time(job)
+        drawn = io.BytesIO()
+        lit.save(drawn, "PNG")
+        # A header holds no letters beyond ASCII; JSON writes them so.
+        return Response(drawn.getvalue(), media_type="image/png", headers={"X-About": json.dumps(about)})
+
+    async def classes(self, request: Request) -> Response:
+        """Tell the names; add some, or take those that were added away."""
+        if request.method == "POST":
+            given = (await read_table(request)).get("names")
+            if not isinstance(given, list) or not given:
+                raise InputError('there are no names to add: send {"names": ["barn owl"]}')
+            names = checked_names([*self.added, *given], self.limits)
+            await self.demand_names(names)
+            self.added = names
+        elif request.method == "DELETE":
+            self.added = ()
+        return JSONResponse({"trained": list(self.model.names), "added": list(self.added)})
+
+    async def health(self, request: Request) -> Response:
+        """Say that it is there, and what it is."""
+        found = {"status": "ok", "model": self.model.title, "version": foveate.__version__}
+        return JSONResponse(found)
+
+    async def counts(self, request: Request) -> Response:
+        """Return the metrics."""
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def describe(self, request: Request) -> Response:
+        """Return the OpenAPI description."""
+        return JSONResponse(description(self.limits))
+
+    async def demand_names(self, names: Sequence[str]) -> None:
+        """Refuse names that the model cannot take.
+
+        Raises:
+            InputError: As `Classifier.ask_about`.
+        """
+        classifier = self.model.classifier
+        if classifier is not None:
+            await self.in_time(self.worker.run(lambda: classifier.ask_about(list(names))))
+
+    async def in_time(self, future: Any) -> Any:
+        """Wait for something that the worker does.
+
+        Raises:
+            Refused: It takes too long; if it has not begun, it is left out.
+        """
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), self.limits.seconds)
+        except TimeoutError as error:
+            raise Refused(503, BUSY, Retry_After="5") from error
+
+    def _names(self, classes: Sequence[str], *, only: bool) -> tuple[str, ...]:
+        return checked_names(classes if only else [*self.added, *classes], self.limits)
+
+
+def build_app(service: Service, token: str | None = None, more: Sequence[Route] = ()) -> Door:
+    """Return the ASGI app.
+
+    Args:
+        service: Answers.
+        token: That each request has to bring, if one is demanded.
+        more: What can be asked besides.
+    """
+    routes = [*service.routes(), *more]
+
+    @asynccontextmanager
+    async def life(_: Starlette) -> AsyncGenerator[None]:
+        yield
+        await asyncio.to_thread(service.worker.close)
+
+    app = Starlette(
+        routes=[Route(one.path, _let_in(one.endpoint), methods=one.methods) for one in routes],
+        lifespan=life,
+        exception_handlers={
+            Refused: _refused,
+            InputError: _refused,
+            HTTPException: _refused,
+            ClientDisconnect: _refused,
+            Exception: _broken,
+        },
+    )
+    return Door(app, service.limits, service.metrics, {one.path for one in routes}, token)
+
+
+def _let_in(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    async def answered(request: Request) -> Response:
+        if request.scope["refused"] is not None:
+            raise request.scope["refused"]
+        return await answer(request)
+
+    return answered
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    match error:
+        case Refused():
+            return _line(error.status, error.reason, error.headers)
+        case BadPicture():  # its remedy is for those who have the file
+            return _line(422, f"{error.name}: {error.reason}")
+        case HTTPException():
+            known = {404: "there is nothing here", 405: "this cannot be asked in that way"}
+            return _line(error.status_code, known.get(error.status_code, error.detail), error.headers)
+        case ClientDisconnect():
+            return _line(400, "the request ended before its end")
+        case _:
+            return _line(422, str(error))
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    LOG.error("a request failed", exc_info=error)
+    return _line(500, "the server failed; its log says why")
+
+
+def _line(status: int, reason: str, headers: Any = None) -> Response:
+    line = printable(" ".join(reason.split()))
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST - 1]}…"
+    return JSONResponse({"error": line}, status, dict(headers or {}))

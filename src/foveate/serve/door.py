@@ -1,0 +1,155 @@
+"""The door: each request comes through here, to be counted, bounded, and let in or not."""
+
+import asyncio
+import hmac
+import ipaddress
+import time
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+
+from foveate.serve.limits import BUSY, Limits, Refused
+from foveate.serve.watching import Metrics, log_request, since
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+TOKEN = "foveate_token"
+"""Of a query, and of the cookie that the page's requests bring."""
+
+OPEN = ("/health",)
+"""What is answered without a token, and however busy the server is."""
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a name or address is this computer's own, out of reach for all others."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+class Door:
+    """Lets requests in to an app.
+
+    Without a token only those are let in that name this computer as their host, lest a page of the web lends
+    the server a name of its own (DNS rebinding). Requests that a page of another origin sends never are.
+
+    Args:
+        app: Behind it. A `Refused` that it is sent in place of a request is its to answer.
+        limits: Of a request's size and time, and of how many there are at once.
+        metrics: Where they are counted.
+        paths: That the app has; others are counted together.
+        token: That requests have to bring, if one is demanded.
+    """
+
+    def __init__(
+        self, app: App, limits: Limits, metrics: Metrics, paths: Collection[str], token: str | None = None
+    ) -> None:
+        self.app, self.limits, self.metrics, self.paths, self.token = app, limits, metrics, paths, token
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start, told = time.perf_counter(), dict[str, int]()
+        body = _Body(receive, self.limits)
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                told["status"] = message["status"]
+            await send(message)
+
+        scope["refused"] = self._refusal(Headers(scope=scope), scope)
+        self._open += 1
+        self.metrics.open.set(self._open)
+        try:
+            await self.app(scope, body.receive, watched)
+        finally:
+            self._open -= 1
+            self.metrics.open.set(self._open)
+            path = scope["path"] if scope["path"] in self.paths else "other"
+            status, seconds = told.get("status", 500), since(start)
+            self.metrics.requests.labels(path, str(status)).inc()
+            self.metrics.seconds.observe(seconds)
+            self.metrics.bytes.inc(body.read)
+            log_request(
+                method=scope["method"] if scope["method"].isalpha() else "other",
+                path=path,
+                status=status,
+                seconds=seconds,
+                bytes=body.read,
+            )
+
+    def _refusal(self, headers: Headers, scope: Scope) -> Refused | None:
+        """Return why a request is not let in; None where it is."""
+        host = headers.get("host", "")
+        name = urlsplit(f"//{host}").hostname if _is_host(host) else None
+        if not name or (self.token is None and not is_loopback(name)):
+            return Refused(403, "the request names another host than this one")
+        origin = headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != host:
+            return Refused(403, "the request comes from a page of another origin")
+        if scope["path"] in OPEN:
+            return None
+        if self.token is not None and not self._has_token(headers, scope):
+            return Refused(401, "the token is missing or wrong", WWW_Authenticate="Bearer")
+        if self._open >= self.limits.requests:
+            return Refused(503, BUSY, Retry_After="1", Connection="close")
+        length = headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit() or int(length[:20]) > self.limits.body:
+            return _too_large(self.limits)
+        return None
+
+    def _has_token(self, headers: Headers, scope: Scope) -> bool:
+        assert self.token is not None
+        query = dict(part.partition("=")[::2] for part in scope["query_string"].decode("latin-1").split("&"))
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(TOKEN)
+        except CookieError:
+            cookie = None
+        given = (
+            headers.get("authorization", "").removeprefix("Bearer "),
+            query.get(TOKEN.removeprefix("foveate_"), ""),
+            cookie.value if cookie else "",
+        )
+        return any(hmac.compare_digest(one.encode(), self.token.encode()) for one in given)
+
+
+class _Body:
+    """A request's body on its way in, counted and timed."""
+
+    def __init__(self, receive: Receive, limits: Limits) -> None:
+        self._receive, self._limits, self.read = receive, limits, 0
+        self._until = asyncio.get_running_loop().time() + limits.seconds
+        self._whole = False
+
+    async def receive(self) -> Message:
+        if self._whole:  # what follows is told when the client goes, and may take its time
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError as error:
+            seconds = f"{self._limits.seconds:g} seconds"
+            raise Refused(408, f"the request has not come in within {seconds}", Connection="close") from error
+        self.read += len(message.get("body", b""))
+        if self.read > self._limits.body:
+            raise _too_large(self._limits)
+        self._whole = not message.get("more_body", False)
+        return message
+
+
+def _is_host(host: str) -> bool:
+    return host.isascii() and not set(host) & set("/@?#\\ ")
+
+
+def _too_large(limits: Limits) -> Refused:
+    return Refused(413, f"the request has more than {limits.body:,} bytes: send less", Connection="close")

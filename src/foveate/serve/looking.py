@@ -1,0 +1,45 @@
+"""Where a model looked at one picture."""
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+
+from foveate.data.transforms import to_tensor
+from foveate.errors import InputError
+from foveate.explain import gaze, overlay
+from foveate.serve.limits import Refused
+from foveate.serve.models import Model
+
+SIDE = 320
+
+
+def gaze_at(
+    model: Model, view: Image.Image, classes: Sequence[str], *, only: bool = False, about: str = ""
+) -> tuple[Image.Image, str]:
+    """Return a picture, lit where a model looks for a class, and the class.
+
+    Args:
+        model: Who looks.
+        view: The square that it sees.
+        classes: Names besides the trained ones.
+        only: Whether it chooses from these alone.
+        about: The class; empty for the model's own answer.
+
+    Raises:
+        Refused: The model is an export, which has no gradients to ask.
+        InputError: The class is none of those that it chooses from.
+    """
+    classifier = model.classifier
+    if classifier is None:
+        raise Refused(501, f"{model.title} cannot tell where it looks: serve the model it was made of")
+    branch = classifier.ask_about(classes, only=only)
+    method, config = classifier.method, classifier.clip.config
+    if about and about not in method.names:
+        raise InputError(f"class {about!r} is none of those asked about")
+    images = to_tensor(view, config.mean, config.std)[None].to(classifier.clip.logit_scale.device)
+    with torch.no_grad(), method.constant_text():
+        logits = method.logits(method.features(images, branch), branch)
+    asked = torch.tensor([method.names.index(about)]) if about else logits.argmax(dim=-1)
+    heat = gaze(method, images, asked.to(images.device), branch)[0].cpu()
+    return overlay(view, heat, SIDE), method.names[int(asked[0])]
