@@ -40,7 +40,7 @@ class Item:
         image: `[3, S, S]` normalised.
         label: Class index.
         mask: `[1, S, S]` foreground of this view; zeros if the picture has no mask.
-        area: Rank of foreground in the whole picture; 0 if it has no mask.
+        area: Share of foreground in the whole picture; 0 if it has no mask.
     """
 
     image: Picture

@@ -42,11 +42,11 @@ _MORE = ("shift", "trained", "others")
 
 
 class FigureKey(NamedTuple):
-    """FigureKey of a figure.
+    """Key of a figure.
 
     Attributes:
         label: Label of the row.
-        set: FigureKey of the test set; `AVERAGE` for the mean over sets.
+        set: Key of the test set; `AVERAGE` for the mean over sets.
         amount: Shots or share of the training data; 0 if it does not vary.
         condition: Test condition; empty for the plain test.
         measure: "base", "new", "HM", "accuracy", "source", "target", "trained", "others", "all", "shift
@@ -111,7 +111,7 @@ class Figures:
 
     @cached_property
     def source(self) -> str | None:
-        """FigureKey of the single training set, if the test sets are other sets (targets)."""
+        """Key of the single training set, if the test sets are other sets (targets)."""
         return str(self.frame["trained_on"].iloc[0]) if self.protocol in _TRANSFER else None
 
     @cached_property
@@ -342,7 +342,7 @@ class Difference:
     """Difference of two rows on the same pictures under the same seeds.
 
     Attributes:
-        key: FigureKey of the second row; in a mean, set is `AVERAGE`, amount is 0 or condition is empty.
+        key: Key of the second row; in a mean, set is `AVERAGE`, amount is 0 or condition is empty.
         split: Split of the test.
         sets: Number of sets.
         before: Figure of the first row.

@@ -73,7 +73,7 @@ Cell = Number | str
 
 @dataclass(frozen=True)
 class TableRow:
-    """TableRow of a block: label and cells; `published` if it has only published numbers."""
+    """Row of a block: label and cells; `published` if it has only published numbers."""
 
     label: str
     cells: tuple[Cell, ...]

@@ -1,6 +1,6 @@
 """Statistics of a report: bootstrap estimates, and an exact paired test of two rows.
 
-RowAnswers are `[S, P]` booleans: seeds by pictures. All random numbers come from named generators, so no
+Answers are `[S, P]` booleans: seeds by pictures. All random numbers come from named generators, so no
 number depends on the order of files.
 
 The bootstrap draws pictures and seeds independently (Owen, "The pigeonhole bootstrap", 2007): a picture
@@ -150,7 +150,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class RowAnswers:
-    """RowAnswers of one row's runs to one question.
+    """Answers of one row's runs to one question.
 
     Attributes:
         place: Training data.
@@ -232,7 +232,7 @@ class Bootstrap:
         """Return the accuracy in percent; rows with equal answers have equal draws and intervals.
 
         Args:
-            answers: RowAnswers of a row.
+            answers: Answers of a row.
             wanted: Seeds that should exist.
         """
         mark = "" if set(wanted) <= set(answers.accuracy) else "†"

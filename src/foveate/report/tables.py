@@ -93,7 +93,7 @@ class TableSpec:
 
 TABLE_1 = TableSpec(
     "table-1",
-    "TableSpec 1: base to new",
+    "Table 1: base to new",
     "Trained on the first half of the classes. Base classes are told apart among base names, new ones among "
     "new names. HM is the harmonic mean of base and new; on average, that of the two averages.",
     THREE,
@@ -117,7 +117,7 @@ CONDITIONS = TableSpec(
 )
 TABLE_2 = TableSpec(
     "table-2",
-    "TableSpec 2: cross-dataset transfer",
+    "Table 2: cross-dataset transfer",
     "Trained on all classes of {source} (the source) and asked about all classes of other sets. The average "
     "is over the {targets} targets, without the source.",
     columns=("set",),
@@ -157,7 +157,7 @@ GENERALISED = TableSpec(
 )
 TABLE_10 = TableSpec(
     "table-10",
-    "TableSpec 10: deviation of HM over seeds",
+    "Table 10: deviation of HM over seeds",
     "Standard deviation (n − 1) of HM, computed for each seed. The last row is the deviation of the "
     "average; the row above it, the mean of the sets' deviations, is what the paper prints as an average.",
     ("HM",),
@@ -205,39 +205,39 @@ def _study(key: str, title: str, lead: str, shown: str, *settings: str) -> Table
 STUDIES = (
     _study(
         "table-3",
-        "TableSpec 3: components",
+        "Table 3: components",
         "FRG is the foreground reliability gate, FDC the two adapters, PC the prior branch for new classes.",
         "components",
         *("foreground_gate", "adapters", "prior_branch"),
     ),
     _study(
         "table-4-adapters",
-        "TableSpec 4: width of the adapters",
+        "Table 4: width of the adapters",
         "Numbers inside each adapter; the paper takes 64.",
         "adapter_hidden",
     ),
     _study(
         "table-4-gates",
-        "TableSpec 4: width of the gates",
+        "Table 4: width of the gates",
         "Numbers inside each gate; the paper takes 32.",
         "gate_hidden",
     ),
     _study(
         "table-5",
-        "TableSpec 5: layers of a gate",
+        "Table 5: layers of a gate",
         "Linear layers of each gate; the paper takes 2.",
         "gate_depth",
     ),
     _study(
         "table-6",
-        "TableSpec 6: what the gates are told",
+        "Table 6: what the gates are told",
         "Each indicator left out once.",
         "",
         *("foreground_indicators", "prior_indicators"),
     ),
     _study(
         "table-12",
-        "TableSpec 12: terms of the loss",
+        "Table 12: terms of the loss",
         "Each left out once. Without L_FRG there is no gate, and r is 1.",
         "",
         *("terms", "foreground_gate"),
@@ -254,7 +254,7 @@ STUDIES = (
 )
 TABLE_15 = _study(
     "table-15",
-    "TableSpec 15: length of the training on EuroSAT",
+    "Table 15: length of the training on EuroSAT",
     "Ten epochs of EuroSAT's base classes are 200 steps.",
     "",
 )

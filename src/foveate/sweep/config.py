@@ -5,7 +5,7 @@
     seeds: [1, 2, 3]
 
     tables:
-      SweepTable 1:
+      Table 1:
         protocol: base-to-new
         sets: [dtd, eurosat]
         rows:
@@ -83,7 +83,7 @@ class SweepTable:
     """Rows, data sets and seeds under a protocol.
 
     Attributes:
-        title: Title, e.g. "SweepTable 1".
+        title: Title, e.g. "Table 1".
         protocol: Protocol: the training classes and the questions.
         sets: Keys of data sets; of the target sets, if models are evaluated on other sets.
         rows: Rows of the table.

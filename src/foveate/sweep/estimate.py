@@ -33,7 +33,7 @@ Towers = tuple[str, str]
 
 @dataclass(frozen=True)
 class JobCost:
-    """JobCost of a job.
+    """Cost of a job.
 
     Attributes:
         seconds: Time on one worker.

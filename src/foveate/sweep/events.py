@@ -8,7 +8,7 @@ from foveate.sweep.running import Done
 
 @dataclass(frozen=True)
 class LaneProgress:
-    """LaneProgress of a worker.
+    """Progress of a worker.
 
     Attributes:
         lane: Number of the worker, from 0.

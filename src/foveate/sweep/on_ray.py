@@ -66,7 +66,7 @@ def on_ray(
         address: Address of the cluster (see `foveate.scale.cluster.joined`).
         workers: Maximum number of jobs at a time; None: as many as fit.
         device: "cpu" or "cuda"; None uses GPUs if there are any.
-        share: TaskResources of a GPU for each job.
+        share: Share of a GPU for each job.
 
     Raises:
         InputError: There is no cluster, or a GPU was requested and the cluster has none.
