@@ -49,12 +49,14 @@ class FeatureSpec:
         heads: H of its shape `[H, B, D]`.
         dim: D.
         masked: Whether it depends on the view's mask.
+        exchanged: Whether it is of the view's object on another picture's ground, which each epoch draws.
     """
 
     what: str
     heads: int
     dim: int
     masked: bool = False
+    exchanged: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Batch:
         masks: `[B, 1, S, S]` foreground of the very view in `images`, or None where there are no masks.
         areas: `[B]` share of foreground in the whole picture, before the crop; None without masks.
         frozen: Features training cannot change, by name, where a bank holds them already.
+        exchanged: `[B, 3, S, S]` the same views, each object on another picture's ground; None unless a
+            method asks for them.
         step: How many steps of the training came before; what a method draws at a step depends on it.
     """
 
@@ -75,4 +79,5 @@ class Batch:
     masks: Masks | None = None
     areas: PerImage | None = None
     frozen: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    exchanged: Images | None = None
     step: int = 0

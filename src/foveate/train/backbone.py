@@ -117,7 +117,8 @@ class TunedBackbone:
 
     def notes(self, photos: Photos) -> list[str]:
         """Return what a person should know, given the pictures drawn for the plug-in."""
-        masked = needs_masks(self.config.method, self.config.settings)
+        exchanged = str(self.config.recipe.get("augment")).startswith("exchange")
+        masked = exchanged or needs_masks(self.config.method, self.config.settings)
         drawn = photos.digest(masks=masked)[:16]
         if not self.config.data or self.config.data == drawn:
             return []
