@@ -667,6 +667,51 @@ class DaptConfig(MethodConfig):
 
 
 @dataclass(frozen=True)
+class ExchangeConfig(MethodConfig):
+    """Settings of Exchange.
+
+    Attributes:
+        rank: Of the maps that are learned for trained classes.
+        consensus: Weight of the host's consensus over two grounds, as a soft label (λ).
+        tau: Temperature that softens the consensus (τ).
+        axes: How many directions of features tell where (k); None chooses on classes held out.
+        views: Exchanges of each picture that these directions are solved on.
+        where: How much of the ground's say is left for new classes (α): 1 all, 0 nothing.
+        prior: Share of CLIP's own texts in those of new classes (w).
+        prior_templates: Sentences whose mean is CLIP's text; none takes the data set's own sentence.
+        mixed_weight: Say of trained classes' branch among these where new names are asked about too.
+    """
+
+    rank: int = 16
+    consensus: float = 0.0
+    tau: float = 2.0
+    axes: int | None = None
+    views: int = 4
+    where: float = 0.5
+    prior: float = 0.5
+    prior_templates: tuple[str, ...] = ()
+    mixed_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        share = "a share between 0 and 1"
+        self.demand(
+            rank=(self.rank >= 1, "at least 1"),
+            consensus=(self.consensus >= 0, "zero or more"),
+            tau=(self.tau > 0, "a temperature above zero"),
+            axes=(self.axes is None or self.axes >= 1, "at least 1, or none to have it chosen"),
+            views=(self.views >= 1, "at least 1"),
+            where=(0 <= self.where <= 1, share),
+            prior=(0 <= self.prior <= 1, share),
+            mixed_weight=(0 <= self.mixed_weight <= 1, share),
+        )
+
+    @property
+    def needs_masks(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
 class KdplConfig(MethodConfig):
     """Settings of KDPL.
 
@@ -727,6 +772,7 @@ CONFIGS: dict[str, type[MethodConfig]] = {
         LpPlusPlusConfig,
         FvgPtConfig,
         DaptConfig,
+        ExchangeConfig,
         KdplConfig,
     )
 }
