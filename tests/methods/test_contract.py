@@ -13,6 +13,7 @@ from foveate.clip.text import text_rows
 from foveate.errors import InputError
 from foveate.methods.base import Method
 from foveate.methods.capabilities import TextPerImage, capability
+from foveate.methods.exchange import Exchange
 from foveate.methods.frozen import extract, training_losses
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.mmrl import Mmrl
@@ -201,9 +202,9 @@ def test_a_loss_reads_no_token_twice_and_none_that_is_known(
     method, pictures = make(), batch(3)
     if isinstance(method, Proda):
         pytest.skip("several prompts a class: tests/methods/test_proda.py counts them")
-    guided = isinstance(method, FvgPt)
+    guided = isinstance(method, FvgPt | Exchange)
     if capability(method, TextPerImage):
-        passes = 3 * (2 if guided else 1)  # FVG-PT asks about each picture and about its foreground
+        passes = 3 * (2 if guided else 1)  # these ask about each picture and about another view of it
     else:
         passes = 0 if guided or not method.tunes_text else 1
     training_losses(method, pictures)  # whatever is constant is known from here on

@@ -16,7 +16,7 @@ Position = Literal["end", "middle", "front"]
 """Where the class name stands: after the learned vectors, amid them, or before them."""
 
 Indicator = Literal["entropy", "cosine", "area"]
-PriorIndicator = Literal["entropy", "prior_entropy", "cosine"]
+PriorIndicator = Literal["entropy", "prior_entropy", "cosine", "trust"]
 Term = Literal["base", "gate", "distill", "prior", "prior_kl"]
 TERMS: tuple[Term, ...] = ("base", "gate", "distill", "prior", "prior_kl")
 
@@ -511,7 +511,7 @@ class FvgPtConfig(MethodConfig):
         foreground_gate: Whether the foreground's trust is learned (FRG); otherwise r is 1.
         foreground_indicators: What the foreground gate is told.
         prior_branch: Whether new classes get the calibrated branch (PC); otherwise they go the base way.
-        prior_indicators: What the prior gate is told.
+        prior_indicators: What the prior gate is told. "trust" is r; ½ where no mask tells it.
         prior_trust: A constant b in place of the prior gate, as a baseline.
         terms: Which loss terms are summed.
         detach_trust: Whether r is a constant to the distillation.
@@ -521,6 +521,8 @@ class FvgPtConfig(MethodConfig):
         min_area: Below this share of the view a foreground counts as cut away: target 0, weight 0.
         max_area: Upper end of the clamp, if `clamp_area`.
         clamp_area: Whether the indicator's area is clamped to [min_area, max_area].
+        teacher: What the backbone is shown of the object: the "foreground" alone, or the object on the ground
+            of another class's picture ("exchange").
         fill: What replaces the background: "mean" (0 after normalisation), "black", "blur", "image_mean".
         prior_template: Sentence of the prior's class texts; "dataset" takes the data set's own.
         entropy: In "nats", or as a share of ln C ("normalised"), which is steadier across class counts.
@@ -553,6 +555,7 @@ class FvgPtConfig(MethodConfig):
     min_area: float = 0.02
     max_area: float = 0.98
     clamp_area: bool = False
+    teacher: Literal["foreground", "exchange"] = "foreground"
     fill: Fill = "mean"
     prior_template: str = "a photo of a {}."
     entropy: Literal["nats", "normalised"] = "nats"
