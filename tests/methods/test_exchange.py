@@ -1,6 +1,6 @@
 """Exchange: its maps start as the host, its directions are those that grounds move, and α goes between."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -34,7 +34,7 @@ def host(tiny_clip: Clip) -> Method:
     return method
 
 
-def support(clip: Clip, moved: Tensor, *, noise: float = 0.0) -> Callable[[], SupportSet]:
+def support(clip: Clip, moved: Tensor) -> SupportSet:
     """Pictures whose features differ between grounds along the rows of `moved` `[K, D]` alone."""
     g = torch.Generator().manual_seed(0)
     still = torch.randn(PICTURES, clip.config.embed, generator=g)
@@ -192,10 +192,11 @@ def photos() -> Photos:
     return species_photos(BASE[:4], 2, seed=1, at_home=1.0)
 
 
-def tuned(clip: Clip, photos: Photos, method: str = "exchange+zeroshot", **recipe: object) -> Method:
-    settings = {"exchange": {"views": 2}}
-    short = Recipe(**({"epochs": 2, "batch_size": 4, "augment": "none", "warmup_epochs": 0} | recipe))
-    return run_stages(method, clip, photos, short, settings=settings)
+def tuned(clip: Clip, photos: Photos, method: str = "exchange+zeroshot") -> Exchange:
+    short = Recipe(epochs=2, batch_size=4, augment="none", warmup_epochs=0)
+    built = run_stages(method, clip, photos, short, settings={"exchange": {"views": 2}})
+    assert isinstance(built, Exchange)
+    return built
 
 
 def test_one_picture_a_class_and_masks_of_some(tiny_clip: Clip, photos: Photos):
