@@ -48,13 +48,15 @@ class FeatureSpec:
         what: The tower and its input: "clip"; "clip, foreground, mean".
         heads: H of the shape `[H, B, D]`.
         dim: D.
-        masked: Whether the feature depends on the view's mask.
+        masked: Whether it depends on the view's mask.
+        exchanged: Whether it is of the view's object on another picture's ground, which each epoch draws.
     """
 
     what: str
     heads: int
     dim: int
     masked: bool = False
+    exchanged: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,14 @@ class Batch:
     """A batch of training pictures.
 
     Attributes:
-        images: `[B, 3, S, S]` normalised pictures; S is 0 if `frozen` has all features that the method
-            needs.
-        labels: `[B]` index of each picture's class in the method's names.
-        masks: `[B, 1, S, S]` foreground of the views in `images`; None without masks.
-        areas: `[B]` share of the foreground in the whole picture, before the crop; None without masks.
-        frozen: Features that training does not change, by name, as far as a bank holds them.
-        step: Number of training steps before this batch; random numbers of a step depend on it.
+        images: `[B, 3, S, S]` normalised pictures; S is 0 where `frozen` has all that a method needs of them.
+        labels: `[B]` row of each picture's name in the method's classes.
+        masks: `[B, 1, S, S]` foreground of the very view in `images`, or None where there are no masks.
+        areas: `[B]` share of foreground in the whole picture, before the crop; None without masks.
+        frozen: Features training cannot change, by name, where a bank holds them already.
+        exchanged: `[B, 3, S, S]` the same views, each object on another picture's ground; None unless a
+            method asks for them.
+        step: How many steps of the training came before; what a method draws at a step depends on it.
     """
 
     images: Images
@@ -76,4 +79,5 @@ class Batch:
     masks: Masks | None = None
     areas: PerImage | None = None
     frozen: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    exchanged: Images | None = None
     step: int = 0

@@ -138,6 +138,41 @@ def test_views_that_do_not_vary_are_encoded_once(open_bank: Callable[..., Bank],
     assert {path.name for path in kept(tmp_path)} == {"epoch-000.safetensors"}
 
 
+EXCHANGED = replace(IMAGE, what="clip, exchanged", masked=True, exchanged=True)
+
+
+def look_at_both(batch: Batch) -> dict[str, Tensor]:
+    seen = {"image": look(batch.images)} if "image" not in batch.frozen else {}
+    return seen if batch.exchanged is None else {**seen, "exchanged": look(batch.exchanged)}
+
+
+def test_exchanged_views_are_of_their_epoch_where_others_do_not_vary(open_bank: Callable[..., Bank]):
+    bank = open_bank(augment="none")
+    first, again, second = (
+        torch.cat([batch.frozen["exchanged"] for batch in found], dim=1)
+        for epoch in (0, 0, 1)
+        if (
+            found := list(
+                bank.batches(epoch, 4, specs={"image": IMAGE, "exchanged": EXCHANGED}, make=look_at_both)
+            )
+        )
+    )
+    plain = list(bank.pictures.batches(0, 4, shuffle=True, drop_last=True, exchanged=True))
+    wanted = torch.cat([look(batch.exchanged) for batch in plain if batch.exchanged is not None], dim=1)
+    torch.testing.assert_close(first, wanted, rtol=1e-6, atol=1e-6)
+    assert torch.equal(first, again)
+    assert not torch.allclose(first.sort(dim=1).values, second.sort(dim=1).values)
+
+
+def test_views_that_exchange_depend_on_masks(open_bank: Callable[..., Bank], data: Path):
+    eye = Eye()
+    batches(open_bank(exchange=1.0), eye)
+    for mask in (data / "masks").rglob("*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(mask).convert("L"))).save(mask)
+    batches(open_bank(exchange=1.0), eye)
+    assert eye.pictures["image"] == 18
+
+
 def test_without_masks_there_are_no_areas(open_bank: Callable[..., Bank], tmp_path: Path):
     (first, *_) = batches(open_bank(masks=None), Eye(), specs={"image": IMAGE})
     assert first.areas is None

@@ -95,6 +95,29 @@ def test_gate_counts(settings: dict[str, Any], total: int):
     assert count(guidance.foreground_gate) == count(guidance.prior_gate) == total
 
 
+def test_a_prior_gate_that_is_told_r_has_the_papers_count():
+    told = make(prior_indicators=("entropy", "prior_entropy", "cosine", "trust"))
+    assert count(told.prior_gate) == 193  # "0.19 K"
+    views = make_views()
+    asked = told.prior_trust(views.new, views.clip)
+    torch.testing.assert_close(
+        asked, told.prior_trust(views.new, views.clip, torch.full_like(views.area, 0.5))
+    )
+    with pytest.raises(
+        InputError, match="foreground_gate is False: give true, or prior_indicators without 'trust'"
+    ):
+        make(prior_indicators=("trust",), foreground_gate=False)
+
+
+def test_r_reaches_the_prior_gate_and_learns_nothing_there():
+    told = make(prior_indicators=("trust",), terms=("prior",))
+    views = make_views(area=torch.zeros(BATCH, dtype=torch.float64))
+    with_mask, without = (told.losses(v, LABELS, logits_of)["prior"] for v in (make_views(), views))
+    assert not torch.equal(with_mask, without)
+    with_mask.backward()
+    assert all(p.grad is None for p in told.foreground_gate.parameters())
+
+
 def test_an_indicator_left_out_is_a_column_less():
     guidance = make(foreground_indicators=("cosine",), prior_indicators=("entropy", "cosine"))
     assert guidance.indicators(make_views()).shape == (BATCH, 1)
@@ -358,6 +381,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "min_area": ({}, {"min_area": 0.6}),
     "max_area": ({"clamp_area": True}, {"max_area": 0.3}),
     "clamp_area": ({"max_area": 0.3}, {"clamp_area": True}),
+    "teacher": ({}, {"teacher": "exchange"}),
     "fill": ({}, {"fill": "black"}),
     "prior_template": ({}, {"prior_template": "dataset"}),
     "entropy": ({}, {"entropy": "normalised"}),
@@ -386,7 +410,8 @@ def a_batch() -> Batch:
     masks = torch.zeros(4, 1, 32, 32)
     for i in range(4):
         masks[i, :, 4 : 12 + 6 * i, 2:30] = 1
-    return Batch(images, torch.arange(4) % 3, masks, torch.tensor([0.2, 0.3, 0.7, 0.9]))
+    areas = torch.tensor([0.2, 0.3, 0.7, 0.9])
+    return Batch(images, torch.arange(4) % 3, masks, areas, exchanged=images.flip(-1))
 
 
 def measured(clip: Clip, settings: dict[str, Any]) -> dict[str, Tensor]:

@@ -93,9 +93,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     rows: list[int] = []
     item = PictureSet.item
 
-    def counted(self: PictureSet, index: int, epoch: int | None = None):
+    def counted(self: PictureSet, index: int, epoch: int | None = None, exchanged: bool = False):
         rows.append(index)
-        return item(self, index, epoch)
+        return item(self, index, epoch, exchanged)
 
     monkeypatch.setattr(PictureSet, "item", counted)
     return rows

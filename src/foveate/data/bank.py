@@ -90,8 +90,12 @@ class Bank:
             epochs: The epochs.
         """
         keys = {key.name: key for key in self._keys(specs).values()}.values()
-        slots = {self._slot(epoch) for epoch in epochs}
-        return sum(key.size for key in keys for slot in slots if not self.shelf.has(key, slot))
+        return sum(
+            key.size
+            for key in keys
+            for slot in {self._slot(epoch, key) for epoch in epochs}
+            if not self.shelf.has(key, slot)
+        )
 
     def batches(  # noqa: PLR0913  (all but the first two by name)
         self,
@@ -125,10 +129,10 @@ class Bank:
         Raises:
             BadPicture: A picture or mask cannot be read.
         """
-        pictures, slot = self.pictures, self._slot(epoch)
+        pictures = self.pictures
         order = pictures.wanted(epoch, batch_size, shuffle=shuffle, drop_last=shuffle)
         keys = self._keys(specs)
-        held = self._held(keys, slot)
+        held = self._held(keys, epoch)
         peers = self.peers if shuffle or not pixels else None
         part = (peers.share if peers and shuffle else Rank()).cut(order, batch_size)
         rows, size = part.rows, part.size
@@ -150,11 +154,12 @@ class Bank:
             ):
                 yield replace(batch, frozen=_without_areas(take(held, some)))
 
-    def _held(self, keys: Mapping[str, FeatureKey], slot: int) -> dict[str, Tensor]:
-        """Return the stored features; with peers, those in the store of the first process."""
+    def _held(self, keys: Mapping[str, FeatureKey], epoch: int) -> dict[str, Tensor]:
+        """Return what is on the shelf; where there are peers, on that of the first of them."""
         if self.peers and self.peers.share.rank:
             return self.peers.lend({}, keys)
-        held = {name: t for name, key in keys.items() if (t := self.shelf.get(key, slot)) is not None}
+        on_shelf = {name: self.shelf.get(key, self._slot(epoch, key)) for name, key in keys.items()}
+        held = {name: tensor for name, tensor in on_shelf.items() if tensor is not None}
         return self.peers.lend(held, keys) if self.peers else held
 
     def _from_features(
@@ -171,10 +176,10 @@ class Bank:
         """Store the features of an epoch and return them as `FeatureStore.get` does."""
         if self.peers and self.peers.share.rank:
             return tensor
-        return self.shelf.put(key, self._slot(epoch), tensor)
+        return self.shelf.put(key, self._slot(epoch, key), tensor)
 
-    def _slot(self, epoch: int) -> int:
-        return epoch if self.pictures.varies else 0
+    def _slot(self, epoch: int, key: FeatureKey) -> int:
+        return epoch if self.pictures.varies or "exchanged" in key.values else 0
 
     def _keys(self, specs: Mapping[str, FeatureSpec]) -> dict[str, FeatureKey]:
         whole = {_AREAS: _WHOLE_AREA} if self.pictures.has_masks else {}
@@ -187,12 +192,14 @@ class Bank:
             "weights": self._weights,
             "views": self.pictures.view_key(),
             "pictures": self._pictures,
-            "masks": self._masks if spec.masked else None,
+            "masks": self._masks if spec.masked or self.pictures.exchanges else None,
             "shape": [spec.heads, len(self.pictures), spec.dim],
             "dtype": str(dtype).removeprefix("torch."),
             # Another version may crop, decode or encode differently.
             "made by": {"foveate": version("foveate"), "pillow": PIL.__version__},
         }
+        if spec.exchanged:
+            values["exchanged"] = self.pictures.exchange_key()
         return FeatureKey(values, (spec.heads, len(self.pictures), spec.dim), dtype)
 
     @cached_property
@@ -256,7 +263,8 @@ class _Encoding:
             start, stop = self._peers.share.bounds(len(rest))
             rest = rest[start:stop]
         for wanted in (shown.rows, rest):
-            read = pictures.read(wanted, epoch, size, workers)
+            exchanged = any("exchanged" in key.values for key in self.missing.values())
+            read = pictures.read(wanted, epoch, size, workers, exchanged=exchanged)
             for rows, batch in zip(_parts(wanted, size), read, strict=True):
                 self._encode(rows, batch)
                 if wanted is shown.rows:
@@ -348,4 +356,5 @@ def _part(batch: Batch, start: int, end: int) -> Batch:
         None if batch.masks is None else batch.masks[start:end],
         None if batch.areas is None else batch.areas[start:end],
         {name: tensor[:, start:end] for name, tensor in batch.frozen.items()},
+        None if batch.exchanged is None else batch.exchanged[start:end],
     )

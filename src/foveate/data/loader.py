@@ -1,5 +1,6 @@
 """Makes batches of a photo set; decodes in threads, and the result does not depend on their number."""
 
+import hashlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,10 +27,14 @@ from foveate.data.transforms import (
     to_tensor,
     train_view,
 )
+from foveate.foreground.exchange import LEAST_GROUND, exchange
 from foveate.foreground.masks import MaskValues, detect_values, fit_mask, read_mask
 from foveate.foreground.opening import source_name
 from foveate.seeds import stream
 from foveate.types import Batch
+
+_LENDERS = 8
+"""How many pictures are asked for their ground, one after the other, before an object stays where it is."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +43,17 @@ class Item:
 
     Attributes:
         image: `[3, S, S]` normalised.
-        label: Class index.
-        mask: `[1, S, S]` foreground of this view; zeros if the picture has no mask.
-        area: Share of foreground in the whole picture; 0 if it has no mask.
+        label: Row of its name.
+        mask: `[1, S, S]` foreground of this view; zeros where the picture has no mask.
+        area: Share of foreground in the whole picture; 0 where it has no mask.
+        exchanged: `[3, S, S]` the same view with the object on another picture's ground, if asked for.
     """
 
     image: Picture
     label: int
     mask: Mask
     area: float
+    exchanged: Picture | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +133,7 @@ class PictureSet:
         *,
         augment: Literal["rrc-flip", "squash", "none"] = "none",
         scale: tuple[float, float] = (0.08, 1.0),
+        exchange: float = 0.0,
         seed: int = 0,
         transform: PairTransform | None = None,
         masks: bool = True,
@@ -133,16 +141,18 @@ class PictureSet:
         """Create the set.
 
         Args:
-            photos: The photos.
-            size: Side S of the square views, in pixels.
-            mean: Channel means of the tower.
-            std: Channel standard deviations of the tower.
-            augment: Kind of training views (see `train_view`), or "none" for the evaluation view.
-            scale: Minimum and maximum area of a random crop.
-            seed: Seed of views and order.
-            transform: Applied to picture and mask (or None) before a training view. It may run in
-                several threads, so it needs its own random generator.
-            masks: Whether to read masks, if there are any.
+            photos: What to read.
+            size: Side S of the square views.
+            mean: Channel means the tower expects.
+            std: Channel deviations, likewise.
+            augment: Training views (see `train_view`), or "none" for the view predictions are made on.
+            scale: Least and greatest area of a random crop.
+            exchange: Share of training views whose object stands on another picture's ground. A picture
+                without a mask, or with an empty one, is always seen as it is.
+            seed: Of views and order.
+            transform: Applied to picture and mask (or None) before a training view. It may run in several
+                threads, so it must bring its own randomness.
+            masks: Whether to read masks where there are any.
 
         Raises:
             BadPicture: The meaning of the masks is "auto", and one of the inspected masks cannot be
@@ -151,7 +161,7 @@ class PictureSet:
         self.photos = photos
         self._size, self._mean, self._std = size, mean, std
         self._augment: Literal["rrc-flip", "squash", "none"] = augment
-        self._scale, self._seed = scale, seed
+        self._scale, self._exchange, self._seed = scale, exchange, seed
         self._transform = transform
         found = [sample.mask for sample in photos.samples if sample.mask is not None] if masks else []
         self.has_masks = bool(found)
@@ -169,11 +179,18 @@ class PictureSet:
 
     @property
     def varies(self) -> bool:
-        """Whether views differ between epochs."""
-        return self._augment == "rrc-flip" or self._transform is not None
+        """Whether another epoch has other views."""
+        return self._augment == "rrc-flip" or self.exchanges or self._transform is not None
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether some views show an object on another picture's ground, so that masks decide them too."""
+        return self._exchange > 0
 
     def view_key(self) -> dict[str, object]:
         """Return all settings of a view, except its picture, its mask and, if views vary, the epoch.
+
+        Masks decide views that exchange; these are drawn by labels too.
 
         Raises:
             ValueError: There is a transform, whose settings are unknown.
@@ -182,7 +199,14 @@ class PictureSet:
             raise ValueError("views of a transform of your own have no key")
         key: dict[str, object] = {"augment": self._augment, "size": self._size}
         key |= {"mean": list(self._mean), "std": list(self._std)}
+        if self.exchanges:
+            key |= {"exchange": self._exchange, **self.exchange_key()}
         return {**key, "scale": list(self._scale), "seed": self._seed} if self.varies else key
+
+    def exchange_key(self) -> dict[str, object]:
+        """Return what decides whose ground an object is put on."""
+        labels = repr([sample.label for sample in self.photos.samples])
+        return {"labels": hashlib.sha256(labels.encode()).hexdigest()[:16], "seed": self._seed}
 
     def mask_key(self) -> dict[str, object]:
         """Return the meaning of the values in mask files."""
@@ -197,8 +221,13 @@ class PictureSet:
         shuffled = torch.randperm(len(self), generator=stream(self._seed, "order", epoch))
         return [int(index) for index in shuffled]
 
-    def item(self, index: int, epoch: int | None = None) -> Item:
-        """Read one sample and return its view of this epoch; without an epoch, return the evaluation view.
+    def item(self, index: int, epoch: int | None = None, exchanged: bool = False) -> Item:
+        """Read one sample and return its view of this epoch; no epoch gives the view for predictions.
+
+        Args:
+            index: Which sample.
+            epoch: Which view.
+            exchanged: Whether to return the view on another picture's ground besides.
 
         Raises:
             BadPicture: The picture or its mask cannot be read.
@@ -206,6 +235,10 @@ class PictureSet:
         """
         sample = self.photos.samples[index]
         picture, mask, area = self._read(sample)
+        other = picture
+        if epoch is not None and mask is not None and (exchanged or self.exchanges):
+            other, swap = self._exchanged(index, epoch, picture, mask)
+            picture = other if swap else picture
         if epoch is None or self._augment == "none":
             view = eval_view(picture.size, self._size)
         else:
@@ -220,6 +253,7 @@ class PictureSet:
             sample.label,
             blank if seen_mask is None else mask_to_tensor(seen_mask),
             area,
+            to_tensor(view.apply(other)[0], self._mean, self._std) if exchanged else None,
         )
 
     def batches(
@@ -230,17 +264,19 @@ class PictureSet:
         drop_last: bool = False,
         workers: int = 2,
         share: Rank | None = None,
+        exchanged: bool = False,
     ) -> Iterator[Batch]:
         """Yield the batches of an epoch.
 
         Args:
-            epoch: Determines the views and the order; None gives the evaluation views.
-            batch_size: Number of pictures in a batch.
-            shuffle: Whether to use the order of this epoch; otherwise the samples' own order.
-            drop_last: Whether to leave out a smaller last batch. A set smaller than one batch is never
-                left out.
-            workers: Number of threads that read ahead; 0 reads in the calling thread.
-            share: Part of each batch to read; None reads all.
+            epoch: Which views and which order; None for the views predictions are made on.
+            batch_size: Pictures in a batch.
+            shuffle: Whether in this epoch's order instead of the samples' own.
+            drop_last: Whether to leave out a smaller last batch; a set smaller than one batch is never left
+            out.
+            workers: Threads that read ahead; 0 reads in the calling thread.
+            share: Which part of each batch to read; None reads all.
+            exchanged: Whether batches also bring each object on another picture's ground.
 
         Raises:
             BadPicture: A picture or mask cannot be read.
@@ -248,7 +284,7 @@ class PictureSet:
         """
         wanted = self.wanted(epoch, batch_size, shuffle=shuffle, drop_last=drop_last)
         part = (share or Rank()).cut(wanted, batch_size)
-        yield from self.read(part.rows, epoch, part.size, workers)
+        yield from self.read(part.rows, epoch, part.size, workers, exchanged=exchanged)
 
     def wanted(self, epoch: int | None, batch_size: int, *, shuffle: bool, drop_last: bool) -> list[int]:
         """Return the samples of an epoch's batches, in order; see `batches` for the arguments."""
@@ -258,10 +294,17 @@ class PictureSet:
         return wanted
 
     def read(
-        self, wanted: Iterable[int], epoch: int | None, batch_size: int, workers: int = 2
+        self,
+        wanted: Iterable[int],
+        epoch: int | None,
+        batch_size: int,
+        workers: int = 2,
+        *,
+        exchanged: bool = False,
     ) -> Iterator[Batch]:
-        """Yield the views of these samples in an epoch, in this order; for the rest see `batches`."""
-        items = _ahead(lambda index: self.item(index, epoch), wanted, workers, batch_size + 2 * workers)
+        """Yield these samples' views of an epoch, in this order; for the rest see `batches`."""
+        window = batch_size + 2 * workers
+        items = _ahead(lambda index: self.item(index, epoch, exchanged), wanted, workers, window)
         held: list[Item] = []
         for item in items:
             held.append(item)
@@ -284,13 +327,32 @@ class PictureSet:
         )
         return picture, mask, float((np.asarray(mask) > 0).mean())
 
+    def _exchanged(
+        self, index: int, epoch: int, picture: Image.Image, mask: Image.Image
+    ) -> tuple[Image.Image, bool]:
+        """Return a picture's object on another ground, and whether this epoch's view is of that."""
+        samples, generator = self.photos.samples, stream(self._seed, "exchange", epoch, index)
+        swap = bool(torch.rand(1, generator=generator) < self._exchange)
+        own = samples[index].label
+        others = [place for place, sample in enumerate(samples) if sample.label != own]
+        others = others or [place for place in range(len(samples)) if place != index]
+        if not others or not np.asarray(mask).any():
+            return picture, False
+        for place in torch.randint(len(others), (_LENDERS,), generator=generator).tolist():
+            lender, its_mask, share = self._read(samples[others[place]])
+            if share <= 1 - LEAST_GROUND:
+                return exchange(picture, mask, lender, its_mask), swap
+        return picture, False
+
     def _collate(self, items: Sequence[Item]) -> Batch:
         images = torch.stack([item.image for item in items])
         labels = torch.tensor([item.label for item in items])
+        others = [item.exchanged for item in items if item.exchanged is not None]
+        exchanged = torch.stack(others) if others else None
         if not self.has_masks:
-            return Batch(images, labels)
-        masks = torch.stack([item.mask for item in items])
-        return Batch(images, labels, masks, torch.tensor([item.area for item in items]))
+            return Batch(images, labels, exchanged=exchanged)
+        masks, areas = torch.stack([item.mask for item in items]), torch.tensor([item.area for item in items])
+        return Batch(images, labels, masks, areas, exchanged=exchanged)
 
 
 def _ahead(read: Callable[[int], Item], wanted: Iterable[int], workers: int, window: int) -> Iterator[Item]:

@@ -16,7 +16,7 @@ Position = Literal["end", "middle", "front"]
 """Place of the class name: after the learned vectors, in the middle, or before them."""
 
 Indicator = Literal["entropy", "cosine", "area"]
-PriorIndicator = Literal["entropy", "prior_entropy", "cosine"]
+PriorIndicator = Literal["entropy", "prior_entropy", "cosine", "trust"]
 Term = Literal["base", "gate", "distill", "prior", "prior_kl"]
 TERMS: tuple[Term, ...] = ("base", "gate", "distill", "prior", "prior_kl")
 
@@ -508,32 +508,29 @@ class FvgPtConfig(MethodConfig):
         gate_hidden: Hidden width of the two gates (dim_RG).
         gate_depth: Number of linear layers of a gate, 1 to 3.
         bias: Whether gates and adapters have biases.
-        adapter_input: Adapter input: raw features ("raw") or unit features ("unit").
-        adapter_init: Initial values of the last adapter layer: N(0, 1e-3²) ("small"), 0 ("zero") or
-            PyTorch's.
-        adapters: Sides with an adapter (FDC); "none" keeps the backbone's base logits.
-        heads: With two image features (MMRL): adapt both alike ("shared"), their mixture ("fused"), or
-            only the class token's ("class").
-        foreground_gate: Whether the trust r in the foreground is learned (FRG); otherwise r is 1.
-        foreground_indicators: Inputs of the foreground gate.
-        prior_branch: Whether new classes use the calibrated branch (PC); otherwise they use the base
-            branch.
-        prior_indicators: Inputs of the prior gate.
-        prior_trust: A constant b that replaces the prior gate, as a baseline.
-        terms: Loss terms in the sum.
-        detach_trust: Whether r is detached in the distillation.
+        adapter_input: Adapt features as they come ("raw") or of unit length ("unit").
+        adapter_init: Last adapter layer at the start: N(0, 1e-3²) ("small"), 0 ("zero") or PyTorch's.
+        adapters: Which sides are adapted (FDC); "none" leaves the backbone's base logits as they are.
+        heads: With two image features (MMRL): adapt both alike ("shared"), their mixture ("fused"), or the
+            class token's alone ("class").
+        foreground_gate: Whether the foreground's trust is learned (FRG); otherwise r is 1.
+        foreground_indicators: What the foreground gate is told.
+        prior_branch: Whether new classes get the calibrated branch (PC); otherwise they go the base way.
+        prior_indicators: What the prior gate is told. "trust" is r; ½ where no mask tells it.
+        prior_trust: A constant b in place of the prior gate, as a baseline.
+        terms: Which loss terms are summed.
+        detach_trust: Whether r is a constant to the distillation.
         hard_trust: Whether r is rounded to 0 or 1 in the distillation.
-        margin: Margin by which the foreground must beat the whole picture to be trusted (δ of Eq. 3).
-        area_from: Area indicator: the foreground's share in the network's "view", or in the whole
-            "picture".
-        min_area: A smaller share of the view counts as no foreground: target 0, weight 0.
-        max_area: Upper end of the clamp, used if `clamp_area`.
-        clamp_area: Whether the area indicator is clamped to [min_area, max_area].
-        fill: Replacement of the background: "mean" (0 after normalisation), "black", "blur",
-            "image_mean".
-        prior_template: Sentence for the prior's class texts; "dataset" takes the data set's own.
-        entropy: Unit of the entropy: "nats", or a share of ln C ("normalised"), comparable across class
-            counts.
+        margin: By how much the foreground must beat the whole picture to be worth trusting (δ of Eq. 3).
+        area_from: The indicator's area in the view the network sees, or in the whole "picture".
+        min_area: Below this share of the view a foreground counts as cut away: target 0, weight 0.
+        max_area: Upper end of the clamp, if `clamp_area`.
+        clamp_area: Whether the indicator's area is clamped to [min_area, max_area].
+        teacher: What the backbone is shown of the object: the "foreground" alone, or the object on the ground
+            of another class's picture ("exchange").
+        fill: What replaces the background: "mean" (0 after normalisation), "black", "blur", "image_mean".
+        prior_template: Sentence of the prior's class texts; "dataset" takes the data set's own.
+        entropy: In "nats", or as a share of ln C ("normalised"), which is steadier across class counts.
         tau_squared: Whether the distillation is multiplied with tau².
         mixed_weight: Weight of z_FDC for trained names if new names are used too; z_PC has the rest.
     """
@@ -563,6 +560,7 @@ class FvgPtConfig(MethodConfig):
     min_area: float = 0.02
     max_area: float = 0.98
     clamp_area: bool = False
+    teacher: Literal["foreground", "exchange"] = "foreground"
     fill: Fill = "mean"
     prior_template: str = "a photo of a {}."
     entropy: Literal["nats", "normalised"] = "nats"
@@ -683,6 +681,51 @@ class DaptConfig(MethodConfig):
 
 
 @dataclass(frozen=True)
+class ExchangeConfig(MethodConfig):
+    """Settings of Exchange.
+
+    Attributes:
+        rank: Of the maps that are learned for trained classes.
+        consensus: Weight of the host's consensus over two grounds, as a soft label (λ).
+        tau: Temperature that softens the consensus (τ).
+        axes: How many directions of features tell where (k); None chooses on classes held out.
+        views: Exchanges of each picture that these directions are solved on.
+        where: How much of the ground's say is left for new classes (α): 1 all, 0 nothing.
+        prior: Share of CLIP's own texts in those of new classes (w).
+        prior_templates: Sentences whose mean is CLIP's text; none takes the data set's own sentence.
+        mixed_weight: Say of trained classes' branch among these where new names are asked about too.
+    """
+
+    rank: int = 16
+    consensus: float = 0.0
+    tau: float = 2.0
+    axes: int | None = None
+    views: int = 4
+    where: float = 0.5
+    prior: float = 0.5
+    prior_templates: tuple[str, ...] = ()
+    mixed_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        share = "a share between 0 and 1"
+        self.demand(
+            rank=(self.rank >= 1, "at least 1"),
+            consensus=(self.consensus >= 0, "zero or more"),
+            tau=(self.tau > 0, "a temperature above zero"),
+            axes=(self.axes is None or self.axes >= 1, "at least 1, or none to have it chosen"),
+            views=(self.views >= 1, "at least 1"),
+            where=(0 <= self.where <= 1, share),
+            prior=(0 <= self.prior <= 1, share),
+            mixed_weight=(0 <= self.mixed_weight <= 1, share),
+        )
+
+    @property
+    def needs_masks(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
 class KdplConfig(MethodConfig):
     """Settings of KDPL.
 
@@ -743,6 +786,7 @@ CONFIGS: dict[str, type[MethodConfig]] = {
         LpPlusPlusConfig,
         FvgPtConfig,
         DaptConfig,
+        ExchangeConfig,
         KdplConfig,
     )
 }

@@ -25,7 +25,7 @@ from foveate.types import Batch, FeatureSpec, ImageFeatures, Images, Masks, Scal
 CLIP = "clip"
 """The unchanged image tower, in a `FeatureSpec`."""
 
-Side = Literal["whole", "foreground", "background"]
+Side = Literal["whole", "foreground", "background", "exchanged"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Frozen:
         """Return the feature of one side of the view, from the same tower."""
         what = f"{self.spec.what}, {side}, {fill}{', box' if boxed else ''}"
         return Frozen(replace(self.spec, what=what, masked=True), self.encode, side, fill, boxed)
+
+    def exchanged(self) -> "Frozen":
+        """Return the same tower's feature of the view with its object on another picture's ground."""
+        spec = replace(self.spec, what=f"{self.spec.what}, exchanged", masked=True, exchanged=True)
+        return Frozen(spec, self.encode, "exchanged")
 
 
 class FrozenFeatures(Method):
@@ -182,5 +187,9 @@ def _masks(method: Method, batch: Batch, one: Frozen) -> Masks:
 def _view(method: Method, batch: Batch, one: Frozen) -> Images:
     if one.side == "whole":
         return batch.images
+    if one.side == "exchanged":
+        if batch.exchanged is None:
+            raise ValueError(f"{method.name} needs exchanged views: batches(..., exchanged=True) brings them")
+        return batch.exchanged
     size, cut = method.clip.config, foreground_view if one.side == "foreground" else background_view
     return cut(batch.images, _masks(method, batch, one), one.fill, size.mean, size.std)

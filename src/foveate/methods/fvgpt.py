@@ -148,10 +148,10 @@ class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
 
         All are raw features `[H, B, D]`; `area` `[1, B, 1]` is the foreground's share of the view.
         """
-        image = frozen_image(self)
+        image, exchanged = frozen_image(self), self.config.teacher == "exchange"
         found = {
             "image": image,
-            "foreground": image.of("foreground", self.config.fill),
+            "foreground": image.exchanged() if exchanged else image.of("foreground", self.config.fill),
             "area": frozen_area(),
         }
         return found if self.sees_as_clip else found | {"clip": frozen_clip(self.clip)}

@@ -23,6 +23,9 @@ from foveate.types import Features, ImageFeatures, Labels, Logits, PerImage, Sca
 Align = Callable[[Features], Logits]
 """Function of the backbone from features to base logits, with temperature applied."""
 
+_NO_MASK = 0.5
+"""What the prior gate is told in place of r where there is no mask, as in all predictions."""
+
 
 @dataclass(frozen=True)
 class Views:
@@ -102,6 +105,10 @@ def _check(config: FvgPtConfig) -> None:
         "foreground_indicators": (bool(config.foreground_indicators), "at least one"),
         "prior_indicators": (bool(config.prior_indicators), "at least one"),
         "terms": (bool(config.terms), "at least one"),
+        "foreground_gate": (
+            config.foreground_gate or "trust" not in config.prior_indicators,
+            "true, or prior_indicators without 'trust', which that gate tells",
+        ),
         "prior_trust": (trust is None or 0 <= trust <= 1, "a share between 0 and 1"),
         "min_area": (0 <= config.min_area <= config.max_area, "a share from 0 up to max_area"),
         "mixed_weight": (0 <= config.mixed_weight <= 1, "a share between 0 and 1"),
@@ -191,25 +198,28 @@ class Guidance(nn.Module):
 
     # --- prior calibration (Sec. 3.4) ---
 
-    def prior_indicator_values(self, new: Logits, clip: Logits) -> Float[Tensor, "batch indicators"]:
-        """Return s = [H(p_full), H(p_CLIP), cos(p_full, p_CLIP)], Eq. 13."""
+    def prior_indicator_values(
+        self, new: Logits, clip: Logits, r: PerImage | None = None
+    ) -> Float[Tensor, "batch indicators"]:
+        """Return s = [H(p_full), H(p_CLIP), cos(p_full, p_CLIP)], Eq. 13, and r if settings ask for it."""
         new, clip = new / self.config.tau, clip / self.config.tau
         columns = {
             "entropy": self._entropy(new),
             "prior_entropy": self._entropy(clip),
             "cosine": agreement(new, clip),
+            "trust": torch.full_like(new[:, 0], _NO_MASK) if r is None else r,
         }
         return torch.stack([columns[name] for name in self.config.prior_indicators], dim=-1)
 
-    def prior_trust(self, new: Logits, clip: Logits) -> PerImage:
-        """Return b, the trust in CLIP's prior."""
+    def prior_trust(self, new: Logits, clip: Logits, r: PerImage | None = None) -> PerImage:
+        """Return b, the trust in CLIP's prior; r is the trust in the foreground, where a mask tells it."""
         if self.config.prior_trust is not None:
             return torch.full_like(new[:, 0], self.config.prior_trust)
-        return self.prior_gate(self.prior_indicator_values(new, clip)).squeeze(-1).sigmoid()
+        return self.prior_gate(self.prior_indicator_values(new, clip, r)).squeeze(-1).sigmoid()
 
-    def new_logits(self, new: Logits, clip: Logits) -> Logits:
+    def new_logits(self, new: Logits, clip: Logits, r: PerImage | None = None) -> Logits:
         """Return z_PC = (1 − b) z_full + b z_CLIP, Eq. 12."""
-        b = self.prior_trust(new, clip)[:, None]
+        b = self.prior_trust(new, clip, r)[:, None]
         return (1 - b) * new + b * clip
 
     # --- the loss ---
@@ -219,7 +229,9 @@ class Guidance(nn.Module):
         config = self.config
         losses = self._base_losses(v, labels, align)
         if config.prior_branch:
-            new = self.new_logits(v.new, v.clip)
+            new = self.new_logits(
+                v.new, v.clip, self._trust(v) if "trust" in config.prior_indicators else None
+            )
             losses["prior"] = config.lambda_prior * F.cross_entropy(new, labels)
             softened = kl(v.clip / config.tau, new / config.tau)
             losses["prior_kl"] = config.lambda_prior * softened.mean()
@@ -246,6 +258,12 @@ class Guidance(nn.Module):
         factor = config.tau**2 if config.tau_squared else 1.0
         losses["distill"] = factor * config.lambda_distill * distill
         return losses
+
+    @torch.no_grad()
+    def _trust(self, v: Views) -> PerImage:
+        """Return r as a number that the prior gate is told; no mask, no opinion."""
+        r = self.foreground_gate(self.indicators(v)).squeeze(-1).sigmoid()
+        return torch.where(self.usable(v), r, _NO_MASK)
 
     def usable(self, v: Views) -> Tensor:
         """Return which views have enough foreground for training."""

@@ -81,7 +81,7 @@ def size_of(job: Job) -> Size:
         tests += sets.sizes_of(one.dataset).test * (0.5 if half else 1.0)
     tests *= 2 if job.shift else 1
     views = pictures * epochs
-    return Size(classes, pictures, views, views if recipe.augment == "rrc-flip" else pictures, round(tests))
+    return Size(classes, pictures, views, views if recipe.varies else pictures, round(tests))
 
 
 @dataclass(frozen=True)

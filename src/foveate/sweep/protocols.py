@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from foveate.errors import InputError
-from foveate.methods.registry import needs_masks, parts, stages, title
+from foveate.methods.registry import parts, stages, title
 from foveate.sweep.config import SweepConfig, SweepRow, SweepTable
 from foveate.sweep.jobs import Job, Question, Split
 from foveate.sweep.recipes import Case, settle
@@ -125,7 +125,7 @@ def _job(table: SweepTable, row: SweepRow, place: _Place, template: Template) ->
             "classes": _classes(table),
             "template": row.template or template(dataset, parts(row.method)),
             "seed": place.seed,
-            "masks": row.masks if needs_masks(row.method, settings) else None,
+            "masks": row.masks,
             **variant.options,
         }
     )
@@ -133,7 +133,7 @@ def _job(table: SweepTable, row: SweepRow, place: _Place, template: Template) ->
         protocol=table.protocol,
         row=row.name,
         dataset=dataset,
-        config=config,
+        config=config if config.needs_masks else replace(config, masks=None),
         questions=_questions(table, dataset),
         variant=variant.name,
         recipe=table.recipe,

@@ -116,8 +116,9 @@ class TunedBackbone:
         return {**asked, **own}
 
     def notes(self, photos: Photos) -> list[str]:
-        """Return notes for the user on the plug-in's training pictures."""
-        masked = needs_masks(self.config.method, self.config.settings)
+        """Return what a person should know, given the pictures drawn for the plug-in."""
+        exchanged = str(self.config.recipe.get("augment")).startswith("exchange")
+        masked = exchanged or needs_masks(self.config.method, self.config.settings)
         drawn = photos.digest(masks=masked)[:16]
         if not self.config.data or self.config.data == drawn:
             return []

@@ -8,7 +8,7 @@ another recipe, and features in half precision are other numbers.
 import shutil
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,8 @@ def training_pictures(photos: Photos, config: ClipConfig, recipe: Recipe, seed: 
         config.image_size,
         config.mean,
         config.std,
-        augment=recipe.augment,
+        augment=recipe.view,
+        exchange=recipe.exchanged,
         scale=(recipe.crop_scale, 1.0),
         seed=seed,
     )
@@ -125,7 +126,9 @@ class StageBatches:
         solver = capability(method, ClosedForm, trained=True)
         self._epochs = max(solver.passes if solver else 0, recipe.epochs if method.trainable() else 0)
         self._stage, self._method, self.recipe = stage, method, recipe
-        self._specs = frozen_specs(method) if bank else {}
+        specs = frozen_specs(method)
+        self._exchanged = any(spec.exchanged for spec in specs.values())
+        self._specs = specs if bank else {}
         self._bank = bank if self._specs else None
         self._device = method.clip.logit_scale.device
         self._announced = False
@@ -153,7 +156,9 @@ class StageBatches:
         team = self._context.team
         share = team.share if team and shuffle else None
         batches = (
-            self.pictures.batches(epoch, size, shuffle=shuffle, drop_last=shuffle, share=share)
+            self.pictures.batches(
+                epoch, size, shuffle=shuffle, drop_last=shuffle, share=share, exchanged=self._exchanged
+            )
             if bank is None
             else bank.batches(
                 epoch,
@@ -222,4 +227,12 @@ def to_device(batch: Batch, device: Any) -> Batch:
         return None if tensor is None else sent(tensor, torch.device(device))
 
     frozen = {name: move(tensor) for name, tensor in batch.frozen.items()}
-    return Batch(move(batch.images), move(batch.labels), move(batch.masks), move(batch.areas), frozen)
+    return replace(
+        batch,
+        images=move(batch.images),
+        labels=move(batch.labels),
+        masks=move(batch.masks),
+        areas=move(batch.areas),
+        frozen=frozen,
+        exchanged=move(batch.exchanged),
+    )

@@ -168,10 +168,10 @@ class RunConfig:
 
     @cached_property
     def needs_masks(self) -> bool:
-        """Whether training uses foreground masks."""
+        """Whether masks of the foreground are learned from, by the method or by views that exchange."""
         from foveate.methods.registry import needs_masks
 
-        return needs_masks(self.method, self.settings)
+        return self.schedule.exchanged > 0 or needs_masks(self.method, self.settings)
 
     @property
     def inner(self) -> "RunConfig | None":

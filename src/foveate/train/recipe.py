@@ -13,8 +13,10 @@ from foveate.configs import check_types, typed
 from foveate.errors import InputError
 
 Optimiser = Literal["sgd", "adamw"]
-Augment = Literal["rrc-flip", "squash", "none"]
+View = Literal["rrc-flip", "squash", "none"]
+Augment = Literal["rrc-flip", "squash", "none", "exchange", "exchange-rrc-flip"]
 
+_CUT: dict[str, View] = {"rrc-flip": "rrc-flip", "exchange-rrc-flip": "rrc-flip", "squash": "squash"}
 
 _BOUNDS = {
     "epochs": (1, 1e6),
@@ -23,6 +25,7 @@ _BOUNDS = {
     "weight_decay": (0, 1e6),
     "warmup_lr": (0, 1e6),
     "momentum": (0, 1e6),
+    "exchange_share": (0, 1),
     "warmup_epochs": (0, 1e6),
     "clip_grad": (0, 1e30),
     "explode_at": (0, 1e30),
@@ -41,18 +44,20 @@ class Recipe:
         batch_size: Pictures per step.
         optimiser: SGD with momentum, or AdamW.
         lr: Peak learning rate.
-        weight_decay: Weight decay of each learned tensor.
-        momentum: Momentum of SGD.
-        warmup_epochs: Epochs at `warmup_lr` before the cosine schedule starts.
-        warmup_lr: Constant learning rate of these epochs.
-        augment: Random resized crop and flip (rrc-flip); squash to a square (squash); or the centred
-            test view (none).
-        crop_scale: Smallest share of the picture in a random crop.
-        average_mean: Epoch, counted from 1, at the centre of a Gaussian average of the learned tensors
-            (PromptSRC); None takes the tensors of the last epoch. A plug-in's own stage never averages.
-        average_std: Standard deviation of this Gaussian, in epochs.
-        clip_grad: Largest norm of all gradients together; None does not clip gradients.
-        explode_at: Stop when the loss exceeds this multiple of its first value.
+        weight_decay: On every learned tensor, as in the field.
+        momentum: Of SGD.
+        warmup_epochs: Epochs at `warmup_lr` before the cosine begins, from its start.
+        warmup_lr: Their constant rate.
+        augment: Random resized crop and flip; the field's squash to a square; or the centred test view. With
+            "exchange" some objects stand on the ground of a picture of another class, in the centred view or
+            before crop and flip; that needs masks.
+        exchange_share: How many views of these show the object on another ground; the others are as they are.
+        crop_scale: Least share of the picture a random crop keeps.
+        average_mean: Epoch, counted from 1, around which learned tensors are averaged with Gaussian weights
+            (PromptSRC); None takes those of the last epoch. A plug-in's own stage never averages.
+        average_std: Deviation of those weights, in epochs.
+        clip_grad: Largest norm of all gradients together; None leaves them as they are.
+        explode_at: Stop when the loss is so many times its first value.
     """
 
     epochs: int = 10
@@ -64,6 +69,7 @@ class Recipe:
     warmup_epochs: int = 1
     warmup_lr: float = 1e-5
     augment: Augment = "rrc-flip"
+    exchange_share: float = 0.5
     crop_scale: float = 0.08
     average_mean: float | None = None
     average_std: float = 1.0
@@ -72,7 +78,15 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("epochs", "batch_size", "lr", "clip_grad", "explode_at", "average_std"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "lr",
+            "clip_grad",
+            "explode_at",
+            "average_std",
+            "exchange_share",
+        ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} is {value}: give a number above zero")
@@ -87,6 +101,21 @@ class Recipe:
             raise InputError(
                 f"crop_scale is {self.crop_scale}: give a share of the picture, above 0 and up to 1"
             )
+
+    @property
+    def view(self) -> View:
+        """How a view is cut out of its picture."""
+        return _CUT.get(self.augment, "none")
+
+    @property
+    def varies(self) -> bool:
+        """Whether each epoch has views of its own."""
+        return self.view == "rrc-flip" or self.exchanged > 0
+
+    @property
+    def exchanged(self) -> float:
+        """Share of views whose object stands on another picture's ground; above 0 it takes masks."""
+        return self.exchange_share if self.augment.startswith("exchange") else 0.0
 
 
 def recipe_for(method: str, changes: Mapping[str, object] | None = None) -> Recipe:

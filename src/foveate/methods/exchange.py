@@ -1,0 +1,318 @@
+"""Exchange: learn from objects on exchanged grounds, and keep apart what a picture shows and where.
+
+x is a picture, x' its object on the ground of a picture of another class (`foveate.foreground.exchange`), f
+and f' the frozen host's raw features of the two, t_c its class texts, z(f, t) its logits, f̄ and t̄ features of
+unit length. The equations are ours; the page of the method, docs/methods/exchange.md, has them too.
+
+Trained classes. Low-rank maps A of both sides are learned on both views:
+
+    (1)  ẑ(f) = z(f̄ + A_f f̄, t̄ + A_t t̄)
+    (2)  L = ½ Σ_{f, f'} CE(ẑ, y) + λ ½ Σ_{f, f'} CE(p̄, ẑ),   p̄ = softmax((z(f, t) + z(f', t)) / 2τ)
+
+p̄ is the host's consensus over two grounds, their geometric mean; λ is 0 unless settings say otherwise.
+
+New classes. The few directions U in which grounds move features tell *where* a picture was taken:
+
+    (3)  U = top k eigenvectors of Σ d dᵀ,  d = f̄_j − mean_j f̄_j over the grounds j of an object, its own too
+    (4)  f_P = f̄ − U Uᵀ (f̄ − μ)                                           what, without where
+    (5)  z_new = α z(f, t̃) + (1 − α) z(f_P, t̃),  t̃ = (1 − w) t̄ + w t̄_CLIP
+
+α = 1 is the host's answer, with texts that lean on CLIP; α = 0 takes the ground away.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foveate.clip.templates import DEFAULT_TEMPLATE
+from foveate.errors import InputError
+from foveate.methods.base import Method, Wrapper, is_kind
+from foveate.methods.capabilities import ClosedForm, SupportSet, TextPerImage, capability
+from foveate.methods.configs import ExchangeConfig
+from foveate.methods.frozen import Frozen, FrozenFeatures, extract, frozen_image
+from foveate.methods.guidance import route
+from foveate.methods.known import KnownClasses, exact, fixed
+from foveate.methods.texts import PlainTexts
+from foveate.seeds import stream
+from foveate.types import (
+    Batch,
+    Branch,
+    Features,
+    ImageFeatures,
+    Labels,
+    Logits,
+    Scalar,
+    TextFeatures,
+)
+
+Axes = Float[Tensor, "heads dim axes"]
+Centre = Float[Tensor, "heads dim"]
+
+MOST_AXES = 16
+"""Of the directions that are tried when their number is chosen."""
+
+_STILL = 1e-6
+"""Share of the largest eigenvalue below which a direction is not moved by exchanges."""
+
+
+class LowRank(nn.Module):
+    """x + A x̄ with A of low rank; it starts as x.
+
+    Args:
+        dim: Length of a feature.
+        rank: Of A.
+        generator: Of the random start.
+    """
+
+    def __init__(self, dim: int, rank: int, generator: torch.Generator):
+        super().__init__()
+        self.down = nn.Parameter(torch.randn(dim, rank, generator=generator) / dim**0.5)
+        self.up = nn.Parameter(torch.zeros(rank, dim))
+
+    def forward(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
+        """Return unit features, mapped, Eq. 1."""
+        unit = F.normalize(x, dim=-1)
+        return unit + (unit.to(self.down.dtype) @ self.down @ self.up).to(unit.dtype)
+
+
+@dataclass(frozen=True)
+class Grounds:
+    """What exchanges do to features.
+
+    Attributes:
+        axes: U `[H, D, k]`, the direction that moves most first.
+        centre: μ `[H, D]`, the mean unit feature over pictures and grounds.
+    """
+
+    axes: Axes
+    centre: Centre
+
+    def without(self, image: ImageFeatures) -> ImageFeatures:
+        """Return f_P (Eq. 4) `[H, B, D]` of raw features."""
+        unit = F.normalize(image, dim=-1)
+        where = torch.einsum("hbd,hdk->hbk", unit - self.centre[:, None], self.axes)
+        return unit - torch.einsum("hbk,hdk->hbd", where, self.axes)
+
+    def first(self, axes: int) -> "Grounds":
+        """Return the same with the first few directions alone."""
+        return Grounds(self.axes[..., :axes], self.centre)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Support pictures as the host sees them.
+
+    Attributes:
+        image: `[H, N, D]` raw features of the pictures.
+        exchanged: `[J, H, N, D]` of their objects on J other grounds.
+        labels: `[N]`.
+    """
+
+    image: ImageFeatures
+    exchanged: Float[Tensor, "grounds heads pictures dim"]
+    labels: Labels
+
+    def rows(self, rows: Tensor) -> "Seen":
+        """Return some of the pictures."""
+        return Seen(self.image[:, rows], self.exchanged[:, :, rows], self.labels[rows])
+
+
+class Exchange(Wrapper, ClosedForm, FrozenFeatures):
+    """Learns from exchanged grounds, over a tuned host; a prediction takes the host's pass alone.
+
+    Args:
+        host: A tuned method; it is frozen here.
+        config: Settings.
+        generator: Of the random start; by default the stream of seed 0.
+
+    Attributes:
+        image_map: A_f of Eq. 1.
+        text_map: A_t.
+        axes: U `[H, D, k]` of Eq. 3; empty before training.
+        centre: μ `[H, D]`, likewise.
+
+    Raises:
+        InputError: The host learns rows of its classes, or a setting is out of its range.
+    """
+
+    name, title, config_type = "exchange", "Exchange", ExchangeConfig
+    joint = False
+
+    def __init__(
+        self, host: Method, config: ExchangeConfig | None = None, generator: torch.Generator | None = None
+    ):
+        super().__init__(host)
+        self.config = config or ExchangeConfig()
+        generator = generator or stream(0, "init", "exchange")
+        here, dim = self.clip.logit_scale.device, self.clip.config.embed
+        self.image_map = LowRank(dim, self.config.rank, generator).to(here)
+        self.text_map = LowRank(dim, self.config.rank, generator).to(here)
+        self.axes, self.centre = (fixed(torch.empty(0, device=here)) for _ in range(2))
+        self.passes = self.config.views
+        self.plain = [PlainTexts(self.clip, one) for one in self.config.prior_templates or (None,)]
+        if host.names:
+            self.set_classes(host.names, host.template, host.trained_names())
+
+    @classmethod
+    def check_host(cls, name: str, host: Method | type[Method]) -> None:
+        """Refuse a host whose answers are no cosines of features that could be mapped."""
+        if is_kind(host, KnownClasses):
+            raise InputError(
+                f"exchange: {name} learns rows of its training classes, and Exchange maps features of"
+                " pictures and texts: take a host whose answers are cosines of these, such as coop"
+            )
+
+    # --- classes and texts ---
+
+    def set_classes(
+        self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
+    ) -> None:
+        for one in self.plain:
+            one.check(names, template or DEFAULT_TEMPLATE)
+        super().set_classes(names, template, trained)
+        for one in self.plain:
+            one.set_classes(names, template)
+
+    def encode_text(self) -> TextFeatures:
+        """Return the host's raw class features; it is frozen, and keeps them."""
+        return self.text_features()
+
+    @torch.no_grad()
+    def text_features(self) -> TextFeatures:
+        return super().text_features()
+
+    def pair(self, image: ImageFeatures) -> Features:
+        if capability(self.host, TextPerImage):
+            return super().pair(image)
+        return Features(image, self.text_features())
+
+    def _leaning(self, text: TextFeatures) -> TextFeatures:
+        """Return t̃ of Eq. 5: the host's texts, leaning on CLIP's own."""
+        own, w = F.normalize(text, dim=-1), self.config.prior
+        if not w:
+            return own
+        prior = torch.stack([F.normalize(one.features(), dim=-1) for one in self.plain]).mean(dim=0)
+        return (1 - w) * own + w * prior.to(own.dtype)
+
+    # --- answers ---
+
+    def logits(self, features: Features, branch: Branch = "base") -> Logits:
+        """Return ẑ for trained classes, z_new for new ones, and for both together a mixture of the two."""
+        if branch == "base":
+            return self._base(features)
+        new = self._new(features)
+        if branch == "new":
+            return new
+        trained = torch.tensor(self.trained, device=new.device)
+        return route(self._base(features), new, trained, self.config.mixed_weight)
+
+    def _base(self, features: Features) -> Logits:
+        """Return ẑ, Eq. 1."""
+        mapped = Features(self.image_map(features.image), self.text_map(features.text))
+        return self.host.logits(mapped, "base")
+
+    @torch.no_grad()
+    def _new(self, features: Features) -> Logits:
+        """Return z_new, Eq. 5; the host's own with the texts t̃ before training."""
+        text = self._leaning(features.text)
+        full = self.host.logits(Features(features.image, text), "new")
+        if not self.axes.numel():
+            return full
+        grounds = Grounds(self.axes.to(full.dtype), self.centre.to(full.dtype))
+        what = self.host.logits(Features(grounds.without(features.image), text), "new")
+        return self.config.where * full + (1 - self.config.where) * what
+
+    # --- training ---
+
+    def frozen(self) -> dict[str, Frozen]:
+        """Declare `image` and `exchanged` of the host, raw features `[H, B, D]`."""
+        image = frozen_image(self)
+        return {"image": image, "exchanged": image.exchanged()}
+
+    def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
+        """Return the terms of Eq. 2: "ce" and "consensus"."""
+        views = features, self.pair(batch.frozen["exchanged"])
+        with torch.no_grad():
+            said = torch.stack([self.host.logits(one, "base") for one in views])
+            consensus = (said.mean(dim=0) / self.config.tau).softmax(dim=-1)
+        mapped = [self._base(one) for one in views]
+        losses = {"ce": torch.stack([F.cross_entropy(one, batch.labels) for one in mapped]).mean()}
+        if self.config.consensus:
+            soft = torch.stack([F.cross_entropy(one, consensus) for one in mapped]).mean()
+            losses["consensus"] = self.config.consensus * soft
+        return losses
+
+    @torch.no_grad()
+    def fit_support(self, support: SupportSet) -> None:
+        """Solve for U (Eq. 3) and μ.
+
+        Raises:
+            InputError: No exchange moves a feature, or they move features along fewer directions than `axes`.
+        """
+        seen = self._collect(support)
+        axes = self.config.axes or self._chosen(seen)
+        grounds = _solve(seen, axes)
+        self.axes, self.centre = fixed(grounds.axes), fixed(grounds.centre)
+
+    def _collect(self, support: SupportSet) -> Seen:
+        image, labels, exchanged = list[Tensor](), list[Tensor](), list[Tensor]()
+        for number in range(self.passes):
+            others: list[Tensor] = []
+            for batch in support.train(number):
+                frozen = batch.frozen | extract(self, batch)
+                others.append(frozen["exchanged"])
+                if number == 0:
+                    image.append(frozen["image"])
+                    labels.append(batch.labels)
+            exchanged.append(torch.cat(others, dim=1))
+        return Seen(torch.cat(image, dim=1), torch.stack(exchanged), torch.cat(labels))
+
+    def _chosen(self, seen: Seen) -> int:
+        """Return the k with the most right answers about exchanges of classes that U was not solved on.
+
+        Odd classes are held against even ones. With fewer than four classes no half has two to tell apart:
+        all pictures are then solved on and looked at.
+        """
+        odd = seen.labels % 2 == 1
+        few = len(self.names) < 4
+        folds = [(odd | True, odd | True)] if few else [(odd, ~odd), (~odd, odd)]
+        held = [(_solve(seen.rows(rows)), seen.rows(others)) for rows, others in folds]
+        most = min(MOST_AXES, *(grounds.axes.shape[-1] for grounds, _ in held))
+        scores = [sum(self._right(one.first(axes), of) for one, of in held) for axes in range(1, most + 1)]
+        return 1 + max(range(most), key=scores.__getitem__)
+
+    def _right(self, grounds: Grounds, seen: Seen) -> int:
+        """Return how many exchanges are answered rightly among their classes, without these directions."""
+        classes, labels = seen.labels.unique(return_inverse=True)
+        right = 0
+        for other in seen.exchanged:
+            text = self._leaning(self.pair(other).text)[..., classes, :]
+            what = self.host.logits(Features(grounds.without(other), text), "new")
+            right += int((what.argmax(dim=-1) == labels).sum())
+        return right
+
+
+def _solve(seen: Seen, axes: int | None = None) -> Grounds:
+    """Return what grounds do to features of these pictures, along so many directions or all there are."""
+    unit = exact(F.normalize(torch.cat([seen.image[None], seen.exchanged]), dim=-1))
+    moved = unit - unit.mean(dim=0)
+    values, vectors = torch.linalg.eigh(torch.einsum("jhnd,jhne->hde", moved, moved))
+    values, vectors = values.flip(-1), vectors.flip(-1)
+    there = values > _STILL * values[:, :1].clamp(min=1e-6)
+    rank = int(there.sum(dim=-1).min())
+    if not rank:
+        raise InputError(
+            "exchange: no exchange moves a feature: masks are empty, or all pictures have one ground;"
+            " give masks of the objects, and pictures on more than one ground"
+        )
+    if axes is not None and axes > rank:
+        raise InputError(
+            f"exchange: axes is {axes}, but these exchanges move features along {rank} directions:"
+            f" give {rank} at most, leave it out to have it chosen, or raise views"
+        )
+    chosen, centre = vectors[..., : axes or rank], unit.mean(dim=(0, 2))
+    return Grounds(*(one.to(seen.image.device, seen.image.dtype) for one in (chosen, centre)))
