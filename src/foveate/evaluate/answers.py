@@ -29,6 +29,8 @@ class Answers:
         foreground: `[N, C]` logits of the pictures times their masks; None without masks.
         trust: `[N]` how far each answer leans on CLIP's prior; None for methods without such a gate.
         masked: `[N]` which pictures have a mask at all; None means every one.
+        names: Of the columns.
+        pictures: What each picture is called.
     """
 
     logits: Logits
@@ -36,6 +38,13 @@ class Answers:
     foreground: Logits | None = None
     trust: Tensor | None = None
     masked: Tensor | None = None
+    names: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ()
+
+    @property
+    def probabilities(self) -> Logits:
+        """`[N, C]`."""
+        return self.logits.softmax(dim=-1)
 
     @property
     def accuracy(self) -> float:
@@ -104,6 +113,8 @@ def ask(
         _joined([one.foreground for one in said]),
         _joined([one.trust for one in said]),
         torch.tensor([sample.mask is not None for sample in pictures.photos.samples]),
+        method.names,
+        tuple(sample.name for sample in pictures.photos.samples),
     )
 
 
