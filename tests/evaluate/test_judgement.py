@@ -39,7 +39,12 @@ def test_calibration_error_by_hand():
 def test_brier_and_auroc_are_scikit_learns():
     given = answers()
     p = given.probabilities
-    expected = brier_score_loss(given.labels, (p.double() / p.double().sum(1, keepdim=True)).numpy(), scale_by_half=False, labels=[0, 1, 2])
+    expected = brier_score_loss(
+        given.labels,
+        (p.double() / p.double().sum(1, keepdim=True)).numpy(),
+        scale_by_half=False,
+        labels=[0, 1, 2],
+    )
     assert brier(p, given.labels) == pytest.approx(expected, abs=1e-6)
     scores = (given.logits[:, 0] * 2).round()  # with ties
     known = given.labels == 0

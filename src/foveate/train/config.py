@@ -44,6 +44,8 @@ class RunConfig:
         template: The data set's sentence, such as "a photo of a {}, a type of pet."; not all methods use one.
         backbone: Folder or hub id of a tuned inner method (coop, for fvgpt+coop), which is then not trained
             again.
+        folds: Hold the shots back in so many parts and train without each in turn, to know how sure answers
+            may be; 0 never does. By default 4 for methods that are solved at once (linear_probe), else 0.
         log_answers: Log after each epoch which pictures are answered rightly, for --select forgetting.
         device: Where the towers run, e.g. cuda.
         dtype: Precision of the frozen towers; what is learned is float32 always.
@@ -75,6 +77,7 @@ class RunConfig:
     classes: Classes = "all"
     template: str | None = None
     backbone: str | None = None
+    folds: int | None = None
     log_answers: bool = False
     device: str = "cpu"
     dtype: Precision = "float32"
@@ -110,6 +113,8 @@ class RunConfig:
         for name, value in (("method", method), ("settings", own), ("recipe", typed(Recipe, recipe, ""))):
             object.__setattr__(self, name, value)
         _ = self.schedule
+        if self.folds is not None and (self.folds < 0 or self.folds == 1):
+            raise InputError(f"folds is {self.folds}: give 2 or more, or 0 for none")
         if self.template is not None:
             fill(self.template, "name")
         self._check_draw()

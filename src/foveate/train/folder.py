@@ -19,7 +19,7 @@ from foveate.data.shelf import Shelf
 from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.train.answered import LOG
-from foveate.train.checkpoint import CARD, CONFIG, TENSORS
+from foveate.train.checkpoint import CARD, CONFIG, TENSORS, TRUST
 from foveate.train.config import RunConfig, digest
 from foveate.train.shots import Chosen
 from foveate.written import as_dataclass, one_line, parse_table, read_bytes
@@ -233,10 +233,13 @@ def _states(folder: Path) -> list[Path]:
 
 def _clear_leftovers(folder: Path) -> None:
     """Remove what a kill in the middle of `write_atomically` leaves; refuse folders in the files' places."""
-    for name in (RUN, LOG, CONFIG, TENSORS, CARD):
+    for name in (RUN, LOG, CONFIG, TENSORS, TRUST, CARD):
         if (folder / name).is_dir():
             raise InputError(f"{folder / name} is a folder, in the place of a file of the run: remove it")
-    for place, names in ((folder, (RUN, CONFIG, TENSORS, CARD, LOG)), (folder / STAGES, ("*.safetensors",))):
+    for place, names in (
+        (folder, (RUN, CONFIG, TENSORS, TRUST, CARD, LOG)),
+        (folder / STAGES, ("*.safetensors",)),
+    ):
         for name in names:
             for path in place.glob(f".{name}.*"):
                 path.unlink(missing_ok=True)
