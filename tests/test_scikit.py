@@ -61,5 +61,6 @@ def test_what_is_no_picture_and_what_has_no_label(clip: Clip, pictures: tuple[li
         zeroshot.fit(pictures[0], pictures[1][1:])
     with pytest.raises(InputError, match="picture 0 is of type int"):
         labelled([3], ["red star"])
-    numbered = zeroshot.fit(pictures[0], [NAMES.index(name) for name in pictures[1]])
+    with pytest.warns(UserWarning, match="'0', '1' say little"):
+        numbered = zeroshot.fit(pictures[0], [NAMES.index(name) for name in pictures[1]])
     assert list(numbered.classes_) == ["0", "1"]

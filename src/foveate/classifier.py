@@ -46,6 +46,7 @@ from foveate.train.shots import Chosen, without_masks
 from foveate.train.together import demand_shareable
 from foveate.trust.doubt import pictures_needed
 from foveate.trust.fitting import fit_trust
+from foveate.trust.folds import demand_folds
 from foveate.trust.trust import Trust, read_trust
 from foveate.types import Branch
 
@@ -222,6 +223,8 @@ class Classifier:
             run.backbone.build(self.clip, names, config.template)
         untrained = build(config.method, self.clip, config.settings, config.seed)
         untrained.set_classes(names, config.template)
+        if config.folds:
+            demand_folds(run, chosen, untrained)
         if context.team:
             demand_shareable(context.team, untrained, run.identity(chosen))
 

@@ -128,10 +128,11 @@ def test_a_damaged_file_is_named(probe: Path, clip: Clip, tmp_path: Path):
 
 def test_the_command(foveate: Callable[..., object], probe: Path, tmp_path: Path):
     noise(1)[0].save(tmp_path / "noise.png")
-    said = foveate("predict", probe, tmp_path / "noise.png", "--abstain", "--risk", "0.2")
+    options = (tmp_path / "noise.png", "--clip", "tiny")
+    said = foveate("predict", probe, *options, "--abstain", "--risk", "0.2")
     header, line = (row.split("\t") for row in said.out.splitlines())
     assert header == ["photo", "label", "probability", "next", "one of", "novelty"]
     assert line[1] == "none of these"
-    found = json.loads(foveate("predict", probe, tmp_path / "noise.png", "--abstain", "--json").out)[0]
+    found = json.loads(foveate("predict", probe, *options, "--abstain", "--json").out)[0]
     assert (found["refused"], found["names"]) == (True, None)
     assert found["label"] in NAMES

@@ -18,7 +18,7 @@ APART = 0.65
 """Share of pictures of two classes that CLIP gives the right one of both; 0.5 is a coin."""
 
 _NUMBERED = re.compile(r"^\d+\W+(.*\D.*)$")
-_CAMEL = re.compile(r"[a-z][A-Z]")
+_CAMEL = re.compile(r"[a-z]{2,}[A-Z][a-z]")  # and no iPhone
 _WNID = re.compile(r"n\d{8}")
 
 

@@ -134,7 +134,7 @@ def labelled(pictures: Any, labels: Any) -> tuple["Photos", list[Any]]:
     classes = sorted(set(given))
     row = {label: place for place, label in enumerate(classes)}
     samples = [Sample(picture, row[label]) for picture, label in zip(found, given, strict=True)]
-    return Photos(tuple(str(label) for label in classes), tuple(samples)), classes
+    return Photos(tuple(str(label) for label in classes), tuple(samples), selection="hand"), classes
 
 
 @dataclass(frozen=True)

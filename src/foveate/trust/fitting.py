@@ -7,7 +7,6 @@ from torch import Tensor
 
 from foveate.clip.model import Clip
 from foveate.data.samples import Photos
-from foveate.errors import InputError
 from foveate.methods.base import Method, encode_pictures
 from foveate.methods.capabilities import ClosedForm
 from foveate.methods.registry import REFERENCE, build
@@ -32,9 +31,6 @@ def fit_trust(run: Run, chosen: Chosen, method: Method, bank: Path | None = None
         chosen: The shots.
         method: The trained method, its trained classes set.
         bank: Where the run keeps features, to be read again.
-
-    Raises:
-        InputError: Shots cannot be held back, and it was asked for.
     """
     photos, reference = chosen.photos, build(REFERENCE, run.clip)
     reference.set_classes(photos.names, run.config.template)
@@ -44,7 +40,8 @@ def fit_trust(run: Run, chosen: Chosen, method: Method, bank: Path | None = None
     zero_shot = reference.logits(both).float().cpu()
     support = Support.of(features, labels, both.text.cpu())
     if not method.learned():
-        return Trust.of(support, zero_shot, zero_shot, labels)
+        own = method.logits(method.pair(features[None].to(run.clip.logit_scale.device))).float().cpu()
+        return Trust.of(support, zero_shot, own, labels)
     return Trust.of(support, zero_shot, *_held(run, chosen, method, bank))
 
 
@@ -54,10 +51,7 @@ def _held(run: Run, chosen: Chosen, method: Method, bank: Path | None) -> tuple[
     folds = run.config.folds if run.config.folds is not None else FOLDS if solved else 0
     if not folds:
         return torch.zeros(0, len(chosen.photos.names)), torch.zeros(0, dtype=torch.long)
-    logits, labels = held_out_answers(run, chosen, folds, bank)
-    if run.config.folds and not len(labels):
-        raise InputError("every class has one picture, so none can be held back: give more pictures")
-    return logits.float(), labels
+    return held_out_answers(run, chosen, folds, bank)
 
 
 def _features(clip: Clip, photos: Photos) -> Tensor:

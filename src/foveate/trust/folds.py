@@ -16,7 +16,7 @@ from foveate.data.bank import Bank, take
 from foveate.errors import InputError
 from foveate.evaluate.answers import ask
 from foveate.methods.base import Method
-from foveate.methods.capabilities import SupportSet
+from foveate.methods.capabilities import SupportSet, walk
 from foveate.methods.frozen import extract, frozen_specs
 from foveate.methods.registry import build, parts, stages, wrap
 from foveate.seeds import stream
@@ -25,6 +25,29 @@ from foveate.train.loop import fit
 from foveate.train.run import Run
 from foveate.train.shots import Chosen
 from foveate.types import Batch, Labels, Logits
+
+
+def demand_folds(run: Run, chosen: Chosen, method: Method) -> None:
+    """Refuse folds that cannot be had, before anything is trained.
+
+    Args:
+        run: Says how many.
+        chosen: The shots.
+        method: Untrained.
+
+    Raises:
+        InputError: The method tunes the image tower, so that no feature can be kept; its backbone was tuned
+            before, on these very shots; or no class has two.
+    """
+    if run.backbone is not None:
+        raise InputError("--folds trains all of a method, and --backbone was trained before: leave one out")
+    if any(part.tunes_vision for part in walk(method)):
+        raise InputError(
+            f"{run.config.method} tunes the image tower, so --folds would be as many whole trainings: leave"
+            " --folds out"
+        )
+    if max(chosen.photos.counts().values()) < 2:
+        raise InputError("every class has one picture, so none can be held back: give more pictures")
 
 
 def held_out_answers(run: Run, chosen: Chosen, folds: int, bank: Path | None = None) -> tuple[Logits, Labels]:
@@ -37,24 +60,15 @@ def held_out_answers(run: Run, chosen: Chosen, folds: int, bank: Path | None = N
         chosen: The shots.
         folds: How many parts; each is left out once.
         bank: Where the run keeps features; None keeps them in memory.
-
-    Raises:
-        InputError: The method tunes the image tower, so that no feature can be kept; its backbone was tuned
-            before, on these very shots.
     """
-    if run.backbone is not None:
-        raise InputError("--folds trains all of a method, and --backbone was trained before: leave one out")
-    labels = torch.tensor([sample.label for sample in chosen.photos.samples])
-    turns, logits = _turns(labels, folds), list[Logits]()
-    held = [turn for turn in turns if turn.any()]
-    feed = _Feed(run, chosen, bank)
+    photos, feed = chosen.photos, _Feed(run, chosen, bank)
+    labels = torch.tensor([sample.label for sample in photos.samples])
+    held, logits = [turn for turn in _turns(labels, folds) if turn.any()], list[Logits]()
     for out in held:
         method = feed.train((~out).nonzero()[:, 0].tolist())
-        few = [sample for sample, gone in zip(chosen.photos.samples, out.tolist(), strict=True) if gone]
-        logits.append(
-            ask(method, seen_as_asked(chosen.photos.with_samples(few), run.clip.config), "base").logits
-        )
-    empty = torch.zeros(0, len(chosen.photos.names))
+        few = photos.with_samples([photos.samples[row] for row in out.nonzero()[:, 0].tolist()])
+        logits.append(ask(method, seen_as_asked(few, run.clip.config), "base").logits.float())
+    empty = torch.zeros(0, len(photos.names))
     return torch.cat([empty, *logits]), torch.cat([labels[:0], *(labels[out] for out in held)])
 
 
@@ -72,7 +86,8 @@ class _Feed:
         config = run.config
         self._run, self._photos, self._val = run, chosen.photos, chosen.val
         pictures = training_pictures(chosen.photos, run.clip.config, config.schedule, config.seed)
-        self._bank: Bank = open_bank(BankPlan(bank, config.bank_dtype), pictures, run.clip)
+        place = Path(config.bank_dir).expanduser() if config.bank_dir else bank
+        self._bank: Bank = open_bank(BankPlan(place, config.bank_dtype), pictures, run.clip)
 
     def train(self, rows: list[int]) -> Method:
         """Return the method as these shots alone make it."""
@@ -88,11 +103,6 @@ class _Feed:
                 else wrap(parts(stage)[0], built, own, config.seed)
             )
             built.set_classes(self._photos.names, config.template)
-            if built.tunes_vision:
-                raise InputError(
-                    f"{config.method} tunes the image tower, so --folds would be as many whole trainings:"
-                    " leave --folds out"
-                )
             fit(built, self._batches(built, rows), recipe, support=self._support(built, rows))
         assert built is not None
         return built
@@ -101,10 +111,10 @@ class _Feed:
         size, seed = self._run.config.schedule.batch_size, self._run.config.seed
 
         def batches(epoch: int) -> Iterator[Batch]:
+            whole = self._whole(method, epoch)
             order = torch.randperm(len(rows), generator=stream(seed, "order", epoch)).tolist()
-            whole = len(rows) // size * size or len(rows)
-            for start in range(0, whole, size):
-                yield self._some(method, epoch, [rows[place] for place in order[start : start + size]])
+            for start in range(0, len(rows) // size * size or len(rows), size):
+                yield self._some(method, whole, [rows[place] for place in order[start : start + size]])
 
         return batches
 
@@ -112,18 +122,23 @@ class _Feed:
         device = method.clip.logit_scale.device
         val = seen_as_asked(self._val, method.clip.config).batches(None, 64) if len(self._val) else ()
         return SupportSet(
-            lambda number: [self._some(method, number, rows)], [to_device(one, device) for one in val]
+            lambda number: [self._some(method, self._whole(method, number), rows)],
+            [to_device(one, device) for one in val],
         )
 
-    def _some(self, method: Method, epoch: int, rows: list[int]) -> Batch:
-        device = method.clip.logit_scale.device
+    def _whole(self, method: Method, epoch: int) -> Batch:
+        """Return all shots of an epoch, with what frozen towers say of them."""
 
         def see(batch: Batch) -> dict[str, Tensor]:
-            return {name: one.cpu() for name, one in extract(method, to_device(batch, device)).items()}
+            seen = extract(method, to_device(batch, method.clip.logit_scale.device))
+            return {name: one.cpu() for name, one in seen.items()}
 
         (whole,) = self._bank.batches(
             epoch, len(self._photos), specs=frozen_specs(method), make=see, shuffle=False
         )
+        return whole
+
+    def _some(self, method: Method, whole: Batch, rows: list[int]) -> Batch:
         areas = None if whole.areas is None else whole.areas[rows]
         few = Batch(whole.images[rows], whole.labels[rows], None, areas, take(whole.frozen, rows))
-        return to_device(few, device)
+        return to_device(few, method.clip.logit_scale.device)
