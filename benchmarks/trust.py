@@ -136,6 +136,9 @@ def linear_probe(shots: Tensor, labels: Tensor, texts: Tensor, scale: float) -> 
     return lambda x: (x.double() @ weight.T + bias).float()
 
 
+METHODS = {kind.__name__: kind for kind in (zero_shot, tip_adapter, linear_probe)}
+
+
 def trusted(kind: Callable[..., Learned], data: dict, seed: int, risk: float = 0.1) -> list[float]:
     """Return accuracy, coverage, mean size of the sets and calibration error, before and after."""
     pool, labels = F.normalize(data["pool"][0], dim=-1), data["pool"][1]
@@ -192,6 +195,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     reader.add_argument("--seeds", type=int, default=200)
+    reader.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     reader.add_argument("--keep", type=Path, help="folder of encoded pictures")
     given = reader.parse_args()
     for world in ("tiny", "mild"):
@@ -202,7 +206,7 @@ def main() -> None:
             torch.save(data, file)
         print(f"\n{world}, {len(data['names'])} classes, {SHOTS} shots, {given.seeds} draws\n")
         print(row("method", "right", "coverage at 90 %", "names a set", "ECE before", "ECE after"))
-        for kind in (zero_shot, tip_adapter, linear_probe):
+        for kind in (METHODS[name] for name in given.methods):
             found = torch.tensor([trusted(kind, data, seed) for seed in range(given.seeds)])
             print(row(kind.__name__, *found.mean(dim=0).tolist()), flush=True)
         print(row("refused, known", "near", "noise", "photographs", "AUROC"))

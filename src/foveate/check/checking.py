@@ -144,9 +144,7 @@ def check_photos(
     ]
     if not good:
         raise InputError(
-            f"none of {len(photos)} pictures can be read: {findings[0].told}"
-            if findings
-            else "no pictures to check"
+            f"none of {len(photos)} pictures can be read, first {findings[0].pictures[0]}: {findings[0].told}"
         )
     read = photos.with_samples([photos.samples[place] for place in good])
     measured = [one for one in looks if isinstance(one, Look)]

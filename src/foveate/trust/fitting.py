@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from foveate.clip.model import Clip
 from foveate.data.samples import Photos
@@ -16,13 +15,12 @@ from foveate.train.shots import Chosen
 from foveate.trust.folds import held_out_answers
 from foveate.trust.novelty import Support
 from foveate.trust.trust import Trust
-from foveate.types import Labels, Logits
+from foveate.types import ImageFeatures, Labels, Logits
 
 FOLDS = 4
 """Where a method is solved and not trained, so that folds cost next to nothing."""
 
 
-@torch.no_grad()
 def fit_trust(run: Run, chosen: Chosen, method: Method, bank: Path | None = None) -> Trust:
     """Return what a trained method knows of its own answers.
 
@@ -32,16 +30,16 @@ def fit_trust(run: Run, chosen: Chosen, method: Method, bank: Path | None = None
         method: The trained method, its trained classes set.
         bank: Where the run keeps features, to be read again.
     """
-    photos, reference = chosen.photos, build(REFERENCE, run.clip)
-    reference.set_classes(photos.names, run.config.template)
-    features = _features(run.clip, photos)
-    labels = torch.tensor([sample.label for sample in photos.samples])
-    both = reference.pair(features[None].to(run.clip.logit_scale.device))
-    zero_shot = reference.logits(both).float().cpu()
-    support = Support.of(features, labels, both.text.cpu())
-    if not method.learned():
-        own = method.logits(method.pair(features[None].to(run.clip.logit_scale.device))).float().cpu()
-        return Trust.of(support, zero_shot, own, labels)
+    reference = build(REFERENCE, run.clip)
+    reference.set_classes(chosen.photos.names, run.config.template)
+    features = _features(run.clip, chosen.photos)
+    labels = torch.tensor([sample.label for sample in chosen.photos.samples])
+    with torch.no_grad():
+        support = Support.of(features[0].cpu(), labels, reference.text_features().cpu())
+        zero_shot = reference.logits(reference.pair(features)).float().cpu()
+        if not method.learned():
+            own = method.logits(method.pair(features)).float().cpu()
+            return Trust.of(support, zero_shot, own, labels)
     return Trust.of(support, zero_shot, *_held(run, chosen, method, bank))
 
 
@@ -54,8 +52,9 @@ def _held(run: Run, chosen: Chosen, method: Method, bank: Path | None) -> tuple[
     return held_out_answers(run, chosen, folds, bank)
 
 
-def _features(clip: Clip, photos: Photos) -> Tensor:
-    """Return `[N, D]` raw features of pictures, as the untouched CLIP sees them."""
+@torch.no_grad()
+def _features(clip: Clip, photos: Photos) -> ImageFeatures:
+    """Return `[1, N, D]` raw features of pictures, as the untouched CLIP sees them."""
     device = clip.logit_scale.device
     batches = seen_as_asked(photos, clip.config).batches(None, chunk_on(clip))
-    return torch.cat([encode_pictures(clip, batch.images.to(device))[0].cpu() for batch in batches])
+    return torch.cat([encode_pictures(clip, batch.images.to(device)) for batch in batches], dim=1)
