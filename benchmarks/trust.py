@@ -94,7 +94,7 @@ def features(world: str) -> dict[str, object]:
         names, new = list(BASE), list(NEW)
         sets = {
             "pool": species_photos(names, 40, 5, at_home=0.96),
-            "test": species_photos(names, 15, 999, at_home=0.96),
+            "test": species_photos(names, 15, 999, condition="home"),
             "near": species_photos(new, 10, 7, condition="home"),
         }
     clip = load_clip("tiny" if world == "tiny" else f"tiny-{world}")
