@@ -317,7 +317,9 @@ def test_evaluate_measures_what_was_not_drawn(foveate: Call, fitted: Path):
             "all": (8, 4),
         }
         assert all(row[split]["shift"] >= 0 for split in row)
-    header, *lines = (line.split("\t") for line in foveate("evaluate", fitted, "--compare").out.splitlines())
+    table, *judged = foveate("evaluate", fitted, "--compare").out.split("\n\n")
+    assert [said.split(":")[0] for said in judged] == ["base", "new", "all"]
+    header, *lines = (line.split("\t") for line in table.splitlines())
     assert header == ["method", "base", "new", "all", "HM"]
     for line, (method, row) in zip(lines, results.items(), strict=True):
         base, new = row["base"]["accuracy"], row["new"]["accuracy"]

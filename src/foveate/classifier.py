@@ -10,7 +10,7 @@ from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -23,10 +23,11 @@ from foveate.configs import as_whole, check
 from foveate.data.checks import check_pictures
 from foveate.data.loader import PictureSet
 from foveate.data.naming import clean_name, name_key, near_names, unusual
-from foveate.data.samples import Photos, Sample, as_pictures
+from foveate.data.samples import LazyPicture, Photos, Sample, as_pictures, labelled
 from foveate.data.sources import Source, load_photos
 from foveate.errors import InputError
 from foveate.evaluate.answers import Answers, ask
+from foveate.evaluate.metrics import mean
 from foveate.files import home_of
 from foveate.foreground.options import OnBad
 from foveate.methods.base import Method, Wrapper
@@ -36,16 +37,20 @@ from foveate.official.reading import read_official
 from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, save_model
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
-from foveate.train.folder import alone_in, drop_bank, open_run, refuse_folder
+from foveate.train.folder import BANK, alone_in, drop_bank, open_run, refuse_folder
 from foveate.train.parallel import ProcessGroup
 from foveate.train.reporter import Reporter
 from foveate.train.run import Run, draw, load, resolve, train
 from foveate.train.sharing import download, upload
 from foveate.train.shots import Chosen, without_masks
 from foveate.train.together import demand_shareable
+from foveate.trust.doubt import pictures_needed
+from foveate.trust.fitting import fit_trust
+from foveate.trust.folds import demand_folds
+from foveate.trust.trust import Trust, read_trust
 from foveate.types import Branch
 
-Photo = str | Path | Image.Image | bytes | np.ndarray | torch.Tensor
+Photo = str | Path | Image.Image | bytes | np.ndarray | torch.Tensor | LazyPicture
 Split = Literal["base", "new", "all"]
 IN_MEMORY = "a CLIP in memory"
 
@@ -55,12 +60,18 @@ class Prediction:
     """The prediction for one photo.
 
     Attributes:
-        photo: Path of the photo; its index in the list if the picture is in memory.
-        label: The class name with the highest probability.
-        probability: Probability of `label` among the class names in use.
-        scores: Probability of each class name.
-        trust: Weight of CLIP's prior in the prediction, in [0, 1]; None if no gate was used.
-        branch: Label space of the class names: "base", "new" or "mixed".
+        photo: Its path, or its place in the list for a picture in memory.
+        label: The likeliest name.
+        probability: Of that name, among the names asked about.
+        scores: Probability of every name.
+        trust: How far the answer leans on CLIP's prior, in [0, 1]; None where no gate was asked.
+        branch: Which label space the names were: "base", "new", or "mixed".
+        doubt: Between names, in [0, 1]: 1 less the probability of the label; None where the probability is
+            not calibrated.
+        novelty: How unusual the picture is, in [0, 1): the share of shots that are less so; None where the
+            model does not know its shots.
+        names: With a risk, the names that it may be, the likeliest first.
+        refused: Whether the answer is "none of these"; `label` is then the likeliest name all the same.
     """
 
     photo: str
@@ -69,6 +80,10 @@ class Prediction:
     scores: dict[str, float]
     trust: float | None
     branch: Branch
+    doubt: float | None = None
+    novelty: float | None = None
+    names: tuple[str, ...] | None = None
+    refused: bool = False
 
 
 class Classifier:
@@ -107,11 +122,15 @@ class Classifier:
         self.clip_source = IN_MEMORY if isinstance(clip, Clip) else _portable(clip)
         self.method = build(self.method_name, self.clip, self.settings)
         self.config: ModelConfig | None = None
+        self.trust: Trust | None = None
+        self._params: dict[str, Any] = {"method": method, "clip": clip, "settings": settings}
+        self._params |= {"device": device, "dtype": dtype}
         self._turn = _Turn()
 
     def fit(
         self,
-        data: Source | str | Path | None = None,
+        data: Source | Sequence[Photo] | None = None,
+        labels: Sequence[Any] | np.ndarray | torch.Tensor | None = None,
         *,
         out: str | Path | None = None,
         reporter: Reporter | None = None,
@@ -121,24 +140,26 @@ class Classifier:
         """Draw a few pictures of each class and train the method on them, stage by stage.
 
         Args:
-            data: Folder per class, CSV, JSONL, CoOp split JSON, Hugging Face data set, or `Photos`.
-            out: Run folder. A stopped run resumes from it. None writes nothing to disk.
-            reporter: Receives training steps and the progress of other slow work.
-            team: Process group that shares each batch. Each process calls `fit` with the same arguments.
-                Only the first process writes files, warns and reports.
-            options: Options of the run, as in `foveate.train.config.RunConfig`: masks, shots, seed,
-                classes, backbone, recipe, bank and so on. Settings of the method belong to the
-                constructor.
+            data: Folder per class, CSV, JSONL, CoOp split JSON, Hugging Face data set, or `Photos`; or with
+                labels, pictures as `predict` takes them.
+            labels: One a picture, as scikit-learn has it; None where the data has them.
+            out: Run folder; a run stopped half-way goes on from there. None keeps nothing on disk.
+            reporter: Hears of steps and other slow work.
+            team: Processes that all call this with the same arguments, to share each batch. Only the first
+                writes, warns, and tells of anything.
+            options: Of the run, as `foveate.train.config.RunConfig` has them: masks, shots, seed, classes,
+                backbone, recipe, bank and so on. Settings of the method are the classifier's own.
 
         Raises:
             InputError: An argument or the data cannot be used; no incomplete file is written.
         """
+        source = cast("Source | None", data) if labels is None else labelled(data, labels)[0]
         given = {name: str(one) if isinstance(one, Path) else one for name, one in options.items()}
-        named = isinstance(data, str | Path)
+        named = isinstance(source, str | Path)
         config = RunConfig.of(
-            {**given, "photos": str(data) if named else None, **self._own_options()}, "Classifier.fit"
+            {**given, "photos": str(source) if named else None, **self._own_options()}, "Classifier.fit"
         )
-        return self.train(config, None if named else data, out, Context(reporter or Reporter(), team))
+        return self.train(config, None if named else source, out, Context(reporter or Reporter(), team))
 
     def train(
         self,
@@ -173,12 +194,14 @@ class Classifier:
         with alone_in(folder) if folder and context.first else nullcontext():
             opened = partial(open_run, folder, run.identity(chosen), run.config, chosen) if folder else None
             if folder and opened and context.everywhere(opened):
-                return self._finished(folder, run, context)
+                return self._finished(folder, run, chosen, context)
             for note in (*chosen.notes, *run.notes(chosen)) if context.first else ():
                 warnings.warn(note, stacklevel=3)
             self.method = train(run, chosen, folder, context)
             self.config = run.model(chosen)
             self.settings = self.config.settings
+            if context.first:
+                self.trust = fit_trust(run, chosen, self.method, folder and folder / BANK)
             if folder and context.first:
                 self.save_pretrained(folder)
                 drop_bank(folder)
@@ -200,23 +223,33 @@ class Classifier:
             run.backbone.build(self.clip, names, config.template)
         untrained = build(config.method, self.clip, config.settings, config.seed)
         untrained.set_classes(names, config.template)
+        if config.folds:
+            demand_folds(run, chosen, untrained)
         if context.team:
             demand_shareable(context.team, untrained, run.identity(chosen))
 
-    def _finished(self, folder: Path, run: Run, context: Context) -> "Classifier":
-        """Load the model of a run that is finished already."""
+    def _finished(self, folder: Path, run: Run, chosen: Chosen, context: Context) -> "Classifier":
+        """Become the model of a run that has finished before; hold shots back, if that was not done then."""
         self.settings = {part: asdict(one) for part, one in run.config.configured.items()}
         if context.first:
             drop_bank(folder)  # still there if the run was stopped just after it finished
         with context.lent(folder / CONFIG, folder / TENSORS) as copies:
-            return self._take(*load_model((copies[0] or folder / CONFIG).parent))
+            self._take(*load_model((copies[0] or folder / CONFIG).parent))
+        if context.first:
+            self.trust = read_trust(folder, len(self.method.names))
+            if run.config.folds and not (self.trust and self.trust.knows_doubt):
+                self.trust = fit_trust(run, chosen, self.method)
+                self.save_pretrained(folder)
+        return self
 
-    def predict(
+    def predict(  # noqa: PLR0913  (all but the first by name)
         self,
         photos: Sequence[Photo] | Photo,
         classes: Sequence[str] | None = None,
         *,
         only: bool = False,
+        risk: float | None = None,
+        abstain: bool = False,
         batch_size: int = 64,
         on_bad: OnBad = "error",
         reporter: Reporter | None = None,
@@ -224,18 +257,24 @@ class Classifier:
         """Predict the class of each photo.
 
         Args:
-            photos: Paths, PIL pictures, arrays, tensors, or bytes of picture files; or a single one.
-            classes: Class names besides the trained ones; the classifier need not have seen them.
-                Another spelling of a trained name ("Barn_Owl") counts as the trained name.
-            only: Use the names in `classes` only.
-            batch_size: Photos per batch.
-            on_bad: "error" raises on a photo that cannot be read; "skip" leaves it out with a warning.
-            reporter: Called with progress.
+            photos: Paths, PIL pictures, arrays, tensors, or bytes of picture files; or one of them.
+            classes: Names to choose from besides the trained ones; the classifier need not have seen them.
+                A trained one written in another way ("Barn_Owl") is that one.
+            only: Choose from `classes` alone.
+            risk: Give each photo the names that it may be; in this share of photos the right one is missing,
+                e.g. 0.1.
+            abstain: Say "none of these" of photos that are unlike all shots; of those like them, 5 % are
+                refused too.
+            batch_size: Photos a pass.
+            on_bad: Stop at a photo that cannot be read, or leave it out with a warning.
+            reporter: Hears of progress.
 
         Raises:
-            InputError: A photo cannot be read, or class names clash.
+            InputError: A photo cannot be read, or names clash; or the model has too few shots, or held none
+                back, for the risk or for "none of these".
         """
         check("on_bad", on_bad, OnBad)
+        trust = self._asked_trust(risk, abstain)
         batch_size = as_whole("batch_size", batch_size, 1)
         samples = tuple(Sample(picture, 0) for picture in as_pictures(photos))
         if on_bad == "skip":
@@ -249,18 +288,133 @@ class Classifier:
                 return []
             names = self.method.names
             pictures = self._pictures(Photos(names, samples))
-            answers = ask(self.method, pictures, branch, batch_size=batch_size, watch=watch)
+            known = trust is not None and (abstain or self.method.sees_as_clip)
+            answers = ask(self.method, pictures, branch, batch_size=batch_size, with_clip=known, watch=watch)
+            novelty = None if trust is None else self._novelty(trust, answers)
+        if trust is not None:
+            answers = replace(answers, temperature=trust.temperature_for(branch))
+        p = answers.probabilities
+        sets = None if trust is None or risk is None else trust.sets(p, risk)
+        calibrated = trust is not None and trust.knows_doubt
+        refused = trust.refused(novelty) if trust is not None and novelty is not None and abstain else None
         return [
             Prediction(
                 photo=sample.name,
-                label=names[int(p.argmax())],
-                probability=float(p.max()),
-                scores=dict(zip(names, p.tolist(), strict=True)),
+                label=names[int(row.argmax())],
+                probability=float(row.max()),
+                scores=dict(zip(names, row.tolist(), strict=True)),
                 trust=None if answers.trust is None else float(answers.trust[i]),
                 branch=branch,
+                doubt=1 - float(row.max()) if calibrated else None,
+                novelty=None if novelty is None else float(novelty[i]),
+                names=None if sets is None else _likeliest_first(names, row, sets[i]),
+                refused=refused is not None and bool(refused[i]),
             )
-            for i, (sample, p) in enumerate(zip(samples, answers.logits.softmax(dim=-1), strict=True))
+            for i, (sample, row) in enumerate(zip(samples, p, strict=True))
         ]
+
+    # --- scikit-learn's habits ---
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The trained names, in the order of `predict_proba`."""
+        return np.array(self._fitted().names)
+
+    def predict_proba(self, photos: Sequence[Photo] | Photo) -> np.ndarray:
+        """Return `[N, C]` the probabilities of the trained names, in the order of `classes_`.
+
+        Raises:
+            InputError: As for `predict`.
+        """
+        names = self._fitted().names
+        return np.array([[one.scores[name] for name in names] for one in self.predict(photos)])
+
+    def score(
+        self, photos: Sequence[Photo] | Photo, labels: Sequence[Any] | np.ndarray | torch.Tensor
+    ) -> float:
+        """Return the share of pictures that are given their own label, in [0, 1].
+
+        Raises:
+            InputError: As for `predict`, or there is not one label a picture.
+        """
+        found, _ = labelled(photos, labels)
+        answers = self.predict([sample.picture for sample in found.samples])
+        names = [name_key(found.names[sample.label]) for sample in found.samples]
+        return mean([name_key(one.label) == name for one, name in zip(answers, names, strict=True)])
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the arguments it was made with; `deep` changes nothing."""
+        return dict(self._params)
+
+    def set_params(self, **params: Any) -> "Classifier":
+        """Become an untrained classifier with other arguments.
+
+        Raises:
+            InputError: There is no such argument, or as for the class.
+        """
+        unknown = [name for name in params if name not in self._params]
+        if unknown:
+            raise InputError(f"a classifier has no {unknown[0]!r}; it has {', '.join(self._params)}")
+        whole, source = {**self._params, **params}, self.clip_source
+        if {"clip", "device", "dtype"}.isdisjoint(params):  # the towers need not be loaded again
+            vars(self).update(vars(Classifier(**{**whole, "clip": self.clip})))
+            self.clip_source, self._params = source, whole
+        else:
+            vars(self).update(vars(Classifier(**whole)))
+        return self
+
+    def __sklearn_clone__(self) -> "Classifier":
+        """Return an untrained one with the same arguments, on the same towers."""
+        other = self.beside(self.method_name, self._given)
+        other._params = self._params
+        return other
+
+    def __sklearn_tags__(self) -> Any:
+        """Tell scikit-learn that it is a classifier."""
+        from sklearn.utils import ClassifierTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True),
+            transformer_tags=None,
+            regressor_tags=None,
+            classifier_tags=ClassifierTags(),
+        )
+
+    def _asked_trust(self, risk: float | None, abstain: bool) -> Trust | None:
+        """Return what the model knows of its answers; refuse what it cannot promise before any is given."""
+        trust = self.trust
+        if risk is not None:
+            pictures_needed(risk)
+        if trust is None and (risk is not None or abstain):
+            raise InputError(
+                "this model does not know its shots (it was imported, or made by an older foveate), so it can"
+                " give no risk and no 'none of these': fit again"
+            )
+        if trust is not None and abstain:
+            trust.demand_refusals()
+        if trust is not None and risk is not None:
+            trust.demand_risk(risk)
+        return trust
+
+    def _novelty(self, trust: Trust, answers: Answers) -> torch.Tensor | None:
+        """Return how unusual pictures are: beside the shots, or, of a name without shots, beside its text."""
+        if answers.clip is None:
+            return None
+        row = {name: place for place, name in enumerate(self._trained_names())}
+        known = torch.tensor([row[name] for name in answers.names if name in row], dtype=torch.long)
+        given = answers.logits.argmax(dim=-1)
+        is_new = torch.tensor([name not in row for name in answers.names])[given]
+        found = torch.zeros(len(given))
+        if not is_new.all():
+            found[~is_new] = trust.support.novelty(answers.clip[~is_new], known)
+        if is_new.any():
+            reference = build(REFERENCE, self.clip)
+            reference.set_classes(answers.names, self.method.template)
+            with torch.no_grad():
+                texts = reference.text_features().cpu()
+            found[is_new] = trust.support.novelty_of_names(answers.clip[is_new], texts[given[is_new]])
+        return found
 
     def evaluate(
         self,
@@ -292,7 +446,8 @@ class Classifier:
                 raise InputError(
                     "the shift index needs masks of the test pictures: give their folder with --masks"
                 )
-            return ask(self.method, pictures, branch, with_foreground=shift, watch=watch)
+            answers = ask(self.method, pictures, branch, with_foreground=shift, watch=watch)
+        return replace(answers, temperature=self.trust.temperature_for(branch)) if self.trust else answers
 
     def ask_about(self, classes: Sequence[str] | None = None, *, only: bool = False) -> Branch:
         """Set the class names, as `predict` does; return their label space.
@@ -396,8 +551,10 @@ class Classifier:
         return other
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json`, `model.safetensors` and a model card to a folder."""
-        save_model(Path(folder).expanduser(), self._fitted(), self.method.learned())
+        """Write `config.json`, `model.safetensors`, a model card, and what the model knows of its answers."""
+        known = self.trust
+        tensors, words = (None, "") if known is None else (known.tensors(), known.words)
+        save_model(Path(folder).expanduser(), self._fitted(), self.method.learned(), tensors, words)
 
     @classmethod
     def from_pretrained(
@@ -445,11 +602,13 @@ class Classifier:
                 f"{self.clip_source} has {self.clip.fingerprint()}: give the right ones with --clip"
             )
         try:
-            return self._take(config, tensors)
+            self._take(config, tensors)
         except InputError as error:
             raise InputError(
                 f"{folder / TENSORS}: {error}; fit again, or bring it back from a copy"
             ) from error
+        self.trust = read_trust(folder, len(config.names))
+        return self
 
     @classmethod
     def from_official(  # noqa: PLR0913  (all but the first two by name)
@@ -570,6 +729,11 @@ class _Turn:
 
     def __reduce__(self) -> tuple[type["_Turn"], tuple[()]]:
         return _Turn, ()
+
+
+def _likeliest_first(names: tuple[str, ...], p: torch.Tensor, chosen: torch.Tensor) -> tuple[str, ...]:
+    """Return the chosen names in the order of their probabilities."""
+    return tuple(names[int(place)] for place in p.argsort(descending=True) if chosen[place])
 
 
 def _readable(samples: tuple[Sample, ...]) -> tuple[tuple[Sample, ...], list[tuple[str, str]]]:

@@ -19,6 +19,7 @@ from foveate.errors import InputError, printable
 
 COMMANDS = {
     "demo": "see it work on drawn scenes, in some three minutes",
+    "check": "find what is wrong with photos, before anything is learned",
     "select": "choose which photos of many to learn from",
     "fit": "learn a classifier from a few labelled photos",
     "predict": "name what photos show",

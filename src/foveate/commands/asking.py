@@ -12,6 +12,7 @@ from foveate.data.folders import list_pictures, tell_unread
 from foveate.data.samples import Photos, Sample
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
+from foveate.evaluate.answers import Answers
 from foveate.foreground.options import OnBad
 from foveate.train.folder import read_run
 from foveate.train.reporter import Reporter, Titled
@@ -101,11 +102,13 @@ def readable(photos: Photos, on_bad: OnBad, shift: bool) -> Photos:
     return check_masks(good, on_bad)[0] if shift and any(sample.mask for sample in good.samples) else good
 
 
-def measured(
-    classifier: Classifier, photos: Photos, split: Split, shift: bool, bars: Reporter
-) -> dict[str, Any]:
-    """Predict a split; return accuracy, counts and, if requested, the foreground shift index."""
-    answers = classifier.evaluate(photos, split, shift=shift, reporter=Titled(bars, classifier.method_name))
+def asked(classifier: Classifier, photos: Photos, split: Split, shift: bool, bars: Reporter) -> Answers:
+    """Ask about a split."""
+    return classifier.evaluate(photos, split, shift=shift, reporter=Titled(bars, classifier.method_name))
+
+
+def measured(answers: Answers, shift: bool) -> dict[str, Any]:
+    """Return accuracy and counts, and the shift index where it is wanted."""
     measured: dict[str, Any] = {"accuracy": answers.accuracy, "pictures": len(answers.labels)}
     measured["classes"] = answers.logits.shape[1]
     if shift:

@@ -2,12 +2,19 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from foveate.commands.options import parse
 from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
+from foveate.errors import InputError
+
+if TYPE_CHECKING:
+    from foveate.classifier import Classifier, Split
+    from foveate.data.samples import Photos
+    from foveate.evaluate.answers import Answers
+    from foveate.evaluate.judgement import Judgement
 
 Row = dict[str, dict[str, Any]]
 """The metrics of one method, by split."""
@@ -20,6 +27,7 @@ EXAMPLES = """
     foveate evaluate out/pets --split new --compare      # beside the backbone and zero-shot CLIP
     foveate evaluate out/table3/*                        # one table of several models
     foveate evaluate out/pets --data other_photos/ --json
+    foveate evaluate out/pets --report page.html         # what is taken for what, with the pictures
 """
 
 
@@ -31,6 +39,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
     split: Literal["base", "new", "all", "each"] = "each",
     compare: bool = False,
     shift: bool = False,
+    report: str | None = None,
     json: bool = False,
     on_bad: Literal["error", "skip"] = "error",
     clip: str | None = None,
@@ -46,35 +55,94 @@ def evaluate(  # noqa: PLR0913  (a command's options)
             or each of these splits in the data (each).
         compare: Measure the backbone and zero-shot CLIP too.
         shift: Measure the foreground shift index too; needs masks.
-        json: Print JSON instead of a table.
-        on_bad: Stop at an unreadable picture or mask (error), or leave it out with a note (skip).
-        clip: CLIP weights, if they are now in another place than during training.
-        device: Device of the towers, e.g. cuda.
+        report: File for a page (.html): what is taken for what, on the last split, with the pictures.
+        json: Print JSON instead of a table, with figures for each class and every picture that was misjudged.
+        on_bad: Stop at a bad picture or mask, or leave it out and say so.
+        clip: The CLIP weights, if they are elsewhere than when the model was trained.
+        device: Where the towers run, e.g. cuda.
     """
+    if report and len(models) > 1:
+        raise InputError(f"--report is a page of one model, and there are {len(models)}: give one")
     from foveate.classifier import Classifier, Split
-    from foveate.commands.asking import measured, readable, tested_photos
+    from foveate.commands.asking import asked, measured, readable, tested_photos
 
     tables: dict[str, Table] = {}
+    judged: dict[str, Judgement] = {}  # of the last model
     with notes_for_warnings(), Bars() as bars:
         for model in models:
             classifier = Classifier.from_pretrained(model, clip=clip, device=device)
             photos = readable(tested_photos(Path(model), data, masks, classifier), on_bad, shift)
             splits: list[Split] = classifier.splits(photos) if split == "each" else [split]
             tested = [classifier, *(classifier.simpler() if compare else [])]
-            tables[model] = {
-                one.method_name: {name: measured(one, photos, name, shift, bars) for name in splits}
+            answers = {
+                one.method_name: {name: asked(one, photos, name, shift, bars) for name in splits}
                 for one in reversed(tested)
             }
+            tables[model] = {
+                method: {name: measured(one, shift) for name, one in said.items()}
+                for method, said in answers.items()
+            }
+            own = answers[classifier.method_name]
+            judged = _judged(own, tables[model][classifier.method_name])
             _note_missing_masks(tables[model][classifier.method_name])
+            if report:
+                _write_page(classifier, photos, splits[-1], own[splits[-1]], judged[splits[-1]], report)
     if json:
         _print_json(tables if len(models) > 1 else tables[models[0]])
     else:
         _print_table(tables)
+        if len(models) == 1:
+            _print_judged(judged)
 
 
 def run(words: Sequence[str]) -> None:
     """Run the command."""
     evaluate(**parse("evaluate", evaluate, words, examples=EXAMPLES))
+
+
+def _judged(own: "Mapping[str, Answers]", row: Row) -> "dict[str, Judgement]":
+    """Judge the answers of the model itself, split by split, and put that into its figures."""
+    import torch
+
+    from foveate.evaluate.judgement import judge
+
+    found = {name: judge(answers, torch.Generator().manual_seed(0)) for name, answers in own.items()}
+    for name, one in found.items():
+        row[name] |= {"judged": one.as_dict()}
+    return found
+
+
+def _write_page(
+    classifier: "Classifier",
+    photos: "Photos",
+    split: "Split",
+    answers: "Answers",
+    judged: "Judgement",
+    report: str,
+) -> None:
+    from foveate.pages.evaluated import Evaluated, write_page
+
+    title = f"{classifier.method_name}, {split}"
+    write_page(classifier, Evaluated(title, photos, split, answers, judged), Path(report).expanduser())
+
+
+def _print_judged(judged: "Mapping[str, Judgement]") -> None:
+    """Say how sure the figures are, and what goes wrong most."""
+    for split, one in judged.items():
+        right, pictures = one.accuracy, sum(row.pictures for row in one.classes)
+        worst = one.classes[0]
+        lines = [
+            f"{split}: {right.value:.1f} % right of {pictures} pictures; with others {right.low:.1f} to"
+            f" {right.high:.1f} % (95 % interval)",
+            f"{split}: {one.confidence:.1f} % sure on average, calibration error {one.ece.value:.1f} points",
+        ]
+        if one.misjudged:
+            pairs = ", ".join(f"{o.truth} as {o.answer} ({o.pictures})" for o in one.confusions[:3])
+            lines += [
+                f"{split}: least right is {worst.name}, {worst.right} of {worst.pictures}",
+                f"{split}: taken most often is {pairs}",
+            ]
+        sys.stdout.write("".join(f"{line}\n" for line in ["", *lines]))
 
 
 def _note_missing_masks(row: Row) -> None:

@@ -2,7 +2,7 @@
 
 import json as json_module
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ EXAMPLES = """
     foveate predict out/pets new.jpg more_photos/
     foveate predict out/pets new.jpg --classes "barn owl,heron"         # besides the trained ones
     foveate predict out/pets new.jpg --classes "barn owl,heron" --only
+    foveate predict out/pets new.jpg --abstain --risk 0.1               # "none of these"; names it may be
     foveate predict out/pets photos/ --json > answers.json
 """
 
@@ -25,6 +26,8 @@ def predict(  # noqa: PLR0913  (a command's options)
     *,
     classes: str | None = None,
     only: bool = False,
+    risk: float | None = None,
+    abstain: bool = False,
     json: bool = False,
     on_bad: Literal["error", "skip"] = "error",
     clip: str | None = None,
@@ -35,8 +38,10 @@ def predict(  # noqa: PLR0913  (a command's options)
     Args:
         model: Folder written by fit, or a hub id.
         photos: Pictures, and folders of pictures.
-        classes: Additional class names, separated by commas, or a file with one name per line.
-        only: Use the names of --classes only.
+        classes: More names to choose from, with commas between them, or a file with a name a line.
+        only: Choose from these names alone.
+        risk: Give all names that a photo may show; in this share of photos the right one is missing.
+        abstain: Say "none of these" of photos that are unlike all that the model was fitted to.
         json: Print one JSON list instead of a table.
         on_bad: Stop at an unreadable picture (error), or leave it out with a note (skip).
         clip: CLIP weights, if they are now in another place than during training.
@@ -53,12 +58,12 @@ def predict(  # noqa: PLR0913  (a command's options)
         names = split_names(classes, classifier.config.names if classifier.config else ())
         if on_bad == "skip":
             paths = good_pictures(paths)
-        answers = classifier.predict(list(paths), names, only=only, reporter=bars)
+        answers = classifier.predict(list(paths), names, only=only, risk=risk, abstain=abstain, reporter=bars)
     found = [asdict(answer) for answer in answers]
     if json:
         sys.stdout.write(json_module.dumps(found, indent=2, ensure_ascii=False) + "\n")
     else:
-        _print_table(found)
+        _print_table(found, abstain)
 
 
 def run(words: Sequence[str]) -> None:
@@ -66,13 +71,23 @@ def run(words: Sequence[str]) -> None:
     predict(**parse("predict", predict, words, examples=EXAMPLES))
 
 
-def _print_table(answers: Sequence[Mapping[str, Any]]) -> None:
-    trusting = any(answer["trust"] is not None for answer in answers)
-    columns = ["photo", "label", "probability", "next", *(["trust in CLIP"] if trusting else [])]
-    rows: list[list[str]] = []
-    for answer in answers:
-        ranked = sorted(answer["scores"].items(), key=lambda item: -item[1])
-        second = f"{ranked[1][0]} {ranked[1][1]:.2f}" if len(ranked) > 1 else ""
-        row = [answer["photo"], answer["label"], f"{answer['probability']:.2f}", second]
-        rows.append([*row, f"{answer['trust']:.2f}"] if answer["trust"] is not None else row)
-    print_table(columns, rows)
+def _print_table(answers: Sequence[Mapping[str, Any]], abstain: bool) -> None:
+    columns: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "photo": lambda answer: answer["photo"],
+        "label": lambda answer: "none of these" if answer["refused"] else answer["label"],
+        "probability": lambda answer: f"{answer['probability']:.2f}",
+        "next": _second,
+        "trust in CLIP": lambda answer: f"{answer['trust']:.2f}",
+        "one of": lambda answer: ", ".join(answer["names"]),
+        "novelty": lambda answer: f"{answer['novelty']:.2f}",
+    }
+    needs = {"trust in CLIP": "trust", "one of": "names", "novelty": "novelty"}
+    for column, value in needs.items():
+        if not any(answer[value] is not None for answer in answers) or (value == "novelty" and not abstain):
+            del columns[column]
+    print_table(list(columns), [[cell(answer) for cell in columns.values()] for answer in answers])
+
+
+def _second(answer: Mapping[str, Any]) -> str:
+    ranked = sorted(answer["scores"].items(), key=lambda item: -item[1])
+    return f"{ranked[1][0]} {ranked[1][1]:.2f}" if len(ranked) > 1 else ""

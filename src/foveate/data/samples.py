@@ -117,6 +117,30 @@ def _from_numbers(given: np.ndarray | Tensor, name: str) -> Image.Image:
     return Image.fromarray(np.rint(array * (255 / most)).astype(np.uint8))
 
 
+def labelled(pictures: Any, labels: Any) -> tuple["Photos", list[Any]]:
+    """Return pictures with a label each as a set, all of them to learn from.
+
+    Args:
+        pictures: As `as_pictures` takes them.
+        labels: One a picture: names, or numbers, which are names too then.
+
+    Returns:
+        The set, its classes in the order of the sorted labels; and these.
+
+    Raises:
+        InputError: There is not one label a picture.
+    """
+    found = as_pictures(pictures)
+    given = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else labels
+    given = list(cast("Iterable[Any]", given)) if isinstance(given, Iterable) else [given]
+    if len(found) != len(given):
+        raise InputError(f"there are {len(found)} pictures and {len(given)} labels: give one label a picture")
+    classes = sorted(set(given))
+    row = {label: place for place, label in enumerate(classes)}
+    samples = [Sample(picture, row[label]) for picture, label in zip(found, given, strict=True)]
+    return Photos(tuple(str(label) for label in classes), tuple(samples), selection="hand"), classes
+
+
 @dataclass(frozen=True)
 class Sample:
     """One labelled picture.

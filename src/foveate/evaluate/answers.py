@@ -11,7 +11,7 @@ from foveate.errors import InputError
 from foveate.evaluate.metrics import accuracy, foreground_shift
 from foveate.foreground.views import foreground_view
 from foveate.memory import Pieces, sent
-from foveate.methods.base import Method
+from foveate.methods.base import Method, encode_pictures
 from foveate.methods.capabilities import PriorBranch, capability
 from foveate.types import Batch, Branch, Labels, Logits, Masks
 
@@ -27,8 +27,12 @@ class Answers:
         logits: `[N, C]`.
         labels: `[N]` true labels.
         foreground: `[N, C]` logits of the pictures times their masks; None without masks.
-        trust: `[N]` weight of CLIP's prior in each prediction; None for methods without such a gate.
-        masked: `[N]` whether a picture has a mask; None means that all have one.
+        trust: `[N]` how far each answer leans on CLIP's prior; None for methods without such a gate.
+        masked: `[N]` which pictures have a mask at all; None means every one.
+        names: Of the columns.
+        pictures: What each picture is called.
+        clip: `[N, D]` raw features of the untouched CLIP, where they were asked for.
+        temperature: What logits are divided by for probabilities.
     """
 
     logits: Logits
@@ -36,6 +40,15 @@ class Answers:
     foreground: Logits | None = None
     trust: Tensor | None = None
     masked: Tensor | None = None
+    names: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ()
+    clip: Tensor | None = None
+    temperature: float = 1.0
+
+    @property
+    def probabilities(self) -> Logits:
+        """`[N, C]`."""
+        return (self.logits / self.temperature).softmax(dim=-1)
 
     @property
     def accuracy(self) -> float:
@@ -67,17 +80,19 @@ def ask(
     *,
     batch_size: int = 100,
     with_foreground: bool = False,
+    with_clip: bool = False,
     watch: Watch | None = None,
 ) -> Answers:
     """Return the predictions of `method` for all pictures, in order; its classes must be set.
 
     Args:
-        method: The method.
-        pictures: Pictures without augmentation.
-        branch: Label space of the class names.
-        batch_size: Pictures per batch; fewer if the device's memory is not sufficient.
-        with_foreground: Compute logits of foregrounds too, for the shift index; needs masks.
-        watch: Called with progress.
+        method: Asked with `branch`.
+        pictures: An un-augmented set.
+        branch: Which label space its classes are.
+        batch_size: Pictures a pass; fewer where the device's memory does not suffice.
+        with_foreground: Ask about the foregrounds too, for the shift index; needs masks.
+        with_clip: Return the untouched CLIP's features too.
+        watch: Told of progress.
 
     Raises:
         InputError: There are no pictures.
@@ -92,7 +107,7 @@ def ask(
         for batch in pictures.batches(None, batch_size, shuffle=False, drop_last=False):
             said += pieces.run(
                 lambda most, batch=batch: [
-                    _say(method, part, branch, with_foreground) for part in parts_of(batch, most)
+                    _say(method, part, branch, with_foreground, with_clip) for part in parts_of(batch, most)
                 ]
             )
             labels.append(batch.labels)
@@ -104,6 +119,9 @@ def ask(
         _joined([one.foreground for one in said]),
         _joined([one.trust for one in said]),
         torch.tensor([sample.mask is not None for sample in pictures.photos.samples]),
+        method.names,
+        tuple(sample.name for sample in pictures.photos.samples),
+        _joined([one.clip for one in said]),
     )
 
 
@@ -114,9 +132,10 @@ class _Said:
     logits: Logits
     foreground: Logits | None
     trust: Tensor | None
+    clip: Tensor | None
 
 
-def _say(method: Method, batch: Batch, branch: Branch, with_foreground: bool) -> _Said:
+def _say(method: Method, batch: Batch, branch: Branch, with_foreground: bool, with_clip: bool) -> _Said:
     device, size = method.clip.logit_scale.device, method.clip.config
     images = sent(batch.images, device)
     features = method.features(images, branch)
@@ -128,7 +147,10 @@ def _say(method: Method, batch: Batch, branch: Branch, with_foreground: bool) ->
         masks: Masks = sent(batch.masks, device)
         cut = foreground_view(images, masks, "mean", size.mean, size.std)
         foreground = method.logits(method.features(cut, branch), branch).cpu()
-    return _Said(logits.cpu(), foreground, None if trust is None else trust.cpu())
+    seen = None
+    if with_clip:
+        seen = features.image[0] if method.sees_as_clip else encode_pictures(method.clip, images)[0]
+    return _Said(logits.cpu(), foreground, *(None if one is None else one.cpu() for one in (trust, seen)))
 
 
 def parts_of(batch: Batch, most: int) -> Iterator[Batch]:

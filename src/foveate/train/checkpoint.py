@@ -24,6 +24,7 @@ from foveate.files import write_atomically
 from foveate.readers import one_line, parse_table, read_bytes
 
 CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
+TRUST = "trust.safetensors"
 FORMAT, VERSION = "foveate", 1
 PRECISIONS = ("float32", "float64", "float16", "bfloat16")
 
@@ -70,12 +71,31 @@ class ModelConfig:
     version: str = ""
 
 
-def save_model(folder: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
-    """Write a tuned model; the config is written last, so a folder with a config is complete."""
+def save_model(
+    folder: Path,
+    config: ModelConfig,
+    tensors: Mapping[str, Tensor],
+    trust: Mapping[str, Tensor] | None = None,
+    trusted: str = "",
+) -> None:
+    """Write a tuned model; the config comes last, so a folder with one is whole.
+
+    Args:
+        folder: Made when missing.
+        config: All but tensors.
+        tensors: What was learned.
+        trust: What it knows of its own answers, if it does.
+        trusted: How the card tells of that.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     write_atomically(folder / TENSORS, save(plain, {"format": FORMAT}))
-    write_atomically(folder / CARD, model_card(config, sum(t.numel() for t in plain.values())))
+    if trust is None:
+        (folder / TRUST).unlink(missing_ok=True)
+    else:
+        known = {name: tensor.cpu().contiguous() for name, tensor in trust.items()}
+        write_atomically(folder / TRUST, save(known, {"format": FORMAT}))
+    write_atomically(folder / CARD, model_card(config, sum(t.numel() for t in plain.values()), trusted))
     text = json.dumps({"format": FORMAT, "format_version": VERSION, **asdict(config)}, indent=2)
     write_atomically(folder / CONFIG, text + "\n")
 
@@ -140,8 +160,8 @@ def _damaged(path: Path, error: Exception) -> str:
     return f"{path} is damaged ({why}): bring it back from a copy, or delete {path.parent} and fit again"
 
 
-def model_card(config: ModelConfig, parameters: int) -> str:
-    """Return the README of a tuned model."""
+def model_card(config: ModelConfig, parameters: int, trusted: str = "") -> str:
+    """Return the README of a tuned model; `trusted` tells what it knows of its own answers."""
     more = f", … ({len(config.names)} in all)" if len(config.names) > 20 else ""
     names = ", ".join(_plain(name) for name in config.names[:20]) + more
     return f"""---
@@ -168,7 +188,7 @@ classifier.predict(["photo.jpg"], classes=["another"])  # and one it never saw
 - Settings: `config.json`.{f" Its data's hash: `{config.data}`." if config.data else ""}
 - Limits: it answers with one of the names it is given, whatever the picture shows. Accuracy was not
   measured by writing this card; `foveate evaluate` measures it.
-"""
+{f"- Trust: {trusted}{chr(10)}" if trusted else ""}"""
 
 
 def _plain(text: str) -> str:

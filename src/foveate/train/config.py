@@ -46,24 +46,24 @@ class RunConfig:
             it.
         backbone: Folder or hub id of a tuned inner method (coop, for fvgpt+coop); it is not trained
             again.
-        log_answers: Log which pictures are classified correctly after each epoch, for --select
-            forgetting.
-        device: Device of the towers, e.g. cuda.
-        dtype: Precision of the frozen towers; learned tensors are always float32.
-        masks: Foreground masks, white on the object: a folder, packed masks, a COCO file, or boxes.csv.
-        images: Folder of a split JSON's pictures, if they are not beside the file.
-        mask_values: Meaning of the pixel values in mask files.
-        invert_masks: Invert masks that mark the background.
-        on_bad: Stop at an unreadable picture or mask (error), or leave it out with a note (skip).
-        strict_shots: Raise an error if a class has fewer pictures than shots.
-        bank: Encode each epoch's views once and keep their features (epochs); train on one fixed view
-            per picture (fixed); or encode views whenever they are needed (off).
-        bank_dir: Folder of the features, which other runs can use too; by default they are deleted after
-            the run.
-        bank_dtype: Precision of these features.
-        columns: Column names of a list: {"image": "file_name"}.
-        recipe: Changes to the method's training recipe: {"epochs": 5}.
-        settings: Changes to the settings of the method's parts: {"coop": {"tokens": 16}}.
+        folds: Hold the shots back in so many parts and train without each in turn, to know how sure answers
+            may be; 0 never does. By default 4 for methods that are solved at once (linear_probe), else 0.
+        log_answers: Log after each epoch which pictures are answered rightly, for --select forgetting.
+        device: Where the towers run, e.g. cuda.
+        dtype: Precision of the frozen towers; what is learned is float32 always.
+        masks: Foreground masks, white on the object: their folder, packed, a COCO file, or boxes.csv.
+        images: Where a split JSON's pictures are, if not beside it.
+        mask_values: What the numbers in mask files mean.
+        invert_masks: Whether masks mark the background.
+        on_bad: Stop at a bad picture or mask, or leave it out and say so.
+        strict_shots: Whether a class with fewer pictures than shots is an error.
+        bank: Encode each epoch's views once and keep their features; learn from one fixed view of a picture;
+            or encode at each need (off).
+        bank_dir: Folder of kept features, for other runs too; else they last as long as the run.
+        bank_dtype: Precision in which they are kept.
+        columns: The names that a list has for its columns: {"image": "file_name"}.
+        recipe: What differs from the method's training recipe: {"epochs": 5}.
+        settings: What differs from the settings of the method's parts: {"coop": {"tokens": 16}}.
 
     Raises:
         InputError: A value has the wrong type or is out of range, or two values contradict each other.
@@ -79,6 +79,7 @@ class RunConfig:
     classes: Classes = "all"
     template: str | None = None
     backbone: str | None = None
+    folds: int | None = None
     log_answers: bool = False
     device: str = "cpu"
     dtype: Precision = "float32"
@@ -114,6 +115,8 @@ class RunConfig:
         for name, value in (("method", method), ("settings", own), ("recipe", typed(Recipe, recipe, ""))):
             object.__setattr__(self, name, value)
         _ = self.schedule
+        if self.folds is not None and (self.folds < 0 or self.folds == 1):
+            raise InputError(f"folds is {self.folds}: give 2 or more, or 0 for none")
         if self.template is not None:
             fill(self.template, "name")
         self._check_draw()

@@ -1,0 +1,1 @@
+"""What is wrong with photos, before anything is learned from them."""

@@ -1,0 +1,110 @@
+"""Groups of pictures that belong together, and how much accuracy they fake where they are torn apart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from foveate.check.labels import held_out
+from foveate.data.samples import Photos
+from foveate.errors import InputError
+from foveate.readers import IMAGE_COLUMNS, find_column, read_csv
+from foveate.types import Labels, Logits
+
+FOLDER, CAMERA = "folder", "camera"
+_MAKE, _MODEL = 0x010F, 0x0110
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What is right when others of a picture's group may be learned from, and when not.
+
+    Attributes:
+        groups: How many there are.
+        among_own: Percent right when a picture alone is held back.
+        without_own: Percent right when its whole group is.
+    """
+
+    groups: int
+    among_own: float
+    without_own: float
+
+    @property
+    def faked(self) -> float:
+        """Points of accuracy that a test on pictures of the same groups pretends."""
+        return self.among_own - self.without_own
+
+
+def group_leaks(features: Tensor, labels: Labels, groups: Sequence[str], alone: Logits) -> Leak:
+    """Measure what groups fake.
+
+    Args:
+        features: `[N, D]` raw features of a frozen tower.
+        labels: `[N]`.
+        groups: Of each picture.
+        alone: `[N, C]` logits of `foveate.check.labels.held_out` without groups.
+
+    Raises:
+        InputError: There is one group, or each class is a group of its own.
+    """
+    number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    if len(number) < 2:
+        raise InputError(f"all pictures are of one group, {groups[0]!r}: give a column that tells them apart")
+    of = torch.tensor([number[group] for group in groups])
+    for label in labels.unique().tolist():
+        if len(of[labels == label].unique()) == 1 and len(labels[labels == label]) > 1:
+            raise InputError(
+                "all pictures of a class are of one group, so a group cannot be held back without its class:"
+                " give another --group"
+            )
+    without = held_out(features, labels, of)
+    right = [100 * (one.argmax(dim=1) == labels).double().mean().item() for one in (alone, without)]
+    return Leak(len(number), *right)
+
+
+def read_groups(photos: Photos, source: str, how: str) -> list[str]:
+    """Return the group of each picture.
+
+    Args:
+        photos: As they were read from the source.
+        source: A folder or a list.
+        how: "folder", the one a picture is in; "camera", as its EXIF names it; or a column of the list.
+
+    Raises:
+        InputError: The source has no such column, or no groups for each picture.
+    """
+    paths = [sample.picture for sample in photos.samples if isinstance(sample.picture, Path)]
+    if len(paths) < len(photos):
+        raise InputError(f"--group {how} needs pictures that are files")
+    if how == FOLDER:
+        return [str(path.parent) for path in paths]
+    if how == CAMERA:
+        return [_camera(path) for path in paths]
+    table = Path(source)
+    if table.suffix.lower() not in (".csv", ".tsv"):
+        raise InputError(f"--group is {how!r}: give folder or camera, or a column of a list (.csv)")
+    return _column(paths, table, how)
+
+
+def _camera(path: Path) -> str:
+    try:
+        with Image.open(path) as opened:
+            exif = opened.getexif()
+    except (OSError, ValueError):
+        return "unknown"
+    return " ".join(str(exif[tag]).strip() for tag in (_MAKE, _MODEL) if tag in exif) or "unknown"
+
+
+def _column(paths: Sequence[Path], table: Path, how: str) -> list[str]:
+    columns, rows = read_csv(table)
+    own, image = find_column(columns, [how]), find_column(columns, IMAGE_COLUMNS)
+    if own is None or image is None:
+        raise InputError(f"{table} has no column {how!r}; its columns are {', '.join(columns)}")
+    of = {table.parent / row[image].strip(): row[own].strip() for _, row in rows}
+    without = next((path for path in paths if not of.get(path)), None)
+    if without is not None:
+        raise InputError(f"{table} has no {how} of {without}: fill the column")
+    return [of[path] for path in paths]

@@ -1,0 +1,98 @@
+"""Class names that CLIP reads badly, and pairs of classes that it cannot tell apart."""
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from foveate.clip.tokenizer import ClipTokenizer
+from foveate.data.naming import unusual
+from foveate.types import Labels, Logits
+
+ENOUGH = 5
+"""Pictures of each of two classes, before they are said to be alike."""
+
+APART = 0.65
+"""Share of pictures of two classes that CLIP gives the right one of both; 0.5 is a coin."""
+
+_NUMBERED = re.compile(r"^\d+\W+(.*\D.*)$")
+_CAMEL = re.compile(r"[a-z]{2,}[A-Z][a-z]")  # and no iPhone
+_WNID = re.compile(r"n\d{8}")
+
+
+@dataclass(frozen=True)
+class BadName:
+    """A name, and what is wrong with it.
+
+    Attributes:
+        name: As it was given.
+        reason: In words, with what to write instead.
+    """
+
+    name: str
+    reason: str
+
+
+def bad_names(names: Sequence[str], tokenizer: ClipTokenizer) -> Iterator[BadName]:
+    """Yield names that say little to CLIP, or the same as another."""
+    seen: dict[tuple[int, ...], str] = {}
+    for name in names:
+        reason = _reason(name)
+        if reason:
+            yield BadName(name, reason)
+        ids = tuple(tokenizer.words(html.unescape(name).replace(" ", "")))
+        if ids in seen:
+            yield BadName(name, f"is the same as {seen[ids]!r} but for spaces or signs: make them one class")
+        seen.setdefault(ids, name)
+
+
+def _reason(name: str) -> str:
+    numbered = _NUMBERED.match(name)
+    if _WNID.fullmatch(name):
+        return "is a WordNet id: write its words into classnames.txt"
+    if not any(letter.isalpha() for letter in name):
+        return "has no letters: write what it shows into classnames.txt"
+    if html.unescape(name) != name:
+        return f"has an escape of HTML: write {html.unescape(name)!r}"
+    if numbered:
+        return f"begins with a number: write {numbered[1]!r}"
+    if _CAMEL.search(name):
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+        return f"is in camel case: write {words!r}"
+    return "is in another script than CLIP has mostly read" if unusual([name]) else ""
+
+
+@dataclass(frozen=True)
+class AlikeClasses:
+    """Two classes that CLIP cannot tell apart.
+
+    Attributes:
+        one: Row of a name.
+        other: Row of the other.
+        right: Share of their pictures that get the right one of both names; half of each.
+    """
+
+    one: int
+    other: int
+    right: float
+
+
+def alike(zero_shot: Logits, labels: Labels) -> list[AlikeClasses]:
+    """Return pairs of classes that zero-shot CLIP cannot tell apart, the worst first.
+
+    Args:
+        zero_shot: `[N, C]`.
+        labels: `[N]`.
+    """
+    number = zero_shot.shape[1]
+    counts = torch.bincount(labels, minlength=number)
+    won = zero_shot.gather(1, labels[:, None]) > zero_shot
+    share = torch.zeros(number, number, dtype=torch.float64).index_add_(0, labels, won.double())
+    share = share / counts.clamp(min=1)[:, None]
+    right = (share + share.T) / 2
+    enough = (counts >= ENOUGH)[:, None] & (counts >= ENOUGH)[None]
+    pairs = ((right < APART) & enough).triu(diagonal=1).nonzero().tolist()
+    found = [AlikeClasses(one, other, float(right[one, other])) for one, other in pairs]
+    return sorted(found, key=lambda pair: pair.right)

@@ -1,0 +1,26 @@
+"""Photos as a list that `load_photos` reads again."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+from foveate.data.samples import Photos
+from foveate.errors import InputError
+
+
+def as_csv(photos: Photos, folder: Path) -> str:
+    """Return a list with image, label and split; paths are relative to the folder that it will be in.
+
+    Raises:
+        InputError: A picture is no file.
+    """
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["image", "label", "split"])
+    for sample in photos.samples:
+        if not isinstance(sample.picture, Path):
+            raise InputError(f"{sample.name} is no file, and a list has files: leave --write out")
+        path = os.path.relpath(sample.picture.absolute(), folder.absolute())
+        lines.writerow([Path(path).as_posix(), photos.names[sample.label], sample.split or ""])
+    return text.getvalue()

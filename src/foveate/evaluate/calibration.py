@@ -1,0 +1,90 @@
+"""How sure answers are, and how far they have a right to be.
+
+- Reliability and ECE: On Calibration of Modern Neural Networks, Guo et al. 2017,
+  https://arxiv.org/abs/1706.04599, Sec. 2
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from foveate.types import Labels, Logits
+
+BINS = 15
+"""Of the reliability curve, as the field has them."""
+
+Scores = Float[Tensor, " pictures"]
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The pictures whose answers are about equally sure.
+
+    Attributes:
+        low: Least probability of such an answer, itself left out.
+        high: Greatest.
+        pictures: How many there are.
+        confidence: Mean probability of their answers.
+        accuracy: Share of them that is right.
+    """
+
+    low: float
+    high: float
+    pictures: int
+    confidence: float
+    accuracy: float
+
+
+def reliability(confidence: Scores, right: Bool[Tensor, " pictures"], bins: int = BINS) -> list[Bin]:
+    """Return the reliability curve: bins of equal width, without empty ones.
+
+    Args:
+        confidence: `[N]` probability of each answer, in [0, 1].
+        right: `[N]` whether it is right.
+        bins: How many.
+    """
+    places = _places(confidence, bins)
+    found: list[Bin] = []
+    for place in range(bins):
+        own = places == place
+        if own.any():
+            mean_confidence, share = confidence[own].double().mean(), right[own].double().mean()
+            ends = place / bins, (place + 1) / bins
+            found.append(Bin(*ends, int(own.sum()), float(mean_confidence), float(share)))
+    return found
+
+
+def ece(confidence: Scores, right: Bool[Tensor, " pictures"], bins: int = BINS) -> float:
+    """Return the expected calibration error, in points: Σ_b n_b / N · |accuracy_b − confidence_b| (Eq. 3).
+
+    Few pictures make it larger than it is: each bin's accuracy is then far off by chance.
+    """
+    over = torch.zeros(bins, dtype=torch.float64)
+    over.index_add_(0, _places(confidence, bins), right.double() - confidence.double())
+    return 100 * over.abs().sum().item() / len(right)
+
+
+def _places(confidence: Scores, bins: int) -> Int[Tensor, " pictures"]:
+    """Return the bin of each answer; the upper end of a bin belongs to it."""
+    return (confidence.double() * bins).ceil().long().clamp(1, bins) - 1
+
+
+def brier(probabilities: Logits, labels: Labels) -> float:
+    """Return the mean over pictures of Σ_c (p_c − y_c)²: 0 at best, 2 at worst."""
+    truth = torch.nn.functional.one_hot(labels, probabilities.shape[1])
+    return (probabilities.double() - truth).square().sum(dim=1).mean().item()
+
+
+def auroc(high: Float[Tensor, " high"], low: Float[Tensor, " low"]) -> float:
+    """Return how often one of the first scores is above one of the second; a tie counts a half.
+
+    Args:
+        high: Scores that should be high, such as the novelty of unknown pictures.
+        low: Scores that should be low.
+    """
+    ordered = low.double().sort().values
+    below = torch.searchsorted(ordered, high.double().contiguous(), right=False)
+    not_above = torch.searchsorted(ordered, high.double().contiguous(), right=True)
+    return ((below + not_above).double().mean() / (2 * len(low))).item()

@@ -1,0 +1,51 @@
+"""Templates, and pictures inside a page."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from foveate.data.transforms import eval_view
+from foveate.errors import InputError
+from foveate.files import write_atomically
+from foveate.foreground.proposers.registry import demand
+
+SIDE = 144
+"""Pixels of a picture in a page, as the towers see it: the middle square."""
+
+
+def render(template: str, file: Path, **values: Any) -> None:
+    """Write a page.
+
+    Args:
+        template: File of this package.
+        file: The page.
+        values: What the template is filled with.
+
+    Raises:
+        InputError: jinja2 is not installed, or the folder is not there.
+    """
+    demand("report", "--report", "jinja2")
+    import jinja2
+
+    if not file.parent.is_dir():
+        raise InputError(f"--report {file}: there is no folder {file.parent}")
+    loader = jinja2.PackageLoader("foveate.pages", ".")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    write_atomically(file, environment.get_template(template).render(**values))
+
+
+def square(picture: Image.Image) -> Image.Image:
+    """Return what the towers see of a picture in RGB, small."""
+    return eval_view(picture.size, SIDE).apply(picture, None)[0]
+
+
+def inline(picture: Image.Image) -> str:
+    """Return a picture as an address that holds all of it."""
+    drawn = io.BytesIO()
+    picture.save(drawn, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(drawn.getvalue()).decode()}"

@@ -1,0 +1,132 @@
+"""Photos with everything wrong that can be: what is found, what is written, and what is not cried over."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from foveate.check.checking import check_photos
+from foveate.check.names import bad_names
+from foveate.check.pixels import measure
+from foveate.clip.weights import load_clip
+from foveate.data.sources import load_photos
+from foveate.world.photos import scene_photos
+
+NAMES = ["red star", "blue ring", "green cross"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Twelve drawn scenes of each class, in folders."""
+    found = scene_photos(NAMES, 12, 5)
+    for number, sample in enumerate(found.samples):
+        file = tmp_path / "photos" / found.names[sample.label] / f"{number % 12:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        sample.picture.load().save(file)
+    return tmp_path / "photos"
+
+
+def test_photos_in_order_have_nothing_wrong(photos: Path):
+    checked = check_photos(load_photos(photos), load_clip("tiny"))
+    assert checked.counts() == {}
+    assert len(checked.cleaned()) == 36
+
+
+def test_what_is_planted_is_found(
+    photos: Path, foveate: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    star = Image.open(photos / "red star/00.png")
+    (photos / "blue ring/11.png").write_bytes((photos / "green cross/11.png").read_bytes())
+    (photos / "green cross/11.png").unlink()  # a wrong label
+    star.resize((48, 48)).save(photos / "red star/small.png")
+    star.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(photos / "red star/mirror.jpg", quality=60)
+    Image.open(photos / "red star/01.png").save(photos / "green cross/two.png")
+    Image.open(photos / "red star/02.png").filter(ImageFilter.GaussianBlur(6)).save(
+        photos / "red star/02.png"
+    )
+    white = np.full((64, 64, 3), 255, np.uint8)
+    white[20:40, 20:40] = np.asarray(star.convert("RGB"))[20:40, 20:40]
+    Image.fromarray(white).save(photos / "red star/03.png")
+    Image.open(photos / "red star/04.png").resize((16, 16)).save(photos / "red star/04.png")
+    (photos / "red star/05.png").write_bytes(b"no picture")
+    said = foveate("check", "photos", "--json", "--write", "cleaned.csv")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    kinds = {kind: [one for one in found["findings"] if one["kind"] == kind] for kind in found["counts"]}
+    assert [one["pictures"] for one in kinds["unreadable"]] == [["photos/red star/05.png"]]
+    assert [one["pictures"] for one in kinds["two labels"]] == [
+        ["photos/green cross/two.png", "photos/red star/01.png"]
+    ]
+    assert ["photos/red star/00.png", "photos/red star/mirror.jpg", "photos/red star/small.png"] in [
+        one["pictures"] for one in kinds["twin"]
+    ]
+    wrong = {one["pictures"][0]: one["told"] for one in kinds["label"]}
+    assert wrong["photos/blue ring/11.png"] == "looks like green cross"
+    assert "photos/red star/02.png" in [one["pictures"][0] for one in kinds["blurred"]]
+    assert "photos/red star/03.png" in [one["pictures"][0] for one in kinds["exposure"]]
+    assert [one["pictures"] for one in kinds["tiny"]] == [["photos/red star/04.png"]]
+    kept = {sample.name for sample in load_photos("cleaned.csv").samples}
+    gone = {"photos/red star/05.png", "photos/green cross/two.png", "photos/red star/01.png"}
+    gone |= {"photos/red star/mirror.jpg", "photos/red star/small.png", *wrong}
+    assert len(kept) == found["pictures"] - len(gone)
+    assert not kept & gone
+    table = foveate("check", "photos")
+    assert table.out.splitlines()[0] == "what\tclass\twhy\tpictures"
+    assert "1 × pictures that cannot be read" in table.err
+
+
+def test_a_group_that_leaks_is_named_with_what_it_fakes(photos: Path, foveate: Callable[..., object]):
+    lines = ["image,label,split,day"]
+    for number, file in enumerate(sorted(photos.rglob("*.png"))):
+        day, split = f"day {number % 4}", "test" if number % 3 == 0 else "train"
+        lines.append(f"{file.relative_to(photos)},{file.parent.name},{split},{day}")
+    (photos / "list.csv").write_text("\n".join(lines))
+    said = foveate("check", photos / "list.csv", "--group", "day", "--json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    assert found["leak"]["groups"] == 4
+    assert found["leak"]["faked"] == pytest.approx(found["leak"]["among_own"] - found["leak"]["without_own"])
+    leaks = [one for one in found["findings"] if one["kind"] == "leak"]
+    assert {one["label"] for one in leaks} == {"day 0", "day 1", "day 2", "day 3"}
+    for group, told in (("hour", "no column 'hour'"), ("label", "a group cannot be held back")):
+        said = foveate("check", photos / "list.csv", "--group", group)
+        assert (said.code, told in said.err) == (2, True), said.err
+    (photos / "list.csv").write_text("\n".join([lines[0], *(line[:-1] + "0" for line in lines[1:])]))
+    said = foveate("check", photos / "list.csv", "--group", "day")
+    assert (said.code, "all pictures are of one group" in said.err) == (2, True)
+
+
+def test_names_that_clip_reads_badly():
+    names = [
+        "7",
+        "n01440764",
+        "001.Albatross",
+        "AnnualCrop",
+        "AT&amp;T",
+        "iPhone 12",
+        "iPhone12",
+        "tree frog",
+    ]
+    found = {one.name: one.reason for one in bad_names(names, load_clip("tiny").tokenizer)}
+    assert found["AnnualCrop"].endswith("write 'annual crop'")
+    assert found["001.Albatross"].endswith("write 'Albatross'")
+    assert found["AT&amp;T"].endswith("write 'AT&T'")
+    assert "the same as 'iPhone 12'" in found["iPhone12"]
+    assert "no letters" in found["7"]
+    assert "WordNet" in found["n01440764"]
+    assert "tree frog" not in found
+    assert "iPhone 12" not in found
+
+
+def test_sharpness_is_the_variance_of_the_laplacian():
+    grey = np.zeros((8, 8), np.uint8)
+    grey[4, 4] = 100
+    # Of 36 inner pixels one is -400 and its four neighbours are 100: mean 0, mean square (160000 + 40000)/36.
+    look = measure(Image.fromarray(grey).convert("RGB"))
+    assert look.sharpness == pytest.approx(200_000 / 36)
+    assert (look.width, look.height, look.bright) == (8, 8, 0.0)
+    assert look.dark == pytest.approx(63 / 64)
