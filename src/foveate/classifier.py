@@ -5,7 +5,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import chain
@@ -28,11 +28,13 @@ from foveate.data.sources import Source, load_photos
 from foveate.errors import InputError
 from foveate.evaluate.answers import Answers, ask
 from foveate.files import home_of
+from foveate.foreground.opening import LazyPicture
 from foveate.foreground.options import OnBad
 from foveate.methods.base import Method, Wrapper
 from foveate.methods.capabilities import Diagnostics, walk
 from foveate.methods.registry import REFERENCE, Settings, build, configure, parts
 from foveate.official.reading import read_official
+from foveate.prediction import Prediction as Prediction
 from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, save_model
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
@@ -45,30 +47,9 @@ from foveate.train.shots import Chosen, without_masks
 from foveate.train.together import demand_shareable
 from foveate.types import Branch
 
-Photo = str | Path | Image.Image | bytes | np.ndarray | torch.Tensor
+Photo = str | Path | Image.Image | LazyPicture | bytes | np.ndarray | torch.Tensor
 Split = Literal["base", "new", "all"]
 IN_MEMORY = "a CLIP in memory"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one photo.
-
-    Attributes:
-        photo: Its path, or its place in the list for a picture in memory.
-        label: The likeliest name.
-        probability: Of that name, among the names asked about.
-        scores: Probability of every name.
-        trust: How far the answer leans on CLIP's prior, in [0, 1]; None where no gate was asked.
-        branch: Which label space the names were: "base", "new", or "mixed".
-    """
-
-    photo: str
-    label: str
-    probability: float
-    scores: dict[str, float]
-    trust: float | None
-    branch: Branch
 
 
 class Classifier:

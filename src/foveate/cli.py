@@ -29,8 +29,11 @@ COMMANDS = {
     "cost": "measure what methods cost, in learned numbers, time and memory",
     "sweep": "every run of a table of the papers, on one machine or on many",
     "report": "make tables and charts of a sweep's results, beside the published ones",
+    "export": "write a classifier so that it runs without PyTorch",
     "import": "turn a checkpoint of a method's authors into a classifier",
     "data": "look at data sets on disk, draw small ones, keep few-shot draws",
+    "doctor": "tell what is installed here, and what is missing",
+    "completion": "let a shell complete commands and options",
 }
 
 _GOES_ON = ("fit", "masks", "features", "sweep")

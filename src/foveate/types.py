@@ -5,10 +5,11 @@ embedding both towers share, `tokens` and `width` inside one tower.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from foveate.prediction import Branch as Branch
 
 Images = Float[Tensor, "batch 3 height width"]  # normalised with the tower's mean and deviation
 Masks = Float[Tensor, "batch 1 height width"]  # 1 on the foreground, 0 elsewhere
@@ -20,9 +21,6 @@ ImageFeatures = Float[Tensor, "heads batch dim"]
 TextFeatures = Float[Tensor, "... classes dim"]  # `...`: the batch, where texts depend on the picture
 Tokens = Float[Tensor, "rows tokens width"]
 TokenIds = Int[Tensor, "rows tokens"]
-
-Branch = Literal["base", "new", "mixed"]
-"""Which label space is asked about: the classes trained on, classes never seen, or both together."""
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import (
+    TYPE_CHECKING,
     Any,
     Literal,
     NoReturn,
@@ -26,9 +28,10 @@ from typing import (
     get_type_hints,
 )
 
-import yaml
-
 from foveate.errors import InputError
+
+if TYPE_CHECKING:
+    import yaml
 
 T = TypeVar("T")
 
@@ -347,18 +350,24 @@ def _column_key(name: str) -> str:
     return re.sub(r"[\s_-]+", "_", name.strip().casefold())
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML follows YAML 1.1, where 1e-3 is text and 2024-01-01 a date; here they are a number and text."""
+@cache
+def _loader() -> "type[yaml.SafeLoader]":
+    """Return a loader for which 1e-3 is a number and 2024-01-01 text.
 
-    yaml_implicit_resolvers = {  # noqa: RUF012  (as PyYAML declares it)
-        first: [(tag, form) for tag, form in some if tag != "tag:yaml.org,2002:timestamp"]
-        for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    PyYAML follows YAML 1.1, where it is the other way round. It is imported when YAML is read: exported
+    models run where it is not installed.
+    """
+    import yaml
 
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {  # noqa: RUF012  (as PyYAML declares it)
+            first: [(tag, form) for tag, form in some if tag != "tag:yaml.org,2002:timestamp"]
+            for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+    number = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    return Loader
 
 
 def read_yaml(path: Path) -> object:
@@ -368,6 +377,8 @@ def read_yaml(path: Path) -> object:
         InputError: As `read_text`; it is no YAML, says something twice, holds or repeats itself, is nested
             too deeply, or has a value of a kind that JSON does not know.
     """
+    import yaml
+
     text = read_text(path, _YAML_LIMIT)
     try:
         depth = 0
@@ -378,7 +389,7 @@ def read_yaml(path: Path) -> object:
         node = yaml.compose(text, yaml.SafeLoader)
         if node is not None:
             _check_node(node, path, {}, ())
-        return yaml.load(text, _Loader)
+        return yaml.load(text, _loader())
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
@@ -386,7 +397,7 @@ def read_yaml(path: Path) -> object:
         raise InputError(f"{path} is no YAML: {why}") from error
 
 
-def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int], above: tuple[int, ...]) -> int:
+def _check_node(node: "yaml.Node", path: Path, sizes: dict[int, int], above: tuple[int, ...]) -> int:
     """Refuse what a YAML file should not hold; return how many entries there are in it, repeats counted."""
     line = f"{path}, line {node.start_mark.line + 1}"
     if id(node) in above:
@@ -404,8 +415,10 @@ def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int], above: tuple
     return size
 
 
-def _inside(node: yaml.Node, path: Path) -> Iterator[yaml.Node]:
+def _inside(node: "yaml.Node", path: Path) -> "Iterator[yaml.Node]":
     """Yield the entries of a node; a key that stands twice is refused, for YAML would keep the last."""
+    import yaml
+
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:

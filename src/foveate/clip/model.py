@@ -120,7 +120,7 @@ class Vision(nn.Module):
     def tokens(self, images: Images) -> Float[Tensor, "batch tokens channels"]:
         """Return `[CLS, patches]` with positions, before `ln_pre`."""
         patches = self.patches(images.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2)
-        return torch.cat([self.cls.expand(len(patches), 1, -1), patches], dim=1) + self.pos
+        return torch.cat([self.cls.expand(patches.shape[0], 1, -1), patches], dim=1) + self.pos
 
     def encode(self, tokens: Tokens, edit: Edit | None = None) -> Grown:
         """Run `ln_pre` and the blocks."""
@@ -158,7 +158,7 @@ class Text(nn.Module):
 
     def pool(self, tokens: Tokens, eot: Int[Tensor, " rows"]) -> Float[Tensor, "rows dim"]:
         """Read the feature at each row's EOT, wherever an edit has moved it."""
-        rows = torch.arange(len(tokens), device=tokens.device)
+        rows = torch.arange(tokens.shape[0], device=tokens.device)
         return self.ln_final(tokens[rows, eot]) @ self.proj
 
 
