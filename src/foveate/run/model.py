@@ -174,9 +174,9 @@ class Exported:
         names = [*names, *(name for name in asked.values() if name not in names)]
         if not names:
             raise InputError("there are no names to choose from: give classes")
+        self._reader.tokenizer.demand_distinct(names)
         for note in unusual(wanted):
             warnings.warn(note, stacklevel=3)
-        self._reader.tokenizer.demand_distinct(names)
         others = [name for name in names if name not in self._texts]
         made = dict(self._texts)
         if others:
