@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def tuned(shapes: Callable[..., Path], few_sentences: None, tiny_clip: Clip) -> 
         classifier = Classifier(method, clip, settings=more.pop("settings", None))
         masks = data / "masks" if needs_masks(classifier.method_name) else None
         recipe = {"epochs": 1, "batch_size": 3}
-        return classifier.fit(data / "photos", masks=masks, shots=2, recipe=recipe, **more)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of so short a training
+            return classifier.fit(data / "photos", masks=masks, shots=2, recipe=recipe, **more)
 
     return make
 
