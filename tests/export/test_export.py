@@ -234,7 +234,7 @@ def test_int8_weights_are_tried_on_pictures(tuned: Callable[..., Classifier], tm
 
 def test_int8_that_changes_answers_is_refused_with_the_number():
     with pytest.raises(
-        InputError, match=r"98\.9 % of 1000 answers are the same, less than 99 %: leave out --int8"
+        InputError, match=r"98\.90 % of 1000 answers are the same, less than 99 %: leave out --int8"
     ):
         demand_agreement(Compared(answers=1000, same=989, largest=0.1, where="a.jpg"))
     demand_agreement(Compared(answers=1000, same=990, largest=0.1, where="a.jpg"))

@@ -100,7 +100,7 @@ def demand_agreement(found: Compared) -> None:
     """
     if found.agreement < AGREEMENT:
         raise InputError(
-            f"with int8 weights {100 * found.agreement:.1f} % of {found.answers} answers are the same, less"
+            f"with int8 weights {100 * found.agreement:.2f} % of {found.answers} answers are the same, less"
             f" than {100 * AGREEMENT:g} %: leave out --int8 ({found.where})"
         )
 
