@@ -5,7 +5,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import chain
@@ -34,6 +34,7 @@ from foveate.methods.base import Method, Wrapper
 from foveate.methods.capabilities import Diagnostics, walk
 from foveate.methods.registry import REFERENCE, Settings, build, configure, parts
 from foveate.official.reading import read_official
+from foveate.prediction import Prediction as Prediction
 from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, save_model
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
@@ -50,40 +51,9 @@ from foveate.trust.folds import demand_folds
 from foveate.trust.trust import Trust, read_trust
 from foveate.types import Branch
 
-Photo = str | Path | Image.Image | bytes | np.ndarray | torch.Tensor | LazyPicture
+Photo = str | Path | Image.Image | LazyPicture | bytes | np.ndarray | torch.Tensor
 Split = Literal["base", "new", "all"]
 IN_MEMORY = "a CLIP in memory"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction for one photo.
-
-    Attributes:
-        photo: Its path, or its place in the list for a picture in memory.
-        label: The likeliest name.
-        probability: Of that name, among the names asked about.
-        scores: Probability of every name.
-        trust: How far the answer leans on CLIP's prior, in [0, 1]; None where no gate was asked.
-        branch: Which label space the names were: "base", "new", or "mixed".
-        doubt: Between names, in [0, 1]: 1 less the probability of the label; None where the probability is
-            not calibrated.
-        novelty: How unusual the picture is, in [0, 1): the share of shots that are less so; None where the
-            model does not know its shots.
-        names: With a risk, the names that it may be, the likeliest first.
-        refused: Whether the answer is "none of these"; `label` is then the likeliest name all the same.
-    """
-
-    photo: str
-    label: str
-    probability: float
-    scores: dict[str, float]
-    trust: float | None
-    branch: Branch
-    doubt: float | None = None
-    novelty: float | None = None
-    names: tuple[str, ...] | None = None
-    refused: bool = False
 
 
 class Classifier:

@@ -12,28 +12,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from keyword import iskeyword
 
 import foveate
+from foveate.commands import COMMANDS as COMMANDS
+from foveate.commands import python_name as python_name
 from foveate.errors import InputError, printable
-
-COMMANDS = {
-    "demo": "see it work on drawn scenes, in some three minutes",
-    "check": "find what is wrong with photos, before anything is learned",
-    "select": "choose which photos of many to learn from",
-    "fit": "learn a classifier from a few labelled photos",
-    "predict": "name what photos show",
-    "serve": "answer over HTTP, with a page to try, correct and label on",
-    "masks": "find the foreground of photos",
-    "evaluate": "measure a classifier on photos whose names are known",
-    "explain": "show what a classifier looks at, and measure it",
-    "features": "keep what a frozen CLIP sees of many pictures, as tensors in files",
-    "cost": "measure what methods cost, in learned numbers, time and memory",
-    "sweep": "every run of a table of the papers, on one machine or on many",
-    "report": "make tables and charts of a sweep's results, beside the published ones",
-    "import": "turn a checkpoint of a method's authors into a classifier",
-    "data": "look at data sets on disk, draw small ones, keep few-shot draws",
-}
 
 _GOES_ON = ("fit", "masks", "features", "sweep")
 
@@ -113,11 +96,6 @@ def _run(name: str, words: Sequence[str]) -> int:
     except SystemExit as done:  # --help and --print-config exit early
         return int(done.code or 0)
     return 0
-
-
-def python_name(command: str) -> str:
-    """Return the name of a command's module and function: "import" is a Python keyword."""
-    return f"{command}_" if iskeyword(command) else command
 
 
 def _help() -> str:

@@ -11,17 +11,20 @@ import math
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import (
+    TYPE_CHECKING,
     Any,
     NoReturn,
     TypeVar,
     cast,
 )
 
-import yaml
-
 from foveate.errors import InputError
+
+if TYPE_CHECKING:
+    import yaml
 
 T = TypeVar("T")
 
@@ -275,18 +278,24 @@ def _column_key(name: str) -> str:
     return re.sub(r"[\s_-]+", "_", name.strip().casefold())
 
 
-class _Loader(yaml.SafeLoader):
-    """A loader that reads 1e-3 as a number and 2024-01-01 as text; PyYAML follows YAML 1.1 and does not."""
+@cache
+def _loader() -> "type[yaml.SafeLoader]":
+    """Return a loader for which 1e-3 is a number and 2024-01-01 text.
 
-    yaml_implicit_resolvers = {  # noqa: RUF012  (as PyYAML declares it)
-        first: [(tag, form) for tag, form in some if tag != "tag:yaml.org,2002:timestamp"]
-        for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    PyYAML follows YAML 1.1, where it is the other way round. It is imported when YAML is read: exported
+    models run where it is not installed.
+    """
+    import yaml
 
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = {  # noqa: RUF012  (as PyYAML declares it)
+            first: [(tag, form) for tag, form in some if tag != "tag:yaml.org,2002:timestamp"]
+            for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+    number = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    return Loader
 
 
 def read_yaml(path: Path) -> object:
@@ -296,6 +305,8 @@ def read_yaml(path: Path) -> object:
         InputError: As `read_text`; or the file is no YAML, has a duplicate key, contains or repeats
             itself by aliases, is nested too deeply, or has a value that JSON has no type for.
     """
+    import yaml
+
     text = read_text(path, _YAML_LIMIT)
     try:
         depth = 0
@@ -306,7 +317,7 @@ def read_yaml(path: Path) -> object:
         node = yaml.compose(text, yaml.SafeLoader)
         if node is not None:
             _check_node(node, path, {}, ())
-        return yaml.load(text, _Loader)
+        return yaml.load(text, _loader())
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
@@ -314,8 +325,8 @@ def read_yaml(path: Path) -> object:
         raise InputError(f"{path} is no YAML: {why}") from error
 
 
-def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int], above: tuple[int, ...]) -> int:
-    """Check a YAML node; return its number of entries, with repeated aliases counted."""
+def _check_node(node: "yaml.Node", path: Path, sizes: dict[int, int], above: tuple[int, ...]) -> int:
+    """Refuse what a YAML file should not hold; return how many entries there are in it, repeats counted."""
     line = f"{path}, line {node.start_mark.line + 1}"
     if id(node) in above:
         raise InputError(f"{line}: an alias stands inside what it repeats: write it out")
@@ -332,8 +343,10 @@ def _check_node(node: yaml.Node, path: Path, sizes: dict[int, int], above: tuple
     return size
 
 
-def _inside(node: yaml.Node, path: Path) -> Iterator[yaml.Node]:
-    """Yield the entries of a node; refuse duplicate keys, of which YAML would keep the last."""
+def _inside(node: "yaml.Node", path: Path) -> "Iterator[yaml.Node]":
+    """Yield the entries of a node; a key that stands twice is refused, for YAML would keep the last."""
+    import yaml
+
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:

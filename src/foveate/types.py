@@ -5,12 +5,13 @@ the common embedding of both towers; `tokens` and `width` inside one tower.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Images = Float[Tensor, "batch 3 height width"]  # normalised with the tower's mean and standard deviation
+from foveate.prediction import Branch as Branch
+
+Images = Float[Tensor, "batch 3 height width"]  # normalised with the tower's mean and deviation
 Masks = Float[Tensor, "batch 1 height width"]  # 1 on the foreground, 0 elsewhere
 Labels = Int[Tensor, " batch"]
 Logits = Float[Tensor, "batch classes"]
@@ -20,9 +21,6 @@ ImageFeatures = Float[Tensor, "heads batch dim"]
 TextFeatures = Float[Tensor, "... classes dim"]  # `...`: the batch, if texts depend on the picture
 Tokens = Float[Tensor, "rows tokens width"]
 TokenIds = Int[Tensor, "rows tokens"]
-
-Branch = Literal["base", "new", "mixed"]
-"""Label space of the class names: trained classes, classes that were not trained, or both."""
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def test_the_strip_path_shows_the_same_part(monkeypatch):
     picture = Image.merge("RGB", [Image.fromarray(ramp)] * 3)
     view = eval_view(picture.size, 32)
     plain = np.asarray(view.apply(picture)[0]).astype(int)
-    monkeypatch.setattr("foveate.data.transforms._LARGE_RESIZE", 0)
+    monkeypatch.setattr("foveate.data.views._LARGE_RESIZE", 0)
     assert np.abs(np.asarray(view.apply(picture)[0]).astype(int) - plain).max() <= 1
 
 
@@ -132,7 +132,7 @@ def test_large_crops_warn_nobody(monkeypatch):
     picture = picture_of((40, 30))
     view = View(8, crop=(3, 4, 33, 24))
     plain = np.asarray(view.apply(picture)[0])
-    monkeypatch.setattr("foveate.data.transforms._LARGE_CROP", 10)
+    monkeypatch.setattr("foveate.data.views._LARGE_CROP", 10)
     assert np.array_equal(np.asarray(view.apply(picture)[0]), plain)
 
 

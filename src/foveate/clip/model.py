@@ -120,7 +120,7 @@ class Vision(nn.Module):
     def tokens(self, images: Images) -> Float[Tensor, "batch tokens channels"]:
         """Return the tokens `[CLS, patches]` with positions, before `ln_pre`."""
         patches = self.patches(images.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2)
-        return torch.cat([self.cls.expand(len(patches), 1, -1), patches], dim=1) + self.pos
+        return torch.cat([self.cls.expand(patches.shape[0], 1, -1), patches], dim=1) + self.pos
 
     def encode(self, tokens: Tokens, edit: Edit | None = None) -> Grown:
         """Run `ln_pre` and the blocks."""
@@ -158,8 +158,8 @@ class Text(nn.Module):
         return run_blocks(self.blocks, tokens + self.pos[: tokens.shape[1]], edit)
 
     def pool(self, tokens: Tokens, eot: Int[Tensor, " rows"]) -> Float[Tensor, "rows dim"]:
-        """Return the feature at each row's EOT; `eot` gives its index, which an edit may have moved."""
-        rows = torch.arange(len(tokens), device=tokens.device)
+        """Read the feature at each row's EOT, wherever an edit has moved it."""
+        rows = torch.arange(tokens.shape[0], device=tokens.device)
         return self.ln_final(tokens[rows, eot]) @ self.proj
 
 

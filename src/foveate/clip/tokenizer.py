@@ -13,15 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from jaxtyping import Int
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
-from torch import Tensor
 
 from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.readers import parse_table, read_bytes, read_text
+
+if TYPE_CHECKING:
+    import torch
 
 OPENAI_VOCAB = 49408
 SOT, EOT = "<|startoftext|>", "<|endoftext|>"
@@ -133,8 +134,10 @@ class ClipTokenizer:
                 )
             seen[ids] = name
 
-    def __call__(self, texts: Sequence[str]) -> Int[Tensor, "texts context"]:
-        """Return one padded row for each text; a long text is truncated and keeps its EOT."""
+    def __call__(self, texts: Sequence[str]) -> "torch.Tensor":
+        """Return `[texts, context]` ids, a padded row a text; a text too long is cut and keeps its EOT."""
+        import torch  # exported models read texts without it
+
         rows = torch.zeros(len(texts), self.context, dtype=torch.long)
         for row, text in zip(rows, texts, strict=True):
             ids = [self.sot, *self.words(text)[: self.context - 2], self.eot]

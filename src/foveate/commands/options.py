@@ -163,7 +163,7 @@ class Command:
             SystemExit: `--help` was given.
         """
         known = {one.name: one for one in (*self.options, *_COMMON)}
-        app = self._app(known.values())
+        app = self.app()
         try:
             asked, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
         except CycloptsError as error:
@@ -217,7 +217,9 @@ class Command:
                 found[typed] = check(f"{title}: {known[typed].flag}", own, known[typed].hint)
         return found
 
-    def _app(self, options: Iterable[Option]) -> App:
+    def app(self) -> App:
+        """Return the command as cyclopts has it."""
+        options = (*self.options, *_COMMON)
         placed = [one for one in options if one.placed]
         needed = [one for one in options if one.required and not one.placed]
         app = App(

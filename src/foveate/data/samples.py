@@ -1,120 +1,20 @@
 """Labelled sets of pictures from any source."""
 
 import hashlib
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
+from foveate.data.given import MemoryPicture as MemoryPicture
+from foveate.data.given import as_picture as as_picture
+from foveate.data.given import as_pictures as as_pictures
 from foveate.errors import InputError
-from foveate.files import home_of
 from foveate.foreground.masks import MaskValues
-from foveate.foreground.opening import FilePicture
-from foveate.foreground.opening import LazyPicture as LazyPicture  # masks may be lazy, so it is defined there
-
-
-class MemoryPicture(LazyPicture):
-    """Picture that is already in memory."""
-
-    def __init__(self, image: Image.Image, name: str = "picture in memory") -> None:
-        self._image = image
-        self._name = name
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    def load(self) -> Image.Image:
-        return self._image
-
-
-def as_pictures(given: Any) -> list[Path | LazyPicture]:
-    """Convert an argument to a list of pictures: one, or several in a sequence.
-
-    Args:
-        given: Paths, PIL pictures, arrays (height x width x channels), tensors (channels x height x
-            width), bytes of picture files, open files; or a single one of these.
-
-    Raises:
-        InputError: An item has another type; the message gives its position and type.
-    """
-    single = isinstance(given, str | bytes | bytearray | os.PathLike | Image.Image | LazyPicture)
-    if single or hasattr(given, "read") or (isinstance(given, np.ndarray | Tensor) and given.ndim < 4):
-        return [as_picture(given)]
-    if isinstance(given, Mapping) or not isinstance(given, Iterable):
-        return [as_picture(given)]  # raises the error
-    return [as_picture(one, place) for place, one in enumerate(cast("Iterable[object]", given))]
-
-
-def as_picture(given: object, place: int = 0) -> Path | LazyPicture:
-    """Convert an argument to one picture; see `as_pictures` for the types.
-
-    Args:
-        given: The picture.
-        place: Its number, for error messages.
-
-    Raises:
-        InputError: The picture has another type, or is a URL.
-    """
-    name = f"picture {place}"
-    if isinstance(given, str | os.PathLike):
-        path = os.fsdecode(cast("str", given))
-        if not path or "://" in path:
-            what = "a web address: fetch the picture first, and give the file" if path else "an empty path"
-            raise InputError(f"{path or name} is {what}")
-        return home_of(path)
-    if isinstance(given, Image.Image):
-        return MemoryPicture(given, name)
-    if isinstance(given, LazyPicture):
-        return given
-    if isinstance(given, np.ndarray | Tensor):
-        return MemoryPicture(_from_numbers(given, name), name)
-    try:
-        content = cast("Any", given).read() if hasattr(given, "read") else given
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name} is an open file that cannot be read ({error})") from error
-    if isinstance(content, bytes | bytearray | memoryview):
-        return FilePicture(bytes(content), name)
-    raise InputError(
-        f"{name} is of type {type(given).__name__}: give a path, a PIL picture, an array, a tensor, or the"
-        " bytes of a picture file"
-    )
-
-
-def _from_numbers(given: np.ndarray | Tensor, name: str) -> Image.Image:
-    """Return the picture in an array or a tensor."""
-    is_tensor = isinstance(given, Tensor)
-    given = given.detach().cpu() if isinstance(given, Tensor) else given
-    array = np.asarray(given.float() if isinstance(given, Tensor) and given.is_floating_point() else given)
-    first = (1, 3, 4) if is_tensor else (1, 3)
-    if array.ndim == 3 and array.shape[0] in first and (is_tensor or array.shape[2] not in (1, 3, 4)):
-        array = np.moveaxis(array, 0, 2)
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    channels = array.shape[2] if array.ndim == 3 else 1
-    if (
-        array.ndim not in (2, 3)
-        or channels not in (1, 3, 4)
-        or array.dtype.kind not in "uif"
-        or not array.size
-    ):
-        raise InputError(
-            f"{name} is an array of shape {array.shape} and type {array.dtype}: give height x width x 3"
-            " numbers"
-        )
-    low, high = float(array.min()), float(array.max())
-    most = 1 if array.dtype.kind == "f" and high <= 1 else 255
-    if not 0 <= low <= high <= most:  # nor NaN
-        raise InputError(
-            f"{name} has numbers from {low:.3g} to {high:.3g}: give them in [0, 255], or floats in [0, 1],"
-            " not normalised"
-        )
-    return Image.fromarray(np.rint(array * (255 / most)).astype(np.uint8))
+from foveate.foreground.opening import LazyPicture as LazyPicture  # masks may be lazy, so it lives below
 
 
 def labelled(pictures: Any, labels: Any) -> tuple["Photos", list[Any]]:

@@ -1,14 +1,11 @@
 """Views of a picture and its mask, with the same crop and flip for both.
 
-All operations use Pillow, in Pillow's order, because the published numbers were made with it: resizing
-of tensors gives other pixels. The random draws request the same numbers from the generator, in the same
-order, as torchvision's `RandomResizedCrop` and `RandomHorizontalFlip`. So generators with equal seeds
-give equal views.
+The draws ask the generator for the same numbers in the same order as torchvision's `RandomResizedCrop` and
+`RandomHorizontalFlip`, so equally seeded generators give equal views.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -17,51 +14,16 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from foveate.data.views import Box, Channels, Pair, Size, View, normalised
+from foveate.data.views import eval_view as eval_view
+
 Augment = Literal["rrc-flip", "squash"]
-Pair = tuple[Image.Image, Image.Image | None]
 PairTransform = Callable[[Image.Image, Image.Image | None], Pair]
 Picture = Float[Tensor, "3 height width"]
 Mask = Float[Tensor, "1 height width"]
-Size = tuple[int, int]  # width, height
-Box = tuple[int, int, int, int]  # left, upper, right, lower
-Channels = tuple[float, float, float]
 
 RATIO = (3 / 4, 4 / 3)
 _TRIES = 10
-_LARGE_CROP = 80_000_000  # pixels; slightly below the limit at which Pillow warns
-_LARGE_RESIZE = 20_000_000  # pixels; at side 224, a picture 400 times as long as wide
-
-
-@dataclass(frozen=True)
-class View:
-    """Crop, resize and flip of a picture.
-
-    Attributes:
-        side: Side of the square output, in pixels.
-        crop: Part of the picture that is resized to the square; None for the whole picture.
-        resized: If set, the picture is first resized to this size, and the square is cut from its
-            middle.
-        flip: Whether to flip left and right.
-    """
-
-    side: int
-    crop: Box | None = None
-    resized: Size | None = None
-    flip: bool = False
-
-    def apply(self, picture: Image.Image, mask: Image.Image | None = None) -> Pair:
-        """Return the view of a picture (bicubic) and of its mask (nearest), both `side` x `side`."""
-        seen = self._see(picture, Image.Resampling.BICUBIC)
-        return seen, None if mask is None else self._see(mask, Image.Resampling.NEAREST)
-
-    def _see(self, image: Image.Image, filter_: Image.Resampling) -> Image.Image:
-        square = (self.side, self.side)
-        if self.resized is not None:
-            seen = _resize_and_cut(image, self.resized, self.side, filter_)
-        else:
-            part = image if self.crop is None else _crop(image, self.crop)
-            seen = part.resize(square, filter_)
-        return seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else seen
 
 
 def train_view(
@@ -87,18 +49,9 @@ def train_view(
     return View(side, crop=crop, flip=_draw(generator, 0.0, 1.0) < 0.5)
 
 
-def eval_view(size: Size, side: int) -> View:
-    """Return the evaluation view: resize the shorter side to `side`, then cut the middle square."""
-    width, height = size
-    shorter, longer = sorted(size)
-    scaled = int(side * longer / shorter)
-    return View(side, resized=(side, scaled) if width <= height else (scaled, side))
-
-
 def to_tensor(picture: Image.Image, mean: Channels, std: Channels) -> Picture:
     """Scale an RGB picture to [0, 1] and normalise its channels."""
-    pixels = torch.tensor(np.asarray(picture)).permute(2, 0, 1).contiguous().float().div_(255)
-    return pixels.sub_(torch.tensor(mean).view(3, 1, 1)).div_(torch.tensor(std).view(3, 1, 1))
+    return torch.from_numpy(normalised(picture, mean, std))
 
 
 def mask_to_tensor(mask: Image.Image) -> Mask:
@@ -134,21 +87,3 @@ def _middle_part(size: Size) -> Box:
         wide = round(height * RATIO[1])
     left, upper = (width - wide) // 2, (height - tall) // 2
     return left, upper, left + wide, upper + tall
-
-
-def _crop(image: Image.Image, box: Box) -> Image.Image:
-    left, upper, right, lower = box
-    if (right - left) * (lower - upper) > _LARGE_CROP:
-        return Image.fromarray(np.asarray(image)[upper:lower, left:right])
-    return image.crop(box)
-
-
-def _resize_and_cut(image: Image.Image, resized: Size, side: int, filter_: Image.Resampling) -> Image.Image:
-    left, upper = round((resized[0] - side) / 2), round((resized[1] - side) / 2)
-    if resized[0] * resized[1] > _LARGE_RESIZE:
-        # A strip of 2 x 80,000 pixels would grow to billions of pixels. So only the part that stays is
-        # resized. Pixels are equal up to the rounding of the start of the part.
-        across, down = image.width / resized[0], image.height / resized[1]
-        part = (left * across, upper * down, (left + side) * across, (upper + side) * down)
-        return image.resize((side, side), filter_, box=part)
-    return _crop(image.resize(resized, filter_), (left, upper, left + side, upper + side))

@@ -13,6 +13,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -22,8 +23,10 @@ from PIL.PngImagePlugin import PngImageFile
 
 from foveate.errors import InputError
 
-PIXEL_LIMIT = 178_956_970  # the limit at which Pillow's warning becomes an error
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
+PIXEL_LIMIT = 178_956_970  # where Pillow, too, turns its warning into an error
+HEIF = find_spec("pillow_heif") is not None
+"""Whether telephones' `.heic` files are read: the extra `heic` does it."""
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", *(("HEIF",) if HEIF else ()))
 PICTURE_SUFFIXES = frozenset(
     (
         ".jpg",
@@ -39,6 +42,7 @@ PICTURE_SUFFIXES = frozenset(
         ".ppm",
         ".pgm",
         ".avif",
+        *((".heic", ".heif", ".hif") if HEIF else ()),
     )
 )
 _STARTS = (
@@ -215,6 +219,10 @@ def _identify(file: BinaryIO | io.BufferedIOBase, name: str) -> ImageFile.ImageF
     if not start:
         raise BadPicture(name, "is empty (0 bytes)")
     Image.init()
+    if HEIF and start[4:12] in _BOXES and "HEIF" not in Image.OPEN:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()  # it turns pictures upright by itself, and says so in their EXIF
     for kind in FORMATS:
         if kind not in Image.OPEN:
             continue

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.clip.model import Block, Clip
+from foveate.clip.model import Block, Clip, Text
 from foveate.clip.rows import CHUNK, TokenRows, encode_rows
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod, precise
@@ -219,7 +219,11 @@ class ClipLora(SentenceMethod, ExtraTexts, BatchSplit):
         return self.encode_rows(self.plain.rows())
 
     def encode_rows(self, rows: TokenRows) -> TextFeatures:
-        return encode_rows(_updated(self.clip.text, self.text_lora), rows)
+        return encode_rows(self.text_tower(), rows)
+
+    def text_tower(self) -> Text:
+        """Return the text tower with its updates."""
+        return _updated(self.clip.text, self.text_lora)
 
     def encode_images(self, images: Images) -> ImageFeatures:
         """Return picture features of the updated image tower."""

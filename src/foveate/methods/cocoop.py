@@ -61,8 +61,12 @@ class CoCoOp(TextPerImage, PromptMethod, OfficialCheckpoint, LabelTerm):
         """
         # Bind the current rows: other classes may be set before a backward pass encodes again.
         encode = partial(encode_rows, self.clip.text, self.rows)
-        texts = [_lean(encode, self.ctx + shift) for shift in self.shifts(image)]
+        texts = [_lean(encode, vectors) for vectors in self.shifted(image)]
         return torch.stack(texts) if texts else image.new_zeros(0, len(self.names), image.shape[-1])
+
+    def shifted(self, image: ImageFeatures) -> Float[Tensor, "batch vectors width"]:
+        """Return v_m + π(x), the learned vectors of each picture."""
+        return self.ctx + self.shifts(image)[:, None]
 
     def shifts(self, image: ImageFeatures) -> Float[Tensor, "batch width"]:
         """Return π(x), the shift of each learned vector by a picture ([0], Sec. 3.2)."""

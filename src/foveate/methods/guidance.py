@@ -276,7 +276,8 @@ class Guidance(nn.Module):
     def _entropy(self, logits: Logits) -> PerImage:
         value = entropy(logits)
         if self.config.entropy == "normalised":
-            return value / torch.tensor(max(2, logits.shape[-1])).log().to(value)
+            # A sum of ones counts the classes in an exported graph too, where their number is free.
+            return value / torch.ones_like(logits[0]).sum().clamp(min=2).log().to(value)
         return value
 
     def _adapter(self, dim: int, generator: torch.Generator) -> nn.Sequential:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foveate.clip.model import Block, Clip
+from foveate.clip.model import Block, Clip, Text
 from foveate.clip.rows import TokenRows, encode_rows
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod, precise
@@ -58,7 +58,11 @@ class Mma(SentenceMethod, ExtraTexts):
         return self.encode_rows(self.plain.rows())
 
     def encode_rows(self, rows: TokenRows) -> TextFeatures:
-        return encode_rows(self._adapted(self.clip.text, self.text_adapters), rows)
+        return encode_rows(self.text_tower(), rows)
+
+    def text_tower(self) -> Text:
+        """Return the text tower with its adapters."""
+        return self._adapted(self.clip.text, self.text_adapters)
 
     def encode_images(self, images: Images) -> ImageFeatures:
         """Return picture features of the image tower with its adapters."""

@@ -17,6 +17,7 @@ from foveate.errors import InputError
 from foveate.methods.base import check_names, precise
 from foveate.methods.capabilities import ExtraTexts, OfficialCheckpoint, ShardedText
 from foveate.methods.configs import Position
+from foveate.methods.prompt_rows import prompt_row
 from foveate.types import ImageFeatures, Images, TextFeatures, Tokens
 
 PUBLISHED_BLOCKS = 12
@@ -57,7 +58,7 @@ def lay_out(
     firsts = [i * vectors if own else 0 for i in range(len(names))]
     plain = [name.replace("_", " ") for name in names]
     rows = [
-        _row(tokenizer, name, range(first, first + vectors), position, words)
+        prompt_row(tokenizer, name, range(first, first + vectors), position, words)
         for name, first in zip(plain, firsts, strict=True)
     ]
     return pack(rows)
@@ -212,14 +213,14 @@ def resolve_depth(given: int | None, blocks: int, published: int, setting: str, 
 
 
 def put(tokens: Tokens, learned: LearnedTokens, start: int) -> Tokens:
-    """Replace the tokens of each row from index `start` on with `learned`."""
-    rows = learned.to(tokens.dtype).expand(len(tokens), -1, -1)
+    """Return the tokens of each row with `learned` in place of those from `start` on."""
+    rows = learned.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
     return torch.cat([tokens[:, :start], rows, tokens[:, start + len(learned) :]], dim=1)
 
 
 def insert(tokens: Tokens, learned: LearnedTokens, start: int) -> Float[Tensor, "rows grown width"]:
-    """Insert `learned` into each row before index `start`."""
-    rows = learned.to(tokens.dtype).expand(len(tokens), -1, -1)
+    """Return the tokens of each row with `learned` between those before `start` and the others."""
+    rows = learned.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
     return torch.cat([tokens[:, :start], rows, tokens[:, start:]], dim=1)
 
 
@@ -236,7 +237,8 @@ def replacing(deeper: DeepTokens | None, start: int) -> Edit | None:
     def edit(layer: int, tokens: Tensor) -> Tensor:
         if not 1 <= layer <= len(deeper):
             return tokens
-        return put(tokens, deeper[layer - 1], start if start >= 0 else tokens.shape[1] + start)
+        # Of a row's length an exported graph is told as of a number: pictures have as many patches always.
+        return put(tokens, deeper[layer - 1], start if start >= 0 else int(tokens.shape[1]) + start)
 
     return edit
 
@@ -257,7 +259,7 @@ def encode_prompted(
         deeper: Tokens of the next blocks, if any.
     """
     tokens = vision.tokens(images)
-    tokens = insert(tokens, first, tokens.shape[1])
+    tokens = insert(tokens, first, len(vision.pos))
     return precise(vision.pool(vision.encode(tokens, replacing(deeper, -len(first)))[:, 0]))[None]
 
 
@@ -281,30 +283,3 @@ def deep_start(
 def official_deep(tower: str, deeper: DeepTokens) -> list[str]:
     """Return the names of these tokens in checkpoints of the authors' code of IVLP, PromptSRC and VPT."""
     return [f"{tower}.transformer.resblocks.{k}.VPT_shallow" for k in range(1, len(deeper) + 1)]
-
-
-# --- layout ---
-
-
-def _row(
-    tokenizer: ClipTokenizer, name: str, slots: range, position: Position, between: Sequence[int]
-) -> list[tuple[int, int]]:
-    """Return (token id, slot) pairs of one prompt."""
-    words = [(token, -1) for token in tokenizer.words(f"{name}.")]
-    learned = [(0, slot) for slot in slots] + [(token, -1) for token in between]
-    split = len(tokenizer.words(name))  # the full stop stays last
-    body, stop = words[:split], words[split:]
-    before = {"end": len(learned), "middle": len(slots) // 2, "front": 0}[position]
-    row = [(tokenizer.sot, -1), *learned[:before], *body, *learned[before:], *stop, (tokenizer.eot, -1)]
-    over = len(row) - tokenizer.context
-    if over > 0:
-        raise InputError(
-            f"class name {_short(name)} takes {len(words)} tokens with its full stop, and with {len(slots)}"
-            f" learned ones the prompt is {over} longer than the {tokenizer.context} that this CLIP reads:"
-            " shorten the name"
-        )
-    return row
-
-
-def _short(name: str) -> str:
-    return repr(name) if len(name) <= 40 else f"{name[:40]!r}…"

@@ -107,7 +107,8 @@ def _stamps(sources: list[Tensor]) -> _Stamps:
         versions = [tensor._version for tensor in sources]
     except RuntimeError:  # tensors created in inference mode have no version counter
         versions = [0 if tensor.is_inference() else tensor._version for tensor in sources]
-    return versions, [tensor.data_ptr() for tensor in sources], [tensor.numel() for tensor in sources]
+    # While a graph is traced, PyTorch says sizes as tensors.
+    return versions, [tensor.data_ptr() for tensor in sources], [int(tensor.numel()) for tensor in sources]
 
 
 def _storages(sources: list[Tensor]) -> list[StorageWeakRef]:

@@ -26,6 +26,7 @@ from foveate.readers import one_line, parse_table, read_bytes
 CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
 TRUST = "trust.safetensors"
 FORMAT, VERSION = "foveate", 1
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 PRECISIONS = ("float32", "float64", "float16", "bfloat16")
 
 
@@ -163,14 +164,9 @@ def _damaged(path: Path, error: Exception) -> str:
 def model_card(config: ModelConfig, parameters: int, trusted: str = "") -> str:
     """Return the README of a tuned model; `trusted` tells what it knows of its own answers."""
     more = f", … ({len(config.names)} in all)" if len(config.names) > 20 else ""
-    names = ", ".join(_plain(name) for name in config.names[:20]) + more
-    return f"""---
-library_name: foveate
-pipeline_tag: image-classification
-tags: [clip, few-shot, {config.method}]
----
-
-# {config.method} on {_plain(config.clip)}
+    names = ", ".join(plain_text(name) for name in config.names[:20]) + more
+    return f"""{card_head(config)}
+# {config.method} on {plain_text(config.clip)}
 
 {_origin(config, parameters)}
 
@@ -186,13 +182,33 @@ classifier.predict(["photo.jpg"], classes=["another"])  # and one it never saw
 
 - Towers: `{config.clip.replace("`", "'")}` (weights {config.fingerprint}); they are not in this folder.
 - Settings: `config.json`.{f" Its data's hash: `{config.data}`." if config.data else ""}
+- Licence: that of the towers and of the pictures.
 - Limits: it answers with one of the names it is given, whatever the picture shows. Accuracy was not
   measured by writing this card; `foveate evaluate` measures it.
 {f"- Trust: {trusted}{chr(10)}" if trusted else ""}"""
 
 
-def _plain(text: str) -> str:
-    """Escape text for Markdown: it contains no link, image or HTML."""
+def card_head(config: ModelConfig, licence: str = "") -> str:
+    """Return what a card tells programs, between two lines of dashes.
+
+    Args:
+        config: Of the model.
+        licence: Of the towers and the pictures, if it is known.
+    """
+    from huggingface_hub import ModelCardData  # a second's work
+
+    data = ModelCardData(
+        base_model=config.clip if _HUB_ID.fullmatch(config.clip) else None,
+        library_name="foveate",
+        license=licence.lower() or None,
+        pipeline_tag="image-classification",
+        tags=["clip", "few-shot", config.method],
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def plain_text(text: str) -> str:
+    """Return text as Markdown shows it: nothing in it is a link, a picture or HTML."""
     return re.sub(r"([\\`*_\[\]<>|#~!&])", r"\\\1", printable(text).replace("\n", " "))
 
 

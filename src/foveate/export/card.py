@@ -1,0 +1,49 @@
+"""The card of an exported model."""
+
+from foveate.run.folder import Manifest
+from foveate.train.checkpoint import ModelConfig, card_head, plain_text
+
+
+def export_card(manifest: Manifest, config: ModelConfig) -> str:
+    """Return the README of an exported model.
+
+    Args:
+        manifest: With its proof.
+        config: Of the model it was made of.
+    """
+    more = f", … ({len(manifest.names)} in all)" if len(manifest.names) > 20 else ""
+    names = ", ".join(plain_text(name) for name in manifest.names[:20]) + more
+    proof, lines = manifest.proof, list[str]()
+    lines.append(
+        f"Proved at the export: {proof['answers']} answers about {proof['pictures']} picture files,"
+        f" {proof['own']} of them its owner's,\n  have the labels that the model gave, and probabilities"
+        f" within {proof['largest_difference']:.1g} of its."
+    )
+    if "int8_agreement" in proof:
+        lines.append(
+            f"Weights have 8 bits: {100 * proof['int8_agreement']:.1f} % of {proof['int8_answers']} answers"
+            " are what they are with 32 bits."
+        )
+    lines += [
+        f"Towers: weights {manifest.fingerprint}; they are in this folder.",
+        f"Licence: {plain_text(manifest.licence) or 'not given; that of the towers and of the pictures'}.",
+        "Limits: it answers with one of the names it is given, whatever the picture shows.",
+    ]
+    told = "\n".join(f"- {line}" for line in lines)
+    return f"""{card_head(config, manifest.licence)}
+# {manifest.method} on {plain_text(manifest.clip)}, exported
+
+An image classifier tuned with foveate {manifest.foveate}, as ONNX graphs ({manifest.precision}).
+
+Classes: {names}
+
+```python
+import foveate.run  # onnxruntime, numpy, Pillow and tokenizers; no PyTorch
+
+model = foveate.run.load("this folder")
+model.predict(["photo.jpg"])                       # among the classes above
+model.predict(["photo.jpg"], classes=["another"])  # and one it never saw
+```
+
+{told}
+"""
