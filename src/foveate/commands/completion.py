@@ -4,12 +4,13 @@ import inspect
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Literal
 
 from cyclopts import App
 
-from foveate.commands import COMMANDS, python_name
-from foveate.commands.options import Command, options_of, parse
+from foveate import commands
+from foveate.commands.options import Command, options_of, parse, summary_of
 
 EXAMPLES = """
     foveate completion bash > ~/.local/share/bash-completion/completions/foveate
@@ -30,13 +31,18 @@ def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
 def _whole() -> App:
     """Return all commands as one."""
     root = App(name="foveate", version_flags=[])
-    for name, summary in COMMANDS.items():
-        module = import_module(f"foveate.commands.{python_name(name)}")
+    for found in iter_modules(commands.__path__):
+        module = import_module(f"{commands.__name__}.{found.name}")
+        if not hasattr(module, "run"):
+            continue
+        name = found.name.rstrip("_")  # "import" is a word of Python's own
+        function = getattr(module, found.name, None)
         if name == "fit":
             command = module.declared("fvgpt+coop")
+        elif inspect.isfunction(function):
+            command = Command(name, options_of(function), summary_of(function))
         else:
-            function = getattr(module, python_name(name), None)
-            command = Command(name, options_of(function) if inspect.isfunction(function) else (), summary)
+            command = Command(name, ())
         root.command(command.app(), name=name)
     return root
 
