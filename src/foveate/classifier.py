@@ -327,7 +327,8 @@ class Classifier:
             raise InputError(f"a classifier has no {unknown[0]!r}; it has {', '.join(self._params)}")
         whole, source = {**self._params, **params}, self.clip_source
         if {"clip", "device", "dtype"}.isdisjoint(params):  # the towers need not be loaded again
-            vars(self).update(vars(Classifier(**{**whole, "clip": self.clip})))
+            here: dict[str, Any] = {**whole, "clip": self.clip}
+            vars(self).update(vars(Classifier(**here)))
             self.clip_source, self._params = source, whole
         else:
             vars(self).update(vars(Classifier(**whole)))
