@@ -74,10 +74,10 @@ def evaluate(  # noqa: PLR0913  (a command's options)
             photos = readable(tested_photos(Path(model), data, masks, classifier), on_bad, shift)
             splits: list[Split] = classifier.splits(photos) if split == "each" else [split]
             tested = [classifier, *(classifier.simpler() if compare else [])]
-            answers: dict[str, dict[str, Answers]] = {
-                one.method_name: {name: asked(one, photos, name, shift, bars) for name in splits}
-                for one in reversed(tested)
-            }
+            answers: dict[str, dict[str, Answers]] = {}
+            for one in reversed(tested):
+                said = {name: asked(one, photos, name, shift, bars) for name in splits}
+                answers[one.method_name] = said
             tables[model] = {
                 method: {name: measured(one, shift) for name, one in said.items()}
                 for method, said in answers.items()
