@@ -340,7 +340,7 @@ class Classifier:
         found, _ = labelled(photos, labels)
         answers = self.predict([sample.picture for sample in found.samples])
         names = [name_key(found.names[sample.label]) for sample in found.samples]
-        return mean([name_key(one.label) == name for one, name in zip(answers, names, strict=True)])
+        return mean([float(name_key(one.label) == name) for one, name in zip(answers, names, strict=True)])
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the arguments it was made with; `deep` changes nothing."""
