@@ -355,10 +355,11 @@ class Classifier:
         unknown = [name for name in params if name not in self._params]
         if unknown:
             raise InputError(f"a classifier has no {unknown[0]!r}; it has {', '.join(self._params)}")
-        whole, source = {**self._params, **params}, self.clip_source
+        whole: dict[str, Any] = {**self._params, **params}
         if {"clip", "device", "dtype"}.isdisjoint(params):  # the towers need not be loaded again
-            vars(self).update(vars(Classifier(**{**whole, "clip": self.clip})))
-            self.clip_source, self._params = source, whole
+            others = {name: value for name, value in whole.items() if name != "clip"}
+            vars(self).update(vars(Classifier(clip=self.clip, **others)) | {"clip_source": self.clip_source})
+            self._params = whole
         else:
             vars(self).update(vars(Classifier(**whole)))
         return self
