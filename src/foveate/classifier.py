@@ -310,7 +310,7 @@ class Classifier:
         found, _ = labelled(photos, labels)
         answers = self.predict([sample.picture for sample in found.samples])
         names = [name_key(found.names[sample.label]) for sample in found.samples]
-        return mean([name_key(one.label) == name for one, name in zip(answers, names, strict=True)])
+        return mean([float(name_key(one.label) == name) for one, name in zip(answers, names, strict=True)])
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the arguments it was made with; `deep` changes nothing."""
@@ -325,11 +325,11 @@ class Classifier:
         unknown = [name for name in params if name not in self._params]
         if unknown:
             raise InputError(f"a classifier has no {unknown[0]!r}; it has {', '.join(self._params)}")
-        whole, source = {**self._params, **params}, self.clip_source
+        whole: dict[str, Any] = {**self._params, **params}
         if {"clip", "device", "dtype"}.isdisjoint(params):  # the towers need not be loaded again
-            here: dict[str, Any] = {**whole, "clip": self.clip}
-            vars(self).update(vars(Classifier(**here)))
-            self.clip_source, self._params = source, whole
+            others = {name: value for name, value in whole.items() if name != "clip"}
+            vars(self).update(vars(Classifier(clip=self.clip, **others)) | {"clip_source": self.clip_source})
+            self._params = whole
         else:
             vars(self).update(vars(Classifier(**whole)))
         return self

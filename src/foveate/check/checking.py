@@ -59,7 +59,7 @@ Watch = Callable[[str, int, int], None]
 
 _SPOILT = ("unreadable", "two labels", "label", "twin", "two splits")
 _WHITE, _USUAL = 0.5, 0.2
-_BLURRED = 0.1
+_BLURRED = 0.03
 
 
 @dataclass(frozen=True)

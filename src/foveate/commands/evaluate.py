@@ -63,7 +63,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
     """
     if report and len(models) > 1:
         raise InputError(f"--report is a page of one model, and there are {len(models)}: give one")
-    from foveate.classifier import Classifier, Split
+    from foveate.classifier import Classifier
     from foveate.commands.asking import asked, measured, readable, tested_photos
 
     tables: dict[str, Table] = {}
@@ -72,7 +72,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
         for model in models:
             classifier = Classifier.from_pretrained(model, clip=clip, device=device)
             photos = readable(tested_photos(Path(model), data, masks, classifier), on_bad, shift)
-            splits: list[Split] = classifier.splits(photos) if split == "each" else [split]
+            splits: Sequence[Split] = classifier.splits(photos) if split == "each" else (split,)
             tested = [classifier, *(classifier.simpler() if compare else [])]
             answers: dict[str, dict[str, Answers]] = {}
             for one in reversed(tested):
@@ -86,7 +86,8 @@ def evaluate(  # noqa: PLR0913  (a command's options)
             judged = _judged(own, tables[model][classifier.method_name])
             _note_missing_masks(tables[model][classifier.method_name])
             if report:
-                _write_page(classifier, photos, splits[-1], own[splits[-1]], judged[splits[-1]], report)
+                last = splits[-1]
+                _write_page(classifier, photos, last, own[last], judged[last], report)
     if json:
         _print_json(tables if len(models) > 1 else tables[models[0]])
     else:

@@ -1,5 +1,6 @@
 """Fit `Trust` to a run's shots, once the method is trained. No other picture is looked at."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from foveate.clip.model import Clip
 from foveate.data.samples import Photos
 from foveate.methods.base import Method, encode_pictures
 from foveate.methods.capabilities import ClosedForm
+from foveate.methods.linear_probe import LinearProbe
 from foveate.methods.registry import REFERENCE, build
 from foveate.train.banking import chunk_on, seen_as_asked
 from foveate.train.run import Run
@@ -49,6 +51,10 @@ def _held(run: Run, chosen: Chosen, method: Method, bank: Path | None) -> tuple[
     folds = run.config.folds if run.config.folds is not None else FOLDS if solved else 0
     if not folds:
         return torch.zeros(0, len(chosen.photos.names)), torch.zeros(0, dtype=torch.long)
+    if isinstance(method, LinearProbe):  # to look for C in each fold would take as long as the training
+        own = {**run.config.settings.get(method.name, {}), "c": float(method.c)}
+        settings = {**run.config.settings, method.name: own}
+        run = replace(run, config=replace(run.config, settings=settings))
     return held_out_answers(run, chosen, folds, bank)
 
 
