@@ -19,7 +19,7 @@ from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.export.awkward import draw_awkward
 from foveate.export.proof import Compared, compare, demand_agreement, demand_equal
-from foveate.export.writing import Report, export
+from foveate.export.writing import ExportReport, export
 from foveate.methods.registry import backbones, methods, needs_masks, register_method
 from foveate.methods.zeroshot import ZeroShot
 from foveate.run.folder import MANIFEST, WEIGHTS
@@ -59,8 +59,8 @@ def tuned(shapes: Callable[..., Path], few_sentences: None, tiny_clip: Clip) -> 
 @pytest.fixture
 def exported(
     tuned: Callable[..., Classifier], tmp_path: Path
-) -> Callable[..., tuple[Classifier, Exported, Report]]:
-    def make(method: str, **more: object) -> tuple[Classifier, Exported, Report]:
+) -> Callable[..., tuple[Classifier, Exported, ExportReport]]:
+    def make(method: str, **more: object) -> tuple[Classifier, Exported, ExportReport]:
         classifier = tuned(method, **more)
         report = export(classifier, tmp_path / "export")
         return classifier, foveate.run.load(tmp_path / "export"), report
@@ -78,7 +78,7 @@ def spaces(takes_new_names: bool) -> list[tuple[list[str] | None, bool]]:
     [m if m in FEW else pytest.param(m, marks=pytest.mark.slow) for m in [*backbones(), *PLUGGED]],
 )
 def test_an_export_answers_as_its_model(
-    method: str, exported: Callable[..., tuple[Classifier, Exported, Report]], pictures: list[Path]
+    method: str, exported: Callable[..., tuple[Classifier, Exported, ExportReport]], pictures: list[Path]
 ):
     classifier, model, report = exported(method)
     assert report.proved.same == report.proved.answers > 60
@@ -103,14 +103,14 @@ def test_an_export_answers_as_its_model(
     ],
 )
 def test_settings_that_change_an_answer_change_the_exports(
-    settings: dict[str, dict[str, object]], exported: Callable[..., tuple[Classifier, Exported, Report]]
+    settings: dict[str, dict[str, object]], exported: Callable[..., tuple[Classifier, Exported, ExportReport]]
 ):
     *_, report = exported("fvgpt+coop", settings=settings)
     assert report.proved.largest <= 1e-5
 
 
 def test_vectors_of_each_class_serve_these_classes_alone(
-    exported: Callable[..., tuple[Classifier, Exported, Report]], pictures: list[Path]
+    exported: Callable[..., tuple[Classifier, Exported, ExportReport]], pictures: list[Path]
 ):
     classifier, model, _ = exported("coop", settings={"coop": {"class_specific": True}})
     few = {"classes": ["red disc", "green disc"], "only": True}
@@ -121,7 +121,7 @@ def test_vectors_of_each_class_serve_these_classes_alone(
 
 
 def test_any_number_of_names_and_pictures_follows(
-    exported: Callable[..., tuple[Classifier, Exported, Report]], pictures: list[Path]
+    exported: Callable[..., tuple[Classifier, Exported, ExportReport]], pictures: list[Path]
 ):
     classifier, model, _ = exported("fvgpt+mmrl")
     many = [f"thing {number}" for number in range(300)]
@@ -132,7 +132,7 @@ def test_any_number_of_names_and_pictures_follows(
 
 
 def test_names_are_added_and_kept(
-    exported: Callable[..., tuple[Classifier, Exported, Report]], pictures: list[Path], tmp_path: Path
+    exported: Callable[..., tuple[Classifier, Exported, ExportReport]], pictures: list[Path], tmp_path: Path
 ):
     classifier, model, _ = exported("fvgpt+coop")
     model.add_classes(NEW)
@@ -166,7 +166,7 @@ def test_other_pixels_are_refused_with_the_number(
 
 
 def test_what_differs_is_counted(
-    exported: Callable[..., tuple[Classifier, Exported, Report]], pictures: list[Path]
+    exported: Callable[..., tuple[Classifier, Exported, ExportReport]], pictures: list[Path]
 ):
     classifier, model, _ = exported("coop")
     texts = list(model._texts.values())
@@ -212,7 +212,7 @@ def test_every_method_is_exported_above():
 
 
 def test_weights_of_several_graphs_stand_there_once(
-    exported: Callable[..., tuple[Classifier, Exported, Report]], tmp_path: Path
+    exported: Callable[..., tuple[Classifier, Exported, ExportReport]], tmp_path: Path
 ):
     classifier, *_ = exported(
         "fvgpt+coop"
@@ -262,7 +262,7 @@ print(json.dumps([[one.label, one.probability] for one in answers]))
 
 
 def test_it_runs_where_four_packages_are_installed(
-    exported: Callable[..., tuple[Classifier, Exported, Report]], pictures: list[Path], tmp_path: Path
+    exported: Callable[..., tuple[Classifier, Exported, ExportReport]], pictures: list[Path], tmp_path: Path
 ):
     classifier, *_ = exported("fvgpt+coop")
     words = [sys.executable, "-c", ELSEWHERE, tmp_path / "export", *pictures]
@@ -278,7 +278,7 @@ def test_it_runs_where_four_packages_are_installed(
 
 
 def test_a_folder_that_is_not_whole_is_one_line(
-    exported: Callable[..., tuple[Classifier, Exported, Report]], tmp_path: Path
+    exported: Callable[..., tuple[Classifier, Exported, ExportReport]], tmp_path: Path
 ):
     exported("coop")
     folder, other = tmp_path / "export", tmp_path / "other"
@@ -306,7 +306,7 @@ def test_a_folder_that_is_not_whole_is_one_line(
 
 
 def test_bad_pictures_and_names_are_one_line(
-    exported: Callable[..., tuple[Classifier, Exported, Report]], pictures: list[Path], tmp_path: Path
+    exported: Callable[..., tuple[Classifier, Exported, ExportReport]], pictures: list[Path], tmp_path: Path
 ):
     _, model, _ = exported("coop")
     assert model.predict([]) == []
@@ -324,7 +324,7 @@ def test_bad_pictures_and_names_are_one_line(
 
 
 def test_what_cannot_be_exported_is_one_line(
-    exported: Callable[..., tuple[Classifier, Exported, Report]],
+    exported: Callable[..., tuple[Classifier, Exported, ExportReport]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):

@@ -21,7 +21,7 @@ from starlette.testclient import TestClient
 from foveate.classifier import Classifier
 from foveate.errors import InputError
 from foveate.serve.app import Service, build_app
-from foveate.serve.batching import Question, Worker
+from foveate.serve.batching import BatchWorker, PredictRequest
 from foveate.serve.limits import Limits
 from foveate.serve.models import Model, model_of, open_model
 from foveate.world.photos import scene_photos
@@ -175,7 +175,7 @@ def test_the_description_holds_of_what_is_answered(client: TestClient, png: list
     whole = json.loads(text) | json.loads(json.dumps(schema).replace("#/components/schemas/", "#/$defs/"))
     jsonschema.Draft202012Validator(whole).validate(answered)
     question = {"pictures": [base64.b64encode(png[0]).decode()], "classes": ["a", "b"]}
-    jsonschema.Draft202012Validator(json.loads(text) | {"$ref": "#/$defs/Question"}).validate(question)
+    jsonschema.Draft202012Validator(json.loads(text) | {"$ref": "#/$defs/PredictRequest"}).validate(question)
 
 
 def test_requests_are_counted_and_logged_without_what_they_hold(
@@ -278,9 +278,9 @@ def test_a_fault_of_ours_is_a_500_and_the_next_question_is_answered(model: Model
 
 
 def test_a_worker_answers_what_waits_before_it_ends():
-    worker = Worker(lambda pictures, classes, only: [len(pictures)] * len(pictures))
+    worker = BatchWorker(lambda pictures, classes, only: [len(pictures)] * len(pictures))
     pictures = [Image.new("RGB", (9, 9))] * 2
-    waiting = [worker.put(Question(pictures)) for _ in range(20)]
+    waiting = [worker.put(PredictRequest(pictures)) for _ in range(20)]
     worker.close()
     assert all(len(one.result(0)) == 2 for one in waiting)
 

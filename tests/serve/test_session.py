@@ -24,7 +24,7 @@ from foveate.data.labels import FORMS, Labelled, read_labels, written
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
 from foveate.serve.app import Service, build_app
-from foveate.serve.journal import Journal
+from foveate.serve.journal import LabelJournal
 from foveate.serve.labelling import Labelling, open_session
 from foveate.serve.learning import answered, learn, most_useful
 from foveate.serve.models import Model, model_of
@@ -242,14 +242,14 @@ def test_a_line_that_was_cut_off_is_removed_with_a_warning(tmp_path: Path):
     path = tmp_path / "labels.jsonl"
     path.write_text('{"name": "a"}\n{"image": "x", "label": "a"}\n{"image": "y", "la')
     with pytest.warns(UserWarning, match="cut off"):
-        journal = Journal(path)
+        journal = LabelJournal(path)
     journal.add({"image": "z", "label": None})
     journal.close()
     assert [json.loads(line) for line in path.read_text().splitlines()][-1] == {"image": "z", "label": None}
-    again = Journal(path)
+    again = LabelJournal(path)
     assert again.labels.current == {"x": "a", "z": None}
     with pytest.raises(InputError, match="another foveate serve"):
-        Journal(path)
+        LabelJournal(path)
     again.close()
 
 
@@ -270,13 +270,13 @@ def test_a_file_that_is_no_journal_is_named_with_its_line(tmp_path: Path, line: 
     path = tmp_path / "labels.jsonl"
     path.write_text(f'{{"name": "a"}}\n{line}\n')
     with pytest.raises(InputError, match="line 2"):
-        Journal(path)
+        LabelJournal(path)
     path.write_text('{"name": "a"}\n')
-    Journal(path).close()  # and the file is free again
+    LabelJournal(path).close()  # and the file is free again
 
 
 def test_a_full_disk_takes_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    journal = Journal(tmp_path / "labels.jsonl")
+    journal = LabelJournal(tmp_path / "labels.jsonl")
     journal.add({"name": "a"})
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
@@ -291,8 +291,8 @@ def test_a_full_disk_takes_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 WRITER = """
 import sys
 from pathlib import Path
-from foveate.serve.journal import Journal
-journal = Journal(Path(sys.argv[1]))
+from foveate.serve.journal import LabelJournal
+journal = LabelJournal(Path(sys.argv[1]))
 if not journal.labels.names:
     journal.add({"name": "a"})
 for number in range(len(journal.labels.history), 100_000):
@@ -316,7 +316,7 @@ def test_a_kill_loses_no_label_that_was_taken(tmp_path: Path, kills: int):
         writer.stdout.close()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a line may have been cut off, or not
-            journal = Journal(path)
+            journal = LabelJournal(path)
         assert len(journal.labels.history) >= told + 1
         assert [int(image) for image, _ in journal.labels.history] == list(range(len(journal.labels.history)))
         journal.close()

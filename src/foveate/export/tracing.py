@@ -84,7 +84,7 @@ def trace(graph: Graph, example: tuple[Tensor, ...]) -> Any:
 def _with_initializers(model: Any) -> Any:
     """Return a graph whose constants are initializers, transposed where it would transpose them first.
 
-    Weights can then be shared by graphs, and quantised.
+    SharedWeights can then be shared by graphs, and quantised.
     """
     onnx, graph = import_onnx(), model.graph
     arrays: dict[str, np.ndarray] = {}
@@ -104,7 +104,7 @@ def _with_initializers(model: Any) -> Any:
     return model
 
 
-class Weights:
+class SharedWeights:
     """The one file that the weights of all graphs of a folder are in.
 
     Args:

@@ -18,7 +18,7 @@ from foveate.export.card import export_card
 from foveate.export.graphs import Plan, demand_exportable, plan
 from foveate.export.proof import Compared, compare, demand_agreement, demand_equal
 from foveate.export.quantising import quantised
-from foveate.export.tracing import Weights, at_rest, trace
+from foveate.export.tracing import SharedWeights, at_rest, trace
 from foveate.files import home_of, write_atomically
 from foveate.foreground.opening import LazyPicture
 from foveate.prediction import Branch
@@ -31,7 +31,7 @@ Pictures = Sequence[Path | LazyPicture]
 
 
 @dataclass(frozen=True)
-class Report:
+class ExportReport:
     """What an export has come to.
 
     Attributes:
@@ -54,7 +54,7 @@ def export(
     photos: Pictures = (),
     int8: bool = False,
     licence: str = "",
-) -> Report:
+) -> ExportReport:
     """Write a tuned model as graphs, and everything else that its answers depend on.
 
     It is proved first. Asked about these pictures, and about awkward ones that are drawn for it, among
@@ -103,7 +103,7 @@ def export(
             folder.rmdir()
         shutil.move(done.folder, folder)
     megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    return Report(folder, proved, small, megabytes)
+    return ExportReport(folder, proved, small, megabytes)
 
 
 def _demand_exportable(classifier: Classifier, folder: Path) -> ModelConfig:
@@ -158,7 +158,7 @@ def _write(
     folder: Path, classifier: Classifier, planned: Plan, models: Mapping[str, Any], manifest: Manifest
 ) -> Exported:
     folder.mkdir()
-    weights = Weights(folder)
+    weights = SharedWeights(folder)
     for name, model in models.items():
         weights.write(name, copy.deepcopy(model))
     (folder / WEIGHTS).touch()

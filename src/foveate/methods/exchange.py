@@ -59,7 +59,7 @@ _STILL = 1e-6
 """Share of the largest eigenvalue below which a direction is not moved by exchanges."""
 
 
-class LowRank(nn.Module):
+class LowRankMap(nn.Module):
     """x + A x̄ with A of low rank; it starts as x.
 
     Args:
@@ -149,8 +149,8 @@ class Exchange(Wrapper, ClosedForm, FrozenFeatures):
         self.config = config or ExchangeConfig()
         generator = generator or stream(0, "init", "exchange")
         here, dim = self.clip.logit_scale.device, self.clip.config.embed
-        self.image_map = LowRank(dim, self.config.rank, generator).to(here)
-        self.text_map = LowRank(dim, self.config.rank, generator).to(here)
+        self.image_map = LowRankMap(dim, self.config.rank, generator).to(here)
+        self.text_map = LowRankMap(dim, self.config.rank, generator).to(here)
         self.axes, self.centre = (fixed(torch.empty(0, device=here)) for _ in range(2))
         self.passes = self.config.views
         self.plain = [PlainTexts(self.clip, one) for one in self.config.prior_templates or (None,)]

@@ -36,7 +36,7 @@ from foveate.run.texts import TextReader
 
 
 @dataclass(frozen=True)
-class Asked:
+class NameSpace:
     """Names to choose from.
 
     Attributes:
@@ -164,7 +164,7 @@ class Exported:
 
     # --- names ---
 
-    def _ask_about(self, classes: Sequence[str] | None, *, only: bool) -> Asked:
+    def _ask_about(self, classes: Sequence[str] | None, *, only: bool) -> NameSpace:
         if classes is not None and (isinstance(classes, str) or not isinstance(classes, Iterable)):
             raise InputError(f"class names are {classes!r}: give a list of names, not one string")
         own = {name_key(name): name for name in self.names}
@@ -195,7 +195,7 @@ class Exported:
                 stacklevel=3,
             )
         text, prior = (np.stack([made[name][side] for name in names]) for side in (0, 1))
-        return Asked(names, trained, text, prior)
+        return NameSpace(names, trained, text, prior)
 
     # --- pictures ---
 
@@ -229,7 +229,7 @@ class Exported:
 
     # --- answers ---
 
-    def _answer(self, images: np.ndarray, asked: Asked) -> tuple[np.ndarray, np.ndarray | None]:
+    def _answer(self, images: np.ndarray, asked: NameSpace) -> tuple[np.ndarray, np.ndarray | None]:
         """Return `[B, C]` logits, and `[B]` trusts where a gate was asked."""
         manifest, run, branch = self.manifest, self._sessions.run, asked.branch
         (image,) = run("image", {"images": images})
@@ -253,7 +253,7 @@ class Exported:
             logits = _route(base, logits, asked.trained, manifest.route_weight)
         return logits, trust[0] if trust else None
 
-    def _known(self, image: np.ndarray, asked: Asked) -> np.ndarray:
+    def _known(self, image: np.ndarray, asked: NameSpace) -> np.ndarray:
         """Return learned logits of trained names and CLIP's of the others."""
         run, names = self._sessions.run, self.manifest.names
         (clip,) = run("new", {"image": image, "text": asked.text})

@@ -19,13 +19,13 @@ from starlette.routing import Route
 import foveate
 from foveate.errors import InputError, printable
 from foveate.foreground.opening import BadPicture
-from foveate.serve.batching import Question, Worker
+from foveate.serve.batching import BatchWorker, PredictRequest
 from foveate.serve.describing import description
 from foveate.serve.door import TOKEN, Door
 from foveate.serve.limits import BUSY, Limits, Refused
 from foveate.serve.looking import gaze_at
 from foveate.serve.models import Model
-from foveate.serve.reading import Asked, checked_names, read_question, read_table, seen
+from foveate.serve.reading import UploadRequest, checked_names, read_question, read_table, seen
 from foveate.serve.watching import LOG, Metrics
 
 PAGE = "page.html"
@@ -54,7 +54,9 @@ class Service:
     def __init__(self, model: Model, limits: Limits | None = None, *, batch: int = 64) -> None:
         self.model, self.limits = model, limits or Limits()
         self.added: tuple[str, ...] = ()
-        self.worker = Worker(lambda *args, **options: self.model.ask(*args, **options), batch, self._heard)
+        self.worker = BatchWorker(
+            lambda *args, **options: self.model.ask(*args, **options), batch, self._heard
+        )
         self.metrics = Metrics(lambda: self.worker.waiting)
         self.decoders = CapacityLimiter(_DECODERS)
 
@@ -103,7 +105,7 @@ class Service:
         asked = await read_question(request, self.limits)
         classes = self._names(asked.classes, only=asked.only)
         pictures = await seen(asked, self.model, self.limits, self.decoders)
-        question = Question(pictures, classes, asked.only)
+        question = PredictRequest(pictures, classes, asked.only)
         answers = await self.in_time(self.worker.put(question))
         named = zip(asked.files, answers, strict=True)
         return JSONResponse({"answers": [{**asdict(answer), "photo": name} for (name, _), answer in named]})
@@ -115,7 +117,7 @@ class Service:
             raise Refused(413, f"there are {len(asked.files)} pictures: look at one at a time")
         return await self.lit(asked)
 
-    async def lit(self, asked: Asked) -> Response:
+    async def lit(self, asked: UploadRequest) -> Response:
         """Return the answer of `look`.
 
         Raises:

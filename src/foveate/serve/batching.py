@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Question:
+class PredictRequest:
     """Some pictures, and the names to choose from.
 
     Attributes:
@@ -31,7 +31,7 @@ class Question:
     answers: "Future[list[Prediction]]" = field(default_factory=Future)
 
 
-class Worker:
+class BatchWorker:
     """Does one thing at a time with a model, in a thread of its own.
 
     Args:
@@ -42,7 +42,7 @@ class Worker:
 
     def __init__(self, ask: Ask, most: int = 64, heard: Callable[[int, int], None] | None = None) -> None:
         self.ask, self._most, self._heard = ask, most, heard
-        self._waiting: deque[Question] = deque()
+        self._waiting: deque[PredictRequest] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="foveate-model")
 
     @property
@@ -50,7 +50,7 @@ class Worker:
         """Questions that nobody has begun with."""
         return len(self._waiting)
 
-    def put(self, question: Question) -> "Future[list[Prediction]]":
+    def put(self, question: PredictRequest) -> "Future[list[Prediction]]":
         """Let a question wait for its turn; return where the answers will be. Cancelled, it is left out."""
         self._waiting.append(question)
         # One turn a question: the first takes all that wait, and the others find nothing left to do.
@@ -66,7 +66,7 @@ class Worker:
         self._thread.shutdown(wait=True)
 
     def _turn(self) -> None:
-        taken: dict[tuple[tuple[str, ...], bool], list[Question]] = {}
+        taken: dict[tuple[tuple[str, ...], bool], list[PredictRequest]] = {}
         pictures = 0
         while self._waiting and pictures < self._most:
             question = self._waiting.popleft()
@@ -76,7 +76,7 @@ class Worker:
         for (classes, only), questions in taken.items():
             self._answer(questions, classes, only=only)
 
-    def _answer(self, questions: Sequence[Question], classes: tuple[str, ...], *, only: bool) -> None:
+    def _answer(self, questions: Sequence[PredictRequest], classes: tuple[str, ...], *, only: bool) -> None:
         pictures = [picture for question in questions for picture in question.pictures]
         try:
             found = iter(list(self.ask(pictures, list(classes), only=only)))

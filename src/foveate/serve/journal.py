@@ -61,7 +61,7 @@ class Labels:
                 raise InputError("is no line of labels")
 
 
-class Journal:
+class LabelJournal:
     """A file of labels, in the hands of one process.
 
     Args:

@@ -18,8 +18,8 @@ from foveate.serve.app import Service
 from foveate.serve.learning import HEAD
 from foveate.serve.limits import Refused
 from foveate.serve.models import model_of
-from foveate.serve.reading import Asked, checked_names, read_question, read_table, seen
-from foveate.serve.session import Places, Session
+from foveate.serve.reading import UploadRequest, checked_names, read_question, read_table, seen
+from foveate.serve.session import Session, SessionPaths
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class _Seen:
 
 
 @dataclass(frozen=True)
-class _Said(_Seen):
+class _AnsweredPhoto(_Seen):
     """A label; null is none of the names."""
 
     photo: int
@@ -88,7 +88,7 @@ class Labelling:
         """Return a photo, lit where the model looks."""
         content = await to_thread.run_sync(self.session.file(_place(request)).read_bytes)
         about = request.query_params.get("about", "")
-        return await self.service.lit(Asked((("photo", content),), about=about))
+        return await self.service.lit(UploadRequest((("photo", content),), about=about))
 
     async def names(self, request: Request) -> Response:
         """Add classes that photos can be of."""
@@ -104,7 +104,7 @@ class Labelling:
 
     async def label(self, request: Request) -> Response:
         """Take a label of a photo of the folder."""
-        said = as_dataclass(_Said, await read_table(request), "the body")
+        said = as_dataclass(_AnsweredPhoto, await read_table(request), "the body")
         await to_thread.run_sync(self.session.label, said.photo, said.label, said.revision)
         return await self.state(request)
 
@@ -183,7 +183,7 @@ def open_session(
     """
     if service.model.classifier is None:
         raise InputError(f"{service.model.title} cannot learn: label with the model it was made of")
-    places = Places(labels, photos, out or labels.with_name(f"{labels.stem}-model"))
+    places = SessionPaths(labels, photos, out or labels.with_name(f"{labels.stem}-model"))
     session = Session(service.model.classifier, places, method=method, watch=watch)
     try:
         if known is not None:

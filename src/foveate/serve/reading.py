@@ -33,7 +33,7 @@ _VALUES = 10_000  # of JSON
 
 
 @dataclass(frozen=True)
-class Asked:
+class UploadRequest:
     """A question as it was sent.
 
     Attributes:
@@ -50,7 +50,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class _Written:
+class _JsonBody:
     """A question in JSON."""
 
     pictures: list[object]
@@ -59,7 +59,7 @@ class _Written:
     about: str = ""
 
 
-async def read_question(request: Request, limits: Limits) -> Asked:
+async def read_question(request: Request, limits: Limits) -> UploadRequest:
     """Read a question: a form, JSON with pictures in base64, or one picture as it is.
 
     Raises:
@@ -117,7 +117,9 @@ def checked_names(names: Sequence[object], limits: Limits) -> tuple[str, ...]:
     return tuple(found.values())
 
 
-async def seen(asked: Asked, model: Model, limits: Limits, decoders: CapacityLimiter) -> list[Image.Image]:
+async def seen(
+    asked: UploadRequest, model: Model, limits: Limits, decoders: CapacityLimiter
+) -> list[Image.Image]:
     """Decode pictures, a few at a time, and keep of each what the model looks at.
 
     Args:
@@ -149,7 +151,7 @@ def _seen(picture: FilePicture, model: Model, limits: Limits) -> Image.Image:
     return model.view(open_picture(picture))
 
 
-async def _from_form(request: Request, limits: Limits) -> Asked:
+async def _from_form(request: Request, limits: Limits) -> UploadRequest:
     await request.body()  # so that nothing stops the parser half-way, with files that nobody closes
     try:
         form = await request.form(max_files=limits.pictures, max_fields=_FIELDS, max_part_size=_FIELD)
@@ -164,7 +166,7 @@ async def _from_form(request: Request, limits: Limits) -> Asked:
         field = _short(stray[0])
         raise InputError(f"the field {field!r} is no file: there are classes, only, about, and files")
     classes = tuple(_words(texts.get("classes", [])))
-    return Asked(tuple(files), classes, _truth(texts.get("only", [])), _last(texts.get("about", [])))
+    return UploadRequest(tuple(files), classes, _truth(texts.get("only", [])), _last(texts.get("about", [])))
 
 
 def _uploads(form: FormData) -> Iterator[UploadFile]:
@@ -173,8 +175,8 @@ def _uploads(form: FormData) -> Iterator[UploadFile]:
             yield value
 
 
-def _from_json(body: bytes) -> Asked:
-    written = as_dataclass(_Written, _json(body), "the body")
+def _from_json(body: bytes) -> UploadRequest:
+    written = as_dataclass(_JsonBody, _json(body), "the body")
     files: list[tuple[str, bytes]] = []
     for place, one in enumerate(written.pictures):
         match one:
@@ -188,13 +190,13 @@ def _from_json(body: bytes) -> Asked:
                 raise InputError(
                     f"picture {place} is {_short(repr(one))}: give base64, or {{name, data}} with base64 data"
                 )
-    return Asked(tuple(files), tuple(written.classes), written.only, written.about)
+    return UploadRequest(tuple(files), tuple(written.classes), written.only, written.about)
 
 
-def _from_picture(request: Request, body: bytes) -> Asked:
+def _from_picture(request: Request, body: bytes) -> UploadRequest:
     query = request.query_params
     files = ((_name(query.get("name"), 0), body),) if body else ()
-    return Asked(
+    return UploadRequest(
         files,
         tuple(_words(query.getlist("classes"))),
         _truth(query.getlist("only")),

@@ -24,7 +24,7 @@ from foveate.methods.base import encode_pictures
 from foveate.methods.capabilities import ClosedForm
 from foveate.methods.frozen import clip_spec
 from foveate.methods.zeroshot import ZeroShot
-from foveate.serve.journal import Journal
+from foveate.serve.journal import LabelJournal
 from foveate.serve.learning import HEAD, answered, learn, most_useful
 from foveate.serve.limits import Refused
 from foveate.train.banking import BankPlan, open_bank, seen_as_asked
@@ -35,7 +35,7 @@ _GUESSES = 5
 
 
 @dataclass(frozen=True)
-class Places:
+class SessionPaths:
     """Where a session keeps what it has.
 
     Attributes:
@@ -80,7 +80,7 @@ class Session:
     def __init__(
         self,
         start: Classifier,
-        places: Places,
+        places: SessionPaths,
         *,
         method: str = HEAD,
         watch: Callable[[int, int], None] | None = None,
@@ -91,7 +91,7 @@ class Session:
         self.learned: Classifier | None = None
         self._learned_from = 0
         self.saved: Path | None = None
-        self._journal = Journal(places.labels)
+        self._journal = LabelJournal(places.labels)
         try:
             self._files, self.left_out = _found(places)
             self.photos = list(self._files)
@@ -353,7 +353,7 @@ class Session:
         return batch.frozen["image"][0]
 
 
-def _found(places: Places) -> tuple[dict[str, Path], list[tuple[str, str]]]:
+def _found(places: SessionPaths) -> tuple[dict[str, Path], list[tuple[str, str]]]:
     """Return the photos by name; and the name of each that cannot be read, and why."""
     found: dict[str, Path] = {}
     if places.photos is not None:
