@@ -84,7 +84,7 @@ def trace(graph: Graph, example: tuple[Tensor, ...]) -> Any:
 def _with_initializers(model: Any) -> Any:
     """Return a graph whose constants are initializers, transposed where it would transpose them first.
 
-    SharedWeights can then be shared by graphs, and quantised.
+    Weights can then be shared by graphs, and quantised.
     """
     onnx, graph = import_onnx(), model.graph
     arrays: dict[str, np.ndarray] = {}
