@@ -142,7 +142,7 @@ def test_over_mmrl_two_passes_of_different_lengths_count(mmrl: Mmrl):
     z = logits_by_hand(mmrl, heads_by_hand(mmrl, own), "new")
     expected = by_hand((1 - b) * z + b * z_clip, a, a_clip)
     torch.testing.assert_close(gaze(guided, images(), LABELS, "new"), expected, rtol=1e-4, atol=1e-5)
-    guided.first_patch = 1
+    mmrl.first_patch = 1
     assert not torch.allclose(gaze(guided, images(), LABELS, "new"), expected, atol=1e-3)
 
 

@@ -13,6 +13,7 @@ from foveate.clip.model import Clip, Vision
 from foveate.clip.rows import TokenRows
 from foveate.methods.base import Method
 from foveate.methods.capabilities import TextPerImage, capability
+from foveate.methods.exchange import Exchange
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.guidance import FvgPtConfig
 from foveate.methods.proda import Proda
@@ -34,7 +35,7 @@ TRAINED = ["cat", "phone"]
 
 def readings(method: Method) -> int:
     """How often a method's own class texts go through the text tower, to be read once."""
-    own = method.backbone if isinstance(method, FvgPt) else method
+    own = method.host if isinstance(method, FvgPt | Exchange) else method
     if isinstance(own, Proda):
         return own.config.prompts
     return 2 if isinstance(own, Tcp) else 1  # TCP's vectors are made of CLIP's own texts
@@ -85,6 +86,8 @@ def texts(method: Method) -> tuple[torch.Tensor, ...]:
     """All class texts that answers are made of; no picture is read for them."""
     nothing = torch.zeros(len(method.head_weights), 1, method.clip.config.embed)
     own = method.pair(nothing).text
+    if isinstance(method, Exchange):
+        return (own, *(one.features() for one in method.plain))
     return (own, method.plain.features()) if isinstance(method, FvgPt) else (own,)
 
 
@@ -144,6 +147,8 @@ def test_the_base_branch_reads_no_texts_for_the_prior(
 
 def test_texts_are_read_once_whatever_is_asked(keeping: Method, texts_read: list[TokenRows]):
     texts(keeping)
+    for branch in BRANCHES:
+        answer(keeping, branch)
     first = len(texts_read)
     assert readings(keeping) <= first <= readings(keeping) + 1  # the method's own, and CLIP's
     for branch in BRANCHES:
@@ -180,7 +185,7 @@ def change_learned(method: Method) -> None:
 
 def learn(method: Method) -> None:
     masks = torch.ones(3, 1, 32, 32)
-    batch = Batch(images(), torch.arange(3), masks, masks.mean((1, 2, 3)))
+    batch = Batch(images(), torch.arange(3), masks, masks.mean((1, 2, 3)), exchanged=images(seed=1))
     fit(method, lambda _: [batch], Recipe(epochs=1, warmup_epochs=0, lr=1.0))
     method.eval()
 

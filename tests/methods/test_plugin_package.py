@@ -63,7 +63,7 @@ def test_the_contract_of_all_methods_is_kept_by_it_and_by_plug_ins_over_it(run: 
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     asked = run(
-        *("pytest", "methods/test_contract.py", "-k", "layer_norm", "--collect-only", "-q"),
+        *("pytest", "methods/test_contract.py", "-k", "layer_norm", "--collect-only"),
         *("-p", "no:cacheprovider"),
         where=TESTS,
     ).stdout
@@ -100,12 +100,13 @@ def test_a_package_that_cannot_be_loaded_is_named_in_one_line(run: Run, site: Pa
 class MeanConfig(MethodConfig):
     """Settings of Mean."""
 
+    recipe: ClassVar = {"epochs": 3, "batch_size": 2}
+
 
 class Mean(SentenceMethod):
     """Nothing but a name."""
 
     name, title, config_type = "mean", "Mean", MeanConfig
-    recipe: ClassVar = {"epochs": 3, "batch_size": 2}
 
 
 @pytest.mark.usefixtures("own_registry")

@@ -41,17 +41,13 @@ def explain_photos(
     """
     pictures = _pictures(chain[-1], paths, masks)
     config = replace(plan.config, steps=0)
-    seen = [
-        look(
-            one.method,
-            pictures,
-            plan.branch or label_space(one.method),
-            config,
-            name=one.method_name,
-            watch=watched(bars, one.method_name),
-        )
-        for one in chain
-    ]
+    seen: list[Looks] = []
+    for one in chain:
+        branch = plan.branch or label_space(one.method)
+        watch = watched(bars, one.method_name)
+        looks = look(one.method, pictures, branch, config, name=one.method_name, watch=watch)
+        trust = one.trust
+        seen.append(looks if trust is None else replace(looks, temperature=trust.temperature_for(branch)))
     plan.folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for place, name in enumerate(_names(paths)):

@@ -74,6 +74,7 @@ class Looks:
         heat: `[N, grid, grid]` heat maps.
         figures: Metrics by name, `[N]` numbers each; NaN for pictures without the metric.
         passes: Number of forward passes per picture.
+        temperature: Divisor of the logits in `probabilities`: that of a calibrated model.
     """
 
     method: str
@@ -84,6 +85,7 @@ class Looks:
     heat: Heat
     figures: dict[str, PerImage]
     passes: int
+    temperature: float = 1.0
 
     @property
     def answers(self) -> Labels:
@@ -98,7 +100,7 @@ class Looks:
     @property
     def probabilities(self) -> Logits:
         """`[N, C]` probabilities."""
-        return self.logits.softmax(dim=-1)
+        return (self.logits / self.temperature).softmax(dim=-1)
 
     def of(self, labels: Labels) -> PerImage:
         """Return `[N]` the probability of the given class of each picture."""

@@ -134,7 +134,7 @@ def _traced(classifier: Classifier, config: ModelConfig) -> tuple[Plan, dict[str
 
 
 def _manifest(classifier: Classifier, config: ModelConfig, planned: Plan, licence: str) -> Manifest:
-    size = classifier.clip.config
+    size, known = classifier.clip.config, classifier.trust
     return Manifest(
         method=config.method,
         names=list(config.names),
@@ -147,6 +147,9 @@ def _manifest(classifier: Classifier, config: ModelConfig, planned: Plan, licenc
         new=planned.new,
         mixed=planned.mixed,
         route_weight=planned.route_weight,
+        temperature=1.0 if known is None else known.temperature,
+        plain_temperature=1.0 if known is None else known.plain,
+        calibrated=known is not None and known.knows_doubt,
         clip=config.clip,
         fingerprint=config.fingerprint,
         licence=licence,

@@ -70,6 +70,9 @@ class Manifest:
         new: Which head answers about new names.
         mixed: Which head answers about trained and new names together; "route" mixes both.
         route_weight: Of the base head in that mixture.
+        temperature: That logits are divided by, before the softmax.
+        plain_temperature: The least one for names that were not trained.
+        calibrated: Whether probabilities are calibrated, so that predictions have a `doubt`.
         precision: Of the towers' weights: "float32" or "int8".
         clip: Where the towers came from.
         fingerprint: Hash of the towers' weights.
@@ -91,6 +94,9 @@ class Manifest:
     new: Literal["base", "new"] = "new"
     mixed: Literal["base", "new", "route"] = "new"
     route_weight: float = 1.0
+    temperature: float = 1.0
+    plain_temperature: float = 1.0
+    calibrated: bool = False
     precision: Literal["float32", "int8"] = "float32"
     clip: str = ""
     fingerprint: str = ""

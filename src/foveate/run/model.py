@@ -108,7 +108,7 @@ class Exported:
         found: list[Prediction] = []
         for names, images in self._batches(pictures, batch_size, on_bad):
             logits, trust = self._answer(images, asked)
-            p = np.exp(_log_softmax(logits))
+            p = np.exp(_log_softmax(logits / self._temperature(asked.branch)))
             found += [
                 Prediction(
                     photo=name,
@@ -117,6 +117,7 @@ class Exported:
                     scores=dict(zip(asked.names, own.tolist(), strict=True)),
                     trust=None if trust is None else float(trust[i]),
                     branch=asked.branch,
+                    doubt=1 - float(own.max()) if self.manifest.calibrated else None,
                 )
                 for i, (name, own) in enumerate(zip(names, p, strict=True))
             ]
@@ -228,6 +229,10 @@ class Exported:
             return error
 
     # --- answers ---
+
+    def _temperature(self, branch: Branch) -> float:
+        own = self.manifest.temperature
+        return own if branch == "base" else max(own, self.manifest.plain_temperature)
 
     def _answer(self, images: np.ndarray, asked: NameSpace) -> tuple[np.ndarray, np.ndarray | None]:
         """Return `[B, C]` logits, and `[B]` trusts where a gate was asked."""
