@@ -347,7 +347,7 @@ sys.path.insert(0, sys.argv[1])
 import test_bank
 data, folder = Path(sys.argv[2]), Path(sys.argv[3])
 eye = test_bank.Eye()
-bank = test_bank.Bank(test_bank.pictures(data), "w", test_bank.Shelf(folder))
+bank = test_bank.Bank(test_bank.pictures(data), "w", test_bank.FeatureStore(folder))
 for epoch in range(2):
     test_bank.batches(bank, eye, epoch)
 print(eye.pictures["image"])

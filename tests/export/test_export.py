@@ -205,7 +205,9 @@ def test_a_method_that_is_not_known_is_refused_by_name(
 
 
 def test_every_method_is_exported_above():
-    assert {part for method in [*backbones(), *PLUGGED] for part in method.split("+")} == set(methods())
+    assert {part for method in [*backbones(), *PLUGGED] for part in method.split("+")} == set(methods()) - {
+        "exchange"  # refused by name
+    }
 
 
 # --- sizes ---

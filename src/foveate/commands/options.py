@@ -7,7 +7,8 @@ files and for Python.
 import difflib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
@@ -165,7 +166,8 @@ class Command:
         known = {one.name: one for one in (*self.options, *_COMMON)}
         app = self.app()
         try:
-            asked, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
+            with _without_pydantic():
+                asked, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
         except CycloptsError as error:
             raise InputError(f"{_in_words(error, known)} (see foveate {self.name} --help)") from error
         if bound.arguments.keys() & {"tokens"}:  # cyclopts' own --help
@@ -368,6 +370,17 @@ def _parameter(option: Option, groups: Mapping[str, Group]) -> inspect.Parameter
         default=option.default,
         annotation=Annotated[option.hint, how],
     )
+
+
+@contextmanager
+def _without_pydantic() -> Generator[None]:
+    """Hide pydantic: cyclopts validates with it wherever it is imported, and words have no types yet."""
+    there = sys.modules.pop("pydantic", None)
+    try:
+        yield
+    finally:
+        if there is not None:
+            sys.modules["pydantic"] = there
 
 
 def _raw(kind: Any, tokens: Sequence[Token]) -> list[str]:
