@@ -38,10 +38,10 @@ from foveate.prediction import Prediction as Prediction
 from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, save_model
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
-from foveate.train.folder import BANK, alone_in, drop_bank, open_run, refuse_folder
+from foveate.train.folder import alone_in, drop_bank, open_run, refuse_folder
 from foveate.train.parallel import ProcessGroup
 from foveate.train.reporter import Reporter
-from foveate.train.run import Run, draw, load, resolve, train
+from foveate.train.run import Run, bank_place, draw, load, resolve, train
 from foveate.train.sharing import download, upload
 from foveate.train.shots import Chosen, without_masks
 from foveate.train.together import demand_shareable
@@ -171,7 +171,8 @@ class Classifier:
             self.config = run.model(chosen)
             self.settings = self.config.settings
             if context.first:
-                self.trust = fit_trust(run, chosen, self.method, folder and folder / BANK)
+                place = None if run.config.bank == "off" else bank_place(run.config, folder)
+                self.trust = fit_trust(run, chosen, self.method, place)
             if folder and context.first:
                 self.save_pretrained(folder)
                 drop_bank(folder)

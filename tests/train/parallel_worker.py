@@ -111,7 +111,7 @@ def main() -> None:
     jobs, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     warnings.simplefilter("ignore")
     read = PictureSet.item
-    PictureSet.item = lambda self, index, epoch=None: READ.append(index) or read(self, index, epoch)
+    PictureSet.item = lambda self, index, *more: READ.append(index) or read(self, index, *more)
     with launched() as team:
         said = train_all(jobs, out, team)
         said["fitted"] = fit_twice(jobs, out, team)

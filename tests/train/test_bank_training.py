@@ -317,7 +317,7 @@ def test_a_folder_of_ones_own_stays_and_serves_others(
     fit: Callable[..., Classifier], tmp_path: Path, looks: list[int]
 ):
     fit(out=tmp_path / "out", bank_dir=tmp_path / "bank")
-    assert len(list((tmp_path / "bank").rglob("epoch-*.safetensors"))) == 3 * 4
+    assert len(list((tmp_path / "bank").rglob("epoch-*.safetensors"))) == 3 * 4 + 2  # and calibration's
     looks.clear()
     fit(bank_dir=tmp_path / "bank")
     assert looks == []
@@ -327,7 +327,7 @@ def test_one_fixed_view_is_another_run(fit: Callable[..., Classifier], tmp_path:
     drawn = fit(out=tmp_path / "drawn")
     looks.clear()
     fixed = fit(out=tmp_path / "fixed", bank="fixed")
-    assert sum(looks) == 2 * 9  # each picture and each foreground once
+    assert sum(looks) == 2 * 9 + 9  # each picture and each foreground once; pictures for the calibration
     assert fixed.config.recipe["augment"] == "none"
     assert drawn.config.recipe["augment"] == "rrc-flip"
     assert _logged(tmp_path / "drawn") != _logged(tmp_path / "fixed")
@@ -368,14 +368,14 @@ def test_rows_share_a_bank(
     words = ("--masks", data / "masks", "--config", tmp_path / "rows.yaml", "--clip", clip_folder)
     said = foveate("fit", data / "photos", *words, "--out", tmp_path / "out", "--row", "CoOp")
     assert said.code == 0, said.err
-    assert sum(looks) == 2 * 9
+    assert sum(looks) == 2 * 9 + 9  # the last for the calibration
     assert foveate("fit", data / "photos", *words, "--out", tmp_path / "out", "--row", "FVG-PT").code == 0
-    assert sum(looks) == 2 * (9 + 9)
+    assert sum(looks) == 2 * (9 + 9) + 9
     for row in ("no gate", "KgCoOp"):
         assert foveate("fit", data / "photos", *words, "--out", tmp_path / "out", "--row", row).code == 0
-    assert sum(looks) == 2 * (9 + 9)
+    assert sum(looks) == 2 * (9 + 9) + 9
     assert foveate("fit", data / "photos", *words, "--out", tmp_path / "out", "--row", "without").code == 0
-    assert sum(looks) > 2 * (9 + 9)
+    assert sum(looks) > 2 * (9 + 9) + 9
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         ".bank",
         "backbone-coop-" + next((tmp_path / "out").glob("backbone-*")).name[-6:],

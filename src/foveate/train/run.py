@@ -146,6 +146,11 @@ def draw(run: Run, photos: Photos, context: Context) -> Chosen:
     return replace(chosen, shots=shots, selection=selection)
 
 
+def bank_place(config: RunConfig, folder: Path | None) -> Path | None:
+    """Return the folder of a run's bank; None keeps features in memory."""
+    return Path(config.bank_dir).expanduser() if config.bank_dir else folder and folder / BANK
+
+
 def train(run: Run, chosen: Chosen, folder: Path | None, context: Context) -> Method:
     """Train all stages of a run.
 
@@ -160,7 +165,7 @@ def train(run: Run, chosen: Chosen, folder: Path | None, context: Context) -> Me
             resume is freed.
     """
     config, photos = run.config, chosen.photos
-    place = Path(config.bank_dir).expanduser() if config.bank_dir else folder and folder / BANK
+    place = bank_place(config, folder)
     own = folder if context.first else None
     try:
         return run_stages(

@@ -9,9 +9,10 @@ from foveate.clip.model import Clip
 from foveate.data.samples import Photos
 from foveate.methods.base import Method, encode_pictures
 from foveate.methods.capabilities import ClosedForm
+from foveate.methods.frozen import CLIP, clip_spec
 from foveate.methods.linear_probe import LinearProbe
 from foveate.methods.registry import REFERENCE, build
-from foveate.train.banking import chunk_on, seen_as_asked
+from foveate.train.banking import BankPlan, open_bank, seen_as_asked
 from foveate.train.run import Run
 from foveate.train.shots import Chosen
 from foveate.trust.folds import held_out_answers
@@ -34,7 +35,7 @@ def fit_trust(run: Run, chosen: Chosen, method: Method, bank: Path | None = None
     """
     reference = build(REFERENCE, run.clip)
     reference.set_classes(chosen.photos.names, run.config.template)
-    features = _features(run.clip, chosen.photos)
+    features = _features(run.clip, chosen.photos, bank)
     labels = torch.tensor([sample.label for sample in chosen.photos.samples])
     with torch.no_grad():
         support = Support.of(features[0].cpu(), labels, reference.text_features().cpu())
@@ -59,8 +60,15 @@ def _held(run: Run, chosen: Chosen, method: Method, bank: Path | None) -> tuple[
 
 
 @torch.no_grad()
-def _features(clip: Clip, photos: Photos) -> ImageFeatures:
-    """Return `[1, N, D]` raw features of pictures, as the untouched CLIP sees them."""
-    device = clip.logit_scale.device
-    batches = seen_as_asked(photos, clip.config).batches(None, chunk_on(clip))
-    return torch.cat([encode_pictures(clip, batch.images.to(device)) for batch in batches], dim=1)
+def _features(clip: Clip, photos: Photos, bank: Path | None) -> ImageFeatures:
+    """Return `[1, N, D]` raw features of pictures, as the untouched CLIP sees them; a bank keeps them."""
+    device, pictures = clip.logit_scale.device, seen_as_asked(photos, clip.config)
+    kept = open_bank(BankPlan(bank), pictures, clip)
+    (batch,) = kept.batches(
+        0,
+        len(pictures),
+        specs={CLIP: clip_spec(clip)},
+        make=lambda few: {CLIP: encode_pictures(clip, few.images.to(device)).cpu()},
+        shuffle=False,
+    )
+    return batch.frozen[CLIP].to(device)
