@@ -692,10 +692,10 @@ def test_what_predict_is_asked_about(foveate: Call, finished: Path, tmp_path: Pa
     _one_line(said.err, ("https://example.org/cat.jpg is a web address: fetch the picture first",))
     (tmp_path / "new").mkdir()
     shutil.copy(finished.parent / "data/photos/red disc/0.png", tmp_path / "new")
-    (tmp_path / "new" / "IMG_1.HEIC").touch()
+    (tmp_path / "new" / "IMG_1.JP2").touch()
     said = foveate("predict", finished, tmp_path / "new")
     assert said.code == 0
-    assert "IMG_1.HEIC left out: .HEIC files are not read" in " ".join(said.err.split())
+    assert "IMG_1.JP2 left out: .JP2 files are not read" in " ".join(said.err.split())
 
 
 def test_photos_that_cannot_be_asked_about(foveate: Call, finished: Path, tmp_path: Path):
