@@ -175,7 +175,7 @@ def test_the_description_holds_of_what_is_answered(client: TestClient, png: list
     whole = json.loads(text) | json.loads(json.dumps(schema).replace("#/components/schemas/", "#/$defs/"))
     jsonschema.Draft202012Validator(whole).validate(answered)
     question = {"pictures": [base64.b64encode(png[0]).decode()], "classes": ["a", "b"]}
-    jsonschema.Draft202012Validator(json.loads(text) | {"$ref": "#/$defs/PredictRequest"}).validate(question)
+    jsonschema.Draft202012Validator(json.loads(text) | {"$ref": "#/$defs/Question"}).validate(question)
 
 
 def test_requests_are_counted_and_logged_without_what_they_hold(

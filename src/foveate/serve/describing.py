@@ -23,6 +23,16 @@ _ANSWER: Table = {
             "description": "How far the answer leans on CLIP's prior; null where no gate was asked.",
         },
         "branch": {"enum": ["base", "new", "mixed"]},
+        "doubt": {
+            "type": ["number", "null"],
+            "description": "1 minus the probability; null if it is not calibrated.",
+        },
+        "novelty": {
+            "type": ["number", "null"],
+            "description": "Share of training pictures that are less unusual; null if unknown.",
+        },
+        "names": {"type": ["array", "null"], "items": {"type": "string"}},
+        "refused": {"type": "boolean", "description": "Whether the answer is none of these."},
     },
 }
 _ERROR: Table = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
