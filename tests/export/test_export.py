@@ -246,7 +246,7 @@ def test_int8_that_changes_answers_is_refused_with_the_number():
 
 ELSEWHERE = """
 import sys
-allowed = {"onnxruntime", "numpy", "PIL", "tokenizers", "foveate"}
+allowed = {"pillow_heif", "onnxruntime", "numpy", "PIL", "tokenizers", "foveate"}
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
