@@ -62,6 +62,7 @@ def test_what_is_saved_answers_as_what_was_trained(
     assert {path.name for path in (tmp_path / "saved").iterdir()} == {
         "config.json",
         "model.safetensors",
+        "trust.safetensors",
         "README.md",
     }
 
@@ -274,7 +275,7 @@ def test_pushing_sends_the_tuned_model_alone(fit: Callable[..., Classifier], mon
     monkeypatch.setattr("huggingface_hub.HfApi", _Hub)
     _Hub.sent = {}
     assert trained.push_to_hub("me/shapes") == "https://hub/me/shapes"
-    assert _Hub.sent == {"me/shapes": ["README.md", "config.json", "model.safetensors"]}
+    assert _Hub.sent == {"me/shapes": ["README.md", "config.json", "model.safetensors", "trust.safetensors"]}
     _Hub.sent = {"refuse": ["yes"]}
     with pytest.raises(InputError, match=r"^cannot push to me/shapes: no network$"):
         trained.push_to_hub("me/shapes")
