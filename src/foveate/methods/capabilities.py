@@ -94,6 +94,10 @@ class ClosedForm(Method):
     def fit_support(self, support: SupportSet) -> None:
         """Compute the tensors. A resumed run computes them again."""
 
+    def chosen_settings(self) -> dict[str, object]:
+        """Return the settings that `fit_support` chose, by name; a training with them chooses nothing."""
+        return {}
+
     def finish(self) -> None:
         """Finish a training; called after the last step, or after `fit_support` if there are no steps."""
 
@@ -303,6 +307,24 @@ class OfficialCheckpoint(Method):
 
 
 # --- answers that use more than one source ---
+
+
+class FrozenHost(Wrapper):
+    """A wrapper over a tuned host that is frozen: class texts are the host's, which caches them."""
+
+    joint = False
+
+    def encode_text(self) -> TextFeatures:
+        return self.text_features()
+
+    @torch.no_grad()
+    def text_features(self) -> TextFeatures:
+        return super().text_features()
+
+    def pair(self, image: ImageFeatures) -> Features:
+        if capability(self.host, TextPerImage):
+            return super().pair(image)
+        return Features(image, self.text_features())
 
 
 class PriorBranch(Method):

@@ -30,8 +30,8 @@ from torch.nn import functional as F
 
 from foveate.clip.templates import DEFAULT_TEMPLATE
 from foveate.errors import InputError
-from foveate.methods.base import Method, Wrapper, is_kind
-from foveate.methods.capabilities import ClosedForm, SupportSet, TextPerImage, capability
+from foveate.methods.base import Method, is_kind
+from foveate.methods.capabilities import ClosedForm, FrozenHost, SupportSet
 from foveate.methods.configs import ExchangeConfig
 from foveate.methods.frozen import Frozen, FrozenFeatures, extract, frozen_image
 from foveate.methods.guidance import route
@@ -121,7 +121,7 @@ class Seen:
         return Seen(self.image[:, rows], self.exchanged[:, :, rows], self.labels[rows])
 
 
-class Exchange(Wrapper, ClosedForm, FrozenFeatures):
+class Exchange(FrozenHost, ClosedForm, FrozenFeatures):
     """Learns from exchanged grounds, over a tuned host; a prediction takes the host's pass alone.
 
     Args:
@@ -140,7 +140,6 @@ class Exchange(Wrapper, ClosedForm, FrozenFeatures):
     """
 
     name, title, config_type = "exchange", "Exchange", ExchangeConfig
-    joint = False
 
     def __init__(
         self, host: Method, config: ExchangeConfig | None = None, generator: torch.Generator | None = None
@@ -176,19 +175,6 @@ class Exchange(Wrapper, ClosedForm, FrozenFeatures):
         super().set_classes(names, template, trained)
         for one in self.plain:
             one.set_classes(names, template)
-
-    def encode_text(self) -> TextFeatures:
-        """Return the host's raw class features; it is frozen, and keeps them."""
-        return self.text_features()
-
-    @torch.no_grad()
-    def text_features(self) -> TextFeatures:
-        return super().text_features()
-
-    def pair(self, image: ImageFeatures) -> Features:
-        if capability(self.host, TextPerImage):
-            return super().pair(image)
-        return Features(image, self.text_features())
 
     def _leaning(self, text: TextFeatures) -> TextFeatures:
         """Return t̃ of Eq. 5: the host's texts, leaning on CLIP's own."""

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from foveate.errors import InputError
-from foveate.methods.base import Method, Wrapper, align, is_kind
+from foveate.methods.base import Method, align, is_kind
 from foveate.methods.capabilities import (
     Diagnostics,
     ForegroundTrust,
+    FrozenHost,
     PriorBranch,
     Tally,
     TextPerImage,
@@ -44,14 +45,13 @@ from foveate.types import (
     Logits,
     PerImage,
     Scalar,
-    TextFeatures,
 )
 
 _SIGMAS = 2.0  # standard deviations that the backbone must be ahead for a warning
 _MUCH = 0.5  # share of views without foreground for a warning
 
 
-class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
+class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
     """Foreground guidance for trained classes, calibration with CLIP's prior for new ones.
 
     Args:
@@ -64,7 +64,6 @@ class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
     """
 
     name, title, config_type = "fvgpt", "FVG-PT", FvgPtConfig
-    joint = False
 
     def __init__(
         self,
@@ -107,19 +106,6 @@ class FvgPt(Wrapper, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
         self.plain.check(names, template)
         super().set_classes(names, template, trained)
         self.plain.set_classes(names, template)
-
-    def encode_text(self) -> TextFeatures:
-        """Return the backbone's raw class features; the backbone is frozen and caches them."""
-        return self.text_features()
-
-    @torch.no_grad()
-    def text_features(self) -> TextFeatures:
-        return super().text_features()
-
-    def pair(self, image: ImageFeatures) -> Features:
-        if capability(self.host, TextPerImage):
-            return super().pair(image)
-        return Features(image, self.text_features())
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
         """Return z_FDC for trained classes, z_PC for new ones, and a mixture for both together.

@@ -75,6 +75,9 @@ class LinearProbe(KnownClasses):
         self.c = fixed(torch.tensor(c, device=self.bias.device))
         self.known = self.names
 
+    def chosen_settings(self) -> dict[str, object]:
+        return {"c": float(self.c)}
+
     def _look_for_c(self, problem: "Problem", val: Held | None) -> float:
         if val is not None and len(val.labels):
             held = exact(F.normalize(val.image[0], dim=-1))

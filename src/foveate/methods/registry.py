@@ -243,6 +243,24 @@ def build(method: str, clip: Clip, settings: Settings | None = None, seed: int =
     return built
 
 
+def build_stage(
+    stage: str, clip: Clip, below: Method | None, settings: Settings | None = None, seed: int = 0
+) -> Method:
+    """Build what one stage trains.
+
+    Args:
+        stage: One of `stages`.
+        clip: The towers.
+        below: Trained method of the stage before, which a plug-in stands on; None in the first stage.
+        settings: Changes to the default settings of each part of the whole method.
+        seed: Seed of the initial values.
+    """
+    own = {name: dict(values) for name, values in (settings or {}).items()}
+    if below is not None:
+        return wrap(parts(stage)[0], below, own, seed)
+    return build(stage, clip, {name: values for name, values in own.items() if name in parts(stage)}, seed)
+
+
 def wrap(plugin: str, built: Method, settings: Settings | None = None, seed: int = 0) -> Method:
     """Build a plug-in over a trained method."""
     config = _configured(plugin, (settings or {}).get(plugin, {}))

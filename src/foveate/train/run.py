@@ -15,7 +15,7 @@ from foveate.data.sources import Source, load_photos
 from foveate.errors import InputError
 from foveate.methods.base import Method
 from foveate.methods.capabilities import SupportSet, watchers
-from foveate.methods.registry import Settings, build, needs_val, parts, stages, wrap
+from foveate.methods.registry import Settings, build_stage, needs_val, stages
 from foveate.train.answered import LOG, answered
 from foveate.train.backbone import TunedBackbone, load_backbone
 from foveate.train.banking import BankPlan, StageBatches, open_bank, seen_as_asked, training_pictures
@@ -194,7 +194,7 @@ def _wish(config: RunConfig, *, keep: bool) -> SelectionRequest | None:
     """Return the settings of the selector; None if shots are drawn."""
     if config.select is None or config.fraction is None:
         return None
-    bank = Path(config.bank_dir).expanduser() if config.bank_dir and config.bank != "off" and keep else None
+    bank = bank_place(config, None) if config.bank != "off" and keep else None
     return SelectionRequest(config.select, config.fraction, config.seed, template=config.template, bank=bank)
 
 
@@ -243,14 +243,8 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
     kept = None if bank is None else open_bank(bank, pictures, clip, context.team)
     held_back = None if val is None or not len(val) else seen_as_asked(val, clip.config)
     for stage in stages(method) if backbone is None else stages(method)[-1:]:
-        plugin = parts(stage)[0]
         own_recipe = recipe if built is None else replace(recipe, average_mean=None)
-        own = {name: dict(values) for name, values in (settings or {}).items()}
-        built = (
-            build(stage, clip, {k: v for k, v in own.items() if k in parts(stage)}, seed)
-            if built is None
-            else wrap(plugin, built, own, seed)
-        )
+        built = build_stage(stage, clip, built, settings, seed)
         built.set_classes(photos.names, template)
         feed = StageBatches(stage, built, pictures, own_recipe, kept, context)
         journal = _journal(stage, folder, context, partial(answered, built, photos) if log_answers else None)

@@ -18,7 +18,7 @@ from foveate.evaluate.answers import ask
 from foveate.methods.base import Method
 from foveate.methods.capabilities import SupportSet, walk
 from foveate.methods.frozen import extract, frozen_specs
-from foveate.methods.registry import build, parts, stages, wrap
+from foveate.methods.registry import build_stage, stages
 from foveate.seeds import stream
 from foveate.train.banking import BankPlan, open_bank, seen_as_asked, to_device, training_pictures
 from foveate.train.loop import fit
@@ -86,22 +86,15 @@ class _Feed:
         config = run.config
         self._run, self._photos, self._val = run, chosen.photos, chosen.val
         pictures = training_pictures(chosen.photos, run.clip.config, config.schedule, config.seed)
-        place = Path(config.bank_dir).expanduser() if config.bank_dir else bank
-        self._bank: Bank = open_bank(BankPlan(place, config.bank_dtype), pictures, run.clip)
+        self._bank: Bank = open_bank(BankPlan(bank, config.bank_dtype), pictures, run.clip)
 
     def train(self, rows: list[int]) -> Method:
         """Return the method as these shots alone make it."""
         config, clip = self._run.config, self._run.clip
         built: Method | None = None
         for stage in stages(config.method):
-            own = {name: dict(values) for name, values in config.settings.items()}
-            inner = {name: values for name, values in own.items() if name in parts(stage)}
             recipe = config.schedule if built is None else replace(config.schedule, average_mean=None)
-            built = (
-                build(stage, clip, inner, config.seed)
-                if built is None
-                else wrap(parts(stage)[0], built, own, config.seed)
-            )
+            built = build_stage(stage, clip, built, config.settings, config.seed)
             built.set_classes(self._photos.names, config.template)
             fit(built, self._batches(built, rows), recipe, support=self._support(built, rows))
         assert built is not None
