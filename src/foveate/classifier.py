@@ -41,7 +41,7 @@ from foveate.train.context import Context
 from foveate.train.folder import alone_in, drop_bank, open_run, refuse_folder
 from foveate.train.parallel import ProcessGroup
 from foveate.train.reporter import Reporter
-from foveate.train.run import Run, bank_place, draw, load, resolve, train
+from foveate.train.run import Run, draw, load, resolve, train
 from foveate.train.sharing import download, upload
 from foveate.train.shots import Chosen, without_masks
 from foveate.train.together import demand_shareable
@@ -171,8 +171,7 @@ class Classifier:
             self.config = run.model(chosen)
             self.settings = self.config.settings
             if context.first:
-                place = None if run.config.bank == "off" else bank_place(run.config, folder)
-                self.trust = fit_trust(run, chosen, self.method, place)
+                self.trust = fit_trust(run, chosen, self.method, folder)
             if folder and context.first:
                 self.save_pretrained(folder)
                 drop_bank(folder)

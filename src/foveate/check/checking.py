@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,16 +16,12 @@ from foveate.check.names import alike, bad_names
 from foveate.check.pixels import Look, look
 from foveate.check.twins import first_of, twins
 from foveate.clip.model import Clip
-from foveate.data.bank import Bank
-from foveate.data.feature_store import FeatureStore
-from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
 from foveate.foreground.opening import BadPicture
-from foveate.methods.frozen import extract, frozen_specs
 from foveate.methods.registry import REFERENCE, build
-from foveate.train.banking import chunk_on, to_device
-from foveate.types import Batch, Labels, Logits
+from foveate.train.banking import clip_features
+from foveate.types import Labels, Logits
 
 Kind = Literal[
     "unreadable",
@@ -179,24 +176,13 @@ def _looks(photos: Photos, watch: Watch | None) -> list[Look | BadPicture]:
 
 def _seen(photos: Photos, clip: Clip, folder: Path | None, watch: Watch | None) -> tuple[Tensor, Logits]:
     """Return `[N, D]` raw features, and `[N, C]` zero-shot CLIP's logits; from a bank where it has them."""
-    config, method = clip.config, build(REFERENCE, clip)
+    method = build(REFERENCE, clip)
     method.set_classes(photos.names)
-    pictures = PictureSet(photos, config.image_size, config.mean, config.std, masks=False)
-
-    def see(batch: Batch) -> dict[str, Tensor]:
-        seen = extract(method, to_device(batch, clip.logit_scale.device))
-        return {name: tensor.cpu() for name, tensor in seen.items()}
-
-    def count(done: int) -> None:
-        if watch:
-            watch("encoding pictures", done, len(photos))
-
-    bank = Bank(pictures, clip.fingerprint(), FeatureStore(folder), chunk=chunk_on(clip))
-    (batch,) = bank.batches(0, len(photos), specs=frozen_specs(method), make=see, shuffle=False, watch=count)
-    image = batch.frozen["image"]
+    told = None if watch is None else partial(watch, "encoding pictures")
+    features = clip_features(photos, clip, folder, told)
     with torch.no_grad():
-        zero_shot = method.logits(method.pair(image.to(clip.logit_scale.device))).cpu()
-    return image[0], zero_shot
+        zero_shot = method.logits(method.pair(features[None].to(clip.logit_scale.device))).cpu()
+    return features, zero_shot
 
 
 def _unreadable(photos: Photos, place: int, error: BadPicture) -> Finding:

@@ -20,15 +20,13 @@ from foveate.data.pictures import open_picture
 from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.methods.base import encode_pictures
 from foveate.methods.capabilities import ClosedForm
-from foveate.methods.frozen import clip_spec
 from foveate.methods.zeroshot import ZeroShot
 from foveate.serve.journal import LabelJournal
 from foveate.serve.learning import HEAD, answered, learn, most_useful
 from foveate.serve.limits import Refused
-from foveate.train.banking import BankPlan, open_bank, seen_as_asked
-from foveate.types import Batch, Logits
+from foveate.train.banking import clip_features
+from foveate.types import Logits
 
 SHOWN = 1024  # pixels of a photo's longer side on the page
 _GUESSES = 5
@@ -191,7 +189,8 @@ class Session:
                 write_atomically(file, content)
             key = f"{self.places.brought.name}/{name}"
             if key not in self._files:
-                feature = self._encode(Photos(("photo",), (Sample(MemoryPicture(view), 0),)))
+                one = Photos(("photo",), (Sample(MemoryPicture(view), 0),))
+                feature = clip_features(one, self._start.clip)
                 self._features = torch.cat([self._features, feature])
                 self._files[key] = file
                 self.photos.append(key)
@@ -330,27 +329,7 @@ class Session:
         if not self.photos:
             return torch.empty(0, self._start.clip.config.embed)
         photos = Photos(("photo",), tuple(Sample(file, 0) for file in self._files.values()))
-        return self._encode(photos, self.places.features, watch)
-
-    def _encode(
-        self, photos: Photos, folder: Path | None = None, watch: Callable[[int, int], None] | None = None
-    ) -> torch.Tensor:
-        clip = self._start.clip
-        bank = open_bank(BankPlan(folder), seen_as_asked(photos, clip.config), clip)
-
-        def make(batch: Batch) -> dict[str, torch.Tensor]:
-            with torch.no_grad():
-                return {"image": encode_pictures(clip, batch.images.to(clip.logit_scale.device)).cpu()}
-
-        (batch,) = bank.batches(
-            0,
-            len(photos),
-            specs={"image": clip_spec(clip)},
-            make=make,
-            shuffle=False,
-            watch=None if watch is None else lambda done: watch(done, len(photos)),
-        )
-        return batch.frozen["image"][0]
+        return clip_features(photos, self._start.clip, self.places.features, watch)
 
 
 def _found(places: SessionPaths) -> tuple[dict[str, Path], list[tuple[str, str]]]:

@@ -7,13 +7,14 @@ another recipe, and features in half precision are other numbers.
 
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from foveate.clip.config import ClipConfig
@@ -23,9 +24,9 @@ from foveate.data.feature_store import FeatureStore
 from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos
 from foveate.memory import sent
-from foveate.methods.base import Method
+from foveate.methods.base import Method, encode_pictures
 from foveate.methods.capabilities import ClosedForm, SupportSet, capability
-from foveate.methods.frozen import extract, frozen_specs
+from foveate.methods.frozen import CLIP, clip_spec, extract, frozen_specs
 from foveate.train.config import BankPrecision
 from foveate.train.context import Context
 from foveate.train.parallel import ProcessGroup
@@ -77,6 +78,34 @@ def chunk_on(clip: Clip) -> int:
 def seen_as_asked(photos: Photos, config: ClipConfig) -> PictureSet:
     """Return pictures in the test view, as for predictions."""
     return PictureSet(photos, config.image_size, config.mean, config.std)
+
+
+@torch.no_grad()
+def clip_features(
+    photos: Photos, clip: Clip, folder: Path | None = None, watch: Callable[[int, int], None] | None = None
+) -> Float[Tensor, "pictures dim"]:
+    """Return `[N, D]` raw features of the unchanged CLIP, of the test view of each picture, on the CPU.
+
+    Args:
+        photos: The pictures; their masks are not read.
+        clip: The frozen towers.
+        folder: Folder of a bank, which keeps the features and has them already for the same pictures.
+        watch: Called with the number of encoded pictures and of all pictures.
+
+    Raises:
+        BadPicture: A picture cannot be read.
+    """
+    device, config = clip.logit_scale.device, clip.config
+    pictures = PictureSet(photos, config.image_size, config.mean, config.std, masks=False)
+    (batch,) = open_bank(BankPlan(folder), pictures, clip).batches(
+        0,
+        len(photos),
+        specs={CLIP: clip_spec(clip)},
+        make=lambda few: {CLIP: encode_pictures(clip, sent(few.images, device)).cpu()},
+        shuffle=False,
+        watch=None if watch is None else lambda done: watch(done, len(photos)),
+    )
+    return batch.frozen[CLIP][0]
 
 
 def training_pictures(photos: Photos, config: ClipConfig, recipe: Recipe, seed: int) -> PictureSet:

@@ -14,22 +14,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
-from foveate.data.bank import Bank
 from foveate.data.feature_shards import FeatureShards
-from foveate.data.feature_store import FeatureStore
-from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
 from foveate.methods.base import Method, SentenceMethod
-from foveate.methods.frozen import extract, frozen_specs
 from foveate.methods.registry import REFERENCE, build
 from foveate.seeds import stream
 from foveate.select.choosing import choose
 from foveate.select.configs import configure
 from foveate.select.pool import PoolFeatures, budgets
 from foveate.train.answered import read_answered
-from foveate.train.banking import chunk_on, to_device
-from foveate.types import Batch
+from foveate.train.banking import clip_features, seen_as_asked
 
 Watch = Callable[[int, int], None]
 
@@ -123,7 +118,7 @@ def select(pool: Photos, clip: Clip, wish: SelectionRequest, watch: Watch | None
     right = None if wish.log is None else read_answered(wish.log, [s.name for s in pool.samples])
     method = build(REFERENCE, clip)
     method.set_classes(pool.names, wish.template)
-    raw = _kept(pool, method, wish.features) if wish.features else _encoded(pool, method, wish.bank, watch)
+    raw = _kept(pool, clip, wish.features) if wish.features else clip_features(pool, clip, wish.bank, watch)
     labels = torch.tensor([sample.label for sample in pool.samples])
     with torch.no_grad():
         texts = F.normalize(method.text_features().float(), dim=-1).cpu()
@@ -150,43 +145,19 @@ def _record(chosen: Photos, pool: Photos, method: Method, wish: SelectionRequest
     }
 
 
-def _view(pool: Photos, clip: Clip) -> PictureSet:
-    """Return the pool in the test view: no augmentation, no masks."""
-    config = clip.config
-    return PictureSet(pool, config.image_size, config.mean, config.std, masks=False)
-
-
-def _encoded(pool: Photos, method: Method, folder: Path | None, watch: Watch | None) -> Tensor:
-    """Return `[N, D]` raw features, from a bank if it has them."""
-    clip, pictures = method.clip, _view(pool, method.clip)
-
-    def see(batch: Batch) -> dict[str, Tensor]:
-        seen = extract(method, to_device(batch, clip.logit_scale.device))
-        return {name: tensor.cpu() for name, tensor in seen.items()}
-
-    bank = Bank(pictures, clip.fingerprint(), FeatureStore(folder), chunk=chunk_on(clip))
-
-    def count(done: int) -> None:
-        if watch:
-            watch(done, len(pool))
-
-    (batch,) = bank.batches(0, len(pool), specs=frozen_specs(method), make=see, shuffle=False, watch=count)
-    return batch.frozen["image"][0]
-
-
-def _kept(pool: Photos, method: Method, folder: Path) -> Tensor:
+def _kept(pool: Photos, clip: Clip, folder: Path) -> Tensor:
     """Load `[N, D]` raw features written by `foveate features`.
 
     Raises:
         InputError: The features belong to other towers or another view, or a picture is missing.
     """
-    shards, weights = FeatureShards.open(folder), method.clip.fingerprint()
+    shards, weights = FeatureShards.open(folder), clip.fingerprint()
     if shards.key["weights"] != weights:
         raise InputError(
             f"{folder} was made with weights {shards.key['weights']}, and these are {weights}: give the same"
             " --clip"
         )
-    if shards.key["view"] != _view(pool, method.clip).view_key():
+    if shards.key["view"] != seen_as_asked(pool, clip.config).view_key():
         raise InputError(f"{folder} was made of other views of the pictures: make it again")
     called = _called(pool, shards.names, folder)
     row = {name: place for place, name in reversed(list(enumerate(shards.names)))}
