@@ -39,8 +39,15 @@ def twins(
 
 def first_of(pairs: list[tuple[int, int, float]], number: int) -> list[int]:
     """Return for each picture the first one that it is the same as, along chains of pairs; else itself."""
-    first = list(range(number))
-    for one, other, _ in sorted(pairs):
-        low, high = sorted((first[one], first[other]))
-        first = [low if place == high else place for place in first]
-    return first
+    above = list(range(number))  # an earlier one of the same chain; the first of a chain is its own
+
+    def first(place: int) -> int:
+        while above[place] != place:
+            above[place] = above[above[place]]
+            place = above[place]
+        return place
+
+    for one, other, _ in pairs:
+        low, high = sorted((first(one), first(other)))
+        above[high] = low
+    return [first(place) for place in range(number)]

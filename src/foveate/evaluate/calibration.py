@@ -72,9 +72,14 @@ def _places(confidence: Scores, bins: int) -> Int[Tensor, " pictures"]:
 
 
 def brier(probabilities: Logits, labels: Labels) -> float:
-    """Return the mean over pictures of Σ_c (p_c − y_c)²: 0 at best, 2 at worst."""
+    """Return the mean of `brier_scores` over pictures."""
+    return brier_scores(probabilities, labels).mean().item()
+
+
+def brier_scores(probabilities: Logits, labels: Labels) -> Float[Tensor, " pictures"]:
+    """Return `[N]` the Brier score Σ_c (p_c − y_c)² of each picture: 0 at best, 2 at worst."""
     truth = torch.nn.functional.one_hot(labels, probabilities.shape[1])
-    return (probabilities.double() - truth).square().sum(dim=1).mean().item()
+    return (probabilities.double() - truth).square().sum(dim=1)
 
 
 def auroc(high: Float[Tensor, " high"], low: Float[Tensor, " low"]) -> float:

@@ -62,7 +62,7 @@ def bootstrap(
         draws: How many.
         level: Of the interval.
     """
-    drawn = torch.randint(pictures, (draws, pictures), generator=generator)
-    values = torch.tensor([figure(rows) for rows in drawn], dtype=torch.float64)
+    sets = (torch.randint(pictures, (pictures,), generator=generator) for _ in range(draws))
+    values = torch.tensor([figure(rows) for rows in sets], dtype=torch.float64)
     low, high = values.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
     return Interval(figure(torch.arange(pictures)), low.item(), high.item())

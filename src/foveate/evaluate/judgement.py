@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from foveate.evaluate.answers import Answers
-from foveate.evaluate.calibration import Bin, brier, ece, reliability
+from foveate.evaluate.calibration import Bin, brier_scores, ece, reliability
 from foveate.evaluate.intervals import Interval, bootstrap, wilson
 from foveate.types import Labels, Logits, PerImage
 
@@ -114,7 +114,7 @@ def judge(answers: Answers, generator: torch.Generator) -> Judgement:
         answers.names,
         wilson(int(right.sum()), len(labels)),
         bootstrap(partial(_ece_of, confidence, right), len(labels), generator),
-        bootstrap(partial(_brier_of, p, labels), len(labels), generator),
+        bootstrap(partial(_mean_of, brier_scores(p, labels)), len(labels), generator),
         100 * confidence.double().mean().item(),
         _classes(answers.names, labels, given),
         _confusions(answers.names, labels, given),
@@ -127,8 +127,8 @@ def _ece_of(confidence: PerImage, right: Bool[Tensor, " pictures"], rows: Tensor
     return ece(confidence[rows], right[rows])
 
 
-def _brier_of(p: Logits, labels: Labels, rows: Tensor) -> float:
-    return brier(p[rows], labels[rows])
+def _mean_of(scores: Tensor, rows: Tensor) -> float:
+    return scores[rows].mean().item()
 
 
 def _classes(names: tuple[str, ...], labels: Labels, given: Labels) -> tuple[ClassScore, ...]:

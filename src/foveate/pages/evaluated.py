@@ -64,13 +64,13 @@ def write_page(classifier: Classifier, found: Evaluated, file: Path) -> None:
     answers = found.answers
     given = answers.logits.argmax(dim=1)
     places: dict[Cell, list[int]] = {}
-    for place in answers.probabilities.max(dim=1).values.argsort(descending=True).tolist():
+    p = answers.probabilities.max(dim=1).values
+    for place in p.argsort(descending=True).tolist():
         places.setdefault((int(answers.labels[place]), int(given[place])), []).append(place)
     shown = _classes(places, len(answers.names))
     wanted = _wanted(places, shown)
-    surest = sorted((row for cell, rows in places.items() if cell[0] != cell[1] for row in rows[:WRONG]))
-    p = answers.probabilities.max(dim=1).values
-    surest = sorted(surest, key=lambda row: -float(p[row]))[:12]
+    wrong = (row for cell, rows in places.items() if cell[0] != cell[1] for row in rows[:WRONG])
+    surest = sorted(wrong, key=lambda row: (-float(p[row]), row))[:12]
     drawn = sorted({*surest, *(row for rows in wanted.values() for row in rows)})
     cards = dict(zip(drawn, _cards(classifier, found, drawn), strict=True))
     render(
