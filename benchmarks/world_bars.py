@@ -22,7 +22,7 @@ from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.clip.weights import load_clip
 from foveate.data.samples import Photos
-from foveate.demo import RECIPE, SETTINGS
+from foveate.demo import RECIPE, SETTINGS, DemoSize
 from foveate.foreground.views import foreground_view
 from foveate.world.photos import ScenePicture, species_photos
 from foveate.world.scenes import Scene, render, render_ground
@@ -105,7 +105,7 @@ def tuned(clip: Clip, method: str, seed: int, at_home: float = 0.9) -> dict[str,
     settings = SETTINGS if "coop" in method.split("+") else {}
     classifier = Classifier(method, clip, settings=settings)
     train = species_photos(BASE, 16, 4000 + seed, at_home=at_home)
-    classifier.fit(train, shots=16, seed=seed, recipe=RECIPE)
+    classifier.fit(train, shots=16, seed=seed, recipe={**RECIPE, "epochs": DemoSize.epochs})
     found: dict[str, float] = {}
     for split, names in (("base", BASE), ("new", NEW)):
         for condition in CONDITIONS:

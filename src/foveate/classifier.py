@@ -27,8 +27,10 @@ from foveate.data.samples import LazyPicture, Photos, Sample, as_pictures, label
 from foveate.data.sources import Source, load_photos
 from foveate.errors import InputError
 from foveate.evaluate.answers import Answers, ask
+from foveate.evaluate.encoding import keep_clip
 from foveate.evaluate.metrics import mean
 from foveate.files import home_of
+from foveate.foreground.opening import plain_errors
 from foveate.foreground.options import OnBad
 from foveate.methods.base import Method, Wrapper
 from foveate.methods.capabilities import Diagnostics, walk
@@ -158,8 +160,8 @@ class Classifier:
         if data is not None:
             config = replace(config, photos=None)  # the data has no path to load it from again
         run = resolve(replace(config, **self._own_towers()), self.clip)
-        photos = load(run.config, data)
-        chosen = draw(run, photos, context)
+        with plain_errors():
+            chosen = draw(run, load(run.config, data), context)
         self._demand_fit(run, chosen, context)
         with alone_in(folder) if folder and context.first else nullcontext():
             opened = partial(open_run, folder, run.identity(chosen), run.config, chosen) if folder else None
@@ -259,7 +261,10 @@ class Classifier:
             names = self.method.names
             pictures = self._pictures(Photos(names, samples))
             known = trust is not None and (abstain or self.method.sees_as_clip)
-            answers = ask(self.method, pictures, branch, batch_size=batch_size, with_clip=known, watch=watch)
+            with plain_errors():
+                answers = ask(
+                    self.method, pictures, branch, batch_size=batch_size, with_clip=known, watch=watch
+                )
             novelty = None if trust is None else self._novelty(trust, answers)
         if trust is not None:
             answers = replace(answers, temperature=trust.temperature_for(branch))
@@ -393,6 +398,7 @@ class Classifier:
         split: Split = "all",
         *,
         shift: bool = False,
+        bank: str | Path | None = None,
         reporter: Reporter | None = None,
     ) -> Answers:
         """Predict labelled pictures and return logits with labels.
@@ -402,6 +408,8 @@ class Classifier:
             split: "base" tests pictures of trained classes among the trained names. "new" tests the
                 other pictures among the other names. "all" tests every picture among all names.
             shift: Compute answers for foregrounds too, for the foreground shift index; needs masks.
+            bank: Folder of kept features. Features of the unchanged CLIP are computed once for all methods,
+                splits and runs that use the folder.
             reporter: Called with progress.
 
         Raises:
@@ -409,7 +417,8 @@ class Classifier:
         """
         check("split", split, Split)
         self._demand_fitted()
-        found = photos if isinstance(photos, Photos) else load_photos(photos)
+        with plain_errors():
+            found = photos if isinstance(photos, Photos) else load_photos(photos)
         watch = partial(reporter.count, split) if reporter else None
         with self._turn.lock:
             pictures, branch = self.ask_split(found if shift else without_masks(found), split)
@@ -417,7 +426,8 @@ class Classifier:
                 raise InputError(
                     "the shift index needs masks of the test pictures: give their folder with --masks"
                 )
-            answers = ask(self.method, pictures, branch, with_foreground=shift, watch=watch)
+            stores = None if bank is None else keep_clip(bank)
+            answers = ask(self.method, pictures, branch, with_foreground=shift, store_of=stores, watch=watch)
         return replace(answers, temperature=self.trust.temperature_for(branch)) if self.trust else answers
 
     def ask_about(self, classes: Sequence[str] | None = None, *, only: bool = False) -> Branch:

@@ -6,8 +6,10 @@ measures; test scenes anywhere show how much of it came from the background.
 """
 
 import json
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
@@ -24,17 +26,18 @@ from foveate.explain.cases import changed, shown
 from foveate.explain.gallery import SIDE, gallery
 from foveate.explain.measure import LookConfig, Looks, look
 from foveate.files import write_atomically
-from foveate.train.reporter import Reporter, Titled
+from foveate.processes import begin_worker, process_pool
+from foveate.train.reporter import Queued, Reporter, forward
 from foveate.world.photos import ScenePicture, species_photos
 from foveate.world.species import BASE, NEW, SIBLINGS, Condition, find_species, species_scene
 
 CLIP, METHOD = "tiny-mild", "fvgpt+coop"
-SHOTS, TESTS, AT_HOME = 16, 15, 0.9
+AT_HOME = 0.9
 # CoOp starts from the words of CLIP's training, sees each scene whole, and uses gradient clipping. With
 # random vectors, random crops and no clipping, one large step near the end of training may destroy the
 # result; whether this step occurs depends on the last bits of the gradients.
 SETTINGS = {"coop": {"init": "a photo of a"}}
-RECIPE = {"augment": "none", "epochs": 15, "batch_size": 8, "lr": 0.007, "clip_grad": 1.0}
+RECIPE = {"augment": "none", "batch_size": 8, "lr": 0.007, "clip_grad": 1.0}
 CONDITIONS: tuple[Condition, ...] = ("home", "any")
 HALVES = {"base": BASE, "new": NEW}
 
@@ -43,62 +46,101 @@ Figures = dict[str, dict[str, float]]
 """Accuracy in percent, by method and figure ("base home", ..., "HM any")."""
 
 
-def training_scenes(seed: int) -> Photos:
-    """Draw 16 scenes of each base class, nine of ten at home."""
-    return species_photos(BASE, SHOTS, 10 * seed, at_home=AT_HOME)
+@dataclass(frozen=True)
+class DemoSize:
+    """How much the demo trains and tests.
+
+    Attributes:
+        shots: Training scenes of each base class.
+        tests: Test scenes of each class, in each condition.
+        epochs: Epochs of each stage.
+    """
+
+    shots: int = 16
+    tests: int = 15
+    epochs: int = 15
 
 
-def test_scenes(half: Half, condition: Condition, seed: int) -> Photos:
+def training_scenes(seed: int, shots: int = DemoSize.shots) -> Photos:
+    """Draw scenes of each base class, nine of ten at home."""
+    return species_photos(BASE, shots, 10 * seed, at_home=AT_HOME)
+
+
+def evaluation_scenes(half: Half, condition: Condition, seed: int, tests: int = DemoSize.tests) -> Photos:
     """Draw the test scenes of base or new classes, at home or anywhere."""
-    return species_photos(HALVES[half], TESTS, 10 * seed + 1, condition=condition)
+    return species_photos(HALVES[half], tests, 10 * seed + 1, condition=condition)
 
 
 def run_demo(
     out: Path,
-    seeds: Sequence[int] = (1, 2, 3),
+    seeds: Sequence[int] = (1, 2, 3, 4),
     reporter: Reporter | None = None,
+    workers: int = 1,
+    size: DemoSize | None = None,
 ) -> dict[int, Figures]:
     """Train CoOp and FVG-PT over CoOp; measure both and zero-shot CLIP; draw heat maps.
+
+    Each seed is computed on one thread, because the last bits of a result depend on the number of
+    threads, and training magnifies them. So the figures do not depend on the number of cores or workers.
 
     Args:
         out: Folder for the tuned models, `result.json`, `gaze.png` and `index.html` (both of the first
             seed).
         seeds: Seeds; each one has its own scenes and training.
-        reporter: Receives training steps and the progress of other slow work.
+        reporter: Receives progress.
+        workers: Number of processes; each one computes whole seeds.
+        size: How much to train and test.
 
     Returns:
         Figures of each seed.
     """
-    reporter = reporter or Reporter()
-    found: dict[int, Figures] = {}
-    compared: list[Classifier] = []
-    for seed in seeds:
-        classifier = Classifier(METHOD, CLIP, settings=SETTINGS)
-        classifier.fit(
-            training_scenes(seed),
-            shots=SHOTS,
-            seed=seed,
-            recipe=RECIPE,
-            out=out / f"seed-{seed}",
-            reporter=Titled(reporter, f"seed {seed}"),
-        )
-        chain = [*reversed(classifier.simpler()), classifier]
-        found[seed] = {one.method_name: measured(one, seed) for one in chain}
-        compared = compared or chain
-        reporter.count("seeds", len(found), len(seeds))
+    reporter, size = reporter or Reporter(), size or DemoSize()
+    with (
+        get_context("spawn").Manager() as manager,
+        process_pool(min(workers, len(seeds)), one_thread) as pool,
+    ):
+        told = manager.Queue()
+        runs = {seed: pool.submit(run_seed, out, seed, size, Queued(told, f"seed {seed}")) for seed in seeds}
+        while not all(run.done() for run in runs.values()):
+            forward(told, reporter)
+        found = {seed: run.result() for seed, run in runs.items()}
     write_atomically(out / "result.json", json.dumps({"seeds": found}, indent=2) + "\n")
-    pairs = scene_pairs(seeds[0])
+    tuned = Classifier.from_pretrained(out / f"seed-{seeds[0]}")
+    compared, pairs = [*reversed(tuned.simpler()), tuned], scene_pairs(seeds[0])
     draw_pairs(compared, pairs).save(out / "gaze.png")
-    write_atomically(out / "index.html", page(compared, found, pairs))
+    write_atomically(out / "index.html", page(compared, found, pairs, size.shots))
     return found
 
 
-def measured(classifier: Classifier, seed: int) -> dict[str, float]:
+def one_thread() -> None:
+    """Prepare a worker process that computes on one thread."""
+    begin_worker(threads=1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a training at once
+    torch.set_num_threads(1)
+
+
+def run_seed(out: Path, seed: int, size: DemoSize, reporter: Reporter | None = None) -> Figures:
+    """Train on the scenes of one seed, save the model, and return the figures of all three methods."""
+    classifier = Classifier(METHOD, CLIP, settings=SETTINGS)
+    classifier.fit(
+        training_scenes(seed, size.shots),
+        shots=size.shots,
+        seed=seed,
+        recipe={**RECIPE, "epochs": size.epochs},
+        out=out / f"seed-{seed}",
+        reporter=reporter,
+    )
+    chain = [*reversed(classifier.simpler()), classifier]
+    return {one.method_name: measured(one, seed, size.tests, out / "bank") for one in chain}
+
+
+def measured(classifier: Classifier, seed: int, tests: int, bank: Path) -> dict[str, float]:
     """Return accuracies of base and new classes at home and anywhere, and harmonic means."""
     figures: dict[str, float] = {}
     for condition in CONDITIONS:
         base, new = (
-            classifier.evaluate(test_scenes(half, condition, seed), half).accuracy for half in ("base", "new")
+            classifier.evaluate(evaluation_scenes(half, condition, seed, tests), half, bank=bank).accuracy
+            for half in ("base", "new")
         )
         figures |= {f"base {condition}": base, f"new {condition}": new}
         figures[f"HM {condition}"] = harmonic_mean(base, new)
@@ -231,7 +273,7 @@ def _short(classifier: Classifier) -> str:
 # --- the page ---
 
 
-def page(compared: Sequence[Classifier], found: dict[int, Figures], pairs: Pairs) -> str:
+def page(compared: Sequence[Classifier], found: dict[int, Figures], pairs: Pairs, shots: int) -> str:
     """Return the HTML page: the table, how predictions follow the place, and repaired and broken scenes."""
     pictures, branch = compared[-1].ask_split(pairs.away, "base")
     chain: list[Looks] = []
@@ -242,7 +284,7 @@ def page(compared: Sequence[Classifier], found: dict[int, Figures], pairs: Pairs
     moved = ", ".join(f"{_short(one)} {moved_answers(one, pairs):.0f} %" for one in compared)
     facts = [
         f"Percent right on drawn scenes, {len(found)} seeds. Test scenes stand at home, where nine of ten "
-        f"training scenes stand, or anywhere. Base classes were learned from {SHOTS} scenes each, new "
+        f"training scenes stand, or anywhere. Base classes were learned from {shots} scenes each, new "
         f"classes from none.",
         f"Answers that change when nothing but the place does, of {len(pairs.home)} scenes: {moved}.",
         "Below: objects on the home of a sibling, what each method answered, and where it looked.",

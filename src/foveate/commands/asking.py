@@ -102,9 +102,12 @@ def readable(photos: Photos, on_bad: OnBad, shift: bool) -> Photos:
     return check_masks(good, on_bad)[0] if shift and any(sample.mask for sample in good.samples) else good
 
 
-def asked(classifier: Classifier, photos: Photos, split: Split, shift: bool, bars: Reporter) -> Answers:
-    """Ask about a split."""
-    return classifier.evaluate(photos, split, shift=shift, reporter=Titled(bars, classifier.method_name))
+def asked(
+    classifier: Classifier, photos: Photos, split: Split, shift: bool, bank: str | None, bars: Reporter
+) -> Answers:
+    """Predict a split, with the method's name in the progress."""
+    told = Titled(bars, classifier.method_name)
+    return classifier.evaluate(photos, split, shift=shift, bank=bank, reporter=told)
 
 
 def measured(answers: Answers, shift: bool) -> dict[str, Any]:

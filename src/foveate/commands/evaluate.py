@@ -43,6 +43,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
     json: bool = False,
     on_bad: Literal["error", "skip"] = "error",
     clip: str | None = None,
+    bank_dir: str | None = None,
     device: str = "cpu",
 ) -> None:
     """Measure accuracy on the test split, or on the pictures that fit did not draw.
@@ -59,6 +60,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
         json: Print JSON instead of a table, with figures for each class and every picture that was misjudged.
         on_bad: Stop at a bad picture or mask, or leave it out and say so.
         clip: The CLIP weights, if they are elsewhere than when the model was trained.
+        bank_dir: Folder of kept features: methods, models and later calls do not encode the pictures again.
         device: Where the towers run, e.g. cuda.
     """
     if report and len(models) > 1:
@@ -76,7 +78,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
             tested = [classifier, *(classifier.simpler() if compare else [])]
             answers: dict[str, dict[str, Answers]] = {}
             for one in reversed(tested):
-                said = {name: asked(one, photos, name, shift, bars) for name in splits}
+                said = {name: asked(one, photos, name, shift, bank_dir, bars) for name in splits}
                 answers[one.method_name] = said
             tables[model] = {
                 method: {name: measured(one, shift) for name, one in said.items()}

@@ -1,19 +1,28 @@
 """Predictions of a method for all pictures of a set, with texts encoded once."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from foveate.data.loader import PictureSet
+from foveate.data.samples import Photos
 from foveate.errors import InputError
+from foveate.evaluate.encoding import (
+    CLIP_FOREGROUND,
+    CLIP_IMAGE,
+    FOREGROUND,
+    IMAGE,
+    StoreOf,
+    encode_all,
+    specs_for_answers,
+)
 from foveate.evaluate.metrics import accuracy, foreground_shift
-from foveate.foreground.views import foreground_view
-from foveate.memory import Pieces, sent
-from foveate.methods.base import Method, encode_pictures
-from foveate.methods.capabilities import PriorBranch, capability
-from foveate.types import Batch, Branch, Labels, Logits, Masks
+from foveate.memory import sent
+from foveate.methods.base import Method
+from foveate.methods.capabilities import PriorBranch, TextPerImage, capability
+from foveate.types import Batch, Branch, Features, Labels, Logits
 
 Watch = Callable[[int, int], None]
 """Called with the number of finished pictures and the total."""
@@ -73,7 +82,7 @@ class Answers:
         return foreground_shift(logits, foreground) if len(logits) else None
 
 
-def ask(
+def ask(  # noqa: PLR0913  (all but the first three by name)
     method: Method,
     pictures: PictureSet,
     branch: Branch,
@@ -81,76 +90,97 @@ def ask(
     batch_size: int = 100,
     with_foreground: bool = False,
     with_clip: bool = False,
+    store_of: StoreOf | None = None,
     watch: Watch | None = None,
 ) -> Answers:
     """Return the predictions of `method` for all pictures, in order; its classes must be set.
 
     Args:
-        method: Asked with `branch`.
-        pictures: An un-augmented set.
-        branch: Which label space its classes are.
-        batch_size: Pictures a pass; fewer where the device's memory does not suffice.
-        with_foreground: Ask about the foregrounds too, for the shift index; needs masks.
-        with_clip: Return the untouched CLIP's features too.
-        watch: Told of progress.
+        method: The method.
+        pictures: Pictures without augmentation.
+        branch: Label space of the class names.
+        batch_size: Number of pictures encoded in one pass; fewer if the device's memory is not sufficient.
+        with_foreground: Whether to predict the foregrounds too, for the shift index; needs masks.
+        with_clip: Whether to return the unchanged CLIP's features too.
+        store_of: Gives the store of each tower's features; None keeps no features.
+        watch: Called with progress.
 
     Raises:
         InputError: There are no pictures.
     """
     if not len(pictures):
         raise InputError("there are no pictures to ask about")
-    said: list[_Said] = []
-    labels: list[Labels] = []
-    pieces = Pieces(batch_size)
+    total, per_image = len(pictures), capability(method, TextPerImage)
+    foreground = with_foreground and pictures.has_masks
+    specs = specs_for_answers(method, branch, foreground=foreground, clip=with_clip)
     method.eval()
     with method.constant_text():
-        for batch in pictures.batches(None, batch_size, shuffle=False, drop_last=False):
-            said += pieces.run(
-                lambda most, batch=batch: [
-                    _say(method, part, branch, with_foreground, with_clip) for part in parts_of(batch, most)
-                ]
-            )
-            labels.append(batch.labels)
-            if watch:
-                watch(sum(map(len, labels)), len(pictures))
+        features = encode_all(
+            method,
+            pictures,
+            specs,
+            store_of,
+            chunk=batch_size,
+            watch=None if watch is None or per_image else lambda done: watch(done, total),
+        )
+        # With one text per picture, most of the work is here.
+        later = watch if per_image else None
+        answers = answer(method, features, pictures.photos, branch, batch_size=batch_size, watch=later)
+    return replace(answers, clip=features[CLIP_IMAGE][0]) if with_clip else answers
+
+
+def answer(
+    method: Method,
+    features: Mapping[str, Tensor],
+    photos: Photos,
+    branch: Branch,
+    *,
+    batch_size: int = 100,
+    watch: Watch | None = None,
+) -> Answers:
+    """Return predictions from raw features.
+
+    Args:
+        method: The method in evaluation mode; its classes must be set.
+        features: Raw features `[H, N, D]`, as `encode_all` returns them.
+        photos: The N pictures with their labels.
+        branch: Label space of the class names.
+        batch_size: Number of pictures of one pass.
+        watch: Called with progress.
+    """
+    prior, device = capability(method, PriorBranch), method.clip.logit_scale.device
+    parts: dict[str, list[Tensor]] = {"logits": [], "foreground": [], "trust": []}
+
+    def pairs(few: slice, view: str, prior_view: str) -> Features:
+        both = method.pair(sent(features[view][:, few], device))
+        if prior is None or not prior.asks_prior(branch):
+            return both
+        return prior.with_prior(both, sent(features[prior_view][:, few], device))
+
+    for start in range(0, len(photos), batch_size):
+        few = slice(start, start + batch_size)
+        whole = pairs(few, IMAGE, CLIP_IMAGE)
+        parts["logits"].append(method.logits(whole, branch).cpu())
+        trust = prior.trust(whole) if prior and branch != "base" else None
+        if trust is not None:
+            parts["trust"].append(trust.cpu())
+        if FOREGROUND in features:
+            foreground = pairs(few, FOREGROUND, CLIP_FOREGROUND)
+            parts["foreground"].append(method.logits(foreground, branch).cpu())
+        if watch:
+            watch(min(few.stop, len(photos)), len(photos))
+    found = {name: torch.cat(some) if some else None for name, some in parts.items()}
+    logits = found["logits"]
+    assert logits is not None
     return Answers(
-        torch.cat([one.logits for one in said]),
-        torch.cat(labels),
-        _joined([one.foreground for one in said]),
-        _joined([one.trust for one in said]),
-        torch.tensor([sample.mask is not None for sample in pictures.photos.samples]),
+        logits,
+        torch.tensor([sample.label for sample in photos.samples]),
+        found["foreground"],
+        found["trust"],
+        torch.tensor([sample.mask is not None for sample in photos.samples]),
         method.names,
-        tuple(sample.name for sample in pictures.photos.samples),
-        _joined([one.clip for one in said]),
+        tuple(sample.name for sample in photos.samples),
     )
-
-
-@dataclass(frozen=True)
-class _Said:
-    """The fields of `Answers` for one batch."""
-
-    logits: Logits
-    foreground: Logits | None
-    trust: Tensor | None
-    clip: Tensor | None
-
-
-def _say(method: Method, batch: Batch, branch: Branch, with_foreground: bool, with_clip: bool) -> _Said:
-    device, size = method.clip.logit_scale.device, method.clip.config
-    images = sent(batch.images, device)
-    features = method.features(images, branch)
-    logits = method.logits(features, branch)
-    prior = capability(method, PriorBranch)
-    trust = prior.trust(features) if prior and branch != "base" else None
-    foreground = None
-    if with_foreground and batch.masks is not None:
-        masks: Masks = sent(batch.masks, device)
-        cut = foreground_view(images, masks, "mean", size.mean, size.std)
-        foreground = method.logits(method.features(cut, branch), branch).cpu()
-    seen = None
-    if with_clip:
-        seen = features.image[0] if method.sees_as_clip else encode_pictures(method.clip, images)[0]
-    return _Said(logits.cpu(), foreground, *(None if one is None else one.cpu() for one in (trust, seen)))
 
 
 def parts_of(batch: Batch, most: int) -> Iterator[Batch]:
@@ -159,8 +189,3 @@ def parts_of(batch: Batch, most: int) -> Iterator[Batch]:
         few = slice(start, start + most)
         masks = None if batch.masks is None else batch.masks[few]
         yield Batch(batch.images[few], batch.labels[few], masks)
-
-
-def _joined(parts: list[Tensor | None]) -> Tensor | None:
-    whole = [part for part in parts if part is not None]
-    return torch.cat(whole) if whole else None

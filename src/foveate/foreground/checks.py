@@ -194,12 +194,15 @@ def _inspect(index: int, entry: MaskEntry, values: MaskValues, invert: bool) -> 
         )
     except InputError as error:
         return fault("mismatched", str(error))
+    named = f"the mask of {entry.name}, {source_name(entry.mask)},"
     shares = _shares(np.asarray(mask) > 0)
     if shares.whole == 0:
-        return fault("empty", f"the mask of {entry.name} has no foreground at all")
+        return fault(
+            "empty", f"the mask of {entry.name}, {source_name(entry.mask)}, has no foreground at all"
+        )
     meant = isinstance(entry.mask, StoredMask) and entry.mask.fallback
     if shares.whole == 1 and not meant:
-        return fault("full", f"the mask of {entry.name} is foreground everywhere")
+        return fault("full", f"{named} is foreground everywhere")
     return shares
 
 

@@ -92,6 +92,18 @@ class BadPicture(InputError):
         self.reason = reason
 
 
+@contextmanager
+def plain_errors() -> Generator[None]:
+    """Raise a `BadPicture` of this block as a plain `InputError`.
+
+    So users of the Python interface need to know one exception class only. The `BadPicture` is its cause.
+    """
+    try:
+        yield
+    except BadPicture as error:
+        raise InputError(str(error)) from error
+
+
 class FilePicture(LazyPicture):
     """A picture file in memory.
 

@@ -19,7 +19,7 @@ from foveate.data.naming import clean_name, name_key, unusual
 from foveate.data.views import eval_view, normalised
 from foveate.errors import InputError
 from foveate.files import home_of
-from foveate.foreground.opening import BadPicture, LazyPicture, source_name
+from foveate.foreground.opening import BadPicture, LazyPicture, plain_errors, source_name
 from foveate.foreground.options import OnBad
 from foveate.foreground.pictures import open_picture
 from foveate.prediction import Branch, Prediction
@@ -207,7 +207,8 @@ class Exported:
         with ThreadPoolExecutor(2) as pool:
             for start in range(0, len(pictures), batch_size):
                 some = pictures[start : start + batch_size]
-                seen = list(pool.map(self._see if on_bad == "error" else self._see_if_good, some))
+                with plain_errors():
+                    seen = list(pool.map(self._see if on_bad == "error" else self._see_if_good, some))
                 both = [(source_name(one), view) for one, view in zip(some, seen, strict=True)]
                 good = [(name, view) for name, view in both if isinstance(view, np.ndarray)]
                 for view in seen:

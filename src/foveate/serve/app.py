@@ -227,8 +227,10 @@ async def _refused(request: Request, error: Exception) -> Response:
     match error:
         case Refused():
             return _line(error.status, error.reason, error.headers)
-        case BadPicture():  # its remedy is for those who have the file
-            return _line(422, f"{error.name}: {error.reason}")
+        case BadPicture() | InputError(__cause__=BadPicture()):
+            bad = error if isinstance(error, BadPicture) else error.__cause__
+            assert isinstance(bad, BadPicture)
+            return _line(422, f"{bad.name}: {bad.reason}")  # its remedy is for those who have the file
         case HTTPException():
             known = {404: "there is nothing here", 405: "this cannot be asked in that way"}
             return _line(error.status_code, known.get(error.status_code, error.detail), error.headers)

@@ -5,35 +5,30 @@ once for all questions. CLIP's own features are encoded once for all rows and se
 bank.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from foveate.classifier import Classifier
-from foveate.data.bank import Bank
 from foveate.data.feature_store import FeatureStore
 from foveate.data.loader import PictureSet
 from foveate.data.naming import clean_name
 from foveate.data.samples import Photos
 from foveate.errors import InputError
-from foveate.evaluate.answers import Answers, Watch
+from foveate.evaluate.answers import Answers, Watch, answer
+from foveate.evaluate.encoding import StoreOf, encode_all, is_clip, specs_for_answers
 from foveate.evaluate.metrics import accuracy
-from foveate.foreground.views import foreground_view
-from foveate.memory import sent
-from foveate.methods.base import Method, encode_pictures
-from foveate.methods.capabilities import PriorBranch, capability
-from foveate.methods.frozen import CLIP, clip_spec, image_spec
+from foveate.methods.base import Method
 from foveate.sweep.jobs import Question
 from foveate.sweep.results import Measured, packed
 from foveate.train.banking import chunk_on
 from foveate.train.shots import without_masks
-from foveate.types import Batch, Branch, Features, FeatureSpec, Logits
+from foveate.types import Branch, FeatureSpec
 
-_IMAGE, _FOREGROUND, _CLIP = "image", "foreground", "clip"
-_BATCH = 100
 _HELD = 1_000_000_000
 """Maximum size of the tuned towers' features that a worker keeps, in bytes."""
 
@@ -51,7 +46,7 @@ class TestFeatures:
 
     def shelf(self, spec: FeatureSpec, dataset: str) -> FeatureStore:
         """Return the store for the features of a data set."""
-        if spec.what.partition(",")[0] == CLIP:
+        if is_clip(spec):
             return FeatureStore(self.bank)
         if sum(shelf.held for shelf in self._own.values()) > _HELD:
             self._own.clear()
@@ -104,7 +99,8 @@ def measure(
     shift = shift and any(sample.mask for sample in test.samples)
     test = test if shift else without_masks(test)
     asked = _ready(classifier, question, test) if carried is None else _carried(classifier, test, carried)
-    answers = _answers(classifier.method, asked, test, seen, question.dataset, shift, watch)
+    store_of = partial(seen.shelf, dataset=question.dataset)
+    answers = _answers(classifier.method, asked, test, store_of, shift, watch)
     return _measured(question, asked.photos, answers, classifier.method.trained)
 
 
@@ -125,115 +121,23 @@ def _carried(classifier: Classifier, test: Photos, template: str) -> PreparedQue
 
 
 def _answers(
-    method: Method,
-    asked: PreparedQuestion,
-    test: Photos,
-    seen: TestFeatures,
-    dataset: str,
-    shift: bool,
-    watch: Watch | None,
+    method: Method, asked: PreparedQuestion, test: Photos, store_of: StoreOf, shift: bool, watch: Watch | None
 ) -> Answers:
-    method.eval()
-    with method.constant_text():
-        tensors = _encoded(method, test, seen, dataset, shift, watch)
-        rows = torch.tensor(list(asked.rows))
-        own = {name: tensor[:, rows] for name, tensor in tensors.items()}
-        labels = torch.tensor([sample.label for sample in asked.photos.samples])
-        logits = _logits(method, own, _IMAGE, asked.branch)
-        foreground = _logits(method, own, _FOREGROUND, asked.branch) if shift else None
-    masked = torch.tensor([sample.mask is not None for sample in asked.photos.samples])
-    return Answers(logits, labels, foreground, None, masked)
-
-
-def _encoded(
-    method: Method, test: Photos, seen: TestFeatures, dataset: str, shift: bool, watch: Watch | None
-) -> dict[str, Tensor]:
-    """Return raw features `[H, N, D]` of all test pictures, and of their foregrounds."""
+    """Encode all test pictures, or take their features from the store; predict those of the question."""
     size = method.clip.config
     pictures = PictureSet(test, size.image_size, size.mean, size.std)
-    own, clip = image_spec(method), clip_spec(method.clip)
-    wanted = {_IMAGE: own} | ({_CLIP: clip} if capability(method, PriorBranch) and own != clip else {})
-    if shift:
-        wanted |= {_FOREGROUND: _cut(own)}
-        wanted |= {f"{_CLIP} {_FOREGROUND}": _cut(clip)} if _CLIP in wanted else {}
-    found: dict[str, Tensor] = {}
-    for tower in dict.fromkeys((own, clip)):
-        some = {name: one for name, one in wanted.items() if one.what.startswith(tower.what)}
-        if some:
-            found |= _of_tower(method, pictures, some, seen.shelf(tower, dataset), watch)
-    return found
+    specs = specs_for_answers(method, asked.branch, foreground=shift, clip=False)
 
-
-def _of_tower(
-    method: Method,
-    pictures: PictureSet,
-    specs: Mapping[str, FeatureSpec],
-    shelf: FeatureStore,
-    watch: Watch | None,
-) -> dict[str, Tensor]:
-    """Return the features of one image tower, by name."""
-    exact = torch.promote_types(method.clip.text.proj.dtype, torch.float32)
-    bank = Bank(pictures, method.clip.fingerprint(), shelf, exact, chunk_on(method.clip))
-    total = len(pictures)
-
-    def count(done: int) -> None:
+    def told(done: int) -> None:
         if watch:
-            watch(done, total)
+            watch(done, len(test))
 
-    make = _Tower(method, specs)
-    (batch,) = bank.batches(0, total, specs=specs, make=make, shuffle=False, watch=count)
-    return batch.frozen
-
-
-def _cut(spec: FeatureSpec) -> FeatureSpec:
-    return replace(spec, what=f"{spec.what}, foreground, mean", masked=True)
-
-
-@dataclass(frozen=True)
-class _Tower:
-    """Encodes the requested features of a batch."""
-
-    method: Method
-    wanted: Mapping[str, FeatureSpec]
-
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        method, size = self.method, self.method.clip.config
-        device = method.clip.logit_scale.device
-        images = sent(batch.images, device)
-        shown = {False: images}
-        if any(spec.masked for spec in self.wanted.values()):
-            assert batch.masks is not None
-            masks = sent(batch.masks, device)
-            shown[True] = foreground_view(images, masks, "mean", size.mean, size.std)
-        with torch.no_grad():
-            return {
-                name: (
-                    encode_pictures(method.clip, shown[spec.masked])
-                    if name.startswith(_CLIP)
-                    else method.encode_images(shown[spec.masked])
-                ).cpu()
-                for name, spec in self.wanted.items()
-                if name not in batch.frozen
-            }
-
-
-def _logits(method: Method, tensors: Mapping[str, Tensor], which: str, branch: Branch) -> Logits:
-    """Return logits `[N, C]` on the CPU."""
-    image = tensors[which]
-    clip = tensors.get(_CLIP if which == _IMAGE else f"{_CLIP} {_FOREGROUND}", image[:1])
-    device = method.clip.logit_scale.device
-    parts: list[Logits] = []
-    for start in range(0, image.shape[1], _BATCH):
-        few = slice(start, start + _BATCH)
-        features = _features(method, sent(image[:, few], device), sent(clip[:, few], device), branch)
-        parts.append(method.logits(features, branch).cpu())
-    return torch.cat(parts)
-
-
-def _features(method: Method, image: Tensor, clip: Tensor, branch: Branch) -> Features:
-    """Return the result of `method.features` for pictures that are encoded already."""
-    both, prior = method.pair(image), capability(method, PriorBranch)
-    return prior.with_prior(both, clip) if prior and prior.asks_prior(branch) else both
+    method.eval()
+    with method.constant_text():
+        features = encode_all(method, pictures, specs, store_of, chunk=chunk_on(method.clip), watch=told)
+        rows = torch.tensor(list(asked.rows))
+        own = {name: tensor[:, rows] for name, tensor in features.items()}
+        return answer(method, own, asked.photos, asked.branch)
 
 
 def _measured(question: Question, photos: Photos, answers: Answers, trained: Sequence[bool]) -> Measured:

@@ -1,6 +1,9 @@
 """Receivers of a run's progress."""
 
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty
+from typing import Any
 
 from foveate.train.journal import Step
 
@@ -38,3 +41,34 @@ class Titled(Reporter):
 
     def note(self, message: str) -> None:
         self.reporter.note(message)
+
+
+@dataclass(frozen=True)
+class Queued(Reporter):
+    """Reports from a worker process: `forward` hands it on in the first process.
+
+    Attributes:
+        queue: A queue of both processes.
+        title: Prefix of stages and counts.
+    """
+
+    queue: Any  # a `Queue`, or a manager's proxy of one
+    title: str
+
+    def step(self, stage: str, total: int, step: Step) -> None:
+        self.queue.put(("step", (f"{self.title}, {stage}", total, step)))
+
+    def count(self, what: str, done: int, total: int) -> None:
+        self.queue.put(("count", (f"{self.title}, {what}", done, total)))
+
+    def note(self, message: str) -> None:
+        self.queue.put(("note", (message,)))
+
+
+def forward(queue: Any, reporter: Reporter, wait: float = 0.2) -> None:
+    """Hand on the entries of a queue to a reporter; wait for the first one, at most these seconds."""
+    with suppress(Empty):
+        call, arguments = queue.get(timeout=wait)
+        while True:
+            getattr(reporter, call)(*arguments)
+            call, arguments = queue.get_nowait()

@@ -1,0 +1,126 @@
+"""Features of test pictures: each image tower encodes a picture once, whatever class names are asked about.
+
+Raw features of a picture do not depend on class names. So they may be kept between questions, and features
+of the unchanged CLIP also between methods, seeds and runs.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from foveate.data.bank import Bank
+from foveate.data.feature_store import FeatureStore
+from foveate.data.loader import PictureSet
+from foveate.foreground.views import foreground_view
+from foveate.memory import sent
+from foveate.methods.base import Method, encode_pictures
+from foveate.methods.capabilities import PriorBranch, capability
+from foveate.methods.frozen import CLIP, clip_spec, image_spec
+from foveate.types import Batch, Branch, FeatureSpec
+
+IMAGE, FOREGROUND, CLIP_IMAGE, CLIP_FOREGROUND = "image", "foreground", "clip image", "clip foreground"
+"""Names of test features: of the method's tower and of the unchanged CLIP, of pictures and of foregrounds."""
+
+StoreOf = Callable[[FeatureSpec], FeatureStore]
+"""Returns the store of a tower's features."""
+
+
+def is_clip(spec: FeatureSpec) -> bool:
+    """Return whether the features come from the unchanged CLIP."""
+    return spec.what.partition(",")[0] == CLIP
+
+
+def keep_clip(folder: str | Path) -> StoreOf:
+    """Return stores that keep features of the unchanged CLIP in a folder, and the others in memory."""
+    kept, here = FeatureStore(Path(folder).expanduser()), FeatureStore()
+    return lambda spec: kept if is_clip(spec) else here
+
+
+def specs_for_answers(
+    method: Method, branch: Branch, *, foreground: bool, clip: bool
+) -> dict[str, FeatureSpec]:
+    """Return the specs of the features that answers need, by name.
+
+    Args:
+        method: The method.
+        branch: Label space of the question; some methods need CLIP's own features for new classes.
+        foreground: Whether answers about foregrounds are needed.
+        clip: Whether CLIP's own features are needed.
+    """
+    own, other = image_spec(method), clip_spec(method.clip)
+    prior = capability(method, PriorBranch)
+    asks = prior is not None and prior.asks_prior(branch)
+    wanted = {IMAGE: own} | ({CLIP_IMAGE: other} if clip or asks else {})
+    if foreground:
+        wanted |= {FOREGROUND: _cut(own)} | ({CLIP_FOREGROUND: _cut(other)} if asks else {})
+    return wanted
+
+
+def _cut(spec: FeatureSpec) -> FeatureSpec:
+    return replace(spec, what=f"{spec.what}, foreground, mean", masked=True)
+
+
+def encode_all(
+    method: Method,
+    pictures: PictureSet,
+    specs: Mapping[str, FeatureSpec],
+    store_of: StoreOf | None = None,
+    *,
+    chunk: int,
+    watch: Callable[[int], None] | None = None,
+) -> dict[str, Tensor]:
+    """Return raw features `[H, N, D]` of all pictures, by name; what a store holds is not encoded again.
+
+    Args:
+        method: The method, without gradients.
+        pictures: Pictures without augmentation.
+        specs: The needed features, as `specs_for_answers` returns them.
+        store_of: Gives the store of each tower's features; None keeps no features.
+        chunk: Number of pictures encoded in one pass; fewer if the device's memory is not sufficient.
+        watch: Called with the number of encoded pictures.
+
+    Raises:
+        BadPicture: A picture or mask cannot be read.
+    """
+    exact = torch.promote_types(method.clip.text.proj.dtype, torch.float32)
+    # A store that ends with this call has the features of one CLIP, so it needs no hash of the weights.
+    weights, here = method.clip.fingerprint() if store_of else "these", FeatureStore()
+    groups: dict[int, tuple[FeatureStore, dict[str, FeatureSpec]]] = {}
+    for name, spec in specs.items():
+        store = store_of(spec) if store_of else here
+        groups.setdefault(id(store), (store, {}))[1][name] = spec
+    found: dict[str, Tensor] = {}
+    for store, some in groups.values():
+        (batch,) = Bank(pictures, weights, store, exact, chunk).batches(
+            0, len(pictures), specs=some, make=_Encoder(method, some), shuffle=False, watch=watch
+        )
+        found |= batch.frozen
+    return found
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """Encodes a batch: the features that it does not have yet."""
+
+    method: Method
+    specs: Mapping[str, FeatureSpec]
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        method, size = self.method, self.method.clip.config
+        device = method.clip.logit_scale.device
+        views = {False: sent(batch.images, device)}
+        if any(spec.masked for spec in self.specs.values()):
+            assert batch.masks is not None
+            masks = sent(batch.masks, device)
+            views[True] = foreground_view(views[False], masks, "mean", size.mean, size.std)
+        made: dict[FeatureSpec, Tensor] = {}
+        for name, spec in self.specs.items():
+            if name not in batch.frozen and spec not in made:
+                view = views[spec.masked]
+                encoded = encode_pictures(method.clip, view) if is_clip(spec) else method.encode_images(view)
+                made[spec] = encoded.cpu()
+        return {name: made[spec] for name, spec in self.specs.items() if spec in made}
