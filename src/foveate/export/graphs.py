@@ -11,27 +11,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from foveate.clip.model import Edit, Text
 from foveate.errors import InputError
 from foveate.methods.base import Method, SentenceMethod, Wrapper, encode_pictures
-from foveate.methods.capabilities import capability, walk
-from foveate.methods.clip_lora import ClipLora
-from foveate.methods.cocoop import CoCoOp
-from foveate.methods.coop import CoOp
-from foveate.methods.fvgpt import FvgPt
+from foveate.methods.capabilities import PortableTexts, PriorBranch, TextRecipe, capability, walk
 from foveate.methods.known import KnownClasses
-from foveate.methods.mma import Mma
-from foveate.methods.mmrl import Mmrl, growing
-from foveate.methods.proda import Proda
-from foveate.methods.prompts import DeepPromptMethod, PromptMethod, replacing
-from foveate.methods.tcp import Tcp
-from foveate.run.folder import Kind, Texts
+from foveate.run.folder import Texts
 from foveate.types import Branch, Features
-
-_LOGITS = (Method.logits, Wrapper.logits, KnownClasses.logits, FvgPt.logits)
-"""What is known of how methods answer in each label space."""
 
 
 class Graph(nn.Module):
@@ -97,32 +83,33 @@ def plan(method: Method) -> Plan:
     Raises:
         InputError: A part of it is of a kind that has not been taught to export; the message names it.
     """
-    core, guide = demand_exportable(method), capability(method, FvgPt)
-    asks = guide if guide is not None and guide.config.prior_branch else None
-    texts = _texts(core, asks)
+    core, guide = demand_exportable(method), capability(method, PriorBranch)
+    asks = guide if guide is not None and guide.asks_prior("new") else None
+    recipe = _recipe(core)
+    texts = _texts(core, recipe, asks)
     graphs = {"image": _graph_of(method.encode_images, "images", "image")}
     if asks and not method.sees_as_clip:
         graphs["prior"] = _graph_of(partial(encode_pictures, method.clip), "images", "clip")
     if asks or texts.kind in ("plain", "known"):
-        graphs["plain"] = _reading(method.clip.text)
+        graphs["plain"] = _reading(TextRecipe("plain", method.clip.text))
     if texts.kind not in ("fixed", "plain"):
-        graphs["text"] = _tuned_reading(core)
-    if isinstance(core, CoCoOp):
-        graphs["shift"] = _graph_of(core.shifted, "image", "vectors")
-    graphs |= _heads(method, core, asks)
+        graphs["text"] = _reading(recipe)
+    if recipe.shifted:
+        graphs["shift"] = _graph_of(recipe.shifted, "image", "vectors")
+    graphs |= _heads(method, core, recipe, guide)
     nothing = core.clip.text.proj.new_zeros(len(method.names), 0)
     new = "new" if "new" in graphs else "base"
     return Plan(
         graphs=graphs,
-        examples=_examples(method, core, graphs),
+        examples=_examples(method, core, recipe, graphs),
         texts=texts,
-        text=nothing if isinstance(core, CoCoOp) else method.text_features(),
+        text=nothing if recipe.shifted else method.text_features(),
         prior=asks.plain.features() if asks else nothing,
-        vectors=_vectors(core),
+        vectors=_vectors(core, recipe),
         closed=isinstance(core, KnownClasses),
         new=new,
         mixed="route" if asks else new,
-        route_weight=asks.config.mixed_weight if asks else 1.0,
+        route_weight=asks.mixed_weight if asks else 1.0,
     )
 
 
@@ -135,17 +122,16 @@ def demand_exportable(method: Method) -> Method:
     *_, core = walk(method)
     for part in walk(method):
         own = type(part)
-        if own.logits not in _LOGITS:
+        known = own.logits in (Method.logits, Wrapper.logits) or isinstance(part, KnownClasses | PriorBranch)
+        if not known:
             raise InputError(
                 f"{part.name} cannot be exported: it answers in a way of its own ({own.__name__}.logits),"
                 " which foveate.export.graphs does not know"
             )
-    if isinstance(core, PromptMethod | Proda | Mmrl | Mma | ClipLora):
-        return core
-    if type(core).encode_text is not SentenceMethod.encode_text:
+    if not isinstance(core, PortableTexts) and type(core).encode_text is not SentenceMethod.encode_text:
         raise InputError(
             f"{core.name} cannot be exported: it makes class texts in a way of its own"
-            f" ({type(core).__name__}.encode_text), which foveate.export.graphs does not know"
+            f" ({type(core).__name__}.encode_text), and it is no PortableTexts"
         )
     return core
 
@@ -153,78 +139,47 @@ def demand_exportable(method: Method) -> Method:
 # --- texts ---
 
 
-def _texts(core: Method, asks: FvgPt | None) -> Texts:
-    sentence = core.plain.sentence if isinstance(core, SentenceMethod) else ""
+def _recipe(core: Method) -> TextRecipe:
+    return core.text_recipe() if isinstance(core, PortableTexts) else TextRecipe("plain", core.clip.text)
+
+
+def _texts(core: Method, recipe: TextRecipe, asks: PriorBranch | None) -> Texts:
+    reads_sentence = recipe.kind in ("plain", "sentence", "known")
+    sentence = core.plain.sentence if reads_sentence and isinstance(core, SentenceMethod) else ""
+    vectors = 0 if recipe.vectors is None else recipe.vectors.shape[1]
     prior = asks.plain.sentence if asks else None
-    if isinstance(core, Mmrl | Mma | ClipLora):
-        return Texts("sentence", sentence, prior)
-    if isinstance(core, Proda):
-        return Texts("mean", "", prior, list(core.positions), core.config.tokens)
-    if isinstance(core, CoOp) and core.config.class_specific:
-        return Texts("fixed", "", prior)
-    if isinstance(core, PromptMethod):
-        position = core.config.position if isinstance(core, CoOp) else "end"
-        kinds: dict[type[Method], Kind] = {Tcp: "known", CoCoOp: "shifted"}
-        kind = kinds.get(type(core), "prompt")
-        said = sentence if kind == "known" else ""
-        return Texts(kind, said, prior, [position], core.ctx.shape[-2], list(core.words))
-    return Texts("plain", sentence, prior)
+    return Texts(recipe.kind, sentence, prior, list(recipe.positions), vectors, list(recipe.words))
 
 
-def _vectors(core: Method) -> Tensor:
-    if isinstance(core, Proda):
-        return core.ctx
-    if isinstance(core, PromptMethod) and core.ctx.ndim == 2:
-        return core.ctx[None]
-    return core.clip.text.proj.new_zeros(0, 0, 0)
+def _vectors(core: Method, recipe: TextRecipe) -> Tensor:
+    return core.clip.text.proj.new_zeros(0, 0, 0) if recipe.vectors is None else recipe.vectors
 
 
-def _tuned_reading(core: Method) -> Graph:
-    """Return a tuned text tower as a graph: the tower, what is put between its blocks, and where EOT goes."""
-    tower = core.clip.text
-    if isinstance(core, Mmrl):
-        edit = growing([tokens(core.tokens) for tokens in core.text_maps], core.first_block)
-        return _reading(tower, edit, grown=len(core.tokens))
-    if isinstance(core, Mma | ClipLora):
-        return _reading(core.text_tower())
-    if isinstance(core, Tcp):
-        return _knowing(core)
-    deep = core.deep_text if isinstance(core, DeepPromptMethod) else None
-    return _reading(tower, replacing(deep, 1), prompted=True)
+def _reading(recipe: TextRecipe) -> Graph:
+    """Return a text tower as a graph: what is put between its blocks, and where EOT goes."""
+    tower = recipe.tower
 
-
-def _reading(tower: Text, edit: Edit | None = None, *, grown: int = 0, prompted: bool = False) -> Graph:
-    def read(ids: Tensor, ends: Tensor, slots: Tensor | None = None, vectors: Tensor | None = None) -> Tensor:
+    def read(
+        ids: Tensor,
+        ends: Tensor,
+        slots: Tensor | None = None,
+        vectors: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> Tensor:
         tokens = tower.token(ids)
         if slots is not None and vectors is not None:
             placed = vectors[slots.clamp_min(0)]
             tokens = torch.where((slots >= 0)[..., None], placed, tokens)
-        return tower.pool(tower.encode(tokens, edit), ends + grown)
+        edit = recipe.edit(known) if recipe.edit else None
+        return tower.pool(tower.encode(tokens, edit), ends + recipe.grown)
 
-    return _text_graph(read, ["slots", "vectors"] if prompted else [])
-
-
-def _knowing(core: Tcp) -> Graph:
-    """Return TCP's text tower: from a block on, tokens made of plain class texts take the vectors' places."""
-    tower, number = core.clip.text, core.config.tokens
-
-    def read(ids: Tensor, ends: Tensor, slots: Tensor, vectors: Tensor, known: Tensor) -> Tensor:
-        own = core.meta_net(F.normalize(known, dim=-1)).unflatten(-1, (number, -1))
-
-        def edit(layer: int, x: Tensor) -> Tensor:
-            return torch.cat([x[:, :1], own, x[:, 1 + number :]], dim=1) if layer == core.layer else x
-
-        placed = vectors[slots.clamp_min(0)]
-        tokens = torch.where((slots >= 0)[..., None], placed, tower.token(ids))
-        return tower.pool(tower.encode(tokens, edit), ends)
-
-    return _text_graph(read, ["slots", "vectors", "known"])
-
-
-def _text_graph(read: Callable[..., Tensor], more: list[str]) -> Graph:
     rows, places = {0: "rows"}, {0: "rows", 1: "places"}
-    axes = {"ids": places, "ends": rows, "slots": places, "vectors": dict[int, str](), "known": rows}
-    return Graph(read, {name: axes[name] for name in ["ids", "ends", *more]}, {"text": rows})
+    inputs: dict[str, dict[int, str]] = {"ids": places, "ends": rows}
+    if recipe.vectors is not None:
+        inputs |= {"slots": places, "vectors": {}}
+    if recipe.kind == "known":
+        inputs |= {"known": rows}
+    return Graph(read, inputs, {"text": rows})
 
 
 # --- pictures and heads ---
@@ -246,9 +201,10 @@ def _graph_of(function: Callable[..., Tensor], given: str, found: str) -> Graph:
     return Graph(function, {given: _AXES[given]}, {found: _AXES[found]})
 
 
-def _heads(method: Method, core: Method, asks: FvgPt | None) -> dict[str, Graph]:
+def _heads(method: Method, core: Method, recipe: TextRecipe, guide: PriorBranch | None) -> dict[str, Graph]:
     """Return how features become logits: "base", and "new" where that is another way."""
-    inputs = {"image": _AXES["image"], "text": _AXES["texts" if isinstance(core, CoCoOp) else "text"]}
+    asks = guide if guide is not None and guide.asks_prior("new") else None
+    inputs = {"image": _AXES["image"], "text": _AXES["texts" if recipe.shifted else "text"]}
     logits = {"logits": _AXES["logits"]}
 
     def answer(branch: Branch) -> Callable[[Tensor, Tensor], Tensor]:
@@ -270,15 +226,17 @@ def _heads(method: Method, core: Method, asks: FvgPt | None) -> dict[str, Graph]
     elif asks:
         inputs = inputs | {"clip": _AXES["clip"], "prior": _AXES["prior"]}
         heads["new"] = Graph(calibrated, inputs, logits | {"trust": _AXES["trust"]})
-    elif len(method.head_weights) > 1 and capability(method, FvgPt) is None:
+    elif len(method.head_weights) > 1 and guide is None:
         heads["new"] = Graph(answer("new"), inputs, logits)
     return heads
 
 
-def _examples(method: Method, core: Method, graphs: dict[str, Graph]) -> dict[str, tuple[Tensor, ...]]:
+def _examples(
+    method: Method, core: Method, recipe: TextRecipe, graphs: dict[str, Graph]
+) -> dict[str, tuple[Tensor, ...]]:
     """Return inputs of each graph; no free axis has length 1."""
     size, drawn = method.clip.config, torch.Generator().manual_seed(0)
-    batch, places, vectors = 2, min(8, size.context), _vectors(core)
+    batch, places, vectors = 2, min(8, size.context), _vectors(core, recipe)
     classes = len(method.names) if isinstance(core, KnownClasses) else 3
 
     def some(*shape: int) -> Tensor:
@@ -288,7 +246,7 @@ def _examples(method: Method, core: Method, graphs: dict[str, Graph]) -> dict[st
         "images": some(batch, 3, size.image_size, size.image_size),
         "image": some(len(method.head_weights), batch, size.embed),
         "clip": some(1, batch, size.embed),
-        "text": some(*([batch] if isinstance(core, CoCoOp) else []), classes, size.embed),
+        "text": some(*([batch] if recipe.shifted else []), classes, size.embed),
         "prior": some(classes, size.embed),
         "ids": torch.ones(classes, places, dtype=torch.long),
         "ends": torch.full((classes,), places - 1),

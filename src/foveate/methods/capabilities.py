@@ -13,11 +13,14 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
+from foveate.clip.model import Edit, Text
 from foveate.clip.rows import TokenRows
 from foveate.clip.templates import fill
 from foveate.clip.text import text_rows
 from foveate.errors import InputError
 from foveate.methods.base import Method, Wrapper, encode_pictures
+from foveate.methods.configs import Position, TextKind
+from foveate.methods.texts import PlainTexts
 from foveate.types import (
     Batch,
     Branch,
@@ -238,6 +241,40 @@ class ExtraTexts(Method):
         """Return `[K, D]` raw features of such rows, with gradient to tensors shared by all texts."""
 
 
+@dataclass(frozen=True)
+class TextRecipe:
+    """How a method makes class texts, from token ids on: what an export needs to make those of other names.
+
+    Attributes:
+        kind: See `TextKind`.
+        tower: The text tower.
+        vectors: `[P, M, W]` learned vectors of each prompt; None for sentences.
+        positions: Place of the name among the vectors of each prompt.
+        words: Token ids between the vectors and the name.
+        edit: Returns the edit between blocks. Its argument is `[R, D]`, CLIP's features of the sentences,
+            for the kind "known", else None.
+        grown: Number of tokens that the edit adds to each row.
+        shifted: For the kind "shifted": returns `[B, M, W]`, the vectors of each picture.
+    """
+
+    kind: TextKind
+    tower: Text
+    vectors: Tensor | None = None
+    positions: tuple[Position, ...] = ()
+    words: tuple[int, ...] = ()
+    edit: Callable[[Tensor | None], Edit | None] | None = None
+    grown: int = 0
+    shifted: Callable[[ImageFeatures], Tensor] | None = None
+
+
+class PortableTexts(Method):
+    """Makes class texts in a way of its own that an export can repeat."""
+
+    @abstractmethod
+    def text_recipe(self) -> TextRecipe:
+        """Return how class texts are made."""
+
+
 class TextPerImage(Method):
     """Has class texts that depend on the picture (CoCoOp)."""
 
@@ -329,6 +366,14 @@ class FrozenHost(Wrapper):
 
 class PriorBranch(Method):
     """Uses the unchanged CLIP too, as a prior for new classes."""
+
+    plain: PlainTexts
+    """CLIP's own class texts."""
+
+    @property
+    @abstractmethod
+    def mixed_weight(self) -> float:
+        """Weight of the trained classes' logits where trained and new names are mixed; see `route`."""
 
     @abstractmethod
     def asks_prior(self, branch: Branch | None) -> bool:

@@ -22,7 +22,7 @@ from foveate.clip.model import Block, Clip, Text
 from foveate.clip.rows import CHUNK, TokenRows, encode_rows
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod, precise
-from foveate.methods.capabilities import BatchSplit, ExtraTexts
+from foveate.methods.capabilities import BatchSplit, ExtraTexts, PortableTexts, TextRecipe
 from foveate.methods.configs import ClipLoraConfig
 from foveate.methods.layers import Tower, twin, with_blocks
 from foveate.methods.texts import Cache, PlainTexts, tensors_of
@@ -177,7 +177,7 @@ def _with_qkv(tower: Tower, change: Callable[[int, nn.Linear], nn.Linear]) -> To
     return with_blocks(tower, changed)
 
 
-class ClipLora(SentenceMethod, ExtraTexts, BatchSplit):
+class ClipLora(SentenceMethod, ExtraTexts, PortableTexts, BatchSplit):
     """Low-rank adaptation of queries, keys and values in all blocks: 184,320 parameters with ViT-B/16.
 
     Its loss is the cross-entropy.
@@ -220,6 +220,9 @@ class ClipLora(SentenceMethod, ExtraTexts, BatchSplit):
 
     def encode_rows(self, rows: TokenRows) -> TextFeatures:
         return encode_rows(self.text_tower(), rows)
+
+    def text_recipe(self) -> TextRecipe:
+        return TextRecipe("sentence", self.text_tower())
 
     def text_tower(self) -> Text:
         """Return the text tower with its updates."""

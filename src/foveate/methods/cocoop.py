@@ -6,6 +6,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from foveate.clip.model import Clip
 from foveate.clip.rows import encode_rows
-from foveate.methods.capabilities import LabelTerm, OfficialCheckpoint, TextPerImage
+from foveate.methods.capabilities import LabelTerm, OfficialCheckpoint, TextPerImage, TextRecipe
 from foveate.methods.configs import CoCoOpConfig
 from foveate.methods.layers import linear
 from foveate.methods.prompts import PromptMethod, embedded_start
@@ -72,6 +73,9 @@ class CoCoOp(TextPerImage, PromptMethod, OfficialCheckpoint, LabelTerm):
         """Return π(x), the shift of each learned vector by a picture ([0], Sec. 3.2)."""
         unit = F.normalize(image[0], dim=-1)
         return self.meta_net(unit.to(self.ctx.dtype))
+
+    def text_recipe(self) -> TextRecipe:
+        return replace(super().text_recipe(), kind="shifted", shifted=self.shifted)
 
     def official_names(self) -> dict[str, str | list[str]]:
         return {name: f"prompt_learner.{name}" for name in self.learned()}

@@ -13,6 +13,13 @@ from foveate.foreground.options import Fill
 from foveate.methods.config import MethodConfig
 
 Position = Literal["end", "middle", "front"]
+TextKind = Literal["plain", "sentence", "prompt", "mean", "known", "shifted", "fixed"]
+"""How class texts are made.
+
+`plain`: CLIP encodes a sentence. `sentence`: a tuned text tower encodes it. `prompt`: a name stands among
+learned vectors. `mean`: the mean of several such prompts. `known`: a prompt, and CLIP's feature of the
+sentence. `shifted`: a prompt whose vectors each picture shifts. `fixed`: for trained names alone.
+"""
 """Place of the class name: after the learned vectors, in the middle, or before them."""
 
 Indicator = Literal["entropy", "cosine", "area"]

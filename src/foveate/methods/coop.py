@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from foveate.clip.model import Clip
 from foveate.clip.rows import TokenRows
 from foveate.errors import InputError
-from foveate.methods.capabilities import LabelTerm
+from foveate.methods.capabilities import LabelTerm, TextRecipe
 from foveate.methods.configs import CoOpConfig
 from foveate.methods.prompts import SharedPrompt, embedded_start, lay_out
 from foveate.seeds import stream
@@ -55,6 +56,11 @@ class CoOp(SharedPrompt, LabelTerm):
         if self.config.class_specific:
             ctx = ctx[[self.ctx_names.index(name) for name in self.names]].flatten(0, 1)
         return self.encode_prompts(ctx)
+
+    def text_recipe(self) -> TextRecipe:
+        if self.config.class_specific:
+            return TextRecipe("fixed", self.clip.text)
+        return replace(super().text_recipe(), positions=(self.config.position,))
 
     @torch.no_grad()
     def _settle_class_vectors(self, names: tuple[str, ...]) -> None:

@@ -168,6 +168,10 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
 
     # --- the prior ---
 
+    @property
+    def mixed_weight(self) -> float:
+        return self.config.mixed_weight
+
     def asks_prior(self, branch: Branch | None) -> bool:
         return branch != "base" and self.config.prior_branch
 

@@ -14,7 +14,7 @@ from foveate.clip.model import Block, Clip, Text
 from foveate.clip.rows import TokenRows, encode_rows
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod, precise
-from foveate.methods.capabilities import ExtraTexts
+from foveate.methods.capabilities import ExtraTexts, PortableTexts, TextRecipe
 from foveate.methods.configs import MmaConfig
 from foveate.methods.layers import Tower, linear, twin, with_blocks
 from foveate.methods.prompts import PUBLISHED_BLOCKS
@@ -25,7 +25,7 @@ from foveate.types import ImageFeatures, Images, TextFeatures
 States = Float[Tensor, "*rows width"]
 
 
-class Mma(SentenceMethod, ExtraTexts):
+class Mma(SentenceMethod, ExtraTexts, PortableTexts):
     """Multi-modal adapter: 674,560 parameters with ViT-B/16. Its loss is the cross-entropy.
 
     Args:
@@ -59,6 +59,9 @@ class Mma(SentenceMethod, ExtraTexts):
 
     def encode_rows(self, rows: TokenRows) -> TextFeatures:
         return encode_rows(self.text_tower(), rows)
+
+    def text_recipe(self) -> TextRecipe:
+        return TextRecipe("sentence", self.text_tower())
 
     def text_tower(self) -> Text:
         """Return the text tower with its adapters."""

@@ -19,7 +19,14 @@ from foveate.clip.model import Clip, Edit
 from foveate.clip.rows import TokenRows, encode_rows
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod, align, precise
-from foveate.methods.capabilities import ExtraTexts, ImageTokens, OfficialCheckpoint, ShardedText
+from foveate.methods.capabilities import (
+    ExtraTexts,
+    ImageTokens,
+    OfficialCheckpoint,
+    PortableTexts,
+    ShardedText,
+    TextRecipe,
+)
 from foveate.methods.configs import MmrlConfig
 from foveate.methods.frozen import Frozen, FrozenFeatures, frozen_clip
 from foveate.methods.layers import linear
@@ -29,7 +36,9 @@ from foveate.seeds import stream
 from foveate.types import Batch, Features, ImageFeatures, Images, Scalar, TextFeatures
 
 
-class Mmrl(SentenceMethod, ShardedText, ExtraTexts, ImageTokens, FrozenFeatures, OfficialCheckpoint):
+class Mmrl(
+    SentenceMethod, ShardedText, ExtraTexts, PortableTexts, ImageTokens, FrozenFeatures, OfficialCheckpoint
+):
     """Multi-modal representation learning: 4,992,256 parameters with ViT-B/16.
 
     Image features have two heads, f_c and f_r. Logits of trained classes fuse both heads; those of new
@@ -84,6 +93,10 @@ class Mmrl(SentenceMethod, ShardedText, ExtraTexts, ImageTokens, FrozenFeatures,
     def encode_rows(self, rows: TokenRows) -> TextFeatures:
         edit = growing(self._mapped(self.text_maps), self.first_block)
         return encode_rows(self.clip.text, rows, edit=edit)
+
+    def text_recipe(self) -> TextRecipe:
+        edit = growing(self._mapped(self.text_maps), self.first_block)
+        return TextRecipe("sentence", self.clip.text, edit=lambda _: edit, grown=len(self.tokens))
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return α CE(z), (1 − α) CE(z_r), λ (1 − cos(f_c, f_CLIP)), λ (1 − cos(g, g_CLIP)).

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.clip.rows import TokenRows, encode_rows, pack
-from foveate.methods.base import Method, check_names
+from foveate.methods.base import check_names
+from foveate.methods.capabilities import PortableTexts, TextRecipe
 from foveate.methods.configs import ProdaConfig
 from foveate.methods.prompts import Position, lay_out, noise
 from foveate.seeds import stream
@@ -24,7 +25,7 @@ from foveate.types import Batch, Features, ImageFeatures, Labels, Logits, Scalar
 PromptTexts = Float[Tensor, "prompts classes dim"]
 
 
-class Proda(Method):
+class Proda(PortableTexts):
     """Prompt distribution learning: 262,144 parameters with ViT-B/16.
 
     Args:
@@ -72,6 +73,9 @@ class Proda(Method):
             raise RuntimeError("set_classes first")
         texts = [encode_rows(self.clip.text, self._rows[self.positions[i]], self.ctx[i]) for i in prompts]
         return F.normalize(torch.stack(texts), dim=-1)
+
+    def text_recipe(self) -> TextRecipe:
+        return TextRecipe("mean", self.clip.text, self.ctx, tuple(self.positions))
 
     def prompts_of(self, step: int) -> list[int]:
         """Return the prompts of a step: the next part of a random permutation, renewed after each pass."""

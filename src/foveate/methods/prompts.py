@@ -5,6 +5,7 @@ A method with learned vectors in place of words is a `PromptMethod`; with tokens
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,13 @@ from foveate.clip.rows import TokenRows, encode_rows, pack
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
 from foveate.methods.base import check_names, precise
-from foveate.methods.capabilities import ExtraTexts, OfficialCheckpoint, ShardedText
+from foveate.methods.capabilities import (
+    ExtraTexts,
+    OfficialCheckpoint,
+    PortableTexts,
+    ShardedText,
+    TextRecipe,
+)
 from foveate.methods.configs import Position
 from foveate.methods.prompt_rows import prompt_row
 from foveate.types import ImageFeatures, Images, TextFeatures, Tokens
@@ -64,7 +71,7 @@ def lay_out(
     return pack(rows)
 
 
-class PromptMethod(ShardedText):
+class PromptMethod(ShardedText, PortableTexts):
     """A method with learned vectors among the words, shared by all classes.
 
     Args:
@@ -109,6 +116,9 @@ class PromptMethod(ShardedText):
         self._rows = self._rows.to(self.ctx.device)
         return self._rows
 
+    def text_recipe(self) -> TextRecipe:
+        return TextRecipe("prompt", self.clip.text, self.ctx[None], ("end",), self.words)
+
     def encode_prompts(
         self, vectors: Float[Tensor, "vectors width"], edit: Edit | None = None
     ) -> TextFeatures:
@@ -146,6 +156,12 @@ class DeepPromptMethod(PromptMethod, ExtraTexts, OfficialCheckpoint):
 
     def encode_rows(self, rows: TokenRows) -> TextFeatures:
         return encode_rows(self.clip.text, rows, edit=replacing(self.deep_text, 1))
+
+    def text_recipe(self) -> TextRecipe:
+        return replace(super().text_recipe(), edit=self._edit)
+
+    def _edit(self, _: Tensor | None) -> Edit | None:
+        return replacing(self.deep_text, 1)
 
     def official_names(self) -> dict[str, str | list[str]]:
         return {"ctx": "prompt_learner.ctx"}

@@ -5,16 +5,18 @@
 """
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.clip.model import Clip
+from foveate.clip.model import Clip, Edit
 from foveate.clip.rows import OwnTokens, encode_rows
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod
+from foveate.methods.capabilities import TextRecipe
 from foveate.methods.configs import TcpConfig
 from foveate.methods.layers import linear
 from foveate.methods.prompts import PUBLISHED_BLOCKS, PromptMethod, embedded_start
@@ -63,10 +65,27 @@ class Tcp(PromptMethod, SentenceMethod):
         own = OwnTokens(self.layer, self.class_tokens())
         return encode_rows(self.clip.text, self.rows, self.ctx, own=own)
 
+    def text_recipe(self) -> TextRecipe:
+        return replace(super().text_recipe(), kind="known", edit=self._edit)
+
+    def _edit(self, known: Tensor | None) -> Edit:
+        """Return the edit that puts the class-aware tokens in the places of the learned vectors."""
+        assert known is not None
+        own = self.tokens_of(known)
+
+        def edit(layer: int, x: Tensor) -> Tensor:
+            return torch.cat([x[:, :1], own, x[:, 1 + own.shape[1] :]], dim=1) if layer == self.layer else x
+
+        return edit
+
     def class_tokens(self) -> Float[Tensor, "classes tokens width"]:
         """Return T_c, computed from the fixed class texts ([0], Textual Knowledge Embedding)."""
-        known = F.normalize(self.plain.features(), dim=-1)
-        return self.meta_net(known.to(self.ctx.dtype)).unflatten(-1, (self.config.tokens, -1))
+        return self.tokens_of(self.plain.features())
+
+    def tokens_of(self, known: TextFeatures) -> Float[Tensor, "classes tokens width"]:
+        """Return T_c of fixed class texts `[C, D]`."""
+        unit = F.normalize(known, dim=-1)
+        return self.meta_net(unit.to(self.ctx.dtype)).unflatten(-1, (self.config.tokens, -1))
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the cross-entropy and w · (1 − mean cosine of learned and fixed class texts)."""

@@ -16,7 +16,7 @@ import numpy as np
 from foveate.configs import as_dataclass
 from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.methods.configs import Position
+from foveate.methods.configs import Position, TextKind
 from foveate.readers import parse_table, read_bytes
 
 MANIFEST, ARRAYS, WEIGHTS, TOKENIZER, CARD = (
@@ -24,21 +24,13 @@ MANIFEST, ARRAYS, WEIGHTS, TOKENIZER, CARD = (
 )
 FORMAT, VERSION = "foveate-export", 1
 
-Kind = Literal["plain", "sentence", "prompt", "mean", "known", "shifted", "fixed"]
-"""How class texts are made.
-
-`plain`: CLIP reads a sentence. `sentence`: a tuned text tower reads it. `prompt`: a name stands among learned
-vectors. `mean`: the mean of several such prompts. `known`: a prompt, and what CLIP says of the sentence.
-`shifted`: a prompt whose vectors each picture shifts. `fixed`: for trained names alone.
-"""
-
 
 @dataclass(frozen=True)
 class Texts:
     """How class texts are made.
 
     Attributes:
-        kind: See `Kind`.
+        kind: See `TextKind`.
         sentence: With one `{}`, where `kind` has a sentence.
         prior_sentence: Of the texts of CLIP's prior, for methods that ask it.
         positions: Of each prompt, where the name stands among its vectors.
@@ -46,7 +38,7 @@ class Texts:
         words: Token ids that stay between the vectors and the name.
     """
 
-    kind: Kind
+    kind: TextKind
     sentence: str = ""
     prior_sentence: str | None = None
     positions: list[Position] = field(default_factory=list[Position])

@@ -21,7 +21,7 @@ from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.methods.capabilities import ClosedForm
-from foveate.methods.zeroshot import ZeroShot
+from foveate.methods.registry import REFERENCE
 from foveate.serve.journal import LabelJournal
 from foveate.serve.learning import HEAD, answered, learn, most_useful
 from foveate.serve.limits import Refused
@@ -84,7 +84,7 @@ class Session:
         watch: Callable[[int, int], None] | None = None,
     ) -> None:
         self._start, self.places, self._method = start, places, method
-        self._zeroshot = start if isinstance(start.method, ZeroShot) else start.beside("zeroshot")
+        self._zeroshot = start if start.method_name == REFERENCE else start.beside(REFERENCE)
         self._turn = RLock()
         self.learned: Classifier | None = None
         self._learned_from = 0
@@ -212,7 +212,7 @@ class Session:
             InputError: There are no labels.
         """
         with self._turn:
-            if not isinstance(self._start.method, ZeroShot | ClosedForm):
+            if self._start.method_name != REFERENCE and not isinstance(self._start.method, ClosedForm):
                 raise Refused(
                     409,
                     f"{self._start.method_name} is not learned again in seconds: the labels are kept;"
