@@ -96,9 +96,7 @@ def _step(
     method.train()
     first, step = at.first_loss, at.step
     for epoch in range(at.epoch, recipe.epochs):
-        lr = learning_rate(recipe, epoch)
-        for group in optimiser.param_groups:
-            group["lr"] = lr
+        lr = optimiser.lr = learning_rate(recipe, epoch)
         last: Batch | None = None
         for part in parts:
             part.begin_epoch(epoch, recipe.epochs)

@@ -19,6 +19,7 @@ from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.methods.base import Method
 from foveate.readers import one_line, parse_table
+from foveate.train.optimiser import FirstOrder
 
 _MOMENTS = ("step", "momentum_buffer", "exp_avg", "exp_avg_sq")
 """State of SGD and AdamW for a parameter."""
@@ -42,7 +43,7 @@ class State:
 def save_state(
     path: Path | None,
     method: Method,
-    optimiser: torch.optim.Optimizer,
+    optimiser: FirstOrder,
     state: State,
     average: Mapping[str, Tensor] | None = None,
 ) -> None:
@@ -51,19 +52,19 @@ def save_state(
         return
     tensors = {f"learned.{name}": p.detach() for name, p in method.trainable().items()}
     tensors |= {f"average.{name}": total for name, total in (average or {}).items()}
-    for index, moments in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(v) for name, v in moments.items()}
+    for index, moments in optimiser.moments.items():
+        tensors |= {f"optimiser.{index}.{name}": v for name, v in moments.items()}
     tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     # One entry only: safetensors writes several entries in any order, and equal states should give equal
     # files.
-    where = json.dumps({**asdict(state), "optimiser": type(optimiser).__name__})
+    where = json.dumps({**asdict(state), "optimiser": optimiser.name})
     write_atomically(path, save(tensors, {"state": where}))
 
 
 def load_state(
     path: Path | None,
     method: Method,
-    optimiser: torch.optim.Optimizer,
+    optimiser: FirstOrder,
     average: Mapping[str, Tensor] | None = None,
 ) -> State:
     """Load a state, and fill `average`; a missing file, or no path, is a fresh start.
@@ -87,9 +88,9 @@ def load_state(
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         why = one_line(error)
         raise InputError(f"{path} is damaged ({why}): delete it to start this stage again") from error
-    if kind != type(optimiser).__name__:
+    if kind != optimiser.name:
         raise InputError(
-            f"{path} is of a run with {kind}, not {type(optimiser).__name__}: choose another output folder"
+            f"{path} is of a run with {kind}, not {optimiser.name}: choose another output folder"
         )
     held = {"learned": method.trainable(), "average": average or {}}
     given = {kind: _fitting(path, kind, wanted, tensors) for kind, wanted in held.items()}
@@ -98,19 +99,19 @@ def load_state(
         for kind, wanted in held.items():
             for name, tensor in wanted.items():
                 tensor.copy_(given[kind][name])
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+    optimiser.moments = moments
     return state
 
 
 def _moments(
-    path: Path, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+    path: Path, optimiser: FirstOrder, tensors: Mapping[str, Tensor]
 ) -> dict[int, dict[str, Tensor]]:
     """Return the optimiser state of each parameter, by parameter index.
 
     Raises:
         InputError: The state belongs to other parameters.
     """
-    shapes = [parameter.shape for group in optimiser.param_groups for parameter in group["params"]]
+    shapes = [parameter.shape for parameter in optimiser.parameters]
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
@@ -124,7 +125,8 @@ def _moments(
                 f"{path} is damaged ({name} of shape {list(tensor.shape)} is no moment of its optimiser):"
                 " delete it to start this stage again"
             )
-        moments.setdefault(row, {})[field] = tensor
+        device = tensor.device if field == "step" else optimiser.parameters[row].device
+        moments.setdefault(row, {})[field] = tensor.to(device, copy=True)  # it is mapped from the file
     return moments
 
 
