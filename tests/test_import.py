@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -907,3 +908,31 @@ def test_safetensors_with_the_authors_names(tiny_clip: Clip, tmp_path: Path):
     state = official_state("maple", made("maple", tiny_clip), tiny_clip, NAMES, "a photo of a")
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "maple.safetensors")
     assert Classifier.from_official(tmp_path / "maple.safetensors", tiny_clip).method_name == "maple"
+
+
+def test_a_checkpoint_is_the_backbone_of_a_fit(tmp_path: Path, clip_folder: Path):
+    photos = tmp_path / "photos"
+    names = ["blue box", "green disc", "red disc"]
+    for number, name in enumerate(names):
+        (photos / name).mkdir(parents=True)
+        for row in range(2):
+            Image.new("RGB", (32, 32), (80 * number, 60 * row, 20)).save(photos / name / f"{row}.png")
+    masks = tmp_path / "masks"
+    for picture in photos.rglob("*.png"):
+        mask = masks / picture.relative_to(photos)
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.zeros((32, 32), np.uint8)
+        pixels[8:24, 8:24] = 255
+        Image.fromarray(pixels).save(mask)
+    tuned = Classifier("coop", clip_folder).fit(photos, shots=1, recipe={"epochs": 1, "batch_size": 3})
+    state = official_state("coop", tuned.method, tuned.clip, names)
+    path = dassl(state, tmp_path / "output" / "prompt_learner" / "model.pth.tar-1", 1)
+    found = [
+        Classifier("fvgpt+coop", clip_folder).fit(
+            photos, masks=masks, shots=1, backbone=given, recipe={"epochs": 1, "batch_size": 3}
+        )
+        for given in (path, tmp_path / "output")
+    ]
+    for over in found:
+        assert torch.equal(over.method.host.ctx, tuned.method.ctx)
+        assert over.config.names == names

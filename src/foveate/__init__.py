@@ -4,6 +4,7 @@ The public names are the ones below and the classes of `foveate.methods`. Each i
 so `import foveate` does not import torch.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from foveate.methods.registry import register_method as register_method
     from foveate.train.loop import fit as fit
     from foveate.train.recipe import Recipe as Recipe
+
+# A program that uses this package decides where its log goes; see "Logging" in docs/concepts.md.
+logging.getLogger("foveate").addHandler(logging.NullHandler())
 
 _HOMES = {
     "Classifier": "classifier",

@@ -35,6 +35,7 @@ from foveate.foreground.options import OnBad
 from foveate.methods.base import Method, Wrapper
 from foveate.methods.capabilities import Diagnostics, walk
 from foveate.methods.registry import REFERENCE, Settings, build, configure, parts
+from foveate.official.backbone import official_backbone
 from foveate.official.reading import read_official
 from foveate.prediction import Prediction as Prediction
 from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, save_model
@@ -159,7 +160,8 @@ class Classifier:
             refuse_folder(folder)
         if data is not None:
             config = replace(config, photos=None)  # the data has no path to load it from again
-        run = resolve(replace(config, **self._own_towers()), self.clip)
+        config = replace(config, **self._own_towers())
+        run = resolve(config, self.clip, official_backbone(config, self.clip))
         with plain_errors():
             chosen = draw(run, load(run.config, data), context)
         self._demand_fit(run, chosen, context)

@@ -22,7 +22,7 @@ _GOES_ON = ("fit", "masks", "features", "sweep")
 
 HELP = """foveate: adapt CLIP to a task from a few pictures, and keep its gaze on the object.
 
-usage: foveate COMMAND ... [--help]
+usage: foveate COMMAND ... [--help], or foveate help COMMAND
 
 {commands}
 
@@ -81,6 +81,8 @@ def _in_words(error: Exception) -> str | None:
 
 
 def _run(name: str, words: Sequence[str]) -> int:
+    if name == "help" and words and words[0] != "help":
+        return _run(words[0], [*words[1:], "--help"])
     if name in ("-h", "--help", "help", "-V", "--version"):
         print(f"foveate {foveate.__version__}" if name in ("-V", "--version") else _help(), flush=True)
         return 0

@@ -39,6 +39,12 @@ OWN = (
 def run(words: Sequence[str]) -> None:
     """Run the command; under torchrun all processes train together."""
     method = peek("fit", "method", words) or RunConfig.method
+    if ":" in method:
+        from foveate.methods.registry import import_methods
+
+        named = import_methods(method)
+        words = [named if one == method else one.replace(f"={method}", f"={named}") for one in words]
+        method = named
     if asks_for_help(words):
         declared(method, alone=True).read(words)
     from foveate.commands.learning import fit  # the help needs no PyTorch

@@ -25,11 +25,13 @@ EXAMPLES = """
     foveate sweep configs/table1.yaml --root data/ --out out/table1 --dry-run
     foveate sweep configs/table1.yaml --root data/ --out out/table1
     foveate sweep configs/table1.yaml --root /shared/data --out /shared/table1 --ray --ray-address head:6379
+    foveate sweep table1 --root data/ --out out/table1 --shard "$SLURM_ARRAY_TASK_ID/8"
     foveate report out/table1 --against paper
 """
 _MUCH = 100_000_000  # bytes of cached features above which a note is printed
+_MOST_SHARDS = 10_000
 GROUPS = {
-    "where it runs": ("device", "workers", "threads", "ray", "ray_address", "gpus_per_run"),
+    "where it runs": ("device", "workers", "threads", "ray", "ray_address", "gpus_per_run", "shard"),
     "before it runs": ("dry_run", "json"),
 }
 
@@ -46,13 +48,14 @@ def sweep(  # noqa: PLR0913  (a command's options)
     ray: bool = False,
     ray_address: str | None = None,
     gpus_per_run: float = 1.0,
+    shard: str | None = None,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
     """Do each run of a sweep's file; repeat the command to resume. Finished runs are skipped.
 
     Args:
-        table: YAML file of the sweep, e.g. configs/table1.yaml.
+        table: YAML file of the sweep, or the name of one of the package, e.g. table1.
         root: Folder of the data sets; the file may set it too. Missing drawn sets are drawn.
         out: Folder of all results; by default out/NAME, with the name in the file.
         clip: Hub id, folder or file of CLIP weights; replaces that of the file.
@@ -62,20 +65,28 @@ def sweep(  # noqa: PLR0913  (a command's options)
         ray: Use a Ray cluster: the one at --ray-address, or a new one on this computer.
         ray_address: HOST:PORT of a Ray cluster; the environment variable RAY_ADDRESS works too.
         gpus_per_run: Share of a GPU for each run, with --ray.
+        shard: Only a part of the runs, e.g. 2/8 for the second of eight: for the jobs of an array, on
+            computers that share --out. A backbone and the runs over it stay together.
         dry_run: Print the runs with an estimate of time and disk space, and train nothing.
         json: Print that list as JSON.
     """
     _check(workers, threads, gpus_per_run, ray=ray, ray_address=ray_address, dry_run=dry_run, json=json)
     planned = plan(Path(table).expanduser(), {"clip": clip})
+    number, of = _shard(shard)
+    if number is not None:
+        planned = planned.shard(number, of)
     folder = Path(out or f"out/{planned.sweep.title}").expanduser().absolute()
     data = Path(root or planned.sweep.root or "data").expanduser().absolute()
     if dry_run:
         from foveate.commands.sweep_estimate import show
 
         show(planned, folder, workers or 1, as_json=json)
+        for one in sets.missing(data, planned.keys()):
+            note(one)
         return
-    where = SweepContext(data, folder, device or "cpu", threads)
-    with notes_for_warnings(), alone_in(folder):
+    where = SweepContext(data, folder, device or "cpu", threads, planned.sweep.imported)
+    part = None if number is None else f"{number}-of-{of}"
+    with notes_for_warnings(), alone_in(folder, part):
         there = standing(planned.jobs, folder)
         schedule = schedule_of(there)
         with SweepBars(len(planned.jobs), len(there.finished), schedule.work) as board:
@@ -116,6 +127,16 @@ def _check(
         raise InputError("--ray-address is for Ray: give --ray too")
     if json and not dry_run:
         raise InputError("--json prints the list of runs: give --dry-run too")
+
+
+def _shard(given: str | None) -> tuple[int | None, int]:
+    """Return the number of a part and of all parts, from "2/8"."""
+    if given is None:
+        return None, 1
+    number, _, of = given.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of) <= _MOST_SHARDS):
+        raise InputError(f"--shard is {given!r}: give a part and the number of parts, such as 2/8")
+    return int(number), int(of)
 
 
 def _needed(there: Standing) -> list[str]:

@@ -5,12 +5,16 @@ or by an entry point of the group "foveate.methods" in their package.
 """
 
 import difflib
+import sys
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from pkgutil import iter_modules
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
 import foveate.methods
@@ -20,6 +24,7 @@ from foveate.errors import InputError
 from foveate.methods.base import Method, Wrapper
 from foveate.methods.capabilities import ImageAdapter
 from foveate.methods.config import MethodConfig
+from foveate.readers import one_line
 from foveate.seeds import stream
 
 GROUP = "foveate.methods"
@@ -93,6 +98,52 @@ def _load() -> None:
                 f"the method {entry.name!r} of {package} cannot be used ({error}): mend {package}, or"
                 " uninstall it"
             ) from error
+
+
+def import_methods(method: str) -> str:
+    """Import the parts of a method that are written "module:Class", and register them; return the names.
+
+    The module is one that Python can import, or a file below the current folder: "my_method:MyMethod" is
+    the class in `my_method.py`. Only names that a user types go through this function. Names in a model's
+    files do not, so that loading a model imports nothing.
+
+    Args:
+        method: E.g. "fvgpt+my_method:MyMethod".
+
+    Returns:
+        E.g. "fvgpt+mine", with the class's own name.
+
+    Raises:
+        InputError: There is no such module or class, or it is no method.
+    """
+    return "+".join(_import_one(part.strip()) if ":" in part else part for part in method.split("+"))
+
+
+def _import_one(place: str) -> str:
+    module, _, name = place.partition(":")
+    try:
+        kind = getattr(_module(module), name)
+        if not (isinstance(kind, type) and issubclass(kind, Method)):
+            raise InputError(f"{place} is no class of methods: derive it from foveate.methods.base.Method")
+        return register_method(kind).name
+    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
+        raise InputError(f"the method {place} cannot be used ({one_line(error)})") from error
+
+
+def _module(name: str) -> ModuleType:
+    path = Path(*name.split(".")).with_suffix(".py")
+    if name in sys.modules or not path.is_file():
+        return import_module(name)
+    spec = spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    found = sys.modules[name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(found)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return found
 
 
 def methods() -> dict[str, type[Method]]:

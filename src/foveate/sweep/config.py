@@ -25,7 +25,7 @@ from foveate.clip.templates import fill
 from foveate.configs import typed
 from foveate.datasets.catalogue import CONDITIONS
 from foveate.errors import InputError
-from foveate.methods.registry import configure, methods, parts
+from foveate.methods.registry import configure, import_methods, methods, parts, stages
 from foveate.readers import read_yaml
 from foveate.select.configs import Name
 from foveate.sweep import sets
@@ -34,7 +34,7 @@ from foveate.sweep.recipes import Source
 from foveate.train.recipe import Recipe, recipe_for
 
 _TRAINING = tuple(setting.name for setting in fields(Recipe))
-_ROW = ("method", "template", "masks")
+_ROW = ("method", "template", "masks", "backbone")
 _LISTS = {"seeds": int, "shots": int, "fractions": float, "sets": str, "selectors": str, "conditions": str}
 _WORDS: dict[str, tuple[str, ...]] = {
     "protocol": get_args(Protocol),
@@ -68,6 +68,8 @@ class SweepRow:
         template: Template that replaces the data set's.
         masks: Masks for training: NAME of the data set's folder `mask-NAME`, or another folder; None
             uses the data set's own masks.
+        backbone: Path of tuned backbones, which are not trained again: folders of foveate or checkpoints of
+            the authors' code; "{set}" and "{seed}" stand for those of a run.
     """
 
     name: str
@@ -76,6 +78,7 @@ class SweepRow:
     training: Mapping[str, Any] = field(default_factory=dict[str, Any])
     template: str | None = None
     masks: str | None = None
+    backbone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -128,11 +131,13 @@ class SweepConfig:
         title: File name without the suffix.
         tables: Tables; at least one.
         root: Folder of the data sets.
+        imported: Methods that the file names as "module:Class".
     """
 
     title: str
     tables: tuple[SweepTable, ...]
     root: str | None = None
+    imported: tuple[str, ...] = ()
 
 
 def read_sweep(file: Path, changes: Mapping[str, Any] | None = None) -> SweepConfig:
@@ -146,8 +151,7 @@ def read_sweep(file: Path, changes: Mapping[str, Any] | None = None) -> SweepCon
         InputError: The file does not exist or is not YAML, a key is unknown, or a value is invalid; the
             message names the table and the row.
     """
-    if not file.is_file():
-        raise InputError(f"{file}: no such file: give a sweep's file, such as configs/sweep-world.yaml")
+    file = find_sweep(file)
     top = _mapping(read_yaml(file), f"{file} says nothing: write `tables` with rows, sets and a protocol")
     tables = top.pop("tables", None)
     shared = {**top, **{name: value for name, value in (changes or {}).items() if value is not None}}
@@ -156,7 +160,46 @@ def read_sweep(file: Path, changes: Mapping[str, Any] | None = None) -> SweepCon
         raise InputError(f"{file}: `tables` has none: write a title and what the table has")
     read = tuple(_table(title, _merged(shared, one, file, title), str(file)) for title, one in given.items())
     root = shared.get("root")
-    return SweepConfig(file.stem, read, None if root is None else str(root))
+    return SweepConfig(
+        file.stem, read, None if root is None else str(root), _imported([shared, *given.values()])
+    )
+
+
+def find_sweep(file: Path) -> Path:
+    """Return a sweep's file: the given one, or the one of this name among those of the package.
+
+    "table1", "table1.yaml" and "configs/table1.yaml" name the same file of the package.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    if file.is_file():
+        return file
+    own = {one.stem: one for one in sorted(_packaged().glob("*.yaml"))}
+    if file.parent in (Path(), Path("configs")) and file.suffix in ("", ".yaml") and file.stem in own:
+        return own[file.stem]
+    near = difflib.get_close_matches(file.stem, own, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"give a sweep's file, or one of {', '.join(own)}"
+    raise InputError(f"{file}: no such file: {hint}")
+
+
+def _packaged() -> Path:
+    """Return the folder of the package's sweeps: in a wheel beside this module, in a clone at the top."""
+    here = Path(__file__).parent / "tables"
+    return here if here.is_dir() else Path(__file__).parents[3] / "configs"
+
+
+def _imported(given: Sequence[object]) -> tuple[str, ...]:
+    """Return all "module:Class" below these values, each once."""
+    found: dict[str, None] = {}
+    for one in given:
+        if isinstance(one, Mapping):
+            values = cast("Mapping[str, object]", one)
+            method = values.get("method")
+            if isinstance(method, str):
+                found |= dict.fromkeys(part.strip() for part in method.split("+") if ":" in part)
+            found |= dict.fromkeys(_imported(list(values.values())))
+    return tuple(found)
 
 
 def _merged(shared: Mapping[str, Any], own: object, file: Path, title: str) -> dict[str, Any]:
@@ -197,6 +240,7 @@ def _row(name: str, given: object, common: Mapping[str, Any], where: str) -> Swe
     if not isinstance(method, str):
         raise InputError(f"{title} says no method: give one, such as coop or fvgpt+coop")
     try:
+        method = import_methods(method)
         there = parts(method)
         for key in own:
             if key not in (*_ROW, *_TRAINING, *there):
@@ -209,16 +253,33 @@ def _row(name: str, given: object, common: Mapping[str, Any], where: str) -> Swe
         training = typed(
             Recipe, {key: one[key] for one in (common, own) for key in _TRAINING if key in one}, ""
         )
-        template, masks = (own.get(name, common.get(name)) for name in ("template", "masks"))
+        template, masks, backbone = (
+            own.get(key, common.get(key)) for key in ("template", "masks", "backbone")
+        )
         if masks is not None and not (isinstance(masks, str) and masks):
             raise InputError(f"masks is {masks!r}: give the name of a set's masks, or a folder of masks")
+        if backbone is not None:
+            _check_backbone(backbone, method)
         configure("+".join(there), settings)
         recipe_for(method, training)
         if template is not None:
             fill(str(template), "x")
     except InputError as error:
         raise InputError(f"{title}: {error}") from error
-    return SweepRow(name, "+".join(there), settings, training, template, masks)
+    return SweepRow(name, "+".join(there), settings, training, template, masks, backbone)
+
+
+def _check_backbone(backbone: object, method: str) -> None:
+    if not (isinstance(backbone, str) and backbone):
+        raise InputError(f"backbone is {backbone!r}: give a path, as in 'coop/{{set}}/seed{{seed}}'")
+    if len(stages(method)) < 2:
+        raise InputError(
+            f"backbone is {backbone!r}, but method {method!r} stands on no backbone: leave it out"
+        )
+    try:
+        backbone.format(set="dtd", seed=1)
+    except (KeyError, IndexError, ValueError) as error:
+        raise InputError(f"backbone is {backbone!r}: only {{set}} and {{seed}} may stand in it") from error
 
 
 def _settings(given: Mapping[str, Any], part: str) -> dict[str, Any]:

@@ -29,8 +29,12 @@ _OLD = 60  # seconds; a worker of a killed sweep needs a moment to exit
 
 
 @contextmanager
-def alone_in(out: Path) -> Generator[None]:
+def alone_in(out: Path, shard: str | None = None) -> Generator[None]:
     """Hold the only sweep lock of a folder. The system releases the lock of a dead process.
+
+    Args:
+        out: Folder of the sweep.
+        shard: Name of a part of the sweep, e.g. "2-of-8"; processes with other parts may use the folder too.
 
     Raises:
         InputError: Another sweep uses the folder, or the folder is a file.
@@ -38,19 +42,24 @@ def alone_in(out: Path) -> Generator[None]:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give a folder to write to, new or of this sweep")
     out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / LOCK)
+    own = LOCK if shard is None else f"{LOCK}-{shard}"
+    lock, who = FileLock(out / own), out / f"{WHO}{'' if shard is None else f'-{shard}'}"
+    others = [out / LOCK] if shard else sorted(out.glob(f"{LOCK}-*"))
     try:
+        for path in others:
+            FileLock(path).acquire(timeout=0).lock.release()
         lock.acquire(timeout=0)
     except Timeout as error:
         raise InputError(
-            f"another sweep is at work in {out}{_who(out)}: wait for it, stop it, or give another --out"
+            f"another sweep is at work in {out}{_who(who)}: wait for it, stop it, or give another --out"
         ) from error
     try:
-        write_atomically(out / WHO, json.dumps({"process": os.getpid(), "host": socket.gethostname()}) + "\n")
-        _tidy(out)
+        write_atomically(who, json.dumps({"process": os.getpid(), "host": socket.gethostname()}) + "\n")
+        if shard is None:  # other parts may be writing
+            _tidy(out)
         yield
     finally:
-        (out / WHO).unlink(missing_ok=True)
+        who.unlink(missing_ok=True)
         lock.release()
 
 
@@ -141,9 +150,9 @@ def _begun(path: Path) -> dict[str, Any] | None:
     return cast("dict[str, Any]", values) if isinstance(values, dict) else None
 
 
-def _who(out: Path) -> str:
+def _who(path: Path) -> str:
     try:
-        values = json.loads((out / WHO).read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
         return f" (process {values['process']} on {values['host']})"
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ""

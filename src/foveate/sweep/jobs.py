@@ -66,7 +66,8 @@ class Job:
 
     def identity(self) -> dict[str, Any]:
         """Return everything that determines the training, as JSON values; equal jobs share one training."""
-        return {"dataset": self.dataset, "masks": self.config.masks, **self.config.identity()}
+        given = {"backbone": self.config.backbone} if self.config.backbone else {}
+        return {"dataset": self.dataset, "masks": self.config.masks, **given, **self.config.identity()}
 
     @property
     def key(self) -> str:

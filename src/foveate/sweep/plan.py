@@ -1,7 +1,8 @@
 """Plans a sweep: from its file and folder to the remaining jobs."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,27 @@ class SweepPlan:
 
     sweep: SweepConfig
     jobs: tuple[Job, ...]
+
+    def shard(self, number: int, of: int) -> "SweepPlan":
+        """Return a part of the jobs: those of one of several processes that share a folder.
+
+        Jobs that wait for one another stay together. The parts have about the same expected work.
+
+        Args:
+            number: The part, from 1.
+            of: Number of parts.
+        """
+        first: dict[str, str] = {}  # the job at the beginning of each chain
+        for job in self.jobs:
+            first[job.key] = first[job.waits_for] if job.waits_for else job.key
+        estimator, work = Estimator(), defaultdict[str, float](float)
+        for job in self.jobs:
+            work[first[job.key]] += estimator.cost(job).seconds
+        loads, part = [0.0] * of, dict[str, int]()
+        for key, seconds in sorted(work.items(), key=lambda one: (-one[1], one[0])):
+            part[key] = loads.index(min(loads))
+            loads[part[key]] += seconds
+        return replace(self, jobs=tuple(job for job in self.jobs if part[first[job.key]] == number - 1))
 
     def keys(self) -> list[str]:
         """Return the keys of all data sets for training or evaluation, each once."""

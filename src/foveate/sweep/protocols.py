@@ -59,7 +59,7 @@ def _of_table(table: SweepTable, template: Template) -> Iterator[_Planned]:
 def _planned(table: SweepTable, row: SweepRow, place: "_Place", template: Template) -> _Planned:
     job = _job(table, row, place, template)
     *before, _ = stages(row.method)
-    if not before:
+    if not before or row.backbone is not None:
         return _Planned(job)
     there = parts(before[-1])
     settings = {part: values for part, values in row.settings.items() if part in there}
@@ -126,6 +126,7 @@ def _job(table: SweepTable, row: SweepRow, place: _Place, template: Template) ->
             "template": row.template or template(dataset, parts(row.method)),
             "seed": place.seed,
             "masks": row.masks,
+            "backbone": row.backbone and row.backbone.format(set=dataset, seed=place.seed),
             **variant.options,
         }
     )

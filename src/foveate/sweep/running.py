@@ -21,7 +21,7 @@ from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.data.samples import Photos
 from foveate.errors import InputError
-from foveate.methods.registry import REFERENCE, parts
+from foveate.methods.registry import REFERENCE, import_methods, parts
 from foveate.sweep import memory, sets
 from foveate.sweep.answering import TestFeatures, measure
 from foveate.sweep.draws import keep_draw
@@ -50,12 +50,14 @@ class SweepContext:
         out: Folder of the sweep.
         device: Device of the towers.
         threads: Number of CPU threads; results on a CPU depend on it in the last bits.
+        imported: Methods that each worker imports first, as "module:Class".
     """
 
     root: Path
     out: Path
     device: str = "cpu"
     threads: int = 1
+    imported: tuple[str, ...] = ()
 
 
 @dataclass
@@ -75,6 +77,8 @@ class WorkerState:
     seen: TestFeatures = field(init=False)
 
     def __post_init__(self) -> None:
+        for one in self.place.imported:
+            import_methods(one)
         self.seen = TestFeatures(self.place.out / BANK / TESTS)
 
     def classifier(self, job: Job) -> Classifier:
@@ -276,7 +280,7 @@ def _fit(job: Job, desk: WorkerState, classifier: Classifier, photos: Photos, te
     config = replace(
         job.config,
         masks=None,  # the pictures have their masks
-        backbone=None if job.needs is None else str(out / job.needs / RUN),
+        backbone=job.config.backbone if job.needs is None else str(out / job.needs / RUN),
         bank_dir=str(out / BANK / _shelf(job, classifier)),
     )
     classifier.train(config, photos, out / job.key / RUN, Context(_Telling(tell)))

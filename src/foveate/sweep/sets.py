@@ -74,6 +74,19 @@ def check_there(
         )
 
 
+def missing(root: Path, keys: Sequence[str]) -> list[str]:
+    """Return a line for each needed data set that is not there, and one on those that foveate will draw."""
+    lines: list[str] = []
+    drawn = [key for key in keys if not _is_there(root, key) and find(key).world is not None]
+    for key in keys:
+        if key not in drawn:
+            try:
+                demand(root, find(key))
+            except InputError as error:
+                lines.append(f"missing: {error}")
+    return lines + ([f"will be drawn in {root}: {', '.join(drawn)}"] if drawn else [])
+
+
 def _is_there(root: Path, key: str) -> bool:
     try:
         demand(root, find(key))

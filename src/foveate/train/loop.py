@@ -4,6 +4,7 @@ For each epoch and batch, it computes the method's named losses, sums them and t
 epoch it writes the resume state. A killed run resumes from this state and ends with the same bits.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -23,6 +24,8 @@ from foveate.train.recipe import Recipe, learning_rate
 from foveate.train.state import State, load_state, save_state
 from foveate.train.together import SingleProcess, TrainStep
 from foveate.types import Batch
+
+LOG = logging.getLogger("foveate.train")
 
 Batches = Callable[[int], Iterable[Batch]]
 """Function from an epoch, counted from 0, to its batches. An epoch must always give the same batches."""
@@ -98,6 +101,7 @@ def _step(
     for epoch in range(at.epoch, recipe.epochs):
         lr = optimiser.lr = learning_rate(recipe, epoch)
         last: Batch | None = None
+        losses: list[float] = []
         for part in parts:
             part.begin_epoch(epoch, recipe.epochs)
         with journal:
@@ -113,10 +117,19 @@ def _step(
                 optimiser.step()
                 done = Step(epoch, step, lr, terms.values, norm)
                 first, step = first or abs(done.loss), step + 1
+                losses.append(done.loss)
                 journal.step(done)
                 if on_step:
                     on_step(done)
             steps.end_epoch(method, learned, epoch)
+            LOG.info(
+                "%s: epoch %d of %d, loss %.4f, learning rate %.3g",
+                method.name,
+                epoch + 1,
+                recipe.epochs,
+                sum(losses) / len(losses) if losses else 0.0,
+                lr,
+            )
             metrics = [part.metrics().items() for part in reversed(parts)]
             journal.epoch(epoch, step, dict(chain.from_iterable(metrics)))
         if last is not None and epoch + 1 == recipe.epochs:

@@ -76,19 +76,20 @@ class Run:
         return self.backbone.notes(chosen.photos) if self.backbone else []
 
 
-def resolve(config: RunConfig, clip: Clip) -> Run:
+def resolve(config: RunConfig, clip: Clip, tuned: TunedBackbone | None = None) -> Run:
     """Fill in the settings that a run takes from a tuned backbone.
 
     Args:
         config: The given config; `clip` and `dtype` are those of the towers.
         clip: The towers.
+        tuned: The backbone, if it is loaded already.
 
     Raises:
         InputError: The backbone does not exist, or its method, towers, settings or template differ.
     """
     if config.backbone is None:
         return Run(config, clip)
-    tuned = load_backbone(config.backbone, config.method)
+    tuned = tuned or load_backbone(config.backbone, config.method)
     tuned.check_towers(clip, config.clip)
     settings, template = tuned.settings_of(config.method, config.settings), tuned.template(config.template)
     return Run(replace(config, settings=settings, template=template), clip, tuned)
