@@ -39,6 +39,8 @@ if (
             f"torchvision::{operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
         )
 
+os.environ["FOVEATE_CACHE"] = ""  # tests keep nothing outside their folders
+
 hypothesis.settings.register_profile("foveate", deadline=None)
 hypothesis.settings.load_profile("foveate")
 

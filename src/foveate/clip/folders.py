@@ -77,7 +77,9 @@ def load_folder(folder: Path, fetch: Fetch | None = None) -> Clip:
             continue
         weights = _find(folder, kind.weights, fetch)
         if weights:
-            return kind.load(path, settings, weights)
+            clip = kind.load(path, settings, weights)
+            clip.weight_file = None if weights.suffix == ".json" else weights  # an index of several files
+            return clip
         found.extend(kind.weights)
     if found:
         raise InputError(f"{folder}: has settings but no weights ({' or '.join(found)})")

@@ -10,6 +10,7 @@ them: `tokens` (embed), `encode` (run the blocks), `pool` (compute one feature).
 
 import hashlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -17,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foveate.clip import fingerprints
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.layouts import OURS, Layout, to_ours
 from foveate.clip.sizes import Triple, check_shapes, infer_config
@@ -169,6 +171,9 @@ class Clip(nn.Module):
     Args:
         config: All sizes.
         tokenizer: Tokenizer of the training texts; None uses OpenAI's if the vocabulary has its size.
+
+    Attributes:
+        weight_file: File of all weights that it was loaded from; None for several files, or none.
     """
 
     def __init__(self, config: ClipConfig, tokenizer: ClipTokenizer | None = None):
@@ -180,6 +185,8 @@ class Clip(nn.Module):
         self.config, self.vision, self.text = config, Vision(config), Text(config)
         self.logit_scale = nn.Parameter(torch.empty(()))
         self._tokenizer, self._fingerprint = tokenizer, ((), "")
+        self.weight_file: Path | None = None
+        self._origin: tuple[object, str | None] = ((), None)
 
     @classmethod
     def from_state_dict(
@@ -246,18 +253,38 @@ class Clip(nn.Module):
     def fingerprint(self) -> str:
         """Return 16 hex digits that identify these weights in this precision, and these sizes.
 
-        The value is cached until a tensor is moved or changed in place.
+        The value is cached until a tensor is moved or changed in place. That of the tensors of a file is kept
+        for later processes; see `fingerprints`.
         """
-        tensors = sorted(self.state_dict().items())
-        # Tensors created in inference mode have no version counter and cannot be changed outside it.
-        now = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for _, t in tensors)
+        now = self._state()
         if self._fingerprint[0] != now:
-            digest = hashlib.sha256(repr(self.config).encode())
-            for name, tensor in tensors:
-                digest.update(f"{name} {tensor.dtype}".encode())
-                digest.update(bytes_of(tensor))
-            self._fingerprint = (now, digest.hexdigest()[:16])
+            key = self._origin[1] if self._origin[0] == now else None
+            found = fingerprints.read(key)
+            if found is None:
+                found = self._hash()
+                fingerprints.keep(key, found)
+            self._fingerprint = (now, found)
         return self._fingerprint[1]
+
+    def loaded(self) -> "Clip":
+        """Say that all tensors are those of `weight_file` now, in their present precision."""
+        files = [] if self.weight_file is None else [self.weight_file]
+        kinds = sorted({str(tensor.dtype) for tensor in self.state_dict().values()})
+        self._origin = self._state(), fingerprints.key_of(files, self.config, kinds)
+        return self
+
+    def _state(self) -> object:
+        """Return addresses and version counters of all tensors."""
+        # Tensors created in inference mode have no version counter and cannot be changed outside it.
+        tensors = sorted(self.state_dict().items())
+        return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for _, t in tensors)
+
+    def _hash(self) -> str:
+        digest = hashlib.sha256(repr(self.config).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype}".encode())
+            digest.update(bytes_of(tensor))
+        return digest.hexdigest()[:16]
 
     @property
     def scale(self) -> Float[Tensor, ""]:

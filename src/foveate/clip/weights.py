@@ -86,7 +86,7 @@ def load_clip(
     scale = clip.logit_scale.data
     clip = clip.to(device=device, dtype=dtype)
     clip.logit_scale.data = scale.to(device)  # e^4.6052 = 100, but bfloat16 would give 99
-    return clip
+    return clip.loaded()
 
 
 def split_source(source: str | Path) -> tuple[Path, str]:
@@ -166,6 +166,7 @@ def _load_file(path: Path, activation: str) -> Clip:
     with naming(path):
         weights.demand_harmless()
         clip = Clip.from_state_dict(weights.tensors, quick_gelu=ACTIVATIONS.get(activation))
+    clip.weight_file = path
     if not weights.archived and not activation:
         kind = "quick GELU" if clip.config.quick_gelu else "GELU"
         warnings.warn(
