@@ -9,11 +9,10 @@ import torch
 from rich.console import Console
 
 from foveate.classifier import Classifier
-from foveate.clip.config import EMBEDDED
 from foveate.commands.launched import launched
 from foveate.commands.options import Command, print_options
 from foveate.commands.rows import RowRuns, named, plan, read_files
-from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
+from foveate.commands.screen import Bars, note, note_embedded, notes_for_warnings, print_table
 from foveate.errors import InputError
 from foveate.train.checkpoint import CONFIG
 from foveate.train.config import RunConfig
@@ -79,7 +78,7 @@ def _fit_one(options: dict[str, Any], team: ProcessGroup | None, *, printed: boo
     config = RunConfig.of(options)
     with notes_for_warnings(), Bars() as bars:
         learned = learn(config, folder, classifier_of(config, team=team), Context(bars, team))
-    _note_the_embedded(config)
+    note_embedded(config.clip)
     Console(highlight=False).print(
         f"{learned.method}: learned {learned.numbers:,} numbers from {learned.pictures} pictures"
         f" of {learned.classes} classes; {learned.ended}",
@@ -94,7 +93,7 @@ def fit_rows(table: RowRuns) -> None:
     Raises:
         InputError: A row cannot be used; the message names the row.
     """
-    _note_the_embedded(*(one.config for one in table.runs.values()))
+    note_embedded(*(one.config.clip for one in table.runs.values()))
     with notes_for_warnings(), Bars() as bars:
         done = _train(table, bars)
     lines: list[list[str]] = []
@@ -173,8 +172,3 @@ def _classifiers(table: RowRuns) -> dict[str, Classifier]:
             built[run.folder] = classifier_of(run.config, towers.get(place))
         towers.setdefault(place, built[run.folder])
     return built
-
-
-def _note_the_embedded(*configs: RunConfig) -> None:
-    if any(one.clip in EMBEDDED for one in configs):
-        note("the embedded CLIP has seen drawn shapes only; for photographs give --clip")

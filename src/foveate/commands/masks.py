@@ -21,7 +21,7 @@ from foveate.commands.mask_worth import (
 from foveate.commands.masking import REPORT, MaskOrder, make, pack_all, write_reports
 from foveate.commands.options import parse, peek, settings_of
 from foveate.commands.proposer_options import part_of, proposer_settings
-from foveate.commands.screen import Bars, notes_for_warnings, print_table
+from foveate.commands.screen import Bars, note_embedded, notes_for_warnings, print_table
 from foveate.data.jobs import mask_jobs
 from foveate.errors import InputError
 from foveate.evaluate.mask_scores import MaskSet, masks_of
@@ -140,6 +140,8 @@ def masks(  # noqa: PLR0913  (a command's options)
         invert=invert_masks,
     )
     order.check()
+    if "clip-self" in map(part_of, names):
+        note_embedded(clip)
     with notes_for_warnings(), Bars() as bars:
         truth = masks_of(jobs, Path(compare).expanduser()) if compare else None
         judge = _judge(jobs, model, compare, clip, template, device)

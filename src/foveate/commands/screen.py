@@ -34,6 +34,14 @@ def notes_for_warnings() -> Generator[None]:
         yield
 
 
+def note_embedded(*clips: str) -> None:
+    """Print a note if one of these sources is a CLIP of the package."""
+    from foveate.clip.config import EMBEDDED  # it imports Pillow, which a help does without
+
+    if any(one in EMBEDDED for one in clips):
+        note("the embedded CLIP has seen drawn shapes only; for photographs give --clip")
+
+
 class Bars(Reporter):
     """Progress bars of one command; nothing is shown if stderr is no terminal.
 

@@ -6,10 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from foveate.clip.config import EMBEDDED
 from foveate.clip.templates import fill
 from foveate.commands.options import parse, settings_of
-from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
+from foveate.commands.screen import Bars, note, note_embedded, notes_for_warnings, print_table
 from foveate.data.samples import Photos, Sample
 from foveate.data.sources import load_photos
 from foveate.data.tables import SELECTION
@@ -94,8 +93,7 @@ def select(  # noqa: PLR0913  (a command's options)
         chosen = choose(read, None, seed, select=pick, base_only=classes == "base", on_bad=on_bad)
     for line in chosen.notes:
         note(line)
-    if clip in EMBEDDED:
-        note("the embedded CLIP has seen drawn shapes only; for photographs give --clip")
+    note_embedded(clip)
     _write(path, read, chosen.photos, {**done[0].record, "clip": clip})
     counts = done[0].pool.counts()
     rows = [[name, str(counts[name]), str(kept)] for name, kept in chosen.photos.counts().items()]
