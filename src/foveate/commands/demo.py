@@ -6,7 +6,6 @@ from pathlib import Path
 from foveate.commands.options import parse
 from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
 from foveate.errors import InputError
-from foveate.scale.cluster import own_cpus
 
 EXAMPLES = """
     foveate demo
@@ -28,6 +27,7 @@ def demo(*, out: str = "out/demo", seeds: int = 4, workers: int | None = None) -
             depend on it.
     """
     from foveate.demo import CLIP, run_demo, summary
+    from foveate.scale.cluster import own_cpus
 
     if seeds < 1:
         raise InputError(f"--seeds is {seeds}: give at least one")
