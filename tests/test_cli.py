@@ -393,7 +393,7 @@ class _Run:
 
     def kill(self, stage: str, how: signal.Signals) -> tuple[int, str]:
         """Kill it once a few epochs of a stage are on disk; return its exit code and what it said."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 1800
         with subprocess.Popen(self.words, env=self.environment, stderr=subprocess.PIPE, text=True) as running:
             while running.poll() is None and self.epoch(stage) < 4 and time.monotonic() < deadline:
                 time.sleep(0.002)

@@ -226,7 +226,7 @@ def test_a_measurement_ends_with_whoever_asked():
     """A shell asks for hours of measuring and is gone at once; its output stays open as long as the child."""
     plan = json.dumps({**vars(QUICK), "windows": 10_000, "seconds": 1.0})
     shell = f"{sys.executable} -m foveate.costs '{plan}' $$ & echo asked"
-    ended = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True, timeout=100)
+    ended = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True, timeout=1800)
     assert ended.stdout == "asked\n"
 
 

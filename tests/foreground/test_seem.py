@@ -386,7 +386,7 @@ def test_standard_output_belongs_to_the_answers_alone():
     )
     command = [sys.executable, "-c", program]
     done = subprocess.run(
-        command, input="question\n", capture_output=True, text=True, timeout=100, check=True
+        command, input="question\n", capture_output=True, text=True, timeout=1800, check=True
     )
     assert json.loads(done.stdout) == {"line": "question\n"}
     assert done.stderr == "noise\nchild\n"

@@ -15,7 +15,6 @@ from foveate.clip.weights import load_clip
 from foveate.data.samples import Photos
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
-from foveate.foreground.opening import BadPicture
 from foveate.methods.registry import build
 from foveate.train.selecting import SelectionRequest, select
 from foveate.world.photos import scene_photos
@@ -390,7 +389,7 @@ def test_masks_are_asked_of_chosen_pictures_alone(data: Path, clip_folder: Path)
 
 def test_a_pool_that_cannot_be_read_is_refused(data: Path, clip_folder: Path):
     (data / "photos/red disc/3.png").write_bytes(b"")
-    with pytest.raises(BadPicture, match="is empty"):
+    with pytest.raises(InputError, match="is empty"):
         Classifier("coop", clip_folder).fit(data / "photos", select="herding", fraction=0.3)
 
 

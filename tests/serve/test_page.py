@@ -62,7 +62,7 @@ class Browser:
     def _ask(self, method: str, path: str, **body: Any) -> Any:
         data = json.dumps(body).encode() if method == "POST" else None
         request = urllib.request.Request(self._at + path, data, method=method)
-        with urllib.request.urlopen(request, timeout=120) as response:
+        with urllib.request.urlopen(request, timeout=1800) as response:
             return json.load(response)["value"]
 
     def open(self, url: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 def asked(port: int, path: str, body: bytes | None = None, kind: str = "image/png") -> dict:
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, {"content-type": kind})
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=1800) as response:
         return json.load(response)
 
 

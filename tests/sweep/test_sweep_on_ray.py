@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -53,10 +53,9 @@ def test_a_cluster_that_is_not_there(config: Call, foveate: Call, root: Path, tm
     ]
 
 
-def _kill_a_worker(out: Path, killed: list[int]) -> None:
-    """Wait until somebody trains, then kill a worker at work."""
-    until = time.monotonic() + 120
-    while not killed and time.monotonic() < until:
+def _kill_a_worker(out: Path, killed: list[int], ended: Event) -> None:
+    """Wait until somebody trains, then kill a worker at work; give up when the sweep has ended."""
+    while not killed and not ended.is_set():
         time.sleep(0.005)
         for own in (
             Path("/proc").glob("[0-9]*/cmdline")
@@ -83,11 +82,14 @@ def test_results_are_those_of_one_process_though_a_worker_is_killed(
     undisturbed: dict[str, Any],
     results_in: Call,
 ):
-    out, killed = tmp_path / "out", list[int]()
-    killer = Thread(target=_kill_a_worker, args=(out, killed))
+    out, killed, ended = tmp_path / "out", list[int](), Event()
+    killer = Thread(target=_kill_a_worker, args=(out, killed, ended))
     killer.start()
-    said = foveate("sweep", config(), "--root", root, "--out", out, "--ray", "--workers", 2)
-    killer.join()
+    try:
+        said = foveate("sweep", config(), "--root", root, "--out", out, "--ray", "--workers", 2)
+    finally:
+        ended.set()
+        killer.join()
     assert said.code == 0, said.err
     assert said.out.endswith(f"10 of 10 runs have finished: {out}\n")  # Ray itself tells of the death
     assert len(killed) == 1
