@@ -2,6 +2,7 @@
 # make test    sets up and runs the tests
 # make bench   measures speed beside the field's way; leave the machine alone meanwhile
 # make fuzz    tries every reader of files with 100,000 bad inputs; FUZZ="--mutations 5000000" takes a night
+# make try     runs each line of docs/start.md in a fresh environment
 # make check   format, lint, types, import layers, spelling, dependencies, docs and their site
 # make docs    builds the site of the docs alone, into site/
 SHELL := /bin/bash
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One thread a test process: two of them fill two cores, and results do not depend on the machine's count.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-fast bench fuzz check docs format clean
+.PHONY: demo test test-fast bench fuzz try check docs format clean
 
 .venv/core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -39,6 +40,9 @@ bench: .venv/core
 
 fuzz: .venv/core
 	OMP_NUM_THREADS=1 $(BIN)/python tools/fuzz.py $(FUZZ)
+
+try:
+	$(PYTHON) tools/try_start.py
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

@@ -148,20 +148,28 @@ def _module(name: str) -> ModuleType:
 
 def methods() -> dict[str, type[Method]]:
     """Return all methods by name: backbones, then plug-ins, each in alphabetical order."""
-    _load()
-    return backbones() | plugins()
+    return {**backbones(), **plugins()}
 
 
 def backbones() -> dict[str, type[Method]]:
     """Return the methods that need no other method."""
     _load()
-    return {name: kind for name, kind in sorted(_known.items()) if not issubclass(kind, Wrapper)}
+    return _split(tuple(_known.items()))[0]
 
 
 def plugins() -> dict[str, type[Wrapper]]:
     """Return the methods over another method."""
     _load()
-    return {name: kind for name, kind in sorted(_known.items()) if issubclass(kind, Wrapper)}
+    return _split(tuple(_known.items()))[1]
+
+
+@cache
+def _split(
+    known: tuple[tuple[str, type[Method]], ...],
+) -> tuple[dict[str, type[Method]], dict[str, type[Wrapper]]]:
+    """Return backbones and plug-ins, each in alphabetical order."""
+    over = {name: kind for name, kind in sorted(known) if issubclass(kind, Wrapper)}
+    return {name: kind for name, kind in sorted(known) if name not in over}, over
 
 
 def public_classes() -> dict[str, type]:
