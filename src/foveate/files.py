@@ -17,6 +17,14 @@ def home_of(path: str | os.PathLike[str]) -> Path:
         return Path(path)
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a file exists; a path that cannot exist, such as a name of 300 letters, is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a temporary file beside `path`, flush it to disk, and rename it into place.
 

@@ -1,6 +1,7 @@
 """Whatever `torch.save` wrote is read without running any of it, beside whatever it lies."""
 
 import builtins
+import io
 import os
 import pickle
 import sys
@@ -249,3 +250,24 @@ def test_the_other_byte_order_is_refused(saved, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "byteorder", {"little": "big", "big": "little"}[sys.byteorder])
     with pytest.raises(InputError, match="the other way round"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("asks", "content"),
+    [
+        ("expected 68719476736 bytes", b"\x80\x05\x96" + (1 << 36).to_bytes(8, "little") + b"abc."),
+        ("LONG_BINPUT reserves", b"\x80\x02}r\xff\xff\xff\xfe."),
+        ("PUT reserves", b"(dp4294967290\n."),
+    ],
+)
+def test_a_pickle_that_reserves_memory_is_refused(asks: str, content: bytes):
+    # Without the refusal these few bytes take 64 GB, or 32.
+    with pytest.raises(pickle.UnpicklingError, match=asks):
+        TensorUnpickler(io.BytesIO(content)).load()
+
+
+def test_several_pickles_in_a_file_are_loaded_in_turn():
+    file = io.BytesIO(pickle.dumps([1, 2]) + pickle.dumps({"a": 3}))
+    unpickler = TensorUnpickler(file)
+    assert unpickler.load() == [1, 2]
+    assert TensorUnpickler(file).load() == {"a": 3}

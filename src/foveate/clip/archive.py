@@ -23,7 +23,7 @@ def is_torchscript(path: Path) -> bool:
             return False
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):  # the reader reports it
+    except (zipfile.BadZipFile, OSError, UnicodeDecodeError):  # the reader reports it
         return False
 
 

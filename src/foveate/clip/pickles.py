@@ -11,6 +11,7 @@ import io
 import math
 import os
 import pickle
+import pickletools
 import sys
 import zipfile
 from collections import OrderedDict
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import InputError
+from foveate.readers import one_line
 
 File = io.BytesIO | io.BufferedReader
 
@@ -41,6 +43,10 @@ _DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+_PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
+_MOST_OBJECTS = 50_000_000
+"""Largest index of an object in a pickle; the unpickler reserves 16 bytes for each up to it."""
+
 _ZIP = b"PK\x03\x04"
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 """First two pickles of a file from PyTorch before 1.6."""
@@ -98,6 +104,30 @@ class Inert:
     __setstate__ = append = extend = add = ignore
 
 
+def demand_bounded(file: File) -> None:
+    """Refuse a pickle that reserves memory for more than it holds; a few bytes can ask for 64 GB.
+
+    The file stays where it was.
+
+    Raises:
+        pickle.UnpicklingError: The pickle is damaged, or reserves too much.
+    """
+    start = file.tell()
+    try:
+        for code, value, _ in pickletools.genops(file):
+            reserves = code.name == "BYTEARRAY8" or (code.name in _PUTS and int(value or 0) > _MOST_OBJECTS)
+            if reserves:
+                raise pickle.UnpicklingError(f"{code.name} reserves too much memory")
+    except pickle.UnpicklingError:
+        raise
+    except (ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
+        if "exhausted" in str(error):  # the end is missing, which the unpickler tells as it does elsewhere
+            return
+        raise pickle.UnpicklingError(one_line(error)) from error
+    finally:
+        file.seek(start)
+
+
 class TensorUnpickler(pickle.Unpickler):
     """Unpickler for tensors and ordered dictionaries; `unknown` handles all other names.
 
@@ -109,6 +139,7 @@ class TensorUnpickler(pickle.Unpickler):
 
     def __init__(self, file: File):
         super().__init__(file)
+        self._source = file
         self.dtypes: dict[str, torch.dtype] = {}
         self.asks: dict[str, None] = {}
         # Created for each file: a pickle can set attributes on the objects it gets.
@@ -121,6 +152,11 @@ class TensorUnpickler(pickle.Unpickler):
             ("torch._tensor", "_rebuild_from_type_v2"): wrapped(_rebuild_inner),
         }
         self.known |= {("torch", name): dtype for name, dtype in _DTYPES.items()}
+
+    def load(self) -> Any:
+        """Load the next pickle, after a look at its sizes; see `demand_bounded`."""
+        demand_bounded(self._source)
+        return super().load()
 
     def find_class(self, module: str, name: str, /) -> Any:
         if (module, name) in self.known:

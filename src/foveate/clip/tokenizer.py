@@ -80,7 +80,9 @@ class ClipTokenizer:
             bpe.no_padding()
             bpe.no_truncation()
             return cls(bpe, context)
-        except Exception as error:  # `tokenizers` raises no narrower class
+        except BaseException as error:  # `tokenizers` raises no narrower class; its panic is no Exception
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise InputError(f"{path}: {' '.join(str(error).split())}: no CLIP tokenizer") from error
 
     @classmethod

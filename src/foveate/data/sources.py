@@ -81,11 +81,14 @@ def _read(
 def _read_path(
     path: Path, masks: Path | None, images: Path | None, columns: Mapping[str, str] | None
 ) -> tuple[Photos, Path | None, Path | None]:
-    if path.is_dir():
-        return _read_dir(path, masks, images, columns)
-    if not path.is_file():
-        why = "is a pipe or a device" if path.exists() else "no such file or folder"
-        raise InputError(f"{path}: {why}")
+    try:
+        if path.is_dir():
+            return _read_dir(path, masks, images, columns)
+        there, known = path.is_file(), path.exists()
+    except OSError as error:  # a name that no file can have
+        raise InputError(f"{path}: {error.strerror}") from error
+    if not there:
+        raise InputError(f"{path}: {'is a pipe or a device' if known else 'no such file or folder'}")
     if path.suffix.lower() in TABLES:
         return read_table(path, images, columns), images or path.parent, None
     if path.suffix.lower() == ".json":

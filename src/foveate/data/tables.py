@@ -10,6 +10,7 @@ from typing import Any, cast
 from foveate.data.naming import clean_names, in_order, read_split
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
+from foveate.files import is_file
 from foveate.readers import IMAGE_COLUMNS, LABEL_COLUMNS, find_column, json_lines, read_csv, read_json
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -120,10 +121,10 @@ def _find_images(path: Path, first: str, images: Path | None) -> Path:
         return images
     folder = path.parent
     for top in (folder, *(folder / inner for inner in INNER_FOLDERS)):
-        if locate([first], top)[0].is_file():
+        if is_file(locate([first], top)[0]):
             return top
     below = sorted(top for top in folder.iterdir() if top.is_dir())
-    tops = [top for top in below if locate([first], top)[0].is_file()]
+    tops = [top for top in below if is_file(locate([first], top)[0])]
     if len(tops) == 1:
         return tops[0]
     why = f"in {' and in '.join(top.name for top in tops)}" if tops else f"neither in {folder} nor one below"
@@ -256,7 +257,7 @@ def _photos(path: Path, rows: Sequence[ListRow], top: Path) -> Photos:
         for row, picture in zip(rows, pictures, strict=True)
     ]
     given = [file for sample in samples for file in (sample.picture, sample.mask)]
-    absent = [file for file in given if isinstance(file, Path) and not file.is_file()]
+    absent = [file for file in given if isinstance(file, Path) and not is_file(file)]
     if absent:
         raise InputError(
             f"{path}: {len(absent)} of its files do not exist, first {absent[0]}; "

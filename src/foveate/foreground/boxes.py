@@ -96,9 +96,8 @@ def _row(path: Path, number: int, fields: Sequence[str]) -> tuple[str, Box]:
     try:
         left, top, right, bottom = (float(edge) for edge in edges)
     except ValueError:
-        raise InputError(
-            f"{path}, line {number}: {', '.join(map(str, edges))} are not four numbers"
-        ) from None
+        said = ", ".join(" ".join(str(edge).split()) for edge in edges)
+        raise InputError(f"{path}, line {number}: {said} are not four numbers") from None
     if not (0 <= left < right < float("inf") and 0 <= top < bottom < float("inf")):
         raise InputError(
             f"{path}, line {number}: the box from {left:g}, {top:g} to {right:g}, {bottom:g} has no inside:"
