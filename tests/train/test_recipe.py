@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from foveate.errors import InputError
-from foveate.train.optimiser import make_optimiser
+from foveate.train.optimiser import AdamW, FirstOrder, make_optimiser
 from foveate.train.recipe import Recipe, learning_rate, recipe_for
 
 # What Dassl's scheduler gives (spec 1.6), to the digits printed there.
@@ -89,7 +89,7 @@ def one_tensor() -> dict[str, nn.Parameter]:
     return {"x": nn.Parameter(torch.tensor([1.0, -2.0]))}
 
 
-def step(optimiser: torch.optim.Optimizer, x: nn.Parameter) -> None:
+def step(optimiser: FirstOrder, x: nn.Parameter) -> None:
     optimiser.zero_grad()
     (x * torch.tensor([0.5, 1.0])).sum().backward()
     optimiser.step()
@@ -111,7 +111,8 @@ def test_adamw_decays_apart_from_its_step():
     learned = one_tensor()
     x = learned["x"]
     optimiser = make_optimiser(Recipe(optimiser="adamw", lr=0.1, weight_decay=0.2), learned)
-    assert optimiser.defaults["betas"] == (0.9, 0.999)
+    assert isinstance(optimiser, AdamW)
+    assert optimiser.betas == (0.9, 0.999)
     step(optimiser, x)
     # The first step of Adam is lr · sign(gradient), whatever its size.
     expected = torch.tensor([1.0, -2.0]) * (1 - 0.1 * 0.2) - 0.1
