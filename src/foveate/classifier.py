@@ -429,7 +429,10 @@ class Classifier:
                     "the shift index needs masks of the test pictures: give their folder with --masks"
                 )
             stores = None if bank is None else keep_clip(bank)
-            answers = ask(self.method, pictures, branch, with_foreground=shift, store_of=stores, watch=watch)
+            with plain_errors():
+                answers = ask(
+                    self.method, pictures, branch, with_foreground=shift, store_of=stores, watch=watch
+                )
         return replace(answers, temperature=self.trust.temperature_for(branch)) if self.trust else answers
 
     def ask_about(self, classes: Sequence[str] | None = None, *, only: bool = False) -> Branch:

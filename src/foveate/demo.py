@@ -27,7 +27,7 @@ from foveate.explain.gallery import SIDE, gallery
 from foveate.explain.measure import LookConfig, Looks, look
 from foveate.files import write_atomically
 from foveate.processes import begin_worker, process_pool
-from foveate.train.reporter import Queued, Reporter, forward
+from foveate.train.reporter import Queued, Reporter, Titled, forward
 from foveate.world.photos import ScenePicture, species_photos
 from foveate.world.species import BASE, NEW, SIBLINGS, Condition, find_species, species_scene
 
@@ -100,7 +100,10 @@ def run_demo(
         process_pool(min(workers, len(seeds)), one_thread) as pool,
     ):
         told = manager.Queue()
-        runs = {seed: pool.submit(run_seed, out, seed, size, Queued(told, f"seed {seed}")) for seed in seeds}
+        queued = Queued(told)
+        runs = {
+            seed: pool.submit(run_seed, out, seed, size, Titled(queued, f"seed {seed}")) for seed in seeds
+        }
         while not all(run.done() for run in runs.values()):
             forward(told, reporter)
         found = {seed: run.result() for seed, run in runs.items()}

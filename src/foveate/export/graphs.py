@@ -96,7 +96,7 @@ def plan(method: Method) -> Plan:
         graphs["text"] = _reading(recipe)
     if recipe.shifted:
         graphs["shift"] = _graph_of(recipe.shifted, "image", "vectors")
-    graphs |= _heads(method, core, recipe, guide)
+    graphs |= _heads(method, core, recipe, asks)
     nothing = core.clip.text.proj.new_zeros(len(method.names), 0)
     new = "new" if "new" in graphs else "base"
     return Plan(
@@ -201,9 +201,8 @@ def _graph_of(function: Callable[..., Tensor], given: str, found: str) -> Graph:
     return Graph(function, {given: _AXES[given]}, {found: _AXES[found]})
 
 
-def _heads(method: Method, core: Method, recipe: TextRecipe, guide: PriorBranch | None) -> dict[str, Graph]:
+def _heads(method: Method, core: Method, recipe: TextRecipe, asks: PriorBranch | None) -> dict[str, Graph]:
     """Return how features become logits: "base", and "new" where that is another way."""
-    asks = guide if guide is not None and guide.asks_prior("new") else None
     inputs = {"image": _AXES["image"], "text": _AXES["texts" if recipe.shifted else "text"]}
     logits = {"logits": _AXES["logits"]}
 
@@ -226,7 +225,7 @@ def _heads(method: Method, core: Method, recipe: TextRecipe, guide: PriorBranch 
     elif asks:
         inputs = inputs | {"clip": _AXES["clip"], "prior": _AXES["prior"]}
         heads["new"] = Graph(calibrated, inputs, logits | {"trust": _AXES["trust"]})
-    elif len(method.head_weights) > 1 and guide is None:
+    elif len(method.head_weights) > 1 and capability(method, PriorBranch) is None:
         heads["new"] = Graph(answer("new"), inputs, logits)
     return heads
 

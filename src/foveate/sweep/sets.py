@@ -77,13 +77,15 @@ def check_there(
 def missing(root: Path, keys: Sequence[str]) -> list[str]:
     """Return a line for each needed data set that is not there, and one on those that foveate will draw."""
     lines: list[str] = []
-    drawn = [key for key in keys if not _is_there(root, key) and find(key).world is not None]
+    drawn: list[str] = []
     for key in keys:
-        if key not in drawn:
-            try:
-                demand(root, find(key))
-            except InputError as error:
+        try:
+            demand(root, find(key))
+        except InputError as error:
+            if find(key).world is None:
                 lines.append(f"missing: {error}")
+            else:
+                drawn.append(key)
     return lines + ([f"will be drawn in {root}: {', '.join(drawn)}"] if drawn else [])
 
 

@@ -49,17 +49,15 @@ class Queued(Reporter):
 
     Attributes:
         queue: A queue of both processes.
-        title: Prefix of stages and counts.
     """
 
     queue: Any  # a `Queue`, or a manager's proxy of one
-    title: str
 
     def step(self, stage: str, total: int, step: Step) -> None:
-        self.queue.put(("step", (f"{self.title}, {stage}", total, step)))
+        self.queue.put(("step", (stage, total, step)))
 
     def count(self, what: str, done: int, total: int) -> None:
-        self.queue.put(("count", (f"{self.title}, {what}", done, total)))
+        self.queue.put(("count", (what, done, total)))
 
     def note(self, message: str) -> None:
         self.queue.put(("note", (message,)))
