@@ -38,7 +38,7 @@ def official_backbone(config: RunConfig, clip: Clip) -> TunedBackbone | None:
     try:
         found = read_official(path, clip, method=inner[-1], template=config.template, settings=own)
     except InputError as error:
-        raise InputError(f"backbone {path}: {error}") from error
+        raise InputError(f"backbone {error}") from error  # it begins with the path
     model = ModelConfig(
         method=found.method,
         settings={found.method: dict(found.settings[found.method])},
