@@ -3,7 +3,7 @@
 from keyword import iskeyword
 
 COMMANDS = {
-    "demo": "show the methods on drawn scenes, in about four minutes",
+    "demo": "show the methods on drawn scenes, in about three minutes",
     "check": "find problems in photos before training",
     "select": "select training photos from many",
     "fit": "train a classifier on a few labelled photos",
