@@ -164,8 +164,11 @@ def test_a_pickle_of_coops_is_the_draw(photos, datum, tmp_path, protocol, monkey
     path = tmp_path / "shot_16-seed_1.pkl"
     path.write_bytes(pickle.dumps(foreign(datum, photos, draw), protocol=protocol))
     monkeypatch.delitem(sys.modules, "dassl_of_tests")  # nothing of it is needed to read it
-    found = import_draw(path, photos, "dtd", 16, 1)
+    notes: list[str] = []
+    found = import_draw(path, photos, "dtd", 16, 1, notes.append)
     assert (found.train, found.val, found.hash) == (draw.train, draw.val, draw.hash)
+    assert len(notes) == 1
+    assert "1 of 2 class names are spelled otherwise there, such as 'house_cat' for 'house cat'" in notes[0]
     assert found.origin == "shot_16-seed_1.pkl"
 
 

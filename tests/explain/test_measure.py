@@ -19,7 +19,7 @@ from foveate.data.loader import PictureSet
 from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.errors import InputError
 from foveate.explain import gaze, lift, outlined, remove, shift_index
-from foveate.explain.cases import Shown, changed, shown
+from foveate.explain.cases import Shown, changed, mistakes, shown
 from foveate.explain.curve import CurvePoint, draw_curves, shift_curve, wilson
 from foveate.explain.gallery import gallery
 from foveate.explain.measure import LookConfig, Looks, look
@@ -144,6 +144,12 @@ COOP = said("coop", [0.6, 0.9, 0.2, 0.7, 0.3])
 FVGPT = said("fvgpt+coop", [0.6, 0.3, 0.9, 0.7, 0.2])
 
 
+def test_mistakes_the_surest_first():
+    group = mistakes(FVGPT, 9)
+    assert (group.title, group.places, group.number) == ("fvgpt+coop is wrong", [4, 1], 2)
+    assert mistakes(FVGPT, 1).places == [4]
+
+
 def test_repaired_and_broken_pictures_the_largest_change_first():
     groups = changed([CLIP, COOP, FVGPT], 9)
     assert [(group.title, group.places, group.number) for group in groups] == [
@@ -232,8 +238,9 @@ def page_of(chain: Sequence[Looks]) -> Page:
         ["5 pictures & more"],
         [["method", "accuracy"], ["coop", "60.00"]],
         chain,
-        changed(chain, 9),
+        [mistakes(chain[-1], 9), *changed(chain, 9)],
         lambda place: Shown(f'{place}<"&>.jpg', picture, mask if place else None),
+        "How <it> was measured",
     )
     return Page(text)
 
@@ -244,13 +251,15 @@ def test_the_page_has_every_case_once_in_its_place():
     assert page.texts["title"] == ["What <it> repairs"]
     assert page.texts["p"] == ["5 pictures & more"]
     assert page.texts["h2"] == [
+        "fvgpt+coop is wrong (2)",
         "zeroshot wrong, coop right (2)",
         "zeroshot right, coop wrong (1)",
         "coop wrong, fvgpt+coop right (1)",
         "coop right, fvgpt+coop wrong (1)",
     ]
-    assert page.texts["small"] == [f'{place}<"&>.jpg' for place in (0, 1, 2, 2, 1)]
-    assert page.texts["h3"] == ["heron <grey>"] * 5
+    assert page.texts["small"] == [f'{place}<"&>.jpg' for place in (4, 1, 0, 1, 2, 2, 1)]
+    assert page.texts["h3"] == ["heron <grey>"] * 7
+    assert page.texts["footer"] == ["How <it> was measured"]
     assert page.texts["td"] == ["coop", "60.00"]
     assert set(page.attributes("a", "href")) == {f"#{one}" for one in page.attributes("h2", "id")}
 
@@ -258,7 +267,7 @@ def test_the_page_has_every_case_once_in_its_place():
 def test_each_case_shows_the_picture_and_three_gazes():
     page = page_of([CLIP, COOP, FVGPT])
     pictures = page.attributes("img", "src")
-    assert len(pictures) == 5 * 4
+    assert len(pictures) == 7 * 4
     assert all(page.attributes("img", "alt"))
     for source in pictures:
         kind, _, data = source.partition(",")
@@ -266,16 +275,16 @@ def test_each_case_shows_the_picture_and_three_gazes():
         with Image.open(io.BytesIO(base64.b64decode(data))) as image:
             assert image.size == (168, 168)
     captions = page.texts["figcaption"]
-    assert captions[:2] == ["the picture", "zeroshot:"]
-    assert captions.count("the picture, its object outlined") == 4  # all but the first have a mask
-    assert page.texts["b"][:3] == ["owl", "heron <grey>", "heron <grey>"]
-    assert page.attributes("b", "class")[:3] == ["wrong", "right", "right"]
+    assert captions[:2] == ["the picture, its object outlined", "zeroshot:"]
+    assert captions.count("the picture, its object outlined") == 6  # all but picture 0 have a mask
+    assert page.texts["b"][:6] == ["owl"] * 3 + ["owl", "heron <grey>", "owl"]
+    assert page.attributes("b", "class")[:6] == ["wrong"] * 3 + ["wrong", "right", "wrong"]
 
 
-def test_no_case_is_told_and_nothing_to_compare_too():
+def test_a_group_without_pictures_says_so():
     same = page_of([CLIP, replace(CLIP, method="coop")])
     assert same.texts["p"] == ["5 pictures & more", "None.", "None."]
-    assert "There is nothing to compare zero-shot CLIP with." in page_of([CLIP]).texts["p"]
+    assert page_of([CLIP]).texts["h2"] == ["zeroshot is wrong (3)"]
 
 
 def test_a_caption_tells_what_was_asked_and_how_much_is_on_the_object():

@@ -181,3 +181,15 @@ def test_fit_takes_a_method_of_ones_own(tmp_path: Path, clip_folder: Path, root:
     done = subprocess.run([sys.executable, *map(str, words)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "mine/config.json").read_text())["method"] == "text_shift_2"
+
+
+def test_backbones_that_are_not_there_are_told_of_before_anything_is_trained(
+    config: Call, foveate: Call, root: Path, tmp_path: Path
+):
+    place = tmp_path / "tuned" / "{set}"
+    file = config(("{method: fvgpt+coop}", f"{{method: fvgpt+coop, backbone: '{place}'}}"))
+    words = ["sweep", str(file), "--root", str(root), "--out", str(tmp_path / "out")]
+    why = f"there is no backbone at {tmp_path / 'tuned' / 'eurosat'}, and 1 more of 2: tune it"
+    assert why in foveate(*words, "--dry-run").err
+    assert why in refused(foveate(*words))
+    assert not list((tmp_path / "out").rglob("result.json"))

@@ -117,7 +117,7 @@ def import_(
     photos = open_set(Path(root).expanduser(), one.key, splits=("train", "val"))
     assert shots is not None
     assert seed is not None
-    found = import_draw(path, photos, one.key, shots, seed)
+    found = import_draw(path, photos, one.key, shots, seed, note)
     own = make_draw(photos, one.key, shots, seed)
     same = "the same as foveate draws" if own.hash == found.hash else "another draw than foveate's own"
     note(f"{path.name}: {same} for {shots} shots, seed {seed}")

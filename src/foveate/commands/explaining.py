@@ -14,7 +14,7 @@ from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos
 from foveate.errors import InputError
 from foveate.evaluate.answers import Watch
-from foveate.explain.cases import CaseGroup, changed, shown
+from foveate.explain.cases import CaseGroup, changed, mistakes, shown
 from foveate.explain.curve import CurvePoint, draw_curves, shift_curve
 from foveate.explain.gallery import SIDE, gallery
 from foveate.explain.measure import ANSWER, OF_MASKS, LookConfig, Looks, look
@@ -92,7 +92,7 @@ def explain_set(
         name, watch = one.method_name, watched(bars, one.method_name)
         seen.append(look(one.method, pictures, plan.branch or branch, plan.config, name=name, watch=watch))
     _tell(seen)
-    groups = changed(seen, plan.cases)
+    groups = [mistakes(seen[-1], plan.cases), *changed(seen, plan.cases)]
     curves = _curves(seen, plan.bins)
     table = _table(seen)
     plan.folder.mkdir(parents=True, exist_ok=True)
@@ -230,10 +230,14 @@ def _page(
     columns, rows = table
     about = {ANSWER: "each method's own answer", "label": "the label"}.get(facts["about"], facts["about"])
     how = facts["how"] if facts["how"] == "rollout" else f"{facts['how']} of the {facts['target']}"
-    lines = [
-        f"{facts['pictures']} pictures, split {facts['split']}, branch {facts['branch']}. Gaze: {how}, "
+    wrong = ", ".join(f"{looks.method} is wrong on {int((~looks.right).sum())}" for looks in reversed(seen))
+    answer = (
+        f"Of {facts['pictures']} pictures {wrong}. Mistakes come first below, the surest ones at the top."
+    )
+    measured = (
+        f"How this was measured: split {facts['split']}, branch {facts['branch']}. Heat maps: {how}, "
         f"layer {facts['layer']}, about {about}. Shift index: temperature {facts['tau']:g}. "
-        f"What is taken away becomes: {facts['fill']}.",
-    ]
-    title = f"What {seen[-1].method} repairs and breaks"
-    return gallery(title, lines, [columns, *rows], seen, groups, show)
+        f"For deletion and insertion, removed parts of a picture become: {facts['fill']}."
+    )
+    title = f"What {seen[-1].method} gets wrong, repairs and breaks"
+    return gallery(title, [answer], [columns, *rows], seen, groups, show, measured)

@@ -17,7 +17,7 @@ from foveate.sweep.events import Event
 from foveate.sweep.folder import BANK, alone_in, size_of_bank
 from foveate.sweep.local import in_processes
 from foveate.sweep.plan import Standing, SweepPlan, plan, schedule_of, standing
-from foveate.sweep.running import SweepContext, check_towers
+from foveate.sweep.running import SweepContext, check_towers, missing_backbones
 from foveate.sweep.schedule import Schedule
 
 EXAMPLES = """
@@ -81,7 +81,8 @@ def sweep(  # noqa: PLR0913  (a command's options)
         from foveate.commands.sweep_estimate import show
 
         show(planned, folder, workers or 1, as_json=json)
-        for one in sets.missing(data, planned.keys()):
+        lost = missing_backbones(planned.jobs)
+        for one in [*sets.missing(data, planned.keys()), *([f"missing: {lost}"] if lost else [])]:
             note(one)
         return
     where = SweepContext(data, folder, device or "cpu", threads, planned.sweep.imported)
@@ -93,9 +94,7 @@ def sweep(  # noqa: PLR0913  (a command's options)
             for one in there.notes:
                 board.note(one)
             if there.left:
-                sets.make_ready(data, _needed(there), partial(board.count, "drawing scenes"))
-                sets.check_there(data, _needed(there), _masked(there), _others(there))
-                check_towers(there.left)
+                _prepare(there, data, board)
             for event in _run(schedule, where, device, workers, ray=(ray, ray_address, gpus_per_run)):
                 board.show(event)
         _tell(planned, there, schedule, folder)
@@ -137,6 +136,15 @@ def _shard(given: str | None) -> tuple[int | None, int]:
     if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of) <= _MOST_SHARDS):
         raise InputError(f"--shard is {given!r}: give a part and the number of parts, such as 2/8")
     return int(number), int(of)
+
+
+def _prepare(there: Standing, data: Path, board: SweepBars) -> None:
+    """Draw scenes, and refuse before any run what all runs need and is not there."""
+    sets.make_ready(data, _needed(there), partial(board.count, "drawing scenes"))
+    sets.check_there(data, _needed(there), _masked(there), _others(there))
+    check_towers(there.left)
+    if lost := missing_backbones(there.left):
+        raise InputError(lost)
 
 
 def _needed(there: Standing) -> list[str]:

@@ -10,7 +10,7 @@ folder of pictures.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -95,7 +95,14 @@ def take_draw(photos: Photos, stored: StoredDraw) -> Draw:
     return Draw(drawn, photos.with_samples(val), photos.with_samples(rest), short)
 
 
-def import_draw(path: Path, photos: Photos, dataset: str, shots: int, seed: int) -> StoredDraw:
+def import_draw(
+    path: Path,
+    photos: Photos,
+    dataset: str,
+    shots: int,
+    seed: int,
+    note: Callable[[str], None] | None = None,
+) -> StoredDraw:
     """Read a draw pickled by CoOp's code, or a draw in 2SFS's JSON lines; no code in it is executed.
 
     Args:
@@ -104,6 +111,8 @@ def import_draw(path: Path, photos: Photos, dataset: str, shots: int, seed: int)
         dataset: Key of the set.
         shots: Number of pictures of a class.
         seed: Seed of the draw.
+        note: Called with what a person should know: class names of the file that are spelled otherwise in the
+            set, where "_" became a space.
 
     Raises:
         InputError: The file is not such a list, requests code, or names pictures or classes that are not
@@ -118,6 +127,14 @@ def import_draw(path: Path, photos: Photos, dataset: str, shots: int, seed: int)
         samples = [find(item.path, _label(item, photos.names, path), split) for item in items]
         parts.append(tuple(_row(one, depth) for one in samples))
     _demand_shots(path, parts[0], photos, shots)
+    spelled = {item.name: photos.names[item.label] for item in (*found.train, *found.val)}
+    others = [(there, here) for there, here in spelled.items() if there != here]
+    if others and note is not None:
+        there, here = others[0]
+        note(
+            f"{path.name}: {len(others)} of {len(spelled)} class names are spelled otherwise there, such as"
+            f" {there!r} for {here!r}: '_' became a space, and case does not count"
+        )
     return StoredDraw(dataset, shots, seed, photos.names, parts[0], parts[1], path.name)
 
 

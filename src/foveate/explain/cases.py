@@ -1,4 +1,4 @@
-"""Pictures that a method repairs or breaks, in comparison with the method below it."""
+"""Pictures that a method gets wrong, and those it repairs or breaks compared with the method below it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from foveate.types import PerImage
 
 @dataclass(frozen=True)
 class CaseGroup:
-    """Pictures that one method classifies correctly and another one does not.
+    """Pictures of one kind, such as those that one method classifies correctly and another one does not.
 
     Attributes:
         title: Description of the group.
-        places: Indices of pictures to show, by decreasing change of the true class's probability.
+        places: Indices of pictures to show, the clearest cases first.
         number: Number of pictures in the group.
     """
 
@@ -30,12 +30,23 @@ class CaseGroup:
     number: int
 
 
+def mistakes(looks: Looks, most: int) -> CaseGroup:
+    """Return the pictures that a method gets wrong, by decreasing probability of its wrong answer.
+
+    Args:
+        looks: Results of the method.
+        most: Largest number of pictures to show.
+    """
+    return _group(f"{looks.method} is wrong", ~looks.right, looks.of(looks.answers), most)
+
+
 def changed(chain: Sequence[Looks], most: int) -> list[CaseGroup]:
     """Return repaired and broken pictures of each method, compared with the method before it.
 
     Args:
         chain: Results on the same pictures: zero-shot CLIP, a backbone, a plug-in over it.
-        most: Largest number of pictures to show per group.
+        most: Largest number of pictures to show per group; those whose true class gained or lost most
+            probability come first.
     """
     groups: list[CaseGroup] = []
     for before, after in pairwise(chain):
@@ -46,8 +57,8 @@ def changed(chain: Sequence[Looks], most: int) -> list[CaseGroup]:
     return groups
 
 
-def _group(title: str, which: Bool[Tensor, " batch"], change: PerImage, most: int) -> CaseGroup:
-    order = change.argsort(descending=True, stable=True)
+def _group(title: str, which: Bool[Tensor, " batch"], clearness: PerImage, most: int) -> CaseGroup:
+    order = clearness.argsort(descending=True, stable=True)
     places = [int(place) for place in order[which[order]]]
     return CaseGroup(title, places[:most], len(places))
 

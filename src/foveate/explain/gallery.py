@@ -1,4 +1,4 @@
-"""A self-contained HTML page of repaired and broken pictures."""
+"""A self-contained HTML page of wrong, repaired and broken pictures."""
 
 import base64
 import io
@@ -25,6 +25,7 @@ article { border-top: 1px solid var(--soft); padding: .9rem 0; }
 article h3 { font-size: 1rem; margin: 0 0 .5rem; } article h3 small { font-weight: normal; opacity: .7; }
 .row { display: flex; flex-wrap: wrap; gap: .8rem; }
 figure { margin: 0; width: 168px; } img { display: block; width: 168px; height: 168px; }
+footer { border-top: 1px solid var(--soft); padding-top: .9rem; opacity: .8; }
 figcaption { font-size: .85rem; } .right { color: var(--right); } .wrong { color: var(--wrong); }
 """.strip()
 
@@ -36,16 +37,18 @@ def gallery(
     chain: Sequence[Looks],
     groups: Sequence[CaseGroup],
     show: Callable[[int], Shown],
+    how: str = "",
 ) -> str:
     """Return the HTML page.
 
     Args:
         title: Title of the page.
-        facts: Lines below the title: what was measured, and how.
+        facts: Lines below the title: the result.
         table: Rows of cells; the first row is the header.
         chain: Results of several methods on the same pictures.
-        groups: Result of `changed` for the same chain.
+        groups: Results of `mistakes` and `changed` for the same chain.
         show: Returns a picture by its index.
+        how: Last line: how it was measured.
     """
     parts = [
         f"<h1>{escape(title)}</h1>",
@@ -53,6 +56,7 @@ def gallery(
         _table(table),
         _contents(groups),
         *(_section(number, group, chain, show) for number, group in enumerate(groups)),
+        f"<footer>{escape(how)}</footer>" if how else "",
     ]
     head = "\n".join((*_META, f"<title>{escape(title)}</title>"))
     body = "\n".join(part for part in parts if part)
@@ -72,8 +76,6 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _contents(groups: Sequence[CaseGroup]) -> str:
-    if not groups:
-        return "<p>There is nothing to compare zero-shot CLIP with.</p>"
     links = (
         f'<li><a href="#group-{number}">{escape(group.title)}</a>: {group.number}</li>'
         for number, group in enumerate(groups)

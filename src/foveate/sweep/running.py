@@ -155,6 +155,16 @@ def check_towers(jobs: Sequence[Job]) -> None:
         open_towers(clip, dtype, "cpu")
 
 
+def missing_backbones(jobs: Sequence[Job]) -> str | None:
+    """Return a line on tuned backbones that are needed and not there; None if all are there."""
+    wanted = dict.fromkeys(job.config.backbone for job in jobs if job.config.backbone and job.needs is None)
+    lost = [path for path in wanted if not Path(path).expanduser().exists()]
+    if not lost:
+        return None
+    more = f", and {len(lost) - 1} more of {len(wanted)}" if len(lost) > 1 else ""
+    return f"there is no backbone at {lost[0]}{more}: tune it, or mend the row's path"
+
+
 def towers_of(clip: Clip, source: str) -> Classifier:
     """Return a classifier from a model that is loaded already.
 
