@@ -38,6 +38,52 @@ def section(tmp_path: Path) -> Section:
     return found
 
 
+@pytest.fixture
+def others(tmp_path: Path) -> dict[str, Section]:
+    """DAPT looks 10 points more at the object; FVG-PT gains with all shots alone, and on other sets."""
+    results = []
+    for (row, method), seed in product({"MaPLe": "maple", "MaPLe + DAPT-S": "dapt+maple"}.items(), (1, 2, 3)):
+        share = 0.2 + 0.1 * ("DAPT" in row) + seed / 1000 * ("DAPT" in row)
+        one = measured("dtd@home", "base", answers(50, 600, "same", seed), 24)
+        results.append(result(row, "dtd", seed, replace(one, gaze=share), method=method))
+    for (row, method), seed in product({"CoOp": "coop", "CoOp + FVG-PT": "fvgpt+coop"}.items(), (1, 2, 3)):
+        for fraction in (0.25, 1.0):
+            share = 60 + 15 * (fraction == 1 and method != "coop")
+            right = answers(share, 600, row if share > 60 else "", seed, fraction)
+            new = measured("dtd@home", "new", answers(50, 600, "same", seed), 24)
+            asked = [measured("dtd@home", "base", right, 24), new]
+            more = {"protocol": "data-efficiency", "variant": f"fraction-{fraction:g}", "method": method}
+            results.append(result(row, "dtd", seed, *asked, **more))
+        tests = [
+            measured(key, "new", answers(50 + 20 * (method != "coop"), 600, row, seed, key), 24)
+            for key in ("world-1", "world-2")
+        ]
+        results.append(result(row, "species", seed, *tests, protocol="cross-dataset", method=method))
+    report = build(write_all(tmp_path, results), draws=400)
+    return {one.title: one for one in report.sections if one.key.startswith("claims")}
+
+
+def test_gaze_shots_and_other_sets_are_tested_too(others: dict[str, Section]):
+    assert len(others) == 3
+    blocks = {block.title: block for section in others.values() for block in section.blocks[1:]}
+    gaze = blocks.pop(
+        "DAPT looks at the object more than its host does (share of heat maps on the object, points, base)"
+    )
+    assert [row.label for row in gaze.rows] == ["MaPLe + DAPT-S − MaPLe"]
+    assert str(gaze.rows[0].cells[0]).startswith("+10.2 (+10.0 to +10.4")
+    assert gaze.rows[0].cells[1] == "holds here"
+    fewer = blocks.pop(
+        "FVG-PT answers more base classes rightly than its backbone, also with fewer shots (base)"
+    )
+    assert [(row.label, row.cells[1]) for row in fewer.rows] == [
+        ("CoOp + FVG-PT − CoOp, 25% of the shots", "does not"),
+        ("CoOp + FVG-PT − CoOp, 100% of the shots", "holds here"),
+    ]
+    transfer = blocks.pop("FVG-PT answers more rightly on sets that it was not trained on (target)")
+    assert transfer.columns[1:] == ("other sets", "other sets: verdict")
+    assert [row.cells[1] for row in transfer.rows] == ["holds here"]
+
+
 def verdicts(section: Section, claim: str) -> list[tuple[str, ...]]:
     block = next(one for one in section.blocks if one.title.startswith(claim))
     return [tuple(str(cell) for cell in row.cells[1::2]) for row in block.rows]

@@ -13,6 +13,7 @@ import pytest
 from foveate.classifier import Classifier
 from foveate.datasets.draws import make_draw, read_draw, take_draw, write_draw
 from foveate.errors import InputError
+from foveate.explain.measure import LookConfig, look
 from foveate.sweep import running, sets
 from foveate.sweep.draws import keep_draw
 from foveate.sweep.folder import alone_in, check_same
@@ -116,7 +117,7 @@ def test_a_damaged_draw_is_set_aside(jobs: dict[tuple[str, str], Job], desk: Wor
 def test_answers_are_those_of_evaluate(jobs: dict[tuple[str, str], Job], desk: WorkerState, root: Path):
     """Features kept from question to question change nothing."""
     for job in (jobs["backbone", "eurosat"], jobs["MMRL + FVG-PT", "eurosat"]):
-        run_job(replace(job, shift=True), desk)
+        run_job(replace(job, shift=True, gaze=True), desk)
     folder = desk.place.out / job.key
     result, model = read_result(folder), Classifier.from_pretrained(folder / "run")
     test = sets.photos_of(root, "eurosat").split("test")
@@ -126,6 +127,9 @@ def test_answers_are_those_of_evaluate(jobs: dict[tuple[str, str], Job], desk: W
             unpacked(one.right, one.pictures).tolist() == (plain.logits.argmax(-1) == plain.labels).tolist()
         )
         assert one.shift == pytest.approx(plain.shift, rel=1e-3)
+        pictures, branch = model.ask_split(test, split)
+        looks = look(model.method, pictures, branch, LookConfig(about="label", steps=0))
+        assert one.gaze == pytest.approx(looks.means()["energy"], abs=1e-5)
 
 
 def test_a_finished_job_is_skipped_and_a_half_written_one_goes_on(
@@ -166,9 +170,9 @@ def test_a_result_of_a_newer_foveate_is_refused(jobs: dict[tuple[str, str], Job]
     run_job(job, desk)
     path = desk.place.out / job.key / RESULT
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2, "unknown": 1}))
-    for look in (lambda: run_job(job, desk), lambda: standing([job], desk.place.out)):
+    for again in (lambda: run_job(job, desk), lambda: standing([job], desk.place.out)):
         with pytest.raises(InputError, match=r"result.json was written by a newer foveate: upgrade"):
-            look()
+            again()
     assert path.is_file()
 
 

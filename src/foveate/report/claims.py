@@ -21,6 +21,7 @@ from foveate.report.frame import ResultGroup
 from foveate.report.model import Number, ReportBlock, Section, TableRow, signed
 from foveate.report.protocol import ReportContext
 
+TRANSFER = "cross-dataset"
 HOLDS, NOT, OPEN = "holds here", "does not", "can't be told"
 SMALL = 1.0
 """Differences below this number of points are no gain, whatever their sign."""
@@ -34,9 +35,11 @@ class Claim:
         claim: The claim, in words.
         source: The paper, and the section in it.
         rows: Pairs of rows; the effect is the first minus the second.
-        measure: "base", "new", "HM", "HM of all names"; empty if the claim is about errors.
+        measure: "base", "new", "HM", "HM of all names", "target"; empty if the claim is about errors or gaze.
         errors: "base" or "new": the split whose wrong answers are compared with correct ones, by
             foreground shift.
+        gaze: "base" or "new": the split whose heat maps are compared, by their share on the object.
+        protocol: Protocol of the runs.
     """
 
     claim: str
@@ -44,6 +47,15 @@ class Claim:
     rows: tuple[Mapping[str, str], ...]
     measure: str = ""
     errors: str = ""
+    gaze: str = ""
+    protocol: str = "base-to-new"
+
+    @property
+    def unit(self) -> str:
+        """What the effect is measured in."""
+        if self.errors:
+            return f"foreground shift of wrong less right answers, nats, {self.errors}"
+        return f"share of heat maps on the object, points, {self.gaze}" if self.gaze else self.measure
 
 
 @dataclass(frozen=True)
@@ -82,19 +94,23 @@ def claims() -> tuple[Claim, ...]:
 
 def section(group: ResultGroup, context: ReportContext) -> Section | None:
     """Return the section of the claims that the group can test; None without test conditions or such rows."""
-    conditions = [one for one in dict.fromkeys(group.frame["condition"]) if one]
-    every = [(claim, dict(_effects(claim, group.frame, context))) for claim in claims() if conditions]
+    transfer = group.drawn and group.protocol == TRANSFER
+    conditions = [one for one in dict.fromkeys(group.frame["condition"]) if one or transfer]
+    own = [one for one in claims() if one.protocol == group.protocol] if conditions else []
+    every = [(claim, dict(_effects(claim, group.frame, context))) for claim in own]
     found = [(claim, effects) for claim, effects in every if effects]
     if not found:
         return None
     blocks = [_block(claim, effects, conditions) for claim, effects in found]
     seeds = group.frame["seed"].nunique()
+    places = ", ".join(map(_heading, conditions))
+    usual = group.protocol == "base-to-new"
     return Section(
-        key="claims",
-        title=group.titled("The papers' claims"),
+        key="claims" if usual else f"claims-{group.protocol}",
+        title=group.titled("The papers' claims" if usual else f"The papers' claims: {group.protocol}"),
         lead=(
             "What each claim comes to here: the first row's figure less the second's, with its 95 % interval "
-            f"over pictures and seeds, by where test scenes stand: {', '.join(conditions)}. A claim holds if "
+            f"over pictures and seeds, by where test scenes stand: {places}. A claim holds if "
             "the whole interval is above 0. It does not if the interval is below 0, or within 1 point of it. "
             f"Otherwise it can't be told from up to {seeds} seeds. The first table counts pairs of rows of "
             "which a claim holds, does not, or is open."
@@ -109,12 +125,16 @@ def _effects(
 ) -> Iterator[tuple[str, dict[str, Effect]]]:
     """Yield the measured pairs of rows of a claim, with their effect under each condition."""
     for pair in claim.rows:
-        if claim.errors:
-            effects = _of_errors(frame, pair["more"], claim.errors)
-        else:
-            effects = _of_pair(frame, pair, claim.measure, context)
-        if effects:
-            yield " − ".join(pair.values()), effects
+        name = " − ".join(pair.values())
+        for amount, lines in frame.groupby("amount", sort=True):
+            if claim.errors:
+                effects = _of_errors(lines, pair["more"], claim.errors)
+            elif claim.gaze:
+                effects = _of_gaze(lines, pair, claim.gaze)
+            else:
+                effects = _of_pair(lines, pair, claim.measure, context)
+            if effects:
+                yield f"{name}, {amount:.0%} of the shots" if amount else name, effects
 
 
 def _of_pair(
@@ -142,17 +162,35 @@ def _of_errors(frame: pd.DataFrame, name: str, split: str) -> dict[str, Effect]:
     effects: dict[str, Effect] = {}
     for condition, lines in own.groupby("condition", sort=False):
         gaps = (lines["shift_wrong"] - lines["shift_right"]).dropna().to_numpy(float)
-        if len(gaps) < 2:
-            continue
-        if np.ptp(gaps) == 0:  # zero-shot CLIP does not depend on the seed
-            effects[str(condition)] = Effect(gaps[0], gaps[0], gaps[0], None, 0.0)
-            continue
-        test = stats.ttest_1samp(gaps, 0.0)
-        ends = test.confidence_interval(0.95)
-        effects[str(condition)] = Effect(
-            float(gaps.mean()), float(ends.low), float(ends.high), float(test.pvalue), 0.0
-        )
+        if len(gaps) >= 2:
+            effects[str(condition)] = _over_seeds(gaps, 0.0)
     return effects
+
+
+def _of_gaze(frame: pd.DataFrame, pair: Mapping[str, str], split: str) -> dict[str, Effect]:
+    """Return the difference in points of the shares of heat maps on the object, over shared seeds."""
+    own = frame[frame["name"].isin(list(pair.values())) & (frame["split"] == split)]
+    effects: dict[str, Effect] = {}
+    for condition, lines in own.groupby("condition", sort=False):
+        shares = lines.pivot_table(index="seed", columns="name", values="gaze").dropna()
+        if len(shares) >= 2 and set(pair.values()) <= set(shares.columns):
+            gaps = (100 * (shares[pair["more"]] - shares[pair["less"]])).to_numpy(float)
+            effects[str(condition)] = _over_seeds(gaps, SMALL)
+    return effects
+
+
+def _over_seeds(values: np.ndarray, small: float) -> Effect:
+    """Return the mean of one value per seed, with its interval and test by Student's t."""
+    if np.ptp(values) == 0:  # zero-shot CLIP does not depend on the seed
+        return Effect(values[0], values[0], values[0], None, small)
+    test = stats.ttest_1samp(values, 0.0)
+    ends = test.confidence_interval(0.95)
+    return Effect(float(values.mean()), float(ends.low), float(ends.high), float(test.pvalue), small)
+
+
+def _heading(condition: str) -> str:
+    """Return a condition's heading; the tests of a transfer have no condition."""
+    return condition or "other sets"
 
 
 def _counts(
@@ -167,23 +205,18 @@ def _counts(
             counts = {"hold": verdicts.count(HOLDS), "not": verdicts.count(NOT), "open": verdicts.count(OPEN)}
             cells.append(", ".join(f"{number} {word}" for word, number in counts.items() if number))
         rows.append(TableRow(f"{claim.claim} ({claim.source})", tuple(cells)))
-    return ReportBlock("", ("claim", *conditions), tuple(rows))
+    return ReportBlock("", ("claim", *map(_heading, conditions)), tuple(rows))
 
 
 def _block(
     claim: Claim, effects: Mapping[str, Mapping[str, Effect]], conditions: Sequence[str]
 ) -> ReportBlock:
-    what = (
-        f"foreground shift of wrong less right answers, nats, {claim.errors}"
-        if claim.errors
-        else claim.measure
-    )
     rows = [
         TableRow(name, tuple(cell for one in conditions for cell in _cells(by.get(one), bool(claim.errors))))
         for name, by in effects.items()
     ]
-    columns = [name for one in conditions for name in (one, f"{one}: verdict")]
-    return ReportBlock(f"{claim.claim} ({what})", ("rows", *columns), tuple(rows))
+    columns = [name for one in map(_heading, conditions) for name in (one, f"{one}: verdict")]
+    return ReportBlock(f"{claim.claim} ({claim.unit})", ("rows", *columns), tuple(rows))
 
 
 def _cells(effect: Effect | None, fine: bool) -> tuple[str, str]:

@@ -31,6 +31,7 @@ RAW = (
         "shift",
         "shift_right",
         "shift_wrong",
+        "gaze",
         "digest",
         "clip",
         "weights",

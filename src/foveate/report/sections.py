@@ -201,7 +201,8 @@ def _sections(group: ResultGroup, context: ReportContext) -> Iterator[Section]:
         **{"cross-dataset": _transfer, "domain-generalisation": _transfer, "few-shot": _curves},
         **{"data-efficiency": _curves, "seed-robustness": _robustness},
     }.get(group.protocol, _base_to_new)
-    yield from (section for section in make(group, context) if section is not None)
+    claimed = claims.section(group, context)
+    yield from (section for section in (claimed, *make(group, context)) if section is not None)
 
 
 def _part(
@@ -216,7 +217,6 @@ def _part(
 
 
 def _base_to_new(group: ResultGroup, context: ReportContext) -> Iterator[Section | None]:
-    yield claims.section(group, context)
     every = Figures(group.frame, context.bootstrap)
     main = _main_rows(every, group)
     if main:

@@ -5,7 +5,7 @@ once for all questions. CLIP's own features are encoded once for all rows and se
 bank.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from foveate.errors import InputError
 from foveate.evaluate.answers import Answers, Watch, answer
 from foveate.evaluate.encoding import StoreOf, encode_all, is_clip, specs_for_answers
 from foveate.evaluate.metrics import accuracy
+from foveate.explain.measure import LookConfig, look
 from foveate.methods.base import Method
 from foveate.sweep.jobs import Question
 from foveate.sweep.results import Measured, packed
@@ -75,7 +76,7 @@ def measure(
     seen: TestFeatures,
     *,
     carried: str | None = None,
-    shift: bool = False,
+    of_masks: Collection[str] = (),
     watch: Watch | None = None,
 ) -> Measured:
     """Evaluate a question on the test split of a data set.
@@ -87,7 +88,8 @@ def measure(
         seen: Features of test pictures that the worker keeps.
         carried: Template of the data set, if the model was trained on another set: then all classes are
             new.
-        shift: Whether to compute the foreground shift index, if there are masks.
+        of_masks: Metrics to compute if there are masks: "shift", the foreground shift index, and "gaze", the
+            share of heat maps on the object.
         watch: Called with the number of encoded pictures.
 
     Raises:
@@ -96,12 +98,13 @@ def measure(
     test = photos.split("test")
     if not len(test):
         raise InputError(f"{question.dataset} has no test split, and a sweep tests on nothing else")
-    shift = shift and any(sample.mask for sample in test.samples)
-    test = test if shift else without_masks(test)
+    masked = bool(of_masks) and any(sample.mask for sample in test.samples)
+    test = test if masked else without_masks(test)
     asked = _ready(classifier, question, test) if carried is None else _carried(classifier, test, carried)
     store_of = partial(seen.shelf, dataset=question.dataset)
-    answers = _answers(classifier.method, asked, test, store_of, shift, watch)
-    return _measured(question, asked.photos, answers, classifier.method.trained)
+    answers = _answers(classifier.method, asked, test, store_of, masked and "shift" in of_masks, watch)
+    found = _measured(question, asked.photos, answers, classifier.method.trained)
+    return replace(found, gaze=_gaze(classifier.method, asked)) if masked and "gaze" in of_masks else found
 
 
 def _ready(classifier: Classifier, question: Question, test: Photos) -> PreparedQuestion:
@@ -138,6 +141,13 @@ def _answers(
         rows = torch.tensor(list(asked.rows))
         own = {name: tensor[:, rows] for name, tensor in features.items()}
         return answer(method, own, asked.photos, asked.branch)
+
+
+def _gaze(method: Method, asked: PreparedQuestion) -> float | None:
+    """Return the mean share of the heat maps of the true classes that is on the object."""
+    size = method.clip.config
+    pictures = PictureSet(asked.photos, size.image_size, size.mean, size.std)
+    return look(method, pictures, asked.branch, LookConfig(about="label", steps=0)).means()["energy"]
 
 
 def _measured(question: Question, photos: Photos, answers: Answers, trained: Sequence[bool]) -> Measured:

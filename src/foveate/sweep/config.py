@@ -43,7 +43,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "dtype": ("float32", "float16", "bfloat16"),
 }
 _TEXTS = ("source", "clip", "root")
-_FLAGS = ("mixed", "shift")
+_FLAGS = ("mixed", "shift", "gaze")
 _TABLE = (*_LISTS, *_WORDS, *_TEXTS, *_FLAGS, "rows")
 _ONLY_FOR = {
     "source": ("cross-dataset", "domain-generalisation"),
@@ -98,6 +98,7 @@ class SweepTable:
         classes: Train on half of the classes or on all, for "data-efficiency".
         mixed: Whether to evaluate trained and other classes together, too.
         shift: Whether to compute the foreground shift index; it needs masks of test pictures.
+        gaze: Whether to compute how much of the heat maps is on the object; it needs them too.
         conditions: Test splits to evaluate, such as "home", for data sets that have several; none: the
             set's own.
         recipe: Source of the settings.
@@ -117,6 +118,7 @@ class SweepTable:
     classes: str = "base"
     mixed: bool = False
     shift: bool = False
+    gaze: bool = False
     conditions: tuple[str, ...] = ()
     recipe: Source = "released-code"
     clip: str = "tiny"
@@ -301,7 +303,8 @@ def _value(name: str, value: Any, where: str) -> Any:
             some = [_key(one, where) if isinstance(one, str) else one for one in some]
         kind = _LISTS[name]
         fits = all(isinstance(one, int | float if kind is float else kind) for one in some)
-        if not some or not fits or any(isinstance(one, bool) for one in some):
+        none = not some and name != "conditions"  # [] there: the set's own test split
+        if none or not fits or any(isinstance(one, bool) for one in some):
             raise wrong
         _check_list(name, some, wrong)
         return tuple(kind(one) for one in some)

@@ -79,7 +79,7 @@ def size_of(job: Job) -> Size:
     for one in job.questions:
         half = one.split in ("base", "new") and one.dataset == job.dataset and share < 1
         tests += sets.sizes_of(one.dataset).test * (0.5 if half else 1.0)
-    tests *= 2 if job.shift else 1
+    tests *= 1 + job.shift + 3 * job.gaze  # a heat map needs a gradient
     views = pictures * epochs
     return Size(classes, pictures, views, views if recipe.varies else pictures, round(tests))
 

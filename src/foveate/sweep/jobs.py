@@ -46,6 +46,7 @@ class Job:
         copies: Key of a job with the same training and questions, for another row or protocol; its
             result is copied with this job's names.
         shift: Whether to compute the foreground shift index; it does not change the training.
+        gaze: Whether to compute how much of the heat maps is on the object; it does not change it either.
     """
 
     protocol: Protocol
@@ -58,6 +59,7 @@ class Job:
     needs: str | None = None
     copies: str | None = None
     shift: bool = False
+    gaze: bool = False
 
     @property
     def seed(self) -> int:

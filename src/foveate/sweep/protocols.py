@@ -67,7 +67,9 @@ def _planned(table: SweepTable, row: SweepRow, place: "_Place", template: Templa
     own = inner.job.identity()
     apart = digest({name: own[name] for name in ("settings", "recipe", "clip", "dtype")})[:6]
     backbone = f"backbone {title(before[-1])} {apart}"
-    return _Planned(job, replace(inner, job=replace(inner.job, questions=(), shift=False, row=backbone)))
+    return _Planned(
+        job, replace(inner, job=replace(inner.job, questions=(), shift=False, gaze=False, row=backbone))
+    )
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ def _job(table: SweepTable, row: SweepRow, place: _Place, template: Template) ->
         variant=variant.name,
         recipe=table.recipe,
         shift=table.shift,
+        gaze=table.gaze,
     )
 
 
@@ -180,7 +183,7 @@ def _unlike(jobs: Sequence[Job]) -> list[Job]:
 def _asking(job: Job, more: Job) -> Job:
     """Return a job that has the questions of both jobs with the same training."""
     questions = (*job.questions, *(one for one in more.questions if one not in job.questions))
-    return replace(job, questions=questions, shift=job.shift or more.shift)
+    return replace(job, questions=questions, shift=job.shift or more.shift, gaze=job.gaze or more.gaze)
 
 
 def _linked(jobs: Sequence[Job], inner: Mapping[str, Job]) -> list[Job]:

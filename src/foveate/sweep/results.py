@@ -42,6 +42,8 @@ class Measured:
         shift: Foreground shift index, in nats; None if it was not computed.
         shift_right: The index over correctly classified pictures; None also if there are none.
         shift_wrong: The index over the other pictures.
+        gaze: Mean share of a picture's heat map, of its true class, that is on the object; between 0 and 1.
+            None if it was not computed.
     """
 
     dataset: str
@@ -57,6 +59,7 @@ class Measured:
     shift: float | None = None
     shift_right: float | None = None
     shift_wrong: float | None = None
+    gaze: float | None = None
 
     @property
     def condition(self) -> str:

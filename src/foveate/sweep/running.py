@@ -331,7 +331,7 @@ def _measure(job: Job, desk: WorkerState, classifier: Classifier, question: Ques
         desk.photos(question.dataset, tests_only=other),
         desk.seen,
         carried=template,
-        shift=job.shift,
+        of_masks=[name for name in ("shift", "gaze") if getattr(job, name)],
         watch=partial(tell, f"asking about {question.dataset}, {question.split}"),
     )
 
