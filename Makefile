@@ -30,10 +30,10 @@ demo: .venv/core
 	OMP_NUM_THREADS=2 $(BIN)/foveate demo --out out/demo
 
 test: .venv/dev
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 test-fast: .venv/dev
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 bench: .venv/core
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py $(BENCH)

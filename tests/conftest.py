@@ -45,6 +45,33 @@ hypothesis.settings.register_profile("foveate", deadline=None)
 hypothesis.settings.load_profile("foveate")
 
 
+SLOW = Path(__file__).parent / "slow.txt"
+"""Tests that `make test-fast` leaves out, besides those marked `slow`; `--write-slow 1.5` writes it anew."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--write-slow", type=float, metavar="SECONDS", help="write slow.txt: tests that take longer"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow = set(SLOW.read_text().split())
+    for item in items:
+        if item.nodeid.partition("[")[0] in slow:
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    limit = config.getoption("--write-slow")
+    if limit is None:
+        return
+    seconds: dict[str, float] = defaultdict(float)
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports(""):
+        seconds[report.nodeid.partition("[")[0]] += report.duration
+    SLOW.write_text("".join(f"{name}\n" for name in sorted(seconds) if seconds[name] > limit))
+
+
 @dataclass(frozen=True)
 class Official:
     """`official.safetensors`: the numbers, the settings, and what they were computed from."""
