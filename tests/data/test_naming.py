@@ -45,6 +45,10 @@ def test_unseen_characters_are_refused(name: str, says: str):
 @pytest.mark.parametrize(
     ("folder", "split"),
     [
+        ("val2017", "val"),
+        ("train_2012", "train"),
+        ("train2", None),
+        ("test 1", None),
         *(("train", "train"), ("Training Set", "train"), ("seg_train", "train"), ("train-images", "train")),
         *(("val", "val"), ("validate", "val"), ("dev", "val"), ("TEST", "test"), ("test_data", "test")),
         *(("bullet train", None), ("trainer", None), ("train_test", None), ("sample", None), ("", None)),
@@ -86,8 +90,9 @@ def test_names_that_are_no_words_are_told_of_once():
         ["n01440764", "n01443537"],
         ["AnnualCrop", "SeaLake"],
         ["001.Albatross"],
+        ["class 0", "Label_1"],
     ):
         assert [note.partition(" say")[0].count("CLIP") for note in unusual(names)] == [1]
         assert repr(names[0]) in unusual(names)[0]
         assert "classnames.txt" in unusual(names)[0]
-    assert unusual(["cat", "dog", "A300", "iPhone", "707-320"]) == []
+    assert unusual(["cat", "dog", "A300", "iPhone", "707-320", "first class"]) == []

@@ -29,8 +29,10 @@ _UNREADABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Unicode categories of invisible characters, which CLIP has not read."""
 
 _WNID = re.compile(r"n\d{8}")
-_WORDLESS = re.compile(r"[\W\d_]*|n\d{8}|\d+\W.*|[A-Z][a-z]+(?:[A-Z][a-z]+)+")
-"""Names that mean little to CLIP: 0, 8.0, n01440764, 001.Albatross, AnnualCrop."""
+_WORDLESS = re.compile(
+    r"[\W\d_]*|n\d{8}|\d+\W.*|[A-Z][a-z]+(?:[A-Z][a-z]+)+|(?i:class|cls|label|category|id)\W*\d+"
+)
+"""Names that mean little to CLIP: 0, 8.0, n01440764, 001.Albatross, AnnualCrop, class 7."""
 
 _LONGEST = 1000  # letters; CLIP reads at most 300 letters of a name
 _SHARE = 0.25  # share of such names from which a note is given
@@ -102,8 +104,8 @@ def read_split(raw: str, where: str) -> str | None:
 
 
 def split_of_folder(name: str) -> str | None:
-    """Return the split that a folder name means: "train", "seg_test", "Validation set"."""
-    words = [word for word in re.split(r"[\W_]+", name.casefold()) if word]
+    """Return the split that a folder name means: "train", "seg_test", "Validation set", "val2017"."""
+    words = [word for word in re.split(r"[\W_]+|(?:19|20)\d\d$", name.casefold()) if word]
     found = {SPLITS[word] for word in words if word in SPLITS}
     others = [word for word in words if word not in SPLITS and word not in _BESIDE]
     return found.pop() if len(found) == 1 and not others else None
