@@ -41,9 +41,9 @@ _PLAIN_TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "merge", "ti
 
 IMAGE_COLUMNS = (
     *("image", "file_name", "filename", "file", "image_path", "filepath", "image_file", "path", "img"),
-    *("picture", "photo"),
+    *("picture", "photo", "file_path", "img_path", "image_name", "img_name"),
 )
-LABEL_COLUMNS = ("label", "class", "category", "target", "class_label")
+LABEL_COLUMNS = ("label", "class", "category", "target", "class_label", "class_name", "classname")
 
 
 def read_bytes(path: Path, limit: int = TEXT_LIMIT) -> bytes:

@@ -315,10 +315,12 @@ def test_numbers_with_class_names(lay, delimiter):
 def test_json_lines_and_own_columns(lay, tmp_path):
     root = lay("a.jpg", "b.jpg")
     lines = [{"file": "a.jpg", "kind": 1, "split": None}, {"file": "b.jpg", "kind": 0}]
+    (tmp_path / "list.json").write_text(json.dumps(lines))
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
-    photos = load_photos(tmp_path / "list.jsonl", images=root, columns={"image": "file", "label": "kind"})
-    assert photos.names == ("0", "1")
-    assert local(photos, root) == [("1", "a.jpg", None), ("0", "b.jpg", None)]
+    for name in ("list.jsonl", "list.json"):
+        photos = load_photos(tmp_path / name, images=root, columns={"image": "file", "label": "kind"})
+        assert photos.names == ("0", "1")
+        assert local(photos, root) == [("1", "a.jpg", None), ("0", "b.jpg", None)]
 
 
 def test_lists_refused(lay):
@@ -330,7 +332,7 @@ def test_lists_refused(lay):
 
     write("image,label\n", "no rows")
     write("subject,label\na.jpg,cat\n", "line 2", "no 'image'", "subject, label", "--columns image=")
-    write("image,label\na.jpg,\n", "no 'label'")
+    write("image,label\na.jpg,\n", "line 2", "'label' is empty")
     write("image,label\ngone.jpg,cat\nb.jpg,cat\na.jpg,cat\n", "2 of its files do not exist", "gone.jpg")
     write("image,label,mask\na.jpg,cat,gone.png\n", "gone.png")
     write("image,label,split\na.jpg,cat,holdout\n", "line 2", "'holdout'")
@@ -344,6 +346,7 @@ def test_lists_refused(lay):
     write('{"image": "a.jpg", "label": "\\udce9"}\n', "is no text in UTF-8", name="list.jsonl")
     write('{"image": "a.jpg"\n', "line 1", "not valid JSON", name="list.jsonl")
     write("[1]\n", "line 1", "not an object", name="list.jsonl")
+    write("[1]\n", "item 1", "not an object", name="list.json")
     (root / "latin.csv").write_bytes("image,label\na.jpg,l\xe4rche\n".encode("latin-1"))
     refused(root / "latin.csv", "not UTF-8")
 
@@ -450,7 +453,7 @@ def test_split_files_refused(lay):
         ("[" * 100_000, "nested too deeply"),
         ('{"train": [["a.jpg", true, "cat"]]}', "train[0] is not"),
         ('{"train": [["a.jpg", "x", "cat"]]}', "train[0] is not"),
-        ("[]", "expected train, val and test"),
+        ("[]", "no rows"),
         ('{"train": {}}', "expected train, val and test"),
         ('{"other": []}', "no pictures"),
         ('{"train": [["a.jpg", "cat"]]}', "train[0] is not"),

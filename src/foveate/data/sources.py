@@ -14,6 +14,7 @@ from foveate.errors import InputError
 from foveate.files import home_of
 from foveate.foreground.layouts import MASK_FOLDERS
 from foveate.foreground.masks import MaskValues, demand_masks, detect_values, find_masks
+from foveate.readers import read_json
 
 HUB = "hf:"
 Source = str | Path | Photos | HubRows | Mapping[str, HubRows]
@@ -89,9 +90,10 @@ def _read_path(
         raise InputError(f"{path}: {error.strerror}") from error
     if not there:
         raise InputError(f"{path}: {'is a pipe or a device' if known else 'no such file or folder'}")
-    if path.suffix.lower() in TABLES:
+    is_json = path.suffix.lower() == ".json"
+    if path.suffix.lower() in TABLES or (is_json and isinstance(read_json(path), list)):
         return read_table(path, images, columns), images or path.parent, None
-    if path.suffix.lower() == ".json":
+    if is_json:
         return _read_split(path, images)
     known = ", ".join((*TABLES, ".json"))
     raise InputError(f"{path}: not a list we read; give a folder per class, or a file ending in {known}")

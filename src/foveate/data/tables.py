@@ -44,7 +44,9 @@ class ListRow:
 
 
 def read_table(path: Path, images: Path | None = None, columns: Mapping[str, str] | None = None) -> Photos:
-    """Read a CSV (comma, semicolon or tab) or JSON-lines list with `image, label[, classname, mask, split]`.
+    """Read a list with `image, label[, classname, mask, split]`.
+
+    It is a CSV file (comma, semicolon or tab), JSON lines, or a JSON file with a list of objects.
 
     Args:
         path: The list.
@@ -163,21 +165,23 @@ def _is_foreign(path: str) -> bool:
 
 
 def _read_rows(path: Path, columns: Mapping[str, str]) -> Iterable[ListRow]:
-    is_json = path.suffix.lower() in (".jsonl", ".ndjson")
+    is_json = path.suffix.lower() in (".jsonl", ".ndjson", ".json")
     lines = _json_lines(path) if is_json else _csv_lines(path, columns)
     known: dict[tuple[str, ...], dict[str, str | None]] = {}
     for number, line in lines:
-        where = f"{path}, line {number}"
+        where = f"{path}, {'item' if path.suffix.lower() == '.json' else 'line'} {number}"
         given = tuple(line)
         if given not in known:
             known[given] = {key: _column(key, given, columns) for key in _COLUMNS}
         own = known[given]
         values = {key: line[column].strip() if column else "" for key, column in own.items()}
-        missing = [columns.get(key, key) for key in ("image", "label") if not values[key]]
-        if missing:
+        empty = next((key for key in ("image", "label") if not values[key]), None)
+        if empty and own[empty]:
+            raise InputError(f"{where}: {own[empty]!r} is empty; fill it in, or remove the line")
+        if empty:
             raise InputError(
-                f"{where}: no {missing[0]!r}; the columns there are {', '.join(line)}"
-                f" (if it has another name, say which: --columns {missing[0]}=...)"
+                f"{where}: no {empty!r}; the columns there are {', '.join(line)}"
+                f" (if it has another name, say which: --columns {empty}=...)"
             )
         yield ListRow(where, *(values[key] for key in ("image", "label", "classname", "mask", "split")))
 
@@ -234,9 +238,12 @@ def _csv_lines(path: Path, columns: Mapping[str, str]) -> Iterable[tuple[int, di
 
 
 def _json_lines(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
-    for number, content in json_lines(path):
+    """Yield the objects of JSON lines, or of a JSON file that is a list, with their numbers."""
+    whole = path.suffix.lower() == ".json"
+    for number, content in enumerate(read_json(path), start=1) if whole else json_lines(path):
         if not isinstance(content, dict):
-            raise InputError(f"{path}, line {number}: not an object; write {{'image': ..., 'label': ...}}")
+            where = f"{path}, {'item' if whole else 'line'} {number}"
+            raise InputError(f"{where}: not an object; write {{'image': ..., 'label': ...}}")
         items = cast("dict[str, Any]", content).items()
         yield (
             number,
