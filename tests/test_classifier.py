@@ -412,6 +412,13 @@ calls = {
     "on_bad is": lambda: fitted.predict([picture], on_bad="never"),
     "same to CLIP": lambda: fitted.predict([picture], classes=["AT&T", "AT&amp;T"]),
     "data is of type int": lambda: fitted.evaluate(5),
+    "risk is '0.1': give a number": lambda: fitted.predict([picture], risk="0.1"),
+    "3 is of type int: give a path": lambda: Classifier("tip_adapter", clip).fit(photos, shots=1, out=3),
+    "4 is of type int: give a path": lambda: Classifier.from_pretrained(4),
+    "there is no device 'None'": lambda: Classifier("coop", clip, device=None),
+    "a label is of type NoneType": lambda: Classifier("tip_adapter", clip).fit([picture] * 2, [None, "a"]),
+    "a label is of type list": lambda: Classifier("tip_adapter", clip).fit([picture] * 2, [["a"], ["b"]]),
+    "some labels are names and some": lambda: Classifier("tip_adapter", clip).fit([picture] * 2, [1, "b"]),
 }
 for says, call in calls.items():
     try:

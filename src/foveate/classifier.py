@@ -540,7 +540,7 @@ class Classifier:
         """Write `config.json`, `model.safetensors`, a model card, and what the model knows of its answers."""
         known = self.trust
         tensors, words = (None, "") if known is None else (known.tensors(), known.words)
-        save_model(Path(folder).expanduser(), self._fitted(), self.method.learned(), tensors, words)
+        save_model(home_of(folder), self._fitted(), self.method.learned(), tensors, words)
 
     @classmethod
     def from_pretrained(
@@ -564,7 +564,7 @@ class Classifier:
                 training.
         """
         demand_device(device)
-        local = Path(source).expanduser()
+        local = home_of(source)
         folder = local if local.exists() else download(str(source))
         config, tensors = load_model(folder)
         if clip is None and config.clip == IN_MEMORY:

@@ -5,12 +5,20 @@ import re
 import tempfile
 from pathlib import Path
 
+from foveate.errors import InputError
+
 HALF_WRITTEN = re.compile(r"\..+\.(?:json|jsonl|safetensors|md|txt)\.[a-z0-9_]{8}")
 """Names of unfinished files of `write_atomically` for these suffixes; a kill leaves them behind."""
 
 
 def home_of(path: str | os.PathLike[str]) -> Path:
-    """Expand `~` in a path; `~user` with an unknown home directory stays unchanged."""
+    """Expand `~` in a path; `~user` with an unknown home directory stays unchanged.
+
+    Raises:
+        InputError: It is no path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{path!r} is of type {type(path).__name__}: give a path")
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -143,7 +143,7 @@ def demand_device(device: str | torch.device) -> None:
     """
     try:
         kind = torch.device(device).type
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise InputError(f"there is no device {str(device)!r}: take --device cpu, or cuda") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {device}: PyTorch finds no GPU to use here; take --device cpu")

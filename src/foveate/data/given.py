@@ -38,6 +38,8 @@ def as_pictures(given: Any) -> list[Path | LazyPicture]:
     Raises:
         InputError: One is of another type; it says where it stands, and which type.
     """
+    if isinstance(given, np.ndarray) and given.dtype.kind in "OU":
+        given = given.tolist()  # of paths, as pandas gives them
     single = isinstance(given, str | bytes | bytearray | os.PathLike | Image.Image | LazyPicture)
     if single or hasattr(given, "read") or (_has_numbers(given) and given.ndim < 4):
         return [as_picture(given)]

@@ -28,13 +28,18 @@ def labelled(pictures: Any, labels: Any) -> tuple["Photos", list[Any]]:
         The set, its classes in the order of the sorted labels; and these.
 
     Raises:
-        InputError: There is not one label a picture.
+        InputError: There is not one label a picture, or a label is no name and no number.
     """
     found = as_pictures(pictures)
     given = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else labels
     given = list(cast("Iterable[Any]", given)) if isinstance(given, Iterable) else [given]
     if len(found) != len(given):
         raise InputError(f"there are {len(found)} pictures and {len(given)} labels: give one label a picture")
+    odd = next((one for one in given if not isinstance(one, str | int | float | np.generic)), None)
+    if odd is not None or None in given:
+        raise InputError(f"a label is of type {type(odd).__name__}: give a name or a number for each picture")
+    if len({isinstance(one, str) for one in given}) > 1:
+        raise InputError("some labels are names and some are numbers: give one kind")
     classes = sorted(set(given))
     row = {label: place for place, label in enumerate(classes)}
     samples = [Sample(picture, row[label]) for picture, label in zip(found, given, strict=True)]

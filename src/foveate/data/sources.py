@@ -74,8 +74,8 @@ def _read(
     if isinstance(source, HubRows) or (isinstance(source, Mapping) and source):
         return read_rows(source, columns), None, None
     raise InputError(
-        f"the data is of type {type(source).__name__}: give a folder, a list, a Hugging Face dataset, or a"
-        " mapping of splits to such"
+        f"the data is of type {type(source).__name__}: give a folder, a list, pictures with a"
+        " list of their labels, a Hugging Face dataset, or a mapping of splits to such"
     )
 
 

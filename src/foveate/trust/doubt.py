@@ -45,8 +45,8 @@ def pictures_needed(risk: float) -> int:
     Raises:
         InputError: It is no number between 0 and 1.
     """
-    if not (math.isfinite(risk) and 0 < risk < 1):
-        raise InputError(f"risk is {risk:g}: give a number above 0 and below 1, such as 0.1")
+    if not isinstance(risk, int | float) or not 0 < risk < 1:
+        raise InputError(f"risk is {risk!r}: give a number above 0 and below 1, such as 0.1")
     return math.ceil(1 / risk - 1e-9) - 1
 
 

@@ -86,9 +86,10 @@ class Trust:
         Raises:
             InputError: They were too few, or there were none; or it is no risk.
         """
+        needed = pictures_needed(risk)
         if not self.knows_doubt:
             raise InputError(
-                f"a risk of {risk:g} needs {pictures_needed(risk)} shots that were held back, and this model"
+                f"a risk of {risk:g} needs {needed} shots that were held back, and this model"
                 " was trained on all of its shots at once: fit again with --folds 4"
             )
         least_probability(self.truths, risk)
