@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -332,12 +333,23 @@ def test_evaluate_measures_what_was_not_drawn(foveate: Call, fitted: Path):
     assert one["fvgpt+coop"]["new"]["accuracy"] == results["fvgpt+coop"]["new"]["accuracy"]
 
 
+def test_pictures_that_were_learned_from_are_told_of(foveate: Call, fitted: Path, tmp_path: Path):
+    photos = fitted.parent / "data/photos"
+    told = "4 of 16 pictures were learned from, so the figures are too good"
+    assert told in foveate("evaluate", fitted, "--data", photos).err
+    assert "learned from" not in foveate("evaluate", fitted).err
+    shutil.copytree(photos, tmp_path / "others")
+    assert "learned from" not in foveate("evaluate", fitted, "--data", tmp_path / "others").err
+    (photos / "blue box" / "0.png").unlink()  # another draw would come out now
+    assert "learned from" not in foveate("evaluate", fitted, "--data", photos).err
+
+
 def test_the_shift_is_over_pictures_with_masks(foveate: Call, fitted: Path, tmp_path: Path):
     data = fitted.parent / "data"
 
     def shift() -> dict[str, float]:
         said = foveate("evaluate", fitted, "--data", data / "photos", "--masks", data / "masks", *options)
-        assert ("shift base: over the 6 of 8 pictures" in said.err) == (said.err != "")
+        assert ("shift base: over the 6 of 8 pictures" in said.err) == ("over the" in said.err)
         return json.loads(said.out)["fvgpt+coop"]["base"]
 
     options = ("--split", "base", "--shift", "--json")

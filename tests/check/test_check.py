@@ -130,3 +130,11 @@ def test_sharpness_is_the_variance_of_the_laplacian():
     assert look.sharpness == pytest.approx(200_000 / 36)
     assert (look.width, look.height, look.bright) == (8, 8, 0.0)
     assert look.dark == pytest.approx(63 / 64)
+
+
+def test_a_class_of_one_picture_is_told_of(photos: Path, foveate: Callable[..., object]):
+    for file in sorted((photos / "red star").glob("*.png"))[1:]:
+        file.unlink()
+    said = foveate("check", photos, "--json")
+    few = [one for one in json.loads(said.out)["findings"] if one["kind"] == "few"]
+    assert [(one["label"], one["told"].split(";")[0]) for one in few] == [("red star", "1 picture")]

@@ -84,7 +84,7 @@ def test_sets_begin_with_the_answer_and_grow_as_the_risk_shrinks(read: Classifie
 def test_what_cannot_be_promised_is_one_line(read: Classifier, clip: Clip):
     with pytest.raises(InputError, match=r"a risk of 0\.01 needs 99 pictures, and 32 were held back"):
         read.predict(noise(1), risk=0.01)
-    with pytest.raises(InputError, match="risk is 1.0: give a number"):
+    with pytest.raises(InputError, match=r"risk is 1\.0: give a number"):
         read.predict(noise(1), risk=1.0)
     few = scene_photos(NAMES[:2], 2, 1)
     coop = Classifier("coop", clip).fit(few, shots=2, recipe=QUICK)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foveate.check.groups import Leak, group_leaks
-from foveate.check.labels import held_out, suspects
+from foveate.check.labels import FEW, held_out, suspects
 from foveate.check.names import alike, bad_names
 from foveate.check.pixels import Look, look
 from foveate.check.twins import first_of, twins
@@ -28,6 +28,7 @@ Kind = Literal[
     "two labels",
     "two splits",
     "leak",
+    "few",
     "label",
     "twin",
     "name",
@@ -41,6 +42,7 @@ KINDS: dict[Kind, str] = {
     "two labels": "the same picture under two labels",
     "two splits": "the same picture to learn from and to test on",
     "leak": "groups to learn from and to test on",
+    "few": "classes of too few pictures to judge",
     "label": "labels that look wrong",
     "twin": "the same picture twice",
     "name": "class names that CLIP reads badly",
@@ -149,6 +151,7 @@ def check_photos(
     features, zero_shot = _seen(read, clip, bank, watch)
     logits = held_out(features, labels)
     found = [
+        *_few(read.names, labels),
         *_wrong_labels(read, logits, labels),
         *_twins(read, measured, features),
         *(Finding("name", (), one.name, one.reason) for one in bad_names(photos.names, clip.tokenizer)),
@@ -188,6 +191,14 @@ def _seen(photos: Photos, clip: Clip, folder: Path | None, watch: Watch | None) 
 def _unreadable(photos: Photos, place: int, error: BadPicture) -> Finding:
     sample = photos.samples[place]
     return Finding("unreadable", (sample.name,), photos.names[sample.label], error.reason, 1.0, (place,))
+
+
+def _few(names: Sequence[str], labels: Labels) -> Iterator[Finding]:
+    counts = torch.bincount(labels, minlength=len(names)).tolist()
+    for name, number in zip(names, counts, strict=True):
+        if number < FEW:
+            told = f"{number} pictures; {FEW} are needed to judge their labels, and some more to test on"
+            yield Finding("few", (), name, told.replace("1 pictures", "1 picture"), 1 - number / FEW)
 
 
 def _wrong_labels(photos: Photos, logits: Logits, labels: Labels) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from foveate.classifier import Classifier, Split
 from foveate.commands.screen import note
 from foveate.data.checks import check_masks, check_pictures
 from foveate.data.folders import list_pictures, tell_unread
+from foveate.data.naming import name_key
 from foveate.data.samples import Photos, Sample
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
@@ -17,7 +18,7 @@ from foveate.foreground.options import OnBad
 from foveate.train.folder import read_run
 from foveate.train.reporter import Reporter, Titled
 from foveate.train.run import load
-from foveate.train.shots import held_out
+from foveate.train.shots import held_out, learned_from
 
 
 def find_pictures(photos: Sequence[str]) -> list[Path]:
@@ -71,8 +72,9 @@ def tested_photos(model: Path, data: str | None, masks: str | None, classifier: 
     """
     if data is not None:
         photos = load_photos(data, masks=masks)
-        test = photos.split("test")
-        return test if len(test) else photos
+        test = photos.split("test") if len(photos.split("test")) else photos
+        _note_learned(test, Path(data), model, classifier)
+        return test
     run = read_run(model)
     if run.config.photos is None:
         raise InputError(
@@ -86,6 +88,32 @@ def tested_photos(model: Path, data: str | None, masks: str | None, classifier: 
         ) from error
     assert classifier.config is not None
     return held_out(photos, classifier.config.shots, classifier.config.seed, run.chosen)
+
+
+def _note_learned(test: Photos, data: Path, model: Path, classifier: Classifier) -> None:
+    """Say how many of the pictures were learned from, if they are those of the run."""
+    try:
+        run = read_run(model)
+        if run.config.photos is None or classifier.config is None:
+            return
+        own, given = Path(run.config.photos).resolve(), data.expanduser().resolve()
+        if not (own.is_relative_to(given) or given.is_relative_to(own)):
+            return
+        every = load(run.config)
+    except InputError:  # there is no run, or its pictures are gone
+        return
+    drawn = learned_from(every, classifier.config.shots, classifier.config.seed, run.chosen)
+    trained = {name_key(name) for name in classifier.config.names}
+    drawn = drawn.only([row for row, name in enumerate(drawn.names) if name_key(name) in trained])
+    if drawn.digest(masks=run.config.needs_masks)[:16] != run.identity["data"]:
+        return  # pictures have come or gone since
+    learned = {one.picture for one in drawn.samples}
+    number = sum(sample.picture in learned for sample in test.samples)
+    if number:
+        note(
+            f"{number} of {len(test)} pictures were learned from, so the figures are too good: leave --data"
+            " out to measure on the others"
+        )
 
 
 def readable(photos: Photos, on_bad: OnBad, shift: bool) -> Photos:

@@ -135,6 +135,14 @@ def held_out(photos: Photos, shots: int, seed: int, chosen: Collection[str] | No
     return rest
 
 
+def learned_from(photos: Photos, shots: int, seed: int, chosen: Collection[str] | None = None) -> Photos:
+    """Return the pictures that were drawn for training; arguments as for `held_out`."""
+    if chosen is None:
+        return draw_shots(photos, shots, seed).train
+    names = set(chosen)
+    return photos.with_samples([sample for sample in photos.samples if sample.name in names])
+
+
 def _rest(photos: Photos, shots: int, seed: int, chosen: Collection[str] | None) -> Photos:
     if chosen is None:
         return draw_shots(photos, shots, seed).rest
