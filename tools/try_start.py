@@ -58,6 +58,7 @@ def main() -> None:
     """Run all lines, then resolve all extras."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--python", help="Python of an environment with foveate; nothing is installed then")
+    parser.add_argument("--extras", action="store_true", help="only resolve the extras")
     given = parser.parse_args()
     page = PAGE.read_text()
     with tempfile.TemporaryDirectory() as name:
@@ -70,7 +71,7 @@ def main() -> None:
             run(f"pip install --quiet -c {ROOT}/constraints.txt -e {ROOT}", folder, binaries)
         (folder / "draw.py").write_text(PHOTOS)
         run("python draw.py", folder, binaries)
-        for line in lines_of(page):
+        for line in [] if given.extras else lines_of(page):
             installs = "pip install" in line or "venv" in line
             if installs and given.python:
                 continue
