@@ -50,6 +50,7 @@ from foveate.train.run import Run, draw, load, resolve, train
 from foveate.train.sharing import download, upload
 from foveate.train.shots import Chosen, without_masks
 from foveate.train.together import demand_shareable
+from foveate.train.tracking import demand_tracker, tracked
 from foveate.trust.fitting import fit_trust
 from foveate.trust.folds import demand_folds
 from foveate.trust.promises import pictures_needed
@@ -157,6 +158,7 @@ class Classifier:
         folder = None if out is None else home_of(out)
         if folder is None and config.log_answers:
             raise InputError("log_answers writes into the run's log: say where with out=")
+        demand_tracker(config.track, folder)
         if folder and context.first:
             refuse_folder(folder)
         if data is not None:
@@ -167,19 +169,22 @@ class Classifier:
             chosen = draw(run, load(run.config, data), context)
         self._demand_fit(run, chosen, context)
         with alone_in(folder) if folder and context.first else nullcontext():
-            opened = partial(open_run, folder, run.identity(chosen), run.config, chosen) if folder else None
-            if folder and opened and context.everywhere(opened):
-                return self._finished(folder, run, chosen, context)
-            for note in (*chosen.notes, *run.notes(chosen)) if context.first else ():
-                warnings.warn(note, stacklevel=3)
-            self.method = train(run, chosen, folder, context)
-            self.config = run.model(chosen)
-            self.settings = self.config.settings
-            if context.first:
-                self.trust = fit_trust(run, chosen, self.method, folder)
-            if folder and context.first:
-                self.save_pretrained(folder)
-                drop_bank(folder)
+            identity = run.identity(chosen)
+            opened = partial(open_run, folder, identity, run.config, chosen) if folder else None
+            finished = bool(opened and context.everywhere(opened))
+            with tracked(run.config.track, context, folder, identity) as context:
+                if folder and finished:
+                    return self._finished(folder, run, chosen, context)
+                for note in (*chosen.notes, *run.notes(chosen)) if context.first else ():
+                    warnings.warn(note, stacklevel=3)
+                self.method = train(run, chosen, folder, context)
+                self.config = run.model(chosen)
+                self.settings = self.config.settings
+                if context.first:
+                    self.trust = fit_trust(run, chosen, self.method, folder)
+                if folder and context.first:
+                    self.save_pretrained(folder)
+                    drop_bank(folder)
         return self
 
     def _own_options(self) -> dict[str, Any]:
