@@ -156,3 +156,19 @@ def test_tables(tmp_path: Path):
 def test_no_cell_of_a_table_is_a_formula():
     rows = [["=1+1", "+cmd", "-2", "-x", "@a", "\ta", "a=b", 3, -1.5], ["", "-1e-3", "+5", "1.5"]]
     assert csv_text(rows) == "'=1+1,'+cmd,-2,'-x,'@a,'\ta,a=b,3,-1.5\n,-1e-3,+5,1.5\n"
+
+
+def test_what_is_written_is_read_again(tmp_path: Path):
+    rows = [
+        ["image", "=label"],
+        ["=1.jpg", "-x"],
+        ["'-2", "'=x"],
+        ["-2", "''+x"],
+        ["'x", "it's"],
+        ["@a", "1e-3"],
+    ]
+    (tmp_path / "a.csv").write_text(csv_text(rows))
+    columns, read = read_csv(tmp_path / "a.csv")
+    assert [columns, *(list(row.values()) for _, row in read)] == rows
+    (tmp_path / "b.csv").write_text("a,b\n'-2,'tis\n")  # another program's: no formula, so as it is
+    assert read_csv(tmp_path / "b.csv")[1] == [(2, {"a": "'-2", "b": "'tis"})]

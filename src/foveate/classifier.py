@@ -10,7 +10,7 @@ from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,13 +22,15 @@ from foveate.clip.weights import demand_device, load_clip, split_source
 from foveate.configs import as_whole, check
 from foveate.data.checks import check_pictures
 from foveate.data.loader import PictureSet
-from foveate.data.naming import clean_name, name_key, near_names, unusual
+from foveate.data.naming import clean_name, name_key, unusual
 from foveate.data.samples import LazyPicture, Photos, Sample, as_pictures, labelled
 from foveate.data.sources import Source, load_photos
 from foveate.errors import InputError
 from foveate.evaluate.answers import Answers, ask
 from foveate.evaluate.encoding import keep_clip
 from foveate.evaluate.metrics import mean
+from foveate.evaluate.splits import Split as Split
+from foveate.evaluate.splits import split_of, splits_of
 from foveate.files import home_of
 from foveate.foreground.opening import plain_errors
 from foveate.foreground.options import OnBad
@@ -48,14 +50,14 @@ from foveate.train.run import Run, draw, load, resolve, train
 from foveate.train.sharing import download, upload
 from foveate.train.shots import Chosen, without_masks
 from foveate.train.together import demand_shareable
-from foveate.trust.doubt import pictures_needed
+from foveate.train.tracking import demand_tracker, tracked
 from foveate.trust.fitting import fit_trust
 from foveate.trust.folds import demand_folds
+from foveate.trust.promises import pictures_needed
 from foveate.trust.trust import Trust, read_trust
 from foveate.types import Branch
 
 Photo = str | Path | Image.Image | LazyPicture | bytes | np.ndarray | torch.Tensor
-Split = Literal["base", "new", "all"]
 IN_MEMORY = "a CLIP in memory"
 
 
@@ -156,6 +158,7 @@ class Classifier:
         folder = None if out is None else home_of(out)
         if folder is None and config.log_answers:
             raise InputError("log_answers writes into the run's log: say where with out=")
+        demand_tracker(config.track, folder)
         if folder and context.first:
             refuse_folder(folder)
         if data is not None:
@@ -166,19 +169,22 @@ class Classifier:
             chosen = draw(run, load(run.config, data), context)
         self._demand_fit(run, chosen, context)
         with alone_in(folder) if folder and context.first else nullcontext():
-            opened = partial(open_run, folder, run.identity(chosen), run.config, chosen) if folder else None
-            if folder and opened and context.everywhere(opened):
-                return self._finished(folder, run, chosen, context)
-            for note in (*chosen.notes, *run.notes(chosen)) if context.first else ():
-                warnings.warn(note, stacklevel=3)
-            self.method = train(run, chosen, folder, context)
-            self.config = run.model(chosen)
-            self.settings = self.config.settings
-            if context.first:
-                self.trust = fit_trust(run, chosen, self.method, folder)
-            if folder and context.first:
-                self.save_pretrained(folder)
-                drop_bank(folder)
+            identity = run.identity(chosen)
+            opened = partial(open_run, folder, identity, run.config, chosen) if folder else None
+            finished = bool(opened and context.everywhere(opened))
+            with tracked(run.config.track, context, folder, identity) as context:
+                if folder and finished:
+                    return self._finished(folder, run, chosen, context)
+                for note in (*chosen.notes, *run.notes(chosen)) if context.first else ():
+                    warnings.warn(note, stacklevel=3)
+                self.method = train(run, chosen, folder, context)
+                self.config = run.model(chosen)
+                self.settings = self.config.settings
+                if context.first:
+                    self.trust = fit_trust(run, chosen, self.method, folder)
+                if folder and context.first:
+                    self.save_pretrained(folder)
+                    drop_bank(folder)
         return self
 
     def _own_options(self) -> dict[str, Any]:
@@ -369,10 +375,8 @@ class Classifier:
                 "this model does not know its shots (it was imported, or made by an older foveate), so it can"
                 " give no risk and no 'none of these': fit again"
             )
-        if trust is not None and abstain:
-            trust.demand_refusals()
-        if trust is not None and risk is not None:
-            trust.demand_risk(risk)
+        if trust is not None:
+            trust.demand(risk, refusals=abstain)
         return trust
 
     def _novelty(self, trust: Trust, answers: Answers) -> torch.Tensor | None:
@@ -468,20 +472,11 @@ class Classifier:
         Raises:
             InputError: The data has no picture of that split.
         """
-        photos = self._in_own_words(photos)
         known = self._trained_names()
-        new = [name for name in photos.names if name not in known]
-        names = {"base": known, "new": new, "all": known + new}[split]
-        samples = [s for s in photos.samples if photos.names[s.label] in names]
-        if not samples:
-            raise InputError(
-                f"there are no pictures of {split} classes: the model was trained on {len(known)} classes, "
-                f"and the data has {len(new)} others (train with --classes base to keep half as new)"
-            )
-        relabelled = tuple(replace(s, label=names.index(photos.names[s.label])) for s in samples)
-        pictures = self._pictures(replace(photos, names=tuple(names), samples=relabelled))
+        chosen = split_of(photos, known, split)
+        pictures, new = self._pictures(chosen), [name for name in chosen.names if name not in known]
         with self._turn.lock:
-            branch = self._ask_about(known if split != "new" else [], new if split != "base" else [])
+            branch = self._ask_about(known if split != "new" else [], new)
         return pictures, branch
 
     def splits(self, photos: Photos) -> list[Split]:
@@ -489,23 +484,7 @@ class Classifier:
 
         A model that accepts no new names, such as CoOp with one context per class, allows "base" only.
         """
-        photos, known = self._in_own_words(photos), set(self._trained_names())
-        present = {photos.names[sample.label] for sample in photos.samples}
-        base: list[Split] = ["base"] if present & known else []
-        if base and not self.method.takes_new_names:
-            return base
-        return [*base, "new", "all"] if present - known and base else base or ["new"]
-
-    def _in_own_words(self, photos: Photos) -> Photos:
-        """Rename classes to their trained spelling ("Barn_Owl" to "barn owl"); warn about similar names."""
-        own = {name_key(name): name for name in self._trained_names()}
-        others = [name for name in photos.names if name_key(name) not in own]
-        for name, known in near_names(others, own.values()):
-            warnings.warn(
-                f"{name!r} is counted as a new class, and {known!r} was trained: if they are one, rename it",
-                stacklevel=4,
-            )
-        return replace(photos, names=tuple(own.get(name_key(name), name) for name in photos.names))
+        return splits_of(photos, self._trained_names(), takes_new_names=self.method.takes_new_names)
 
     def simpler(self) -> list["Classifier"]:
         """Return the baselines of this classifier: the methods inside it, then zero-shot CLIP."""

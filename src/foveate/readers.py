@@ -36,6 +36,7 @@ _ENTRIES = 100_000  # in a YAML file, with repeated aliases counted
 _MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 _ODD_NUMBER = re.compile(r"\d{19}|[eE]\+?\d{3}")  # an integer beyond 64 bits, or a float beyond the range
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 _PLAIN_TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "merge", "timestamp")
 
@@ -204,6 +205,8 @@ def json_lines(path: Path, text: str | None = None) -> Iterator[tuple[int, Any]]
 def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Read a CSV table with a header; fields are separated by comma, semicolon or tab.
 
+    The apostrophe that `csv_text` puts before a formula is taken away.
+
     Returns:
         The stripped column names; and each row as a table by column, with its line number. Missing
         fields at the end of a row are empty. Empty rows are left out.
@@ -220,7 +223,8 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     columns: list[str] = []
     rows: list[tuple[int, dict[str, str]]] = []
     try:
-        for fields in reader:
+        for written in reader:
+            fields = [_as_meant(field) for field in written]
             if not any(field.strip() for field in fields):
                 continue
             if not columns:
@@ -253,16 +257,23 @@ def _header(fields: Sequence[str], where: str) -> list[str]:
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as CSV; spreadsheets read the cells as text and numbers, never as formulas."""
+    """Return rows as CSV; spreadsheets read the cells as text and numbers, never as formulas.
+
+    A text that would be a formula begins with an apostrophe then, and `read_csv` takes it away again.
+    """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([_no_formula(cell) for cell in row] for row in rows)
     return text.getvalue()
 
 
 def _no_formula(cell: object) -> object:
-    """Put a quote before a text that a spreadsheet would read as a formula."""
-    risky = isinstance(cell, str) and cell[:1] in tuple("=+-@\t\r") and cell and not _NUMBER.fullmatch(cell)
+    """Put an apostrophe before a text that a spreadsheet would read as a formula, or that has one there."""
+    risky = isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell)
     return f"'{cell}" if risky else cell
+
+
+def _as_meant(field: str) -> str:
+    return field[1:] if field.startswith("'") and _no_formula(field[1:]) == field else field
 
 
 def find_column(columns: Iterable[str], names: Sequence[str]) -> str | None:

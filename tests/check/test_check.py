@@ -11,7 +11,9 @@ from PIL import Image, ImageFilter
 from foveate.check.checking import check_photos
 from foveate.check.names import bad_names
 from foveate.check.pixels import measure
+from foveate.check.writing import as_csv
 from foveate.clip.weights import load_clip
+from foveate.data.samples import Photos, Sample
 from foveate.data.sources import load_photos
 from foveate.world.photos import scene_photos
 
@@ -138,3 +140,17 @@ def test_a_class_of_one_picture_is_told_of(photos: Path, foveate: Callable[..., 
     said = foveate("check", photos, "--json")
     few = [one for one in json.loads(said.out)["findings"] if one["kind"] == "few"]
     assert [(one["label"], one["told"].split(";")[0]) for one in few] == [("red star", "1 picture")]
+
+
+def test_a_written_list_has_no_formula_and_is_read_again(tmp_path: Path):
+    (tmp_path / "=cat").mkdir()
+    drawn = scene_photos(["red star", "blue ring"], 1, 0).samples
+    for name, sample in zip(("=1+1.png", "-a.png"), drawn, strict=True):
+        sample.picture.load().save(tmp_path / "=cat" / name)
+    files = [Sample(tmp_path / "=cat" / name, row) for row, name in enumerate(("=1+1.png", "-a.png"))]
+    photos = Photos(("=cmd", "b"), tuple(files))
+    (tmp_path / "=cat" / "list.csv").write_text(as_csv(photos, tmp_path / "=cat"))
+    assert "'=1+1.png,'=cmd," in (tmp_path / "=cat" / "list.csv").read_text()
+    again = load_photos(tmp_path / "=cat" / "list.csv")
+    assert set(again.names) == {"=cmd", "b"}
+    assert sorted(sample.picture.name for sample in again.samples) == ["-a.png", "=1+1.png"]

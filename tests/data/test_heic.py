@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foveate.data.folders import list_pictures
+from foveate.data.listing import list_pictures
 from foveate.data.pictures import measure, open_picture
 
 heif = pytest.importorskip("pillow_heif")

@@ -1,16 +1,19 @@
 """Exports: every method's answers are its own, whatever the picture file; what differs is refused."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import foveate.run
@@ -24,6 +27,7 @@ from foveate.methods.registry import backbones, methods, needs_masks, register_m
 from foveate.methods.zeroshot import ZeroShot
 from foveate.run.folder import MANIFEST, WEIGHTS
 from foveate.run.model import Exported
+from foveate.run.trust import ExportedTrust
 from foveate.types import Branch, Features
 
 pytest.importorskip("onnx")
@@ -32,7 +36,7 @@ NEW = ["tree frog", "lighthouse"]
 FEW = ["tcp", "linear_probe", "fvgpt+cocoop"]
 """One of each kind that is unlike the others; the rest are slow together."""
 
-PLUGGED = ["fvgpt+coop", "fvgpt+mmrl", "fvgpt+cocoop", "dapt+maple", "kdpl+coop"]
+PLUGGED = ["fvgpt+coop", "fvgpt+mmrl", "fvgpt+cocoop", "dapt+maple", "kdpl+coop", "exchange+coop"]
 
 
 @pytest.fixture
@@ -44,14 +48,14 @@ def pictures(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def tuned(shapes: Callable[..., Path], few_sentences: None, tiny_clip: Clip) -> Callable[..., Classifier]:
-    def make(method: str, clip: Clip | Path = tiny_clip, **more: object) -> Classifier:
-        data = shapes("red disc", "blue box", "green disc", pictures=3)
+    def make(method: str, clip: Clip | Path = tiny_clip, shots: int = 2, **more: object) -> Classifier:
+        data = shapes("red disc", "blue box", "green disc", pictures=shots + 1)
         classifier = Classifier(method, clip, settings=more.pop("settings", None))
         masks = data / "masks" if needs_masks(classifier.method_name) else None
         recipe = {"epochs": 1, "batch_size": 3}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of so short a training
-            return classifier.fit(data / "photos", masks=masks, shots=2, recipe=recipe, **more)
+            return classifier.fit(data / "photos", masks=masks, shots=shots, recipe=recipe, **more)
 
     return make
 
@@ -100,12 +104,14 @@ def test_an_export_answers_as_its_model(
         {"fvgpt": {"prior_branch": False}},
         {"fvgpt": {"entropy": "normalised", "mixed_weight": 0.4, "prior_template": "dataset"}},
         {"fvgpt": {"adapters": "image", "prior_trust": 0.25}, "coop": {"position": "middle"}},
+        {"exchange": {"prior_templates": ("a {}.", "a photo of the {}."), "mixed_weight": 0.2}},
+        {"exchange": {"prior": 0.0, "where": 0.0}},
     ],
 )
 def test_settings_that_change_an_answer_change_the_exports(
     settings: dict[str, dict[str, object]], exported: Callable[..., tuple[Classifier, Exported, ExportReport]]
 ):
-    *_, report = exported("fvgpt+coop", settings=settings)
+    *_, report = exported(f"{next(iter(settings))}+coop", settings=settings)
     assert report.proved.largest <= 1e-5
 
 
@@ -149,6 +155,101 @@ def test_names_are_added_and_kept(
         model.save(tmp_path / "more")
 
 
+# --- when to believe it ---
+
+
+def strange(photos: Path) -> list[Path | Image.Image]:
+    """Pictures like the shots, noise, and nothing at all."""
+    pixels = torch.randint(256, (6, 32, 32, 3), generator=torch.Generator().manual_seed(3))
+    return [
+        *sorted(photos.rglob("*.png")),
+        *(Image.fromarray(one.byte().numpy()) for one in pixels),
+        Image.new("RGB", (32, 32)),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:it has learned nothing of")
+@pytest.mark.parametrize(
+    ("method", "folds"),
+    [("coop", 2), ("mmrl", None), pytest.param("linear_probe", 2, marks=pytest.mark.slow)],
+)
+def test_an_export_says_what_its_model_says_of_its_answers(
+    method: str,
+    folds: int | None,
+    exported: Callable[..., tuple[Classifier, Exported, ExportReport]],
+    tmp_path: Path,
+):
+    classifier, model, report = exported(method, shots=7, folds=folds)
+    assert report.proved.largest <= 1e-5
+    asked = {"abstain": True, "risk": 0.2 if folds else None}
+    seen, refused = strange(tmp_path / "data" / "photos"), set[bool]()
+    model.add_classes(NEW)
+    model.save(tmp_path / "more")
+    more = foveate.run.load(tmp_path / "more")
+    for ask, classes, only in (
+        *((foveate.run.load(tmp_path / "export"), *space) for space in spaces(True)),
+        (more, NEW, False),
+    ):
+        own = None if ask is more else classes
+        was, now = (
+            classifier.predict(seen, classes, only=only, **asked),
+            ask.predict(seen, own, only=only, **asked),
+        )
+        assert [one.novelty for one in now] == [one.novelty for one in was]
+        assert [one.refused for one in now] == [one.refused for one in was]
+        assert [one.names for one in now] == [one.names for one in was]
+        assert (now[0].doubt is None) == (was[0].doubt is None) == (folds is None)
+        assert all(one.doubt == pytest.approx(1 - one.probability) for one in now if folds)
+        refused |= {one.refused for one in now}
+    assert refused == {True, False}
+    unasked = classifier.predict(seen[:1])[0], model.predict(seen[:1], classifier.config.names, only=True)[0]
+    assert unasked[0].novelty == unasked[1].novelty
+
+
+def test_an_export_refuses_promises_as_its_model_does(
+    exported: Callable[..., tuple[Classifier, Exported, ExportReport]], pictures: list[Path], tmp_path: Path
+):
+    classifier, model, _ = exported("coop")
+    for asked in ({"risk": 0.1}, {"risk": 2.0}, {"abstain": True}):
+        with pytest.raises(InputError) as was:
+            classifier.predict(pictures[:1], **asked)
+        with pytest.raises(InputError) as now:
+            model.predict(pictures[:1], **asked)
+        assert str(now.value) == str(was.value)
+    classifier.trust = None
+    report = export(classifier, tmp_path / "unknowing")
+    assert report.proved.same == report.proved.answers
+    unknowing = foveate.run.load(report.folder)
+    assert unknowing.predict(pictures[:1])[0].novelty is None
+    with pytest.raises(InputError, match=r"does not know the model's shots .*: fit and export again"):
+        unknowing.predict(pictures[:1], abstain=True)
+
+
+def test_what_it_says_of_its_answers_is_proved(
+    exported: Callable[..., tuple[Classifier, Exported, ExportReport]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    classifier, model, _ = exported("coop", shots=7, folds=2)
+    seen = sorted((tmp_path / "data" / "photos").rglob("*.png"))
+    assert compare(classifier, model, seen, ["base", "new"]).largest <= 1e-5
+    trust = model.trust
+    for part, other in (
+        ("novelty", replace(trust, distances=trust.distances * np.float32(0.5))),
+        ("doubt", None),
+    ):
+        model.trust = other
+        model.manifest = replace(model.manifest, calibrated=other is not None)
+        found = compare(classifier, model, seen, ["base"])
+        assert found.same == found.answers
+        assert found.largest > 1e-5
+        assert found.where.endswith(part)
+    odd = ExportedTrust.refused
+    monkeypatch.setattr(ExportedTrust, "refused", lambda *given: ~odd(*given))
+    with pytest.raises(InputError, match=r"0 of \d+ labels differ, and numbers by up to inf, .*, refused\)"):
+        export(classifier, tmp_path / "second")
+
+
 # --- it cannot lie ---
 
 
@@ -157,9 +258,7 @@ def test_other_pixels_are_refused_with_the_number(
 ):
     before = foveate.run.model.normalised
     monkeypatch.setattr(foveate.run.model, "normalised", lambda *given: before(*given) * np.float32(1.02))
-    with pytest.raises(
-        InputError, match=r"not kept: \d+ of \d+ labels differ, and probabilities by up to \d"
-    ):
+    with pytest.raises(InputError, match=r"not kept: \d+ of \d+ labels differ, and numbers by up to \d"):
         export(tuned("coop"), tmp_path / "export")
     assert not (tmp_path / "export").exists()
     assert not list(tmp_path.glob(".export*"))
@@ -205,9 +304,7 @@ def test_a_method_that_is_not_known_is_refused_by_name(
 
 
 def test_every_method_is_exported_above():
-    assert {part for method in [*backbones(), *PLUGGED] for part in method.split("+")} == set(methods()) - {
-        "exchange"  # refused by name
-    }
+    assert {part for method in [*backbones(), *PLUGGED] for part in method.split("+")} == set(methods())
 
 
 # --- sizes ---
@@ -238,8 +335,8 @@ def test_int8_that_changes_answers_is_refused_with_the_number():
     with pytest.raises(
         InputError, match=r"98\.90 % of 1000 answers are the same, less than 99 %: leave out --int8"
     ):
-        demand_agreement(Compared(answers=1000, same=989, largest=0.1, where="a.jpg"))
-    demand_agreement(Compared(answers=1000, same=990, largest=0.1, where="a.jpg"))
+        demand_agreement(Compared(answers=1000, same=995, alike=989, largest=0.1, where="a.jpg"))
+    demand_agreement(Compared(answers=1000, same=990, alike=990, largest=0.1, where="a.jpg"))
 
 
 # --- elsewhere ---
@@ -297,8 +394,8 @@ def test_a_folder_that_is_not_whole_is_one_line(
     told = json.loads((folder / MANIFEST).read_text())
     assert "image.onnx is missing: export the model again" in changed((other / "image.onnx").unlink)
     assert "is not what was exported" in changed(lambda: (other / WEIGHTS).write_bytes(b"x"))
-    newer = json.dumps({**told, "format_version": 2})
-    assert "its format is 2, and this foveate reads 1" in changed(
+    newer = json.dumps({**told, "format_version": 3})
+    assert "its format is 3, and this foveate reads 2" in changed(
         lambda: (other / MANIFEST).write_text(newer)
     )
     less = json.dumps({key: value for key, value in told.items() if key != "names"})
@@ -383,3 +480,41 @@ def test_the_command_proves_it_on_the_runs_pictures(
     assert said.code == 2
     assert said.err.count("\n") == 1
     assert foveate("export", tmp_path / "run", "--out", tmp_path / "third", "--to", "coreml").code == 2
+
+
+def test_predict_and_evaluate_answer_from_an_export_as_from_its_model(
+    foveate: Callable, shapes: Callable[..., Path], clip_folder: Path, tmp_path: Path
+):
+    data = shapes("red disc", "blue box", "green disc", "blue disc", pictures=4) / "photos"
+    words = ["--method", "coop", "--clip", clip_folder, "--shots", 2, "--epochs", 1, "--classes", "base"]
+    run, folder = tmp_path / "run", tmp_path / "export"
+    assert foveate("fit", data, *words, "--folds", 2, "--out", run).code == 0
+    assert foveate("export", run, "--out", folder).code == 0
+    broken = data / "red disc" / "broken.png"
+    broken.write_bytes(b"no picture")
+    for more in (
+        [],
+        ["--classes", "owl, heron"],
+        ["--classes", "owl", "--only", "--json"],
+        ["--risk", "0.3"],
+    ):
+        own, other = (foveate("predict", model, data, *more, "--on-bad", "skip") for model in (run, folder))
+        assert (own.code, other.code) == (0, 0), other.err
+        assert re.sub(r"0\.\d+", "", other.out) == re.sub(r"0\.\d+", "", own.out)
+        assert other.err == own.err
+    broken.unlink()
+    light = "import sys; sys.modules['torch'] = None; from foveate.cli import main; main(sys.argv[1:])"
+    words = [sys.executable, "-c", light, "predict", folder, data]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+    assert done.stdout == foveate("predict", folder, data).out, done.stderr
+    own, other = (foveate("evaluate", model, "--data", data) for model in (run, folder))
+    assert other.out == own.out
+    assert "all: " in own.out
+    for command, wrong in {
+        "predict": [[data, "--clip", clip_folder], [data, "--device", "cuda"]],
+        "evaluate": [[], ["--data", data, "--compare"], ["--data", data, "--clip", clip_folder]],
+    }.items():
+        for options in wrong:
+            said = foveate(command, folder, *options)
+            assert (said.code, said.err.count("\n")) == (2, 1), said.err
+            assert "is an export, which " in said.err

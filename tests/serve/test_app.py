@@ -14,12 +14,14 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
 from foveate.classifier import Classifier
 from foveate.errors import InputError
+from foveate.export.writing import export
 from foveate.serve.app import Service, build_app
 from foveate.serve.batching import BatchWorker, PredictRequest
 from foveate.serve.limits import Limits
@@ -136,8 +138,8 @@ def test_a_look_is_a_picture_about_a_name(client: TestClient, png: list[bytes]):
 
 
 def test_an_export_answers_and_cannot_tell_where_it_looks(zeroshot: Classifier, png: list[bytes]):
-    export = Model("the export x", (), zeroshot.predict)
-    with TestClient(build_app(Service(export)), base_url="http://localhost") as client:
+    model = Model("the export x", (), zeroshot.predict)
+    with TestClient(build_app(Service(model)), base_url="http://localhost") as client:
         ask = {"files": {"x": png[0]}, "data": {"classes": ",".join(NAMES)}}
         assert answers(client.post("/predict", **ask)) == plain(zeroshot, png[:1], NAMES)
         assert client.post("/look", **ask).status_code == 501
@@ -149,7 +151,10 @@ def test_an_export_is_found_by_its_graphs_and_asked_picture_by_picture(
     asked = {}
 
     class Exported:
-        names, manifest = ["a", "b"], SimpleNamespace(image_size=64)
+        names, manifest, trust = ["a", "b"], SimpleNamespace(image_size=64), None
+
+        def ask_about(self, classes: object) -> None:
+            asked["names"] = classes
 
         def predict(self, photos: object, classes: object = None, **options: object) -> list[object]:
             asked.update(options)
@@ -162,7 +167,51 @@ def test_an_export_is_found_by_its_graphs_and_asked_picture_by_picture(
     model = open_model(str(tmp_path))
     assert (model.names, model.side, model.classifier) == (("a", "b"), 64, None)
     model.ask([], only=False)
-    assert asked == {"batch_size": 1, "only": False}
+    model.check(["c"])
+    assert asked == {"batch_size": 1, "only": False, "names": ["c"]}
+    assert not model.refuses
+
+
+@pytest.fixture(scope="module")
+def knowing() -> Classifier:
+    """A model that knows its shots."""
+    return Classifier("zeroshot", clip="tiny").fit(scene_photos(NAMES, per_class=7, seed=3), shots=7)
+
+
+def test_a_model_and_its_export_say_when_to_believe_them(
+    knowing: Classifier, png: list[bytes], tmp_path: Path
+):
+    pytest.importorskip("onnx")
+    noise = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(noise, "PNG")
+    form = [("pictures", (f"{i}.png", one)) for i, one in enumerate([noise.getvalue(), *png[:2]])]
+    export(knowing, tmp_path / "export")
+    said: list[list[dict[str, Any]]] = []
+    for model in (model_of(knowing), open_model(str(tmp_path / "export"))):
+        with TestClient(build_app(Service(model)), base_url="http://localhost") as client:
+            assert client.get("/health").json()["refuses"]
+            found = client.post("/predict", files=form, data={"risk": "0.1", "abstain": "true"})
+            said.append(answers(found))
+            coded = {"pictures": [base64.b64encode(png[0]).decode()], "risk": 0.1, "abstain": True}
+            assert answers(client.post("/predict", json=coded)) == said[-1][1:2]
+            plainly = answers(client.post("/predict", files=form))
+            assert [(one["refused"], one["names"]) for one in plainly] == [(False, None)] * 3
+            long = client.post("/classes", json={"names": ["x " * 90]})
+            assert (long.status_code, "shorten the name" in long.text) == (422, True)
+            for wrong in ({"risk": "much"}, {"risk": "1.5"}, {"risk": "nan"}, {"abstain": "maybe"}):
+                assert client.post("/predict", files=form, data=wrong).status_code == 422
+    assert [one["refused"] for one in said[0]] == [True, False, False]
+    for was, now in zip(*said, strict=True):
+        for part in ("label", "names", "novelty", "refused"):
+            assert now[part] == was[part]
+        assert now["doubt"] == pytest.approx(was["doubt"], abs=1e-5)
+
+
+def test_a_model_that_knows_no_shots_promises_nothing(client: TestClient, png: list[bytes]):
+    assert not client.get("/health").json()["refuses"]
+    for promise in ({"risk": "0.1"}, {"abstain": "1"}):
+        found = client.post("/predict", files={"x": png[0]}, data={"classes": "a,b", **promise})
+        assert (found.status_code, "does not know its shots" in found.text) == (422, True)
 
 
 def test_the_description_holds_of_what_is_answered(client: TestClient, png: list[bytes]):
@@ -278,7 +327,7 @@ def test_a_fault_of_ours_is_a_500_and_the_next_question_is_answered(model: Model
 
 
 def test_a_worker_answers_what_waits_before_it_ends():
-    worker = BatchWorker(lambda pictures, classes, only: [len(pictures)] * len(pictures))
+    worker = BatchWorker(lambda pictures, classes, **options: [len(pictures)] * len(pictures))
     pictures = [Image.new("RGB", (9, 9))] * 2
     waiting = [worker.put(PredictRequest(pictures)) for _ in range(20)]
     worker.close()

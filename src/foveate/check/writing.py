@@ -1,12 +1,11 @@
 """Photos as a list that `load_photos` reads again."""
 
-import csv
-import io
 import os
 from pathlib import Path
 
 from foveate.data.samples import Photos
 from foveate.errors import InputError
+from foveate.readers import csv_text
 
 
 def as_csv(photos: Photos, folder: Path) -> str:
@@ -15,12 +14,10 @@ def as_csv(photos: Photos, folder: Path) -> str:
     Raises:
         InputError: A picture is no file.
     """
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(["image", "label", "split"])
+    rows: list[tuple[str, str, str]] = []
     for sample in photos.samples:
         if not isinstance(sample.picture, Path):
             raise InputError(f"{sample.name} is no file, and a list has files: leave --write out")
         path = os.path.relpath(sample.picture.absolute(), folder.absolute())
-        lines.writerow([Path(path).as_posix(), photos.names[sample.label], sample.split or ""])
-    return text.getvalue()
+        rows.append((Path(path).as_posix(), photos.names[sample.label], sample.split or ""))
+    return csv_text([("image", "label", "split"), *rows])

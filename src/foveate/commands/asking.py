@@ -1,70 +1,80 @@
-"""Test pictures of a model: those that the user names, or those that its run did not draw."""
+"""Models that are measured, and their test pictures: those given, or those that a run did not draw."""
 
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from foveate.classifier import Classifier, Split
 from foveate.commands.screen import note
 from foveate.data.checks import check_masks, check_pictures
-from foveate.data.folders import list_pictures, tell_unread
 from foveate.data.naming import name_key
-from foveate.data.samples import Photos, Sample
+from foveate.data.samples import Photos
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
 from foveate.evaluate.answers import Answers
+from foveate.evaluate.splits import split_of, splits_of
 from foveate.foreground.options import OnBad
+from foveate.run import load as load_export
 from foveate.train.folder import read_run
 from foveate.train.reporter import Reporter, Titled
 from foveate.train.run import load
 from foveate.train.shots import held_out, learned_from
 
 
-def find_pictures(photos: Sequence[str]) -> list[Path]:
-    """Replace each folder by the pictures in it.
+class MeasuredExport:
+    """An exported model, as `foveate evaluate` asks it.
+
+    Args:
+        folder: That `foveate export` wrote.
 
     Raises:
-        InputError: A folder has no pictures, or a path is a URL.
+        InputError: It cannot be opened.
     """
-    found: list[Path] = []
-    for word in photos:
-        if "://" in word:
-            raise InputError(f"{word} is a web address: fetch the picture first, and give the file")
-        given = Path(word)
-        if not given.is_dir():
-            if given.is_fifo():
-                raise InputError(f"{given} is a pipe, no picture: give a file, or a folder")
-            found.append(given)
-            continue
-        inside = list_pictures(given)
-        if not inside:
-            raise InputError(f"{given} has no pictures: give pictures, or a folder that has some")
-        tell_unread([given])
-        found += inside
-    return found
 
+    def __init__(self, folder: Path):
+        self._model = load_export(folder)
+        self.method_name = self._model.manifest.method
 
-def good_pictures(paths: Sequence[Path]) -> list[Path]:
-    """Leave out unreadable pictures, with a note.
+    def splits(self, photos: Photos) -> list[Split]:
+        """Return the splits that these pictures allow, as `Classifier.splits` does."""
+        manifest = self._model.manifest
+        takes = not manifest.closed and manifest.texts.kind != "fixed"
+        return splits_of(photos, manifest.names, takes_new_names=takes)
 
-    Raises:
-        InputError: No picture is readable.
-    """
-    photos = Photos(("photo",), tuple(Sample(path, 0) for path in paths))
-    kept, bad = check_pictures(photos, "skip")
-    if not len(kept):
-        raise InputError(
-            f"none of {len(paths)} pictures can be read, first {bad[0][0]}: {bad[0][1]}; give others"
+    def simpler(self) -> list[Classifier]:
+        """Return no baselines: an export has the answers of one method."""
+        return []
+
+    def evaluate(self, photos: Photos, split: Split, reporter: Reporter) -> Answers:
+        """Return answers about a split, as `Classifier.evaluate` does, with the logarithms of probabilities.
+
+        Raises:
+            InputError: The data has no picture of that split, or one cannot be read.
+        """
+        chosen = split_of(photos, self._model.manifest.names, split)
+        said = self._model.predict(
+            [sample.picture for sample in chosen.samples],
+            chosen.names,
+            only=True,
+            watch=partial(reporter.count, split),
         )
-    for name, reason in bad:
-        note(f"{name}: {reason}")
-    if bad:
-        note(f"left out {len(bad)} of {len(paths)} pictures")
-    return [sample.picture for sample in kept.samples if isinstance(sample.picture, Path)]
+        scores = torch.tensor([[one.scores[name] for name in chosen.names] for one in said])
+        trusts = [one.trust for one in said if one.trust is not None]
+        return Answers(
+            scores.clamp_min(torch.finfo(scores.dtype).tiny).log(),
+            torch.tensor([sample.label for sample in chosen.samples]),
+            trust=torch.tensor(trusts) if trusts else None,
+            names=chosen.names,
+            pictures=tuple(sample.name for sample in chosen.samples),
+        )
 
 
-def tested_photos(model: Path, data: str | None, masks: str | None, classifier: Classifier) -> Photos:
+def tested_photos(
+    model: Path, data: str | None, masks: str | None, classifier: Classifier | MeasuredExport
+) -> Photos:
     """Return the pictures to measure a model on: the given ones, or those that its run did not draw.
 
     Raises:
@@ -73,8 +83,11 @@ def tested_photos(model: Path, data: str | None, masks: str | None, classifier: 
     if data is not None:
         photos = load_photos(data, masks=masks)
         test = photos.split("test") if len(photos.split("test")) else photos
-        _note_learned(test, Path(data), model, classifier)
+        if not isinstance(classifier, MeasuredExport):
+            _note_learned(test, Path(data), model, classifier)
         return test
+    if isinstance(classifier, MeasuredExport):
+        raise InputError(f"{model} is an export, which knows no pictures: say where they are, --data")
     run = read_run(model)
     if run.config.photos is None:
         raise InputError(
@@ -131,11 +144,18 @@ def readable(photos: Photos, on_bad: OnBad, shift: bool) -> Photos:
 
 
 def asked(
-    classifier: Classifier, photos: Photos, split: Split, shift: bool, bank: str | None, bars: Reporter
+    model: Classifier | MeasuredExport,
+    photos: Photos,
+    split: Split,
+    shift: bool,
+    bank: str | None,
+    bars: Reporter,
 ) -> Answers:
     """Predict a split, with the method's name in the progress."""
-    told = Titled(bars, classifier.method_name)
-    return classifier.evaluate(photos, split, shift=shift, bank=bank, reporter=told)
+    told = Titled(bars, model.method_name)
+    if isinstance(model, MeasuredExport):
+        return model.evaluate(photos, split, told)
+    return model.evaluate(photos, split, shift=shift, bank=bank, reporter=told)
 
 
 def measured(answers: Answers, shift: bool) -> dict[str, Any]:

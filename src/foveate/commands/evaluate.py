@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from foveate.commands.options import parse
 from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
@@ -12,6 +12,7 @@ from foveate.errors import InputError
 
 if TYPE_CHECKING:
     from foveate.classifier import Classifier, Split
+    from foveate.commands.asking import MeasuredExport
     from foveate.data.samples import Photos
     from foveate.evaluate.answers import Answers
     from foveate.evaluate.judgement import Judgement
@@ -49,7 +50,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
     """Measure accuracy on the test split, or on the pictures that fit did not draw.
 
     Args:
-        models: Folders written by fit.
+        models: Folders written by fit or export.
         data: Other pictures than those of the run; the test split if there is one, else all pictures.
         masks: Masks of --data, for the foreground shift index.
         split: Pictures of trained classes (base), of other classes (new), of both among all names (all),
@@ -65,37 +66,55 @@ def evaluate(  # noqa: PLR0913  (a command's options)
     """
     if report and len(models) > 1:
         raise InputError(f"--report is a page of one model, and there are {len(models)}: give one")
-    from foveate.classifier import Classifier
     from foveate.commands.asking import asked, measured, readable, tested_photos
 
+    needs = {"--compare": compare, "--shift": shift, "--masks": masks, "--bank-dir": bank_dir}
     tables: dict[str, Table] = {}
     judged: dict[str, Judgement] = {}  # of the last model
     with notes_for_warnings(), Bars() as bars:
         for model in models:
-            classifier = Classifier.from_pretrained(model, clip=clip, device=device)
-            photos = readable(tested_photos(Path(model), data, masks, classifier), on_bad, shift)
-            splits: Sequence[Split] = classifier.splits(photos) if split == "each" else (split,)
-            tested = [classifier, *(classifier.simpler() if compare else [])]
+            opened = _opened(model, clip, device, {**needs, "--report": report})
+            photos = readable(tested_photos(Path(model), data, masks, opened), on_bad, shift)
+            splits: Sequence[Split] = opened.splits(photos) if split == "each" else (split,)
             answers: dict[str, dict[str, Answers]] = {}
-            for one in reversed(tested):
+            for one in [*(reversed(opened.simpler()) if compare else ()), opened]:
                 said = {name: asked(one, photos, name, shift, bank_dir, bars) for name in splits}
                 answers[one.method_name] = said
             tables[model] = {
                 method: {name: measured(one, shift) for name, one in said.items()}
                 for method, said in answers.items()
             }
-            own = answers[classifier.method_name]
-            judged = _judged(own, tables[model][classifier.method_name])
-            _note_missing_masks(tables[model][classifier.method_name])
+            own = answers[opened.method_name]
+            judged = _judged(own, tables[model][opened.method_name])
+            _note_missing_masks(tables[model][opened.method_name])
             if report:
                 last = splits[-1]
-                _write_page(classifier, photos, last, own[last], judged[last], report)
+                _write_page(cast("Classifier", opened), photos, last, own[last], judged[last], report)
     if json:
         _print_json(tables if len(models) > 1 else tables[models[0]])
     else:
         _print_table(tables)
         if len(models) == 1:
             _print_judged(judged)
+
+
+def _opened(
+    model: str, clip: str | None, device: str, options: Mapping[str, object]
+) -> "Classifier | MeasuredExport":
+    """Return a model or an export; refuse options that ask an export for what it does not have."""
+    from foveate.classifier import Classifier
+    from foveate.commands.asking import MeasuredExport
+    from foveate.run.folder import find_export
+
+    folder = find_export(model, clip, device)
+    if folder is None:
+        return Classifier.from_pretrained(model, clip=clip, device=device)
+    given = [flag for flag, value in options.items() if value]
+    if given:
+        raise InputError(
+            f"{model} is an export, which answers and no more: leave out {given[0]}, or give the model itself"
+        )
+    return MeasuredExport(folder)
 
 
 def run(words: Sequence[str]) -> None:

@@ -75,8 +75,9 @@ def explain(  # noqa: PLR0913  (a command's options)
         device: Device of the towers, e.g. cuda.
     """
     from foveate.classifier import Classifier
-    from foveate.commands.asking import find_pictures, good_pictures, readable, tested_photos
+    from foveate.commands.asking import readable, tested_photos
     from foveate.commands.explaining import ExplainPlan, explain_set
+    from foveate.commands.finding import find_pictures, good_pictures
     from foveate.commands.sheets import explain_photos
     from foveate.explain.measure import LABEL, LookConfig
     from foveate.foreground.proposers.registry import demand

@@ -49,7 +49,8 @@ def export(
     import torch
 
     from foveate.classifier import Classifier
-    from foveate.commands.asking import find_pictures, good_pictures, tested_photos
+    from foveate.commands.asking import tested_photos
+    from foveate.commands.finding import find_pictures, good_pictures
     from foveate.export.writing import Pictures, export
     from foveate.train.folder import refuse_folder
 

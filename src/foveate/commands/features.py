@@ -9,7 +9,7 @@ from rich.console import Console
 
 from foveate.commands.options import parse
 from foveate.commands.screen import Bars, note, notes_for_warnings
-from foveate.data.folders import list_pictures
+from foveate.data.listing import list_pictures
 from foveate.data.samples import Photos, Sample
 from foveate.data.sources import load_photos
 from foveate.errors import InputError

@@ -4,6 +4,7 @@ import json as json_module
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Literal
 
 from foveate.commands.options import parse
@@ -17,6 +18,7 @@ EXAMPLES = """
     foveate predict out/pets new.jpg --classes "barn owl,heron" --only
     foveate predict out/pets new.jpg --abstain --risk 0.1               # "none of these"; names it may be
     foveate predict out/pets photos/ --json > answers.json
+    foveate predict out/pets-onnx new.jpg                               # an export, without PyTorch
 """
 
 
@@ -36,7 +38,7 @@ def predict(  # noqa: PLR0913  (a command's options)
     """Predict the class of each photo, among the trained classes and any other names.
 
     Args:
-        model: Folder written by fit, or a hub id.
+        model: Folder written by fit or export, or a hub id.
         photos: Pictures, and folders of pictures.
         classes: More names to choose from, with commas between them, or a file with a name a line.
         only: Choose from these names alone.
@@ -49,16 +51,26 @@ def predict(  # noqa: PLR0913  (a command's options)
     """
     if only and not split_names(classes):
         raise InputError("--only leaves no names to choose from: give some with --classes")
-    from foveate.classifier import Classifier
-    from foveate.commands.asking import find_pictures, good_pictures
+    from foveate.commands.finding import find_pictures, good_pictures
+    from foveate.run.folder import find_export
 
     with notes_for_warnings(), Bars() as bars:
         paths = find_pictures(photos)
-        classifier = Classifier.from_pretrained(model, clip=clip, device=device)
-        names = split_names(classes, classifier.config.names if classifier.config else ())
+        if find_export(model, clip, device):
+            from foveate.run import load
+
+            opened = load(model)
+            ask, trained = partial(opened.predict, watch=partial(bars.count, "photos")), opened.names
+        else:
+            from foveate.classifier import Classifier
+
+            classifier = Classifier.from_pretrained(model, clip=clip, device=device)
+            ask = partial(classifier.predict, reporter=bars)
+            trained = classifier.config.names if classifier.config else ()
+        names = split_names(classes, trained)
         if on_bad == "skip":
             paths = good_pictures(paths)
-        answers = classifier.predict(list(paths), names, only=only, risk=risk, abstain=abstain, reporter=bars)
+        answers = ask(list(paths), names, only=only, risk=risk, abstain=abstain)
     found = [asdict(answer) for answer in answers]
     if json:
         sys.stdout.write(json_module.dumps(found, indent=2, ensure_ascii=False) + "\n")

@@ -19,6 +19,8 @@ from foveate.sweep.local import in_processes
 from foveate.sweep.plan import Standing, SweepPlan, plan, schedule_of, standing
 from foveate.sweep.running import SweepContext, check_towers, missing_backbones
 from foveate.sweep.schedule import Schedule
+from foveate.train.config import TrackerName
+from foveate.train.tracking import demand_tracker
 
 EXAMPLES = """
     foveate sweep configs/sweep-world.yaml --root world/
@@ -49,6 +51,7 @@ def sweep(  # noqa: PLR0913  (a command's options)
     ray_address: str | None = None,
     gpus_per_run: float = 1.0,
     shard: str | None = None,
+    track: TrackerName | None = None,
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
@@ -67,6 +70,7 @@ def sweep(  # noqa: PLR0913  (a command's options)
         gpus_per_run: Share of a GPU for each run, with --ray.
         shard: Only a part of the runs, e.g. 2/8 for the second of eight: for the jobs of an array, on
             computers that share --out. A backbone and the runs over it stay together.
+        track: Copy the log of each training to TensorBoard, W&B (offline) or MLflow, in its folder.
         dry_run: Print the runs with an estimate of time and disk space, and train nothing.
         json: Print that list as JSON.
     """
@@ -85,7 +89,8 @@ def sweep(  # noqa: PLR0913  (a command's options)
         for one in [*sets.missing(data, planned.keys()), *([f"missing: {lost}"] if lost else [])]:
             note(one)
         return
-    where = SweepContext(data, folder, device or "cpu", threads, planned.sweep.imported)
+    demand_tracker(track, folder)
+    where = SweepContext(data, folder, device or "cpu", threads, planned.sweep.imported, track)
     part = None if number is None else f"{number}-of-{of}"
     with notes_for_warnings(), alone_in(folder, part):
         there = standing(planned.jobs, folder)

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from foveate.data.pictures import BadPicture, measure, open_picture
+from foveate.data.listing import decode_all
+from foveate.data.pictures import BadPicture, measure
 from foveate.data.samples import Photos, Sample
 from foveate.foreground import masks as foreground
 from foveate.foreground.masks import MaskEntry, MaskReport, OnBad, detect_values
@@ -37,7 +37,8 @@ def check_pictures(
     """
     bad: list[tuple[str, str]] = []
     kept: list[Sample] = []
-    for sample, error in _look(photos.samples, workers):
+    looked = decode_all((sample.picture for sample in photos.samples), workers)
+    for sample, (_, error) in zip(photos.samples, looked, strict=True):
         if error is None:
             kept.append(sample)
         else:
@@ -112,15 +113,3 @@ def _entries(samples: Iterable[Sample]) -> Iterator[MaskEntry]:
     for sample in samples:
         size, orientation = measure(sample.picture)
         yield MaskEntry(sample.name, sample.mask, size, orientation)
-
-
-def _look(samples: Iterable[Sample], workers: int) -> Iterator[tuple[Sample, BadPicture | None]]:
-    def attempt(sample: Sample) -> tuple[Sample, BadPicture | None]:
-        try:
-            open_picture(sample.picture)
-        except BadPicture as error:
-            return sample, error
-        return sample, None
-
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        yield from pool.map(attempt, samples)

@@ -1,10 +1,11 @@
 """Reads folders with one subfolder for each class, optional split folders, and masks."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from foveate.data.listing import list_pictures, pictures_in, tell_unread
 from foveate.data.naming import (
     are_wordnet,
     clean_names,
@@ -15,18 +16,11 @@ from foveate.data.naming import (
 )
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
-from foveate.foreground.layouts import MASK_FOLDERS, walk
+from foveate.foreground.layouts import MASK_FOLDERS
 from foveate.foreground.masks import find_masks, looks_like_mask
-from foveate.foreground.opening import PICTURE_SUFFIXES, looks_like_picture
+from foveate.foreground.opening import PICTURE_SUFFIXES
 
 PICTURE_FOLDERS = ("images", "image", "imgs", "photos", "pictures")
-UNREAD_SUFFIXES = frozenset(
-    (
-        *(".heic", ".heif", ".hif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".orf", ".rw2"),
-        *(".jp2", ".j2k", ".jpx", ".jxl", ".tga", ".psd", ".svg", ".ico", ".pcx", ".exr", ".hdr", ".dds"),
-    )
-)
-"""File endings of picture formats that are not read, though telephones, cameras and programs write them."""
 _LOOKED_AT = 8
 _DEEPEST = 2  # maximum number of extra folder levels
 
@@ -156,7 +150,7 @@ def _shared(inner: Mapping[Path, Sequence[Path]]) -> list[Path]:
 
 def _nested(folder: Path) -> list[Path]:
     """Return the subfolders that hold pictures."""
-    return [one for one in _folders(folder) if any(True for _ in _pictures(one))]
+    return [one for one in _folders(folder) if any(True for _ in pictures_in(one))]
 
 
 def class_folders(folder: Path) -> list[Path]:
@@ -172,30 +166,6 @@ def _files(folder: Path) -> list[Path]:
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def list_pictures(folder: Path) -> list[Path]:
-    """Return all pictures in a folder tree, sorted; skip hidden files, pipes and other kinds."""
-    return sorted(_pictures(folder))
-
-
-def _pictures(folder: Path) -> Iterable[Path]:
-    return (path for path in walk(folder) if path.suffix.lower() in PICTURE_SUFFIXES and not path.is_fifo())
-
-
-def tell_unread(folders: Iterable[Path]) -> None:
-    """Warn about pictures in formats that are not read, so that they are not lost silently."""
-    files = (file for folder in folders for file in walk(folder))
-    others = (file for file in files if file.suffix.lower() not in PICTURE_SUFFIXES)
-    unread = sorted(one for one in others if one.suffix.lower() in UNREAD_SUFFIXES or looks_like_picture(one))
-    if unread:
-        more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
-        kind = f"{unread[0].suffix} files" if unread[0].suffix else "files without an ending"
-        warnings.warn(
-            f"{unread[0]}{more} left out: {kind} are not read; convert them to JPEG or PNG, or give them the"
-            " ending of what they are",
-            stacklevel=2,
-        )
 
 
 def _folders(root: Path) -> list[Path]:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from foveate.data.fewshot import base_new, draw_shots
-from foveate.data.folders import list_pictures, read_folder
+from foveate.data.folders import read_folder
+from foveate.data.listing import list_pictures
 from foveate.data.samples import Photos
 from foveate.data.sources import load_photos
 from foveate.data.tables import find_split_file

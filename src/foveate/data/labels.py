@@ -23,7 +23,7 @@ from xml.etree import ElementTree
 
 import yaml
 
-from foveate.data.folders import list_pictures
+from foveate.data.listing import list_pictures
 from foveate.data.naming import clean_name
 from foveate.data.pictures import measure
 from foveate.errors import InputError

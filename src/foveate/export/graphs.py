@@ -4,18 +4,27 @@ Class texts are inputs of the graphs, so any number of names can follow. Nothing
 but how texts are laid out: there rows are padded, where the package packs them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from foveate.errors import InputError
 from foveate.methods.base import Method, SentenceMethod, Wrapper, encode_pictures
-from foveate.methods.capabilities import PortableTexts, PriorBranch, TextRecipe, capability, walk
+from foveate.methods.capabilities import (
+    PortableTexts,
+    PriorBranch,
+    PriorTexts,
+    TextRecipe,
+    capability,
+    walk,
+)
 from foveate.methods.known import KnownClasses
+from foveate.methods.texts import PlainTexts
 from foveate.run.folder import Texts
 from foveate.types import Branch, Features
 
@@ -55,6 +64,7 @@ class Plan:
         texts: How class texts are made.
         text: `[C, D]` class texts of the names that are set.
         prior: Those of CLIP's prior; `[C, 0]` where nobody asks it.
+        reference: Those that new names are held against; `[C, 0]` where nothing is known of the shots.
         vectors: `[P, M, W]` learned vectors of each prompt.
         closed: See `foveate.run.folder.Manifest`.
         new: Likewise.
@@ -67,6 +77,7 @@ class Plan:
     texts: Texts
     text: Tensor
     prior: Tensor
+    reference: Tensor
     vectors: Tensor
     closed: bool
     new: Literal["base", "new"]
@@ -74,42 +85,47 @@ class Plan:
     route_weight: float
 
 
-def plan(method: Method) -> Plan:
+def plan(method: Method, *, knows_shots: bool) -> Plan:
     """Return a method as graphs.
 
     Args:
         method: Tuned, with the trained classes set; nothing of it learns.
+        knows_shots: Whether the novelty of pictures is told, which takes the untouched CLIP.
 
     Raises:
         InputError: A part of it is of a kind that has not been taught to export; the message names it.
     """
-    core, guide = demand_exportable(method), capability(method, PriorBranch)
-    asks = guide if guide is not None and guide.asks_prior("new") else None
-    recipe = _recipe(core)
-    texts = _texts(core, recipe, asks)
+    core, guide = demand_exportable(method), capability(method, PriorTexts)
+    prior = guide.prior_texts if guide else []
+    recipe, nothing = _recipe(core), core.clip.text.proj.new_zeros(len(method.names), 0)
+    reference = PlainTexts(method.clip, None)
+    reference.set_classes(method.names, method.template)
+    texts = _texts(core, recipe, prior, reference if knows_shots else None)
     graphs = {"image": _graph_of(method.encode_images, "images", "image")}
-    if asks and not method.sees_as_clip:
+    if not method.sees_as_clip and (knows_shots or (prior and isinstance(guide, PriorBranch))):
         graphs["prior"] = _graph_of(partial(encode_pictures, method.clip), "images", "clip")
-    if asks or texts.kind in ("plain", "known"):
+    if texts.kind != "fixed" and (prior or knows_shots or texts.kind in ("plain", "known")):
         graphs["plain"] = _reading(TextRecipe("plain", method.clip.text))
     if texts.kind not in ("fixed", "plain"):
         graphs["text"] = _reading(recipe)
     if recipe.shifted:
         graphs["shift"] = _graph_of(recipe.shifted, "image", "vectors")
-    graphs |= _heads(method, core, recipe, asks)
-    nothing = core.clip.text.proj.new_zeros(len(method.names), 0)
+    graphs |= _heads(method, core, recipe, guide)
     new = "new" if "new" in graphs else "base"
     return Plan(
         graphs=graphs,
         examples=_examples(method, core, recipe, graphs),
         texts=texts,
         text=nothing if recipe.shifted else method.text_features(),
-        prior=asks.plain.features() if asks else nothing,
+        prior=torch.stack([F.normalize(one.features(), dim=-1) for one in prior]).mean(0)
+        if prior
+        else nothing,
+        reference=reference.features() if knows_shots else nothing,
         vectors=_vectors(core, recipe),
         closed=isinstance(core, KnownClasses),
         new=new,
-        mixed="route" if asks else new,
-        route_weight=asks.mixed_weight if asks else 1.0,
+        mixed="route" if guide and new == "new" else new,
+        route_weight=guide.mixed_weight if guide else 1.0,
     )
 
 
@@ -122,12 +138,18 @@ def demand_exportable(method: Method) -> Method:
     *_, core = walk(method)
     for part in walk(method):
         own = type(part)
-        known = own.logits in (Method.logits, Wrapper.logits) or isinstance(part, KnownClasses | PriorBranch)
+        known = own.logits in (Method.logits, Wrapper.logits) or isinstance(part, KnownClasses | PriorTexts)
         if not known:
             raise InputError(
                 f"{part.name} cannot be exported: it answers in a way of its own ({own.__name__}.logits),"
                 " which foveate.export.graphs does not know"
             )
+    priors = [part.name for part in walk(method) if isinstance(part, PriorTexts)]
+    if len(priors) > 1:
+        raise InputError(
+            f"{' over '.join(priors)} cannot be exported: each asks CLIP's own texts about new names, and an"
+            " export has them for one"
+        )
     if not isinstance(core, PortableTexts) and type(core).encode_text is not SentenceMethod.encode_text:
         raise InputError(
             f"{core.name} cannot be exported: it makes class texts in a way of its own"
@@ -143,12 +165,21 @@ def _recipe(core: Method) -> TextRecipe:
     return core.text_recipe() if isinstance(core, PortableTexts) else TextRecipe("plain", core.clip.text)
 
 
-def _texts(core: Method, recipe: TextRecipe, asks: PriorBranch | None) -> Texts:
+def _texts(
+    core: Method, recipe: TextRecipe, prior: Sequence[PlainTexts], reference: PlainTexts | None
+) -> Texts:
     reads_sentence = recipe.kind in ("plain", "sentence", "known")
     sentence = core.plain.sentence if reads_sentence and isinstance(core, SentenceMethod) else ""
     vectors = 0 if recipe.vectors is None else recipe.vectors.shape[1]
-    prior = asks.plain.sentence if asks else None
-    return Texts(recipe.kind, sentence, prior, list(recipe.positions), vectors, list(recipe.words))
+    return Texts(
+        recipe.kind,
+        sentence,
+        [one.sentence for one in prior],
+        None if reference is None or recipe.kind == "fixed" else reference.sentence,
+        list(recipe.positions),
+        vectors,
+        list(recipe.words),
+    )
 
 
 def _vectors(core: Method, recipe: TextRecipe) -> Tensor:
@@ -201,7 +232,7 @@ def _graph_of(function: Callable[..., Tensor], given: str, found: str) -> Graph:
     return Graph(function, {given: _AXES[given]}, {found: _AXES[found]})
 
 
-def _heads(method: Method, core: Method, recipe: TextRecipe, asks: PriorBranch | None) -> dict[str, Graph]:
+def _heads(method: Method, core: Method, recipe: TextRecipe, guide: PriorTexts | None) -> dict[str, Graph]:
     """Return how features become logits: "base", and "new" where that is another way."""
     inputs = {"image": _AXES["image"], "text": _AXES["texts" if recipe.shifted else "text"]}
     logits = {"logits": _AXES["logits"]}
@@ -212,22 +243,33 @@ def _heads(method: Method, core: Method, recipe: TextRecipe, asks: PriorBranch |
     def clip(image: Tensor, text: Tensor) -> Tensor:
         return Method.logits(core, Features(image, text))
 
-    def calibrated(image: Tensor, text: Tensor, clip: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-        assert asks is not None
-        features = Features(image, text, Features(clip, prior))
-        trust = asks.trust(features)
-        assert trust is not None
-        return method.logits(features, "new"), trust
-
     heads = {"base": Graph(answer("base"), inputs, logits)}
     if isinstance(core, KnownClasses):
         heads["new"] = Graph(clip, inputs, logits)
-    elif asks:
-        inputs = inputs | {"clip": _AXES["clip"], "prior": _AXES["prior"]}
-        heads["new"] = Graph(calibrated, inputs, logits | {"trust": _AXES["trust"]})
-    elif len(method.head_weights) > 1 and capability(method, PriorBranch) is None:
+    elif guide and guide.prior_texts:
+        heads["new"] = _guided(method, guide, inputs | {"prior": _AXES["prior"]})
+    elif not isinstance(guide, PriorBranch) and (guide or len(method.head_weights) > 1):
         heads["new"] = Graph(answer("new"), inputs, logits)
     return heads
+
+
+def _guided(method: Method, guide: PriorTexts, inputs: dict[str, dict[int, str]]) -> Graph:
+    """Return how features and CLIP's own texts become logits of new names, with trusts where a gate is."""
+    logits = {"logits": _AXES["logits"]}
+
+    def leaning(image: Tensor, text: Tensor, prior: Tensor) -> Tensor:
+        return method.logits(Features(image, text, Features(image[:1], prior)), "new")
+
+    def calibrated(image: Tensor, text: Tensor, prior: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
+        assert isinstance(guide, PriorBranch)
+        features = Features(image, text, Features(clip, prior))
+        trust = guide.trust(features)
+        assert trust is not None
+        return method.logits(features, "new"), trust
+
+    if not isinstance(guide, PriorBranch):
+        return Graph(leaning, inputs, logits)
+    return Graph(calibrated, inputs | {"clip": _AXES["clip"]}, logits | {"trust": _AXES["trust"]})
 
 
 def _examples(

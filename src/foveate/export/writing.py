@@ -22,7 +22,16 @@ from foveate.export.tracing import SharedWeights, at_rest, trace
 from foveate.files import home_of, write_atomically
 from foveate.foreground.opening import LazyPicture
 from foveate.prediction import Branch
-from foveate.run.folder import CARD, TOKENIZER, WEIGHTS, Manifest, write_arrays, write_manifest
+from foveate.run.folder import (
+    ARRAYS,
+    CARD,
+    TOKENIZER,
+    TRUST,
+    WEIGHTS,
+    Manifest,
+    write_arrays,
+    write_manifest,
+)
 from foveate.run.model import Exported, load
 from foveate.train.checkpoint import ModelConfig
 from foveate.train.folder import refuse_folder
@@ -129,7 +138,7 @@ def _traced(classifier: Classifier, config: ModelConfig) -> tuple[Plan, dict[str
     with at_rest(method):
         method.set_classes(config.names, config.template)
         with torch.no_grad():
-            planned = plan(method)
+            planned = plan(method, knows_shots=classifier.trust is not None)
         return planned, {name: trace(one, planned.examples[name]) for name, one in planned.graphs.items()}
 
 
@@ -165,8 +174,14 @@ def _write(
     for name, model in models.items():
         weights.write(name, copy.deepcopy(model))
     (folder / WEIGHTS).touch()
-    tensors = {"text": planned.text, "prior": planned.prior, "vectors": planned.vectors}
-    write_arrays(folder, {name: one.detach().numpy() for name, one in tensors.items()})
+    texts = {"text": planned.text, "prior": planned.prior, "reference": planned.reference}
+    tensors = {**texts, "vectors": planned.vectors}
+    write_arrays(folder / ARRAYS, {name: one.detach().numpy() for name, one in tensors.items()})
+    if classifier.trust is not None:
+        known = classifier.trust.tensors()
+        if not torch.equal(known["features"].float(), classifier.trust.support.features):
+            known["features"] = classifier.trust.support.features  # fitted just now, and not read
+        write_arrays(folder / TRUST, {name: one.numpy() for name, one in known.items()})
     classifier.clip.tokenizer.save(folder / TOKENIZER)
     write_manifest(folder, manifest)
     return load(folder)

@@ -364,16 +364,32 @@ class FrozenHost(Wrapper):
         return Features(image, self.text_features())
 
 
-class PriorBranch(Method):
+class PriorTexts(Method):
+    """Uses CLIP's own class texts too, as a prior for new classes."""
+
+    @property
+    @abstractmethod
+    def prior_texts(self) -> Sequence[PlainTexts]:
+        """CLIP's own class texts, of one sentence or several; none if the settings disable them.
+
+        Where features have a prior, its texts `[C, D]`, the mean of these at unit length, replace them.
+        """
+
+    @property
+    @abstractmethod
+    def mixed_weight(self) -> float:
+        """Weight of the trained classes' logits where trained and new names are mixed; see `route`."""
+
+
+class PriorBranch(PriorTexts):
     """Uses the unchanged CLIP too, as a prior for new classes."""
 
     plain: PlainTexts
     """CLIP's own class texts."""
 
     @property
-    @abstractmethod
-    def mixed_weight(self) -> float:
-        """Weight of the trained classes' logits where trained and new names are mixed; see `route`."""
+    def prior_texts(self) -> Sequence[PlainTexts]:
+        return [self.plain] if self.asks_prior("new") else []
 
     @abstractmethod
     def asks_prior(self, branch: Branch | None) -> bool:

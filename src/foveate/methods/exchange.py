@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from foveate.clip.templates import DEFAULT_TEMPLATE
 from foveate.errors import InputError
 from foveate.methods.base import Method, is_kind
-from foveate.methods.capabilities import ClosedForm, FrozenHost, SupportSet
+from foveate.methods.capabilities import ClosedForm, FrozenHost, PriorTexts, SupportSet
 from foveate.methods.configs import ExchangeConfig
 from foveate.methods.frozen import Frozen, FrozenFeatures, extract, frozen_image
 from foveate.methods.guidance import route
@@ -121,7 +121,7 @@ class Seen:
         return Seen(self.image[:, rows], self.exchanged[:, :, rows], self.labels[rows])
 
 
-class Exchange(FrozenHost, ClosedForm, FrozenFeatures):
+class Exchange(FrozenHost, ClosedForm, FrozenFeatures, PriorTexts):
     """Learns from exchanged grounds, over a tuned host; a prediction takes the host's pass alone.
 
     Args:
@@ -176,12 +176,23 @@ class Exchange(FrozenHost, ClosedForm, FrozenFeatures):
         for one in self.plain:
             one.set_classes(names, template)
 
-    def _leaning(self, text: TextFeatures) -> TextFeatures:
+    @property
+    def prior_texts(self) -> Sequence[PlainTexts]:
+        return self.plain if self.config.prior else []
+
+    @property
+    def mixed_weight(self) -> float:
+        return self.config.mixed_weight
+
+    def _leaning(self, features: Features) -> TextFeatures:
         """Return t̃ of Eq. 5: the host's texts, leaning on CLIP's own."""
-        own, w = F.normalize(text, dim=-1), self.config.prior
-        if not w:
+        own, w = F.normalize(features.text, dim=-1), self.config.prior
+        if not self.prior_texts:
             return own
-        prior = torch.stack([F.normalize(one.features(), dim=-1) for one in self.plain]).mean(dim=0)
+        if features.prior is None:
+            prior = torch.stack([F.normalize(one.features(), dim=-1) for one in self.prior_texts]).mean(dim=0)
+        else:
+            prior = features.prior.text
         return (1 - w) * own + w * prior.to(own.dtype)
 
     # --- answers ---
@@ -194,7 +205,7 @@ class Exchange(FrozenHost, ClosedForm, FrozenFeatures):
         if branch == "new":
             return new
         trained = torch.tensor(self.trained, device=new.device)
-        return route(self._base(features), new, trained, self.config.mixed_weight)
+        return route(self._base(features), new, trained, self.mixed_weight)
 
     def _base(self, features: Features) -> Logits:
         """Return ẑ, Eq. 1."""
@@ -204,7 +215,7 @@ class Exchange(FrozenHost, ClosedForm, FrozenFeatures):
     @torch.no_grad()
     def _new(self, features: Features) -> Logits:
         """Return z_new, Eq. 5; the host's own with the texts t̃ before training."""
-        text = self._leaning(features.text)
+        text = self._leaning(features)
         full = self.host.logits(Features(features.image, text), "new")
         if not self.axes.numel():
             return full
@@ -276,7 +287,7 @@ class Exchange(FrozenHost, ClosedForm, FrozenFeatures):
         classes, labels = seen.labels.unique(return_inverse=True)
         right = 0
         for other in seen.exchanged:
-            text = self._leaning(self.pair(other).text)[..., classes, :]
+            text = self._leaning(self.pair(other))[..., classes, :]
             what = self.host.logits(Features(grounds.without(other), text), "new")
             right += int((what.argmax(dim=-1) == labels).sum())
         return right

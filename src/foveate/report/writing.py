@@ -1,4 +1,4 @@
-"""Writes a report to files: HTML, Markdown and LaTeX from templates, CSV from pandas."""
+"""Writes a report to files: HTML, Markdown and LaTeX from templates, and CSV."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,13 +8,13 @@ import jinja2
 import pandas as pd
 
 from foveate.files import write_atomically
+from foveate.readers import csv_text
 from foveate.report.model import Cell, Number, Report, ReportBlock, Section, TableRow, signed, text
 from foveate.report.plots import DASHES, PALETTE, svg
 
 Format = Literal["all", "html", "md", "tex", "csv"]
 _ACROSS = 3  # number of LaTeX blocks side by side, as in the papers
 _HEADS = ("block", "row", "column", "value", "sd", "seeds", "low", "high", "published", "difference", "mark")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MARKDOWN = {letter: f"\\{letter}" for letter in "\\`*_[]<>|"}
 _LATEX = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
@@ -201,14 +201,14 @@ def _ends(cell: Cell) -> tuple[object, ...]:
 
 
 def _csv(frame: pd.DataFrame, digits: str = "%.6g") -> str:
-    """Return a table as CSV; text that a spreadsheet would read as a formula starts with an apostrophe."""
+    """Return a table as CSV; a cell without a value is empty."""
 
     def plain(value: object) -> object:
-        if isinstance(value, float) and not pd.isna(value):
-            return digits % value
-        return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+        if pd.isna(value):
+            return ""
+        return digits % value if isinstance(value, float) else value
 
-    return frame.map(plain).to_csv(index=False, lineterminator="\n")
+    return csv_text([list(frame.columns), *([plain(one) for one in row] for row in frame.to_numpy(object))])
 
 
 _FORMATS: Mapping[str, Callable[[Report], dict[str, str]]] = {

@@ -19,10 +19,10 @@ from foveate.files import write_atomically
 from foveate.methods.configs import Position, TextKind
 from foveate.readers import parse_table, read_bytes
 
-MANIFEST, ARRAYS, WEIGHTS, TOKENIZER, CARD = (
-    *("export.json", "arrays.npz", "weights.bin", "tokenizer.json", "README.md"),
+MANIFEST, ARRAYS, TRUST, WEIGHTS, TOKENIZER, CARD = (
+    *("export.json", "arrays.npz", "trust.npz", "weights.bin", "tokenizer.json", "README.md"),
 )
-FORMAT, VERSION = "foveate-export", 1
+FORMAT, VERSION = "foveate-export", 2
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Texts:
     Attributes:
         kind: See `TextKind`.
         sentence: With one `{}`, where `kind` has a sentence.
-        prior_sentence: Of the texts of CLIP's prior, for methods that ask it.
+        prior_sentences: Whose mean is a text of CLIP's prior; none for methods that do not ask it.
+        reference: Of the texts that new names are held against, to tell how ill they fit a picture; None
+            where nothing is known of the shots.
         positions: Of each prompt, where the name stands among its vectors.
         vectors: How many learned vectors a prompt has.
         words: Token ids that stay between the vectors and the name.
@@ -40,7 +42,8 @@ class Texts:
 
     kind: TextKind
     sentence: str = ""
-    prior_sentence: str | None = None
+    prior_sentences: list[str] = field(default_factory=list[str])
+    reference: str | None = None
     positions: list[Position] = field(default_factory=list[Position])
     vectors: int = 0
     words: list[int] = field(default_factory=list[int])
@@ -99,6 +102,27 @@ class Manifest:
     files: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
 
+def find_export(source: str | Path, clip: str | None = None, device: str = "cpu") -> Path | None:
+    """Return the folder of an export; None if the source is anything else.
+
+    Args:
+        source: What the user calls the model.
+        clip: Other weights of CLIP, which an export has no use for.
+        device: Where the user wants the towers.
+
+    Raises:
+        InputError: It is an export, and there are other weights or another device.
+    """
+    folder = Path(source).expanduser()
+    if not (folder / MANIFEST).is_file() and not any(folder.glob("*.onnx")):
+        return None
+    if clip is not None:
+        raise InputError(f"{folder} is an export, which has its CLIP inside: leave out --clip")
+    if device != "cpu":
+        raise InputError(f"{folder} is an export, which answers on the CPU: leave out --device {device}")
+    return folder
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read an export folder's manifest, and look whether the other files are as it says.
 
@@ -145,17 +169,17 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_atomically(folder / MANIFEST, text + "\n")
 
 
-def read_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """Read the class texts and learned vectors of an export folder; no code in them is run."""
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read a file of arrays of an export folder; no code in it is run."""
     try:
-        with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
+        with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder / ARRAYS} cannot be read ({error}): export the model again") from error
+        raise InputError(f"{path} cannot be read ({error}): export the model again") from error
 
 
-def write_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write them."""
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write such a file."""
     packed = io.BytesIO()
     np.savez(packed, **cast("dict[str, Any]", arrays))
-    write_atomically(folder / ARRAYS, packed.getvalue())
+    write_atomically(path, packed.getvalue())

@@ -3,7 +3,7 @@
 import shutil
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -24,15 +24,22 @@ from foveate.foreground.options import OnBad
 from foveate.foreground.pictures import open_picture
 from foveate.prediction import Branch, Prediction
 from foveate.run.folder import (
+    ARRAYS,
     MANIFEST,
     TOKENIZER,
+    TRUST,
     Manifest,
     read_arrays,
     read_manifest,
     write_arrays,
     write_manifest,
 )
-from foveate.run.texts import TextReader
+from foveate.run.texts import ClassTexts, TextReader
+from foveate.run.trust import ExportedTrust
+from foveate.trust.promises import pictures_needed
+
+PRIOR = "prior"
+"""The graph of the untouched image tower, beside one that a method has changed."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +49,12 @@ class NameSpace:
     Attributes:
         names: C of them.
         trained: `[C]` which were trained on.
-        text: `[C, D]` class texts.
-        prior: `[C, D]` those of CLIP's prior.
+        texts: Of them.
     """
 
     names: list[str]
     trained: np.ndarray
-    text: np.ndarray
-    prior: np.ndarray
+    texts: ClassTexts
 
     @property
     def branch(self) -> Branch:
@@ -59,36 +64,61 @@ class NameSpace:
         return "mixed" if self.trained.any() else "new"
 
 
+@dataclass(frozen=True)
+class RawAnswers:
+    """What the graphs say of a batch.
+
+    Attributes:
+        logits: `[B, C]`.
+        trust: `[B]`; None where no gate was asked.
+        clip: `[B, D]` raw features of the untouched CLIP; None where nobody needs them.
+    """
+
+    logits: np.ndarray
+    trust: np.ndarray | None
+    clip: np.ndarray | None
+
+
 class Exported:
     """An exported model; `load` opens one. Several threads may predict with it.
 
     Args:
         folder: That `foveate export` wrote.
         manifest: What it says.
+
+    Attributes:
+        folder: It.
+        manifest: It, with the names that were added since.
+        trust: What it knows of its answers; None where the model knows nothing of its shots.
     """
 
     def __init__(self, folder: Path, manifest: Manifest):
         self.folder, self.manifest = folder, manifest
         self._sessions = _Sessions(folder)
-        arrays = read_arrays(folder)
+        arrays = read_arrays(folder / ARRAYS)
         tokenizer = ClipTokenizer.from_file(folder / TOKENIZER, manifest.context)
         self._reader = TextReader(manifest.texts, tokenizer, arrays["vectors"], self._sessions.run)
-        rows = zip(self.names, arrays["text"], arrays["prior"], strict=True)
-        self._texts = {name: (text, prior) for name, text, prior in rows}
+        texts = ClassTexts(*(arrays[side] for side in ClassTexts._fields))
+        self._texts = {name: texts.rows(row) for row, name in enumerate(self.names)}
+        known = TRUST in manifest.files
+        self.trust = ExportedTrust.of(read_arrays(folder / TRUST)) if known else None
 
     @property
     def names(self) -> list[str]:
         """The names it chooses from by default: those it was trained on, and those added."""
         return [*self.manifest.names, *self.manifest.added]
 
-    def predict(
+    def predict(  # noqa: PLR0913  (all but the first by name)
         self,
         photos: Any,
         classes: Sequence[str] | None = None,
         *,
         only: bool = False,
+        risk: float | None = None,
+        abstain: bool = False,
         batch_size: int = 64,
         on_bad: OnBad = "error",
+        watch: Callable[[int, int], None] | None = None,
     ) -> list[Prediction]:
         """Name what photos show, as `Classifier.predict` does.
 
@@ -96,32 +126,97 @@ class Exported:
             photos: Paths, PIL pictures, arrays, or bytes of picture files; or one of them.
             classes: Names to choose from besides those of the model.
             only: Choose from `classes` alone.
+            risk: Give each photo the names that it may be; in this share of photos the right one is missing.
+            abstain: Say "none of these" of photos that are unlike all shots.
             batch_size: Photos a pass.
             on_bad: Stop at a photo that cannot be read, or leave it out with a warning.
+            watch: Called with the number of photos that are done, and with that of all.
 
         Raises:
-            InputError: A photo cannot be read, or names clash.
+            InputError: A photo cannot be read, or names clash; or the model has too few shots, or held none
+                back, for the risk or for "none of these".
         """
         check("on_bad", on_bad, OnBad)
+        self._demand(risk, abstain)
         batch_size = as_whole("batch_size", batch_size, 1)
         pictures, asked = as_pictures(photos), self._ask_about(classes, only=only)
+        with_clip = self.trust is not None and (abstain or not self._sessions.has(PRIOR))
         found: list[Prediction] = []
-        for names, images in self._batches(pictures, batch_size, on_bad):
-            logits, trust = self._answer(images, asked)
-            p = np.exp(_log_softmax(logits / self._temperature(asked.branch)))
-            found += [
-                Prediction(
-                    photo=name,
-                    label=asked.names[int(own.argmax())],
-                    probability=float(own.max()),
-                    scores=dict(zip(asked.names, own.tolist(), strict=True)),
-                    trust=None if trust is None else float(trust[i]),
-                    branch=asked.branch,
-                    doubt=1 - float(own.max()) if self.manifest.calibrated else None,
-                )
-                for i, (name, own) in enumerate(zip(names, p, strict=True))
-            ]
+        for done, names, images in self._batches(pictures, batch_size, on_bad):
+            said = self._answer(images, asked, with_clip=with_clip)
+            found += self._told(names, said, asked, risk, abstain=abstain)
+            if watch:
+                watch(done, len(pictures))
         return found
+
+    def _demand(self, risk: float | None, abstain: bool) -> None:
+        """Refuse what the model cannot promise before any answer is given."""
+        if risk is not None:
+            pictures_needed(risk)
+        if self.trust is not None:
+            self.trust.demand(risk, refusals=abstain)
+        elif risk is not None or abstain:
+            raise InputError(
+                "this export does not know the model's shots (the model was imported, or made by an older"
+                " foveate), so it can give no risk and no 'none of these': fit and export again"
+            )
+
+    def _told(
+        self,
+        names: Sequence[str],
+        said: RawAnswers,
+        asked: NameSpace,
+        risk: float | None,
+        *,
+        abstain: bool,
+    ) -> list[Prediction]:
+        """Return the predictions for pictures of these names."""
+        p, trust = np.exp(_log_softmax(said.logits / self._temperature(asked.branch))), self.trust
+        novelty = None if trust is None or said.clip is None else self._novelty(trust, said, asked)
+        sets = None if trust is None or risk is None else trust.sets(p, risk)
+        refused = trust.refused(novelty) if trust is not None and novelty is not None and abstain else None
+        return [
+            Prediction(
+                photo=name,
+                label=asked.names[int(own.argmax())],
+                probability=float(own.max()),
+                scores=dict(zip(asked.names, own.tolist(), strict=True)),
+                trust=None if said.trust is None else float(said.trust[i]),
+                branch=asked.branch,
+                doubt=1 - float(own.max()) if self.manifest.calibrated else None,
+                novelty=None if novelty is None else float(novelty[i]),
+                names=None if sets is None else _likeliest_first(asked.names, own, sets[i]),
+                refused=refused is not None and bool(refused[i]),
+            )
+            for i, (name, own) in enumerate(zip(names, p, strict=True))
+        ]
+
+    def _novelty(self, trust: ExportedTrust, said: RawAnswers, asked: NameSpace) -> np.ndarray:
+        """Return `[B]` how unusual pictures are: beside the shots, or, of a new name, beside its text."""
+        clip, given = said.clip, said.logits.argmax(axis=1)
+        assert clip is not None
+        rows = {name: row for row, name in enumerate(self.manifest.names)}
+        known = np.array([rows[name] for name in asked.names if name in rows])
+        is_new = ~asked.trained[given]
+        found = np.zeros(len(given), np.float32)
+        if not is_new.all():
+            found[~is_new] = trust.novelty(clip[~is_new], known)
+        if is_new.any():
+            texts = asked.texts.reference[given[is_new]]
+            found[is_new] = trust.novelty_of_names(clip[is_new], texts)
+        return found
+
+    def ask_about(self, classes: Sequence[str] | None = None, *, only: bool = False) -> Branch:
+        """Return the label space of names; nothing is kept.
+
+        Args:
+            classes: See `predict`.
+            only: See `predict`.
+
+        Raises:
+            InputError: Names clash, or one cannot be read or answered about.
+        """
+        return self._ask_about(classes, only=only).branch
 
     def add_classes(self, names: Sequence[str]) -> None:
         """Let the model choose from more names, besides its own, from now on; nothing is trained.
@@ -134,8 +229,7 @@ class Exported:
         """
         asked = self._ask_about(names, only=False)
         added = [name for name in asked.names if name not in self.manifest.names]
-        for place, name in enumerate(asked.names):
-            self._texts[name] = asked.text[place], asked.prior[place]
+        self._texts |= {name: asked.texts.rows(row) for row, name in enumerate(asked.names)}
         self.manifest = replace(self.manifest, added=added)
 
     def save(self, folder: str | Path) -> None:
@@ -156,11 +250,8 @@ class Exported:
                 shutil.copyfile(self.folder / name, folder / name)
         (folder / MANIFEST).unlink(missing_ok=True)
         kept = [self._texts[name] for name in self.names]
-        arrays = read_arrays(self.folder) | {
-            "text": np.stack([text for text, _ in kept]),
-            "prior": np.stack([prior for _, prior in kept]),
-        }
-        write_arrays(folder, arrays)
+        texts = {side: np.stack([getattr(one, side) for one in kept]) for side in ClassTexts._fields}
+        write_arrays(folder / ARRAYS, read_arrays(self.folder / ARRAYS) | texts)
         write_manifest(folder, self.manifest)
 
     # --- names ---
@@ -182,11 +273,8 @@ class Exported:
         made = dict(self._texts)
         if others:
             self._reader.check(others)
-            made |= zip(
-                others,
-                zip(self._reader.read(others), self._reader.prior(others), strict=True),
-                strict=True,
-            )
+            read = self._reader.read(others)
+            made |= {name: read.rows(row) for row, name in enumerate(others)}
         trained = np.array([name in self.manifest.names for name in names])
         if self.manifest.closed and not trained.all():
             first, *more = [name for name, was in zip(names, trained, strict=True) if not was]
@@ -195,15 +283,15 @@ class Exported:
                 f"it has learned nothing of {first!r}{several}: of these it says what zero-shot CLIP says",
                 stacklevel=3,
             )
-        text, prior = (np.stack([made[name][side] for name in names]) for side in (0, 1))
-        return NameSpace(names, trained, text, prior)
+        texts = ClassTexts(*map(np.stack, zip(*(made[name] for name in names), strict=True)))
+        return NameSpace(names, trained, texts)
 
     # --- pictures ---
 
     def _batches(
         self, pictures: Sequence[Path | LazyPicture], batch_size: int, on_bad: OnBad
-    ) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Yield names and `[B, 3, S, S]` of the pictures that can be read."""
+    ) -> Iterator[tuple[int, list[str], np.ndarray]]:
+        """Yield how many pictures were looked at, and names and `[B, 3, S, S]` of those that can be read."""
         with ThreadPoolExecutor(2) as pool:
             for start in range(0, len(pictures), batch_size):
                 some = pictures[start : start + batch_size]
@@ -215,7 +303,8 @@ class Exported:
                     if isinstance(view, BadPicture):
                         warnings.warn(f"left out {view.name}: {view.reason}", stacklevel=3)
                 if good:
-                    yield [name for name, _ in good], np.stack([view for _, view in good])
+                    names, views = zip(*good, strict=True)
+                    yield start + len(some), list(names), np.stack(views)
 
     def _see(self, source: Path | LazyPicture) -> np.ndarray | BadPicture:
         """Return a picture as the image tower takes it."""
@@ -235,37 +324,36 @@ class Exported:
         own = self.manifest.temperature
         return own if branch == "base" else max(own, self.manifest.plain_temperature)
 
-    def _answer(self, images: np.ndarray, asked: NameSpace) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return `[B, C]` logits, and `[B]` trusts where a gate was asked."""
-        manifest, run, branch = self.manifest, self._sessions.run, asked.branch
+    def _answer(self, images: np.ndarray, asked: NameSpace, *, with_clip: bool) -> RawAnswers:
+        """Return what the graphs say; `with_clip` what the untouched CLIP sees too."""
+        manifest, run = self.manifest, self._sessions.run
+        head = {"base": "base", "new": manifest.new, "mixed": manifest.mixed}[asked.branch]
         (image,) = run("image", {"images": images})
+        clip, asks_prior = image[:1], head != "base" and bool(manifest.texts.prior_sentences)
+        if (asks_prior or with_clip) and self._sessions.has(PRIOR):
+            (clip,) = run(PRIOR, {"images": images})
+        seen = clip[0] if with_clip else None
         if manifest.closed:
-            return self._known(image, asked), None
-        text = asked.text
+            return RawAnswers(self._known(image, asked), None, seen)
+        text = asked.texts.text
         if manifest.texts.kind == "shifted":
             text = self._reader.shifted(asked.names, run("shift", {"image": image})[0])
         both = {"image": image, "text": text}
-        head = {"base": "base", "new": manifest.new, "mixed": manifest.mixed}[branch]
         if head == "base":
-            return run("base", both)[0], None
-        asks_prior = manifest.texts.prior_sentence is not None
-        if asks_prior:
-            tower = self._sessions.has("prior")
-            clip = run("prior", {"images": images})[0] if tower else image[:1]
-            both |= {"clip": clip, "prior": asked.prior}
-        logits, *trust = run("new", both)
+            return RawAnswers(run("base", both)[0], None, seen)
+        logits, *trust = run("new", both | {"clip": clip, "prior": asked.texts.prior})
         if head == "route":
-            (base,) = run("base", {"image": image, "text": text})
+            (base,) = run("base", both)
             logits = _route(base, logits, asked.trained, manifest.route_weight)
-        return logits, trust[0] if trust else None
+        return RawAnswers(logits, trust[0] if trust else None, seen)
 
     def _known(self, image: np.ndarray, asked: NameSpace) -> np.ndarray:
         """Return learned logits of trained names and CLIP's of the others."""
         run, names = self._sessions.run, self.manifest.names
-        (clip,) = run("new", {"image": image, "text": asked.text})
+        (clip,) = run("new", {"image": image, "text": asked.texts.text})
         if not asked.trained.any():
             return clip
-        known = np.stack([self._texts[name][0] for name in names])
+        known = np.stack([self._texts[name].text for name in names])
         (own,) = run("base", {"image": image, "text": known})
         base = clip.copy()
         columns = [names.index(n) for n, was in zip(asked.names, asked.trained, strict=True) if was]
@@ -335,3 +423,8 @@ def _route(base: np.ndarray, new: np.ndarray, trained: np.ndarray, weight: float
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
     low = logits - logits.max(axis=-1, keepdims=True)
     return low - np.log(np.exp(low).sum(axis=-1, keepdims=True))
+
+
+def _likeliest_first(names: Sequence[str], p: np.ndarray, chosen: np.ndarray) -> tuple[str, ...]:
+    """Return the chosen names in the order of their probabilities."""
+    return tuple(names[int(place)] for place in np.argsort(-p, kind="stable") if chosen[place])

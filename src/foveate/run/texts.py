@@ -1,6 +1,7 @@
 """Class names to class texts, with the text towers of an exported model."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from foveate.errors import InputError
 from foveate.methods.configs import Position
 from foveate.methods.prompt_rows import prompt_row
 from foveate.run.folder import Texts
+from foveate.run.trust import unit
 
 Run = Callable[[str, Mapping[str, np.ndarray]], list[np.ndarray]]
 """Runs a graph by its name on inputs by theirs."""
@@ -18,6 +20,24 @@ Row = list[tuple[int, int]]
 
 _AT_ONCE = 256
 """Texts in one pass."""
+
+
+class ClassTexts(NamedTuple):
+    """What is kept of names.
+
+    Attributes:
+        text: `[C, D]` class texts; `[C, 0]` of a model whose texts depend on the picture.
+        prior: `[C, D]` unit texts of CLIP's prior, or their mean; `[C, 0]` where nobody asks it.
+        reference: `[C, D]` raw texts that new names are held against; `[C, 0]` where nobody does.
+    """
+
+    text: np.ndarray
+    prior: np.ndarray
+    reference: np.ndarray
+
+    def rows(self, rows: Any) -> "ClassTexts":
+        """Return some of the names."""
+        return ClassTexts(*(side[rows] for side in self))
 
 
 class TextReader:
@@ -44,31 +64,42 @@ class TextReader:
                 f"class {names[0]!r} was not trained on, and this model has vectors for trained classes"
                 " alone: ask about these, or train a model that takes new names"
             )
-        for sentence in filter(None, (self.texts.sentence, self.texts.prior_sentence)):
+        for sentence in filter(None, (self.texts.sentence, *self._of_clip())):
             self._sentences(sentence, names)
         if self.texts.positions:
             self._prompts(names, self.texts.positions[0])
 
-    def read(self, names: Sequence[str]) -> np.ndarray:
-        """Return `[C, D]` class texts; of a model whose texts depend on the picture, no numbers."""
+    def read(self, names: Sequence[str]) -> ClassTexts:
+        """Return the texts of names that `check` has not refused."""
+        nothing = np.zeros((len(names), 0), np.float32)
+        clip = {sentence: self.plain(sentence, names) for sentence in self._of_clip()}
+        prior = [unit(clip[sentence]) for sentence in self.texts.prior_sentences]
+        reference = self.texts.reference
+        return ClassTexts(
+            nothing if self.texts.kind == "shifted" else self._tuned(names, clip),
+            np.mean(prior, axis=0) if prior else nothing,
+            nothing if reference is None else clip[reference],
+        )
+
+    def _of_clip(self) -> set[str]:
+        """Return the sentences that the untouched CLIP reads."""
         texts = self.texts
-        if texts.kind == "shifted":
-            return np.zeros((len(names), 0), np.float32)
+        own = {texts.sentence} if texts.kind in ("plain", "known") else set[str]()
+        return own | set(texts.prior_sentences) | ({texts.reference} if texts.reference else set())
+
+    def _tuned(self, names: Sequence[str], clip: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return `[C, D]` class texts of the method; those of the untouched CLIP are there, by sentence."""
+        texts = self.texts
         if texts.kind == "plain":
-            return self._encode("plain", self._sentences(texts.sentence, names))
+            return clip[texts.sentence]
         if texts.kind == "sentence":
             return self._encode("text", self._sentences(texts.sentence, names))
-        more = {"known": self.plain(texts.sentence, names)} if texts.kind == "known" else {}
+        more = {"known": clip[texts.sentence]} if texts.kind == "known" else {}
         prompts = [
             self._encode("text", self._prompts(names, position), vectors, more)
             for position, vectors in zip(texts.positions, self.vectors, strict=True)
         ]
-        return prompts[0] if texts.kind != "mean" else np.mean([_unit(one) for one in prompts], axis=0)
-
-    def prior(self, names: Sequence[str]) -> np.ndarray:
-        """Return `[C, D]` texts of CLIP's prior; no numbers where nobody asks it."""
-        sentence = self.texts.prior_sentence
-        return np.zeros((len(names), 0), np.float32) if sentence is None else self.plain(sentence, names)
+        return prompts[0] if texts.kind != "mean" else np.mean([unit(one) for one in prompts], axis=0)
 
     def plain(self, sentence: str, names: Sequence[str]) -> np.ndarray:
         """Return `[C, D]` what the untouched CLIP says of names in a sentence."""
@@ -117,7 +148,3 @@ class TextReader:
             inputs |= {name: one[start : start + _AT_ONCE] for name, one in (more or {}).items()}
             found += self._run(graph, inputs)
         return np.concatenate(found)
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)

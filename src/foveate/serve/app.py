@@ -86,8 +86,8 @@ class Service:
                 f"there are {len(names)} names: give {self.limits.names}, or raise --limits.names"
             )
         added = checked_names(names, self.limits)
-        if added and self.model.classifier is not None:
-            self.model.classifier.ask_about(list(added))
+        if added and self.model.check is not None:
+            self.model.check(list(added))
         self.added = added
 
     async def page(self, request: Request) -> Response:
@@ -105,7 +105,7 @@ class Service:
         asked = await read_question(request, self.limits)
         classes = self._names(asked.classes, only=asked.only)
         pictures = await seen(asked, self.model, self.limits, self.decoders)
-        question = PredictRequest(pictures, classes, asked.only)
+        question = PredictRequest(pictures, classes, asked.only, asked.risk, asked.abstain)
         answers = await self.in_time(self.worker.put(question))
         named = zip(asked.files, answers, strict=True)
         return JSONResponse({"answers": [{**asdict(answer), "photo": name} for (name, _), answer in named]})
@@ -150,7 +150,7 @@ class Service:
     async def health(self, request: Request) -> Response:
         """Say that it is there, and what it is."""
         found = {"status": "ok", "model": self.model.title, "version": foveate.__version__}
-        return JSONResponse(found)
+        return JSONResponse({**found, "refuses": self.model.refuses})
 
     async def counts(self, request: Request) -> Response:
         """Return the metrics."""
@@ -166,9 +166,9 @@ class Service:
         Raises:
             InputError: As `Classifier.ask_about`.
         """
-        classifier = self.model.classifier
-        if classifier is not None:
-            await self.in_time(self.worker.run(lambda: classifier.ask_about(list(names))))
+        check = self.model.check
+        if check is not None:
+            await self.in_time(self.worker.run(lambda: check(list(names))))
 
     async def in_time(self, future: Any) -> Any:
         """Wait for something that the worker does.

@@ -12,6 +12,8 @@ from foveate.classifier import Prediction
 from foveate.serve.models import Ask
 
 T = TypeVar("T")
+_Asked = tuple[tuple[str, ...], bool, float | None, bool]
+"""Classes, only, risk and abstain: questions with the same are asked together."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,16 @@ class PredictRequest:
         pictures: Upright, as much of each as the model looks at.
         classes: Names besides the trained ones.
         only: Whether to choose from these alone.
+        risk: As for `Classifier.predict`.
+        abstain: Likewise.
         answers: One a picture, when they are there.
     """
 
     pictures: Sequence[Image.Image]
     classes: tuple[str, ...] = ()
     only: bool = False
+    risk: float | None = None
+    abstain: bool = False
     answers: "Future[list[Prediction]]" = field(default_factory=Future)
 
 
@@ -66,20 +72,22 @@ class BatchWorker:
         self._thread.shutdown(wait=True)
 
     def _turn(self) -> None:
-        taken: dict[tuple[tuple[str, ...], bool], list[PredictRequest]] = {}
+        taken: dict[_Asked, list[PredictRequest]] = {}
         pictures = 0
         while self._waiting and pictures < self._most:
             question = self._waiting.popleft()
             if question.answers.set_running_or_notify_cancel():
-                taken.setdefault((question.classes, question.only), []).append(question)
+                asked = question.classes, question.only, question.risk, question.abstain
+                taken.setdefault(asked, []).append(question)
                 pictures += len(question.pictures)
-        for (classes, only), questions in taken.items():
-            self._answer(questions, classes, only=only)
+        for asked, questions in taken.items():
+            self._answer(questions, asked)
 
-    def _answer(self, questions: Sequence[PredictRequest], classes: tuple[str, ...], *, only: bool) -> None:
+    def _answer(self, questions: Sequence[PredictRequest], asked: _Asked) -> None:
         pictures = [picture for question in questions for picture in question.pictures]
+        classes, only, risk, abstain = asked
         try:
-            found = iter(list(self.ask(pictures, list(classes), only=only)))
+            found = iter(list(self.ask(pictures, list(classes), only=only, risk=risk, abstain=abstain)))
             for question in questions:
                 question.answers.set_result([next(found) for _ in question.pictures])
         except BaseException as error:  # it is theirs who asked, and the next question is another

@@ -35,6 +35,16 @@ _ANSWER: Table = {
         "refused": {"type": "boolean", "description": "Whether the answer is none of these."},
     },
 }
+_RISK: Table = {
+    "type": "number",
+    "exclusiveMinimum": 0,
+    "exclusiveMaximum": 1,
+    "description": "Give the names that a picture may show; in this share the right one is missing.",
+}
+_ABSTAIN: Table = {
+    "type": "boolean",
+    "description": "Say none of these of pictures that are unlike all that the model was fitted to.",
+}
 _ERROR: Table = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 _CLASSES: Table = {
     "type": "object",
@@ -109,6 +119,8 @@ def _question(limits: Limits) -> Table:
         "classes": {**_NAMES, "description": "Names besides the trained ones."},
         "only": {"type": "boolean", "description": "Choose from these names alone."},
         "about": {"type": "string", "description": "The class that a look is about; empty for the answer."},
+        "risk": {**_RISK, "type": ["number", "null"]},
+        "abstain": _ABSTAIN,
     }
     return {
         "type": "object",
@@ -126,6 +138,8 @@ def _ask(summary: str, answer: Table) -> Table:
             "classes": {"type": "string", "description": "With commas between them."},
             "only": {"type": "boolean"},
             "about": {"type": "string"},
+            "risk": _RISK,
+            "abstain": _ABSTAIN,
         },
     }
     content = {

@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from foveate.classifier import Classifier, Prediction
 from foveate.data.transforms import eval_view
 from foveate.errors import InputError
+from foveate.run.folder import find_export
 
 Ask = Callable[..., "Sequence[Prediction]"]
-"""Pictures, then `classes` and `only` by name, to an answer a picture; as `Classifier.predict`."""
+"""Pictures, then `classes`, `only`, `risk` and `abstain` by name, to an answer a picture; as
+`Classifier.predict`.
+"""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Model:
         ask: Answers; one call at a time.
         side: Of the square view that it makes of a picture; None where that is not known.
         classifier: The same in PyTorch; None of an export.
+        check: Refuses names that it cannot take; None takes all.
+        refuses: Whether it can say "none of these".
     """
 
     title: str
@@ -33,6 +39,8 @@ class Model:
     ask: Ask
     side: int | None = None
     classifier: Classifier | None = None
+    check: Callable[[list[str]], object] | None = None
+    refuses: bool = False
 
     def view(self, picture: Image.Image) -> Image.Image:
         """Return as much of an upright picture as the model looks at; of that it makes the same view again.
@@ -54,7 +62,10 @@ def model_of(classifier: Classifier, *, batch_size: int = 1) -> Model:
     title = f"{classifier.method_name} on {Path(classifier.clip_source).name}"
     names = tuple(config.names) if config else ()
     ask = partial(classifier.predict, batch_size=batch_size)
-    return Model(title, names, ask, classifier.clip.config.image_size, classifier)
+    side = classifier.clip.config.image_size
+    return Model(
+        title, names, ask, side, classifier, classifier.ask_about, refuses=can_refuse(classifier.trust)
+    )
 
 
 def open_model(
@@ -71,9 +82,9 @@ def open_model(
     Raises:
         InputError: It cannot be read.
     """
-    folder = None if source is None else Path(source).expanduser()
-    if folder is not None and any(folder.glob("*.onnx")):
-        return _exported(folder, clip, batch_size)
+    folder = None if source is None else find_export(source, clip, device)
+    if folder is not None:
+        return _exported(folder, batch_size)
     if source is None:
         classifier = Classifier("zeroshot", clip or "tiny", device=device)
     else:
@@ -81,9 +92,28 @@ def open_model(
     return model_of(classifier, batch_size=batch_size)
 
 
-def _exported(folder: Path, clip: str | None, batch_size: int) -> Model:
-    if clip is not None:
-        raise InputError(f"{folder} is an export, which has its CLIP inside: leave out --clip")
+def _exported(folder: Path, batch_size: int) -> Model:
     export = import_module("foveate.run").load(folder)
     ask = partial(export.predict, batch_size=batch_size)
-    return Model(f"the export {folder.name}", tuple(export.names), ask, export.manifest.image_size)
+    return Model(
+        f"the export {folder.name}",
+        tuple(export.names),
+        ask,
+        export.manifest.image_size,
+        check=export.ask_about,
+        refuses=can_refuse(export.trust),
+    )
+
+
+def can_refuse(trust: Any) -> bool:
+    """Return whether a model that knows so much of its shots can say "none of these".
+
+    Args:
+        trust: A `Trust`, an `ExportedTrust`, or None.
+    """
+    try:
+        if trust is not None:
+            trust.demand(None, refusals=True)
+    except InputError:
+        return False
+    return trust is not None

@@ -4,7 +4,7 @@ import base64
 import binascii
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PureWindowsPath
@@ -30,6 +30,7 @@ _DATA = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,")
 _FIELDS = 32  # of a form, besides its pictures
 _FIELD = 64 << 10  # bytes
 _VALUES = 10_000  # of JSON
+_ASKED = ("classes", "only", "about", "risk", "abstain")
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,16 @@ class UploadRequest:
         classes: Names besides the trained ones.
         only: Whether to choose from these alone.
         about: The name that a gaze is about; empty for the answer.
+        risk: Of the sets of names that are wanted; None where none are.
+        abstain: Whether "none of these" may be the answer.
     """
 
     files: tuple[tuple[str, bytes], ...]
     classes: tuple[str, ...] = ()
     only: bool = False
     about: str = ""
+    risk: float | None = None
+    abstain: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class _JsonBody:
     classes: list[str] = field(default_factory=list[str])
     only: bool = False
     about: str = ""
+    risk: float | None = None
+    abstain: bool = False
 
 
 async def read_question(request: Request, limits: Limits) -> UploadRequest:
@@ -161,12 +168,11 @@ async def _from_form(request: Request, limits: Limits) -> UploadRequest:
     async with request.form():  # which is read; leaving closes its files
         files = [(_name(one.filename, i), await one.read()) for i, one in enumerate(_uploads(form))]
     texts = {name: [one for one in form.getlist(name) if isinstance(one, str)] for name in form}
-    stray = [name for name in texts if texts[name] and name not in ("classes", "only", "about")]
+    stray = [name for name in texts if texts[name] and name not in _ASKED]
     if stray:
         field = _short(stray[0])
-        raise InputError(f"the field {field!r} is no file: there are classes, only, about, and files")
-    classes = tuple(_words(texts.get("classes", [])))
-    return UploadRequest(tuple(files), classes, _truth(texts.get("only", [])), _last(texts.get("about", [])))
+        raise InputError(f"the field {field!r} is no file: there are {', '.join(_ASKED)}, and files")
+    return _upload(tuple(files), lambda name: texts.get(name, []))
 
 
 def _uploads(form: FormData) -> Iterator[UploadFile]:
@@ -190,17 +196,25 @@ def _from_json(body: bytes) -> UploadRequest:
                 raise InputError(
                     f"picture {place} is {_short(repr(one))}: give base64, or {{name, data}} with base64 data"
                 )
-    return UploadRequest(tuple(files), tuple(written.classes), written.only, written.about)
+    rest = written.about, written.risk, written.abstain
+    return UploadRequest(tuple(files), tuple(written.classes), written.only, *rest)
 
 
 def _from_picture(request: Request, body: bytes) -> UploadRequest:
     query = request.query_params
     files = ((_name(query.get("name"), 0), body),) if body else ()
+    return _upload(files, query.getlist)
+
+
+def _upload(files: tuple[tuple[str, bytes], ...], texts: Callable[[str], Sequence[str]]) -> UploadRequest:
+    """Return a question whose options are words, by name, each perhaps several times."""
     return UploadRequest(
         files,
-        tuple(_words(query.getlist("classes"))),
-        _truth(query.getlist("only")),
-        _last(query.getlist("about")),
+        tuple(_words(texts("classes"))),
+        _truth("only", texts("only")),
+        _last(texts("about")),
+        _number("risk", texts("risk")),
+        _truth("abstain", texts("abstain")),
     )
 
 
@@ -233,11 +247,19 @@ def _name(given: str | None, place: int) -> str:
     return name[:_NAME] or f"picture {place}"
 
 
-def _truth(words: Sequence[str]) -> bool:
+def _truth(option: str, words: Sequence[str]) -> bool:
     word = _last(words).lower()
     if word not in ("", "0", "1", "true", "false"):
-        raise InputError(f"only is {_short(word)!r}: give true or false")
+        raise InputError(f"{option} is {_short(word)!r}: give true or false")
     return word in ("1", "true")
+
+
+def _number(option: str, words: Sequence[str]) -> float | None:
+    word = _last(words)
+    try:
+        return float(word) if word else None
+    except ValueError as error:
+        raise InputError(f"{option} is {_short(word)!r}: give a number") from error
 
 
 def _last(words: Sequence[str]) -> str:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from foveate.classifier import Classifier
 from foveate.data.checks import check_pictures
-from foveate.data.folders import list_pictures, tell_unread
 from foveate.data.labels import Labelled
+from foveate.data.listing import list_pictures, tell_unread
 from foveate.data.naming import clean_name, name_key
 from foveate.data.pictures import open_picture
 from foveate.data.samples import MemoryPicture, Photos, Sample

@@ -29,6 +29,7 @@ from foveate.sweep.folder import BANK, RUN, TESTS, at_job, begin, made_anew, res
 from foveate.sweep.jobs import Job, Question
 from foveate.sweep.results import Measured, Result, write_result
 from foveate.train.checkpoint import CONFIG, load_model
+from foveate.train.config import TrackerName
 from foveate.train.context import Context
 from foveate.train.folder import RUN as RUN_FILE
 from foveate.train.folder import STAGES, read_run
@@ -51,6 +52,7 @@ class SweepContext:
         device: Device of the towers.
         threads: Number of CPU threads; results on a CPU depend on it in the last bits.
         imported: Methods that each worker imports first, as "module:Class".
+        track: Tracker of the trainings.
     """
 
     root: Path
@@ -58,6 +60,7 @@ class SweepContext:
     device: str = "cpu"
     threads: int = 1
     imported: tuple[str, ...] = ()
+    track: TrackerName | None = None
 
 
 @dataclass
@@ -292,6 +295,7 @@ def _fit(job: Job, desk: WorkerState, classifier: Classifier, photos: Photos, te
         masks=None,  # the pictures have their masks
         backbone=job.config.backbone if job.needs is None else str(out / job.needs / RUN),
         bank_dir=str(out / BANK / _shelf(job, classifier)),
+        track=desk.place.track,
     )
     classifier.train(config, photos, out / job.key / RUN, Context(_Telling(tell)))
 

@@ -21,6 +21,7 @@ from foveate.train.recipe import Recipe, recipe_for
 Classes = Literal["all", "base"]
 Banked = Literal["epochs", "fixed", "off"]
 BankPrecision = Literal["float32", "float16"]
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 Precision = Literal["float32", "float16", "bfloat16", "float64"]
 
 MASKS = ("masks", "mask_values", "invert_masks")
@@ -49,6 +50,7 @@ class RunConfig:
         folds: Hold the shots back in so many parts and train without each in turn, to know how sure answers
             may be; 0 never does. By default 4 for methods that are solved at once (linear_probe), else 0.
         log_answers: Log after each epoch which pictures are answered rightly, for --select forgetting.
+        track: Copy the run's log to TensorBoard, W&B (offline) or MLflow, in its folder.
         device: Where the towers run, e.g. cuda.
         dtype: Precision of the frozen towers; what is learned is float32 always.
         masks: Foreground masks, white on the object: their folder, packed, a COCO file, or boxes.csv.
@@ -81,6 +83,7 @@ class RunConfig:
     backbone: str | None = None
     folds: int | None = None
     log_answers: bool = False
+    track: TrackerName | None = None
     device: str = "cpu"
     dtype: Precision = "float32"
     masks: str | None = None

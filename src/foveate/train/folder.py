@@ -2,11 +2,12 @@
 
 A run folder has `run.json` (the record of the run; written first), `log.jsonl`,
 `stages/<method>.safetensors` (the resume state of each stage), `.bank` (features of frozen towers,
-during the run), and in the end the tuned model.
+during the run), `tracked` (copies of the log for other programs), and in the end the tuned model.
 """
 
 import json
 import os
+import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from foveate.train.checkpoint import CARD, CONFIG, TENSORS, TRUST
 from foveate.train.config import RunConfig, digest
 from foveate.train.shots import Chosen
 
-RUN, STAGES, BANK, LOCK = "run.json", "stages", ".bank", ".lock"
+RUN, STAGES, BANK, LOCK, TRACKED = "run.json", "stages", ".bank", ".lock", "tracked"
 _TYPED = (
     *(
         "method",
@@ -136,6 +137,7 @@ def open_run(folder: Path, identity: Mapping[str, Any], config: RunConfig, chose
             return True
         if differing:
             (folder / LOG).unlink(missing_ok=True)
+            shutil.rmtree(folder / TRACKED, ignore_errors=True)
     _clear_leftovers(folder)
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)

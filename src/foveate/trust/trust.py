@@ -12,12 +12,10 @@ from torch import Tensor
 
 from foveate.errors import InputError
 from foveate.train.checkpoint import TRUST
-from foveate.trust.doubt import fit_temperature, least_probability, pictures_needed, prediction_sets
+from foveate.trust.doubt import fit_temperature, prediction_sets
 from foveate.trust.novelty import Support
+from foveate.trust.promises import MOST_NOVEL, demand_promises, least_probability
 from foveate.types import Branch, Logits, PerImage
-
-REFUSED = 0.05
-"""Share of pictures of known things that "none of these" may be said of."""
 
 
 @dataclass(frozen=True)
@@ -76,40 +74,25 @@ class Trust:
 
         Args:
             probabilities: `[B, C]`, calibrated.
-            risk: One that `demand_risk` does not refuse.
+            risk: One that `demand` does not refuse.
         """
-        return prediction_sets(probabilities, least_probability(self.truths, risk))
+        return prediction_sets(probabilities, least_probability(self.truths.tolist(), risk))
 
-    def demand_risk(self, risk: float) -> None:
-        """Refuse a risk that too few shots were held back for.
+    def demand(self, risk: float | None, *, refusals: bool) -> None:
+        """Refuse what it cannot promise.
+
+        Args:
+            risk: Of sets of names; None where nobody asks for them.
+            refusals: Whether "none of these" may be said.
 
         Raises:
-            InputError: They were too few, or there were none; or it is no risk.
+            InputError: Too few shots were held back, or there are too few; or it is no risk.
         """
-        needed = pictures_needed(risk)
-        if not self.knows_doubt:
-            raise InputError(
-                f"a risk of {risk:g} needs {needed} shots that were held back, and this model"
-                " was trained on all of its shots at once: fit again with --folds 4"
-            )
-        least_probability(self.truths, risk)
-
-    def demand_refusals(self) -> None:
-        """Refuse to say "none of these" on the word of too few shots.
-
-        Raises:
-            InputError: There are fewer than 19.
-        """
-        needed = pictures_needed(REFUSED)
-        if len(self.support) < needed:
-            raise InputError(
-                f"to say 'none of these' needs {needed} shots, and this model has {len(self.support)}: fit"
-                " with more pictures (--shots)"
-            )
+        demand_promises(self.truths.tolist(), len(self.support), risk, refusals=refusals)
 
     def refused(self, novelty: PerImage) -> Bool[Tensor, " batch"]:
         """Return of which pictures to say "none of these"."""
-        return novelty >= 1 - REFUSED - 1e-6
+        return novelty >= MOST_NOVEL
 
     def tensors(self) -> dict[str, Tensor]:
         """Return it as it is saved."""

@@ -1,0 +1,64 @@
+"""Pictures in folder trees, and which of them can be read; PyTorch is not needed."""
+
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from foveate.foreground.layouts import walk
+from foveate.foreground.opening import PICTURE_SUFFIXES, BadPicture, LazyPicture, looks_like_picture
+from foveate.foreground.pictures import open_picture
+
+UNREAD_SUFFIXES = frozenset(
+    (
+        *(".heic", ".heif", ".hif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".orf", ".rw2"),
+        *(".jp2", ".j2k", ".jpx", ".jxl", ".tga", ".psd", ".svg", ".ico", ".pcx", ".exr", ".hdr", ".dds"),
+    )
+)
+"""File endings of picture formats that are not read, though telephones, cameras and programs write them."""
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Return all pictures in a folder tree, sorted; skip hidden files, pipes and other kinds."""
+    return sorted(pictures_in(folder))
+
+
+def pictures_in(folder: Path) -> Iterable[Path]:
+    """Return the same in any order, as they are found."""
+    return (path for path in walk(folder) if path.suffix.lower() in PICTURE_SUFFIXES and not path.is_fifo())
+
+
+def tell_unread(folders: Iterable[Path]) -> None:
+    """Warn about pictures in formats that are not read, so that they are not lost silently."""
+    files = (file for folder in folders for file in walk(folder))
+    others = (file for file in files if file.suffix.lower() not in PICTURE_SUFFIXES)
+    unread = sorted(one for one in others if one.suffix.lower() in UNREAD_SUFFIXES or looks_like_picture(one))
+    if unread:
+        more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+        kind = f"{unread[0].suffix} files" if unread[0].suffix else "files without an ending"
+        warnings.warn(
+            f"{unread[0]}{more} left out: {kind} are not read; convert them to JPEG or PNG, or give them the"
+            " ending of what they are",
+            stacklevel=2,
+        )
+
+
+def decode_all(
+    sources: Iterable[Path | LazyPicture], workers: int = 2
+) -> Iterator[tuple[Path | LazyPicture, BadPicture | None]]:
+    """Decode every picture once; yield each with what is wrong with it, in order.
+
+    Args:
+        sources: The pictures.
+        workers: Number of threads.
+    """
+
+    def attempt(source: Path | LazyPicture) -> tuple[Path | LazyPicture, BadPicture | None]:
+        try:
+            open_picture(source)
+        except BadPicture as error:
+            return source, error
+        return source, None
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        yield from pool.map(attempt, sources)
