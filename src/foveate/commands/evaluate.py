@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from foveate.clip.precision import Precision
 from foveate.commands.options import parse
-from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
+from foveate.commands.screen import Bars, note, note_precision, notes_for_warnings, print_table
 from foveate.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
     clip: str | None = None,
     bank_dir: str | None = None,
     device: str = "cpu",
+    dtype: Precision | None = None,
 ) -> None:
     """Measure accuracy on the test split, or on the pictures that fit did not draw.
 
@@ -62,6 +64,8 @@ def evaluate(  # noqa: PLR0913  (a command's options)
         clip: The CLIP weights, if they are elsewhere than when the model was trained.
         bank_dir: Folder of kept features: methods, models and later calls do not encode the pictures again.
         device: Where the towers run, e.g. cuda.
+        dtype: Precision of the towers; by default that of the training. auto: bfloat16 where the processor
+            has it, float16 on CUDA.
     """
     if report and len(models) > 1:
         raise InputError(f"--report is a page of one model, and there are {len(models)}: give one")
@@ -72,7 +76,8 @@ def evaluate(  # noqa: PLR0913  (a command's options)
     judged: dict[str, Judgement] = {}  # of the last model
     with notes_for_warnings(), Bars() as bars:
         for model in models:
-            classifier = Classifier.from_pretrained(model, clip=clip, device=device)
+            classifier = Classifier.from_pretrained(model, clip=clip, device=device, dtype=dtype)
+            note_precision(classifier.precision)
             photos = readable(tested_photos(Path(model), data, masks, classifier), on_bad, shift)
             splits: Sequence[Split] = classifier.splits(photos) if split == "each" else (split,)
             tested = [classifier, *(classifier.simpler() if compare else [])]

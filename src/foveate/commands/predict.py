@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
+from foveate.clip.precision import Precision
 from foveate.commands.options import parse
-from foveate.commands.screen import Bars, notes_for_warnings, print_table
+from foveate.commands.screen import Bars, note_precision, notes_for_warnings, print_table
 from foveate.data.naming import split_names
 from foveate.errors import InputError
 
@@ -32,6 +33,7 @@ def predict(  # noqa: PLR0913  (a command's options)
     on_bad: Literal["error", "skip"] = "error",
     clip: str | None = None,
     device: str = "cpu",
+    dtype: Precision | None = None,
 ) -> None:
     """Predict the class of each photo, among the trained classes and any other names.
 
@@ -46,6 +48,8 @@ def predict(  # noqa: PLR0913  (a command's options)
         on_bad: Stop at an unreadable picture (error), or leave it out with a note (skip).
         clip: CLIP weights, if they are now in another place than during training.
         device: Device of the towers, e.g. cuda.
+        dtype: Precision of the towers; by default that of the training. auto: bfloat16 where the processor
+            has it, float16 on CUDA.
     """
     if only and not split_names(classes):
         raise InputError("--only leaves no names to choose from: give some with --classes")
@@ -54,7 +58,8 @@ def predict(  # noqa: PLR0913  (a command's options)
 
     with notes_for_warnings(), Bars() as bars:
         paths = find_pictures(photos)
-        classifier = Classifier.from_pretrained(model, clip=clip, device=device)
+        classifier = Classifier.from_pretrained(model, clip=clip, device=device, dtype=dtype)
+        note_precision(classifier.precision)
         names = split_names(classes, classifier.config.names if classifier.config else ())
         if on_bad == "skip":
             paths = good_pictures(paths)
