@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,7 +90,7 @@ def select(  # noqa: PLR0913  (a command's options)
     with notes_for_warnings(), Bars() as bars:
 
         def pick(pool: Photos) -> Photos:
-            done.append(select_pictures(pool, towers, wish, partial(bars.count, "encoding the pool")))
+            done.append(select_pictures(pool, towers, wish, bars.count))
             return done[-1].photos
 
         chosen = choose(read, None, seed, select=pick, base_only=classes == "base", on_bad=on_bad)

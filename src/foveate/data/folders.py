@@ -1,5 +1,6 @@
 """Reads folders with one subfolder for each class, optional split folders, and masks."""
 
+import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from foveate.data.naming import (
 )
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
-from foveate.foreground.layouts import MASK_FOLDERS, walk
+from foveate.foreground.layouts import MASK_FOLDERS, is_folder, walk
 from foveate.foreground.masks import find_masks, looks_like_mask
 from foveate.foreground.opening import PICTURE_SUFFIXES, looks_like_picture
 
@@ -156,7 +157,7 @@ def _shared(inner: Mapping[Path, Sequence[Path]]) -> list[Path]:
 
 def _nested(folder: Path) -> list[Path]:
     """Return the subfolders that hold pictures."""
-    return [one for one in _folders(folder) if any(True for _ in _pictures(one))]
+    return [one for one in _folders(folder) if any(True for _ in walk(one, PICTURE_SUFFIXES.__contains__))]
 
 
 def class_folders(folder: Path) -> list[Path]:
@@ -176,17 +177,12 @@ def _few(names: Sequence[str]) -> str:
 
 def list_pictures(folder: Path) -> list[Path]:
     """Return all pictures in a folder tree, sorted; skip hidden files, pipes and other kinds."""
-    return sorted(_pictures(folder))
-
-
-def _pictures(folder: Path) -> Iterable[Path]:
-    return (path for path in walk(folder) if path.suffix.lower() in PICTURE_SUFFIXES and not path.is_fifo())
+    return list(walk(folder, PICTURE_SUFFIXES.__contains__))
 
 
 def tell_unread(folders: Iterable[Path]) -> None:
     """Warn about pictures in formats that are not read, so that they are not lost silently."""
-    files = (file for folder in folders for file in walk(folder))
-    others = (file for file in files if file.suffix.lower() not in PICTURE_SUFFIXES)
+    others = (file for folder in folders for file in walk(folder, lambda end: end not in PICTURE_SUFFIXES))
     unread = sorted(one for one in others if one.suffix.lower() in UNREAD_SUFFIXES or looks_like_picture(one))
     if unread:
         more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
@@ -200,7 +196,9 @@ def tell_unread(folders: Iterable[Path]) -> None:
 
 def _folders(root: Path) -> list[Path]:
     hidden = (".", "__")  # `__MACOSX` is part of archives from macOS
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(hidden))
+    with os.scandir(root) as entries:
+        names = sorted(one.name for one in entries if not one.name.startswith(hidden) and is_folder(one))
+    return [root / name for name in names]
 
 
 def _is_mask_tree(folder: Path, folders: Sequence[Path], root: Path) -> bool:
@@ -279,7 +277,7 @@ def _given_names(root: Path, origins: Sequence[str]) -> Mapping[str, str]:
 def _with_masks_beside(photos: Photos) -> Photos:
     """Use `x_mask.png` beside `x.jpg` as a mask and not as a picture, if such files look like masks."""
     paths = [sample.picture for sample in photos.samples if isinstance(sample.picture, Path)]
-    beside = find_masks([(path, Path(path.name)) for path in paths], None)
+    beside = find_masks([(path, path) for path in paths], None)  # by their names alone
     masks = {path: mask for path, mask in zip(paths, beside, strict=True) if mask is not None}
     if not masks or not _look_like_masks(sorted(masks.values())):
         return photos
