@@ -187,13 +187,13 @@ def few_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
 def texts_read(monkeypatch: pytest.MonkeyPatch) -> list[TokenRows]:
     """The texts of each pass through the text tower, in the order of passes."""
     passes: list[TokenRows] = []
-    embed = rows_module._embed  # every pass begins with it, also one that is made again for its gradient
+    encode = rows_module._encode  # every pass is one
 
     def recorded(text: nn.Module, rows: TokenRows, *rest: object) -> Tensor:
         passes.append(rows)
-        return embed(text, rows, *rest)
+        return encode(text, rows, *rest)
 
-    monkeypatch.setattr(rows_module, "_embed", recorded)
+    monkeypatch.setattr(rows_module, "_encode", recorded)
     return passes
 
 

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 from safetensors import safe_open
 
 from foveate.cli import COMMANDS, python_name
+from foveate.clip.model import Vision
 from foveate.commands.options import fields_of, options_of, parse
 from foveate.errors import InputError
 from foveate.methods.registry import methods
@@ -500,6 +502,9 @@ def test_real_photographs_on_the_embedded_clip(foveate: Call, tmp_path: Path):
     assert {answer["label"] for answer in json.loads(asked.out)} <= {"cow", "sheep", "sign"}
 
 
+HALF = "the towers compute in bfloat16; --dtype float32 is exact and slower"
+
+
 def test_towers_may_be_in_half_precision(
     foveate: Call, shapes: Callable[..., Path], tmp_path: Path, clip_folder: Path
 ):
@@ -509,4 +514,32 @@ def test_towers_may_be_in_half_precision(
     assert json.loads((out / "config.json").read_text())["precision"] == "bfloat16"
     with safe_open(out / "model.safetensors", "pt") as file:
         assert str(file.get_tensor("ctx").dtype) == "torch.float32"
-    assert foveate("predict", out, shapes(pictures=1) / "photos").code == 0
+    asked = foveate("predict", out, shapes(pictures=1) / "photos")
+    assert (asked.code, asked.err) == (0, f"note: {HALF}\n")
+    assert foveate("predict", out, shapes(pictures=1) / "photos", "--dtype", "float32").err == ""
+
+
+def test_a_run_knows_what_auto_was(
+    foveate: Call,
+    shapes: Callable[..., Path],
+    tmp_path: Path,
+    clip_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    bank, made = tmp_path / "bank", list[int]()
+    words = ("--method", "coop", "--shots", 2, "--epochs", 1, "--augment", "none", "--clip", clip_folder)
+    words = (shapes(pictures=2) / "photos", *words, "--bank-dir", bank)
+    pool = Vision.pool
+    monkeypatch.setattr(Vision, "pool", lambda self, token: made.append(len(token)) or pool(self, token))
+    for number, (has, dtype) in enumerate(((False, "float32"), (True, "bfloat16"))):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"avx512_bf16": has})
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+        made.clear()
+        said = foveate("fit", *words, "--dtype", "auto", "--out", tmp_path / f"run{number}")
+        assert said.code == 0, said.err
+        assert (HALF in said.err) == has
+        assert json.loads((tmp_path / f"run{number}/run.json").read_text())["identity"]["dtype"] == dtype
+        assert sum(made) > 0  # features of the other precision are not taken
+    made.clear()
+    assert foveate("fit", *words, "--dtype", "bfloat16", "--folds", 0, "--out", tmp_path / "again").code == 0
+    assert sum(made) == 0

@@ -161,11 +161,11 @@ def test_texts_are_read_in_smaller_chunks(tiny_clip: Clip, monkeypatch: pytest.M
     read, room = rows_module._read_own, max(rows.lengths)
     largest: list[int] = []
 
-    def refusing(text, x, lengths, *memory):
-        largest.append(len(x))
-        if len(x) > room:
+    def refusing(text, piece, lengths, *rest):
+        largest.append(len(piece[0]))
+        if largest[-1] > room:
             raise full()
-        return read(text, x, lengths, *memory)
+        return read(text, piece, lengths, *rest)
 
     monkeypatch.setattr(rows_module, "_read_own", refusing)
     found = encode_rows(tiny_clip.text, rows)

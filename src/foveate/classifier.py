@@ -75,7 +75,8 @@ class Classifier:
             foveate; it was trained on drawn shapes only.
         settings: Changes to the default settings of each part: {"coop": {"tokens": 16}}.
         device: Device of the towers.
-        dtype: Precision of the frozen towers; learned tensors are always float32.
+        dtype: Precision of the frozen towers, a dtype or a name such as "auto", which is bfloat16 where the
+            processor has it and float16 on CUDA; learned tensors are always float32.
 
     Raises:
         InputError: The method, a setting or the CLIP does not exist.
@@ -88,7 +89,7 @@ class Classifier:
         *,
         settings: Settings | None = None,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
     ):
         self.method_name = "+".join(parts(method))
         self.settings = {name: asdict(config) for name, config in configure(method, settings).items()}
@@ -191,7 +192,7 @@ class Classifier:
         return {"method": self.method_name, "settings": self._given, **self._own_towers()}
 
     def _own_towers(self) -> dict[str, Any]:
-        return {"clip": str(self.clip_source), "dtype": self._precision()}
+        return {"clip": str(self.clip_source), "dtype": self.precision}
 
     def _demand_fit(self, run: Run, chosen: Chosen, context: Context) -> None:
         """Check class names and the process group before anything is written or trained.
@@ -295,6 +296,11 @@ class Classifier:
             )
             for i, (sample, row) in enumerate(zip(samples, p, strict=True))
         ]
+
+    @property
+    def precision(self) -> str:
+        """Name of the precision of the towers, e.g. "float32"."""
+        return self.clip.precision
 
     # --- scikit-learn's habits ---
 
@@ -528,7 +534,7 @@ class Classifier:
         *,
         clip: str | Path | Clip | None = None,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
     ) -> "Classifier":
         """Load a tuned model from a folder or the hub.
 
@@ -550,7 +556,7 @@ class Classifier:
             raise InputError(
                 f"{source} was trained on {IN_MEMORY}: say which it is with --clip (clip= in Python)"
             )
-        dtype = dtype or getattr(torch, config.precision)
+        dtype = dtype or config.precision
         try:
             self = cls(
                 config.method, clip or config.clip, settings=config.settings, device=device, dtype=dtype
@@ -561,7 +567,7 @@ class Classifier:
             raise InputError(
                 f"{folder / CONFIG}: {error} (if the CLIP is elsewhere now, say where with --clip)"
             ) from error
-        if self._precision() == config.precision and self.clip.fingerprint() != config.fingerprint:
+        if self.precision == config.precision and self.clip.fingerprint() != config.fingerprint:
             raise InputError(
                 f"{source} was trained on {config.clip} with weights {config.fingerprint}, but "
                 f"{self.clip_source} has {self.clip.fingerprint()}: give the right ones with --clip"
@@ -586,7 +592,7 @@ class Classifier:
         template: str | None = None,
         settings: Settings | None = None,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
     ) -> "Classifier":
         """Load a checkpoint of the authors' code of a method; code inside the file is not executed.
 
@@ -618,7 +624,7 @@ class Classifier:
             settings=self.settings,
             clip=self.clip_source,
             fingerprint=towers.fingerprint(),
-            precision=self._precision(),
+            precision=self.precision,
             names=found.names,
             template=found.template,
             shots=0,
@@ -654,9 +660,6 @@ class Classifier:
         if self.config is None:
             raise InputError("this classifier has learned nothing yet: call fit, or from_pretrained")
         return self.config
-
-    def _precision(self) -> str:
-        return str(self.clip.text.proj.dtype).removeprefix("torch.")
 
     def _trained_names(self) -> list[str]:
         return list(self.config.names) if self.config else []

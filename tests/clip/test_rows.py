@@ -1,6 +1,7 @@
 """The fast way through the text tower against the plain one: 77 tokens a row, nothing shared, nothing cut."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import foveate.clip.rows as rows_module
 from foveate.clip.config import TowerConfig
 from foveate.clip.model import Block, Clip, Edit, Text
 from foveate.clip.rows import TokenRows, _chunks, encode_rows, pack
@@ -151,6 +153,28 @@ def test_chunks_are_read_again_only_for_a_gradient(read: list[int]):
     read.clear()
     encode_rows(tower(2), pack(rows), vectors, chunk=100).sum().backward()
     assert read == [2, 8, 4]
+
+
+def test_a_chunk_embeds_its_tokens_when_it_is_read(monkeypatch: pytest.MonkeyPatch):
+    """Of thousands of classes no more than a chunk is embedded, and no gradient is kept of plain words."""
+    rows = pack([[(SOT, -1), (0, 0), (n, -1), (EOT, -1)] for n in range(20)])
+    vectors = torch.zeros(1, 32, requires_grad=True)
+    embed, sizes = rows_module._embed, list[tuple[int, bool]]()
+
+    def counted(*given: Any) -> Tensor:
+        made = embed(*given)
+        sizes.append((len(made), made.requires_grad))
+        return made
+
+    monkeypatch.setattr(rows_module, "_embed", counted)
+    encode_rows(tower(2), rows, vectors, chunk=8).sum().backward()
+    assert sizes == [(2, True), *[(8, False)] * 9]  # five chunks, four of them again for the gradient
+    assert vectors.grad is not None
+    assert vectors.grad.abs().sum() > 0
+    sizes.clear()
+    mixed = pack([[(SOT, -1), (n, -1), (0, 0), (EOT, -1)] for n in range(4)])  # a name before the vector
+    encode_rows(tower(2), mixed, vectors, chunk=100)
+    assert sizes == [(1, True), (12, True)]
 
 
 def test_the_chunk_that_is_read_once_is_a_full_one():

@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import errors
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 import foveate.clip
+from foveate.clip import checkpoints
 from foveate.clip.checkpoints import read_tensors
 from foveate.clip.layouts import HUGGING_FACE, LAYOUTS, OPENAI, to_layout
 from foveate.clip.model import Clip
+from foveate.clip.precision import precision_on
 from foveate.clip.weights import load_clip, save_clip
 from foveate.errors import InputError
 
@@ -110,6 +113,72 @@ def test_dtype_and_device_are_asked_for(ours):
     towers = {p.dtype for name, p in clip.named_parameters() if name != "logit_scale"}
     assert towers == {torch.bfloat16}
     assert torch.equal(clip.logit_scale, load_clip(ours).logit_scale)  # bfloat16 would make 100 of it 99
+
+
+@pytest.mark.parametrize("source", ["ours", "face", "saved"])
+def test_weights_load_straight_into_a_precision(
+    request: pytest.FixtureRequest,
+    tiny_clip: Clip,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+):
+    if source == "saved":
+        path = tmp_path / "tuned.pt"
+        torch.save(to_layout(tiny_clip.state_dict(), OPENAI), path)
+        place, whole = f"{path}#gelu", load_clip(f"{path}#gelu")
+    else:
+        place = request.getfixturevalue(source)
+        whole = load_clip(place)
+    opened: list[int] = []
+    monkeypatch.setattr(checkpoints, "_PART", 20_000)  # several parts, and tensors of more than one
+    monkeypatch.setattr(checkpoints, "safe_open", lambda *given: opened.append(1) or safe_open(*given))
+    half = load_clip(place, dtype="bfloat16")
+    assert (len(opened) > 3) == (source != "saved")
+    scale = whole.logit_scale.clone()
+    whole.to(torch.bfloat16).logit_scale.data = scale
+    assert_same(half, whole)
+    assert half.fingerprint() == whole.fingerprint()
+    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in half.state_dict().values()}
+    assert sum(held.values()) == sum(
+        t.nbytes for t in half.state_dict().values()
+    )  # nothing of the file is held
+
+
+def test_a_number_that_a_precision_cannot_hold(tiny_clip: Clip, tmp_path: Path):
+    with torch.no_grad():
+        tiny_clip.vision.pos[1, 1] = 1e5
+    save_clip(tiny_clip, tmp_path / "large")
+    with pytest.raises(
+        InputError, match=r"large.*vision\.pos does not fit into torch\.float16: load it in float32"
+    ):
+        load_clip(tmp_path / "large", dtype="float16")
+    assert load_clip(tmp_path / "large", dtype="bfloat16").precision == "bfloat16"
+    with pytest.raises(InputError, match="there is no precision 'int8'"):
+        load_clip(tmp_path / "large", dtype="int8")
+
+
+@pytest.mark.parametrize(
+    ("device", "has", "found"),
+    [
+        ("cpu", {"avx512_bf16": True}, "bfloat16"),
+        ("cpu", {"amx_bf16": True}, "bfloat16"),
+        ("cpu", {"avx512_bf16": False, "avx2": True}, "float32"),
+        ("cpu", None, "float32"),
+        ("cuda:1", {}, "float16"),
+        ("mps", {"avx512_bf16": True}, "float32"),
+    ],
+)
+def test_auto_is_what_the_machine_computes_in_hardware(
+    monkeypatch: pytest.MonkeyPatch, device: str, has: dict[str, bool] | None, found: str
+):
+    if has is None:  # as in older PyTorch
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert precision_on(device, "auto") == found
+    assert precision_on(device, "float64") == "float64"
 
 
 def test_hugging_face_folder_with_its_settings(tiny_clip, face):

@@ -255,6 +255,23 @@ def test_names_from_classnames_txt(lay):
     refused(root, "classnames.txt, line 1", "not UTF-8")
 
 
+def test_a_listing_is_sorted_and_asks_no_file_for_its_state(lay, monkeypatch: pytest.MonkeyPatch):
+    root = lay("cat/b/2.png", "cat/b.jpg", "cat/a/1.JPG", "cat/10.jpg", "cat/9.jpg", "cow/x_mask2.jpg")
+    (root / "cow" / "gone.jpg").symlink_to(root / "nothing.jpg")
+    looked: list[str] = []
+    for name in ("stat", "lstat"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda path, *a, real=real, **k: looked.append(os.fspath(path)) or real(path, *a, **k)
+        )
+    photos = load_photos(root)
+    monkeypatch.undo()
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in (".jpg", ".png"))
+    assert [sample.picture for sample in photos.samples] == files
+    assert root / "cow" / "gone.jpg" in files  # reading it will give the error
+    assert {path for path in looked if Path(path) in files} == {str(root / "cow" / "gone.jpg")}
+
+
 def test_a_link_back_up_ends(lay):
     root = lay("cat/1.jpg", "dog/2.jpg")
     (root / "cat" / "up").symlink_to(root / "cat", target_is_directory=True)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from foveate.clip.model import Clip
+from foveate.clip.model import Clip, Vision
 from foveate.data.loader import PictureSet
 from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.errors import InputError
@@ -22,6 +22,7 @@ from foveate.explain import gaze, lift, outlined, remove, shift_index
 from foveate.explain.cases import Shown, changed, mistakes, shown
 from foveate.explain.curve import CurvePoint, draw_curves, shift_curve, wilson
 from foveate.explain.gallery import gallery
+from foveate.explain.looking import How
 from foveate.explain.measure import LookConfig, Looks, look
 from foveate.foreground.views import foreground_view
 from foveate.methods.base import Method
@@ -77,7 +78,7 @@ def test_each_figure_is_what_its_function_says(method: Method, pictures: Picture
     gone = remove(method, batch.images, answers, heat, steps=3, fill="black")
     torch.testing.assert_close(seen.figures["deletion"], gone.deletion, **close)
     torch.testing.assert_close(seen.figures["insertion"], gone.insertion, **close)
-    assert seen.passes == 2 + 1 + gone.passes
+    assert seen.passes == 1 + 1 + gone.passes
     assert told[-1] == (6, 6)
 
 
@@ -85,7 +86,7 @@ def test_without_masks_their_figures_are_not_there(method: Method, pictures: Pic
     plain = [replace(s, mask=None) for s in pictures.photos.samples]
     seen = look(method, PictureSet(pictures.photos.with_samples(plain), 32), "base", LookConfig(steps=0))
     assert seen.figures == {}
-    assert seen.passes == 2
+    assert seen.passes == 1
     assert set(seen.means()) == {"accuracy"}
 
 
@@ -123,6 +124,29 @@ def test_no_pictures(tiny_clip: Clip):
     method.set_classes(NAMES)
     with pytest.raises(InputError, match="no pictures to look at"):
         look(method, PictureSet(Photos(NAMES, ()), 32), "base", LookConfig())
+
+
+@pytest.mark.parametrize("how", ["hirescam", "gradcam", "rollout"])
+@pytest.mark.parametrize("about", ["answer", "label", "blue ring"])
+def test_the_gaze_and_the_answer_are_of_one_pass(
+    method: Method, pictures: PictureSet, monkeypatch: pytest.MonkeyPatch, how: How, about: str
+):
+    batch = next(pictures.batches(None, 6))
+    with torch.no_grad():
+        logits = method.logits(method.features(batch.images))
+    rows: list[int] = []
+    encode = Vision.encode
+    monkeypatch.setattr(
+        Vision, "encode", lambda self, x, edit=None: rows.append(len(x)) or encode(self, x, edit)
+    )
+    plain = pictures.photos.with_samples([replace(s, mask=None) for s in pictures.photos.samples])
+    seen = look(method, PictureSet(plain, 32), "base", LookConfig(how=how, about=about, steps=0))
+    assert rows == [6]
+    torch.testing.assert_close(seen.logits, logits, rtol=1e-4, atol=1e-5)
+    asked = {"answer": logits.argmax(-1), "label": batch.labels, "blue ring": torch.ones(6).long()}[about]
+    assert torch.equal(seen.asked, asked)
+    monkeypatch.setattr(Vision, "encode", encode)
+    torch.testing.assert_close(seen.heat, gaze(method, batch.images, asked, how=how), rtol=1e-4, atol=1e-6)
 
 
 # --- cases ---

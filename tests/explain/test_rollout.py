@@ -57,7 +57,7 @@ def test_it_equals_a_slow_one(tiny_clip: Clip, blocks: int):
     with torch.no_grad():
         tokens = vision.ln_pre(vision.tokens(IMAGES))
         expected = torch.stack([slow_rollout(vision, x, blocks, heads) for x in tokens])
-    (rows,) = rolled_out(method, IMAGES, layer=blocks - 1)
+    (rows,), _ = rolled_out(method, IMAGES, layer=blocks - 1)
     torch.testing.assert_close(rows[:, :, :-1], expected, rtol=1e-4, atol=1e-6)
     assert rows[:, :, -1].max() == 0  # it has no learned tokens
     seen = expected[:, 0, 1:]
@@ -77,7 +77,7 @@ def test_learned_tokens_are_one_source(tiny_clip: Clip):
     with torch.no_grad():
         tokens = vision.ln_pre(torch.cat([vision.tokens(IMAGES), method.vision_ctx.expand(2, -1, -1)], 1))
         expected = torch.stack([slow_rollout(vision, x, 3, 2) for x in tokens])
-    (rows,) = rolled_out(method, IMAGES)
+    (rows,), _ = rolled_out(method, IMAGES)
     torch.testing.assert_close(rows[:, :, :17], expected[:, :, :17], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(rows[:, :, 17], expected[:, :, 17:].sum(-1), rtol=1e-4, atol=1e-6)
 
@@ -98,7 +98,7 @@ def test_tokens_put_in_the_place_of_others_begin_anew(tiny_clip: Clip):
             a = torch.tensor(slow_attention(vision, block, x[0], 2))
             rolled = 0.5 * rolled + 0.5 * a @ rolled
             x = vision.blocks[block](x)
-    (rows,) = rolled_out(method, IMAGES[:1])
+    (rows,), _ = rolled_out(method, IMAGES[:1])
     torch.testing.assert_close(rows[0], rolled, rtol=1e-4, atol=1e-6)
 
 
@@ -107,7 +107,7 @@ def test_tokens_put_in_the_place_of_others_begin_anew(tiny_clip: Clip):
 def test_rows_sum_to_one(tiny_clip: Clip, name: str, branch: str):
     method = build(name, tiny_clip)
     method.set_classes(NAMES)
-    for rows in rolled_out(method, IMAGES, branch):
+    for rows in rolled_out(method, IMAGES, branch)[0]:
         assert rows.shape[2] == 16 + 2
         torch.testing.assert_close(rows.sum(-1), torch.ones(rows.shape[:2]))
         assert (rows >= 0).all()
@@ -119,7 +119,7 @@ def test_tokens_that_come_in_later_take_a_share(tiny_clip: Clip):
     """MMRL's five, inserted before the second of three blocks, between class token and patches."""
     method = build("mmrl", tiny_clip, {"mmrl": {"width": 32, "first_block": 2, "last_block": 2}})
     method.set_classes(NAMES)
-    first, second = (rolled_out(method, IMAGES, layer=layer)[0] for layer in (0, 1))
+    first, second = (rolled_out(method, IMAGES, layer=layer)[0][0] for layer in (0, 1))
     assert first.shape == (2, 17, 18)
     assert second.shape == (2, 22, 18)
     assert (second[:, 0, -1] > 0.01).all()
@@ -135,7 +135,7 @@ def test_two_passes_are_averaged(tiny_clip: Clip):
     method = FvgPt(inner, FvgPtConfig())
     own, clip = (attention_rollout(one, IMAGES) for one in (inner, build_zeroshot(tiny_clip)))
     torch.testing.assert_close(attention_rollout(method, IMAGES, "base"), own)
-    both = [rows[:, 0, 1:17] for rows in rolled_out(method, IMAGES, "new")]
+    both = [rows[:, 0, 1:17] for rows in rolled_out(method, IMAGES, "new")[0]]
     assert len(both) == 2
     mean = (both[0] + both[1]) / 2
     expected = (mean / mean.sum(1, keepdim=True)).view(2, 4, 4)
@@ -151,10 +151,10 @@ def build_zeroshot(clip: Clip):
 
 def test_all_residual_sees_nothing_and_none_sees_attention_alone(tiny_clip: Clip):
     method = build_zeroshot(tiny_clip)
-    (still,) = rolled_out(method, IMAGES, residual=1.0)
+    (still,), _ = rolled_out(method, IMAGES, residual=1.0)
     assert torch.equal(still[0, :, :17], torch.eye(17))
     assert attention_rollout(method, IMAGES, residual=1.0).sum() == 0
-    (moved,) = rolled_out(method, IMAGES, layer=0, residual=0.0)
+    (moved,), _ = rolled_out(method, IMAGES, layer=0, residual=0.0)
     block, x = tiny_clip.vision.blocks[0], tiny_clip.vision.ln_pre(tiny_clip.vision.tokens(IMAGES))
     with torch.no_grad():
         torch.testing.assert_close(moved[:, :, :17], attention_of(block.qkv(block.ln_1(x)), 2))

@@ -26,6 +26,12 @@ def test_each_class_gives_its_budget_and_no_picture_twice(pool: Pool, name: str)
     assert chosen.equal(chosen.sort().values)
 
 
+def test_it_tells_of_each_class(pool: Pool):
+    told: list[tuple[int, int]] = []
+    choose("herding", pool(3, 4, 5), [1, 0, 2], torch.Generator(), watch=lambda *done: told.append(done))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_everything_is_chosen_of_all_and_one_of_one(pool: Pool, name: str):
     seen = pool(4, 6, epochs=3)

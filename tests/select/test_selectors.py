@@ -13,6 +13,7 @@ from foveate.select.forgetting import events
 from foveate.select.geometry import k_center
 from foveate.select.glister import GlisterConfig, glister
 from foveate.select.pool import ClassFeatures, PoolFeatures, budgets
+from foveate.select.submodular import lazy_greedy
 
 Pool = Callable[..., PoolFeatures]
 Reference = Callable[[Tensor, Tensor, Tensor, int], list[int]]
@@ -176,6 +177,23 @@ def test_blocks_too_large_to_keep_give_the_same_choice(
     monkeypatch.setattr(gradients, "PIECE", 30)  # two rows at a time
     monkeypatch.setattr("foveate.select.cal.PIECE", 40)
     assert choose(name, seen, [5, 6], torch.Generator(), **settings).equal(whole)
+
+
+def test_rows_of_a_class_too_large_to_keep(pool: Pool, monkeypatch: pytest.MonkeyPatch):
+    """Some rows are kept, and the others are made several at a time; the choice is that of a whole matrix."""
+    block = pool(3, 60, seed=6).block(1)
+    make, made = gradients.cosines(block), list[list[int]]()
+    whole = lazy_greedy(gradients.Similarity(60, make), 20)
+    monkeypatch.setattr(gradients, "WHOLE", 40)  # 26 rows
+    kernel = gradients.Similarity(60, lambda rows: made.append(rows.tolist()) or make(rows))
+    assert lazy_greedy(kernel, 20) == whole
+    first, *asked = made
+    assert first == list(range(60))
+    assert len(asked) < sum(map(len, asked)) / 2
+    held = list(dict.fromkeys(row for rows in asked for row in rows))[:26]
+    assert [sum(rows.count(row) for rows in asked) for row in held] == [1] * 26
+    every = list(range(60))
+    torch.testing.assert_close(kernel.rows(every), make(torch.tensor(every)))
 
 
 # --- gradients that are never written out ---

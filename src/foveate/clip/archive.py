@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from foveate.clip.pickles import Saved, Stored, TensorUnpickler, first, stored_member, wrapped
@@ -27,8 +28,8 @@ def is_torchscript(path: Path) -> bool:
         return False
 
 
-def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Return all tensors of the archived module, by dotted name.
+def read_torchscript(path: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Return all tensors of the archived module, by dotted name, each in this precision if one is given.
 
     Raises:
         InputError: The pickle names a global that is not allowed.
@@ -44,7 +45,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         found: dict[str, object] = {}
         _collect(module, "", found)
         saved = Saved(module, lambda storage: stored_member(archive, f"{folder}data/{storage.key}"))
-        return saved.tensors(found)
+        return saved.tensors(found, dtype)
 
 
 class _Bag:

@@ -8,15 +8,17 @@ executed.
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 from foveate.clip.archive import is_torchscript, read_torchscript
-from foveate.clip.layouts import without_wrappers
+from foveate.clip.layouts import in_precision, without_wrappers
 from foveate.clip.pickles import Stored, open_saved
 from foveate.errors import InputError
 from foveate.readers import as_table, one_line, parse_table, read_bytes
@@ -38,6 +40,9 @@ _NO_WEIGHTS = {
     b"version https://git-lfs": "is a Git LFS pointer, not the weights: run `git lfs pull` in its folder",
     b"<": "is a web page, not weights: download it again (is the address a page about the file?)",
 }
+_PART = 64_000_000
+"""Bytes that are read before the file is opened anew."""
+
 _DAMAGED = "cut short or damaged, or no file of weights"
 
 
@@ -69,20 +74,21 @@ class Weights:
             raise InputError(f"its pickle asks for {bad}, code that weights never need: not loaded")
 
 
-def read_weights(path: Path) -> Weights:
+def read_weights(path: Path, dtype: torch.dtype | None = None) -> Weights:
     """Read a weight file; its name does not matter.
 
     Args:
         path: A safetensors file, a file of `torch.save`, a TorchScript archive, or a shard index.
+        dtype: Precision into which each tensor is converted as soon as it is read; None converts none.
 
     Raises:
         InputError: The file is unusable; the message is one line and names the file.
     """
     if path.name.endswith(".index.json"):
-        return unwrapped(_read_shards(path))
+        return unwrapped(_read_shards(path, dtype))
     with naming(path):
         try:
-            return _read(path)
+            return _read(path, dtype)
         except InputError:
             raise
         except SafetensorError as error:
@@ -93,13 +99,13 @@ def read_weights(path: Path) -> Weights:
             raise InputError(f"{_DAMAGED} ({one_line(error)})") from error
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file that holds only model weights.
+def read_tensors(path: Path, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Return the tensors of a file that holds only model weights; `dtype` is that of `read_weights`.
 
     Raises:
         InputError: As in `read_weights`; or the pickle requests a function with side effects.
     """
-    weights = read_weights(path)
+    weights = read_weights(path, dtype)
     with naming(path):
         weights.demand_harmless()
     return weights.tensors
@@ -136,17 +142,40 @@ def check_start(path: Path) -> None:
             raise InputError(problem)
 
 
-def _read(path: Path) -> Weights:
+def _read(path: Path, dtype: torch.dtype | None) -> Weights:
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "is a pipe or a device"
         raise InputError(f"{kind}, no file" if path.exists() else "no such file")
     check_start(path)
     if _is_safetensors(path):
-        return unwrapped(dict(load_file(path)))
+        return unwrapped(_read_safetensors(path, dtype))
     if is_torchscript(path):
-        return Weights(read_torchscript(path), {}, archived=True)
+        return Weights(read_torchscript(path, dtype), {}, archived=True)
     with open_saved(path) as saved:
-        return unwrapped(saved.content, saved.asks, saved.tensors)
+        return unwrapped(saved.content, saved.asks, partial(saved.tensors, dtype=dtype))
+
+
+def _read_safetensors(path: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Map a safetensors file into memory; in another precision, read it a part at a time.
+
+    Pages of a mapped file that were read count as memory until the file is closed.
+    """
+    mapped = dict(load_file(path))
+    if dtype is None or all(tensor.dtype == dtype for tensor in mapped.values() if tensor.numel() > 1):
+        return mapped
+    names, found = list(mapped), dict[str, Tensor]()
+    del mapped
+    while names:
+        read = 0
+        with safe_open(path, "pt") as file:
+            while names and read < _PART:
+                name = names.pop()
+                tensor = file.get_tensor(name)
+                read += tensor.nbytes
+                made = in_precision(name, tensor, dtype)
+                found[name] = made.clone() if made is tensor else made  # a view would keep the file mapped
+                del tensor, made
+    return found
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -211,7 +240,7 @@ def _has_tensors(table: Mapping[str, Any]) -> bool:
     return any(isinstance(value, Tensor | Stored) for value in table.values())
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
+def _read_shards(index: Path, dtype: torch.dtype | None) -> dict[str, Tensor]:
     shards = as_table(read_settings(index).get("weight_map"))
     if not shards:
         raise InputError(f"{index}: has no weight_map, so it is no shard index")
@@ -219,5 +248,5 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     for name in sorted({str(shard) for shard in shards.values()}):
         if Path(name).name != name or name.endswith(".index.json"):
             raise InputError(f"{index}: names the shard {name}, outside its folder")
-        tensors |= read_tensors(index.parent / name)
+        tensors |= read_tensors(index.parent / name, dtype)
     return tensors

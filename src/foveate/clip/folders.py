@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from foveate.clip.checkpoints import naming, read_settings, read_tensors
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.layouts import to_ours
@@ -50,16 +52,16 @@ class Kind:
     Attributes:
         settings: Name of its settings file.
         weights: Names of its weight files, the preferred one first.
-        load: Builds a Clip from the settings and the weights.
+        load: Builds a Clip from the settings and the weights, in a precision.
     """
 
     settings: str
     weights: tuple[str, ...]
-    load: Callable[[Path, Json, Path], Clip]
+    load: Callable[[Path, Json, Path, torch.dtype | None], Clip]
 
 
-def load_folder(folder: Path, fetch: Fetch | None = None) -> Clip:
-    """Load a model folder of any family.
+def load_folder(folder: Path, fetch: Fetch | None = None, dtype: torch.dtype | None = None) -> Clip:
+    """Load a model folder of any family, in a precision; None: float32.
 
     Raises:
         InputError: The folder belongs to no family, or its weights are missing, damaged or not a plain
@@ -77,7 +79,7 @@ def load_folder(folder: Path, fetch: Fetch | None = None) -> Clip:
             continue
         weights = _find(folder, kind.weights, fetch)
         if weights:
-            clip = kind.load(path, settings, weights)
+            clip = kind.load(path, settings, weights, dtype)
             clip.weight_file = None if weights.suffix == ".json" else weights  # an index of several files
             return clip
         found.extend(kind.weights)
@@ -111,16 +113,16 @@ def _find(folder: Path, names: Sequence[str], fetch: Fetch | None) -> Path | Non
     return None
 
 
-def _load_ours(path: Path, settings: Json, weights: Path) -> Clip:
+def _load_ours(path: Path, settings: Json, weights: Path, dtype: torch.dtype | None) -> Clip:
     with naming(path):
         if settings.get("version") != VERSION:
             raise InputError(
                 f"is of version {settings.get('version')}, this foveate reads {VERSION}: update it"
             )
         config = _our_config(settings)
-    tensors, tokenizer = read_tensors(weights), _tokenizer(path.parent)
+    tensors, tokenizer = read_tensors(weights, dtype), _tokenizer(path.parent)
     with naming(weights):
-        layout, ours = to_ours(tensors)
+        layout, ours = to_ours(tensors, dtype)
         return Clip.assemble(config, ours, layout, tokenizer)
 
 
@@ -155,7 +157,7 @@ def _our_tower(tower: str, given: Json) -> TowerConfig:
     return TowerConfig(width, layers, heads, hidden)
 
 
-def _load_hugging_face(path: Path, settings: Json, weights: Path) -> Clip:
+def _load_hugging_face(path: Path, settings: Json, weights: Path, dtype: torch.dtype | None) -> Clip:
     pixels_file = path.parent / "preprocessor_config.json"
     pixels = read_settings(pixels_file) if pixels_file.is_file() else {}
     with naming(path):
@@ -164,7 +166,7 @@ def _load_hugging_face(path: Path, settings: Json, weights: Path) -> Clip:
         heads = _whole(towers[0], "num_attention_heads", 12), _whole(towers[1], "num_attention_heads", 8)
     with naming(pixels_file):
         mean, std = _triple(pixels, "image_mean"), _triple(pixels, "image_std")
-    return _load_theirs(weights, heads, quick_gelu, mean, std)
+    return _load_theirs(weights, heads, quick_gelu, (mean, std), dtype)
 
 
 def _hugging_face_tower(settings: Json, tower: str) -> dict[str, Any]:
@@ -185,7 +187,7 @@ def _quick_gelu(activations: Sequence[str]) -> bool:
     return activations[0] == "quick_gelu"
 
 
-def _load_open_clip(path: Path, settings: Json, weights: Path) -> Clip:
+def _load_open_clip(path: Path, settings: Json, weights: Path, dtype: torch.dtype | None) -> Clip:
     with naming(path):
         model, pixels = _table(settings, "model_cfg"), _table(settings, "preprocess_cfg")
         vision, text = _table(model, "vision_cfg"), _table(model, "text_cfg")
@@ -199,17 +201,20 @@ def _load_open_clip(path: Path, settings: Json, weights: Path) -> Clip:
         heads = width // head, _whole(text, "heads", 8)
         quick_gelu = _truth(model, "quick_gelu", False)
         mean, std = _triple(pixels, "mean"), _triple(pixels, "std")
-    return _load_theirs(weights, heads, quick_gelu, mean, std)
+    return _load_theirs(weights, heads, quick_gelu, (mean, std), dtype)
 
 
 def _load_theirs(
-    weights: Path, heads: tuple[int, int], quick_gelu: bool, mean: Triple | None, std: Triple | None
+    weights: Path,
+    heads: tuple[int, int],
+    quick_gelu: bool,
+    pixels: tuple[Triple | None, Triple | None],
+    dtype: torch.dtype | None,
 ) -> Clip:
-    tensors, own = read_tensors(weights), _tokenizer(weights.parent)
+    tensors, (mean, std) = read_tensors(weights, dtype), pixels
+    own: dict[str, Any] = {"mean": mean, "std": std, "tokenizer": _tokenizer(weights.parent), "dtype": dtype}
     with naming(weights):
-        return Clip.from_state_dict(
-            tensors, heads=heads, quick_gelu=quick_gelu, mean=mean, std=std, tokenizer=own
-        )
+        return Clip.from_state_dict(tensors, heads=heads, quick_gelu=quick_gelu, **own)
 
 
 def _tokenizer(folder: Path) -> ClipTokenizer | None:

@@ -239,11 +239,32 @@ def check_numbers(tensors: Mapping[str, Tensor]) -> None:
             )
 
 
-def to_ours(mapping: Mapping[str, object]) -> tuple[Layout, Tensors]:
-    """Rename, join and transpose the tensors of a checkpoint for foveate, in float32 (float64 if all are).
+def in_precision(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Return a weight in another precision; a single number, such as the temperature, keeps float32.
+
+    Args:
+        name: Name of the weight, for the message.
+        tensor: The weight; integers stay what they are.
+        dtype: The precision; None returns the tensor itself.
+
+    Raises:
+        InputError: A number is too large for the precision.
+    """
+    if dtype is None or not tensor.is_floating_point():
+        return tensor
+    # exp(4.6052) is 100; in bfloat16 it would be 99.
+    made = tensor.to(dtype if tensor.numel() > 1 else torch.promote_types(dtype, torch.float32))
+    if made.dtype != tensor.dtype and not made.is_meta and made.isinf().any() and tensor.isfinite().all():
+        raise InputError(f"{name} does not fit into {dtype}: load it in float32")
+    return made
+
+
+def to_ours(mapping: Mapping[str, object], dtype: torch.dtype | None = None) -> tuple[Layout, Tensors]:
+    """Rename, join and transpose the tensors of a checkpoint for foveate.
 
     Args:
         mapping: Tensors or NumPy arrays by name. The result may share memory with tensors.
+        dtype: Precision of the result; None is float32, or float64 if all tensors are.
 
     Raises:
         InputError: The layout is unknown, a tensor is unexpected, or a value is not a tensor.
@@ -260,8 +281,8 @@ def to_ours(mapping: Mapping[str, object]) -> tuple[Layout, Tensors]:
             raise InputError(f"has a tensor that a plain CLIP has not ({name}): its architecture differs")
         found[ours] = _tensor(name, value)
     kinds = {tensor.dtype for tensor in found.values()}
-    dtype = torch.float64 if kinds == {torch.float64} else torch.float32
-    found = {name: tensor.to(dtype) for name, tensor in found.items()}
+    dtype = dtype or (torch.float64 if kinds == {torch.float64} else torch.float32)
+    found = {name: in_precision(name, tensor, dtype) for name, tensor in found.items()}
     check_numbers({layout.theirs(name): tensor for name, tensor in found.items()})
     if layout.separate:
         _join(found, layout)

@@ -198,6 +198,7 @@ class Clip(nn.Module):
         mean: Triple | None = None,
         std: Triple | None = None,
         tokenizer: ClipTokenizer | None = None,
+        dtype: torch.dtype | None = None,
     ) -> "Clip":
         """Build a frozen CLIP from weights with names of OpenAI, open_clip, Hugging Face or foveate.
 
@@ -209,11 +210,12 @@ class Clip(nn.Module):
             mean: Channel means of pictures; None: OpenAI's.
             std: Channel standard deviations of pictures; None: OpenAI's.
             tokenizer: See the class.
+            dtype: Precision of the towers; None: float32, or float64 if all tensors are.
 
         Raises:
             InputError: The weights are not a CLIP with two plain transformers, or are incomplete.
         """
-        layout, tensors = to_ours(mapping)
+        layout, tensors = to_ours(mapping, dtype)
         config = infer_config(tensors, layout, heads=heads, quick_gelu=quick_gelu, mean=mean, std=std)
         return cls.assemble(config, tensors, layout, tokenizer)
 
@@ -249,6 +251,11 @@ class Clip(nn.Module):
                 raise InputError(f"no tokenizer for a vocabulary of {self.config.vocab}: give Clip one")
             self._tokenizer = ClipTokenizer.openai(self.config.context)
         return self._tokenizer
+
+    @property
+    def precision(self) -> str:
+        """Name of the precision of the towers, e.g. "float32"."""
+        return str(self.text.proj.dtype).removeprefix("torch.")
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that identify these weights in this precision, and these sizes.

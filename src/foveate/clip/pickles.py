@@ -14,7 +14,7 @@ import pickle
 import pickletools
 import sys
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from foveate.clip.layouts import in_precision
 from foveate.errors import InputError
 from foveate.readers import one_line
 
@@ -232,16 +233,24 @@ class Saved:
     raw: Callable[[Storage], bytes]
     asks: tuple[str, ...] = ()
 
-    def tensors(self, table: dict[str, object]) -> dict[str, Tensor]:
-        """Read the tensors of a dictionary; skip its other entries."""
+    def tensors(self, table: dict[str, object], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """Read the tensors of a dictionary, each in this precision if one is given; skip its other entries.
+
+        Raises:
+            InputError: A number is too large for the precision.
+        """
+        stored = {name: value for name, value in table.items() if isinstance(value, Stored)}
+        left = Counter(value.storage for value in stored.values())  # tensors may share a storage
         storages: dict[Storage, Tensor] = {}
         found: dict[str, Tensor] = {}
-        for name, value in table.items():
-            if isinstance(value, Stored):
-                storage = value.storage
-                if storage not in storages:  # tensors may share a storage
-                    storages[storage] = numbers(self.raw(storage), storage.dtype)
-                found[name] = value.of(storages[storage])
+        for name, value in stored.items():
+            storage = value.storage
+            if storage not in storages:
+                storages[storage] = numbers(self.raw(storage), storage.dtype)
+            found[name] = in_precision(name, value.of(storages[storage]), dtype)
+            left[storage] -= 1
+            if not left[storage]:
+                del storages[storage]
         return found
 
 

@@ -24,6 +24,8 @@ CHUNK = 2048
 
 Packed = Float[Tensor, "packed width"]
 Vectors = Float[Tensor, "vectors width"]
+Piece = tuple[Tensor, Tensor, Tensor]
+"""Ids, slots and places of some tokens."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class TokenRows:
             torch.cat([tensor[: self.shared], tensor[own]]) for tensor in (self.ids, self.slots, self.places)
         )
         return TokenRows(ids, slots, places, self.shared, self.lengths[start:stop])
+
+    def split(self, sizes: Sequence[int]) -> list[Piece]:
+        """Return the common prefix, and the own tokens in pieces of these sizes."""
+        each = (one.split([self.shared, *sizes]) for one in (self.ids, self.slots, self.places))
+        return list(zip(*each, strict=True))
 
     def to(self, device: torch.device) -> "TokenRows":
         """Return the same rows on another device."""
@@ -133,32 +140,34 @@ def _encode(
     text: Text, rows: TokenRows, vectors: Vectors | None, edit: Edit | None, own: OwnTokens | None, chunk: int
 ) -> TextFeatures:
     """Compute `encode_rows` with `chunk` own tokens in one pass."""
-    tokens = _embed(text, rows, vectors)
-    memory, behind = _read_beginning(text, tokens[None, : rows.shared], edit, own)
     parts, done = _chunks(rows.lengths, chunk), 0
-    pieces = tokens[rows.shared :].split([sum(part) for part in parts])
+    prefix, *pieces = rows.split([sum(part) for part in parts])
+    memory, behind = _read_beginning(text, _embed(text, prefix, vectors)[None], edit, own)
     features: list[Tensor] = []
     for piece, lengths in zip(pieces, parts, strict=True):
         theirs = own and own.part(done, done + len(lengths), behind)
         done += len(lengths)
+        # A chunk without learned vectors needs no gradient of its embeddings.
+        learned = vectors if vectors is not None and bool((piece[1] >= 0).any()) else None
+        inputs = (text, piece, lengths, theirs, learned, *memory)
         # Backward starts with the last chunk, so its activations stay in memory; others are recomputed.
         if len(features) + 1 < len(parts) and torch.is_grad_enabled():
-            inputs = (text, piece, lengths, theirs, *memory)
             once = checkpoint(_read_own, *inputs, use_reentrant=False, preserve_rng_state=False)
         else:
-            once = _read_own(text, piece, lengths, theirs, *memory)
+            once = _read_own(*inputs)
         features.append(once)
     whole = torch.cat(features)
     return whole.to(torch.promote_types(whole.dtype, torch.float32))
 
 
-def _embed(text: Text, rows: TokenRows, vectors: Vectors | None) -> Packed:
-    """Return the embeddings of all tokens with their positions."""
-    tokens = text.token(rows.ids)
+def _embed(text: Text, piece: Piece, vectors: Vectors | None) -> Packed:
+    """Return the embeddings of tokens with their positions."""
+    ids, slots, places = piece
+    tokens = text.token(ids)
     if vectors is not None:
-        placed = vectors.to(tokens.dtype)[rows.slots.clamp_min(0)]  # float32 in a tower of any dtype
-        tokens = torch.where((rows.slots >= 0)[:, None], placed, tokens)
-    return tokens + text.pos[rows.places]
+        placed = vectors.to(tokens.dtype)[slots.clamp_min(0)]  # float32 in a tower of any dtype
+        tokens = torch.where((slots >= 0)[:, None], placed, tokens)
+    return tokens + text.pos[places]
 
 
 def _read_beginning(
@@ -184,9 +193,18 @@ def _read_beginning(
 
 
 def _read_own(
-    text: Text, x: Packed, lengths: tuple[int, ...], own: OwnTokens | None, *memory: Tensor
+    text: Text,
+    piece: Piece,
+    lengths: tuple[int, ...],
+    own: OwnTokens | None,
+    vectors: Vectors | None,
+    *memory: Tensor,
 ) -> Float[Tensor, "rows dim"]:
-    """Encode the rows' own tokens; each attends to the common prefix and to earlier own tokens."""
+    """Encode the rows' own tokens; each attends to the common prefix and to earlier own tokens.
+
+    They are embedded here, so that of a chunk that is recomputed only the token ids stay in memory.
+    """
+    x = _embed(text, piece, vectors)
     rows, place = len(lengths), _places(lengths, x.device)
     for layer, block in enumerate(_blocks(text)):
         if own and layer == own.layer:

@@ -22,6 +22,7 @@ from foveate.clip.checkpoints import naming, read_weights
 from foveate.clip.config import EMBEDDED
 from foveate.clip.folders import FORMAT, KINDS, SETTINGS, VERSION, load_folder
 from foveate.clip.model import Clip
+from foveate.clip.precision import dtype_on
 from foveate.errors import InputError
 from foveate.files import home_of, write_atomically
 from foveate.readers import one_line
@@ -55,7 +56,7 @@ def is_embedded(name: str) -> bool:
 def load_clip(
     source: str | Path,
     *,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     device: str | torch.device = "cpu",
     revision: str | None = None,
 ) -> Clip:
@@ -65,7 +66,8 @@ def load_clip(
         source: "tiny" or another name in `EMBEDDED`, a model folder, a weight file, a hub id such as
             "openai/clip-vit-base-patch16", or OpenAI's name such as "ViT-B/16". A suffix gives the
             activation of a file without settings: "weights.pt#gelu", "weights.pt#quick_gelu".
-        dtype: Precision of the towers; None: float32.
+        dtype: Precision of the towers: a dtype, or a name in `foveate.clip.precision.Precision`; None:
+            float32.
         device: Device of the model.
         revision: Branch, tag or commit on the hub.
 
@@ -73,20 +75,18 @@ def load_clip(
         InputError: The source does not exist, is not a supported CLIP, or the device does not exist.
     """
     demand_device(device)
+    dtype = dtype_on(device, dtype)
     path, activation = split_source(source)
     name = str(source)
     if is_embedded(name):
         path = Path(str(resources.files("foveate.clip") / name))
     if path.is_dir():
-        clip = load_folder(path)
+        clip = load_folder(path, None, dtype)
     elif path.exists():
-        clip = _load_file(path, activation)
+        clip = _load_file(path, activation, dtype)
     else:
-        clip = _load_hub(OPENAI_MODELS.get(name, name).removeprefix("hf-hub:"), revision)
-    scale = clip.logit_scale.data
-    clip = clip.to(device=device, dtype=dtype)
-    clip.logit_scale.data = scale.to(device)  # e^4.6052 = 100, but bfloat16 would give 99
-    return clip.loaded()
+        clip = _load_hub(OPENAI_MODELS.get(name, name).removeprefix("hf-hub:"), revision, dtype)
+    return clip.to(device=device).loaded()
 
 
 def split_source(source: str | Path) -> tuple[Path, str]:
@@ -157,15 +157,15 @@ def demand_device(device: str | torch.device) -> None:
         raise InputError(f"device {device} cannot be used ({one_line(error)}); take --device cpu") from error
 
 
-def _load_file(path: Path, activation: str) -> Clip:
+def _load_file(path: Path, activation: str, dtype: torch.dtype | None) -> Clip:
     """Load one weight file; if it lies in a model folder, use the settings there."""
     beside = any((path.parent / kind.settings).is_file() and path.name in kind.weights for kind in KINDS)
     if beside and not activation:
-        return load_folder(path.parent)
-    weights = read_weights(path)
+        return load_folder(path.parent, None, dtype)
+    weights = read_weights(path, dtype)
     with naming(path):
         weights.demand_harmless()
-        clip = Clip.from_state_dict(weights.tensors, quick_gelu=ACTIVATIONS.get(activation))
+        clip = Clip.from_state_dict(weights.tensors, quick_gelu=ACTIVATIONS.get(activation), dtype=dtype)
     clip.weight_file = path
     if not weights.archived and not activation:
         kind = "quick GELU" if clip.config.quick_gelu else "GELU"
@@ -177,11 +177,11 @@ def _load_file(path: Path, activation: str) -> Clip:
     return clip
 
 
-def _load_hub(name: str, revision: str | None) -> Clip:
+def _load_hub(name: str, revision: str | None, dtype: torch.dtype | None) -> Clip:
     """Load from the hub or its local cache: first the settings, then only the weights they need."""
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) or Path(name).suffix in _FILES:
         raise InputError(f"{name}: no such file or folder, and no hub id (owner/name)")
-    return load_folder(_snapshot(name, revision, SETTINGS), partial(_snapshot, name, revision))
+    return load_folder(_snapshot(name, revision, SETTINGS), partial(_snapshot, name, revision), dtype)
 
 
 def _snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Path:

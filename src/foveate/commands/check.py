@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foveate.clip.precision import Precision
 from foveate.commands.options import parse
-from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
+from foveate.commands.screen import Bars, note, note_precision, notes_for_warnings, print_table
 from foveate.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def check(  # noqa: PLR0913  (a command's options)
     json: bool = False,
     bank_dir: str | None = None,
     device: str = "cpu",
+    dtype: Precision = "float32",
 ) -> None:
     """Find wrong labels, pictures that are there twice, leaks, bad pictures, and names that CLIP cannot read.
 
@@ -45,6 +47,7 @@ def check(  # noqa: PLR0913  (a command's options)
         json: Print JSON instead of a table.
         bank_dir: Folder of kept features, for later runs.
         device: Where the towers run, e.g. cuda.
+        dtype: Precision of the towers; auto is bfloat16 where the processor has it, and float16 on CUDA.
     """
     if write and not write.endswith(".csv"):
         raise InputError(f"--write {write}: give a file that ends in .csv")
@@ -56,7 +59,8 @@ def check(  # noqa: PLR0913  (a command's options)
     with notes_for_warnings(), Bars() as bars:
         found = load_photos(photos)
         groups = read_groups(found, photos, group) if group else None
-        towers = load_clip(clip, device=device)
+        towers = load_clip(clip, device=device, dtype=dtype)
+        note_precision(towers.precision)
         bank = Path(bank_dir).expanduser() if bank_dir else None
         checked = check_photos(found, towers, groups=groups, bank=bank, watch=bars.count)
     if write:

@@ -4,8 +4,9 @@ import json as json_module
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from foveate.clip.precision import Precision
 from foveate.commands.options import parse
 from foveate.commands.screen import Bars, note, print_table
 from foveate.data.naming import split_names
@@ -41,7 +42,7 @@ def cost(  # noqa: PLR0913  (a command's options)
     classes: int = 51,
     batch_size: int | None = None,
     device: str = "cpu",
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    dtype: Precision = "float32",
     shots: int = 16,
     pictures: int | None = None,
     windows: int = 5,
@@ -59,7 +60,8 @@ def cost(  # noqa: PLR0913  (a command's options)
         classes: Number of classes, with made-up names; 51 is the base half of Flowers102.
         batch_size: Pictures per step; by default that of the method's recipe (4 for coop).
         device: Device of the towers, e.g. cuda.
-        dtype: Precision of the frozen towers.
+        dtype: Precision of the frozen towers; auto is bfloat16 where the processor has it, and float16 on
+            CUDA.
         shots: Pictures per class, for methods that use all pictures before the first step.
         pictures: Drawn pictures per epoch and bank (16 on a CPU, 256 on a GPU; more for large batches).
         windows: Number of measurements per figure, after a warm-up; the median is reported.

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from foveate.clip.precision import Precision
 from foveate.commands.options import parse
-from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
+from foveate.commands.screen import Bars, note, note_precision, notes_for_warnings, print_table
 from foveate.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
     clip: str | None = None,
     bank_dir: str | None = None,
     device: str = "cpu",
+    dtype: Precision | None = None,
 ) -> None:
     """Measure accuracy on the test split, or on the pictures that fit did not draw.
 
@@ -63,6 +65,8 @@ def evaluate(  # noqa: PLR0913  (a command's options)
         clip: The CLIP weights, if they are elsewhere than when the model was trained.
         bank_dir: Folder of kept features: methods, models and later calls do not encode the pictures again.
         device: Where the towers run, e.g. cuda.
+        dtype: Precision of the towers; by default that of the training. auto: bfloat16 where the processor
+            has it, float16 on CUDA.
     """
     if report and len(models) > 1:
         raise InputError(f"--report is a page of one model, and there are {len(models)}: give one")
@@ -73,7 +77,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
     judged: dict[str, Judgement] = {}  # of the last model
     with notes_for_warnings(), Bars() as bars:
         for model in models:
-            opened = _opened(model, clip, device, {**needs, "--report": report})
+            opened = _opened(model, clip, device, dtype, {**needs, "--report": report})
             photos = readable(tested_photos(Path(model), data, masks, opened), on_bad, shift)
             splits: Sequence[Split] = opened.splits(photos) if split == "each" else (split,)
             answers: dict[str, dict[str, Answers]] = {}
@@ -99,16 +103,18 @@ def evaluate(  # noqa: PLR0913  (a command's options)
 
 
 def _opened(
-    model: str, clip: str | None, device: str, options: Mapping[str, object]
+    model: str, clip: str | None, device: str, dtype: Precision | None, options: Mapping[str, object]
 ) -> "Classifier | MeasuredExport":
     """Return a model or an export; refuse options that ask an export for what it does not have."""
     from foveate.classifier import Classifier
     from foveate.commands.asking import MeasuredExport
     from foveate.run.folder import find_export
 
-    folder = find_export(model, clip, device)
+    folder = find_export(model, clip, device, dtype)
     if folder is None:
-        return Classifier.from_pretrained(model, clip=clip, device=device)
+        classifier = Classifier.from_pretrained(model, clip=clip, device=device, dtype=dtype)
+        note_precision(classifier.precision)
+        return classifier
     given = [flag for flag, value in options.items() if value]
     if given:
         raise InputError(

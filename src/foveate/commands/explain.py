@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from foveate.clip.precision import Precision
 from foveate.commands.options import parse
-from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
+from foveate.commands.screen import Bars, note, note_precision, notes_for_warnings, print_table
 from foveate.data.naming import split_names
 from foveate.errors import InputError
 from foveate.foreground.options import Fill
@@ -43,6 +44,7 @@ def explain(  # noqa: PLR0913  (a command's options)
     on_bad: Literal["error", "skip"] = "error",
     clip: str | None = None,
     device: str = "cpu",
+    dtype: Precision | None = None,
 ) -> None:
     """Draw heat maps of a classifier's gaze in photos, or measure it on labelled photos beside baselines.
 
@@ -73,6 +75,8 @@ def explain(  # noqa: PLR0913  (a command's options)
         on_bad: Stop at an unreadable picture or mask (error), or leave it out with a note (skip).
         clip: CLIP weights, if they are now in another place than during training.
         device: Device of the towers, e.g. cuda.
+        dtype: Precision of the towers; by default that of the training. auto: bfloat16 where the processor
+            has it, float16 on CUDA.
     """
     from foveate.classifier import Classifier
     from foveate.commands.asking import readable, tested_photos
@@ -96,7 +100,8 @@ def explain(  # noqa: PLR0913  (a command's options)
     if curve:
         demand("plots", "--curve", "matplotlib")
     with notes_for_warnings(), Bars() as bars:
-        classifier = Classifier.from_pretrained(model, clip=clip, device=device)
+        classifier = Classifier.from_pretrained(model, clip=clip, device=device, dtype=dtype)
+        note_precision(classifier.precision)
         names = split_names(classes, classifier.config.names if classifier.config else ())
         simpler = classifier.simpler() if compare or not photos else []
         chain = [*reversed(simpler), classifier]

@@ -7,8 +7,9 @@ from typing import Literal
 
 from rich.console import Console
 
+from foveate.clip.precision import Precision
 from foveate.commands.options import parse
-from foveate.commands.screen import Bars, note, notes_for_warnings
+from foveate.commands.screen import Bars, note, note_precision, notes_for_warnings
 from foveate.data.listing import list_pictures
 from foveate.data.samples import Photos, Sample
 from foveate.data.sources import load_photos
@@ -43,7 +44,7 @@ def features(  # noqa: PLR0913  (a command's options)
     dtype: Literal["float32", "float16"] = "float32",
     shard: int = 4096,
     device: str | None = None,
-    precision: Literal["float32", "float16", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     batch_size: int = 64,
     workers: int | None = None,
     ray: bool = False,
@@ -65,7 +66,7 @@ def features(  # noqa: PLR0913  (a command's options)
         shard: Pictures per file; a stopped worker loses at most one file.
         device: Device of the tower, e.g. cuda; by default cpu, or with --ray the cluster's GPUs if it
             has any.
-        precision: Precision of the tower.
+        precision: Precision of the tower; auto is bfloat16 where the processor has it, and float16 on CUDA.
         batch_size: Pictures per batch.
         workers: Number of processes, each with its own tower (1); with --ray, of actors: one per GPU or
             core.
@@ -101,6 +102,7 @@ def features(  # noqa: PLR0913  (a command's options)
         from foveate.scale.processes import in_processes
 
         run = in_processes(workers)
+    note_precision(job.precision)
     with notes_for_warnings(), Bars() as bars:
         read = _read(photos, images, masks, mask_values, invert_masks)
         made = make_features(

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
+from foveate.clip.precision import Precision
 from foveate.commands.options import parse, settings_of
-from foveate.commands.screen import notes_for_warnings
+from foveate.commands.screen import note_precision, notes_for_warnings
 from foveate.data.naming import read_names
 from foveate.errors import InputError, printable
 from foveate.methods.configs import CONFIGS
@@ -28,7 +29,7 @@ def import_(  # noqa: PLR0913  (a command's options)
     method: str | None = None,
     classes: str | None = None,
     template: str | None = None,
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    dtype: Precision = "float32",
     settings: dict[str, Any] | None = None,
 ) -> None:
     """Convert a checkpoint of the authors' code of a method into a tuned model; no code in it is run.
@@ -43,11 +44,9 @@ def import_(  # noqa: PLR0913  (a command's options)
             checkpoint, in lower case.
         template: The data set's sentence, such as "a photo of a {}, a type of pet."; mmrl and vpt
             predict with it, kgcoop and prograd were trained towards it.
-        dtype: Precision of the frozen towers.
+        dtype: Precision of the frozen towers; auto is bfloat16 where the processor has it.
         settings: Settings of each part of the method.
     """
-    import torch
-
     from foveate.classifier import Classifier
     from foveate.official.files import find_checkpoint
     from foveate.train.folder import refuse_folder
@@ -66,8 +65,9 @@ def import_(  # noqa: PLR0913  (a command's options)
             names=names,
             template=template,
             settings=settings,
-            dtype=getattr(torch, dtype),
+            dtype=dtype,
         )
+    note_precision(classifier.precision)
     classifier.save_pretrained(folder)
     config = classifier.config
     assert config is not None

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from foveate.classifier import Classifier
 from foveate.commands.launched import launched
 from foveate.commands.options import Command, print_options
 from foveate.commands.rows import RowRuns, named, plan, read_files
-from foveate.commands.screen import Bars, note, note_embedded, notes_for_warnings, print_table
+from foveate.commands.screen import Bars, note, note_embedded, note_precision, notes_for_warnings, print_table
 from foveate.errors import InputError
 from foveate.train.checkpoint import CONFIG
 from foveate.train.config import RunConfig
@@ -79,6 +78,7 @@ def _fit_one(options: dict[str, Any], team: ProcessGroup | None, *, printed: boo
     with notes_for_warnings(), Bars() as bars:
         learned = learn(config, folder, classifier_of(config, team=team), Context(bars, team))
     note_embedded(config.clip)
+    note_precision(config.dtype)
     Console(highlight=False).print(
         f"{learned.method}: learned {learned.numbers:,} numbers from {learned.pictures} pictures"
         f" of {learned.classes} classes; {learned.ended}",
@@ -94,6 +94,8 @@ def fit_rows(table: RowRuns) -> None:
         InputError: A row cannot be used; the message names the row.
     """
     note_embedded(*(one.config.clip for one in table.runs.values()))
+    for dtype in sorted({one.config.dtype for one in table.runs.values()}):
+        note_precision(dtype)
     with notes_for_warnings(), Bars() as bars:
         done = _train(table, bars)
     lines: list[list[str]] = []
@@ -158,8 +160,7 @@ def classifier_of(
     if like:
         return like.beside(config.method, config.settings)
     device = team.device(config.device) if team else config.device
-    precision = getattr(torch, config.dtype)
-    return Classifier(config.method, config.clip, settings=config.settings, device=device, dtype=precision)
+    return Classifier(config.method, config.clip, settings=config.settings, device=device, dtype=config.dtype)
 
 
 def _classifiers(table: RowRuns) -> dict[str, Classifier]:

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
+from foveate.clip.precision import Precision
 from foveate.commands.options import parse
-from foveate.commands.screen import Bars, notes_for_warnings, print_table
+from foveate.commands.screen import Bars, note_precision, notes_for_warnings, print_table
 from foveate.data.naming import split_names
 from foveate.errors import InputError
 
@@ -34,6 +35,7 @@ def predict(  # noqa: PLR0913  (a command's options)
     on_bad: Literal["error", "skip"] = "error",
     clip: str | None = None,
     device: str = "cpu",
+    dtype: Precision | None = None,
 ) -> None:
     """Predict the class of each photo, among the trained classes and any other names.
 
@@ -48,6 +50,8 @@ def predict(  # noqa: PLR0913  (a command's options)
         on_bad: Stop at an unreadable picture (error), or leave it out with a note (skip).
         clip: CLIP weights, if they are now in another place than during training.
         device: Device of the towers, e.g. cuda.
+        dtype: Precision of the towers; by default that of the training. auto: bfloat16 where the processor
+            has it, float16 on CUDA.
     """
     if only and not split_names(classes):
         raise InputError("--only leaves no names to choose from: give some with --classes")
@@ -56,7 +60,7 @@ def predict(  # noqa: PLR0913  (a command's options)
 
     with notes_for_warnings(), Bars() as bars:
         paths = find_pictures(photos)
-        if find_export(model, clip, device):
+        if find_export(model, clip, device, dtype):
             from foveate.run import load
 
             opened = load(model)
@@ -64,7 +68,8 @@ def predict(  # noqa: PLR0913  (a command's options)
         else:
             from foveate.classifier import Classifier
 
-            classifier = Classifier.from_pretrained(model, clip=clip, device=device)
+            classifier = Classifier.from_pretrained(model, clip=clip, device=device, dtype=dtype)
+            note_precision(classifier.precision)
             ask = partial(classifier.predict, reporter=bars)
             trained = classifier.config.names if classifier.config else ()
         names = split_names(classes, trained)

@@ -42,6 +42,12 @@ def note_embedded(*clips: str) -> None:
         note("the embedded CLIP has seen drawn shapes only; for photographs give --clip")
 
 
+def note_precision(precision: str) -> None:
+    """Print a note if towers do not compute in float32."""
+    if precision != "float32":
+        note(f"the towers compute in {precision}; --dtype float32 is exact and slower")
+
+
 class Bars(Reporter):
     """Progress bars of one command; nothing is shown if stderr is no terminal.
 

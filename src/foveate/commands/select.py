@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from foveate.clip.precision import Precision
 from foveate.clip.templates import fill
 from foveate.commands.options import parse, settings_of
-from foveate.commands.screen import Bars, note, note_embedded, notes_for_warnings, print_table
+from foveate.commands.screen import Bars, note, note_embedded, note_precision, notes_for_warnings, print_table
 from foveate.data.samples import Photos, Sample
 from foveate.data.sources import load_photos
 from foveate.data.tables import SELECTION
@@ -40,6 +40,7 @@ def select(  # noqa: PLR0913  (a command's options)
     images: str | None = None,
     on_bad: Literal["error", "skip"] = "error",
     device: str = "cpu",
+    dtype: Precision = "float32",
     settings: dict[str, dict[str, Any]] | None = None,
 ) -> None:
     """Choose training photos from a larger set, class by class.
@@ -59,6 +60,7 @@ def select(  # noqa: PLR0913  (a command's options)
         images: Folder of a split JSON's pictures, if they are not beside the file.
         on_bad: Stop at an unreadable picture (error), or leave it out with a note (skip).
         device: Device of the tower, e.g. cuda.
+        dtype: Precision of the towers; auto is bfloat16 where the processor has it, and float16 on CUDA.
         settings: Settings of each selector.
     """
     from foveate.clip.weights import load_clip
@@ -82,12 +84,13 @@ def select(  # noqa: PLR0913  (a command's options)
     read = load_photos(photos, images=images)
     for sample in read.samples[:1]:
         _file(sample)  # fails before hours of encoding; a source consists of files only, or of none
-    towers = load_clip(clip, device=device)
+    towers = load_clip(clip, device=device, dtype=dtype)
+    note_precision(towers.precision)
     done: list[Selected] = []
     with notes_for_warnings(), Bars() as bars:
 
         def pick(pool: Photos) -> Photos:
-            done.append(select_pictures(pool, towers, wish, partial(bars.count, "encoding the pool")))
+            done.append(select_pictures(pool, towers, wish, bars.count))
             return done[-1].photos
 
         chosen = choose(read, None, seed, select=pick, base_only=classes == "base", on_bad=on_bad)

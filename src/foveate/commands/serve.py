@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from foveate.clip.precision import Precision
 from foveate.commands.options import parse, settings_of
-from foveate.commands.screen import Bars
+from foveate.commands.screen import Bars, note_precision
 from foveate.errors import InputError
 from foveate.serve.limits import Limits
 
@@ -31,6 +32,7 @@ def serve(  # noqa: PLR0913  (a command's options)
     token: str | None = None,
     clip: str | None = None,
     device: str = "cpu",
+    dtype: Precision | None = None,
     batch_size: int = 1,
     labels: str | None = None,
     photos: str | None = None,
@@ -49,6 +51,8 @@ def serve(  # noqa: PLR0913  (a command's options)
         token: That each request has to bring; the environment's FOVEATE_TOKEN without.
         clip: The CLIP weights, if they are elsewhere than when the model was trained.
         device: Where the towers run, e.g. cuda.
+        dtype: Precision of the towers; by default that of the training. auto: bfloat16 where the processor
+            has it, float16 on CUDA.
         batch_size: Photos a pass; above 1, the last digits of an answer depend on who asks at the same time.
         labels: File for labels that people give on the page, new or of before; without, it keeps none.
         photos: Folder of photos to label; without, people label those that they bring.
@@ -76,7 +80,9 @@ def serve(  # noqa: PLR0913  (a command's options)
     demand_token(host, token)
     with ExitStack() as stack:
         own = stack.enter_context(bound(host, port))  # before a model is read, which takes long
-        model_ = open_model(model, clip=clip, device=device, batch_size=batch_size)
+        model_ = open_model(model, clip=clip, device=device, dtype=dtype, batch_size=batch_size)
+        if model_.classifier is not None:
+            note_precision(model_.classifier.precision)
         service = Service(model_, Limits(**settings.get("limits", {})))
         names, answering = split_names(classes, model_.names), service
         if labels is not None:

@@ -75,7 +75,7 @@ def sweep(  # noqa: PLR0913  (a command's options)
         json: Print that list as JSON.
     """
     _check(workers, threads, gpus_per_run, ray=ray, ray_address=ray_address, dry_run=dry_run, json=json)
-    planned = plan(Path(table).expanduser(), {"clip": clip})
+    planned = plan(Path(table).expanduser(), {"clip": clip}, device or devices_of(None, 1, 1)[0])
     number, of = _shard(shard)
     if number is not None:
         planned = planned.shard(number, of)

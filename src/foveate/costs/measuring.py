@@ -14,6 +14,7 @@ import torch
 
 from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
+from foveate.clip.precision import dtype_on
 from foveate.clip.weights import demand_device, load_clip
 from foveate.costs.drawn import draw_photos, made_up_names
 from foveate.costs.peaks import peak_mb
@@ -170,12 +171,11 @@ def towers(plan: CostPlan) -> Clip:
     Raises:
         InputError: The weights do not exist.
     """
-    dtype = getattr(torch, plan.dtype)
     if plan.clip != RANDOM:
-        return load_clip(plan.clip, dtype=dtype, device=plan.device)
+        return load_clip(plan.clip, dtype=plan.dtype, device=plan.device)
     clip = Clip(ClipConfig()).initialise(torch.Generator().manual_seed(0))
     scale = clip.logit_scale.data.clone()
-    clip = clip.to(device=plan.device, dtype=dtype)
+    clip = clip.to(device=plan.device, dtype=dtype_on(plan.device, plan.dtype))
     clip.logit_scale.data = scale.to(plan.device)
     return clip.eval().requires_grad_(False)
 

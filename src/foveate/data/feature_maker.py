@@ -134,4 +134,4 @@ def open_tower(job: FeatureJob) -> Clip:
     Raises:
         InputError: The model or the device does not exist.
     """
-    return load_clip(job.clip, dtype=getattr(torch, job.precision), device=job.device)
+    return load_clip(job.clip, dtype=job.precision, device=job.device)

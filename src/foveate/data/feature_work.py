@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from foveate.clip.precision import Precision, precision_on
 from foveate.data.bank import CHUNK
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
 from foveate.foreground.masks import MaskValues, OnBad
 
-Precision = Literal["float32", "float16", "bfloat16"]
 PICTURES_A_SHARD = 4096
 
 
@@ -21,7 +21,7 @@ class FeatureJob:
     Attributes:
         clip: CLIP weights: Hub id, folder or file.
         kept: Stored precision of the features.
-        precision: Precision of the tower.
+        precision: Precision of the tower; `auto` is replaced by what it means on the device.
         masks: Whether to encode x ⊙ m too.
         batch_size: Number of pictures in a batch.
         shard: Number of pictures in a shard.
@@ -41,6 +41,7 @@ class FeatureJob:
     readers: int = 2
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", precision_on(self.device, self.precision))
         for name in ("batch_size", "shard"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}: give 1 or more")

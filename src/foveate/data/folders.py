@@ -1,5 +1,6 @@
 """Reads folders with one subfolder for each class, optional split folders, and masks."""
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from foveate.data.naming import (
 )
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
-from foveate.foreground.layouts import MASK_FOLDERS
+from foveate.foreground.layouts import MASK_FOLDERS, is_folder
 from foveate.foreground.masks import find_masks, looks_like_mask
 from foveate.foreground.opening import PICTURE_SUFFIXES
 
@@ -170,7 +171,9 @@ def _few(names: Sequence[str]) -> str:
 
 def _folders(root: Path) -> list[Path]:
     hidden = (".", "__")  # `__MACOSX` is part of archives from macOS
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(hidden))
+    with os.scandir(root) as entries:
+        names = sorted(one.name for one in entries if not one.name.startswith(hidden) and is_folder(one))
+    return [root / name for name in names]
 
 
 def _is_mask_tree(folder: Path, folders: Sequence[Path], root: Path) -> bool:
@@ -249,7 +252,7 @@ def _given_names(root: Path, origins: Sequence[str]) -> Mapping[str, str]:
 def _with_masks_beside(photos: Photos) -> Photos:
     """Use `x_mask.png` beside `x.jpg` as a mask and not as a picture, if such files look like masks."""
     paths = [sample.picture for sample in photos.samples if isinstance(sample.picture, Path)]
-    beside = find_masks([(path, Path(path.name)) for path in paths], None)
+    beside = find_masks([(path, path) for path in paths], None)  # by their names alone
     masks = {path: mask for path, mask in zip(paths, beside, strict=True) if mask is not None}
     if not masks or not _look_like_masks(sorted(masks.values())):
         return photos

@@ -20,18 +20,17 @@ UNREAD_SUFFIXES = frozenset(
 
 def list_pictures(folder: Path) -> list[Path]:
     """Return all pictures in a folder tree, sorted; skip hidden files, pipes and other kinds."""
-    return sorted(pictures_in(folder))
+    return list(pictures_in(folder))
 
 
-def pictures_in(folder: Path) -> Iterable[Path]:
-    """Return the same in any order, as they are found."""
-    return (path for path in walk(folder) if path.suffix.lower() in PICTURE_SUFFIXES and not path.is_fifo())
+def pictures_in(folder: Path) -> Iterator[Path]:
+    """Yield the same, as they are found."""
+    return walk(folder, PICTURE_SUFFIXES.__contains__)
 
 
 def tell_unread(folders: Iterable[Path]) -> None:
     """Warn about pictures in formats that are not read, so that they are not lost silently."""
-    files = (file for folder in folders for file in walk(folder))
-    others = (file for file in files if file.suffix.lower() not in PICTURE_SUFFIXES)
+    others = (file for folder in folders for file in walk(folder, lambda end: end not in PICTURE_SUFFIXES))
     unread = sorted(one for one in others if one.suffix.lower() in UNREAD_SUFFIXES or looks_like_picture(one))
     if unread:
         more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""

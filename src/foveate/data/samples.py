@@ -46,7 +46,7 @@ def labelled(pictures: Any, labels: Any) -> tuple["Photos", list[Any]]:
     return Photos(tuple(str(label) for label in classes), tuple(samples), selection="hand"), classes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One labelled picture.
 

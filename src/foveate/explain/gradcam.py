@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from foveate.explain.passes import Heat, as_heat, block_index, patches_of
+from foveate.explain.passes import Gaze, as_heat, block_index, patches_of
 from foveate.methods.base import Method
 from foveate.methods.block_gradients import passes_at
 from foveate.methods.capabilities import first_patch
@@ -31,14 +31,14 @@ Target = Literal["logit", "probability"]
 def class_activation(
     method: Method,
     images: Images,
-    labels: Labels,
+    labels: Labels | None,
     branch: Branch = "base",
     *,
     averaged: bool,
     target: Target = "probability",
     layer: int = -1,
-) -> Heat:
-    """Return the relevance of each patch for the given class.
+) -> Gaze:
+    """Return the relevance of each patch for a class, and the logits of the same passes.
 
     A method may use the tower several times (FVG-PT: the backbone and CLIP). The relevance of a patch is
     the sum over all passes, before negative values become 0.
@@ -46,7 +46,7 @@ def class_activation(
     Args:
         method: The method with its classes set.
         images: `[B, 3, S, S]` normalised pictures.
-        labels: `[B]` the class to explain.
+        labels: `[B]` the class to explain; None is each picture's answer.
         branch: Label space of the class names.
         averaged: True: one weight per channel (Grad-CAM); False: each patch's own gradient (HiResCAM).
         target: Quantity whose gradient is computed. With a single class the probability is constant, so
@@ -54,18 +54,19 @@ def class_activation(
         layer: Block, counted from 0; negative numbers count from the end.
 
     Returns:
-        `[B, grid, grid]`; all 0 if no patch supports the class.
+        A heat map is all 0 if no patch supports the class.
 
     Raises:
         InputError: The block does not exist.
     """
-    vision = method.clip.vision
+    vision, said = method.clip.vision, list[Logits]()
     block = vision.blocks[block_index(layer, len(vision.blocks))]
-    seen = passes_at(
-        method,
-        block,
-        lambda: _asked(method.logits(method.features(images, branch), branch), labels, target),
-    )
+
+    def answer() -> PerImage:
+        said.append(method.logits(method.features(images, branch), branch))
+        return _asked(said[0], said[0].argmax(dim=-1) if labels is None else labels, target)
+
+    seen = passes_at(method, block, answer)
     relevance: list[Tensor] = []
     for one in seen:
         g, a = (
@@ -73,7 +74,9 @@ def class_activation(
             for values in (one.gradient, one.activation)
         )
         relevance.append(((g.mean(dim=1, keepdim=True) if averaged else g) * a).sum(dim=-1))
-    return as_heat(torch.stack(relevance).sum(dim=0), vision.grid)
+    logits = said[0].detach()
+    heat = as_heat(torch.stack(relevance).sum(dim=0), vision.grid)
+    return Gaze(heat, logits, logits.argmax(dim=-1) if labels is None else labels)
 
 
 def _asked(logits: Logits, labels: Labels, target: Target) -> PerImage:

@@ -2,9 +2,11 @@
 
 from typing import Literal
 
+import torch
+
 from foveate.explain.gradcam import Target, class_activation
-from foveate.explain.passes import Heat
-from foveate.explain.rollout import attention_rollout
+from foveate.explain.passes import Gaze, Heat
+from foveate.explain.rollout import mean_share, rolled_out
 from foveate.methods.base import Method
 from foveate.types import Branch, Images, Labels
 
@@ -44,7 +46,38 @@ def gaze(
     Raises:
         InputError: The block does not exist.
     """
-    if how == "rollout":
-        return attention_rollout(method, images, branch, layer=layer)
-    averaged = how == "gradcam"
-    return class_activation(method, images, labels, branch, averaged=averaged, target=target, layer=layer)
+    return gaze_and_answer(method, images, labels, branch, how=how, target=target, layer=layer).heat
+
+
+def gaze_and_answer(
+    method: Method,
+    images: Images,
+    labels: Labels | None,
+    branch: Branch = "base",
+    *,
+    how: How = "hirescam",
+    target: Target = "probability",
+    layer: int = -1,
+) -> Gaze:
+    """Return heat maps and what the method says of the pictures, from the same passes through the tower.
+
+    Args:
+        method: The method with its classes set.
+        images: `[B, 3, S, S]` normalised pictures.
+        labels: `[B]` the class to explain; None is each picture's answer.
+        branch: As for `gaze`.
+        how: As for `gaze`.
+        target: As for `gaze`.
+        layer: As for `gaze`.
+
+    Raises:
+        InputError: The block does not exist.
+    """
+    if how != "rollout":
+        averaged = how == "gradcam"
+        return class_activation(method, images, labels, branch, averaged=averaged, target=target, layer=layer)
+    passes, features = rolled_out(method, images, branch, layer=layer)
+    with torch.no_grad(), method.constant_text():
+        logits = method.logits(features, branch)
+    asked = logits.argmax(dim=-1) if labels is None else labels
+    return Gaze(mean_share(passes, method.clip.vision.grid), logits, asked)

@@ -13,7 +13,7 @@ from foveate.errors import InputError
 from foveate.evaluate.answers import Watch, parts_of
 from foveate.explain.gradcam import Target
 from foveate.explain.indices import gaze_on_object, lift, pointing, shift_index, top_overlap
-from foveate.explain.looking import How, gaze
+from foveate.explain.looking import How, gaze_and_answer
 from foveate.explain.passes import Heat, block_index
 from foveate.explain.removal import remove
 from foveate.foreground.views import Fill, foreground_view
@@ -179,12 +179,13 @@ class _Look:
 def _look(method: Method, batch: Batch, branch: Branch, config: LookConfig, chosen: int | None) -> _Look:
     device = method.clip.logit_scale.device
     images, labels = sent(batch.images, device), sent(batch.labels, device)
-    logits, passes = _say(method, images, branch), 2
-    if chosen is not None:
-        asked = torch.full_like(labels, chosen)
-    else:
-        asked = logits.argmax(dim=-1) if config.about == ANSWER else labels
-    heat = gaze(method, images, asked, branch, how=config.how, target=config.target, layer=config.layer)
+    about = None if config.about == ANSWER else labels
+    about = about if chosen is None else torch.full_like(labels, chosen)
+    # One pass serves for the gaze and the answer.
+    one = gaze_and_answer(
+        method, images, about, branch, how=config.how, target=config.target, layer=config.layer
+    )
+    logits, asked, heat, passes = one.logits.float(), one.labels, one.heat, 1
     figures: dict[str, PerImage] = {}
     if batch.masks is not None:
         masks = sent(batch.masks, device)

@@ -1,16 +1,34 @@
 """Forward passes of a method through the image tower, and the positions of patches among its tokens."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from foveate.errors import InputError
+from foveate.types import Labels, Logits
 
 Heat = Float[Tensor, "batch grid grid"]
 """Relevance of each patch: not negative, with sum 1 per picture, or 0 everywhere."""
 
 TokenValues = Float[Tensor, "batch tokens *rest"]
 PatchValues = Float[Tensor, "batch patches *rest"]
+
+
+@dataclass(frozen=True)
+class Gaze:
+    """Heat maps, and the answers of the same passes.
+
+    Attributes:
+        heat: `[B, grid, grid]` heat maps.
+        logits: `[B, C]` what the method says of the pictures.
+        labels: `[B]` the explained class of each.
+    """
+
+    heat: Heat
+    logits: Logits
+    labels: Labels
 
 
 def first_patch(tokens: int, patches: int, own: int) -> int:

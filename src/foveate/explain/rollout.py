@@ -7,6 +7,7 @@ learned tokens are removed, and the rest is normalised to sum 1.
 - [0]: Quantifying Attention Flow in Transformers, Abnar and Zuidema 2020, https://arxiv.org/abs/2005.00928
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -18,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from foveate.explain.passes import Heat, as_heat, block_index, first_patch
 from foveate.methods.base import Method
 from foveate.methods.capabilities import first_patch as first_patch_of
-from foveate.types import Branch, Images, Tokens
+from foveate.types import Branch, Features, Images, Tokens
 
 Rows = Float[Tensor, "batch tokens sources"]
 """For each token, the shares of the class token, of each patch, and of the learned tokens."""
@@ -45,17 +46,20 @@ def attention_rollout(
     Raises:
         InputError: The block does not exist.
     """
-    vision = method.clip.vision
-    patches = vision.grid**2
-    passes = rolled_out(method, images, branch, layer=layer, residual=residual)
-    seen = torch.stack([rows[:, 0, 1 : 1 + patches] for rows in passes])
-    return as_heat(seen.mean(dim=0), vision.grid)
+    passes, _ = rolled_out(method, images, branch, layer=layer, residual=residual)
+    return mean_share(passes, method.clip.vision.grid)
+
+
+def mean_share(passes: Sequence[Tensor], grid: int) -> Heat:
+    """Return the class token's share of each patch, the mean of all passes, as `[B, grid, grid]` maps."""
+    seen = torch.stack([rows[:, 0, 1 : 1 + grid**2] for rows in passes])
+    return as_heat(seen.mean(dim=0), grid)
 
 
 def rolled_out(
     method: Method, images: Images, branch: Branch = "base", *, layer: int = -1, residual: float = 0.5
-) -> list[Rows]:
-    """Return R of each pass through the tower; arguments as for `attention_rollout`.
+) -> tuple[list[Rows], Features]:
+    """Return R of each pass through the tower, and the features; arguments as for `attention_rollout`.
 
     The columns of R are the class token, the patches, and in the last column all learned tokens
     together; each row sums to 1.
@@ -71,11 +75,11 @@ def rolled_out(
         handles.append(block.register_forward_hook(trace.leave))
     try:
         with torch.no_grad(), method.constant_text():
-            method.features(images, branch)
+            features = method.features(images, branch)
     finally:
         for handle in handles:
             handle.remove()
-    return trace.passes
+    return trace.passes, features
 
 
 def attention_of(qkv: Float[Tensor, "batch tokens three_width"], heads: int) -> Float[Tensor, "batch to by"]:

@@ -4,7 +4,8 @@ A rule gives the base folder of the masks (`root`, `root/mask`, `root/masks`), t
 path that they repeat, and the change of the file name.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -87,32 +88,50 @@ def rules(pictures: Pictures, root: Path) -> Iterator[tuple[Rule, Index]]:
                 yield from ((Rule(base, depth, naming, own), index) for naming in namings)
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """Yield all files in a folder tree that are not hidden; follow links, visit each folder once."""
-    seen: set[Path] = set()
-    waiting = [folder]
-    while waiting:
-        here = waiting.pop()
-        if here.resolve() in seen:  # a link to a parent would never end
-            continue
-        seen.add(here.resolve())
-        for path in here.iterdir():
-            if path.name.startswith("."):
-                continue
-            if path.is_dir():
-                waiting.append(path)
-            else:
-                yield path
+def walk(folder: Path, wanted: Callable[[str], bool] | None = None) -> Iterator[Path]:
+    """Yield the files in a folder tree that are not hidden, sorted; follow links, visit each folder once.
+
+    Pipes and devices are left out. A link to nothing is yielded, so that reading it gives the error.
+
+    Args:
+        folder: Top of the tree.
+        wanted: Tells of a file's ending, in lower case, whether it is wanted. Nothing is kept of others.
+    """
+    seen: set[str] = set()  # a link to a parent would never end
+
+    def below(here: Path) -> Iterator[Path]:
+        place = os.path.realpath(here)
+        if place in seen:
+            return
+        seen.add(place)
+        with os.scandir(here) as entries:
+            found = sorted((one.name, is_folder(one), one) for one in entries if one.name[0] != ".")
+        for name, has_more, one in found:
+            if has_more:
+                yield from below(here / name)
+            elif (wanted is None or wanted(suffix_of(name))) and (one.is_file() or not Path(one).exists()):
+                yield here / name
+
+    return below(folder)
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder, or a link to one; only links need a look at the disk."""
+    return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()
+
+
+def suffix_of(name: str) -> str:
+    """Return the ending of a file's name in lower case, as `Path.suffix` finds it."""
+    dot = name.rfind(".")
+    return name[dot:].lower() if 0 < dot < len(name) - 1 else ""
 
 
 def _index(base: Path) -> Index:
     allowed = PICTURE_SUFFIXES.union(MASK_ARRAYS)
-    index: Index = {}
-    for path in sorted(walk(base)):
-        suffix = path.suffix.lower()
-        if suffix in allowed:
-            index[path.relative_to(base).with_suffix(suffix).as_posix()] = path
-    return index
+    return {
+        path.relative_to(base).with_suffix(path.suffix.lower()).as_posix(): path
+        for path in walk(base, allowed.__contains__)
+    }
 
 
 def look_up(rule: Rule, index: Index, picture: Path, relative: Path) -> Path | None:
@@ -134,12 +153,18 @@ def _candidates(local: PurePosixPath, naming: Naming) -> Iterator[str]:
 
 
 def beside(pictures: Pictures, naming: Naming) -> list[Path | None]:
-    """Return the masks that lie beside their pictures, for one naming."""
-    folders: dict[Path, Index] = {}
+    """Return the masks that lie beside their pictures, for one naming, such as `01_mask.png`."""
+    folders: dict[str, Index] = {}
     found: list[Path | None] = []
     for picture, relative in pictures:
-        folder = picture.parent
+        folder, _, _ = str(picture).rpartition("/")
         if folder not in folders:
-            folders[folder] = {f"{p.stem}{p.suffix.lower()}": p for p in sorted(folder.iterdir())}
-        found.append(look_up(Rule(folder, 1, naming), folders[folder], picture, relative))
+            with os.scandir(folder) as entries:
+                names = sorted(one.name for one in entries)
+            named = (Path(folder, name) for name in names if naming in name)  # of few folders any
+            folders[folder] = {
+                f"{one.stem}{one.suffix.lower()}": one for one in named if one.stem.endswith(naming)
+            }
+        index = folders[folder]
+        found.append(look_up(Rule(Path(folder), 1, naming), index, picture, relative) if index else None)
     return found

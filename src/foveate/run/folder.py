@@ -102,16 +102,19 @@ class Manifest:
     files: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
 
-def find_export(source: str | Path, clip: str | None = None, device: str = "cpu") -> Path | None:
+def find_export(
+    source: str | Path, clip: str | None = None, device: str = "cpu", dtype: str | None = None
+) -> Path | None:
     """Return the folder of an export; None if the source is anything else.
 
     Args:
         source: What the user calls the model.
         clip: Other weights of CLIP, which an export has no use for.
         device: Where the user wants the towers.
+        dtype: The precision that the user wants; None takes what there is.
 
     Raises:
-        InputError: It is an export, and there are other weights or another device.
+        InputError: It is an export, and there are other weights, another device or another precision.
     """
     folder = Path(source).expanduser()
     if not (folder / MANIFEST).is_file() and not any(folder.glob("*.onnx")):
@@ -120,6 +123,8 @@ def find_export(source: str | Path, clip: str | None = None, device: str = "cpu"
         raise InputError(f"{folder} is an export, which has its CLIP inside: leave out --clip")
     if device != "cpu":
         raise InputError(f"{folder} is an export, which answers on the CPU: leave out --device {device}")
+    if dtype is not None:
+        raise InputError(f"{folder} is an export, which has its own precision: leave out --dtype {dtype}")
     return folder
 
 

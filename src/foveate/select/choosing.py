@@ -61,6 +61,8 @@ def choose(
     seen: PoolFeatures,
     budget: Sequence[int],
     generator: torch.Generator,
+    *,
+    watch: Callable[[int, int], None] | None = None,
     **settings: Any,
 ) -> Int[Tensor, " chosen"]:
     """Choose pictures from a pool, class by class.
@@ -73,6 +75,7 @@ def choose(
         seen: The pool.
         budget: Number of pictures for each class, in the order of the texts' rows.
         generator: Random generator: for all of "uniform", and for the held-out pictures of "glister".
+        watch: Called with the number of finished classes and of all.
         settings: Changes to the selector's default settings, e.g. `deepcore=True`.
 
     Returns:
@@ -88,4 +91,6 @@ def choose(
         if 0 < count < len(rows):
             rows = rows[_PICKS[name](seen.block(label), count, config, generator)]
         found.append(rows if count else rows[:0])
+        if watch:
+            watch(label + 1, len(budget))
     return torch.cat(found).sort().values

@@ -39,11 +39,11 @@ def k_center(block: ClassFeatures, count: int) -> list[int]:
     z = block.features
     own = z.square().sum(dim=1)
     taken = untaken(len(z))
-    chosen = [first_greatest(2 * z @ z.mean(dim=0) - own, taken)]
+    chosen = [first_greatest(2 * (z @ z.mean(dim=0)) - own, taken)]
     nearest = z.new_full((len(z),), torch.inf)
     while len(chosen) < count:
         last = chosen[-1]
         taken[last] = True
-        nearest = torch.minimum(nearest, (own + own[last] - 2 * z @ z[last]).clamp(min=0))
+        nearest = torch.minimum(nearest, (own + own[last] - 2 * (z @ z[last])).clamp(min=0))
         chosen.append(first_greatest(nearest, taken))
     return chosen

@@ -7,7 +7,7 @@ numbers. Inner products do not need them: <G_i, G_j> = <g_i, g_j> (1 + <Z_i, Z_j
 - GraNd: Paul et al. 2021, https://arxiv.org/abs/2107.07075, definition 2.1
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from foveate.select.order import ranked
 from foveate.select.pool import ClassFeatures, positions
 
 WHOLE = 8192
-"""Largest class size for which all inner products are stored (512 MiB); otherwise rows are recomputed."""
+"""Largest class size for which all inner products are stored (512 MiB); of a larger one, as many rows."""
 
 PIECE = 1 << 24
 """Number of inner products that are computed together (128 MiB)."""
@@ -72,7 +72,7 @@ def nearness(block: ClassFeatures) -> MakeRows:
 
 
 class Similarity:
-    """A symmetric matrix `[n, n]`, stored if it is small enough, else computed row by row.
+    """A symmetric matrix `[n, n]`, stored if it is small enough, else some of the rows that were asked for.
 
     Args:
         number: n.
@@ -82,10 +82,23 @@ class Similarity:
     def __init__(self, number: int, make: MakeRows):
         self.number, self._make = number, make
         self._whole = torch.cat(list(self._made())) if number <= WHOLE else None
+        self._held = torch.empty(0 if number <= WHOLE else WHOLE**2 // number, number, dtype=torch.float64)
+        self._line: dict[int, int] = {}  # of the rows that are held
 
     def row(self, place: int) -> Float[Tensor, " pictures"]:
         """Return one row."""
-        return self._make(torch.tensor([place]))[0] if self._whole is None else self._whole[place]
+        return self.rows([place])[0]
+
+    def rows(self, places: Sequence[int]) -> Float[Tensor, "some pictures"]:
+        """Return some rows."""
+        if self._whole is not None:
+            return self._whole[torch.tensor(places)]
+        missing = [place for place in places if place not in self._line]
+        new = dict(zip(missing, self._make(torch.tensor(missing)), strict=True)) if missing else {}
+        for place, row in list(new.items())[: len(self._held) - len(self._line)]:
+            self._line[place] = len(self._line)
+            self._held[self._line[place]] = row
+        return torch.stack([new[one] if one in new else self._held[self._line[one]] for one in places])
 
     def pieces(self) -> Iterator[Float[Tensor, "some pictures"]]:
         """Yield all rows in order, several at a time."""

@@ -15,6 +15,9 @@ from foveate.select.gradients import Similarity, cosines, nearness, residuals
 from foveate.select.order import FINE, first_greatest
 from foveate.select.pool import ClassFeatures, untaken
 
+_TOGETHER = 64
+"""Most candidates whose gains are computed together."""
+
 
 def graph_cut(block: ClassFeatures, count: int, config: GraphCutConfig) -> list[int]:
     """Maximise λ Σ_{i in class, j in S} K_ij - Σ_{i, j in S} K_ij greedily, K the cosines of gradients.
@@ -51,7 +54,8 @@ def lazy_greedy(kernel: Similarity, count: int) -> list[int]:
     """Maximise Σ_i max(0, max_{j in S} K_ij) greedily, without computing all gains in each step.
 
     Gains only decrease as S grows, so an old gain is an upper bound. If the first candidate in the queue
-    has a gain of the current step, it is the largest.
+    has a gain of the current step, it is the largest. Otherwise the gains of the first candidates are
+    computed again: one, then two, then four, because rows of the matrix are cheaper together.
     """
     gains = torch.cat([piece.clamp(min=0).sum(dim=1) for piece in kernel.pieces()])
     step = float(gains.max()) * FINE or 1.0
@@ -59,12 +63,17 @@ def lazy_greedy(kernel: Similarity, count: int) -> list[int]:
     heapify(line)
     covered, asked, chosen = torch.zeros_like(gains), [0] * kernel.number, list[int]()
     while len(chosen) < count:
+        most = 1
+        while asked[line[0][1]] < len(chosen):
+            old: list[int] = []
+            while line and len(old) < most and asked[line[0][1]] < len(chosen):
+                old.append(heappop(line)[1])
+            again = (kernel.rows(old) - covered).clamp(min=0).sum(dim=1)
+            for place, gain in zip(old, again.tolist(), strict=True):
+                asked[place] = len(chosen)
+                heappush(line, (-round(gain / step), place))
+            most = min(2 * most, _TOGETHER)
         _, place = heappop(line)
-        if asked[place] == len(chosen):
-            chosen.append(place)
-            covered = torch.maximum(covered, kernel.row(place))
-        else:
-            asked[place] = len(chosen)
-            gain = float((kernel.row(place) - covered).clamp(min=0).sum())
-            heappush(line, (-round(gain / step), place))
+        chosen.append(place)
+        covered = torch.maximum(covered, kernel.row(place))
     return chosen

@@ -7,7 +7,8 @@ from PIL import Image
 
 from foveate.data.transforms import to_tensor
 from foveate.errors import InputError
-from foveate.explain import gaze, overlay
+from foveate.explain import overlay
+from foveate.explain.looking import gaze_and_answer
 from foveate.serve.limits import Refused
 from foveate.serve.models import Model
 
@@ -38,8 +39,6 @@ def gaze_at(
     if about and about not in method.names:
         raise InputError(f"class {about!r} is none of those asked about")
     images = to_tensor(view, config.mean, config.std)[None].to(classifier.clip.logit_scale.device)
-    with torch.no_grad(), method.constant_text():
-        logits = method.logits(method.features(images, branch), branch)
-    asked = torch.tensor([method.names.index(about)]) if about else logits.argmax(dim=-1)
-    heat = gaze(method, images, asked.to(images.device), branch)[0].cpu()
-    return overlay(view, heat, SIDE), method.names[int(asked[0])]
+    asked = torch.tensor([method.names.index(about)], device=images.device) if about else None
+    found = gaze_and_answer(method, images, asked, branch)
+    return overlay(view, found.heat[0].cpu(), SIDE), method.names[int(found.labels[0])]

@@ -69,7 +69,12 @@ def model_of(classifier: Classifier, *, batch_size: int = 1) -> Model:
 
 
 def open_model(
-    source: str | None, *, clip: str | None = None, device: str = "cpu", batch_size: int = 1
+    source: str | None,
+    *,
+    clip: str | None = None,
+    device: str = "cpu",
+    dtype: str | None = None,
+    batch_size: int = 1,
 ) -> Model:
     """Read what is to be served.
 
@@ -77,18 +82,19 @@ def open_model(
         source: Folder or hub id of a tuned model, or folder of an export; None is CLIP without training.
         clip: The towers, if they are elsewhere than when it was trained; without a source, which.
         device: Where the towers run.
+        dtype: Precision of the towers; None is that of the training.
         batch_size: As for `model_of`.
 
     Raises:
         InputError: It cannot be read.
     """
-    folder = None if source is None else find_export(source, clip, device)
+    folder = None if source is None else find_export(source, clip, device, dtype)
     if folder is not None:
         return _exported(folder, batch_size)
     if source is None:
-        classifier = Classifier("zeroshot", clip or "tiny", device=device)
+        classifier = Classifier("zeroshot", clip or "tiny", device=device, dtype=dtype)
     else:
-        classifier = Classifier.from_pretrained(source, clip=clip, device=device)
+        classifier = Classifier.from_pretrained(source, clip=clip, device=device, dtype=dtype)
     return model_of(classifier, batch_size=batch_size)
 
 

@@ -17,10 +17,11 @@ Keys above `tables` apply to all tables. A file with one table may omit `tables`
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from foveate.clip.precision import Precision, precision_on
 from foveate.clip.templates import fill
 from foveate.configs import typed
 from foveate.datasets.catalogue import CONDITIONS
@@ -40,7 +41,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "protocol": get_args(Protocol),
     "recipe": get_args(Source),
     "classes": ("base", "all"),
-    "dtype": ("float32", "float16", "bfloat16"),
+    "dtype": get_args(Precision),
 }
 _TEXTS = ("source", "clip", "root")
 _FLAGS = ("mixed", "shift", "gaze")
@@ -103,7 +104,7 @@ class SweepTable:
             set's own.
         recipe: Source of the settings.
         clip: Source of the towers.
-        dtype: Precision of the towers.
+        dtype: Precision of the towers; auto, in the file, is replaced by what it means on the device.
     """
 
     title: str
@@ -142,12 +143,13 @@ class SweepConfig:
     imported: tuple[str, ...] = ()
 
 
-def read_sweep(file: Path, changes: Mapping[str, Any] | None = None) -> SweepConfig:
+def read_sweep(file: Path, changes: Mapping[str, Any] | None = None, device: str = "cpu") -> SweepConfig:
     """Read a sweep file.
 
     Args:
         file: YAML file.
         changes: Values that override all tables, e.g. {"clip": "tiny"}.
+        device: Device of the runs, for tables whose dtype is auto.
 
     Raises:
         InputError: The file does not exist or is not YAML, a key is unknown, or a value is invalid; the
@@ -161,6 +163,7 @@ def read_sweep(file: Path, changes: Mapping[str, Any] | None = None) -> SweepCon
     if not given:
         raise InputError(f"{file}: `tables` has none: write a title and what the table has")
     read = tuple(_table(title, _merged(shared, one, file, title), str(file)) for title, one in given.items())
+    read = tuple(replace(one, dtype=precision_on(device, one.dtype)) for one in read)
     root = shared.get("root")
     return SweepConfig(
         file.stem, read, None if root is None else str(root), _imported([shared, *given.values()])

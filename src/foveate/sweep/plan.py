@@ -55,13 +55,13 @@ class SweepPlan:
         return list(dict.fromkeys(found))
 
 
-def plan(file: Path, changes: Mapping[str, Any] | None = None) -> SweepPlan:
-    """Read a sweep file and list its jobs.
+def plan(file: Path, changes: Mapping[str, Any] | None = None, device: str = "cpu") -> SweepPlan:
+    """Read a sweep file and list its jobs, for a device.
 
     Raises:
         InputError: The file is invalid.
     """
-    sweep = read_sweep(file, changes)
+    sweep = read_sweep(file, changes, device)
     return SweepPlan(sweep, tuple(jobs_of(sweep, sets.template_of)))
 
 

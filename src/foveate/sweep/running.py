@@ -145,7 +145,7 @@ def open_towers(clip: str, dtype: str, device: str) -> Classifier:
     Raises:
         InputError: The CLIP model does not exist.
     """
-    return Classifier(REFERENCE, clip, device=device, dtype=getattr(torch, dtype))
+    return Classifier(REFERENCE, clip, device=device, dtype=dtype)
 
 
 def check_towers(jobs: Sequence[Job]) -> None:

@@ -47,7 +47,7 @@ class TunedBackbone:
         Raises:
             InputError: Weights or precision differ.
         """
-        was, now = self.config.precision, str(clip.text.proj.dtype).removeprefix("torch.")
+        was, now = self.config.precision, clip.precision
         if was != now:
             raise InputError(
                 f"backbone {self.source} was tuned on towers in {was}, and these are in {now}:"

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from foveate.clip.precision import Precision, precision_on
 from foveate.clip.templates import fill
 from foveate.configs import check_types, declared, mapping, nearest, typed
 from foveate.errors import InputError
@@ -22,7 +23,6 @@ Classes = Literal["all", "base"]
 Banked = Literal["epochs", "fixed", "off"]
 BankPrecision = Literal["float32", "float16"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
-Precision = Literal["float32", "float16", "bfloat16", "float64"]
 
 MASKS = ("masks", "mask_values", "invert_masks")
 _DECIDES = ("method", "clip", "dtype", "template", "seed", "shots", "select", "fraction", "classes")
@@ -52,7 +52,8 @@ class RunConfig:
         log_answers: Log after each epoch which pictures are answered rightly, for --select forgetting.
         track: Copy the run's log to TensorBoard, W&B (offline) or MLflow, in its folder.
         device: Where the towers run, e.g. cuda.
-        dtype: Precision of the frozen towers; what is learned is float32 always.
+        dtype: Precision of the frozen towers; auto is bfloat16 where the processor has it, and float16 on
+            CUDA. What is learned is float32 always.
         masks: Foreground masks, white on the object: their folder, packed, a COCO file, or boxes.csv.
         images: Where a split JSON's pictures are, if not beside it.
         mask_values: What the numbers in mask files mean.
@@ -103,6 +104,7 @@ class RunConfig:
         from foveate.methods.registry import configure, parts
 
         check_types(self, "")
+        object.__setattr__(self, "dtype", precision_on(self.device, self.dtype))  # runs know what they had
         method = "+".join(parts(self.method))
         whole = configure(method, self.settings)
         own = {

@@ -200,7 +200,7 @@ def _wish(config: RunConfig, *, keep: bool) -> SelectionRequest | None:
 
 
 def _select(clip: Clip, wish: SelectionRequest, told: Reporter, pool: Photos) -> Photos:
-    return select(pool, clip, wish, partial(told.count, "encoding the pool")).photos
+    return select(pool, clip, wish, told.count).photos
 
 
 def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)

@@ -5,6 +5,7 @@ The caller passes only pictures of the train split, or of no split.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from foveate.select.pool import PoolFeatures, budgets
 from foveate.train.answered import read_answered
 from foveate.train.banking import clip_features, seen_as_asked
 
-Watch = Callable[[int, int], None]
+Count = Callable[[str, int, int], None]
+"""Called with what is done, the number that is finished, and the total."""
 
 SHOTS = 16
 """Default number of pictures per class."""
@@ -103,14 +105,14 @@ class Selected:
     record: dict[str, Any]
 
 
-def select(pool: Photos, clip: Clip, wish: SelectionRequest, watch: Watch | None = None) -> Selected:
+def select(pool: Photos, clip: Clip, wish: SelectionRequest, count: Count | None = None) -> Selected:
     """Choose pictures from a pool.
 
     Args:
         pool: Training pictures of all training classes.
         clip: The frozen towers.
         wish: Settings of the choice.
-        watch: Called with the progress of encoding.
+        count: Called with the progress of encoding, then with that of choosing, by class.
 
     Raises:
         InputError: A picture cannot be read, or the features or the log do not match the pool.
@@ -118,13 +120,17 @@ def select(pool: Photos, clip: Clip, wish: SelectionRequest, watch: Watch | None
     right = None if wish.log is None else read_answered(wish.log, [s.name for s in pool.samples])
     method = build(REFERENCE, clip)
     method.set_classes(pool.names, wish.template)
-    raw = _kept(pool, clip, wish.features) if wish.features else clip_features(pool, clip, wish.bank, watch)
+    encoding, choosing = (count and partial(count, what) for what in ("encoding the pool", "choosing"))
+    raw = (
+        _kept(pool, clip, wish.features) if wish.features else clip_features(pool, clip, wish.bank, encoding)
+    )
     labels = torch.tensor([sample.label for sample in pool.samples])
     with torch.no_grad():
         texts = F.normalize(method.text_features().float(), dim=-1).cpu()
     seen = PoolFeatures.of(raw, texts, labels, float(clip.scale), right)
     budget = budgets(list(pool.counts().values()), wish.fraction)
-    rows = choose(wish.name, seen, budget, stream(wish.seed, "select", wish.name), **wish.settings)
+    random = stream(wish.seed, "select", wish.name)
+    rows = choose(wish.name, seen, budget, random, watch=choosing, **wish.settings)
     chosen = pool.with_samples([pool.samples[int(row)] for row in rows])
     return Selected(chosen, pool, _record(chosen, pool, method, wish))
 
