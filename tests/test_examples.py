@@ -1,9 +1,11 @@
 """The examples run as they are, and the new method keeps the promises of docs/adding-a-method.md."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
@@ -67,3 +69,19 @@ def test_a_plug_in_takes_the_new_method(new_method: ModuleType, tiny_clip: Clip)
     together = Dapt(new_method.Gain(tiny_clip))
     assert set(together.trainable()) == {"host.gain"}
     assert "host.gain" in plugged.learned()
+
+
+def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Its cells run in order, and find what was planted."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    cells = json.loads((EXAMPLES / "good_enough.ipynb").read_text(encoding="utf-8"))["cells"]
+    names: dict[str, object] = {}
+    for place, cell in enumerate(cells):
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"cell {place}", "exec"), names)
+    said = capsys.readouterr().out
+    assert "odd.png" in said
+    assert "copy.png" in said
+    assert "Chosen: " in said
+    assert "none of these, novelty" in said
+    assert any(tmp_path.iterdir())

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from foveate.auto.choice import Choice
+from foveate.auto.choosing import choose
 from foveate.clip.config import EMBEDDED
 from foveate.clip.model import Clip
 from foveate.clip.weights import demand_device, load_clip, split_source
@@ -36,6 +38,7 @@ from foveate.foreground.opening import plain_errors
 from foveate.foreground.options import OnBad
 from foveate.methods.base import Method, Wrapper
 from foveate.methods.capabilities import Diagnostics, walk
+from foveate.methods.config import AUTO
 from foveate.methods.registry import REFERENCE, Settings, build, configure, parts
 from foveate.official.backbone import official_backbone
 from foveate.official.reading import read_official
@@ -70,7 +73,8 @@ class Classifier:
     Several threads may call `predict` and `evaluate` of one classifier; a lock runs them one by one.
 
     Args:
-        method: A method, e.g. "zeroshot" or "coop", or a plug-in over one: "fvgpt+coop".
+        method: A method, e.g. "zeroshot" or "coop", a plug-in over one: "fvgpt+coop"; or "auto": each `fit`
+            chooses the one that suits its pictures best, and `choice` tells why.
         clip: Hub id, folder or file of CLIP weights, or a loaded `Clip`. "tiny" is the small CLIP inside
             foveate; it was trained on drawn shapes only.
         settings: Changes to the default settings of each part: {"coop": {"tokens": 16}}.
@@ -91,14 +95,17 @@ class Classifier:
         device: str | torch.device = "cpu",
         dtype: torch.dtype | str | None = None,
     ):
-        self.method_name = "+".join(parts(method))
-        self.settings = {name: asdict(config) for name, config in configure(method, settings).items()}
+        self._auto = RunConfig(method=method, settings=settings or {}).is_auto
+        start = REFERENCE if self._auto else method  # until a fit chooses
+        self.method_name = "+".join(parts(start))
+        self.settings = {name: asdict(config) for name, config in configure(start, settings).items()}
         self._given: Settings = settings or {}
         self.clip = clip if isinstance(clip, Clip) else load_clip(clip, dtype=dtype, device=device)
         self.clip_source = IN_MEMORY if isinstance(clip, Clip) else _portable(clip)
         self.method = build(self.method_name, self.clip, self.settings)
         self.config: ModelConfig | None = None
         self.trust: Trust | None = None
+        self.choice: Choice | None = None
         self._params: dict[str, Any] = {"method": method, "clip": clip, "settings": settings}
         self._params |= {"device": device, "dtype": dtype}
         self._turn = _Turn()
@@ -165,6 +172,8 @@ class Classifier:
         if data is not None:
             config = replace(config, photos=None)  # the data has no path to load it from again
         config = replace(config, **self._own_towers())
+        self.choice = self._choose(config, data, folder, context) if config.is_auto else None
+        config = self.choice.config(config) if self.choice else config
         run = resolve(config, self.clip, official_backbone(config, self.clip))
         with plain_errors():
             chosen = draw(run, load(run.config, data), context)
@@ -179,7 +188,7 @@ class Classifier:
                 for note in (*chosen.notes, *run.notes(chosen)) if context.first else ():
                     warnings.warn(note, stacklevel=3)
                 self.method = train(run, chosen, folder, context)
-                self.config = run.model(chosen)
+                self.config = replace(run.model(chosen), chosen=self.choice.words if self.choice else "")
                 self.settings = self.config.settings
                 if context.first:
                     self.trust = fit_trust(run, chosen, self.method, folder)
@@ -189,7 +198,21 @@ class Classifier:
         return self
 
     def _own_options(self) -> dict[str, Any]:
-        return {"method": self.method_name, "settings": self._given, **self._own_towers()}
+        method = AUTO if self._auto else self.method_name
+        return {"method": method, "settings": {} if self._auto else self._given, **self._own_towers()}
+
+    def _choose(self, wish: RunConfig, data: Source | None, folder: Path | None, context: Context) -> Choice:
+        """Choose a method, and become an untrained classifier with it."""
+        if context.team:
+            raise InputError(
+                "--method auto compares methods in one process: choose without torchrun, then train the"
+                " chosen method with it"
+            )
+        with alone_in(folder) if folder else nullcontext(), plain_errors():
+            choice = choose(wish, self.clip, data, folder, context)
+        self.method_name, self._given = choice.candidate.method, choice.candidate.settings
+        self.settings = {part: asdict(one) for part, one in configure(self.method_name, self._given).items()}
+        return choice
 
     def _own_towers(self) -> dict[str, Any]:
         return {"clip": str(self.clip_source), "dtype": self.precision}
@@ -355,7 +378,7 @@ class Classifier:
 
     def __sklearn_clone__(self) -> "Classifier":
         """Return an untrained one with the same arguments, on the same towers."""
-        other = self.beside(self.method_name, self._given)
+        other = self.beside(self._params["method"], self._params["settings"])
         other._params = self._params
         return other
 

@@ -9,7 +9,7 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -121,7 +121,7 @@ def as_dataclass(kind: type[T], values: object, where: str, *, more: bool = Fals
 
     Args:
         kind: The dataclass.
-        values: A table from JSON or YAML; lists stand for tuples, at any depth.
+        values: A table from JSON or YAML; lists stand for tuples, and tables for dataclasses, at any depth.
         where: Name of the table in messages; empty if the caller adds it.
         more: Whether to ignore unknown entries; otherwise they are refused.
 
@@ -159,6 +159,8 @@ def _converted(value: Any, hint: Any) -> Any:
         return tuple(made) if origin is tuple else made
     if origin in (dict, Mapping):
         return {name: _converted(one, inner[1]) for name, one in value.items()}
+    if _stands_for(value, hint):
+        return as_dataclass(hint, value, "")
     return value
 
 
@@ -225,7 +227,7 @@ def declared(kind: type) -> dict[str, Any]:
 def _fits(value: object, hint: Any, *, finite: bool = True) -> bool:
     """Return whether a value has a declared type; lists count as tuples, whole numbers as floats."""
     origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any or hint is object:
+    if hint is Any or hint is object or _stands_for(value, hint):
         return True
     if origin is Literal:
         return isinstance(value, str) and value in inner
@@ -240,6 +242,11 @@ def _fits(value: object, hint: Any, *, finite: bool = True) -> bool:
     if hint is int:
         return isinstance(value, int) and abs(value) < LARGEST
     return isinstance(value, hint)
+
+
+def _stands_for(value: object, hint: Any) -> bool:
+    """Return whether a value is a table for a dataclass; its fields are checked when it is read."""
+    return is_dataclass(hint) and isinstance(value, Mapping)
 
 
 def _fits_inside(value: object, origin: Any, inner: tuple[Any, ...], finite: bool) -> bool:

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from foveate.commands.options import Command, Option, asks_for_help, fields_of, peek, settings_of
+from foveate.methods.config import AUTO
 from foveate.methods.configs import CONFIGS
 from foveate.train.config import MASKS, RunConfig
 from foveate.train.recipe import Recipe
 
 SUMMARY = "Learn a classifier from a few labelled photos; run again, a stopped run goes on."
 EXAMPLES = """
+    foveate fit photos/ --method auto --out out/mine             # compare methods, take the best
     foveate fit photos/ --masks masks/ --method fvgpt+coop --shots 16 --out out/pets
     foveate fit photos/ --masks masks/ --method fvgpt+coop --backbone out/coop --out out/guided
     foveate fit photos/ --masks masks/ --config configs/table3.yaml --out out/table3
@@ -59,14 +61,15 @@ def declared(method: str, *, alone: bool = False) -> Command:
         method: Name of the method in the help.
         alone: Whether to leave out the settings of other methods.
     """
-    parts, kinds = method.lower().replace("-", "_").split("+"), CONFIGS
+    auto, kinds = method.strip().lower() == AUTO, CONFIGS
+    parts = [] if auto else method.lower().replace("-", "_").split("+")
     if not set(parts) <= kinds.keys():  # a method of another package, or an unknown one
         from foveate.methods.registry import methods
 
         kinds = {name: kind.config_type for name, kind in methods().items()}
     common = fields_of(RunConfig, groups=GROUPS, placed="photos", but=("columns", "recipe", "settings"))
-    own = kinds[parts[-1]].recipe if parts[-1] in kinds else {}
-    recipe = fields_of(replace(Recipe(), **own), group="training")
+    own = kinds[parts[-1]].recipe if parts and parts[-1] in kinds else {}
+    recipe = [] if auto and alone else fields_of(replace(Recipe(), **own), group="training")
     settings = [
         one
         for part in ([part for part in parts if part in kinds] if alone else kinds)

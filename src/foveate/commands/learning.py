@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from foveate.classifier import Classifier
+from foveate.commands.chosen import print_choice
 from foveate.commands.launched import launched
 from foveate.commands.options import Command, print_options
 from foveate.commands.rows import RowRuns, named, plan, read_files
@@ -76,9 +77,12 @@ def _fit_one(options: dict[str, Any], team: ProcessGroup | None, *, printed: boo
     folder = options.pop("out")
     config = RunConfig.of(options)
     with notes_for_warnings(), Bars() as bars:
-        learned = learn(config, folder, classifier_of(config, team=team), Context(bars, team))
+        classifier = classifier_of(config, team=team)
+        learned = learn(config, folder, classifier, Context(bars, team))
     note_embedded(config.clip)
     note_precision(config.dtype)
+    if classifier.choice:
+        print_choice(classifier.choice)
     Console(highlight=False).print(
         f"{learned.method}: learned {learned.numbers:,} numbers from {learned.pictures} pictures"
         f" of {learned.classes} classes; {learned.ended}",

@@ -15,6 +15,7 @@ from typing import Any
 from foveate.commands.options import Command, print_options
 from foveate.configs import mapping
 from foveate.errors import InputError
+from foveate.methods.config import AUTO
 from foveate.sweep.jobs import slug
 from foveate.train.config import RunConfig
 from foveate.train.folder import BANK, RUN
@@ -110,6 +111,8 @@ def plan(files: Files, typed: Mapping[str, Any], *, printed: bool = False) -> Ro
     for name in files.rows:
         with named(f"{files.title}, row {name!r}"):
             configs[homes[name]] = RunConfig.of(_options(files, typed, name))
+            if configs[homes[name]].is_auto:
+                raise InputError("--method auto chooses for one run: name a method in each row")
     _refuse_stray({**files.common, **typed}, configs)
     planned = share(configs, lambda one: one.key, _backbone, only=[homes[name] for name in chosen])
     titles = {homes[name]: f"row {name!r}" for name in reversed(files.rows)}
@@ -198,7 +201,11 @@ def _options(files: Files, typed: Mapping[str, Any], name: str) -> dict[str, Any
 
     own = files.rows[name]
     values = {**files.common, **own, **typed}
-    there = {*parts(str(values.get("method", RunConfig.method))), *(key.partition(".")[0] for key in own)}
+    method = str(values.get("method", RunConfig.method))
+    there = {
+        *([] if method.strip().lower() == AUTO else parts(method)),
+        *(key.partition(".")[0] for key in own),
+    }
     kept = {key: one for key, one in values.items() if "." not in key or key.partition(".")[0] in there}
     return {key: one for key, one in kept.items() if key not in _SAME_FOR_ALL}
 

@@ -26,15 +26,15 @@ class Interval:
     high: float
 
 
-def wilson(right: int, pictures: int, level: float = LEVEL) -> Interval:
+def wilson(right: int | float, pictures: int | float, level: float = LEVEL) -> Interval:
     """Return a share in percent with Wilson's score interval, which is honest at 0 and at 100 % too.
 
     A bootstrap is not: three of three right would have no width. Wilson 1927, as in Brown, Cai and DasGupta,
     Interval Estimation for a Binomial Proportion, 2001.
 
     Args:
-        right: How many.
-        pictures: Of how many, at least one.
+        right: How many; an estimate need not be a whole number.
+        pictures: Of how many, above 0.
         level: Of the interval.
     """
     z, share = NormalDist().inv_cdf((1 + level) / 2), right / pictures

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.errors import InputError
-from foveate.methods.config import MethodConfig
+from foveate.methods.config import MethodConfig, Tried
 from foveate.methods.texts import Cache, PlainTexts, tensors_of
 from foveate.tensor_bytes import digest_of
 from foveate.types import Batch, Branch, Features, ImageFeatures, Images, Logits, Scalar, TextFeatures
@@ -33,6 +33,8 @@ class Method(nn.Module, ABC):
         title: Name in tables and on pages, such as "CoOp".
         config_type: Dataclass of the settings.
         data_template: Which of a data set's sentences the method uses, if the catalogue has several.
+        auto: How `--method auto` tries it; None if it does not. A plug-in is tried over the best backbone
+            that it accepts.
         heads: Number of features per picture.
         tunes_vision: Whether learned tensors change the output of the image tower.
         tunes_text: Whether learned tensors change the class texts.
@@ -49,6 +51,7 @@ class Method(nn.Module, ABC):
     title: ClassVar[str] = ""
     config_type: ClassVar[type[MethodConfig]] = MethodConfig
     data_template: ClassVar[str] = "template"
+    auto: ClassVar[Tried | None] = None
     heads: ClassVar[int] = 1
     tunes_vision: bool = False
     tunes_text: bool = True

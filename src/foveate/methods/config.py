@@ -1,14 +1,31 @@
 """`MethodConfig`: base class of the settings of a method."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import ClassVar
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
 from foveate.configs import check_types
 from foveate.errors import InputError
 
 LARGEST = 100_000
 """Upper bound of whole-number settings: tokens, widths, steps. Larger values would fill any memory."""
+
+AUTO = "auto"
+"""No method: it stands for the one that suits the pictures best."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """How `--method auto` tries a method.
+
+    Attributes:
+        rank: Methods of a low rank are tried first: 0 learns nothing, 1 solves an equation once, 2 searches
+            while it solves, 3 takes steps.
+        settings: Settings worth trying, each as changes to the defaults.
+    """
+
+    rank: int
+    settings: tuple[Mapping[str, Any], ...] = field(default=({},))
 
 
 @dataclass(frozen=True)

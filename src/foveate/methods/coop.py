@@ -13,6 +13,7 @@ from foveate.clip.model import Clip
 from foveate.clip.rows import TokenRows
 from foveate.errors import InputError
 from foveate.methods.capabilities import LabelTerm, TextRecipe
+from foveate.methods.config import Tried
 from foveate.methods.configs import CoOpConfig
 from foveate.methods.prompts import SharedPrompt, embedded_start, lay_out
 from foveate.seeds import stream
@@ -32,6 +33,7 @@ class CoOp(SharedPrompt, LabelTerm):
     """
 
     name, title, config_type = "coop", "CoOp", CoOpConfig
+    auto = Tried(rank=3)
 
     def __init__(
         self, clip: Clip, config: CoOpConfig | None = None, generator: torch.Generator | None = None

@@ -24,6 +24,7 @@ from foveate.methods.capabilities import (
     TextPerImage,
     capability,
 )
+from foveate.methods.config import Tried
 from foveate.methods.frozen import (
     Frozen,
     FrozenFeatures,
@@ -64,6 +65,7 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
     """
 
     name, title, config_type = "fvgpt", "FVG-PT", FvgPtConfig
+    auto = Tried(rank=4)
 
     def __init__(
         self,

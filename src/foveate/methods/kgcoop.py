@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from foveate.clip.model import Clip
 from foveate.methods.base import SentenceMethod
 from foveate.methods.capabilities import LabelTerm
+from foveate.methods.config import Tried
 from foveate.methods.configs import KgCoOpConfig
 from foveate.methods.prompts import SharedPrompt, embedded_start
 from foveate.methods.texts import PlainTexts
@@ -30,6 +31,7 @@ class KgCoOp(SharedPrompt, SentenceMethod, LabelTerm):
     """
 
     name, title, config_type = "kgcoop", "KgCoOp", KgCoOpConfig
+    auto = Tried(rank=3)
     data_template = "kgcoop_template"  # its sentence for textures differs
 
     def __init__(

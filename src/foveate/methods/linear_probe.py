@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.methods.capabilities import SupportSet
+from foveate.methods.config import Tried
 from foveate.methods.configs import LinearProbeConfig
 from foveate.methods.known import Held, KnownClasses, exact, fixed
 from foveate.types import Labels, Logits
@@ -45,6 +46,7 @@ class LinearProbe(KnownClasses):
     """
 
     name, title, config_type = "linear_probe", "linear probe", LinearProbeConfig
+    auto = Tried(rank=2)
 
     def __init__(
         self, clip: Clip, config: LinearProbeConfig | None = None, generator: torch.Generator | None = None

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.methods.capabilities import SupportSet
+from foveate.methods.config import Tried
 from foveate.methods.configs import LpPlusPlusConfig
 from foveate.methods.known import KnownClasses, exact, fixed
 from foveate.types import Labels, Logits
@@ -64,6 +65,7 @@ class LpPlusPlus(KnownClasses):
     """
 
     name, title, config_type = "lpplusplus", "LP++", LpPlusPlusConfig
+    auto = Tried(rank=1)
 
     def __init__(
         self, clip: Clip, config: LpPlusPlusConfig | None = None, generator: torch.Generator | None = None

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.methods.capabilities import SupportSet
+from foveate.methods.config import Tried
 from foveate.methods.configs import TipAdapterConfig
 from foveate.methods.known import Held, KnownClasses, fixed
 from foveate.types import Labels, Logits
@@ -40,6 +41,7 @@ class TipAdapter(KnownClasses):
     """
 
     name, title, config_type = "tip_adapter", "Tip-Adapter", TipAdapterConfig
+    auto = Tried(rank=1, settings=({}, {"alpha": 5.0}, {"beta": 5.5}, {"alpha": 5.0, "beta": 5.5}))
 
     def __init__(
         self, clip: Clip, config: TipAdapterConfig | None = None, generator: torch.Generator | None = None

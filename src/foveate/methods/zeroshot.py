@@ -7,6 +7,7 @@ import torch
 
 from foveate.clip.model import Clip
 from foveate.methods.base import SentenceMethod
+from foveate.methods.config import Tried
 from foveate.methods.configs import ZeroShotConfig
 from foveate.methods.texts import PlainTexts
 from foveate.types import Batch, Features, Scalar
@@ -16,6 +17,7 @@ class ZeroShot(SentenceMethod):
     """Unchanged CLIP."""
 
     name, title, config_type = "zeroshot", "CLIP", ZeroShotConfig
+    auto = Tried(rank=0)
     tunes_text = False
 
     def __init__(

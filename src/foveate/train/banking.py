@@ -56,15 +56,29 @@ class BankPlan:
     dtype: BankPrecision = "float32"
 
 
-def open_bank(plan: BankPlan, pictures: PictureSet, clip: Clip, team: ProcessGroup | None = None) -> Bank:
+def open_bank(
+    plan: BankPlan,
+    pictures: PictureSet,
+    clip: Clip,
+    team: ProcessGroup | None = None,
+    shelf: FeatureStore | None = None,
+) -> Bank:
     """Return the bank of these pictures; in a process group, all encode and the first process stores.
+
+    Args:
+        plan: Place and precision.
+        pictures: The pictures.
+        clip: The frozen towers.
+        team: The process group.
+        shelf: An open store, which replaces the plan's place; one in memory is of these pictures alone.
 
     Raises:
         InputError: The folder is a file.
     """
     exact = torch.promote_types(clip.text.proj.dtype, torch.float32)
     dtype = torch.float16 if plan.dtype == "float16" else exact
-    shelf = FeatureStore(plan.folder if team is None or team.first else None)
+    if shelf is None:
+        shelf = FeatureStore(plan.folder if team is None or team.first else None)
     return Bank(pictures, clip.fingerprint(), shelf, dtype, chunk_on(clip), team)
 
 

@@ -49,6 +49,7 @@ class ModelConfig:
         val_pictures: Number of validation pictures used to choose settings; none is a test picture.
         recipe: The training recipe.
         data: Hash of the pictures' names and labels.
+        chosen: How the method was chosen, if `--method auto` chose it.
         imported: The authors' checkpoint that the model was converted from, if any; pictures and recipe
             are then unknown.
         version: Version of foveate.
@@ -68,6 +69,7 @@ class ModelConfig:
     val_pictures: int = 0
     recipe: dict[str, Any] = field(default_factory=dict[str, Any])
     data: str = ""
+    chosen: str = ""
     imported: str = ""
     version: str = ""
 
@@ -220,7 +222,8 @@ def _origin(config: ModelConfig, parameters: int) -> str:
             f"imported into foveate: {learned}, for {classes}."
         )
     how = f"chosen by {config.selection}" if config.selection else f"up to {config.shots} each"
+    chosen = f"\n\nThe method was chosen: {plain_text(config.chosen)}" if config.chosen else ""
     return (
         f"An image classifier tuned with foveate: {learned}, from\n"
-        f"{config.pictures} pictures of {classes} ({how}, seed {config.seed})."
+        f"{config.pictures} pictures of {classes} ({how}, seed {config.seed}).{chosen}"
     )

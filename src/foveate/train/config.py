@@ -16,6 +16,7 @@ from foveate.clip.templates import fill
 from foveate.configs import check_types, declared, mapping, nearest, typed
 from foveate.errors import InputError
 from foveate.foreground.options import MaskValues, OnBad
+from foveate.methods.config import AUTO
 from foveate.select.configs import Name
 from foveate.train.recipe import Recipe, recipe_for
 
@@ -35,7 +36,8 @@ class RunConfig:
 
     Attributes:
         photos: Folder per class, CSV or JSONL (image,label[,mask,split]), CoOp split JSON, or hf:owner/name.
-        method: A backbone (zeroshot, coop, kgcoop, promptsrc, mmrl, ...), or a plug-in over one: fvgpt+coop.
+        method: A backbone (zeroshot, coop, kgcoop, promptsrc, mmrl, ...), a plug-in over one (fvgpt+coop), or
+            auto: the one that suits these photos best.
         clip: Hub id, folder or file of CLIP weights; "tiny" is the embedded one, for drawn scenes.
         shots: Pictures per class, at most (16).
         select: Selector that chooses training pictures; it replaces the draw of shots.
@@ -49,6 +51,8 @@ class RunConfig:
             again.
         folds: Hold the shots back in so many parts and train without each in turn, to know how sure answers
             may be; 0 never does. By default 4 for methods that are solved at once (linear_probe), else 0.
+        minutes: With --method auto: time to compare methods in; to encode the photos takes time of its own.
+            By default 3.
         log_answers: Log after each epoch which pictures are answered rightly, for --select forgetting.
         track: Copy the run's log to TensorBoard, W&B (offline) or MLflow, in its folder.
         device: Where the towers run, e.g. cuda.
@@ -83,6 +87,7 @@ class RunConfig:
     template: str | None = None
     backbone: str | None = None
     folds: int | None = None
+    minutes: float | None = None
     log_answers: bool = False
     track: TrackerName | None = None
     device: str = "cpu"
@@ -105,6 +110,11 @@ class RunConfig:
 
         check_types(self, "")
         object.__setattr__(self, "dtype", precision_on(self.device, self.dtype))  # runs know what they had
+        self._check_auto()
+        if self.is_auto:
+            object.__setattr__(self, "method", AUTO)
+            self._check_plain()
+            return
         method = "+".join(parts(self.method))
         whole = configure(method, self.settings)
         own = {
@@ -120,6 +130,10 @@ class RunConfig:
         for name, value in (("method", method), ("settings", own), ("recipe", typed(Recipe, recipe, ""))):
             object.__setattr__(self, name, value)
         _ = self.schedule
+        self._check_plain()
+
+    def _check_plain(self) -> None:
+        """Check what does not depend on the method."""
         if self.folds is not None and (self.folds < 0 or self.folds == 1):
             raise InputError(f"folds is {self.folds}: give 2 or more, or 0 for none")
         if self.template is not None:
@@ -161,6 +175,11 @@ class RunConfig:
         given = mapping(given, f"settings is {given!r}: give a table, as in {{'coop': {{'tokens': 4}}}}")
         return cls(**typed(cls, own, ""), recipe=recipe, settings={**given, **settings})
 
+    @property
+    def is_auto(self) -> bool:
+        """Whether the method is still to be chosen."""
+        return self.method.strip().lower() == AUTO
+
     @cached_property
     def schedule(self) -> Recipe:
         """The whole recipe: that of the method, with the changes of this run."""
@@ -179,7 +198,7 @@ class RunConfig:
         """Whether masks of the foreground are learned from, by the method or by views that exchange."""
         from foveate.methods.registry import needs_masks
 
-        return self.schedule.exchanged > 0 or needs_masks(self.method, self.settings)
+        return not self.is_auto and (self.schedule.exchanged > 0 or needs_masks(self.method, self.settings))
 
     @property
     def inner(self) -> "RunConfig | None":
@@ -195,6 +214,8 @@ class RunConfig:
     def identity(self) -> dict[str, Any]:
         """Return all that determines the result except the pictures, as JSON, with all settings."""
         own = {name: getattr(self, name) for name in _DECIDES}
+        if self.is_auto:
+            return own | {"minutes": self.minutes, "bank": self.bank}
         own["settings"] = {part: asdict(config) for part, config in self.configured.items()}
         own["recipe"] = asdict(self.schedule)
         if self.bank != "off" and self.bank_dtype != "float32":
@@ -217,6 +238,28 @@ class RunConfig:
         """Return the same run with absolute paths, for use in another working directory."""
         whole = {name: whole_path(getattr(self, name)) for name in ("photos", "masks", "images", "backbone")}
         return replace(self, **whole)
+
+    def _check_auto(self) -> None:
+        """Refuse what cannot be said together with `--method auto`, and what can be said of it alone."""
+        if not self.is_auto:
+            if self.minutes is not None:
+                raise InputError(
+                    f"--minutes is the time of --method auto, and the method is {self.method!r}: leave one"
+                    " out"
+                )
+            return
+        given = [f"--{part}.{name}" for part, own in self.settings.items() for name in own]
+        given += [f"--{name}" for name, value in self.recipe.items() if value is not None]
+        given += ["--backbone"] if self.backbone is not None else []
+        given += ["--bank off"] if self.bank == "off" else []
+        if given:
+            flag = given[0].replace("_", "-")
+            raise InputError(
+                f"--method auto compares methods with their own settings on kept features: leave {flag} out,"
+                " or name a method"
+            )
+        if self.minutes is not None and not self.minutes > 0:
+            raise InputError(f"minutes is {self.minutes:g}: give a number above zero")
 
     def _check_draw(self) -> None:
         """Refuse shots together with `select`, and `select` without `fraction` or the reverse."""

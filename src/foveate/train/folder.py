@@ -2,7 +2,8 @@
 
 A run folder has `run.json` (the record of the run; written first), `log.jsonl`,
 `stages/<method>.safetensors` (the resume state of each stage), `.bank` (features of frozen towers,
-during the run), `tracked` (copies of the log for other programs), and in the end the tuned model.
+during the run), `tracked` (copies of the log for other programs), and in the end the tuned model. If its method was
+chosen, it has `choice.json` too, and `.trials` until the choice is made.
 """
 
 import json
@@ -27,6 +28,8 @@ from foveate.train.config import RunConfig, digest
 from foveate.train.shots import Chosen
 
 RUN, STAGES, BANK, LOCK, TRACKED = "run.json", "stages", ".bank", ".lock", "tracked"
+CHOICE, TRIALS = "choice.json", ".trials"
+"""Of a run whose method was chosen: the choice, and what was tried for it."""
 _TYPED = (
     *(
         "method",
@@ -64,7 +67,7 @@ def refuse_folder(folder: Path) -> None:
         raise InputError(f"{above} is a file: choose an output folder somewhere else")
     if not folder.exists() and above is not None and not _may_hold(above):
         raise InputError(f"{folder} cannot be made in {above}: choose an output folder somewhere else")
-    if (folder / RUN).exists() or not folder.exists():
+    if (folder / RUN).exists() or (folder / CHOICE).exists() or not folder.exists():
         return
     foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     if foreign:
@@ -132,7 +135,7 @@ def open_run(folder: Path, identity: Mapping[str, Any], config: RunConfig, chose
         if finished:  # the version that wrote it does not matter any more
             differing = [key for key in differing if key != "version"]
         if differing and (finished or _states(folder)):
-            raise InputError(_another(folder, held, wanted, differing))
+            raise InputError(another(folder, held, wanted, differing))
         if finished:
             return True
         if differing:
@@ -236,11 +239,11 @@ def _states(folder: Path) -> list[Path]:
 
 def _clear_leftovers(folder: Path) -> None:
     """Remove what a kill in the middle of `write_atomically` leaves; refuse folders in the files' places."""
-    for name in (RUN, LOG, CONFIG, TENSORS, TRUST, CARD):
+    for name in (RUN, CHOICE, LOG, CONFIG, TENSORS, TRUST, CARD):
         if (folder / name).is_dir():
             raise InputError(f"{folder / name} is a folder, in the place of a file of the run: remove it")
     for place, names in (
-        (folder, (RUN, CONFIG, TENSORS, TRUST, CARD, LOG)),
+        (folder, (RUN, CHOICE, CONFIG, TENSORS, TRUST, CARD, LOG)),
         (folder / STAGES, ("*.safetensors",)),
     ):
         for name in names:
@@ -248,10 +251,17 @@ def _clear_leftovers(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def _another(
+def another(
     folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any], differing: Sequence[str]
 ) -> str:
-    """Return which setting differs; a setting that the user gave comes before one that follows from it."""
+    """Return which setting of a run differs; one that the user gave comes before one that follows from it.
+
+    Args:
+        folder: The run folder.
+        held: All that determines the run in it.
+        wanted: All that determines the run that should be in it.
+        differing: Where they differ, at least one name.
+    """
     key = min(differing, key=lambda key: (_TYPED.index(key) if key in _TYPED else len(_TYPED), key))
     was, now = held.get(key), wanted.get(key)
     while isinstance(was, dict) and isinstance(now, dict):

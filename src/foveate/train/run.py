@@ -121,6 +121,8 @@ def load(config: RunConfig, data: Source | None = None) -> Photos:
 def draw(run: Run, photos: Photos, context: Context) -> Chosen:
     """Choose the training pictures and check each of them.
 
+    A run whose method is to be chosen takes all that any method may need: masks, validation pictures.
+
     Args:
         run: The run.
         photos: All pictures.
@@ -132,14 +134,15 @@ def draw(run: Run, photos: Photos, context: Context) -> Chosen:
     config, told = run.config, context.told
     wish = _wish(config, keep=context.first)
     shots, selection = shots_of(photos, config.shots, wish)
+    any_masks = config.is_auto and any(sample.mask for sample in photos.split("train", None).samples)
     chosen = choose(
         photos,
         shots,
         config.seed,
         select=None if wish is None else partial(_select, run.clip, wish, told),
         base_only=config.classes == "base",
-        with_masks=config.needs_masks,
-        with_val=needs_val(config.method, config.settings),
+        with_masks=any_masks or config.needs_masks,
+        with_val=config.is_auto or needs_val(config.method, config.settings),
         on_bad=config.on_bad,
         strict=config.strict_shots,
         watch=partial(told.count, "checking pictures"),

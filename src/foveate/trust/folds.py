@@ -4,7 +4,7 @@ Each fold's shots are left out, the method is trained on the others, stage by st
 asked about those that were left out. The views that frozen towers encoded for the run are read again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,18 +12,24 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from foveate.clip.model import Clip
 from foveate.data.bank import Bank, take
+from foveate.data.feature_store import FeatureStore
 from foveate.errors import InputError
-from foveate.evaluate.answers import ask
+from foveate.evaluate.answers import answer
+from foveate.evaluate.encoding import encode_all, is_clip, specs_for_answers
 from foveate.methods.base import Method
-from foveate.methods.capabilities import SupportSet, walk
+from foveate.methods.capabilities import ClosedForm, SupportSet, capability, walk
 from foveate.methods.frozen import extract, frozen_specs
 from foveate.methods.registry import build_stage, stages
 from foveate.seeds import stream
-from foveate.train.banking import BankPlan, open_bank, seen_as_asked, to_device, training_pictures
+from foveate.train.banking import BankPlan, chunk_on, open_bank, seen_as_asked, to_device, training_pictures
+from foveate.train.config import RunConfig
+from foveate.train.journal import Step
 from foveate.train.loop import fit
+from foveate.train.reporter import Reporter
 from foveate.train.run import Run
-from foveate.train.shots import Chosen
+from foveate.train.shots import Chosen, without_masks
 from foveate.types import Batch, Labels, Logits
 
 
@@ -61,77 +67,150 @@ def held_out_answers(run: Run, chosen: Chosen, folds: int, bank: Path | None = N
         folds: How many parts; each is left out once.
         bank: Where the run keeps features; None keeps them in memory.
     """
-    photos, feed = chosen.photos, _Feed(run, chosen, bank)
-    labels = torch.tensor([sample.label for sample in photos.samples])
-    held, logits = [turn for turn in _turns(labels, folds) if turn.any()], list[Logits]()
+    trainer = PartTrainer(run.clip, chosen, FeatureStore(bank))
+    labels = trainer.labels
+    held, logits = [turn for turn in fold_turns(labels, folds) if turn.any()], list[Logits]()
     for out in held:
-        method = feed.train((~out).nonzero()[:, 0].tolist())
-        few = photos.with_samples([photos.samples[row] for row in out.nonzero()[:, 0].tolist()])
-        logits.append(ask(method, seen_as_asked(few, run.clip.config), "base").logits.float())
-    empty = torch.zeros(0, len(photos.names))
+        method = trainer.train(run.config, (~out).nonzero()[:, 0].tolist())
+        logits.append(trainer.ask(method, out.nonzero()[:, 0].tolist()))
+    empty = torch.zeros(0, len(chosen.photos.names))
     return torch.cat([empty, *logits]), torch.cat([labels[:0], *(labels[out] for out in held)])
 
 
-def _turns(labels: Labels, folds: int) -> list[Bool[Tensor, " pictures"]]:
+def fold_turns(labels: Labels, folds: int) -> list[Bool[Tensor, " pictures"]]:
     """Return which pictures each fold leaves out: of each class every so-manieth, and never all."""
     places = torch.stack([(labels[:row] == label).sum() for row, label in enumerate(labels)])
     several = torch.bincount(labels)[labels] > 1
     return [(places % folds == turn) & several for turn in range(folds)]
 
 
-class _Feed:
-    """Trains on some of the shots, with the views that the whole run has."""
+class PartTrainer:
+    """Trains methods on some of the shots, with the views that a whole run has, and asks about others.
 
-    def __init__(self, run: Run, chosen: Chosen, bank: Path | None) -> None:
-        config = run.config
-        self._run, self._photos, self._val = run, chosen.photos, chosen.val
-        pictures = training_pictures(chosen.photos, run.clip.config, config.schedule, config.seed)
-        self._bank: Bank = open_bank(BankPlan(bank, config.bank_dtype), pictures, run.clip)
+    Args:
+        clip: The frozen towers.
+        chosen: The shots, with masks if a method needs them.
+        shelf: Store of the towers' features.
 
-    def train(self, rows: list[int]) -> Method:
-        """Return the method as these shots alone make it."""
-        config, clip = self._run.config, self._run.clip
+    Attributes:
+        labels: `[N]` of the shots.
+    """
+
+    def __init__(self, clip: Clip, chosen: Chosen, shelf: FeatureStore) -> None:
+        self._clip, self._photos, self._shelf = clip, chosen.photos, shelf
+        self._asked = seen_as_asked(without_masks(chosen.photos), clip.config)
+        self._val = seen_as_asked(chosen.val, clip.config)
+        self._banks: dict[str, Bank] = {}
+        self._hosts: dict[tuple[str, tuple[int, ...]], Method] = {}
+        self.labels = torch.tensor([sample.label for sample in chosen.photos.samples])
+
+    def encode(self, config: RunConfig, told: Reporter) -> None:
+        """Fill the bank with the views that a training needs, which else are encoded when they are needed.
+
+        Args:
+            config: The run.
+            told: Hears of progress.
+        """
         built: Method | None = None
         for stage in stages(config.method):
-            recipe = config.schedule if built is None else replace(config.schedule, average_mean=None)
-            built = build_stage(stage, clip, built, config.settings, config.seed)
-            built.set_classes(self._photos.names, config.template)
-            fit(built, self._batches(built, rows), recipe, support=self._support(built, rows))
+            built = build_stage(stage, self._clip, built, config.settings, config.seed)
+            solver = capability(built, ClosedForm, trained=True)
+            needed = max(solver.passes if solver else 0, config.schedule.epochs if built.trainable() else 0)
+            passes = needed if self._bank(config).pictures.varies else min(needed, 1)
+            for epoch in range(passes):
+                self._whole(config, built, epoch)
+                told.count(f"encoding views, {stage}", epoch + 1, passes)
+
+    def train(
+        self, config: RunConfig, rows: Sequence[int], on_step: Callable[[Step], None] | None = None
+    ) -> Method:
+        """Return the method as these shots alone make it.
+
+        Hosts are kept: a plug-in over a method that learned from the same shots finds it trained.
+
+        Args:
+            config: The run.
+            rows: Places of the shots.
+            on_step: Called after each step; it may raise to stop.
+        """
+        built: Method | None = None
+        for stage in stages(config.method):
+            own = replace(config, method=stage, settings=_of_stage(config, stage))
+            key = own.key, tuple(rows)
+            if key not in self._hosts:
+                recipe = config.schedule if built is None else replace(config.schedule, average_mean=None)
+                new = build_stage(stage, self._clip, built, config.settings, config.seed)
+                new.set_classes(self._photos.names, config.template)
+                batches = self._batches(config, new, rows)
+                fit(new, batches, recipe, support=self._support(config, new, rows), on_step=on_step)
+                self._hosts[key] = new
+            built = self._hosts[key]
         assert built is not None
         return built
 
-    def _batches(self, method: Method, rows: list[int]) -> Callable[[int], Iterator[Batch]]:
-        size, seed = self._run.config.schedule.batch_size, self._run.config.seed
+    @torch.no_grad()
+    def ask(self, method: Method, rows: Sequence[int]) -> Logits:
+        """Return `[M, C]` logits of some shots, in the view that predictions are made on."""
+        specs = specs_for_answers(method.eval(), "base", foreground=False, clip=False)
+        here = FeatureStore()
+        with method.constant_text():
+            seen = encode_all(
+                method,
+                self._asked,
+                specs,
+                lambda spec: self._shelf if is_clip(spec) else here,
+                chunk=chunk_on(self._clip),
+            )
+            some = {name: one[:, list(rows)] for name, one in seen.items()}
+            few = self._photos.with_samples([self._photos.samples[row] for row in rows])
+            return answer(method, some, few, "base").logits.float()
+
+    def _bank(self, config: RunConfig) -> Bank:
+        key = repr((config.schedule, config.seed, config.bank_dtype))
+        if key not in self._banks:
+            pictures = training_pictures(self._photos, self._clip.config, config.schedule, config.seed)
+            plan = BankPlan(None, config.bank_dtype)
+            self._banks[key] = open_bank(plan, pictures, self._clip, shelf=self._shelf)
+        return self._banks[key]
+
+    def _batches(
+        self, config: RunConfig, method: Method, rows: Sequence[int]
+    ) -> Callable[[int], Iterator[Batch]]:
+        size, seed = config.schedule.batch_size, config.seed
 
         def batches(epoch: int) -> Iterator[Batch]:
-            whole = self._whole(method, epoch)
+            whole = self._whole(config, method, epoch)
             order = torch.randperm(len(rows), generator=stream(seed, "order", epoch)).tolist()
             for start in range(0, len(rows) // size * size or len(rows), size):
                 yield self._some(method, whole, [rows[place] for place in order[start : start + size]])
 
         return batches
 
-    def _support(self, method: Method, rows: list[int]) -> SupportSet:
+    def _support(self, config: RunConfig, method: Method, rows: Sequence[int]) -> SupportSet:
         device = method.clip.logit_scale.device
-        val = seen_as_asked(self._val, method.clip.config).batches(None, 64) if len(self._val) else ()
+        val = self._val.batches(None, 64) if len(self._val) else ()
         return SupportSet(
-            lambda number: [self._some(method, self._whole(method, number), rows)],
+            lambda number: [self._some(method, self._whole(config, method, number), rows)],
             [to_device(one, device) for one in val],
         )
 
-    def _whole(self, method: Method, epoch: int) -> Batch:
+    def _whole(self, config: RunConfig, method: Method, epoch: int) -> Batch:
         """Return all shots of an epoch, with what frozen towers say of them."""
 
         def see(batch: Batch) -> dict[str, Tensor]:
             seen = extract(method, to_device(batch, method.clip.logit_scale.device))
             return {name: one.cpu() for name, one in seen.items()}
 
-        (whole,) = self._bank.batches(
+        (whole,) = self._bank(config).batches(
             epoch, len(self._photos), specs=frozen_specs(method), make=see, shuffle=False
         )
         return whole
 
-    def _some(self, method: Method, whole: Batch, rows: list[int]) -> Batch:
-        areas = None if whole.areas is None else whole.areas[rows]
-        few = Batch(whole.images[rows], whole.labels[rows], None, areas, take(whole.frozen, rows))
+    def _some(self, method: Method, whole: Batch, rows: Sequence[int]) -> Batch:
+        areas = None if whole.areas is None else whole.areas[list(rows)]
+        few = Batch(whole.images[list(rows)], whole.labels[list(rows)], None, areas, take(whole.frozen, rows))
         return to_device(few, method.clip.logit_scale.device)
+
+
+def _of_stage(config: RunConfig, stage: str) -> dict[str, dict[str, object]]:
+    return {part: dict(values) for part, values in config.settings.items() if part in stage.split("+")}

@@ -1,0 +1,62 @@
+"""Divisions of the shots: folds, and draws of a few of them for the learning curve."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foveate.seeds import stream
+from foveate.trust.folds import fold_turns
+from foveate.types import Labels
+
+FOLDS = 4
+SHARES, DRAWS = (0.25, 0.5), 4
+"""Shares of the shots, and draws of each, for the learning curve; the folds are its last point."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A division of the shots.
+
+    Attributes:
+        learned: Places of the shots that are learned from.
+        asked: Places of those that are asked about.
+    """
+
+    learned: tuple[int, ...]
+    asked: tuple[int, ...]
+
+    @classmethod
+    def without(cls, out: Tensor) -> "Part":
+        """Leave out the shots of a mask `[N]`."""
+        return cls(tuple((~out).nonzero()[:, 0].tolist()), tuple(out.nonzero()[:, 0].tolist()))
+
+
+def folds(labels: Labels) -> list[Part]:
+    """Return divisions that leave out each shot once, but never all of a class."""
+    return [Part.without(out) for out in fold_turns(labels, FOLDS) if out.any()]
+
+
+def draws(labels: Labels, seed: int) -> list[list[Part]]:
+    """Return divisions that learn from few of the shots, by size: each share of each class, drawn anew.
+
+    Shares that are no fewer pictures than another one has, or the folds, are left out.
+    """
+    counts = torch.bincount(labels)
+    most, found = counts.max().item() - -(-counts.max().item() // FOLDS), list[list[Part]]()
+    before = 0
+    for share in SHARES:
+        size = max(1, int(counts.max().item() * share))
+        if before < size < most:
+            found.append([_draw(labels, counts, share, seed, turn) for turn in range(DRAWS)])
+            before = size
+    return found
+
+
+def _draw(labels: Labels, counts: Tensor, share: float, seed: int, turn: int) -> Part:
+    out = torch.ones(len(labels), dtype=torch.bool)
+    for label, count in enumerate(counts.tolist()):
+        rows = (labels == label).nonzero()[:, 0]
+        order = torch.randperm(count, generator=stream(seed, "auto", repr(share), turn, label))
+        out[rows[order[: max(1, int(count * share))]]] = False
+    return Part.without(out)
