@@ -2,8 +2,8 @@
 
 A run folder has `run.json` (the record of the run; written first), `log.jsonl`,
 `stages/<method>.safetensors` (the resume state of each stage), `.bank` (features of frozen towers,
-during the run), `tracked` (copies of the log for other programs), and in the end the tuned model. If its method was
-chosen, it has `choice.json` too, and `.trials` until the choice is made.
+during the run), `tracked` (copies of the log for other programs), and in the end the tuned model. If its
+method was chosen, it has `choice.json` too, and `.trials` until the choice is made.
 """
 
 import json
