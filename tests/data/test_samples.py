@@ -110,7 +110,7 @@ def test_pictures_of_every_type(noise, tmp_path):
             (np.zeros(3), "shape (3,)"),
             (np.zeros((0, 4, 3)), "shape (0"),
         ),
-        *((np.array([["a"]]), "type <U1"), (torch.linspace(-2, 2, 48).reshape(3, 4, 4), "not normalised")),
+        *((np.array([["a"]]), "type list"), (torch.linspace(-2, 2, 48).reshape(3, 4, 4), "not normalised")),
         *((np.full((4, 4, 3), np.nan), "not normalised"), (np.full((4, 4), 300), "from 300 to 300")),
     ],
 )
@@ -130,3 +130,8 @@ def test_one_picture_in_two_places_is_told_of(lay):
     assert repeated(Photos(("a", "b"), tuple(samples))) == [
         f"{root}/a/1.png and {root}/b/3.png are the same picture, in two labels; there are 1 such pairs"
     ]
+
+
+def test_an_array_of_paths_is_a_list_of_them():
+    for given in (np.array(["a.png", "b.png"]), np.array([Path("a.png"), "b.png"], dtype=object)):
+        assert as_pictures(given) == [Path("a.png"), Path("b.png")]
