@@ -40,7 +40,8 @@ from foveate.methods.registry import REFERENCE, Settings, build, configure, part
 from foveate.official.backbone import official_backbone
 from foveate.official.reading import read_official
 from foveate.prediction import Prediction as Prediction
-from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, save_model
+from foveate.train.card import SplitScore, model_card, read_scores, write_scores
+from foveate.train.checkpoint import CONFIG, SCORES, TENSORS, ModelConfig, load_model, save_model
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
 from foveate.train.folder import alone_in, drop_bank, open_run, refuse_folder
@@ -98,6 +99,7 @@ class Classifier:
         self.method = build(self.method_name, self.clip, self.settings)
         self.config: ModelConfig | None = None
         self.trust: Trust | None = None
+        self.scores: tuple[SplitScore, ...] = ()
         self._params: dict[str, Any] = {"method": method, "clip": clip, "settings": settings}
         self._params |= {"device": device, "dtype": dtype}
         self._turn = _Turn()
@@ -177,7 +179,7 @@ class Classifier:
                     return self._finished(folder, run, chosen, context)
                 for note in (*chosen.notes, *run.notes(chosen)) if context.first else ():
                     warnings.warn(note, stacklevel=3)
-                self.method = train(run, chosen, folder, context)
+                self.method, self.scores = train(run, chosen, folder, context), ()
                 self.config = run.model(chosen)
                 self.settings = self.config.settings
                 if context.first:
@@ -216,7 +218,7 @@ class Classifier:
         with context.lent(folder / CONFIG, folder / TENSORS) as copies:
             self._take(*load_model((copies[0] or folder / CONFIG).parent))
         if context.first:
-            self.trust = read_trust(folder, len(self.method.names))
+            self.trust, self.scores = read_trust(folder, len(self.method.names)), read_scores(folder)
             if run.config.folds and not (self.trust and self.trust.knows_doubt):
                 self.trust = fit_trust(run, chosen, self.method)
                 self.save_pretrained(folder)
@@ -516,10 +518,30 @@ class Classifier:
         return other
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json`, `model.safetensors`, a model card, and what the model knows of its answers."""
-        known = self.trust
-        tensors, words = (None, "") if known is None else (known.tensors(), known.words)
-        save_model(Path(folder).expanduser(), self._fitted(), self.method.learned(), tensors, words)
+        """Write `config.json`, `model.safetensors`, a model card, and what is known of its answers."""
+        folder = Path(folder).expanduser()
+        tensors = None if self.trust is None else self.trust.tensors()
+        (folder / SCORES).unlink(missing_ok=True)
+        save_model(folder, self._fitted(), self.method.learned(), tensors, self._card())
+        if self.scores:
+            write_scores(folder, self.scores, self._card())
+
+    def keep_scores(self, scores: Sequence[SplitScore], folder: str | Path) -> None:
+        """Write into a saved model what was measured of it; its card shows that.
+
+        Args:
+            scores: They replace those of the same splits and data sets.
+            folder: Of this model.
+        """
+        of = {(one.data, one.split): one for one in (*self.scores, *scores)}
+        self.scores = tuple(of.values())
+        write_scores(Path(folder).expanduser(), self.scores, self._card())
+
+    def _card(self) -> str:
+        numbers = sum(tensor.numel() for tensor in self.method.learned().values())
+        return model_card(
+            self._fitted(), numbers, "" if self.trust is None else self.trust.words, self.scores
+        )
 
     @classmethod
     def from_pretrained(
@@ -572,7 +594,7 @@ class Classifier:
             raise InputError(
                 f"{folder / TENSORS}: {error}; fit again, or bring it back from a copy"
             ) from error
-        self.trust = read_trust(folder, len(config.names))
+        self.trust, self.scores = read_trust(folder, len(config.names)), read_scores(folder)
         return self
 
     @classmethod
