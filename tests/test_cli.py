@@ -16,14 +16,17 @@ from typing import Literal
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors import safe_open
 
+from foveate.classifier import Classifier
 from foveate.cli import COMMANDS, python_name
 from foveate.clip.model import Vision
 from foveate.commands.options import fields_of, options_of, parse
 from foveate.errors import InputError
 from foveate.methods.registry import methods
 from foveate.train.config import RunConfig
+from foveate.train.folder import read_run
 from foveate.train.recipe import recipe_for
 
 Call = Callable[..., object]
@@ -308,6 +311,35 @@ def test_names_in_another_writing_are_the_trained_ones(foveate: Call, fitted: Pa
     assert scores("--classes", "Blue_Box,Barn_Owl,barn owl") == ["blue box", "blue disc", "barn owl"]
     assert scores("--classes", "Blue_Disc,heron", "--only") == ["blue disc", "heron"]
     assert scores("--classes", "heron", "--only") == ["heron"]
+
+
+def test_the_card_shows_what_evaluate_measured(foveate: Call, fitted: Path, tmp_path: Path):
+    model = tmp_path / "model"
+    shutil.copytree(fitted, model)
+    before = (model / "README.md").read_text()
+    assert "`foveate evaluate` measures it" in before
+    said = json.loads(foveate("evaluate", model, "--json").out)
+    card = (model / "README.md").read_text()
+    head = ModelCard(card).data
+    (row,) = said.values()
+    for split, cell in row.items():
+        found = {one.metric_type: one for one in head.eval_results if one.dataset_split == split}
+        right, ece = cell["judged"]["accuracy"], cell["judged"]["ece"]
+        assert found["accuracy"].metric_value == pytest.approx(right["value"], abs=0.01)
+        ends = [right["low"], right["high"]]
+        assert found["accuracy"].metric_args["interval"] == pytest.approx(ends, abs=0.01)
+        assert found["ece"].metric_value == pytest.approx(ece["value"], abs=0.01)
+        assert found["accuracy"].dataset_name == read_run(model).config.photos.rpartition("/")[2]
+        assert f"{split} classes: {right['value']:.1f} % right of {cell['pictures']} pictures" in card
+    assert str(tmp_path.parent) not in head.to_yaml()
+    foveate("evaluate", model)
+    assert (model / "README.md").read_text() == card  # once, not twice
+    copied = tmp_path / "copied"
+    Classifier.from_pretrained(model).save_pretrained(copied)
+    assert (copied / "README.md").read_text() == card
+    (model / "evaluated.json").write_text("[]")
+    said = foveate("evaluate", model)
+    assert (said.code, said.err.count("\n"), "delete it, and evaluate again" in said.err) == (2, 1, True)
 
 
 def test_evaluate_measures_what_was_not_drawn(foveate: Call, fitted: Path):

@@ -43,7 +43,8 @@ from foveate.methods.registry import REFERENCE, Settings, build, configure, part
 from foveate.official.backbone import official_backbone
 from foveate.official.reading import read_official
 from foveate.prediction import Prediction as Prediction
-from foveate.train.checkpoint import CONFIG, TENSORS, ModelConfig, load_model, save_model
+from foveate.train.card import SplitScore, model_card, read_scores, write_scores
+from foveate.train.checkpoint import CONFIG, SCORES, TENSORS, ModelConfig, load_model, save_model
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
 from foveate.train.folder import alone_in, drop_bank, open_run, refuse_folder
@@ -106,6 +107,7 @@ class Classifier:
         self.config: ModelConfig | None = None
         self.trust: Trust | None = None
         self.choice: Choice | None = None
+        self.scores: tuple[SplitScore, ...] = ()
         self._params: dict[str, Any] = {"method": method, "clip": clip, "settings": settings}
         self._params |= {"device": device, "dtype": dtype}
         self._turn = _Turn()
@@ -187,7 +189,7 @@ class Classifier:
                     return self._finished(folder, run, chosen, context)
                 for note in (*chosen.notes, *run.notes(chosen)) if context.first else ():
                     warnings.warn(note, stacklevel=3)
-                self.method = train(run, chosen, folder, context)
+                self.method, self.scores = train(run, chosen, folder, context), ()
                 self.config = replace(run.model(chosen), chosen=self.choice.words if self.choice else "")
                 self.settings = self.config.settings
                 if context.first:
@@ -240,7 +242,7 @@ class Classifier:
         with context.lent(folder / CONFIG, folder / TENSORS) as copies:
             self._take(*load_model((copies[0] or folder / CONFIG).parent))
         if context.first:
-            self.trust = read_trust(folder, len(self.method.names))
+            self.trust, self.scores = read_trust(folder, len(self.method.names)), read_scores(folder)
             if run.config.folds and not (self.trust and self.trust.knows_doubt):
                 self.trust = fit_trust(run, chosen, self.method)
                 self.save_pretrained(folder)
@@ -545,10 +547,30 @@ class Classifier:
         return other
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json`, `model.safetensors`, a model card, and what the model knows of its answers."""
-        known = self.trust
-        tensors, words = (None, "") if known is None else (known.tensors(), known.words)
-        save_model(home_of(folder), self._fitted(), self.method.learned(), tensors, words)
+        """Write `config.json`, `model.safetensors`, a model card, and what is known of its answers."""
+        folder = home_of(folder)
+        tensors = None if self.trust is None else self.trust.tensors()
+        (folder / SCORES).unlink(missing_ok=True)
+        save_model(folder, self._fitted(), self.method.learned(), tensors, self._card())
+        if self.scores:
+            write_scores(folder, self.scores, self._card())
+
+    def keep_scores(self, scores: Sequence[SplitScore], folder: str | Path) -> None:
+        """Write into a saved model what was measured of it; its card shows that.
+
+        Args:
+            scores: They replace those of the same splits and data sets.
+            folder: Of this model.
+        """
+        of = {(one.data, one.split): one for one in (*self.scores, *scores)}
+        self.scores = tuple(of.values())
+        write_scores(home_of(folder), self.scores, self._card())
+
+    def _card(self) -> str:
+        numbers = sum(tensor.numel() for tensor in self.method.learned().values())
+        return model_card(
+            self._fitted(), numbers, "" if self.trust is None else self.trust.words, self.scores
+        )
 
     @classmethod
     def from_pretrained(
@@ -601,7 +623,7 @@ class Classifier:
             raise InputError(
                 f"{folder / TENSORS}: {error}; fit again, or bring it back from a copy"
             ) from error
-        self.trust = read_trust(folder, len(config.names))
+        self.trust, self.scores = read_trust(folder, len(config.names)), read_scores(folder)
         return self
 
     @classmethod

@@ -1,8 +1,10 @@
 """`foveate evaluate`: measure the accuracy of a classifier on labelled photos."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -91,6 +93,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
             own = answers[opened.method_name]
             judged = _judged(own, tables[model][opened.method_name])
             _note_missing_masks(tables[model][opened.method_name])
+            _keep_scores(model, data, opened, judged)
             if report:
                 last = splits[-1]
                 _write_page(cast("Classifier", opened), photos, last, own[last], judged[last], report)
@@ -126,6 +129,38 @@ def _opened(
 def run(words: Sequence[str]) -> None:
     """Run the command."""
     evaluate(**parse("evaluate", evaluate, words, examples=EXAMPLES))
+
+
+def _keep_scores(
+    model: str, data: str | None, opened: "Classifier | MeasuredExport", judged: "Mapping[str, Judgement]"
+) -> None:
+    """Write the figures into the folder of a model, whose card shows them; leave others as they are."""
+    from foveate.commands.asking import MeasuredExport
+    from foveate.train.card import SplitScore
+    from foveate.train.checkpoint import CONFIG
+    from foveate.train.folder import read_run
+
+    folder = Path(model).expanduser()
+    if (
+        isinstance(opened, MeasuredExport)
+        or not (folder / CONFIG).is_file()
+        or not os.access(folder, os.W_OK)
+    ):
+        return
+    source = data or read_run(folder).config.photos or ""
+    name = source.removeprefix("hf:") if source.startswith("hf:") else Path(source).name
+    scores = [
+        SplitScore(
+            name,
+            split,
+            sum(row.pictures for row in one.classes),
+            len(one.names),
+            astuple(one.accuracy),
+            astuple(one.ece),
+        )
+        for split, one in judged.items()
+    ]
+    opened.keep_scores(scores, folder)
 
 
 def _judged(own: "Mapping[str, Answers]", row: Row) -> "dict[str, Judgement]":

@@ -1,15 +1,19 @@
 """The card of an exported model."""
 
+from collections.abc import Sequence
+
 from foveate.run.folder import Manifest
-from foveate.train.checkpoint import ModelConfig, card_head, plain_text
+from foveate.train.card import SplitScore, card_head, plain_text
+from foveate.train.checkpoint import ModelConfig
 
 
-def export_card(manifest: Manifest, config: ModelConfig) -> str:
+def export_card(manifest: Manifest, config: ModelConfig, scores: Sequence[SplitScore] = ()) -> str:
     """Return the README of an exported model.
 
     Args:
         manifest: With its proof.
         config: Of the model it was made of.
+        scores: What was measured of that model.
     """
     more = f", … ({len(manifest.names)} in all)" if len(manifest.names) > 20 else ""
     names = ", ".join(plain_text(name) for name in manifest.names[:20]) + more
@@ -28,9 +32,10 @@ def export_card(manifest: Manifest, config: ModelConfig) -> str:
         f"Towers: weights {manifest.fingerprint}; they are in this folder.",
         f"Licence: {plain_text(manifest.licence) or 'not given; that of the towers and of the pictures'}.",
         "Limits: it answers with one of the names it is given, whatever the picture shows.",
+        *(f"Of the model that was exported: {one.words}" for one in scores),
     ]
     told = "\n".join(f"- {line}" for line in lines)
-    return f"""{card_head(config, manifest.licence)}
+    return f"""{card_head(config, manifest.licence, scores)}
 # {manifest.method} on {plain_text(manifest.clip)}, exported
 
 An image classifier tuned with foveate {manifest.foveate}, as ONNX graphs ({manifest.precision}).

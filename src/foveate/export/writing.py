@@ -107,7 +107,8 @@ def export(
             small = compare(whole, done, photos, branches)
             demand_agreement(small)
             proof |= {"int8_answers": small.answers, "int8_agreement": small.agreement}
-        _finish(done.folder, replace(manifest, proof=proof), config)
+        manifest = replace(manifest, proof=proof)
+        _finish(done.folder, manifest, export_card(manifest, config, classifier.scores))
         if folder.exists():
             folder.rmdir()
         shutil.move(done.folder, folder)
@@ -187,6 +188,6 @@ def _write(
     return load(folder)
 
 
-def _finish(folder: Path, manifest: Manifest, config: ModelConfig) -> None:
-    write_atomically(folder / CARD, export_card(manifest, config))
+def _finish(folder: Path, manifest: Manifest, card: str) -> None:
+    write_atomically(folder / CARD, card)
     write_manifest(folder, manifest)

@@ -5,7 +5,6 @@ names.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,14 +18,13 @@ from foveate.clip.layouts import check_numbers
 from foveate.clip.templates import fill
 from foveate.configs import as_dataclass
 from foveate.data.naming import clean_name
-from foveate.errors import InputError, printable
+from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.readers import one_line, parse_table, read_bytes
 
 CONFIG, TENSORS, CARD = "config.json", "model.safetensors", "README.md"
-TRUST = "trust.safetensors"
+TRUST, SCORES = "trust.safetensors", "evaluated.json"
 FORMAT, VERSION = "foveate", 1
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 PRECISIONS = ("float32", "float64", "float16", "bfloat16")
 
 
@@ -79,7 +77,7 @@ def save_model(
     config: ModelConfig,
     tensors: Mapping[str, Tensor],
     trust: Mapping[str, Tensor] | None = None,
-    trusted: str = "",
+    card: str = "",
 ) -> None:
     """Write a tuned model; the config comes last, so a folder with one is whole.
 
@@ -88,7 +86,7 @@ def save_model(
         config: All but tensors.
         tensors: What was learned.
         trust: What it knows of its own answers, if it does.
-        trusted: How the card tells of that.
+        card: The model card.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
@@ -98,7 +96,7 @@ def save_model(
     else:
         known = {name: tensor.cpu().contiguous() for name, tensor in trust.items()}
         write_atomically(folder / TRUST, save(known, {"format": FORMAT}))
-    write_atomically(folder / CARD, model_card(config, sum(t.numel() for t in plain.values()), trusted))
+    write_atomically(folder / CARD, card)
     text = json.dumps({"format": FORMAT, "format_version": VERSION, **asdict(config)}, indent=2)
     write_atomically(folder / CONFIG, text + "\n")
 
@@ -161,69 +159,3 @@ def _damaged(path: Path, error: Exception) -> str:
         return f"{path} may not be read (no permission): change its permissions"
     why = getattr(error, "strerror", None) or why
     return f"{path} is damaged ({why}): bring it back from a copy, or delete {path.parent} and fit again"
-
-
-def model_card(config: ModelConfig, parameters: int, trusted: str = "") -> str:
-    """Return the README of a tuned model; `trusted` tells what it knows of its own answers."""
-    more = f", … ({len(config.names)} in all)" if len(config.names) > 20 else ""
-    names = ", ".join(plain_text(name) for name in config.names[:20]) + more
-    return f"""{card_head(config)}
-# {config.method} on {plain_text(config.clip)}
-
-{_origin(config, parameters)}
-
-Classes: {names}
-
-```python
-from foveate import Classifier
-
-classifier = Classifier.from_pretrained("this folder or hub id")
-classifier.predict(["photo.jpg"])                       # among the classes above
-classifier.predict(["photo.jpg"], classes=["another"])  # and one it never saw
-```
-
-- Towers: `{config.clip.replace("`", "'")}` (weights {config.fingerprint}); they are not in this folder.
-- Settings: `config.json`.{f" Its data's hash: `{config.data}`." if config.data else ""}
-- Licence: that of the towers and of the pictures.
-- Limits: it answers with one of the names it is given, whatever the picture shows. Accuracy was not
-  measured by writing this card; `foveate evaluate` measures it.
-{f"- Trust: {trusted}{chr(10)}" if trusted else ""}"""
-
-
-def card_head(config: ModelConfig, licence: str = "") -> str:
-    """Return what a card tells programs, between two lines of dashes.
-
-    Args:
-        config: Of the model.
-        licence: Of the towers and the pictures, if it is known.
-    """
-    from huggingface_hub import ModelCardData  # a second's work
-
-    data = ModelCardData(
-        base_model=config.clip if _HUB_ID.fullmatch(config.clip) else None,
-        library_name="foveate",
-        license=licence.lower() or None,
-        pipeline_tag="image-classification",
-        tags=["clip", "few-shot", config.method],
-    )
-    return f"---\n{data.to_yaml()}\n---\n"
-
-
-def plain_text(text: str) -> str:
-    """Return text as Markdown shows it: nothing in it is a link, a picture or HTML."""
-    return re.sub(r"([\\`*_\[\]<>|#~!&])", r"\\\1", printable(text).replace("\n", " "))
-
-
-def _origin(config: ModelConfig, parameters: int) -> str:
-    learned, classes = f"{parameters:,} learned numbers over a frozen CLIP", f"{len(config.names)} classes"
-    if config.imported:
-        return (
-            f"An image classifier from a checkpoint of the method authors' code ({config.imported}),\n"
-            f"imported into foveate: {learned}, for {classes}."
-        )
-    how = f"chosen by {config.selection}" if config.selection else f"up to {config.shots} each"
-    chosen = f"\n\nThe method was chosen: {plain_text(config.chosen)}" if config.chosen else ""
-    return (
-        f"An image classifier tuned with foveate: {learned}, from\n"
-        f"{config.pictures} pictures of {classes} ({how}, seed {config.seed}).{chosen}"
-    )

@@ -23,7 +23,7 @@ from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.readers import one_line, parse_table, read_bytes
 from foveate.train.answered import LOG
-from foveate.train.checkpoint import CARD, CONFIG, TENSORS, TRUST
+from foveate.train.checkpoint import CARD, CONFIG, SCORES, TENSORS, TRUST
 from foveate.train.config import RunConfig, digest
 from foveate.train.shots import Chosen
 
@@ -239,11 +239,11 @@ def _states(folder: Path) -> list[Path]:
 
 def _clear_leftovers(folder: Path) -> None:
     """Remove what a kill in the middle of `write_atomically` leaves; refuse folders in the files' places."""
-    for name in (RUN, CHOICE, LOG, CONFIG, TENSORS, TRUST, CARD):
+    for name in (RUN, CHOICE, LOG, CONFIG, TENSORS, TRUST, SCORES, CARD):
         if (folder / name).is_dir():
             raise InputError(f"{folder / name} is a folder, in the place of a file of the run: remove it")
     for place, names in (
-        (folder, (RUN, CHOICE, CONFIG, TENSORS, TRUST, CARD, LOG)),
+        (folder, (RUN, CHOICE, CONFIG, TENSORS, TRUST, SCORES, CARD, LOG)),
         (folder / STAGES, ("*.safetensors",)),
     ):
         for name in names:

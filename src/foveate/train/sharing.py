@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from foveate.errors import InputError
-from foveate.train.checkpoint import CARD, CONFIG, TENSORS, TRUST
+from foveate.train.checkpoint import CARD, CONFIG, SCORES, TENSORS, TRUST
 
 
 def download(source: str) -> Path:
@@ -24,7 +24,7 @@ def download(source: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(source, allow_patterns=[CONFIG, TENSORS, CARD, TRUST]))
+        return Path(snapshot_download(source, allow_patterns=[CONFIG, TENSORS, CARD, TRUST, SCORES]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
             f"{source}: no such folder here, and the hub does not have it or cannot be reached; "
