@@ -38,7 +38,7 @@ from foveate.foreground.opening import plain_errors
 from foveate.foreground.options import OnBad
 from foveate.methods.base import Method, Wrapper
 from foveate.methods.capabilities import Diagnostics, walk
-from foveate.methods.config import AUTO
+from foveate.methods.config import AUTO, is_auto
 from foveate.methods.registry import REFERENCE, Settings, build, configure, parts
 from foveate.official.backbone import official_backbone
 from foveate.official.reading import read_official
@@ -96,7 +96,9 @@ class Classifier:
         device: str | torch.device = "cpu",
         dtype: torch.dtype | str | None = None,
     ):
-        self._auto = RunConfig(method=method, settings=settings or {}).is_auto
+        self._auto = isinstance(method, str) and is_auto(method)
+        if self._auto:
+            RunConfig(method=AUTO, settings=settings or {})  # it refuses settings
         start = REFERENCE if self._auto else method  # until a fit chooses
         self.method_name = "+".join(parts(start))
         self.settings = {name: asdict(config) for name, config in configure(start, settings).items()}

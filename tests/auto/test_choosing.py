@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,6 +26,7 @@ from foveate.methods.vpt import Vpt
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
 from foveate.train.reporter import Reporter
+from foveate.types import Batch, Features, Scalar
 from foveate.world.photos import scene_photos, species_photos
 from foveate.world.species import BASE
 
@@ -88,7 +90,7 @@ def few() -> Photos:
 
 
 def test_all_are_tried_and_plug_ins_over_the_best(tiny_clip: Clip, shapes: Callable[..., Path]):
-    data = shapes(pictures=4)
+    data = shapes(pictures=3)
     wish = replace(WISH, masks=str(data / "masks"))
     choice = choose(wish, tiny_clip, str(data / "photos"), clock=stopped)
     tried = {row.method for row in choice.rows}
@@ -97,7 +99,7 @@ def test_all_are_tried_and_plug_ins_over_the_best(tiny_clip: Clip, shapes: Calla
     prompts = [row.method for row in choice.rows if row.method in ("zeroshot", "coop", "kgcoop")]
     assert plugged.removeprefix("fvgpt+") in prompts
     assert choice.left_out == {}
-    assert choice.held_out == 12
+    assert choice.held_out == 9
     assert choice.chosen in {row.title for row in choice.rows}
     assert [one.more for one in choice.forecasts] == [8, 16]
     for one in (choice.expected, *(row.accuracy for row in choice.rows)):
@@ -196,6 +198,20 @@ def test_a_method_declares_itself_and_is_not_tried_for_its_parent(
     titles = {row.title for row in choice.rows}
     assert {"loud", "loud, tokens 2"} <= titles
     assert "silent" not in titles
+
+
+def test_one_whose_training_fails_is_left_out(tiny_clip: Clip, own_registry: None, only: Callable[..., None]):
+    class Failing(CoOp):
+        name, auto = "failing", Tried(rank=0)
+
+        def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
+            return {"ce": super().losses(features, batch)["ce"] * float("nan")}
+
+    only("zeroshot")
+    register_method(Failing)
+    choice = choose(WISH, tiny_clip, scene_photos(NAMES, 2, 1), clock=stopped)
+    assert [row.title for row in choice.rows] == ["zeroshot"]
+    assert "the loss term 'ce' is nan" in choice.left_out["failing"]
 
 
 def test_no_test_picture_is_opened(mild: Clip, tmp_path: Path):
@@ -315,6 +331,12 @@ def test_the_classifier_and_tables_refuse_too(foveate: Commands, tmp_path: Path)
     said = foveate("fit", "--config", table, "--out", tmp_path / "out")
     assert (said.code, said.err.count("\n")) == (2, 1)
     assert "row 'one': --method auto chooses for one run" in said.err
+
+
+def test_several_processes_are_refused(tiny_clip: Clip):
+    team = SimpleNamespace(first=True)
+    with pytest.raises(InputError, match="--method auto compares methods in one process"):
+        Classifier("auto", tiny_clip).train(WISH, scene_photos(NAMES, 2, 1), context=Context(team=team))
 
 
 def test_a_run_of_another_kind_stays(foveate: Commands, cheap: None, shapes, tmp_path: Path):

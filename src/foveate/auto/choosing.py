@@ -23,6 +23,7 @@ from foveate.seeds import stream
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
 from foveate.train.folder import RUN, TRIALS, another, read_run
+from foveate.train.loop import Diverged
 from foveate.train.run import Run, bank_place, draw, load
 
 MINUTES = 3.0
@@ -135,7 +136,7 @@ def _curve(trials: Trials, found: Compared, leader: int, optimism: float, seed: 
     try:
         for some in draws(trials.labels, seed) if leader else ():
             points.append((_size(trials, some), _error(trials, candidate, some)))
-    except OutOfTime:
+    except (OutOfTime, Diverged):
         points = []
     return Curve.of([*points, last], len(found.labels), optimism), bool(points)
 

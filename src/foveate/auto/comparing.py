@@ -10,6 +10,9 @@ from torch import Tensor
 from foveate.auto.candidates import Candidate, backbones_to_try, plugins_to_try
 from foveate.auto.parts import Part, folds
 from foveate.auto.trials import OutOfTime, Trials
+from foveate.errors import InputError
+from foveate.methods.registry import REFERENCE
+from foveate.readers import one_line
 from foveate.types import Labels, Logits
 
 LATE = "the time was over (--minutes)"
@@ -74,5 +77,9 @@ def _try(
                 found.candidates[one.title] = one
             except OutOfTime:
                 late, reason = True, LATE
+            except InputError as error:  # its training diverged, or it cannot take these names
+                if one.method == REFERENCE:
+                    raise
+                reason = one_line(error)
         if reason is not None:
             found.left_out[one.title] = reason

@@ -24,9 +24,6 @@ LEVEL = 0.9
 MARGIN = 0.01
 """How much better than the reference a method must look to be taken, if the difference may be chance."""
 
-SHARED = 1.2
-"""How many held-out pictures are worth one of a test set: those of a fold share the shots that they lack."""
-
 USUAL_SLOPE, ITS_WEIGHT = -0.3, 1.0
 """Power by which errors fall with the number of shots, if nothing is known, and how much that counts."""
 
@@ -145,5 +142,4 @@ class Curve:
 
 def honest(share: float, pictures: int) -> Interval:
     """Return a share in percent that was measured on held-out shots, with its interval."""
-    own = pictures / SHARED
-    return wilson(share * own, own, LEVEL)
+    return wilson(share * pictures, pictures, LEVEL)

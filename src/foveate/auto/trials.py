@@ -5,7 +5,7 @@ Finished trials are kept in the run folder, so that a stopped run does not repea
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from foveate.methods.registry import REFERENCE
 from foveate.train.config import RunConfig, digest
 from foveate.train.reporter import Reporter
 from foveate.train.run import Run
-from foveate.train.shots import Chosen, without_masks
+from foveate.train.shots import Chosen
 from foveate.trust.folds import PartTrainer
 from foveate.types import Logits
 
@@ -100,9 +100,8 @@ class Trials:
         self._wish, self._clip, self._chosen = wish, clip, chosen
         self._folder, bank = places
         self._budget, self._told = budget, told
-        self._shelf = FeatureStore(bank)
-        self._trainers: dict[bool, PartTrainer] = {}
-        self.labels = torch.tensor([sample.label for sample in chosen.photos.samples])
+        self._trainer = PartTrainer(clip, chosen, FeatureStore(bank))
+        self.labels = self._trainer.labels
 
     def answers(self, candidate: Candidate, parts: Sequence[Part]) -> list[Logits]:
         """Return `[M, C]` logits of what each part asks.
@@ -118,7 +117,7 @@ class Trials:
         if kept is not None:
             self._budget.spent += kept[1]
             return kept[0]
-        trainer = self._trainer(config)
+        trainer = self._trainer
         check = self._budget.check if candidate.method != REFERENCE else None
         if check is None or not self._budget.over:
             trainer.encode(config, self._told)
@@ -135,16 +134,6 @@ class Trials:
         if path:
             _write(path, found, taken)
         return found
-
-    def _trainer(self, config: RunConfig) -> PartTrainer:
-        """Return the trainer with masks or without; masks are read only where they are needed."""
-        masked = config.needs_masks
-        if masked not in self._trainers:
-            photos = self._chosen.photos if masked else without_masks(self._chosen.photos)
-            self._trainers[masked] = PartTrainer(
-                self._clip, replace(self._chosen, photos=photos), self._shelf
-            )
-        return self._trainers[masked]
 
     def _name(self, config: RunConfig, parts: Sequence[Part]) -> str:
         identity = Run(config, self._clip).identity(self._chosen)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from foveate.commands.options import Command, Option, asks_for_help, fields_of, peek, settings_of
-from foveate.methods.config import AUTO
+from foveate.methods.config import is_auto
 from foveate.methods.configs import CONFIGS
 from foveate.train.config import MASKS, RunConfig
 from foveate.train.recipe import Recipe
@@ -61,7 +61,7 @@ def declared(method: str, *, alone: bool = False) -> Command:
         method: Name of the method in the help.
         alone: Whether to leave out the settings of other methods.
     """
-    auto, kinds = method.strip().lower() == AUTO, CONFIGS
+    auto, kinds = is_auto(method), CONFIGS
     parts = [] if auto else method.lower().replace("-", "_").split("+")
     if not set(parts) <= kinds.keys():  # a method of another package, or an unknown one
         from foveate.methods.registry import methods

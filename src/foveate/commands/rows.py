@@ -15,7 +15,7 @@ from typing import Any
 from foveate.commands.options import Command, print_options
 from foveate.configs import mapping
 from foveate.errors import InputError
-from foveate.methods.config import AUTO
+from foveate.methods.config import is_auto
 from foveate.sweep.jobs import slug
 from foveate.train.config import RunConfig
 from foveate.train.folder import BANK, RUN
@@ -203,7 +203,7 @@ def _options(files: Files, typed: Mapping[str, Any], name: str) -> dict[str, Any
     values = {**files.common, **own, **typed}
     method = str(values.get("method", RunConfig.method))
     there = {
-        *([] if method.strip().lower() == AUTO else parts(method)),
+        *([] if is_auto(method) else parts(method)),
         *(key.partition(".")[0] for key in own),
     }
     kept = {key: one for key, one in values.items() if "." not in key or key.partition(".")[0] in there}

@@ -14,13 +14,18 @@ AUTO = "auto"
 """No method: it stands for the one that suits the pictures best."""
 
 
+def is_auto(method: str) -> bool:
+    """Return whether a method is still to be chosen, however "auto" is written."""
+    return method.strip().lower() == AUTO
+
+
 @dataclass(frozen=True)
 class Tried:
     """How `--method auto` tries a method.
 
     Attributes:
         rank: Methods of a low rank are tried first: 0 learns nothing, 1 solves an equation once, 2 searches
-            while it solves, 3 takes steps.
+            while it solves, 3 takes steps, 4 takes them over another method.
         settings: Settings worth trying, each as changes to the defaults.
     """
 

@@ -16,7 +16,7 @@ from foveate.clip.templates import fill
 from foveate.configs import check_types, declared, mapping, nearest, typed
 from foveate.errors import InputError
 from foveate.foreground.options import MaskValues, OnBad
-from foveate.methods.config import AUTO
+from foveate.methods.config import AUTO, is_auto
 from foveate.select.configs import Name
 from foveate.train.recipe import Recipe, recipe_for
 
@@ -178,7 +178,7 @@ class RunConfig:
     @property
     def is_auto(self) -> bool:
         """Whether the method is still to be chosen."""
-        return self.method.strip().lower() == AUTO
+        return is_auto(self.method)
 
     @cached_property
     def schedule(self) -> Recipe:
