@@ -126,7 +126,7 @@ class PartTrainer:
     ) -> Method:
         """Return the method as these shots alone make it.
 
-        Hosts are kept: a plug-in over a method that learned from the same shots finds it trained.
+        What takes steps is kept: a plug-in over a method that learned from the same shots finds it trained.
 
         Args:
             config: The run.
@@ -143,8 +143,11 @@ class PartTrainer:
                 new.set_classes(self._photos.names, config.template)
                 batches = self._batches(config, new, rows)
                 fit(new, batches, recipe, support=self._support(config, new, rows), on_step=on_step)
-                self._hosts[key] = new
-            built = self._hosts[key]
+                built = new
+                if new.trainable():  # others are solved again in no time, and may hold much
+                    self._hosts[key] = new
+            else:
+                built = self._hosts[key]
         assert built is not None
         return built
 
