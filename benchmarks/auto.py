@@ -1,7 +1,7 @@
 """How good the choice of `--method auto` is, on twelve drawn sets: beside the best method in hindsight.
 
     python benchmarks/auto.py --keep out/auto    # 5 draws of shots each; a stopped one goes on
-    python benchmarks/auto.py --keep out/16 --shots 16 --solved --seeds 3 --later 0    # without prompt tuning
+    python benchmarks/auto.py --keep out/16 --shots 16 --solved --seeds 1 --later 0    # without prompt tuning
 
 The truth is the accuracy on 600 other pictures of the same kind, of each candidate trained on all shots. For
 forecasts, the best candidate is trained on 8 and 16 more shots a class.
