@@ -1,6 +1,6 @@
 """How many labels the order of `foveate serve` saves, beside photos in a random order.
 
-python benchmarks/active_labels.py                  # five drawn sets, ten seeds
+python benchmarks/active_labels.py                  # five drawn sets, ten seeds; some 5 minutes of one core
 python benchmarks/active_labels.py --seeds 2        # does it run?
 
 A set is a pool of drawn scenes, as unequal as people's photos are, and a test set. Photos are labelled one
@@ -120,10 +120,14 @@ def interval(shares: Sequence[float]) -> list[float]:
 
 
 def pool_of(one: Drawn, seed: int) -> Photos:
-    """Draw a pool in which some classes have many photos and some have few, as a camera trap's have."""
+    """Draw a pool in which some classes have many photos and some have few, as a camera trap's have.
+
+    Each has one at least.
+    """
     pool, rng = scenes(one, 24, 100 * seed), np.random.default_rng([seed, 2])
-    kept = [sample for sample in pool.samples if rng.uniform() < 1 / (1 + sample.label / 2)]
-    if len(kept) < LABELS or len({sample.label for sample in kept}) < len(one.names):
+    firsts = {sample.label: sample for sample in reversed(pool.samples)}.values()
+    kept = [s for s in pool.samples if rng.uniform() < 1 / (1 + s.label / 2) or s in firsts]
+    if len(kept) < LABELS:
         raise SystemExit(f"{one.key}, seed {seed}: the pool is too small")
     return pool.with_samples(kept)
 
@@ -135,6 +139,8 @@ def main() -> None:
     options.add_argument("--method", default=HEAD, help="the head that is learned")
     given = options.parse_args()
     found: dict[str, dict[str, object]] = {}
+    print("| set | share of labels | 95 % interval | random, all labels | this order, all labels |")
+    print("|---|---|---|---|---|")
     clips = {one.clip: Classifier("zeroshot", clip=one.clip) for one in sets()}
     for one in sets():
         clip, curves = clips[one.clip], dict[str, list[list[float]]]()
@@ -146,7 +152,7 @@ def main() -> None:
         means = {order: np.mean(some, axis=0).round(2).tolist() for order, some in curves.items()}
         row = {"share of labels": round(float(np.mean(shares)), 3), "interval": interval(shares)}
         ends = {f"{order} with all": one[-1] for order, one in means.items()}
-        print(one.key, {**row, **ends}, flush=True)
+        print(f"| {one.key} | {' | '.join(str(value) for value in {**row, **ends}.values())} |", flush=True)
         found[one.key] = {**row, "shares": shares, "curves": means}
     name = f"active-{datetime.now(UTC):%Y-%m-%d}.json"
     (Path(__file__).parent / "results" / name).write_text(json.dumps(found, indent=1) + "\n")

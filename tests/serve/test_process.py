@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from foveate.serve.running import bound
+
 
 def asked(port: int, path: str, body: bytes | None = None, kind: str = "image/png") -> dict:
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, {"content-type": kind})
@@ -45,6 +47,12 @@ def test_slow_and_broken_clients_are_left_and_a_signal_ends_it(
         line for line in lines if line.get("status") == 408
     ).items()
     assert "star" not in log
+
+
+def test_an_answer_waits_for_no_acknowledgement():
+    # asyncio looks for this protocol before it turns off Nagle's algorithm: 40 ms of each answer.
+    with bound("127.0.0.1", 0) as own:
+        assert own.proto == socket.IPPROTO_TCP
 
 
 def test_a_port_in_use_is_told_before_a_model_is_read(foveate: Callable[..., object]):

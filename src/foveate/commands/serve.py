@@ -71,7 +71,6 @@ def serve(  # noqa: PLR0913  (a command's options)
 
     demand("serve", "foveate serve", "starlette", "uvicorn", "python_multipart", "prometheus_client")
     from foveate.serve.app import Service, build_app
-    from foveate.serve.labelling import Labelling, open_session
     from foveate.serve.models import open_model
     from foveate.serve.running import bound, demand_token, url_of
     from foveate.serve.running import serve as run_server
@@ -84,20 +83,22 @@ def serve(  # noqa: PLR0913  (a command's options)
         if model_.classifier is not None:
             note_precision(model_.classifier.precision)
         service = Service(model_, Limits(**settings.get("limits", {})))
-        names, answering = split_names(classes, model_.names), service
+        names, answering, more = split_names(classes, model_.names), service, []
         if labels is not None:
+            from foveate.serve.labelling import Labelling, open_session
+
             others = [None if one is None else Path(one).expanduser() for one in (photos, known, out)]
             with Bars() as bars:
                 watch = partial(bars.count, "looking at photos")
                 opened = open_session(service, Path(labels).expanduser(), *others, method=method, watch=watch)
                 answering = Labelling(service, stack.enter_context(opened))
+            more = answering.routes()
         answering.begin_with(names)
 
         def tell() -> None:
             sys.stdout.write(f"{model_.title}: open {url_of(own)}\n")
             sys.stdout.flush()
 
-        more = answering.routes() if isinstance(answering, Labelling) else ()
         run_server(build_app(service, token, more), own, tell)
 
 

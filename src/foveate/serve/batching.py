@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from foveate.classifier import Prediction
+from foveate.prediction import Prediction
 from foveate.serve.models import Ask
 
 T = TypeVar("T")

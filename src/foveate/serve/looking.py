@@ -2,13 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
 from PIL import Image
 
-from foveate.data.transforms import to_tensor
 from foveate.errors import InputError
-from foveate.explain import overlay
-from foveate.explain.looking import gaze_and_answer
 from foveate.serve.limits import Refused
 from foveate.serve.models import Model
 
@@ -34,6 +30,12 @@ def gaze_at(
     classifier = model.classifier
     if classifier is None:
         raise Refused(501, f"{model.title} cannot tell where it looks: serve the model it was made of")
+    import torch
+
+    from foveate.data.transforms import to_tensor
+    from foveate.explain import overlay
+    from foveate.explain.looking import gaze_and_answer
+
     branch = classifier.ask_about(classes, only=only)
     method, config = classifier.method, classifier.clip.config
     if about and about not in method.names:

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from foveate.classifier import Classifier, Prediction
-from foveate.data.transforms import eval_view
+from foveate.data.views import eval_view
 from foveate.errors import InputError
+from foveate.prediction import Prediction
 from foveate.run.folder import find_export
+
+if TYPE_CHECKING:
+    from foveate.classifier import Classifier  # it imports PyTorch, which an export does without
 
 Ask = Callable[..., "Sequence[Prediction]"]
 """Pictures, then `classes`, `only`, `risk` and `abstain` by name, to an answer a picture; as
@@ -38,7 +41,7 @@ class Model:
     names: tuple[str, ...]
     ask: Ask
     side: int | None = None
-    classifier: Classifier | None = None
+    classifier: "Classifier | None" = None
     check: Callable[[list[str]], object] | None = None
     refuses: bool = False
 
@@ -50,7 +53,7 @@ class Model:
         return picture if self.side is None else eval_view(picture.size, self.side).apply(picture)[0]
 
 
-def model_of(classifier: Classifier, *, batch_size: int = 1) -> Model:
+def model_of(classifier: "Classifier", *, batch_size: int = 1) -> Model:
     """Return a classifier as a model.
 
     Args:
@@ -91,6 +94,8 @@ def open_model(
     folder = None if source is None else find_export(source, clip, device, dtype)
     if folder is not None:
         return _exported(folder, batch_size)
+    from foveate.classifier import Classifier
+
     if source is None:
         classifier = Classifier("zeroshot", clip or "tiny", device=device, dtype=dtype)
     else:

@@ -69,10 +69,10 @@ def bound(host: str, port: int) -> socket.socket:
     if not 0 <= port < 1 << 16:
         raise InputError(f"port is {port}: give 0 to 65535")
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (socket.gaierror, UnicodeError) as error:
         raise InputError(f"--host {host} is no name or address of a computer") from error
-    own = socket.socket(family, kind)
+    own = socket.socket(family, kind, protocol)  # of which asyncio knows that nothing has to wait in it
     try:
         own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         own.bind(address)
