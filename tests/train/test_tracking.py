@@ -91,7 +91,7 @@ def logged(out: Path) -> dict[str, list[tuple[int, float]]]:
     for row in map(json.loads, (out / "log.jsonl").read_text().splitlines()):
         numbers = row.get("figures", {k: v for k, v in row.items() if isinstance(v, float)})
         for name, value in numbers.items():
-            found.setdefault(f"{row['stage']}/{name}", []).append((row["step"], value))
+            found.setdefault(f"{row['stage'].replace('+', '-')}/{name}", []).append((row["step"], value))
     return found
 
 
@@ -107,8 +107,8 @@ def told(out: Path) -> dict[str, list[tuple[int, float]]]:
 def test_a_tracker_is_told_what_the_log_has(run: Callable[..., Path]):
     out = run("out", track="mlflow")
     assert told(out) == logged(out)
-    assert len(told(out)["coop/loss"]) == len(told(out)["fvgpt+coop/loss"]) == EPOCHS * STEPS
-    assert {"coop/lr", "coop/grad_norm", "coop/loss.ce", "fvgpt+coop/adapted"} <= told(out).keys()
+    assert len(told(out)["coop/loss"]) == len(told(out)["fvgpt-coop/loss"]) == EPOCHS * STEPS
+    assert {"coop/lr", "coop/grad_norm", "coop/loss.ce", "fvgpt-coop/adapted"} <= told(out).keys()
     assert (out / "tracked" / "closed").read_text() == "True"
 
 
@@ -204,10 +204,11 @@ def test_a_tracker_has_each_step_once(
 ):
     pytest.importorskip(name)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    out = run("out", track=name, dies=5, method="coop")
+    out = run("out", track=name, dies=5)
     assert read(out)["coop/loss"] == [step for step, _ in logged(out)["coop/loss"]] != []
-    run("out", track=name, method="coop")
-    assert read(out)["coop/loss"] == list(range(EPOCHS * STEPS))
+    run("out", track=name)
+    for stage in ("coop", "fvgpt-coop"):
+        assert read(out)[f"{stage}/loss"] == list(range(EPOCHS * STEPS))
     assert read(out).keys() == logged(out).keys()
     written = [path for path in (out / "tracked").rglob("*") if path.is_file() and path.parent.name != "0"]
     assert not [path for path in written if str(tmp_path).encode() in path.read_bytes()]
@@ -217,15 +218,16 @@ def test_a_tracker_has_each_step_once(
 def test_wandb_has_each_step_once(run: Callable[..., Path], tmp_path: Path):
     pytest.importorskip("wandb")
     told: list[dict[str, float]] = []
-    out = run("out", track="wandb", dies=5, method="coop")
+    out = run("out", track="wandb", dies=5)
     assert len(list((out / "tracked" / "wandb").glob("offline-run-*"))) == 1
     log = WandbTracker.log
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             WandbTracker, "log", lambda self, step, values: (told.append(values), log(self, step, values))
         )
-        run("out", track="wandb", method="coop")
-    assert sum("coop/loss" in values for values in told) == EPOCHS * STEPS  # all of them, written anew
+        run("out", track="wandb")
+    for stage in ("coop", "fvgpt-coop"):  # all of them, written anew
+        assert sum(f"{stage}/loss" in values for values in told) == EPOCHS * STEPS
     (folder,) = (out / "tracked" / "wandb").glob("offline-run-*")
     written = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "logs"]
     assert written

@@ -6,6 +6,7 @@ of its log back, and so copies them once: what a tracker has, it is not told aga
 
 import json
 import os
+import re
 import shutil
 import time
 from abc import ABC, abstractmethod
@@ -225,7 +226,8 @@ class TrackedReporter(Reporter):
             # Which pictures were right is left out: names of files are nobody else's business.
             numbers = row.get("figures") or {k: v for k, v in row.items() if k not in (*_OTHER, "right")}
             if numbers:
-                yield row["step"], {f"{row['stage']}/{name}": float(v) for name, v in numbers.items()}
+                stage = re.sub(r"[^\w.-]", "-", row["stage"])  # MLflow takes no "+" in a name
+                yield row["step"], {f"{stage}/{name}": float(v) for name, v in numbers.items()}
 
 
 def demand_tracker(name: TrackerName | None, folder: Path | None) -> None:
