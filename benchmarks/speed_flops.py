@@ -59,13 +59,23 @@ def layers(size: TowerConfig, rows: float, lengths: list[int]) -> Flops:
     return sum((block(size, rows * length, length) for length in lengths), Flops())
 
 
-def picture(config: ClipConfig, extra: int = 0, first: int = 0, last: int | None = None) -> Flops:
-    """Count one picture with `extra` tokens in the blocks from `first`, or only the blocks below `last`."""
+def picture(
+    config: ClipConfig, extra: int = 0, first: int = 0, last: int | None = None, read: int | None = None
+) -> Flops:
+    """Count one picture with `extra` tokens in the blocks from `first`, or only the blocks below `last`.
+
+    `read` tokens of the last block are computed; None: all, as in the reference implementation.
+    """
     patches = (config.image_size // config.patch_size) ** 2
     size, total = config.vision, config.vision.layers
     lengths = [patches + 1 + extra * (layer >= first) for layer in range(total)]
     stem = Flops(2 * patches * 3 * config.patch_size**2 * size.width + 2 * size.width * config.embed)
-    return layers(size, 1, lengths[: total if last is None else last]) + (stem if last is None else Flops())
+    if last is not None:
+        return layers(size, 1, lengths[:last])
+    if read is None:
+        return layers(size, 1, lengths) + stem
+    end = Flops(block(size, lengths[-1], 0, read).products, 4 * read * lengths[-1] * size.width)
+    return layers(size, 1, lengths[:-1]) + end + stem
 
 
 def whole_texts(config: ClipConfig, classes: int, extra: int = 0, first: int = 0) -> Flops:
@@ -94,47 +104,48 @@ class StepFlops:
     Attributes:
         texts: Class texts in the reference implementation, forward and backward.
         packed: Class texts in foveate.
-        pictures: One picture with learned tokens, forward and backward; equal in both.
-        frozen: One picture in the frozen tower.
+        pictures: One picture with learned tokens, forward and backward: in the reference, in foveate.
+        frozen: One picture in the frozen tower, in both.
     """
 
     texts: float
     packed: float
-    pictures: float
-    frozen: float
+    pictures: tuple[float, float]
+    frozen: tuple[float, float]
 
     def field(self, batch: int) -> float:
         """Return the operations of a step in the reference implementation."""
-        return self.texts + batch * (self.pictures + self.frozen)
+        return self.texts + batch * (self.pictures[0] + self.frozen[0])
 
     def ours(self, batch: int, *, bank: bool = True) -> float:
         """Return the operations of a step in foveate, with or without a bank of frozen features."""
-        return self.packed + batch * (self.pictures + (0 if bank else self.frozen))
+        return self.packed + batch * (self.pictures[1] + (0 if bank else self.frozen[1]))
 
 
 def tuning(method: Method, config: ClipConfig) -> StepFlops:
     """Count a step of a method with its classes set."""
-    classes, frozen = len(method.names), picture(config).forward
+    classes, frozen = len(method.names), (picture(config).forward, picture(config, read=1).forward)
     rows = _rows(method)
     again = read_again(rows)
     if isinstance(method, Mmrl):
         extra, first = len(method.tokens), method.first_block - 1
         texts, packed = whole_texts(config, classes, extra, first), packed_texts(config, rows, extra, first)
         share = 1 - first / config.text.layers  # gradients stop at this layer
-        seen = picture(config, extra, first)
+        ways = (picture(config, extra, first), picture(config, extra, first, read=1 + extra))
         below = picture(config, extra, first, last=first)
-        pictures = seen.forward + seen.backward - below.backward
+        field, ours = (seen.forward + seen.backward - below.backward for seen in ways)
         return StepFlops(
             texts.forward + share * texts.backward,
             (1 + again) * packed.forward + share * packed.backward,
-            pictures,
+            (field, ours),
             frozen,
         )
     texts, packed = whole_texts(config, classes), packed_texts(config, rows)
-    pictures = 0.0
+    pictures = 0.0, 0.0
     if isinstance(method, PromptSRC):
-        seen = picture(config, len(method.vision_ctx))
-        pictures = seen.forward + seen.backward
+        ways = (picture(config, len(method.vision_ctx), read=read) for read in (None, 1))
+        field, ours = (seen.forward + seen.backward for seen in ways)
+        pictures = field, ours
     forward_again = again * packed.forward
     return StepFlops(
         texts.forward + texts.backward, packed.forward + packed.backward + forward_again, pictures, frozen

@@ -199,7 +199,7 @@ def _stage_bound(bench: Bench, *, own_clip: bool) -> float:
     sizes = bench.sizes
     one, texts = picture(sizes.clip).forward, whole_texts(sizes.clip, sizes.classes).forward
     by_step = sizes.batch * one * (3 if own_clip else 2) + texts * (2 if own_clip else 1)
-    return by_step / (2 * sizes.batch * one)
+    return by_step / (2 * sizes.batch * picture(sizes.clip, read=1).forward)
 
 
 def _held_steps(bench: Bench) -> int:
@@ -227,7 +227,8 @@ def evaluation(bench: Bench) -> Row:
         f"evaluating {sizes.test_pictures} pictures, {sizes.test_classes} classes, batch {sizes.test_batch}",
         (Part(lambda: evaluate(field, [images]), batches),),
         (Part(reading), Part(answering, batches)),
-        (batches * texts + sizes.test_pictures * one) / (once + sizes.test_pictures * one),
+        (batches * texts + sizes.test_pictures * one)
+        / (once + sizes.test_pictures * picture(sizes.clip, read=1).forward),
         "scaled from one batch; decoding, the same in both, is left out",
         warm=False,
     )
@@ -240,7 +241,7 @@ def tower_alone(bench: Bench) -> Row:
     ours, _ = bench.both("coop", sizes.test_classes)
     images = _test_images(bench)
     reading, answering = _our_evaluation(ours, images)
-    one, once = picture(sizes.clip).forward, _read_once(bench, ours)
+    one, once = picture(sizes.clip, read=1).forward, _read_once(bench, ours)
     return Row(
         "the same, beside foveate's image tower alone",
         (Part(lambda: _see(ours, images), batches),),

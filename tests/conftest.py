@@ -178,6 +178,12 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def products_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Multiply as everywhere: a counter of operations does not know those of oneDNN."""
+    monkeypatch.setattr("foveate.clip.linear.onednn_is_faster", lambda: False)
+
+
+@pytest.fixture
 def few_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     """PromptSRC holds to three sentences a class instead of sixty, where their number is not the question."""
     monkeypatch.setattr(promptsrc, "IMAGENET_TEMPLATES", promptsrc.IMAGENET_TEMPLATES[:3])

@@ -124,7 +124,7 @@ def test_each_idea_for_texts_leaves_the_numbers(bench, ideas: int):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_operations_are_those_that_run(bench, name: str):
+def test_operations_are_those_that_run(bench, products_counted: None, name: str):
     from speed_flops import tuning
     from speed_setup import tune
 

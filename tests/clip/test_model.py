@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+from foveate.clip import linear
 from foveate.clip.config import ClipConfig, TowerConfig
-from foveate.clip.model import Clip, Vision
+from foveate.clip.linear import TowerLinear
+from foveate.clip.model import Block, Clip, Vision
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
 
@@ -146,3 +149,48 @@ def test_tokenizer_is_the_given_one_or_openais(small_tokenizer, small_config):
         openai = Clip(small_config(49408))
     assert openai.tokenizer is openai.tokenizer
     assert torch.equal(openai.tokenizer(["a cat"]), ClipTokenizer.openai()(["a cat"]))
+
+
+def test_a_feature_needs_the_class_token_alone_of_the_last_block(
+    tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch
+):
+    images = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    feed, read = Block.feed, list[int]()
+    monkeypatch.setattr(Block, "feed", lambda self, x: read.append(x.shape[1]) or feed(self, x))
+    with torch.no_grad():
+        whole = tiny_clip.vision.pool(tiny_clip.vision.encode(tiny_clip.vision.tokens(images))[:, 0])
+        assert read == [17, 17, 17]
+        read.clear()
+        torch.testing.assert_close(tiny_clip.vision(images), whole, rtol=1e-5, atol=1e-6)
+        assert read == [17, 17, 1]
+
+
+@pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="PyTorch without oneDNN")
+@pytest.mark.parametrize("shape", [(2, 5, 24), (7, 24), (0, 24), (24,)])
+def test_products_by_onednn_are_those_of_pytorch(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]):
+    g = torch.Generator().manual_seed(0)
+    layer = TowerLinear(24, 40)
+    with torch.no_grad():
+        layer.weight.normal_(generator=g)
+        layer.bias.normal_(generator=g)
+    given = torch.randn(*shape, generator=g).requires_grad_()
+    took: list[bool] = []
+    product = linear._product
+    monkeypatch.setattr(linear, "_product", lambda *all: took.append(True) or product(*all))
+    for onednn in (False, True):
+        monkeypatch.setattr(linear, "onednn_is_faster", lambda onednn=onednn: onednn)
+        layer.requires_grad_(True)
+        layer(given)
+        assert not took  # weights that learn have gradients of their own
+        layer.requires_grad_(False)
+        found = layer(given)
+        weight = torch.linspace(-1, 1, 40)
+        (gradient,) = torch.autograd.grad((found * weight).sum(), given)
+        expected = F.linear(given, layer.weight, layer.bias)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(gradient, (weight @ layer.weight).expand(shape), rtol=1e-5, atol=1e-5)
+        with torch.no_grad():
+            torch.testing.assert_close(layer(given), expected, rtol=1e-5, atol=1e-5)
+            assert layer.double()(given.double()).dtype == torch.float64
+            layer.float()
+        assert len(took) == (3 if onednn else 0)

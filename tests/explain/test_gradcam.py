@@ -116,15 +116,15 @@ def test_a_block_that_is_not_there_is_refused(tiny_clip: Clip, how: How, layer: 
 
 @pytest.mark.parametrize("part", ["", "ln_2", "fc", "out"])
 def test_behind_the_last_attention_patches_tell_nothing(tiny_clip: Clip, part: str):
-    """Why the target is `ln_1`: everything later is read at the class token alone."""
+    """Why the target is `ln_1`: everything later is read, and computed, at the class token alone."""
     caught: list[Tensor] = []
     module = tiny_clip.vision.blocks[-1].get_submodule(part)
     handle = module.register_forward_hook(lambda _m, _i, output: caught.append(output) or output)
     logits = Scores(zeroshot(tiny_clip))(IMAGES.clone())
     handle.remove()
     (gradient,) = torch.autograd.grad(logits.sum(), caught)
-    assert gradient[:, 1:].abs().max() == 0
-    assert gradient[:, 0].abs().max() > 0
+    assert gradient.shape[1] == 1
+    assert gradient.abs().max() > 0
 
 
 def test_logit_and_probability_are_different_questions(tiny_clip: Clip):

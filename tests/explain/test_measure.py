@@ -137,7 +137,7 @@ def test_the_gaze_and_the_answer_are_of_one_pass(
     rows: list[int] = []
     encode = Vision.encode
     monkeypatch.setattr(
-        Vision, "encode", lambda self, x, edit=None: rows.append(len(x)) or encode(self, x, edit)
+        Vision, "encode", lambda self, x, *a, **k: rows.append(len(x)) or encode(self, x, *a, **k)
     )
     plain = pictures.photos.with_samples([replace(s, mask=None) for s in pictures.photos.samples])
     seen = look(method, PictureSet(plain, 32), "base", LookConfig(how=how, about=about, steps=0))

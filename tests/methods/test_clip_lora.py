@@ -126,7 +126,7 @@ def test_it_starts_as_zero_shot_clip(deep_clip: Clip):
     assert all(tensor.grad is None for tensor in deep_clip.parameters())
 
 
-def test_answers_cost_what_zero_shot_answers_cost(deep_clip: Clip):
+def test_answers_cost_what_zero_shot_answers_cost(deep_clip: Clip, products_counted: None):
     method, plain = built(deep_clip).eval(), ZeroShot(deep_clip)
     plain.set_classes(NAMES)
     counts = []

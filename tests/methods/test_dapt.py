@@ -419,7 +419,7 @@ def test_an_answer_costs_what_the_hosts_costs(
     method, passes = make(host, cue=cue).eval(), []
     alone = build(host, method.clip)
     encode = Vision.encode
-    monkeypatch.setattr(Vision, "encode", lambda *given: (passes.append(len(given[1])), encode(*given))[1])
+    monkeypatch.setattr(Vision, "encode", lambda *a, **k: (passes.append(len(a[1])), encode(*a, **k))[1])
     costs = []
     for one in (alone, method):
         one.set_classes(NAMES)

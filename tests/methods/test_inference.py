@@ -174,7 +174,7 @@ def test_the_base_branch_costs_what_clips_image_pass_does(name: str, monkeypatch
             clip.vision(pictures)
         with FlopCounterMode(display=False) as whole:
             method.logits(method.features(pictures, "base"), "base")
-    assert alone.get_total_flops() > 16 * 33e9  # it did count: ViT-B/16 takes 35 GFLOP a picture
+    assert alone.get_total_flops() > 16 * 32e9  # it did count: ViT-B/16 takes 33 GFLOP a picture
     assert 1 <= whole.get_total_flops() / alone.get_total_flops() < 1.03
 
 

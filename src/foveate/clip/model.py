@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from foveate.clip import fingerprints
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.layouts import OURS, Layout, to_ours
+from foveate.clip.linear import TowerLinear
 from foveate.clip.sizes import Triple, check_shapes, infer_config
 from foveate.clip.tokenizer import OPENAI_VOCAB, ClipTokenizer
 from foveate.errors import InputError
@@ -41,12 +42,20 @@ class Block(nn.Module):
         width, hidden = tower.width, tower.hidden or 4 * tower.width
         self.heads, self.causal, self.quick_gelu = tower.heads, causal, quick_gelu
         self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.fc, self.out = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.qkv: nn.Linear = TowerLinear(width, 3 * width)
+        self.proj = TowerLinear(width, width)
+        self.fc, self.out = TowerLinear(width, hidden), TowerLinear(hidden, width)
 
-    def forward(self, x: Tokens) -> Tokens:
+    def forward(self, x: Tokens, *, only: int | None = None) -> Float[Tensor, "rows kept width"]:
+        """Return the tokens after the block.
+
+        Args:
+            x: All tokens.
+            only: Number of tokens, from the first, that are needed; None: all of them.
+        """
         read = self.ln_1(x)
-        return self.beside(self.feed(x + self.attend(read)), read)
+        attended = self.attend(read, only)
+        return self.beside(self.feed(x[:, :only] + attended), read[:, :only])
 
     def beside(
         self, x: Float[Tensor, "*rows width"], read: Float[Tensor, "*rows width"]
@@ -64,13 +73,13 @@ class Block(nn.Module):
         hidden = self.fc(self.ln_2(x))
         return x + self.out(_quick_gelu(hidden) if self.quick_gelu else F.gelu(hidden))
 
-    def attend(self, x: Tokens) -> Tokens:
+    def attend(self, x: Tokens, only: int | None = None) -> Float[Tensor, "rows kept width"]:
         """Return the attention output of each token (attends only to earlier tokens, if causal)."""
         rows, tokens, width = x.shape
         qkv = self.qkv(x).view(rows, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        gathered = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        return self.proj(gathered.transpose(1, 2).reshape(rows, tokens, width))
+        gathered = F.scaled_dot_product_attention(q[:, :, :only], k, v, is_causal=self.causal)
+        return self.proj(gathered.transpose(1, 2).flatten(2))
 
 
 def _quick_gelu(x: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
@@ -79,10 +88,16 @@ def _quick_gelu(x: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden
     return x.mul_((1.702 * x).sigmoid_())  # widest tensor: in place, one temporary instead of three
 
 
-def run_blocks(blocks: nn.ModuleList, x: Tokens, edit: Edit | None) -> Grown:
-    """Pass tokens through the blocks; `edit`, if given, may change them before each block."""
+def run_blocks(blocks: nn.ModuleList, x: Tokens, edit: Edit | None, only: int | None = None) -> Grown:
+    """Pass tokens through the blocks; `edit`, if given, may change them before each block.
+
+    Of the last block only the first tokens are computed, if `only` says how many are needed.
+    """
     for layer, block in enumerate(blocks):
-        x = block(edit(layer, x) if edit else x)
+        x = edit(layer, x) if edit else x
+        x = (
+            block(x) if only is None or layer + 1 < len(blocks) else block(x, only=only)
+        )  # hooks get `x` alone
     return x
 
 
@@ -111,7 +126,7 @@ class Vision(nn.Module):
         return self._features(images, edit)
 
     def _features(self, images: Images, edit: Edit | None = None) -> Float[Tensor, "batch dim"]:
-        return self.pool(self.encode(self.tokens(images), edit)[:, 0])
+        return self.pool(self.encode(self.tokens(images), edit, only=1)[:, 0])
 
     @property
     def at_once(self) -> int:
@@ -124,9 +139,16 @@ class Vision(nn.Module):
         patches = self.patches(images.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2)
         return torch.cat([self.cls.expand(patches.shape[0], 1, -1), patches], dim=1) + self.pos
 
-    def encode(self, tokens: Tokens, edit: Edit | None = None) -> Grown:
-        """Run `ln_pre` and the blocks."""
-        return run_blocks(self.blocks, self.ln_pre(tokens), edit)
+    def encode(self, tokens: Tokens, edit: Edit | None = None, *, only: int | None = None) -> Grown:
+        """Run `ln_pre` and the blocks.
+
+        Args:
+            tokens: As `tokens` returns them.
+            edit: May change tokens before each block.
+            only: Number of tokens, from the first, that are returned; None: all of them. The last block
+                then does less.
+        """
+        return run_blocks(self.blocks, self.ln_pre(tokens), edit, only)
 
     def pool(self, token: Float[Tensor, "*rest width"]) -> Float[Tensor, "*rest dim"]:
         """Project output tokens (usually the class token) into the shared space."""

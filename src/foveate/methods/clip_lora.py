@@ -16,8 +16,8 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from foveate.clip.linear import linear
 from foveate.clip.model import Block, Clip, Text
 from foveate.clip.rows import CHUNK, TokenRows, encode_rows
 from foveate.errors import InputError
@@ -122,7 +122,7 @@ class MergedLinear(nn.Linear):
     merged: Weight
 
     def forward(self, input: Tensor) -> Tensor:  # the parent's name
-        return F.linear(input, self.merged, self.bias)
+        return linear(input, self.merged, self.bias)
 
 
 class BesideLinear(nn.Linear):
@@ -145,7 +145,7 @@ class BesideLinear(nn.Linear):
     asked: int
 
     def forward(self, input: Tensor) -> Tensor:  # the parent's name
-        plain = F.linear(input, self.weight, self.bias)
+        plain = linear(input, self.weight, self.bias)
         x = input.to(self.down.dtype)
         if self.drops is None:
             low = (x @ self.down.flatten(0, 1).T).unflatten(-1, self.down.shape[:2])

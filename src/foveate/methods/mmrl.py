@@ -82,7 +82,7 @@ class Mmrl(
         """Return `[2, B, D]`: f_c = ln_post(CLS) · proj, and f_r = mean(ln_post(r_v)) · proj_rep."""
         vision = self.clip.vision
         edit = growing(self._mapped(self.vision_maps), self.first_block)
-        tokens = vision.encode(vision.tokens(images), edit)
+        tokens = vision.encode(vision.tokens(images), edit, only=1 + len(self.tokens))
         representation = vision.ln_post(tokens[:, 1 : 1 + len(self.tokens)]).mean(dim=1)
         f_r = precise(representation)
         return torch.stack([precise(vision.pool(tokens[:, 0])), f_r @ self.proj_rep.to(f_r.dtype)])

@@ -276,7 +276,8 @@ def encode_prompted(
     """
     tokens = vision.tokens(images)
     tokens = insert(tokens, first, len(vision.pos))
-    return precise(vision.pool(vision.encode(tokens, replacing(deeper, -len(first)))[:, 0]))[None]
+    seen = vision.encode(tokens, replacing(deeper, -len(first)), only=1)
+    return precise(vision.pool(seen[:, 0]))[None]
 
 
 def deep_start(
