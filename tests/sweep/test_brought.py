@@ -193,3 +193,33 @@ def test_backbones_that_are_not_there_are_told_of_before_anything_is_trained(
     assert why in foveate(*words, "--dry-run").err
     assert why in refused(foveate(*words))
     assert not list((tmp_path / "out").rglob("result.json"))
+
+
+def test_each_training_of_a_sweep_is_tracked(
+    config: Call, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from foveate.train import tracking
+
+    told: list[tuple[str, int]] = []
+
+    class Kept(tracking.Tracker):
+        def __init__(self, folder: Path, about: dict[str, object]):
+            self.name = folder.parent.parent.relative_to(tmp_path).as_posix()
+
+        def last(self) -> dict[str, int]:
+            return {}
+
+        def log(self, step: int, values: object) -> None:
+            told.append((self.name, step))
+
+        def close(self, *, finished: bool) -> None:
+            assert finished
+
+    monkeypatch.setitem(tracking._KINDS, "mlflow", Kept)
+    monkeypatch.setattr(tracking, "demand", lambda *_: None)
+    planned = plan(config(("sets: [eurosat, dtd]", "sets: [dtd]")))
+    desk = WorkerState(SweepContext(root, tmp_path, track="mlflow"))
+    for job in planned.jobs[:2]:
+        run_job(job, desk)
+    trained = [job.key for job in planned.jobs[:2] if job.config.method != "zeroshot"]
+    assert {name for name, _ in told} == set(trained)
