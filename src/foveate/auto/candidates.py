@@ -53,8 +53,9 @@ def plugins_to_try(hosts: Sequence[Candidate]) -> list[Candidate]:
     found: list[Candidate] = []
     for name, how in _declared(plugins()):
         host = next((one for one in hosts if _accepts(name, one.method)), None)
-        for one in how.settings if host is not None else ():
-            assert host is not None
+        if host is None:
+            continue
+        for one in how.settings:
             own = {name: dict(one)} if one else {}
             found.append(Candidate(f"{name}+{host.method}", {**host.settings, **own}))
     return found

@@ -1,5 +1,6 @@
 """Loads labelled photos from folders, lists, split files and datasets."""
 
+import codecs
 import os
 import warnings
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ from foveate.errors import InputError
 from foveate.files import home_of
 from foveate.foreground.layouts import MASK_FOLDERS
 from foveate.foreground.masks import MaskValues, demand_masks, detect_values, find_masks
-from foveate.readers import read_json
 
 HUB = "hf:"
 Source = str | Path | Photos | HubRows | Mapping[str, HubRows]
@@ -91,12 +91,21 @@ def _read_path(
     if not there:
         raise InputError(f"{path}: {'is a pipe or a device' if known else 'no such file or folder'}")
     is_json = path.suffix.lower() == ".json"
-    if path.suffix.lower() in TABLES or (is_json and isinstance(read_json(path), list)):
+    if path.suffix.lower() in TABLES or (is_json and _holds_a_list(path)):
         return read_table(path, images, columns), images or path.parent, None
     if is_json:
         return _read_split(path, images)
     known = ", ".join((*TABLES, ".json"))
     raise InputError(f"{path}: not a list we read; give a folder per class, or a file ending in {known}")
+
+
+def _holds_a_list(path: Path) -> bool:
+    """Return whether a JSON file begins as a list, without parsing it: split files of large sets are long."""
+    try:
+        with path.open("rb") as file:
+            return file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+    except OSError:  # reading it says why
+        return False
 
 
 def _read_dir(
