@@ -20,7 +20,7 @@ from foveate.sweep.folder import alone_in, check_same
 from foveate.sweep.jobs import Job, Question
 from foveate.sweep.plan import plan, standing
 from foveate.sweep.results import RESULT, read_result, unpacked
-from foveate.sweep.running import SweepContext, WorkerState, run_job
+from foveate.sweep.running import SweepContext, WorkerState, missing, run_job
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -130,6 +130,24 @@ def test_answers_are_those_of_evaluate(jobs: dict[tuple[str, str], Job], desk: W
         pictures, branch = model.ask_split(test, split)
         looks = look(model.method, pictures, branch, LookConfig(about="label", steps=0))
         assert one.gaze == pytest.approx(looks.means()["energy"], abs=1e-5)
+
+
+def test_a_metric_that_is_asked_for_later_is_measured_then(
+    jobs: dict[tuple[str, str], Job], desk: WorkerState
+):
+    job = jobs["backbone", "eurosat"]
+    run_job(job, desk)
+    before = read_result(desk.place.out / job.key)
+    asked = replace(job, gaze=True)
+    assert missing(asked, before) == job.questions
+    run_job(asked, desk)
+    after = read_result(desk.place.out / job.key)
+    assert not missing(asked, after)
+    assert after.seconds["train"] == before.seconds["train"]
+    for was, now in zip(before.measured, after.measured, strict=True):
+        assert (was.gaze, was.of_masks) == (None, ())
+        assert now == replace(was, gaze=now.gaze, of_masks=("gaze",))
+        assert now.gaze is not None
 
 
 def test_a_finished_job_is_skipped_and_a_half_written_one_goes_on(

@@ -104,7 +104,8 @@ def measure(
     store_of = partial(seen.shelf, dataset=question.dataset)
     answers = _answers(classifier.method, asked, test, store_of, masked and "shift" in of_masks, watch)
     found = _measured(question, asked.photos, answers, classifier.method.trained)
-    return replace(found, gaze=_gaze(classifier.method, asked)) if masked and "gaze" in of_masks else found
+    gaze = _gaze(classifier.method, asked) if masked and "gaze" in of_masks else None
+    return replace(found, gaze=gaze, of_masks=tuple(of_masks))
 
 
 def _ready(classifier: Classifier, question: Question, test: Photos) -> PreparedQuestion:

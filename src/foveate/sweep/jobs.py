@@ -78,6 +78,11 @@ class Job:
         return "/".join(word for word in words if word)
 
     @property
+    def of_masks(self) -> tuple[str, ...]:
+        """Metrics to compute where there are masks."""
+        return tuple(name for name in ("shift", "gaze") if getattr(self, name))
+
+    @property
     def waits_for(self) -> str | None:
         """Key of the job that must finish first."""
         return self.copies or self.needs

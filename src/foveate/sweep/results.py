@@ -44,6 +44,7 @@ class Measured:
         shift_wrong: The index over the other pictures.
         gaze: Mean share of a picture's heat map, of its true class, that is on the object; between 0 and 1.
             None if it was not computed.
+        of_masks: Metrics that were asked for and need masks: "shift", "gaze". Without masks they are None.
     """
 
     dataset: str
@@ -60,6 +61,7 @@ class Measured:
     shift_right: float | None = None
     shift_wrong: float | None = None
     gaze: float | None = None
+    of_masks: tuple[str, ...] = ()
 
     @property
     def condition(self) -> str:
@@ -182,7 +184,8 @@ def _from(values: Mapping[str, Any]) -> Result:
 def _measured(values: Mapping[str, Any]) -> Measured:
     one = as_dataclass(Measured, values, "")
     unpacked(one.right, one.pictures)
-    return replace(one, per_class={name: tuple(counts) for name, counts in one.per_class.items()})
+    counts = {name: tuple(counts) for name, counts in one.per_class.items()}
+    return replace(one, per_class=counts, of_masks=tuple(one.of_masks))
 
 
 def results_in(sweep: Path) -> Iterator[Path]:

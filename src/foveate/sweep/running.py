@@ -226,8 +226,13 @@ def _warnings_to(notes: list[str]) -> Generator[None]:
 
 
 def missing(job: Job, result: Result) -> tuple[Question, ...]:
-    """Return the questions of a job that its result does not answer."""
-    return tuple(one for one in job.questions if result.of(one.dataset, one.split) is None)
+    """Return the questions of a job that its result does not answer, or without one of its metrics."""
+
+    def answered(question: Question) -> bool:
+        found = result.of(question.dataset, question.split)
+        return found is not None and set(job.of_masks) <= set(found.of_masks)
+
+    return tuple(one for one in job.questions if not answered(one))
 
 
 def _to_nobody(what: str, done: int, total: int) -> None:
@@ -276,7 +281,9 @@ def _made(job: Job, desk: WorkerState, photos: Photos, before: Result | None, te
     seconds = {"train": trained - started, "test": time.monotonic() - trained}
     if before is not None:
         seconds = {"train": before.seconds["train"], "test": before.seconds["test"] + seconds["test"]}
-        return replace(before, seconds=seconds, measured=(*before.measured, *measured))
+        again = {(one.dataset, one.split) for one in measured}
+        kept = [one for one in before.measured if (one.dataset, one.split) not in again]
+        return replace(before, seconds=seconds, measured=(*kept, *measured))
     return _result(job, desk, classifier, photos, seconds, measured)
 
 
@@ -335,7 +342,7 @@ def _measure(job: Job, desk: WorkerState, classifier: Classifier, question: Ques
         desk.photos(question.dataset, tests_only=other),
         desk.seen,
         carried=template,
-        of_masks=[name for name in ("shift", "gaze") if getattr(job, name)],
+        of_masks=job.of_masks,
         watch=partial(tell, f"asking about {question.dataset}, {question.split}"),
     )
 
