@@ -1,11 +1,14 @@
 """Work in pieces that shrink, on a device whose memory ends at some size: a function that refuses more."""
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from foveate.clip import rows as rows_module
 from foveate.clip.model import Clip, Vision
@@ -14,7 +17,7 @@ from foveate.clip.text import text_rows
 from foveate.data.loader import PictureSet
 from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.evaluate.answers import Answers, ask
-from foveate.memory import Pieces, sent
+from foveate.memory import Pieces, in_passing, release_pages, sent
 from foveate.methods.registry import build
 
 NAMES = ("cat", "dog", "phone")
@@ -189,3 +192,52 @@ def test_on_the_way_to_a_gpu_nothing_changes():
     there = sent(tensor, torch.device("cuda"))
     assert there.is_cuda
     assert torch.equal(there.cpu(), tensor)
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> dict[str, torch.Tensor]:
+    """Two tensors of 32 MB that are mapped from a file, and not read yet."""
+    path = tmp_path / "weights.safetensors"
+    save_file({name: torch.arange(8_000_000.0) + row for row, name in enumerate(("a", "b"))}, path)
+    return load_file(path)
+
+
+def in_memory() -> int:
+    """Return the megabytes of files that this process has in memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssFile")) // 1024
+
+
+only_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can release pages")
+
+
+@only_linux
+def test_released_weights_leave_the_memory_and_are_read_again(mapped: dict[str, torch.Tensor]):
+    before = in_memory()
+    wanted = {name: tensor.clone() for name, tensor in mapped.items()}
+    assert in_memory() - before >= 55
+    assert release_pages([mapped["a"]]) >= 31_990_000
+    assert 25 <= in_memory() - before <= 40
+    assert all(torch.equal(mapped[name], tensor) for name, tensor in wanted.items())
+
+
+@only_linux
+def test_weights_that_were_changed_stay(mapped: dict[str, torch.Tensor]):
+    mapped["b"][5] = -1.0
+    assert release_pages(mapped.values()) == 0
+    assert mapped["b"][5] == -1.0
+
+
+def test_weights_of_no_file_stay():
+    assert release_pages([torch.ones(1_000_000)]) == 0
+
+
+@only_linux
+def test_weights_are_released_in_passing(mapped: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("foveate.memory._PART", 1)
+    before, most = in_memory(), 0
+    for name, tensor in in_passing(mapped.items()):
+        assert tensor.sum() > 0, name
+        most = max(most, in_memory() - before)
+    assert 25 <= most <= 40
+    assert in_memory() - before <= 5

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import InputError
+from foveate.memory import in_passing
 
 Tensors = dict[str, Tensor]
 Item = TypeVar("Item")
@@ -229,7 +230,7 @@ def check_numbers(tensors: Mapping[str, Tensor]) -> None:
     Raises:
         InputError: The message names the first such tensor.
     """
-    for name, tensor in tensors.items():
+    for name, tensor in in_passing(tensors.items()):
         check_kind(name, tensor)
         finite = tensor.isfinite()
         if not tensor.is_meta and not finite.all():

@@ -25,6 +25,7 @@ from foveate.clip.linear import TowerLinear
 from foveate.clip.sizes import Triple, check_shapes, infer_config
 from foveate.clip.tokenizer import OPENAI_VOCAB, ClipTokenizer
 from foveate.errors import InputError
+from foveate.memory import in_passing
 from foveate.tensor_bytes import bytes_of
 from foveate.types import Images, TokenIds, Tokens
 
@@ -310,7 +311,7 @@ class Clip(nn.Module):
 
     def _hash(self) -> str:
         digest = hashlib.sha256(repr(self.config).encode())
-        for name, tensor in sorted(self.state_dict().items()):
+        for name, tensor in in_passing(sorted(self.state_dict().items())):
             digest.update(f"{name} {tensor.dtype}".encode())
             digest.update(bytes_of(tensor))
         return digest.hexdigest()[:16]

@@ -15,7 +15,7 @@ from foveate.data.bank import Bank
 from foveate.data.feature_store import FeatureStore
 from foveate.data.loader import PictureSet
 from foveate.foreground.views import foreground_view
-from foveate.memory import sent
+from foveate.memory import release_pages, sent
 from foveate.methods.base import Method, encode_pictures
 from foveate.methods.capabilities import PriorBranch, capability
 from foveate.methods.frozen import CLIP, clip_spec, image_spec
@@ -93,11 +93,16 @@ def encode_all(
         store = store_of(spec) if store_of else here
         groups.setdefault(id(store), (store, {}))[1][name] = spec
     found: dict[str, Tensor] = {}
+    many = len(pictures) > chunk  # releasing takes milliseconds, which a server does not have for a picture
+    if many:
+        release_pages(method.clip.text.parameters())
     for store, some in groups.values():
         (batch,) = Bank(pictures, weights, store, exact, chunk).batches(
             0, len(pictures), specs=some, make=_Encoder(method, some), shuffle=False, watch=watch
         )
         found |= batch.frozen
+    if many:
+        release_pages(method.clip.vision.parameters())
     return found
 
 
