@@ -11,6 +11,10 @@ HALF_WRITTEN = re.compile(r"\..+\.(?:json|jsonl|safetensors|md|txt)\.[a-z0-9_]{8
 """Names of unfinished files of `write_atomically` for these suffixes; a kill leaves them behind."""
 
 
+CACHE = "FOVEATE_CACHE"
+"""Environment variable with the folder of what is kept for later commands."""
+
+
 def home_of(path: str | os.PathLike[str]) -> Path:
     """Expand `~` in a path; `~user` with an unknown home directory stays unchanged.
 
@@ -23,6 +27,20 @@ def home_of(path: str | os.PathLike[str]) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def cache_folder(kind: str) -> Path | None:
+    """Return the folder for one kind of files that are kept for later commands; None if nothing is kept.
+
+    It is in `FOVEATE_CACHE`, or in the user's folder of caches. An empty `FOVEATE_CACHE` keeps nothing.
+
+    Args:
+        kind: Name of the folder: "features", "fingerprints".
+    """
+    own = os.environ.get(CACHE)
+    if own is not None:
+        return Path(own).expanduser() / kind if own else None
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "foveate" / kind
 
 
 def is_file(path: Path) -> bool:

@@ -9,6 +9,7 @@ import torch
 from foveate.clip import fingerprints
 from foveate.clip.model import Clip
 from foveate.clip.weights import load_clip, save_clip
+from foveate.files import cache_folder
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_nothing_is_kept_without_a_folder(
     hashed: list[Clip], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("FOVEATE_CACHE", "")
-    assert fingerprints.folder() is None
+    assert cache_folder(fingerprints.KIND) is None
     load_clip(folder).fingerprint()
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FOVEATE_CACHE", str(tmp_path / "file"))  # a folder that cannot be made

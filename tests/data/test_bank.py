@@ -534,3 +534,22 @@ def test_labels_and_names_do_not_matter(data: Path):
     for bank in (first, second):
         batches(bank, eye, specs={"image": IMAGE})
     assert eye.pictures["image"] == 9
+
+
+def test_trimming_removes_what_was_not_used_for_the_longest_time(tmp_path: Path):
+    store = FeatureStore(tmp_path)
+    keys = [FeatureKey({"what": what}, (1, 2, 3), torch.float32) for what in "abc"]
+    for age, key in enumerate(keys):
+        store.put(key, 0, torch.ones(key.shape))
+        os.utime(tmp_path / key.name, (1_000 + age, 1_000 + age))
+    (tmp_path / keys[0].name / ".epoch-001.safetensors.abcdefgh").touch()  # another process writes it
+    assert store.get(keys[0], 0) is not None  # used now
+    size = sum(path.stat().st_size for path in tmp_path.rglob("epoch-*"))
+    store.trim(size)
+    assert all(store.has(key, 0) for key in keys)
+    store.trim(size - 1)
+    assert [store.has(key, 0) for key in keys] == [True, False, True]
+    store.trim(0)
+    assert not any(store.has(key, 0) for key in keys)
+    assert [path.name for path in tmp_path.rglob(".epoch*")] == [".epoch-001.safetensors.abcdefgh"]
+    FeatureStore(tmp_path / "nothing").trim(0)

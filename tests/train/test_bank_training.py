@@ -324,6 +324,31 @@ def test_a_folder_of_ones_own_stays_and_serves_others(
     assert looks == []
 
 
+def test_features_are_kept_for_later_runs(
+    fit: Callable[..., Classifier], tmp_path: Path, looks: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FOVEATE_CACHE", str(tmp_path / "cache"))
+    first = fit(out=tmp_path / "out")
+    assert not (tmp_path / "out/.bank").exists()
+    looks.clear()
+    again = fit(out=tmp_path / "again")
+    assert looks == []
+    for mine, theirs in zip(first.method.parameters(), again.method.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    monkeypatch.setattr("foveate.train.run.KEPT", 0)  # the next run finds no room for earlier ones
+    fit(out=tmp_path / "third")
+    assert looks != []
+
+
+def test_a_folder_of_caches_that_cannot_be_made_keeps_nothing(
+    fit: Callable[..., Classifier], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FOVEATE_CACHE", str(tmp_path / "file"))
+    fit(out=tmp_path / "out")
+    assert (tmp_path / "out/model.safetensors").is_file()
+
+
 def test_one_fixed_view_is_another_run(fit: Callable[..., Classifier], tmp_path: Path, looks: list[int]):
     drawn = fit(out=tmp_path / "drawn")
     looks.clear()

@@ -12,18 +12,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from foveate.files import write_atomically
+from foveate.files import cache_folder, write_atomically
 
-VARIABLE = "FOVEATE_CACHE"
-
-
-def folder() -> Path | None:
-    """Return the folder of kept hashes; None if none are kept."""
-    own = os.environ.get(VARIABLE)
-    if own is not None:
-        return Path(own).expanduser() / "fingerprints" if own else None
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "foveate" / "fingerprints"
+KIND = "fingerprints"
 
 
 def key_of(files: Sequence[Path], *details: object) -> str | None:
@@ -50,7 +41,7 @@ def key_of(files: Sequence[Path], *details: object) -> str | None:
 
 def read(key: str | None) -> str | None:
     """Return the kept hash; None if there is none."""
-    place = folder()
+    place = cache_folder(KIND)
     if key is None or place is None:
         return None
     try:
@@ -62,7 +53,7 @@ def read(key: str | None) -> str | None:
 
 def keep(key: str | None, fingerprint: str) -> None:
     """Keep a hash; a folder that cannot be written keeps none."""
-    place = folder()
+    place = cache_folder(KIND)
     if key is None or place is None:
         return
     with suppress(OSError):

@@ -13,6 +13,7 @@ from typing import Any
 
 from foveate.commands.options import parse
 from foveate.commands.screen import print_table
+from foveate.files import cache_folder
 
 EXAMPLES = """
     foveate doctor
@@ -106,8 +107,10 @@ def _caches() -> list[tuple[str, str, str]]:
     """Return where weights are kept and runs are written, whether they may be, and how much room there is."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    found: list[tuple[str, str, str]] = []
-    for title, folder in (("hub", Path(HF_HUB_CACHE)), ("here", Path.cwd())):
+    kept = cache_folder("features")
+    found = [] if kept else [("features", "not kept, because FOVEATE_CACHE is empty", "")]
+    places = [("hub", Path(HF_HUB_CACHE)), *([("features", kept)] if kept else []), ("here", Path.cwd())]
+    for title, folder in places:
         there = next(one for one in (folder, *folder.parents) if one.exists())
         may = "may be written to" if os.access(there, os.W_OK) else "may not be written to"
         where = str(folder) if folder.exists() else f"{folder} (not made yet)"

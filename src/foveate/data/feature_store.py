@@ -7,9 +7,11 @@ but does not stop the run.
 import errno
 import hashlib
 import json
+import os
 import warnings
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,7 +96,11 @@ class FeatureStore:
         if not path.is_file():
             return None
         try:
+            with suppress(OSError):
+                os.utime(path.parent)  # `trim` removes what was not used for the longest time
             return _opened(path, key, epoch)
+        except FileNotFoundError:  # another process has trimmed the store
+            return None
         except _Unfit as fault:
             aside = path.with_name(f"{path.name}.damaged")
             path.replace(aside)
@@ -123,6 +129,26 @@ class FeatureStore:
                 own.rmdir()
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+    def trim(self, most: int) -> None:
+        """Remove the features that were not used for the longest time, until the rest fits.
+
+        Other processes may use the store: what they write at this moment stays.
+
+        Args:
+            most: Number of bytes that may stay.
+        """
+        if self.folder is None or not self.folder.is_dir():
+            return
+        kinds = sorted((own.stat().st_mtime, own) for own in self.folder.iterdir() if own.is_dir())
+        sizes = {own: {path: path.stat().st_size for path in own.glob("epoch-*")} for _, own in kinds}
+        held = sum(sum(files.values()) for files in sizes.values())
+        for _, own in kinds:
+            if held <= most:
+                return
+            for path, size in sizes[own].items():
+                path.unlink(missing_ok=True)
+                held -= size
 
     def _path(self, key: FeatureKey, epoch: int) -> Path:
         assert self.folder is not None

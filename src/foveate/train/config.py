@@ -66,7 +66,7 @@ class RunConfig:
         strict_shots: Whether a class with fewer pictures than shots is an error.
         bank: Encode each epoch's views once and keep their features; learn from one fixed view of a picture;
             or encode at each need (off).
-        bank_dir: Folder of kept features, for other runs too; else they last as long as the run.
+        bank_dir: Folder of kept features, for other runs too; else the user's folder of caches.
         bank_dtype: Precision in which they are kept.
         columns: The names that a list has for its columns: {"image": "file_name"}.
         recipe: What differs from the method's training recipe: {"epochs": 5}.

@@ -1,5 +1,6 @@
 """One run: resolve its settings, load and draw pictures, and train its stages in order; each can resume."""
 
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from foveate.clip.model import Clip
+from foveate.data.feature_store import FeatureStore
 from foveate.data.samples import Photos
 from foveate.data.sources import Source, load_photos
 from foveate.errors import InputError
+from foveate.files import cache_folder
 from foveate.methods.base import Method
 from foveate.methods.capabilities import SupportSet, watchers
 from foveate.methods.registry import Settings, build_stage, needs_val, stages
@@ -31,6 +34,9 @@ from foveate.train.reporter import Reporter
 from foveate.train.selecting import SelectionRequest, select, shots_of
 from foveate.train.shots import Chosen, choose
 from foveate.train.together import DataParallel, TrainStep
+
+KEPT = 5_000_000_000
+"""Bytes of features of earlier runs that stay in the user's folder of caches when a run begins."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +157,24 @@ def draw(run: Run, photos: Photos, context: Context) -> Chosen:
 
 
 def bank_place(config: RunConfig, folder: Path | None) -> Path | None:
-    """Return the folder of a run's bank; None keeps features in memory."""
-    return Path(config.bank_dir).expanduser() if config.bank_dir else folder and folder / BANK
+    """Return the folder of a run's bank; None keeps features in memory.
+
+    Features of runs with a folder are kept for later runs too, if there is a folder of caches.
+    """
+    if config.bank_dir:
+        return Path(config.bank_dir).expanduser()
+    return folder and (_kept_features() or folder / BANK)
+
+
+def _kept_features() -> Path | None:
+    """Return the folder of features that are kept for later runs; None if there is no such folder."""
+    kept = cache_folder("features")
+    try:
+        if kept is not None:
+            kept.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return kept if kept is not None and os.access(kept, os.W_OK) else None
 
 
 def train(run: Run, chosen: Chosen, folder: Path | None, context: Context) -> Method:
@@ -170,6 +192,8 @@ def train(run: Run, chosen: Chosen, folder: Path | None, context: Context) -> Me
     """
     config, photos = run.config, chosen.photos
     place = bank_place(config, folder)
+    if context.first and place is not None and place == cache_folder("features"):
+        FeatureStore(place).trim(KEPT)
     own = folder if context.first else None
     try:
         return run_stages(
