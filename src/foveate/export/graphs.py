@@ -202,7 +202,8 @@ def _reading(recipe: TextRecipe) -> Graph:
             placed = vectors[slots.clamp_min(0)]
             tokens = torch.where((slots >= 0)[..., None], placed, tokens)
         edit = recipe.edit(known) if recipe.edit else None
-        return tower.pool(tower.encode(tokens, edit), ends + recipe.grown)
+        text = tower.pool(tower.encode(tokens, edit), ends + recipe.grown)
+        return text if recipe.joined is None or known is None else recipe.joined(text, known)
 
     rows, places = {0: "rows"}, {0: "rows", 1: "places"}
     inputs: dict[str, dict[int, str]] = {"ids": places, "ends": rows}
