@@ -278,7 +278,8 @@ def _examples(
 ) -> dict[str, tuple[Tensor, ...]]:
     """Return inputs of each graph; no free axis has length 1."""
     size, drawn = method.clip.config, torch.Generator().manual_seed(0)
-    batch, places, vectors = 2, min(8, size.context), _vectors(core, recipe)
+    batch, vectors = 2, _vectors(core, recipe)
+    places = min(8 + vectors.shape[1], size.context)  # a prompt has room for its vectors in any block
     classes = len(method.names) if isinstance(core, KnownClasses) else 3
 
     def some(*shape: int) -> Tensor:

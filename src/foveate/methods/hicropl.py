@@ -90,7 +90,7 @@ class Mapper(nn.Module):
 
 
 class HiCroPL(DeepPromptMethod, SentenceMethod, FrozenFeatures, LabelTerm):
-    """Hierarchical cross-modal prompt learning: 33,400,320 parameters with ViT-B/16.
+    """Hierarchical cross-modal prompt learning: 33,431,040 parameters with ViT-B/16.
 
     Features of both towers are averaged with those of the untouched CLIP, in training and after it. Texts
     that are no classes have the learned tokens in place of a sentence, and no such average.
