@@ -147,7 +147,7 @@ class HiCroPL(DeepPromptMethod, SentenceMethod, FrozenFeatures, LabelTerm):
         return self._passed(own[k - 1 :], mapped)
 
     def _passed(self, own: BlockTokens, mapped: BlockTokens) -> BlockTokens:
-        """Return mapped tokens; if these overwrite the learned ones, their gradient goes to the learned ones."""
+        """Return mapped tokens; if they overwrite the learned ones, the learned ones take their gradient."""
         return own + (mapped - own).detach() if self.config.overwrite else mapped
 
     def _deep_text(self) -> nn.Parameter:
