@@ -7,6 +7,7 @@ import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -118,15 +119,17 @@ def official_state(
 ) -> State:
     """A whole checkpoint of the authors' code of a method."""
     state = learned_by(own)
-    if method in ("ivlp", "promptsrc", "maple", "vpt", "mmrl"):
+    if method in ("ivlp", "promptsrc", "maple", "vpt", "mmrl", "hicropl"):
         state |= towers(clip)
     if method == "mmrl":
         state["prompt_embeddings"] = embedded(
             clip, [(prefix or "a photo of a {}.").format(name) for name in names]
         )
         return state
-    if method == "promptsrc":
+    if method in ("promptsrc", "hicropl"):
         state |= frozen_copy(clip)
+    if method == "hicropl":  # the first block's tokens are there under two names
+        state["prompt_learner.ctx"] = state["prompt_learner.cross_prompts_text.0"]
     if method != "vpt":
         state |= under("prompt_learner.", buffers(clip, names, len(own.ctx), prefix))
     if method == "kgcoop":
@@ -232,8 +235,14 @@ SHAPES = {
     "vpt": {"tokens": 3, "depth": 3},
     "maple": {"depth": 2},
     "mmrl": {"tokens": 3, "width": 16, "first_block": 2, "last_block": 2, "alpha": 0.4},
+    "hicropl": {"tokens": 5, "depth": 2, "cross_layer": 1},
 }
-INITS = {"coop": None, "prograd": "X X a photo of a", "vpt": None}
+INITS = {"hicropl": None, "coop": None, "prograd": "X X a photo of a", "vpt": None}
+
+
+def noted(method: str) -> AbstractContextManager[object]:
+    """What an import always says of a method."""
+    return pytest.warns(UserWarning, match="have those of") if method == "hicropl" else nullcontext()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -247,13 +256,14 @@ def test_every_method_answers_as_before(tiny_clip: Clip, tmp_path: Path, method:
             parameter.data = parameter.data.to(dtype).float()
     path = dassl({name: tensor.to(dtype) for name, tensor in state.items()}, tmp_path / "model-best.pth.tar")
     told = {"mmrl": {"alpha": 0.4, "last_block": 2}} if method == "mmrl" else {}
-    found = Classifier.from_official(
-        path,
-        tiny_clip,
-        method=method if method in ("coop", "prograd") else None,
-        names=NAMES if method == "vpt" else None,
-        settings=told,
-    )
+    with noted(method):
+        found = Classifier.from_official(
+            path,
+            tiny_clip,
+            method=method if method in ("coop", "prograd") else None,
+            names=NAMES if method == "vpt" else None,
+            settings=told,
+        )
     assert found.method_name == method
     assert [name.casefold() for name in found.config.names] == [name.casefold() for name in NAMES]
     for name, value in SHAPES[method].items():
@@ -304,7 +314,7 @@ def test_the_place_of_the_name_is_for_the_person_to_say(tiny_clip: Clip, positio
 # --- which words stay between the vectors and the name ---
 
 
-@pytest.mark.parametrize("method", ["ivlp", "maple", "kgcoop", "cocoop", "promptsrc"])
+@pytest.mark.parametrize("method", ["ivlp", "maple", "kgcoop", "cocoop", "promptsrc", "hicropl"])
 @pytest.mark.parametrize(
     ("tokens", "prefix", "init"),
     [(n, "a photo of a", "a photo of a") for n in (1, 4, 6, 7)]
@@ -315,7 +325,8 @@ def test_the_words_behind_the_vectors(
 ):
     assert len(tiny_clip.tokenizer.words("a photo of a")) == 7
     own = made(method, tiny_clip, tokens=tokens, init=init)
-    found = Classifier.from_official(official_state(method, own, tiny_clip, NAMES, prefix), tiny_clip)
+    with noted(method):
+        found = Classifier.from_official(official_state(method, own, tiny_clip, NAMES, prefix), tiny_clip)
     assert found.settings[method]["init"] == init
     assert list(found.method.words) == (tiny_clip.tokenizer.words(prefix)[tokens:] if init else [])
     assert found.config.names == [name.casefold() for name in NAMES]

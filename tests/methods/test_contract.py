@@ -16,6 +16,7 @@ from foveate.methods.capabilities import TextPerImage, capability
 from foveate.methods.exchange import Exchange
 from foveate.methods.frozen import extract, training_losses
 from foveate.methods.fvgpt import FvgPt
+from foveate.methods.hicropl import HiCroPL
 from foveate.methods.mmrl import Mmrl
 from foveate.methods.proda import Proda
 from foveate.methods.registry import backbones, build, configure, pairs, parts, stages
@@ -192,7 +193,7 @@ def test_constant_text_is_encoded_once(make: Make, texts_read: list[TokenRows]):
         for seed in range(3):
             method.logits(method.features(batch(2, seed=seed).images), "new")
     several = [one.config.prompts for one in method.modules() if isinstance(one, Proda)]
-    plain = 1 + any(isinstance(one, Tcp) for one in method.modules())  # TCP's texts are made of CLIP's
+    plain = 1 + any(isinstance(one, Tcp | HiCroPL) for one in method.modules())  # made of CLIP's texts
     assert 1 <= len(texts_read) <= sum(several or [1]) + plain  # the method's own texts and, at most, CLIP's
 
 

@@ -54,6 +54,7 @@ RUNS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     ),
     "recomposed": ("dapt+vpt", {"dapt": {"recompose_weight": 1.0, "distance": "cosine"}}),
     "as released": ("dapt+maple", {"dapt": {"official_quirks": True}}),
+    "mapped tokens written over": ("hicropl", {"hicropl": {"overwrite": True}}),
     "without a prior": ("fvgpt+mmrl", {"fvgpt": {"prior_branch": False, "heads": "fused"}}),
 }
 

@@ -202,7 +202,8 @@ def _reading(recipe: TextRecipe) -> Graph:
             placed = vectors[slots.clamp_min(0)]
             tokens = torch.where((slots >= 0)[..., None], placed, tokens)
         edit = recipe.edit(known) if recipe.edit else None
-        return tower.pool(tower.encode(tokens, edit), ends + recipe.grown)
+        text = tower.pool(tower.encode(tokens, edit), ends + recipe.grown)
+        return text if recipe.joined is None or known is None else recipe.joined(text, known)
 
     rows, places = {0: "rows"}, {0: "rows", 1: "places"}
     inputs: dict[str, dict[int, str]] = {"ids": places, "ends": rows}
@@ -277,7 +278,8 @@ def _examples(
 ) -> dict[str, tuple[Tensor, ...]]:
     """Return inputs of each graph; no free axis has length 1."""
     size, drawn = method.clip.config, torch.Generator().manual_seed(0)
-    batch, places, vectors = 2, min(8, size.context), _vectors(core, recipe)
+    batch, vectors = 2, _vectors(core, recipe)
+    places = min(8 + vectors.shape[1], size.context)  # a prompt has room for its vectors in any block
     classes = len(method.names) if isinstance(core, KnownClasses) else 3
 
     def some(*shape: int) -> Tensor:

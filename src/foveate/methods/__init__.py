@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from foveate.methods.exchange import ExchangeConfig as ExchangeConfig
     from foveate.methods.fvgpt import FvgPt as FvgPt
     from foveate.methods.guidance import FvgPtConfig as FvgPtConfig
+    from foveate.methods.hicropl import HiCroPL as HiCroPL
+    from foveate.methods.hicropl import HiCroPLConfig as HiCroPLConfig
     from foveate.methods.ivlp import Ivlp as Ivlp
     from foveate.methods.ivlp import IvlpConfig as IvlpConfig
     from foveate.methods.kdpl import Kdpl as Kdpl

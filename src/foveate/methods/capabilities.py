@@ -255,6 +255,8 @@ class TextRecipe:
             for the kind "known", else None.
         grown: Number of tokens that the edit adds to each row.
         shifted: For the kind "shifted": returns `[B, M, W]`, the vectors of each picture.
+        joined: For the kind "known", if the tower's output is not the class text yet: returns the text, from
+            that output and CLIP's features, both `[R, D]`.
     """
 
     kind: TextKind
@@ -265,6 +267,7 @@ class TextRecipe:
     edit: Callable[[Tensor | None], Edit | None] | None = None
     grown: int = 0
     shifted: Callable[[ImageFeatures], Tensor] | None = None
+    joined: Callable[[TextFeatures, TextFeatures], TextFeatures] | None = None
 
 
 class PortableTexts(Method):

@@ -270,6 +270,39 @@ class MapleConfig(MethodConfig):
 
 
 @dataclass(frozen=True)
+class HiCroPLConfig(MethodConfig):
+    """Settings of HiCroPL.
+
+    Attributes:
+        tokens: Number of learned tokens per block, in each tower.
+        depth: Number of blocks with tokens in both towers, from the first; None takes 12, or all of the
+            shallower tower.
+        cross_layer: Number of first blocks whose text tokens change the image tokens (k in [0]); in the
+            blocks after them image tokens change text tokens. None takes half of the depth.
+        init: Words that initialise the first block's text tokens; further words stay in the prompt. None
+            draws from N(0, 0.02²), as for all other tokens.
+        weight: Weight of the two consistency terms (λ).
+        overwrite: Whether each training step replaces learned tokens by mapped ones and leaves the mappers
+            as they start, as the released code does; else the mappers learn.
+        template: The sentence of CLIP's own class texts; None takes the data set's, or "a photo of a {}.".
+    """
+
+    recipe: ClassVar = {"epochs": 50, "optimiser": "adamw", "lr": 0.0025, "batch_size": 32}
+
+    tokens: int = 16
+    depth: int | None = None
+    cross_layer: int | None = None
+    init: str | None = None
+    weight: float = 12.0
+    overwrite: bool = False
+    template: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.demand(weight=(self.weight >= 0, "zero or more"))
+
+
+@dataclass(frozen=True)
 class TcpConfig(MethodConfig):
     """Settings of TCP.
 
@@ -783,6 +816,7 @@ CONFIGS: dict[str, type[MethodConfig]] = {
         IvlpConfig,
         VptConfig,
         MapleConfig,
+        HiCroPLConfig,
         TcpConfig,
         MmaConfig,
         ClipLoraConfig,

@@ -5,17 +5,26 @@ needs another block. The other block shares all parts of the old one: no tensor 
 replacements and hooks apply to both.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TypeVar, cast
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from foveate.clip.model import Block, Text, Vision
 
 Tower = TypeVar("Tower", Text, Vision)
 Kind = TypeVar("Kind", bound=nn.Module)
+
+
+class QuickGelu(nn.Module):
+    """CLIP's activation, x · σ(1.702 x)."""
+
+    def forward(self, x: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
+        return x * torch.sigmoid(1.702 * x)
 
 
 def linear(fan_in: int, fan_out: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
@@ -26,6 +35,17 @@ def linear(fan_in: int, fan_out: int, generator: torch.Generator, *, bias: bool 
         start = torch.empty(tensor.shape, device="cpu")
         start.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
         layer.register_parameter(name, nn.Parameter(start))
+    return layer
+
+
+def attention(width: int, generator: torch.Generator) -> nn.MultiheadAttention:
+    """Return attention with 8 heads, or as many as divide `width`, with PyTorch's usual initial values."""
+    layer = nn.MultiheadAttention(width, math.gcd(8, width), device="meta")  # draws nothing there
+    bound = (6 / (4 * width)) ** 0.5  # Xavier's for the three projections together
+    joint = torch.empty(3 * width, width).uniform_(-bound, bound, generator=generator)
+    out = linear(width, width, generator)
+    layer.in_proj_weight, layer.in_proj_bias = nn.Parameter(joint), nn.Parameter(torch.zeros(3 * width))
+    layer.out_proj.weight, layer.out_proj.bias = out.weight, nn.Parameter(torch.zeros(width))
     return layer
 
 

@@ -150,18 +150,23 @@ class DeepPromptMethod(PromptMethod, ExtraTexts, OfficialCheckpoint):
 
     deep_text: nn.Parameter | None
 
+    def deeper_text(self) -> DeepTokens | None:
+        """Return the tokens that are used in the second block and the blocks after it."""
+        return self.deep_text
+
     def encode_text(self) -> TextFeatures:
         """Return class features; each block has its own tokens after SOT."""
-        return self.encode_prompts(self.ctx, replacing(self.deep_text, 1))
+        return self.encode_prompts(self.ctx, self.text_edit())
 
     def encode_rows(self, rows: TokenRows) -> TextFeatures:
-        return encode_rows(self.clip.text, rows, edit=replacing(self.deep_text, 1))
+        return encode_rows(self.clip.text, rows, edit=self.text_edit())
 
     def text_recipe(self) -> TextRecipe:
-        return replace(super().text_recipe(), edit=self._edit)
+        return replace(super().text_recipe(), edit=self.text_edit)
 
-    def _edit(self, _: Tensor | None) -> Edit | None:
-        return replacing(self.deep_text, 1)
+    def text_edit(self, _: Tensor | None = None) -> Edit | None:
+        """Return the edit that puts the deeper tokens after SOT."""
+        return replacing(self.deeper_text(), 1)
 
     def official_names(self) -> dict[str, str | list[str]]:
         return {"ctx": "prompt_learner.ctx"}

@@ -18,7 +18,7 @@ from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod
 from foveate.methods.capabilities import TextRecipe
 from foveate.methods.configs import TcpConfig
-from foveate.methods.layers import linear
+from foveate.methods.layers import QuickGelu, linear
 from foveate.methods.prompts import PUBLISHED_BLOCKS, PromptMethod, embedded_start
 from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
@@ -92,13 +92,6 @@ class Tcp(PromptMethod, SentenceMethod):
         closeness = F.cosine_similarity(features.text, self.plain.features(), dim=-1)
         knowledge = self.config.weight * (1 - closeness.mean())
         return super().losses(features, batch) | {"knowledge": knowledge}
-
-
-class QuickGelu(nn.Module):
-    """CLIP's activation, x · σ(1.702 x)."""
-
-    def forward(self, x: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
-        return x * torch.sigmoid(1.702 * x)
 
 
 def entry_layer(given: int | None, blocks: int) -> int:

@@ -21,7 +21,13 @@ _AXES = {
 }
 """Number of dimensions of a tensor, by name."""
 
-_STACKED = ("VPT_shallow", "compound_prompts_text")
+_STACKED = (
+    "VPT_shallow",
+    "compound_prompts_text",
+    "cross_prompts_text",
+    "cross_prompts_visual",
+    "proxy_token",
+)
 """Name parts of tensors that have the same shape in all blocks."""
 
 

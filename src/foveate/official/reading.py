@@ -27,6 +27,12 @@ from foveate.official.towers import check_clip
 _BLOCKS = 7
 """Number of blocks with tokens in the MMRL authors' code: always the blocks 6 to 12."""
 
+_DESCRIBED = (
+    "took CLIP's features of a sentence where the authors have those of descriptions, which checkpoints lack:"
+    " answers differ from theirs"
+)
+"""A note on HiCroPL."""
+
 
 @dataclass(frozen=True)
 class Official:
@@ -105,7 +111,7 @@ def _understand(
     own = read_settings(method, tensors, clip, given)
     sentences = _sentences(tensors, clip, names)
     own, words = settle_init(method, own, clip, sentences)
-    notes = _guessed_blocks(own, given) if method == "mmrl" else []
+    notes = _guessed_blocks(own, given) if method == "mmrl" else [_DESCRIBED] if method == "hicropl" else []
     if sentences is None:
         found = None
         notes += _assumed(method, words, template, clip.tokenizer)

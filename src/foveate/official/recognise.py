@@ -5,6 +5,7 @@
 - MaPLe, IVLP and VPT: https://github.com/muzairkhattak/multimodal-prompt-learning,
   PromptSRC: https://github.com/muzairkhattak/PromptSRC
 - MMRL: https://github.com/yunncheng/MMRL
+- HiCroPL: https://github.com/zzeoZheng/HiCroPL
 """
 
 from collections.abc import Mapping
@@ -59,6 +60,8 @@ def candidates(tensors: Tensors) -> list[str]:
 
 
 def _with_context(tensors: Tensors) -> list[str]:
+    if "text2visual_net.linear_q.weight" in tensors:
+        return ["hicropl"]
     if "proj.weight" in tensors or any("compound_prompt" in name for name in tensors):
         return ["maple"]
     if "meta_net.linear2.weight" in tensors:

@@ -58,10 +58,11 @@ def settle_init(
     Raises:
         InputError: The given `init` leaves other words than those in the checkpoint.
     """
-    if method not in ("kgcoop", "prograd", "cocoop", "ivlp", "promptsrc", "maple"):
+    if method not in ("kgcoop", "prograd", "cocoop", "ivlp", "promptsrc", "maple", "hicropl"):
         return settings, []
     given, tokens = "init" in settings, settings["tokens"]
-    init = settings["init"] if given else asdict(methods()[method].config_type())["init"]
+    usual = asdict(methods()[method].config_type())["init"] or "a photo of a"  # with few tokens, in HiCroPL
+    init = settings["init"] if given else usual
     words = clip.tokenizer.words(init.replace("_", " ")) if init is not None else []
     stay = words[tokens:] if method != "prograd" else []
     fits = all(list(one[: len(stay)]) == stay for one in sentences or ())
@@ -69,7 +70,7 @@ def settle_init(
         raise InputError(f"has other words before the names than --{method}.init {init!r} leaves there")
     possible = len(words) <= tokens if method == "prograd" else len(words) >= tokens
     if given or (init is not None and possible and fits):
-        return settings, stay
+        return {**settings, "init": init}, stay
     return {**settings, "init": None}, []
 
 
@@ -115,6 +116,11 @@ def _maple(tensors: Tensors) -> Own:
     return {**_context(tensors), "depth": 1 + depth(tensors, "compound_prompts_text.{}")}
 
 
+def _hicropl(tensors: Tensors) -> Own:
+    blocks = {"depth": "cross_prompts_text.{}", "cross_layer": "text_proxy_token.{}"}
+    return _context(tensors) | {name: depth(tensors, pattern) for name, pattern in blocks.items()}
+
+
 def _mmrl(tensors: Tensors) -> Own:
     tokens, width = _need(tensors, _LEARNER)
     return {"tokens": tokens, "width": width}
@@ -147,4 +153,5 @@ _READERS: dict[str, Callable[[Tensors], Own]] = {
     "vpt": _vpt,
     "maple": _maple,
     "mmrl": _mmrl,
+    "hicropl": _hicropl,
 }
