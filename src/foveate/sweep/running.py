@@ -26,7 +26,7 @@ from foveate.sweep import memory, sets
 from foveate.sweep.answering import TestFeatures, measure
 from foveate.sweep.draws import keep_draw
 from foveate.sweep.folder import BANK, RUN, TESTS, at_job, begin, made_anew, result_in
-from foveate.sweep.jobs import Job, Question
+from foveate.sweep.jobs import OWN, Job, Question
 from foveate.sweep.results import Measured, Result, write_result
 from foveate.train.checkpoint import CONFIG, load_model
 from foveate.train.config import TrackerName
@@ -272,6 +272,11 @@ def _made(job: Job, desk: WorkerState, photos: Photos, before: Result | None, te
     _fit(job, desk, classifier, photos, tell)
     trained = time.monotonic()
     asked = job.questions if before is None else missing(job, before)
+    if classifier.sees_regions and job.test_masks is None:
+        warnings.warn(
+            f"row {job.row!r} has no test_masks, so {job.config.method} answers as the method under it",
+            stacklevel=2,
+        )
     measured = [_measure(job, desk, classifier, one, tell) for one in asked]
     seconds = {"train": trained - started, "test": time.monotonic() - trained}
     if before is not None:
@@ -329,13 +334,16 @@ def _measure(job: Job, desk: WorkerState, classifier: Classifier, question: Ques
     other = question.dataset != job.dataset
     carried = question.dataset.partition("@")[0] != job.dataset
     template = sets.template_of(question.dataset, parts(job.config.method)) if carried else None
+    masks = None if job.test_masks == OWN else job.test_masks
+    of_masks = [name for name in ("shift", "gaze") if getattr(job, name)]
+    of_masks += ["region"] if job.test_masks else []
     return measure(
         classifier,
         question,
-        desk.photos(question.dataset, tests_only=other),
+        desk.photos(question.dataset, masks, tests_only=other),
         desk.seen,
         carried=template,
-        of_masks=[name for name in ("shift", "gaze") if getattr(job, name)],
+        of_masks=of_masks,
         watch=partial(tell, f"asking about {question.dataset}, {question.split}"),
     )
 
@@ -369,6 +377,7 @@ def _result(
             "classes": job.config.classes,
             "template": config.template,
             "masks": job.config.masks,
+            "test_masks": job.test_masks,
             "precision": config.precision,
             "bank": "epochs",
             "threads": desk.place.threads,
