@@ -220,9 +220,7 @@ def test_kept_texts_are_never_old(keeping: Method, change: str):
     CHANGES[change](keeping)
     assert equal(texts(keeping), read_anew(keeping))
     learns = (
-        any(True for _ in keeping.learned())
-        and not isinstance(keeping, FrozenHost)
-        and keeping.tunes_text
+        any(True for _ in keeping.learned()) and not isinstance(keeping, FrozenHost) and keeping.tunes_text
     )
     if (change == "fit" and not learns) or change in ("load_learned", "other template"):
         return  # texts may be what they were

@@ -21,7 +21,7 @@ from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.data.samples import Photos
 from foveate.errors import InputError
-from foveate.methods.registry import REFERENCE, import_methods, parts
+from foveate.methods.registry import REFERENCE, import_methods, parts, sees_regions
 from foveate.sweep import memory, sets
 from foveate.sweep.answering import TestFeatures, measure
 from foveate.sweep.draws import keep_draw
@@ -201,7 +201,7 @@ def run_job(job: Job, desk: WorkerState, tell: Tell | None = None) -> Done:
             photos = desk.photos(job.dataset, job.config.masks)
             _check_photos(job, photos)
             drawn, aside = keep_draw(desk.place.out, job, photos)
-            notes += [*aside, *_mend(folder / RUN)]
+            notes += [*aside, *_mend(folder / RUN), *_without_regions(job)]
             made = _made(job, desk, photos, result, tell or _to_nobody)
             made = replace(made, hashes={**made.hashes, **({"shots": drawn} if drawn else {})})
         write_result(folder, made)
@@ -265,6 +265,13 @@ def _mend(run: Path) -> list[str]:
     return []
 
 
+def _without_regions(job: Job) -> list[str]:
+    """Return a note on a row whose method sees regions, and gets none."""
+    if job.test_masks is not None or not sees_regions(job.config.method):
+        return []
+    return [f"row {job.row!r} has no test_masks: {job.config.method} answers as the method under it"]
+
+
 def _made(job: Job, desk: WorkerState, photos: Photos, before: Result | None, tell: Tell) -> Result:
     memory.begin(desk.place.device)
     classifier = desk.classifier(job)
@@ -272,11 +279,6 @@ def _made(job: Job, desk: WorkerState, photos: Photos, before: Result | None, te
     _fit(job, desk, classifier, photos, tell)
     trained = time.monotonic()
     asked = job.questions if before is None else missing(job, before)
-    if classifier.sees_regions and job.test_masks is None:
-        warnings.warn(
-            f"row {job.row!r} has no test_masks, so {job.config.method} answers as the method under it",
-            stacklevel=2,
-        )
     measured = [_measure(job, desk, classifier, one, tell) for one in asked]
     seconds = {"train": trained - started, "test": time.monotonic() - trained}
     if before is not None:
