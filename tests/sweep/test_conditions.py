@@ -90,6 +90,7 @@ seeds: [1]
 shots: 1
 conditions: [home]
 test_masks: own
+falip: {strength: 3.0}
 clip: tiny-mild
 rows:
   CLIP: {method: zeroshot}
