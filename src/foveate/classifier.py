@@ -26,7 +26,7 @@ from foveate.data.checks import check_pictures
 from foveate.data.loader import PictureSet
 from foveate.data.naming import clean_name, name_key, unusual
 from foveate.data.samples import LazyPicture, Photos, Sample, as_pictures, labelled
-from foveate.data.sources import Source, load_photos
+from foveate.data.sources import Source, load_photos, with_masks
 from foveate.errors import InputError
 from foveate.evaluate.answers import Answers, ask
 from foveate.evaluate.encoding import keep_clip
@@ -37,9 +37,9 @@ from foveate.files import home_of
 from foveate.foreground.opening import plain_errors
 from foveate.foreground.options import OnBad
 from foveate.methods.base import Method, Wrapper
-from foveate.methods.capabilities import Diagnostics, walk
+from foveate.methods.capabilities import Diagnostics, RegionEncoder, capability, walk
 from foveate.methods.config import AUTO, is_auto
-from foveate.methods.registry import REFERENCE, Settings, build, configure, parts
+from foveate.methods.registry import REFERENCE, Settings, build, configure, parts, plugins
 from foveate.official.backbone import official_backbone
 from foveate.official.reading import read_official
 from foveate.prediction import Prediction as Prediction
@@ -256,6 +256,7 @@ class Classifier:
         classes: Sequence[str] | None = None,
         *,
         only: bool = False,
+        test_masks: str | Path | Sequence[Photo] | None = None,
         risk: float | None = None,
         abstain: bool = False,
         batch_size: int = 64,
@@ -269,6 +270,8 @@ class Classifier:
             classes: Names to choose from besides the trained ones; the classifier need not have seen them.
                 A trained one written in another way ("Barn_Owl") is that one.
             only: Choose from `classes` alone.
+            test_masks: For a method that sees a region of each picture, such as "falip+coop": a folder of
+                masks, as for `fit`, or one mask a photo. Photos without one are answered as by its host.
             risk: Give each photo the names that it may be; in this share of photos the right one is missing,
                 e.g. 0.1.
             abstain: Say "none of these" of photos that are unlike all shots; of those like them, 5 % are
@@ -279,27 +282,39 @@ class Classifier:
 
         Raises:
             InputError: A photo cannot be read, or names clash; or the model has too few shots, or held none
-                back, for the risk or for "none of these".
+                back, for the risk or for "none of these"; or masks do not fit, or the method sees no region.
         """
         check("on_bad", on_bad, OnBad)
         trust = self._asked_trust(risk, abstain)
         batch_size = as_whole("batch_size", batch_size, 1)
-        samples = tuple(Sample(picture, 0) for picture in as_pictures(photos))
+        asked = Photos(("photo",), tuple(Sample(picture, 0) for picture in as_pictures(photos)))
+        if test_masks is not None:
+            self.demand_regions()
+            with plain_errors():
+                asked = with_masks(asked, test_masks)
         if on_bad == "skip":
-            samples, bad = _readable(samples)
+            asked, bad = check_pictures(asked, "skip")
             for name, reason in bad:
                 warnings.warn(f"left out {name}: {reason}", stacklevel=2)
+        samples = asked.samples
         watch = partial(reporter.count, "photos") if reporter else None
         with self._turn.lock:
             branch = self.ask_about(classes, only=only)
             if not samples:
                 return []
             names = self.method.names
-            pictures = self._pictures(Photos(names, samples))
+            self._note_unmasked(asked)
+            pictures = self._pictures(replace(asked, names=names))
             known = trust is not None and (abstain or self.method.sees_as_clip)
             with plain_errors():
                 answers = ask(
-                    self.method, pictures, branch, batch_size=batch_size, with_clip=known, watch=watch
+                    self.method,
+                    pictures,
+                    branch,
+                    batch_size=batch_size,
+                    with_clip=known,
+                    with_region=test_masks is not None,
+                    watch=watch,
                 )
             novelty = None if trust is None else self._novelty(trust, answers)
         if trust is not None:
@@ -398,6 +413,35 @@ class Classifier:
             classifier_tags=ClassifierTags(),
         )
 
+    @property
+    def sees_regions(self) -> bool:
+        """Whether a part of the method looks at a region of each test picture, which a mask gives."""
+        return capability(self.method, RegionEncoder) is not None
+
+    def demand_regions(self) -> None:
+        """Refuse test masks, if no part of the method looks at them.
+
+        Raises:
+            InputError: None does; the message names one that does.
+        """
+        if not self.sees_regions:
+            over = next(name for name, kind in plugins().items() if issubclass(kind, RegionEncoder))
+            raise InputError(
+                f"{self.method_name} does not look at test masks: leave them out, or fit a method that does,"
+                f" such as {over}+{self.method_name}"
+            )
+
+    def _note_unmasked(self, photos: Photos) -> None:
+        """Tell of pictures without a region, if the method sees one."""
+        bare = sum(sample.mask is None for sample in photos.samples)
+        if bare and self.sees_regions:
+            host = "+".join(parts(self.method_name)[1:])
+            warnings.warn(
+                f"{bare} of {len(photos)} pictures have no test mask: {self.method_name} answers about them"
+                f" as {host} does; --test-masks gives masks",
+                stacklevel=3,
+            )
+
     def _asked_trust(self, risk: float | None, abstain: bool) -> Trust | None:
         """Return what the model knows of its answers; refuse what it cannot promise before any is given."""
         trust = self.trust
@@ -437,6 +481,7 @@ class Classifier:
         split: Split = "all",
         *,
         shift: bool = False,
+        test_masks: str | Path | bool = False,
         bank: str | Path | None = None,
         reporter: Reporter | None = None,
     ) -> Answers:
@@ -447,28 +492,43 @@ class Classifier:
             split: "base" tests pictures of trained classes among the trained names. "new" tests the
                 other pictures among the other names. "all" tests every picture among all names.
             shift: Compute answers for foregrounds too, for the foreground shift index; needs masks.
+            test_masks: For a method that sees a region of each picture, such as "falip+coop": a folder of
+                masks, or True for those that the pictures have. Others are answered as by its host.
             bank: Folder of kept features. Features of the unchanged CLIP are computed once for all methods,
                 splits and runs that use the folder.
             reporter: Called with progress.
 
         Raises:
-            InputError: The data has no picture of that split, or the split does not exist.
+            InputError: The data has no picture of that split, or the split does not exist; or there are no
+                masks, or the method sees no region.
         """
         check("split", split, Split)
         self._demand_fitted()
+        region = test_masks is not False
+        if region:
+            self.demand_regions()
         with plain_errors():
-            found = photos if isinstance(photos, Photos) else load_photos(photos)
+            folder = None if isinstance(test_masks, bool) else test_masks
+            given = isinstance(photos, Photos) and folder is None
+            found = cast("Photos", photos) if given else load_photos(photos, masks=folder)
         watch = partial(reporter.count, split) if reporter else None
         with self._turn.lock:
-            pictures, branch = self.ask_split(found if shift else without_masks(found), split)
+            pictures, branch = self.ask_split(found if shift or region else without_masks(found), split)
             if shift and not pictures.has_masks:
                 raise InputError(
                     "the shift index needs masks of the test pictures: give their folder with --masks"
                 )
+            self._note_unmasked(pictures.photos if region else without_masks(pictures.photos))
             stores = None if bank is None else keep_clip(bank)
             with plain_errors():
                 answers = ask(
-                    self.method, pictures, branch, with_foreground=shift, store_of=stores, watch=watch
+                    self.method,
+                    pictures,
+                    branch,
+                    with_foreground=shift,
+                    with_region=region,
+                    store_of=stores,
+                    watch=watch,
                 )
         return replace(answers, temperature=self.trust.temperature_for(branch)) if self.trust else answers
 
@@ -749,12 +809,6 @@ class _Turn:
 def _likeliest_first(names: tuple[str, ...], p: torch.Tensor, chosen: torch.Tensor) -> tuple[str, ...]:
     """Return the chosen names in the order of their probabilities."""
     return tuple(names[int(place)] for place in p.argsort(descending=True) if chosen[place])
-
-
-def _readable(samples: tuple[Sample, ...]) -> tuple[tuple[Sample, ...], list[tuple[str, str]]]:
-    """Return the readable pictures, and for each other one its name and the reason."""
-    kept, bad = check_pictures(Photos(("photo",), samples), "skip")
-    return kept.samples, bad
 
 
 def _portable(clip: str | Path) -> str:

@@ -48,6 +48,7 @@ class FeatureSpec:
         dim: D.
         masked: Whether it depends on the view's mask.
         exchanged: Whether it is of the view's object on another picture's ground, which each epoch draws.
+        region: Whether the mask is a region of the whole view, and not what is kept of it.
     """
 
     what: str
@@ -55,6 +56,7 @@ class FeatureSpec:
     dim: int
     masked: bool = False
     exchanged: bool = False
+    region: bool = False
 
 
 @dataclass(frozen=True)

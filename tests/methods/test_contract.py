@@ -12,10 +12,8 @@ from foveate.clip.rows import CHUNK, TokenRows
 from foveate.clip.text import text_rows
 from foveate.errors import InputError
 from foveate.methods.base import Method
-from foveate.methods.capabilities import TextPerImage, capability
-from foveate.methods.exchange import Exchange
+from foveate.methods.capabilities import FrozenHost, TextPerImage, capability
 from foveate.methods.frozen import extract, training_losses
-from foveate.methods.fvgpt import FvgPt
 from foveate.methods.hicropl import HiCroPL
 from foveate.methods.mmrl import Mmrl
 from foveate.methods.proda import Proda
@@ -203,7 +201,7 @@ def test_a_loss_reads_no_token_twice_and_none_that_is_known(
     method, pictures = make(), batch(3)
     if isinstance(method, Proda):
         pytest.skip("several prompts a class: tests/methods/test_proda.py counts them")
-    guided = isinstance(method, FvgPt | Exchange)
+    guided = isinstance(method, FrozenHost)
     if capability(method, TextPerImage):
         passes = 3 * (2 if guided else 1)  # these ask about each picture and about another view of it
     else:

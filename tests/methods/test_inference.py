@@ -12,7 +12,7 @@ from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip, Vision
 from foveate.clip.rows import TokenRows
 from foveate.methods.base import Method
-from foveate.methods.capabilities import TextPerImage, capability
+from foveate.methods.capabilities import FrozenHost, TextPerImage, capability
 from foveate.methods.exchange import Exchange
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.guidance import FvgPtConfig
@@ -35,7 +35,7 @@ TRAINED = ["cat", "phone"]
 
 def readings(method: Method) -> int:
     """How often a method's own class texts go through the text tower, to be read once."""
-    own = method.host if isinstance(method, FvgPt | Exchange) else method
+    own = method.host if isinstance(method, FrozenHost) else method
     if isinstance(own, Proda):
         return own.config.prompts
     return 2 if isinstance(own, Tcp) else 1  # TCP's vectors are made of CLIP's own texts
@@ -220,9 +220,7 @@ def test_kept_texts_are_never_old(keeping: Method, change: str):
     CHANGES[change](keeping)
     assert equal(texts(keeping), read_anew(keeping))
     learns = (
-        any(True for _ in keeping.learned())
-        and not isinstance(keeping, FvgPt | Exchange)
-        and keeping.tunes_text
+        any(True for _ in keeping.learned()) and not isinstance(keeping, FrozenHost) and keeping.tunes_text
     )
     if (change == "fit" and not learns) or change in ("load_learned", "other template"):
         return  # texts may be what they were

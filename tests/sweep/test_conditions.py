@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image, ImageOps
 
 from foveate.datasets.world_sets import draw_sets
 from foveate.errors import InputError
@@ -76,6 +77,51 @@ def test_every_row_is_asked_under_every_condition(world: Path, table: Path, tmp_
     assert exact.measured != wrong.measured
 
 
+def test_rows_may_have_masks_of_test_pictures(world: Path, tmp_path: Path):
+    for path in (world / "species" / "mask").rglob("home_*.png"):
+        flipped = tmp_path / "flipped" / path.parent.name / path.name
+        flipped.parent.mkdir(parents=True, exist_ok=True)
+        ImageOps.flip(Image.open(path)).save(flipped)
+    (tmp_path / "table.yaml").write_text(
+        """
+protocol: base-to-new
+sets: [species]
+seeds: [1]
+shots: 1
+conditions: [home]
+test_masks: own
+falip: {strength: 3.0}
+clip: tiny-mild
+rows:
+  CLIP: {method: zeroshot}
+  own: {method: falip+zeroshot}
+  flipped: {method: falip+zeroshot, test_masks: FOLDER}
+  none: {method: falip+zeroshot, test_masks: }
+""".replace("FOLDER", str(tmp_path / "flipped"))
+    )
+    jobs = {job.row: job for job in plan(tmp_path / "table.yaml").jobs}
+    assert {row: job.test_masks for row, job in jobs.items()} == {
+        "CLIP": None,
+        "own": "own",
+        "flipped": str(tmp_path / "flipped"),
+        "none": None,
+    }
+    assert {job.copies for job in jobs.values()} == {None}
+    assert {job.needs for row, job in jobs.items() if row != "CLIP"} == {jobs["CLIP"].key}
+    desk = WorkerState(SweepContext(world, tmp_path / "out"))
+    told = {row: run_job(job, desk).notes for row, job in jobs.items()}
+    assert [row for row, notes in told.items() if notes] == ["none"]
+    assert "has no test_masks: falip+zeroshot answers as the method under it" in told["none"][0]
+    found = {row: read_result(tmp_path / "out" / job.key) for row, job in jobs.items()}
+    right = {row: [one.right for one in result.measured] for row, result in found.items()}
+    assert right["none"] == right["CLIP"]
+    assert right["own"] != right["CLIP"]
+    assert right["flipped"] not in (right["own"], right["CLIP"])
+    assert {row: result.config["test_masks"] for row, result in found.items()} == {
+        row: job.test_masks for row, job in jobs.items()
+    }
+
+
 def test_masks_that_are_not_there_are_named_before_the_first_run(world: Path):
     with pytest.raises(InputError, match=r"species has no masks 'drawn': neither .*mask-drawn nor a folder"):
         sets.check_there(world, ["species"], others=[("species", "drawn")])
@@ -99,6 +145,12 @@ def test_masks_that_are_not_there_are_named_before_the_first_run(world: Path):
         ),
         ("mixed: true\nshift: true", "protocol: few-shot", "conditions is for base-to-new"),
         ("masks: wrong", "masks: [wrong]", "masks is .*give the name of a set's masks"),
+        (
+            "masks: wrong",
+            "test_masks: wrong",
+            "test_masks is 'wrong', but fvgpt.coop looks at none: leave it",
+        ),
+        ("masks: wrong", "test_masks: 3", "test_masks is 3: give the name of a set's masks"),
     ],
 )
 def test_what_fits_nowhere_is_refused(table: Path, old: str, new: str, says: str):

@@ -129,7 +129,7 @@ def _note_learned(test: Photos, data: Path, model: Path, classifier: Classifier)
         )
 
 
-def readable(photos: Photos, on_bad: OnBad, shift: bool) -> Photos:
+def readable(photos: Photos, on_bad: OnBad, masked: bool) -> Photos:
     """Leave out unreadable pictures if `on_bad` is "skip"; otherwise raise at the first one."""
     if on_bad == "error":
         return photos
@@ -140,22 +140,25 @@ def readable(photos: Photos, on_bad: OnBad, shift: bool) -> Photos:
         note(f"{name}: {reason}")
     if bad:
         note(f"left out {len(bad)} of {len(photos)} pictures")
-    return check_masks(good, on_bad)[0] if shift and any(sample.mask for sample in good.samples) else good
+    return check_masks(good, on_bad)[0] if masked and any(sample.mask for sample in good.samples) else good
 
 
 def asked(
     model: Classifier | MeasuredExport,
     photos: Photos,
     split: Split,
+    *,
     shift: bool,
+    region: bool,
     bank: str | None,
     bars: Reporter,
 ) -> Answers:
-    """Predict a split, with the method's name in the progress."""
+    """Predict a split, with the method's name in the progress; a baseline may see no region."""
     told = Titled(bars, model.method_name)
     if isinstance(model, MeasuredExport):
         return model.evaluate(photos, split, told)
-    return model.evaluate(photos, split, shift=shift, bank=bank, reporter=told)
+    region = region and model.sees_regions
+    return model.evaluate(photos, split, shift=shift, test_masks=region, bank=bank, reporter=told)
 
 
 def measured(answers: Answers, shift: bool) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -40,6 +41,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
     *,
     data: str | None = None,
     masks: str | None = None,
+    test_masks: str | None = None,
     split: Literal["base", "new", "all", "each"] = "each",
     compare: bool = False,
     shift: bool = False,
@@ -57,6 +59,8 @@ def evaluate(  # noqa: PLR0913  (a command's options)
         models: Folders written by fit or export.
         data: Other pictures than those of the run; the test split if there is one, else all pictures.
         masks: Masks of --data, for the foreground shift index.
+        test_masks: Masks for a method that sees a region of each picture, such as falip+coop; also for the
+            shift index.
         split: Pictures of trained classes (base), of other classes (new), of both among all names (all),
             or each of these splits in the data (each).
         compare: Measure the backbone and zero-shot CLIP too.
@@ -70,21 +74,23 @@ def evaluate(  # noqa: PLR0913  (a command's options)
         dtype: Precision of the towers; by default that of the training. auto: bfloat16 where the processor
             has it, float16 on CUDA.
     """
-    if report and len(models) > 1:
-        raise InputError(f"--report is a page of one model, and there are {len(models)}: give one")
+    _check(models, report, masks, test_masks)
     from foveate.commands.asking import asked, measured, readable, tested_photos
 
     needs = {"--compare": compare, "--shift": shift, "--masks": masks, "--bank-dir": bank_dir}
+    needs |= {"--test-masks": test_masks}
     tables: dict[str, Table] = {}
     judged: dict[str, Judgement] = {}  # of the last model
     with notes_for_warnings(), Bars() as bars:
         for model in models:
             opened = _opened(model, clip, device, dtype, {**needs, "--report": report})
-            photos = readable(tested_photos(Path(model), data, masks, opened), on_bad, shift)
+            photos = tested_photos(Path(model), data, test_masks or masks, opened)
+            photos = readable(photos, on_bad, shift or bool(test_masks))
             splits: Sequence[Split] = opened.splits(photos) if split == "each" else (split,)
+            ask = partial(asked, shift=shift, region=bool(test_masks), bank=bank_dir, bars=bars)
             answers: dict[str, dict[str, Answers]] = {}
             for one in [*(reversed(opened.simpler()) if compare else ()), opened]:
-                said = {name: asked(one, photos, name, shift, bank_dir, bars) for name in splits}
+                said = {name: ask(one, photos, name) for name in splits}
                 answers[one.method_name] = said
             tables[model] = {
                 method: {name: measured(one, shift) for name, one in said.items()}
@@ -105,10 +111,17 @@ def evaluate(  # noqa: PLR0913  (a command's options)
             _print_judged(judged)
 
 
+def _check(models: Sequence[str], report: str | None, masks: str | None, test_masks: str | None) -> None:
+    if report and len(models) > 1:
+        raise InputError(f"--report is a page of one model, and there are {len(models)}: give one")
+    if masks and test_masks:
+        raise InputError("--test-masks are for the shift index too: leave out --masks")
+
+
 def _opened(
     model: str, clip: str | None, device: str, dtype: Precision | None, options: Mapping[str, object]
 ) -> "Classifier | MeasuredExport":
-    """Return a model or an export; refuse options that ask an export for what it does not have."""
+    """Return a model or an export; refuse options that ask for what it does not have."""
     from foveate.classifier import Classifier
     from foveate.commands.asking import MeasuredExport
     from foveate.run.folder import find_export
@@ -117,6 +130,8 @@ def _opened(
     if folder is None:
         classifier = Classifier.from_pretrained(model, clip=clip, device=device, dtype=dtype)
         note_precision(classifier.precision)
+        if options["--test-masks"]:
+            classifier.demand_regions()
         return classifier
     given = [flag for flag, value in options.items() if value]
     if given:

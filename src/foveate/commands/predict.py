@@ -29,6 +29,7 @@ def predict(  # noqa: PLR0913  (a command's options)
     *,
     classes: str | None = None,
     only: bool = False,
+    test_masks: str | None = None,
     risk: float | None = None,
     abstain: bool = False,
     json: bool = False,
@@ -44,6 +45,7 @@ def predict(  # noqa: PLR0913  (a command's options)
         photos: Pictures, and folders of pictures.
         classes: More names to choose from, with commas between them, or a file with a name a line.
         only: Choose from these names alone.
+        test_masks: Masks of the photos, for a method that sees a region of each, such as falip+coop.
         risk: Give all names that a photo may show; in this share of photos the right one is missing.
         abstain: Say "none of these" of photos that are unlike all that the model was fitted to.
         json: Print one JSON list instead of a table.
@@ -61,6 +63,8 @@ def predict(  # noqa: PLR0913  (a command's options)
     with notes_for_warnings(), Bars() as bars:
         paths = find_pictures(photos)
         if find_export(model, clip, device, dtype):
+            if test_masks:
+                raise InputError(f"{model} is an export, which looks at no masks: leave out --test-masks")
             from foveate.run import load
 
             opened = load(model)
@@ -70,7 +74,7 @@ def predict(  # noqa: PLR0913  (a command's options)
 
             classifier = Classifier.from_pretrained(model, clip=clip, device=device, dtype=dtype)
             note_precision(classifier.precision)
-            ask = partial(classifier.predict, reporter=bars)
+            ask = partial(classifier.predict, test_masks=test_masks, reporter=bars)
             trained = classifier.config.names if classifier.config else ()
         names = split_names(classes, trained)
         if on_bad == "skip":

@@ -15,6 +15,7 @@ from foveate.scale.cluster import own_cpus
 from foveate.sweep import sets
 from foveate.sweep.events import Event
 from foveate.sweep.folder import BANK, alone_in, size_of_bank
+from foveate.sweep.jobs import OWN
 from foveate.sweep.local import in_processes
 from foveate.sweep.plan import Standing, SweepPlan, plan, schedule_of, standing
 from foveate.sweep.running import SweepContext, check_towers, missing_backbones
@@ -159,17 +160,22 @@ def _needed(there: Standing) -> list[str]:
 
 
 def _masked(there: Standing) -> dict[str, str]:
-    """Return the keys of the sets whose masks are used in training, with the method that uses them."""
+    """Return the keys of the sets whose own masks are needed, with the method that needs them."""
     found: dict[str, str] = {}
     for job in there.left:
         if job.copies is None and job.config.needs_masks:
             found.setdefault(job.dataset, job.config.method)
+        for one in job.questions if job.test_masks == OWN else ():
+            found.setdefault(one.dataset, job.config.method)
     return found
 
 
 def _others(there: Standing) -> list[tuple[str, str]]:
     """Return sets, and names of their masks, for masks that do not belong to the set itself."""
     found = [(job.dataset, job.config.masks) for job in there.left if job.config.masks]
+    for job in there.left:
+        if job.test_masks and job.test_masks != OWN:
+            found += [(one.dataset, job.test_masks) for one in job.questions]
     return list(dict.fromkeys(found))
 
 

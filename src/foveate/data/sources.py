@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 from foveate.data.folders import class_folders, read_folder
 from foveate.data.hub import HubRows, load_from_hub, read_rows
-from foveate.data.samples import Photos
+from foveate.data.samples import Photos, as_pictures
 from foveate.data.tables import TABLES, find_split_file, has_labels, read_split_file, read_table
 from foveate.errors import InputError
 from foveate.files import home_of
@@ -59,6 +60,25 @@ def load_photos(
         photos = _attach(photos, top, found_tree, required=False)
     photos = replace(photos, mask_values=_values(photos, mask_values))
     return replace(photos, invert_masks=invert_masks or photos.invert_masks)
+
+
+def with_masks(photos: Photos, masks: Any) -> Photos:
+    """Return pictures with masks; a picture that none matches keeps its own, if it has one.
+
+    Args:
+        photos: The pictures.
+        masks: A place that `load_photos` takes; or one mask a picture, as `as_pictures` takes them.
+
+    Raises:
+        InputError: No mask of a place matches a picture, or there is not one mask a picture.
+    """
+    if isinstance(masks, str | os.PathLike):
+        return load_photos(photos, masks=cast("str | Path", masks))
+    found = as_pictures(masks)
+    if len(found) != len(photos):
+        raise InputError(f"there are {len(photos)} pictures and {len(found)} masks: give one mask a picture")
+    samples = [replace(sample, mask=mask) for sample, mask in zip(photos.samples, found, strict=True)]
+    return replace(photos.with_samples(samples), mask_values=detect_values(found))
 
 
 def _read(

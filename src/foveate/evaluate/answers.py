@@ -90,6 +90,7 @@ def ask(  # noqa: PLR0913  (all but the first three by name)
     batch_size: int = 100,
     with_foreground: bool = False,
     with_clip: bool = False,
+    with_region: bool = False,
     store_of: StoreOf | None = None,
     watch: Watch | None = None,
 ) -> Answers:
@@ -102,6 +103,7 @@ def ask(  # noqa: PLR0913  (all but the first three by name)
         batch_size: Number of pictures encoded in one pass; fewer if the device's memory is not sufficient.
         with_foreground: Whether to predict the foregrounds too, for the shift index; needs masks.
         with_clip: Whether to return the unchanged CLIP's features too.
+        with_region: Whether masks, if there are any, give a method the regions that it sees.
         store_of: Gives the store of each tower's features; None keeps no features.
         watch: Called with progress.
 
@@ -112,7 +114,8 @@ def ask(  # noqa: PLR0913  (all but the first three by name)
         raise InputError("there are no pictures to ask about")
     total, per_image = len(pictures), capability(method, TextPerImage)
     foreground = with_foreground and pictures.has_masks
-    specs = specs_for_answers(method, branch, foreground=foreground, clip=with_clip)
+    region = with_region and pictures.has_masks
+    specs = specs_for_answers(method, branch, foreground=foreground, clip=with_clip, region=region)
     method.eval()
     with method.constant_text():
         features = encode_all(

@@ -17,9 +17,9 @@ from foveate.data.loader import PictureSet
 from foveate.foreground.views import foreground_view
 from foveate.memory import release_pages, sent
 from foveate.methods.base import Method, encode_pictures
-from foveate.methods.capabilities import PriorBranch, capability
+from foveate.methods.capabilities import PriorBranch, RegionEncoder, capability
 from foveate.methods.frozen import CLIP, clip_spec, image_spec
-from foveate.types import Batch, Branch, FeatureSpec
+from foveate.types import Batch, Branch, FeatureSpec, ImageFeatures, Images, Masks
 
 IMAGE, FOREGROUND, CLIP_IMAGE, CLIP_FOREGROUND = "image", "foreground", "clip image", "clip foreground"
 """Names of test features: of the method's tower and of the unchanged CLIP, of pictures and of foregrounds."""
@@ -40,7 +40,7 @@ def keep_clip(folder: str | Path) -> StoreOf:
 
 
 def specs_for_answers(
-    method: Method, branch: Branch, *, foreground: bool, clip: bool
+    method: Method, branch: Branch, *, foreground: bool, clip: bool, region: bool = False
 ) -> dict[str, FeatureSpec]:
     """Return the specs of the features that answers need, by name.
 
@@ -49,14 +49,22 @@ def specs_for_answers(
         branch: Label space of the question; some methods need CLIP's own features for new classes.
         foreground: Whether answers about foregrounds are needed.
         clip: Whether CLIP's own features are needed.
+        region: Whether masks give regions to a method that sees them (`RegionEncoder`). Foregrounds alone
+            are encoded without.
     """
     own, other = image_spec(method), clip_spec(method.clip)
+    looks = capability(method, RegionEncoder) if region else None
     prior = capability(method, PriorBranch)
     asks = prior is not None and prior.asks_prior(branch)
-    wanted = {IMAGE: own} | ({CLIP_IMAGE: other} if clip or asks else {})
+    wanted = {IMAGE: _of_region(own, looks) if looks else own} | ({CLIP_IMAGE: other} if clip or asks else {})
     if foreground:
         wanted |= {FOREGROUND: _cut(own)} | ({CLIP_FOREGROUND: _cut(other)} if asks else {})
     return wanted
+
+
+def _of_region(spec: FeatureSpec, part: RegionEncoder) -> FeatureSpec:
+    heads = spec.heads * part.region_views
+    return replace(spec, what=f"{spec.what}, {part.region_key()}", heads=heads, masked=True, region=True)
 
 
 def _cut(spec: FeatureSpec) -> FeatureSpec:
@@ -115,17 +123,22 @@ class _Encoder:
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        method, size = self.method, self.method.clip.config
-        device = method.clip.logit_scale.device
-        views = {False: sent(batch.images, device)}
-        if any(spec.masked for spec in self.specs.values()):
-            assert batch.masks is not None
-            masks = sent(batch.masks, device)
-            views[True] = foreground_view(views[False], masks, "mean", size.mean, size.std)
+        device = self.method.clip.logit_scale.device
+        images, masks = sent(batch.images, device), batch.masks
+        masks = None if masks is None else sent(masks, device)
         made: dict[FeatureSpec, Tensor] = {}
         for name, spec in self.specs.items():
             if name not in batch.frozen and spec not in made:
-                view = views[spec.masked]
-                encoded = encode_pictures(method.clip, view) if is_clip(spec) else method.encode_images(view)
-                made[spec] = encoded.cpu()
+                made[spec] = self._encoded(spec, images, masks).cpu()
         return {name: made[spec] for name, spec in self.specs.items() if spec in made}
+
+    def _encoded(self, spec: FeatureSpec, images: Images, masks: Masks | None) -> ImageFeatures:
+        method, size = self.method, self.method.clip.config
+        if spec.masked:
+            assert masks is not None
+            if spec.region:
+                looks = capability(method, RegionEncoder)
+                assert looks is not None
+                return looks.encode_region(images, masks)
+            images = foreground_view(images, masks, "mean", size.mean, size.std)
+        return encode_pictures(method.clip, images) if is_clip(spec) else method.encode_images(images)

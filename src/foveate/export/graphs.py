@@ -19,6 +19,7 @@ from foveate.methods.capabilities import (
     PortableTexts,
     PriorBranch,
     PriorTexts,
+    RegionEncoder,
     TextRecipe,
     capability,
     walk,
@@ -137,6 +138,11 @@ def demand_exportable(method: Method) -> Method:
     """
     *_, core = walk(method)
     for part in walk(method):
+        if isinstance(part, RegionEncoder):
+            raise InputError(
+                f"{part.name} cannot be exported: it looks at a mask of each picture, and an export at"
+                " pictures alone; export the method under it"
+            )
         own = type(part)
         known = own.logits in (Method.logits, Wrapper.logits) or isinstance(part, KnownClasses | PriorTexts)
         if not known:

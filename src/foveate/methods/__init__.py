@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from foveate.methods.dapt import DaptConfig as DaptConfig
     from foveate.methods.exchange import Exchange as Exchange
     from foveate.methods.exchange import ExchangeConfig as ExchangeConfig
+    from foveate.methods.falip import Falip as Falip
+    from foveate.methods.falip import FalipConfig as FalipConfig
     from foveate.methods.fvgpt import FvgPt as FvgPt
     from foveate.methods.guidance import FvgPtConfig as FvgPtConfig
     from foveate.methods.hicropl import HiCroPL as HiCroPL

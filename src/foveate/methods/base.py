@@ -252,6 +252,7 @@ class Wrapper(Method):
     Attributes:
         joint: Whether host and wrapper are trained together, in one stage; otherwise the host is tuned
             before and frozen here.
+        outermost: Whether no other method can stand over it.
         host: The method below.
 
     Raises:
@@ -259,6 +260,7 @@ class Wrapper(Method):
     """
 
     joint: ClassVar[bool] = True
+    outermost: ClassVar[bool] = False
 
     def __init__(self, host: Method):
         self.check_host(type(host).__name__, host)

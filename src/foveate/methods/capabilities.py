@@ -8,7 +8,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from foveate.types import (
     Features,
     ImageFeatures,
     Images,
+    Masks,
     PerImage,
     Scalar,
     TextFeatures,
@@ -365,6 +366,37 @@ class FrozenHost(Wrapper):
         if capability(self.host, TextPerImage):
             return super().pair(image)
         return Features(image, self.text_features())
+
+
+class RegionEncoder(FrozenHost):
+    """Encodes a test picture together with a region of it, which a mask gives, over a host; learns nothing.
+
+    Attributes:
+        region_views: Number of features that `encode_region` returns for each head of the host.
+    """
+
+    outermost = True
+    region_views: ClassVar[int] = 1
+
+    @abstractmethod
+    def encode_region(self, images: Images, masks: Masks) -> ImageFeatures:
+        """Return `[H, B, D]` raw features of normalised pictures with a region each.
+
+        Its `pair` and `logits` take them like those of `encode_images`. An empty mask gives the answer of
+        `encode_images`.
+
+        Args:
+            images: Normalised pictures.
+            masks: 1 in the region.
+        """
+
+    def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
+        """Return no terms: nothing is learned."""
+        return {}
+
+    def region_key(self) -> str:
+        """Return what decides these features, besides the host's own."""
+        return f"{self.name} {getattr(self, 'config', None)}"
 
 
 class PriorTexts(Method):

@@ -766,6 +766,31 @@ class ExchangeConfig(MethodConfig):
 
 
 @dataclass(frozen=True)
+class FalipConfig(MethodConfig):
+    """Settings of FALIP.
+
+    Attributes:
+        strength: Largest value that is added to the logits of the class token's attention (α).
+        sigma: Standard deviation of the fovea, in patches (σ).
+        blocks: Number of blocks with it, from the last one back; None takes 4, or all of a shallower tower.
+        region: The rectangle of patches around the mask, or only the masked patches in it.
+    """
+
+    strength: float = 0.2
+    sigma: float = 100.0
+    blocks: int | None = None
+    region: Literal["box", "mask"] = "box"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.demand(
+            strength=(0 <= self.strength <= 100, "a number from 0 to 100"),
+            sigma=(self.sigma > 0, "a number of patches above zero"),
+            blocks=(self.blocks is None or self.blocks >= 1, "at least 1, or none"),
+        )
+
+
+@dataclass(frozen=True)
 class KdplConfig(MethodConfig):
     """Settings of KDPL.
 
@@ -828,6 +853,7 @@ CONFIGS: dict[str, type[MethodConfig]] = {
         FvgPtConfig,
         DaptConfig,
         ExchangeConfig,
+        FalipConfig,
         KdplConfig,
     )
 }

@@ -22,7 +22,7 @@ from foveate.clip.model import Clip
 from foveate.configs import mapping, typed
 from foveate.errors import InputError
 from foveate.methods.base import Method, Wrapper
-from foveate.methods.capabilities import ImageAdapter
+from foveate.methods.capabilities import ImageAdapter, RegionEncoder
 from foveate.methods.config import MethodConfig
 from foveate.readers import one_line
 from foveate.seeds import stream
@@ -209,6 +209,7 @@ def parts(method: str) -> list[str]:
     if twice:
         raise InputError(f"method {method!r} has {twice[0]!r} twice; write each plug-in once")
     _refuse_far(method, outer, backbone)
+    _refuse_inner(method, outer, backbone)
     return names
 
 
@@ -225,6 +226,16 @@ def _refuse_far(method: str, outer: list[str], backbone: str) -> None:
             f"method {method!r}: {joint[0]} is trained together with its backbone, so it stands directly"
             f" before it: write {right!r}"
         )
+
+
+def _refuse_inner(method: str, outer: list[str], backbone: str) -> None:
+    """Refuse a method over a plug-in that must be the outermost one."""
+    first = [name for name in outer if plugins()[name].outermost]
+    if len(first) > 1:
+        raise InputError(f"method {method!r}: nothing can stand over {' or '.join(first)}: take one of them")
+    if first and outer[0] != first[0]:
+        right = "+".join([*first, *(name for name in outer if name not in first), backbone])
+        raise InputError(f"method {method!r}: nothing can stand over {first[0]}: write {right!r}")
 
 
 def pairs() -> list[str]:
@@ -245,6 +256,11 @@ def _fits(plugin: str, backbone: str) -> bool:
 def needs_masks(method: str, settings: Settings | None = None) -> bool:
     """Return whether a part of a method, with these settings, trains on foreground masks."""
     return any(config.needs_masks for config in configure(method, settings).values())
+
+
+def sees_regions(method: str) -> bool:
+    """Return whether a part of a method looks at a region of each test picture, which a mask gives."""
+    return any(issubclass(methods()[name], RegionEncoder) for name in parts(method))
 
 
 def needs_val(method: str, settings: Settings | None = None) -> bool:

@@ -88,8 +88,8 @@ def measure(
         seen: Features of test pictures that the worker keeps.
         carried: Template of the data set, if the model was trained on another set: then all classes are
             new.
-        of_masks: Metrics to compute if there are masks: "shift", the foreground shift index, and "gaze", the
-            share of heat maps on the object.
+        of_masks: What masks are for, if there are any: "region", for a method that sees regions; and metrics:
+            "shift", the foreground shift index, and "gaze", the share of heat maps on the object.
         watch: Called with the number of encoded pictures.
 
     Raises:
@@ -102,7 +102,7 @@ def measure(
     test = test if masked else without_masks(test)
     asked = _ready(classifier, question, test) if carried is None else _carried(classifier, test, carried)
     store_of = partial(seen.shelf, dataset=question.dataset)
-    answers = _answers(classifier.method, asked, test, store_of, masked and "shift" in of_masks, watch)
+    answers = _answers(classifier.method, asked, test, store_of, of_masks if masked else (), watch)
     found = _measured(question, asked.photos, answers, classifier.method.trained)
     gaze = _gaze(classifier.method, asked) if masked and "gaze" in of_masks else None
     return replace(found, gaze=gaze, of_masks=tuple(of_masks))
@@ -125,12 +125,19 @@ def _carried(classifier: Classifier, test: Photos, template: str) -> PreparedQue
 
 
 def _answers(
-    method: Method, asked: PreparedQuestion, test: Photos, store_of: StoreOf, shift: bool, watch: Watch | None
+    method: Method,
+    asked: PreparedQuestion,
+    test: Photos,
+    store_of: StoreOf,
+    of_masks: Collection[str],
+    watch: Watch | None,
 ) -> Answers:
     """Encode all test pictures, or take their features from the store; predict those of the question."""
     size = method.clip.config
     pictures = PictureSet(test, size.image_size, size.mean, size.std)
-    specs = specs_for_answers(method, asked.branch, foreground=shift, clip=False)
+    specs = specs_for_answers(
+        method, asked.branch, foreground="shift" in of_masks, clip=False, region="region" in of_masks
+    )
 
     def told(done: int) -> None:
         if watch:

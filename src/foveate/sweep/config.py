@@ -26,7 +26,7 @@ from foveate.clip.templates import fill
 from foveate.configs import typed
 from foveate.datasets.catalogue import CONDITIONS
 from foveate.errors import InputError
-from foveate.methods.registry import configure, import_methods, methods, parts, stages
+from foveate.methods.registry import configure, import_methods, methods, parts, sees_regions, stages
 from foveate.readers import read_yaml
 from foveate.select.configs import Name
 from foveate.sweep import sets
@@ -35,7 +35,7 @@ from foveate.sweep.recipes import Source
 from foveate.train.recipe import Recipe, recipe_for
 
 _TRAINING = tuple(setting.name for setting in fields(Recipe))
-_ROW = ("method", "template", "masks", "backbone")
+_ROW = ("method", "template", "masks", "test_masks", "backbone")
 _LISTS = {"seeds": int, "shots": int, "fractions": float, "sets": str, "selectors": str, "conditions": str}
 _WORDS: dict[str, tuple[str, ...]] = {
     "protocol": get_args(Protocol),
@@ -69,6 +69,8 @@ class SweepRow:
         template: Template that replaces the data set's.
         masks: Masks for training: NAME of the data set's folder `mask-NAME`, or another folder; None
             uses the data set's own masks.
+        test_masks: Masks of test pictures, for a method that sees a region of each: "own" for the data set's
+            own, NAME, or a folder; None gives no regions.
         backbone: Path of tuned backbones, which are not trained again: folders of foveate or checkpoints of
             the authors' code; "{set}" and "{seed}" stand for those of a run.
     """
@@ -79,6 +81,7 @@ class SweepRow:
     training: Mapping[str, Any] = field(default_factory=dict[str, Any])
     template: str | None = None
     masks: str | None = None
+    test_masks: str | None = None
     backbone: str | None = None
 
 
@@ -258,20 +261,26 @@ def _row(name: str, given: object, common: Mapping[str, Any], where: str) -> Swe
         training = typed(
             Recipe, {key: one[key] for one in (common, own) for key in _TRAINING if key in one}, ""
         )
-        template, masks, backbone = (
-            own.get(key, common.get(key)) for key in ("template", "masks", "backbone")
-        )
-        if masks is not None and not (isinstance(masks, str) and masks):
-            raise InputError(f"masks is {masks!r}: give the name of a set's masks, or a folder of masks")
-        if backbone is not None:
-            _check_backbone(backbone, method)
+        other = {key: own.get(key, common.get(key)) for key in _ROW[1:]}
+        _check_masks(other, own, method)
+        if other["backbone"] is not None:
+            _check_backbone(other["backbone"], method)
         configure("+".join(there), settings)
         recipe_for(method, training)
-        if template is not None:
-            fill(str(template), "x")
+        if other["template"] is not None:
+            fill(str(other["template"]), "x")
     except InputError as error:
         raise InputError(f"{title}: {error}") from error
-    return SweepRow(name, "+".join(there), settings, training, template, masks, backbone)
+    return SweepRow(name, "+".join(there), settings, training, **other)
+
+
+def _check_masks(given: Mapping[str, Any], own: Mapping[str, Any], method: str) -> None:
+    for key in ("masks", "test_masks"):
+        value = given[key]
+        if value is not None and not (isinstance(value, str) and value):
+            raise InputError(f"{key} is {value!r}: give the name of a set's masks, or a folder of masks")
+    if own.get("test_masks") is not None and not sees_regions(method):
+        raise InputError(f"test_masks is {own['test_masks']!r}, but {method} looks at none: leave it out")
 
 
 def _check_backbone(backbone: object, method: str) -> None:

@@ -15,6 +15,10 @@ names. In a data set other than the training set, all classes are "new", includi
 a trained class."""
 
 
+OWN = "own"
+"""Stands for a data set's own masks."""
+
+
 @dataclass(frozen=True)
 class Question:
     """One evaluation of a tuned model.
@@ -47,6 +51,8 @@ class Job:
             result is copied with this job's names.
         shift: Whether to compute the foreground shift index; it does not change the training.
         gaze: Whether to compute how much of the heat maps is on the object; it does not change it either.
+        test_masks: Masks of test pictures for a method that sees a region of each: `OWN`, or as `masks` of
+            the config.
     """
 
     protocol: Protocol
@@ -60,6 +66,7 @@ class Job:
     copies: str | None = None
     shift: bool = False
     gaze: bool = False
+    test_masks: str | None = None
 
     @property
     def seed(self) -> int:
@@ -67,8 +74,9 @@ class Job:
         return self.config.seed
 
     def identity(self) -> dict[str, Any]:
-        """Return everything that determines the training, as JSON values; equal jobs share one training."""
+        """Return what determines the training, and what regions the answers see, as JSON values."""
         given = {"backbone": self.config.backbone} if self.config.backbone else {}
+        given |= {"test_masks": self.test_masks} if self.test_masks else {}
         return {"dataset": self.dataset, "masks": self.config.masks, **given, **self.config.identity()}
 
     @property
@@ -79,8 +87,9 @@ class Job:
 
     @property
     def of_masks(self) -> tuple[str, ...]:
-        """Metrics to compute where there are masks."""
-        return tuple(name for name in ("shift", "gaze") if getattr(self, name))
+        """What masks of test pictures are for: metrics, and regions that the method sees."""
+        wanted = {"shift": self.shift, "gaze": self.gaze, "region": self.test_masks}
+        return tuple(name for name, asked in wanted.items() if asked)
 
     @property
     def waits_for(self) -> str | None:

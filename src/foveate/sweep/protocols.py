@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from foveate.errors import InputError
-from foveate.methods.registry import parts, stages, title
+from foveate.methods.registry import parts, sees_regions, stages, title
 from foveate.sweep.config import SweepConfig, SweepRow, SweepTable
 from foveate.sweep.jobs import Job, Question, Split
 from foveate.sweep.recipes import Case, settle
@@ -142,6 +142,7 @@ def _job(table: SweepTable, row: SweepRow, place: _Place, template: Template) ->
         recipe=table.recipe,
         shift=table.shift,
         gaze=table.gaze,
+        test_masks=row.test_masks if sees_regions(row.method) else None,
     )
 
 
@@ -193,7 +194,10 @@ def _linked(jobs: Sequence[Job], inner: Mapping[str, Job]) -> list[Job]:
         own = inner.get(name)
         return None if own is None else (own.key, own)
 
-    planned = share({job.key: job for job in jobs}, lambda job: job.config.key, below)
+    def same(job: Job) -> str:
+        return f"{job.config.key} {job.test_masks or ''}"
+
+    planned = share({job.key: job for job in jobs}, same, below)
     linked = {
         # A copy trains nothing, so it depends on nothing.
         name: replace(one.run, copies=one.copies, needs=None if one.copies else one.needs)

@@ -44,7 +44,7 @@ class Measured:
         shift_wrong: The index over the other pictures.
         gaze: Mean share of a picture's heat map, of its true class, that is on the object; between 0 and 1.
             None if it was not computed.
-        of_masks: Metrics that were asked for and need masks: "shift", "gaze". Without masks they are None.
+        of_masks: What masks were asked for: "shift" and "gaze", which are None without masks, and "region".
     """
 
     dataset: str

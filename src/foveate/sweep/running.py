@@ -21,12 +21,12 @@ from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.data.samples import Photos
 from foveate.errors import InputError
-from foveate.methods.registry import REFERENCE, import_methods, parts
+from foveate.methods.registry import REFERENCE, import_methods, parts, sees_regions
 from foveate.sweep import memory, sets
 from foveate.sweep.answering import TestFeatures, measure
 from foveate.sweep.draws import keep_draw
 from foveate.sweep.folder import BANK, RUN, TESTS, at_job, begin, made_anew, result_in
-from foveate.sweep.jobs import Job, Question
+from foveate.sweep.jobs import OWN, Job, Question
 from foveate.sweep.results import Measured, Result, write_result
 from foveate.train.checkpoint import CONFIG, load_model
 from foveate.train.config import TrackerName
@@ -201,7 +201,7 @@ def run_job(job: Job, desk: WorkerState, tell: Tell | None = None) -> Done:
             photos = desk.photos(job.dataset, job.config.masks)
             _check_photos(job, photos)
             drawn, aside = keep_draw(desk.place.out, job, photos)
-            notes += [*aside, *_mend(folder / RUN)]
+            notes += [*aside, *_mend(folder / RUN), *_without_regions(job)]
             made = _made(job, desk, photos, result, tell or _to_nobody)
             made = replace(made, hashes={**made.hashes, **({"shots": drawn} if drawn else {})})
         write_result(folder, made)
@@ -270,6 +270,13 @@ def _mend(run: Path) -> list[str]:
     return []
 
 
+def _without_regions(job: Job) -> list[str]:
+    """Return a note on a row whose method sees regions, and gets none."""
+    if job.test_masks is not None or not sees_regions(job.config.method):
+        return []
+    return [f"row {job.row!r} has no test_masks: {job.config.method} answers as the method under it"]
+
+
 def _made(job: Job, desk: WorkerState, photos: Photos, before: Result | None, tell: Tell) -> Result:
     memory.begin(desk.place.device)
     classifier = desk.classifier(job)
@@ -336,10 +343,11 @@ def _measure(job: Job, desk: WorkerState, classifier: Classifier, question: Ques
     other = question.dataset != job.dataset
     carried = question.dataset.partition("@")[0] != job.dataset
     template = sets.template_of(question.dataset, parts(job.config.method)) if carried else None
+    masks = None if job.test_masks == OWN else job.test_masks
     return measure(
         classifier,
         question,
-        desk.photos(question.dataset, tests_only=other),
+        desk.photos(question.dataset, masks, tests_only=other),
         desk.seen,
         carried=template,
         of_masks=job.of_masks,
@@ -376,6 +384,7 @@ def _result(
             "classes": job.config.classes,
             "template": config.template,
             "masks": job.config.masks,
+            "test_masks": job.test_masks,
             "precision": config.precision,
             "bank": "epochs",
             "threads": desk.place.threads,

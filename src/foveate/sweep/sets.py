@@ -51,8 +51,8 @@ def check_there(
     Args:
         root: Folder of the data sets.
         keys: Keys of the needed sets.
-        masked: Keys of the sets whose masks are used for training, with the method.
-        others: Keys of sets, and names of their other masks that are used for training.
+        masked: Keys of the sets whose own masks are used, with the method.
+        others: Keys of sets, and names of their other masks that are used.
 
     Raises:
         InputError: The message names all missing ones.
@@ -69,7 +69,7 @@ def check_there(
     if bare:
         raise InputError(
             f"{len(bare)} of {len(keys)} data sets in {root} have no masks: {', '.join(bare)}; "
-            f"{next(iter(bare.values()))} learns from them: make some with `foveate masks`, "
+            f"{next(iter(bare.values()))} needs them: make some with `foveate masks`, "
             f"or take rows and sets that need none"
         )
 
