@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foveate.clip.model import Clip
 from foveate.errors import InputError
+from foveate.foreground.views import crop_view
 from foveate.methods.base import Method, align
 from foveate.methods.coop import CoOp
 from foveate.methods.frozen import training_losses
@@ -452,6 +453,39 @@ def fvgpt(tiny_clip: Clip) -> FvgPt:
     method = FvgPt(CoOp(tiny_clip, generator=stream(1, "ctx")), generator=stream(1, "init"))
     method.set_classes(["cat", "dog", "phone"])
     return method
+
+
+TEACHERS: dict[str, Any] = {
+    "foreground": lambda batch: batch.images * batch.masks,
+    "exchange": lambda batch: batch.exchanged,
+    "crop": lambda batch: crop_view(batch.images, batch.masks),
+}
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_the_teacher_is_the_backbone_on_another_view(tiny_clip: Clip, teacher: Any):
+    method = FvgPt(CoOp(tiny_clip, generator=stream(1, "ctx")), FvgPtConfig(teacher=teacher))
+    method.set_classes(["cat", "dog", "phone"])
+    batch = a_batch()
+    seen = method.views(batch)
+    host = method.backbone
+    with torch.no_grad():
+        torch.testing.assert_close(seen.foreground, host.logits(host.features(TEACHERS[teacher](batch))))
+        torch.testing.assert_close(seen.full, host.logits(host.features(batch.images)))
+    torch.testing.assert_close(seen.area, batch.masks.mean((1, 2, 3)))
+
+
+def test_a_crop_of_all_there_is_teaches_as_the_picture(tiny_clip: Clip):
+    method = FvgPt(ZeroShot(tiny_clip), FvgPtConfig(teacher="crop"))
+    method.set_classes(["cat", "dog", "phone"])
+    whole = replace(a_batch(), masks=torch.ones(4, 1, 32, 32))
+    seen = method.views(whole)
+    torch.testing.assert_close(seen.foreground, seen.full)
+
+
+def test_each_teacher_has_features_of_its_own(tiny_clip: Clip):
+    methods = [FvgPt(ZeroShot(tiny_clip), FvgPtConfig(teacher=teacher)) for teacher in TEACHERS]
+    assert len({method.frozen()["foreground"].spec for method in methods}) == len(TEACHERS)
 
 
 def test_nothing_of_the_backbone_is_trained(fvgpt: FvgPt):

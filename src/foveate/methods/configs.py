@@ -533,8 +533,8 @@ class FvgPtConfig(MethodConfig):
         min_area: Below this share of the view a foreground counts as cut away: target 0, weight 0.
         max_area: Upper end of the clamp, if `clamp_area`.
         clamp_area: Whether the indicator's area is clamped to [min_area, max_area].
-        teacher: What the backbone is shown of the object: the "foreground" alone, or the object on the ground
-            of another class's picture ("exchange").
+        teacher: What the backbone is shown of the object: the "foreground" alone, the object on the ground of
+            another class's picture ("exchange"), or a square around it, enlarged ("crop").
         fill: What replaces the background: "mean" (0 after normalisation), "black", "blur", "image_mean".
         prior_template: Sentence of the prior's class texts; "dataset" takes the data set's own.
         entropy: In "nats", or as a share of ln C ("normalised"), which is steadier across class counts.
@@ -567,7 +567,7 @@ class FvgPtConfig(MethodConfig):
     min_area: float = 0.02
     max_area: float = 0.98
     clamp_area: bool = False
-    teacher: Literal["foreground", "exchange"] = "foreground"
+    teacher: Literal["foreground", "exchange", "crop"] = "foreground"
     fill: Fill = "mean"
     prior_template: str = "a photo of a {}."
     entropy: Literal["nats", "normalised"] = "nats"

@@ -136,12 +136,13 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
 
         All are raw features `[H, B, D]`; `area` `[1, B, 1]` is the foreground's share of the view.
         """
-        image, exchanged = frozen_image(self), self.config.teacher == "exchange"
-        found = {
-            "image": image,
-            "foreground": image.exchanged() if exchanged else image.of("foreground", self.config.fill),
-            "area": frozen_area(),
+        image = frozen_image(self)
+        teachers = {
+            "foreground": image.of("foreground", self.config.fill),
+            "exchange": image.exchanged(),
+            "crop": image.cropped(),
         }
+        found = {"image": image, "foreground": teachers[self.config.teacher], "area": frozen_area()}
         return found if self.sees_as_clip else found | {"clip": frozen_clip(self.clip)}
 
     @torch.no_grad()
