@@ -10,7 +10,7 @@ import yaml
 from foveate.errors import InputError
 from foveate.train.config import RunConfig
 
-LATER = {"exchange_grounds"}
+LATER = {("recipe", "exchange_grounds"), ("fvgpt", "prior_templates")}
 """Settings with the metadata `ADDED`; they are in an identity only if they differ from their default."""
 
 PLAIN = {"photos": "photos/", "method": "fvgpt+coop", "masks": "masks/", "shots": 4}
@@ -79,7 +79,8 @@ def test_what_decides_makes_another_run(other: dict[str, object]):
 def test_settings_that_came_later_leave_earlier_runs_the_same(method: str):
     """So a folder or a sweep from before is still found to be done."""
     own = RunConfig.of({**PLAIN, "method": method}).identity()
-    assert LATER.isdisjoint({*own["recipe"], *(name for part in own["settings"].values() for name in part)})
+    tables = {"recipe": own["recipe"], **own["settings"]}
+    assert LATER.isdisjoint((part, name) for part, table in tables.items() for name in table)
     assert (
         RunConfig.of({**PLAIN, "exchange_grounds": "mean"}).identity()["recipe"]["exchange_grounds"] == "mean"
     )
