@@ -9,7 +9,7 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 LARGEST = 1 << 63
 """Exclusive upper bound of whole numbers: files and libraries hold no larger ones."""
+
+ADDED = {"added": True}
+"""Metadata of a setting that its dataclass got later; see `deciding`."""
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "none"}
 
@@ -92,6 +95,22 @@ def check(name: str, value: object, hint: Any) -> Any:
     return value
 
 
+def deciding(config: Any) -> dict[str, Any]:
+    """Return the settings that identify a run, by name.
+
+    A field with the metadata `ADDED` is left out at its default, so that runs from before it existed stay the
+    same runs.
+
+    Args:
+        config: A dataclass, e.g. `FvgPtConfig`.
+    """
+    values = asdict(config)
+    for one in fields(config):
+        if one.metadata.get("added") and values[one.name] == one.default:
+            del values[one.name]
+    return values
+
+
 def from_text(name: str, text: str, hint: Any) -> Any:
     """Convert a word from the command line to its declared type.
 
@@ -132,18 +151,18 @@ def as_dataclass(kind: type[T], values: object, where: str, *, more: bool = Fals
     if not isinstance(values, Mapping):
         raise InputError(f"{before}is no table, but {_shown(values)}")
     table = cast("Mapping[object, object]", values)
-    known = {field.name: field for field in fields(cast("Any", kind)) if field.init}
+    known = {one.name: one for one in fields(cast("Any", kind)) if one.init}
     stray = next((name for name in table if name not in known), None)
     if stray is not None and not more:
         raise InputError(f"{before}there is no {stray!r}; there are {', '.join(known)}")
     hints = declared(kind)
     given: dict[str, Any] = {}
-    for name, field in known.items():
+    for name, one in known.items():
         if name in table:
             if not _fits(table[name], hints[name], finite=False):
                 raise InputError(f"{before}{name} is {_shown(table[name])}, which it cannot be")
             given[name] = _converted(table[name], hints[name])
-        elif field.default is MISSING and field.default_factory is MISSING:
+        elif one.default is MISSING and one.default_factory is MISSING:
             raise InputError(f"{before}{name} is missing")
     return kind(**given)
 
@@ -221,7 +240,7 @@ def mapping(values: object, wrong: str) -> dict[str, Any]:
 def declared(kind: type) -> dict[str, Any]:
     """Return the declared types of a dataclass's fields, by name."""
     hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}
+    return {one.name: hints[one.name] for one in fields(kind)}
 
 
 def _fits(value: object, hint: Any, *, finite: bool = True) -> bool:

@@ -66,11 +66,19 @@ def test_what_is_painted_over_takes_the_colours_around_it():
     assert (abs(painted[:, :, 0] - painted[:, :, 1]) <= 8).all(), "no red is left"
 
 
-def test_a_mask_that_leaves_nothing_changes_nothing():
-    picture = scene("white", "red")
-    assert np.array_equal(
-        np.asarray(paint_over(picture, Image.new("L", (SIDE, SIDE), 255))), np.asarray(picture)
-    )
+@pytest.mark.parametrize("flat", [None, (9, 8, 7)])
+def test_a_mask_that_leaves_nothing_changes_nothing(flat):
+    picture, whole = scene("white", "red"), Image.new("L", (SIDE, SIDE), 255)
+    assert np.array_equal(np.asarray(paint_over(picture, whole, flat)), np.asarray(picture))
+
+
+def test_one_colour_fills_the_hole_and_nothing_else():
+    painted = np.asarray(paint_over(scene("white", "red"), box_mask(), (9, 8, 7)))
+    x0, y0, x1, y1 = BOX
+    assert (painted[y0:y1, x0:x1] == (9, 8, 7)).all()
+    outside = np.ones((SIDE, SIDE), bool)
+    outside[y0 - 6 : y1 + 6, x0 - 6 : x1 + 6] = False  # the hole is wider than the mask
+    assert (painted[outside] == 255).all()
 
 
 # --- in a set ---
@@ -109,6 +117,23 @@ def test_exchanged_views_stand_on_grounds_of_other_classes(photos):
         assert corner(item.exchanged) in set(own.values()) - {own[item.label]}
         assert item.exchanged[:, 20, 20].tolist() == [1, 0, 0]
     assert len({corner(item.exchanged) for item in seen if item.label == 0}) == 2
+
+
+def test_grounds_filled_with_the_mean_colour(photos):
+    small = MemoryPicture(box_mask((18, 18, 22, 22)), "small")
+    first = photos.with_samples((replace(photos.samples[0], mask=small), *photos.samples[1:]))
+    filled, painted = (
+        PictureSet(first, SIDE, (0.2, 0.4, 0.6), (1.0,) * 3, seed=1, grounds=grounds)
+        for grounds in ("mean", "inpaint")
+    )
+    for epoch in range(4):
+        seen, other = (one.item(0, epoch, exchanged=True) for one in (filled, painted))
+        assert seen.exchanged[:, 14, 14].abs().max() < 0.003, "the lender's object is of the mean colour"
+        assert other.exchanged[:, 14, 14].abs().max() > 0.1
+        assert torch.equal(seen.exchanged[:, 1, 1], other.exchanged[:, 1, 1]), "the same lender"
+        assert torch.equal(seen.image, other.image)
+    assert filled.exchange_key() != painted.exchange_key()
+    assert "flat" not in painted.exchange_key(), "features kept by earlier runs are still found"
 
 
 def test_a_share_of_views_is_exchanged_and_depends_on_seed_epoch_and_index_alone(photos):

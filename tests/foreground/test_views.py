@@ -6,7 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foveate.clip.config import CLIP_MEAN, CLIP_STD
-from foveate.foreground.views import area, background_view, foreground_view
+from foveate.clip.weights import load_clip
+from foveate.data.loader import PictureSet
+from foveate.foreground.views import area, background_view, crop_view, foreground_view
+from foveate.methods.zeroshot import ZeroShot
+from foveate.world.photos import scene_photos
 
 FILLS = ("mean", "black", "blur", "image_mean")
 
@@ -79,3 +83,64 @@ def test_foreground_and_background_make_the_picture(seed):
     masks = (torch.rand(1, 1, 8, 8, generator=generator) > 0.5).float()
     assert torch.equal(foreground_view(images, masks) + background_view(images, masks), images)
     assert torch.equal(area(masks) + area(1 - masks), torch.ones(1))
+
+
+# --- the crop ---
+
+SIDE = 32
+
+
+def box(top, left, bottom, right):
+    mask = torch.zeros(1, 1, SIDE, SIDE)
+    mask[..., top:bottom, left:right] = 1
+    return mask
+
+
+def ramps():
+    """A picture whose first two channels are row and column of each pixel."""
+    line = torch.arange(SIDE, dtype=torch.float32)
+    return torch.stack([line[:, None].expand(SIDE, SIDE), line.expand(SIDE, SIDE), torch.zeros(SIDE, SIDE)])[
+        None
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spans", "margin", "top", "left", "size"),
+    [
+        ((8, 10, 16, 14), 0.0, 8, 8, 8),  # as wide as it is high
+        ((8, 10, 16, 14), 0.25, 6, 6, 12),
+        ((0, 0, 4, 4), 0.5, 0, 0, 8),  # moved inwards at a corner
+        ((24, 28, 32, 32), 0.5, 16, 16, 16),
+        ((2, 2, 30, 30), 0.5, 0, 0, SIDE),  # no larger than the picture
+    ],
+)
+def test_a_crop_is_the_square_around_the_object_enlarged(spans, margin, top, left, size):
+    seen = crop_view(ramps(), box(*spans), margin)[0]
+    across = (torch.arange(SIDE) + 0.5) * size / SIDE - 0.5  # where each pixel of the crop comes from
+    inside = slice(SIDE // 4, -SIDE // 4)  # cubic interpolation keeps ramps, but for the border
+    assert seen.shape == (3, SIDE, SIDE)
+    torch.testing.assert_close(seen[0, inside, SIDE // 2], (top + across)[inside])
+    torch.testing.assert_close(seen[1, SIDE // 2, inside], (left + across)[inside])
+
+
+def test_without_a_foreground_or_with_nothing_else_a_crop_is_the_picture():
+    picture = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    masks = torch.cat([torch.zeros(1, 1, SIDE, SIDE), torch.ones(1, 1, SIDE, SIDE)])
+    torch.testing.assert_close(crop_view(picture, masks), picture)
+
+
+def test_a_crop_shows_small_objects_to_clip():
+    clip = load_clip("tiny")
+    method, size = ZeroShot(clip), clip.config
+    names = [
+        f"{colour} {shape}" for colour in ("red", "blue", "green") for shape in ("star", "ring", "heart")
+    ]
+    photos = scene_photos(names, per_class=6, seed=1, radius=(0.1, 0.16))
+    method.set_classes(list(photos.names))
+    (batch,) = PictureSet(photos, size.image_size, size.mean, size.std).batches(None, 54)
+    right = [
+        (method.logits(method.features(view)).argmax(dim=-1) == batch.labels).sum().item()
+        for view in (batch.images, crop_view(batch.images, batch.masks))
+    ]
+    assert right[1] >= 53
+    assert right[0] <= 48

@@ -9,9 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from foveate.clip.model import Clip
+from foveate.clip.text import encode_names
 from foveate.errors import InputError
+from foveate.foreground.views import crop_view
 from foveate.methods.base import Method, align
 from foveate.methods.coop import CoOp
 from foveate.methods.frozen import training_losses
@@ -384,6 +387,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "teacher": ({}, {"teacher": "exchange"}),
     "fill": ({}, {"fill": "black"}),
     "prior_template": ({}, {"prior_template": "dataset"}),
+    "prior_templates": ({}, {"prior_templates": ("a {}.", "the {}.")}),
     "entropy": ({}, {"entropy": "normalised"}),
     "tau_squared": ({}, {"tau_squared": True}),
     "mixed_weight": ({}, {"mixed_weight": 1.0}),
@@ -452,6 +456,72 @@ def fvgpt(tiny_clip: Clip) -> FvgPt:
     method = FvgPt(CoOp(tiny_clip, generator=stream(1, "ctx")), generator=stream(1, "init"))
     method.set_classes(["cat", "dog", "phone"])
     return method
+
+
+def test_of_several_sentences_the_prior_is_their_mean(tiny_clip: Clip):
+    sentences, names = ("a {}.", "the {}, on paper.", "dataset"), ["cat", "dog", "phone"]
+    method = FvgPt(ZeroShot(tiny_clip), FvgPtConfig(prior_trust=1.0, prior_templates=sentences))
+    method.set_classes(names, "a drawing of a {}.", trained=[])
+    with torch.no_grad():
+        features = method.features(a_batch().images)
+        answers = method.logits(features, "new")
+        text = torch.zeros(len(names), tiny_clip.config.embed)
+        for sentence in ("a {}.", "the {}, on paper.", "a drawing of a {}."):
+            for row, name in enumerate(names):
+                one = encode_names(tiny_clip, [name], sentence)[0]
+                text[row] += one / one.norm() / 3
+        cosines = F.normalize(features.image[0], dim=-1) @ F.normalize(text, dim=-1).T
+    torch.testing.assert_close(answers, tiny_clip.scale * cosines, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(method.views(a_batch()).clip, answers)
+
+
+def test_one_sentence_twice_is_that_sentence(tiny_clip: Clip):
+    told = (
+        {"prior_template": "the {}."},
+        {"prior_templates": ("the {}.",)},
+        {"prior_templates": ("the {}.",) * 2},
+    )
+    one, alone, twice = (measured(tiny_clip, settings) for settings in told)
+    assert all(torch.equal(one[name], alone[name]) for name in one)
+    torch.testing.assert_close(one["new"], twice["new"])
+
+
+def test_each_sentence_has_one_place_for_the_name(tiny_clip: Clip):
+    with pytest.raises(InputError, match="template 'the thing'"):
+        FvgPt(ZeroShot(tiny_clip), FvgPtConfig(prior_templates=("a {}.", "the thing")))
+
+
+TEACHERS: dict[str, Any] = {
+    "foreground": lambda batch: batch.images * batch.masks,
+    "exchange": lambda batch: batch.exchanged,
+    "crop": lambda batch: crop_view(batch.images, batch.masks),
+}
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_the_teacher_is_the_backbone_on_another_view(tiny_clip: Clip, teacher: Any):
+    method = FvgPt(CoOp(tiny_clip, generator=stream(1, "ctx")), FvgPtConfig(teacher=teacher))
+    method.set_classes(["cat", "dog", "phone"])
+    batch = a_batch()
+    seen = method.views(batch)
+    host = method.backbone
+    with torch.no_grad():
+        torch.testing.assert_close(seen.foreground, host.logits(host.features(TEACHERS[teacher](batch))))
+        torch.testing.assert_close(seen.full, host.logits(host.features(batch.images)))
+    torch.testing.assert_close(seen.area, batch.masks.mean((1, 2, 3)))
+
+
+def test_a_crop_of_all_there_is_teaches_as_the_picture(tiny_clip: Clip):
+    method = FvgPt(ZeroShot(tiny_clip), FvgPtConfig(teacher="crop"))
+    method.set_classes(["cat", "dog", "phone"])
+    whole = replace(a_batch(), masks=torch.ones(4, 1, 32, 32))
+    seen = method.views(whole)
+    torch.testing.assert_close(seen.foreground, seen.full)
+
+
+def test_each_teacher_has_features_of_its_own(tiny_clip: Clip):
+    methods = [FvgPt(ZeroShot(tiny_clip), FvgPtConfig(teacher=teacher)) for teacher in TEACHERS]
+    assert len({method.frozen()["foreground"].spec for method in methods}) == len(TEACHERS)
 
 
 def test_nothing_of_the_backbone_is_trained(fvgpt: FvgPt):

@@ -86,9 +86,8 @@ def texts(method: Method) -> tuple[torch.Tensor, ...]:
     """All class texts that answers are made of; no picture is read for them."""
     nothing = torch.zeros(len(method.head_weights), 1, method.clip.config.embed)
     own = method.pair(nothing).text
-    if isinstance(method, Exchange):
-        return (own, *(one.features() for one in method.plain))
-    return (own, method.plain.features()) if isinstance(method, FvgPt) else (own,)
+    known = method.plain if isinstance(method, Exchange | FvgPt) else []
+    return (own, *(one.features() for one in known))
 
 
 def read_anew(method: Method) -> tuple[torch.Tensor, ...]:

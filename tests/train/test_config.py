@@ -10,6 +10,9 @@ import yaml
 from foveate.errors import InputError
 from foveate.train.config import RunConfig
 
+LATER = {("recipe", "exchange_grounds"), ("fvgpt", "prior_templates")}
+"""Settings with the metadata `ADDED`; they are in an identity only if they differ from their default."""
+
 PLAIN = {"photos": "photos/", "method": "fvgpt+coop", "masks": "masks/", "shots": 4}
 
 
@@ -37,6 +40,7 @@ def test_what_is_written_is_read_again():
     [
         {"method": "FVGPT+CoOp"},
         {"epochs": 10},  # the recipe's own
+        {"exchange_grounds": "inpaint"},
         {"coop.tokens": 4},  # the default
         {"device": "cuda"},
         {"bank_dir": "elsewhere"},
@@ -58,6 +62,7 @@ def test_what_decides_nothing_is_no_other_run(same: dict[str, object]):
         {"clip": "ViT-B/16"},
         {"dtype": "bfloat16"},
         {"epochs": 11},
+        {"exchange_grounds": "mean"},
         {"coop.tokens": 5},
         {"template": "a {}."},
         {"bank": "fixed"},
@@ -68,6 +73,17 @@ def test_what_decides_nothing_is_no_other_run(same: dict[str, object]):
 )
 def test_what_decides_makes_another_run(other: dict[str, object]):
     assert RunConfig.of({**PLAIN, **other}).key != RunConfig.of(PLAIN).key
+
+
+@pytest.mark.parametrize("method", ["coop", "fvgpt+coop", "exchange+mmrl"])
+def test_settings_that_came_later_leave_earlier_runs_the_same(method: str):
+    """So a folder or a sweep from before is still found to be done."""
+    own = RunConfig.of({**PLAIN, "method": method}).identity()
+    tables = {"recipe": own["recipe"], **own["settings"]}
+    assert LATER.isdisjoint((part, name) for part, table in tables.items() for name in table)
+    assert (
+        RunConfig.of({**PLAIN, "exchange_grounds": "mean"}).identity()["recipe"]["exchange_grounds"] == "mean"
+    )
 
 
 def test_masks_are_nothing_to_a_method_without():
@@ -93,6 +109,7 @@ def test_the_backbone_of_a_run_is_a_run():
         ({"select": "herding", "fraction": 0.5}, "--select and --shots both say how many pictures"),
         ({"shots": None, "fraction": 0.5}, "--fraction is 0.5: say who chooses with --select"),
         ({"shots": None, "select": "herding"}, "--select is herding: say which share"),
+        ({"exchange_grounds": "black"}, "exchange_grounds is 'black': give one of inpaint, mean"),
         ({"bank": "fixed", "augment": "squash"}, "bank is 'fixed', which takes the centred view alone"),
         ({"kgcoop.weight": 3}, "settings for 'kgcoop', but the method is 'fvgpt+coop'"),
         ({"template": "no place"}, "template 'no place'"),

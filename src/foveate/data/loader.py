@@ -30,6 +30,7 @@ from foveate.data.transforms import (
 from foveate.foreground.exchange import LEAST_GROUND, exchange
 from foveate.foreground.masks import MaskValues, detect_values, fit_mask, read_mask
 from foveate.foreground.opening import source_name
+from foveate.foreground.options import GroundFill
 from foveate.seeds import stream
 from foveate.types import Batch
 
@@ -134,6 +135,7 @@ class PictureSet:
         augment: Literal["rrc-flip", "squash", "none"] = "none",
         scale: tuple[float, float] = (0.08, 1.0),
         exchange: float = 0.0,
+        grounds: GroundFill = "inpaint",
         seed: int = 0,
         transform: PairTransform | None = None,
         masks: bool = True,
@@ -149,6 +151,8 @@ class PictureSet:
             scale: Least and greatest area of a random crop.
             exchange: Share of training views whose object stands on another picture's ground. A picture
                 without a mask, or with an empty one, is always seen as it is.
+            grounds: What fills the place of the object in a picture that lends its ground: the colours around
+                it, or the mean colour `mean`.
             seed: Of views and order.
             transform: Applied to picture and mask (or None) before a training view. It may run in several
                 threads, so it must bring its own randomness.
@@ -162,6 +166,7 @@ class PictureSet:
         self._size, self._mean, self._std = size, mean, std
         self._augment: Literal["rrc-flip", "squash", "none"] = augment
         self._scale, self._exchange, self._seed = scale, exchange, seed
+        self._flat = _bytes(mean) if grounds == "mean" else None
         self._transform = transform
         found = [sample.mask for sample in photos.samples if sample.mask is not None] if masks else []
         self.has_masks = bool(found)
@@ -204,9 +209,13 @@ class PictureSet:
         return {**key, "scale": list(self._scale), "seed": self._seed} if self.varies else key
 
     def exchange_key(self) -> dict[str, object]:
-        """Return what decides whose ground an object is put on."""
+        """Return what decides which ground an object is put on."""
         labels = repr([sample.label for sample in self.photos.samples])
-        return {"labels": hashlib.sha256(labels.encode()).hexdigest()[:16], "seed": self._seed}
+        key: dict[str, object] = {
+            "labels": hashlib.sha256(labels.encode()).hexdigest()[:16],
+            "seed": self._seed,
+        }
+        return key if self._flat is None else {**key, "flat": list(self._flat)}
 
     def mask_key(self) -> dict[str, object]:
         """Return the meaning of the values in mask files."""
@@ -341,7 +350,7 @@ class PictureSet:
         for place in torch.randint(len(others), (_LENDERS,), generator=generator).tolist():
             lender, its_mask, share = self._read(samples[others[place]])
             if share <= 1 - LEAST_GROUND:
-                return exchange(picture, mask, lender, its_mask), swap
+                return exchange(picture, mask, lender, its_mask, self._flat), swap
         return picture, False
 
     def _collate(self, items: Sequence[Item]) -> Batch:
@@ -353,6 +362,12 @@ class PictureSet:
             return Batch(images, labels, exchanged=exchanged)
         masks, areas = torch.stack([item.mask for item in items]), torch.tensor([item.area for item in items])
         return Batch(images, labels, masks, areas, exchanged=exchanged)
+
+
+def _bytes(colour: Channels) -> tuple[int, int, int]:
+    """Return a colour of channels in [0, 1] as bytes."""
+    red, green, blue = (round(255 * channel) for channel in colour)
+    return red, green, blue
 
 
 def _ahead(read: Callable[[int], Item], wanted: Iterable[int], workers: int, window: int) -> Iterator[Item]:

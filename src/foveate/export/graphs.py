@@ -11,7 +11,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from foveate.errors import InputError
 from foveate.methods.base import Method, SentenceMethod, Wrapper, encode_pictures
@@ -25,7 +24,7 @@ from foveate.methods.capabilities import (
     walk,
 )
 from foveate.methods.known import KnownClasses
-from foveate.methods.texts import PlainTexts
+from foveate.methods.texts import PlainTexts, unit_mean
 from foveate.run.folder import Texts
 from foveate.types import Branch, Features
 
@@ -118,9 +117,7 @@ def plan(method: Method, *, knows_shots: bool) -> Plan:
         examples=_examples(method, core, recipe, graphs),
         texts=texts,
         text=nothing if recipe.shifted else method.text_features(),
-        prior=torch.stack([F.normalize(one.features(), dim=-1) for one in prior]).mean(0)
-        if prior
-        else nothing,
+        prior=unit_mean(prior) if prior else nothing,
         reference=reference.features() if knows_shots else nothing,
         vectors=_vectors(core, recipe),
         closed=isinstance(core, KnownClasses),

@@ -22,7 +22,11 @@ _SPREAD = 3  # pixels of that by which the hole is widened, so that no edge of t
 
 
 def exchange(
-    picture: Image.Image, mask: Image.Image, other: Image.Image, other_mask: Image.Image | None
+    picture: Image.Image,
+    mask: Image.Image,
+    other: Image.Image,
+    other_mask: Image.Image | None,
+    flat: tuple[int, int, int] | None = None,
 ) -> Image.Image:
     """Return a picture's object on the ground of another picture; the object stays where it is.
 
@@ -31,21 +35,25 @@ def exchange(
         mask: Its foreground: mode "L", 255 on the object and 0 elsewhere.
         other: RGB, lends its ground; of any size: it is scaled to cover the picture, and cut at its middle.
         other_mask: Its foreground, which is painted over; None takes all of it as ground.
+        flat: Colour in [0, 255] that it is painted over with; None takes what surrounds it, smoothly.
     """
     size = picture.size
     ground = ImageOps.fit(other, size, Image.Resampling.BICUBIC)
     if other_mask is not None:
-        ground = paint_over(ground, ImageOps.fit(other_mask, size, Image.Resampling.NEAREST))
+        ground = paint_over(ground, ImageOps.fit(other_mask, size, Image.Resampling.NEAREST), flat)
     edge = mask.filter(ImageFilter.GaussianBlur(SOFTNESS * min(size)))
     return Image.composite(picture, ground, edge)
 
 
-def paint_over(picture: Image.Image, mask: Image.Image) -> Image.Image:
-    """Return a picture whose foreground is filled smoothly from the colours around it.
+def paint_over(
+    picture: Image.Image, mask: Image.Image, flat: tuple[int, int, int] | None = None
+) -> Image.Image:
+    """Return a picture whose foreground is filled smoothly from the colours around it, or with one colour.
 
     Args:
         picture: RGB.
         mask: Of its size: 255 on what is painted over. Where it leaves nothing, the picture stays as it is.
+        flat: The one colour, in [0, 255].
     """
     small = picture.copy()
     small.thumbnail((_PAINTED, _PAINTED))
@@ -54,9 +62,12 @@ def paint_over(picture: Image.Image, mask: Image.Image) -> Image.Image:
     known = torch.tensor(np.asarray(hole) == 0).float()[None, None]
     if not known.any():
         return picture
-    colour = torch.tensor(np.asarray(small)).permute(2, 0, 1).float()[None]
-    pixels = _pushed_and_pulled(colour, known)[0].permute(1, 2, 0).round().clamp(0, 255)
-    painted = Image.fromarray(pixels.byte().numpy()).resize(picture.size, Image.Resampling.BICUBIC)
+    if flat is None:
+        colour = torch.tensor(np.asarray(small)).permute(2, 0, 1).float()[None]
+        pixels = _pushed_and_pulled(colour, known)[0].permute(1, 2, 0).round().clamp(0, 255)
+        painted = Image.fromarray(pixels.byte().numpy()).resize(picture.size, Image.Resampling.BICUBIC)
+    else:
+        painted = Image.new("RGB", picture.size, flat)
     return Image.composite(painted, picture, hole.resize(picture.size, Image.Resampling.BILINEAR))
 
 

@@ -10,6 +10,10 @@ MaskValues = Literal["auto", "binary255", "binary1", "index", "index_void255", "
 `index_void255`: everything except 0 and 255 is. `soft`: graded, 128 and above is foreground. `auto`:
 detected by `detect_values`."""
 
+GroundFill = Literal["inpaint", "mean"]
+"""What stands where the object of a lent ground was: the colours around it, or the mean colour of the
+normalisation."""
+
 Fill = Literal["mean", "black", "blur", "image_mean"]
 """Replacement of removed pixels: the mean colour of the normalisation, black, the blurred picture, or
 the picture's own mean colour."""

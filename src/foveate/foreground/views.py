@@ -1,4 +1,4 @@
-"""Views by a mask: the foreground alone, the background alone, and the foreground share.
+"""Views by a mask: the foreground alone, the background alone, a crop to it, and the foreground share.
 
 All pictures here are normalised tensors, so zero is the mean colour of CLIP's pictures, not black. The
 published code of FVG-PT (spec A10) and DAPT (spec 2.3) removes pixels in this way; `fill` offers
@@ -8,6 +8,7 @@ alternatives.
 import math
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.clip.config import CLIP_MEAN, CLIP_STD
@@ -15,6 +16,9 @@ from foveate.foreground.options import Fill
 from foveate.types import Images, Masks, PerImage
 
 Channels = tuple[float, float, float]
+
+MARGIN = 0.1
+"""What a crop leaves around the object on each side, as a share of the longer side of the object's box."""
 
 _BLUR = 0.05  # deviation as a share of the shorter side: keeps colours, removes shapes
 
@@ -48,6 +52,32 @@ def background_view(
 ) -> Images:
     """Keep the background and fill the foreground; see `foreground_view` for the arguments."""
     return foreground_view(images, 1 - masks, fill, mean, std)
+
+
+def crop_view(images: Images, masks: Masks, margin: float = MARGIN) -> Images:
+    """Crop to a square around the foreground, and enlarge it to the size of the picture.
+
+    The square has the centre of the foreground's box, and side (1 + 2 margin) times the box's longer side. It
+    is moved into the picture where it would leave it. Without a foreground the picture stays as it is.
+
+    Args:
+        images: Square pictures.
+        masks: Above 0 on the foreground.
+        margin: Of the square around the box.
+    """
+    side, views = images.shape[-1], list[Tensor]()
+    for image, mask in zip(images, masks[:, 0] > 0, strict=True):
+        if not mask.any():
+            views.append(image)
+            continue
+        spans = [(int(line[0]), int(line[-1]) + 1) for line in (mask.any(n).nonzero() for n in (1, 0))]
+        longest = max(end - start for start, end in spans)
+        size = min(side, math.ceil(longest * (1 + 2 * margin)))
+        top, left = (min(max((start + end - size) // 2, 0), side - size) for start, end in spans)
+        cut = image[None, :, top : top + size, left : left + size]
+        # With `antialias` the cubic is Pillow's, which keeps ramps.
+        views.append(F.interpolate(cut, (side, side), mode="bicubic", antialias=True)[0])
+    return torch.stack(views)
 
 
 def area(masks: Masks) -> PerImage:

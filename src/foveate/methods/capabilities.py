@@ -419,12 +419,12 @@ class PriorTexts(Method):
 class PriorBranch(PriorTexts):
     """Uses the unchanged CLIP too, as a prior for new classes."""
 
-    plain: PlainTexts
-    """CLIP's own class texts."""
+    plain: Sequence[PlainTexts]
+    """CLIP's own class texts, of one sentence or several."""
 
     @property
     def prior_texts(self) -> Sequence[PlainTexts]:
-        return [self.plain] if self.asks_prior("new") else []
+        return self.plain if self.asks_prior("new") else []
 
     @abstractmethod
     def asks_prior(self, branch: Branch | None) -> bool:

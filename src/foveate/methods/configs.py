@@ -4,10 +4,11 @@ The help of `foveate fit` is fast therefore. [0] is the paper that the method's 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from foveate.clip.templates import DEFAULT_TEMPLATE, fill
+from foveate.configs import ADDED
 from foveate.errors import InputError
 from foveate.foreground.options import Fill
 from foveate.methods.config import MethodConfig
@@ -566,10 +567,11 @@ class FvgPtConfig(MethodConfig):
         min_area: Below this share of the view a foreground counts as cut away: target 0, weight 0.
         max_area: Upper end of the clamp, if `clamp_area`.
         clamp_area: Whether the indicator's area is clamped to [min_area, max_area].
-        teacher: What the backbone is shown of the object: the "foreground" alone, or the object on the ground
-            of another class's picture ("exchange").
+        teacher: What the backbone is shown of the object: the "foreground" alone, the object on the ground of
+            another class's picture ("exchange"), or a square around it, enlarged ("crop").
         fill: What replaces the background: "mean" (0 after normalisation), "black", "blur", "image_mean".
         prior_template: Sentence of the prior's class texts; "dataset" takes the data set's own.
+        prior_templates: Sentences whose mean is the prior's text, in place of `prior_template`.
         entropy: In "nats", or as a share of ln C ("normalised"), which is steadier across class counts.
         tau_squared: Whether the distillation is multiplied with tau².
         mixed_weight: Weight of z_FDC for trained names if new names are used too; z_PC has the rest.
@@ -600,9 +602,10 @@ class FvgPtConfig(MethodConfig):
     min_area: float = 0.02
     max_area: float = 0.98
     clamp_area: bool = False
-    teacher: Literal["foreground", "exchange"] = "foreground"
+    teacher: Literal["foreground", "exchange", "crop"] = "foreground"
     fill: Fill = "mean"
     prior_template: str = "a photo of a {}."
+    prior_templates: tuple[str, ...] = field(default=(), metadata=ADDED)
     entropy: Literal["nats", "normalised"] = "nats"
     tau_squared: bool = False
     mixed_weight: float = 0.5

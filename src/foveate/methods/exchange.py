@@ -36,7 +36,7 @@ from foveate.methods.configs import ExchangeConfig
 from foveate.methods.frozen import Frozen, FrozenFeatures, extract, frozen_image
 from foveate.methods.guidance import route
 from foveate.methods.known import KnownClasses, exact, fixed
-from foveate.methods.texts import PlainTexts
+from foveate.methods.texts import PlainTexts, unit_mean
 from foveate.seeds import stream
 from foveate.types import (
     Batch,
@@ -189,10 +189,7 @@ class Exchange(FrozenHost, ClosedForm, FrozenFeatures, PriorTexts):
         own, w = F.normalize(features.text, dim=-1), self.config.prior
         if not self.prior_texts:
             return own
-        if features.prior is None:
-            prior = torch.stack([F.normalize(one.features(), dim=-1) for one in self.prior_texts]).mean(dim=0)
-        else:
-            prior = features.prior.text
+        prior = unit_mean(self.prior_texts) if features.prior is None else features.prior.text
         return (1 - w) * own + w * prior.to(own.dtype)
 
     # --- answers ---

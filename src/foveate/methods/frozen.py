@@ -17,7 +17,7 @@ from torch import Tensor
 
 from foveate.clip.model import Clip
 from foveate.errors import InputError
-from foveate.foreground.views import Fill, area, background_view, foreground_view
+from foveate.foreground.views import Fill, area, background_view, crop_view, foreground_view
 from foveate.methods.base import Method, Wrapper, encode_pictures
 from foveate.methods.capabilities import ImageAdapter, capability, walk
 from foveate.types import Batch, FeatureSpec, ImageFeatures, Images, Masks, Scalar
@@ -25,7 +25,7 @@ from foveate.types import Batch, FeatureSpec, ImageFeatures, Images, Masks, Scal
 CLIP = "clip"
 """The unchanged image tower, in a `FeatureSpec`."""
 
-Side = Literal["whole", "foreground", "background", "exchanged"]
+Side = Literal["whole", "foreground", "background", "exchanged", "crop"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ class Frozen:
         """Return the same tower's feature of the view with its object on another picture's ground."""
         spec = replace(self.spec, what=f"{self.spec.what}, exchanged", masked=True, exchanged=True)
         return Frozen(spec, self.encode, "exchanged")
+
+    def cropped(self) -> "Frozen":
+        """Return the same tower's feature of a square around the view's object, see `crop_view`."""
+        spec = replace(self.spec, what=f"{self.spec.what}, crop", masked=True)
+        return Frozen(spec, self.encode, "crop")
 
 
 class FrozenFeatures(Method):
@@ -191,5 +196,7 @@ def _view(method: Method, batch: Batch, one: Frozen) -> Images:
         if batch.exchanged is None:
             raise ValueError(f"{method.name} needs exchanged views: batches(..., exchanged=True) brings them")
         return batch.exchanged
+    if one.side == "crop":
+        return crop_view(batch.images, _masks(method, batch, one))
     size, cut = method.clip.config, foreground_view if one.side == "foreground" else background_view
     return cut(batch.images, _masks(method, batch, one), one.fill, size.mean, size.std)

@@ -34,7 +34,7 @@ from foveate.methods.frozen import (
     frozen_image,
 )
 from foveate.methods.guidance import Align, FvgPtConfig, Guidance, Views, route
-from foveate.methods.texts import PlainTexts
+from foveate.methods.texts import PlainTexts, unit_mean
 from foveate.methods.zeroshot import ZeroShot
 from foveate.seeds import stream
 from foveate.types import (
@@ -46,6 +46,7 @@ from foveate.types import (
     Logits,
     PerImage,
     Scalar,
+    TextFeatures,
 )
 
 _SIGMAS = 2.0  # standard deviations that the backbone must be ahead for a warning
@@ -82,8 +83,9 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
         tower = self.clip.text.proj
         self.guidance = guidance.to(tower.device, torch.promote_types(tower.dtype, torch.float32))
         self.tally = self.last_tally = Tally()
-        sentence = self.config.prior_template
-        self.plain = PlainTexts(self.clip, None if sentence == "dataset" else sentence)  # t_CLIP of Eq. 11
+        sentences = self.config.prior_templates or (self.config.prior_template,)
+        own = (None if sentence == "dataset" else sentence for sentence in sentences)
+        self.plain = [PlainTexts(self.clip, sentence) for sentence in own]  # t_CLIP of Eq. 11
         if backbone.names:
             self.set_classes(backbone.names, backbone.template, backbone.trained_names())
 
@@ -105,9 +107,11 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
     def set_classes(
         self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
     ) -> None:
-        self.plain.check(names, template)
+        for one in self.plain:
+            one.check(names, template)
         super().set_classes(names, template, trained)
-        self.plain.set_classes(names, template)
+        for one in self.plain:
+            one.set_classes(names, template)
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
         """Return z_FDC for trained classes, z_PC for new ones, and a mixture for both together.
@@ -136,12 +140,13 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
 
         All are raw features `[H, B, D]`; `area` `[1, B, 1]` is the foreground's share of the view.
         """
-        image, exchanged = frozen_image(self), self.config.teacher == "exchange"
-        found = {
-            "image": image,
-            "foreground": image.exchanged() if exchanged else image.of("foreground", self.config.fill),
-            "area": frozen_area(),
+        image = frozen_image(self)
+        teachers = {
+            "foreground": image.of("foreground", self.config.fill),
+            "exchange": image.exchanged(),
+            "crop": image.cropped(),
         }
+        found = {"image": image, "foreground": teachers[self.config.teacher], "area": frozen_area()}
         return found if self.sees_as_clip else found | {"clip": frozen_clip(self.clip)}
 
     @torch.no_grad()
@@ -163,7 +168,7 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
             full=self._align(whole),
             foreground=self._align(foreground),
             new=self.host.logits(whole, "new"),
-            clip=align(Features(clip, self.plain.features()), self.clip.scale),
+            clip=align(Features(clip, self._prior_text()), self.clip.scale),
             area=visible,
             told_area=told,
         )
@@ -178,7 +183,7 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
         return branch != "base" and self.config.prior_branch
 
     def with_prior(self, features: Features, image: ImageFeatures) -> Features:
-        return Features(features.image, features.text, Features(image, self.plain.features()))
+        return Features(features.image, features.text, Features(image, self._prior_text()))
 
     def trust(self, features: Features) -> PerImage | None:
         """Return b, the prior gate's weight of CLIP (Eq. 12)."""
@@ -209,6 +214,10 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
         if len(features.image) < len(self.head_weights):
             return align(features, self.clip.scale)
         return self.host.logits(features, "base")
+
+    def _prior_text(self) -> TextFeatures:
+        """Return t_CLIP of Eq. 11; of several sentences their mean at unit length."""
+        return self.plain[0].features() if len(self.plain) == 1 else unit_mean(self.plain)
 
     def _new_and_clip(self, features: Features) -> tuple[Logits, Logits]:
         if features.prior is None:

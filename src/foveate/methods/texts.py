@@ -7,6 +7,7 @@ from operator import is_
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.clip.rows import TokenRows
@@ -180,3 +181,8 @@ class PlainTexts:
         if self._rows is None or self._rows[0] != key:
             self._rows = key, text_rows(self.clip, [fill(self.sentence, name) for name in self.names])
         return self._rows[1].to(self.clip.text.pos.device)
+
+
+def unit_mean(texts: Sequence[PlainTexts]) -> TextFeatures:
+    """Return `[C, D]`, the mean over several sentences of features of unit length."""
+    return torch.stack([F.normalize(one.features(), dim=-1) for one in texts]).mean(dim=0)

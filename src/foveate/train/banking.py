@@ -140,6 +140,7 @@ def training_pictures(photos: Photos, config: ClipConfig, recipe: Recipe, seed: 
         config.std,
         augment=recipe.view,
         exchange=recipe.exchanged,
+        grounds=recipe.exchange_grounds,
         scale=(recipe.crop_scale, 1.0),
         seed=seed,
     )

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from foveate.clip.precision import Precision, precision_on
 from foveate.clip.templates import fill
-from foveate.configs import check_types, declared, mapping, nearest, typed
+from foveate.configs import check_types, deciding, declared, mapping, nearest, typed
 from foveate.errors import InputError
 from foveate.foreground.options import MaskValues, OnBad
 from foveate.methods.config import AUTO, is_auto
@@ -212,12 +212,12 @@ class RunConfig:
         return replace(self, method=before[-1], settings=own, backbone=None)
 
     def identity(self) -> dict[str, Any]:
-        """Return all that determines the result except the pictures, as JSON, with all settings."""
+        """Return all that determines the result except the pictures, as JSON; settings as by `deciding`."""
         own = {name: getattr(self, name) for name in _DECIDES}
         if self.is_auto:
             return own | {"minutes": self.minutes, "bank": self.bank}
-        own["settings"] = {part: asdict(config) for part, config in self.configured.items()}
-        own["recipe"] = asdict(self.schedule)
+        own["settings"] = {part: deciding(config) for part, config in self.configured.items()}
+        own["recipe"] = deciding(self.schedule)
         if self.bank != "off" and self.bank_dtype != "float32":
             own["bank_dtype"] = self.bank_dtype
         return json.loads(json.dumps(own))

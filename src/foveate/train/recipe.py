@@ -6,11 +6,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from foveate.configs import check_types, typed
+from foveate.configs import ADDED, check_types, typed
 from foveate.errors import InputError
+from foveate.foreground.options import GroundFill
 
 Optimiser = Literal["sgd", "adamw"]
 View = Literal["rrc-flip", "squash", "none"]
@@ -52,6 +53,9 @@ class Recipe:
             "exchange" some objects stand on the ground of a picture of another class, in the centred view or
             before crop and flip; that needs masks.
         exchange_share: How many views of these show the object on another ground; the others are as they are.
+        exchange_grounds: What fills the place of the object in a picture that lends its ground: the colours
+            around it ("inpaint"), or CLIP's mean colour ("mean"). It decides all exchanged pictures, those of
+            Exchange and of FVG-PT's exchanged teacher too.
         crop_scale: Least share of the picture a random crop keeps.
         average_mean: Epoch, counted from 1, around which learned tensors are averaged with Gaussian weights
             (PromptSRC); None takes those of the last epoch. A plug-in's own stage never averages.
@@ -70,6 +74,7 @@ class Recipe:
     warmup_lr: float = 1e-5
     augment: Augment = "rrc-flip"
     exchange_share: float = 0.5
+    exchange_grounds: GroundFill = field(default="inpaint", metadata=ADDED)
     crop_scale: float = 0.08
     average_mean: float | None = None
     average_std: float = 1.0
