@@ -1,4 +1,4 @@
-"""How far a classifier's word can be trusted, on drawn sets: coverage, calibration, refusals; a table a world.
+"""How far a classifier's word can be trusted, on drawn sets: coverage, calibration, refusals; a table each.
 
     python benchmarks/trust.py --keep out/trust                  # all of it: hours; a stopped one goes on
     python benchmarks/trust.py --keep out/trust --trainings 0    # without methods that are trained by steps
