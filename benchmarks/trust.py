@@ -118,22 +118,24 @@ def train(world: World, names: Sequence[str], seed: int) -> None:
         print(f"trained {world.key} {name} {seed}", flush=True)
 
 
-def measured(name: str, world: World, seeds: int, draws: int) -> Tensor:
-    """Return `[trainings, figures]` of a method, each the mean over its splits of what was held back."""
-    found = list[Tensor]()
-    for seed, said in all_said(name, world, seeds):
+def measured(name: str, world: World, seeds: int) -> tuple[Tensor, str]:
+    """Return `[draws of shots, figures]` of a method, and how many draws there are in words."""
+    everything, found = list(all_said(name, world, seeds)), list[Tensor]()
+    splits = -(-DRAWS // max(1, len(everything)))
+    for seed, said in everything:
         rest, own = world.rest(seed), torch.arange(len(said.held))
         if name in SOLVED:
             found.append(torch.tensor(figures(world, seed, said, own, rest)))
             continue
-        generator, splits = torch.Generator().manual_seed(seed), list[list[float]]()
-        for _ in range(-(-draws // seeds)):
+        generator, several = torch.Generator().manual_seed(seed), list[list[float]]()
+        for _ in range(splits):
             halves = [
                 one[torch.randperm(len(one), generator=generator)[: len(one) // 2]] for one in (own, rest)
             ]
-            splits.append(figures(world, seed, said, *halves))
-        found.append(torch.tensor(splits).mean(dim=0))
-    return torch.stack(found) if found else torch.zeros(0, len(COLUMNS) - 1)
+            several.append(figures(world, seed, said, *halves))
+        found.append(torch.tensor(several).mean(dim=0))
+    drawn = str(len(found)) if name in SOLVED else f"{len(found)} × {splits}"
+    return torch.stack(found) if found else torch.zeros(0, 0), drawn
 
 
 def row(*cells: object) -> str:
@@ -147,11 +149,10 @@ def tell(world: World, seeds: int, trainings: int) -> None:
     print(row(*COLUMNS, "draws"))
     print(row(*["---"] * (len(COLUMNS) + 1)))
     for name in (*SOLVED, *(TRAINED if trainings else ())):
-        found = measured(name, world, seeds if name in SOLVED else trainings, DRAWS)
+        found, drawn = measured(name, world, seeds if name in SOLVED else trainings)
         if len(found):
             mean = found.mean(dim=0).tolist()
             numbers = mean[:3] + [f"{one:.2f}" for one in mean[3:5]] + mean[5:]
-            drawn = len(found) if name in SOLVED else f"{len(found)} × {-(-DRAWS // trainings)}"
             print(row(name, *numbers, *["–"] * (len(COLUMNS) - 1 - len(numbers)), drawn), flush=True)
     print("\n" + row("refused: known", "near unknowns", "noise", "photographs", "AUROC of near unknowns"))
     print(row(*["---"] * 5))
@@ -171,7 +172,8 @@ def main() -> None:
     given = reader.parse_args()
     given.keep.mkdir(parents=True, exist_ok=True)
     chosen = [world for world in worlds(given.keep) if world.key in given.worlds]
-    for names in given.methods[:-1], given.methods[-1:]:  # MMRL takes as long as all others
+    quick = [name for name in given.methods if name != "mmrl"]  # it takes as long as all others
+    for names in quick, [name for name in given.methods if name not in quick]:
         for seed in range(given.trainings):
             for world in chosen:
                 train(world, names, seed)
