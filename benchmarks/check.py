@@ -1,4 +1,4 @@
-"""What `foveate check` finds of faults that were planted: wrong labels, copies, groups; and how long it takes.
+"""What `foveate check` finds of planted faults: wrong labels, copies, groups; and how long it takes.
 
     python benchmarks/check.py
     python benchmarks/check.py --photos caltech-101/split_zhou_Caltech101.json    # and photographs
@@ -21,7 +21,6 @@ import torch
 from cleanlab.filter import find_label_issues
 from PIL import Image, ImageOps
 from torch import Tensor
-from trust_worlds import World, worlds
 
 from foveate.check.groups import group_leaks
 from foveate.check.labels import held_out, suspects
@@ -32,11 +31,12 @@ from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.data.sources import load_photos
 from foveate.data.transforms import eval_view
 from foveate.train.banking import clip_features
+from trust_worlds import World, worlds
 
 See = Callable[[list[Image.Image]], Tensor]
 """Pictures to raw features."""
 
-DRAWS, GROUPS = 20, 4
+DRAWS, GROUPS = 10, 4
 
 
 def imagenet() -> See:
@@ -100,7 +100,7 @@ def copies(picture: Image.Image) -> dict[str, Image.Image]:
 
 
 def found_again(pictures: list[Image.Image], features: Tensor, see: See, planted: int) -> list[float]:
-    """Return the percent of each kind of copy that is found, and of pictures that are wrongly called copies."""
+    """Return the percent of each kind of copy that is found, and of pictures that are wrongly called so."""
     again = [copies(one) for one in pictures[:planted]]
     kinds = list(again[0])
     likenesses = torch.stack([measure(one).likeness for one in pictures])
@@ -147,7 +147,7 @@ def leak(pictures: list[Image.Image], labels: Tensor, features: Tensor, see: See
 
 
 def seconds(pictures: list[Image.Image], labels: Tensor) -> tuple[float, float]:
-    """Return how many processor seconds `foveate check` takes of 200 photos, all told and without its start."""
+    """Return how many processor seconds `foveate check` takes of 200 photos, and how many to start."""
 
     def took(words: list[str]) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

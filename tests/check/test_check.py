@@ -81,13 +81,16 @@ def test_what_is_planted_is_found(
     assert "1 × pictures that cannot be read" in table.err
 
 
-def test_a_group_that_leaks_is_named_with_what_it_fakes(photos: Path, foveate: Callable[..., object]):
+def test_a_group_that_leaks_is_named_with_what_it_fakes(
+    photos: Path, foveate: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+):
     lines = ["image,label,split,day"]
     for number, file in enumerate(sorted(photos.rglob("*.png"))):
         day, split = f"day {number % 4}", "test" if number % 3 == 0 else "train"
         lines.append(f"{file.relative_to(photos)},{file.parent.name},{split},{day}")
     (photos / "list.csv").write_text("\n".join(lines))
-    said = foveate("check", photos / "list.csv", "--group", "day", "--json")
+    monkeypatch.chdir(photos.parent)
+    said = foveate("check", "photos/list.csv", "--group", "day", "--json")
     assert said.code == 0, said.err
     found = json.loads(said.out)
     assert found["leak"]["groups"] == 4

@@ -1,5 +1,6 @@
 """Groups of pictures that belong together, and how much accuracy they fake where they are torn apart."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from foveate.check.labels import held_out
 from foveate.data.samples import Photos
+from foveate.data.tables import locate
 from foveate.errors import InputError
 from foveate.foreground.opening import BadPicture, exif_texts, opened
 from foveate.readers import IMAGE_COLUMNS, find_column, read_csv
@@ -97,7 +99,7 @@ def read_groups(photos: Photos, source: str, how: str) -> list[str]:
                 " seconds; give folder, or a column of a list (.csv)"
             )
         return found
-    table = Path(source)
+    table = Path(source).expanduser()
     if table.suffix.lower() not in (".csv", ".tsv"):
         raise InputError(f"--group is {how!r}: give folder, camera or burst, or a column of a list (.csv)")
     return _column(paths, table, how)
@@ -153,7 +155,9 @@ def _column(paths: Sequence[Path], table: Path, how: str) -> list[str]:
     own, image = find_column(columns, [how]), find_column(columns, IMAGE_COLUMNS)
     if own is None or image is None:
         raise InputError(f"{table} has no column {how!r}; its columns are {', '.join(columns)}")
-    of = {table.parent / row[image].strip(): row[own].strip() for _, row in rows}
+    lines = [row for _, row in rows]
+    files = locate([row[image].strip() for row in lines], Path(os.path.normpath(table.absolute())).parent)
+    of = {file: row[own].strip() for file, row in zip(files, lines, strict=True)}
     without = next((path for path in paths if not of.get(path)), None)
     if without is not None:
         raise InputError(f"{table} has no {how} of {without}: fill the column")
