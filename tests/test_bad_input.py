@@ -695,7 +695,7 @@ def test_what_predict_is_asked_about(foveate: Call, finished: Path, tmp_path: Pa
     (tmp_path / "new" / "IMG_1.JP2").touch()
     said = foveate("predict", finished, tmp_path / "new")
     assert said.code == 0
-    assert "IMG_1.JP2 left out: .JP2 files are not read" in " ".join(said.err.split())
+    assert "IMG_1.JP2 left out: formats that are not read (1 .jp2)" in " ".join(said.err.split())
 
 
 def test_photos_that_cannot_be_asked_about(foveate: Call, finished: Path, tmp_path: Path):

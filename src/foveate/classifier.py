@@ -232,7 +232,7 @@ class Classifier:
         untrained = build(config.method, self.clip, config.settings, config.seed)
         untrained.set_classes(names, config.template)
         if config.folds:
-            demand_folds(run, chosen, untrained)
+            demand_folds(run, chosen)
         if context.team:
             demand_shareable(context.team, untrained, run.identity(chosen))
 

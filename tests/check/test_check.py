@@ -81,13 +81,16 @@ def test_what_is_planted_is_found(
     assert "1 × pictures that cannot be read" in table.err
 
 
-def test_a_group_that_leaks_is_named_with_what_it_fakes(photos: Path, foveate: Callable[..., object]):
+def test_a_group_that_leaks_is_named_with_what_it_fakes(
+    photos: Path, foveate: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+):
     lines = ["image,label,split,day"]
     for number, file in enumerate(sorted(photos.rglob("*.png"))):
         day, split = f"day {number % 4}", "test" if number % 3 == 0 else "train"
         lines.append(f"{file.relative_to(photos)},{file.parent.name},{split},{day}")
     (photos / "list.csv").write_text("\n".join(lines))
-    said = foveate("check", photos / "list.csv", "--group", "day", "--json")
+    monkeypatch.chdir(photos.parent)
+    said = foveate("check", "photos/list.csv", "--group", "day", "--json")
     assert said.code == 0, said.err
     found = json.loads(said.out)
     assert found["leak"]["groups"] == 4
@@ -154,3 +157,46 @@ def test_a_written_list_has_no_formula_and_is_read_again(tmp_path: Path):
     again = load_photos(tmp_path / "=cat" / "list.csv")
     assert set(again.names) == {"=cmd", "b"}
     assert sorted(sample.picture.name for sample in again.samples) == ["-a.png", "=1+1.png"]
+
+
+def taken(file: Path, time: str, camera: str = "X100", fraction: str = "0", serial: str = "7") -> None:
+    """Make a picture one of a camera's, in place of its PNG."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110] = "Fujifilm", camera
+    exif.get_ifd(0x8769).update({0x9003: f"2024:05:01 {time}", 0x9291: fraction, 0xA431: serial})
+    Image.open(file).save(file.with_suffix(".jpg"), quality=95, exif=exif)
+    file.unlink()
+
+
+def test_bursts_are_groups(photos: Path, foveate: Callable[..., object]):
+    """Of one camera, by its serial number too, and at most three seconds after one another."""
+    stars = [photos / f"red star/{number:02}.png" for number in range(12)]
+    taken(stars[0], "10:00:00", fraction="900")
+    taken(stars[1], "10:00:03", fraction="800")  # 2.9 s
+    taken(stars[2], "10:00:06")
+    taken(stars[3], "10:00:09", fraction="500")  # 3.5 s
+    taken(stars[4], "10:00:01", serial="8")
+    taken(stars[5], "10:00:01", camera="X200")
+    taken(stars[6], "99:00:00")
+    taken(photos / "blue ring/00.png", "10:00:07")
+    found = json.loads(foveate("check", photos, "--json").out)
+    (burst,) = [one for one in found["findings"] if one["kind"] == "burst"]
+    assert burst["label"] == "Fujifilm X100 7, 2024-05-01 10:00:00"
+    names = [f"{Path(one).parent.name}/{Path(one).stem}" for one in burst["pictures"]]
+    assert sorted(names) == ["blue ring/00", "red star/00", "red star/01", "red star/02", "red star/03"]
+    assert found["leak"]["groups"] == 36 - 4
+    for row, file in enumerate(sorted(photos.glob("*/*"))):
+        split = photos / ("test" if row % 2 else "train") / file.parent.name
+        split.mkdir(parents=True, exist_ok=True)
+        file.rename(split / file.name)
+    for folder in ("red star", "blue ring", "green cross"):
+        (photos / folder).rmdir()
+    for options in ((), ("--group", "burst")):
+        found = json.loads(foveate("check", photos, *options, "--json").out)
+        leaks = [one for one in found["findings"] if one["kind"] in ("leak", "burst")]
+        assert [(one["kind"], one["label"]) for one in leaks] == [("leak", burst["label"])]
+
+
+def test_no_burst_is_one_line(photos: Path, foveate: Callable[..., object]):
+    said = foveate("check", photos, "--group", "burst")
+    assert (said.code, "no two pictures are of one burst" in said.err) == (2, True), said.err

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from foveate.data.pictures import BadPicture, measure, open_picture
 from foveate.data.samples import MemoryPicture
 from foveate.errors import InputError
-from foveate.foreground.opening import orientation
+from foveate.foreground.opening import exif_texts, orientation
 
 
 def same(one: Image.Image, other: Image.Image) -> bool:
@@ -125,6 +125,7 @@ def test_broken_exif_is_no_orientation(block):
     image = Image.new("RGB", (4, 3))
     image.info["exif"] = b"Exif\0\0II" + block
     assert 1 <= orientation(image) <= 8
+    assert len(exif_texts(image)) <= len(block) / 12
     image.info["exif"] = b"Exif\0\0" + block
     assert 1 <= orientation(image) <= 8
 
@@ -313,3 +314,21 @@ def test_large_but_allowed_pictures_warn_nobody(tmp_path):
         warnings.simplefilter("always")
         assert measure(tmp_path / "large.png") == ((10_000, 10_000), 1)
     assert not caught
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_texts_of_exif_are_read_and_broken_ones_are_missing(order: str):
+    exif = Image.Exif()
+    exif.endian = order
+    exif[0x010F] = "Fuji"
+    exif[0x0131] = "PA"  # short enough to stand in the entry itself
+    exif.get_ifd(0x8769)[0x9003] = "2024:05:01 10:00:00"
+    whole, picture = exif.tobytes(), Image.new("RGB", (2, 2))
+    picture.info["exif"] = whole
+    texts = {0x010F: "Fuji", 0x0131: "PA", 0x9003: "2024:05:01 10:00:00"}
+    assert exif_texts(picture) == texts
+    for cut in range(len(whole)):
+        picture.info["exif"] = whole[:cut]
+        assert all(texts[tag].startswith(text) for tag, text in exif_texts(picture).items())
+    picture.info.pop("exif")
+    assert exif_texts(picture) == {}

@@ -57,9 +57,10 @@ def test_folder_per_class(lay):
 
 def test_pictures_of_a_kind_that_is_not_read_are_told_of(lay, tmp_path):
     folder = lay("cat/1.png", "dog/2.png")
-    for name in ("cat/3.DNG", "dog/4.dng", "cat/notes.txt"):
+    for name in ("cat/3.DNG", "dog/4.dng", "dog/5.MOV", "cat/notes.txt"):
         (folder / name).touch()
-    with pytest.warns(UserWarning, match=r"cat/3.DNG and 1 more left out: .DNG files are not read; convert"):
+    told = r"cat/3.DNG and 2 more left out: formats that are not read \(2 .dng, 1 .mov\); convert"
+    with pytest.warns(UserWarning, match=told):
         photos = load_photos(folder)
     assert len(photos) == 2
 

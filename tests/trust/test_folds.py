@@ -1,9 +1,12 @@
 """Training on parts of the shots: what was trained already serves what stands on it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from foveate.auto.parts import folds
+from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.data.feature_store import FeatureStore
 from foveate.methods.base import Method
@@ -44,3 +47,19 @@ def test_what_is_solved_is_not_kept(tiny_clip: Clip):
     first, again = (trainer.train(config, [0, 2]) for _ in range(2))
     assert first is not again
     assert torch.equal(trainer.ask(first, [1, 3]), trainer.ask(again, [1, 3]))
+
+
+@pytest.mark.parametrize("method", ["mmrl", "vpt"])
+def test_a_fold_of_a_tuned_tower_is_a_training_on_its_shots_alone(tiny_clip: Clip, method: str):
+    photos = scene_photos(["red star", "blue ring"], 4, 1)
+    few, others = (
+        photos.with_samples([photos.samples[row] for row in some]) for some in ([0, 1, 4, 5], [2, 6])
+    )
+    whole = photos.with_samples([*few.samples, *others.samples])
+    recipe = {"epochs": 2, "batch_size": 2, "warmup_epochs": 0, "lr": 0.05}
+    trainer = PartTrainer(tiny_clip, Chosen(whole, photos.with_samples([]), shots=4), FeatureStore())
+    part = trainer.train(RunConfig(method=method, recipe=recipe), range(4))
+    alone = Classifier(method, tiny_clip).fit(replace(few, selection="hand"), recipe=recipe, bank="off")
+    learned = part.learned()
+    assert all(torch.equal(learned[name], tensor) for name, tensor in alone.method.learned().items())
+    assert torch.allclose(trainer.ask(part, [4, 5]), alone.evaluate(others, "base").logits, atol=1e-4)

@@ -113,8 +113,13 @@ def test_folds_hold_back_what_is_not_learned_from(clip: Clip, tmp_path: Path):
     assert len(again.trust.truths) == 8
     assert (tmp_path / "out/model.safetensors").read_bytes() == weights
     assert Classifier.from_pretrained(tmp_path / "out", clip=clip).trust.knows_doubt
-    with pytest.raises(InputError, match="tunes the image tower"):
-        Classifier("vpt", clip).fit(few, shots=2, folds=2, recipe=QUICK)
+
+
+def test_folds_of_a_tuned_image_tower(clip: Clip):
+    few = scene_photos(NAMES[:2], 4, 1)
+    tuned = Classifier("vpt", clip).fit(few, shots=4, folds=2, recipe=QUICK)
+    assert len(tuned.trust.truths) == 8
+    assert tuned.predict(pictures(NAMES[:1], 7)[:1], risk=0.2)[0].doubt is not None
 
 
 def test_a_damaged_file_is_named(probe: Path, clip: Clip, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from foveate.check.groups import Leak, group_leaks
+from foveate.check.groups import Leak, find_bursts, group_leaks
 from foveate.check.labels import FEW, held_out, suspects
 from foveate.check.names import alike, bad_names
 from foveate.check.pixels import Look, look
@@ -28,6 +29,7 @@ Kind = Literal[
     "two labels",
     "two splits",
     "leak",
+    "burst",
     "few",
     "label",
     "twin",
@@ -42,6 +44,7 @@ KINDS: dict[Kind, str] = {
     "two labels": "the same picture under two labels",
     "two splits": "the same picture to learn from and to test on",
     "leak": "groups to learn from and to test on",
+    "burst": "bursts of one camera that a draw of shots may tear apart",
     "few": "classes of too few pictures to judge",
     "label": "labels that look wrong",
     "twin": "the same picture twice",
@@ -129,7 +132,7 @@ def check_photos(
     Args:
         photos: All splits.
         clip: The towers.
-        groups: Which group each picture is of: a camera, a day, a patient.
+        groups: Which group each picture is of: a camera, a day, a patient; None looks for bursts in EXIF.
         bank: Folder in which features are kept; None keeps none.
         watch: Told of progress.
 
@@ -158,10 +161,14 @@ def check_photos(
         *_alike(photos.names, zero_shot, labels),
         *_pixels(read, measured, clip.config.image_size),
     ]
+    own = find_bursts(read) if groups is None else [groups[place] for place in good]
     leak = None
-    if groups is not None:
-        leak = group_leaks(features, labels, [groups[place] for place in good], logits)
-        found += _leaks(read, [groups[place] for place in good])
+    if own is not None:
+        found += _leaks(read, own)
+        with suppress(InputError) if groups is None else nullcontext():  # nobody asked what bursts fake
+            leak = group_leaks(features, labels, own, logits)
+    if own is not None and groups is None and not any(sample.split for sample in read.samples):
+        found += _bursts(read, own)
     moved = [replace(one, places=tuple(good[place] for place in one.places)) for one in found]
     order = list(KINDS)
     everything = sorted([*findings, *moved], key=lambda one: (order.index(one.kind), -one.weight))
@@ -256,19 +263,26 @@ def _pixels(photos: Photos, looks: Sequence[Look], side: int) -> Iterator[Findin
 
 def _leaks(photos: Photos, groups: Sequence[str]) -> Iterator[Finding]:
     """Yield the groups that have pictures in the test split and in another."""
-    of: dict[str, list[int]] = {}
-    for place, group in enumerate(groups):
-        of.setdefault(group, []).append(place)
-    for group, places in of.items():
+    for group, places in _members(groups).items():
         own: list[Sample] = [photos.samples[place] for place in places]
         tested = [one for one in own if one.split == "test"]
         if 0 < len(tested) < len(own):
             told = f"{len(tested)} of its {len(own)} pictures are to test on, the others to learn from"
-            yield Finding(
-                "leak",
-                tuple(one.name for one in tested[:3]),
-                group,
-                told,
-                len(tested) / len(own),
-                tuple(places),
-            )
+            names = tuple(one.name for one in tested[:3])
+            yield Finding("leak", names, group, told, len(tested) / len(own), tuple(places))
+
+
+def _bursts(photos: Photos, groups: Sequence[str]) -> Iterator[Finding]:
+    """Yield the bursts of photos without splits, the longest first."""
+    for group, places in _members(groups).items():
+        if len(places) > 1:
+            names = tuple(photos.samples[place].name for place in places)
+            told = f"{len(places)} pictures, one moment: keep them in one split"
+            yield Finding("burst", names, group, told, 1 - 1 / len(places), tuple(places))
+
+
+def _members(groups: Sequence[str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        found.setdefault(group, []).append(place)
+    return found

@@ -40,7 +40,8 @@ def check(  # noqa: PLR0913  (a command's options)
     Args:
         photos: Folder per class, CSV or JSONL (image,label[,mask,split]), CoOp split JSON, or hf:owner/name.
         clip: Hub id, folder or file of CLIP weights; "tiny" is the embedded one, for drawn scenes.
-        group: What belongs together and must not be torn apart: folder, camera, or a column of the list.
+        group: What belongs together and must not be torn apart: folder, camera, burst, or a
+            column of the list. Bursts are looked for in any case.
         write: File for a list (.csv) without pictures that are unreadable, there twice, or look wrongly
             labelled.
         report: File for a page (.html) with the pictures.

@@ -1,6 +1,7 @@
 """Pictures in folder trees, and which of them can be read; PyTorch is not needed."""
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,9 +14,10 @@ UNREAD_SUFFIXES = frozenset(
     (
         *(".heic", ".heif", ".hif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw", ".orf", ".rw2"),
         *(".jp2", ".j2k", ".jpx", ".jxl", ".tga", ".psd", ".svg", ".ico", ".pcx", ".exr", ".hdr", ".dds"),
+        *(".mov", ".mp4", ".m4v", ".avi", ".mkv", ".webm"),
     )
 )
-"""File endings of picture formats that are not read, though telephones, cameras and programs write them."""
+"""File endings of pictures and films that are not read, though telephones and programs write them."""
 
 
 def list_pictures(folder: Path) -> list[Path]:
@@ -29,15 +31,16 @@ def pictures_in(folder: Path) -> Iterator[Path]:
 
 
 def tell_unread(folders: Iterable[Path]) -> None:
-    """Warn about pictures in formats that are not read, so that they are not lost silently."""
+    """Warn about pictures and films in formats that are not read, with their number by suffix."""
     others = (file for folder in folders for file in walk(folder, lambda end: end not in PICTURE_SUFFIXES))
     unread = sorted(one for one in others if one.suffix.lower() in UNREAD_SUFFIXES or looks_like_picture(one))
     if unread:
         more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
-        kind = f"{unread[0].suffix} files" if unread[0].suffix else "files without an ending"
+        endings = Counter(one.suffix.lower() or "without an ending" for one in unread).most_common()
+        counts = ", ".join(f"{number} {ending}" for ending, number in endings)
         warnings.warn(
-            f"{unread[0]}{more} left out: {kind} are not read; convert them to JPEG or PNG, or give them the"
-            " ending of what they are",
+            f"{unread[0]}{more} left out: formats that are not read ({counts}); convert them to JPEG or PNG,"
+            " or give them the ending of what they are",
             stacklevel=2,
         )
 

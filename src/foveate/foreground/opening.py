@@ -12,7 +12,7 @@ import struct
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -51,7 +51,9 @@ _STARTS = (
 )
 _BOXES = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif")
 _XMP, _XMP_LIMIT = b"XML:com.adobe.xmp\0", 1 << 20
-_ORIENTATION_TAG = 0x0112
+_EXIF, _ORDERS = b"Exif\x00\x00", {b"II": "<", b"MM": ">"}
+_ORIENTATION_TAG, _CAMERA_DIRECTORY = 0x0112, 0x8769
+_SHORT, _TEXT, _LONG = 3, 2, 4  # types of EXIF's values
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -190,8 +192,8 @@ def orientation(image: Image.Image) -> int:
         return 1
     block, found = image.info.get("exif"), None
     if isinstance(block, bytes):
-        block = block.removeprefix(b"Exif\x00\x00")
-        order = {b"II": "<", b"MM": ">"}.get(block[:2])
+        block = block.removeprefix(_EXIF)
+        order = _ORDERS.get(block[:2])
         try:
             found = _first_directory(block, order).get(_ORIENTATION_TAG) if order else None
         except struct.error:
@@ -201,6 +203,30 @@ def orientation(image: Image.Image) -> int:
         told = re.search(rb"tiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])", xmp)
         found = int(told[1]) if told else None
     return found or 1
+
+
+def exif_texts(image: Image.Image) -> dict[int, str]:
+    """Return the texts in EXIF by tag: of the first directory, and of the camera's; broken ones are missing.
+
+    It is parsed from the raw block, as for `orientation`. Of a TIFF only the first directory is read.
+    """
+    if getattr(image, "format", None) == "TIFF":
+        return {tag: text.strip("\0 ") for tag, text in image.getexif().items() if isinstance(text, str)}
+    block, found = image.info.get("exif"), dict[int, str]()
+    block = block.removeprefix(_EXIF) if isinstance(block, bytes) else b""
+    order = _ORDERS.get(block[:2])
+    pointers = [4] if order else []  # to directories; the first directory has that to the camera's
+    with suppress(struct.error):
+        for pointer in pointers:
+            (start,) = struct.unpack_from(f"{order}I", block, pointer)
+            for tag, kind, number, place in _entries(block, order or "", start):
+                if kind == _TEXT:
+                    at = place if number <= 4 else struct.unpack_from(f"{order}I", block, place)[0]
+                    text = block[at : at + number].partition(b"\0")[0].decode("utf-8", "replace")
+                    found.setdefault(tag, text.strip())
+                elif tag == _CAMERA_DIRECTORY and kind == _LONG and len(pointers) == 1:
+                    pointers.append(place)
+    return found
 
 
 def turn(image: Image.Image, exif_orientation: int) -> Image.Image:
@@ -217,13 +243,21 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 def _first_directory(block: bytes, order: str) -> dict[int, int]:
     (start,) = struct.unpack_from(order + "I", block, 4)
-    (entries,) = struct.unpack_from(order + "H", block, start)
     found: dict[int, int] = {}
-    for entry in range(entries):
-        tag, kind, _, value = struct.unpack_from(order + "HHIH", block, start + 2 + 12 * entry)
-        if kind == 3 and 1 <= value <= 8:  # a SHORT
+    for tag, kind, _, place in _entries(block, order, start):
+        (value,) = struct.unpack_from(order + "H", block, place)
+        if kind == _SHORT and 1 <= value <= 8:
             found.setdefault(tag, value)
     return found
+
+
+def _entries(block: bytes, order: str, start: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield tag, type and number of values of each entry of a directory, and where its four bytes begin."""
+    (entries,) = struct.unpack_from(order + "H", block, start)
+    for entry in range(entries):
+        place = start + 2 + 12 * entry
+        tag, kind, number = struct.unpack_from(order + "HHI", block, place)
+        yield tag, kind, number, place + 8
 
 
 def _identify(file: BinaryIO | io.BufferedIOBase, name: str) -> ImageFile.ImageFile:

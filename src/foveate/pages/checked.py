@@ -6,7 +6,7 @@ from typing import Any
 from foveate.check.checking import KINDS, Checked, Finding
 from foveate.data.pictures import open_picture
 from foveate.data.samples import Photos
-from foveate.pages.rendering import inline, render, square
+from foveate.pages.rendering import folder_of, inline, render, square
 
 MOST = 60
 """Findings of a kind that are shown."""
@@ -25,10 +25,10 @@ def write_page(checked: Checked, title: str, file: Path) -> None:
     Raises:
         InputError: jinja2 is not installed, or the folder is not there.
     """
-    kinds: list[dict[str, Any]] = []
+    kinds, folder = list[dict[str, Any]](), folder_of(checked.photos)
     for kind, number in checked.counts().items():
         own = [one for one in checked.findings if one.kind == kind][:MOST]
-        cards = [_card(checked.photos, one) for one in own]
+        cards = [_card(checked.photos, one, folder) for one in own]
         drawn = any(card["pictures"] for card in cards)
         heading = KINDS[kind][0].upper() + KINDS[kind][1:]
         key = kind.replace(" ", "-")
@@ -44,7 +44,8 @@ def write_page(checked: Checked, title: str, file: Path) -> None:
     )
 
 
-def _card(photos: Photos, one: Finding) -> dict[str, Any]:
+def _card(photos: Photos, one: Finding, folder: str) -> dict[str, Any]:
     places = () if one.kind in _UNSEEN else one.places[:2]
     pictures = [inline(square(open_picture(photos.samples[place].picture))) for place in places]
-    return {"label": one.label, "told": one.told, "names": one.pictures, "pictures": pictures}
+    names = [name.removeprefix(folder) for name in one.pictures]
+    return {"label": one.label, "told": one.told, "names": names, "pictures": pictures}

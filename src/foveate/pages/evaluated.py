@@ -15,7 +15,7 @@ from foveate.evaluate.answers import Answers
 from foveate.evaluate.judgement import Judgement
 from foveate.explain.measure import LookConfig, look
 from foveate.explain.pictures import overlay
-from foveate.pages.rendering import SIDE, inline, render, square
+from foveate.pages.rendering import SIDE, folder_of, inline, render, square
 from foveate.train.shots import without_masks
 from foveate.types import Branch
 
@@ -138,7 +138,7 @@ def _cards(classifier: Classifier, found: Evaluated, rows: Sequence[int]) -> lis
     """Return what the page shows of some pictures."""
     whole, branch = classifier.ask_split(without_masks(found.photos), found.split)
     few = whole.photos.with_samples([whole.photos.samples[row] for row in rows])
-    heat = _gazes(classifier, few, branch)
+    heat, folder = _gazes(classifier, few, branch), folder_of(whole.photos)
     p, answers, cards = found.answers.probabilities, found.answers, list[dict[str, Any]]()
     for row, sample, own in zip(rows, few.samples, heat, strict=True):
         seen = square(open_picture(sample.picture))
@@ -147,7 +147,7 @@ def _cards(classifier: Classifier, found: Evaluated, rows: Sequence[int]) -> lis
             {
                 "picture": inline(seen),
                 "gaze": inline(overlay(seen, own, SIDE)),
-                "name": sample.name,
+                "name": sample.name.removeprefix(folder),
                 "answer": answers.names[answer],
                 "truth": answers.names[truth],
                 "right": answer == truth,

@@ -2,11 +2,13 @@
 
 import base64
 import io
+import os
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from foveate.data.samples import Photos
 from foveate.data.transforms import eval_view
 from foveate.errors import InputError
 from foveate.files import write_atomically
@@ -37,6 +39,16 @@ def render(template: str, file: Path, **values: Any) -> None:
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     write_atomically(file, environment.get_template(template).render(**values))
+
+
+def folder_of(photos: Photos) -> str:
+    """Return the folder that all files of a set are in, with what parts it from their names; may be empty."""
+    parents = {str(sample.picture.parent) for sample in photos.samples if isinstance(sample.picture, Path)}
+    try:
+        common = os.path.commonpath(parents)
+    except ValueError:  # none, or on several drives
+        return ""
+    return os.path.join(common, "") if common else ""  # noqa: PTH118  (a path has no slash at its end)
 
 
 def square(picture: Image.Image) -> Image.Image:

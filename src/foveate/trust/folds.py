@@ -1,7 +1,8 @@
 """What a method says of its own shots when it has not learned from them: folds, on features that are kept.
 
 Each fold's shots are left out, the method is trained on the others, stage by stage as in the run itself, and
-asked about those that were left out. The views that frozen towers encoded for the run are read again.
+asked about those that were left out. The views that frozen towers encoded for the run are read again; a
+method that tunes the image tower has none, so its pictures are encoded in each step, as in its own run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,15 +16,24 @@ from torch import Tensor
 from foveate.clip.model import Clip
 from foveate.data.bank import Bank, take
 from foveate.data.feature_store import FeatureStore
+from foveate.data.samples import Photos
 from foveate.errors import InputError
 from foveate.evaluate.answers import answer
 from foveate.evaluate.encoding import encode_all, is_clip, specs_for_answers
 from foveate.methods.base import Method
-from foveate.methods.capabilities import ClosedForm, SupportSet, capability, walk
+from foveate.methods.capabilities import ClosedForm, SupportSet, capability
 from foveate.methods.frozen import extract, frozen_specs
 from foveate.methods.registry import build_stage, stages
 from foveate.seeds import stream
-from foveate.train.banking import BankPlan, chunk_on, open_bank, seen_as_asked, to_device, training_pictures
+from foveate.train.banking import (
+    BankPlan,
+    StageBatches,
+    chunk_on,
+    open_bank,
+    seen_as_asked,
+    to_device,
+    training_pictures,
+)
 from foveate.train.config import RunConfig
 from foveate.train.journal import Step
 from foveate.train.loop import fit
@@ -33,25 +43,18 @@ from foveate.train.shots import Chosen, without_masks
 from foveate.types import Batch, Labels, Logits
 
 
-def demand_folds(run: Run, chosen: Chosen, method: Method) -> None:
+def demand_folds(run: Run, chosen: Chosen) -> None:
     """Refuse folds that cannot be had, before anything is trained.
 
     Args:
         run: Says how many.
         chosen: The shots.
-        method: Untrained.
 
     Raises:
-        InputError: The method tunes the image tower, so that no feature can be kept; its backbone was tuned
-            before, on these very shots; or no class has two.
+        InputError: Its backbone was tuned before, on these very shots; or no class has two.
     """
     if run.backbone is not None:
         raise InputError("--folds trains all of a method, and --backbone was trained before: leave one out")
-    if any(part.tunes_vision for part in walk(method)):
-        raise InputError(
-            f"{run.config.method} tunes the image tower, so --folds would be as many whole trainings: leave"
-            " --folds out"
-        )
     if max(chosen.photos.counts().values()) < 2:
         raise InputError("every class has one picture, so none can be held back: give more pictures")
 
@@ -67,14 +70,7 @@ def held_out_answers(run: Run, chosen: Chosen, folds: int, bank: Path | None = N
         folds: How many parts; each is left out once.
         bank: Where the run keeps features; None keeps them in memory.
     """
-    trainer = PartTrainer(run.clip, chosen, FeatureStore(bank))
-    labels = trainer.labels
-    held, logits = [turn for turn in fold_turns(labels, folds) if turn.any()], list[Logits]()
-    for out in held:
-        method = trainer.train(run.config, (~out).nonzero()[:, 0].tolist())
-        logits.append(trainer.ask(method, out.nonzero()[:, 0].tolist()))
-    empty = torch.zeros(0, len(chosen.photos.names))
-    return torch.cat([empty, *logits]), torch.cat([labels[:0], *(labels[out] for out in held)])
+    return PartTrainer(run.clip, chosen, FeatureStore(bank)).ask_in_turn(run.config, folds)
 
 
 def fold_turns(labels: Labels, folds: int) -> list[Bool[Tensor, " pictures"]]:
@@ -141,8 +137,8 @@ class PartTrainer:
                 recipe = config.schedule if built is None else replace(config.schedule, average_mean=None)
                 new = build_stage(stage, self._clip, built, config.settings, config.seed)
                 new.set_classes(self._photos.names, config.template)
-                batches = self._batches(config, new, rows)
-                fit(new, batches, recipe, support=self._support(config, new, rows), on_step=on_step)
+                batches, support = self._feed(config, new, rows)
+                fit(new, batches, recipe, support=support, on_step=on_step)
                 built = new
                 if new.trainable():  # others are solved again in no time, and may hold much
                     self._hosts[key] = new
@@ -154,19 +150,46 @@ class PartTrainer:
     @torch.no_grad()
     def ask(self, method: Method, rows: Sequence[int]) -> Logits:
         """Return `[M, C]` logits of some shots, in the view that predictions are made on."""
-        specs = specs_for_answers(method.eval(), "base", foreground=False, clip=False)
-        here = FeatureStore()
+        specs, few = specs_for_answers(method.eval(), "base", foreground=False, clip=False), self._few(rows)
+        chunk = chunk_on(self._clip)
         with method.constant_text():
-            seen = encode_all(
-                method,
-                self._asked,
-                specs,
-                lambda spec: self._shelf if is_clip(spec) else here,
-                chunk=chunk_on(self._clip),
-            )
-            some = {name: one[:, list(rows)] for name, one in seen.items()}
-            few = self._photos.with_samples([self._photos.samples[row] for row in rows])
-            return answer(method, some, few, "base").logits.float()
+            if all(is_clip(spec) for spec in specs.values()):
+                seen = encode_all(method, self._asked, specs, lambda _: self._shelf, chunk=chunk)
+                seen = {name: one[:, list(rows)] for name, one in seen.items()}
+            else:  # a tower that learned from these rows alone: nobody asks it about others
+                pictures = seen_as_asked(without_masks(few), self._clip.config)
+                seen = encode_all(method, pictures, specs, chunk=chunk)
+            return answer(method, seen, few, "base").logits.float()
+
+    def ask_in_turn(self, config: RunConfig, folds: int) -> tuple[Logits, Labels]:
+        """Return `[M, C]` logits of shots that were left out in turn, and `[M]` their labels.
+
+        The only picture of a class is never left out.
+
+        Args:
+            config: The run.
+            folds: How many parts; each is left out once.
+        """
+        turns, logits = [turn for turn in fold_turns(self.labels, folds) if turn.any()], list[Logits]()
+        for out in turns:
+            method = self.train(config, (~out).nonzero()[:, 0].tolist())
+            logits.append(self.ask(method, out.nonzero()[:, 0].tolist()))
+        empty = torch.zeros(0, len(self._photos.names))
+        own = [self.labels[out] for out in turns]
+        return torch.cat([empty, *logits]), torch.cat([self.labels[:0], *own])
+
+    def _feed(
+        self, config: RunConfig, method: Method, rows: Sequence[int]
+    ) -> tuple[Callable[[int], Iterator[Batch]], SupportSet]:
+        """Return the batches of an epoch, and the support set."""
+        if not method.tunes_vision:
+            return self._batches(config, method, rows), self._support(config, method, rows)
+        pictures = training_pictures(self._few(rows), self._clip.config, config.schedule, config.seed)
+        encoding = StageBatches(config.method, method, pictures, config.schedule)
+        return encoding, encoding.support(self._val if len(self._val) else None)
+
+    def _few(self, rows: Sequence[int]) -> Photos:
+        return self._photos.with_samples([self._photos.samples[row] for row in rows])
 
     def _bank(self, config: RunConfig) -> Bank:
         key = repr((config.schedule, config.seed, config.bank_dtype))

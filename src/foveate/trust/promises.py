@@ -67,6 +67,6 @@ def demand_promises(truths: Sequence[float], shots: int, risk: float | None, *, 
     if not truths:
         raise InputError(
             f"a risk of {risk:g} needs {held_back} shots that were held back, and this model was trained on"
-            " all of its shots at once: fit again with --folds 4"
+            " all of its shots at once: fit again with --folds 4, and two or more pictures a class"
         )
     least_probability(truths, risk)

@@ -66,6 +66,10 @@ class Trust:
         """Return the temperature of a label space."""
         return self.temperature if branch == "base" else max(self.temperature, self.plain)
 
+    def probabilities(self, logits: Logits, branch: Branch) -> Logits:
+        """Return calibrated probabilities of a label space."""
+        return (logits / self.temperature_for(branch)).softmax(dim=1)
+
     def sets(self, probabilities: Logits, risk: float) -> Bool[Tensor, "batch classes"]:
         """Return the set of names of each picture; in a share `risk` of them the truth is missing.
 
