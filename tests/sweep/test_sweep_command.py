@@ -178,7 +178,7 @@ def test_sets_without_masks(config: Call, foveate: Call, root: Path, tmp_path: P
     said = foveate(*words)
     assert said.code == 2
     assert "2 of 2 data sets in" in said.err
-    assert "have no masks: eurosat, dtd; fvgpt+coop learns from them" in said.err
+    assert "have no masks: eurosat, dtd; fvgpt+coop needs them" in said.err
     assert not [*(tmp_path / "out").glob("*/*")]
     plain = config(
         ("  CoOp + FVG-PT: {method: fvgpt+coop}\n", ""), ("  MMRL + FVG-PT: {method: fvgpt+mmrl}\n", "")

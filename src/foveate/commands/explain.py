@@ -112,7 +112,7 @@ def explain(  # noqa: PLR0913  (a command's options)
             paths = good_pictures(paths) if on_bad == "skip" else paths
             table = explain_photos(chain, paths, masks, plan, bars)
         else:
-            found = readable(tested_photos(Path(model), data, masks, classifier), on_bad, shift=True)
+            found = readable(tested_photos(Path(model), data, masks, classifier), on_bad, masked=True)
             table = explain_set(chain, found, split or classifier.splits(found)[0], plan, bars)
     print_table(*table)
     note(f"written to {plan.folder}")
