@@ -24,7 +24,7 @@ from foveate.evaluate.metrics import accuracy, harmonic_mean, mean
 
 CLIP, SET, CONDITIONS, SPLITS = "tiny-mild", "species", ("home", "any"), ("base", "new")
 SETTINGS = {"coop": {"init": "a photo of a"}}
-RECIPE = {"epochs": 15, "batch_size": 8, "lr": 0.007, "clip_grad": 1.0, "augment": "none"}
+RECIPE = {"epochs": 30, "batch_size": 32, "lr": 0.0035, "clip_grad": 1.0, "augment": "none"}
 METHODS = {"zeroshot": "CLIP", "coop": "CoOp", "fvgpt+coop": "CoOp + FVG-PT"}
 RUNS = ("float32", "bfloat16", "asked")
 
