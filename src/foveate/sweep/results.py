@@ -64,6 +64,11 @@ class Measured:
     of_masks: tuple[str, ...] = ()
 
     @property
+    def measured_of_masks(self) -> set[str]:
+        """What masks were used for; files of earlier code have only the figures."""
+        return {*self.of_masks, *(name for name in ("shift", "gaze") if getattr(self, name) is not None)}
+
+    @property
     def condition(self) -> str:
         """Name of the test split, for a data set that has several; otherwise empty."""
         return self.dataset.partition("@")[2]

@@ -230,7 +230,7 @@ def missing(job: Job, result: Result) -> tuple[Question, ...]:
 
     def answered(question: Question) -> bool:
         found = result.of(question.dataset, question.split)
-        return found is not None and set(job.of_masks) <= set(found.of_masks)
+        return found is not None and set(job.of_masks) <= found.measured_of_masks
 
     return tuple(one for one in job.questions if not answered(one))
 
