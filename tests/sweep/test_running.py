@@ -318,7 +318,7 @@ def test_no_masks_is_said_before_anything_is_done(root: Path, tmp_path: Path):
     shutil.copytree(root / "dtd", tmp_path / "dtd", ignore=shutil.ignore_patterns("mask"))
     shutil.copytree(root / "eurosat", tmp_path / "eurosat")
     sets.check_there(tmp_path, ["dtd", "eurosat"], {"eurosat": "fvgpt+coop"})
-    with pytest.raises(InputError, match=r"1 of 2 data sets in .* have no masks: dtd; fvgpt\+coop needs them"):
+    with pytest.raises(InputError, match=r"1 of 2 data sets .* no masks: dtd; fvgpt\+coop needs them"):
         sets.check_there(tmp_path, ["dtd", "eurosat"], {"dtd": "fvgpt+coop", "eurosat": "fvgpt+coop"})
 
 
