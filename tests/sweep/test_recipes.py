@@ -43,7 +43,7 @@ def test_every_rule_fits_what_there_is():
 
 @pytest.mark.parametrize("source", get_args(Source))
 def test_every_case_can_be_run(source: str):
-    methods = ("coop", "fvgpt+coop", "kgcoop", "promptsrc", "mmrl", "fvgpt+mmrl", "dapt+maple")
+    methods = ("coop", "fvgpt+coop", "kgcoop", "promptsrc", "mmrl", "fvgpt+mmrl", "dapt+maple", "hicropl")
     for method in methods:
         for protocol in get_args(Protocol):
             for dataset in keys():
@@ -90,6 +90,16 @@ def test_settings_of_models_that_are_carried_over(protocol: str):
         carried = _of(source, "mmrl", protocol, "imagenet")
         assert carried.settings["mmrl"]["regulariser"] == 0.2
         assert recipe_for("mmrl", carried.training).warmup_epochs == 0
+        carried = _of(source, "fvgpt+hicropl", protocol, "imagenet")
+        assert carried.settings["hicropl"] == {
+            "tokens": 2,
+            "init": "a photo of a",
+            "depth": 6,
+            "cross_layer": 5,
+        }
+        assert (carried.training["epochs"], carried.training["batch_size"]) == (5, 32)
+        assert _of(source, "hicropl", dataset="imagenet").training == {"epochs": 40, "batch_size": 128}
+        assert not _of(source, "hicropl", dataset="food101").training
     assert _of("released-code", "maple", protocol, "imagenet").training["epochs"] == 2
     assert _of("upstream", "maple", protocol, "imagenet").settings == {"maple": {"depth": 3}}
 
