@@ -27,7 +27,7 @@ def data(shapes: Callable[..., Path]) -> Path:
 @pytest.fixture(params=OVER)
 def tuned(request: pytest.FixtureRequest, data: Path, clip_folder: Path) -> Classifier:
     method = f"{request.param}+coop"
-    return Classifier(method, clip_folder).fit(data / "photos", shots=2, recipe=QUICK)
+    return Classifier(method, clip_folder).fit(data / "photos", masks=data / "masks", shots=2, recipe=QUICK)
 
 
 @pytest.fixture
@@ -143,6 +143,7 @@ def folder(
     request: pytest.FixtureRequest, foveate: Call, data: Path, clip_folder: Path, tmp_path: Path
 ) -> Path:
     words = ("--method", f"{request.param}+coop", "--clip", clip_folder, "--epochs", 1, "--shots", 2)
+    words += ("--masks", data / "masks")
     said = foveate("fit", data / "photos", *words, "--out", tmp_path / "out")
     assert said.code == 0, said.err
     return tmp_path / "out"

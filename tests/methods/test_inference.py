@@ -184,6 +184,7 @@ def change_learned(method: Method) -> None:
 
 def learn(method: Method) -> None:
     masks = torch.ones(3, 1, 32, 32)
+    masks[..., :16] = 0
     batch = Batch(images(), torch.arange(3), masks, masks.mean((1, 2, 3)), exchanged=images(seed=1))
     fit(method, lambda _: [batch], Recipe(epochs=1, warmup_epochs=0, lr=1.0))
     method.eval()

@@ -150,7 +150,7 @@ def test_what_is_there_is_not_encoded_again(tiny_clip: Clip, looks: list[int], n
     exchanged = torch.randn(3, 3, 32, 32)
     batch = Batch(torch.randn(3, 3, 32, 32), torch.tensor([0, 1, 0]), masks, exchanged=exchanged)
     whole = extract(built, batch)
-    passes = {"image", "foreground", "clip", "exchanged"} & whole.keys()
+    passes = {"image", "foreground", "background", "clip", "exchanged"} & whole.keys()
     for there in ({"image"}, {"image", "clip"}, {"foreground"}, set(whole)):
         looks.clear()
         held = {name: whole[name] for name in there & whole.keys()}

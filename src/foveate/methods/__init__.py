@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from foveate.methods.cocoop import CoCoOpConfig as CoCoOpConfig
     from foveate.methods.coop import CoOp as CoOp
     from foveate.methods.coop import CoOpConfig as CoOpConfig
+    from foveate.methods.counterfactual import Counterfactual as Counterfactual
+    from foveate.methods.counterfactual import CounterfactualConfig as CounterfactualConfig
     from foveate.methods.dapt import Dapt as Dapt
     from foveate.methods.dapt import DaptConfig as DaptConfig
     from foveate.methods.exchange import Exchange as Exchange

@@ -769,6 +769,37 @@ class ExchangeConfig(MethodConfig):
 
 
 @dataclass(frozen=True)
+class CounterfactualConfig(MethodConfig):
+    """Settings of counterfactual calibration.
+
+    Attributes:
+        contexts: Number of training pictures that lend their ground (K); with 0 the object alone stands for
+            the recombined features, and training needs no masks.
+        mix: Share of the recombined features' effect in the answer (w).
+        subtract: Share of what a context says alone that is subtracted (λ).
+        fill: What replaces the pixels that are cut away.
+    """
+
+    contexts: int = 16
+    mix: float = 0.5
+    subtract: float = 0.5
+    fill: Fill = "mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        share = "a share between 0 and 1"
+        self.demand(
+            contexts=(self.contexts >= 0, "zero or more"),
+            mix=(0 <= self.mix <= 1, share),
+            subtract=(0 <= self.subtract <= 1, share),
+        )
+
+    @property
+    def needs_masks(self) -> bool:
+        return self.contexts > 0
+
+
+@dataclass(frozen=True)
 class FalipConfig(MethodConfig):
     """Settings of FALIP.
 
@@ -856,6 +887,7 @@ CONFIGS: dict[str, type[MethodConfig]] = {
         FvgPtConfig,
         DaptConfig,
         ExchangeConfig,
+        CounterfactualConfig,
         FalipConfig,
         KdplConfig,
     )

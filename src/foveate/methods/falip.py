@@ -29,6 +29,7 @@ from foveate.methods.base import Method
 from foveate.methods.capabilities import RegionEncoder, first_patch
 from foveate.methods.configs import FalipConfig
 from foveate.methods.frozen import boxes_around
+from foveate.methods.known import exact
 from foveate.types import ImageFeatures, Images, Masks
 
 Bias = Float[Tensor, "batch tokens"]  # added to the logits of the class token's attention
@@ -89,18 +90,18 @@ def patch_bias(masks: Masks, patch: int, config: FalipConfig) -> PatchBias:
         patch: Side of a patch, in pixels.
         config: α, σ, and whether the region is the whole rectangle or the masked patches in it.
     """
-    inside = F.max_pool2d((masks > 0).float(), patch)
+    # Nearly flat where σ is much more than the region: in float32 the differences of Eq. 2 would be coarse.
+    inside = exact(F.max_pool2d((masks > 0).float(), patch))
     box = boxes_around(inside)[:, 0] > 0
-    grid = torch.arange(box.shape[1], device=masks.device, dtype=torch.float64)
+    grid = torch.arange(box.shape[1], device=inside.device, dtype=inside.dtype)
     down = (grid - _middle(box.any(2), grid)[:, None]).square()
     across = (grid - _middle(box.any(1), grid)[:, None]).square()
-    # Nearly flat where σ is much more than the region: in float32 the differences of Eq. 2 would be coarse.
     fovea = torch.exp(-(down[:, :, None] + across[:, None, :]) / (2 * config.sigma**2))
     low = fovea.masked_fill(~box, torch.inf).amin((1, 2), keepdim=True)
     high = fovea.masked_fill(~box, -torch.inf).amax((1, 2), keepdim=True)
     normalised = config.strength * (fovea - low + _LEAST) / (high - low + _LEAST)
     region = box if config.region == "box" else box & (inside[:, 0] > 0)
-    return torch.where(region, normalised, 0.0).float()
+    return torch.where(region, normalised, 0.0).float().to(masks.device)
 
 
 def _middle(there: Bool[Tensor, "batch grid"], grid: Float[Tensor, " grid"]) -> Float[Tensor, " batch"]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from foveate.methods.base import Method
+from foveate.methods.base import Method, Wrapper
 from foveate.methods.capabilities import ClosedForm
 from foveate.methods.registry import REFERENCE, build
 from foveate.train.banking import clip_features
@@ -46,7 +46,9 @@ def fit_trust(run: Run, chosen: Chosen, method: Method, folder: Path | None = No
 
 def _held(run: Run, chosen: Chosen, method: Method, bank: Path | None) -> tuple[Logits, Labels]:
     """Return logits and labels of held-back shots; none where nobody asked and they would cost a training."""
-    solved = isinstance(method, ClosedForm) and not method.trainable() and run.backbone is None
+    # A fold of a wrapper would train its host again.
+    alone = isinstance(method, ClosedForm) and not isinstance(method, Wrapper)
+    solved = alone and not method.trainable() and run.backbone is None
     folds = run.config.folds if run.config.folds is not None else FOLDS if solved else 0
     if not folds:
         return torch.zeros(0, len(chosen.photos.names)), torch.zeros(0, dtype=torch.long)
