@@ -355,6 +355,88 @@ def test_losses_in_words():
     torch.testing.assert_close(losses["prior_kl"], 0.5 * (t * (t / p).log()).sum(-1).mean())
 
 
+# --- the prior branch among some of the classes ---
+
+
+def test_the_prior_branch_among_all_classes_is_as_without():
+    views, guidance = make_views(), make(prior_indicators=("entropy", "trust"))
+    own = guidance.losses(views, LABELS, logits_of)
+    every = guidance.losses(views, LABELS, logits_of, torch.arange(CLASSES))
+    assert all(torch.equal(own[name], every[name]) for name in own)
+
+
+@pytest.mark.parametrize("told", [("entropy", "prior_entropy", "cosine"), ("cosine", "trust")])
+def test_among_some_classes_others_and_their_pictures_do_not_matter(told: Any):
+    """Written out with loops: each picture of a class among these, over the columns of these."""
+    guidance, among = make(prior_indicators=told, lambda_prior=0.5), [1, 3, 4]
+    views = make_views()
+    found = guidance.losses(views, LABELS, logits_of, torch.tensor(among))
+    r = guidance.foreground_gate(guidance.indicators(views)).sigmoid()[:, 0].detach()
+    errors, apart = [], []
+    for picture in range(BATCH):
+        if int(LABELS[picture]) not in among:
+            continue
+        full, clip = (one[picture : picture + 1, among] for one in (views.new, views.clip))
+        columns = {
+            "entropy": entropy(full / 2),
+            "prior_entropy": entropy(clip / 2),
+            "cosine": agreement(full / 2, clip / 2),
+            "trust": r[picture : picture + 1],
+        }
+        b = guidance.prior_gate(torch.stack([columns[name] for name in told], dim=-1)).sigmoid()
+        mixed = (1 - b) * full + b * clip
+        errors.append(-mixed.log_softmax(-1)[0, among.index(int(LABELS[picture]))])
+        apart.append(kl(clip / 2, mixed / 2)[0])
+    scale = 0.5 * CLASSES / len(among) / BATCH
+    torch.testing.assert_close(found["prior"], scale * torch.stack(errors).sum())
+    torch.testing.assert_close(found["prior_kl"], scale * torch.stack(apart).sum())
+    moved = torch.randn(BATCH, CLASSES, generator=stream(0, "moved"), dtype=torch.float64)
+    moved[:, among] = views.new[:, among]
+    again = guidance.losses(replace(views, new=moved), LABELS, logits_of, torch.tensor(among))
+    assert torch.equal(again["prior"], found["prior"])
+
+
+def test_among_some_classes_the_gradient_is_the_finite_difference():
+    views, guidance, among = make_views(), make(), torch.tensor([0, 2])
+    guidance.losses(views, LABELS, logits_of, among)["prior"].backward()
+    bias, step = guidance.prior_gate[-1].bias, 1e-6
+    values = []
+    for move in (step, -2 * step):
+        with torch.no_grad():
+            bias += move
+            values.append(guidance.losses(views, LABELS, logits_of, among)["prior"].item())
+    assert (values[0] - values[1]) / (2 * step) == pytest.approx(bias.grad.item(), rel=1e-5)
+
+
+def test_a_batch_without_pictures_of_these_classes_teaches_nothing():
+    guidance, labels = make(terms=("prior", "prior_kl")), torch.zeros(BATCH, dtype=torch.long)
+    losses = guidance.losses(make_views(), labels, logits_of, torch.tensor([1, 2]))
+    assert [loss.item() for loss in losses.values()] == [0, 0]
+    losses["prior"].backward()
+    assert all(not p.grad.any() for p in guidance.prior_gate.parameters())
+
+
+def test_the_half_depends_on_seed_and_step_alone(tiny_clip: Clip):
+    names = [f"thing {number}" for number in range(7)]
+
+    def draws(seed: int, **settings: Any) -> list[list[int]]:
+        method = FvgPt(ZeroShot(tiny_clip), FvgPtConfig(**settings), stream(seed, "init"))
+        method.set_classes(names)
+        return [among.tolist() for step in range(20) if (among := method.prior_among(step)) is not None]
+
+    some = draws(1, prior_classes="half")
+    assert some == draws(1, prior_classes="half") != draws(2, prior_classes="half")
+    assert all(len(among) == 3 and among == sorted(set(among)) for among in some)
+    assert {row for among in some for row in among} == set(range(7))
+    assert draws(1) == []
+
+
+def test_three_classes_are_not_halved(tiny_clip: Clip):
+    method = FvgPt(ZeroShot(tiny_clip), FvgPtConfig(prior_classes="half"))
+    method.set_classes(["cat", "dog", "phone"])
+    assert method.prior_among(0) is None
+
+
 # --- every setting does something ---
 
 SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -388,6 +470,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "fill": ({}, {"fill": "black"}),
     "prior_template": ({}, {"prior_template": "dataset"}),
     "prior_templates": ({}, {"prior_templates": ("a {}.", "the {}.")}),
+    "prior_classes": ({}, {"prior_classes": "half"}),
     "entropy": ({}, {"entropy": "normalised"}),
     "tau_squared": ({}, {"tau_squared": True}),
     "mixed_weight": ({}, {"mixed_weight": 1.0}),
@@ -421,7 +504,9 @@ def a_batch() -> Batch:
 def measured(clip: Clip, settings: dict[str, Any]) -> dict[str, Tensor]:
     """Losses, gradients, answers and parameter counts of a fresh FVG-PT."""
     method = FvgPt(TwoHeads(clip), FvgPtConfig(**settings), stream(0, "init"))
-    method.set_classes(["cat", "dog", "phone"], "a drawing of a {}, in ink.", trained=["cat", "dog"])
+    method.set_classes(
+        ["cat", "dog", "phone", "old photo"], "a drawing of a {}, in ink.", trained=["cat", "dog"]
+    )
     losses = training_losses(method, a_batch())
     torch.stack(list(losses.values())).sum().backward()
     found = {f"loss.{name}": loss.detach() for name, loss in losses.items()}

@@ -572,6 +572,7 @@ class FvgPtConfig(MethodConfig):
         fill: What replaces the background: "mean" (0 after normalisation), "black", "blur", "image_mean".
         prior_template: Sentence of the prior's class texts; "dataset" takes the data set's own.
         prior_templates: Sentences whose mean is the prior's text, in place of `prior_template`.
+        prior_classes: Classes that the prior branch learns among: "all", or at each step a random "half".
         entropy: In "nats", or as a share of ln C ("normalised"), which is steadier across class counts.
         tau_squared: Whether the distillation is multiplied with tau².
         mixed_weight: Weight of z_FDC for trained names if new names are used too; z_PC has the rest.
@@ -606,6 +607,7 @@ class FvgPtConfig(MethodConfig):
     fill: Fill = "mean"
     prior_template: str = "a photo of a {}."
     prior_templates: tuple[str, ...] = field(default=(), metadata=ADDED)
+    prior_classes: Literal["all", "half"] = field(default="all", metadata=ADDED)
     entropy: Literal["nats", "normalised"] = "nats"
     tau_squared: bool = False
     mixed_weight: float = 0.5

@@ -82,6 +82,7 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
         # precision.
         tower = self.clip.text.proj
         self.guidance = guidance.to(tower.device, torch.promote_types(tower.dtype, torch.float32))
+        self.class_seed = int(torch.randint(2**62, (), generator=generator))
         self.tally = self.last_tally = Tally()
         sentences = self.config.prior_templates or (self.config.prior_template,)
         own = (None if sentence == "dataset" else sentence for sentence in sentences)
@@ -133,7 +134,15 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
         views = self._views(features, batch)
         if self.training:
             self.tally.add(**watched(self.guidance, views, batch.labels, self._align))
-        return self.guidance.losses(views, batch.labels, self._align)
+        return self.guidance.losses(views, batch.labels, self._align, self.prior_among(batch.step))
+
+    def prior_among(self, step: int) -> Tensor | None:
+        """Return the rows of the classes that the prior branch learns over at a step; None if all."""
+        number = len(self.names)
+        if self.config.prior_classes == "all" or number < 4:  # half of three is no choice
+            return None
+        drawn = torch.randperm(number, generator=stream(self.class_seed, "prior classes", step))
+        return drawn[: number // 2].sort().values.to(self.clip.logit_scale.device)
 
     def frozen(self) -> dict[str, Frozen]:
         """Declare `image` and `foreground` of the backbone, `area`, and `clip` if that is another tower.

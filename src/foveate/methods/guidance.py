@@ -224,18 +224,56 @@ class Guidance(nn.Module):
 
     # --- the loss ---
 
-    def losses(self, v: Views, labels: Labels, align: Align) -> dict[str, Scalar]:
-        """Return the weighted terms of Eq. 10 and Eq. 15."""
+    def losses(
+        self, v: Views, labels: Labels, align: Align, among: Tensor | None = None
+    ) -> dict[str, Scalar]:
+        """Return the weighted terms of Eq. 10 and Eq. 15.
+
+        Args:
+            v: Outputs of the frozen models.
+            labels: `[B]`.
+            align: Function of the backbone.
+            among: `[K]` rows of the classes that the prior branch is asked among; None asks among all.
+        """
         config = self.config
         losses = self._base_losses(v, labels, align)
         if config.prior_branch:
-            new = self.new_logits(
-                v.new, v.clip, self._trust(v) if "trust" in config.prior_indicators else None
-            )
-            losses["prior"] = config.lambda_prior * F.cross_entropy(new, labels)
-            softened = kl(v.clip / config.tau, new / config.tau)
-            losses["prior_kl"] = config.lambda_prior * softened.mean()
+            r = self._trust(v) if "trust" in config.prior_indicators else None
+            if among is None:
+                losses |= self._prior_losses(v.new, v.clip, labels, r)
+            else:
+                losses |= self._prior_losses_among(v, labels, r, among)
         return {name: loss for name, loss in losses.items() if name in config.terms}
+
+    def _prior_losses(
+        self, new: Logits, clip: Logits, labels: Labels, r: PerImage | None
+    ) -> dict[str, Scalar]:
+        """Return L_PC (Eq. 15)."""
+        config, mixed = self.config, self.new_logits(new, clip, r)
+        softened = kl(clip / config.tau, mixed / config.tau)
+        return {
+            "prior": config.lambda_prior * F.cross_entropy(mixed, labels),
+            "prior_kl": config.lambda_prior * softened.mean(),
+        }
+
+    def _prior_losses_among(
+        self, v: Views, labels: Labels, r: PerImage | None, among: Tensor
+    ) -> dict[str, Scalar]:
+        """Return L_PC over the pictures of some classes, asked among these alone.
+
+        The terms are multiplied by these pictures' share of the batch over their expected share. So each is a
+        mean over the whole batch, and its expectation does not depend on the number of classes.
+        """
+        place = (labels[:, None] == among).int()
+        there = place.sum(dim=1) > 0
+        if not there.any():
+            nothing = 0 * self.new_logits(v.new, v.clip, r).sum()
+            return {"prior": nothing, "prior_kl": nothing}
+        new, clip = v.new[there][:, among], v.clip[there][:, among]
+        told = None if r is None else r[there]
+        losses = self._prior_losses(new, clip, place[there].argmax(dim=1), told)
+        weight = there.float().mean() * v.new.shape[1] / len(among)
+        return {name: weight * loss for name, loss in losses.items()}
 
     def _base_losses(self, v: Views, labels: Labels, align: Align) -> dict[str, Scalar]:
         """Return L_CE, L_FRG and λ_d L_dist (Eqs. 6, 9, 10)."""
