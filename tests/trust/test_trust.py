@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,16 @@ def test_folds_hold_back_what_is_not_learned_from(clip: Clip, tmp_path: Path):
     assert len(again.trust.truths) == 8
     assert (tmp_path / "out/model.safetensors").read_bytes() == weights
     assert Classifier.from_pretrained(tmp_path / "out", clip=clip).trust.knows_doubt
+
+
+def test_held_back_shots_decide_how_sure_an_answer_is_beside_new_names_too(read: Classifier):
+    told = replace(read.trust, temperature=2.0, plain=9.0)
+    blind = replace(told, temperature=1.0, truths=told.truths[:0])
+    branches = ("base", "mixed", "new")
+    assert [told.temperature_for(one) for one in branches] == [2, 2, 9]
+    assert [blind.temperature_for(one) for one in branches] == [1, 9, 9]
+    logits = torch.tensor([[4.0, 0.0, 2.0, 1.0]])
+    assert torch.equal(told.probabilities(logits, "mixed"), (logits / 2).softmax(dim=1))
 
 
 def test_folds_of_a_tuned_image_tower(clip: Clip):

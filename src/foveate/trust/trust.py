@@ -24,7 +24,8 @@ class Trust:
 
     Attributes:
         support: The shots, as the untouched CLIP sees them.
-        plain: Temperature of zero-shot CLIP on the shots; answers about new names are no surer than that.
+        plain: Temperature of zero-shot CLIP on the shots; answers about new names are no surer, unless
+            shots were held back and trained names are asked about too.
         temperature: Of the method's logits; 1 without shots that were held back.
         truths: `[M]` probability that held-back shots gave to their own names, in ascending order.
     """
@@ -63,8 +64,13 @@ class Trust:
         return len(self.truths) > 0
 
     def temperature_for(self, branch: Branch) -> float:
-        """Return the temperature of a label space."""
-        return self.temperature if branch == "base" else max(self.temperature, self.plain)
+        """Return the temperature of a label space.
+
+        Fitted on held-back shots, it also serves the trained names beside new ones: the plain one, of other
+        logits, made CoOp and FVG-PT less right about how sure they are. New names alone have no shots.
+        """
+        own = branch == "base" or (branch == "mixed" and self.knows_doubt)
+        return self.temperature if own else max(self.temperature, self.plain)
 
     def probabilities(self, logits: Logits, branch: Branch) -> Logits:
         """Return calibrated probabilities of a label space."""
