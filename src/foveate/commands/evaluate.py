@@ -99,7 +99,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
             own = answers[opened.method_name]
             judged = _judged(own, tables[model][opened.method_name])
             _note_missing_masks(tables[model][opened.method_name])
-            _keep_scores(model, data, opened, judged)
+            _keep_scores(model, data, opened, judged, masked=bool(test_masks))
             if report:
                 last = splits[-1]
                 _write_page(cast("Classifier", opened), photos, last, own[last], judged[last], report)
@@ -147,7 +147,12 @@ def run(words: Sequence[str]) -> None:
 
 
 def _keep_scores(
-    model: str, data: str | None, opened: "Classifier | MeasuredExport", judged: "Mapping[str, Judgement]"
+    model: str,
+    data: str | None,
+    opened: "Classifier | MeasuredExport",
+    judged: "Mapping[str, Judgement]",
+    *,
+    masked: bool,
 ) -> None:
     """Write the figures into the folder of a model, whose card shows them; leave others as they are."""
     from foveate.commands.asking import MeasuredExport
@@ -164,6 +169,7 @@ def _keep_scores(
         return
     source = data or read_run(folder).config.photos or ""
     name = source.removeprefix("hf:") if source.startswith("hf:") else Path(source).name
+    name += " with masks" if masked else ""
     scores = [
         SplitScore(
             name,
