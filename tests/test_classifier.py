@@ -300,6 +300,7 @@ def test_what_is_pushed_to_the_hub_comes_back(
     assert sorted(path.name for path in sent.iterdir()) == [
         *("README.md", "config.json", "model.safetensors", "trust.safetensors"),
     ]
+    assert 'from_pretrained("me/shapes")' in (sent / "README.md").read_text()
     (sent / "pytorch_model.bin").write_bytes(b"a stranger's")
     again = Classifier.from_pretrained("me/shapes")
     assert not (hub.home / "downloaded" / "me" / "shapes" / "pytorch_model.bin").exists()
