@@ -37,7 +37,7 @@ def row(method: str, photos: Photos, unseen: Pictures) -> list[str]:
         try:
             made = export(classifier, Path(folder) / "whole", photos=unseen)
         except InputError as error:
-            return [method, str(error)]
+            return [method, *["-"] * 4, str(error).partition(";")[0]]
         exported = foveate.run.load(made.folder)
         awkward = Path(folder) / "awkward"
         awkward.mkdir()
@@ -58,7 +58,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     photos = scene_photos(NAMES, per_class=8, seed=1)
     unseen = [sample.picture for sample in scene_photos(NAMES, per_class=32, seed=2).samples]
-    print("| method | base | mixed | new | size | int8: same labels, size |\n|---|---|---|---|---|---|")
+    print("| method | base | mixed | new | size | int8: same answers, size |\n|---|---|---|---|---|---|")
     for method in sys.argv[1:] or [*backbones(), *pairs()]:
         print(f"| {' | '.join(row(method, photos, unseen))} |", flush=True)
 

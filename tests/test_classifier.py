@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import jaxtyping
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -254,31 +256,70 @@ def test_a_run_on_photos_in_memory_cannot_find_them_again(
 
 
 class _Hub:
-    """Stands for the hub: keeps what is sent, or refuses."""
+    """Stands for the hub: keeps what is sent in a folder, gives what is asked for, or refuses."""
 
-    sent: dict[str, list[str]]
+    home: Path
+    repositories: dict[str, bool]
 
-    def __init__(self) -> None:
-        pass
+    def create_repo(self, repository: str, *, private: bool, exist_ok: bool) -> None:
+        assert exist_ok
+        self.repositories[repository] = private
 
-    def create_repo(self, *_: object, **__: object) -> None:
-        if _Hub.sent.pop("refuse", None):
-            raise RuntimeError("no\nnetwork")  # the HTTP client's own errors are no OSError
-
-    def upload_folder(self, *, repo_id: str, folder_path: str) -> str:
-        _Hub.sent[repo_id] = sorted(path.name for path in Path(folder_path).iterdir())
+    def upload_folder(self, *, repo_id: str, folder_path: Path) -> str:
+        assert repo_id in self.repositories
+        shutil.copytree(folder_path, self.home / repo_id, dirs_exist_ok=True)
         return f"https://hub/{repo_id}"
 
+    @classmethod
+    def download(cls, repository: str, *, allow_patterns: list[str]) -> str:
+        if repository not in cls.repositories:
+            raise LocalEntryNotFoundError(f"there is no {repository}")
+        found = cls.home / "downloaded" / repository
+        found.mkdir(parents=True)
+        for path in (cls.home / repository).iterdir():
+            if any(fnmatch(path.name, pattern) for pattern in allow_patterns):
+                shutil.copy(path, found)
+        return str(found)
 
-def test_pushing_sends_the_tuned_model_alone(fit: Callable[..., Classifier], monkeypatch: pytest.MonkeyPatch):
-    trained = fit("coop")
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[_Hub]:
+    _Hub.home, _Hub.repositories = tmp_path / "hub", {}
     monkeypatch.setattr("huggingface_hub.HfApi", _Hub)
-    _Hub.sent = {}
-    assert trained.push_to_hub("me/shapes") == "https://hub/me/shapes"
-    assert _Hub.sent == {"me/shapes": ["README.md", "config.json", "model.safetensors", "trust.safetensors"]}
-    _Hub.sent = {"refuse": ["yes"]}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", _Hub.download)
+    return _Hub
+
+
+def test_what_is_pushed_to_the_hub_comes_back(
+    fit: Callable[..., Classifier], pictures: list[Path], hub: type[_Hub]
+):
+    trained = fit("coop")
+    assert trained.push_to_hub("me/shapes", private=True) == "https://hub/me/shapes"
+    assert hub.repositories == {"me/shapes": True}
+    sent = hub.home / "me" / "shapes"
+    assert sorted(path.name for path in sent.iterdir()) == [
+        *("README.md", "config.json", "model.safetensors", "trust.safetensors"),
+    ]
+    assert 'from_pretrained("me/shapes")' in (sent / "README.md").read_text()
+    (sent / "pytorch_model.bin").write_bytes(b"a stranger's")
+    again = Classifier.from_pretrained("me/shapes")
+    assert not (hub.home / "downloaded" / "me" / "shapes" / "pytorch_model.bin").exists()
+    for asked in ({}, {"classes": ["heron"]}):
+        assert again.predict(pictures, **asked) == trained.predict(pictures, **asked)
+
+
+def test_what_the_hub_refuses_is_one_line(
+    fit: Callable[..., Classifier], hub: type[_Hub], monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no\nnetwork")  # the HTTP client's own errors are no OSError
+
+    trained = fit("coop")
+    monkeypatch.setattr(hub, "create_repo", refuse)
     with pytest.raises(InputError, match=r"^cannot push to me/shapes: no network$"):
         trained.push_to_hub("me/shapes")
+    with pytest.raises(InputError, match=r"^me/birds: no such folder here, and the hub does not have it"):
+        Classifier.from_pretrained("me/birds")
 
 
 def test_nothing_is_saved_before_anything_is_learned(clip_folder: Path, tmp_path: Path):

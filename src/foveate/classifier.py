@@ -33,7 +33,7 @@ from foveate.evaluate.encoding import keep_clip
 from foveate.evaluate.metrics import mean
 from foveate.evaluate.splits import Split as Split
 from foveate.evaluate.splits import split_of, splits_of
-from foveate.files import home_of
+from foveate.files import home_of, write_atomically
 from foveate.foreground.opening import plain_errors
 from foveate.foreground.options import OnBad
 from foveate.methods.base import Method, Wrapper
@@ -43,8 +43,8 @@ from foveate.methods.registry import REFERENCE, Settings, build, configure, part
 from foveate.official.backbone import official_backbone
 from foveate.official.reading import read_official
 from foveate.prediction import Prediction as Prediction
-from foveate.train.card import SplitScore, model_card, read_scores, write_scores
-from foveate.train.checkpoint import CONFIG, SCORES, TENSORS, ModelConfig, load_model, save_model
+from foveate.train.card import PLACE, SplitScore, model_card, read_scores, write_scores
+from foveate.train.checkpoint import CARD, CONFIG, SCORES, TENSORS, ModelConfig, load_model, save_model
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
 from foveate.train.folder import alone_in, drop_bank, open_run, refuse_folder
@@ -748,6 +748,8 @@ class Classifier:
         """
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
+            card = Path(folder, CARD)
+            write_atomically(card, card.read_text(encoding="utf-8").replace(PLACE, repository))
             return upload(Path(folder), repository, private=private)
 
     def _take(self, config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> "Classifier":

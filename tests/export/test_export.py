@@ -476,6 +476,7 @@ def test_the_command_proves_it_on_the_runs_pictures(
     assert "about 4 of your pictures and awkward ones are the model's: all labels" in said.out
     card = (tmp_path / "export" / "README.md").read_text()
     assert "license: mit" in card
+    assert "Data: 4 pictures of 2 classes (up to 2 each, seed 1). Their hash: " in card
     shutil.move(data, tmp_path / "moved")
     said = foveate("export", tmp_path / "run", "--out", tmp_path / "second")
     assert said.code == 0, said.err

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -154,6 +155,23 @@ def test_from_forty_photos_to_a_saved_model_without_a_terminal(
     model = Classifier.from_pretrained(saved)
     assert set(model.method.names) == set(scenes.names)
     assert model.evaluate(scene_photos(scenes.names, per_class=5, seed=9)).accuracy >= 80
+
+
+@pytest.mark.slow
+def test_a_tuned_model_shows_how_far_it_trusts_clip(browser: Browser, start: Callable[..., Any]):
+    saved = Path(__file__).parents[1] / "saved" / "0.1.0"  # FVG-PT over CoOp
+    _, host, port = start(str(saved), "--classes", "green heart")
+    browser.open(f"http://{host}:{port}/")
+    browser.until("!busy && names.length === 3")
+    browser.type("#file", str(saved / "0.png"))
+    told = browser.until("!busy && document.getElementById('answer').textContent")
+    assert re.fullmatch(r".+, .+ % \(trust in CLIP: .+ %\)", told)
+    browser.press("g")
+    browser.until("!busy && document.getElementById('look').getAttribute('aria-pressed') === 'true'")
+    for _ in range(2):  # off, and on again
+        browser.press("g")
+        assert browser.until("!busy && document.getElementById('answer').textContent") == told
+    browser.shot("desktop-trust")
 
 
 def add_names(browser: Browser) -> None:

@@ -276,6 +276,14 @@ def test_a_file_that_is_no_journal_is_named_with_its_line(tmp_path: Path, line: 
     LabelJournal(path).close()  # and the file is free again
 
 
+def test_labels_where_no_file_can_be_are_named(tmp_path: Path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(
+        InputError, match=r"^\S+labels\.jsonl cannot be written \(.+\): keep labels elsewhere$"
+    ):
+        LabelJournal(tmp_path / "file" / "labels.jsonl")
+
+
 def test_a_full_disk_takes_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     journal = LabelJournal(tmp_path / "labels.jsonl")
     journal.add({"name": "a"})

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from foveate.run.folder import Manifest
-from foveate.train.card import SplitScore, card_head, plain_text
+from foveate.train.card import SplitScore, card_head, data_of, plain_text
 from foveate.train.checkpoint import ModelConfig
 
 
@@ -29,6 +29,7 @@ def export_card(manifest: Manifest, config: ModelConfig, scores: Sequence[SplitS
             " are what they are with 32 bits."
         )
     lines += [
+        f"Data: {plain_text(data_of(config))}.{f' Their hash: {config.data}.' if config.data else ''}",
         f"Towers: weights {manifest.fingerprint}; they are in this folder.",
         f"Licence: {plain_text(manifest.licence) or 'not given; that of the towers and of the pictures'}.",
         "Limits: it answers with one of the names it is given, whatever the picture shows.",

@@ -73,18 +73,20 @@ class LabelJournal:
         lines: How many lines it has.
 
     Raises:
-        InputError: Another process has it, or it is no journal.
-        OSError: It cannot be written.
+        InputError: Another process has it, its folder cannot be written, or it is no journal.
+        OSError: The file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path, self.labels, self.lines = path, Labels(), 0
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(path.with_name(f".{path.name}.lock"))
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise InputError(f"{path} is open in another foveate serve: stop that one") from error
+        except OSError as error:
+            raise InputError(f"{path} cannot be written ({error.strerror}): keep labels elsewhere") from error
         try:
             self._read()
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

@@ -14,6 +14,9 @@ from foveate.readers import parse_table, read_bytes
 from foveate.train.checkpoint import CARD, SCORES, ModelConfig
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+PLACE = "this folder or hub id"
+"""Stands in a card's example until it is known where the model is."""
+
 _LEVEL = 0.95
 """Of the intervals."""
 
@@ -128,7 +131,7 @@ Classes: {names}
 ```python
 from foveate import Classifier
 
-classifier = Classifier.from_pretrained("this folder or hub id")
+classifier = Classifier.from_pretrained("{PLACE}")
 classifier.predict(["photo.jpg"])                       # among the classes above
 classifier.predict(["photo.jpg"], classes=["another"])  # and one it never saw
 ```
@@ -163,6 +166,16 @@ def card_head(config: ModelConfig, licence: str = "", scores: Sequence[SplitScor
     return f"---\n{data.to_yaml()}\n---\n"
 
 
+def data_of(config: ModelConfig) -> str:
+    """Return what a model was learned from, in words: how many pictures, and how they were drawn."""
+    if config.imported:
+        return (
+            f"a checkpoint of the method authors' code ({config.imported}), whose pictures are not known here"
+        )
+    how = f"chosen by {config.selection}" if config.selection else f"up to {config.shots} each"
+    return f"{config.pictures} pictures of {len(config.names)} classes ({how}, seed {config.seed})"
+
+
 def plain_text(text: str) -> str:
     """Return text as Markdown shows it: nothing in it is a link, a picture or HTML."""
     return re.sub(r"([\\`*_\[\]<>|#~!&])", r"\\\1", printable(text).replace("\n", " "))
@@ -175,9 +188,5 @@ def _origin(config: ModelConfig, parameters: int) -> str:
             f"An image classifier from a checkpoint of the method authors' code ({config.imported}),\n"
             f"imported into foveate: {learned}, for {classes}."
         )
-    how = f"chosen by {config.selection}" if config.selection else f"up to {config.shots} each"
     chosen = f"\n\nThe method was chosen: {plain_text(config.chosen)}" if config.chosen else ""
-    return (
-        f"An image classifier tuned with foveate: {learned}, from\n"
-        f"{config.pictures} pictures of {classes} ({how}, seed {config.seed}).{chosen}"
-    )
+    return f"An image classifier tuned with foveate: {learned}, from\n{data_of(config)}.{chosen}"
