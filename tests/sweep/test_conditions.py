@@ -141,7 +141,7 @@ def test_masks_that_are_not_there_are_named_before_the_first_run(world: Path):
         (
             "sets: [species]",
             "sets: [world-1]",
-            "conditions are for sets of species: world-1 has one test split",
+            "conditions are for sets of species and photographs: world-1 has one test split",
         ),
         ("mixed: true\nshift: true", "protocol: few-shot", "conditions is for base-to-new"),
         ("masks: wrong", "masks: [wrong]", "masks is .*give the name of a set's masks"),
