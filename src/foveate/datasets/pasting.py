@@ -4,7 +4,8 @@ The objects are those of a set's test pictures with masks. They stay where they 
 Each condition has a split file with the same objects, in the same order:
 
 - home: the test pictures as they are.
-- same: on the ground of another picture of their class. It differs from home only by the pasting.
+- same: on the ground of another picture of their class (its own, where there is no other). It differs from
+  home only by the pasting.
 - any: on the ground of a picture of a class drawn among all others.
 - sibling: on the ground of one other class, the same for all objects of a class. Classes go around in a
   circle, drawn once, separately for the base and the new classes: the ground names a wrong answer that is
@@ -22,6 +23,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,8 +159,7 @@ def _objects(pictures: PictureSet, seed: int, most: int) -> list[Sample]:
     for label, samples in sorted(own.items()):
         order = torch.randperm(len(samples), generator=stream(seed, "pasted objects", label)).tolist()
         fit = (place for place in order if 0 < pictures.whole(samples[place])[2] <= MOST_OBJECT)
-        kept = sorted(place for place, _ in zip(fit, range(most), strict=False))
-        taken += [samples[place] for place in kept]
+        taken += [samples[place] for place in sorted(islice(fit, most))]
     return taken
 
 
@@ -168,10 +169,9 @@ def _circle(photos: Photos, there: set[int], one: DataSet, seed: int) -> dict[in
         raise InputError(
             f"{one.title}: objects with masks are of {len(there)} class; others must lend their grounds"
         )
-    halves = base_new(photos) if photos.split("train").samples else (sorted(there),)
-    return siblings([[label for label in half if label in there] for half in halves], seed) or siblings(
-        [sorted(there)], seed
-    )
+    base = set(base_new(photos)[0]) if photos.split("train").samples else there
+    halves = [sorted(there & base), sorted(there - base)]
+    return siblings(halves, seed) or siblings([sorted(there)], seed)
 
 
 def siblings(groups: Sequence[Sequence[int]], seed: int) -> dict[int, int]:
