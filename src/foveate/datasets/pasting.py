@@ -277,7 +277,8 @@ def _write(
             else:
                 image, mask, lent = chosen.paste(place, condition)
                 slug = re.sub("[^a-z0-9]+", "_", names[sample.label].lower())
-                inner = f"{PICTURES}/{condition}/{sample.label:04d}_{slug}/{place:06d}.jpg"
+                # Fingerprints of sets know only a file's name and its folder's: the name has the condition.
+                inner = f"{PICTURES}/{condition}/{sample.label:04d}_{slug}/{condition}_{place:06d}.jpg"
                 path = f"{pasted_folder(one.key)}/{inner}"
                 _save(image, folder / inner, quality=95, subsampling=0)
                 whose = "" if condition == "unseen" else names[lent.label]
