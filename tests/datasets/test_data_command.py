@@ -119,7 +119,7 @@ def test_a_draw_is_written_and_one_of_others_is_imported(foveate, small, tmp_pat
     ("words", "message"),
     [
         (("draw", "{root}", "food11", "--out", "x"), "did you mean 'food101'?"),
-        (("shrink", "{root}"), "foveate data has no 'shrink'; there are check, world, draw, import"),
+        (("shrink", "{root}"), "foveate data has no 'shrink'; there are check, world, paste, draw, import"),
         (("check",), "missing: ROOT"),
         (("check", "{root}/nowhere"), "no such folder; give the folder that the data sets are in"),
         (
@@ -137,8 +137,8 @@ def test_mistakes_are_one_line(foveate, small, words, message):
     assert said.err.count("\n") == 1
 
 
-def test_help_names_the_four(foveate):
+def test_help_names_the_five(foveate):
     said = foveate("data", "--help")
     assert said.code == 0
-    assert all(f"\n  {name} " in said.out for name in ("check", "world", "draw", "import"))
+    assert all(f"\n  {name} " in said.out for name in ("check", "world", "paste", "draw", "import"))
     assert "Usage: foveate data draw ROOT SETS ... --out OUT" in foveate("data", "draw", "--help").out

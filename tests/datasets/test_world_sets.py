@@ -74,10 +74,10 @@ def test_a_stopped_drawing_leaves_nothing(tmp_path):
 
 
 def test_what_is_in_the_place_already_is_not_touched(drawn, tmp_path):
-    with pytest.raises(InputError, match="world-4 was drawn of seed 1: remove it, or take another folder"):
+    with pytest.raises(InputError, match="world-4 was made with seed 1: remove it, or take another folder"):
         draw_sets(drawn, [SMALLEST], seed=2)
     (tmp_path / "world-5").mkdir()
-    with pytest.raises(InputError, match="world-5 is there, and is no set that foveate drew"):
+    with pytest.raises(InputError, match="world-5 is there, and is no set that foveate made"):
         draw_sets(tmp_path, ["world-5"])
     with pytest.raises(InputError, match="DTD cannot be drawn, it is photographs"):
         draw_sets(tmp_path, ["dtd"])

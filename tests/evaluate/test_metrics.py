@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foveate.evaluate.metrics import accuracy, foreground_shift, harmonic_mean, mean
+from foveate.evaluate.metrics import accuracy, foreground_shift, harmonic_mean, mean, worst_group
 
 percent = st.floats(0, 100)
 
@@ -30,6 +30,14 @@ def test_the_harmonic_mean_lies_between_and_nearer_the_worse(base: float, new: f
     hm = harmonic_mean(base, new)
     assert hm == harmonic_mean(new, base)
     assert min(base, new) - 1e-9 <= hm <= (base + new) / 2 + 1e-9
+
+
+def test_the_worst_group_is_the_least_accuracy_of_any_that_has_pictures():
+    at_home, away = {"landbird": (9, 10), "waterbird": (3, 4)}, {"landbird": (1, 5), "waterbird": (0, 0)}
+    assert worst_group(at_home.values()) == 75.0
+    assert worst_group([*at_home.values(), *away.values()]) == 20.0
+    with pytest.raises(ValueError, match="empty"):
+        worst_group([(0, 0)])
 
 
 def test_harmonic_means_at_the_edge():

@@ -11,7 +11,7 @@ from foveate.errors import InputError
 from foveate.report.model import Number, Report, Section, TableRow, text
 from foveate.report.sections import build
 from foveate.report.writing import html
-from foveate.sweep.results import Result
+from foveate.sweep.results import Measured, Result
 
 ROWS = {"CoOp": "coop", "CoOp + FVG-PT": "fvgpt+coop"}
 
@@ -279,6 +279,28 @@ def test_all_names_together_and_shift(tmp_path: Path) -> None:
     assert both == pytest.approx(2 * (trained or 0) * (others or 0) / ((trained or 0) + (others or 0)))
     assert section(report, "fig-5").blocks[0].columns[:3] == ("method", "shift base", "shift new")
     assert numbers(section(report, "fig-5"), "CoOp")[0].value == pytest.approx(1.0, abs=0.1)
+
+
+def test_the_worst_group_is_over_the_classes_at_home_and_under_a_condition(tmp_path: Path) -> None:
+    def asked(where: str, split: str, cat: int, dog: int) -> Measured:
+        right = torch.tensor([one < cat for one in range(10)] + [one < dog for one in range(5)])
+        found = measured(f"dtd@{where}", split, right)
+        return replace(found, per_class={"cat": (cat, 10), "dog": (dog, 5)})
+
+    def answered(shift: int) -> list[Measured]:
+        home = [asked("home", "base", 7, 5), asked("home", "new", 10, 4)]
+        return [*home, asked("any", "base", 6 + shift, 2), asked("any", "new", 9, 5)]
+
+    results = [result("CoOp", "dtd", seed, *answered(seed), method="coop") for seed in (1, 2)]
+    results += [result("CLIP", "dtd", 1, *answered(0)[2:], method="zeroshot")]
+    found = section(report_of(tmp_path, results), "worst-groups")
+    assert found.blocks[0].columns == (
+        "method",
+        *("worst group base any", "worst group base home", "worst group new any", "worst group new home"),
+    )
+    # At home: base cat 7 of 10, new dog 4 of 5. Anywhere: base dog 2 of 5; new still dog at home.
+    assert [one.value for one in numbers(found, "CoOp")] == [40.0, 70.0, 80.0, 80.0]
+    assert "CLIP" not in [one.label for one in found.blocks[0].rows]  # it was not asked at home
 
 
 def test_figures_do_not_depend_on_the_order_of_files(tmp_path: Path) -> None:

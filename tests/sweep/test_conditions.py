@@ -1,11 +1,13 @@
 """Sets with several test splits, and rows that learn from other masks than the set's own."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image, ImageOps
 
+from foveate.datasets.pasting import paste_set
 from foveate.datasets.world_sets import draw_sets
 from foveate.errors import InputError
 from foveate.sweep import sets
@@ -31,6 +33,22 @@ rows:
   CoOp + FVG-PT: {method: fvgpt+coop}
   with wrong masks: {method: fvgpt+coop, masks: wrong}
 """
+
+
+PHOTOGRAPHS = """
+protocol: base-to-new
+sets: [eurosat]
+seeds: [1]
+shots: 1
+epochs: 1
+conditions: [home, same, any, sibling, unseen]
+shift: true
+clip: {clip}
+rows:
+  CLIP: {{method: zeroshot}}
+  CoOp: {{method: coop}}
+"""
+NAMES = ("red star", "blue ring", "green cross", "pink heart", "cyan moon", "orange square")
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +152,34 @@ def test_masks_that_are_not_there_are_named_before_the_first_run(world: Path):
     )
 
 
+def test_photographs_are_asked_about_on_the_grounds_they_were_pasted_on(
+    root: Path, clip_folder: Path, tmp_path: Path
+):
+    shutil.copytree(root, tmp_path / "root")
+    (tmp_path / "table.yaml").write_text(PHOTOGRAPHS.format(clip=clip_folder))
+    jobs, keys = plan(tmp_path / "table.yaml").jobs, plan(tmp_path / "table.yaml").keys()
+    with pytest.raises(InputError, match=r"5 of 6 data sets .* paste it: foveate data paste ROOT eurosat"):
+        sets.check_there(tmp_path / "root", keys)
+    assert len([line for line in sets.missing(tmp_path / "root", keys) if "eurosat-pasted" in line]) == 1
+    paste_set(tmp_path / "root", "eurosat", "dtd")
+    sets.check_there(tmp_path / "root", keys)
+    desk = WorkerState(SweepContext(tmp_path / "root", tmp_path / "out"))
+    for job in jobs:
+        run_job(job, desk)
+    zeroshot, coop = (read_result(tmp_path / "out" / job.key) for job in jobs)
+    for result in (zeroshot, coop):
+        assert result is not None
+        asked = [(one.dataset, one.condition, one.split, one.pictures) for one in result.measured]
+        assert asked == [
+            (f"eurosat@{condition}", condition, split, 6)
+            for condition in ("home", "same", "any", "sibling", "unseen")
+            for split in ("base", "new")
+        ]
+        assert {tuple(one.per_class) for one in result.measured} == {tuple(NAMES[:3]), tuple(NAMES[3:])}
+        assert all(one.shift is not None for one in result.measured)  # pasted pictures have masks
+        assert len({one.digest for one in result.measured}) == 10
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -141,7 +187,7 @@ def test_masks_that_are_not_there_are_named_before_the_first_run(world: Path):
         (
             "sets: [species]",
             "sets: [world-1]",
-            "conditions are for sets of species: world-1 has one test split",
+            "conditions are for sets of species and photographs: world-1 has one test split",
         ),
         ("mixed: true\nshift: true", "protocol: few-shot", "conditions is for base-to-new"),
         ("masks: wrong", "masks: [wrong]", "masks is .*give the name of a set's masks"),

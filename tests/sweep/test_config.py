@@ -132,6 +132,27 @@ def test_vectors_of_each_class_where_no_other_is_asked_about(tmp_path: Path):
         assert table.rows[0].settings == {"coop": {"class_specific": True}}
 
 
+def test_some_tables_with_values_of_their_own(tmp_path: Path):
+    text = """
+protocol: base-to-new
+sets: [dtd]
+clip: tiny-mild
+augment: none
+tables:
+  A, first: {rows: {CoOp: {method: coop}}}
+  B: {clip: other, augment: , conditions: [home, same], rows: {CoOp: {method: coop}}}
+"""
+    first, second = _read(tmp_path, text).tables
+    assert (first.clip, dict(first.rows[0].training)) == ("tiny-mild", {"augment": "none"})
+    assert (second.clip, dict(second.rows[0].training)) == ("other", {})  # a key without a value
+    assert second.conditions == ("home", "same")
+    file = tmp_path / "table.yaml"
+    assert [one.title for one in read_sweep(file, only=["B"]).tables] == ["B"]
+    assert [one.clip for one in read_sweep(file, {"clip": "tiny"}).tables] == ["tiny", "tiny"]
+    with pytest.raises(InputError, match=r"table.yaml has no table 'b'; there are A, first, B"):
+        read_sweep(file, only=["b"])
+
+
 def test_no_file(tmp_path: Path):
     with pytest.raises(InputError, match=r"nothing\.yaml: no such file"):
         read_sweep(tmp_path / "nothing.yaml")

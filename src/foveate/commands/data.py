@@ -1,4 +1,4 @@
-"""`foveate data`: check data sets on disk, draw sets of scenes, and write few-shot draws to files."""
+"""`foveate data`: check data sets on disk, make sets for tests, and write few-shot draws to files."""
 
 import json
 import sys
@@ -15,22 +15,25 @@ from foveate.datasets.checking import Check, check_set
 from foveate.datasets.draws import StoredDraw, import_draw, make_draw, write_draw
 from foveate.datasets.foreign import shots_and_seed
 from foveate.datasets.opening import open_set
+from foveate.datasets.pasting import TESTS, paste_set
 from foveate.datasets.places import locate
 from foveate.datasets.world_sets import SEED, draw_sets
 from foveate.errors import InputError
 
-HELP = """Usage: foveate data check|world|draw|import ROOT ... [options]
+HELP = """Usage: foveate data check|world|paste|draw|import ROOT ... [options]
 
-Look at data sets on disk, draw sets of scenes, and keep few-shot draws as files.
+Look at data sets on disk, make sets for tests, and keep few-shot draws as files.
 
   check      tell what is there of each data set, what is missing, and where it can be had
   world      draw small data sets of scenes with exact masks, for any protocol
+  paste      put the objects of photographs on grounds of other pictures, to test on
   draw       write which pictures a few-shot draw takes, with a hash
   import     read such a draw that CoOp's code pickled, or of 2SFS's JSON lines
 
 Examples:
   foveate data check data/
   foveate data world data/
+  foveate data paste data/ caltech101 --grounds sun397
   foveate data draw data/ dtd eurosat --shots 16 --seed 1 --out draws/
   foveate data import data/ dtd --file shot_16-seed_1.pkl --out draws/
 """
@@ -80,6 +83,38 @@ def world(root: str, sets: list[str] | None = None, *, seed: int = SEED) -> None
     print_table(["set", "state", "classes", "train", "test", "what it is"], rows)
 
 
+def paste(
+    root: str,
+    sets: list[str],
+    *,
+    grounds: str,
+    masks: str | None = None,
+    seed: int = 1,
+    tests: int = TESTS,
+) -> None:
+    """Put objects of test pictures on other grounds, in ROOT/SET-pasted, for the test conditions of a sweep.
+
+    Args:
+        root: Folder of the data sets.
+        sets: Data sets of photographs with masks.
+        grounds: Data set whose test pictures are the grounds that no training shows.
+        masks: Folder of masks, or folder with one folder of masks per set; by default beside the
+            pictures.
+        seed: Seed of the choice of objects and grounds.
+        tests: The most objects of a class.
+    """
+    folder, tree = Path(root).expanduser(), None if masks is None else Path(masks).expanduser()
+    rows: list[list[str]] = []
+    for name in sets:
+        with Bars() as bars:
+            told = partial(bars.count, f"pasting {find(name).key}")
+            made = paste_set(folder, name, grounds, masks=tree, seed=seed, tests=tests, on_count=told)
+        numbers = map(str, (made.tests, made.masked, made.objects, made.classes))
+        state = "pasted" if made.made else "there before"
+        rows.append([find(name).key, state, *numbers, str(made.folder)])
+    print_table(["set", "state", "test", "with mask", "objects", "classes", "folder"], rows)
+
+
 def draw(root: str, sets: list[str], *, out: str, shots: int = 16, seed: int = 1) -> None:
     """Write the pictures of a few-shot draw, with a hash, to OUT/SET/shot_16-seed_1.json.
 
@@ -124,7 +159,13 @@ def import_(
     _write([found], Path(out).expanduser())
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"check": check, "world": world, "draw": draw, "import": import_}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "check": check,
+    "world": world,
+    "paste": paste,
+    "draw": draw,
+    "import": import_,
+}
 
 EXAMPLES = {
     "check": """
@@ -134,6 +175,10 @@ EXAMPLES = {
     "world": """
     foveate data world data/
     foveate data world data/ species species-free
+    """,
+    "paste": """
+    foveate data paste data/ caltech101 oxford_pets --grounds sun397
+    foveate data paste data/ dtd --grounds sun397 --masks masks/
     """,
     "draw": "foveate data draw data/ dtd --shots 16 --seed 1 --out draws/",
     "import": "foveate data import data/ dtd --file shot_16-seed_1.pkl --out draws/",

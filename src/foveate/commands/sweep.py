@@ -29,6 +29,7 @@ EXAMPLES = """
     foveate sweep configs/table1.yaml --root data/ --out out/table1
     foveate sweep configs/table1.yaml --root /shared/data --out /shared/table1 --ray --ray-address head:6379
     foveate sweep table1 --root data/ --out out/table1 --shard "$SLURM_ARRAY_TASK_ID/8"
+    foveate sweep configs/exchange.yaml --tables Augmentation,Hosts --root world/
     foveate report out/table1 --against paper
 """
 _MUCH = 100_000_000  # bytes of cached features above which a note is printed
@@ -45,6 +46,7 @@ def sweep(  # noqa: PLR0913  (a command's options)
     root: str | None = None,
     out: str | None = None,
     clip: str | None = None,
+    tables: tuple[str, ...] | None = None,
     device: str | None = None,
     workers: int | None = None,
     threads: int = 1,
@@ -63,6 +65,7 @@ def sweep(  # noqa: PLR0913  (a command's options)
         root: Folder of the data sets; the file may set it too. Missing drawn sets are drawn.
         out: Folder of all results; by default out/NAME, with the name in the file.
         clip: Hub id, folder or file of CLIP weights; replaces that of the file.
+        tables: Titles of tables, separated by commas; by default all of the file.
         device: Device of the runs, e.g. cpu or cuda; by default all GPUs, or the CPU if there is none.
         workers: Number of parallel runs; by default one per GPU, or one per core.
         threads: CPU threads per run; on a CPU the last bits of results depend on it.
@@ -76,7 +79,7 @@ def sweep(  # noqa: PLR0913  (a command's options)
         json: Print that list as JSON.
     """
     _check(workers, threads, gpus_per_run, ray=ray, ray_address=ray_address, dry_run=dry_run, json=json)
-    planned = plan(Path(table).expanduser(), {"clip": clip}, device or devices_of(None, 1, 1)[0])
+    planned = plan(Path(table).expanduser(), {"clip": clip}, device or devices_of(None, 1, 1)[0], tables)
     number, of = _shard(shard)
     if number is not None:
         planned = planned.shard(number, of)

@@ -243,7 +243,7 @@ class PictureSet:
             InputError: The mask has another shape.
         """
         sample = self.photos.samples[index]
-        picture, mask, area = self._read(sample)
+        picture, mask, area = self.whole(sample)
         other = picture
         if epoch is not None and mask is not None and (exchanged or self.exchanges):
             other, swap = self._exchanged(index, epoch, picture, mask)
@@ -323,7 +323,8 @@ class PictureSet:
         if held:
             yield self._collate(held)
 
-    def _read(self, sample: Sample) -> tuple[Image.Image, Image.Image | None, float]:
+    def whole(self, sample: Sample) -> tuple[Image.Image, Image.Image | None, float]:
+        """Return a sample's upright picture, its mask of that size, and the share of foreground in it."""
         picture, orientation = open_with_orientation(sample.picture)
         if not self.has_masks or sample.mask is None:
             return picture, None, 0.0
@@ -348,7 +349,7 @@ class PictureSet:
         if not others or not np.asarray(mask).any():
             return picture, False
         for place in torch.randint(len(others), (_LENDERS,), generator=generator).tolist():
-            lender, its_mask, share = self._read(samples[others[place]])
+            lender, its_mask, share = self.whole(samples[others[place]])
             if share <= 1 - LEAST_GROUND:
                 return exchange(picture, mask, lender, its_mask, self._flat), swap
         return picture, False

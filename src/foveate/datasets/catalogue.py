@@ -118,6 +118,9 @@ class DataSet:
         """Source of the set, in words."""
         if self.world is not None:
             return f"draw it: foveate data world ROOT {self.key}"
+        key, at, _ = self.key.partition("@")
+        if at:
+            return f"paste it: foveate data paste ROOT {key} --grounds SET"
         if self.kind == "imagenet":
             return self.source if self.key == "imagenet" else f"{self.source}; {MIRROR}"
         return f"{self.source}; with its split file {MIRROR}; with masks {WITH_MASKS}"
@@ -126,11 +129,15 @@ class DataSet:
 CONDITIONS = ("home", "any", "sibling", "unseen")
 """Test splits of each set of species, by the places of the scenes; its own list has "any" as test split."""
 
+PASTED = (*CONDITIONS, "same")
+"""Test splits of pasted photographs; "same" is the ground of another picture of the class."""
+
 
 def find(name: str) -> DataSet:
     """Return a set by its key, title or configuration name; case, "-" and "_" are ignored.
 
-    A set of species has several test splits: "species@home" is "species" with the test scenes at home.
+    A set of species has several test splits: "species@home" is "species" with the test scenes at home. Of
+    photographs, those are pasted (`foveate.datasets.pasting`), in a folder of their own: "dtd@any".
 
     Raises:
         InputError: No set has this name, or the set has no such test split.
@@ -148,17 +155,27 @@ def find(name: str) -> DataSet:
 
 
 def _under(one: DataSet, condition: str) -> DataSet:
-    """Return a set of species with a different test split.
+    """Return a set of species, or of photographs, with a different test split.
 
     Raises:
         InputError: It has no test split with this name.
     """
-    if not isinstance(one.world, SpeciesWorld):
+    if isinstance(one.world, World):
         raise InputError(f"{one.key} has one test split: leave out @{condition}")
-    if condition not in CONDITIONS:
-        raise InputError(f"{one.key} has no test split {condition!r}: take {', '.join(CONDITIONS)}")
-    file = one.split_file.replace(".json", f"_{condition}.json")
-    return replace(one, key=f"{one.key}@{condition}", split_file=file)
+    known = PASTED if one.world is None else CONDITIONS
+    if condition not in known:
+        raise InputError(f"{one.key} has no test split {condition!r}: take {', '.join(known)}")
+    key, file = f"{one.key}@{condition}", f"split_zhou_{one.config}_{condition}.json"
+    if one.world is not None:
+        return replace(one, key=key, split_file=file)
+    homes = (("pasted", pasted_folder(one.key)),)
+    own = {"homes": homes, "pictures": ("images",), "tests": (), "relative_to": ""}
+    return replace(one, key=key, kind="split", split_file=file, **own)
+
+
+def pasted_folder(key: str) -> str:
+    """Return the name of the folder with the pasted pictures of a set."""
+    return f"{key}-pasted"
 
 
 def keys() -> tuple[str, ...]:

@@ -75,6 +75,8 @@ def names_hash(names: Sequence[str]) -> str:
 def read_split(path: Path) -> Split:
     """Read `{train, val, test: [[path, label, name], ...]}`.
 
+    `names`, if it is there, is the list of all class names; some of them may have no picture.
+
     Raises:
         InputError: The structure is different, labels and names contradict each other, or a picture
             occurs twice.
@@ -106,7 +108,7 @@ def listed_names(key: str) -> tuple[str, ...] | None:
 
 def _parse(text: str, where: str) -> Split:
     content = parse_json(text, where)
-    called: dict[int, str] = {}
+    called = _called(content, where)
     found = [row for split in SPLITS for row in _rows(content, split, called, where)]
     if not found:
         raise InputError(f"{where}: no pictures; expected train, val and test lists of [path, label, name]")
@@ -114,6 +116,14 @@ def _parse(text: str, where: str) -> Split:
     names = clean_names({str(label): called[label] for label in order}, where)
     rows = [SplitRow(path, order[label], split) for path, label, split in found]
     return Split(names, _once(rows, where), where, tuple(order))
+
+
+def _called(content: Any, where: str) -> dict[int, str]:
+    """Return the listed class names by label; none, as in published files, are those of the rows."""
+    names = cast("Mapping[str, Any]", content).get("names", []) if isinstance(content, dict) else []
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in cast("list[Any]", names)):
+        raise InputError(f"{where}: names is no list of class names: get the file again")
+    return dict(enumerate(cast("list[str]", names)))
 
 
 def _once(rows: Sequence[SplitRow], where: str) -> tuple[SplitRow, ...]:

@@ -11,12 +11,10 @@ foregrounds.
 """
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 from PIL import Image
@@ -32,6 +30,7 @@ from foveate.datasets.catalogue import (
     species_keys,
     world_keys,
 )
+from foveate.datasets.whole import WholeFolder
 from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.seeds import stream
@@ -42,7 +41,6 @@ from foveate.world.species import BASE, NEW, Condition
 OnCount = Callable[[int, int], None]
 """Called with the number of drawn scenes, and the total."""
 
-RECORD = "drawn.json"
 PICTURES, MASKS = "images", "mask"
 SEED = 1
 
@@ -75,12 +73,13 @@ def draw_sets(
     other = next((one for one in wanted if one.world is None), None)
     if other is not None:
         raise InputError(f"{other.title} cannot be drawn, it is photographs: {other.where}")
-    missing = [one for one in wanted if not _is_whole(root / one.key, _record(one, seed))]
+    folders = {one.key: WholeFolder(root / one.key, _record(one, seed)) for one in wanted}
+    missing = [one for one in wanted if not folders[one.key].is_there()]
     total = sum(one.train + one.val + one.test * _tests(one) for one in missing)
     done = 0
     root.mkdir(parents=True, exist_ok=True)
     for one in missing:
-        for _ in _draw_into(root, one, seed):
+        for _ in _draw_into(folders[one.key], one, seed):
             done += 1
             if on_count is not None:
                 on_count(done, total)
@@ -101,34 +100,9 @@ def _record(one: DataSet, seed: int) -> dict[str, Any]:
     return {"version": 1, "key": one.key, "seed": seed, "classes": one.classes, "world": row}
 
 
-def _is_whole(folder: Path, record: Mapping[str, Any]) -> bool:
-    """Return whether a set exists with all its files.
-
-    Raises:
-        InputError: The folder holds something else, or was drawn with other settings.
-    """
-    if not folder.exists():
-        return False
-    try:
-        found = cast("dict[str, Any]", json.loads((folder / RECORD).read_text(encoding="utf-8")))
-        listed = found.pop("files")
-    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"{folder} is there, and is no set that foveate drew: remove it, or take another folder"
-        ) from error
-    if found != record:
-        seed = found.get("seed")
-        how = f"of seed {seed}" if seed != record["seed"] else "by another version"
-        raise InputError(f"{folder} was drawn {how}: remove it, or take another folder")
-    names = set(cast("list[str]", listed))
-    here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return names <= here
-
-
-def _draw_into(root: Path, one: DataSet, seed: int) -> Iterator[None]:
+def _draw_into(whole: WholeFolder, one: DataSet, seed: int) -> Iterator[None]:
     """Draw a set in a temporary folder, one scene at a time, then rename it."""
-    beside = Path(tempfile.mkdtemp(prefix=f".{one.key}.", dir=root))
-    try:
+    with whole.written() as beside:
         rows: dict[str, list[list[Any]]] = {"train": [], "val": [], "test": []}
         names = class_names(one, seed)
         for split, sample, path in _scenes(one, names, seed):
@@ -143,14 +117,6 @@ def _draw_into(root: Path, one: DataSet, seed: int) -> Iterator[None]:
         for condition, scenes in tests.items():
             other = find(f"{one.key}@{condition}")
             write_atomically(beside / other.split_file, json.dumps({**rows, "test": scenes}, indent=1) + "\n")
-        listed = sorted(path.relative_to(beside).as_posix() for path in beside.rglob("*") if path.is_file())
-        write_atomically(beside / RECORD, json.dumps({**_record(one, seed), "files": listed}) + "\n")
-        beside.chmod(0o755)  # nobody else can read temporary folders
-        if (root / one.key).exists():  # it is foveate's, and has lost files
-            shutil.rmtree(root / one.key)
-        beside.rename(root / one.key)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def class_names(one: DataSet, seed: int = SEED) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Reported metrics, one function each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from foveate.methods.guidance import kl
 from foveate.types import Labels, Logits
@@ -19,6 +19,20 @@ def harmonic_mean(base: float, new: float) -> float:
 def mean(values: Sequence[float]) -> float:
     """Return the arithmetic mean."""
     return sum(values) / len(values)
+
+
+def worst_group(groups: Iterable[tuple[int, int]]) -> float:
+    """Return the least accuracy of a group, in percent; groups without pictures are left out.
+
+    - Sagawa et al. 2020, https://arxiv.org/abs/1911.08731, where a group is a class on one kind of ground.
+
+    Args:
+        groups: Number of right answers and of pictures, of each group.
+
+    Raises:
+        ValueError: No group has a picture.
+    """
+    return min(100 * right / pictures for right, pictures in groups if pictures)
 
 
 def foreground_shift(full: Logits, foreground: Logits, tau: float = 2.0) -> float:

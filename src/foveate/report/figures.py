@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from foveate.errors import InputError
-from foveate.evaluate.metrics import mean
+from foveate.evaluate.metrics import mean, worst_group
 from foveate.report import published
 from foveate.report.frame import ResultGroup, groups_of, set_order, set_title
 from foveate.report.statistics import (
@@ -38,7 +38,8 @@ MIXED = ("trained", "others", "HM of all names", "all")
 _HALVES = {"HM": ("base", "new"), "HM of all names": ("trained", "others")}
 _TRANSFER = ("cross-dataset", "domain-generalisation")
 _WHERE = ("label", "tested_on", "amount", "condition")
-_MORE = ("shift", "trained", "others")
+_MORE = ("shift", "trained", "others", "per_class")
+_HOME = "home"
 
 
 class FigureKey(NamedTuple):
@@ -193,7 +194,7 @@ class Figures:
         }
 
     def _other_measures(self) -> Iterator[tuple[FigureKey, Estimate]]:
-        """Yield the foreground shift index of each split, and the accuracies among all names."""
+        """Yield shift index and worst group of each split, and the accuracies among all names."""
         for where, splits in self._asked.items():
             known: dict[str, dict[int, float]] = {
                 f"shift {split}": {line["seed"]: line["shift"] for line in lines if pd.notna(line["shift"])}
@@ -204,10 +205,27 @@ class Figures:
             ]
             for measure, column in (("trained", "trained"), ("others", "others"), ("all", "accuracy")):
                 known[measure] = {line["seed"]: line[column] for line in mixed}
+            known |= self._worst_groups(where, splits)
             for measure, values in known.items():
                 if values:
                     mark = "" if set(self.seeds) <= set(values) else "†"
                     yield FigureKey(*where, measure), Estimate(mean(list(values.values())), values, mark=mark)
+
+    def _worst_groups(
+        self, where: tuple[str, str, float, str], splits: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> Iterator[tuple[str, dict[int, float]]]:
+        """Yield the least accuracy, by seed, over the classes at home and those under a condition."""
+        at_home = self._asked.get((*where[:3], _HOME), {})
+        for split, lines in splits.items() if where[3] else ():
+            home = {line["seed"]: line["per_class"] for line in at_home.get(split, ())}
+            yield (
+                f"worst group {split}",
+                {
+                    line["seed"]: worst_group([*home[line["seed"]].values(), *line["per_class"].values()])
+                    for line in lines
+                    if line["seed"] in home
+                },
+            )
 
     def _averages(self, found: Mapping[FigureKey, Estimate]) -> Iterator[tuple[FigureKey, Estimate]]:
         parts: dict[FigureKey, list[Estimate]] = defaultdict(list)

@@ -52,7 +52,7 @@ RAW = (
     ),
 )
 """Columns of raw.csv."""
-_MORE = ("answers", "answered", "config", "folder", "name", "amount", "drawn", "group")
+_MORE = ("per_class", "answers", "answered", "config", "folder", "name", "amount", "drawn", "group")
 _ROUNDING = 0.01
 _NOT_SETTINGS = ("seed", "bank_dir", "out", "workers", "device", "data", "masks", "root", "images", "threads")
 
@@ -63,10 +63,10 @@ class SweepResults:
 
     Attributes:
         frame: The long table, sorted by run. Its columns are `RAW` (`versions` as a dict), and:
-            `answers` (packed bits), `answered` (a fingerprint of all answers of the run), `config`,
-            `folder`, `name` (row with variant), `amount` (shots or share, if it varies; otherwise 0),
-            `drawn` (whether the pictures are drawn scenes) and `group` (the values that lines of one
-            table share).
+            `per_class` (right answers and pictures), `answers` (packed bits), `answered` (a fingerprint of
+            all answers of the run), `config`, `folder`, `name` (row with variant), `amount` (shots or share,
+            if it varies; otherwise 0), `drawn` (whether the pictures are drawn scenes) and `group` (the
+            values that lines of one table share).
         runs: Number of results; some may be backbones without questions.
         damaged: Error of each file that was left out.
         begun: Folders of runs that are started and have no result.

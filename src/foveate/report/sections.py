@@ -224,6 +224,7 @@ def _base_to_new(group: ResultGroup, context: ReportContext) -> Iterator[Section
         yield _table_1(group, figures, context)
         if figures.conditions != ("",):
             yield section_of(tables.CONDITIONS, group, figures, context, towers=None)
+            yield section_of(tables.WORST_GROUPS, group, figures, context, towers=None)
         yield section_of(tables.FIG_5, group, figures, context, towers=None)
         yield section_of(tables.GENERALISED, group, figures, context, towers=None)
         if context.beside(group) and len(figures.seeds) > 1:

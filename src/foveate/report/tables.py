@@ -38,6 +38,7 @@ Pairs = Sequence[tuple[str, str]]
 ALPHA = 0.05
 """Corrected p values below it are significant."""
 GREY, PUBLISHED = 7, -1
+WORST = ("worst group base", "worst group new", "worst group all")
 SHIFTS = ("shift base", "shift new", "shift all")
 _CHARTED = {"HM": ("HM", "HM, %"), "shift base": ("Shift index", "D_fg, nats")}
 _OVER_SEEDS = {"least HM": min, "highest HM": max, "seeds": len}
@@ -114,6 +115,18 @@ CONDITIONS = TableSpec(
     columns=("condition",),
     gains=True,
     charts=(("HM",),),
+)
+WORST_GROUPS = TableSpec(
+    "worst-groups",
+    "Worst groups",
+    "The least accuracy over groups: each class at home, where its ground agrees, and each class under the "
+    "condition. Under home it is that of the worst class. Few pictures of a class make it coarse. An average "
+    "over sets is that of their worst groups.",
+    WORST,
+    blocks=("set",),
+    columns=("measure", "condition"),
+    details=False,
+    tests=False,
 )
 TABLE_2 = TableSpec(
     "table-2",

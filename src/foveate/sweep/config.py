@@ -18,13 +18,14 @@ Keys above `tables` apply to all tables. A file with one table may omit `tables`
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from foveate.clip.precision import Precision, precision_on
 from foveate.clip.templates import fill
 from foveate.configs import typed
-from foveate.datasets.catalogue import CONDITIONS
+from foveate.datasets.catalogue import PASTED
 from foveate.errors import InputError
 from foveate.methods.registry import configure, import_methods, methods, parts, sees_regions, stages
 from foveate.readers import read_yaml
@@ -146,13 +147,19 @@ class SweepConfig:
     imported: tuple[str, ...] = ()
 
 
-def read_sweep(file: Path, changes: Mapping[str, Any] | None = None, device: str = "cpu") -> SweepConfig:
+def read_sweep(
+    file: Path,
+    changes: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    only: Sequence[str] | None = None,
+) -> SweepConfig:
     """Read a sweep file.
 
     Args:
         file: YAML file.
         changes: Values that override all tables, e.g. {"clip": "tiny"}.
         device: Device of the runs, for tables whose dtype is auto.
+        only: Titles of the tables to read; None reads all.
 
     Raises:
         InputError: The file does not exist or is not YAML, a key is unknown, or a value is invalid; the
@@ -161,11 +168,19 @@ def read_sweep(file: Path, changes: Mapping[str, Any] | None = None, device: str
     file = find_sweep(file)
     top = _mapping(read_yaml(file), f"{file} says nothing: write `tables` with rows, sets and a protocol")
     tables = top.pop("tables", None)
-    shared = {**top, **{name: value for name, value in (changes or {}).items() if value is not None}}
+    said = {name: value for name, value in (changes or {}).items() if value is not None}
+    shared = {**top, **said}
     given = {file.stem: {}} if tables is None else _mapping(tables, f"{file}: `tables` has none")
     if not given:
         raise InputError(f"{file}: `tables` has none: write a title and what the table has")
-    read = tuple(_table(title, _merged(shared, one, file, title), str(file)) for title, one in given.items())
+    for title in only or ():
+        if title not in given:
+            raise InputError(f"{file} has no table {title!r}; {_near(title, list(given))}")
+    given = {title: one for title, one in given.items() if only is None or title in only}
+    read = tuple(
+        _table(title, {**_merged(shared, one, file, title), **said}, str(file))
+        for title, one in given.items()
+    )
     read = tuple(replace(one, dtype=precision_on(device, one.dtype)) for one in read)
     root = shared.get("root")
     return SweepConfig(
@@ -211,12 +226,13 @@ def _imported(given: Sequence[object]) -> tuple[str, ...]:
 
 
 def _merged(shared: Mapping[str, Any], own: object, file: Path, title: str) -> dict[str, Any]:
+    """Return a table with the shared values; a key of its own without a value takes back the shared one."""
     found = _mapping(own, f"{file}, {title}: write `protocol`, `sets` and `rows`")
     both = {**shared, **found}
     for name in shared.keys() & found.keys():
         if isinstance(shared[name], dict) and name != "rows":
             both[name] = {**shared[name], **_mapping(found[name], f"{file}, {title}: {name} is no table")}
-    return both
+    return {name: value for name, value in both.items() if value is not None or name not in shared}
 
 
 def _table(title: str, given: Mapping[str, Any], file: str) -> SweepTable:
@@ -346,7 +362,7 @@ def _check_list(name: str, some: Sequence[Any], wrong: InputError) -> None:
         raise wrong
     if name == "selectors" and not set(some) <= set(get_args(Name)):
         raise wrong
-    if name == "conditions" and not set(some) <= set(CONDITIONS):
+    if name == "conditions" and not set(some) <= set(PASTED):
         raise wrong
 
 
@@ -357,7 +373,7 @@ def _wanted(name: str) -> str:
         "fractions": "shares above 0 and up to 1, as in [0.25, 0.5, 1.0]",
         "sets": "keys of data sets, as in [dtd, eurosat]",
         "selectors": f"some of {', '.join(get_args(Name))}",
-        "conditions": f"test splits, some of {', '.join(CONDITIONS)}",
+        "conditions": f"test splits, some of {', '.join(PASTED)}",
     }
     if name in _WORDS:
         return f"one of {', '.join(_WORDS[name])}"
@@ -406,11 +422,13 @@ def _check_fit(values: Mapping[str, Any], where: str) -> None:
 
 def _check_conditions(values: Mapping[str, Any], where: str) -> None:
     """Refuse test conditions for data sets with one test split."""
-    for key in values["sets"] if values.get("conditions") else ():
+    for key, condition in product(values["sets"], values.get("conditions", ())):
         try:
-            sets.key_of(f"{key}@{values['conditions'][0]}")
+            sets.key_of(f"{key}@{condition}")
         except InputError as error:
-            raise InputError(f"{where}: conditions are for sets of species: {error}") from error
+            raise InputError(
+                f"{where}: conditions are for sets of species and photographs: {error}"
+            ) from error
 
 
 def _check_new_names(values: Mapping[str, Any], where: str) -> None:

@@ -55,13 +55,18 @@ class SweepPlan:
         return list(dict.fromkeys(found))
 
 
-def plan(file: Path, changes: Mapping[str, Any] | None = None, device: str = "cpu") -> SweepPlan:
-    """Read a sweep file and list its jobs, for a device.
+def plan(
+    file: Path,
+    changes: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    only: Sequence[str] | None = None,
+) -> SweepPlan:
+    """Read a sweep file, or only some of its tables, and list its jobs, for a device.
 
     Raises:
         InputError: The file is invalid.
     """
-    sweep = read_sweep(file, changes, device)
+    sweep = read_sweep(file, changes, device, only)
     return SweepPlan(sweep, tuple(jobs_of(sweep, sets.template_of)))
 
 

@@ -59,9 +59,10 @@ def check_there(
     """
     missing = [key for key in keys if not _is_there(root, key)]
     if missing:
+        pasted = next((find(key).where for key in missing if "@" in key and find(key).world is None), None)
+        told = pasted or f"`foveate data check {root}` tells where each is looked for"
         raise InputError(
-            f"{len(missing)} of {len(keys)} data sets are not in {root}: {', '.join(missing)};"
-            f" `foveate data check {root}` tells where each is looked for"
+            f"{len(missing)} of {len(keys)} data sets are not in {root}: {', '.join(missing)}; {told}"
         )
     for key, name in others:
         masks_of(root, key, name)
@@ -86,6 +87,7 @@ def missing(root: Path, keys: Sequence[str]) -> list[str]:
                 lines.append(f"missing: {error}")
             else:
                 drawn.append(key)
+    lines = list(dict.fromkeys(lines))  # test splits of one set have one folder
     return lines + ([f"will be drawn in {root}: {', '.join(drawn)}"] if drawn else [])
 
 
