@@ -12,12 +12,12 @@ from foveate.clip.rows import CHUNK, TokenRows
 from foveate.clip.text import text_rows
 from foveate.errors import InputError
 from foveate.methods.base import Method
-from foveate.methods.capabilities import FrozenHost, TextPerImage, capability
+from foveate.methods.capabilities import FrozenHost, RegionEncoder, TextPerImage, capability
 from foveate.methods.frozen import extract, training_losses
 from foveate.methods.hicropl import HiCroPL
 from foveate.methods.mmrl import Mmrl
 from foveate.methods.proda import Proda
-from foveate.methods.registry import backbones, build, configure, pairs, parts, stages
+from foveate.methods.registry import backbones, build, configure, pairs, parts, plugins, stages
 from foveate.methods.tcp import Tcp
 from foveate.seeds import stream
 from foveate.train.journal import Step
@@ -27,9 +27,15 @@ from foveate.types import Batch
 
 pytestmark = pytest.mark.usefixtures("few_sentences")
 
-METHODS = [*backbones(), *pairs()]
 HOSTS = ("coop", "cocoop", "mmrl", "maple")
 """One of each kind: tuned texts, texts that follow pictures, two heads, both towers."""
+PAIRS = [
+    name
+    for name in pairs()
+    if name.endswith(HOSTS) or not issubclass(plugins()[name.partition("+")[0]], RegionEncoder)
+]
+"""Every plug-in over every host; those that learn nothing hand all questions to it, so one of each kind."""
+METHODS = [*backbones(), *PAIRS]
 COARSE = [*backbones(), *(name for name in pairs() if name.endswith(HOSTS))]
 NAMES = ["cat", "dog", "old photo", "phone"]
 
