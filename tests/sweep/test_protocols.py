@@ -147,7 +147,7 @@ def test_the_row_has_the_last_word(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("name", "runs"),
-    [("table1", 264), ("table2", 24), ("sweep-world", 624), ("sweep-protocols", 600), ("claims", 249)],
+    [("table1", 264), ("table2", 24), ("sweep-world", 624), ("sweep-protocols", 600), ("claims", 335)],
 )
 def test_the_files_that_come_with_the_package(name: str, runs: int):
     planned = plan(CONFIGS / f"{name}.yaml")

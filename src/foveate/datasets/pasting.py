@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -298,7 +298,7 @@ def _write(
     write_atomically(folder / ORIGINS, text.getvalue())
 
 
-def _save(image: Image.Image, file: Path, **options: int) -> None:
+def _save(image: Image.Image, file: Path, **options: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     image.save(file, **options)
 

@@ -321,8 +321,11 @@ class Exported:
     # --- answers ---
 
     def _temperature(self, branch: Branch) -> float:
-        own = self.manifest.temperature
-        return own if branch == "base" else max(own, self.manifest.plain_temperature)
+        """As `foveate.trust.trust.Trust.temperature_for`."""
+        manifest = self.manifest
+        if branch == "base" or (branch == "mixed" and manifest.calibrated):
+            return manifest.temperature
+        return max(manifest.temperature, manifest.plain_temperature)
 
     def _answer(self, images: np.ndarray, asked: NameSpace, *, with_clip: bool) -> RawAnswers:
         """Return what the graphs say; `with_clip` what the untouched CLIP sees too."""

@@ -86,6 +86,8 @@ class BatchWorker:
     def _answer(self, questions: Sequence[PredictRequest], asked: _Asked) -> None:
         pictures = [picture for question in questions for picture in question.pictures]
         classes, only, risk, abstain = asked
+        if self._heard:  # before the answers, after which somebody may look at the counts
+            self._heard(len(questions), len(pictures))
         try:
             found = iter(list(self.ask(pictures, list(classes), only=only, risk=risk, abstain=abstain)))
             for question in questions:
@@ -94,5 +96,3 @@ class BatchWorker:
             for question in questions:
                 if not question.answers.done():
                     question.answers.set_exception(error)
-        if self._heard:
-            self._heard(len(questions), len(pictures))
