@@ -335,6 +335,14 @@ def test_int8_weights_are_tried_on_pictures(tuned: Callable[..., Classifier], tm
     assert foveate.run.load(tmp_path / "small").manifest.proof["int8_agreement"] == report.int8.agreement
 
 
+def test_int8_graphs_that_do_not_run_are_refused(tuned: Callable[..., Classifier], tmp_path: Path):
+    classifier = tuned("hicropl", Path("tiny"))
+    photos = sorted((tmp_path / "data" / "photos").rglob("*.png"))
+    with pytest.raises(InputError, match=r"onnxruntime cannot run hicropl with int8 weights \(.*--int8"):
+        export(classifier, tmp_path / "small", int8=True, photos=photos)
+    assert not (tmp_path / "small").exists()
+
+
 def test_int8_that_changes_answers_is_refused_with_the_number():
     with pytest.raises(
         InputError, match=r"98\.90 % of 1000 answers are the same, less than 99 %: leave out --int8"

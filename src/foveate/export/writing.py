@@ -3,7 +3,8 @@
 import copy
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -104,7 +105,8 @@ def export(
         if int8:
             manifest = replace(manifest, precision="int8")
             done = _write(work / "int8", classifier, planned, quantised(models), manifest)
-            small = compare(whole, done, photos, branches)
+            with _refusing_graphs(config.method):
+                small = compare(whole, done, photos, branches)
             demand_agreement(small)
             proof |= {"int8_answers": small.answers, "int8_agreement": small.agreement}
         manifest = replace(manifest, proof=proof)
@@ -114,6 +116,20 @@ def export(
         shutil.move(done.folder, folder)
     megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     return ExportReport(folder, proved, small, megabytes)
+
+
+@contextmanager
+def _refusing_graphs(method: str) -> Generator[None]:
+    """Refuse int8 weights, inside, if onnxruntime cannot run the graphs that it has quantised."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        raise InputError(
+            f"onnxruntime cannot run {method} with int8 weights ({' '.join(str(error).split())[-80:]}): leave"
+            " out --int8"
+        ) from error
 
 
 def _demand_exportable(classifier: Classifier, folder: Path) -> ModelConfig:
