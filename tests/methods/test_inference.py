@@ -12,13 +12,13 @@ from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip, Vision
 from foveate.clip.rows import TokenRows
 from foveate.methods.base import Method
-from foveate.methods.capabilities import FrozenHost, RegionEncoder, TextPerImage, capability
+from foveate.methods.capabilities import FrozenHost, TextPerImage, capability
 from foveate.methods.exchange import Exchange
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.guidance import FvgPtConfig
 from foveate.methods.hicropl import HiCroPL
 from foveate.methods.proda import Proda
-from foveate.methods.registry import backbones, build, pairs, plugins
+from foveate.methods.registry import backbones, build, pairs
 from foveate.methods.tcp import Tcp
 from foveate.methods.texts import Cache, tensors_of
 from foveate.seeds import stream
@@ -29,12 +29,9 @@ from foveate.types import Batch, Branch
 pytestmark = pytest.mark.usefixtures("few_sentences")
 
 BRANCHES: tuple[Branch, ...] = ("base", "new", "mixed")
-PAIRS = [
-    name
-    for name in pairs()
-    if name.endswith(("coop", "mmrl")) or not issubclass(plugins()[name.partition("+")[0]], RegionEncoder)
-]
-"""Every plug-in over every host; those that learn nothing hand all questions to it, so two hosts."""
+HOSTS = ("coop", "cocoop", "mmrl", "maple", "tcp", "proda", "hicropl")
+"""One of each kind of texts and pictures that an answer may be made of."""
+PAIRS = [name for name in pairs() if name.startswith("fvgpt+") or name.endswith(HOSTS)]
 NAMES = ["cat", "dog", "phone"]
 TRAINED = ["cat", "phone"]
 
