@@ -49,17 +49,17 @@ def fitted(folder: Path, method: str, more: list[str]) -> tuple[float, float]:
     shutil.rmtree(out, ignore_errors=True)
     words = [str(folder / "photos"), "--masks", str(folder / "masks"), "--clip", str(folder / "clip")]
     words += ["--method", method, "--shots", str(SHOTS), "--epochs", str(EPOCHS), "--out", str(out), *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "FOVEATE_CACHE": str(folder / "cache")}
-    command = [sys.executable, str(Path(__file__)), "--inside", *words]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    seconds, most = done.stdout.splitlines()[-1].split()
-    return float(seconds), float(most)
+    return _spent(["--inside", *words], str(folder / "cache"))
 
 
 def field_fitted(folder: Path, method: str) -> tuple[float, float]:
     """Train in the field's way in another process; return its CPU seconds and its peak memory in MB."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "FOVEATE_CACHE": ""}
-    command = [sys.executable, str(Path(__file__)), "--field-inside", str(folder), method]
+    return _spent(["--field-inside", str(folder), method], "")
+
+
+def _spent(words: list[str], cache: str) -> tuple[float, float]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "FOVEATE_CACHE": cache}
+    command = [sys.executable, str(Path(__file__)), *words]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     seconds, most = done.stdout.splitlines()[-1].split()
     return float(seconds), float(most)

@@ -17,7 +17,7 @@ from foveate.clip.text import text_rows
 from foveate.data.loader import PictureSet
 from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.evaluate.answers import Answers, ask
-from foveate.memory import Pieces, in_passing, release_pages, sent
+from foveate.memory import Pieces, TowerTurns, in_passing, release_pages, sent
 from foveate.methods.registry import build
 
 NAMES = ("cat", "dog", "phone")
@@ -241,3 +241,27 @@ def test_weights_are_released_in_passing(mapped: dict[str, torch.Tensor], monkey
         most = max(most, in_memory() - before)
     assert 25 <= most <= 40
     assert in_memory() - before <= 5
+
+
+@only_linux
+def test_of_two_towers_one_is_in_memory(mapped: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("foveate.memory._PART", 1)
+    before = in_memory()
+    text, vision = (
+        torch.nn.ParameterList([torch.nn.Parameter(mapped[name], requires_grad=False)]) for name in "ab"
+    )
+    turns = TowerTurns(text, vision)
+    text[0].sum()
+    turns.encoding()
+    vision[0].sum()
+    turns.encoding()  # says nothing new, and releases nothing
+    assert 25 <= in_memory() - before <= 40
+    turns.encoded()
+    assert in_memory() - before <= 5
+
+
+def test_small_towers_stay(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("foveate.memory.release_pages", lambda _: pytest.fail("released"))
+    turns = TowerTurns(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    turns.encoding()
+    turns.encoded()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -69,16 +69,49 @@ def release_pages(tensors: Iterable[Tensor]) -> int:
 
 
 def in_passing(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """Yield weights that are looked at one after the other, and release those that are done with."""
-    files = _unchanged_files()
-    done: list[Tensor] = []
+    """Yield weights that are looked at one after the other, and release those that are done with.
+
+    Weights that fit into `_PART` stay: to find out what may be released takes milliseconds.
+    """
+    done, held = list[Tensor](), 0
+    files: list[tuple[int, int]] | None = None
     for name, tensor in named:
         yield name, tensor
         done.append(tensor)
-        if sum(one.nbytes for one in done) >= _PART:
+        held += tensor.nbytes
+        if held >= _PART:
+            files = _unchanged_files() if files is None else files
             _release(done, files)
-            done.clear()
-    _release(done, files)
+            done, held = [], 0
+    if files is not None:
+        _release(done, files)
+
+
+class TowerTurns:
+    """Keeps that of two towers in memory which is at work; see `release_pages`.
+
+    Args:
+        text: The text tower. It waits while pictures are encoded.
+        vision: The image tower. It waits after that.
+    """
+
+    def __init__(self, text: nn.Module, vision: nn.Module):
+        self._text, self._vision = text, vision
+        weights = [*text.parameters(), *vision.parameters()]
+        self._large = sum(one.nbytes for one in weights if one.device.type == "cpu") >= _PART
+        self._encoding = False
+
+    def encoding(self) -> None:
+        """Say that pictures are about to be encoded; to say it again costs nothing."""
+        if self._large and not self._encoding:
+            release_pages(self._text.parameters())
+            self._encoding = True
+
+    def encoded(self) -> None:
+        """Say that all pictures are encoded."""
+        if self._encoding:
+            release_pages(self._vision.parameters())
+            self._encoding = False
 
 
 def _release(tensors: Iterable[Tensor], files: list[tuple[int, int]]) -> int:

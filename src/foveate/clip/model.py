@@ -72,7 +72,7 @@ class Block(nn.Module):
     def feed(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
         """Return tokens after the MLP, which handles each token separately."""
         hidden = self.fc(self.ln_2(x))
-        return x + self.out(_quick_gelu(hidden) if self.quick_gelu else F.gelu(hidden))
+        return x + self.out(quick_gelu(hidden) if self.quick_gelu else F.gelu(hidden))
 
     def attend(self, x: Tokens, only: int | None = None) -> Float[Tensor, "rows kept width"]:
         """Return the attention output of each token (attends only to earlier tokens, if causal)."""
@@ -83,7 +83,8 @@ class Block(nn.Module):
         return self.proj(gathered.transpose(1, 2).flatten(2))
 
 
-def _quick_gelu(x: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
+def quick_gelu(x: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
+    """Return x · σ(1.702 x), CLIP's activation; without gradients it is written over `x`."""
     if torch.is_grad_enabled():
         return x * torch.sigmoid(1.702 * x)
     return x.mul_((1.702 * x).sigmoid_())  # widest tensor: in place, one temporary instead of three

@@ -168,8 +168,9 @@ def _masked(there: Standing) -> dict[str, str]:
     for job in there.left:
         if job.copies is None and job.config.needs_masks:
             found.setdefault(job.dataset, job.config.method)
-        for one in job.questions if job.test_masks == OWN else ():
-            found.setdefault(one.dataset, job.config.method)
+        if job.test_masks == OWN:
+            for one in job.questions:
+                found.setdefault(one.dataset, job.config.method)
     return found
 
 

@@ -134,9 +134,10 @@ def paste_set(
     whole = WholeFolder(root / pasted_folder(one.key), record, "pasted.json")
     made = not whole.is_there()
     if made:
-        objects = _objects(PictureSet(masked, SIDE), seed, tests)
+        pictures = PictureSet(masked, SIDE)
+        objects = _objects(pictures, seed, tests)
         circle = _circle(photos, {sample.label for sample in objects}, one, seed)
-        chosen = _Chosen(PictureSet(masked, SIDE), objects, PictureSet(ground, SIDE), circle, seed)
+        chosen = _Chosen(pictures, objects, PictureSet(ground, SIDE), circle, seed)
         with whole.written() as beside:
             _write(beside, root, one, chosen, photos.names, on_count)
     rows = open_set(root, f"{one.key}@home", splits=("test",)).samples
@@ -238,7 +239,8 @@ class _Chosen:
         """
         picture, mask, _ = self.pictures.whole(self.objects[place])
         assert mask is not None
-        picture, mask = _bounded(picture), mask.resize(_bounded(picture).size, Image.Resampling.NEAREST)
+        picture = _bounded(picture)
+        mask = mask.resize(picture.size, Image.Resampling.NEAREST)
         for of, sample in self.lenders(place, condition):
             (width, height), _ = measure(sample.picture)
             if max(picture.width / width, picture.height / height) > MOST_ENLARGED:

@@ -15,7 +15,7 @@ from foveate.data.bank import Bank
 from foveate.data.feature_store import FeatureStore
 from foveate.data.loader import PictureSet
 from foveate.foreground.views import foreground_view
-from foveate.memory import release_pages, sent
+from foveate.memory import TowerTurns, sent
 from foveate.methods.base import Method, encode_pictures
 from foveate.methods.capabilities import PriorBranch, RegionEncoder, capability
 from foveate.methods.frozen import CLIP, clip_spec, image_spec
@@ -101,16 +101,15 @@ def encode_all(
         store = store_of(spec) if store_of else here
         groups.setdefault(id(store), (store, {}))[1][name] = spec
     found: dict[str, Tensor] = {}
-    many = len(pictures) > chunk  # releasing takes milliseconds, which a server does not have for a picture
-    if many:
-        release_pages(method.clip.text.parameters())
+    # To release a tower takes milliseconds, which a server does not have for a picture.
+    turns = TowerTurns(method.clip.text, method.clip.vision) if len(pictures) > chunk else None
     for store, some in groups.values():
         (batch,) = Bank(pictures, weights, store, exact, chunk).batches(
-            0, len(pictures), specs=some, make=_Encoder(method, some), shuffle=False, watch=watch
+            0, len(pictures), specs=some, make=_Encoder(method, some, turns), shuffle=False, watch=watch
         )
         found |= batch.frozen
-    if many:
-        release_pages(method.clip.vision.parameters())
+    if turns:
+        turns.encoded()
     return found
 
 
@@ -120,25 +119,31 @@ class _Encoder:
 
     method: Method
     specs: Mapping[str, FeatureSpec]
+    turns: TowerTurns | None
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        device = self.method.clip.logit_scale.device
-        images, masks = sent(batch.images, device), batch.masks
-        masks = None if masks is None else sent(masks, device)
+        if self.turns:
+            self.turns.encoding()
+        size, device = self.method.clip.config, self.method.clip.logit_scale.device
+        masks = None if batch.masks is None else sent(batch.masks, device)
+        views = {False: sent(batch.images, device)}
+        if any(spec.masked and not spec.region for spec in self.specs.values()):
+            assert masks is not None
+            views[True] = foreground_view(views[False], masks, "mean", size.mean, size.std)
         made: dict[FeatureSpec, Tensor] = {}
         for name, spec in self.specs.items():
             if name not in batch.frozen and spec not in made:
-                made[spec] = self._encoded(spec, images, masks).cpu()
+                view = views[spec.masked and not spec.region]
+                made[spec] = self._encoded(spec, view, masks).cpu()
         return {name: made[spec] for name, spec in self.specs.items() if spec in made}
 
     def _encoded(self, spec: FeatureSpec, images: Images, masks: Masks | None) -> ImageFeatures:
-        method, size = self.method, self.method.clip.config
-        if spec.masked:
+        if spec.region:
+            looks = capability(self.method, RegionEncoder)
+            assert looks is not None
             assert masks is not None
-            if spec.region:
-                looks = capability(method, RegionEncoder)
-                assert looks is not None
-                return looks.encode_region(images, masks)
-            images = foreground_view(images, masks, "mean", size.mean, size.std)
-        return encode_pictures(method.clip, images) if is_clip(spec) else method.encode_images(images)
+            return looks.encode_region(images, masks)
+        return (
+            encode_pictures(self.method.clip, images) if is_clip(spec) else self.method.encode_images(images)
+        )

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from foveate.clip.model import Block, Text, Vision
+from foveate.clip.model import Block, Text, Vision, quick_gelu
 
 Tower = TypeVar("Tower", Text, Vision)
 Kind = TypeVar("Kind", bound=nn.Module)
@@ -24,7 +24,7 @@ class QuickGelu(nn.Module):
     """CLIP's activation, x · σ(1.702 x)."""
 
     def forward(self, x: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
-        return x * torch.sigmoid(1.702 * x)
+        return quick_gelu(x)
 
 
 def linear(fan_in: int, fan_out: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:

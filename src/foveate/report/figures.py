@@ -215,8 +215,10 @@ class Figures:
         self, where: tuple[str, str, float, str], splits: Mapping[str, Sequence[Mapping[str, Any]]]
     ) -> Iterator[tuple[str, dict[int, float]]]:
         """Yield the least accuracy, by seed, over the classes at home and those under a condition."""
+        if not where[3]:
+            return
         at_home = self._asked.get((*where[:3], _HOME), {})
-        for split, lines in splits.items() if where[3] else ():
+        for split, lines in splits.items():
             home = {line["seed"]: line["per_class"] for line in at_home.get(split, ())}
             yield (
                 f"worst group {split}",

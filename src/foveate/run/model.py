@@ -36,7 +36,7 @@ from foveate.run.folder import (
 )
 from foveate.run.texts import ClassTexts, TextReader
 from foveate.run.trust import ExportedTrust
-from foveate.trust.promises import pictures_needed
+from foveate.trust.promises import pictures_needed, temperature_for
 
 PRIOR = "prior"
 """The graph of the untouched image tower, beside one that a method has changed."""
@@ -321,11 +321,8 @@ class Exported:
     # --- answers ---
 
     def _temperature(self, branch: Branch) -> float:
-        """As `foveate.trust.trust.Trust.temperature_for`."""
-        manifest = self.manifest
-        if branch == "base" or (branch == "mixed" and manifest.calibrated):
-            return manifest.temperature
-        return max(manifest.temperature, manifest.plain_temperature)
+        own, plain = self.manifest.temperature, self.manifest.plain_temperature
+        return temperature_for(branch, own, plain, held_back=self.manifest.calibrated)
 
     def _answer(self, images: np.ndarray, asked: NameSpace, *, with_clip: bool) -> RawAnswers:
         """Return what the graphs say; `with_clip` what the untouched CLIP sees too."""

@@ -23,7 +23,7 @@ from foveate.data.bank import CHUNK, Bank
 from foveate.data.feature_store import FeatureStore
 from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos
-from foveate.memory import release_pages, sent
+from foveate.memory import TowerTurns, sent
 from foveate.methods.base import Method, encode_pictures
 from foveate.methods.capabilities import ClosedForm, SupportSet, capability
 from foveate.methods.frozen import CLIP, clip_spec, extract, frozen_specs
@@ -111,16 +111,21 @@ def clip_features(
     """
     device, config = clip.logit_scale.device, clip.config
     pictures = PictureSet(photos, config.image_size, config.mean, config.std, masks=False)
-    release_pages(clip.text.parameters())
+    turns = TowerTurns(clip.text, clip.vision)
+
+    def make(few: Batch) -> dict[str, Tensor]:
+        turns.encoding()
+        return {CLIP: encode_pictures(clip, sent(few.images, device)).cpu()}
+
     (batch,) = open_bank(BankPlan(folder), pictures, clip).batches(
         0,
         len(photos),
         specs={CLIP: clip_spec(clip)},
-        make=lambda few: {CLIP: encode_pictures(clip, sent(few.images, device)).cpu()},
+        make=make,
         shuffle=False,
         watch=None if watch is None else lambda done: watch(done, len(photos)),
     )
-    release_pages(clip.vision.parameters())
+    turns.encoded()
     return batch.frozen[CLIP][0]
 
 
@@ -177,7 +182,8 @@ class StageBatches:
         self._specs = specs if bank else {}
         self._bank = bank if self._specs else None
         self._device = method.clip.logit_scale.device
-        self._announced = self._encoding = False
+        self._turns = TowerTurns(method.clip.text, method.clip.vision)
+        self._announced = False
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, on the method's device."""
@@ -217,15 +223,12 @@ class StageBatches:
             )
         )
         for batch in batches:
-            if self._encoding and not batch.images.numel():  # all views of the epoch are encoded
-                release_pages(self._method.clip.vision.parameters())
-                self._encoding = False
+            if not batch.images.numel():  # features alone: all views of the epoch are encoded
+                self._turns.encoded()
             yield to_device(batch, self._device)
 
     def _see(self, batch: Batch) -> dict[str, Tensor]:
-        if not self._encoding:
-            release_pages(self._method.clip.text.parameters())
-            self._encoding = True
+        self._turns.encoding()
         seen = extract(self._method, to_device(batch, self._device))
         return {name: tensor.cpu() for name, tensor in seen.items()}
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import torch
 
+from foveate.data.feature_store import FeatureStore
 from foveate.methods.base import Method, Wrapper
 from foveate.methods.capabilities import ClosedForm
 from foveate.methods.registry import REFERENCE, build
 from foveate.train.banking import clip_features
 from foveate.train.run import Run, bank_place
 from foveate.train.shots import Chosen
-from foveate.trust.folds import held_out_answers
+from foveate.trust.folds import PartTrainer
 from foveate.trust.novelty import Support
 from foveate.trust.trust import Trust
 from foveate.types import Labels, Logits
@@ -56,4 +57,4 @@ def _held(run: Run, chosen: Chosen, method: Method, bank: Path | None) -> tuple[
         own = {**run.config.settings.get(method.name, {}), **method.chosen_settings()}
         settings = {**run.config.settings, method.name: own}
         run = replace(run, config=replace(run.config, settings=settings))
-    return held_out_answers(run, chosen, folds, bank)
+    return PartTrainer(run.clip, chosen, FeatureStore(bank)).ask_in_turn(run.config, folds)

@@ -7,7 +7,6 @@ method that tunes the image tower has none, so its pictures are encoded in each 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from jaxtyping import Bool
@@ -57,20 +56,6 @@ def demand_folds(run: Run, chosen: Chosen) -> None:
         raise InputError("--folds trains all of a method, and --backbone was trained before: leave one out")
     if max(chosen.photos.counts().values()) < 2:
         raise InputError("every class has one picture, so none can be held back: give more pictures")
-
-
-def held_out_answers(run: Run, chosen: Chosen, folds: int, bank: Path | None = None) -> tuple[Logits, Labels]:
-    """Return `[N, C]` logits of shots that were not learned from, and `[N]` their labels.
-
-    The only picture of a class is never left out.
-
-    Args:
-        run: How the method is trained.
-        chosen: The shots.
-        folds: How many parts; each is left out once.
-        bank: Where the run keeps features; None keeps them in memory.
-    """
-    return PartTrainer(run.clip, chosen, FeatureStore(bank)).ask_in_turn(run.config, folds)
 
 
 def fold_turns(labels: Labels, folds: int) -> list[Bool[Tensor, " pictures"]]:

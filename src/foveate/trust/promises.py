@@ -4,12 +4,29 @@ import math
 from collections.abc import Sequence
 
 from foveate.errors import InputError
+from foveate.prediction import Branch
 
 REFUSED = 0.05
 """Share of pictures of known things that "none of these" may be said of."""
 
 MOST_NOVEL = 1 - REFUSED - 1e-6
 """Novelty from which on a picture is refused."""
+
+
+def temperature_for(branch: Branch, own: float, plain: float, *, held_back: bool) -> float:
+    """Return the temperature of a label space.
+
+    A temperature that was fitted on held-back shots also serves the trained names beside new ones: the plain
+    one, of other logits, made CoOp and FVG-PT less right about how sure they are. New names alone have no
+    shots.
+
+    Args:
+        branch: The label space.
+        own: Of the method's logits.
+        plain: Of zero-shot CLIP's.
+        held_back: Whether `own` was fitted on shots that were held back.
+    """
+    return own if branch == "base" or (branch == "mixed" and held_back) else max(own, plain)
 
 
 def pictures_needed(risk: float) -> int:

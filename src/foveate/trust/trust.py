@@ -14,7 +14,7 @@ from foveate.errors import InputError
 from foveate.train.checkpoint import TRUST
 from foveate.trust.doubt import fit_temperature, prediction_sets
 from foveate.trust.novelty import Support
-from foveate.trust.promises import MOST_NOVEL, demand_promises, least_probability
+from foveate.trust.promises import MOST_NOVEL, demand_promises, least_probability, temperature_for
 from foveate.types import Branch, Logits, PerImage
 
 
@@ -64,13 +64,8 @@ class Trust:
         return len(self.truths) > 0
 
     def temperature_for(self, branch: Branch) -> float:
-        """Return the temperature of a label space.
-
-        Fitted on held-back shots, it also serves the trained names beside new ones: the plain one, of other
-        logits, made CoOp and FVG-PT less right about how sure they are. New names alone have no shots.
-        """
-        own = branch == "base" or (branch == "mixed" and self.knows_doubt)
-        return self.temperature if own else max(self.temperature, self.plain)
+        """Return the temperature of a label space; see `foveate.trust.promises.temperature_for`."""
+        return temperature_for(branch, self.temperature, self.plain, held_back=self.knows_doubt)
 
     def probabilities(self, logits: Logits, branch: Branch) -> Logits:
         """Return calibrated probabilities of a label space."""
