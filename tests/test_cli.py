@@ -20,7 +20,7 @@ from huggingface_hub import ModelCard
 from safetensors import safe_open
 
 from foveate.classifier import Classifier
-from foveate.cli import COMMANDS, python_name
+from foveate.cli import _SKIPS, COMMANDS, python_name
 from foveate.clip.model import Vision
 from foveate.commands.options import fields_of, options_of, parse
 from foveate.errors import InputError
@@ -104,6 +104,11 @@ def test_every_option_is_in_the_help_with_a_sentence(foveate: Call, name: str):
         flag = "--" + option.name.replace("_", "-")
         assert re.search(rf" {flag} .*\w", rest), option
         assert option.text
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_a_bad_picture_can_be_skipped_where_a_command_says_so(foveate: Call, name: str):
+    assert ("--on-bad" in foveate(name, "--help").out) == (name in _SKIPS)
 
 
 @pytest.mark.parametrize("method", ["mmrl", "fvgpt+coop", "clip_lora"])

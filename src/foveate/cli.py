@@ -16,9 +16,10 @@ from importlib import import_module
 import foveate
 from foveate.commands import COMMANDS as COMMANDS
 from foveate.commands import python_name as python_name
-from foveate.errors import InputError, printable
+from foveate.errors import SKIP, InputError, printable
 
 _GOES_ON = ("fit", "masks", "features", "sweep")
+_SKIPS = ("fit", "predict", "evaluate", "explain", "masks", "features", "select")  # have --on-bad
 
 HELP = """foveate: adapt CLIP to a task from a few pictures, and keep its gaze on the object.
 
@@ -62,17 +63,18 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        message = _in_words(error)
+        message = _in_words(error, words[0])
         if message is None:
             raise
         print(f"foveate: {printable(' '.join(message.split()))}", file=sys.stderr)
         return 2
 
 
-def _in_words(error: Exception) -> str | None:
+def _in_words(error: Exception, command: str) -> str | None:
     """Return the message for a user's mistake; None if the exception is a bug."""
     if isinstance(error, InputError):
-        return str(error).replace('on_bad="skip"', "--on-bad skip")
+        message = str(error) if command in _SKIPS else str(error).replace(SKIP, "")
+        return message.replace('on_bad="skip"', "--on-bad skip")
     if isinstance(error, OSError) and error.errno in _NOT_OURS:
         return f"{error.filename or 'the disk'}: {error.strerror}; {_NOT_OURS[error.errno]}"
     if type(error).__name__ == "OutOfMemoryError":  # torch's class; torch is not imported here

@@ -1,5 +1,8 @@
 """`InputError`, the exception for input that cannot be used."""
 
+SKIP = ', or pass on_bad="skip"'
+"""Ends the remedy for a bad picture. Where nothing can be skipped, it is cut off."""
+
 
 class InputError(ValueError):
     """An input cannot be used: a file, a setting or an argument.

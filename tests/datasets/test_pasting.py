@@ -206,6 +206,11 @@ def _full(root: Path) -> None:
         Image.new("L", (SIZE, SIZE), 255).save(file)
 
 
+def _cut_off(root: Path) -> None:
+    file = root / "food-101" / "images" / "owl" / "4.png"
+    file.write_bytes(file.read_bytes()[:80])
+
+
 def _taken(root: Path) -> None:
     (root / "food101-pasted").mkdir()
 
@@ -221,6 +226,7 @@ def _unchanged(root: Path) -> None:
         (_one_class, (), "Food101: objects with masks are of 1 class; others must lend their grounds"),
         (_full, (), "Food101: objects with masks are of 0 class"),
         (_small, (), "no picture lends it a ground under 'unseen': each is less than half of 48x48"),
+        (_cut_off, (), "; replace or remove it\n"),  # nothing can be skipped here
         (_taken, (), "food101-pasted is there, and is no set that foveate made"),
         (_unchanged, ("--tests", "0"), "--tests is 0: give 1 or more"),
         (_unchanged, ("--grounds", "food101"), "food101 lends no unseen grounds to itself"),

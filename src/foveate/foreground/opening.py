@@ -21,7 +21,7 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from foveate.errors import InputError
+from foveate.errors import SKIP, InputError
 
 PIXEL_LIMIT = 178_956_970  # where Pillow, too, turns its warning into an error
 HEIF = find_spec("pillow_heif") is not None
@@ -86,9 +86,7 @@ class BadPicture(InputError):
         reason: The fault, without the name.
     """
 
-    def __init__(
-        self, name: str, reason: str, remedy: str = 'replace or remove it, or pass on_bad="skip"'
-    ) -> None:
+    def __init__(self, name: str, reason: str, remedy: str = f"replace or remove it{SKIP}") -> None:
         super().__init__(f"{name}: {reason}; {remedy}")
         self.name = name
         self.reason = reason
@@ -352,7 +350,7 @@ def _within_limit(image: Image.Image, name: str) -> Image.Image:
         raise BadPicture(name, f"is {width}x{height}, without a pixel")
     if width * height > PIXEL_LIMIT:
         reason = f"is {width}x{height}, more than the {PIXEL_LIMIT / 1e6:.0f} million pixels we decode"
-        raise BadPicture(name, reason, 'make it smaller or remove it, or pass on_bad="skip"')
+        raise BadPicture(name, reason, f"make it smaller or remove it{SKIP}")
     return image
 
 

@@ -20,7 +20,7 @@ import torch
 from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.data.samples import Photos
-from foveate.errors import InputError
+from foveate.errors import SKIP, InputError
 from foveate.methods.registry import REFERENCE, import_methods, parts, sees_regions
 from foveate.sweep import memory, sets
 from foveate.sweep.answering import TestFeatures, measure
@@ -427,7 +427,7 @@ def trouble_of(error: BaseException) -> JobFailure:
     """Return the report of a failed job."""
     line = " ".join(str(error).split())
     if isinstance(error, InputError):
-        return JobFailure(line)
+        return JobFailure(line.replace(SKIP, ""))
     if isinstance(error, OSError) and error.filename:
         return JobFailure(f"{error.filename}: {error.strerror}")
     return JobFailure(f"{type(error).__name__}: {line}", "".join(traceback.format_exception(error)))
