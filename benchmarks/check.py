@@ -103,14 +103,14 @@ def found_again(pictures: list[Image.Image], features: Tensor, see: See, planted
     """Return the percent of each kind of copy that is found, and of pictures that are wrongly called so."""
     again = [copies(one) for one in pictures[:planted]]
     kinds = list(again[0])
-    likenesses = torch.stack([measure(one).likeness for one in pictures])
-    first = first_of(list(twins(likenesses, features)), len(pictures))
+    thumbnails = torch.stack([measure(one).thumbnail for one in pictures])
+    first = first_of(list(twins(thumbnails, features)), len(pictures))
     false = sum(place != low for place, low in enumerate(first))
     shares = list[float]()
     for kind in kinds:
         more = [one[kind] for one in again]
         pairs = twins(
-            torch.cat([likenesses, torch.stack([measure(one).likeness for one in more])]),
+            torch.cat([thumbnails, torch.stack([measure(one).thumbnail for one in more])]),
             torch.cat([features, see(more)]),
         )
         hits = {high for low, high, _ in pairs if high - len(pictures) == low}

@@ -4,6 +4,7 @@ import copy
 import pickle
 from dataclasses import replace
 
+import jaxtyping
 import pytest
 import torch
 from torch.nn import functional as F
@@ -194,3 +195,8 @@ def test_products_by_onednn_are_those_of_pytorch(monkeypatch: pytest.MonkeyPatch
             assert layer.double()(given.double()).dtype == torch.float64
             layer.float()
         assert len(took) == (3 if onednn else 0)
+
+
+def test_tests_check_the_shapes_that_are_declared(tiny_clip):
+    with pytest.raises(jaxtyping.TypeCheckError, match="images"):
+        tiny_clip.vision(IMAGES[0])  # no axis of pictures

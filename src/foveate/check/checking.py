@@ -218,8 +218,8 @@ def _wrong_labels(photos: Photos, logits: Logits, labels: Labels) -> Iterator[Fi
 
 
 def _twins(photos: Photos, looks: Sequence[Look], features: Tensor) -> Iterator[Finding]:
-    likenesses = torch.stack([one.likeness for one in looks])
-    first = first_of(list(twins(likenesses, features)), len(looks))
+    thumbnails = torch.stack([one.thumbnail for one in looks])
+    first = first_of(list(twins(thumbnails, features)), len(looks))
     together: dict[int, list[int]] = {}
     for place, low in enumerate(first):
         together.setdefault(low, []).append(place)

@@ -1,4 +1,4 @@
-"""What pixels alone tell of a picture: its size, its sharpness, its exposure, and a small likeness."""
+"""What pixels alone tell of a picture: its size, its sharpness, its exposure, and a thumbnail."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -14,8 +14,8 @@ from torch import Tensor
 from foveate.data.pictures import BadPicture, open_picture
 from foveate.data.samples import Sample
 
-SIDE = 16
-"""Of likenesses, which are compared pixel by pixel."""
+SIDE = 32
+"""Of thumbnails, which are compared pixel by pixel."""
 
 _LOOKED_AT = 256  # longest side that sharpness is measured on: focus, and not how many pixels there are
 _BRIGHT, _DARK = 250, 5
@@ -31,7 +31,7 @@ class Look:
         sharpness: Variance of the Laplacian of its grey, on a longest side of 256.
         bright: Share of pixels that are white or nearly so.
         dark: Share that are black or nearly so.
-        likeness: `[2, 768]` its 16 × 16 colours, and those of its mirror image, as unit vectors without mean.
+        thumbnail: `[3, 32, 32]` its colours.
     """
 
     width: int
@@ -39,7 +39,7 @@ class Look:
     sharpness: float
     bright: float
     dark: float
-    likeness: Float[Tensor, "2 numbers"]
+    thumbnail: UInt8[Tensor, "3 side side"]
 
 
 def look(samples: Sequence[Sample], workers: int = 2) -> Iterator[Look | BadPicture]:
@@ -66,7 +66,7 @@ def measure(picture: Image.Image) -> Look:
         float(_laplacian(grey).var()),
         float((grey >= _BRIGHT).mean()),
         float((grey <= _DARK).mean()),
-        _likeness(picture),
+        _thumbnail(picture),
     )
 
 
@@ -75,8 +75,6 @@ def _laplacian(grey: NDArray[np.float64]) -> NDArray[np.float64]:
     return grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner
 
 
-def _likeness(picture: Image.Image) -> Float[Tensor, "2 numbers"]:
-    small = np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
-    both = torch.from_numpy(np.stack([small, small[:, ::-1]])).flatten(1)
-    both = both - both.mean(dim=1, keepdim=True)
-    return both / both.norm(dim=1, keepdim=True).clamp(min=1e-6)
+def _thumbnail(picture: Image.Image) -> UInt8[Tensor, "3 side side"]:
+    small = np.array(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX))
+    return torch.from_numpy(small).permute(2, 0, 1)

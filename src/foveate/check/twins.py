@@ -3,38 +3,118 @@
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-ALIKE = 0.93
-"""Least correlation of two likenesses."""
+COARSE = 16
+"""Side of the colours by which pairs are looked for, and which need not fit by a pixel."""
 
-SEEN_ALIKE = 0.80
-"""Least cosine of the features of two pictures."""
+CANDIDATE = 0.80
+"""Least correlation of the coarse colours of two pictures that are compared further."""
 
-_CHUNK = 1024
+SAME, SAME_CROPPED = 0.975, 0.95
+"""Least correlation of coarse colours as they are; of fine ones, one picture cropped like the other."""
+
+SEEN_ALIKE, SEEN_ALIKE_CROPPED = 0.55, 0.70
+"""Least cosine of the features then."""
+
+FITS = 0.45
+"""Whatever the features: how far the worst 64th of the fine colours may be off, in standard deviations."""
+
+NEAREST = 5
+"""Of one picture, so many are compared further at most: the most alike."""
+
+_CHUNK, _PAIRS, _BLOCK = 1024, 16, 8
+_AXIS = [(0.0, 1.0), *((place * (1 - size) / 2, size) for size in (0.95, 0.9) for place in range(3))]
+_WINDOWS = [(x, y) for x in _AXIS for y in _AXIS if 1.0 in (x[1], y[1]) or x[1] == y[1]]
+"""Crops as (left, width) and (top, height), in shares of the picture: up to a tenth cut off."""
 
 
 def twins(
-    likenesses: Float[Tensor, "pictures 2 numbers"], features: Float[Tensor, "pictures dim"]
+    thumbnails: UInt8[Tensor, "pictures 3 side side"], features: Float[Tensor, "pictures dim"]
 ) -> Iterator[tuple[int, int, float]]:
     """Yield pairs of places of the same picture, the earlier first, and how alike their pixels are.
 
-    Both must agree: pixels alone take two things before one wall for the same, features alone two photos of
-    one thing.
+    Pixels and features must agree: pixels alone take two things before one wall for the same, features
+    alone two photos of one thing. Pixels that agree in every part need no features, which a smaller size may
+    change.
 
     Args:
-        likenesses: Of each picture and its mirror image; see `foveate.check.pixels.Look`.
+        thumbnails: Of each picture; see `foveate.check.pixels.Look`.
         features: Raw features of a frozen image tower.
     """
-    unit, plain = F.normalize(features.float(), dim=-1), likenesses[:, 0]
+    unit = F.normalize(features.float(), dim=-1)
+    plain, mirrored = _coarse(thumbnails), _coarse(thumbnails.flip(-1))
     for start in range(0, len(plain), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        alike = torch.maximum(plain[rows] @ plain.T, likenesses[rows, 1] @ plain.T)
-        both = (alike >= ALIKE) & (unit[rows] @ unit.T >= SEEN_ALIKE)
-        for row, column in both.triu(diagonal=start + 1).nonzero().tolist():
-            yield start + row, column, float(alike[row, column])
+        as_is, turned = plain[rows] @ plain.T, mirrored[rows] @ plain.T
+        coarse = torch.maximum(as_is, turned)
+        later = torch.where(coarse >= CANDIDATE, coarse, 0).triu(diagonal=start + 1)
+        likeliest = later.topk(min(NEAREST, len(plain)), dim=1)
+        low, column = likeliest.values.nonzero().T
+        high = likeliest.indices[low, column]
+        for some in torch.arange(len(low)).split(_PAIRS):
+            one, other = low[some], high[some]
+            first = thumbnails[start + one]
+            flip = (turned > as_is)[one, other]
+            first = torch.where(flip[:, None, None, None], first.flip(-1), first)
+            fine, off = _fit(first.float(), thumbnails[other].float())
+            pixels, seen = coarse[one, other], (unit[start + one] * unit[other]).sum(dim=1)
+            cropped = (fine >= SAME_CROPPED) & ((seen >= SEEN_ALIKE_CROPPED) | (off <= FITS))
+            found = ((pixels >= SAME) & (seen >= SEEN_ALIKE)) | cropped
+            alike = torch.maximum(pixels, fine)
+            yield from zip(
+                (start + one[found]).tolist(), other[found].tolist(), alike[found].tolist(), strict=True
+            )
+
+
+def _coarse(thumbnails: UInt8[Tensor, "pictures 3 side side"]) -> Float[Tensor, "pictures numbers"]:
+    """Return the coarse colours as unit vectors without mean."""
+    colours = F.adaptive_avg_pool2d(thumbnails.float(), COARSE).flatten(1)
+    return F.normalize(colours - colours.mean(dim=1, keepdim=True), dim=1, eps=1e-6)
+
+
+def _fit(
+    one: Float[Tensor, "pairs 3 side side"], other: Float[Tensor, "pairs 3 side side"]
+) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
+    """Return how well pictures fit, whichever of the two was cropped, and the worst part of the best fit.
+
+    Returns:
+        The highest correlation over all crops, and there the root mean square of the difference in the worst
+        block, in standard deviations of the picture.
+    """
+    found = [_fit_crops(one, other), _fit_crops(other, one)]
+    better = found[0][0] >= found[1][0]
+    return torch.where(better, found[0][0], found[1][0]), torch.where(better, found[0][1], found[1][1])
+
+
+def _fit_crops(
+    whole: Float[Tensor, "pairs 3 side side"], cropped: Float[Tensor, "pairs 3 side side"]
+) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
+    """Compare crops of some pictures with others; see `_fit`."""
+    pairs, channels, side, _ = whole.shape
+    grids = _grids(side)
+    spread = whole.repeat_interleave(len(grids), dim=0)
+    crops = F.grid_sample(spread, grids.repeat(pairs, 1, 1, 1), padding_mode="border", align_corners=False)
+    crops = crops.view(pairs, len(grids), channels, side, side)
+    crops = crops - crops.mean(dim=(2, 3, 4), keepdim=True)
+    target = (cropped - cropped.mean(dim=(1, 2, 3), keepdim=True))[:, None]
+    correlation = F.cosine_similarity(crops.flatten(2), target.flatten(2), dim=2, eps=1e-6)
+    best, place = correlation.max(dim=1)
+    wrong = (crops[torch.arange(pairs), place] - target[:, 0]).square().mean(dim=1, keepdim=True)
+    worst = F.adaptive_avg_pool2d(wrong, _BLOCK).amax(dim=(1, 2, 3)).sqrt()
+    return best, worst / target.square().mean(dim=(1, 2, 3, 4)).sqrt().clamp(min=1)
+
+
+def _grids(side: int) -> Float[Tensor, "windows side side 2"]:
+    """Return where each window looks, as `grid_sample` takes it: in [-1, 1], x first."""
+    steps = (torch.arange(side) + 0.5) / side
+    found = list[Tensor]()
+    for (left, width), (top, height) in _WINDOWS:
+        y, x = torch.meshgrid(top + height * steps, left + width * steps, indexing="ij")
+        found.append(torch.stack([x, y], dim=-1) * 2 - 1)
+    return torch.stack(found)
 
 
 def first_of(pairs: list[tuple[int, int, float]], number: int) -> list[int]:
