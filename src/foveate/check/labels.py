@@ -88,10 +88,11 @@ def _without_own(
 def suspects(logits: Logits, labels: Labels) -> list[Suspect]:
     """Return pictures whose label looks wrong, the worst first.
 
-    A picture counts as one of another class if it is at least as likely of that class as the pictures of that
-    class are on average. These counts, scaled to each label's number of pictures, say how many of them are
-    wrong and of which class; so many are taken, those first that are most of the other class and least of
-    their own (Northcutt et al., arXiv 1911.00068, Sec. 3: confident joint, prune by noise rate).
+    How many: a picture is sure to be of a class if it is at least as likely of it as the pictures of that
+    class are on average (Northcutt et al., arXiv 1911.00068, Sec. 3: confident joint). Sure pictures of
+    another class than their label's are too few, because not all wrong ones are sure. Scaled to each label's
+    number of pictures they are too many, because unsure pictures are hard more often than wrong. The
+    geometric mean of both is taken. Which: those whose label is least likely beside the likeliest other name.
 
     Args:
         logits: `[N, C]` from `held_out`.
@@ -102,17 +103,14 @@ def suspects(logits: Logits, labels: Labels) -> list[Suspect]:
     own = p.gather(1, labels[:, None])[:, 0]
     usual = torch.zeros(number, dtype=p.dtype).index_add_(0, labels, own) / counts.clamp(min=1)
     many = counts >= FEW
-    sure, seen_as = p.masked_fill((p < usual) | ~many, -1).max(dim=1)
+    p = p.masked_fill(~many, -1)
+    sure, seen_as = p.masked_fill(p < usual, -1).max(dim=1)
     taken = (sure > 0) & many[labels]
-    joint = torch.zeros(number, number, dtype=torch.float64)
-    joint.index_put_((labels[taken], seen_as[taken]), joint.new_ones(int(taken.sum())), accumulate=True)
-    wrong = (joint / joint.sum(dim=1, keepdim=True).clamp(min=1) * counts[:, None]).round().long()
-    found: set[int] = set()
-    for label, other in wrong.fill_diagonal_(0).nonzero().tolist():
-        rows = (labels == label).nonzero()[:, 0]
-        margins = p[rows, other] - own[rows]
-        worst = margins.argsort(descending=True, stable=True)[: wrong[label, other]]
-        found.update(rows[worst[margins[worst] > 0]].tolist())
-    likeliest, name = p.masked_fill(~many, -1).scatter(1, labels[:, None], -1).max(dim=1)
-    named = [Suspect(row, int(name[row]), float(likeliest[row] - own[row])) for row in found]
+    wrong = taken & (seen_as != labels)
+    of_label = [torch.bincount(labels[rows], minlength=number).double() for rows in (wrong, taken)]
+    scaled = float((of_label[0] / of_label[1].clamp(min=1) * counts).sum())
+    likeliest, name = p.scatter(1, labels[:, None], -1).max(dim=1)
+    beaten = (many[labels] & (likeliest > own)).nonzero()[:, 0]
+    worst = (own / likeliest)[beaten].argsort(stable=True)[: round((int(wrong.sum()) * scaled) ** 0.5)]
+    named = [Suspect(row, int(name[row]), float(likeliest[row] - own[row])) for row in beaten[worst].tolist()]
     return sorted(named, key=lambda one: (-one.margin, one.picture))
