@@ -327,15 +327,12 @@ class Clip(nn.Module):
         """Initialise all tensors as CLIP does, with random values from `generator`."""
         for tower, size in ((self.vision, self.config.vision), (self.text, self.config.text)):
             for name, tensor in tower.named_parameters():
-                tensor.normal_(0.0, 1.0, generator=generator)
-                tensor.mul_(_start_spread(name, size)).add_(_start_mean(name))
+                tensor.normal_(0.0, 1.0, generator=generator).mul_(_start_spread(name, size))
+                if "ln_" in name and name.endswith("weight"):
+                    tensor.fill_(1.0)
         self.text.pos.mul_(0.01 * self.config.text.width**0.5)  # tokens outweigh positions (0.02 to 0.01)
         self.logit_scale.fill_(torch.tensor(1 / 0.07).log())
         return self
-
-
-def _start_mean(name: str) -> float:
-    return 1.0 if "ln_" in name and name.endswith("weight") else 0.0
 
 
 def _start_spread(name: str, size: TowerConfig) -> float:
