@@ -1,11 +1,14 @@
-"""Checks the shapes that foveate's functions declare, whenever a test calls one of them.
+"""Checks the shapes that foveate's functions declare, whenever a test of a package with arrays calls one.
 
-It stands here because it must be loaded before any test, and `tests/conftest.py`, imports foveate.
+Tests of whole commands and runs do without: they call the same functions, and would take a third longer. It
+stands here because it must be loaded before any test, and `tests/conftest.py`, imports foveate.
 """
 
 import re
 from pathlib import Path
 
+import jaxtyping
+import pytest
 from jaxtyping import install_import_hook
 
 SOURCES = Path(__file__).parent / "src"
@@ -21,3 +24,9 @@ install_import_hook(
     ],
     "beartype.beartype",
 )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Check shapes in this test, or not."""
+    jaxtyping.config.update("jaxtyping_disable", item.path.parent.name not in PACKAGES)

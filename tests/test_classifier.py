@@ -4,12 +4,11 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
@@ -336,15 +335,6 @@ def test_names_to_predict_are_a_list(pictures: list[Path]):
         Classifier("zeroshot").predict(pictures, "cat")
 
 
-@pytest.fixture
-def as_installed() -> Generator[None]:
-    """Without the tests' own checks of argument types, which no user has."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("as_installed")
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -363,7 +353,6 @@ def test_a_wrong_argument_of_fit_is_one_line(
         fit("coop", **wrong)
 
 
-@pytest.mark.usefixtures("as_installed")
 def test_photos_to_evaluate_are_whatever_is_read(fit: Callable[..., Classifier], shapes: Callable[..., Path]):
     trained, data = fit("coop"), shapes(pictures=4) / "photos"
     assert trained.evaluate(data).accuracy == trained.evaluate(load_photos(data)).accuracy
