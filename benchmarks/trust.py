@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from foveate.evaluate.answers import calibrated
 from foveate.evaluate.calibration import auroc, ece
 from foveate.trust.novelty import Support
 from foveate.trust.promises import MOST_NOVEL, least_probability
@@ -59,12 +60,14 @@ def figures(world: World, seed: int, said: Said, held: Tensor, rows: Tensor) -> 
     zero_shot = float(world.clip.scale) * shots.features @ texts.T
     trust = Trust.of(shots, zero_shot, said.held[held], said.owners[held])
     truth = world.labels("pool")[rows]
-    given, p = said.pool[rows].softmax(dim=1), trust.probabilities(said.pool[rows], "base")
+    logits = said.pool[rows]
+    given, p = logits.softmax(dim=1), calibrated(logits, trust.calibration_for("base"))
+    plain = (logits / trust.calibration.temperature).softmax(dim=1)
     right = given.argmax(dim=1) == truth
     found = [100 * float(right.float().mean())]
     sets = (
-        trust.sets(p, RISK),
-        p >= least_probability(trust.truths.tolist(), RISK),
+        trust.sets(logits, "base", RISK),
+        plain >= least_probability(trust.truths.tolist(), RISK),
     )  # tests: MAPIE's are those
     found += [100 * float(one.gather(1, truth[:, None]).float().mean()) for one in sets]
     found += [float(one.sum(dim=1).float().mean()) for one in sets]
@@ -78,7 +81,7 @@ def among_all(world: World, trust: Trust, logits: Tensor, rows: Tensor) -> list[
     new = world.labels("near") + known
     near = torch.arange(number, number + len(new))
     rows, truth = torch.cat([rows, near]), torch.cat([world.labels("pool"), new])
-    given, p = logits[rows].softmax(dim=1), trust.probabilities(logits[rows], "mixed")
+    given, p = logits[rows].softmax(dim=1), calibrated(logits[rows], trust.calibration_for("mixed"))
     right = given.argmax(dim=1) == truth[rows]
     errors = [ece(one.max(dim=1).values, right) for one in (given, p)] + [chance(p)]
     answers, features = logits[near].argmax(dim=1), world.features["near"]

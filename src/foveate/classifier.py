@@ -318,9 +318,9 @@ class Classifier:
                 )
             novelty = None if trust is None else self._novelty(trust, answers)
         if trust is not None:
-            answers = replace(answers, temperature=trust.temperature_for(branch))
+            answers = replace(answers, calibration=trust.calibration_for(branch))
         p = answers.probabilities
-        sets = None if trust is None or risk is None else trust.sets(p, risk)
+        sets = None if trust is None or risk is None else trust.sets(answers.logits, branch, risk)
         calibrated = trust is not None and trust.knows_doubt
         refused = trust.refused(novelty) if trust is not None and novelty is not None and abstain else None
         return [
@@ -530,7 +530,7 @@ class Classifier:
                     store_of=stores,
                     watch=watch,
                 )
-        return replace(answers, temperature=self.trust.temperature_for(branch)) if self.trust else answers
+        return replace(answers, calibration=self.trust.calibration_for(branch)) if self.trust else answers
 
     def ask_about(self, classes: Sequence[str] | None = None, *, only: bool = False) -> Branch:
         """Set the class names, as `predict` does; return their label space.

@@ -181,8 +181,10 @@ def test_an_export_says_what_its_model_says_of_its_answers(
     exported: Callable[..., tuple[Classifier, Exported, ExportReport]],
     tmp_path: Path,
 ):
-    classifier, model, report = exported(method, shots=7, folds=folds)
+    classifier, model, report = exported(method, shots=14, folds=folds)
     assert report.proved.largest <= 1e-5
+    assert model.manifest.calibration == classifier.trust.calibration
+    assert bool(model.manifest.calibration.sure) == bool(folds)  # 42 held-back shots make two groups
     asked = {"abstain": True, "risk": 0.2 if folds else None}
     seen, refused = strange(tmp_path / "data" / "photos"), set[bool]()
     model.add_classes(NEW)
@@ -406,8 +408,8 @@ def test_a_folder_that_is_not_whole_is_one_line(
     told = json.loads((folder / MANIFEST).read_text())
     assert "image.onnx is missing: export the model again" in changed((other / "image.onnx").unlink)
     assert "is not what was exported" in changed(lambda: (other / WEIGHTS).write_bytes(b"x"))
-    newer = json.dumps({**told, "format_version": 3})
-    assert "its format is 3, and this foveate reads 2" in changed(
+    newer = json.dumps({**told, "format_version": 4})
+    assert "its format is 4, and this foveate reads 3" in changed(
         lambda: (other / MANIFEST).write_text(newer)
     )
     less = json.dumps({key: value for key, value in told.items() if key != "names"})

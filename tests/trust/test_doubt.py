@@ -2,13 +2,19 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
+from sklearn.isotonic import IsotonicRegression
 
 from foveate.errors import InputError
-from foveate.trust.doubt import fit_temperature, prediction_sets
-from foveate.trust.promises import least_probability, pictures_needed
+from foveate.evaluate.answers import calibrated
+from foveate.evaluate.calibration import ece
+from foveate.trust.doubt import fit_groups, fit_temperature, prediction_sets
+from foveate.trust.promises import Calibration, least_probability, pictures_needed
 
 
 def drawn(number: int, seed: int, sharp: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,3 +88,64 @@ def test_sets_hold_the_truth_as_often_as_they_promise():
         coverage.append(sets.gather(1, labels[held:, None]).double().mean().item())
     # Exact for such draws: 1 - 4/41 = 90.2 % on average, a little more where a set would be empty.
     assert 0.895 < sum(coverage) / len(coverage) < 0.92
+
+
+# --- how often such answers were right ---
+
+
+def test_groups_are_the_isotonic_regression_of_equal_groups():
+    generator = torch.Generator().manual_seed(3)
+    p = (3 * torch.randn(97, 5, generator=generator)).softmax(dim=1)
+    labels = torch.multinomial(p.sqrt(), 1, generator=generator)[:, 0]  # less right than it says
+    sure, right = fit_groups(p, labels)
+    top, answers = p.double().max(dim=1)
+    parts = np.array_split(top.argsort(stable=True).numpy(), 4)
+    means = [float(top[part].mean()) for part in parts]
+    hits = [float((answers[part] == labels[part]).sum()) for part in parts]
+    shares = [(hit + mean) / (len(part) + 1) for hit, mean, part in zip(hits, means, parts, strict=True)]
+    fitted = IsotonicRegression().fit(means, shares, sample_weight=[len(part) + 1 for part in parts])
+    assert sure == pytest.approx(means)
+    assert right == pytest.approx(fitted.predict(means))
+
+
+def test_few_pictures_have_no_groups():
+    assert fit_groups(torch.full((39, 3), 1 / 3), torch.zeros(39, dtype=torch.long)) == ((), ())
+    p = torch.full((3, 4), 0.25).numpy()
+    assert Calibration().as_right(p) is p
+
+
+@given(
+    st.lists(st.lists(st.floats(-8, 8), min_size=4, max_size=4), min_size=1, max_size=6),
+    st.lists(st.floats(0.01, 1), min_size=2, max_size=4),
+)
+def test_probabilities_stay_probabilities_and_names_in_their_order(
+    rows: list[list[float]], right: list[float]
+):
+    p = torch.tensor(rows, dtype=torch.float64).softmax(dim=1).numpy()
+    sure = tuple(np.linspace(0.3, 0.95, len(right)).tolist())
+    calibration = Calibration(1.0, sure, tuple(sorted(right)))
+    found = calibration.as_right(p)
+    assert found == pytest.approx(np.clip(found, 0, 1))
+    assert found.sum(axis=1) == pytest.approx(np.ones(len(p)))
+    wanted = np.clip(np.interp(p.max(axis=1), sure, sorted(right)), 0.25, 1)
+    assert found.max(axis=1) == pytest.approx(wanted, abs=1e-9)
+    for before, after in zip(p, found, strict=True):
+        more = before[:, None] > before[None]
+        assert (after[:, None] - after[None] >= -1e-12)[more].all()
+
+
+def test_answers_are_as_likely_as_they_are_right():
+    """The likeliest name is right in 6 of 10 pictures however sure the softmax is: no temperature says so."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 6 * torch.rand(4000, 5, generator=generator)
+    right = torch.rand(4000, generator=generator) < 0.6
+    second = logits.argsort(dim=1)[:, -2]
+    labels = torch.where(right, logits.argmax(dim=1), second)
+    held, rest = slice(0, 400), slice(400, None)
+    temperature = fit_temperature(logits[held], labels[held])
+    p = (logits / temperature).softmax(dim=1)
+    calibration = Calibration(temperature, *fit_groups(p[held], labels[held]))
+    found = calibrated(logits[rest], calibration)
+    assert ece(p[rest].max(dim=1).values, right[rest]) > 8
+    assert ece(found.max(dim=1).values, right[rest]) < 5
+    assert torch.equal(found.argmax(dim=1), logits[rest].argmax(dim=1))

@@ -14,6 +14,7 @@ from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.clip.weights import load_clip
 from foveate.errors import InputError
+from foveate.trust.promises import Calibration
 from foveate.world.photos import scene_photos
 
 NAMES = ["red star", "blue ring", "green cross", "yellow heart"]
@@ -117,13 +118,12 @@ def test_folds_hold_back_what_is_not_learned_from(clip: Clip, tmp_path: Path):
 
 
 def test_held_back_shots_decide_how_sure_an_answer_is_beside_new_names_too(read: Classifier):
-    told = replace(read.trust, temperature=2.0, plain=9.0)
-    blind = replace(told, temperature=1.0, truths=told.truths[:0])
+    own = Calibration(2.0, (0.4, 0.9), (0.3, 0.8))
+    told = replace(read.trust, calibration=own, plain=9.0)
+    blind = replace(told, calibration=Calibration(), truths=told.truths[:0])
     branches = ("base", "mixed", "new")
-    assert [told.temperature_for(one) for one in branches] == [2, 2, 9]
-    assert [blind.temperature_for(one) for one in branches] == [1, 9, 9]
-    logits = torch.tensor([[4.0, 0.0, 2.0, 1.0]])
-    assert torch.equal(told.probabilities(logits, "mixed"), (logits / 2).softmax(dim=1))
+    assert [told.calibration_for(one) for one in branches] == [own, own, Calibration(9.0)]
+    assert [blind.calibration_for(one).temperature for one in branches] == [1, 9, 9]
 
 
 def test_folds_of_a_tuned_image_tower(clip: Clip):

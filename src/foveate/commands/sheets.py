@@ -47,7 +47,7 @@ def explain_photos(
         watch = watched(bars, one.method_name)
         looks = look(one.method, pictures, branch, config, name=one.method_name, watch=watch)
         trust = one.trust
-        seen.append(looks if trust is None else replace(looks, temperature=trust.temperature_for(branch)))
+        seen.append(looks if trust is None else replace(looks, calibration=trust.calibration_for(branch)))
     plan.folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for place, name in enumerate(_names(paths)):

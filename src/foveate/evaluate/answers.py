@@ -22,6 +22,7 @@ from foveate.evaluate.metrics import accuracy, foreground_shift
 from foveate.memory import sent
 from foveate.methods.base import Method
 from foveate.methods.capabilities import PriorBranch, TextPerImage, capability
+from foveate.trust.promises import PLAIN, Calibration
 from foveate.types import Batch, Branch, Features, Labels, Logits
 
 Watch = Callable[[int, int], None]
@@ -41,7 +42,7 @@ class Answers:
         names: Of the columns.
         pictures: What each picture is called.
         clip: `[N, D]` raw features of the untouched CLIP, where they were asked for.
-        temperature: What logits are divided by for probabilities.
+        calibration: What makes probabilities of logits.
     """
 
     logits: Logits
@@ -52,12 +53,12 @@ class Answers:
     names: tuple[str, ...] = ()
     pictures: tuple[str, ...] = ()
     clip: Tensor | None = None
-    temperature: float = 1.0
+    calibration: Calibration = PLAIN
 
     @property
     def probabilities(self) -> Logits:
         """`[N, C]`."""
-        return (self.logits / self.temperature).softmax(dim=-1)
+        return calibrated(self.logits, self.calibration)
 
     @property
     def accuracy(self) -> float:
@@ -80,6 +81,12 @@ class Answers:
         which = chosen if self.masked is None else chosen & self.masked
         logits, foreground = self.logits[which], self.foreground[which]
         return foreground_shift(logits, foreground) if len(logits) else None
+
+
+def calibrated(logits: Logits, calibration: Calibration) -> Logits:
+    """Return `[N, C]` probabilities."""
+    p = (logits / calibration.temperature).softmax(dim=-1)
+    return torch.from_numpy(calibration.as_right(p.numpy(force=True))) if calibration.sure else p
 
 
 def ask(  # noqa: PLR0913  (all but the first three by name)

@@ -10,7 +10,7 @@ from torch import Tensor
 from foveate.configs import check_types
 from foveate.data.loader import PictureSet
 from foveate.errors import InputError
-from foveate.evaluate.answers import Watch, parts_of
+from foveate.evaluate.answers import Watch, calibrated, parts_of
 from foveate.explain.gradcam import Target
 from foveate.explain.indices import gaze_on_object, lift, pointing, shift_index, top_overlap
 from foveate.explain.looking import How, gaze_and_answer
@@ -19,6 +19,7 @@ from foveate.explain.removal import remove
 from foveate.foreground.views import Fill, foreground_view
 from foveate.memory import Pieces, sent
 from foveate.methods.base import Method
+from foveate.trust.promises import PLAIN, Calibration
 from foveate.types import Batch, Branch, Labels, Logits, Masks, PerImage
 
 ANSWER, LABEL = "answer", "label"
@@ -74,7 +75,7 @@ class Looks:
         heat: `[N, grid, grid]` heat maps.
         figures: Metrics by name, `[N]` numbers each; NaN for pictures without the metric.
         passes: Number of forward passes per picture.
-        temperature: Divisor of the logits in `probabilities`: that of a calibrated model.
+        calibration: What makes probabilities of logits.
     """
 
     method: str
@@ -85,7 +86,7 @@ class Looks:
     heat: Heat
     figures: dict[str, PerImage]
     passes: int
-    temperature: float = 1.0
+    calibration: Calibration = PLAIN
 
     @property
     def answers(self) -> Labels:
@@ -100,7 +101,7 @@ class Looks:
     @property
     def probabilities(self) -> Logits:
         """`[N, C]` probabilities."""
-        return (self.logits / self.temperature).softmax(dim=-1)
+        return calibrated(self.logits, self.calibration)
 
     def of(self, labels: Labels) -> PerImage:
         """Return `[N]` the probability of the given class of each picture."""

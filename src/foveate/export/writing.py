@@ -36,6 +36,7 @@ from foveate.run.folder import (
 from foveate.run.model import Exported, load
 from foveate.train.checkpoint import ModelConfig
 from foveate.train.folder import refuse_folder
+from foveate.trust.promises import PLAIN
 
 Pictures = Sequence[Path | LazyPicture]
 
@@ -173,7 +174,7 @@ def _manifest(classifier: Classifier, config: ModelConfig, planned: Plan, licenc
         new=planned.new,
         mixed=planned.mixed,
         route_weight=planned.route_weight,
-        temperature=1.0 if known is None else known.temperature,
+        calibration=PLAIN if known is None else known.calibration,
         plain_temperature=1.0 if known is None else known.plain,
         calibrated=known is not None and known.knows_doubt,
         clip=config.clip,

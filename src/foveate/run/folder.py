@@ -18,11 +18,12 @@ from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.methods.configs import Position, TextKind
 from foveate.readers import parse_table, read_bytes
+from foveate.trust.promises import PLAIN, Calibration
 
 MANIFEST, ARRAYS, TRUST, WEIGHTS, TOKENIZER, CARD = (
     *("export.json", "arrays.npz", "trust.npz", "weights.bin", "tokenizer.json", "README.md"),
 )
-FORMAT, VERSION = "foveate-export", 2
+FORMAT, VERSION = "foveate-export", 3
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Manifest:
         new: Which head answers about new names.
         mixed: Which head answers about trained and new names together; "route" mixes both.
         route_weight: Of the base head in that mixture.
-        temperature: That logits are divided by, before the softmax.
+        calibration: What makes probabilities of logits.
         plain_temperature: The least one for names that were not trained.
         calibrated: Whether probabilities are calibrated, so that predictions have a `doubt`.
         precision: Of the towers' weights: "float32" or "int8".
@@ -89,7 +90,7 @@ class Manifest:
     new: Literal["base", "new"] = "new"
     mixed: Literal["base", "new", "route"] = "new"
     route_weight: float = 1.0
-    temperature: float = 1.0
+    calibration: Calibration = PLAIN
     plain_temperature: float = 1.0
     calibrated: bool = False
     precision: Literal["float32", "int8"] = "float32"

@@ -36,7 +36,7 @@ from foveate.run.folder import (
 )
 from foveate.run.texts import ClassTexts, TextReader
 from foveate.run.trust import ExportedTrust
-from foveate.trust.promises import pictures_needed, temperature_for
+from foveate.trust.promises import Calibration, calibration_for, pictures_needed
 
 PRIOR = "prior"
 """The graph of the untouched image tower, beside one that a method has changed."""
@@ -171,9 +171,11 @@ class Exported:
         abstain: bool,
     ) -> list[Prediction]:
         """Return the predictions for pictures of these names."""
-        p, trust = np.exp(_log_softmax(said.logits / self._temperature(asked.branch))), self.trust
+        calibration, trust = self._calibration(asked.branch), self.trust
+        likely = np.exp(_log_softmax(said.logits / calibration.temperature))
+        p = calibration.as_right(likely)
         novelty = None if trust is None or said.clip is None else self._novelty(trust, said, asked)
-        sets = None if trust is None or risk is None else trust.sets(p, risk)
+        sets = None if trust is None or risk is None else trust.sets(likely, risk)
         refused = trust.refused(novelty) if trust is not None and novelty is not None and abstain else None
         return [
             Prediction(
@@ -320,9 +322,9 @@ class Exported:
 
     # --- answers ---
 
-    def _temperature(self, branch: Branch) -> float:
-        own, plain = self.manifest.temperature, self.manifest.plain_temperature
-        return temperature_for(branch, own, plain, held_back=self.manifest.calibrated)
+    def _calibration(self, branch: Branch) -> Calibration:
+        own, plain = self.manifest.calibration, self.manifest.plain_temperature
+        return calibration_for(branch, own, plain, held_back=self.manifest.calibrated)
 
     def _answer(self, images: np.ndarray, asked: NameSpace, *, with_clip: bool) -> RawAnswers:
         """Return what the graphs say; `with_clip` what the untouched CLIP sees too."""

@@ -41,7 +41,12 @@ class ExportedTrust:
         demand_promises(self.truths.tolist(), len(self.labels), risk, refusals=refusals)
 
     def sets(self, probabilities: np.ndarray, risk: float) -> np.ndarray:
-        """Return `[B, C]` which names each picture may show: the likely ones, and always the likeliest."""
+        """Return `[B, C]` which names each picture may show: the likely ones, and always the likeliest.
+
+        Args:
+            probabilities: `[B, C]` of the temperature alone.
+            risk: One that `demand` does not refuse.
+        """
         chosen = probabilities >= least_probability(self.truths.tolist(), risk)
         chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True
         return chosen

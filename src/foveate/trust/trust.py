@@ -12,9 +12,16 @@ from torch import Tensor
 
 from foveate.errors import InputError
 from foveate.train.checkpoint import TRUST
-from foveate.trust.doubt import fit_temperature, prediction_sets
+from foveate.trust.doubt import fit_groups, fit_temperature, prediction_sets
 from foveate.trust.novelty import Support
-from foveate.trust.promises import MOST_NOVEL, demand_promises, least_probability, temperature_for
+from foveate.trust.promises import (
+    MOST_NOVEL,
+    PLAIN,
+    Calibration,
+    calibration_for,
+    demand_promises,
+    least_probability,
+)
 from foveate.types import Branch, Logits, PerImage
 
 
@@ -26,13 +33,14 @@ class Trust:
         support: The shots, as the untouched CLIP sees them.
         plain: Temperature of zero-shot CLIP on the shots; answers about new names are no surer, unless
             shots were held back and trained names are asked about too.
-        temperature: Of the method's logits; 1 without shots that were held back.
-        truths: `[M]` probability that held-back shots gave to their own names, in ascending order.
+        calibration: Of the method's logits; none without shots that were held back.
+        truths: `[M]` probability that held-back shots gave to their own names under its temperature alone, in
+            ascending order.
     """
 
     support: Support
     plain: float
-    temperature: float
+    calibration: Calibration
     truths: PerImage
 
     @classmethod
@@ -53,35 +61,34 @@ class Trust:
         """
         plain = fit_temperature(zero_shot, support.labels)
         if not len(held):
-            return cls(support, plain, 1.0, held.new_zeros(0))
+            return cls(support, plain, PLAIN, held.new_zeros(0))
         temperature = fit_temperature(held, labels)
-        truths = (held / temperature).softmax(dim=1).gather(1, labels[:, None])[:, 0]
-        return cls(support, plain, temperature, truths.sort().values)
+        p = (held / temperature).softmax(dim=1)
+        calibration = Calibration(temperature, *fit_groups(p, labels))
+        return cls(support, plain, calibration, p.gather(1, labels[:, None])[:, 0].sort().values)
 
     @property
     def knows_doubt(self) -> bool:
         """Whether any shots were held back, so that probabilities are calibrated."""
         return len(self.truths) > 0
 
-    def temperature_for(self, branch: Branch) -> float:
-        """Return the temperature of a label space; see `foveate.trust.promises.temperature_for`."""
-        return temperature_for(branch, self.temperature, self.plain, held_back=self.knows_doubt)
+    def calibration_for(self, branch: Branch) -> Calibration:
+        """Return the calibration of a label space; see `foveate.trust.promises.calibration_for`."""
+        return calibration_for(branch, self.calibration, self.plain, held_back=self.knows_doubt)
 
-    def probabilities(self, logits: Logits, branch: Branch) -> Logits:
-        """Return calibrated probabilities of a label space."""
-        return (logits / self.temperature_for(branch)).softmax(dim=1)
-
-    def sets(self, probabilities: Logits, risk: float) -> Bool[Tensor, "batch classes"]:
+    def sets(self, logits: Logits, branch: Branch, risk: float) -> Bool[Tensor, "batch classes"]:
         """Return the set of names of each picture; in a share `risk` of them the truth is missing.
 
         That holds on average for pictures like the shots, of trained classes. Of names without shots nothing
         is promised.
 
         Args:
-            probabilities: `[B, C]`, calibrated.
+            logits: `[B, C]` of the method.
+            branch: The label space.
             risk: One that `demand` does not refuse.
         """
-        return prediction_sets(probabilities, least_probability(self.truths.tolist(), risk))
+        p = (logits / self.calibration_for(branch).temperature).softmax(dim=1)
+        return prediction_sets(p, least_probability(self.truths.tolist(), risk))
 
     def demand(self, risk: float | None, *, refusals: bool) -> None:
         """Refuse what it cannot promise.
@@ -107,7 +114,8 @@ class Trust:
             "distances": self.support.distances,
             "texts": self.support.texts,
             "truths": self.truths,
-            "temperatures": torch.tensor([self.temperature, self.plain], dtype=torch.float64),
+            "temperatures": torch.tensor([self.calibration.temperature, self.plain], dtype=torch.float64),
+            "groups": torch.tensor([self.calibration.sure, self.calibration.right], dtype=torch.float64),
         }
 
     @property
@@ -115,8 +123,8 @@ class Trust:
         """As a model card tells it."""
         known = (
             f"Probabilities were calibrated on {len(self.truths)} shots that were held back in turn"
-            f" (temperature {self.temperature:.2f}), and `risk=0.1` gives sets of names that hold the truth"
-            " of nine in ten pictures like the shots."
+            f" (temperature {self.calibration.temperature:.2f}), and `risk=0.1` gives sets of names that hold"
+            " the truth of nine in ten pictures like the shots."
             if self.knows_doubt
             else "Probabilities are not calibrated: no shots were held back (`--folds`)."
         )
@@ -139,20 +147,28 @@ def read_trust(folder: Path, classes: int) -> Trust | None:
     if not path.is_file():
         return None
     try:
-        held = load_file(path)
+        held = {"groups": torch.zeros(2, 0, dtype=torch.float64), **load_file(path)}  # older models have none
         _check(held, classes)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         why = " ".join(str(error).split())
         raise InputError(f"{path} is damaged ({why}): delete it, or fit again") from error
     own, plain = held["temperatures"].tolist()
     support = Support(held["features"].float(), held["labels"], held["distances"], held["texts"])
-    return Trust(support, plain, own, held["truths"])
+    return Trust(support, plain, Calibration(own, *map(tuple, held["groups"].tolist())), held["truths"])
 
 
 def _check(held: Mapping[str, Tensor], classes: int) -> None:
     """Refuse tensors that no fit ever wrote."""
     number = len(held["labels"])
-    shapes = {"features": 2, "labels": 1, "distances": 1, "texts": 1, "truths": 1, "temperatures": 1}
+    shapes = {
+        "features": 2,
+        "labels": 1,
+        "distances": 1,
+        "texts": 1,
+        "truths": 1,
+        "temperatures": 1,
+        "groups": 2,
+    }
     for name, dims in shapes.items():
         if held[name].ndim != dims or not held[name].float().isfinite().all():
             raise ValueError(f"{name} is not what it should be")
@@ -165,3 +181,6 @@ def _check(held: Mapping[str, Tensor], classes: int) -> None:
         raise ValueError("its labels are none of the model's")
     if len(held["temperatures"]) != 2 or not (held["temperatures"] > 0).all():
         raise ValueError("temperatures are not what they should be")
+    sure, right = held["groups"]
+    if (sure.diff() < 0).any() or (right.diff() < 0).any() or not ((right > 0) & (right <= 1)).all():
+        raise ValueError("groups are not what they should be")
