@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 Branch = Literal["base", "new", "mixed"]
 """Which label space is asked about: the classes trained on, classes never seen, or both together."""
 
@@ -36,3 +38,42 @@ class Prediction:
     novelty: float | None = None
     names: tuple[str, ...] | None = None
     refused: bool = False
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How logits become probabilities: those of a temperature, then as high as such answers were right.
+
+    Attributes:
+        temperature: That logits are divided by, before the softmax.
+        sure: Mean probability of the likeliest name, of groups of held-back shots, in ascending order.
+        right: Share of each group whose likeliest name was the truth; it never falls. Without groups
+            probabilities are those of the temperature.
+    """
+
+    temperature: float = 1.0
+    sure: tuple[float, ...] = ()
+    right: tuple[float, ...] = ()
+
+    def as_right(self, p: np.ndarray) -> np.ndarray:
+        """Return `[B, C]` probabilities whose likeliest name is as likely as such answers were right.
+
+        Between groups it is interpolated. The order of the names stays: what the likeliest gains, the others
+        lose in proportion; what it loses is given to all names alike.
+
+        Args:
+            p: `[B, C]` probabilities of the temperature.
+        """
+        if not self.sure or p.shape[1] < 2:
+            return p
+        rows, top, least = np.arange(len(p)), p.argmax(axis=1), 1 / p.shape[1]
+        now = p[rows, top].astype(np.float64)
+        wanted = np.clip(np.interp(now, self.sure, self.right), least, 1)
+        raised = p * ((1 - wanted) / np.maximum(1 - now, 1e-12))[:, None]
+        raised[rows, top] = wanted
+        flat = np.clip((now - wanted) / np.maximum(now - least, 1e-12), 0, 1)[:, None]
+        return np.where((wanted >= now)[:, None], raised, p * (1 - flat) + flat * least).astype(p.dtype)
+
+
+PLAIN = Calibration()
+"""Probabilities are the softmax of the logits."""

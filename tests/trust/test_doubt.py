@@ -13,8 +13,9 @@ from sklearn.isotonic import IsotonicRegression
 from foveate.errors import InputError
 from foveate.evaluate.answers import calibrated
 from foveate.evaluate.calibration import ece
+from foveate.prediction import Calibration
 from foveate.trust.doubt import fit_groups, fit_temperature, prediction_sets
-from foveate.trust.promises import Calibration, least_probability, pictures_needed
+from foveate.trust.promises import least_probability, pictures_needed
 
 
 def drawn(number: int, seed: int, sharp: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:

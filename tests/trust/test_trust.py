@@ -14,7 +14,7 @@ from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.clip.weights import load_clip
 from foveate.errors import InputError
-from foveate.trust.promises import Calibration
+from foveate.prediction import Calibration
 from foveate.world.photos import scene_photos
 
 NAMES = ["red star", "blue ring", "green cross", "yellow heart"]

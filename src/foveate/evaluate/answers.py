@@ -22,7 +22,7 @@ from foveate.evaluate.metrics import accuracy, foreground_shift
 from foveate.memory import sent
 from foveate.methods.base import Method
 from foveate.methods.capabilities import PriorBranch, TextPerImage, capability
-from foveate.trust.promises import PLAIN, Calibration
+from foveate.prediction import PLAIN, Calibration
 from foveate.types import Batch, Branch, Features, Labels, Logits
 
 Watch = Callable[[int, int], None]

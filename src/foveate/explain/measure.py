@@ -19,7 +19,7 @@ from foveate.explain.removal import remove
 from foveate.foreground.views import Fill, foreground_view
 from foveate.memory import Pieces, sent
 from foveate.methods.base import Method
-from foveate.trust.promises import PLAIN, Calibration
+from foveate.prediction import PLAIN, Calibration
 from foveate.types import Batch, Branch, Labels, Logits, Masks, PerImage
 
 ANSWER, LABEL = "answer", "label"

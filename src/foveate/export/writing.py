@@ -22,7 +22,7 @@ from foveate.export.quantising import quantised
 from foveate.export.tracing import SharedWeights, at_rest, trace
 from foveate.files import home_of, write_atomically
 from foveate.foreground.opening import LazyPicture
-from foveate.prediction import Branch
+from foveate.prediction import PLAIN, Branch
 from foveate.run.folder import (
     ARRAYS,
     CARD,
@@ -36,7 +36,6 @@ from foveate.run.folder import (
 from foveate.run.model import Exported, load
 from foveate.train.checkpoint import ModelConfig
 from foveate.train.folder import refuse_folder
-from foveate.trust.promises import PLAIN
 
 Pictures = Sequence[Path | LazyPicture]
 

@@ -17,8 +17,8 @@ from foveate.configs import as_dataclass
 from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.methods.configs import Position, TextKind
+from foveate.prediction import PLAIN, Calibration
 from foveate.readers import parse_table, read_bytes
-from foveate.trust.promises import PLAIN, Calibration
 
 MANIFEST, ARRAYS, TRUST, WEIGHTS, TOKENIZER, CARD = (
     *("export.json", "arrays.npz", "trust.npz", "weights.bin", "tokenizer.json", "README.md"),

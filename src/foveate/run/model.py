@@ -22,7 +22,7 @@ from foveate.files import home_of
 from foveate.foreground.opening import BadPicture, LazyPicture, plain_errors, source_name
 from foveate.foreground.options import OnBad
 from foveate.foreground.pictures import open_picture
-from foveate.prediction import Branch, Prediction
+from foveate.prediction import Branch, Calibration, Prediction
 from foveate.run.folder import (
     ARRAYS,
     MANIFEST,
@@ -36,7 +36,7 @@ from foveate.run.folder import (
 )
 from foveate.run.texts import ClassTexts, TextReader
 from foveate.run.trust import ExportedTrust
-from foveate.trust.promises import Calibration, calibration_for, pictures_needed
+from foveate.trust.promises import calibration_for, pictures_needed
 
 PRIOR = "prior"
 """The graph of the untouched image tower, beside one that a method has changed."""

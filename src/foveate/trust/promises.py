@@ -2,57 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
 
 from foveate.errors import InputError
-from foveate.prediction import Branch
+from foveate.prediction import Branch, Calibration
 
 REFUSED = 0.05
 """Share of pictures of known things that "none of these" may be said of."""
 
 MOST_NOVEL = 1 - REFUSED - 1e-6
 """Novelty from which on a picture is refused."""
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How logits become probabilities: those of a temperature, then as high as such answers were right.
-
-    Attributes:
-        temperature: That logits are divided by, before the softmax.
-        sure: Mean probability of the likeliest name, of groups of held-back shots, in ascending order.
-        right: Share of each group whose likeliest name was the truth; it never falls. Without groups
-            probabilities are those of the temperature.
-    """
-
-    temperature: float = 1.0
-    sure: tuple[float, ...] = ()
-    right: tuple[float, ...] = ()
-
-    def as_right(self, p: np.ndarray) -> np.ndarray:
-        """Return `[B, C]` probabilities whose likeliest name is as likely as such answers were right.
-
-        Between groups it is interpolated. The order of the names stays: what the likeliest gains, the others
-        lose in proportion; what it loses is given to all names alike.
-
-        Args:
-            p: `[B, C]` probabilities of the temperature.
-        """
-        if not self.sure or p.shape[1] < 2:
-            return p
-        rows, top, least = np.arange(len(p)), p.argmax(axis=1), 1 / p.shape[1]
-        now = p[rows, top].astype(np.float64)
-        wanted = np.clip(np.interp(now, self.sure, self.right), least, 1)
-        raised = p * ((1 - wanted) / np.maximum(1 - now, 1e-12))[:, None]
-        raised[rows, top] = wanted
-        flat = np.clip((now - wanted) / np.maximum(now - least, 1e-12), 0, 1)[:, None]
-        return np.where((wanted >= now)[:, None], raised, p * (1 - flat) + flat * least).astype(p.dtype)
-
-
-PLAIN = Calibration()
-"""Probabilities are the softmax of the logits."""
 
 
 def calibration_for(branch: Branch, own: Calibration, plain: float, *, held_back: bool) -> Calibration:

@@ -11,13 +11,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from foveate.errors import InputError
+from foveate.prediction import PLAIN, Calibration
 from foveate.train.checkpoint import TRUST
 from foveate.trust.doubt import fit_groups, fit_temperature, prediction_sets
 from foveate.trust.novelty import Support
 from foveate.trust.promises import (
     MOST_NOVEL,
-    PLAIN,
-    Calibration,
     calibration_for,
     demand_promises,
     least_probability,
