@@ -43,6 +43,7 @@ from foveate.methods.registry import REFERENCE, Settings, build, configure, part
 from foveate.official.backbone import official_backbone
 from foveate.official.reading import read_official
 from foveate.prediction import Prediction as Prediction
+from foveate.prediction import predictions
 from foveate.train.card import PLACE, SplitScore, model_card, read_scores, write_scores
 from foveate.train.checkpoint import CARD, CONFIG, SCORES, TENSORS, ModelConfig, load_model, save_model
 from foveate.train.config import RunConfig
@@ -319,25 +320,19 @@ class Classifier:
             novelty = None if trust is None else self._novelty(trust, answers)
         if trust is not None:
             answers = replace(answers, calibration=trust.calibration_for(branch))
-        p = answers.probabilities
         sets = None if trust is None or risk is None else trust.sets(answers.logits, branch, risk)
-        calibrated = trust is not None and trust.knows_doubt
         refused = trust.refused(novelty) if trust is not None and novelty is not None and abstain else None
-        return [
-            Prediction(
-                photo=sample.name,
-                label=names[int(row.argmax())],
-                probability=float(row.max()),
-                scores=dict(zip(names, row.tolist(), strict=True)),
-                trust=None if answers.trust is None else float(answers.trust[i]),
-                branch=branch,
-                doubt=1 - float(row.max()) if calibrated else None,
-                novelty=None if novelty is None else float(novelty[i]),
-                names=None if sets is None else _likeliest_first(names, row, sets[i]),
-                refused=refused is not None and bool(refused[i]),
-            )
-            for i, (sample, row) in enumerate(zip(samples, p, strict=True))
-        ]
+        return predictions(
+            [sample.name for sample in samples],
+            names,
+            answers.probabilities.numpy(),
+            branch,
+            calibrated=trust is not None and trust.knows_doubt,
+            trust=None if answers.trust is None else answers.trust.numpy(),
+            novelty=None if novelty is None else novelty.numpy(),
+            sets=None if sets is None else sets.numpy(),
+            refused=None if refused is None else refused.numpy(),
+        )
 
     @property
     def precision(self) -> str:
@@ -806,11 +801,6 @@ class _Turn:
 
     def __reduce__(self) -> tuple[type["_Turn"], tuple[()]]:
         return _Turn, ()
-
-
-def _likeliest_first(names: tuple[str, ...], p: torch.Tensor, chosen: torch.Tensor) -> tuple[str, ...]:
-    """Return the chosen names in the order of their probabilities."""
-    return tuple(names[int(place)] for place in p.argsort(descending=True) if chosen[place])
 
 
 def _portable(clip: str | Path) -> str:

@@ -1,5 +1,6 @@
 """What a model answers, in PyTorch and exported."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +39,51 @@ class Prediction:
     novelty: float | None = None
     names: tuple[str, ...] | None = None
     refused: bool = False
+
+
+def predictions(  # noqa: PLR0913  (all but the first four by name)
+    pictures: Sequence[str],
+    names: Sequence[str],
+    p: np.ndarray,
+    branch: Branch,
+    *,
+    calibrated: bool,
+    trust: np.ndarray | None = None,
+    novelty: np.ndarray | None = None,
+    sets: np.ndarray | None = None,
+    refused: np.ndarray | None = None,
+) -> list[Prediction]:
+    """Return the answer for each photo.
+
+    Args:
+        pictures: What each of B photos is called.
+        names: C names.
+        p: `[B, C]` probabilities.
+        branch: Label space of the names.
+        calibrated: Whether the probabilities are, so that there is a doubt.
+        trust: `[B]`, as all that follow; see `Prediction`.
+        novelty: Likewise.
+        sets: `[B, C]` which names each photo may show.
+        refused: Of which photos to say "none of these".
+    """
+    found = list[Prediction]()
+    for i, (picture, row) in enumerate(zip(pictures, p, strict=True)):
+        ranked = [int(place) for place in np.argsort(-row, kind="stable")]
+        found.append(
+            Prediction(
+                photo=picture,
+                label=names[ranked[0]],
+                probability=float(row.max()),
+                scores=dict(zip(names, row.tolist(), strict=True)),
+                trust=None if trust is None else float(trust[i]),
+                branch=branch,
+                doubt=1 - float(row.max()) if calibrated else None,
+                novelty=None if novelty is None else float(novelty[i]),
+                names=None if sets is None else tuple(names[place] for place in ranked if sets[i, place]),
+                refused=refused is not None and bool(refused[i]),
+            )
+        )
+    return found
 
 
 @dataclass(frozen=True)

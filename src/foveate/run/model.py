@@ -22,7 +22,7 @@ from foveate.files import home_of
 from foveate.foreground.opening import BadPicture, LazyPicture, plain_errors, source_name
 from foveate.foreground.options import OnBad
 from foveate.foreground.pictures import open_picture
-from foveate.prediction import Branch, Calibration, Prediction
+from foveate.prediction import Branch, Calibration, Prediction, predictions
 from foveate.run.folder import (
     ARRAYS,
     MANIFEST,
@@ -177,21 +177,17 @@ class Exported:
         novelty = None if trust is None or said.clip is None else self._novelty(trust, said, asked)
         sets = None if trust is None or risk is None else trust.sets(likely, risk)
         refused = trust.refused(novelty) if trust is not None and novelty is not None and abstain else None
-        return [
-            Prediction(
-                photo=name,
-                label=asked.names[int(own.argmax())],
-                probability=float(own.max()),
-                scores=dict(zip(asked.names, own.tolist(), strict=True)),
-                trust=None if said.trust is None else float(said.trust[i]),
-                branch=asked.branch,
-                doubt=1 - float(own.max()) if self.manifest.calibrated else None,
-                novelty=None if novelty is None else float(novelty[i]),
-                names=None if sets is None else _likeliest_first(asked.names, own, sets[i]),
-                refused=refused is not None and bool(refused[i]),
-            )
-            for i, (name, own) in enumerate(zip(names, p, strict=True))
-        ]
+        return predictions(
+            names,
+            asked.names,
+            p,
+            asked.branch,
+            calibrated=self.manifest.calibrated,
+            trust=said.trust,
+            novelty=novelty,
+            sets=sets,
+            refused=refused,
+        )
 
     def _novelty(self, trust: ExportedTrust, said: RawAnswers, asked: NameSpace) -> np.ndarray:
         """Return `[B]` how unusual pictures are: beside the shots, or, of a new name, beside its text."""
@@ -425,8 +421,3 @@ def _route(base: np.ndarray, new: np.ndarray, trained: np.ndarray, weight: float
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
     low = logits - logits.max(axis=-1, keepdims=True)
     return low - np.log(np.exp(low).sum(axis=-1, keepdims=True))
-
-
-def _likeliest_first(names: Sequence[str], p: np.ndarray, chosen: np.ndarray) -> tuple[str, ...]:
-    """Return the chosen names in the order of their probabilities."""
-    return tuple(names[int(place)] for place in np.argsort(-p, kind="stable") if chosen[place])
