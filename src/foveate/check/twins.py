@@ -71,7 +71,8 @@ def twins(
 
 def _coarse(thumbnails: UInt8[Tensor, "pictures 3 side side"]) -> Float[Tensor, "pictures numbers"]:
     """Return the coarse colours as unit vectors without mean."""
-    colours = F.adaptive_avg_pool2d(thumbnails.float(), COARSE).flatten(1)
+    parts = [F.adaptive_avg_pool2d(part.float(), COARSE) for part in thumbnails.split(_CHUNK)]
+    colours = torch.cat(parts).flatten(1)
     return F.normalize(colours - colours.mean(dim=1, keepdim=True), dim=1, eps=1e-6)
 
 
