@@ -66,24 +66,26 @@ def predictions(  # noqa: PLR0913  (all but the first four by name)
         sets: `[B, C]` which names each photo may show.
         refused: Of which photos to say "none of these".
     """
-    found = list[Prediction]()
-    for i, (picture, row) in enumerate(zip(pictures, p, strict=True)):
-        ranked = [int(place) for place in np.argsort(-row, kind="stable")]
-        found.append(
-            Prediction(
-                photo=picture,
-                label=names[ranked[0]],
-                probability=float(row.max()),
-                scores=dict(zip(names, row.tolist(), strict=True)),
-                trust=None if trust is None else float(trust[i]),
-                branch=branch,
-                doubt=1 - float(row.max()) if calibrated else None,
-                novelty=None if novelty is None else float(novelty[i]),
-                names=None if sets is None else tuple(names[place] for place in ranked if sets[i, place]),
-                refused=refused is not None and bool(refused[i]),
-            )
+    return [
+        Prediction(
+            photo=picture,
+            label=names[int(row.argmax())],
+            probability=float(row.max()),
+            scores=dict(zip(names, row.tolist(), strict=True)),
+            trust=None if trust is None else float(trust[i]),
+            branch=branch,
+            doubt=1 - float(row.max()) if calibrated else None,
+            novelty=None if novelty is None else float(novelty[i]),
+            names=None if sets is None else _likeliest_first(names, row, sets[i]),
+            refused=refused is not None and bool(refused[i]),
         )
-    return found
+        for i, (picture, row) in enumerate(zip(pictures, p, strict=True))
+    ]
+
+
+def _likeliest_first(names: Sequence[str], p: np.ndarray, chosen: np.ndarray) -> tuple[str, ...]:
+    """Return the chosen names in the order of their probabilities."""
+    return tuple(names[int(place)] for place in np.argsort(-p, kind="stable") if chosen[place])
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,9 @@ def twins(
         features: Raw features of a frozen image tower.
     """
     unit = F.normalize(features.float(), dim=-1)
-    plain, mirrored = _coarse(thumbnails), _coarse(thumbnails.flip(-1))
+    plain = _coarse(thumbnails)
+    mirrored = plain.unflatten(1, (3, COARSE, COARSE)).flip(-1).flatten(1)
+    grids = _grids(thumbnails.shape[-1])
     for start in range(0, len(plain), _CHUNK):
         rows = slice(start, start + _CHUNK)
         as_is, turned = plain[rows] @ plain.T, mirrored[rows] @ plain.T
@@ -59,7 +61,7 @@ def twins(
             first = thumbnails[start + one]
             flip = (turned > as_is)[one, other]
             first = torch.where(flip[:, None, None, None], first.flip(-1), first)
-            fine, off = _fit(first.float(), thumbnails[other].float())
+            fine, off = _fit(first.float(), thumbnails[other].float(), grids)
             pixels, seen = coarse[one, other], (unit[start + one] * unit[other]).sum(dim=1)
             cropped = (fine >= SAME_CROPPED) & ((seen >= SEEN_ALIKE_CROPPED) | (off <= FITS))
             found = ((pixels >= SAME) & (seen >= SEEN_ALIKE)) | cropped
@@ -77,7 +79,9 @@ def _coarse(thumbnails: UInt8[Tensor, "pictures 3 side side"]) -> Float[Tensor, 
 
 
 def _fit(
-    one: Float[Tensor, "pairs 3 side side"], other: Float[Tensor, "pairs 3 side side"]
+    one: Float[Tensor, "pairs 3 side side"],
+    other: Float[Tensor, "pairs 3 side side"],
+    grids: Float[Tensor, "windows side side 2"],
 ) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
     """Return how well pictures fit, whichever of the two was cropped, and the worst part of the best fit.
 
@@ -85,27 +89,21 @@ def _fit(
         The highest correlation over all crops, and there the root mean square of the difference in the worst
         block, in standard deviations of the picture.
     """
-    found = [_fit_crops(one, other), _fit_crops(other, one)]
-    better = found[0][0] >= found[1][0]
-    return torch.where(better, found[0][0], found[1][0]), torch.where(better, found[0][1], found[1][1])
-
-
-def _fit_crops(
-    whole: Float[Tensor, "pairs 3 side side"], cropped: Float[Tensor, "pairs 3 side side"]
-) -> tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]]:
-    """Compare crops of some pictures with others; see `_fit`."""
-    pairs, channels, side, _ = whole.shape
-    grids = _grids(side)
+    whole, cropped = torch.cat([one, other]), torch.cat([other, one])
     spread = whole.repeat_interleave(len(grids), dim=0)
-    crops = F.grid_sample(spread, grids.repeat(pairs, 1, 1, 1), padding_mode="border", align_corners=False)
-    crops = crops.view(pairs, len(grids), channels, side, side)
+    crops = F.grid_sample(
+        spread, grids.repeat(len(whole), 1, 1, 1), padding_mode="border", align_corners=False
+    )
+    crops = crops.unflatten(0, (len(whole), len(grids)))
     crops = crops - crops.mean(dim=(2, 3, 4), keepdim=True)
-    target = (cropped - cropped.mean(dim=(1, 2, 3), keepdim=True))[:, None]
-    correlation = F.cosine_similarity(crops.flatten(2), target.flatten(2), dim=2, eps=1e-6)
-    best, place = correlation.max(dim=1)
-    wrong = (crops[torch.arange(pairs), place] - target[:, 0]).square().mean(dim=1, keepdim=True)
+    target = cropped - cropped.mean(dim=(1, 2, 3), keepdim=True)
+    correlation = F.cosine_similarity(crops.flatten(2), target.flatten(1)[:, None], dim=2, eps=1e-6)
+    fine, place = correlation.max(dim=1)
+    wrong = (crops[torch.arange(len(whole)), place] - target).square().mean(dim=1, keepdim=True)
     worst = F.adaptive_avg_pool2d(wrong, _BLOCK).amax(dim=(1, 2, 3)).sqrt()
-    return best, worst / target.square().mean(dim=(1, 2, 3, 4)).sqrt().clamp(min=1)
+    off = worst / target.square().mean(dim=(1, 2, 3)).sqrt().clamp(min=1)
+    best, turn = fine.view(2, -1).max(dim=0)
+    return best, off.view(2, -1).gather(0, turn[None])[0]
 
 
 def _grids(side: int) -> Float[Tensor, "windows side side 2"]:
