@@ -53,7 +53,7 @@ class Peers(Protocol):
         ...
 
     def merge(self, tensor: Tensor, rows: Sequence[int]) -> None:
-        """Fill a tensor `[H, N, D]`: this process computed `rows`, and each row comes from one process."""
+        """Fill a tensor `[H, N, D]` with all rows; this process computed `rows`, and no other one did."""
         ...
 
 
@@ -132,35 +132,37 @@ class Bank:
         pictures = self.pictures
         order = pictures.wanted(epoch, batch_size, shuffle=shuffle, drop_last=shuffle)
         keys = self._keys(specs)
-        held = self._held(keys, epoch)
+        stored = self._held(keys, epoch)
         peers = self.peers if shuffle or not pixels else None
         part = (peers.share if peers and shuffle else Rank()).cut(order, batch_size)
         rows, size = part.rows, part.size
-        encoding = _Encoding(self, {n: k for n, k in keys.items() if n not in held}, held, make, watch, peers)
+        encoding = _Encoding(
+            self, {n: k for n, k in keys.items() if n not in stored}, stored, make, watch, peers
+        )
         if not pixels:
             for _ in encoding.run(Part([], 1), [], epoch, self.chunk, workers):
                 pass
             yield from self._from_features(encoding.tensors, rows, size)
         elif encoding.missing:
-            group = size * max(1, self.chunk // size)
-            for several, whole in encoding.run(part, order, epoch, group, workers):
-                for start in range(0, len(several), size):
-                    some = several[start : start + size]
-                    one = _part(whole, start, start + len(some))
-                    yield replace(one, frozen=_without_areas(take(encoding.tensors, some)))
+            group_size = size * max(1, self.chunk // size)
+            for group_rows, group_batch in encoding.run(part, order, epoch, group_size, workers):
+                for start in range(0, len(group_rows), size):
+                    batch_rows = group_rows[start : start + size]
+                    sub_batch = _part(group_batch, start, start + len(batch_rows))
+                    yield replace(sub_batch, frozen=_without_areas(take(encoding.tensors, batch_rows)))
         else:
-            for some, batch in zip(
+            for batch_rows, batch in zip(
                 _parts(rows, size), pictures.read(rows, epoch, size, workers), strict=True
             ):
-                yield replace(batch, frozen=_without_areas(take(held, some)))
+                yield replace(batch, frozen=_without_areas(take(stored, batch_rows)))
 
     def _held(self, keys: Mapping[str, FeatureKey], epoch: int) -> dict[str, Tensor]:
-        """Return what is on the shelf; where there are peers, on that of the first of them."""
+        """Return the stored features; with peers, those in the store of the first process."""
         if self.peers and self.peers.share.rank:
             return self.peers.lend({}, keys)
         on_shelf = {name: self.shelf.get(key, self._slot(epoch, key)) for name, key in keys.items()}
-        held = {name: tensor for name, tensor in on_shelf.items() if tensor is not None}
-        return self.peers.lend(held, keys) if self.peers else held
+        stored = {name: tensor for name, tensor in on_shelf.items() if tensor is not None}
+        return self.peers.lend(stored, keys) if self.peers else stored
 
     def _from_features(
         self, tensors: Mapping[str, Tensor], order: Sequence[int], batch_size: int
@@ -169,8 +171,8 @@ class Bank:
         for rows in _parts(order, batch_size):
             frozen = take(tensors, rows)
             areas = frozen.pop(_AREAS, None)
-            nothing = torch.empty(len(rows), 3, 0, 0)
-            yield Batch(nothing, labels[rows], areas=None if areas is None else areas[0, :, 0], frozen=frozen)
+            empty = torch.empty(len(rows), 3, 0, 0)
+            yield Batch(empty, labels[rows], areas=None if areas is None else areas[0, :, 0], frozen=frozen)
 
     def keep(self, key: FeatureKey, epoch: int, tensor: Tensor) -> Tensor:
         """Store the features of an epoch and return them as `FeatureStore.get` does."""
@@ -182,8 +184,8 @@ class Bank:
         return epoch if self.pictures.varies or "exchanged" in key.values else 0
 
     def _keys(self, specs: Mapping[str, FeatureSpec]) -> dict[str, FeatureKey]:
-        whole = {_AREAS: _WHOLE_AREA} if self.pictures.has_masks else {}
-        return {name: self._key(spec) for name, spec in {**specs, **whole}.items()}
+        area_spec = {_AREAS: _WHOLE_AREA} if self.pictures.has_masks else {}
+        return {name: self._key(spec) for name, spec in {**specs, **area_spec}.items()}
 
     def _key(self, spec: FeatureSpec) -> FeatureKey:
         dtype = self._dtype if spec.dim > 1 else torch.float32
@@ -209,8 +211,8 @@ class Bank:
 
     @cached_property
     def _masks(self) -> str:
-        found = self._digest([sample.mask for sample in self.pictures.photos.samples])
-        return f"{found} {self.pictures.mask_key()}"
+        digest = self._digest([sample.mask for sample in self.pictures.photos.samples])
+        return f"{digest} {self.pictures.mask_key()}"
 
     def _digest(self, sources: Sequence[Path | LazyPicture | None]) -> str:
         # A store in memory lives no longer than this object and its pictures.
@@ -235,9 +237,9 @@ class _Encoding:
         peers: Peers | None = None,
     ) -> None:
         self.bank, self.missing, self._done, self._peers = bank, missing, 0, peers
-        made = {key.name: torch.empty(key.shape, dtype=key.dtype) for key in missing.values()}
+        buffers = {key.name: torch.empty(key.shape, dtype=key.dtype) for key in missing.values()}
         self._held = dict(held)
-        self.tensors = self._held | {name: made[key.name] for name, key in missing.items()}
+        self.tensors = self._held | {name: buffers[key.name] for name, key in missing.items()}
         self._make, self._watch = make, watch
 
     def run(
@@ -257,43 +259,43 @@ class _Encoding:
         pictures = self.bank.pictures
         if not self.missing or not len(pictures):
             return
-        known = set(first)
-        rest = [row for row in range(len(pictures)) if row not in known]
+        yielded = set(first)
+        rest = [row for row in range(len(pictures)) if row not in yielded]
         if self._peers:
             start, stop = self._peers.share.bounds(len(rest))
             rest = rest[start:stop]
-        for wanted in (shown.rows, rest):
+        for part_rows in (shown.rows, rest):
             exchanged = any("exchanged" in key.values for key in self.missing.values())
-            read = pictures.read(wanted, epoch, size, workers, exchanged=exchanged)
-            for rows, batch in zip(_parts(wanted, size), read, strict=True):
+            batches = pictures.read(part_rows, epoch, size, workers, exchanged=exchanged)
+            for rows, batch in zip(_parts(part_rows, size), batches, strict=True):
                 self._encode(rows, batch)
-                if wanted is shown.rows:
+                if part_rows is shown.rows:
                     yield rows, batch
         self._keep(rest if shown.looks_on else [*shown.rows, *rest], epoch)
 
     def _keep(self, rows: Sequence[int], epoch: int) -> None:
         """Store the computed features; this process computed `rows`, the peers computed the others."""
         for key in {key.name: key for key in self.missing.values()}.values():
-            names = [name for name, own in self.missing.items() if own.name == key.name]
+            names = [name for name, other_key in self.missing.items() if other_key.name == key.name]
             if self._peers:
                 self._peers.merge(self.tensors[names[0]], rows)
-            kept = self.bank.keep(key, epoch, self.tensors[names[0]])
-            self.tensors |= dict.fromkeys(names, kept)
+            stored = self.bank.keep(key, epoch, self.tensors[names[0]])
+            self.tensors |= dict.fromkeys(names, stored)
 
     def _encode(self, rows: Sequence[int], batch: Batch) -> None:
-        made: dict[str, Tensor] = {}
+        features: dict[str, Tensor] = {}
         if self.missing.keys() - {_AREAS}:
-            made = encode(self._make, replace(batch, frozen=_without_areas(take(self._held, rows))))
+            features = encode(self._make, replace(batch, frozen=_without_areas(take(self._held, rows))))
         if batch.areas is not None:
-            made[_AREAS] = batch.areas[None, :, None]
+            features[_AREAS] = batch.areas[None, :, None]
         for name, key in self.missing.items():
-            wanted = key.shape[0], len(rows), key.shape[2]
-            if made[name].shape != wanted:  # otherwise broadcasting would hide a wrong number of heads
-                raise ValueError(f"{name} is {list(made[name].shape)}, but {list(wanted)} was promised")
-            self.tensors[name][:, rows] = made[name].to(key.dtype)
+            shape = key.shape[0], len(rows), key.shape[2]
+            if features[name].shape != shape:  # otherwise broadcasting would hide a wrong number of heads
+                raise ValueError(f"{name} is {list(features[name].shape)}, but {list(shape)} was promised")
+            self.tensors[name][:, rows] = features[name].to(key.dtype)
         self._done += len(rows)
         if self._watch:
-            world = self._peers.share.world if self._peers else 1  # assumes that the peers are equally far
+            world = self._peers.share.world if self._peers else 1  # assumes equal progress of all peers
             self._watch(min(world * self._done, len(self.bank.pictures)))
 
 
@@ -341,8 +343,8 @@ def _content(source: Path | LazyPicture | None) -> bytes:
         except OSError as error:
             raise BadPicture(str(source), error.strerror or "cannot be read") from error
     image = source.load()
-    form = repr((image.mode, image.size, image.getpalette(), image.getexif().get(_TURNED)))
-    return hashlib.sha256(form.encode() + image.tobytes()).digest()
+    header = repr((image.mode, image.size, image.getpalette(), image.getexif().get(_TURNED)))
+    return hashlib.sha256(header.encode() + image.tobytes()).digest()
 
 
 def _parts(rows: Sequence[int], size: int) -> list[Sequence[int]]:

@@ -37,8 +37,8 @@ def check_pictures(
     """
     bad: list[tuple[str, str]] = []
     kept: list[Sample] = []
-    looked = decode_all((sample.picture for sample in photos.samples), workers)
-    for sample, (_, error) in zip(photos.samples, looked, strict=True):
+    decoded = decode_all((sample.picture for sample in photos.samples), workers)
+    for sample, (_, error) in zip(photos.samples, decoded, strict=True):
         if error is None:
             kept.append(sample)
         else:
@@ -64,24 +64,24 @@ def check_masks(photos: Photos, on_bad: OnBad = "error", workers: int = 2) -> tu
         InputError: Under "error": a mask is missing, unreadable, of another shape, empty or full, or
             most masks look inverted. Always: more than half of the masks are empty, or no mask is usable.
     """
-    found = [sample.mask for sample in photos.samples if sample.mask is not None]
+    mask_sources = [sample.mask for sample in photos.samples if sample.mask is not None]
     values = photos.mask_values
     if values == "auto":
-        values = detect_values(found) if found else "binary255"
+        values = detect_values(mask_sources) if mask_sources else "binary255"
     report = foreground.check_masks(
         _entries(photos.samples), values, invert=photos.invert_masks, workers=workers
     )
     report.demand(on_bad)
-    without = {fault.index for fault in report.faults}
+    unusable = {fault.index for fault in report.faults}
     samples = [
-        replace(sample, mask=None) if index in without else sample
+        replace(sample, mask=None) if index in unusable else sample
         for index, sample in enumerate(photos.samples)
     ]
     return replace(photos, samples=tuple(samples), mask_values=values), report
 
 
 def repeated(photos: Photos) -> list[str]:
-    """Return a note if two files are equal byte by byte, and have different labels or splits.
+    """Return a note if two files have equal bytes but different labels or splits.
 
     Only files of equal size are read. Sets of more than 20,000 pictures are not checked.
     """
@@ -91,22 +91,24 @@ def repeated(photos: Photos) -> list[str]:
     for sample in photos.samples:
         if isinstance(sample.picture, Path) and sample.picture.is_file():
             by_size.setdefault(sample.picture.stat().st_size, []).append(sample)
-    alike = (some for some in by_size.values() if len({(one.label, one.split) for one in some}) > 1)
-    seen: dict[bytes, Sample] = {}
+    groups = (group for group in by_size.values() if len({(s.label, s.split) for s in group}) > 1)
+    by_digest: dict[bytes, Sample] = {}
     pairs: list[tuple[Sample, Sample]] = []
-    for sample in (one for some in alike for one in some if isinstance(one.picture, Path)):
+    for sample in (s for group in groups for s in group if isinstance(s.picture, Path)):
         try:
             digest = hashlib.sha256(cast("Path", sample.picture).read_bytes()).digest()
         except OSError:  # the decoder reports it
             continue
-        before = seen.setdefault(digest, sample)
-        if (before.label, before.split) != (sample.label, sample.split):
-            pairs.append((before, sample))
+        previous = by_digest.setdefault(digest, sample)
+        if (previous.label, previous.split) != (sample.label, sample.split):
+            pairs.append((previous, sample))
     if not pairs:
         return []
-    one, other = pairs[0]
-    how = "two labels" if one.label != other.label else f"{one.split} and in {other.split}"
-    return [f"{one.name} and {other.name} are the same picture, in {how}; there are {len(pairs)} such pairs"]
+    first, second = pairs[0]
+    how = "two labels" if first.label != second.label else f"{first.split} and in {second.split}"
+    return [
+        f"{first.name} and {second.name} are the same picture, in {how}; there are {len(pairs)} such pairs"
+    ]
 
 
 def _entries(samples: Iterable[Sample]) -> Iterator[MaskEntry]:

@@ -28,7 +28,7 @@ _FORMAT, _VERSION, _ENTRY = "foveate-features", 1, "foveate"
 
 
 class UnfitShard(Exception):
-    """Reason why a shard is unusable; a message puts it after the shard's name."""
+    """A shard is unusable. The text is a predicate ("is damaged"); messages put the path before it."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor], note: ShardNote) -> N
     Raises:
         OSError: No space, or no permission. No partial file is left.
     """
-    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    plain = save(whole)
-    checksum = zlib.crc32(memoryview(plain)[8 + int.from_bytes(plain[:8], "little") :])
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    content = save(contiguous)
+    checksum = zlib.crc32(memoryview(content)[8 + int.from_bytes(content[:8], "little") :])
     entry = {"format": _FORMAT, "version": _VERSION, **asdict(note), "checksum": checksum}
     # Only one entry: safetensors writes several entries in any order.
-    write_atomically(path, save(whole, {_ENTRY: json.dumps(entry, sort_keys=True)}))
+    write_atomically(path, save(contiguous, {_ENTRY: json.dumps(entry, sort_keys=True)}))
 
 
 def read_note(path: Path) -> ShardNote:
@@ -142,16 +142,16 @@ def read_index(folder: Path) -> Index:
     try:
         values = as_table(read_json(path)) or {}
     except InputError as error:
-        why = f"{path} is damaged: delete it and run `foveate features` again"
-        raise InputError(f"{why} ({one_line(error)})") from error
+        message = f"{path} is damaged: delete it and run `foveate features` again"
+        raise InputError(f"{message} ({one_line(error)})") from error
     if values.get("format") != _FORMAT:
         raise InputError(f"{path} is no index of features: give a folder that `foveate features` wrote")
     if values.get("version") != _VERSION:
         raise InputError(f"{path} is of format {values.get('version')}, and this foveate reads {_VERSION}")
     try:
         index = as_dataclass(Index, values, INDEX, more=True)
-        made = (index.shards, *(index.rows or ()))
-        if min(made) < 0 or (index.rows is not None and len(index.rows) != index.shards):
+        counts = (index.shards, *(index.rows or ()))
+        if min(counts) < 0 or (index.rows is not None and len(index.rows) != index.shards):
             raise InputError("its numbers do not fit together")
         return replace(index, rows=None if index.rows is None else tuple(index.rows))
     except InputError as error:

@@ -29,7 +29,7 @@ class ShardMaker:
     """
 
     def __init__(self, workshop: ShardTask, clip: Clip | None = None) -> None:
-        self._shop, self._clip = workshop, clip
+        self._task, self._clip = workshop, clip
 
     def __call__(self, work: ShardWork) -> Outcome:
         """Make a shard. An error that the user can fix is returned as the outcome's `error`.
@@ -47,37 +47,37 @@ class ShardMaker:
         try:
             tensors = self._encoded(work.samples)
         except InputError:
-            if self._shop.job.on_bad == "error":
+            if self._task.job.on_bad == "error":
                 raise
             work, left_out = self._without_bad(work)
             tensors = self._encoded(work.samples)
-        path = shard_path(self._shop.out, work.number)
+        path = shard_path(self._task.out, work.number)
         write_shard(path, tensors, ShardNote(work.key, work.names, left_out))
         return Outcome(work.number, len(work.names), left_out)
 
     def _without_bad(self, work: ShardWork) -> tuple[ShardWork, tuple[tuple[str, str], ...]]:
         """Read every picture of a shard and leave out the unreadable ones."""
         pictures = self._pictures(work.samples)
-        bad: dict[int, str] = {}
+        reasons: dict[int, str] = {}
         for row in range(len(work.samples)):
             try:
                 pictures.item(row)
             except InputError as error:
-                bad[row] = error.reason if isinstance(error, BadPicture) else str(error)
-        good = [row for row in range(len(work.samples)) if row not in bad]
+                reasons[row] = error.reason if isinstance(error, BadPicture) else str(error)
+        good = [row for row in range(len(work.samples)) if row not in reasons]
         names, samples = tuple(work.names[r] for r in good), tuple(work.samples[r] for r in good)
-        left_out = tuple((work.names[row], reason) for row, reason in bad.items())
+        left_out = tuple((work.names[row], reason) for row, reason in reasons.items())
         return replace(work, names=names, samples=samples), left_out
 
     def _encoded(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        job, pictures = self._shop.job, self._pictures(samples)
+        job, pictures = self._task.job, self._pictures(samples)
         parts: dict[str, list[Tensor]] = {part: [torch.empty(0, self._dim)] for part in parts_of(job)}
         areas: list[Tensor] = []
         for batch in pictures.batches(None, job.batch_size, workers=job.readers):
-            for part, found in encode(self._look, batch).items():
-                parts[part].append(found[0])
+            for part, features in encode(self._look, batch).items():
+                parts[part].append(features[0])
             areas += [] if batch.areas is None else [batch.areas]
-        tensors = {part: torch.cat(found).to(getattr(torch, job.kept)) for part, found in parts.items()}
+        tensors = {part: torch.cat(chunks).to(getattr(torch, job.kept)) for part, chunks in parts.items()}
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise InputError(f"features do not fit into {job.kept}: keep them in float32, --dtype float32")
         tensors[LABELS] = torch.tensor([sample.label for sample in samples], dtype=torch.int64)
@@ -95,13 +95,13 @@ class ShardMaker:
         with torch.inference_mode():
             images = sent(batch.images, device)
             views = {IMAGE: images}
-            if self._shop.job.masks:
+            if self._task.job.masks:
                 masks = torch.zeros_like(images[:, :1]) if batch.masks is None else sent(batch.masks, device)
                 views[FOREGROUND] = foreground_view(images, masks)
             return {part: clip.vision(view)[None].float().cpu() for part, view in views.items()}
 
     def _pictures(self, samples: Sequence[Sample]) -> PictureSet:
-        return picture_set(self._shop.photos(samples), self._tower(), self._shop.job.masks)
+        return picture_set(self._task.photos(samples), self._tower(), self._task.job.masks)
 
     @property
     def _dim(self) -> int:
@@ -109,10 +109,10 @@ class ShardMaker:
 
     def _tower(self) -> Clip:
         if self._clip is None:
-            self._clip = open_tower(self._shop.job)
-            if self._clip.fingerprint() != self._shop.weights:
+            self._clip = open_tower(self._task.job)
+            if self._clip.fingerprint() != self._task.weights:
                 raise InputError(
-                    f"{self._shop.job.clip} has other weights on another computer of the cluster"
+                    f"{self._task.job.clip} has other weights on another computer of the cluster"
                 )
         return self._clip
 

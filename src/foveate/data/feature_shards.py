@@ -61,9 +61,9 @@ class FeatureShards:
         index = read_index(folder)
         missing = [n for n in range(index.shards) if not shard_path(folder, n).is_file()]
         if missing or index.rows is None:
-            there = index.shards - len(missing)
+            present = index.shards - len(missing)
             raise InputError(
-                f"{folder} is not finished, {there} of {index.shards} shards are there: run the same"
+                f"{folder} is not finished, {present} of {index.shards} shards are there: run the same"
                 " `foveate features` again"
             )
         return cls(folder, index)
@@ -95,7 +95,7 @@ class FeatureShards:
     @property
     def labels(self) -> Labels:
         """Class index of each picture."""
-        return self._joined(LABELS)
+        return self._all_rows(LABELS)
 
     @property
     def areas(self) -> Float[Tensor, " rows"]:
@@ -105,7 +105,7 @@ class FeatureShards:
             InputError: The features were made without masks.
         """
         self._demand(FOREGROUND)
-        return self._joined(AREAS)
+        return self._all_rows(AREAS)
 
     def row(self, name: str) -> int:
         """Return the row of a picture; if several have this name, the first one.
@@ -137,7 +137,7 @@ class FeatureShards:
             InputError: The part does not exist, or a shard is damaged.
         """
         self._demand(part)
-        return self._joined(part)
+        return self._all_rows(part)
 
     def shards(self, part: str = IMAGE) -> Iterator[Rows]:
         """Yield the features shard by shard, memory-mapped; use it if they do not fit into memory."""
@@ -170,9 +170,9 @@ class FeatureShards:
             self._held[number] = _opened(self.folder, number)
         return self._held[number]
 
-    def _joined(self, name: str) -> Tensor:
-        found = [self._shard(number)[name] for number in range(len(self._rows))]
-        return found[0] if len(found) == 1 else torch.cat(found)
+    def _all_rows(self, name: str) -> Tensor:
+        tensors = [self._shard(number)[name] for number in range(len(self._rows))]
+        return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
     def _demand(self, part: str) -> None:
         if part not in self.parts:

@@ -102,18 +102,18 @@ class FeatureStore:
         except FileNotFoundError:  # another process has trimmed the store
             return None
         except _Unfit as fault:
-            aside = path.with_name(f"{path.name}.damaged")
-            path.replace(aside)
-            warnings.warn(f"{path} {fault}: set aside as {aside.name}, and made anew", stacklevel=2)
+            damaged_path = path.with_name(f"{path.name}.damaged")
+            path.replace(damaged_path)
+            warnings.warn(f"{path} {fault}: set aside as {damaged_path.name}, and made anew", stacklevel=2)
             return None
 
     def put(self, key: FeatureKey, epoch: int, tensor: Tensor) -> Tensor:
         """Store a tensor and return it as `get` does. If the disk is full, return it without storing it."""
         if self.folder is None:
             self._memory[key.name, epoch] = tensor
-        elif not self.full and self._written(self._path(key, epoch), key, epoch, tensor):
-            kept = self.get(key, epoch)
-            return tensor if kept is None else kept
+        elif not self.full and self._try_write(self._path(key, epoch), key, epoch, tensor):
+            stored = self.get(key, epoch)
+            return tensor if stored is None else stored
         return tensor
 
     def clear(self) -> None:
@@ -121,12 +121,12 @@ class FeatureStore:
         self._memory.clear()
         if self.folder is None or not self.folder.is_dir():
             return
-        for own in self.folder.iterdir():
+        for folder in self.folder.iterdir():
             for pattern in ("epoch-*.safetensors*", ".epoch-*.safetensors.*"):
-                for path in own.glob(pattern):
+                for path in folder.glob(pattern):
                     path.unlink(missing_ok=True)
-            if own.is_dir() and not any(own.iterdir()):
-                own.rmdir()
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
@@ -140,21 +140,21 @@ class FeatureStore:
         """
         if self.folder is None or not self.folder.is_dir():
             return
-        kinds = sorted((own.stat().st_mtime, own) for own in self.folder.iterdir() if own.is_dir())
-        sizes = {own: {path: path.stat().st_size for path in own.glob("epoch-*")} for _, own in kinds}
-        held = sum(sum(files.values()) for files in sizes.values())
-        for _, own in kinds:
-            if held <= most:
+        kinds = sorted((kind.stat().st_mtime, kind) for kind in self.folder.iterdir() if kind.is_dir())
+        sizes = {kind: {path: path.stat().st_size for path in kind.glob("epoch-*")} for _, kind in kinds}
+        total = sum(sum(files.values()) for files in sizes.values())
+        for _, kind in kinds:
+            if total <= most:
                 return
-            for path, size in sizes[own].items():
+            for path, size in sizes[kind].items():
                 path.unlink(missing_ok=True)
-                held -= size
+                total -= size
 
     def _path(self, key: FeatureKey, epoch: int) -> Path:
         assert self.folder is not None
         return self.folder / key.name / f"epoch-{epoch:03}.safetensors"
 
-    def _written(self, path: Path, key: FeatureKey, epoch: int, tensor: Tensor) -> bool:
+    def _try_write(self, path: Path, key: FeatureKey, epoch: int, tensor: Tensor) -> bool:
         entry = {"key": key.values, "epoch": epoch, "checksum": zlib.crc32(bytes_of(tensor))}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ class FeatureStore:
 
 
 class _Unfit(Exception):
-    """Reason why a file is unusable; a message puts it after the file's name."""
+    """A file is unusable. The text is a predicate ("is damaged"); messages put the path before it."""
 
 
 def _opened(path: Path, key: FeatureKey, epoch: int) -> Tensor:
@@ -184,11 +184,11 @@ def _opened(path: Path, key: FeatureKey, epoch: int) -> Tensor:
         with safe_open(path, "pt") as file:
             entry = parse_table(file.metadata()[_ENTRY], _ENTRY)
             tensor: Tensor = file.get_tensor(_TENSOR)  # memory-mapped, not read
-        held = entry["key"], entry["epoch"]
+        stored = entry["key"], entry["epoch"]
         checksum = entry["checksum"]
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise _Unfit(f"is damaged ({' '.join(str(error).split())[:100]})") from error
-    if held != (json.loads(json.dumps(key.values)), epoch):
+    if stored != (json.loads(json.dumps(key.values)), epoch):
         raise _Unfit("has features of something else")
     if tuple(tensor.shape) != key.shape or tensor.dtype != key.dtype:
         raise _Unfit(f"is {tensor.dtype} {list(tensor.shape)}, not {key.dtype} {list(key.shape)}")

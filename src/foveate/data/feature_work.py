@@ -107,4 +107,4 @@ class ShardTask:
 
 
 Run = Callable[[Sequence[ShardWork], ShardTask], Generator[Outcome]]
-"""Makes shards in any place, and yields each outcome as soon as it is known."""
+"""Makes shards, here or on other machines, and yields each outcome as soon as it is known."""

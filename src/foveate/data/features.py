@@ -83,21 +83,21 @@ def make_features(
     if not len(photos):
         raise InputError("there are no pictures to make features of")
     clip = open_tower(job)
-    shop = ShardTask(
+    task = ShardTask(
         job, clip.fingerprint(), out, photos.names, photos.mask_values, invert_masks=photos.invert_masks
     )
-    called = names or [sample.name for sample in photos.samples]
-    index = _begin(out, photos, job, clip, called)
-    work = _plan(photos, job, index, called)
-    kept = [found for one in work if (found := _finished(shop, one)) is not None]
-    there = {found.number for found in kept}
-    if len(there) < len(work):
+    picture_names = names or [sample.name for sample in photos.samples]
+    index = _begin(out, photos, job, clip, picture_names)
+    work = _plan(photos, job, index, picture_names)
+    kept = [existing for shard in work if (existing := _finished(task, shard)) is not None]
+    kept_numbers = {existing.number for existing in kept}
+    if len(kept_numbers) < len(work):
         write_index(out, index)
-    outcomes = {found.number: found for found in kept}
+    outcomes = {existing.number: existing for existing in kept}
     progress = _Progress(work, kept, on_count)
-    maker = run or _here(clip)
-    with closing(maker([one for one in work if one.number not in there], shop)) as running:
-        for outcome in running:
+    runner = run or _here(clip)
+    with closing(runner([shard for shard in work if shard.number not in kept_numbers], task)) as results:
+        for outcome in results:
             if outcome.error is not None:
                 raise InputError(f"{outcome.error}{progress.said}")
             outcomes[outcome.number] = outcome
@@ -108,8 +108,8 @@ def make_features(
 def _here(clip: Clip) -> Run:
     def run(work: Sequence[ShardWork], workshop: ShardTask) -> Generator[Outcome]:
         maker = ShardMaker(workshop, clip)
-        for one in work:
-            yield maker(one)
+        for shard in work:
+            yield maker(shard)
 
     return run
 
@@ -118,7 +118,7 @@ class _Progress:
     """Counts the finished pictures."""
 
     def __init__(self, work: Sequence[ShardWork], kept: Iterable[Outcome], on_count: OnCount | None) -> None:
-        self._sizes = {one.number: len(one.names) for one in work}
+        self._sizes = {shard.number: len(shard.names) for shard in work}
         self._total, self._done, self._on_count = sum(self._sizes.values()), 0, on_count
         for outcome in kept:
             self.count(outcome)
@@ -140,22 +140,22 @@ def _begin(out: Path, photos: Photos, job: FeatureJob, clip: Clip, names: Sequen
     """Create the folder, or check that it belongs to this work; return its index without rows."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give a folder to write to, new or empty")
-    wanted = Index(_key(photos, job, clip, names), photos.names, -(-len(photos) // job.shard))
+    expected = Index(_key(photos, job, clip, names), photos.names, -(-len(photos) // job.shard))
     if out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir()):
         if not (out / INDEX).is_file():
             raise InputError(f"{out} is not empty and holds no features: choose another --out")
-        changes = list(differences(read_index(out).key, wanted.key))
+        changes = list(differences(read_index(out).key, expected.key))
         if changes:
             raise InputError(
                 f"{out} holds features made otherwise ({changes[0]}): choose another --out, or delete it"
             )
     out.mkdir(parents=True, exist_ok=True)
-    return wanted
+    return expected
 
 
 def _key(photos: Photos, job: FeatureJob, clip: Clip, names: Sequence[str]) -> dict[str, Any]:
     pictures = picture_set(photos, clip, job.masks)
-    called = hashlib.sha256(repr(tuple(names)).encode("utf-8", "surrogatepass")).hexdigest()
+    names_digest = hashlib.sha256(repr(tuple(names)).encode("utf-8", "surrogatepass")).hexdigest()
     return {
         "weights": clip.fingerprint(),
         "precision": job.precision,
@@ -164,7 +164,7 @@ def _key(photos: Photos, job: FeatureJob, clip: Clip, names: Sequence[str]) -> d
         "dim": clip.config.embed,
         "parts": list(parts_of(job)),
         "masks": pictures.mask_key() if job.masks else None,
-        "pictures": f"{len(photos)} {photos.digest(masks=job.masks)[:16]} {called[:16]}",
+        "pictures": f"{len(photos)} {photos.digest(masks=job.masks)[:16]} {names_digest[:16]}",
         "shard": job.shard,
         # Another version may crop, decode or encode differently.
         "made_by": {"foveate": version("foveate"), "pillow": PIL.__version__},
@@ -180,13 +180,13 @@ def _plan(photos: Photos, job: FeatureJob, index: Index, names: Sequence[str]) -
         samples = photos.samples[rows]
         state = hashlib.sha256(common)
         for sample in samples:
-            state.update(repr((_stamp(sample.picture), job.masks and _stamp(sample.mask))).encode())
+            state.update(repr((_file_size(sample.picture), job.masks and _file_size(sample.mask))).encode())
         work.append(ShardWork(len(work), state.hexdigest()[:32], tuple(names[rows]), samples))
     return work
 
 
-def _stamp(source: object) -> object:
-    """Return the file size, to detect a replaced file without reading it; names are in the folder's key."""
+def _file_size(source: object) -> object:
+    """Return the file size, which shows a replaced file without reading it; names are in the folder's key."""
     if not isinstance(source, Path):
         return None
     try:
@@ -195,19 +195,19 @@ def _stamp(source: object) -> object:
         return -1
 
 
-def _finished(shop: ShardTask, work: ShardWork) -> Outcome | None:
-    """Return the outcome of an existing shard; None if it must be made."""
-    path = shard_path(shop.out, work.number)
+def _finished(task: ShardTask, work: ShardWork) -> Outcome | None:
+    """Return the outcome of an existing shard; None if the shard must be made."""
+    path = shard_path(task.out, work.number)
     if not path.is_file():
         return None
     try:
         note, tensors = open_shard(path)
     except UnfitShard as fault:
-        aside = path.with_name(f"{path.name}.damaged")
-        path.replace(aside)
-        warnings.warn(f"{path} {fault}: set aside as {aside.name}, and made anew", stacklevel=4)
+        damaged_path = path.with_name(f"{path.name}.damaged")
+        path.replace(damaged_path)
+        warnings.warn(f"{path} {fault}: set aside as {damaged_path.name}, and made anew", stacklevel=4)
         return None
-    if note.work != work.key or (note.left_out and shop.job.on_bad == "error"):
+    if note.work != work.key or (note.left_out and task.job.on_bad == "error"):
         return None
     return Outcome(work.number, len(tensors[LABELS]), note.left_out)
 
@@ -215,7 +215,7 @@ def _finished(shop: ShardTask, work: ShardWork) -> Outcome | None:
 def _end(out: Path, index: Index, outcomes: Sequence[Outcome], kept: int) -> MadeFeatures:
     """Write the index with all rows, and remove files that killed processes left."""
     rows = tuple(outcome.rows for outcome in outcomes)
-    left_out = tuple(one for outcome in outcomes for one in outcome.left_out)
+    left_out = tuple(entry for outcome in outcomes for entry in outcome.left_out)
     if not sum(rows):
         name, reason = left_out[0]
         raise InputError(f"none of {len(left_out)} pictures can be read, first {name}: {reason}; give others")

@@ -60,11 +60,11 @@ def draw_shots(photos: Photos, shots: int | None, seed: int, strict: bool = Fals
             f"class {name!r} has {number} training pictures, fewer than {shots} shots; "
             f"add pictures, lower --shots, or leave strict off"
         )
-    stream = random.Random(seed)
-    train = _draw(pool.samples, shots, stream)
-    val = _draw(photos.split("val").samples, None if shots is None else min(shots, VAL_SHOTS), stream)
-    taken = {id(sample) for sample in train}
-    rest = [sample for sample in pool.samples if id(sample) not in taken]
+    rng = random.Random(seed)
+    train = _draw(pool.samples, shots, rng)
+    val = _draw(photos.split("val").samples, None if shots is None else min(shots, VAL_SHOTS), rng)
+    train_ids = {id(sample) for sample in train}
+    rest = [sample for sample in pool.samples if id(sample) not in train_ids]
     return Draw(photos.with_samples(train), photos.with_samples(val), photos.with_samples(rest), short)
 
 
@@ -81,11 +81,11 @@ def base_new(photos: Photos) -> tuple[list[int], list[int]]:
     return labels[:half], labels[half:]
 
 
-def _draw(samples: Sequence[Sample], shots: int | None, stream: random.Random) -> list[Sample]:
+def _draw(samples: Sequence[Sample], shots: int | None, rng: random.Random) -> list[Sample]:
     by_label: dict[int, list[Sample]] = {}
     for sample in samples:
         by_label.setdefault(sample.label, []).append(sample)
     drawn: list[Sample] = []
-    for own in by_label.values():  # in order of first appearance, which the random stream depends on
-        drawn += own if shots is None or len(own) < shots else stream.sample(own, shots)
+    for group in by_label.values():  # classes in order of first appearance: the draw depends on it
+        drawn += group if shots is None or len(group) < shots else rng.sample(group, shots)
     return drawn

@@ -1,4 +1,4 @@
-"""Pictures as a program hands them over: paths, bytes, arrays, tensors, Pillow's own."""
+"""Converts pictures given as paths, bytes, arrays, tensors or Pillow images."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -29,41 +29,41 @@ class MemoryPicture(LazyPicture):
 
 
 def as_pictures(given: Any) -> list[Path | LazyPicture]:
-    """Return what was handed over as pictures: one, or several in a row.
+    """Return a list of pictures from one picture or several.
 
     Args:
         given: Paths, PIL pictures, arrays (height x width x channels), tensors (channels x height x width),
-            bytes of picture files, open files; or one of these.
+            bytes of picture files, open files; or a single one of these.
 
     Raises:
-        InputError: One is of another type; it says where it stands, and which type.
+        InputError: A picture is of another type; the message gives its index and type.
     """
     if isinstance(given, np.ndarray) and given.dtype.kind in "OU":
-        given = given.tolist()  # of paths, as pandas gives them
+        given = given.tolist()  # an array of paths, as from pandas
     single = isinstance(given, str | bytes | bytearray | os.PathLike | Image.Image | LazyPicture)
     if single or hasattr(given, "read") or (_has_numbers(given) and given.ndim < 4):
         return [as_picture(given)]
     if isinstance(given, Mapping) or not isinstance(given, Iterable):
-        return [as_picture(given)]  # which refuses it
-    return [as_picture(one, place) for place, one in enumerate(cast("Iterable[object]", given))]
+        return [as_picture(given)]  # raises InputError
+    return [as_picture(item, index) for index, item in enumerate(cast("Iterable[object]", given))]
 
 
 def as_picture(given: object, place: int = 0) -> Path | LazyPicture:
-    """Return one picture; `as_pictures` says what may be given.
+    """Return one picture; see `as_pictures` for the accepted types.
 
     Args:
         given: The picture.
-        place: Its number, for messages.
+        place: Its index, for messages.
 
     Raises:
-        InputError: It is of another type, or an address of the web.
+        InputError: It is of another type, an empty path or a web address.
     """
     name = f"picture {place}"
     if isinstance(given, str | os.PathLike):
         path = os.fsdecode(cast("str", given))
         if not path or "://" in path:
-            what = "a web address: fetch the picture first, and give the file" if path else "an empty path"
-            raise InputError(f"{path or name} is {what}")
+            problem = "a web address: fetch the picture first, and give the file" if path else "an empty path"
+            raise InputError(f"{path or name} is {problem}")
         return home_of(path)
     if isinstance(given, Image.Image):
         return MemoryPicture(given, name)
@@ -83,13 +83,13 @@ def as_picture(given: object, place: int = 0) -> Path | LazyPicture:
     )
 
 
-def _from_numbers(given: Any, name: str) -> Image.Image:
+def _from_numbers(values: Any, name: str) -> Image.Image:
     """Return the picture that an array or a tensor holds."""
-    is_tensor = not isinstance(given, np.ndarray)
-    given = given.detach().cpu() if is_tensor else given
-    array = np.asarray(given.float() if is_tensor and given.is_floating_point() else given)
-    first = (1, 3, 4) if is_tensor else (1, 3)
-    if array.ndim == 3 and array.shape[0] in first and (is_tensor or array.shape[2] not in (1, 3, 4)):
+    is_tensor = not isinstance(values, np.ndarray)
+    values = values.detach().cpu() if is_tensor else values
+    array = np.asarray(values.float() if is_tensor and values.is_floating_point() else values)
+    counts = (1, 3, 4) if is_tensor else (1, 3)
+    if array.ndim == 3 and array.shape[0] in counts and (is_tensor or array.shape[2] not in (1, 3, 4)):
         array = np.moveaxis(array, 0, 2)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
@@ -105,15 +105,15 @@ def _from_numbers(given: Any, name: str) -> Image.Image:
             " numbers"
         )
     low, high = float(array.min()), float(array.max())
-    most = 1 if array.dtype.kind == "f" and high <= 1 else 255
-    if not 0 <= low <= high <= most:  # nor NaN
+    white = 1 if array.dtype.kind == "f" and high <= 1 else 255
+    if not 0 <= low <= high <= white:  # also refuses NaN
         raise InputError(
             f"{name} has numbers from {low:.3g} to {high:.3g}: give them in [0, 255], or floats in [0, 1],"
             " not normalised"
         )
-    return Image.fromarray(np.rint(array * (255 / most)).astype(np.uint8))
+    return Image.fromarray(np.rint(array * (255 / white)).astype(np.uint8))
 
 
-def _has_numbers(given: object) -> bool:
-    """Return whether something is an array or a tensor; PyTorch is not imported to know."""
-    return isinstance(given, np.ndarray) or all(hasattr(given, name) for name in ("detach", "ndim"))
+def _has_numbers(value: object) -> bool:
+    """Return whether a value is an array or a tensor, without importing PyTorch."""
+    return isinstance(value, np.ndarray) or all(hasattr(value, attribute) for attribute in ("detach", "ndim"))

@@ -58,30 +58,30 @@ def read_rows(source: HubRows | Mapping[str, HubRows], columns: Mapping[str, str
         InputError: There is no picture or label column, rows have no label, or the splits' classes
             differ.
     """
-    parts = {None: source} if isinstance(source, HubRows) else _by_split(source)
-    if not any(len(rows) for rows in parts.values()):
+    splits = {None: source} if isinstance(source, HubRows) else _by_split(source)
+    if not any(len(rows) for rows in splits.values()):
         raise InputError("the dataset has no rows")
-    first = next(iter(parts.values()))
+    first = next(iter(splits.values()))
     image, label, mask = _columns(first.features, columns or {})
-    if any(_class_names(rows, label) != _class_names(first, label) for rows in parts.values()):
+    if any(_class_names(rows, label) != _class_names(first, label) for rows in splits.values()):
         raise InputError(
             f"the splits have different classes in column {label!r}; give them one list of classes"
         )
-    labels = {split: _column(rows, label) for split, rows in parts.items()}
+    labels = {split: _column(rows, label) for split, rows in splits.items()}
     names, to_label = _names(
-        _class_names(first, label), [value for part in labels.values() for value in part]
+        _class_names(first, label), [value for split_labels in labels.values() for value in split_labels]
     )
     samples: list[Sample] = []
-    for split, rows in parts.items():
+    for split, rows in splits.items():
         for row, value in enumerate(labels[split]):
             where = f"{split or 'rows'}/{row}"
             if value not in to_label:
                 raise InputError(
                     f"{where}: label {value!r} is none of the classes; leave unlabelled rows out"
                 )
-            own_mask = RowPicture(rows, row, mask, f"{where}/{mask}") if mask else None
+            row_mask = RowPicture(rows, row, mask, f"{where}/{mask}") if mask else None
             picture = RowPicture(rows, row, image, f"{where}/{image}")
-            samples.append(Sample(picture, to_label[value], own_mask, split))
+            samples.append(Sample(picture, to_label[value], row_mask, split))
     return Photos(names, tuple(samples))
 
 
@@ -105,28 +105,30 @@ def load_from_hub(name: str) -> Any:
         raise InputError(f"hf:{name} cannot be loaded ({error})".replace("\n", " ")) from error
 
 
-def _columns(features: Mapping[str, Any], given: Mapping[str, str]) -> tuple[str, str, str | None]:
-    for meaning, column in given.items():
+def _columns(features: Mapping[str, Any], chosen: Mapping[str, str]) -> tuple[str, str, str | None]:
+    for meaning, column in chosen.items():
         if column not in features:
             raise InputError(f"no column {column!r} for {meaning}; there are {', '.join(features)}")
-    pictures = [name for name, kind in features.items() if type(kind).__name__ == "Image"]
-    classes = [name for name, kind in features.items() if type(kind).__name__ == "ClassLabel"]
-    mask = given.get("mask") or next((name for name in pictures if name in ("mask", "masks")), None)
-    images = [name for name in pictures if name != mask]
-    image = given.get("image") or _only("picture", "image", images, ("image", "img"))
-    usual = [name for name in ("label", "labels") if name in features]
-    label = given.get("label") or _only("class label", "label", classes or usual, ("label", "labels"))
+    picture_columns = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
+    class_columns = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
+    mask = chosen.get("mask") or next((name for name in picture_columns if name in ("mask", "masks")), None)
+    image_columns = [name for name in picture_columns if name != mask]
+    image = chosen.get("image") or _guess_column("picture", "image", image_columns, ("image", "img"))
+    label_columns = [name for name in ("label", "labels") if name in features]
+    label = chosen.get("label") or _guess_column(
+        "class label", "label", class_columns or label_columns, ("label", "labels")
+    )
     return image, label, mask
 
 
-def _only(what: str, meaning: str, found: Sequence[str], usual: Sequence[str]) -> str:
-    preferred = [name for name in usual if name in found]
+def _guess_column(what: str, meaning: str, columns: Sequence[str], common_names: Sequence[str]) -> str:
+    preferred = [name for name in common_names if name in columns]
     if preferred:
         return preferred[0]
-    if len(found) != 1:
-        listed = ", ".join(found) or "none"
+    if len(columns) != 1:
+        listed = ", ".join(columns) or "none"
         raise InputError(f"which column is the {what}? found {listed}; pass columns={{'{meaning}': ...}}")
-    return found[0]
+    return columns[0]
 
 
 def _column(rows: HubRows, name: str) -> list[Any]:
@@ -141,14 +143,14 @@ def _class_names(rows: HubRows, label: str) -> list[str] | None:
     return getattr(rows.features.get(label), "names", None)
 
 
-def _names(given: list[str] | None, values: Sequence[Any]) -> tuple[tuple[str, ...], dict[Any, int]]:
+def _names(class_names: list[str] | None, values: Sequence[Any]) -> tuple[tuple[str, ...], dict[Any, int]]:
     try:
-        order: list[Any] = list(range(len(given))) if given else sorted(set(values))
+        order: list[Any] = list(range(len(class_names))) if class_names else sorted(set(values))
     except TypeError as error:
         kinds = sorted({type(value).__name__ for value in values})
         raise InputError(
             f"the dataset's labels are of the types {', '.join(kinds)}: give texts or numbers"
         ) from error
-    called = {str(value): str(given[value]) if given else str(value) for value in order}
-    names = clean_names(called, "dataset")
+    names_by_value = {str(value): str(class_names[value]) if class_names else str(value) for value in order}
+    names = clean_names(names_by_value, "dataset")
     return names, {value: row for row, value in enumerate(order)}

@@ -47,12 +47,12 @@ def mask_jobs(
     path = _whole(source)
     if path.is_dir() and find_split_file(path) is None:
         masks = _whole(out) if out and _whole(out).is_relative_to(path) else None
-        flat = _flat(path, masks)
-        if flat:
+        pictures = _flat(path, masks)
+        if pictures:
             if base_only or shots is not None:
                 raise InputError(f"{path} has no class folders: leave --classes and --shots out")
-            told = prompt("") if prompt else ""
-            return [MaskJob(one.name, one, "", told) for one in flat]
+            prompt_text = prompt("") if prompt else ""
+            return [MaskJob(picture.name, picture, "", prompt_text) for picture in pictures]
         photos, top, _ = read_folder(path, masks)
     else:
         photos = load_photos(source if str(source).startswith("hf:") else path, images=images)
@@ -81,17 +81,17 @@ def _jobs(photos: Photos, top: Path, prompt: Callable[[str], str]) -> list[MaskJ
 
 def _flat(folder: Path, masks: Path | None) -> list[Path]:
     """Return the pictures of a flat folder, without masks that lie beside them."""
-    inside = [one for one in list_pictures(folder) if masks is None or not one.is_relative_to(masks)]
-    if not all(one.parent == folder for one in inside):
+    pictures = [path for path in list_pictures(folder) if masks is None or not path.is_relative_to(masks)]
+    if not all(path.parent == folder for path in pictures):
         return []
-    claimed = {mask for mask in _beside(inside) if mask is not None and looks_like_mask(mask)}
-    return [one for one in inside if one not in claimed]
+    masks_beside = {mask for mask in _beside(pictures) if mask is not None and looks_like_mask(mask)}
+    return [path for path in pictures if path not in masks_beside]
 
 
 def _beside(pictures: Iterable[Path]) -> list[Path | None]:
-    return find_masks([(one, Path(one.name)) for one in pictures], None)
+    return find_masks([(picture, Path(picture.name)) for picture in pictures], None)
 
 
-def _whole(given: str | Path) -> Path:
+def _whole(path: str | Path) -> Path:
     # Not resolved: the name of a link may be the class.
-    return Path(os.path.normpath(Path(given).expanduser().absolute()))
+    return Path(os.path.normpath(Path(path).expanduser().absolute()))

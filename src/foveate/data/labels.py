@@ -1,15 +1,16 @@
-"""Labels of whole pictures as other programs keep them, in and out: what goes out comes in again as it was.
+"""Reads and writes labels of whole pictures in the forms of other programs.
 
 | form | what it is |
 |---|---|
 | csv | `image,label`, which `foveate fit` reads |
 | label-studio | Label Studio's JSON: tasks with choices |
 | coco | COCO's JSON: a box around the whole picture, of the category |
-| cvat | "CVAT for images 1.1": XML with a tag a picture |
+| cvat | "CVAT for images 1.1": XML with a tag for each picture |
 | yolo | data.yaml, train.txt and labels/*.txt: a box around the whole picture |
 
-A picture that shows none of the names has an annotation without a result, an image without one, or an empty
-file. Boxes of one picture that say different things are refused: they are no label of the whole.
+A picture of no class has an annotation without a result (Label Studio), an image without an annotation or tag
+(COCO, CVAT), or an empty file (YOLO). Boxes of different classes in one picture are refused: they do not
+label the whole picture.
 """
 
 import io
@@ -30,9 +31,9 @@ from foveate.errors import InputError
 from foveate.readers import as_table, csv_text, parse_json, read_bytes, read_csv, read_text, read_yaml
 
 WHOLE = "0.5 0.5 1 1"
-"""Of a box in YOLO's words: its middle and its size, as shares of the picture."""
+"""YOLO's box around the whole picture: centre x and y, width and height, as shares of the picture."""
 
-_LIMIT = 256 << 20  # bytes of a file of labels
+_LIMIT = 256 << 20  # maximum size of a label file, in bytes
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Labelled:
     """Pictures and what they show.
 
     Attributes:
-        names: Of the classes, in their order.
-        labels: The name of each picture, by its path with "/" between folders; None is none of the names.
+        names: Class names, in order.
+        labels: Class name of each picture, by its path with "/" between folders; None for no class.
     """
 
     names: tuple[str, ...]
@@ -60,7 +61,7 @@ def read_labels(path: Path) -> Labelled:
         path: A file, or a folder that has YOLO's data.yaml, CVAT's annotations.xml, or one JSON file.
 
     Raises:
-        InputError: It is of no such form, damaged, or says several things of one picture.
+        InputError: The file is damaged or of no such form, or a picture has several labels.
     """
     file = _in_folder(path) if path.is_dir() else path
     try:
@@ -77,8 +78,8 @@ def read_labels(path: Path) -> Labelled:
     except InputError as error:
         raise error if str(file) in str(error) else InputError(f"{file}: {error}") from error
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise InputError(f"{file} has no labels in a form we read ({what}): {', '.join(FORMS)}") from error
+        cause = f"{type(error).__name__}: {error}"
+        raise InputError(f"{file} has no labels in a form we read ({cause}): {', '.join(FORMS)}") from error
 
 
 def written(form: str, found: Labelled, files: Mapping[str, Path]) -> tuple[str, str, bytes]:
@@ -90,28 +91,28 @@ def written(form: str, found: Labelled, files: Mapping[str, Path]) -> tuple[str,
         files: Where each picture is; COCO and CVAT need its size.
 
     Raises:
-        InputError: A picture cannot be read, or two would have one label file of YOLO's.
+        InputError: A picture cannot be read, or two pictures would share a label file of YOLO.
     """
     return FORMS[form](found, files)
 
 
 def _in_folder(folder: Path) -> Path:
-    usual = [folder / name for name in ("data.yaml", "data.yml", "annotations.xml", "labels.csv")]
-    found = [path for path in usual if path.is_file()] or sorted(folder.glob("*.json"))
-    if len(found) != 1:
-        what = f"{' and '.join(path.name for path in found)}: give the file" if found else "no file of labels"
+    candidates = [folder / name for name in ("data.yaml", "data.yml", "annotations.xml", "labels.csv")]
+    files = [path for path in candidates if path.is_file()] or sorted(folder.glob("*.json"))
+    if len(files) != 1:
+        what = f"{' and '.join(path.name for path in files)}: give the file" if files else "no file of labels"
         raise InputError(f"{folder} has {what}")
-    return found[0]
+    return files[0]
 
 
 def _of(pairs: Iterable[tuple[object, object]], names: Iterable[object] = ()) -> Labelled:
-    """Gather labels; names that were not told before come in their order."""
+    """Collect labels; names that are not in `names` are added in order of appearance."""
     labels: dict[str, str | None] = {}
     known = dict.fromkeys(map(_named, names))
-    for image, given in pairs:
+    for image, value in pairs:
         if not isinstance(image, str) or not image:
             raise InputError(f"a picture is called {image!r}: give its path")
-        label = None if given is None else _named(given)
+        label = None if value is None else _named(value)
         if image in labels and labels[image] != label:
             raise InputError(f"{image} is labelled {labels[image]!r} and {label!r}: leave one")
         labels[image] = label
@@ -120,29 +121,29 @@ def _of(pairs: Iterable[tuple[object, object]], names: Iterable[object] = ()) ->
     return Labelled(tuple(known), labels)
 
 
-def _named(given: object) -> str:
-    """Return the name of a class in its one way of writing."""
-    name = clean_name(given) if isinstance(given, str) else ""
+def _named(value: object) -> str:
+    """Return the cleaned name of a class."""
+    name = clean_name(value) if isinstance(value, str) else ""
     if not name:
-        raise InputError(f"a class is called {given!r}: give it a name")
+        raise InputError(f"a class is called {value!r}: give it a name")
     return name
 
 
 def _one(image: object, labels: Iterable[object]) -> object:
-    """Return the one label of a picture; None where it has none."""
-    found = list(dict.fromkeys(labels))
-    if len(found) > 1:
-        raise InputError(f"{image} is labelled {found[0]!r} and {found[1]!r}: leave one")
-    return found[0] if found else None
+    """Return the single label of a picture; None if it has none."""
+    distinct = list(dict.fromkeys(labels))
+    if len(distinct) > 1:
+        raise InputError(f"{image} is labelled {distinct[0]!r} and {distinct[1]!r}: leave one")
+    return distinct[0] if distinct else None
 
 
 # --- CSV ---
 
 
-def _to_csv(found: Labelled, files: Mapping[str, Path]) -> tuple[str, str, bytes]:
-    """A picture that shows none of the names is left out: `fit` has nothing to learn from it."""
+def _to_csv(labelled: Labelled, files: Mapping[str, Path]) -> tuple[str, str, bytes]:
+    """Write `image,label`; pictures of no class are left out, because `fit` cannot learn from them."""
     rows = [
-        (str(files.get(image, image)), label) for image, label in found.labels.items() if label is not None
+        (str(files.get(image, image)), label) for image, label in labelled.labels.items() if label is not None
     ]
     return "labels.csv", "text/csv", csv_text([("image", "label"), *rows]).encode()
 
@@ -156,9 +157,9 @@ def _from_csv(file: Path) -> Iterator[tuple[object, object]]:
 # --- Label Studio ---
 
 
-def _to_studio(found: Labelled, files: Mapping[str, Path]) -> tuple[str, str, bytes]:
+def _to_studio(labelled: Labelled, files: Mapping[str, Path]) -> tuple[str, str, bytes]:
     tasks: list[dict[str, Any]] = []
-    for number, (image, label) in enumerate(found.labels.items(), 1):
+    for number, (image, label) in enumerate(labelled.labels.items(), 1):
         choice = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [label]}}
         result = [] if label is None else [choice]
         tasks.append({"id": number, "data": {"image": image}, "annotations": [{"result": result}]})
@@ -168,65 +169,69 @@ def _to_studio(found: Labelled, files: Mapping[str, Path]) -> tuple[str, str, by
 def _from_studio(content: Any) -> Iterator[tuple[object, object]]:
     for task in content:
         image = _picture_of(task["data"])
-        if "annotations" not in task:  # "JSON-MIN", or a task that nobody has seen yet
+        if "annotations" not in task:  # "JSON-MIN", or a task without an annotation yet
             continue
-        kept = [one for one in task["annotations"] if not one.get("was_cancelled")]
-        results = [result for one in kept for result in one["result"] if result.get("type") == "choices"]
-        if kept:
+        annotations = [entry for entry in task["annotations"] if not entry.get("was_cancelled")]
+        results = [
+            result for entry in annotations for result in entry["result"] if result.get("type") == "choices"
+        ]
+        if annotations:
             yield image, _one(image, [name for result in results for name in result["value"]["choices"]])
 
 
 def _picture_of(data: Mapping[str, Any]) -> str:
-    """Return the path of a task's picture, without what Label Studio puts before it."""
-    given = data["image"] if "image" in data else next(iter(data.values()))
-    path = cast("str", given).partition("?d=")[2] or cast("str", given)
+    """Return the path of a task's picture, without Label Studio's prefix."""
+    value = data["image"] if "image" in data else next(iter(data.values()))
+    path = cast("str", value).partition("?d=")[2] or cast("str", value)
     return path.removeprefix("/data/upload/")
 
 
 # --- COCO ---
 
 
-def _to_coco(found: Labelled, files: Mapping[str, Path]) -> tuple[str, str, bytes]:
+def _to_coco(labelled: Labelled, files: Mapping[str, Path]) -> tuple[str, str, bytes]:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for number, (image, label) in enumerate(found.labels.items(), 1):
+    for image_id, (image, label) in enumerate(labelled.labels.items(), 1):
         (width, height), _ = measure(files[image])
-        images.append({"id": number, "file_name": image, "width": width, "height": height})
+        images.append({"id": image_id, "file_name": image, "width": width, "height": height})
         if label is not None:
-            whole = {"bbox": [0, 0, width, height], "area": width * height, "iscrowd": 0}
-            category = found.names.index(label) + 1
-            number = len(annotations) + 1
-            annotations.append({"id": number, "image_id": images[-1]["id"], "category_id": category, **whole})
-    categories = [{"id": place, "name": name} for place, name in enumerate(found.names, 1)]
+            box = {"bbox": [0, 0, width, height], "area": width * height, "iscrowd": 0}
+            category = labelled.names.index(label) + 1
+            annotation_id = len(annotations) + 1
+            annotations.append(
+                {"id": annotation_id, "image_id": images[-1]["id"], "category_id": category, **box}
+            )
+    categories = [{"id": index, "name": name} for index, name in enumerate(labelled.names, 1)]
     content = {"images": images, "categories": categories, "annotations": annotations}
     return "coco.json", "application/json", _json(content)
 
 
 def _from_coco(content: Any) -> Labelled:
-    names: dict[Any, object] = {one["id"]: one["name"] for one in content["categories"]}
-    images: dict[Any, object] = {one["id"]: one["file_name"] for one in content["images"]}
-    said: dict[Any, list[object]] = {number: [] for number in images}
-    for one in content["annotations"]:
-        said[one["image_id"]].append(names[one["category_id"]])
-    pairs = ((images[number], _one(images[number], some)) for number, some in said.items())
+    names: dict[Any, object] = {category["id"]: category["name"] for category in content["categories"]}
+    images: dict[Any, object] = {image["id"]: image["file_name"] for image in content["images"]}
+    labels_of: dict[Any, list[object]] = {image_id: [] for image_id in images}
+    for annotation in content["annotations"]:
+        labels_of[annotation["image_id"]].append(names[annotation["category_id"]])
+    pairs = ((images[image_id], _one(images[image_id], labels)) for image_id, labels in labels_of.items())
     return _of(pairs, names.values())
 
 
 # --- CVAT ---
 
 
-def _to_cvat(found: Labelled, files: Mapping[str, Path]) -> tuple[str, str, bytes]:
+def _to_cvat(labelled: Labelled, files: Mapping[str, Path]) -> tuple[str, str, bytes]:
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
     labels = ElementTree.SubElement(_below(root, "meta", "task"), "labels")
-    for name in found.names:
+    for name in labelled.names:
         ElementTree.SubElement(ElementTree.SubElement(labels, "label"), "name").text = name
-    for number, (image, label) in enumerate(found.labels.items()):
+    for number, (image, label) in enumerate(labelled.labels.items()):
         (width, height), _ = measure(files[image])
-        told = {"id": str(number), "name": image, "width": str(width), "height": str(height)}
-        own = ElementTree.SubElement(root, "image", told)
+        attributes = {"id": str(number), "name": image, "width": str(width), "height": str(height)}
+        element = ElementTree.SubElement(root, "image", attributes)
         if label is not None:
-            ElementTree.SubElement(own, "tag", {"label": label, "source": "manual"})
+            ElementTree.SubElement(element, "tag", {"label": label, "source": "manual"})
     ElementTree.indent(root)
     content = cast("bytes", ElementTree.tostring(root, "utf-8", xml_declaration=True))
     return "annotations.xml", "application/xml", content
@@ -248,12 +253,12 @@ def _from_cvat(file: Path) -> Labelled:
         raise InputError(f"it is no XML ({error})") from error
     if root.tag != "annotations":
         raise InputError(f"it holds {root.tag!r}, not annotations: export it as CVAT for images 1.1")
-    names = [one.text or "" for one in root.iterfind("meta//labels/label/name")]
+    names = [label.text or "" for label in root.iterfind("meta//labels/label/name")]
     pairs: list[tuple[object, object]] = []
-    for one in root.iterfind("image"):
-        image = one.attrib["name"]
+    for element in root.iterfind("image"):
+        image = element.attrib["name"]
         pairs.append(
-            (image, _one(image, [inner.attrib["label"] for inner in one if "label" in inner.attrib]))
+            (image, _one(image, [child.attrib["label"] for child in element if "label" in child.attrib]))
         )
     return _of(pairs, names)
 
@@ -261,38 +266,38 @@ def _from_cvat(file: Path) -> Labelled:
 # --- YOLO ---
 
 
-def _to_yolo(found: Labelled, files: Mapping[str, Path]) -> tuple[str, str, bytes]:
-    told = {"path": ".", "train": "train.txt", "val": "train.txt", "names": dict(enumerate(found.names))}
-    parts = {
-        "data.yaml": yaml.safe_dump(told, sort_keys=False, allow_unicode=True),
-        "train.txt": "".join(f"./images/{image}\n" for image in found.labels),
+def _to_yolo(labelled: Labelled, files: Mapping[str, Path]) -> tuple[str, str, bytes]:
+    config = {"path": ".", "train": "train.txt", "val": "train.txt", "names": dict(enumerate(labelled.names))}
+    texts = {
+        "data.yaml": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
+        "train.txt": "".join(f"./images/{image}\n" for image in labelled.labels),
     }
-    for image, label in found.labels.items():
-        own = f"labels/{PurePosixPath(image).with_suffix('.txt')}"
-        if own in parts:
-            raise InputError(f"two pictures would have one file {own}: rename {image}")
-        parts[own] = "" if label is None else f"{found.names.index(label)} {WHOLE}\n"
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in parts.items():
+    for image, label in labelled.labels.items():
+        label_path = f"labels/{PurePosixPath(image).with_suffix('.txt')}"
+        if label_path in texts:
+            raise InputError(f"two pictures would have one file {label_path}: rename {image}")
+        texts[label_path] = "" if label is None else f"{labelled.names.index(label)} {WHOLE}\n"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in texts.items():
             archive.writestr(zipfile.ZipInfo(name), text.encode())
-    return "yolo.zip", "application/zip", packed.getvalue()
+    return "yolo.zip", "application/zip", buffer.getvalue()
 
 
 def _from_yolo(file: Path) -> Labelled:
-    told = as_table(read_yaml(file))
-    if told is None:
+    config = as_table(read_yaml(file))
+    if config is None:
         raise InputError("it holds no table")
-    given = told["names"]
-    table = as_table(given)
-    names = [str(one) for one in (table.values() if table is not None else given)]
-    root = file.parent / str(told.get("path", "."))
+    raw_names = config["names"]
+    table = as_table(raw_names)
+    names = [str(name) for name in (table.values() if table is not None else raw_names)]
+    root = file.parent / str(config.get("path", "."))
     pairs: dict[object, object] = {}
     for split in ("train", "val", "test"):
-        for image in _listed(root, told.get(split)):
-            own = root / "labels" / PurePosixPath(image).with_suffix(".txt")
-            if own.is_file():
-                lines = [line.split() for line in read_text(own).splitlines() if line.strip()]
+        for image in _listed(root, config.get(split)):
+            label_file = root / "labels" / PurePosixPath(image).with_suffix(".txt")
+            if label_file.is_file():
+                lines = [line.split() for line in read_text(label_file).splitlines() if line.strip()]
                 pairs[image] = _one(image, [names[_row(line[0], len(names))] for line in lines])
     return _of(pairs.items(), names)
 
@@ -303,12 +308,14 @@ def _row(word: str, number: int) -> int:
     return int(word)
 
 
-def _listed(root: Path, places: object) -> Iterator[str]:
-    """Yield the pictures of a split, by their paths below `images`."""
-    for place in cast("list[object]", places) if isinstance(places, list) else [places] if places else []:
-        here = root / str(place)
-        found = [path.relative_to(root).as_posix() for path in list_pictures(here)] if here.is_dir() else []
-        for line in read_text(here).splitlines() if here.is_file() else found:
+def _listed(root: Path, entries: object) -> Iterator[str]:
+    """Yield the pictures of a split, as paths relative to `images`."""
+    for entry in cast("list[object]", entries) if isinstance(entries, list) else [entries] if entries else []:
+        source = root / str(entry)
+        pictures = (
+            [path.relative_to(root).as_posix() for path in list_pictures(source)] if source.is_dir() else []
+        )
+        for line in read_text(source).splitlines() if source.is_file() else pictures:
             if line.strip():
                 yield line.strip().removeprefix("./").removeprefix("images/")
 
@@ -324,4 +331,4 @@ FORMS: dict[str, Callable[[Labelled, Mapping[str, Path]], tuple[str, str, bytes]
     "cvat": _to_cvat,
     "yolo": _to_yolo,
 }
-"""What labels can be written as, by name."""
+"""Functions that write labels, by name of the form."""

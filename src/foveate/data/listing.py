@@ -17,7 +17,7 @@ UNREAD_SUFFIXES = frozenset(
         *(".mov", ".mp4", ".m4v", ".avi", ".mkv", ".webm"),
     )
 )
-"""File endings of pictures and films that are not read, though telephones and programs write them."""
+"""Suffixes of common picture and video formats that are not read."""
 
 
 def list_pictures(folder: Path) -> list[Path]:
@@ -26,17 +26,19 @@ def list_pictures(folder: Path) -> list[Path]:
 
 
 def pictures_in(folder: Path) -> Iterator[Path]:
-    """Yield the same, as they are found."""
+    """Yield the same pictures one by one, without listing the whole tree first."""
     return walk(folder, PICTURE_SUFFIXES.__contains__)
 
 
 def tell_unread(folders: Iterable[Path]) -> None:
-    """Warn about pictures and films in formats that are not read, with their number by suffix."""
-    others = (file for folder in folders for file in walk(folder, lambda end: end not in PICTURE_SUFFIXES))
-    unread = sorted(one for one in others if one.suffix.lower() in UNREAD_SUFFIXES or looks_like_picture(one))
+    """Warn about pictures and videos in formats that are not read, with their number by suffix."""
+    files = (file for folder in folders for file in walk(folder, lambda end: end not in PICTURE_SUFFIXES))
+    unread = sorted(
+        path for path in files if path.suffix.lower() in UNREAD_SUFFIXES or looks_like_picture(path)
+    )
     if unread:
         more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
-        endings = Counter(one.suffix.lower() or "without an ending" for one in unread).most_common()
+        endings = Counter(path.suffix.lower() or "without an ending" for path in unread).most_common()
         counts = ", ".join(f"{number} {ending}" for ending, number in endings)
         warnings.warn(
             f"{unread[0]}{more} left out: formats that are not read ({counts}); convert them to JPEG or PNG,"
@@ -48,7 +50,7 @@ def tell_unread(folders: Iterable[Path]) -> None:
 def decode_all(
     sources: Iterable[Path | LazyPicture], workers: int = 2
 ) -> Iterator[tuple[Path | LazyPicture, BadPicture | None]]:
-    """Decode every picture once; yield each with what is wrong with it, in order.
+    """Decode every picture once, in order; yield each with its error, or None.
 
     Args:
         sources: The pictures.

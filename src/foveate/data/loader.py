@@ -35,7 +35,7 @@ from foveate.seeds import stream
 from foveate.types import Batch
 
 _LENDERS = 8
-"""How many pictures are asked for their ground, one after the other, before an object stays where it is."""
+"""Number of random pictures whose ground is tried before an object keeps its own."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ class Rank:
 
     def bounds(self, number: int) -> tuple[int, int]:
         """Return start and end of this process's part of `number` items; the first parts are larger."""
-        least, over = divmod(number, self.world)
-        start = self.rank * least + min(self.rank, over)
-        return start, start + least + (self.rank < over)
+        base, extra = divmod(number, self.world)
+        start = self.rank * base + min(self.rank, extra)
+        return start, start + base + (self.rank < extra)
 
     def looks_on(self, pictures: int) -> bool:
         """Return whether this process gets no picture of a batch of this size."""
@@ -110,8 +110,10 @@ class Rank:
             raise ValueError("only batches of one size can be shared")
         looks_on = self.looks_on(size)
         start, stop = (0, 1) if looks_on else self.bounds(size)
-        own = [row for first in range(0, len(rows), size) for row in rows[first + start : first + stop]]
-        return Part(own, stop - start, looks_on)
+        part_rows = [
+            row for offset in range(0, len(rows), size) for row in rows[offset + start : offset + stop]
+        ]
+        return Part(part_rows, stop - start, looks_on)
 
 
 class PictureSet:
@@ -145,9 +147,9 @@ class PictureSet:
         Args:
             photos: What to read.
             size: Side S of the square views.
-            mean: Channel means the tower expects.
-            std: Channel deviations, likewise.
-            augment: Training views (see `train_view`), or "none" for the view predictions are made on.
+            mean: Channel means that the tower expects.
+            std: Channel standard deviations, likewise.
+            augment: Training views (see `train_view`), or "none" for the view for predictions.
             scale: Least and greatest area of a random crop.
             exchange: Share of training views whose object stands on another picture's ground. A picture
                 without a mask, or with an empty one, is always seen as it is.
@@ -155,7 +157,7 @@ class PictureSet:
                 it, or the mean colour `mean`.
             seed: Of views and order.
             transform: Applied to picture and mask (or None) before a training view. It may run in several
-                threads, so it must bring its own randomness.
+                threads, so it must have its own random generator.
             masks: Whether to read masks where there are any.
 
         Raises:
@@ -168,11 +170,11 @@ class PictureSet:
         self._scale, self._exchange, self._seed = scale, exchange, seed
         self._flat = _bytes(mean) if grounds == "mean" else None
         self._transform = transform
-        found = [sample.mask for sample in photos.samples if sample.mask is not None] if masks else []
-        self.has_masks = bool(found)
+        mask_sources = [sample.mask for sample in photos.samples if sample.mask is not None] if masks else []
+        self.has_masks = bool(mask_sources)
         self._values: MaskValues = photos.mask_values
-        if found and self._values == "auto":
-            self._values = detect_values(found)
+        if mask_sources and self._values == "auto":
+            self._values = detect_values(mask_sources)
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -189,13 +191,13 @@ class PictureSet:
 
     @property
     def exchanges(self) -> bool:
-        """Whether some views show an object on another picture's ground, so that masks decide them too."""
+        """Whether some views show an object on another picture's ground, so that they depend on masks."""
         return self._exchange > 0
 
     def view_key(self) -> dict[str, object]:
         """Return all settings of a view, except its picture, its mask and, if views vary, the epoch.
 
-        Masks decide views that exchange; these are drawn by labels too.
+        Views on exchanged grounds also depend on masks, which the key omits, and on labels, which it has.
 
         Raises:
             ValueError: There is a transform, whose settings are unknown.
@@ -209,7 +211,7 @@ class PictureSet:
         return {**key, "scale": list(self._scale), "seed": self._seed} if self.varies else key
 
     def exchange_key(self) -> dict[str, object]:
-        """Return what decides which ground an object is put on."""
+        """Return the values that determine which ground an object is put on."""
         labels = repr([sample.label for sample in self.photos.samples])
         key: dict[str, object] = {
             "labels": hashlib.sha256(labels.encode()).hexdigest()[:16],
@@ -234,9 +236,9 @@ class PictureSet:
         """Read one sample and return its view of this epoch; no epoch gives the view for predictions.
 
         Args:
-            index: Which sample.
-            epoch: Which view.
-            exchanged: Whether to return the view on another picture's ground besides.
+            index: Index of the sample.
+            epoch: Epoch of the view.
+            exchanged: Whether to also return the view on another picture's ground.
 
         Raises:
             BadPicture: The picture or its mask cannot be read.
@@ -244,10 +246,10 @@ class PictureSet:
         """
         sample = self.photos.samples[index]
         picture, mask, area = self.whole(sample)
-        other = picture
+        pasted = picture
         if epoch is not None and mask is not None and (exchanged or self.exchanges):
-            other, swap = self._exchanged(index, epoch, picture, mask)
-            picture = other if swap else picture
+            pasted, use_pasted = self._exchanged(index, epoch, picture, mask)
+            picture = pasted if use_pasted else picture
         if epoch is None or self._augment == "none":
             view = eval_view(picture.size, self._size)
         else:
@@ -255,14 +257,14 @@ class PictureSet:
                 picture, mask = self._transform(picture, mask)
             generator = stream(self._seed, "view", epoch, index)
             view = train_view(generator, picture.size, self._size, self._augment, self._scale)
-        seen, seen_mask = view.apply(picture, mask)
-        blank = torch.zeros(1, self._size, self._size)
+        view_picture, view_mask = view.apply(picture, mask)
+        no_mask = torch.zeros(1, self._size, self._size)
         return Item(
-            to_tensor(seen, self._mean, self._std),
+            to_tensor(view_picture, self._mean, self._std),
             sample.label,
-            blank if seen_mask is None else mask_to_tensor(seen_mask),
+            no_mask if view_mask is None else mask_to_tensor(view_mask),
             area,
-            to_tensor(view.apply(other)[0], self._mean, self._std) if exchanged else None,
+            to_tensor(view.apply(pasted)[0], self._mean, self._std) if exchanged else None,
         )
 
     def batches(
@@ -278,29 +280,29 @@ class PictureSet:
         """Yield the batches of an epoch.
 
         Args:
-            epoch: Which views and which order; None for the views predictions are made on.
+            epoch: Determines views and order; None gives the views for predictions.
             batch_size: Pictures in a batch.
-            shuffle: Whether in this epoch's order instead of the samples' own.
+            shuffle: Whether to use this epoch's random order instead of the samples' own.
             drop_last: Whether to leave out a smaller last batch; a set smaller than one batch is never left
-            out.
+                out.
             workers: Threads that read ahead; 0 reads in the calling thread.
-            share: Which part of each batch to read; None reads all.
-            exchanged: Whether batches also bring each object on another picture's ground.
+            share: Rank whose part of each batch is read; None reads all.
+            exchanged: Whether batches also contain each object on another picture's ground.
 
         Raises:
             BadPicture: A picture or mask cannot be read.
             InputError: A mask has another shape than its picture.
         """
-        wanted = self.wanted(epoch, batch_size, shuffle=shuffle, drop_last=drop_last)
-        part = (share or Rank()).cut(wanted, batch_size)
+        order = self.wanted(epoch, batch_size, shuffle=shuffle, drop_last=drop_last)
+        part = (share or Rank()).cut(order, batch_size)
         yield from self.read(part.rows, epoch, part.size, workers, exchanged=exchanged)
 
     def wanted(self, epoch: int | None, batch_size: int, *, shuffle: bool, drop_last: bool) -> list[int]:
         """Return the samples of an epoch's batches, in order; see `batches` for the arguments."""
-        wanted = self.order(epoch, shuffle)
-        if drop_last and len(wanted) >= batch_size:
-            wanted = wanted[: len(wanted) // batch_size * batch_size]
-        return wanted
+        order = self.order(epoch, shuffle)
+        if drop_last and len(order) >= batch_size:
+            order = order[: len(order) // batch_size * batch_size]
+        return order
 
     def read(
         self,
@@ -313,15 +315,15 @@ class PictureSet:
     ) -> Iterator[Batch]:
         """Yield these samples' views of an epoch, in this order; for the rest see `batches`."""
         window = batch_size + 2 * workers
-        items = _ahead(lambda index: self.item(index, epoch, exchanged), wanted, workers, window)
-        held: list[Item] = []
+        items = _prefetch(lambda index: self.item(index, epoch, exchanged), wanted, workers, window)
+        pending: list[Item] = []
         for item in items:
-            held.append(item)
-            if len(held) == batch_size:
-                yield self._collate(held)
-                held = []
-        if held:
-            yield self._collate(held)
+            pending.append(item)
+            if len(pending) == batch_size:
+                yield self._collate(pending)
+                pending = []
+        if pending:
+            yield self._collate(pending)
 
     def whole(self, sample: Sample) -> tuple[Image.Image, Image.Image | None, float]:
         """Return a sample's upright picture, its mask of that size, and the share of foreground in it."""
@@ -340,25 +342,25 @@ class PictureSet:
     def _exchanged(
         self, index: int, epoch: int, picture: Image.Image, mask: Image.Image
     ) -> tuple[Image.Image, bool]:
-        """Return a picture's object on another ground, and whether this epoch's view is of that."""
+        """Return the picture with its object on another ground, and whether this epoch's view uses it."""
         samples, generator = self.photos.samples, stream(self._seed, "exchange", epoch, index)
-        swap = bool(torch.rand(1, generator=generator) < self._exchange)
-        own = samples[index].label
-        others = [place for place, sample in enumerate(samples) if sample.label != own]
-        others = others or [place for place in range(len(samples)) if place != index]
-        if not others or not np.asarray(mask).any():
+        use_pasted = bool(torch.rand(1, generator=generator) < self._exchange)
+        label = samples[index].label
+        candidates = [row for row, sample in enumerate(samples) if sample.label != label]
+        candidates = candidates or [row for row in range(len(samples)) if row != index]
+        if not candidates or not np.asarray(mask).any():
             return picture, False
-        for place in torch.randint(len(others), (_LENDERS,), generator=generator).tolist():
-            lender, its_mask, share = self.whole(samples[others[place]])
+        for pick in torch.randint(len(candidates), (_LENDERS,), generator=generator).tolist():
+            lender, lender_mask, share = self.whole(samples[candidates[pick]])
             if share <= 1 - LEAST_GROUND:
-                return exchange(picture, mask, lender, its_mask, self._flat), swap
+                return exchange(picture, mask, lender, lender_mask, self._flat), use_pasted
         return picture, False
 
     def _collate(self, items: Sequence[Item]) -> Batch:
         images = torch.stack([item.image for item in items])
         labels = torch.tensor([item.label for item in items])
-        others = [item.exchanged for item in items if item.exchanged is not None]
-        exchanged = torch.stack(others) if others else None
+        exchanged_images = [item.exchanged for item in items if item.exchanged is not None]
+        exchanged = torch.stack(exchanged_images) if exchanged_images else None
         if not self.has_masks:
             return Batch(images, labels, exchanged=exchanged)
         masks, areas = torch.stack([item.mask for item in items]), torch.tensor([item.area for item in items])
@@ -371,19 +373,19 @@ def _bytes(colour: Channels) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _ahead(read: Callable[[int], Item], wanted: Iterable[int], workers: int, window: int) -> Iterator[Item]:
+def _prefetch(read: Callable[[int], Item], order: Iterable[int], workers: int, window: int) -> Iterator[Item]:
     """Map in order, with at most `window` results that are read but not yielded."""
     if workers == 0:
-        yield from map(read, wanted)
+        yield from map(read, order)
         return
     pool = ThreadPoolExecutor(workers)
     try:
-        waiting: deque[Future[Item]] = deque()
-        for index in wanted:
-            waiting.append(pool.submit(read, index))
-            if len(waiting) >= window:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        futures: deque[Future[Item]] = deque()
+        for index in order:
+            futures.append(pool.submit(read, index))
+            if len(futures) >= window:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
     finally:  # also if the caller stops early
         pool.shutdown(wait=False, cancel_futures=True)

@@ -23,10 +23,10 @@ _BESIDE = frozenset(
         *("split", "folder", "full"),
     )
 )
-"""Words that may accompany a split's name in a folder name: seg_train, "Test set"."""
+"""Words that a folder name may contain besides a split's name: seg_train, "Test set"."""
 
 _UNREADABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-"""Unicode categories of invisible characters, which CLIP has not read."""
+"""Unicode categories of invisible characters, which a class name must not contain."""
 
 _WNID = re.compile(r"n\d{8}")
 _WORDLESS = re.compile(
@@ -35,7 +35,7 @@ _WORDLESS = re.compile(
 """Names that mean little to CLIP: 0, 8.0, n01440764, 001.Albatross, AnnualCrop, class 7."""
 
 _LONGEST = 1000  # letters; CLIP reads at most 300 letters of a name
-_SHARE = 0.25  # share of such names from which a note is given
+_SHARE = 0.25  # `unusual` gives a note if at least this share of the names is wordless
 
 
 def clean_name(raw: str) -> str:
@@ -52,10 +52,10 @@ def clean_name(raw: str) -> str:
     joiners = "\u200c\u200d" if not name.translate({0x200C: "", 0x200D: ""}).isascii() else ""
     for letter in name:
         if unicodedata.category(letter) in _UNREADABLE and letter not in joiners:
-            what = (
+            problem = (
                 "is no text in UTF-8" if unicodedata.category(letter) == "Cs" else "has an unseen character"
             )
-            raise InputError(f"class name {name!a} {what} (U+{ord(letter):04X}): rename it")
+            raise InputError(f"class name {name!a} {problem} (U+{ord(letter):04X}): rename it")
     return name
 
 
@@ -74,7 +74,7 @@ def clean_names(raw: Mapping[str, str], where: str) -> tuple[str, ...]:
     Raises:
         InputError: A name is empty, or two classes have the same name.
     """
-    seen: dict[str, str] = {}
+    origins: dict[str, str] = {}
     for origin, name in raw.items():
         try:
             cleaned = clean_name(name)
@@ -82,13 +82,13 @@ def clean_names(raw: Mapping[str, str], where: str) -> tuple[str, ...]:
             raise InputError(f"{where}: {error}") from error
         if not cleaned:
             raise InputError(f"{where}: class {origin!r} has an empty name; give it one CLIP can read")
-        if cleaned in seen:
+        if cleaned in origins:
             raise InputError(
-                f"{where}: classes {seen[cleaned]!r} and {origin!r} are both called {cleaned!r}; "
+                f"{where}: classes {origins[cleaned]!r} and {origin!r} are both called {cleaned!r}; "
                 f"rename one, or make them one class"
             )
-        seen[cleaned] = origin
-    return tuple(seen)
+        origins[cleaned] = origin
+    return tuple(origins)
 
 
 def read_split(raw: str, where: str) -> str | None:
@@ -106,19 +106,19 @@ def read_split(raw: str, where: str) -> str | None:
 def split_of_folder(name: str) -> str | None:
     """Return the split that a folder name means: "train", "seg_test", "Validation set", "val2017"."""
     words = [word for word in re.split(r"[\W_]+|(?:19|20)\d\d$", name.casefold()) if word]
-    found = {SPLITS[word] for word in words if word in SPLITS}
-    others = [word for word in words if word not in SPLITS and word not in _BESIDE]
-    return found.pop() if len(found) == 1 and not others else None
+    splits = {SPLITS[word] for word in words if word in SPLITS}
+    unknown = [word for word in words if word not in SPLITS and word not in _BESIDE]
+    return splits.pop() if len(splits) == 1 and not unknown else None
 
 
 def in_order(labels: Iterable[str]) -> list[str]:
     """Sort labels: as numbers if all are whole numbers, otherwise as strings."""
-    found = sorted(labels)
-    if all(re.fullmatch(r"-?[0-9]{1,18}", label) for label in found):
-        return sorted(found, key=int)
-    if all(re.fullmatch(r"[0-9]+", label) for label in found):  # Python refuses to convert very long numbers
-        return sorted(found, key=lambda label: (len(label.lstrip("0")), label.lstrip("0")))
-    return found
+    items = sorted(labels)
+    if all(re.fullmatch(r"-?[0-9]{1,18}", label) for label in items):
+        return sorted(items, key=int)
+    if all(re.fullmatch(r"[0-9]+", label) for label in items):  # Python refuses to convert very long numbers
+        return sorted(items, key=lambda label: (len(label.lstrip("0")), label.lstrip("0")))
+    return items
 
 
 def read_names(path: Path) -> list[str]:
@@ -148,12 +148,12 @@ def split_names(text: str | None, known: Iterable[str] = ()) -> list[str]:
         return []
     if os.path.isfile(text):  # noqa: PTH113  (a name may be longer than a path)
         return read_names(Path(text))
-    whole = {name_key(name) for name in known if "," in name}
+    comma_keys = {name_key(name) for name in known if "," in name}
     words = [word.strip() for word in next(csv.reader([text.replace("\n", " ")], skipinitialspace=True), [])]
     names: list[str] = []
     while words:
-        joined = (end for end in range(len(words), 1, -1) if name_key(", ".join(words[:end])) in whole)
-        end = next(joined, 1)
+        ends = (end for end in range(len(words), 1, -1) if name_key(", ".join(words[:end])) in comma_keys)
+        end = next(ends, 1)
         names.append(", ".join(words[:end]))
         words = words[end:]
     return [name for name in names if name]
@@ -168,14 +168,14 @@ def read_class_names(file: Path, folders: Sequence[str]) -> dict[str, str]:
     Raises:
         InputError: The file is not UTF-8 text.
     """
-    known, found = set(folders), dict[str, str]()
-    several = sorted((one for one in folders if re.search(r"[\s,:;]", one)), key=len, reverse=True)
+    known, names = set(folders), dict[str, str]()
+    spaced = sorted((folder for folder in folders if re.search(r"[\s,:;]", folder)), key=len, reverse=True)
     for _, line in text_lines(read_text(file)):
-        own = next((one for one in several if re.match(rf"{re.escape(one)}[\s,:;]", line)), None)
-        own = own or re.split(r"[\s,:;]", line, maxsplit=1)[0]
-        if own in known:
-            found[own] = line[len(own) + 1 :].strip()
-    return {folder: name for folder, name in found.items() if name}
+        prefix = next((folder for folder in spaced if re.match(rf"{re.escape(folder)}[\s,:;]", line)), None)
+        prefix = prefix or re.split(r"[\s,:;]", line, maxsplit=1)[0]
+        if prefix in known:
+            names[prefix] = line[len(prefix) + 1 :].strip()
+    return {key: name for key, name in names.items() if name}
 
 
 @cache
@@ -188,26 +188,26 @@ def imagenet_names() -> Mapping[str, str]:
 
 def are_wordnet(folders: Iterable[str]) -> bool:
     """Return whether all folder names are WordNet ids that have a CLIP name."""
-    given = list(folders)
-    names = [imagenet_names()[one] for one in given if _WNID.fullmatch(one) and one in imagenet_names()]
-    return len(set(names)) == len(given) > 0
+    ids = list(folders)
+    names = [imagenet_names()[wnid] for wnid in ids if _WNID.fullmatch(wnid) and wnid in imagenet_names()]
+    return len(set(names)) == len(ids) > 0
 
 
 def near_names(names: Iterable[str], known: Iterable[str]) -> list[tuple[str, str]]:
     """Return pairs of a name and a known name that differ only in spaces, signs or a plural ending."""
     by_form = {form: name for name in known for form in _forms(name)}
-    near = ((name, next((by_form[one] for one in _forms(name) if one in by_form), None)) for name in names)
-    return [(name, other) for name, other in near if other is not None]
+    matches = ((name, next((by_form[key] for key in _forms(name) if key in by_form), None)) for name in names)
+    return [(name, known_name) for name, known_name in matches if known_name is not None]
 
 
 def _forms(name: str) -> list[str]:
     """Return the letters of a name, with and without a plural ending."""
     letters = re.sub(r"[\W_]+", "", name_key(name))
-    return [letters, *(letters.removesuffix(end) for end in ("s", "es") if letters.endswith(end))]
+    return [letters, *(letters.removesuffix(ending) for ending in ("s", "es") if letters.endswith(ending))]
 
 
 def unusual(names: Sequence[str]) -> list[str]:
-    """Return a note if names are in a script that CLIP has seldom read, or are not words."""
+    """Return notes on names in other scripts than Latin, and on names that are not words."""
     foreign = [name for name in names if any(c.isalpha() and not _is_latin(c) for c in name)]
     notes = [f"CLIP has mostly read English; it may not understand {_some(foreign)}"] if foreign else []
     wordless = [name for name in names if _WORDLESS.fullmatch(name)]

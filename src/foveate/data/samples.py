@@ -18,31 +18,33 @@ from foveate.foreground.opening import LazyPicture as LazyPicture  # masks may b
 
 
 def labelled(pictures: Any, labels: Any) -> tuple["Photos", list[Any]]:
-    """Return pictures with a label each as a set, all of them to learn from.
+    """Return labelled pictures as a set; all of them are for training.
 
     Args:
         pictures: As `as_pictures` takes them.
-        labels: One a picture: names, or numbers, which are names too then.
+        labels: One for each picture: all names, or all numbers, whose text becomes the name.
 
     Returns:
-        The set, its classes in the order of the sorted labels; and these.
+        The set; and its distinct labels, sorted, which is the order of its classes.
 
     Raises:
-        InputError: There is not one label a picture, or a label is no name and no number.
+        InputError: There are more or fewer labels than pictures, or labels of other or mixed types.
     """
-    found = as_pictures(pictures)
-    given = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else labels
-    given = list(cast("Iterable[Any]", given)) if isinstance(given, Iterable) else [given]
-    if len(found) != len(given):
-        raise InputError(f"there are {len(found)} pictures and {len(given)} labels: give one label a picture")
-    odd = next((one for one in given if not isinstance(one, str | int | float | np.generic)), None)
-    if odd is not None or None in given:
+    sources = as_pictures(pictures)
+    values = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else labels
+    values = list(cast("Iterable[Any]", values)) if isinstance(values, Iterable) else [values]
+    if len(sources) != len(values):
+        raise InputError(
+            f"there are {len(sources)} pictures and {len(values)} labels: give one label a picture"
+        )
+    odd = next((value for value in values if not isinstance(value, str | int | float | np.generic)), None)
+    if odd is not None or None in values:
         raise InputError(f"a label is of type {type(odd).__name__}: give a name or a number for each picture")
-    if len({isinstance(one, str) for one in given}) > 1:
+    if len({isinstance(value, str) for value in values}) > 1:
         raise InputError("some labels are names and some are numbers: give one kind")
-    classes = sorted(set(given))
-    row = {label: place for place, label in enumerate(classes)}
-    samples = [Sample(picture, row[label]) for picture, label in zip(found, given, strict=True)]
+    classes = sorted(set(values))
+    index_of = {label: index for index, label in enumerate(classes)}
+    samples = [Sample(picture, index_of[label]) for picture, label in zip(sources, values, strict=True)]
     return Photos(tuple(str(label) for label in classes), tuple(samples), selection="hand"), classes
 
 
@@ -92,9 +94,9 @@ class Photos:
             if not name.strip():
                 raise InputError(f"class {row} has an empty name; every class needs a name CLIP can read")
         if len(set(self.names)) < len(self.names):
-            twice = next(name for name in self.names if self.names.count(name) > 1)
+            duplicate = next(name for name in self.names if self.names.count(name) > 1)
             raise InputError(
-                f"two classes are called {twice!r}; give each its own name, or make them one class"
+                f"two classes are called {duplicate!r}; give each its own name, or make them one class"
             )
         for sample in self.samples:
             if not 0 <= sample.label < len(self.names):
@@ -109,8 +111,8 @@ class Photos:
 
     def only(self, labels: Sequence[int]) -> "Photos":
         """Return only these classes, relabelled 0, 1, ... in the given order."""
-        row = {label: new for new, label in enumerate(labels)}
-        kept = [replace(s, label=row[s.label]) for s in self.samples if s.label in row]
+        new_labels = {label: position for position, label in enumerate(labels)}
+        kept = [replace(s, label=new_labels[s.label]) for s in self.samples if s.label in new_labels]
         return replace(self, names=tuple(self.names[label] for label in labels), samples=tuple(kept))
 
     def with_samples(self, samples: Sequence[Sample]) -> "Photos":

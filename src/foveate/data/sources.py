@@ -63,22 +63,24 @@ def load_photos(
 
 
 def with_masks(photos: Photos, masks: Any) -> Photos:
-    """Return pictures with masks; a picture that none matches keeps its own, if it has one.
+    """Return pictures with masks; a picture without a matching mask keeps its own, if it has one.
 
     Args:
         photos: The pictures.
-        masks: A place that `load_photos` takes; or one mask a picture, as `as_pictures` takes them.
+        masks: Masks on disk, as for `load_photos`; or one mask for each picture, as for `as_pictures`.
 
     Raises:
-        InputError: No mask of a place matches a picture, or there is not one mask a picture.
+        InputError: No mask on disk matches a picture, or there are more or fewer masks than pictures.
     """
     if isinstance(masks, str | os.PathLike):
         return load_photos(photos, masks=cast("str | Path", masks))
-    found = as_pictures(masks)
-    if len(found) != len(photos):
-        raise InputError(f"there are {len(photos)} pictures and {len(found)} masks: give one mask a picture")
-    samples = [replace(sample, mask=mask) for sample, mask in zip(photos.samples, found, strict=True)]
-    return replace(photos.with_samples(samples), mask_values=detect_values(found))
+    mask_sources = as_pictures(masks)
+    if len(mask_sources) != len(photos):
+        raise InputError(
+            f"there are {len(photos)} pictures and {len(mask_sources)} masks: give one mask a picture"
+        )
+    samples = [replace(sample, mask=mask) for sample, mask in zip(photos.samples, mask_sources, strict=True)]
+    return replace(photos.with_samples(samples), mask_values=detect_values(mask_sources))
 
 
 def _read(
@@ -105,18 +107,18 @@ def _read_path(
     try:
         if path.is_dir():
             return _read_dir(path, masks, images, columns)
-        there, known = path.is_file(), path.exists()
+        is_file, exists = path.is_file(), path.exists()
     except OSError as error:  # a name that no file can have
         raise InputError(f"{path}: {error.strerror}") from error
-    if not there:
-        raise InputError(f"{path}: {'is a pipe or a device' if known else 'no such file or folder'}")
+    if not is_file:
+        raise InputError(f"{path}: {'is a pipe or a device' if exists else 'no such file or folder'}")
     is_json = path.suffix.lower() == ".json"
     if path.suffix.lower() in TABLES or (is_json and _holds_a_list(path)):
         return read_table(path, images, columns), images or path.parent, None
     if is_json:
         return _read_split(path, images)
-    known = ", ".join((*TABLES, ".json"))
-    raise InputError(f"{path}: not a list we read; give a folder per class, or a file ending in {known}")
+    formats = ", ".join((*TABLES, ".json"))
+    raise InputError(f"{path}: not a list we read; give a folder per class, or a file ending in {formats}")
 
 
 def _holds_a_list(path: Path) -> bool:
@@ -124,7 +126,7 @@ def _holds_a_list(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
-    except OSError:  # reading it says why
+    except OSError:  # the reader reports it
         return False
 
 
@@ -136,7 +138,7 @@ def _read_dir(
     if split_file is not None:
         return _read_split(split_file, images)
     if len(class_folders(path)) < 2:
-        lists = [one for one in sorted(path.iterdir()) if one.suffix.lower() in TABLES and has_labels(one)]
+        lists = [p for p in sorted(path.iterdir()) if p.suffix.lower() in TABLES and has_labels(p)]
         if len(lists) == 1:
             warnings.warn(f"{path} has no class folders: its list {lists[0].name} is read", stacklevel=4)
             return read_table(lists[0], images, columns), images or path, None
@@ -144,12 +146,12 @@ def _read_dir(
 
 
 def _read_split(path: Path, images: Path | None) -> tuple[Photos, Path, Path | None]:
-    """Read a split file; search masks beside it, beside its pictures, and (FVG-PT) one folder up."""
+    """Read a split file; search masks beside it, beside its pictures and, as in FVG-PT, one folder up."""
     photos, top = read_split_file(path, images)
-    for place in dict.fromkeys((path.parent, top.parent, path.parent.parent)):
+    for folder in dict.fromkeys((path.parent, top.parent, path.parent.parent)):
         for name in MASK_FOLDERS:
-            if (place / name).is_dir() and (place / name) != top:
-                return photos, top, place / name
+            if (folder / name).is_dir() and (folder / name) != top:
+                return photos, top, folder / name
     return photos, top, None
 
 
@@ -162,12 +164,12 @@ def _attach(photos: Photos, top: Path | None, tree: Path, *, required: bool) -> 
         )
     if top is None or not all(path.is_relative_to(top) for path in paths):
         top = Path(os.path.commonpath([path.parent for path in paths]))
-    found = find_masks([(path, path.relative_to(top)) for path in paths], tree)
-    if required and not any(found):
+    masks = find_masks([(path, path.relative_to(top)) for path in paths], tree)
+    if required and not any(masks):
         name = paths[0].relative_to(top)
         example = (tree / name).with_suffix(".png") if tree.is_dir() else name
         raise InputError(f"{tree}: no mask in it matches a picture; expected, for instance, {example}")
-    by_path = dict(zip(paths, found, strict=True))
+    by_path = dict(zip(paths, masks, strict=True))
     samples = [
         replace(sample, mask=by_path[sample.picture] or sample.mask)
         if isinstance(sample.picture, Path)
@@ -177,17 +179,17 @@ def _attach(photos: Photos, top: Path | None, tree: Path, *, required: bool) -> 
     return photos.with_samples(samples)
 
 
-def _values(photos: Photos, wanted: MaskValues) -> MaskValues:
-    if wanted != "auto" or photos.mask_values != "auto":
-        return photos.mask_values if wanted == "auto" else wanted
+def _values(photos: Photos, requested: MaskValues) -> MaskValues:
+    if requested != "auto" or photos.mask_values != "auto":
+        return photos.mask_values if requested == "auto" else requested
     masks = [sample.mask for sample in photos.samples if sample.mask is not None]
     return detect_values(masks) if masks else "auto"
 
 
-def _path(given: str | os.PathLike[str]) -> Path:
+def _path(path: str | os.PathLike[str]) -> Path:
     # Not resolved: the name of a link may be the class, or a folder that a mask tree repeats.
-    if not isinstance(given, str | os.PathLike):
-        raise InputError(f"{given!r} is of type {type(given).__name__}: give a path")
-    if not str(given).strip():
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{path!r} is of type {type(path).__name__}: give a path")
+    if not str(path).strip():
         raise InputError("an empty path was given: give a folder per class, or a list of pictures")
-    return Path(os.path.normpath(home_of(given).absolute()))
+    return Path(os.path.normpath(home_of(path).absolute()))

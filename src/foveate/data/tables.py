@@ -24,7 +24,7 @@ SELECTION = "selection"
 
 @dataclass(frozen=True)
 class ListRow:
-    """One line of a list, as it is written.
+    """One line of a list, as written.
 
     Attributes:
         where: File and line, for error messages.
@@ -32,7 +32,7 @@ class ListRow:
         label: A name, or a number as text.
         name: The name for a number, or "".
         mask: Path of the mask, or "".
-        split: As it is written, or "".
+        split: Name of the split, or "".
     """
 
     where: str
@@ -95,11 +95,11 @@ def find_split_file(folder: Path) -> Path | None:
     Raises:
         InputError: There are several split files.
     """
-    named = [p for p in folder.glob("split_zhou_*.json") if "." not in p.stem]  # not e.g. X.official.json
-    found = sorted([*named, *folder.glob("split.json")])
-    if len(found) > 1:
-        raise InputError(f"{folder}: {' and '.join(p.name for p in found)} are there; give the file to read")
-    return found[0] if found else None
+    official = [p for p in folder.glob("split_zhou_*.json") if "." not in p.stem]  # not e.g. X.official.json
+    files = sorted([*official, *folder.glob("split.json")])
+    if len(files) > 1:
+        raise InputError(f"{folder}: {' and '.join(p.name for p in files)} are there; give the file to read")
+    return files[0] if files else None
 
 
 def _split_rows(path: Path, content: Any, split: str) -> list[ListRow]:
@@ -125,12 +125,14 @@ def _find_images(path: Path, first: str, images: Path | None) -> Path:
     for top in (folder, *(folder / inner for inner in INNER_FOLDERS)):
         if is_file(locate([first], top)[0]):
             return top
-    below = sorted(top for top in folder.iterdir() if top.is_dir())
-    tops = [top for top in below if is_file(locate([first], top)[0])]
-    if len(tops) == 1:
-        return tops[0]
-    why = f"in {' and in '.join(top.name for top in tops)}" if tops else f"neither in {folder} nor one below"
-    raise InputError(f"{path}: its first picture {first} is {why}; say where pictures are with --images")
+    subfolders = sorted(top for top in folder.iterdir() if top.is_dir())
+    hits = [top for top in subfolders if is_file(locate([first], top)[0])]
+    if len(hits) == 1:
+        return hits[0]
+    where = (
+        f"in {' and in '.join(top.name for top in hits)}" if hits else f"neither in {folder} nor one below"
+    )
+    raise InputError(f"{path}: its first picture {first} is {where}; say where pictures are with --images")
 
 
 def locate(paths: Sequence[str], top: Path) -> list[Path]:
@@ -143,21 +145,21 @@ def locate(paths: Sequence[str], top: Path) -> list[Path]:
         paths: Paths as the list writes them.
         top: Base folder of relative paths and of path ends.
     """
-    found = [top / path for path in paths]
-    foreign = [row for row, path in enumerate(paths) if _is_foreign(path) and not found[row].is_file()]
+    located = [top / path for path in paths]
+    foreign = [row for row, path in enumerate(paths) if _is_foreign(path) and not located[row].is_file()]
     parts = {
         row: PurePosixPath(re.sub(r"^[A-Za-z]:", "", paths[row].replace("\\", "/"))).parts for row in foreign
     }
-    ends = {row: [part for part in own if part != "/"] for row, own in parts.items() if ".." not in own}
-    most, best = 0, 0
-    for left_out in range(max(map(len, ends.values()), default=0)):
-        hits = sum(len(own) > left_out and top.joinpath(*own[left_out:]).is_file() for own in ends.values())
-        if hits > most:
-            most, best = hits, left_out
-    for row, own in ends.items():
-        if most and len(own) > best:
-            found[row] = top.joinpath(*own[best:])
-    return found
+    ends = {row: [part for part in end if part != "/"] for row, end in parts.items() if ".." not in end}
+    most_hits, best_skip = 0, 0
+    for skip in range(max(map(len, ends.values()), default=0)):
+        hits = sum(len(end) > skip and top.joinpath(*end[skip:]).is_file() for end in ends.values())
+        if hits > most_hits:
+            most_hits, best_skip = hits, skip
+    for row, end in ends.items():
+        if most_hits and len(end) > best_skip:
+            located[row] = top.joinpath(*end[best_skip:])
+    return located
 
 
 def _is_foreign(path: str) -> bool:
@@ -167,21 +169,21 @@ def _is_foreign(path: str) -> bool:
 def _read_rows(path: Path, columns: Mapping[str, str]) -> Iterable[ListRow]:
     is_json = path.suffix.lower() in (".jsonl", ".ndjson", ".json")
     lines = _json_lines(path) if is_json else _csv_lines(path, columns)
-    known: dict[tuple[str, ...], dict[str, str | None]] = {}
+    columns_by_header: dict[tuple[str, ...], dict[str, str | None]] = {}
     for number, line in lines:
         where = f"{path}, {'item' if path.suffix.lower() == '.json' else 'line'} {number}"
-        given = tuple(line)
-        if given not in known:
-            known[given] = {key: _column(key, given, columns) for key in _COLUMNS}
-        own = known[given]
-        values = {key: line[column].strip() if column else "" for key, column in own.items()}
-        empty = next((key for key in ("image", "label") if not values[key]), None)
-        if empty and own[empty]:
-            raise InputError(f"{where}: {own[empty]!r} is empty; fill it in, or remove the line")
-        if empty:
+        header = tuple(line)
+        if header not in columns_by_header:
+            columns_by_header[header] = {key: _column(key, header, columns) for key in _COLUMNS}
+        column_of = columns_by_header[header]
+        values = {key: line[column].strip() if column else "" for key, column in column_of.items()}
+        empty_key = next((key for key in ("image", "label") if not values[key]), None)
+        if empty_key and column_of[empty_key]:
+            raise InputError(f"{where}: {column_of[empty_key]!r} is empty; fill it in, or remove the line")
+        if empty_key:
             raise InputError(
-                f"{where}: no {empty!r}; the columns there are {', '.join(line)}"
-                f" (if it has another name, say which: --columns {empty}=...)"
+                f"{where}: no {empty_key!r}; the columns there are {', '.join(line)}"
+                f" (if it has another name, say which: --columns {empty_key}=...)"
             )
         yield ListRow(where, *(values[key] for key in ("image", "label", "classname", "mask", "split")))
 
@@ -201,16 +203,16 @@ def read_columns(text: str) -> dict[str, str]:
     Raises:
         InputError: The text has another form, or names an unknown column.
     """
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for word in text.split(","):
-        key, equals, own = (part.strip() for part in word.partition("="))
-        if not equals or not own or key not in _COLUMNS:
+        key, equals, column = (part.strip() for part in word.partition("="))
+        if not equals or not column or key not in _COLUMNS:
             raise InputError(
                 f"columns is {text!r}: write image=..., label=..., with commas between them; there are"
                 f" {', '.join(_COLUMNS)}"
             )
-        found[key] = own
-    return found
+        names[key] = column
+    return names
 
 
 def has_labels(path: Path) -> bool:
@@ -225,24 +227,24 @@ def has_labels(path: Path) -> bool:
     return all(find_column(first, _COLUMNS[key]) for key in ("image", "label"))
 
 
-def _column(key: str, given: Sequence[str], columns: Mapping[str, str]) -> str | None:
-    return find_column(given, [columns[key]] if key in columns else _COLUMNS[key])
+def _column(key: str, header: Sequence[str], columns: Mapping[str, str]) -> str | None:
+    return find_column(header, [columns[key]] if key in columns else _COLUMNS[key])
 
 
 def _csv_lines(path: Path, columns: Mapping[str, str]) -> Iterable[tuple[int, dict[str, str]]]:
-    there, rows = read_csv(path)
-    stray = [f"{key}={own}" for key, own in columns.items() if find_column(there, [own]) is None]
-    if stray:
-        raise InputError(f"{path}: has no column for {stray[0]}; the columns there are {', '.join(there)}")
+    header, rows = read_csv(path)
+    unknown = [f"{key}={column}" for key, column in columns.items() if find_column(header, [column]) is None]
+    if unknown:
+        raise InputError(f"{path}: has no column for {unknown[0]}; the columns there are {', '.join(header)}")
     return rows
 
 
 def _json_lines(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
     """Yield the objects of JSON lines, or of a JSON file that is a list, with their numbers."""
-    whole = path.suffix.lower() == ".json"
-    for number, content in enumerate(read_json(path), start=1) if whole else json_lines(path):
+    is_list = path.suffix.lower() == ".json"
+    for number, content in enumerate(read_json(path), start=1) if is_list else json_lines(path):
         if not isinstance(content, dict):
-            where = f"{path}, {'item' if whole else 'line'} {number}"
+            where = f"{path}, {'item' if is_list else 'line'} {number}"
             raise InputError(f"{where}: not an object; write {{'image': ..., 'label': ...}}")
         items = cast("dict[str, Any]", content).items()
         yield (
@@ -255,53 +257,55 @@ def _json_lines(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
 
 
 def _photos(path: Path, rows: Sequence[ListRow], top: Path) -> Photos:
-    names, label = _labels(path, rows)
+    names, label_of = _labels(path, rows)
     pictures = locate([row.image for row in rows], top)
-    masked = [row.mask for row in rows if row.mask]
-    masks = dict(zip(masked, locate(masked, top), strict=True))
+    mask_paths = [row.mask for row in rows if row.mask]
+    masks = dict(zip(mask_paths, locate(mask_paths, top), strict=True))
     samples = [
-        Sample(picture, label[row.label], masks.get(row.mask), read_split(row.split, row.where))
+        Sample(picture, label_of[row.label], masks.get(row.mask), read_split(row.split, row.where))
         for row, picture in zip(rows, pictures, strict=True)
     ]
-    given = [file for sample in samples for file in (sample.picture, sample.mask)]
-    absent = [file for file in given if isinstance(file, Path) and not is_file(file)]
-    if absent:
+    files = [file for sample in samples for file in (sample.picture, sample.mask)]
+    missing = [file for file in files if isinstance(file, Path) and not is_file(file)]
+    if missing:
         raise InputError(
-            f"{path}: {len(absent)} of its files do not exist, first {absent[0]}; "
+            f"{path}: {len(missing)} of its files do not exist, first {missing[0]}; "
             f"paths are relative to {top} (say otherwise with --images)"
         )
-    _check_once(path, rows, samples, names)
+    _check_duplicates(path, rows, samples, names)
     return Photos(names, tuple(samples))
 
 
-def _check_once(path: Path, rows: Sequence[ListRow], samples: Sequence[Sample], names: Sequence[str]) -> None:
+def _check_duplicates(
+    path: Path, rows: Sequence[ListRow], samples: Sequence[Sample], names: Sequence[str]
+) -> None:
     """Refuse a picture with two labels; warn about a picture in two splits."""
-    seen: dict[object, Sample] = {}
+    first_samples: dict[object, Sample] = {}
     leaked: list[Sample] = []
     for row, sample in zip(rows, samples, strict=True):
-        before = seen.setdefault(sample.picture, sample)
-        if before.label != sample.label:
-            both = f"{names[before.label]!r} and {names[sample.label]!r}"
+        previous = first_samples.setdefault(sample.picture, sample)
+        if previous.label != sample.label:
+            both = f"{names[previous.label]!r} and {names[sample.label]!r}"
             raise InputError(f"{row.where}: {row.image} has two labels, {both}: keep one")
-        if before.split != sample.split:
+        if previous.split != sample.split:
             leaked.append(sample)
     if leaked:
         first = leaked[0]
         warnings.warn(
             f"{path}: {len(leaked)} pictures are listed twice, in two splits, first {first.name}, in"
-            f" {seen[first.picture].split} and in {first.split}",
+            f" {first_samples[first.picture].split} and in {first.split}",
             stacklevel=2,
         )
 
 
 def _labels(path: Path, rows: Sequence[ListRow]) -> tuple[tuple[str, ...], dict[str, int]]:
     """Order the classes by number if every label is a number, otherwise by name."""
-    called: dict[str, str] = {}
+    names_by_label: dict[str, str] = {}
     for row in rows:
         name = row.name or row.label
-        if called.setdefault(row.label, name) != name:
-            other = called[row.label]
-            raise InputError(f"{row.where}: label {row.label} is {name!r} here and {other!r} before")
-    order = in_order(called)
-    names = clean_names({label: called[label] for label in order}, str(path))
-    return names, {label: row for row, label in enumerate(order)}
+        if names_by_label.setdefault(row.label, name) != name:
+            previous = names_by_label[row.label]
+            raise InputError(f"{row.where}: label {row.label} is {name!r} here and {previous!r} before")
+    order = in_order(names_by_label)
+    names = clean_names({label: names_by_label[label] for label in order}, str(path))
+    return names, {label: index for index, label in enumerate(order)}

@@ -1,7 +1,7 @@
-"""The view of a picture that predictions are made on, without PyTorch: exported models see with it too.
+"""Views of a picture, in particular the one for predictions, without PyTorch: exported models use it too.
 
-Everything happens on Pillow pictures, in Pillow's order of operations, because that is what the field's
-numbers were made with: tensor resizing gives other pixels.
+All operations are Pillow's, because published results were computed with Pillow: resizing tensors gives
+other pixels.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ _LARGE_RESIZE = 20_000_000  # pixels; at side 224, a picture 400 times as long a
 
 @dataclass(frozen=True)
 class View:
-    """What part of a picture is seen, and how.
+    """A square view: a part of a picture, and how it is resized.
 
     Attributes:
-        side: Side of the square that comes out.
+        side: Side of the square output, in pixels.
         crop: Part of the picture that is resized to the square; None for all of it.
-        resized: Where set, the picture is resized to this first and the square is cut from its middle.
-        flip: Whether left and right change places.
+        resized: If set, the picture is first resized to this size and the square is cut from its middle.
+        flip: Whether to flip left and right.
     """
 
     side: int
@@ -36,21 +36,21 @@ class View:
 
     def apply(self, picture: Image.Image, mask: Image.Image | None = None) -> Pair:
         """Return the view of a picture (bicubic) and of its mask (nearest), both `side` x `side`."""
-        seen = self._see(picture, Image.Resampling.BICUBIC)
-        return seen, None if mask is None else self._see(mask, Image.Resampling.NEAREST)
+        square = self._see(picture, Image.Resampling.BICUBIC)
+        return square, None if mask is None else self._see(mask, Image.Resampling.NEAREST)
 
     def _see(self, image: Image.Image, filter_: Image.Resampling) -> Image.Image:
         square = (self.side, self.side)
         if self.resized is not None:
-            seen = _resize_and_cut(image, self.resized, self.side, filter_)
+            view = _resize_and_cut(image, self.resized, self.side, filter_)
         else:
             part = image if self.crop is None else _crop(image, self.crop)
-            seen = part.resize(square, filter_)
-        return seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else seen
+            view = part.resize(square, filter_)
+        return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else view
 
 
 def eval_view(size: Size, side: int) -> View:
-    """Return the view predictions are made on: shorter side to `side`, then the middle square."""
+    """Return the view for predictions: resize the shorter side to `side`, then cut the middle square."""
     width, height = size
     shorter, longer = sorted(size)
     scaled = int(side * longer / shorter)
@@ -58,7 +58,7 @@ def eval_view(size: Size, side: int) -> View:
 
 
 def normalised(picture: Image.Image, mean: Channels, std: Channels) -> np.ndarray:
-    """Return an RGB picture as float32 `[3, height, width]`: in [0, 1], less the mean, by the deviation."""
+    """Return an RGB picture as float32 `[3, height, width]`: (x / 255 - mean) / std."""
     pixels = np.asarray(picture).transpose(2, 0, 1).astype(np.float32, order="C")
     pixels /= np.float32(255)
     pixels -= np.array(mean, np.float32)[:, None, None]
@@ -76,9 +76,9 @@ def _crop(image: Image.Image, box: Box) -> Image.Image:
 def _resize_and_cut(image: Image.Image, resized: Size, side: int, filter_: Image.Resampling) -> Image.Image:
     left, upper = round((resized[0] - side) / 2), round((resized[1] - side) / 2)
     if resized[0] * resized[1] > _LARGE_RESIZE:
-        # A strip of 2 x 80,000 pixels would first grow to billions: resize only the part that stays. The same
-        # pixels up to the rounding of where the part begins.
-        across, down = image.width / resized[0], image.height / resized[1]
-        part = (left * across, upper * down, (left + side) * across, (upper + side) * down)
-        return image.resize((side, side), filter_, box=part)
+        # A strip of 2 x 80,000 pixels would first grow to billions, so only the part that is kept is resized.
+        # The pixels are the same, up to the rounding of the part's edges.
+        scale_x, scale_y = image.width / resized[0], image.height / resized[1]
+        box = (left * scale_x, upper * scale_y, (left + side) * scale_x, (upper + side) * scale_y)
+        return image.resize((side, side), filter_, box=box)
     return _crop(image.resize(resized, filter_), (left, upper, left + side, upper + side))

@@ -144,33 +144,33 @@ def find(name: str) -> DataSet:
     """
     name, at, condition = name.partition("@")
     if at:
-        return _under(find(name), condition)
-    known = _by_name()
-    found = known.get(_plain(name))
-    if found is not None:
-        return found
-    near = difflib.get_close_matches(_plain(name), known, n=1)
-    hint = f"did you mean {known[near[0]].key!r}?" if near else f"there are {', '.join(keys())}"
+        return _with_condition(find(name), condition)
+    by_name = _by_name()
+    dataset = by_name.get(_plain(name))
+    if dataset is not None:
+        return dataset
+    matches = difflib.get_close_matches(_plain(name), by_name, n=1)
+    hint = f"did you mean {by_name[matches[0]].key!r}?" if matches else f"there are {', '.join(keys())}"
     raise InputError(f"there is no data set {name!r}; {hint}")
 
 
-def _under(one: DataSet, condition: str) -> DataSet:
+def _with_condition(dataset: DataSet, condition: str) -> DataSet:
     """Return a set of species, or of photographs, with a different test split.
 
     Raises:
         InputError: It has no test split with this name.
     """
-    if isinstance(one.world, World):
-        raise InputError(f"{one.key} has one test split: leave out @{condition}")
-    known = PASTED if one.world is None else CONDITIONS
-    if condition not in known:
-        raise InputError(f"{one.key} has no test split {condition!r}: take {', '.join(known)}")
-    key, file = f"{one.key}@{condition}", f"split_zhou_{one.config}_{condition}.json"
-    if one.world is not None:
-        return replace(one, key=key, split_file=file)
-    homes = (("pasted", pasted_folder(one.key)),)
-    own = {"homes": homes, "pictures": ("images",), "tests": (), "relative_to": ""}
-    return replace(one, key=key, kind="split", split_file=file, **own)
+    if isinstance(dataset.world, World):
+        raise InputError(f"{dataset.key} has one test split: leave out @{condition}")
+    conditions = PASTED if dataset.world is None else CONDITIONS
+    if condition not in conditions:
+        raise InputError(f"{dataset.key} has no test split {condition!r}: take {', '.join(conditions)}")
+    key, file = f"{dataset.key}@{condition}", f"split_zhou_{dataset.config}_{condition}.json"
+    if dataset.world is not None:
+        return replace(dataset, key=key, split_file=file)
+    homes = (("pasted", pasted_folder(dataset.key)),)
+    layout = {"homes": homes, "pictures": ("images",), "tests": (), "relative_to": ""}
+    return replace(dataset, key=key, kind="split", split_file=file, **layout)
 
 
 def pasted_folder(key: str) -> str:
@@ -180,17 +180,17 @@ def pasted_folder(key: str) -> str:
 
 def keys() -> tuple[str, ...]:
     """Return the keys of the fifteen published sets, ImageNet first and its variants last."""
-    return tuple(one.key for one in _table().values() if one.world is None)
+    return tuple(dataset.key for dataset in _table().values() if dataset.world is None)
 
 
 def world_keys() -> tuple[str, ...]:
     """Return the keys of the drawn sets with plain names: "world-source", then "world-1" to "world-11"."""
-    return tuple(one.key for one in _table().values() if isinstance(one.world, World))
+    return tuple(dataset.key for dataset in _table().values() if isinstance(dataset.world, World))
 
 
 def species_keys() -> tuple[str, ...]:
     """Return the keys of the drawn sets of species, "species" first."""
-    return tuple(one.key for one in _table().values() if isinstance(one.world, SpeciesWorld))
+    return tuple(dataset.key for dataset in _table().values() if isinstance(dataset.world, SpeciesWorld))
 
 
 def _plain(name: str) -> str:
@@ -201,33 +201,36 @@ def _plain(name: str) -> str:
 def _table() -> Mapping[str, DataSet]:
     text = files("foveate.datasets").joinpath("catalogue.json").read_text(encoding="utf-8")
     rows = cast("Mapping[str, list[dict[str, Any]]]", json.loads(text))
-    found = [*map(_real, rows["sets"]), *map(_species, rows["species"]), *map(_plainly_named, rows["world"])]
-    return {one.key: one for one in found}
+    sets = [*map(_real, rows["sets"]), *map(_species_set, rows["species"]), *map(_world_set, rows["world"])]
+    return {dataset.key: dataset for dataset in sets}
 
 
 @cache
 def _by_name() -> Mapping[str, DataSet]:
     return {
-        _plain(name): one for one in _table().values() for name in (one.key, one.title, one.config) if name
+        _plain(name): entry
+        for entry in _table().values()
+        for name in (entry.key, entry.title, entry.config)
+        if name
     }
 
 
 def _real(row: dict[str, Any]) -> DataSet:
-    homes = tuple((str(layout), str(place)) for layout, place in row.pop("homes"))
+    homes = tuple((str(layout), str(folder)) for layout, folder in row.pop("homes"))
     tuples = {name: tuple(row.pop(name, ())) for name in ("pictures", "tests")}
     kgcoop = row.pop("kgcoop_template", row["template"])
     return DataSet(homes=homes, kgcoop_template=kgcoop, **tuples, **row)
 
 
-def _species(row: dict[str, Any]) -> DataSet:
+def _species_set(row: dict[str, Any]) -> DataSet:
     key, classes = str(row.pop("key")), int(row.pop("classes"))
     return _drawn(key, classes, SpeciesWorld(**row))
 
 
-def _plainly_named(row: dict[str, Any]) -> DataSet:
+def _world_set(row: dict[str, Any]) -> DataSet:
     key, classes = str(row.pop("key")), int(row.pop("classes"))
-    plain = {name: tuple(row.pop(name) or ()) for name in ("colours", "shapes", "places", "radius")}
-    return _drawn(key, classes, World(**plain, **row))
+    tuples = {name: tuple(row.pop(name) or ()) for name in ("colours", "shapes", "places", "radius")}
+    return _drawn(key, classes, World(**tuples, **row))
 
 
 def _drawn(key: str, classes: int, world: World | SpeciesWorld) -> DataSet:

@@ -77,42 +77,44 @@ def check_set(root: Path, key: str, *, masks: Path | None = None) -> Check:
     Raises:
         InputError: The root or the folder of masks is not a folder, or no set has this name.
     """
-    one = find(key)
+    dataset = find(key)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder that the data sets are in")
     if masks is not None:
         demand_masks(masks)
-    official = {"classes": one.classes, "train": one.train, "val": one.val, "test": one.test}
+    official = {"classes": dataset.classes, "train": dataset.train, "val": dataset.val, "test": dataset.test}
     place = None
     try:
-        place = locate(root, one)
+        place = locate(root, dataset)
         if place is None:
-            fault = f"expected {expected(one)}"
-            return Check(one.key, one.title, "not there", one.where, official, faults=(fault,))
-        return _look(one, place, list_set(one, place), official, masks)
+            fault = f"expected {expected(dataset)}"
+            return Check(dataset.key, dataset.title, "not there", dataset.where, official, faults=(fault,))
+        return _look(dataset, place, list_set(dataset, place), official, masks)
     except InputError as error:
         fault = str(error)
     except OSError as error:  # the other sets are checked anyway
         fault = f"{error.filename or root}: {error.strerror}; look at its permissions, and at the disk"
-    at = (place.layout, str(place.home)) if place else ("", str(root))
-    return Check(one.key, one.title, "incomplete", one.where, official, *at, faults=(fault,))
+    location = (place.layout, str(place.home)) if place else ("", str(root))
+    return Check(
+        dataset.key, dataset.title, "incomplete", dataset.where, official, *location, faults=(fault,)
+    )
 
 
 def _look(
-    one: DataSet, place: FoundSet, listing: Listing, official: dict[str, int], masks: Path | None
+    dataset: DataSet, place: FoundSet, listing: Listing, official: dict[str, int], masks: Path | None
 ) -> Check:
     split = listing.split
     counts = {"classes": len(split.names), **split.counts()}
-    known = official_names(one)
-    missing = [*_absent_told(listing), *_missing_parts(one, place, counts)]
-    faults = _differences(one, listing, counts, official)
-    order = [] if known is None else _names_told(one, place, split.names, known)
-    covered, rule, told = _masks(one, listing, masks)
+    known_names = official_names(dataset)
+    missing = [*_absent_faults(listing), *_missing_parts(dataset, place, counts)]
+    faults = _differences(dataset, listing, counts, official)
+    name_faults = [] if known_names is None else _name_faults(dataset, place, split.names, known_names)
+    covered, rule, mask_faults = _masks(dataset, listing, masks)
     return Check(
-        key=one.key,
-        title=one.title,
-        state=_state(one, missing, faults, order),
-        where=one.where,
+        key=dataset.key,
+        title=dataset.title,
+        state=_state(dataset, missing, faults, name_faults),
+        where=dataset.where,
         official=official,
         layout=place.layout,
         folder=str(place.home),
@@ -123,25 +125,27 @@ def _look(
         masks=covered,
         mask_rule=rule,
         names_hash=names_hash(split.names),
-        official_names_hash=names_hash(known) if known else "",
-        faults=(*missing, *faults, *uneven(place), *_skipped(split), *order, *told),
+        official_names_hash=names_hash(known_names) if known_names else "",
+        faults=(*missing, *faults, *uneven(place), *_skipped(split), *name_faults, *mask_faults),
     )
 
 
 _ORDER = "another order"
 
 
-def _state(one: DataSet, missing: Sequence[str], faults: Sequence[str], order: Sequence[str]) -> State:
-    refused = one.kind != "imagenet" and any(_ORDER in line for line in order)
+def _state(
+    dataset: DataSet, missing: Sequence[str], faults: Sequence[str], name_faults: Sequence[str]
+) -> State:
+    refused = dataset.kind != "imagenet" and any(_ORDER in line for line in name_faults)
     if missing or refused:
         return "incomplete"
-    return "other split" if faults or order else "whole"
+    return "other split" if faults or name_faults else "whole"
 
 
-def _missing_parts(one: DataSet, place: FoundSet, counts: dict[str, int]) -> list[str]:
+def _missing_parts(dataset: DataSet, place: FoundSet, counts: dict[str, int]) -> list[str]:
     lines: list[str] = []
-    halves = [("train", place.pictures, one.pictures), ("test", place.tests, one.tests)]
-    for split, folder, names in halves if one.tests else ():
+    halves = [("train", place.pictures, dataset.pictures), ("test", place.tests, dataset.tests)]
+    for split, folder, names in halves if dataset.tests else ():
         if folder is None:
             lines.append(f"no {split} pictures: {place.home / names[0]} is not there")
         elif not counts[split]:
@@ -152,22 +156,22 @@ def _missing_parts(one: DataSet, place: FoundSet, counts: dict[str, int]) -> lis
 
 
 def _differences(
-    one: DataSet, listing: Listing, counts: dict[str, int], official: dict[str, int]
+    dataset: DataSet, listing: Listing, counts: dict[str, int], official: dict[str, int]
 ) -> list[str]:
     lines = [
-        f"{number:,} {what if what == 'classes' else f'{what} pictures'}"
-        for what, number in official.items()
-        if counts[what] != number
+        f"{number:,} {name if name == 'classes' else f'{name} pictures'}"
+        for name, number in official.items()
+        if counts[name] != number
     ]
     if lines:
         return [f"officially {', '.join(lines)}"]
-    known = official_split(one)
-    if known is not None and known.digest() != listing.split.digest():
+    published = official_split(dataset)
+    if published is not None and published.digest() != listing.split.digest():
         return ["another split than the official one, of the same size"]
     return []
 
 
-def _absent_told(listing: Listing) -> list[str]:
+def _absent_faults(listing: Listing) -> list[str]:
     if not listing.absent:
         return []
     number, total = len(listing.absent), len(listing.absent) + len(listing.samples)
@@ -183,34 +187,39 @@ def _skipped(split: Split) -> list[str]:
     return [f"labels skip numbers, {split.names[gap]!r} is {split.numbers[gap]} in the list and {gap} here"]
 
 
-def _names_told(one: DataSet, place: FoundSet, names: Sequence[str], known: Sequence[str]) -> list[str]:
-    if tuple(names) == tuple(known):
+def _name_faults(
+    dataset: DataSet, place: FoundSet, names: Sequence[str], official: Sequence[str]
+) -> list[str]:
+    if tuple(names) == tuple(official):
         return []
-    if in_another_order(names, known):
-        first = next((name for name, other in zip(names, known, strict=False) if name != other), names[0])
+    if in_another_order(names, official):
+        first = next(
+            (name for name, official_name in zip(names, official, strict=False) if name != official_name),
+            names[0],
+        )
         return [f"classes in {_ORDER} than the official one, first {first!r}: base and new would be others"]
-    unknown = [name for name in names if name not in set(known)]
+    unknown = [name for name in names if name not in set(official)]
     if unknown:
-        instead = f"; remove {place.names_file} to take CLIP's" if place.names_file else ""
-        return [f"{len(unknown)} class names are not the official ones, first {unknown[0]!r}{instead}"]
-    return [f"{len(names)} of the {one.classes} official classes, in the official order"]
+        hint = f"; remove {place.names_file} to take CLIP's" if place.names_file else ""
+        return [f"{len(unknown)} class names are not the official ones, first {unknown[0]!r}{hint}"]
+    return [f"{len(names)} of the {dataset.classes} official classes, in the official order"]
 
 
-def _masks(one: DataSet, listing: Listing, masks: Path | None) -> tuple[dict[str, int], str, list[str]]:
+def _masks(dataset: DataSet, listing: Listing, masks: Path | None) -> tuple[dict[str, int], str, list[str]]:
     try:
-        found = find_own_masks(one, listing, masks)
+        masked = find_own_masks(dataset, listing, masks)
     except InputError as error:
         return {}, "", [f"masks: {error}"]
-    if found is None:
+    if masked is None:
         return {}, "", []
-    if not found.rule:
+    if not masked.rule:
         example = f"{listing.place.masks}/{Path(listing.split.rows[0].path).with_suffix('.png')}"
         return (
             {},
             "",
             [f"masks: {listing.place.masks} has none of any picture; expected, for instance, {example}"],
         )
-    masked = [sample.split for sample in found.samples if sample.mask is not None]
-    without = [one.name for one in found.samples if one.mask is None and one.split == "train"]
-    told = [f"masks: {len(without):,} train pictures have none, first {without[0]}"] if without else []
-    return {split: masked.count(split) for split in SPLITS}, found.rule, told
+    masked_splits = [sample.split for sample in masked.samples if sample.mask is not None]
+    unmasked = [item.name for item in masked.samples if item.mask is None and item.split == "train"]
+    faults = [f"masks: {len(unmasked):,} train pictures have none, first {unmasked[0]}"] if unmasked else []
+    return {split: masked_splits.count(split) for split in SPLITS}, masked.rule, faults

@@ -73,7 +73,7 @@ def make_draw(photos: Photos, dataset: str, shots: int, seed: int) -> StoredDraw
     """
     draw = draw_shots(photos, shots, seed)
     depth = _depth(photos)
-    train, val = (tuple(_row(one, depth) for one in part.samples) for part in (draw.train, draw.val))
+    train, val = (tuple(_row(sample, depth) for sample in part.samples) for part in (draw.train, draw.val))
     return StoredDraw(dataset, shots, seed, photos.names, train, val)
 
 
@@ -88,8 +88,8 @@ def take_draw(photos: Photos, stored: StoredDraw) -> Draw:
     find = _Finder(photos)
     train = [find(path, label, "train") for path, label in stored.train]
     val = [find(path, label, "val") for path, label in stored.val]
-    taken = {id(sample) for sample in train}
-    rest = [one for one in photos.split("train", None).samples if id(one) not in taken]
+    train_ids = {id(sample) for sample in train}
+    rest = [candidate for candidate in photos.split("train", None).samples if id(candidate) not in train_ids]
     drawn = photos.with_samples(train)
     short = {name: number for name, number in drawn.counts().items() if number < stored.shots}
     return Draw(drawn, photos.with_samples(val), photos.with_samples(rest), short)
@@ -111,38 +111,38 @@ def import_draw(
         dataset: Key of the set.
         shots: Number of pictures of a class.
         seed: Seed of the draw.
-        note: Called with what a person should know: class names of the file that are spelled otherwise in the
-            set, where "_" became a space.
+        note: Called with a message if class names of the file are spelled differently in the set, for
+            instance with "_" instead of a space.
 
     Raises:
         InputError: The file is not such a list, requests code, or names pictures or classes that are not
             in the set.
     """
-    found = read_foreign(path)
-    if not found.train:
+    foreign = read_foreign(path)
+    if not foreign.train:
         raise InputError(f"{path}: holds no training pictures; is it a few-shot draw?")
     find, depth = _Finder(photos, str(path)), _depth(photos)
     parts: list[Drawn] = []
-    for split, items in (("train", found.train), ("val", found.val)):
+    for split, items in (("train", foreign.train), ("val", foreign.val)):
         samples = [find(item.path, _label(item, photos.names, path), split) for item in items]
-        parts.append(tuple(_row(one, depth) for one in samples))
+        parts.append(tuple(_row(sample, depth) for sample in samples))
     _demand_shots(path, parts[0], photos, shots)
-    spelled = {item.name: photos.names[item.label] for item in (*found.train, *found.val)}
-    others = [(there, here) for there, here in spelled.items() if there != here]
-    if others and note is not None:
-        there, here = others[0]
+    names = {item.name: photos.names[item.label] for item in (*foreign.train, *foreign.val)}
+    differing = [(theirs, ours) for theirs, ours in names.items() if theirs != ours]
+    if differing and note is not None:
+        theirs, ours = differing[0]
         note(
-            f"{path.name}: {len(others)} of {len(spelled)} class names are spelled otherwise there, such as"
-            f" {there!r} for {here!r}: '_' became a space, and case does not count"
+            f"{path.name}: {len(differing)} of {len(names)} class names are spelled otherwise there, such as"
+            f" {theirs!r} for {ours!r}: '_' became a space, and case does not count"
         )
     return StoredDraw(dataset, shots, seed, photos.names, parts[0], parts[1], path.name)
 
 
 def _demand_shots(path: Path, train: Drawn, photos: Photos, shots: int) -> None:
     """Check that a list has the given number of shots and no picture twice."""
-    double = next((one for one, number in Counter(name for name, _ in train).items() if number > 1), None)
-    if double is not None:
-        raise InputError(f"{path}: {double} is in it twice, so it is no draw; get the list again")
+    repeat = next((item for item, number in Counter(name for name, _ in train).items() if number > 1), None)
+    if repeat is not None:
+        raise InputError(f"{path}: {repeat} is in it twice, so it is no draw; get the list again")
     most = max(Counter(label for _, label in train).values())
     if most != min(shots, max(photos.split("train", None).counts().values())):
         raise InputError(f"{path}: is no draw of {shots} shots, it has up to {most} pictures of a class")
@@ -162,7 +162,7 @@ def read_draw(path: Path) -> StoredDraw:
     """
     try:
         values = parse_table(read_bytes(path), "it")
-        newer, told = values.pop("schema") > SCHEMA, values.pop("hash")
+        newer, stored_hash = values.pop("schema") > SCHEMA, values.pop("hash")
         draw = None if newer else _from(values)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(
@@ -170,20 +170,20 @@ def read_draw(path: Path) -> StoredDraw:
         ) from error
     if draw is None:
         raise InputError(f"{path} was written by a newer foveate: upgrade, or draw anew")
-    if draw.hash != told:
+    if draw.hash != stored_hash:
         raise InputError(
-            f"{path}: its hash is {told!r} and should be {draw.hash!r}: it was edited; draw anew"
+            f"{path}: its hash is {stored_hash!r} and should be {draw.hash!r}: it was edited; draw anew"
         )
     return draw
 
 
 def _from(values: Mapping[str, Any]) -> StoredDraw:
     train, val = (tuple((str(path), int(label)) for path, label in values[part]) for part in ("train", "val"))
-    kept = {name: value for name, value in values.items() if name not in ("names", "train", "val")}
+    scalars = {name: value for name, value in values.items() if name not in ("names", "train", "val")}
     if not all(0 <= label < len(values["names"]) for _, label in (*train, *val)):
         raise ValueError("a label is none of its classes")
-    lists = {"names": values["names"], "train": [], "val": []}
-    return replace(as_dataclass(StoredDraw, {**kept, **lists}, "it"), train=train, val=val)
+    placeholders = {"names": values["names"], "train": [], "val": []}
+    return replace(as_dataclass(StoredDraw, {**scalars, **placeholders}, "it"), train=train, val=val)
 
 
 class _Finder:
@@ -196,7 +196,7 @@ class _Finder:
 
     def __init__(self, photos: Photos, where: str = "the draw"):
         self._where, self._names, self._depth = where, photos.names, _depth(photos)
-        self._by_end = {_end(_parts(one), self._depth): one for one in photos.samples}
+        self._by_end = {_end(_parts(sample), self._depth): sample for sample in photos.samples}
 
     def __call__(self, path: str, label: int, split: str) -> Sample:
         """Return a picture.
@@ -204,25 +204,25 @@ class _Finder:
         Raises:
             InputError: The picture is not in the set, or has another class or split there.
         """
-        found = self._by_end.get(_end(PurePosixPath(path).parts, self._depth))
-        if found is None:
+        sample = self._by_end.get(_end(PurePosixPath(path).parts, self._depth))
+        if sample is None:
             raise InputError(f"{self._where}: {path} is no picture of this set; is it of another set?")
-        if found.label != label:
-            here, there = self._names[found.label], self._names[label]
-            raise InputError(f"{self._where}: {path} is {there!r} there and {here!r} in this set")
-        if found.split != split:
+        if sample.label != label:
+            ours, theirs = self._names[sample.label], self._names[label]
+            raise InputError(f"{self._where}: {path} is {theirs!r} there and {ours!r} in this set")
+        if sample.split != split:
             raise InputError(
-                f"{self._where}: {path} was drawn from {split} and is in {found.split or 'no split'} here; "
+                f"{self._where}: {path} was drawn from {split} and is in {sample.split or 'no split'} here; "
                 f"it was drawn from another split file"
             )
-        return found
+        return sample
 
 
 def _depth(photos: Photos) -> int:
     """Return the number of trailing path parts that identify each picture of a set."""
-    parts = [_parts(one) for one in photos.samples]
+    parts = [_parts(sample) for sample in photos.samples]
     for depth in range(2, _DEEPEST):  # folder and file are enough for all published sets
-        if len({_end(one, depth) for one in parts}) == len(parts):
+        if len({_end(path_parts, depth) for path_parts in parts}) == len(parts):
             return depth
     raise InputError(f"{photos.samples[0].name}: paths of this set's pictures do not tell them apart")
 

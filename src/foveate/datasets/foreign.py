@@ -67,8 +67,8 @@ def read_foreign(path: Path) -> ForeignDraw:
 
 def shots_and_seed(path: Path) -> tuple[int, int] | None:
     """Parse shots and seed from a name such as `shot_16-seed_1.pkl`; return None if it has another form."""
-    found = re.match(r"shot_(\d+)-seed_(\d+)", path.name)
-    return (int(found[1]), int(found[2])) if found else None
+    match = re.match(r"shot_(\d+)-seed_(\d+)", path.name)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 class _Datum:
@@ -78,9 +78,9 @@ class _Datum:
         self.told: dict[str, Any] = {}
 
     def __new__(cls, *_: object, **__: object) -> "_Datum":
-        made = super().__new__(cls)
-        made.told = {}
-        return made
+        datum = super().__new__(cls)
+        datum.told = {}
+        return datum
 
     def __setstate__(self, state: object) -> None:
         if isinstance(state, dict):
@@ -126,13 +126,13 @@ def _items(items: object, where: str) -> tuple[Foreign, ...]:
     if not isinstance(items, list):
         raise InputError(f"{where}: is no list of pictures")
     return tuple(
-        _foreign(one.told if isinstance(one, _Datum) else one, f"{where}[{number}]")
-        for number, one in enumerate(cast("Sequence[object]", items))
+        _foreign(item.told if isinstance(item, _Datum) else item, f"{where}[{number}]")
+        for number, item in enumerate(cast("Sequence[object]", items))
     )
 
 
-def _foreign(told: object, where: str) -> Foreign:
-    table = cast("Mapping[str, object]", told) if isinstance(told, dict) else {}
+def _foreign(state: object, where: str) -> Foreign:
+    table = cast("Mapping[str, object]", state) if isinstance(state, dict) else {}
     match [table.get(field) for field in _FIELDS]:
         case [str(path), int(label), str(name)] if not isinstance(label, bool):
             return Foreign(path.replace("\\", "/"), label, name)

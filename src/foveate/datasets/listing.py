@@ -51,13 +51,13 @@ def list_set(one: DataSet, place: FoundSet, splits: Collection[str] = SPLITS) ->
         samples = [Sample(base / row.path, row.label, None, row.split) for row in split.rows]
         return Listing(place, split, base, tuple(samples), ())
     split = split_of(one, place)
-    wanted = [row for row in split.rows if row.split in splits]
-    base = _base(one, place, [row.path for row in wanted])
-    there = _looker()
+    rows = [row for row in split.rows if row.split in splits]
+    base = _base(one, place, [row.path for row in rows])
+    exists = _looker()
     samples, absent = [], list[str]()
-    for row in wanted:
+    for row in rows:
         picture = base / row.path
-        if there(picture):
+        if exists(picture):
             samples.append(Sample(picture, row.label, None, row.split))
         else:
             absent.append(row.path)
@@ -91,30 +91,30 @@ def official_names(one: DataSet) -> tuple[str, ...] | None:
 
 def in_another_order(names: Sequence[str], official: Sequence[str]) -> bool:
     """Whether the common names of both lists have different orders: then base and new classes differ."""
-    row = {name: number for number, name in enumerate(official)}
-    places = [row[name] for name in names if name in row]
-    return places != sorted(places)
+    position_of = {name: index for index, name in enumerate(official)}
+    positions = [position_of[name] for name in names if name in position_of]
+    return positions != sorted(positions)
 
 
 def in_its_place(listing: Listing) -> str:
-    """Return what exists in the place of the first absent picture, as text that starts with ": "; or ""."""
+    """Return what exists instead of the first absent picture, as text that starts with ": "; or ""."""
     first = listing.absent[0]
-    near = _in_its_place(listing.base, first)
-    if near == first:
+    actual = _in_its_place(listing.base, first)
+    if actual == first:
         return ": a broken link, or no file"
-    form = " in another Unicode form" if _composed(near) == _composed(first) else ""
-    return f": there it is {near}{form}, so rename the files as the list has them" if near else ""
+    form_note = " in another Unicode form" if _composed(actual) == _composed(first) else ""
+    return f": there it is {actual}{form_note}, so rename the files as the list has them" if actual else ""
 
 
 def _in_its_place(base: Path, path: str) -> str:
     """Find a file whose name differs in case, or in the Unicode form of accents; empty if there is none."""
-    here = base
+    current = base
     for part in PurePosixPath(path).parts:
-        same = [name for name in _names(here) if _folded(name) == _folded(part)]
-        if not same:
+        matches = [name for name in _names(current) if _folded(name) == _folded(part)]
+        if not matches:
             return ""
-        here /= part if part in same else same[0]
-    return here.relative_to(base).as_posix()
+        current /= part if part in matches else matches[0]
+    return current.relative_to(base).as_posix()
 
 
 def _folded(name: str) -> str:
@@ -126,35 +126,35 @@ def _composed(name: str) -> str:
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208  (names alone are wanted)
+    return sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208  (only names are needed)
 
 
-def _base(one: DataSet, place: FoundSet, paths: Sequence[str]) -> Path:
+def _base(dataset: DataSet, place: FoundSet, paths: Sequence[str]) -> Path:
     """Determine the base folder of the list's paths; lists repeat different numbers of folders."""
     assert place.pictures is not None
-    usual = place.home / one.relative_to if one.relative_to else place.pictures
-    tried = paths[:: max(1, len(paths) // _TRIED)]
-    candidates = list(dict.fromkeys([usual, place.pictures, place.home, place.home.parent]))
-    return max(candidates, key=lambda base: sum((base / path).is_file() for path in tried))
+    default = place.home / dataset.relative_to if dataset.relative_to else place.pictures
+    sampled = paths[:: max(1, len(paths) // _TRIED)]
+    candidates = list(dict.fromkeys([default, place.pictures, place.home, place.home.parent]))
+    return max(candidates, key=lambda base: sum((base / path).is_file() for path in sampled))
 
 
 def _looker() -> Callable[[Path], bool]:
     """Return a function that checks if a file exists; it lists each folder once, for network drives."""
-    known: dict[Path, frozenset[str]] = {}
+    names_by_folder: dict[Path, frozenset[str]] = {}
 
-    def there(path: Path) -> bool:
+    def exists(path: Path) -> bool:
         folder = path.parent
-        if folder not in known:
-            known[folder] = frozenset(_files(folder))
-        return path.name in known[folder]
+        if folder not in names_by_folder:
+            names_by_folder[folder] = frozenset(_files(folder))
+        return path.name in names_by_folder[folder]
 
-    return there
+    return exists
 
 
 def _files(folder: Path) -> list[str]:
     """Return the names of a folder's files, including links to files: such data are often links."""
     try:
-        with os.scandir(folder) as found:
-            return [one.name for one in found if one.is_file()]
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if entry.is_file()]
     except (FileNotFoundError, NotADirectoryError):
         return []

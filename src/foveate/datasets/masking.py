@@ -45,35 +45,35 @@ def attach(samples: Sequence[Sample], base: Path, tree: Path) -> Masked:
     paths = [sample.picture for sample in samples if isinstance(sample.picture, Path)]
     pairs = [(path.absolute(), path.relative_to(base)) for path in paths]
     if _is_plain(tree):
-        masks, words = _by_rule(pairs, tree)
+        masks, layout = _by_rule(pairs, tree)
     else:
         match = match_masks(pairs, tree)
-        masks, words = match.masks, match.rule
+        masks, layout = match.masks, match.rule
     by_path = dict(zip(paths, masks, strict=True))
-    found = [replace(one, mask=by_path[one.picture]) for one in samples if isinstance(one.picture, Path)]
-    return Masked(tuple(found), words)
+    masked = [replace(s, mask=by_path[s.picture]) for s in samples if isinstance(s.picture, Path)]
+    return Masked(tuple(masked), layout)
 
 
 def _is_plain(tree: Path) -> bool:
-    places = [tree, *(tree / name for name in MASK_FOLDERS)]
-    return tree.is_dir() and all(stored_masks(place) is None for place in places)
+    folders = [tree, *(tree / name for name in MASK_FOLDERS)]
+    return tree.is_dir() and all(stored_masks(folder) is None for folder in folders)
 
 
 def _by_rule(pairs: Pictures, tree: Path) -> tuple[list[MaskFile | None], str]:
-    maybe = _maybe_masked(pairs, tree)
-    best, index, most = None, Index(), 0
-    probed = maybe[:: max(1, len(maybe) // _PROBED)]
-    for rule, candidates in rules(probed, tree):
-        found = sum(look_up(rule, candidates, *pair) is not None for pair in probed)
-        if found > most:
-            best, index, most = rule, candidates, found
+    possible = _maybe_masked(pairs, tree)
+    best, best_index, best_hits = None, Index(), 0
+    probed = possible[:: max(1, len(possible) // _PROBED)]
+    for rule, index in rules(probed, tree):
+        hits = sum(look_up(rule, index, *pair) is not None for pair in probed)
+        if hits > best_hits:
+            best, best_index, best_hits = rule, index, hits
     if best is None:
         return [None] * len(pairs), ""
-    masks = _looked_up(best, index, maybe)
+    masks = _match_all(best, best_index, possible)
     return [masks.get(path) for path, _ in pairs], best.words()
 
 
-def _looked_up(rule: Rule, index: Index, pairs: Pictures) -> dict[Path, Path]:
+def _match_all(rule: Rule, index: Index, pairs: Pictures) -> dict[Path, Path]:
     masks: dict[Path, Path] = {}
     owner: dict[Path, Path] = {}
     for path, relative in pairs:

@@ -30,13 +30,13 @@ def open_set(root: Path, key: str, *, masks: Path | None = None, splits: Collect
         InputError: The set is unknown or not below the root; there is no split file; pictures are
             missing; the class order differs from the official one; masks match no picture.
     """
-    one = find(key)
-    listing = list_set(one, demand(root, one), splits)
-    _demand_whole(one, listing, root)
-    _demand_order(one, listing)
+    dataset = find(key)
+    listing = list_set(dataset, demand(root, dataset), splits)
+    _demand_whole(dataset, listing, root)
+    _demand_order(dataset, listing)
     photos = Photos(listing.split.names, listing.samples)
-    found = find_own_masks(one, listing, masks)
-    return photos if found is None else load_photos(photos.with_samples(found.samples))
+    masked = find_own_masks(dataset, listing, masks)
+    return photos if masked is None else load_photos(photos.with_samples(masked.samples))
 
 
 def find_own_masks(one: DataSet, listing: Listing, masks: Path | None = None) -> Masked | None:
@@ -48,41 +48,45 @@ def find_own_masks(one: DataSet, listing: Listing, masks: Path | None = None) ->
     tree = listing.place.masks if masks is None else _own_folder(one, listing, masks)
     if tree is None or not listing.samples:
         return None
-    found = attach(listing.samples, listing.base, tree)
-    if masks is not None and not found.rule:
+    masked = attach(listing.samples, listing.base, tree)
+    if masks is not None and not masked.rule:
         example = Path(listing.split.rows[0].path).with_suffix(".png")
         raise InputError(f"{tree}: no mask in it matches a picture; expected, for instance, {tree / example}")
-    return found
+    return masked
 
 
-def _own_folder(one: DataSet, listing: Listing, masks: Path) -> Path:
+def _own_folder(dataset: DataSet, listing: Listing, masks: Path) -> Path:
     """Return the set's own subfolder in a folder of masks for many sets, or the folder itself."""
     if not masks.exists():
         raise InputError(f"{masks}: no such folder of masks; give the folder the mask files are in")
-    outer = next((below.split("/")[0] for layout, below in one.homes if layout == "FVG-PT"), one.key)
-    names = [one.key, one.title, one.config, listing.place.home.name, outer]
+    archive_folder = next(
+        (below.split("/")[0] for layout, below in dataset.homes if layout == "FVG-PT"), dataset.key
+    )
+    names = [dataset.key, dataset.title, dataset.config, listing.place.home.name, archive_folder]
     return next((masks / name for name in names if name and (masks / name).is_dir()), masks)
 
 
-def _demand_whole(one: DataSet, listing: Listing, root: Path) -> None:
+def _demand_whole(dataset: DataSet, listing: Listing, root: Path) -> None:
     if listing.absent:
         total = len(listing.absent) + len(listing.samples)
         raise InputError(
-            f"{one.title}: {len(listing.absent)} of {total} pictures of {listing.split.source} are not in "
-            f"{listing.base}, first {listing.absent[0]}{in_its_place(listing)}; "
-            f"`foveate data check {root} {one.key}` lists more"
+            f"{dataset.title}: {len(listing.absent)} of {total} pictures of {listing.split.source} are not"
+            f" in {listing.base}, first {listing.absent[0]}{in_its_place(listing)}; "
+            f"`foveate data check {root} {dataset.key}` lists more"
         )
     if not listing.samples:
-        raise InputError(f"{one.title}: no pictures in {listing.place.home}; {one.where}")
+        raise InputError(f"{dataset.title}: no pictures in {listing.place.home}; {dataset.where}")
 
 
-def _demand_order(one: DataSet, listing: Listing) -> None:
-    official = official_names(one)
-    if one.kind != "imagenet" and official and in_another_order(listing.split.names, official):
-        again = (
-            f"take the official {one.split_file}, or remove this one" if one.split_file else "get it again"
+def _demand_order(dataset: DataSet, listing: Listing) -> None:
+    official = official_names(dataset)
+    if dataset.kind != "imagenet" and official and in_another_order(listing.split.names, official):
+        advice = (
+            f"take the official {dataset.split_file}, or remove this one"
+            if dataset.split_file
+            else "get it again"
         )
         raise InputError(
             f"{listing.split.source}: its classes are in another order than the official one, so base and "
-            f"new classes would be others; {again}"
+            f"new classes would be others; {advice}"
         )

@@ -1,15 +1,15 @@
-"""Photographs under the test conditions of the drawn species: objects of test pictures on shifted grounds.
+"""Pastes objects of photographs on other grounds, under the test conditions of the drawn species.
 
-The objects are those of a set's test pictures with masks. They stay where they are, and keep their class.
+The objects are those of a set's test pictures with masks. They keep their position and their class.
 Each condition has a split file with the same objects, in the same order:
 
 - home: the test pictures as they are.
-- same: on the ground of another picture of their class (its own, where there is no other). It differs from
+- same: on the ground of another picture of their class (their own, if there is no other). It differs from
   home only by the pasting.
 - any: on the ground of a picture of a class drawn among all others.
-- sibling: on the ground of one other class, the same for all objects of a class. Classes go around in a
-  circle, drawn once, separately for the base and the new classes: the ground names a wrong answer that is
-  among the choices of base-to-new.
+- sibling: on the ground of one other class, the same for all objects of a class. The classes form a circle in
+  random order, separately for base and new classes. So the ground suggests a wrong class that is among the
+  choices of base-to-new.
 - unseen: on the ground of a picture of another data set.
 
 - Mixed-same and mixed-rand: Xiao et al. 2021, Noise or Signal, https://arxiv.org/abs/2006.09994
@@ -44,16 +44,16 @@ from foveate.foreground.pictures import measure
 from foveate.seeds import stream
 
 TESTS = 20
-"""Default of the most objects of a class."""
+"""Default maximum number of objects of a class."""
 
 SIDE = 336
-"""Shorter side of written pictures at most, in pixels: no CLIP here looks at more."""
+"""Maximum shorter side of written pictures, in pixels: no CLIP model here has a larger input."""
 
 MOST_OBJECT = 0.8
-"""Share of a picture that an object covers at most: there must be a ground to see."""
+"""Maximum share of a picture that an object covers: some ground must be visible."""
 
 MOST_ENLARGED = 2.0
-"""Factor by which a ground is enlarged at most to cover a picture."""
+"""Maximum factor by which a ground is enlarged to cover a picture."""
 
 ORIGINS = "origins.csv"
 PICTURES, MASKS = "images", "mask"
@@ -61,14 +61,14 @@ PICTURES, MASKS = "images", "mask"
 
 @dataclass(frozen=True)
 class Pasted:
-    """What was pasted of a set.
+    """Result of pasting a set.
 
     Attributes:
-        made: Whether it was made by this call; otherwise it was there.
+        made: Whether this call made it; otherwise it existed before.
         classes: Number of classes with objects.
         tests: Number of test pictures.
-        masked: Those with a mask.
-        objects: Those whose objects were taken.
+        masked: Number of test pictures with a mask.
+        objects: Number of objects that were taken from them.
         folder: The folder of the pasted pictures.
     """
 
@@ -81,7 +81,7 @@ class Pasted:
 
 
 class _Place(NamedTuple):
-    """A picture in its set: the set of the objects, or the one that lends grounds."""
+    """A picture, and its set: that of the objects, or the one that lends grounds."""
 
     of: PictureSet
     sample: Sample
@@ -99,8 +99,8 @@ def paste_set(
 ) -> Pasted:
     """Write a set's objects on shifted grounds, and a split file for each condition, in `root/KEY-pasted`.
 
-    The folder is written beside its place and renamed, so an interrupted call leaves nothing. A complete
-    one is not changed. Equal arguments give equal bytes.
+    The files are written to a temporary folder that is then renamed, so an interrupted call leaves nothing. A
+    complete set is not changed. Equal arguments give equal bytes.
 
     Args:
         root: The root folder of the data sets.
@@ -109,86 +109,88 @@ def paste_set(
             painted over.
         masks: Masks of the set, as for `open_set`.
         seed: Seed of the choice of objects and grounds.
-        tests: The most objects of a class.
+        tests: Maximum number of objects of a class.
         on_count: Called with the number of pasted pictures, and the total.
 
     Raises:
-        InputError: A set is not there, or is drawn; no test picture has a mask, or only those of one class;
-            the grounds are those of the set, or are too small; something else is in the place.
+        InputError: A set is missing, or is a drawn one; no test picture has a mask, or only those of one
+            class have; the grounds are those of the set, or are too small; the folder has other content.
     """
-    one, lenders = _real(key), _real(grounds)
-    if one.key == lenders.key:
-        raise InputError(f"{one.key} lends no unseen grounds to itself: give --grounds another set")
+    dataset, ground_set = _real(key), _real(grounds)
+    if dataset.key == ground_set.key:
+        raise InputError(f"{dataset.key} lends no unseen grounds to itself: give --grounds another set")
     if tests < 1:
         raise InputError(f"--tests is {tests}: give 1 or more")
-    photos = open_set(root, one.key, masks=masks)
-    every, ground = photos.split("test"), open_set(root, lenders.key, splits=("test",))
-    masked = every.with_samples([sample for sample in every.samples if sample.mask is not None])
+    photos = open_set(root, dataset.key, masks=masks)
+    test_photos, ground_photos = photos.split("test"), open_set(root, ground_set.key, splits=("test",))
+    masked = test_photos.with_samples([sample for sample in test_photos.samples if sample.mask is not None])
     if not masked.samples:
         raise InputError(
-            f"{one.title}: none of {len(every)} test pictures has a mask; make them with `foveate masks`, or"
-            " give --masks"
+            f"{dataset.title}: none of {len(test_photos)} test pictures has a mask; make them with"
+            " `foveate masks`, or give --masks"
         )
-    record = {"version": 1, "key": one.key, "seed": seed, "tests": tests, "grounds": lenders.key}
-    record |= {"of": photos.digest(masks=True)[:16], "and": ground.digest(masks=True)[:16]}
-    whole = WholeFolder(root / pasted_folder(one.key), record, "pasted.json")
-    made = not whole.is_there()
+    record = {"version": 1, "key": dataset.key, "seed": seed, "tests": tests, "grounds": ground_set.key}
+    record |= {"of": photos.digest(masks=True)[:16], "and": ground_photos.digest(masks=True)[:16]}
+    folder = WholeFolder(root / pasted_folder(dataset.key), record, "pasted.json")
+    made = not folder.is_there()
     if made:
         pictures = PictureSet(masked, SIDE)
         objects = _objects(pictures, seed, tests)
-        circle = _circle(photos, {sample.label for sample in objects}, one, seed)
-        chosen = _Chosen(pictures, objects, PictureSet(ground, SIDE), circle, seed)
-        with whole.written() as beside:
-            _write(beside, root, one, chosen, photos.names, on_count)
-    rows = open_set(root, f"{one.key}@home", splits=("test",)).samples
-    return Pasted(made, len({row.label for row in rows}), len(every), len(masked), len(rows), whole.path)
+        circle = _circle(photos, {sample.label for sample in objects}, dataset, seed)
+        chosen = _Chosen(pictures, objects, PictureSet(ground_photos, SIDE), circle, seed)
+        with folder.written() as temporary:
+            _write(temporary, root, dataset, chosen, photos.names, on_count)
+    rows = open_set(root, f"{dataset.key}@home", splits=("test",)).samples
+    return Pasted(
+        made, len({row.label for row in rows}), len(test_photos), len(masked), len(rows), folder.path
+    )
 
 
 def _real(name: str) -> DataSet:
-    one = find(name)
-    if one.world is not None or "@" in one.key:
-        raise InputError(f"{one.key} is no set of photographs: only these are pasted")
-    return one
+    dataset = find(name)
+    if dataset.world is not None or "@" in dataset.key:
+        raise InputError(f"{dataset.key} is no set of photographs: only these are pasted")
+    return dataset
 
 
-def _objects(pictures: PictureSet, seed: int, most: int) -> list[Sample]:
-    """Return up to `most` samples of each class that show an object and a ground, class by class."""
-    own: dict[int, list[Sample]] = defaultdict(list)
+def _objects(pictures: PictureSet, seed: int, limit: int) -> list[Sample]:
+    """Return up to `limit` samples of each class that show an object and a ground, class by class."""
+    by_label: dict[int, list[Sample]] = defaultdict(list)
     for sample in pictures.photos.samples:
-        own[sample.label].append(sample)
-    taken: list[Sample] = []
-    for label, samples in sorted(own.items()):
+        by_label[sample.label].append(sample)
+    chosen: list[Sample] = []
+    for label, samples in sorted(by_label.items()):
         order = torch.randperm(len(samples), generator=stream(seed, "pasted objects", label)).tolist()
-        fit = (place for place in order if 0 < pictures.whole(samples[place])[2] <= MOST_OBJECT)
-        taken += [samples[place] for place in sorted(islice(fit, most))]
-    return taken
+        usable = (index for index in order if 0 < pictures.whole(samples[index])[2] <= MOST_OBJECT)
+        chosen += [samples[index] for index in sorted(islice(usable, limit))]
+    return chosen
 
 
-def _circle(photos: Photos, there: set[int], one: DataSet, seed: int) -> dict[int, int]:
-    """Return the class whose grounds the objects of each class get under "sibling": never their own."""
-    if len(there) < 2:
+def _circle(photos: Photos, labels: set[int], dataset: DataSet, seed: int) -> dict[int, int]:
+    """Return, for each class, the other class whose grounds its objects get under "sibling"."""
+    if len(labels) < 2:
         raise InputError(
-            f"{one.title}: objects with masks are of {len(there)} class; others must lend their grounds"
+            f"{dataset.title}: objects with masks are of {len(labels)} class; others must lend their grounds"
         )
-    base = set(base_new(photos)[0]) if photos.split("train").samples else there
-    halves = [sorted(there & base), sorted(there - base)]
-    return siblings(halves, seed) or siblings([sorted(there)], seed)
+    base = set(base_new(photos)[0]) if photos.split("train").samples else labels
+    halves = [sorted(labels & base), sorted(labels - base)]
+    return siblings(halves, seed) or siblings([sorted(labels)], seed)
 
 
 def siblings(groups: Sequence[Sequence[int]], seed: int) -> dict[int, int]:
-    """Return one other class of its group for each class, such that each is taken once.
+    """Map each class to another class of its group, one to one.
 
     Args:
-        groups: Labels, in groups. If one has a single class, there is no such mapping, and it is empty.
+        groups: Labels, in groups. If a group has a single class, the mapping is empty.
         seed: Seed of the order on the circle.
     """
-    found: dict[int, int] = {}
+    mapping: dict[int, int] = {}
     for number, labels in enumerate(groups):
         if len(labels) == 1:
             return {}
         order = torch.randperm(len(labels), generator=stream(seed, "siblings", number)).tolist()
-        found |= {labels[place]: labels[order[(turn + 1) % len(order)]] for turn, place in enumerate(order)}
-    return found
+        mapping |= {labels[index]: labels[order[(turn + 1) % len(order)]] for turn, index in enumerate(order)}
+    return mapping
 
 
 @dataclass(frozen=True)
@@ -211,25 +213,25 @@ class _Chosen:
 
     @cached_property
     def _of_class(self) -> Mapping[int, Sequence[Sample]]:
-        found: dict[int, list[Sample]] = defaultdict(list)
+        by_class: dict[int, list[Sample]] = defaultdict(list)
         for sample in self.objects:
-            found[sample.label].append(sample)
-        return found
+            by_class[sample.label].append(sample)
+        return by_class
 
     def lenders(self, place: int, condition: str) -> Iterator[_Place]:
         """Yield pictures that may lend the ground of an object, in an order drawn for it."""
-        own = self.objects[place]
-        of = self.unseen if condition == "unseen" else self.pictures
-        some: Sequence[Sample] = {
+        target = self.objects[place]
+        source = self.unseen if condition == "unseen" else self.pictures
+        candidates: Sequence[Sample] = {
             "unseen": self.unseen.photos.samples,
             "any": self.objects,
-            "sibling": self._of_class[self.circle[own.label]],
-            "same": [one for one in self._of_class[own.label] if one is not own] or [own],
+            "sibling": self._of_class[self.circle[target.label]],
+            "same": [sample for sample in self._of_class[target.label] if sample is not target] or [target],
         }[condition]
-        order = torch.randperm(len(some), generator=stream(self.seed, "grounds", condition, place))
+        order = torch.randperm(len(candidates), generator=stream(self.seed, "grounds", condition, place))
         for row in order.tolist():
-            if condition != "any" or some[row].label != own.label:
-                yield _Place(of, some[row])
+            if condition != "any" or candidates[row].label != target.label:
+                yield _Place(source, candidates[row])
 
     def paste(self, place: int, condition: str) -> tuple[Image.Image, Image.Image, Sample]:
         """Return an object on its ground, its mask, and the picture that lent the ground.
@@ -239,15 +241,15 @@ class _Chosen:
         """
         picture, mask, _ = self.pictures.whole(self.objects[place])
         assert mask is not None
-        picture = _bounded(picture)
+        picture = _downscaled(picture)
         mask = mask.resize(picture.size, Image.Resampling.NEAREST)
-        for of, sample in self.lenders(place, condition):
+        for source, sample in self.lenders(place, condition):
             (width, height), _ = measure(sample.picture)
             if max(picture.width / width, picture.height / height) > MOST_ENLARGED:
                 continue
-            ground, its_mask, share = of.whole(sample)
+            ground, ground_mask, share = source.whole(sample)
             if share <= MOST_OBJECT:
-                return exchange(picture, mask, ground, its_mask), mask, sample
+                return exchange(picture, mask, ground, ground_mask), mask, sample
         name, (width, height) = self.objects[place].name, picture.size
         raise InputError(
             f"{name}: no picture lends it a ground under {condition!r}: each is less than half of"
@@ -255,17 +257,22 @@ class _Chosen:
         )
 
 
-def _bounded(picture: Image.Image) -> Image.Image:
+def _downscaled(picture: Image.Image) -> Image.Image:
     """Return a picture whose shorter side is at most `SIDE`."""
-    least = min(picture.size)
-    if least <= SIDE:
+    shorter = min(picture.size)
+    if shorter <= SIDE:
         return picture
-    size = (round(picture.width * SIDE / least), round(picture.height * SIDE / least))
+    size = (round(picture.width * SIDE / shorter), round(picture.height * SIDE / shorter))
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def _write(
-    folder: Path, root: Path, one: DataSet, chosen: _Chosen, names: Sequence[str], on_count: OnCount | None
+    folder: Path,
+    root: Path,
+    dataset: DataSet,
+    chosen: _Chosen,
+    names: Sequence[str],
+    on_count: OnCount | None,
 ) -> None:
     """Write pictures, masks and split files; paths in these begin at the root of the data sets."""
     origins = [("condition", "picture", "object", "class", "ground", "ground's class")]
@@ -273,27 +280,27 @@ def _write(
     total = len(pasted) * len(chosen.objects)
     for condition in PASTED:
         rows: list[tuple[str, int, str]] = []
-        for place, sample in enumerate(chosen.objects):
+        for index, sample in enumerate(chosen.objects):
             if condition == "home":
                 path, mask = _below(root, sample), chosen.pictures.whole(sample)[1]
             else:
-                image, mask, lent = chosen.paste(place, condition)
+                image, mask, lender = chosen.paste(index, condition)
                 slug = re.sub("[^a-z0-9]+", "_", names[sample.label].lower())
-                # Fingerprints of sets know only a file's name and its folder's: the name has the condition.
-                inner = f"{PICTURES}/{condition}/{sample.label:04d}_{slug}/{condition}_{place:06d}.jpg"
-                path = f"{pasted_folder(one.key)}/{inner}"
+                # Photos.digest has only the names of a file and its folder, so the name has the condition.
+                inner = f"{PICTURES}/{condition}/{sample.label:04d}_{slug}/{condition}_{index:06d}.jpg"
+                path = f"{pasted_folder(dataset.key)}/{inner}"
                 _save(image, folder / inner, quality=95, subsampling=0)
-                whose = "" if condition == "unseen" else names[lent.label]
-                words = (_below(root, sample), names[sample.label], _below(root, lent), whose)
-                origins.append((condition, path, *words))
+                ground_class = "" if condition == "unseen" else names[lender.label]
+                columns = (_below(root, sample), names[sample.label], _below(root, lender), ground_class)
+                origins.append((condition, path, *columns))
             assert mask is not None
             _save(mask.convert("1"), folder / MASKS / f"{path}.png")
             rows.append((path, sample.label, names[sample.label]))
             if on_count is not None and condition != "home":
-                on_count(pasted.index(condition) * len(chosen.objects) + place + 1, total)
+                on_count(pasted.index(condition) * len(chosen.objects) + index + 1, total)
         split = {"names": names, "train": [], "val": [], "test": rows}
         write_atomically(
-            folder / find(f"{one.key}@{condition}").split_file, json.dumps(split, indent=1) + "\n"
+            folder / find(f"{dataset.key}@{condition}").split_file, json.dumps(split, indent=1) + "\n"
         )
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(origins)

@@ -47,17 +47,17 @@ def locate(root: Path, one: DataSet) -> FoundSet | None:
     return None
 
 
-def _place(root: Path, layout: str, below: str, one: DataSet) -> FoundSet:
+def _place(root: Path, layout: str, below: str, dataset: DataSet) -> FoundSet:
     home = root / below
-    pictures = _first_folder(home, one.pictures)
-    split_file = _split_file(root, home, pictures, one) if one.split_file else None
+    pictures = _first_folder(home, dataset.pictures)
+    split_file = _split_file(root, home, pictures, dataset) if dataset.split_file else None
     return FoundSet(
-        layout if split_file else _other_name(layout, below, one),
+        layout if split_file else _layout_name(layout, below, dataset),
         home,
         pictures,
-        _first_folder(home, one.tests),
+        _first_folder(home, dataset.tests),
         split_file,
-        _names_file(root, home, one),
+        _names_file(root, home, dataset),
         _masks(root, home),
     )
 
@@ -84,10 +84,10 @@ def expected(one: DataSet) -> str:
     return " or ".join(folders)
 
 
-def _other_name(layout: str, below: str, one: DataSet) -> str:
-    """A folder that two conventions share belongs to CoOp's if it contains the split file."""
-    others = [name for name, place in one.homes if place == below]
-    return others[-1] if one.split_file else layout
+def _layout_name(layout: str, below: str, dataset: DataSet) -> str:
+    """Return the layout of a folder that lacks the split file: if layouts share the folder, not CoOp's."""
+    layouts = [name for name, folder in dataset.homes if folder == below]
+    return layouts[-1] if dataset.split_file else layout
 
 
 def _first_folder(home: Path, names: Iterable[str]) -> Path | None:
@@ -100,20 +100,22 @@ def _masks(root: Path, home: Path) -> Path | None:
     return _first_folder(home, MASK_FOLDERS) or outer
 
 
-def _split_file(root: Path, home: Path, pictures: Path | None, one: DataSet) -> Path | None:
-    near = [home, *([pictures] if pictures else [])]
+def _split_file(root: Path, home: Path, pictures: Path | None, dataset: DataSet) -> Path | None:
+    inner = [home, *([pictures] if pictures else [])]
     # In torchvision's layouts, a set's folder may be one level deeper than in CoOp's.
-    places = [*near, *([home.parent] if home.is_relative_to(root) and home != root else [])]
-    return next((place / one.split_file for place in places if (place / one.split_file).is_file()), None)
+    folders = [*inner, *([home.parent] if home.is_relative_to(root) and home != root else [])]
+    return next(
+        (folder / dataset.split_file for folder in folders if (folder / dataset.split_file).is_file()), None
+    )
 
 
-def _names_file(root: Path, home: Path, one: DataSet) -> Path | None:
+def _names_file(root: Path, home: Path, dataset: DataSet) -> Path | None:
     """Find ImageNet's names beside the set; for its variants, beside ImageNet itself."""
-    if one.kind != "imagenet":
+    if dataset.kind != "imagenet":
         return None
-    places = [home, home.parent] if home != root else [home]
-    own = next((place / NAMES for place in places if (place / NAMES).is_file()), None)
-    if own is not None or one.key == "imagenet":
-        return own
+    folders = [home, home.parent] if home != root else [home]
+    file = next((folder / NAMES for folder in folders if (folder / NAMES).is_file()), None)
+    if file is not None or dataset.key == "imagenet":
+        return file
     imagenet = locate(root, find("imagenet"))
     return imagenet.names_file if imagenet else None

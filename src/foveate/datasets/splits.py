@@ -56,8 +56,8 @@ class Split:
 
     def counts(self) -> dict[str, int]:
         """Number of pictures of each split."""
-        found = [row.split for row in self.rows]
-        return {split: found.count(split) for split in SPLITS}
+        splits = [row.split for row in self.rows]
+        return {split: splits.count(split) for split in SPLITS}
 
     def digest(self) -> str:
         """Fingerprint of names, order, paths and labels."""
@@ -108,36 +108,40 @@ def listed_names(key: str) -> tuple[str, ...] | None:
 
 def _parse(text: str, where: str) -> Split:
     content = parse_json(text, where)
-    called = _called(content, where)
-    found = [row for split in SPLITS for row in _rows(content, split, called, where)]
-    if not found:
+    names_by_label = _called(content, where)
+    entries = [entry for split in SPLITS for entry in _rows(content, split, names_by_label, where)]
+    if not entries:
         raise InputError(f"{where}: no pictures; expected train, val and test lists of [path, label, name]")
-    order = {label: row for row, label in enumerate(sorted(called))}
-    names = clean_names({str(label): called[label] for label in order}, where)
-    rows = [SplitRow(path, order[label], split) for path, label, split in found]
-    return Split(names, _once(rows, where), where, tuple(order))
+    index_of = {label: index for index, label in enumerate(sorted(names_by_label))}
+    names = clean_names({str(label): names_by_label[label] for label in index_of}, where)
+    rows = [SplitRow(path, index_of[label], split) for path, label, split in entries]
+    return Split(names, _check_unique(rows, where), where, tuple(index_of))
 
 
 def _called(content: Any, where: str) -> dict[int, str]:
-    """Return the listed class names by label; none, as in published files, are those of the rows."""
+    """Return the listed class names by label; empty for published files, which name classes in the rows."""
     names = cast("Mapping[str, Any]", content).get("names", []) if isinstance(content, dict) else []
-    if not isinstance(names, list) or not all(isinstance(one, str) for one in cast("list[Any]", names)):
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in cast("list[Any]", names)):
         raise InputError(f"{where}: names is no list of class names: get the file again")
     return dict(enumerate(cast("list[str]", names)))
 
 
-def _once(rows: Sequence[SplitRow], where: str) -> tuple[SplitRow, ...]:
+def _check_unique(rows: Sequence[SplitRow], where: str) -> tuple[SplitRow, ...]:
     """Check that no picture is listed twice: a training picture in the test split makes it easier."""
-    seen: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for row in rows:
-        if row.path in seen:
-            both = f"in {seen[row.path]} and in {row.split}" if seen[row.path] != row.split else "there twice"
+        if row.path in split_of:
+            both = (
+                f"in {split_of[row.path]} and in {row.split}"
+                if split_of[row.path] != row.split
+                else "there twice"
+            )
             raise InputError(f"{where}: {row.path} is {both}; keep one, or get the list again")
-        seen[row.path] = row.split
+        split_of[row.path] = row.split
     return tuple(rows)
 
 
-def _rows(content: Any, split: str, called: dict[int, str], where: str) -> Iterable[tuple[str, int, str]]:
+def _rows(content: Any, split: str, names: dict[int, str], where: str) -> Iterable[tuple[str, int, str]]:
     items = cast("Mapping[str, Any]", content).get(split) if isinstance(content, dict) else content
     if items is None:
         return
@@ -147,10 +151,10 @@ def _rows(content: Any, split: str, called: dict[int, str], where: str) -> Itera
         match item:
             case [str(path), int() | str() as number_of, str(name)] if _is_plain(path, name, number_of):
                 label = int(number_of)
-                if called.setdefault(label, name) != name:
-                    other = called[label]
+                if names.setdefault(label, name) != name:
+                    previous = names[label]
                     raise InputError(
-                        f"{where}: {split}[{number}]: label {label} is {name!r} here and {other!r} before"
+                        f"{where}: {split}[{number}]: label {label} is {name!r} here and {previous!r} before"
                     )
                 yield path, label, split
             case _:
@@ -182,20 +186,20 @@ def read_variants(home: Path) -> Split:
         OSError: Permission to read a list is missing.
     """
     names = _lines(home / VARIANTS)
-    label = {name: row for row, name in enumerate(names)}
-    if len(label) < len(names):
-        double = next(name for row, name in enumerate(names) if label[name] != row)
-        raise InputError(f"{home / VARIANTS}: {double!r} is there twice; get the list again")
+    label_of = {name: index for index, name in enumerate(names)}
+    if len(label_of) < len(names):
+        duplicate = next(name for index, name in enumerate(names) if label_of[name] != index)
+        raise InputError(f"{home / VARIANTS}: {duplicate!r} is there twice; get the list again")
     rows: list[SplitRow] = []
     for split in SPLITS:
         path = home / f"images_variant_{split}.txt"
         for number, line in enumerate(_lines(path), 1):
             picture, _, name = line.partition(" ")
-            if name not in label:
+            if name not in label_of:
                 raise InputError(f"{path}, line {number}: {name!r} is not in {home / VARIANTS}")
-            rows.append(SplitRow(f"{picture}.jpg", label[name], split))
+            rows.append(SplitRow(f"{picture}.jpg", label_of[name], split))
     cleaned = clean_names({name: name for name in names}, str(home / VARIANTS))
-    return Split(cleaned, _once(rows, str(home)), str(home / VARIANTS))
+    return Split(cleaned, _check_unique(rows, str(home)), str(home / VARIANTS))
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Sets that foveate writes: complete below their folder, or not there."""
+"""Folders of sets that foveate writes: complete or absent."""
 
 import json
 import shutil
@@ -36,34 +36,34 @@ class WholeFolder:
         if not self.path.exists():
             return False
         try:
-            found = cast("dict[str, Any]", json.loads((self.path / self.file).read_text(encoding="utf-8")))
-            listed = set(cast("list[str]", found.pop("files")))
+            stored = cast("dict[str, Any]", json.loads((self.path / self.file).read_text(encoding="utf-8")))
+            listed = set(cast("list[str]", stored.pop("files")))
         except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
             raise InputError(
                 f"{self.path} is there, and is no set that foveate made: remove it, or take another folder"
             ) from error
-        other = [name for name, value in self.record.items() if found.get(name) != value]
-        if other:
-            value = found.get(other[0])
-            plain = isinstance(value, int | str) and other[0] != "version"
-            how = f"with {other[0]} {value}" if plain else "by another version"
-            raise InputError(f"{self.path} was made {how}: remove it, or take another folder")
+        changed = [name for name, value in self.record.items() if stored.get(name) != value]
+        if changed:
+            stored_value = stored.get(changed[0])
+            is_setting = isinstance(stored_value, int | str) and changed[0] != "version"
+            origin = f"with {changed[0]} {stored_value}" if is_setting else "by another version"
+            raise InputError(f"{self.path} was made {origin}: remove it, or take another folder")
         return listed <= set(_files(self.path))
 
     @contextmanager
     def written(self) -> Generator[Path]:
-        """Give a folder beside it, which takes its place when the block ends; a failure leaves nothing."""
-        beside = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
+        """Yield a temporary folder that replaces this one when the block ends; a failure leaves nothing."""
+        temporary = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
         try:
-            yield beside
-            listed = {"files": sorted(_files(beside))}
-            write_atomically(beside / self.file, json.dumps({**self.record, **listed}) + "\n")
-            beside.chmod(0o755)  # nobody else can read temporary folders
-            if self.path.exists():  # it is foveate's, and has lost files
+            yield temporary
+            listed = {"files": sorted(_files(temporary))}
+            write_atomically(temporary / self.file, json.dumps({**self.record, **listed}) + "\n")
+            temporary.chmod(0o755)  # by default, only the owner can read a temporary folder
+            if self.path.exists():  # an incomplete set of foveate's own
                 shutil.rmtree(self.path)
-            beside.rename(self.path)
+            temporary.rename(self.path)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _files(folder: Path) -> list[str]:

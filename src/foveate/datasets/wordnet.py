@@ -20,8 +20,8 @@ from foveate.errors import InputError
 from foveate.foreground.opening import PICTURE_SUFFIXES
 from foveate.readers import read_text, text_lines
 
-# Lists of ImageNet's names give two classes the same name. CLIP could never predict the second one,
-# because the texts are equal. So the second one gets another of its names here.
+# Lists of ImageNet's names give some pairs of classes the same name. CLIP could never predict the second
+# class, because the texts are equal. So the second class gets another of its names here.
 SECOND_NAMES = {
     "n03126707": "construction crane",
     "n03710721": "one-piece bathing suit",
@@ -46,19 +46,19 @@ def read_names(path: Path | None) -> dict[str, str]:
     if path is None:
         return dict(clips_names())
     names = _named(read_text(path), str(path))
-    _demand_right(names, path)
+    _refuse_shuffled(names, path)
     return names
 
 
-def _demand_right(names: Mapping[str, str], path: Path) -> None:
+def _refuse_shuffled(names: Mapping[str, str], path: Path) -> None:
     """Refuse a shuffled list, which would give pictures wrong names."""
-    right = {name: wnid for wnid, name in clips_names().items()}
-    wrong = [wnid for wnid, name in names.items() if right.get(name, wnid) != wnid]
+    wnid_of = {name: wnid for wnid, name in clips_names().items()}
+    wrong = [wnid for wnid, name in names.items() if wnid_of.get(name, wnid) != wnid]
     if len(wrong) > _WRONG * len(names):
         first = names[wrong[0]]
         raise InputError(
             f"{path}: {len(wrong)} of its names stand behind other ids than theirs, first {first!r} behind "
-            f"{wrong[0]} and not {right[first]}; {_INSTEAD}"
+            f"{wrong[0]} and not {wnid_of[first]}; {_INSTEAD}"
         )
 
 
@@ -70,21 +70,21 @@ def clips_names() -> Mapping[str, str]:
 
 
 def _named(text: str, where: str) -> dict[str, str]:
-    called: dict[str, str] = {}
+    listed: dict[str, str] = {}
     for number, line in text_lines(text):
         wnid, _, raw = line.partition(" ")
         if not clean_name(raw):
             raise InputError(f"{where}, line {number}: expected a WordNet id, a space and a name")
-        if wnid in called:
+        if wnid in listed:
             raise InputError(f"{where}, line {number}: {wnid} is there a second time; keep one line of it")
-        called[wnid] = clean_name(raw)
-    taken: dict[str, str] = {}
-    for wnid in sorted(called):
-        name = called[wnid] if called[wnid] not in taken else SECOND_NAMES.get(wnid, called[wnid])
-        if name in taken:
-            raise InputError(f"{where}: {taken[name]} and {wnid} are both called {name!r}; rename one")
-        taken[name] = wnid
-    return {wnid: name for name, wnid in taken.items()}
+        listed[wnid] = clean_name(raw)
+    wnid_of: dict[str, str] = {}
+    for wnid in sorted(listed):
+        name = listed[wnid] if listed[wnid] not in wnid_of else SECOND_NAMES.get(wnid, listed[wnid])
+        if name in wnid_of:
+            raise InputError(f"{where}: {wnid_of[name]} and {wnid} are both called {name!r}; rename one")
+        wnid_of[name] = wnid
+    return {wnid: name for name, wnid in wnid_of.items()}
 
 
 def list_folders(one: DataSet, place: FoundSet, splits: Collection[str]) -> Split:
@@ -94,14 +94,14 @@ def list_folders(one: DataSet, place: FoundSet, splits: Collection[str]) -> Spli
         InputError: There is no class folder, or a class folder has no name.
     """
     names = read_names(place.names_file)
-    trained = place.pictures if one.tests else None
-    tested = place.tests if one.tests else place.pictures
-    classes = _classes(place, names, trained or tested)
-    label = {wnid: row for row, wnid in enumerate(classes)}
+    train_folder = place.pictures if one.tests else None
+    test_folder = place.tests if one.tests else place.pictures
+    classes = _classes(place, names, train_folder or test_folder)
+    labels = {wnid: row for row, wnid in enumerate(classes)}
     rows: list[SplitRow] = []
-    for split, folder in (("train", trained), ("test", tested)):
+    for split, folder in (("train", train_folder), ("test", test_folder)):
         if folder is not None and split in splits:
-            rows += [SplitRow(path, label[wnid], split) for wnid, path in _pictures(place, folder, label)]
+            rows += [SplitRow(path, labels[wnid], split) for wnid, path in _pictures(place, folder, labels)]
     source = str(place.names_file or f"foveate's own {NAMES}")
     return Split(tuple(names[wnid] for wnid in classes), tuple(rows), source)
 
@@ -109,14 +109,14 @@ def list_folders(one: DataSet, place: FoundSet, splits: Collection[str]) -> Spli
 def _classes(place: FoundSet, names: Mapping[str, str], folder: Path | None) -> list[str]:
     """Return the WordNet ids that have a folder, in order."""
     assert folder is not None
-    found = sorted(map(_wnid, _folders(folder)))
-    unknown = [wnid for wnid in found if wnid not in names]
+    wnids = sorted(map(_wnid, _folders(folder)))
+    unknown = [wnid for wnid in wnids if wnid not in names]
     if unknown:
-        listed = place.names_file or f"foveate's own {NAMES}"
-        raise InputError(f"{folder / unknown[0]}: {listed} has no name for this folder; is it a class?")
-    if not found:
+        source = place.names_file or f"foveate's own {NAMES}"
+        raise InputError(f"{folder / unknown[0]}: {source} has no name for this folder; is it a class?")
+    if not wnids:
         raise InputError(f"{folder}: no class folders; each is called by a WordNet id, such as n01440764")
-    return found
+    return wnids
 
 
 def _wnid(folder: str) -> str:
@@ -129,12 +129,12 @@ def _ids() -> tuple[str, ...]:
     return tuple(sorted(clips_names()))
 
 
-def _pictures(place: FoundSet, folder: Path, label: Collection[str]) -> Iterator[tuple[str, str]]:
+def _pictures(place: FoundSet, folder: Path, wnids: Collection[str]) -> Iterator[tuple[str, str]]:
     below = folder.relative_to(place.home)
-    for wnid, own in sorted((_wnid(one), one) for one in _folders(folder)):
-        if wnid in label:
-            for file in _files(folder / own):
-                yield wnid, (below / own / file).as_posix()
+    for wnid, class_folder in sorted((_wnid(name), name) for name in _folders(folder)):
+        if wnid in wnids:
+            for file in _files(folder / class_folder):
+                yield wnid, (below / class_folder / file).as_posix()
 
 
 def uneven(place: FoundSet) -> list[str]:
@@ -152,11 +152,11 @@ def uneven(place: FoundSet) -> list[str]:
 
 
 def _folders(folder: Path) -> Sequence[str]:
-    with os.scandir(folder) as found:
-        return sorted(one.name for one in found if one.is_dir() and not one.name.startswith("."))
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _files(folder: Path) -> Sequence[str]:
-    with os.scandir(folder) as found:
-        names = sorted(one.name for one in found if not one.name.startswith(".") and one.is_file())
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
     return [name for name in names if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES]  # noqa: PTH122

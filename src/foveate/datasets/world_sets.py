@@ -64,59 +64,63 @@ def draw_sets(
         The keys of the sets drawn in this call.
 
     Raises:
-        InputError: No drawn set has such a key; or its place holds something else, or the set of another
-            seed.
+        InputError: No drawn set has such a key; or its folder has other content, or the set of another seed.
         OSError: No space, or no permission.
     """
-    named = (*species_keys(), *world_keys()) if keys is None else keys
-    wanted = [find(key) for key in dict.fromkeys(key.partition("@")[0] for key in named)]
-    other = next((one for one in wanted if one.world is None), None)
-    if other is not None:
-        raise InputError(f"{other.title} cannot be drawn, it is photographs: {other.where}")
-    folders = {one.key: WholeFolder(root / one.key, _record(one, seed)) for one in wanted}
-    missing = [one for one in wanted if not folders[one.key].is_there()]
-    total = sum(one.train + one.val + one.test * _tests(one) for one in missing)
+    requested = (*species_keys(), *world_keys()) if keys is None else keys
+    datasets = [find(key) for key in dict.fromkeys(key.partition("@")[0] for key in requested)]
+    photographic = next((dataset for dataset in datasets if dataset.world is None), None)
+    if photographic is not None:
+        raise InputError(f"{photographic.title} cannot be drawn, it is photographs: {photographic.where}")
+    folders = {dataset.key: WholeFolder(root / dataset.key, _record(dataset, seed)) for dataset in datasets}
+    missing = [dataset for dataset in datasets if not folders[dataset.key].is_there()]
+    total = sum(
+        dataset.train + dataset.val + dataset.test * _test_split_count(dataset) for dataset in missing
+    )
     done = 0
     root.mkdir(parents=True, exist_ok=True)
-    for one in missing:
-        for _ in _draw_into(folders[one.key], one, seed):
+    for dataset in missing:
+        for _ in _draw_into(folders[dataset.key], dataset, seed):
             done += 1
             if on_count is not None:
                 on_count(done, total)
-    return tuple(one.key for one in missing)
+    return tuple(dataset.key for dataset in missing)
 
 
-def _tests(one: DataSet) -> int:
+def _test_split_count(dataset: DataSet) -> int:
     """Return the number of test splits of a set."""
-    return len(CONDITIONS) if isinstance(one.world, SpeciesWorld) else 1
+    return len(CONDITIONS) if isinstance(dataset.world, SpeciesWorld) else 1
 
 
-def _record(one: DataSet, seed: int) -> dict[str, Any]:
+def _record(dataset: DataSet, seed: int) -> dict[str, Any]:
     """Return everything that determines a set: equal records mean equal sets."""
-    assert one.world is not None
-    row = {
-        name: list(value) if isinstance(value, tuple) else value for name, value in vars(one.world).items()
+    assert dataset.world is not None
+    settings = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in vars(dataset.world).items()
     }
-    return {"version": 1, "key": one.key, "seed": seed, "classes": one.classes, "world": row}
+    return {"version": 1, "key": dataset.key, "seed": seed, "classes": dataset.classes, "world": settings}
 
 
-def _draw_into(whole: WholeFolder, one: DataSet, seed: int) -> Iterator[None]:
+def _draw_into(folder: WholeFolder, dataset: DataSet, seed: int) -> Iterator[None]:
     """Draw a set in a temporary folder, one scene at a time, then rename it."""
-    with whole.written() as beside:
+    with folder.written() as temporary:
         rows: dict[str, list[list[Any]]] = {"train": [], "val": [], "test": []}
-        names = class_names(one, seed)
-        for split, sample, path in _scenes(one, names, seed):
-            _save(sample, beside, path)
+        names = class_names(dataset, seed)
+        for split, sample, path in _scenes(dataset, names, seed):
+            _save(sample, temporary, path)
             rows.setdefault(split, []).append([path, sample.label, names[sample.label]])
             yield
         tests = {condition: rows.pop(condition) for condition in CONDITIONS if condition in rows}
         if tests:
             rows["test"] = tests["any"]
-            _save_spoiled(beside, [path for split in rows.values() for path, *_ in split], seed)
-        write_atomically(beside / one.split_file, json.dumps(rows, indent=1) + "\n")
+            _save_spoiled(temporary, [path for split_rows in rows.values() for path, *_ in split_rows], seed)
+        write_atomically(temporary / dataset.split_file, json.dumps(rows, indent=1) + "\n")
         for condition, scenes in tests.items():
-            other = find(f"{one.key}@{condition}")
-            write_atomically(beside / other.split_file, json.dumps({**rows, "test": scenes}, indent=1) + "\n")
+            variant = find(f"{dataset.key}@{condition}")
+            write_atomically(
+                temporary / variant.split_file, json.dumps({**rows, "test": scenes}, indent=1) + "\n"
+            )
 
 
 def class_names(one: DataSet, seed: int = SEED) -> tuple[str, ...]:
@@ -127,26 +131,26 @@ def class_names(one: DataSet, seed: int = SEED) -> tuple[str, ...]:
     colours, shapes = one.world.colours or tuple(COLOURS), one.world.shapes or tuple(SHAPES)
     names = [f"{colour} {shape}" for colour in colours for shape in shapes]
     order = np.random.default_rng(_number(seed, one.key, "names")).permutation(len(names))
-    return tuple(names[place] for place in order[: one.classes])
+    return tuple(names[index] for index in order[: one.classes])
 
 
-def _scenes(one: DataSet, names: Sequence[str], seed: int) -> Iterator[tuple[str, Sample, str]]:
+def _scenes(dataset: DataSet, names: Sequence[str], seed: int) -> Iterator[tuple[str, Sample, str]]:
     """Yield split, scene and path: train, val and test, and in each class by class."""
-    world = one.world
+    world = dataset.world
     assert world is not None
     if isinstance(world, SpeciesWorld):
-        yield from _species_scenes(one.key, world, names, seed)
+        yield from _species_scenes(dataset.key, world, names, seed)
         return
-    at_home = homes(one, seed) or (None,)
-    for split, each in (("train", world.shots), ("val", VAL), ("test", world.tests)):
-        placed = (None,) if split == "test" else at_home
+    train_homes = homes(dataset, seed) or (None,)
+    for split, per_class in (("train", world.shots), ("val", VAL), ("test", world.tests)):
+        split_homes = (None,) if split == "test" else train_homes
         counts = dict.fromkeys(range(len(names)), 0)
         drawn: list[Sample] = []
-        for turn, home in enumerate(placed):
-            number = each // len(placed) + (turn < each % len(placed))
-            source = _number(seed, one.key, split, turn)
+        for index, home in enumerate(split_homes):
+            count = per_class // len(split_homes) + (index < per_class % len(split_homes))
+            scene_seed = _number(seed, dataset.key, split, index)
             drawn += scene_photos(
-                names, number, source, home=home, radius=world.radius, turn=world.turn
+                names, count, scene_seed, home=home, radius=world.radius, turn=world.turn
             ).samples
         for sample in sorted(drawn, key=lambda sample: sample.label):
             counts[sample.label] += 1
@@ -160,18 +164,18 @@ def _species_scenes(
     """Yield the train and val scenes, and the test scenes of each condition."""
     drawn = {
         split: species_photos(
-            names, each, _number(seed, key, split), at_home=world.at_home, others=world.others
+            names, per_class, _number(seed, key, split), at_home=world.at_home, others=world.others
         )
-        for split, each in (("train", world.shots), ("val", VAL))
+        for split, per_class in (("train", world.shots), ("val", VAL))
     }
     for condition in get_args(Condition):
         for half in (BASE, NEW):
-            source = _number(seed, key, condition, half[0])
+            scene_seed = _number(seed, key, condition, half[0])
             drawn[f"{condition} {half[0]}"] = species_photos(
-                half, world.tests, source, condition=condition, others=world.others
+                half, world.tests, scene_seed, condition=condition, others=world.others
             )
-    for what, photos in drawn.items():
-        split = what.partition(" ")[0]
+    for part, photos in drawn.items():
+        split = part.partition(" ")[0]
         counts = dict.fromkeys(photos.names, 0)
         for sample in photos.samples:
             name = photos.names[sample.label]
@@ -207,8 +211,8 @@ def _save(sample: Sample, folder: Path, path: str) -> None:
     assert isinstance(picture, ScenePicture)
     images, masks = render([picture.scene], picture.size)
     layers = {PICTURES: Image.fromarray(images[0]), MASKS: Image.fromarray(masks[0])}
-    for place, image in layers.items():
-        file = folder / place / path
+    for subfolder, image in layers.items():
+        file = folder / subfolder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         image.save(file, compress_level=1)
 

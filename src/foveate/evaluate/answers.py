@@ -37,12 +37,12 @@ class Answers:
         logits: `[N, C]`.
         labels: `[N]` true labels.
         foreground: `[N, C]` logits of the pictures times their masks; None without masks.
-        trust: `[N]` how far each answer leans on CLIP's prior; None for methods without such a gate.
-        masked: `[N]` which pictures have a mask at all; None means every one.
-        names: Of the columns.
-        pictures: What each picture is called.
-        clip: `[N, D]` raw features of the untouched CLIP, where they were asked for.
-        calibration: What makes probabilities of logits.
+        trust: `[N]` weight of CLIP's prior in each answer; None for methods without such a gate.
+        masked: `[N]` whether each picture has a mask; None means that all have one.
+        names: Class names of the columns.
+        pictures: Name of each picture.
+        clip: `[N, D]` raw features of the unchanged CLIP, if requested.
+        calibration: Converts logits to probabilities.
     """
 
     logits: Logits
@@ -78,8 +78,8 @@ class Answers:
         """
         if self.foreground is None:
             return None
-        which = chosen if self.masked is None else chosen & self.masked
-        logits, foreground = self.logits[which], self.foreground[which]
+        selected = chosen if self.masked is None else chosen & self.masked
+        logits, foreground = self.logits[selected], self.foreground[selected]
         return foreground_shift(logits, foreground) if len(logits) else None
 
 
@@ -110,8 +110,8 @@ def ask(  # noqa: PLR0913  (all but the first three by name)
         batch_size: Number of pictures encoded in one pass; fewer if the device's memory is not sufficient.
         with_foreground: Whether to predict the foregrounds too, for the shift index; needs masks.
         with_clip: Whether to return the unchanged CLIP's features too.
-        with_region: Whether masks, if there are any, give a method the regions that it sees.
-        store_of: Gives the store of each tower's features; None keeps no features.
+        with_region: Whether to give the masks, if there are any, to a method that encodes regions.
+        store_of: Returns the store of a tower's features; None keeps no features.
         watch: Called with progress.
 
     Raises:
@@ -133,9 +133,9 @@ def ask(  # noqa: PLR0913  (all but the first three by name)
             chunk=batch_size,
             watch=None if watch is None or per_image else lambda done: watch(done, total),
         )
-        # With one text per picture, most of the work is here.
-        later = watch if per_image else None
-        answers = answer(method, features, pictures.photos, branch, batch_size=batch_size, watch=later)
+        # With one text per picture, `answer` takes most of the time, so it reports the progress.
+        answer_watch = watch if per_image else None
+        answers = answer(method, features, pictures.photos, branch, batch_size=batch_size, watch=answer_watch)
     return replace(answers, clip=features[CLIP_IMAGE][0]) if with_clip else answers
 
 
@@ -161,32 +161,32 @@ def answer(
     prior, device = capability(method, PriorBranch), method.clip.logit_scale.device
     parts: dict[str, list[Tensor]] = {"logits": [], "foreground": [], "trust": []}
 
-    def pairs(few: slice, view: str, prior_view: str) -> Features:
-        both = method.pair(sent(features[view][:, few], device))
+    def features_of(rows: slice, view: str, prior_view: str) -> Features:
+        pair = method.pair(sent(features[view][:, rows], device))
         if prior is None or not prior.asks_prior(branch):
-            return both
-        return prior.with_prior(both, sent(features[prior_view][:, few], device))
+            return pair
+        return prior.with_prior(pair, sent(features[prior_view][:, rows], device))
 
     for start in range(0, len(photos), batch_size):
-        few = slice(start, start + batch_size)
-        whole = pairs(few, IMAGE, CLIP_IMAGE)
-        parts["logits"].append(method.logits(whole, branch).cpu())
-        trust = prior.trust(whole) if prior and branch != "base" else None
+        rows = slice(start, start + batch_size)
+        full = features_of(rows, IMAGE, CLIP_IMAGE)
+        parts["logits"].append(method.logits(full, branch).cpu())
+        trust = prior.trust(full) if prior and branch != "base" else None
         if trust is not None:
             parts["trust"].append(trust.cpu())
         if FOREGROUND in features:
-            foreground = pairs(few, FOREGROUND, CLIP_FOREGROUND)
+            foreground = features_of(rows, FOREGROUND, CLIP_FOREGROUND)
             parts["foreground"].append(method.logits(foreground, branch).cpu())
         if watch:
-            watch(min(few.stop, len(photos)), len(photos))
-    found = {name: torch.cat(some) if some else None for name, some in parts.items()}
-    logits = found["logits"]
+            watch(min(rows.stop, len(photos)), len(photos))
+    joined = {name: torch.cat(tensors) if tensors else None for name, tensors in parts.items()}
+    logits = joined["logits"]
     assert logits is not None
     return Answers(
         logits,
         torch.tensor([sample.label for sample in photos.samples]),
-        found["foreground"],
-        found["trust"],
+        joined["foreground"],
+        joined["trust"],
         torch.tensor([sample.mask is not None for sample in photos.samples]),
         method.names,
         tuple(sample.name for sample in photos.samples),
@@ -196,6 +196,6 @@ def answer(
 def parts_of(batch: Batch, most: int) -> Iterator[Batch]:
     """Split a batch into batches of at most this size."""
     for start in range(0, len(batch.images), most):
-        few = slice(start, start + most)
-        masks = None if batch.masks is None else batch.masks[few]
-        yield Batch(batch.images[few], batch.labels[few], masks)
+        rows = slice(start, start + most)
+        masks = None if batch.masks is None else batch.masks[rows]
+        yield Batch(batch.images[rows], batch.labels[rows], masks)

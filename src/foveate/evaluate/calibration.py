@@ -1,4 +1,4 @@
-"""How sure answers are, and how far they have a right to be.
+"""Calibration metrics: reliability curve, expected calibration error, Brier score and AUROC.
 
 - Reliability and ECE: On Calibration of Modern Neural Networks, Guo et al. 2017,
   https://arxiv.org/abs/1706.04599, Sec. 2
@@ -13,21 +13,21 @@ from torch import Tensor
 from foveate.types import Labels, Logits
 
 BINS = 15
-"""Of the reliability curve, as the field has them."""
+"""Number of bins of the reliability curve, as in Guo et al."""
 
 Scores = Float[Tensor, " pictures"]
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The pictures whose answers are about equally sure.
+    """Pictures whose answers have similar probabilities.
 
     Attributes:
-        low: Least probability of such an answer, itself left out.
-        high: Greatest.
-        pictures: How many there are.
+        low: Lower end of the bin, exclusive.
+        high: Upper end of the bin, inclusive.
+        pictures: Number of pictures.
         confidence: Mean probability of their answers.
-        accuracy: Share of them that is right.
+        accuracy: Share of right answers.
     """
 
     low: float
@@ -43,27 +43,27 @@ def reliability(confidence: Scores, right: Bool[Tensor, " pictures"], bins: int 
     Args:
         confidence: `[N]` probability of each answer, in [0, 1].
         right: `[N]` whether it is right.
-        bins: How many.
+        bins: Number of bins.
     """
-    places = _places(confidence, bins)
-    found: list[Bin] = []
-    for place in range(bins):
-        own = places == place
-        if own.any():
-            mean_confidence, share = confidence[own].double().mean(), right[own].double().mean()
-            ends = place / bins, (place + 1) / bins
-            found.append(Bin(*ends, int(own.sum()), float(mean_confidence), float(share)))
-    return found
+    bin_of = _places(confidence, bins)
+    curve: list[Bin] = []
+    for index in range(bins):
+        inside = bin_of == index
+        if inside.any():
+            mean_confidence, share = confidence[inside].double().mean(), right[inside].double().mean()
+            ends = index / bins, (index + 1) / bins
+            curve.append(Bin(*ends, int(inside.sum()), float(mean_confidence), float(share)))
+    return curve
 
 
 def ece(confidence: Scores, right: Bool[Tensor, " pictures"], bins: int = BINS) -> float:
     """Return the expected calibration error, in points: Σ_b n_b / N · |accuracy_b − confidence_b| (Eq. 3).
 
-    Few pictures make it larger than it is: each bin's accuracy is then far off by chance.
+    With few pictures it is too large, because each bin's accuracy is then far off by chance.
     """
-    over = torch.zeros(bins, dtype=torch.float64)
-    over.index_add_(0, _places(confidence, bins), right.double() - confidence.double())
-    return 100 * over.abs().sum().item() / len(right)
+    gaps = torch.zeros(bins, dtype=torch.float64)
+    gaps.index_add_(0, _places(confidence, bins), right.double() - confidence.double())
+    return 100 * gaps.abs().sum().item() / len(right)
 
 
 def _places(confidence: Scores, bins: int) -> Int[Tensor, " pictures"]:
@@ -83,7 +83,7 @@ def brier_scores(probabilities: Logits, labels: Labels) -> Float[Tensor, " pictu
 
 
 def auroc(high: Float[Tensor, " high"], low: Float[Tensor, " low"]) -> float:
-    """Return how often one of the first scores is above one of the second; a tie counts a half.
+    """Return the probability that a score of `high` is above one of `low`; a tie counts a half.
 
     Args:
         high: Scores that should be high, such as the novelty of unknown pictures.

@@ -1,7 +1,7 @@
-"""Features of test pictures: each image tower encodes a picture once, whatever class names are asked about.
+"""Features of test pictures: each image tower encodes a picture once, for any class names.
 
-Raw features of a picture do not depend on class names. So they may be kept between questions, and features
-of the unchanged CLIP also between methods, seeds and runs.
+Raw features of a picture do not depend on class names. So they may be kept between calls, and features of
+the unchanged CLIP also between methods, seeds and runs.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,8 +35,8 @@ def is_clip(spec: FeatureSpec) -> bool:
 
 def keep_clip(folder: str | Path) -> StoreOf:
     """Return stores that keep features of the unchanged CLIP in a folder, and the others in memory."""
-    kept, here = FeatureStore(Path(folder).expanduser()), FeatureStore()
-    return lambda spec: kept if is_clip(spec) else here
+    on_disk, in_memory = FeatureStore(Path(folder).expanduser()), FeatureStore()
+    return lambda spec: on_disk if is_clip(spec) else in_memory
 
 
 def specs_for_answers(
@@ -49,22 +49,24 @@ def specs_for_answers(
         branch: Label space of the question; some methods need CLIP's own features for new classes.
         foreground: Whether answers about foregrounds are needed.
         clip: Whether CLIP's own features are needed.
-        region: Whether masks give regions to a method that sees them (`RegionEncoder`). Foregrounds alone
-            are encoded without.
+        region: Whether a method that encodes regions (`RegionEncoder`) gets the masks of the pictures.
+            Foregrounds are encoded without regions.
     """
-    own, other = image_spec(method), clip_spec(method.clip)
-    looks = capability(method, RegionEncoder) if region else None
+    spec, unchanged = image_spec(method), clip_spec(method.clip)
+    encoder = capability(method, RegionEncoder) if region else None
     prior = capability(method, PriorBranch)
-    asks = prior is not None and prior.asks_prior(branch)
-    wanted = {IMAGE: _of_region(own, looks) if looks else own} | ({CLIP_IMAGE: other} if clip or asks else {})
+    asks_prior = prior is not None and prior.asks_prior(branch)
+    specs = {IMAGE: _region_spec(spec, encoder) if encoder else spec} | (
+        {CLIP_IMAGE: unchanged} if clip or asks_prior else {}
+    )
     if foreground:
-        wanted |= {FOREGROUND: _cut(own)} | ({CLIP_FOREGROUND: _cut(other)} if asks else {})
-    return wanted
+        specs |= {FOREGROUND: _cut(spec)} | ({CLIP_FOREGROUND: _cut(unchanged)} if asks_prior else {})
+    return specs
 
 
-def _of_region(spec: FeatureSpec, part: RegionEncoder) -> FeatureSpec:
-    heads = spec.heads * part.region_views
-    return replace(spec, what=f"{spec.what}, {part.region_key()}", heads=heads, masked=True, region=True)
+def _region_spec(spec: FeatureSpec, encoder: RegionEncoder) -> FeatureSpec:
+    heads = spec.heads * encoder.region_views
+    return replace(spec, what=f"{spec.what}, {encoder.region_key()}", heads=heads, masked=True, region=True)
 
 
 def _cut(spec: FeatureSpec) -> FeatureSpec:
@@ -86,36 +88,36 @@ def encode_all(
         method: The method, without gradients.
         pictures: Pictures without augmentation.
         specs: The needed features, as `specs_for_answers` returns them.
-        store_of: Gives the store of each tower's features; None keeps no features.
+        store_of: Returns the store of a tower's features; None keeps no features.
         chunk: Number of pictures encoded in one pass; fewer if the device's memory is not sufficient.
         watch: Called with the number of encoded pictures.
 
     Raises:
         BadPicture: A picture or mask cannot be read.
     """
-    exact = torch.promote_types(method.clip.text.proj.dtype, torch.float32)
+    dtype = torch.promote_types(method.clip.text.proj.dtype, torch.float32)
     # A store that ends with this call has the features of one CLIP, so it needs no hash of the weights.
-    weights, here = method.clip.fingerprint() if store_of else "these", FeatureStore()
+    fingerprint, in_memory = method.clip.fingerprint() if store_of else "these", FeatureStore()
     groups: dict[int, tuple[FeatureStore, dict[str, FeatureSpec]]] = {}
     for name, spec in specs.items():
-        store = store_of(spec) if store_of else here
+        store = store_of(spec) if store_of else in_memory
         groups.setdefault(id(store), (store, {}))[1][name] = spec
-    found: dict[str, Tensor] = {}
-    # To release a tower takes milliseconds, which a server does not have for a picture.
+    features: dict[str, Tensor] = {}
+    # Releasing a tower's memory takes milliseconds, too long for a server with one small batch.
     turns = TowerTurns(method.clip.text, method.clip.vision) if len(pictures) > chunk else None
-    for store, some in groups.values():
-        (batch,) = Bank(pictures, weights, store, exact, chunk).batches(
-            0, len(pictures), specs=some, make=_Encoder(method, some, turns), shuffle=False, watch=watch
+    for store, group in groups.values():
+        (batch,) = Bank(pictures, fingerprint, store, dtype, chunk).batches(
+            0, len(pictures), specs=group, make=_Encoder(method, group, turns), shuffle=False, watch=watch
         )
-        found |= batch.frozen
+        features |= batch.frozen
     if turns:
         turns.encoded()
-    return found
+    return features
 
 
 @dataclass(frozen=True)
 class _Encoder:
-    """Encodes a batch: the features that it does not have yet."""
+    """Encodes the features that a batch does not have yet."""
 
     method: Method
     specs: Mapping[str, FeatureSpec]
@@ -125,25 +127,25 @@ class _Encoder:
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         if self.turns:
             self.turns.encoding()
-        size, device = self.method.clip.config, self.method.clip.logit_scale.device
+        config, device = self.method.clip.config, self.method.clip.logit_scale.device
         masks = None if batch.masks is None else sent(batch.masks, device)
         views = {False: sent(batch.images, device)}
         if any(spec.masked and not spec.region for spec in self.specs.values()):
             assert masks is not None
-            views[True] = foreground_view(views[False], masks, "mean", size.mean, size.std)
-        made: dict[FeatureSpec, Tensor] = {}
+            views[True] = foreground_view(views[False], masks, "mean", config.mean, config.std)
+        encoded: dict[FeatureSpec, Tensor] = {}
         for name, spec in self.specs.items():
-            if name not in batch.frozen and spec not in made:
+            if name not in batch.frozen and spec not in encoded:
                 view = views[spec.masked and not spec.region]
-                made[spec] = self._encoded(spec, view, masks).cpu()
-        return {name: made[spec] for name, spec in self.specs.items() if spec in made}
+                encoded[spec] = self._encoded(spec, view, masks).cpu()
+        return {name: encoded[spec] for name, spec in self.specs.items() if spec in encoded}
 
     def _encoded(self, spec: FeatureSpec, images: Images, masks: Masks | None) -> ImageFeatures:
         if spec.region:
-            looks = capability(self.method, RegionEncoder)
-            assert looks is not None
+            encoder = capability(self.method, RegionEncoder)
+            assert encoder is not None
             assert masks is not None
-            return looks.encode_region(images, masks)
+            return encoder.encode_region(images, masks)
         return (
             encode_pictures(self.method.clip, images) if is_clip(spec) else self.method.encode_images(images)
         )

@@ -1,4 +1,4 @@
-"""Intervals beside figures, so that three test photos of a class do not pretend to be three hundred."""
+"""Confidence intervals of metrics over test pictures: Wilson's score interval, and the bootstrap."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ DRAWS = 1000
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure, and between which values it would lie with other pictures of the same kind.
+    """A metric with its confidence interval over pictures.
 
     Attributes:
-        value: The figure.
+        value: The metric.
         low: Lower end.
         high: Upper end.
     """
@@ -27,15 +27,15 @@ class Interval:
 
 
 def wilson(right: int | float, pictures: int | float, level: float = LEVEL) -> Interval:
-    """Return a share in percent with Wilson's score interval, which is honest at 0 and at 100 % too.
+    """Return a share in percent with Wilson's score interval, which is valid at 0 and at 100 % too.
 
-    A bootstrap is not: three of three right would have no width. Wilson 1927, as in Brown, Cai and DasGupta,
-    Interval Estimation for a Binomial Proportion, 2001.
+    A bootstrap interval is not: with three right answers of three it has no width. Wilson 1927, as in Brown,
+    Cai and DasGupta, Interval Estimation for a Binomial Proportion, 2001.
 
     Args:
-        right: How many; an estimate need not be a whole number.
-        pictures: Of how many, above 0.
-        level: Of the interval.
+        right: Number of right answers; an estimate need not be a whole number.
+        pictures: Number of pictures, above 0.
+        level: Confidence level.
     """
     z, share = NormalDist().inv_cdf((1 + level) / 2), right / pictures
     middle = (share + z**2 / (2 * pictures)) / (1 + z**2 / pictures)
@@ -53,16 +53,16 @@ def bootstrap(
     draws: int = DRAWS,
     level: float = LEVEL,
 ) -> Interval:
-    """Return a figure with the percentile interval over sets of pictures drawn with replacement.
+    """Return a metric with its percentile interval over sets of pictures drawn with replacement.
 
     Args:
-        figure: Of pictures by their places, `[N]` integers.
+        figure: Returns the metric of pictures, given their indices: `[N]` integers.
         pictures: N.
-        generator: Draws the sets.
-        draws: How many.
-        level: Of the interval.
+        generator: Random generator of the sets.
+        draws: Number of sets.
+        level: Confidence level.
     """
-    sets = (torch.randint(pictures, (pictures,), generator=generator) for _ in range(draws))
-    values = torch.tensor([figure(rows) for rows in sets], dtype=torch.float64)
+    resamples = (torch.randint(pictures, (pictures,), generator=generator) for _ in range(draws))
+    values = torch.tensor([figure(rows) for rows in resamples], dtype=torch.float64)
     low, high = values.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
     return Interval(figure(torch.arange(pictures)), low.item(), high.item())

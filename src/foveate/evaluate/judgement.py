@@ -1,4 +1,4 @@
-"""What a person can act on: which classes go wrong, what they are taken for, and which pictures those are."""
+"""Accuracy by class, confusions between classes, and the misclassified pictures."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -17,14 +17,14 @@ from foveate.types import Labels, Logits, PerImage
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How one class did.
+    """Results of one class.
 
     Attributes:
-        name: Of the class.
-        pictures: How many test pictures it has.
-        right: How many of them were named rightly.
-        accuracy: Percent, with its interval.
-        taken_for: The wrong name that was given most often; empty without any.
+        name: Name of the class.
+        pictures: Number of its test pictures.
+        right: Number of right answers among them.
+        accuracy: Accuracy in percent, with its interval.
+        taken_for: The most frequent wrong answer; empty if there is none.
     """
 
     name: str
@@ -36,12 +36,12 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A cell of the confusion table beside its diagonal.
+    """A cell of the confusion table outside its diagonal.
 
     Attributes:
-        truth: The pictures' class.
-        answer: What they were taken for.
-        pictures: How many.
+        truth: True class of the pictures.
+        answer: Predicted class.
+        pictures: Number of pictures.
     """
 
     truth: str
@@ -51,14 +51,14 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Misjudged:
-    """A picture that was named wrongly.
+    """A misclassified picture.
 
     Attributes:
-        picture: Its path, or what it is called.
-        truth: Its class.
-        answer: What it was taken for.
-        probability: Of that answer.
-        of_truth: Probability of its class.
+        picture: Path or name of the picture.
+        truth: True class.
+        answer: Predicted class.
+        probability: Probability of the predicted class.
+        of_truth: Probability of the true class.
     """
 
     picture: str
@@ -70,18 +70,18 @@ class Misjudged:
 
 @dataclass(frozen=True)
 class Judgement:
-    """How good a classifier is on pictures whose names are known.
+    """Quality of a classifier on labelled pictures.
 
     Attributes:
-        names: Names of the classes that were asked about.
-        accuracy: Percent right.
+        names: Names of the classes to choose from.
+        accuracy: Accuracy in percent.
         ece: Expected calibration error, in points.
         brier: Brier score, in [0, 2].
         confidence: Mean probability of the answers, in percent.
-        classes: Those that have test pictures, worst first.
+        classes: Results of the classes with test pictures, lowest accuracy first.
         confusions: The confusion table without its diagonal and its zeros, largest first.
         curve: Reliability curve.
-        misjudged: All wrong answers, the surest first.
+        misjudged: All misclassified pictures, by decreasing probability of the wrong answer.
     """
 
     names: tuple[str, ...]
@@ -95,7 +95,7 @@ class Judgement:
     misjudged: tuple[Misjudged, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the judgement as a dict for JSON."""
         return asdict(self)
 
 
@@ -103,12 +103,12 @@ def judge(answers: Answers, generator: torch.Generator) -> Judgement:
     """Compare answers with the truth.
 
     Args:
-        answers: With names and pictures, as `ask` returns them.
-        generator: Draws the bootstrap's sets.
+        answers: Answers with names and pictures, as `ask` returns them.
+        generator: Random generator of the bootstrap.
     """
     p, labels = answers.probabilities, answers.labels
-    given, confidence = p.argmax(dim=1), p.max(dim=1).values
-    right = given == labels
+    predicted, confidence = p.argmax(dim=1), p.max(dim=1).values
+    right = predicted == labels
 
     return Judgement(
         answers.names,
@@ -116,10 +116,10 @@ def judge(answers: Answers, generator: torch.Generator) -> Judgement:
         bootstrap(partial(_ece_of, confidence, right), len(labels), generator),
         bootstrap(partial(_mean_of, brier_scores(p, labels)), len(labels), generator),
         100 * confidence.double().mean().item(),
-        _classes(answers.names, labels, given),
-        _confusions(answers.names, labels, given),
+        _classes(answers.names, labels, predicted),
+        _confusions(answers.names, labels, predicted),
         tuple(reliability(confidence, right)),
-        _misjudged(answers, p, given),
+        _misjudged(answers, p, predicted),
     )
 
 
@@ -131,20 +131,20 @@ def _mean_of(scores: Tensor, rows: Tensor) -> float:
     return scores[rows].mean().item()
 
 
-def _classes(names: tuple[str, ...], labels: Labels, given: Labels) -> tuple[ClassScore, ...]:
-    found: list[ClassScore] = []
-    for row, name in enumerate(names):
-        own = given[labels == row]
-        if len(own):
-            wrong = Counter(own[own != row].tolist()).most_common(1)
-            right = int((own == row).sum())
+def _classes(names: tuple[str, ...], labels: Labels, predicted: Labels) -> tuple[ClassScore, ...]:
+    scores: list[ClassScore] = []
+    for label, name in enumerate(names):
+        of_class = predicted[labels == label]
+        if len(of_class):
+            wrong = Counter(of_class[of_class != label].tolist()).most_common(1)
+            right = int((of_class == label).sum())
             taken_for = names[wrong[0][0]] if wrong else ""
-            found.append(ClassScore(name, len(own), right, wilson(right, len(own)), taken_for))
-    return tuple(sorted(found, key=lambda one: (one.accuracy.value, -one.pictures)))
+            scores.append(ClassScore(name, len(of_class), right, wilson(right, len(of_class)), taken_for))
+    return tuple(sorted(scores, key=lambda score: (score.accuracy.value, -score.pictures)))
 
 
-def _confusions(names: tuple[str, ...], labels: Labels, given: Labels) -> tuple[Confusion, ...]:
-    cells = Counter(zip(labels.tolist(), given.tolist(), strict=True))
+def _confusions(names: tuple[str, ...], labels: Labels, predicted: Labels) -> tuple[Confusion, ...]:
+    cells = Counter(zip(labels.tolist(), predicted.tolist(), strict=True))
     return tuple(
         Confusion(names[truth], names[answer], number)
         for (truth, answer), number in cells.most_common()
@@ -152,16 +152,16 @@ def _confusions(names: tuple[str, ...], labels: Labels, given: Labels) -> tuple[
     )
 
 
-def _misjudged(answers: Answers, p: Logits, given: Labels) -> tuple[Misjudged, ...]:
-    wrong = (given != answers.labels).nonzero()[:, 0].tolist()
-    found = [
+def _misjudged(answers: Answers, p: Logits, predicted: Labels) -> tuple[Misjudged, ...]:
+    wrong = (predicted != answers.labels).nonzero()[:, 0].tolist()
+    errors = [
         Misjudged(
-            answers.pictures[row],
-            answers.names[int(answers.labels[row])],
-            answers.names[int(given[row])],
-            float(p[row, given[row]]),
-            float(p[row, answers.labels[row]]),
+            answers.pictures[index],
+            answers.names[int(answers.labels[index])],
+            answers.names[int(predicted[index])],
+            float(p[index, predicted[index]]),
+            float(p[index, answers.labels[index]]),
         )
-        for row in wrong
+        for index in wrong
     ]
-    return tuple(sorted(found, key=lambda one: -one.probability))
+    return tuple(sorted(errors, key=lambda error: -error.probability))

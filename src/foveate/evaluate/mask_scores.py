@@ -54,8 +54,8 @@ class MaskSet:
 
     def only(self, names: Collection[str]) -> "MaskSet":
         """Return the set with only the pictures of these names."""
-        kept = [(job, mask) for job, mask in zip(self.jobs, self.masks, strict=True) if job.name in names]
-        return MaskSet([job for job, _ in kept], [mask for _, mask in kept], self.values)
+        pairs = [(job, mask) for job, mask in zip(self.jobs, self.masks, strict=True) if job.name in names]
+        return MaskSet([job for job, _ in pairs], [mask for _, mask in pairs], self.values)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Overlap:
     @property
     def all(self) -> tuple[float, ...]:
         """IoU of all pictures."""
-        return tuple(one for ious in self.by_class.values() for one in ious)
+        return tuple(value for ious in self.by_class.values() for value in ious)
 
     @property
     def mean(self) -> float:
@@ -80,7 +80,7 @@ class Overlap:
 
     def share_above(self, least: float = 0.5) -> float:
         """Share of pictures with an IoU above `least`."""
-        return mean([float(one > least) for one in self.all])
+        return mean([float(value > least) for value in self.all])
 
 
 def masks_of(jobs: Sequence[MaskJob], folder: Path) -> MaskSet:
@@ -89,12 +89,12 @@ def masks_of(jobs: Sequence[MaskJob], folder: Path) -> MaskSet:
     Raises:
         InputError: The folder does not exist, or has no mask of these pictures.
     """
-    found = find_masks([(job.path, Path(job.name)) for job in jobs], folder)
-    there: list[MaskSource] = [mask for mask in found if mask is not None]
-    if not there:
+    masks = find_masks([(job.path, Path(job.name)) for job in jobs], folder)
+    existing: list[MaskSource] = [mask for mask in masks if mask is not None]
+    if not existing:
         example = (folder / jobs[0].name).with_suffix(".png")
         raise InputError(f"{folder}: no mask in it matches a picture; expected, for instance, {example}")
-    return MaskSet(jobs, found, detect_values(there))
+    return MaskSet(jobs, masks, detect_values(existing))
 
 
 def iou(one: Mask, other: Mask) -> float:
@@ -115,18 +115,18 @@ def overlap(masks: MaskSet, truth: MaskSet, watch: Watch | None = None) -> Overl
         InputError: No picture has both masks; or a mask is unreadable or does not have its picture's
             shape.
     """
-    known = {job.name: mask for job, mask in zip(truth.jobs, truth.masks, strict=True)}
+    exact_masks = {job.name: mask for job, mask in zip(truth.jobs, truth.masks, strict=True)}
     ious: dict[str, list[float]] = {}
-    for place, (job, own) in enumerate(zip(masks.jobs, masks.masks, strict=True)):
-        exact = known.get(job.name)
-        if own is not None and exact is not None:
-            one = iou(_read(job, own, masks.values), _read(job, exact, truth.values))
-            ious.setdefault(job.label, []).append(one)
+    for index, (job, measured) in enumerate(zip(masks.jobs, masks.masks, strict=True)):
+        exact = exact_masks.get(job.name)
+        if measured is not None and exact is not None:
+            score = iou(_read(job, measured, masks.values), _read(job, exact, truth.values))
+            ious.setdefault(job.label, []).append(score)
         if watch:
-            watch(place + 1, len(masks.jobs))
+            watch(index + 1, len(masks.jobs))
     if not ious:
         raise InputError("no picture has both a mask and an exact one to compare it with")
-    return Overlap({label: tuple(own) for label, own in ious.items()})
+    return Overlap({label: tuple(scores) for label, scores in ious.items()})
 
 
 def mean_trust(method: ForegroundTrust, masks: MaskSet, watch: Watch | None = None) -> float:
@@ -159,7 +159,7 @@ def mean_target(method: ForegroundTrust, masks: MaskSet, watch: Watch | None = N
 def _mean_over(
     method: ForegroundTrust,
     masks: MaskSet,
-    measured: Callable[[Batch], PerImage],
+    score: Callable[[Batch], PerImage],
     watch: Watch | None,
 ) -> float:
     pictures = _pictures(method, masks)
@@ -167,38 +167,38 @@ def _mean_over(
     done = 0
     method.eval()
     with method.constant_text():
-        for found in _measure(method, pictures, measured):
-            total += float(found.sum())
-            done += len(found)
+        for values in _measure(method, pictures, score):
+            total += float(values.sum())
+            done += len(values)
             if watch:
                 watch(done, len(pictures))
     return total / done
 
 
 def _measure(
-    method: ForegroundTrust, pictures: PictureSet, measured: Callable[[Batch], PerImage]
+    method: ForegroundTrust, pictures: PictureSet, score: Callable[[Batch], PerImage]
 ) -> Iterator[PerImage]:
     pieces, device = Pieces(_BATCH), method.clip.logit_scale.device
     for batch in pictures.batches(None, _BATCH, shuffle=False, drop_last=False):
-        seen = pieces.run(lambda most, batch=batch: [measured(part) for part in _parts(batch, most, device)])
-        yield from seen
+        scores = pieces.run(lambda most, batch=batch: [score(part) for part in _parts(batch, most, device)])
+        yield from scores
 
 
 def _parts(batch: Batch, most: int, device: torch.device) -> Iterator[Batch]:
     for start in range(0, len(batch.images), most):
-        few = slice(start, start + most)
-        masks = None if batch.masks is None else sent(batch.masks[few], device)
-        areas = None if batch.areas is None else sent(batch.areas[few], device)
-        yield Batch(sent(batch.images[few], device), sent(batch.labels[few], device), masks, areas)
+        rows = slice(start, start + most)
+        masks = None if batch.masks is None else sent(batch.masks[rows], device)
+        areas = None if batch.areas is None else sent(batch.areas[rows], device)
+        yield Batch(sent(batch.images[rows], device), sent(batch.labels[rows], device), masks, areas)
 
 
 def _pictures(method: ForegroundTrust, masks: MaskSet) -> PictureSet:
     """Return the pictures with a mask and with a class of the method, or without a class."""
-    row = {_plain(name): place for place, name in enumerate(method.names)}
+    labels = {_plain(name): label for label, name in enumerate(method.names)}
     samples = [
-        Sample(job.path, row.get(_plain(job.label), 0), mask)
+        Sample(job.path, labels.get(_plain(job.label), 0), mask)
         for job, mask in zip(masks.jobs, masks.masks, strict=True)
-        if mask is not None and (not job.label or _plain(job.label) in row)
+        if mask is not None and (not job.label or _plain(job.label) in labels)
     ]
     if not samples:
         raise InputError(
@@ -211,9 +211,9 @@ def _pictures(method: ForegroundTrust, masks: MaskSet) -> PictureSet:
 
 def _read(job: MaskJob, mask: MaskSource, values: MaskValues) -> Mask:
     size, orientation = measure(job.path)
-    picture = read_mask(mask, values)
+    stored = read_mask(mask, values)
     fitted = fit_mask(
-        picture, size, orientation=orientation, mask_name=source_name(mask), picture_name=str(job.path)
+        stored, size, orientation=orientation, mask_name=source_name(mask), picture_name=str(job.path)
     )
     return np.asarray(fitted) > 0
 

@@ -24,7 +24,7 @@ def mean(values: Sequence[float]) -> float:
 def worst_group(groups: Iterable[tuple[int, int]]) -> float:
     """Return the least accuracy of a group, in percent; groups without pictures are left out.
 
-    - Sagawa et al. 2020, https://arxiv.org/abs/1911.08731, where a group is a class on one kind of ground.
+    - Sagawa et al. 2020, https://arxiv.org/abs/1911.08731; there, a group is a class on one background.
 
     Args:
         groups: Number of right answers and of pictures, of each group.

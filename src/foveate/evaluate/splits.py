@@ -17,23 +17,23 @@ def split_of(photos: Photos, trained: Sequence[str], split: Split) -> Photos:
     """Return the pictures of a split, with the names to choose from.
 
     Args:
-        photos: Labelled pictures; a trained name written in another way ("Barn_Owl") is that one.
+        photos: Labelled pictures; other spellings of a trained name ("Barn_Owl") count as that name.
         trained: Names of the trained classes.
         split: The split.
 
     Raises:
         InputError: The data has no picture of that split.
     """
-    photos = _in_own_words(photos, trained)
+    photos = _with_trained_names(photos, trained)
     new = [name for name in photos.names if name not in trained]
     names = {"base": list(trained), "new": new, "all": [*trained, *new]}[split]
-    samples = [s for s in photos.samples if photos.names[s.label] in names]
+    samples = [sample for sample in photos.samples if photos.names[sample.label] in names]
     if not samples:
         raise InputError(
             f"there are no pictures of {split} classes: the model was trained on {len(trained)} classes, "
             f"and the data has {len(new)} others (train with --classes base to keep half as new)"
         )
-    relabelled = tuple(replace(s, label=names.index(photos.names[s.label])) for s in samples)
+    relabelled = tuple(replace(sample, label=names.index(photos.names[sample.label])) for sample in samples)
     return replace(photos, names=tuple(names), samples=relabelled)
 
 
@@ -42,10 +42,10 @@ def splits_of(photos: Photos, trained: Sequence[str], *, takes_new_names: bool) 
 
     Args:
         photos: As for `split_of`.
-        trained: Likewise.
-        takes_new_names: Whether the model does; one that does not allows "base" only.
+        trained: As for `split_of`.
+        takes_new_names: Whether the model accepts new class names; if not, "base" is the only split.
     """
-    photos, known = _in_own_words(photos, trained), set(trained)
+    photos, known = _with_trained_names(photos, trained), set(trained)
     present = {photos.names[sample.label] for sample in photos.samples}
     base: list[Split] = ["base"] if present & known else []
     if base and not takes_new_names:
@@ -53,13 +53,13 @@ def splits_of(photos: Photos, trained: Sequence[str], *, takes_new_names: bool) 
     return [*base, "new", "all"] if present - known and base else base or ["new"]
 
 
-def _in_own_words(photos: Photos, trained: Sequence[str]) -> Photos:
+def _with_trained_names(photos: Photos, trained: Sequence[str]) -> Photos:
     """Rename classes to their trained spelling ("Barn_Owl" to "barn owl"); warn about similar names."""
-    own = {name_key(name): name for name in trained}
-    others = [name for name in photos.names if name_key(name) not in own]
-    for name, known in near_names(others, own.values()):
+    spellings = {name_key(name): name for name in trained}
+    others = [name for name in photos.names if name_key(name) not in spellings]
+    for name, known in near_names(others, spellings.values()):
         warnings.warn(
             f"{name!r} is counted as a new class, and {known!r} was trained: if they are one, rename it",
             stacklevel=4,
         )
-    return replace(photos, names=tuple(own.get(name_key(name), name) for name in photos.names))
+    return replace(photos, names=tuple(spellings.get(name_key(name), name) for name in photos.names))

@@ -57,10 +57,10 @@ def changed(chain: Sequence[Looks], most: int) -> list[CaseGroup]:
     return groups
 
 
-def _group(title: str, which: Bool[Tensor, " batch"], clearness: PerImage, most: int) -> CaseGroup:
+def _group(title: str, selected: Bool[Tensor, " batch"], clearness: PerImage, most: int) -> CaseGroup:
     order = clearness.argsort(descending=True, stable=True)
-    places = [int(place) for place in order[which[order]]]
-    return CaseGroup(title, places[:most], len(places))
+    indices = [int(index) for index in order[selected[order]]]
+    return CaseGroup(title, indices[:most], len(indices))
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Shown:
     """One picture for display.
 
     Attributes:
-        name: Name of the picture, as in messages.
+        name: Name of the picture.
         picture: The view that methods receive, at display size.
         mask: `[S, S]` foreground of the view; None without a mask.
     """
@@ -90,7 +90,7 @@ def shown(pictures: PictureSet, place: int, side: int) -> Shown:
         BadPicture: The picture is not readable any more.
     """
     sample = pictures.photos.samples[place]
-    whole = open_picture(sample.picture)
-    picture, _ = eval_view(whole.size, side).apply(whole)
+    original = open_picture(sample.picture)
+    picture, _ = eval_view(original.size, side).apply(original)
     mask = pictures.item(place).mask[0] if pictures.has_masks and sample.mask is not None else None
     return Shown(sample.name, picture, mask)

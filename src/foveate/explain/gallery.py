@@ -67,10 +67,10 @@ def gallery(
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    heads, *lines = rows
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
+    header, *body_rows = rows
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "\n".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in body_rows
     )
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
@@ -84,45 +84,45 @@ def _contents(groups: Sequence[CaseGroup]) -> str:
 
 
 def _section(number: int, group: CaseGroup, chain: Sequence[Looks], show: Callable[[int], Shown]) -> str:
-    shown = "" if len(group.places) == group.number else f", {len(group.places)} shown"
-    title = f'<h2 id="group-{number}">{escape(group.title)} ({group.number}{shown})</h2>'
-    cases = [_case(place, chain, show(place)) for place in group.places]
+    note = "" if len(group.places) == group.number else f", {len(group.places)} shown"
+    title = f'<h2 id="group-{number}">{escape(group.title)} ({group.number}{note})</h2>'
+    cases = [_case(index, chain, show(index)) for index in group.places]
     return "\n".join([f"<section>{title}", *(cases or ["<p>None.</p>"]), "</section>"])
 
 
-def _case(place: int, chain: Sequence[Looks], shown: Shown) -> str:
-    truth = chain[0].names[int(chain[0].labels[place])]
+def _case(index: int, chain: Sequence[Looks], shown: Shown) -> str:
+    truth = chain[0].names[int(chain[0].labels[index])]
     picture = shown.picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    drawn = picture if shown.mask is None else outlined(picture, shown.mask)
-    what = "the picture" if shown.mask is None else "the picture, its object outlined"
-    figures = [_figure(drawn, f"{truth}: {what}", escape(what))]
+    marked = picture if shown.mask is None else outlined(picture, shown.mask)
+    description = "the picture" if shown.mask is None else "the picture, its object outlined"
+    figures = [_figure(marked, f"{truth}: {description}", escape(description))]
     for looks in chain:
-        lit = overlay(picture, looks.heat[place], SIDE)
-        figures.append(_figure(lit, f"what {looks.method} looked at", _caption(looks, place)))
+        highlighted = overlay(picture, looks.heat[index], SIDE)
+        figures.append(_figure(highlighted, f"what {looks.method} looked at", _caption(looks, index)))
     heading = f"<h3>{escape(truth)} <small>{escape(shown.name)}</small></h3>"
     return f'<article>{heading}\n<div class="row">\n' + "\n".join(figures) + "\n</div></article>"
 
 
-def _caption(looks: Looks, place: int) -> str:
+def _caption(looks: Looks, index: int) -> str:
     """Return a method's prediction and, if it is wrong, the probability of the true class."""
-    answer, label, asked = (int(one[place]) for one in (looks.answers, looks.labels, looks.asked))
-    p, right = looks.probabilities[place], answer == label
+    answer, label, explained = (int(values[index]) for values in (looks.answers, looks.labels, looks.asked))
+    p, right = looks.probabilities[index], answer == label
     verdict = "right" if right else "wrong"
-    said = f'<b class="{verdict}">{escape(looks.names[answer])}</b> {p[answer]:.2f}'
-    lines = [f"{escape(looks.method)}:", said]
+    prediction = f'<b class="{verdict}">{escape(looks.names[answer])}</b> {p[answer]:.2f}'
+    lines = [f"{escape(looks.method)}:", prediction]
     if not right:
         lines.append(f"<br>{escape(looks.names[label])} {p[label]:.2f}")
-    if asked != answer:
-        lines.append(f"<br>asked about {escape(looks.names[asked])}")
+    if explained != answer:
+        lines.append(f"<br>asked about {escape(looks.names[explained])}")
     energy = looks.figures.get("energy")
-    if energy is not None and not energy[place].isnan():
-        lines.append(f"<br>{100 * float(energy[place]):.0f} % on the object")
+    if energy is not None and not energy[index].isnan():
+        lines.append(f"<br>{100 * float(energy[index]):.0f} % on the object")
     return " ".join(lines)
 
 
 def _figure(picture: Image.Image, alt: str, caption: str) -> str:
-    drawn = io.BytesIO()
-    picture.save(drawn, "JPEG", quality=88)
-    data = base64.b64encode(drawn.getvalue()).decode()
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=88)
+    data = base64.b64encode(buffer.getvalue()).decode()
     image = f'<img src="data:image/jpeg;base64,{data}" alt="{escape(alt, quote=True)}">'
     return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"

@@ -59,22 +59,22 @@ def class_activation(
     Raises:
         InputError: The block does not exist.
     """
-    vision, said = method.clip.vision, list[Logits]()
+    vision, outputs = method.clip.vision, list[Logits]()
     block = vision.blocks[block_index(layer, len(vision.blocks))]
 
-    def answer() -> PerImage:
-        said.append(method.logits(method.features(images, branch), branch))
-        return _asked(said[0], said[0].argmax(dim=-1) if labels is None else labels, target)
+    def target_values() -> PerImage:
+        outputs.append(method.logits(method.features(images, branch), branch))
+        return _asked(outputs[0], outputs[0].argmax(dim=-1) if labels is None else labels, target)
 
-    seen = passes_at(method, block, answer)
+    passes = passes_at(method, block, target_values)
     relevance: list[Tensor] = []
-    for one in seen:
+    for tower_pass in passes:
         g, a = (
             patches_of(values, vision.grid**2, first_patch(method))
-            for values in (one.gradient, one.activation)
+            for values in (tower_pass.gradient, tower_pass.activation)
         )
         relevance.append(((g.mean(dim=1, keepdim=True) if averaged else g) * a).sum(dim=-1))
-    logits = said[0].detach()
+    logits = outputs[0].detach()
     heat = as_heat(torch.stack(relevance).sum(dim=0), vision.grid)
     return Gaze(heat, logits, logits.argmax(dim=-1) if labels is None else labels)
 
@@ -85,10 +85,10 @@ def _asked(logits: Logits, labels: Labels, target: Target) -> PerImage:
     ∇p = p (1 − p) ∇(z_c − log Σ_{j≠c} exp z_j). Without the factor the result is exact even if p is
     rounded to 1 or 0.
     """
-    own = logits.gather(1, labels[:, None])[:, 0]
+    class_logits = logits.gather(1, labels[:, None])[:, 0]
     if target == "logit":
-        return own
+        return class_logits
     if logits.shape[1] == 1:
-        return own * 0
+        return class_logits * 0
     others = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(dim=-1)
-    return own - others
+    return class_logits - others

@@ -72,8 +72,8 @@ def pointing(heat: Heat, masks: Masks) -> PerImage:
     """
     fine, inside = _fine(heat, masks), masks[:, 0].flatten(1)
     hit = inside.gather(1, fine.argmax(dim=1, keepdim=True))[:, 0] > 0.5
-    on = (hit & (fine.amax(dim=1) > 0)).to(heat.dtype)
-    return torch.where(area(masks) > 0, on, torch.nan)
+    on_object = (hit & (fine.amax(dim=1) > 0)).to(heat.dtype)
+    return torch.where(area(masks) > 0, on_object, torch.nan)
 
 
 def top_overlap(heat: Heat, masks: Masks) -> PerImage:
@@ -87,8 +87,8 @@ def top_overlap(heat: Heat, masks: Masks) -> PerImage:
     """
     fine, inside = _fine(heat, masks), masks[:, 0].flatten(1) > 0.5
     order = fine.argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(fine.shape[1], device=fine.device).expand_as(order)
-    rank = torch.empty_like(order).scatter_(1, order, places)
+    positions = torch.arange(fine.shape[1], device=fine.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, positions)
     size = inside.sum(dim=1, keepdim=True)
     top = (rank < size) & (fine > 0)
     common, either = (top & inside).sum(dim=1), (top | inside).sum(dim=1)

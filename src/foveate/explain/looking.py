@@ -59,7 +59,7 @@ def gaze_and_answer(
     target: Target = "probability",
     layer: int = -1,
 ) -> Gaze:
-    """Return heat maps and what the method says of the pictures, from the same passes through the tower.
+    """Return heat maps, and the logits of the same passes through the tower.
 
     Args:
         method: The method with its classes set.
@@ -79,5 +79,5 @@ def gaze_and_answer(
     passes, features = rolled_out(method, images, branch, layer=layer)
     with torch.no_grad(), method.constant_text():
         logits = method.logits(features, branch)
-    asked = logits.argmax(dim=-1) if labels is None else labels
-    return Gaze(mean_share(passes, method.clip.vision.grid), logits, asked)
+    explained = logits.argmax(dim=-1) if labels is None else labels
+    return Gaze(mean_share(passes, method.clip.vision.grid), logits, explained)

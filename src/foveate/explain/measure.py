@@ -75,7 +75,7 @@ class Looks:
         heat: `[N, grid, grid]` heat maps.
         figures: Metrics by name, `[N]` numbers each; NaN for pictures without the metric.
         passes: Number of forward passes per picture.
-        calibration: What makes probabilities of logits.
+        calibration: Converts logits to probabilities.
     """
 
     method: str
@@ -113,9 +113,9 @@ class Looks:
         Args:
             which: Pictures to use; None uses all. If no picture has a metric, its mean is None.
         """
-        kept = torch.ones_like(self.right) if which is None else which
+        selected = torch.ones_like(self.right) if which is None else which
         values = {"accuracy": 100 * self.right.double(), **self.figures}
-        return {name: _mean(value[kept]) for name, value in values.items()}
+        return {name: _mean(value[selected]) for name, value in values.items()}
 
 
 def look(
@@ -145,28 +145,31 @@ def look(
     if not len(pictures):
         raise InputError("there are no pictures to look at")
     block_index(config.layer, len(method.clip.vision.blocks))
-    chosen = _chosen(config.about, method.names)
-    found: list[_Look] = []
+    column = _chosen(config.about, method.names)
+    results: list[_BatchLooks] = []
     pieces, done = Pieces(batch_size), 0
     method.eval()
     for batch in pictures.batches(None, batch_size):
-        found += pieces.run(
+        results += pieces.run(
             lambda most, batch=batch: [
-                _look(method, part, branch, config, chosen) for part in parts_of(batch, most)
+                _look(method, part, branch, config, column) for part in parts_of(batch, most)
             ]
         )
         done += len(batch.labels)
         if watch:
             watch(done, len(pictures))
-    figures = {key: torch.cat([one.figures[key] for one in found]) for key in found[0].figures}
+    figures = {
+        metric: torch.cat([result.figures[metric] for result in results]) for metric in results[0].figures
+    }
     logits, labels, asked, heat = (
-        torch.cat([getattr(one, field) for one in found]) for field in ("logits", "labels", "asked", "heat")
+        torch.cat([getattr(result, field) for result in results])
+        for field in ("logits", "labels", "asked", "heat")
     )
-    return Looks(name, method.names, logits, labels, asked, heat, figures, found[0].passes)
+    return Looks(name, method.names, logits, labels, asked, heat, figures, results[0].passes)
 
 
 @dataclass(frozen=True)
-class _Look:
+class _BatchLooks:
     """The fields of `Looks` for one batch."""
 
     logits: Logits
@@ -177,31 +180,33 @@ class _Look:
     passes: int
 
 
-def _look(method: Method, batch: Batch, branch: Branch, config: LookConfig, chosen: int | None) -> _Look:
+def _look(
+    method: Method, batch: Batch, branch: Branch, config: LookConfig, column: int | None
+) -> _BatchLooks:
     device = method.clip.logit_scale.device
     images, labels = sent(batch.images, device), sent(batch.labels, device)
-    about = None if config.about == ANSWER else labels
-    about = about if chosen is None else torch.full_like(labels, chosen)
+    targets = None if config.about == ANSWER else labels
+    targets = targets if column is None else torch.full_like(labels, column)
     # One pass serves for the gaze and the answer.
-    one = gaze_and_answer(
-        method, images, about, branch, how=config.how, target=config.target, layer=config.layer
+    gaze = gaze_and_answer(
+        method, images, targets, branch, how=config.how, target=config.target, layer=config.layer
     )
-    logits, asked, heat, passes = one.logits.float(), one.labels, one.heat, 1
+    logits, explained, heat, passes = gaze.logits.float(), gaze.labels, gaze.heat, 1
     figures: dict[str, PerImage] = {}
     if batch.masks is not None:
         masks = sent(batch.masks, device)
         figures |= _mask_figures(method, images, masks, logits, heat, branch, config)
         passes += 1
     if config.steps:
-        taken = remove(method, images, asked, heat, branch, steps=config.steps, fill=config.fill)
-        figures |= {"deletion": taken.deletion, "insertion": taken.insertion}
-        passes += taken.passes
-    on_cpu = {key: value.cpu() for key, value in figures.items()}
-    return _Look(logits.cpu(), batch.labels, asked.cpu(), heat.cpu(), on_cpu, passes)
+        removal = remove(method, images, explained, heat, branch, steps=config.steps, fill=config.fill)
+        figures |= {"deletion": removal.deletion, "insertion": removal.insertion}
+        passes += removal.passes
+    on_cpu = {name: value.cpu() for name, value in figures.items()}
+    return _BatchLooks(logits.cpu(), batch.labels, explained.cpu(), heat.cpu(), on_cpu, passes)
 
 
 @torch.no_grad()
-def _say(method: Method, images: Tensor, branch: Branch) -> Logits:
+def _logits_of(method: Method, images: Tensor, branch: Branch) -> Logits:
     with method.constant_text():
         return method.logits(method.features(images, branch), branch).float()
 
@@ -216,11 +221,11 @@ def _mask_figures(
     config: LookConfig,
 ) -> dict[str, PerImage]:
     size = method.clip.config
-    cut = foreground_view(images, masks, config.fill, size.mean, size.std)
-    found = {"shift": shift_index(logits, _say(method, cut, branch), config.tau)}
-    found |= {name: figure(heat, masks) for name, figure in OF_MASKS.items()}
-    there = masks.flatten(1).any(dim=1)
-    return {name: torch.where(there, value, torch.nan) for name, value in found.items()}
+    foreground = foreground_view(images, masks, config.fill, size.mean, size.std)
+    figures = {"shift": shift_index(logits, _logits_of(method, foreground, branch), config.tau)}
+    figures |= {name: figure(heat, masks) for name, figure in OF_MASKS.items()}
+    has_foreground = masks.flatten(1).any(dim=1)
+    return {name: torch.where(has_foreground, value, torch.nan) for name, value in figures.items()}
 
 
 def _chosen(about: str, names: Sequence[str]) -> int | None:
@@ -229,9 +234,9 @@ def _chosen(about: str, names: Sequence[str]) -> int | None:
         return names.index(about)
     if about in (ANSWER, LABEL):
         return None
-    some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    examples = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     raise InputError(
-        f"class {about!r} is none of those asked about: {some}; give one, or add it with --classes"
+        f"class {about!r} is none of those asked about: {examples}; give one, or add it with --classes"
     )
 
 

@@ -22,8 +22,8 @@ class Gaze:
 
     Attributes:
         heat: `[B, grid, grid]` heat maps.
-        logits: `[B, C]` what the method says of the pictures.
-        labels: `[B]` the explained class of each.
+        logits: `[B, C]` logits of the pictures.
+        labels: `[B]` explained class of each picture.
     """
 
     heat: Heat

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 Colour = tuple[int, int, int]
 RIGHT, WRONG, NEITHER = (24, 128, 56), (190, 40, 40), (70, 70, 70)
 _INK: Colour = (20, 20, 20)
-_LINE: Colour = (0, 229, 255)  # a cold colour: heat maps are warm
+_LINE: Colour = (0, 229, 255)  # a cold colour, because heat maps are warm
 
 
 def overlay(picture: Image.Image, heat: Float[Tensor, "grid grid"], side: int) -> Image.Image:
@@ -40,16 +40,16 @@ def outlined(picture: Image.Image, mask: Float[Tensor, "height width"], width: i
         mask: 1 on the foreground of the same view, at any size.
         width: Width of the line, in pixels of the picture.
     """
-    drawn = picture.convert("RGB")
-    told = Image.fromarray((mask.cpu().numpy() > 0.5).astype(np.uint8) * 255)
-    inside = told.resize(drawn.size, Image.Resampling.NEAREST)
+    rgb = picture.convert("RGB")
+    mask_picture = Image.fromarray((mask.cpu().numpy() > 0.5).astype(np.uint8) * 255)
+    inside = mask_picture.resize(rgb.size, Image.Resampling.NEAREST)
     inner, outer = (
         np.asarray(inside.filter(kind(2 * reach + 1))) > 0
         for kind, reach in ((ImageFilter.MinFilter, width), (ImageFilter.MaxFilter, 1))
     )
-    whole, pixels = np.asarray(inside) > 0, np.array(drawn)
-    pixels[outer & ~whole] = _INK
-    pixels[whole & ~inner] = _LINE
+    filled, pixels = np.asarray(inside) > 0, np.array(rgb)
+    pixels[outer & ~filled] = _INK
+    pixels[filled & ~inner] = _LINE
     return Image.fromarray(pixels)
 
 
@@ -71,14 +71,14 @@ def contact_sheet(
     colours = {"+": RIGHT, "-": WRONG}
     for j, head in enumerate(heads):
         pen.text((gap + j * (side + gap), gap), _cut(head, side, font), fill=_INK, font=font)
-    for i, (pictures, said) in enumerate(zip(rows, captions, strict=True)):
+    for i, (pictures, texts) in enumerate(zip(rows, captions, strict=True)):
         top = gap + line + i * (side + line + gap)
-        for j, (picture, text) in enumerate(zip(pictures, said, strict=True)):
+        for j, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
             left = gap + j * (side + gap)
             sheet.paste(picture, (left, top))
             fill = colours.get(text[:1], NEITHER)
-            shown = _cut(text[1:] if text[:1] in colours else text, side, font)
-            pen.text((left, top + side + 3), shown, fill=fill, font=font)
+            caption = _cut(text[1:] if text[:1] in colours else text, side, font)
+            pen.text((left, top + side + 3), caption, fill=fill, font=font)
     return sheet
 
 
@@ -86,7 +86,7 @@ def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFo
     """Cut a line of text to a width in pixels."""
     if font.getlength(text) <= width:
         return text
-    kept = text
-    while kept and font.getlength(kept + "…") > width:
-        kept = kept[:-1]
-    return kept.rstrip() + "…"
+    short = text
+    while short and font.getlength(short + "…") > width:
+        short = short[:-1]
+    return short.rstrip() + "…"

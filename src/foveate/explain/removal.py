@@ -1,7 +1,7 @@
 """Deletion and insertion: test whether the prediction depends on the patches of the heat map.
 
-- RISE: Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421, Sec. 4.2, with pixels as units; here
-patches.
+- RISE: Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421, Sec. 4.2; there the units are pixels, here
+  patches.
 """
 
 from dataclasses import dataclass
@@ -70,21 +70,21 @@ def remove(
     """
     patches = heat.shape[1] * heat.shape[2]
     steps = max(1, min(steps, patches))
-    gone = [round(step * patches / steps) for step in range(steps + 1)]
+    counts = [round(step * patches / steps) for step in range(steps + 1)]
     order = heat.flatten(1).argsort(dim=1, descending=True, stable=True)
-    asking = _Asking(method, images, labels, branch, fill)
-    deleted, inserted = [asking(order, 0, keep_top=False)], [asking(order, 0, keep_top=True)]
-    for count in gone[1:-1]:
-        deleted.append(asking(order, count, keep_top=False))
-        inserted.append(asking(order, count, keep_top=True))
+    probe = _PatchProbe(method, images, labels, branch, fill)
+    deleted, inserted = [probe(order, 0, keep_top=False)], [probe(order, 0, keep_top=True)]
+    for count in counts[1:-1]:
+        deleted.append(probe(order, count, keep_top=False))
+        inserted.append(probe(order, count, keep_top=True))
     whole, empty = deleted[0], inserted[0]
-    shares = torch.tensor(gone, device=heat.device) / patches
+    shares = torch.tensor(counts, device=heat.device) / patches
     return Removal(
-        shares, torch.stack([*deleted, empty], 1), torch.stack([*inserted, whole], 1), asking.passes
+        shares, torch.stack([*deleted, empty], 1), torch.stack([*inserted, whole], 1), probe.passes
     )
 
 
-class _Asking:
+class _PatchProbe:
     """Runs a method on pictures with only some patches, and counts the passes."""
 
     def __init__(self, method: Method, images: Images, labels: Labels, branch: Branch, fill: Fill):
@@ -95,9 +95,9 @@ class _Asking:
 
     def __call__(self, order: Int[Tensor, "batch patches"], count: int, *, keep_top: bool) -> PerImage:
         self.passes += 1
-        method, size = self.method, self.method.clip.config
-        there = self._masks(order, count, keep_top)
-        views = foreground_view(self.images, there, self.fill, size.mean, size.std)
+        method, config = self.method, self.method.clip.config
+        masks = self._masks(order, count, keep_top)
+        views = foreground_view(self.images, masks, self.fill, config.mean, config.std)
         with method.constant_text():
             logits = method.logits(method.features(views, self.branch), self.branch)
         return logits.float().softmax(dim=-1).gather(1, self.labels[:, None])[:, 0]
@@ -105,9 +105,9 @@ class _Asking:
     def _masks(self, order: Int[Tensor, "batch patches"], count: int, keep_top: bool) -> Masks:
         """Return masks `[B, 1, S, S]`, 1 on the first `count` patches, or on all others."""
         grid, side = self.method.clip.vision.grid, self.images.shape[-1]
-        kept = torch.full(order.shape, 0.0 if keep_top else 1.0, device=order.device)
-        kept.scatter_(1, order[:, :count], 1.0 if keep_top else 0.0)
+        visible = torch.full(order.shape, 0.0 if keep_top else 1.0, device=order.device)
+        visible.scatter_(1, order[:, :count], 1.0 if keep_top else 0.0)
         patch = self.method.clip.config.patch_size
-        fine = kept.view(-1, 1, grid, grid).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+        pixels = visible.view(-1, 1, grid, grid).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
         # A tower ignores pixels after its last whole patch.
-        return torch.nn.functional.pad(fine, (0, side - fine.shape[-1], 0, side - fine.shape[-2]))
+        return torch.nn.functional.pad(pixels, (0, side - pixels.shape[-1], 0, side - pixels.shape[-2]))

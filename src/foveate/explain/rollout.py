@@ -52,8 +52,8 @@ def attention_rollout(
 
 def mean_share(passes: Sequence[Tensor], grid: int) -> Heat:
     """Return the class token's share of each patch, the mean of all passes, as `[B, grid, grid]` maps."""
-    seen = torch.stack([rows[:, 0, 1 : 1 + grid**2] for rows in passes])
-    return as_heat(seen.mean(dim=0), grid)
+    shares = torch.stack([rows[:, 0, 1 : 1 + grid**2] for rows in passes])
+    return as_heat(shares.mean(dim=0), grid)
 
 
 def rolled_out(
@@ -67,11 +67,11 @@ def rolled_out(
     vision, tower = method.clip.vision, method.clip.config.vision
     trace = _Trace(vision.grid**2, first_patch_of(method), residual)
     handles: list[RemovableHandle] = []
-    for place in range(block_index(layer, len(vision.blocks)) + 1):
-        block = vision.blocks[place]
-        attended = partial(trace.attend, tower.heads)
-        handles.append(block.register_forward_pre_hook(partial(trace.enter, place)))
-        handles.append(block.get_submodule("qkv").register_forward_hook(attended))
+    for index in range(block_index(layer, len(vision.blocks)) + 1):
+        block = vision.blocks[index]
+        attend = partial(trace.attend, tower.heads)
+        handles.append(block.register_forward_pre_hook(partial(trace.enter, index)))
+        handles.append(block.get_submodule("qkv").register_forward_hook(attend))
         handles.append(block.register_forward_hook(trace.leave))
     try:
         with torch.no_grad(), method.constant_text():
@@ -117,13 +117,13 @@ class _Trace:
         if place == 0:
             self.passes.append(self._sources(tokens))
             return
-        before, fresh = self.passes[-1], self._sources(tokens)
-        kept = self._is_patch_or_class(tokens.shape[1])
-        if tokens.shape[1] == before.shape[1]:
-            kept = kept | (tokens == self._left).all(dim=-1).all(dim=0)
-            fresh[:, kept] = before[:, kept]
+        previous, fresh = self.passes[-1], self._sources(tokens)
+        unchanged = self._is_patch_or_class(tokens.shape[1])
+        if tokens.shape[1] == previous.shape[1]:
+            unchanged = unchanged | (tokens == self._left).all(dim=-1).all(dim=0)
+            fresh[:, unchanged] = previous[:, unchanged]
         else:
-            fresh[:, kept] = before[:, self._is_patch_or_class(before.shape[1])]
+            fresh[:, unchanged] = previous[:, self._is_patch_or_class(previous.shape[1])]
         self.passes[-1] = fresh
 
     def attend(self, heads: int, _linear: nn.Module, _given: object, qkv: Tensor) -> None:
@@ -138,13 +138,13 @@ class _Trace:
 
     def _is_patch_or_class(self, tokens: int) -> Tensor:
         first = first_patch(tokens, self.patches, self.own)
-        kept = torch.zeros(tokens, dtype=torch.bool, device=self._left.device)
-        kept[0] = kept[first : first + self.patches] = True
-        return kept
+        mask = torch.zeros(tokens, dtype=torch.bool, device=self._left.device)
+        mask[0] = mask[first : first + self.patches] = True
+        return mask
 
     def _sources(self, tokens: Tensor) -> Rows:
         """Return rows of tokens whose only source is themselves."""
         source = torch.full((tokens.shape[1],), self.patches + 1)
         source[self._is_patch_or_class(len(source)).cpu()] = torch.arange(self.patches + 1)
-        one = F.one_hot(source, self.patches + 2).to(tokens.device, torch.float32)
-        return one.repeat(len(tokens), 1, 1)
+        one_hot = F.one_hot(source, self.patches + 2).to(tokens.device, torch.float32)
+        return one_hot.repeat(len(tokens), 1, 1)

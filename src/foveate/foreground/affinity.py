@@ -45,9 +45,9 @@ def softmax_cam(vision: Vision, seen: PatchTokens, texts: Texts, scale: float) -
     with torch.enable_grad():
         normed = block.ln_1(seen.tokens).detach().requires_grad_()
         feature = F.normalize(class_feature(vision, seen, normed).float(), dim=-1)
-        scores = scale * feature @ texts.T
-        odds = scores[:, 0] - scores[:, 1:].logsumexp(dim=-1)
-        (gradient,) = torch.autograd.grad(odds.sum(), normed)
+        logits = scale * feature @ texts.T
+        log_odds = logits[:, 0] - logits[:, 1:].logsumexp(dim=-1)
+        (gradient,) = torch.autograd.grad(log_odds.sum(), normed)
     channels = gradient[:, 1:].float().mean(dim=1, keepdim=True)
     relevance = (channels * normed.detach()[:, 1:].float()).sum(dim=-1).clamp_min(0)
     return stretched(relevance.view(-1, seen.rows, seen.columns))
@@ -63,12 +63,12 @@ def affinity(attention: Attention, rounds: int = ROUNDS) -> Affinity:
         attention: Attention weights; the class token is first.
         rounds: Number of normalisations of columns, then rows.
     """
-    between = attention[:, 1:, 1:]
+    weights = attention[:, 1:, 1:]
     for _ in range(rounds):
-        between = between / between.sum(dim=1, keepdim=True).clamp_min(1e-12)
-        between = between / between.sum(dim=2, keepdim=True).clamp_min(1e-12)
-    between = (between + between.mT) / 2
-    squared = between @ between
+        weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-12)
+        weights = weights / weights.sum(dim=2, keepdim=True).clamp_min(1e-12)
+    weights = (weights + weights.mT) / 2
+    squared = weights @ weights
     return squared / squared.sum(dim=2, keepdim=True)
 
 
@@ -79,8 +79,8 @@ def spread(heats: Heats, together: Affinity, hot: float = HOT) -> Heats:
     hardly any value would be near 1 without the rescaling.
     """
     inside = torch.stack([boxes(heat, hot) for heat in heats])
-    kept = (heats * inside).flatten(1).unsqueeze(-1)
-    return stretched((together @ kept).view_as(heats))
+    masked = (heats * inside).flatten(1).unsqueeze(-1)
+    return stretched((together @ masked).view_as(heats))
 
 
 def boxes(heat: Float[Tensor, "rows columns"], hot: float = HOT) -> Bool[Tensor, "rows columns"]:
@@ -90,25 +90,25 @@ def boxes(heat: Float[Tensor, "rows columns"], hot: float = HOT) -> Bool[Tensor,
         heat: Heat map, not negative.
         hot: Threshold, as a share of the maximum.
     """
-    regions = _regions(heat >= hot * heat.max())
+    regions = _connected_regions(heat >= hot * heat.max())
     inside = torch.zeros_like(regions, dtype=torch.bool)
-    for number in regions.unique()[1:] if regions.min() == 0 else regions.unique():
-        rows, columns = (regions == number).nonzero(as_tuple=True)
+    for region in regions.unique()[1:] if regions.min() == 0 else regions.unique():
+        rows, columns = (regions == region).nonzero(as_tuple=True)
         inside[int(rows.min()) : int(rows.max()) + 1, int(columns.min()) : int(columns.max()) + 1] = True
     return inside
 
 
 def stretched(heats: Heats) -> Heats:
     """Rescale each map to [0, 1] by its minimum and maximum; zeros if all values are equal."""
-    least, most = heats.amin((1, 2), keepdim=True), heats.amax((1, 2), keepdim=True)
-    return (heats - least) / (most - least).clamp_min(torch.finfo(heats.dtype).tiny)
+    low, high = heats.amin((1, 2), keepdim=True), heats.amax((1, 2), keepdim=True)
+    return (heats - low) / (high - low).clamp_min(torch.finfo(heats.dtype).tiny)
 
 
-def _regions(inside: Bool[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+def _connected_regions(mask: Bool[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
     """Number the connected regions, 0 outside: repeat a maximum over neighbours until nothing changes."""
-    numbers = torch.arange(1, inside.numel() + 1, device=inside.device).view(inside.shape) * inside.float()
+    labels = torch.arange(1, mask.numel() + 1, device=mask.device).view(mask.shape) * mask.float()
     while True:
-        grown = F.max_pool2d(numbers[None], 3, stride=1, padding=1)[0] * inside
-        if torch.equal(grown, numbers):
-            return numbers
-        numbers = grown
+        grown = F.max_pool2d(labels[None], 3, stride=1, padding=1)[0] * mask
+        if torch.equal(grown, labels):
+            return labels
+        labels = grown

@@ -1,4 +1,4 @@
-"""Background words: content of patches other than the class."""
+"""Background words: what patches can show instead of the class."""
 
 import re
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ SCENERY = (
 """Amorphous materials, and common surfaces and surroundings of objects."""
 
 ALIKE = 0.9
-"""Cosine from which a background word has the meaning of the class."""
+"""Cosine above which a background word is taken to mean the class."""
 
 
 def background_for(tokenizer: ClipTokenizer) -> tuple[str, ...]:
     """Return the words of `SCENERY` that a CLIP probably knows.
 
     A word that the tokenizer splits into several tokens was rare in the training texts, or missing.
-    OpenAI's vocabulary knows all words; the embedded CLIP's knows its eight places. A tokenizer that
-    knows none is made for something other than words; it gets all words.
+    In OpenAI's vocabulary each word is one token; in the embedded CLIP's, those that name its eight places
+    are. If no word is a single token, all words are returned.
     """
     known = tuple(word for word in SCENERY if len(tokenizer.words(word)) == 1)
     return known or SCENERY
@@ -36,8 +36,12 @@ def same_words(word: str, names: Sequence[str]) -> bool:
 
     "water" is part of "water lily"; "sea" is not part of "seal".
     """
-    mine = _words(word)
-    return any(mine <= (theirs := _words(name)) or (bool(theirs) and theirs <= mine) for name in names)
+    background_words = _words(word)
+    return any(
+        background_words <= (class_words := _words(name))
+        or (bool(class_words) and class_words <= background_words)
+        for name in names
+    )
 
 
 def apart(text: Float[Tensor, " dim"], words: Float[Tensor, "words dim"], alike: float = ALIKE) -> list[int]:
@@ -49,8 +53,8 @@ def apart(text: Float[Tensor, " dim"], words: Float[Tensor, "words dim"], alike:
         alike: Cosine above which a word is dropped.
     """
     cosines = words @ text
-    kept: list[int] = torch.nonzero(cosines <= alike)[:, 0].tolist()
-    return kept or ([int(cosines.argmin())] if len(words) else [])
+    indices: list[int] = torch.nonzero(cosines <= alike)[:, 0].tolist()
+    return indices or ([int(cosines.argmin())] if len(words) else [])
 
 
 def _words(text: str) -> set[str]:

@@ -52,10 +52,10 @@ class BoxMask(LazyPicture):
         with opened(self._picture) as picture:
             width, height = upright_size(picture)
         inside = np.zeros((height, width), dtype=bool)
-        across, down = (width, height) if self._shares else (1, 1)
+        x_scale, y_scale = (width, height) if self._shares else (1, 1)
         for left, top, right, bottom in self._boxes:
-            rows = _within(top * down, bottom * down, height)
-            inside[rows, _within(left * across, right * across, width)] = True
+            rows = _within(top * y_scale, bottom * y_scale, height)
+            inside[rows, _within(left * x_scale, right * x_scale, width)] = True
         if not inside.any():
             raise BadPicture(
                 str(self._file),
@@ -74,34 +74,34 @@ def read_boxes(path: Path) -> dict[str, BoxMask]:
     """
     header, lines = read_csv(path)
     columns = [find_column(header, choices) for choices in (NAMES, *EDGES)]
-    for choices, own in zip((NAMES, *EDGES), columns, strict=True):
-        if own is None:
+    for choices, column_name in zip((NAMES, *EDGES), columns, strict=True):
+        if column_name is None:
             raise InputError(
                 f"{path} has no column {choices[0]!r}: a table of boxes has {', '.join(_wanted())}"
             )
-    rows = [_row(path, number, [row[str(column)] for column in columns]) for number, row in lines]
+    rows = [_row(path, line_number, [row[str(column)] for column in columns]) for line_number, row in lines]
     if not rows:
         raise InputError(f"{path} has no boxes: give a row for each, with {', '.join(_wanted())}")
     shares = all(edge <= 1 for _, box in rows for edge in box)
-    found: dict[str, list[Box]] = {}
+    boxes_by_name: dict[str, list[Box]] = {}
     for name, box in rows:
-        found.setdefault(name, []).append(box)
-    return {name: BoxMask(path, name, boxes, shares) for name, boxes in found.items()}
+        boxes_by_name.setdefault(name, []).append(box)
+    return {name: BoxMask(path, name, boxes, shares) for name, boxes in boxes_by_name.items()}
 
 
-def _row(path: Path, number: int, fields: Sequence[str]) -> tuple[str, Box]:
+def _row(path: Path, line_number: int, fields: Sequence[str]) -> tuple[str, Box]:
     name, *edges = fields
     if not name.strip():
-        raise InputError(f"{path}, line {number}: no name of a picture")
+        raise InputError(f"{path}, line {line_number}: no name of a picture")
     try:
         left, top, right, bottom = (float(edge) for edge in edges)
     except ValueError:
-        said = ", ".join(" ".join(str(edge).split()) for edge in edges)
-        raise InputError(f"{path}, line {number}: {said} are not four numbers") from None
+        values = ", ".join(" ".join(str(edge).split()) for edge in edges)
+        raise InputError(f"{path}, line {line_number}: {values} are not four numbers") from None
     if not (0 <= left < right < float("inf") and 0 <= top < bottom < float("inf")):
         raise InputError(
-            f"{path}, line {number}: the box from {left:g}, {top:g} to {right:g}, {bottom:g} has no inside:"
-            " give left < right and top < bottom, from 0 on"
+            f"{path}, line {line_number}: the box from {left:g}, {top:g} to {right:g}, {bottom:g}"
+            " has no inside: give left < right and top < bottom, from 0 on"
         )
     return name.strip().replace("\\", "/").strip("/"), (left, top, right, bottom)
 

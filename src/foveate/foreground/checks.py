@@ -73,7 +73,7 @@ class MaskReport:
 
     def count(self, fault: Fault) -> int:
         """Return the number of masks with this fault."""
-        return sum(one.fault == fault for one in self.faults)
+        return sum(mask_fault.fault == fault for mask_fault in self.faults)
 
     def demand(self, on_bad: OnBad = "error") -> None:
         """Refuse a set of masks that is not fit for training.
@@ -84,7 +84,7 @@ class MaskReport:
         """
         remedy = 'mend them, or pass on_bad="skip" to keep the pictures without these masks'
         if self.count("empty") > TOO_MANY_EMPTY * self.total:
-            first = next(one for one in self.faults if one.fault == "empty")
+            first = next(fault for fault in self.faults if fault.fault == "empty")
             raise InputError(
                 f"{self.count('empty')} of {self.total} masks are empty (first: {first.name}); "
                 f"check how they are read (--mask-values) and that white is the object (--invert-masks)"
@@ -143,26 +143,26 @@ def check_masks(
 ) -> MaskReport:
     """Read every mask once and report all faults; this never raises for a fault (see `MaskReport.demand`)."""
 
-    def look(numbered: tuple[int, MaskEntry]) -> "MaskFault | _Shares":
-        return _inspect(*numbered, values, invert)
+    def look(item: tuple[int, MaskEntry]) -> "MaskFault | _Shares":
+        return _inspect(*item, values, invert)
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        looked = list(pool.map(look, enumerate(entries)))
-    faults = tuple(one for one in looked if isinstance(one, MaskFault))
-    good = [one for one in looked if isinstance(one, _Shares)]
-    outward = sum(one.border > 0.5 and one.centre < one.border for one in good)
-    share = float(np.mean([one.whole for one in good])) if good else 0.0
-    return MaskReport(len(looked), faults, share, inverted=outward > len(good) / 2)
+        results = list(pool.map(look, enumerate(entries)))
+    faults = tuple(fault for fault in results if isinstance(fault, MaskFault))
+    usable = [shares for shares in results if isinstance(shares, _Shares)]
+    inverted_count = sum(shares.border > 0.5 and shares.centre < shares.border for shares in usable)
+    share = float(np.mean([shares.whole for shares in usable])) if usable else 0.0
+    return MaskReport(len(results), faults, share, inverted=inverted_count > len(usable) / 2)
 
 
 def same_shape(one: Size, other: Size) -> bool:
-    """Whether one size is a rounded scaling of the other size."""
+    """Return whether one size is the other one scaled, up to rounding."""
     (width, height), (width_2, height_2) = one, other
     if min(width, height, width_2, height_2) < 1:
         return False
-    stretch = (width / width_2) / (height / height_2)
-    off = min(abs(width - height * width_2 / height_2), abs(height - width * height_2 / width_2))
-    return off <= _ROUNDING and 0.9 < stretch < 1.1
+    distortion = (width / width_2) / (height / height_2)
+    difference = min(abs(width - height * width_2 / height_2), abs(height - width * height_2 / width_2))
+    return difference <= _ROUNDING and 0.9 < distortion < 1.1
 
 
 @dataclass(frozen=True)
@@ -194,22 +194,22 @@ def _inspect(index: int, entry: MaskEntry, values: MaskValues, invert: bool) -> 
         )
     except InputError as error:
         return fault("mismatched", str(error))
-    named = f"the mask of {entry.name}, {source_name(entry.mask)},"
+    subject = f"the mask of {entry.name}, {source_name(entry.mask)},"
     shares = _shares(np.asarray(mask) > 0)
     if shares.whole == 0:
         return fault(
             "empty", f"the mask of {entry.name}, {source_name(entry.mask)}, has no foreground at all"
         )
-    meant = isinstance(entry.mask, StoredMask) and entry.mask.fallback
-    if shares.whole == 1 and not meant:
-        return fault("full", f"{named} is foreground everywhere")
+    intended = isinstance(entry.mask, StoredMask) and entry.mask.fallback
+    if shares.whole == 1 and not intended:
+        return fault("full", f"{subject} is foreground everywhere")
     return shares
 
 
-def _shares(inside: np.ndarray) -> _Shares:
-    height, width = inside.shape
+def _shares(mask: np.ndarray) -> _Shares:
+    height, width = mask.shape
     top, left = max(1, height // 10), max(1, width // 10)
-    frame = np.ones_like(inside)
+    frame = np.ones_like(mask)
     frame[top : height - top, left : width - left] = False
-    centre = inside[height // 4 : -(height // 4) or None, width // 4 : -(width // 4) or None]
-    return _Shares(float(inside.mean()), float(inside[frame].mean()), float(centre.mean()))
+    centre = mask[height // 4 : -(height // 4) or None, width // 4 : -(width // 4) or None]
+    return _Shares(float(mask.mean()), float(mask[frame].mean()), float(centre.mean()))

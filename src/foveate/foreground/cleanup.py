@@ -100,18 +100,18 @@ def clean(mask: Mask, opening: int = 1, keep: float = 0.15) -> Mask:
     if opening:
         # Pixels beyond the border are treated like the border: an object that the picture cuts off is
         # not thin there.
-        wide = np.pad(mask, opening, mode="edge")
-        wide = ndimage.binary_opening(wide, np.ones((3, 3)), iterations=opening)  # a square keeps corners
-        mask = wide[opening:-opening, opening:-opening]
+        padded = np.pad(mask, opening, mode="edge")
+        padded = ndimage.binary_opening(padded, np.ones((3, 3)), iterations=opening)  # a square keeps corners
+        mask = padded[opening:-opening, opening:-opening]
     label: Any = ndimage.label
     outside, _ = label(np.pad(~mask, 1, constant_values=True))
     mask = (outside != outside[0, 0])[1:-1, 1:-1]
-    parts, number = label(mask)
-    if number < 2:
+    components, count = label(mask)
+    if count < 2:
         return mask
-    sizes = np.bincount(parts.ravel())
+    sizes = np.bincount(components.ravel())
     sizes[0] = 0  # the background
-    return (sizes >= keep * sizes.max())[parts] & mask
+    return (sizes >= keep * sizes.max())[components] & mask
 
 
 def _refine(picture: Image.Image, proposal: Proposal, coarse: bool, config: TidyConfig) -> Mask | None:

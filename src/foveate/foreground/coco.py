@@ -49,7 +49,7 @@ class CocoMask(LazyPicture):
     def load(self) -> Image.Image:
         try:
             self._check_sizes()
-            masks = [_decoded(part, self._size) for part in self._parts]
+            masks = [_decode_part(part, self._size) for part in self._parts]
             return Image.fromarray(np.ascontiguousarray(np.logical_or.reduce(masks)))
         except BadPicture:
             raise
@@ -64,14 +64,14 @@ class CocoMask(LazyPicture):
         with opened(self._path) as picture:
             width, height = upright_size(picture)
         sizes = [part["size"] for part in self._parts if isinstance(part, dict) and "size" in part]
-        for tall, wide in [*sizes, *([self._size] if self._size else [])]:
-            if not same_shape((wide, tall), (width, height)) and not same_shape(
-                (tall, wide), (width, height)
+        for mask_height, mask_width in [*sizes, *([self._size] if self._size else [])]:
+            if not same_shape((mask_width, mask_height), (width, height)) and not same_shape(
+                (mask_height, mask_width), (width, height)
             ):
                 raise BadPicture(
                     str(self._file),
-                    f"the mask of {self._picture} is damaged (it is {wide}x{tall}, and the picture is"
-                    f" {width}x{height})",
+                    f"the mask of {self._picture} is damaged (it is {mask_width}x{mask_height}, and the"
+                    f" picture is {width}x{height})",
                     _REMEDY,
                 )
 
@@ -85,17 +85,17 @@ def coco_masks(path: Path) -> dict[str, CocoMask]:
     try:
         content = read_json(path)
         annotated = _annotated(content)
-        masks = [_mask(path, image, found) for image, found in annotated]
+        pairs = [_mask(path, image, parts) for image, parts in annotated]
     except (ValueError, TypeError, KeyError) as error:
-        what = one_line(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        reason = one_line(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         raise InputError(
-            f"{path} is no COCO file of masks ({what}); it needs images with id and file_name, "
+            f"{path} is no COCO file of masks ({reason}); it needs images with id and file_name, "
             f"and annotations with image_id and segmentation"
         ) from error
-    if any(isinstance(part, list) for _, found in annotated for part in found):
+    if any(isinstance(part, list) for _, parts in annotated for part in parts):
         demand("masks", f"reading the polygons in {path.name}", "pycocotools")
-    by_name = dict(masks)
-    if len(by_name) < len(masks):
+    by_name = dict(pairs)
+    if len(by_name) < len(pairs):
         raise InputError(f"{path} lists a file_name twice; give each picture one id")
     return by_name
 
@@ -103,16 +103,18 @@ def coco_masks(path: Path) -> dict[str, CocoMask]:
 def _annotated(content: Any) -> list[tuple[dict[str, Any], list[Any]]]:
     """Return all images with annotations, and their segmentations."""
     images: dict[Any, Any] = {}
-    for one in content["images"]:
-        if one["id"] in images:
-            raise InputError(f"it has two images of the id {one['id']!r}: give each its own")
-        images[one["id"]] = one
-    parts: dict[Any, list[Any]] = {}
-    for one in content["annotations"]:
-        if one["image_id"] not in images:
-            raise InputError(f"it has an annotation of image {one['image_id']!r}, and no image of that id")
-        parts.setdefault(one["image_id"], []).append(one["segmentation"])
-    return [(images[number], found) for number, found in parts.items()]
+    for image in content["images"]:
+        if image["id"] in images:
+            raise InputError(f"it has two images of the id {image['id']!r}: give each its own")
+        images[image["id"]] = image
+    parts_by_id: dict[Any, list[Any]] = {}
+    for annotation in content["annotations"]:
+        if annotation["image_id"] not in images:
+            raise InputError(
+                f"it has an annotation of image {annotation['image_id']!r}, and no image of that id"
+            )
+        parts_by_id.setdefault(annotation["image_id"], []).append(annotation["segmentation"])
+    return [(images[image_id], parts) for image_id, parts in parts_by_id.items()]
 
 
 def _mask(path: Path, image: dict[str, Any], parts: list[Any]) -> tuple[str, CocoMask]:
@@ -125,29 +127,31 @@ def _mask(path: Path, image: dict[str, Any], parts: list[Any]) -> tuple[str, Coc
     return name, CocoMask(path, name, size, parts)
 
 
-def _decoded(part: Any, size: tuple[int, int] | None) -> rle.Inside:
+def _decode_part(part: Any, size: tuple[int, int] | None) -> rle.Inside:
     match part:
         case {"size": [int(height), int(width)], "counts": str() | list() as counts}:
             return rle.decode(cast("str | list[object]", counts), height, width)
         case list() if size is not None:
-            return _filled(cast("list[Any]", part), size)
+            return _fill_polygons(cast("list[Any]", part), size)
         case list():
             raise ValueError("polygons need the picture's height and width")
         case _:
             raise ValueError("it is neither runs nor polygons")
 
 
-def _filled(polygons: list[Any], size: tuple[int, int]) -> rle.Inside:
+def _fill_polygons(polygons: list[Any], size: tuple[int, int]) -> rle.Inside:
     """Fill polygons as COCO does, which differs from drawing libraries at the edges."""
     from pycocotools import mask as coco  # pyright: ignore
 
-    corners = [np.asarray(polygon, np.float64) for polygon in polygons]
-    if not corners or any(one.ndim != 1 or one.size < 6 or one.size % 2 for one in corners):
+    arrays = [np.asarray(polygon, np.float64) for polygon in polygons]
+    if not arrays or any(
+        coordinates.ndim != 1 or coordinates.size < 6 or coordinates.size % 2 for coordinates in arrays
+    ):
         raise ValueError("a polygon is not x, y, x, y, ... of three corners or more")
-    if not all(np.isfinite(one).all() and np.abs(one).max() < 1e6 for one in corners):
+    if not all(np.isfinite(coordinates).all() and np.abs(coordinates).max() < 1e6 for coordinates in arrays):
         raise ValueError("a polygon's corner is not in the picture")
     height, width = size
     if not 0 < height * width <= rle.PIXEL_LIMIT:
         raise ValueError(f"it is {height} x {width} pixels")
-    runs = coco.merge(coco.frPyObjects([one.tolist() for one in corners], height, width))
+    runs = coco.merge(coco.frPyObjects([coordinates.tolist() for coordinates in arrays], height, width))
     return rle.decode(runs["counts"], height, width)

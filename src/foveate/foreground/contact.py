@@ -50,14 +50,14 @@ def contact_sheet_html(
     """
     found = found or quality(records, folder)
     shown = worst_first(records)[:most]
-    stored = stored_masks(folder) or {}
-    tiles = "\n".join(_tile(record, _thumbnail(record, stored, photos, side)) for record in shown)
+    masks = stored_masks(folder) or {}
+    tiles = "\n".join(_tile(record, _thumbnail(record, masks, photos, side)) for record in shown)
     counts = Counter(record.label for record in shown)
     options = "".join(
         f'<option value="{escape(label)}">{escape(label) or "no class"} ({count})</option>'
         for label, count in sorted(counts.items())
     )
-    rows = "".join(f"<tr><th>{escape(what)}<td>{escape(value)}" for what, value in _numbers(found))
+    rows = "".join(f"<tr><th>{escape(title)}<td>{escape(value)}" for title, value in _numbers(found))
     page = _PAGE.format(
         title=escape(f"Masks: {folder.name}"),
         style=_STYLE,
@@ -98,24 +98,24 @@ def contact_sheet_png(
     """
     if not records:
         raise InputError(f"{folder}: there are no masks to show")
-    stored = stored_masks(folder) or {}
-    order, number = worst_first(records), min(number, len(records))
-    steps = (
-        np.linspace(0, len(order) - 1, number).round().astype(int) if choose == "spread" else range(number)
+    masks = stored_masks(folder) or {}
+    ranked, number = worst_first(records), min(number, len(records))
+    indices = (
+        np.linspace(0, len(ranked) - 1, number).round().astype(int) if choose == "spread" else range(number)
     )
     columns, gap = min(columns, number), 8
     size = gap + columns * (side + gap), gap + -(-number // columns) * (side + _CAPTION + gap)
     sheet = Image.new("RGB", size, "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for place, step in enumerate(steps):
-        record = order[step]
-        left, top = gap + place % columns * (side + gap), gap + place // columns * (side + _CAPTION + gap)
-        picture = _thumbnail(record, stored, photos, side)
+    for cell, index in enumerate(indices):
+        record = ranked[index]
+        left, top = gap + cell % columns * (side + gap), gap + cell // columns * (side + _CAPTION + gap)
+        picture = _thumbnail(record, masks, photos, side)
         sheet.paste(picture, (left + (side - picture.width) // 2, top + side - picture.height))
-        said = "nothing found" if record.fallback else told(record)
-        for line, text in enumerate((_printable(record.label or record.name), said)):
+        summary = "nothing found" if record.fallback else told(record)
+        for row, text in enumerate((_printable(record.label or record.name), summary)):
             fill = (170, 40, 20) if record.fallback else _INK
-            pen.text((left, top + side + 3 + 15 * line), _fitting(text, side, font), fill=fill, font=font)
+            pen.text((left, top + side + 3 + 15 * row), _fitting(text, side, font), fill=fill, font=font)
     return sheet
 
 
@@ -127,11 +127,11 @@ def with_outline(picture: Image.Image, mask: Mask, width: int = 2) -> Image.Imag
         mask: Mask of the same size.
         width: Width of the line, in pixels.
     """
-    drawn = Image.fromarray(mask.astype(np.uint8) * 255)
-    framed = Image.new("L", (drawn.width + 2 * width, drawn.height + 2 * width))
-    framed.paste(drawn, (width, width))  # pad with background, so that a full mask has a frame
-    inner = np.asarray(framed.filter(ImageFilter.MinFilter(2 * width + 1)))[width:-width, width:-width] > 0
-    outer = np.asarray(drawn.filter(ImageFilter.MaxFilter(3))) > 0
+    mask_image = Image.fromarray(mask.astype(np.uint8) * 255)
+    padded = Image.new("L", (mask_image.width + 2 * width, mask_image.height + 2 * width))
+    padded.paste(mask_image, (width, width))  # pad with background, so that a full mask has a frame
+    inner = np.asarray(padded.filter(ImageFilter.MinFilter(2 * width + 1)))[width:-width, width:-width] > 0
+    outer = np.asarray(mask_image.filter(ImageFilter.MaxFilter(3))) > 0
     pixels = np.asarray(picture, np.float32)
     grey = pixels.mean(2, keepdims=True) * 0.4 + _GREY * 0.6
     pixels = np.where(mask[..., None], pixels, pixels + _DIM * (grey - pixels))
@@ -142,34 +142,34 @@ def with_outline(picture: Image.Image, mask: Mask, width: int = 2) -> Image.Imag
 
 def histogram_svg(counts: Sequence[int]) -> str:
     """Return a bar chart of the number of masks by area, with the numbers above the bars."""
-    width, height, step, top = 360, 120, 34, max(max(counts), 1)
+    width, height, step, highest = 360, 120, 34, max(max(counts), 1)
     parts: list[str] = []
-    for place, (span, count) in enumerate(zip(spans(), counts, strict=True)):
-        tall, left = 80 * count / top, 10 + place * step
+    for index, (span, count) in enumerate(zip(spans(), counts, strict=True)):
+        bar_height, left = 80 * count / highest, 10 + index * step
         parts += [
-            f'<rect x="{left}" y="{100 - tall:.1f}" width="{step - 4}" height="{tall:.1f}">',
+            f'<rect x="{left}" y="{100 - bar_height:.1f}" width="{step - 4}" height="{bar_height:.1f}">',
             f"<title>{span}: {count}</title></rect>",
-            f'<text x="{left + 15}" y="{96 - tall:.1f}">{count}</text>',
-            f'<text x="{left - 2}" y="114">{place / 10:.1f}</text>',
+            f'<text x="{left + 15}" y="{96 - bar_height:.1f}">{count}</text>',
+            f'<text x="{left - 2}" y="114">{index / 10:.1f}</text>',
         ]
     parts.append(f'<text x="{10 + 10 * step - 2}" y="114">1.0</text>')
     label = "How many masks have which area"
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
-def _numbers(found: Quality) -> Iterator[tuple[str, str]]:
-    for what, value in found.rows(worst=0):
-        if not what.startswith("area "):
-            yield what, value
+def _numbers(statistics: Quality) -> Iterator[tuple[str, str]]:
+    for title, value in statistics.rows(worst=0):
+        if not title.startswith("area "):
+            yield title, value
 
 
-def _thumbnail(record: MaskRecord, stored: Mapping[str, StoredMask], photos: Path, side: int) -> Image.Image:
+def _thumbnail(record: MaskRecord, masks: Mapping[str, StoredMask], photos: Path, side: int) -> Image.Image:
     """Return a record's picture with its mask; a grey one with text if the picture does not exist."""
-    if record.name not in stored:
+    if record.name not in masks:
         raise InputError(f"the mask of {record.name} is not there; make the masks again")
-    shrink = side / max(record.width, record.height)
-    size = max(1, round(record.width * shrink)), max(1, round(record.height * shrink))
-    mask = stored[record.name].load().convert("L").resize(size, Image.Resampling.BOX)
+    scale = side / max(record.width, record.height)
+    size = max(1, round(record.width * scale)), max(1, round(record.height * scale))
+    mask = masks[record.name].load().convert("L").resize(size, Image.Resampling.BOX)
     try:
         picture = open_picture(photos / record.name).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     except InputError:
@@ -183,13 +183,13 @@ def _tile(record: MaskRecord, picture: Image.Image) -> str:
     picture.save(buffer, "JPEG", quality=80)
     data = base64.b64encode(buffer.getvalue()).decode()
     name, label, prompt = escape(record.name), escape(record.label), escape(record.prompt)
-    mark = "<b>nothing found</b> " if record.fallback else ""
-    asked = f"<span>“{prompt}”</span>" if prompt and prompt != label else ""
+    warning = "<b>nothing found</b> " if record.fallback else ""
+    prompt_span = f"<span>“{prompt}”</span>" if prompt and prompt != label else ""
     return (
         f'<figure data-label="{label}"><img loading="lazy" width="{picture.width}" height="{picture.height}"'
         f' alt="{name}" src="data:image/jpeg;base64,{data}">'
-        f'<figcaption title="{name}">{mark}{told(record)}{", refined" if record.refined else ""}'
-        f"<span>{label}</span>{asked}<small>{name}</small></figcaption></figure>"
+        f'<figcaption title="{name}">{warning}{told(record)}{", refined" if record.refined else ""}'
+        f"<span>{label}</span>{prompt_span}<small>{name}</small></figcaption></figure>"
     )
 
 
@@ -199,11 +199,11 @@ def _printable(text: str) -> str:
 
 
 def _fitting(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Truncate a line to this width."""
-    kept = len(text)
-    while kept and font.getlength(text[:kept] + "…" * (kept < len(text))) > width:
-        kept -= 1
-    return text[:kept] + "…" * (kept < len(text))
+    """Truncate a line to this width in pixels."""
+    length = len(text)
+    while length and font.getlength(text[:length] + "…" * (length < len(text))) > width:
+        length -= 1
+    return text[:length] + "…" * (length < len(text))
 
 
 _PAGE = """<!doctype html>

@@ -77,13 +77,13 @@ def import_masks(
     survey.conventions.demand(on_bad)
     for number, (name, path, label) in enumerate(survey.good):
         sha256 = digest(path)
-        held = store.finished.get(name)
-        if held is None or (held.sha256, held.label) != (sha256, label):
-            mask, why = survey.mask(number)
-            said = {"why": why} if why else {"from": survey.origin(number)}
+        existing = store.finished.get(name)
+        if existing is None or (existing.sha256, existing.label) != (sha256, label):
+            mask, reason = survey.mask(number)
+            meta = {"why": reason} if reason else {"from": survey.origin(number)}
             height, width = mask.shape
-            record = MaskRecord(name, sha256, width, height, float(mask.mean()), float(not why), label)
-            store.put(replace(record, fallback=bool(why), meta=said), mask)
+            record = MaskRecord(name, sha256, width, height, float(mask.mean()), float(not reason), label)
+            store.put(replace(record, fallback=bool(reason), meta=meta), mask)
         if on_count is not None:
             on_count(number + 1, len(survey.good))
     return survey.conventions

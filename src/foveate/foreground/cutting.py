@@ -1,4 +1,4 @@
-"""Makes masks of a few pictures: decode, call the proposer, clean up; independent of the way it is run."""
+"""Makes masks of a few pictures: decode, call the proposer, clean up; in this process or in a worker."""
 
 import hashlib
 import math
@@ -87,9 +87,9 @@ class Cutter:
             InputError: The proposer cannot work at all.
         """
         opened = [_open(job) for job in jobs]
-        asked = [one for one in opened if isinstance(one, _DecodedJob)]
-        answers = iter(self._ask([one.request for one in asked]) if asked else [])
-        return [one if isinstance(one, Missed) else self._cut(one, next(answers)) for one in opened]
+        decoded = [item for item in opened if isinstance(item, _DecodedJob)]
+        answers = iter(self._ask([item.request for item in decoded]) if decoded else [])
+        return [item if isinstance(item, Missed) else self._cut(item, next(answers)) for item in opened]
 
     def _ask(self, requests: Sequence[Request]) -> "list[Proposal | str]":
         """Return each proposal, or the reason of its failure; after a failure, retry one by one."""
@@ -100,7 +100,7 @@ class Cutter:
                 raise
             if len(requests) == 1:
                 return [_told(error)]
-            return [answer for one in requests for answer in self._ask([one])]
+            return [answer for request in requests for answer in self._ask([request])]
 
     def _proposals(self, requests: Sequence[Request]) -> list[Proposal]:
         proposals = self.proposer.propose(requests)
@@ -108,19 +108,19 @@ class Cutter:
             raise ValueError(f"{len(proposals)} answers about {len(requests)} pictures")
         return proposals
 
-    def _cut(self, asked: "_DecodedJob", answer: Proposal | str) -> Cut:
-        picture = asked.request.picture
+    def _cut(self, decoded: "_DecodedJob", answer: Proposal | str) -> Cut:
+        picture = decoded.request.picture
         if isinstance(answer, Proposal):
             try:
                 tidied = self._tidied(picture, answer)
-                return Cut(asked.job, asked.record(tidied, dict(answer.meta)), tidied.mask)
+                return Cut(decoded.job, decoded.record(tidied, dict(answer.meta)), tidied.mask)
             except InputError:
                 raise
             except Exception as error:  # wrong mask size, or an OpenCV error
                 answer = _told(error)
-        whole = np.ones((picture.height, picture.width), dtype=bool)
-        tidied = Tidied(whole, 0.0, 1.0, fallback=True, refined=False)
-        return Cut(asked.job, asked.record(tidied, {_FAILED: answer}), whole)
+        full_mask = np.ones((picture.height, picture.width), dtype=bool)
+        tidied = Tidied(full_mask, 0.0, 1.0, fallback=True, refined=False)
+        return Cut(decoded.job, decoded.record(tidied, {_FAILED: answer}), full_mask)
 
     def _tidied(self, picture: Image.Image, proposal: Proposal) -> Tidied:
         if not math.isfinite(proposal.score):
@@ -176,5 +176,5 @@ def _open(job: MaskJob) -> _DecodedJob | Missed:
 
 
 def _told(error: Exception) -> str:
-    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-    return " ".join(f"{kind}{error}".split())
+    prefix = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    return " ".join(f"{prefix}{error}".split())

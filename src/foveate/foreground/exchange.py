@@ -15,10 +15,10 @@ SOFTNESS = 0.01
 """Deviation of the blur of a mask's edge, as a share of the picture's shorter side."""
 
 LEAST_GROUND = 0.05
-"""Share of a picture that its object must leave free for it to lend a ground."""
+"""Minimum background share of a picture whose ground is given to another picture."""
 
-_PAINTED = 128  # longer side at which the hole is painted: what is painted is smooth
-_SPREAD = 3  # pixels of that by which the hole is widened, so that no edge of the object colours it
+_FILL_SIDE = 128  # longer side of the small copy in which the hole is filled; the fill is smooth
+_HOLE_MARGIN = 3  # pixels of that copy by which the hole is widened, so that the object's edge is not used
 
 
 def exchange(
@@ -33,9 +33,9 @@ def exchange(
     Args:
         picture: RGB, shows the object.
         mask: Its foreground: mode "L", 255 on the object and 0 elsewhere.
-        other: RGB, lends its ground; of any size: it is scaled to cover the picture, and cut at its middle.
-        other_mask: Its foreground, which is painted over; None takes all of it as ground.
-        flat: Colour in [0, 255] that it is painted over with; None takes what surrounds it, smoothly.
+        other: RGB, of any size; gives its ground: scaled to cover the picture, cropped at the centre.
+        other_mask: Foreground of `other`, which is painted over; None: all of `other` is ground.
+        flat: Colour in [0, 255] to paint with; None: a smooth fill from the surrounding colours.
     """
     size = picture.size
     ground = ImageOps.fit(other, size, Image.Resampling.BICUBIC)
@@ -52,33 +52,33 @@ def paint_over(
 
     Args:
         picture: RGB.
-        mask: Of its size: 255 on what is painted over. Where it leaves nothing, the picture stays as it is.
-        flat: The one colour, in [0, 255].
+        mask: Of the same size; 255 on the part to fill. If it covers everything, the picture is unchanged.
+        flat: Colour in [0, 255] to fill with; None: a smooth fill from the surrounding colours.
     """
     small = picture.copy()
-    small.thumbnail((_PAINTED, _PAINTED))
+    small.thumbnail((_FILL_SIDE, _FILL_SIDE))
     hole = mask.resize(small.size, Image.Resampling.BOX).point(lambda value: 255 if value else 0)
-    hole = hole.filter(ImageFilter.MaxFilter(2 * _SPREAD + 1))
+    hole = hole.filter(ImageFilter.MaxFilter(2 * _HOLE_MARGIN + 1))
     known = torch.tensor(np.asarray(hole) == 0).float()[None, None]
     if not known.any():
         return picture
     if flat is None:
         colour = torch.tensor(np.asarray(small)).permute(2, 0, 1).float()[None]
-        pixels = _pushed_and_pulled(colour, known)[0].permute(1, 2, 0).round().clamp(0, 255)
+        pixels = _push_pull_fill(colour, known)[0].permute(1, 2, 0).round().clamp(0, 255)
         painted = Image.fromarray(pixels.byte().numpy()).resize(picture.size, Image.Resampling.BICUBIC)
     else:
         painted = Image.new("RGB", picture.size, flat)
     return Image.composite(painted, picture, hole.resize(picture.size, Image.Resampling.BILINEAR))
 
 
-def _pushed_and_pulled(
+def _push_pull_fill(
     colour: Float[Tensor, "1 3 height width"], known: Float[Tensor, "1 1 height width"]
 ) -> Float[Tensor, "1 3 height width"]:
-    """Fill what is not known from means over squares of 2, 4, 8, ... pixels: the first that know anything."""
+    """Fill unknown pixels from means over squares of 2, 4, 8, ... pixels: the smallest with a known pixel."""
     if known.all():
         return colour
     share = F.avg_pool2d(known, 2, ceil_mode=True)
     means = F.avg_pool2d(colour * known, 2, ceil_mode=True) / share.clamp(min=1e-6)
-    below = _pushed_and_pulled(means, (share > 0).float())
-    filled = F.interpolate(below, size=colour.shape[2:], mode="bilinear", align_corners=False)
+    coarse = _push_pull_fill(means, (share > 0).float())
+    filled = F.interpolate(coarse, size=colour.shape[2:], mode="bilinear", align_corners=False)
     return torch.where(known > 0, colour, filled)

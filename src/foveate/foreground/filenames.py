@@ -36,11 +36,11 @@ class Places:
     def claim(self, path: str) -> bool:
         """Reserve exactly this path; return whether it was free."""
         key = _key(path)
-        above = [key[:end] for end, letter in enumerate(key) if letter == "/"]
-        if key in self._files or key in self._folders or not self._files.isdisjoint(above):
+        parents = [key[:end] for end, character in enumerate(key) if character == "/"]
+        if key in self._files or key in self._folders or not self._files.isdisjoint(parents):
             return False
         self._files.add(key)
-        self._folders.update(above)
+        self._folders.update(parents)
         return True
 
 
@@ -59,25 +59,25 @@ def _candidates(name: str) -> Iterator[str]:
         raise InputError(
             f"picture {name!r}: its path leads out of the folder of masks; give a path below one"
         )
-    whole = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
     parts = [_tame(part) for part in name.split("/")]
     stem, dot, suffix = parts[-1].rpartition(".")
     if stem and dot and f".{suffix.lower()}" in PICTURE_SUFFIXES:
         yield "/".join([*parts[:-1], f"{stem}.png"])
     yield "/".join([*parts[:-1], f"{parts[-1]}.png"])
-    yield f"_{whole[:32]}.png"  # e.g. a file where a folder is needed
-    yield f"_{whole}.png"
+    yield f"_{digest[:32]}.png"  # e.g. a file where a folder is needed
+    yield f"_{digest}.png"
 
 
 def _tame(part: str) -> str:
-    part = _ODD.sub(lambda found: f"%{ord(found[0]):02X}", part)
-    raw = part.encode(errors="surrogatepass")
-    if len(raw) <= _LONGEST:
+    part = _ODD.sub(lambda match: f"%{ord(match[0]):02X}", part)
+    encoded = part.encode(errors="surrogatepass")
+    if len(encoded) <= _LONGEST:
         return part
-    kept = raw[: _LONGEST - 40].decode(errors="ignore")
+    beginning = encoded[: _LONGEST - 40].decode(errors="ignore")
     suffix = PurePosixPath(part).suffix
-    ending = suffix if suffix.lower() in PICTURE_SUFFIXES else ""
-    return f"{kept}-{hashlib.sha256(raw).hexdigest()[:16]}{ending}"
+    kept_suffix = suffix if suffix.lower() in PICTURE_SUFFIXES else ""
+    return f"{beginning}-{hashlib.sha256(encoded).hexdigest()[:16]}{kept_suffix}"
 
 
 def _key(path: str) -> str:

@@ -51,17 +51,19 @@ def grabcut(picture: Image.Image, heat: Heat) -> Mask:
     size = small_size(picture.size, SHORT, LONG)
     labels = seeds(resized(heat, size))
     colours = np.asarray(picture.resize(size, Image.Resampling.BOX) if size != picture.size else picture)
-    if min(np.isin(labels, kinds).sum() for kinds in ((0, 2), (1, 3))) == 0:
+    if min(np.isin(labels, codes).sum() for codes in ((0, 2), (1, 3))) == 0:
         raise NoSeeds("the heat map seeds no foreground, or no background")
     # OpenCV initialises the colour models with a generator of this thread, which cannot be read or
     # passed. Without a seed, each call differs. foveate uses no other OpenCV function with random
     # numbers.
     cv2.setRNGSeed(0)
-    pixels, whole = np.ascontiguousarray(colours[..., ::-1]), (0, 0, *size)
-    back, front = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(pixels, labels, whole, back, front, ITERATIONS, cv2.GC_INIT_WITH_MASK)
-    inside = np.isin(labels, (_SURE_FRONT, _MAYBE_FRONT))
-    return resized(inside.astype(np.float32), picture.size) > 0.5
+    pixels, rectangle = np.ascontiguousarray(colours[..., ::-1]), (0, 0, *size)
+    background_model, foreground_model = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(
+        pixels, labels, rectangle, background_model, foreground_model, ITERATIONS, cv2.GC_INIT_WITH_MASK
+    )
+    foreground = np.isin(labels, (_SURE_FRONT, _MAYBE_FRONT))
+    return resized(foreground.astype(np.float32), picture.size) > 0.5
 
 
 def seeds(heat: Heat) -> Seeds:

@@ -11,10 +11,10 @@ _BINS = 256
 
 def stretch(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Rescale values to [0, 1] by their minimum and maximum; zeros if all are equal."""
-    least, most = values.min(), values.max()
-    if not most > least:
+    low, high = values.min(), values.max()
+    if not high > low:
         return np.zeros_like(values)
-    return (values - least) / (most - least)
+    return (values - low) / (high - low)
 
 
 def otsu(heat: Float[np.ndarray, "*shape"]) -> float:
@@ -24,15 +24,15 @@ def otsu(heat: Float[np.ndarray, "*shape"]) -> float:
 
     Source: Otsu, "A threshold selection method from gray-level histograms", 1979, Eq. 14.
     """
-    least, most = float(heat.min()), float(heat.max())
-    if not most > least:
-        return most
-    counts, edges = np.histogram(heat, bins=_BINS, range=(least, most))
+    low, high = float(heat.min()), float(heat.max())
+    if not high > low:
+        return high
+    counts, edges = np.histogram(heat, bins=_BINS, range=(low, high))
     centres = (edges[:-1] + edges[1:]) / 2
     below, sums = np.cumsum(counts)[:-1], np.cumsum(counts * centres)
     above = heat.size - below
-    apart = sums[:-1] / below - (sums[-1] - sums[:-1]) / above  # the first and last bins are never empty
-    return float(edges[1 + np.argmax(below * above * apart**2)])
+    distance = sums[:-1] / below - (sums[-1] - sums[:-1]) / above  # the first and last bins are never empty
+    return float(edges[1 + np.argmax(below * above * distance**2)])
 
 
 def contrast(heat: Heat, mask: Mask) -> float:

@@ -59,11 +59,11 @@ class Rule:
 
     def words(self) -> str:
         """Return a description of the rule."""
-        above = f"with {self.depth} folders above the pictures" if self.depth else "as the pictures lie"
-        kept = "flat" if self.depth == 1 else f"by the last {self.depth} parts of the pictures' paths"
-        named = {"same": "", "appended": ", 01.jpg.png for 01.jpg"}
-        ending = named.get(self.naming, f", 01{self.naming}.png for 01.jpg")
-        return f"{above if self.own else kept}, in {self.base}{ending}"
+        relative = f"with {self.depth} folders above the pictures" if self.depth else "as the pictures lie"
+        absolute = "flat" if self.depth == 1 else f"by the last {self.depth} parts of the pictures' paths"
+        endings = {"same": "", "appended": ", 01.jpg.png for 01.jpg"}
+        ending = endings.get(self.naming, f", 01{self.naming}.png for 01.jpg")
+        return f"{relative if self.own else absolute}, in {self.base}{ending}"
 
 
 def depths(pictures: Pictures) -> Iterator[tuple[bool, int]]:
@@ -72,10 +72,10 @@ def depths(pictures: Pictures) -> Iterator[tuple[bool, int]]:
     Each item is whether the path relative to the root folder counts, and the number of (additional)
     parts.
     """
-    relative = max((len(rel.parts) for _, rel in pictures), default=1)
+    longest = max((len(rel.parts) for _, rel in pictures), default=1)
     yield True, 0
-    yield from ((True, more) for more in range(_INNER_FOLDERS, 0, -1))
-    yield from ((False, parts) for parts in range(relative - 1, 0, -1))
+    yield from ((True, extra) for extra in range(_INNER_FOLDERS, 0, -1))
+    yield from ((False, parts) for parts in range(longest - 1, 0, -1))
 
 
 def rules(pictures: Pictures, root: Path) -> Iterator[tuple[Rule, Index]]:
@@ -91,32 +91,36 @@ def rules(pictures: Pictures, root: Path) -> Iterator[tuple[Rule, Index]]:
 def walk(folder: Path, wanted: Callable[[str], bool] | None = None) -> Iterator[Path]:
     """Yield the files in a folder tree that are not hidden, sorted; follow links, visit each folder once.
 
-    Pipes and devices are left out. A link to nothing is yielded, so that reading it gives the error.
+    Pipes and devices are left out. A broken link is yielded, so that reading it gives the error.
 
     Args:
         folder: Top of the tree.
-        wanted: Tells of a file's ending, in lower case, whether it is wanted. Nothing is kept of others.
+        wanted: Returns whether files with this suffix (lower case) are wanted; None takes all files.
     """
-    seen: set[str] = set()  # a link to a parent would never end
+    visited: set[str] = set()  # without it, a link to a parent folder would recurse forever
 
-    def below(here: Path) -> Iterator[Path]:
-        place = os.path.realpath(here)
-        if place in seen:
+    def below(directory: Path) -> Iterator[Path]:
+        real_path = os.path.realpath(directory)
+        if real_path in visited:
             return
-        seen.add(place)
-        with os.scandir(here) as entries:
-            found = sorted((one.name, is_folder(one), one) for one in entries if one.name[0] != ".")
-        for name, has_more, one in found:
-            if has_more:
-                yield from below(here / name)
-            elif (wanted is None or wanted(suffix_of(name))) and (one.is_file() or not Path(one).exists()):
-                yield here / name
+        visited.add(real_path)
+        with os.scandir(directory) as entries:
+            listing = sorted(
+                (entry.name, is_folder(entry), entry) for entry in entries if entry.name[0] != "."
+            )
+        for name, is_directory, entry in listing:
+            if is_directory:
+                yield from below(directory / name)
+            elif (wanted is None or wanted(suffix_of(name))) and (
+                entry.is_file() or not Path(entry).exists()
+            ):
+                yield directory / name
 
     return below(folder)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a folder, or a link to one; only links need a look at the disk."""
+    """Return whether an entry is a folder, or a link to one; only links need a further system call."""
     return Path(entry).is_dir() if entry.is_symlink() else entry.is_dir()
 
 
@@ -155,16 +159,16 @@ def _candidates(local: PurePosixPath, naming: Naming) -> Iterator[str]:
 def beside(pictures: Pictures, naming: Naming) -> list[Path | None]:
     """Return the masks that lie beside their pictures, for one naming, such as `01_mask.png`."""
     folders: dict[str, Index] = {}
-    found: list[Path | None] = []
+    masks: list[Path | None] = []
     for picture, relative in pictures:
         folder, _, _ = str(picture).rpartition("/")
         if folder not in folders:
             with os.scandir(folder) as entries:
-                names = sorted(one.name for one in entries)
-            named = (Path(folder, name) for name in names if naming in name)  # of few folders any
+                names = sorted(entry.name for entry in entries)
+            paths = (Path(folder, name) for name in names if naming in name)  # few folders have any
             folders[folder] = {
-                f"{one.stem}{one.suffix.lower()}": one for one in named if one.stem.endswith(naming)
+                f"{path.stem}{path.suffix.lower()}": path for path in paths if path.stem.endswith(naming)
             }
         index = folders[folder]
-        found.append(look_up(Rule(Path(folder), 1, naming), index, picture, relative) if index else None)
-    return found
+        masks.append(look_up(Rule(Path(folder), 1, naming), index, picture, relative) if index else None)
+    return masks

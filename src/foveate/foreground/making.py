@@ -88,8 +88,8 @@ def make_masks(  # noqa: PLR0913  (all but the first three by name)
         cuts = _cut_here(batches, Cutter(proposer, tidy))
     try:
         with closing(cuts):
-            for few in cuts:
-                keeper.take(few, proposer.name)
+            for results in cuts:
+                keeper.take(results, proposer.name)
     except InputError as error:
         raise InputError(f"{error}{keeper.progress}") from error
     return keeper.made()
@@ -113,24 +113,24 @@ def check_jobs(jobs: Sequence[MaskJob], proposer: str, reads_text: bool) -> None
     """
     if not jobs:
         raise InputError("there are no pictures to make masks of")
-    mute = next((job for job in jobs if not job.prompt), None)
-    if reads_text and mute is not None:
+    unprompted = next((job for job in jobs if not job.prompt), None)
+    if reads_text and unprompted is not None:
         raise InputError(
-            f"{mute.path}: {proposer} must be told what to look for, and this picture has no class name:"
-            " put pictures in one folder per class, or take --proposer classical, which reads no names"
+            f"{unprompted.path}: {proposer} must be told what to look for, and this picture has no class"
+            " name: put pictures in one folder per class, or take --proposer classical, which reads no names"
         )
 
 
 def in_batches(jobs: Iterable[MaskJob], size: int) -> Iterator[list[MaskJob]]:
     """Yield lists of `size` jobs."""
-    few: list[MaskJob] = []
+    batch: list[MaskJob] = []
     for job in jobs:
-        few.append(job)
-        if len(few) == max(1, size):
-            yield few
-            few = []
-    if few:
-        yield few
+        batch.append(job)
+        if len(batch) == max(1, size):
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def is_finished(job: MaskJob, record: MaskRecord | None, reads_text: bool) -> bool:
@@ -198,8 +198,8 @@ class Keeper:
                 self._skipped.append(cut)
         self._count()
         if self._skipped and self._on_bad == "error":
-            bad = self._skipped[0]
-            raise BadPicture(str(bad.job.path), bad.reason)
+            unreadable = self._skipped[0]
+            raise BadPicture(str(unreadable.job.path), unreadable.reason)
         if self._made == len(self._failed) >= _HOPELESS:
             first = self._failed[0]
             raise InputError(
@@ -210,8 +210,8 @@ class Keeper:
     @property
     def progress(self) -> str:
         """Progress as text that follows an error message; empty if nothing is done."""
-        there = self._kept + self._made
-        return f" ({there} of {self._total} masks are there, and the same command goes on)" if there else ""
+        done = self._kept + self._made
+        return f" ({done} of {self._total} masks are there, and the same command goes on)" if done else ""
 
     def made(self) -> Made:
         """Return the counts so far."""

@@ -81,17 +81,17 @@ def match_masks(pictures: Pictures, root: Path) -> Match[MaskFile]:
     if root.suffix.lower() in (".json", ".csv") and root.is_file():
         is_coco = root.suffix.lower() == ".json"
         words = f"COCO's file names, in {root}" if is_coco else f"the names in {root}"
-        found = _match_names(pictures, coco_masks(root) if is_coco else read_boxes(root), words)
-        pairs = zip(found.masks, pictures, strict=True)
-        masks = [m.on(path) if isinstance(m, BoxMask | CocoMask) else m for m, (path, _) in pairs]
-        return replace(found, masks=masks)
+        match = _match_names(pictures, coco_masks(root) if is_coco else read_boxes(root), words)
+        pairs = zip(match.masks, pictures, strict=True)
+        masks = [mask.on(path) if isinstance(mask, BoxMask | CocoMask) else mask for mask, (path, _) in pairs]
+        return replace(match, masks=masks)
     if not root.is_dir() and not (root.is_file() and root.suffix.lower() == ".tar"):
         raise InputError(f"{root}: no such folder of masks; give the folder the mask files are in")
-    for place in [root, *(root / name for name in MASK_FOLDERS)]:
-        stored = stored_masks(place)
+    for folder in [root, *(root / name for name in MASK_FOLDERS)]:
+        stored = stored_masks(folder)
         if stored is not None:
-            found = _match_names(pictures, stored, f"as foveate's own list in {place} says")
-            return _with_added(pictures, place, found, stored) if None in found.masks else found
+            match = _match_names(pictures, stored, f"as foveate's own list in {folder} says")
+            return _add_unlisted(pictures, folder, match, stored) if None in match.masks else match
     return _match_tree(pictures, root)
 
 
@@ -112,63 +112,63 @@ def demand_masks(path: Path) -> None:
 def _match_names(pictures: Pictures, named: Mapping[str, MaskFile], words: str) -> Match[MaskFile]:
     """Match masks that name their pictures: by the full relative path, or with more or fewer folders."""
     best: list[MaskFile | None] = [None] * len(pictures)
-    most = 0
+    best_count = 0
     for own, depth in depths(pictures):
         rule = Rule(Path(), depth, "same", own)
         masks = [named.get(rule.local(*picture).as_posix()) for picture in pictures]
-        number = sum(mask is not None for mask in masks)
-        if number > most:
-            best, most = masks, number
-    if not most:
-        best, most = _by_ends(pictures, named)
+        count = sum(mask is not None for mask in masks)
+        if count > best_count:
+            best, best_count = masks, count
+    if not best_count:
+        best, best_count = _match_path_ends(pictures, named)
     _demand_one_each(pictures, best)
     claimed = {id(mask) for mask in best}
     unused = tuple(source_name(mask) for mask in named.values() if id(mask) not in claimed)
-    return Match(best, words if most else "", unused)
+    return Match(best, words if best_count else "", unused)
 
 
-def _by_ends(pictures: Pictures, named: Mapping[str, MaskFile]) -> tuple[list[MaskFile | None], int]:
+def _match_path_ends(pictures: Pictures, named: Mapping[str, MaskFile]) -> tuple[list[MaskFile | None], int]:
     """Match paths of another machine by their ends, as long as these are unique."""
     longest = max((len(relative.parts) for _, relative in pictures), default=0)
     for length in range(longest, 0, -1):
         ends = {tuple(name.split("/")[-length:]): mask for name, mask in named.items()}
-        found = [ends.get(path.parts[-length:]) for path, _ in pictures]
-        number = sum(mask is not None for mask in found)
-        if number and len(ends) == len(named):
-            return found, number
+        masks = [ends.get(path.parts[-length:]) for path, _ in pictures]
+        count = sum(mask is not None for mask in masks)
+        if count and len(ends) == len(named):
+            return masks, count
     return [None] * len(pictures), 0
 
 
-def _with_added(
-    pictures: Pictures, root: Path, found: Match[MaskFile], stored: Mapping[str, StoredMask]
+def _add_unlisted(
+    pictures: Pictures, root: Path, match: Match[MaskFile], stored: Mapping[str, StoredMask]
 ) -> Match[MaskFile]:
     """Add masks that a user put into a foveate tree and that its manifest does not list."""
     if is_packed(root):
-        return found
-    ours = {root / mask.name for mask in stored.values()}
-    rows = [row for row, mask in enumerate(found.masks) if mask is None]
-    masks = list(found.masks)
+        return match
+    listed = {root / mask.name for mask in stored.values()}
+    rows = [row for row, mask in enumerate(match.masks) if mask is None]
+    masks = list(match.masks)
     for row, mask in zip(rows, _match_tree([pictures[row] for row in rows], root).masks, strict=True):
-        masks[row] = None if mask in ours else mask
-    return Match(masks, found.rule, found.unused)
+        masks[row] = None if mask in listed else mask
+    return Match(masks, match.rule, match.unused)
 
 
 def _match_beside(pictures: Pictures) -> Match[Path]:
     namings: tuple[Naming, ...] = ("_mask", ".mask")
-    tried = [beside(pictures, naming) for naming in namings]
-    best = max(tried, key=lambda masks: sum(mask is not None for mask in masks))
+    candidates = [beside(pictures, naming) for naming in namings]
+    best = max(candidates, key=lambda masks: sum(mask is not None for mask in masks))
     _demand_one_each(pictures, best)
     return Match(best, "beside the pictures")
 
 
 def _match_tree(pictures: Pictures, root: Path) -> Match[MaskFile]:
     best: list[Path | None] = [None] * len(pictures)
-    words, index, most = "", Index(), 0
+    words, index, best_count = "", Index(), 0
     for rule, candidates in rules(pictures, root):
         masks = [look_up(rule, candidates, *picture) for picture in pictures]
-        number = sum(mask is not None for mask in masks)
-        if number > most:
-            best, words, index, most = masks, rule.words(), candidates, number
+        count = sum(mask is not None for mask in masks)
+        if count > best_count:
+            best, words, index, best_count = masks, rule.words(), candidates, count
     _demand_one_each(pictures, best)
     claimed = {*best, *(picture for picture, _ in pictures)}
     unused = tuple(str(path) for path in index.values() if path not in claimed)

@@ -25,7 +25,7 @@ from foveate.errors import SKIP, InputError
 
 PIXEL_LIMIT = 178_956_970  # where Pillow, too, turns its warning into an error
 HEIF = find_spec("pillow_heif") is not None
-"""Whether telephones' `.heic` files are read: the extra `heic` does it."""
+"""Whether `.heic` files (photos of telephones) can be read: needs the extra `heic`."""
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", *(("HEIF",) if HEIF else ()))
 PICTURE_SUFFIXES = frozenset(
     (
@@ -94,9 +94,9 @@ class BadPicture(InputError):
 
 @contextmanager
 def plain_errors() -> Generator[None]:
-    """Raise a `BadPicture` of this block as a plain `InputError`.
+    """Turn a `BadPicture` raised in this block into a plain `InputError`.
 
-    So users of the Python interface need to know one exception class only. The `BadPicture` is its cause.
+    Users of the Python interface then need to know only one exception class. The `BadPicture` is its cause.
     """
     try:
         yield
@@ -188,49 +188,49 @@ def orientation(image: Image.Image) -> int:
     """
     if getattr(image, "format", None) == "TIFF":
         return 1
-    block, found = image.info.get("exif"), None
+    block, value = image.info.get("exif"), None
     if isinstance(block, bytes):
         block = block.removeprefix(_EXIF)
-        order = _ORDERS.get(block[:2])
+        byte_order = _ORDERS.get(block[:2])
         try:
-            found = _first_directory(block, order).get(_ORIENTATION_TAG) if order else None
+            value = _first_directory(block, byte_order).get(_ORIENTATION_TAG) if byte_order else None
         except struct.error:
-            found = None
+            value = None
     xmp = image.info.get("xmp")
-    if found is None and isinstance(xmp, bytes):
-        told = re.search(rb"tiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])", xmp)
-        found = int(told[1]) if told else None
-    return found or 1
+    if value is None and isinstance(xmp, bytes):
+        match = re.search(rb"tiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])", xmp)
+        value = int(match[1]) if match else None
+    return value or 1
 
 
 def exif_texts(image: Image.Image) -> dict[int, str]:
-    """Return the texts in EXIF by tag: of the first directory, and of the camera's; broken ones are missing.
+    """Return the texts in EXIF by tag, from the first directory and the camera's; broken ones are left out.
 
     It is parsed from the raw block, as for `orientation`. Of a TIFF only the first directory is read.
     """
     if getattr(image, "format", None) == "TIFF":
         return {tag: text.strip("\0 ") for tag, text in image.getexif().items() if isinstance(text, str)}
-    block, found = image.info.get("exif"), dict[int, str]()
+    block, texts = image.info.get("exif"), dict[int, str]()
     block = block.removeprefix(_EXIF) if isinstance(block, bytes) else b""
-    order = _ORDERS.get(block[:2])
-    pointers = [4] if order else []  # to directories; the first directory has that to the camera's
+    byte_order = _ORDERS.get(block[:2])
+    pointers = [4] if byte_order else []  # the first directory holds the pointer to the camera's
     with suppress(struct.error):
         for pointer in pointers:
-            (start,) = struct.unpack_from(f"{order}I", block, pointer)
-            for tag, kind, number, place in _entries(block, order or "", start):
-                if kind == _TEXT:
-                    at = place if number <= 4 else struct.unpack_from(f"{order}I", block, place)[0]
-                    text = block[at : at + number].partition(b"\0")[0].decode("utf-8", "replace")
-                    found.setdefault(tag, text.strip())
-                elif tag == _CAMERA_DIRECTORY and kind == _LONG and len(pointers) == 1:
-                    pointers.append(place)
-    return found
+            (start,) = struct.unpack_from(f"{byte_order}I", block, pointer)
+            for tag, value_type, count, offset in _entries(block, byte_order or "", start):
+                if value_type == _TEXT:
+                    begin = offset if count <= 4 else struct.unpack_from(f"{byte_order}I", block, offset)[0]
+                    text = block[begin : begin + count].partition(b"\0")[0].decode("utf-8", "replace")
+                    texts.setdefault(tag, text.strip())
+                elif tag == _CAMERA_DIRECTORY and value_type == _LONG and len(pointers) == 1:
+                    pointers.append(offset)
+    return texts
 
 
 def turn(image: Image.Image, exif_orientation: int) -> Image.Image:
     """Rotate a picture with this EXIF orientation upright."""
-    move = _TURNS.get(exif_orientation)
-    return image if move is None else image.transpose(move)
+    transposition = _TURNS.get(exif_orientation)
+    return image if transposition is None else image.transpose(transposition)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -239,72 +239,72 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if orientation(image) >= 5 else (width, height)
 
 
-def _first_directory(block: bytes, order: str) -> dict[int, int]:
-    (start,) = struct.unpack_from(order + "I", block, 4)
-    found: dict[int, int] = {}
-    for tag, kind, _, place in _entries(block, order, start):
-        (value,) = struct.unpack_from(order + "H", block, place)
-        if kind == _SHORT and 1 <= value <= 8:
-            found.setdefault(tag, value)
-    return found
+def _first_directory(block: bytes, byte_order: str) -> dict[int, int]:
+    (start,) = struct.unpack_from(byte_order + "I", block, 4)
+    values: dict[int, int] = {}
+    for tag, value_type, _, offset in _entries(block, byte_order, start):
+        (value,) = struct.unpack_from(byte_order + "H", block, offset)
+        if value_type == _SHORT and 1 <= value <= 8:
+            values.setdefault(tag, value)
+    return values
 
 
-def _entries(block: bytes, order: str, start: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield tag, type and number of values of each entry of a directory, and where its four bytes begin."""
-    (entries,) = struct.unpack_from(order + "H", block, start)
-    for entry in range(entries):
-        place = start + 2 + 12 * entry
-        tag, kind, number = struct.unpack_from(order + "HHI", block, place)
-        yield tag, kind, number, place + 8
+def _entries(block: bytes, byte_order: str, start: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield tag, type and number of values of each entry of a directory, and the offset of its four bytes."""
+    (entry_count,) = struct.unpack_from(byte_order + "H", block, start)
+    for index in range(entry_count):
+        offset = start + 2 + 12 * index
+        tag, value_type, count = struct.unpack_from(byte_order + "HHI", block, offset)
+        yield tag, value_type, count, offset + 8
 
 
 def _identify(file: BinaryIO | io.BufferedIOBase, name: str) -> ImageFile.ImageFile:
-    start = file.read(16)
-    if not start:
+    header = file.read(16)
+    if not header:
         raise BadPicture(name, "is empty (0 bytes)")
     Image.init()
-    if HEIF and start[4:12] in _BOXES and "HEIF" not in Image.OPEN:
+    if HEIF and header[4:12] in _BOXES and "HEIF" not in Image.OPEN:
         import pillow_heif
 
-        pillow_heif.register_heif_opener()  # it turns pictures upright by itself, and says so in their EXIF
-    for kind in FORMATS:
-        if kind not in Image.OPEN:
+        pillow_heif.register_heif_opener()  # it rotates pictures upright and resets the EXIF orientation
+    for format_name in FORMATS:
+        if format_name not in Image.OPEN:
             continue
-        factory, accept = Image.OPEN[kind]
-        answer = accept(start) if accept is not None else False
-        if answer and not isinstance(answer, str):  # a string is the reason why the format is unsupported
+        factory, accept = Image.OPEN[format_name]
+        accepted = accept(header) if accept is not None else False
+        if accepted and not isinstance(accepted, str):  # a string is the reason why the format is unsupported
             file.seek(0)
-            if kind == "PNG":
+            if format_name == "PNG":
                 return _open_png(file, name)
-            return (_QuietJpeg if kind == "JPEG" else factory)(cast("BinaryIO", file), name)
+            return (_QuietJpeg if format_name == "JPEG" else factory)(cast("BinaryIO", file), name)
     raise BadPicture(name, f"is not a picture in a format we read ({', '.join(FORMATS)})")
 
 
 def _open_png(file: BinaryIO | io.BufferedIOBase, name: str) -> ImageFile.ImageFile:
     """Open a PNG without its texts and colour profile, but with the orientation from them.
 
-    They do not affect pixels, but Pillow refuses a picture if they are large. Pillow also reads the
-    chunks after the pixels only after decoding.
+    They do not affect pixels, but Pillow refuses a picture if they are large. Also, Pillow does not read
+    chunks after the pixels until it has decoded them.
     """
     info: dict[str, bytes] = {}
-    kept, left_out = [(0, 8)], False
+    kept_ranges, removed = [(0, 8)], False
     for kind, start, length in _chunks(file):
         if kind not in (b"eXIf", b"iTXt", b"tEXt", b"zTXt", b"iCCP"):
-            kept.append((start, length + 12))
+            kept_ranges.append((start, length + 12))
             continue
-        left_out = True
+        removed = True
         file.seek(start + 8)
         data = file.read(length if kind in (b"eXIf", b"iTXt") else 0)
         if kind == b"eXIf":
             info.setdefault("exif", data)
         elif data.startswith(_XMP):
             info.setdefault("xmp", _text(data))
-    if left_out:
-        parts: list[bytes] = []
-        for start, length in kept:
+    if removed:
+        pieces: list[bytes] = []
+        for start, length in kept_ranges:
             file.seek(start)
-            parts.append(file.read(length))
-        file = io.BytesIO(b"".join(parts))
+            pieces.append(file.read(length))
+        file = io.BytesIO(b"".join(pieces))
     file.seek(0)
     image = PngImageFile(cast("BinaryIO", file), name)
     image.info.update(info)
@@ -316,9 +316,9 @@ def _chunks(file: BinaryIO | io.BufferedIOBase) -> Iterator[tuple[bytes, int, in
     size, start = file.seek(0, io.SEEK_END), 8
     while start + 12 <= size:
         file.seek(start)
-        head = file.read(8)
-        length = int.from_bytes(head[:4], "big")
-        yield head[4:], start, length
+        header = file.read(8)
+        length = int.from_bytes(header[:4], "big")
+        yield header[4:], start, length
         start += length + 12
 
 
@@ -338,10 +338,10 @@ def looks_like_picture(path: Path) -> bool:
         if not path.is_file():
             return False
         with path.open("rb") as file:
-            start = file.read(16)
+            header = file.read(16)
     except OSError:
         return False
-    return start.startswith(_STARTS) or start[4:12] in _BOXES
+    return header.startswith(_STARTS) or header[4:12] in _BOXES
 
 
 def _within_limit(image: Image.Image, name: str) -> Image.Image:

@@ -11,8 +11,8 @@ MaskValues = Literal["auto", "binary255", "binary1", "index", "index_void255", "
 detected by `detect_values`."""
 
 GroundFill = Literal["inpaint", "mean"]
-"""What stands where the object of a lent ground was: the colours around it, or the mean colour of the
-normalisation."""
+"""Fill of the removed object in another picture's ground: the colours around it, or the mean colour of
+the normalisation."""
 
 Fill = Literal["mean", "black", "blur", "image_mean"]
 """Replacement of removed pixels: the mean colour of the normalisation, black, the blurred picture, or

@@ -69,9 +69,9 @@ def pack(
         if progress is not None:
             progress(len(group))
     shard, start, length, checksum, fallback = np.array(rows, np.int64).reshape(-1, 5).T
-    names, files = [one.name for one in records], [one.file for one in records]
-    whole = Shards(key, shards, names, files, shard, start, length, checksum, fallback.astype(bool))
-    write_atomically(out / INDEX, write_index(whole))  # last: a folder without it is unfinished
+    names, files = [entry.name for entry in records], [entry.file for entry in records]
+    packed_set = Shards(key, shards, names, files, shard, start, length, checksum, fallback.astype(bool))
+    write_atomically(out / INDEX, write_index(packed_set))  # last: a folder without it is unfinished
     return len(records)
 
 
@@ -113,16 +113,16 @@ def _prepare(out: Path) -> None:
     if (out / INDEX).exists():
         raise InputError(f"{out} holds packed masks already: choose another folder, or delete it")
     if out.is_dir():
-        ours = set(out.glob("masks-*.tar"))
-        if any(path not in ours and not path.name.startswith(".") for path in out.iterdir()):
+        own_shards = set(out.glob("masks-*.tar"))
+        if any(path not in own_shards and not path.name.startswith(".") for path in out.iterdir()):
             raise InputError(f"{out} is not empty: choose another folder")
-        for path in ours:
+        for path in own_shards:
             path.unlink()
     out.mkdir(parents=True, exist_ok=True)
 
 
 def _groups(
-    folder: Path, records: Sequence[MaskRecord], most: int
+    folder: Path, records: Sequence[MaskRecord], limit: int
 ) -> Iterator[list[tuple[MaskRecord, bytes]]]:
     group: list[tuple[MaskRecord, bytes]] = []
     size = 0
@@ -133,7 +133,7 @@ def _groups(
         except OSError as error:
             reason = f"cannot be read ({error.strerror})"
             raise BadPicture(str(path), reason, "delete it and make it again") from error
-        if group and (len(group) >= most or size + len(png) > BYTES_A_SHARD):
+        if group and (len(group) >= limit or size + len(png) > BYTES_A_SHARD):
             yield group
             group, size = [], 0
         group.append((record, png))

@@ -36,10 +36,10 @@ def open_with_orientation(source: Path | LazyPicture | Image.Image) -> tuple[Ima
     with opened(source) as image:
         _demand_size(image, source_name(source))
         image.load()
-        stored = orientation(image)
-        picture = turn(_to_rgb(image), stored)
-    picture.info = {}  # the orientation is applied: nobody must apply it again
-    return picture, stored
+        exif_orientation = orientation(image)
+        picture = turn(_to_rgb(image), exif_orientation)
+    picture.info = {}  # the orientation is applied; it must not be applied twice
+    return picture, exif_orientation
 
 
 def measure(source: Path | LazyPicture | Image.Image) -> tuple[tuple[int, int], int]:
@@ -63,8 +63,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in _DEEP:
         return _deep_to_grey(np.asarray(image), image.mode).convert("RGB")
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        premultiplied = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
-        straight = image.convert(premultiplied) if premultiplied else image
+        straight_mode = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
+        straight = image.convert(straight_mode) if straight_mode else image
         layer = straight.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")

@@ -29,14 +29,14 @@ def cut_in_processes(
     Raises:
         InputError: The proposer cannot work at all, or a process died.
     """
-    waiting: deque[Future[list[Cut | Missed]]] = deque()
+    pending: deque[Future[list[Cut | Missed]]] = deque()
     with process_pool(workers, _begin, opening, tidy, workers) as pool:
         for batch in batches:
-            waiting.append(pool.submit(_cut, batch))
-            if len(waiting) >= _AHEAD * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(_cut, batch))
+            if len(pending) >= _AHEAD * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 class _Worker:
@@ -58,8 +58,8 @@ _here: list[_Worker] = []  # state of this process, set by its initialiser
 
 
 def _begin(opening: Callable[[], Proposer], tidy: TidyConfig, workers: int) -> None:
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    begin_worker(int(asked) if asked.isdecimal() else max(1, (os.cpu_count() or 1) // workers))
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    begin_worker(int(threads) if threads.isdecimal() else max(1, (os.cpu_count() or 1) // workers))
     _here.append(_Worker(opening, tidy))
 
 

@@ -26,11 +26,11 @@ Boxes = np.ndarray  # [number, 4] of left, upper, right, lower
 class Quality:
     """Statistics of a set of masks.
 
-    masks: Number of masks.
+    Attributes:
+        masks: Number of masks.
         fallback: Number of masks that are the whole picture because nothing usable was found.
         empty: Number of other masks with an area below `LEAST`.
         full: Number of other masks with an area above `MOST`.
-        full: Others with an area above `MOST`.
         areas: Number of masks, without fallbacks, with an area in [0, 0.1), [0.1, 0.2) and so on.
         area: Mean area without fallbacks; NaN if all are fallbacks.
         score: Mean score of the same masks.
@@ -62,8 +62,8 @@ class Quality:
             ["random crops that lose the foreground", f"{self.cut_away:.1%} of {self.crops}"],
         ]
         rows += [[f"area {span}", str(count)] for span, count in zip(spans(), self.areas, strict=True)]
-        for one in self.worst[:worst]:
-            rows.append([f"worst: {one.name}", told(one) + ", nothing found" * one.fallback])
+        for record in self.worst[:worst]:
+            rows.append([f"worst: {record.name}", told(record) + ", nothing found" * record.fallback])
         return rows
 
     def as_json(self) -> dict[str, object]:
@@ -79,8 +79,8 @@ class Quality:
             "cut_away": self.cut_away,
             "crops": self.crops,
             "worst": [
-                {"name": one.name, "score": one.score, "area": one.area, "fallback": one.fallback}
-                for one in self.worst
+                {"name": record.name, "score": record.score, "area": record.area, "fallback": record.fallback}
+                for record in self.worst
             ],
         }
 
@@ -103,24 +103,24 @@ def quality(records: Sequence[MaskRecord], folder: Path, *, seed: int = 0, crops
     if not records:
         raise InputError(f"{folder}: there are no masks to look at")
     stored = stored_masks(folder) or {}
-    lost = 0
+    lost_crops = 0
     for record in records:
         if record.name not in stored:
             raise InputError(f"{folder}: the mask of {record.name} is not there; make the masks again")
         mask = np.asarray(stored[record.name].load().convert("L")) >= 128
         generator = np.random.default_rng([seed, crc32(record.name.encode(errors="surrogateescape"))])
-        lost += int((areas_within(mask, random_boxes(mask.shape, crops, generator)) < LEAST).sum())
-    found = [one for one in records if not one.fallback]
-    bins = np.bincount([min(int(one.area * BINS), BINS - 1) for one in found], minlength=BINS)
+        lost_crops += int((areas_within(mask, random_boxes(mask.shape, crops, generator)) < LEAST).sum())
+    usable = [entry for entry in records if not entry.fallback]
+    bins = np.bincount([min(int(entry.area * BINS), BINS - 1) for entry in usable], minlength=BINS)
     return Quality(
         masks=len(records),
-        fallback=len(records) - len(found),
-        empty=sum(one.area < LEAST for one in found),
-        full=sum(one.area > MOST for one in found),
+        fallback=len(records) - len(usable),
+        empty=sum(entry.area < LEAST for entry in usable),
+        full=sum(entry.area > MOST for entry in usable),
         areas=tuple(int(count) for count in bins),
-        area=_mean([one.area for one in found]),
-        score=_mean([one.score for one in found]),
-        cut_away=lost / (crops * len(records)),
+        area=_mean([entry.area for entry in usable]),
+        score=_mean([entry.score for entry in usable]),
+        cut_away=lost_crops / (crops * len(records)),
         crops=crops * len(records),
         worst=tuple(worst_first(records)[:WORST]),
     )
@@ -128,7 +128,7 @@ def quality(records: Sequence[MaskRecord], folder: Path, *, seed: int = 0, crops
 
 def worst_first(records: Sequence[MaskRecord]) -> list[MaskRecord]:
     """Return the records sorted by score, then area, then name."""
-    return sorted(records, key=lambda one: (one.score, one.area, one.name))
+    return sorted(records, key=lambda record: (record.score, record.area, record.name))
 
 
 def told(record: MaskRecord) -> str:
@@ -138,7 +138,7 @@ def told(record: MaskRecord) -> str:
 
 def spans() -> list[str]:
     """Return the names of the histogram's bins: "0.0 to 0.1"."""
-    return [f"{low / BINS:.1f} to {(low + 1) / BINS:.1f}" for low in range(BINS)]
+    return [f"{index / BINS:.1f} to {(index + 1) / BINS:.1f}" for index in range(BINS)]
 
 
 def areas_within(mask: Mask, boxes: Boxes) -> np.ndarray:
@@ -163,22 +163,27 @@ def random_boxes(size: tuple[int, ...], number: int, generator: np.random.Genera
     height, width = size
     area = height * width * generator.uniform(*_SCALE, (number, _TRIES))
     ratio = np.exp(generator.uniform(*_RATIO, (number, _TRIES)))
-    wide, tall = np.rint(np.sqrt(area * ratio)).astype(int), np.rint(np.sqrt(area / ratio)).astype(int)
-    fits = (wide > 0) & (wide <= width) & (tall > 0) & (tall <= height)
-    first, every = fits.argmax(1), np.arange(number)
-    wide, tall = wide[every, first], tall[every, first]
-    left, upper = (generator.integers(0, np.maximum(room, 0) + 1) for room in (width - wide, height - tall))
-    boxes = np.stack([left, upper, left + wide, upper + tall], 1)
+    box_width, box_height = (
+        np.rint(np.sqrt(area * ratio)).astype(int),
+        np.rint(np.sqrt(area / ratio)).astype(int),
+    )
+    fits = (box_width > 0) & (box_width <= width) & (box_height > 0) & (box_height <= height)
+    first, rows = fits.argmax(1), np.arange(number)
+    box_width, box_height = box_width[rows, first], box_height[rows, first]
+    left, upper = (
+        generator.integers(0, np.maximum(room, 0) + 1) for room in (width - box_width, height - box_height)
+    )
+    boxes = np.stack([left, upper, left + box_width, upper + box_height], 1)
     boxes[~fits.any(1)] = _middle(height, width)
     return boxes
 
 
 def _middle(height: int, width: int) -> tuple[int, int, int, int]:
     """Return the largest central box with an allowed aspect ratio: the fallback for very long pictures."""
-    wide = min(width, round(height * 4 / 3))
-    tall = min(height, round(width * 4 / 3))
-    left, upper = (width - wide) // 2, (height - tall) // 2
-    return left, upper, left + wide, upper + tall
+    box_width = min(width, round(height * 4 / 3))
+    box_height = min(height, round(width * 4 / 3))
+    left, upper = (width - box_width) // 2, (height - box_height) // 2
+    return left, upper, left + box_width, upper + box_height
 
 
 def _mean(values: Sequence[float]) -> float:

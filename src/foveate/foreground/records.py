@@ -98,10 +98,10 @@ def from_line(line: bytes, where: str) -> MaskRecord:
     """
     try:
         record = as_dataclass(MaskRecord, parse_json(line, "it"), "it", more=True)
-        whole = record.width > 0 and record.height > 0
+        has_pixels = record.width > 0 and record.height > 0
     except InputError as error:
         raise InputError(f"{where} is damaged ({_short(error)}): delete that line") from error
-    if not whole or not is_safe(record.name) or not is_tame(record.file):
+    if not has_pixels or not is_safe(record.name) or not is_tame(record.file):
         raise InputError(f"{where} is no record of a mask: delete that line")
     return record
 
@@ -118,17 +118,17 @@ def read_lines(content: bytes, where: str) -> tuple[dict[str, MaskRecord], int]:
     Raises:
         InputError: Another line is damaged.
     """
-    whole = content.rfind(b"\n") + 1
+    end = content.rfind(b"\n") + 1
     records: dict[str, MaskRecord] = {}
     owners: dict[str, str] = {}
-    for number, line in enumerate(content[:whole].split(b"\n")[:-1], 1):
+    for number, line in enumerate(content[:end].split(b"\n")[:-1], 1):
         record = from_line(line, f"{where}, line {number}")
         owner = owners.setdefault(record.file, record.name)
         if owner != record.name:  # the old picture and mask were deleted and the file name reused
             records.pop(owner, None)
             owners[record.file] = record.name
         records[record.name] = record
-    return records, whole
+    return records, end
 
 
 def head_bytes(key: Mapping[str, object]) -> bytes:
@@ -164,12 +164,12 @@ def as_written(key: Mapping[str, object]) -> dict[str, object]:
 def differences(held: Mapping[str, object], wanted: Mapping[str, object], above: str = "") -> Iterator[str]:
     """Yield the differences between two keys as text: "model.weights was 'a', now 'b'"."""
     for name in sorted(set(held) | set(wanted)):
-        before, now = held.get(name), wanted.get(name)
-        if isinstance(before, dict) and isinstance(now, dict):
-            inner = cast("Mapping[str, object]", before), cast("Mapping[str, object]", now)
+        old, new = held.get(name), wanted.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            inner = cast("Mapping[str, object]", old), cast("Mapping[str, object]", new)
             yield from differences(*inner, f"{above}{name}.")
-        elif before != now:
-            yield f"{above}{name} was {before!r}, now {now!r}"
+        elif old != new:
+            yield f"{above}{name} was {old!r}, now {new!r}"
 
 
 def read_bytes(path: Path) -> bytes:

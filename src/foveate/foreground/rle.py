@@ -30,9 +30,9 @@ def decode(counts: str | bytes | Sequence[object], height: int, width: int) -> I
     total = height * width
     if not 0 < total <= PIXEL_LIMIT:
         raise ValueError(f"it is {height} x {width} pixels")
-    given = _from_text(counts) if isinstance(counts, str | bytes) else counts
-    runs = [run for run in given if isinstance(run, int) and 0 <= run <= total]
-    if len(runs) < len(given) or sum(runs) != total:
+    numbers = _from_text(counts) if isinstance(counts, str | bytes) else counts
+    runs = [run for run in numbers if isinstance(run, int) and 0 <= run <= total]
+    if len(runs) < len(numbers) or sum(runs) != total:
         raise ValueError(f"its runs do not make {height} x {width} pixels")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T

@@ -61,11 +61,11 @@ def saliency(colours: Colours, number: int = 200, centre: float | None = 0.6) ->
             gives all positions equal weight.
     """
     regions = find_regions(colours, number)
-    apart = _distances(regions.colour)
-    background = background_probability(regions, apart)
-    near = np.exp(-(_distances(regions.place) ** 2) / (2 * PLACE_REACH**2))
-    unlike = stretch((apart * near) @ background)
-    salient = smooth(unlike, background, regions, apart)
+    colour_distance = _distances(regions.colour)
+    background = background_probability(regions, colour_distance)
+    proximity = np.exp(-(_distances(regions.place) ** 2) / (2 * PLACE_REACH**2))
+    contrast = stretch((colour_distance * proximity) @ background)
+    salient = smooth(contrast, background, regions, colour_distance)
     if centre is not None:
         salient = salient * np.exp(-(((regions.place - 0.5) / centre) ** 2).sum(axis=1))
     # Multithreaded linear algebra differs in the last bits, and a later threshold would change pixels.
@@ -84,7 +84,7 @@ def find_regions(colours: Colours, number: int) -> Regions:
     count = int(labels.max()) + 1
     height, width = labels.shape
     row, column = np.mgrid[0:height, 0:width] + 0.5
-    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    edge_labels = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     touching = np.zeros((count, count), dtype=bool)
     touching[labels[1:], labels[:-1]] = True
     touching[labels[:, 1:], labels[:, :-1]] = True
@@ -93,7 +93,7 @@ def find_regions(colours: Colours, number: int) -> Regions:
         labels,
         _means(labels, *np.moveaxis(lab, -1, 0)),
         _means(labels, row / height, column / width),
-        np.isin(np.arange(count), edge),
+        np.isin(np.arange(count), edge_labels),
         touching | touching.T,
     )
 
@@ -112,9 +112,9 @@ def background_probability(regions: Regions, apart: Between) -> PerRegion:
     start, end = np.nonzero(links)
     # scipy treats a zero length as no link.
     steps = np.maximum(apart[start, end] - SAME_COLOUR, 0) + 1e-6
-    jump = dijkstra(coo_array((steps, (start, end)), shape=links.shape), directed=False)
-    alike = np.exp(-(jump**2) / (2 * COLOUR_REACH**2))
-    connectivity = alike[:, border].sum(axis=1) / np.sqrt(alike.sum(axis=1))
+    geodesic = dijkstra(coo_array((steps, (start, end)), shape=links.shape), directed=False)
+    similarity = np.exp(-(geodesic**2) / (2 * COLOUR_REACH**2))
+    connectivity = similarity[:, border].sum(axis=1) / np.sqrt(similarity.sum(axis=1))
     return 1 - np.exp(-(connectivity**2) / 2)
 
 
@@ -124,12 +124,16 @@ def smooth(unlike: PerRegion, background: PerRegion, regions: Regions, apart: Be
     Neighbours, neighbours of neighbours, and border regions are linked with a weight that depends on
     colour similarity. The least-squares problem has a closed solution.
     """
-    one = regions.touching
-    two = one | (one.astype(np.float64) @ one > 0) | np.outer(regions.border, regions.border)
-    pull = np.where(two, np.exp(-(apart**2) / (2 * COLOUR_REACH**2)) + LEAST_LINK, 0.0)
-    np.fill_diagonal(pull, 0)
-    laplacian = np.diag(pull.sum(axis=1)) - pull
-    # 1e-6 avoids 0 / 0 for a picture of one region, which is neither.
+    neighbours = regions.touching
+    linked = (
+        neighbours
+        | (neighbours.astype(np.float64) @ neighbours > 0)
+        | np.outer(regions.border, regions.border)
+    )
+    link_weights = np.where(linked, np.exp(-(apart**2) / (2 * COLOUR_REACH**2)) + LEAST_LINK, 0.0)
+    np.fill_diagonal(link_weights, 0)
+    laplacian = np.diag(link_weights.sum(axis=1)) - link_weights
+    # 1e-6 keeps the system solvable if all other weights are 0.
     weights = BACKGROUND_WEIGHT * background + unlike + 1e-6
     return np.linalg.solve(np.diag(weights) + laplacian, unlike)
 
@@ -137,7 +141,7 @@ def smooth(unlike: PerRegion, background: PerRegion, regions: Regions, apart: Be
 def _means(labels: Labels, *values: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "regions values"]:
     flat = labels.ravel()
     counts = np.bincount(flat)
-    return np.stack([np.bincount(flat, one.ravel()) / counts for one in values], axis=1)
+    return np.stack([np.bincount(flat, channel.ravel()) / counts for channel in values], axis=1)
 
 
 def _distances(points: Float[np.ndarray, "regions axes"]) -> Between:

@@ -79,8 +79,8 @@ class Shards:
                 content = file.read(length)
         except OSError as error:
             raise BadPicture(str(path), f"cannot be read ({error.strerror})", _REMEDY) from error
-        known = int(self.checksum[row])
-        if len(content) != length or (known != _UNKNOWN and zlib.crc32(content) != known):
+        checksum = int(self.checksum[row])
+        if len(content) != length or (checksum != _UNKNOWN and zlib.crc32(content) != checksum):
             raise BadPicture(str(path), f"is damaged where mask {self.files[row]} lies", _REMEDY)
         return content
 
@@ -149,7 +149,7 @@ def read_shard(path: Path) -> tuple[dict[str, object], list[MaskRecord]]:
         InputError: The file is damaged, or is not a shard.
     """
     with _open_tar(path) as tar:
-        return _front(tar, path)
+        return _read_key_and_records(tar, path)
 
 
 def write_index(shards: Shards) -> bytes:
@@ -174,10 +174,10 @@ def _open_index(folder: Path) -> Shards:
         head = arrays["head"].tobytes()
     except Exception as error:  # numpy, zipfile and zlib raise their own errors
         raise InputError(f"{path} is damaged ({one_line(error)}); {_REMEDY}") from error
-    sizes = {(len(names),), (len(files),), *(one.shape for one in numbers.values())}
-    known = all(is_tame(shard) and "/" not in shard for shard in shards)
-    whole = all(_within(numbers[name], 1 << 40) for name in ("start", "length"))
-    if len(sizes) > 1 or not known or not whole or not _within(numbers["shard"], len(shards)):
+    shapes = {(len(names),), (len(files),), *(array.shape for array in numbers.values())}
+    safe_names = all(is_tame(shard) and "/" not in shard for shard in shards)
+    valid_positions = all(_within(numbers[name], 1 << 40) for name in ("start", "length"))
+    if len(shapes) > 1 or not safe_names or not valid_positions or not _within(numbers["shard"], len(shards)):
         raise InputError(f"{path} is damaged (its parts do not fit together); {_REMEDY}")
     key = read_head(head, str(path))
     return Shards(key, [folder / shard for shard in shards], names, files, **numbers)
@@ -186,20 +186,22 @@ def _open_index(folder: Path) -> Shards:
 def _open_shard(path: Path) -> Shards:
     """Find each mask in a tar file by reading its headers."""
     with _open_tar(path) as tar:
-        key, records = _front(tar, path)
-        found = {one.name: (one.offset_data, one.size) for one in tar.getmembers() if one.isreg()}
-    absent = [record.file for record in records if record.file not in found]
-    if absent:
-        raise InputError(f"{path} is damaged: it has no mask {absent[0]}; {_REMEDY}")
-    places = np.array([found[record.file] for record in records], np.int64).reshape(-1, 2)
+        key, records = _read_key_and_records(tar, path)
+        members = {
+            member.name: (member.offset_data, member.size) for member in tar.getmembers() if member.isreg()
+        }
+    missing = [record.file for record in records if record.file not in members]
+    if missing:
+        raise InputError(f"{path} is damaged: it has no mask {missing[0]}; {_REMEDY}")
+    positions = np.array([members[record.file] for record in records], np.int64).reshape(-1, 2)
     return Shards(
         key,
         [path],
         [record.name for record in records],
         [record.file for record in records],
         np.zeros(len(records), np.int64),
-        places[:, 0],
-        places[:, 1],
+        positions[:, 0],
+        positions[:, 1],
         np.full(len(records), _UNKNOWN, np.int64),
         np.array([record.fallback for record in records], bool),
     )
@@ -217,17 +219,17 @@ def _open_tar(path: Path) -> Generator[tarfile.TarFile]:
         raise InputError(f"{path} is damaged, or no shard of masks ({one_line(error)}); {_REMEDY}") from error
 
 
-def _front(tar: tarfile.TarFile, path: Path) -> tuple[dict[str, object], list[MaskRecord]]:
+def _read_key_and_records(tar: tarfile.TarFile, path: Path) -> tuple[dict[str, object], list[MaskRecord]]:
     contents: dict[str, bytes] = {}
-    for wanted in (HEAD, MANIFEST):
+    for name in (HEAD, MANIFEST):
         member = tar.next()
-        if member is None or member.name != wanted or not member.isreg():
+        if member is None or member.name != name or not member.isreg():
             raise InputError(f"{path} is no shard of masks: it does not begin with {HEAD} and {MANIFEST}")
         if member.offset_data + member.size > path.stat().st_size:
-            raise InputError(f"{path} is damaged: {wanted} is larger than the whole file; {_REMEDY}")
+            raise InputError(f"{path} is damaged: {name} is larger than the whole file; {_REMEDY}")
         file = tar.extractfile(member)
         assert file is not None  # it is a regular file
-        contents[wanted] = file.read()
+        contents[name] = file.read()
     key = read_head(contents[HEAD], f"{path}, {HEAD}")
     records, _ = read_lines(contents[MANIFEST], f"{path}, {MANIFEST}")
     return key, list(records.values())
@@ -235,14 +237,14 @@ def _front(tar: tarfile.TarFile, path: Path) -> tuple[dict[str, object], list[Ma
 
 def _member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     with archive.open(f"{name}.npy") as file:
-        array = bounded_array(file, _NUMBERS)
+        array = bounded_array(file, _MAX_VALUES)
     if array.dtype.kind not in "iub":
         raise ValueError(f"{name} holds {array.dtype}, not whole numbers")
     return array
 
 
-def _within(rows: np.ndarray, number: int) -> bool:
-    return rows.size == 0 or bool(rows.min() >= 0 and rows.max() < number)
+def _within(values: np.ndarray, limit: int) -> bool:
+    return values.size == 0 or bool(values.min() >= 0 and values.max() < limit)
 
 
 def _packed_texts(texts: Sequence[str]) -> np.ndarray:
@@ -256,4 +258,4 @@ def _texts(array: np.ndarray) -> list[str]:
 
 _ARRAYS = ("shard", "start", "length", "checksum", "fallback")
 _TEXTS = ("names", "files", "shards")
-_NUMBERS = 1 << 31  # maximum number of values in an array of an index
+_MAX_VALUES = 1 << 31  # maximum number of values in an array of an index

@@ -54,8 +54,8 @@ class MaskStore:
             self._places.claim(record.file)
         self._lock = threading.Lock()
         self._end = end
-        how = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
-        self._manifest = os.open(folder / MANIFEST, how, 0o644)
+        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        self._manifest = os.open(folder / MANIFEST, flags, 0o644)
         os.ftruncate(self._manifest, end)
         os.lseek(self._manifest, end, os.SEEK_SET)
         self._unsynced = 0
@@ -76,8 +76,8 @@ class MaskStore:
                 manifest is damaged.
             OSError: No space, or no permission; the message gives the path.
         """
-        wanted = as_written(key)
-        _prepare(folder, wanted)
+        written_key = as_written(key)
+        _prepare(folder, written_key)
         return cls(folder, *read_tree(folder))
 
     def put(self, record: MaskRecord, mask: Mask) -> None:
@@ -100,8 +100,8 @@ class MaskStore:
     def put_file(self, record: MaskRecord, png: bytes) -> None:
         """Write a mask that is a PNG file already; otherwise like `put`."""
         with self._lock:
-            before = self._records.get(record.name)
-            record = replace(record, file=before.file if before else self._place(record))
+            previous = self._records.get(record.name)
+            record = replace(record, file=previous.file if previous else self._place(record))
             path = self.folder / record.file
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, png)
@@ -131,9 +131,9 @@ class MaskStore:
     def _append(self, line: bytes) -> None:
         """Write a complete line, or leave the manifest unchanged."""
         try:
-            rest = memoryview(line)
-            while rest:
-                rest = rest[os.write(self._manifest, rest) :]
+            remaining = memoryview(line)
+            while remaining:
+                remaining = remaining[os.write(self._manifest, remaining) :]
             self._unsynced += 1
             if self._unsynced >= _SYNC_EVERY:
                 os.fsync(self._manifest)
@@ -155,11 +155,11 @@ def png_bytes(mask: Mask) -> bytes:
 
 def _prepare(folder: Path, key: Mapping[str, object]) -> None:
     """Create the folder and write the key of its masks, or check the existing key."""
-    head = folder / HEAD
+    head_path = folder / HEAD
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder to write to, new or empty")
-    if head.is_file():
-        changes = list(differences(read_head(head.read_bytes(), str(head)), key))
+    if head_path.is_file():
+        changes = list(differences(read_head(head_path.read_bytes(), str(head_path)), key))
         if changes:
             raise InputError(
                 f"{folder} holds masks made otherwise ({changes[0]}): choose another --out, or delete it"
@@ -168,4 +168,4 @@ def _prepare(folder: Path, key: Mapping[str, object]) -> None:
     if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no masks of foveate's: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(head, head_bytes(key))
+    write_atomically(head_path, head_bytes(key))

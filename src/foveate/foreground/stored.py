@@ -89,24 +89,24 @@ def stored_masks(folder: Path) -> Mapping[str, StoredMask] | None:
         return None
     read_key(folder)
     records, _ = read_tree(folder)
-    return {name: TreeMask(folder, one.file, one.fallback) for name, one in records.items()}
+    return {name: TreeMask(folder, record.file, record.fallback) for name, record in records.items()}
 
 
 def read_tree(folder: Path) -> tuple[dict[str, MaskRecord], int]:
     """Return the records whose mask exists, and the number of bytes of complete manifest lines."""
     manifest = folder / MANIFEST
     records, end = read_lines(read_bytes(manifest), str(manifest))
-    there = _existing(folder, (record.file for record in records.values()))
-    return {name: one for name, one in records.items() if one.file in there}, end
+    existing = _existing(folder, (record.file for record in records.values()))
+    return {name: entry for name, entry in records.items() if entry.file in existing}, end
 
 
 def _existing(folder: Path, files: Iterable[str]) -> set[str]:
     """Return those files that exist; this lists folders instead of checking each file."""
-    wanted = set(files)
+    requested = set(files)
     listed: set[str] = set()
-    for above in {file.rpartition("/")[0] for file in wanted}:
-        if (folder / above).is_dir():
-            before = f"{above}/" if above else ""
-            with os.scandir(folder / above) as entries:
-                listed.update(before + entry.name for entry in entries)
-    return wanted & listed
+    for parent in {file.rpartition("/")[0] for file in requested}:
+        if (folder / parent).is_dir():
+            prefix = f"{parent}/" if parent else ""
+            with os.scandir(folder / parent) as entries:
+                listed.update(prefix + entry.name for entry in entries)
+    return requested & listed

@@ -82,10 +82,10 @@ class Conventions:
                 f"{self.root}: {empty} of {self.found} masks are empty when read as {self.values}"
                 f" ({self._numbers()}); {self._advice()}"
             )
-        bad = [fault for fault in self.report.faults if fault.fault != "missing"]
-        if len(bad) > TOO_MANY_EMPTY * self.found:
+        faults = [fault for fault in self.report.faults if fault.fault != "missing"]
+        if len(faults) > TOO_MANY_EMPTY * self.found:
             raise InputError(
-                f"{self.root}: {len(bad)} of {self.found} masks cannot be used; first: {bad[0].detail}"
+                f"{self.root}: {len(faults)} of {self.found} masks cannot be used; first: {faults[0].detail}"
             )
         if self.report.inverted and on_bad == "error":
             raise InputError(
@@ -145,8 +145,8 @@ class Survey:
             [(path.absolute(), Path(name)) for name, path, _ in self.good], root
         )
         self._masks = match.masks
-        found = [mask for mask in self._masks if mask is not None]
-        detected = detect_values(found) if found else "binary255"
+        matched = [mask for mask in self._masks if mask is not None]
+        detected = detect_values(matched) if matched else "binary255"
         self._values: MaskValues = detected if values == "auto" else values
         report = check_masks(self._entries(), self._values, invert=invert)
         self._faults = {fault.index: fault for fault in report.faults}
@@ -158,7 +158,7 @@ class Survey:
             match.unused,
             self._values,
             detected,
-            _histogram(found),
+            _histogram(matched),
             report,
             skipped,
         )
@@ -171,8 +171,8 @@ class Survey:
             return np.ones((size[1], size[0]), bool), self._faults[number].fault
         image = read_mask(source, self._values, invert=self._invert)
         fitted = fit_mask(image, size, orientation=orientation)
-        why = "fallback" if isinstance(source, StoredMask) and source.fallback else ""
-        return np.asarray(fitted) > 0, why
+        reason = "fallback" if isinstance(source, StoredMask) and source.fallback else ""
+        return np.asarray(fitted) > 0, reason
 
     def origin(self, number: int) -> str:
         """Return the source of a picture's mask; the same on every machine."""

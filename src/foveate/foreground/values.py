@@ -60,14 +60,14 @@ def read_mask(source: MaskSource, values: MaskValues = "auto", *, invert: bool =
     raw = read_raw(source)
     if values == "auto":
         values = _decide([raw])
-    numbers = raw.values
-    least = 128 if raw.decided or values in ("binary255", "soft") else 1
-    inside = numbers >= least
+    pixels = raw.values
+    threshold = 128 if raw.decided or values in ("binary255", "soft") else 1
+    foreground = pixels >= threshold
     if invert:
-        inside = ~inside
+        foreground = ~foreground
     if values == "index_void255" and not raw.decided:
-        inside &= numbers < 255
-    return Image.fromarray(np.where(inside, 255, 0).astype(np.uint8))
+        foreground &= pixels < 255
+    return Image.fromarray(np.where(foreground, 255, 0).astype(np.uint8))
 
 
 def detect_values(masks: Sequence[MaskSource], look_at: int = 64) -> MaskValues:
@@ -188,20 +188,22 @@ def bounded_array(file: IO[bytes] | io.BufferedIOBase, most: int) -> np.ndarray:
         ValueError: The file is not an array of plain numbers, or it is larger; numpy may raise other
             errors.
     """
-    start = file.read(128)
-    version = np.lib.format.read_magic(io.BytesIO(start))
-    width = 2 if version == (1, 0) else 4
-    head = start + file.read(int.from_bytes(start[8 : 8 + width], "little") + 8 + width - len(start))
-    read_head = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
-    shape, fortran, dtype = read_head(io.BytesIO(head[8:]))
-    number = math.prod(shape)
+    beginning = file.read(128)
+    version = np.lib.format.read_magic(io.BytesIO(beginning))
+    length_size = 2 if version == (1, 0) else 4
+    header = beginning + file.read(
+        int.from_bytes(beginning[8 : 8 + length_size], "little") + 8 + length_size - len(beginning)
+    )
+    read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[version[0]]
+    shape, fortran, dtype = read_header(io.BytesIO(header[8:]))
+    count = math.prod(shape)
     if dtype.kind not in "buif":
         raise ValueError(f"it holds {dtype}, not plain numbers")
-    if not 0 <= number <= most:
-        raise ValueError(f"it holds {number:,} numbers, more than {most:,}")
-    skipped = head[8 + width + int.from_bytes(head[8 : 8 + width], "little") :]
-    raw = skipped + file.read(number * dtype.itemsize - len(skipped))
-    array = np.frombuffer(raw, dtype, number) if number else np.empty(0, dtype)
+    if not 0 <= count <= most:
+        raise ValueError(f"it holds {count:,} numbers, more than {most:,}")
+    already_read = header[8 + length_size + int.from_bytes(header[8 : 8 + length_size], "little") :]
+    data = already_read + file.read(count * dtype.itemsize - len(already_read))
+    array = np.frombuffer(data, dtype, count) if count else np.empty(0, dtype)
     return array.reshape(shape, order="F" if fortran else "C")
 
 
@@ -235,17 +237,17 @@ def _to_bytes(numbers: np.ndarray) -> Values:
 
 
 def _decide(raws: Sequence[RawMask]) -> MaskValues:
-    counted = [np.bincount(raw.values.ravel(), minlength=256) for raw in raws if not raw.decided]
-    if not counted:
+    histograms = [np.bincount(raw.values.ravel(), minlength=256) for raw in raws if not raw.decided]
+    if not histograms:
         return "binary255"
     lossy = any(raw.lossy for raw in raws)
-    total = np.stack(counted).sum(axis=0).astype(np.int64)
+    total = np.stack(histograms).sum(axis=0).astype(np.int64)
     used = set(np.flatnonzero(total).tolist())
     if used <= {0, 255}:
         return "binary255"
     if used <= {0, 1}:
         return "binary1"
-    graded = float(np.median([(counts[1:255] > 0).sum() for counts in counted])) > _GRADED
+    graded = float(np.median([(counts[1:255] > 0).sum() for counts in histograms])) > _GRADED
     return _decide_from_spread(total, lossy, graded)
 
 

@@ -18,7 +18,7 @@ from foveate.types import Images, Masks, PerImage
 Channels = tuple[float, float, float]
 
 MARGIN = 0.1
-"""What a crop leaves around the object on each side, as a share of the longer side of the object's box."""
+"""Margin of a crop on each side, as a share of the longer side of the object's box."""
 
 _BLUR = 0.05  # deviation as a share of the shorter side: keeps colours, removes shapes
 
@@ -57,26 +57,29 @@ def background_view(
 def crop_view(images: Images, masks: Masks, margin: float = MARGIN) -> Images:
     """Crop to a square around the foreground, and enlarge it to the size of the picture.
 
-    The square has the centre of the foreground's box, and side (1 + 2 margin) times the box's longer side. It
-    is moved into the picture where it would leave it. Without a foreground the picture stays as it is.
+    The square has the centre of the foreground's box, and side (1 + 2 margin) times the box's longer side. If
+    it crosses the picture's border, it is moved inside. Without a foreground the picture is unchanged.
 
     Args:
         images: Square pictures.
         masks: Above 0 on the foreground.
-        margin: Of the square around the box.
+        margin: Margin on each side, as a share of the box's longer side.
     """
     side, views = images.shape[-1], list[Tensor]()
     for image, mask in zip(images, masks[:, 0] > 0, strict=True):
         if not mask.any():
             views.append(image)
             continue
-        spans = [(int(line[0]), int(line[-1]) + 1) for line in (mask.any(n).nonzero() for n in (1, 0))]
+        spans = [
+            (int(positions[0]), int(positions[-1]) + 1)
+            for positions in (mask.any(axis).nonzero() for axis in (1, 0))
+        ]
         longest = max(end - start for start, end in spans)
         size = min(side, math.ceil(longest * (1 + 2 * margin)))
         top, left = (min(max((start + end - size) // 2, 0), side - size) for start, end in spans)
-        cut = image[None, :, top : top + size, left : left + size]
-        # With `antialias` the cubic is Pillow's, which keeps ramps.
-        views.append(F.interpolate(cut, (side, side), mode="bicubic", antialias=True)[0])
+        crop = image[None, :, top : top + size, left : left + size]
+        # With `antialias`, PyTorch uses Pillow's cubic kernel, which keeps linear ramps.
+        views.append(F.interpolate(crop, (side, side), mode="bicubic", antialias=True)[0])
     return torch.stack(views)
 
 
@@ -89,10 +92,10 @@ def _blurred(images: Images) -> Images:
     """Blur with a separable Gaussian, mirrored at the border."""
     shorter = min(images.shape[2:])
     deviation = max(_BLUR * shorter, 0.5)
-    reach = min(math.ceil(3 * deviation), shorter - 1)  # mirror padding cannot be wider than the picture
-    steps = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
-    kernel = torch.exp(-0.5 * (steps / deviation) ** 2)
+    radius = min(math.ceil(3 * deviation), shorter - 1)  # mirror padding cannot be wider than the picture
+    offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+    kernel = torch.exp(-0.5 * (offsets / deviation) ** 2)
     kernel = (kernel / kernel.sum()).expand(3, 1, -1)
-    padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
+    padded = F.pad(images, (radius, radius, radius, radius), mode="reflect")
     rows = F.conv2d(padded, kernel.unsqueeze(2), groups=3)
     return F.conv2d(rows, kernel.unsqueeze(3), groups=3)

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> object:
     from foveate.methods.registry import public_classes
 
-    found = public_classes()
-    if name.startswith("_") or name not in found:
+    classes = public_classes()
+    if name.startswith("_") or name not in classes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return found[name]
+    return classes[name]

@@ -27,7 +27,7 @@ FOOD: tuple[str, ...] = ("table", "forks", "tablecloth", "hands", "spoon", "glas
 DISTRACTORS = len(FOOD)
 """Number of background words that the released code treats as classes.
 
-It concatenates both lists, and removes only as many rows as the generic list has.
+It appends both lists to the class texts, but separates only as many rows as the generic list has.
 """
 
 
@@ -57,10 +57,10 @@ class Backgrounds:
         Raises:
             InputError: A sentence is too long for the text tower.
         """
-        wanted = self._own or GENERIC + FOOD
+        candidates = self._own or GENERIC + FOOD
         try:
-            check_texts(self._host.clip, wanted, self._template)
-            self._host.extra_rows(wanted, self._template)
+            check_texts(self._host.clip, candidates, self._template)
+            self._host.extra_rows(candidates, self._template)
         except InputError as error:
             raise InputError(f"dapt: background texts: {error}") from error
 
@@ -77,7 +77,7 @@ class Backgrounds:
 
         The first Q texts are treated as classes, see `among_classes`; K are the backgrounds.
         """
-        rows = self._laid_out()
+        rows = self._token_rows()
         if self._host.tunes_text:
             return self._host.encode_rows(rows)
         sources, key = tensors_of(self._host.clip.text), tuple(self._split()[0])
@@ -93,14 +93,14 @@ class Backgrounds:
         host = self._host
         if self._as_released:
             return [*GENERIC, *FOOD], []
-        key = host.names, host.template  # called in each step, and slow for a thousand classes
+        key = host.names, host.template  # called in each step; filtering is slow for a thousand classes
         if self._words[0] != key:
-            wanted = self._own or backgrounds_for(host.template)
-            self._words = key, without_collisions(wanted, [] if self._keep_all else host.names)
+            candidates = self._own or backgrounds_for(host.template)
+            self._words = key, without_collisions(candidates, [] if self._keep_all else host.names)
         return self._words[1]
 
-    def _laid_out(self) -> TokenRows:
-        """Return the texts as token rows; cached while the words are the same."""
+    def _token_rows(self) -> TokenRows:
+        """Return the texts as token rows, cached until the words change."""
         words = self._split()[0]
         if self._rows is None or self._rows[0] != words:
             rows = self._host.extra_rows(words, self._template)
@@ -130,12 +130,12 @@ def without_collisions(backgrounds: Sequence[str], names: Sequence[str]) -> tupl
         backgrounds: Background words; their order is kept.
         names: The class names.
     """
-    known = [words(name) for name in names]
+    class_words = [words(name) for name in names]
     kept: list[str] = []
     dropped: list[str] = []
     for background in backgrounds:
-        own = words(background)
-        (dropped if any(_within(own, name) for name in known) else kept).append(background)
+        background_words = words(background)
+        (dropped if any(_within(background_words, name) for name in class_words) else kept).append(background)
     return kept, dropped
 
 

@@ -88,9 +88,9 @@ class Method(nn.Module, ABC):
         """
         check_names(names)
         self.clip.tokenizer.demand_distinct(names)
-        known = set(names if trained is None else trained)
+        trained_names = set(names if trained is None else trained)
         self.names, self.template = tuple(names), template
-        self.trained = tuple(name in known for name in names)
+        self.trained = tuple(name in trained_names for name in names)
 
     @abstractmethod
     def encode_text(self) -> TextFeatures:
@@ -144,8 +144,8 @@ class Method(nn.Module, ABC):
 
     def forward(self, batch: Batch) -> Features:
         """Return features of a training batch; it uses frozen picture features if the tower is not tuned."""
-        held = None if self.tunes_vision else batch.frozen.get("image")
-        return self.pair(self.encode_images(batch.images) if held is None else held)
+        frozen = None if self.tunes_vision else batch.frozen.get("image")
+        return self.pair(self.encode_images(batch.images) if frozen is None else frozen)
 
     @property
     def sees_as_clip(self) -> bool:
@@ -165,7 +165,7 @@ class Method(nn.Module, ABC):
 
     @contextmanager
     def constant_text(self) -> Generator[None]:
-        """Treat class texts as constants inside, even if gradients are enabled."""
+        """Inside, treat class texts as constants, even if gradients are enabled."""
         self._text_is_constant = True
         try:
             with torch.no_grad():
@@ -175,7 +175,7 @@ class Method(nn.Module, ABC):
 
     def trained_names(self) -> list[str]:
         """Return the trained names among the current class names."""
-        return [name for name, was in zip(self.names, self.trained, strict=True) if was]
+        return [name for name, is_trained in zip(self.names, self.trained, strict=True) if is_trained]
 
     # --- learned tensors ---
 
@@ -195,19 +195,19 @@ class Method(nn.Module, ABC):
         Raises:
             InputError: A tensor is missing, unknown, or has another shape.
         """
-        own = self.learned()
-        missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+        learned = self.learned()
+        missing, extra = sorted(learned.keys() - tensors.keys()), sorted(tensors.keys() - learned.keys())
         if missing or extra:
             raise InputError(f"the checkpoint does not fit the method: lacks {missing}, has besides {extra}")
-        for name, parameter in own.items():
-            given = tensors[name]
-            if parameter.numel() == 0:  # its shape depends on classes or pictures
-                parameter.data = given.to(parameter.device, parameter.dtype).clone()
-            elif parameter.shape != given.shape:
-                shapes = f"{list(given.shape)}, not {list(parameter.shape)}"
+        for name, parameter in learned.items():
+            tensor = tensors[name]
+            if parameter.numel() == 0:  # its shape depends on the training data
+                parameter.data = tensor.to(parameter.device, parameter.dtype).clone()
+            elif parameter.shape != tensor.shape:
+                shapes = f"{list(tensor.shape)}, not {list(parameter.shape)}"
                 raise InputError(f"{name} in the checkpoint is {shapes}: another CLIP or other settings?")
             else:
-                parameter.copy_(given)
+                parameter.copy_(tensor)
         for module in self.modules():
             if isinstance(module, Method):
                 module._texts.forget()
@@ -247,13 +247,13 @@ class Wrapper(Method):
     """A method over another method, its host. Hooks that it does not override are the host's.
 
     Args:
-        host: The method below.
+        host: The wrapped method.
 
     Attributes:
         joint: Whether host and wrapper are trained together, in one stage; otherwise the host is tuned
             before and frozen here.
-        outermost: Whether no other method can stand over it.
-        host: The method below.
+        outermost: Whether no other method can wrap it.
+        host: The wrapped method.
 
     Raises:
         InputError: The wrapper does not work with this host.
@@ -326,9 +326,9 @@ class Wrapper(Method):
             yield
 
     def asked_host(self) -> Method:
-        """Return the host with this method's classes; another caller may have set other classes."""
-        own = self.names, self.template, self.trained
-        if own != (self.host.names, self.host.template, self.host.trained):
+        """Return the host after setting this method's classes; another caller may have set others."""
+        classes = self.names, self.template, self.trained
+        if classes != (self.host.names, self.host.template, self.host.trained):
             self.host.set_classes(self.names, self.template, self.trained_names())
         return self.host
 

@@ -20,7 +20,7 @@ class Pass:
 
     Attributes:
         activation: `[B, N, W]` input of the block's attention: the output of its `ln_1`.
-        gradient: `[B, N, W]` gradient of the answer with respect to the activation.
+        gradient: `[B, N, W]` gradient of the summed result with respect to the activation.
     """
 
     activation: Tokens
@@ -28,25 +28,25 @@ class Pass:
 
 
 def passes_at(method: Method, block: nn.Module, answer: Callable[[], Tensor]) -> list[Pass]:
-    """Return the passes of an answer; the method stays unchanged: no gradients, no hooks.
+    """Run `answer` and return its passes through the image tower; leaves no gradients and no hooks.
 
     Args:
         method: The method; its class texts are constants.
         block: A block of the image tower.
-        answer: Runs the method; the gradient is that of the sum of its result.
+        answer: Runs the method; the sum of its result is differentiated.
     """
-    caught: list[Tensor] = []
+    activations: list[Tensor] = []
     with (
-        _begin_at(block.get_submodule("ln_1"), caught),
-        _nothing_learns(method),
+        _start_graph_at(block.get_submodule("ln_1"), activations),
+        _frozen_parameters(method),
         method.constant_text(),
         torch.inference_mode(False),
         torch.enable_grad(),
     ):
-        gradients = torch.autograd.grad(answer().sum(), caught, materialize_grads=True)
+        gradients = torch.autograd.grad(answer().sum(), activations, materialize_grads=True)
     return [
         Pass(_precise(activation), _precise(gradient))
-        for activation, gradient in zip(caught, gradients, strict=True)
+        for activation, gradient in zip(activations, gradients, strict=True)
     ]
 
 
@@ -55,15 +55,15 @@ def _precise(values: Tensor) -> Tensor:
 
 
 @contextmanager
-def _begin_at(module: nn.Module, caught: list[Tensor]) -> Generator[None]:
-    """Start a graph at the module's output in each pass, and store that output."""
+def _start_graph_at(module: nn.Module, activations: list[Tensor]) -> Generator[None]:
+    """In each pass, start the graph at the module's output, and store that output."""
 
-    def catch(_module: object, _inputs: object, output: Tensor) -> Tensor:
+    def detach(_module: object, _inputs: object, output: Tensor) -> Tensor:
         leaf = output.detach().requires_grad_()
-        caught.append(leaf)
+        activations.append(leaf)
         return leaf
 
-    handle = module.register_forward_hook(catch)
+    handle = module.register_forward_hook(detach)
     try:
         yield
     finally:
@@ -71,13 +71,13 @@ def _begin_at(module: nn.Module, caught: list[Tensor]) -> Generator[None]:
 
 
 @contextmanager
-def _nothing_learns(method: Method) -> Generator[None]:
-    """Disable gradients of learned tensors inside: the graph starts at the block."""
-    learning = [p for p in method.parameters() if p.requires_grad]
-    for parameter in learning:
+def _frozen_parameters(method: Method) -> Generator[None]:
+    """Inside, disable gradients of learned tensors: the graph starts at the block."""
+    trainable = [p for p in method.parameters() if p.requires_grad]
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in learning:
+        for parameter in trainable:
             parameter.requires_grad_(True)

@@ -134,8 +134,8 @@ class Tally:
     @torch.no_grad()
     def add(self, **found: Tensor) -> None:
         """Add the values of a batch: by name, a `[B]` tensor with one value per view."""
-        for name, each in found.items():
-            self.sums[name] = self.sums.get(name, torch.zeros((), device=each.device)) + each.sum()
+        for name, values in found.items():
+            self.sums[name] = self.sums.get(name, torch.zeros((), device=values.device)) + values.sum()
 
     def total(self, name: str) -> float:
         """Return one of the sums; 0 if nothing was counted."""
@@ -244,7 +244,7 @@ class ExtraTexts(Method):
 
 @dataclass(frozen=True)
 class TextRecipe:
-    """How a method makes class texts, from token ids on: what an export needs to make those of other names.
+    """How a method makes class texts from token ids; an export encodes new names with it.
 
     Attributes:
         kind: See `TextKind`.
@@ -256,8 +256,8 @@ class TextRecipe:
             for the kind "known", else None.
         grown: Number of tokens that the edit adds to each row.
         shifted: For the kind "shifted": returns `[B, M, W]`, the vectors of each picture.
-        joined: For the kind "known", if the tower's output is not the class text yet: returns the text, from
-            that output and CLIP's features, both `[R, D]`.
+        joined: For the kind "known": returns the class texts from the tower's output and CLIP's features,
+            both `[R, D]`; None if the tower's output is the class text.
     """
 
     kind: TextKind
@@ -272,7 +272,7 @@ class TextRecipe:
 
 
 class PortableTexts(Method):
-    """Makes class texts in a way of its own that an export can repeat."""
+    """Makes class texts in its own way, which an export can repeat."""
 
     @abstractmethod
     def text_recipe(self) -> TextRecipe:
@@ -301,8 +301,8 @@ class ImageAdapter(Method):
         return self.adapt(encode_pictures(self.clip, images))
 
     def forward(self, batch: Batch) -> Features:
-        held = batch.frozen.get("image")
-        return self.pair(self.encode_images(batch.images) if held is None else self.adapt(held))
+        frozen = batch.frozen.get("image")
+        return self.pair(self.encode_images(batch.images) if frozen is None else self.adapt(frozen))
 
     @property
     def sees_as_clip(self) -> bool:
@@ -347,11 +347,11 @@ class OfficialCheckpoint(Method):
         self.load_learned(official_tensors(state, self.official_names()))
 
 
-# --- answers that use more than one source ---
+# --- predictions that use more than one source ---
 
 
 class FrozenHost(Wrapper):
-    """A wrapper over a tuned host that is frozen: class texts are the host's, which caches them."""
+    """A wrapper over a tuned, frozen host; class texts are the host's, which caches them."""
 
     joint = False
 
@@ -369,7 +369,7 @@ class FrozenHost(Wrapper):
 
 
 class RegionEncoder(FrozenHost):
-    """Encodes a test picture together with a region of it, which a mask gives, over a host; learns nothing.
+    """Encodes a test picture together with a masked region of it, with a frozen host; learns nothing.
 
     Attributes:
         region_views: Number of features that `encode_region` returns for each head of the host.
@@ -382,7 +382,7 @@ class RegionEncoder(FrozenHost):
     def encode_region(self, images: Images, masks: Masks) -> ImageFeatures:
         """Return `[H, B, D]` raw features of normalised pictures with a region each.
 
-        Its `pair` and `logits` take them like those of `encode_images`. An empty mask gives the answer of
+        `pair` and `logits` accept them like those of `encode_images`. An empty mask gives the same logits as
         `encode_images`.
 
         Args:
@@ -395,7 +395,7 @@ class RegionEncoder(FrozenHost):
         return {}
 
     def region_key(self) -> str:
-        """Return what decides these features, besides the host's own."""
+        """Return a key of all that decides these features, besides the host."""
         return f"{self.name} {getattr(self, 'config', None)}"
 
 
@@ -407,13 +407,13 @@ class PriorTexts(Method):
     def prior_texts(self) -> Sequence[PlainTexts]:
         """CLIP's own class texts, of one sentence or several; none if the settings disable them.
 
-        Where features have a prior, its texts `[C, D]`, the mean of these at unit length, replace them.
+        If features have a `prior`, its texts `[C, D]` are used instead: the mean of these at unit length.
         """
 
     @property
     @abstractmethod
     def mixed_weight(self) -> float:
-        """Weight of the trained classes' logits where trained and new names are mixed; see `route`."""
+        """Weight of the trained classes' logits if trained and new names are mixed; see `route`."""
 
 
 class PriorBranch(PriorTexts):
@@ -439,11 +439,11 @@ class PriorBranch(PriorTexts):
         """Return the weight of CLIP's prior for each picture, in [0, 1]; None if the settings disable it."""
 
     def features(self, images: Images, branch: Branch | None = None) -> Features:
-        both = super().features(images, branch)
+        features = super().features(images, branch)
         if not self.asks_prior(branch):
-            return both
-        image = both.image[:1] if self.sees_as_clip else encode_pictures(self.clip, images)
-        return self.with_prior(both, image)
+            return features
+        image = features.image[:1] if self.sees_as_clip else encode_pictures(self.clip, images)
+        return self.with_prior(features, image)
 
 
 class ForegroundTrust(Method):
@@ -471,35 +471,35 @@ def official_tensors(state: Mapping[str, object], names: Mapping[str, str | list
         names: For each of our tensors, the authors' name; several are stacked along a new first axis.
 
     Raises:
-        InputError: Tensors are missing, or a numbered kind has more of them; the message names them.
+        InputError: Tensors are missing, or a numbered series has extra ones; the message names them.
     """
     inner = state.get("state_dict", state)
     if not isinstance(inner, Mapping):
         raise InputError("the checkpoint's state_dict holds no tensors by name")
-    given = {
+    available = {
         str(name).removeprefix("module."): tensor
         for name, tensor in cast("Mapping[object, object]", inner).items()
         if isinstance(tensor, Tensor)
     }
-    wanted = [one for theirs in names.values() for one in ([theirs] if isinstance(theirs, str) else theirs)]
-    found = {name: given.get(name, given.get(name.partition(".")[2])) for name in wanted}
-    missing = [name for name, tensor in found.items() if tensor is None]
+    required = [key for theirs in names.values() for key in ([theirs] if isinstance(theirs, str) else theirs)]
+    matches = {name: available.get(name, available.get(name.partition(".")[2])) for name in required}
+    missing = [name for name, tensor in matches.items() if tensor is None]
     if missing:
         raise InputError(
             f"the checkpoint lacks {', '.join(missing)}: is it of another method, or of other settings?"
         )
-    more = _beyond(wanted, given)
-    if more:
-        raise InputError(f"the checkpoint has {', '.join(more)} besides: it was tuned in more blocks")
-    whole = {name: tensor.float() for name, tensor in found.items() if tensor is not None}
+    extra = _extra_names(required, available)
+    if extra:
+        raise InputError(f"the checkpoint has {', '.join(extra)} besides: it was tuned in more blocks")
+    selected = {name: tensor.float() for name, tensor in matches.items() if tensor is not None}
     return {
-        ours: whole[theirs] if isinstance(theirs, str) else torch.stack([whole[one] for one in theirs])
+        ours: selected[theirs] if isinstance(theirs, str) else torch.stack([selected[key] for key in theirs])
         for ours, theirs in names.items()
     }
 
 
-def _beyond(wanted: Sequence[str], given: Collection[str]) -> list[str]:
-    """Return tensors that differ from the wanted ones only in a number, such as those of further blocks."""
-    kinds = {re.sub(r"\d+", "#", name) for name in wanted} - set(wanted)
-    left = [name for name in given if name not in wanted and re.sub(r"\d+", "#", name) in kinds]
-    return sorted(left)
+def _extra_names(required: Sequence[str], available: Collection[str]) -> list[str]:
+    """Return the names that differ from a required one only in a number, e.g. those of further blocks."""
+    patterns = {re.sub(r"\d+", "#", name) for name in required} - set(required)
+    extra = [name for name in available if name not in required and re.sub(r"\d+", "#", name) in patterns]
+    return sorted(extra)

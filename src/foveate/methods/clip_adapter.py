@@ -52,5 +52,5 @@ class ClipAdapter(ImageAdapter, SentenceMethod):
 
     def adapt(self, image: ImageFeatures) -> ImageFeatures:
         """Return `[1, B, D]` mixed features from CLIP's raw ones ([0], Eq. 5 and 6)."""
-        ratio, precise = self.config.ratio, next(self.adapter.parameters()).dtype
-        return ratio * self.adapter(image.to(precise)).to(image.dtype) + (1 - ratio) * image
+        ratio, dtype = self.config.ratio, next(self.adapter.parameters()).dtype
+        return ratio * self.adapter(image.to(dtype)).to(image.dtype) + (1 - ratio) * image

@@ -39,7 +39,7 @@ Weight = Float[Tensor, "three_width width"]
 
 @dataclass(frozen=True)
 class Drops:
-    """Dropout of one training step; the same seed and names drop the same numbers.
+    """Dropout of one training step; the same seed and place drop the same numbers.
 
     Attributes:
         rate: Dropout rate of A's input; the other numbers are multiplied with 1 / (1 − rate).
@@ -78,11 +78,11 @@ class LowRank(nn.Module):
         """Return the tower with the updates beside its weights, for training."""
 
         def change(layer: int, linear: nn.Linear) -> nn.Linear:
-            made = twin(linear, BesideLinear)
-            made.down, made.up, made.scale = self.down[layer], self.up[layer], self.scale
-            made.drops = None if drops is None else replace(drops, place=(*drops.place, layer))
-            made.masks, made.asked = None, 0
-            return made
+            updated = twin(linear, BesideLinear)
+            updated.down, updated.up, updated.scale = self.down[layer], self.up[layer], self.scale
+            updated.drops = None if drops is None else replace(drops, place=(*drops.place, layer))
+            updated.masks, updated.asked = None, 0
+            return updated
 
         return _with_qkv(tower, change)
 
@@ -91,13 +91,15 @@ class LowRank(nn.Module):
 
         The merged weights are cached until the weights or the updates change.
         """
-        whole = self._merged.get((), [*tensors_of(self), *tensors_of(tower)], lambda: self._merge(tower))
-        weights = whole.split(len(whole) // len(tower.blocks))
+        concatenated = self._merged.get(
+            (), [*tensors_of(self), *tensors_of(tower)], lambda: self._merge(tower)
+        )
+        weights = concatenated.split(len(concatenated) // len(tower.blocks))
 
         def change(layer: int, linear: nn.Linear) -> nn.Linear:
-            made = twin(linear, MergedLinear)
-            made.merged = weights[layer]
-            return made
+            updated = twin(linear, MergedLinear)
+            updated.merged = weights[layer]
+            return updated
 
         return _with_qkv(tower, change)
 
@@ -134,7 +136,7 @@ class BesideLinear(nn.Linear):
         scale: s.
         drops: Dropout of A's input; None drops nothing.
         masks: Random generator of the dropout masks.
-        asked: Number of passes so far.
+        asked: Number of dropout masks drawn so far.
     """
 
     down: Down
@@ -145,17 +147,17 @@ class BesideLinear(nn.Linear):
     asked: int
 
     def forward(self, input: Tensor) -> Tensor:  # the parent's name
-        plain = linear(input, self.weight, self.bias)
+        base = linear(input, self.weight, self.bias)
         x = input.to(self.down.dtype)
         if self.drops is None:
             low = (x @ self.down.flatten(0, 1).T).unflatten(-1, self.down.shape[:2])
         else:
-            parts = [self._dropped(x, self.drops) @ down.T for down in self.down]
+            parts = [self._dropout(x, self.drops) @ down.T for down in self.down]
             low = torch.stack(parts, dim=-2)
         update = torch.einsum("...pr,pwr->...pw", low, self.up).flatten(-2)
-        return plain + (self.scale * update).to(plain.dtype)
+        return base + (self.scale * update).to(base.dtype)
 
-    def _dropped(self, x: Tensor, drops: Drops) -> Tensor:
+    def _dropout(self, x: Tensor, drops: Drops) -> Tensor:
         if self.masks is None:
             self.masks = stream(drops.seed, *drops.place, device=x.device.type)
         if self.asked == PARTS * drops.passes:
@@ -164,17 +166,17 @@ class BesideLinear(nn.Linear):
                 " fewer classes"
             )
         self.asked += 1
-        kept = torch.empty_like(x).bernoulli_(1 - drops.rate, generator=self.masks)
-        return x * kept / (1 - drops.rate)
+        mask = torch.empty_like(x).bernoulli_(1 - drops.rate, generator=self.masks)
+        return x * mask / (1 - drops.rate)
 
 
 def _with_qkv(tower: Tower, change: Callable[[int, nn.Linear], nn.Linear]) -> Tower:
-    def changed(layer: int, block: Block) -> Block:
-        made = twin(block, Block)
-        made.qkv = change(layer, block.qkv)
-        return made
+    def change_block(layer: int, block: Block) -> Block:
+        updated = twin(block, Block)
+        updated.qkv = change(layer, block.qkv)
+        return updated
 
-    return with_blocks(tower, changed)
+    return with_blocks(tower, change_block)
 
 
 class ClipLora(SentenceMethod, ExtraTexts, PortableTexts, BatchSplit):
@@ -199,11 +201,11 @@ class ClipLora(SentenceMethod, ExtraTexts, PortableTexts, BatchSplit):
     ):
         self.config, generator = config or ClipLoraConfig(), generator or stream(0, "init", "clip_lora")
         super().__init__(clip)
-        here, rank = clip.text.proj.device, self.config.rank
-        start = partial(LowRank, rank=rank, scale=self.config.alpha / rank**0.5, generator=generator)
+        device, rank = clip.text.proj.device, self.config.rank
+        create = partial(LowRank, rank=rank, scale=self.config.alpha / rank**0.5, generator=generator)
         text, vision = clip.config.text, clip.config.vision
-        self.text_lora = start(text.layers, text.width).to(here)
-        self.vision_lora = start(vision.layers, vision.width).to(here)
+        self.text_lora = create(text.layers, text.width).to(device)
+        self.vision_lora = create(vision.layers, vision.width).to(device)
         self.drop_seed = int(torch.randint(2**62, (), generator=generator))
         self.plain = PlainTexts(clip, self.config.template)
 
@@ -226,22 +228,22 @@ class ClipLora(SentenceMethod, ExtraTexts, PortableTexts, BatchSplit):
 
     def text_tower(self) -> Text:
         """Return the text tower with its updates."""
-        return _updated(self.clip.text, self.text_lora)
+        return _with_updates(self.clip.text, self.text_lora)
 
     def encode_images(self, images: Images) -> ImageFeatures:
         """Return picture features of the updated image tower."""
-        return precise(_updated(self.clip.vision, self.vision_lora)(images))[None]
+        return precise(_with_updates(self.clip.vision, self.vision_lora)(images))[None]
 
     def forward(self, batch: Batch) -> Features:
         """Return features of a batch; in training with dropout, which depends on the batch's step."""
         if not self.training or not self.config.dropout:
             return super().forward(batch)
         rows = self.plain.rows()
-        # No checkpointing of texts: a second pass for the gradient would drop other numbers.
+        # No checkpointing of texts: the second pass for the gradient would drop other numbers.
         vision = self.vision_lora.beside(self.clip.vision, self._drops(batch.step, "vision", 1))
         text = self.text_lora.beside(self.clip.text, self._drops(batch.step, "text", 2))
-        whole = max(CHUNK, sum(rows.lengths))
-        return Features(precise(vision(batch.images))[None], encode_rows(text, rows, chunk=whole))
+        chunk = max(CHUNK, sum(rows.lengths))
+        return Features(precise(vision(batch.images))[None], encode_rows(text, rows, chunk=chunk))
 
     def whole_batch_reason(self) -> str | None:
         if not self.config.dropout:
@@ -255,7 +257,7 @@ class ClipLora(SentenceMethod, ExtraTexts, PortableTexts, BatchSplit):
         return Drops(self.config.dropout, self.drop_seed, ("dropout", step, tower), passes)
 
 
-def _updated(tower: Tower, updates: LowRank) -> Tower:
+def _with_updates(tower: Tower, updates: LowRank) -> Tower:
     """Return the tower with its updates: beside the weights in training, else merged."""
-    learns = torch.is_grad_enabled() and updates.up.requires_grad
-    return updates.beside(tower) if learns else updates.merged(tower)
+    needs_gradient = torch.is_grad_enabled() and updates.up.requires_grad
+    return updates.beside(tower) if needs_gradient else updates.merged(tower)

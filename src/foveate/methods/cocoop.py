@@ -31,7 +31,7 @@ REDUCTION = 16
 class CoCoOp(TextPerImage, PromptMethod, OfficialCheckpoint, LabelTerm):
     """Conditional context optimisation: each picture has its own class texts.
 
-    `encode_text` returns the texts without a shift, for inspection of the learned vectors. Predictions
+    `encode_text` returns the texts without a shift, for inspection of the learned vectors; predictions
     do not use them.
 
     Args:
@@ -52,17 +52,17 @@ class CoCoOp(TextPerImage, PromptMethod, OfficialCheckpoint, LabelTerm):
         super().__init__(
             clip, *embedded_start(clip, self.config.tokens, self.config.init, generator, "cocoop")
         )
-        size = clip.config
-        self.meta_net = _meta_net(size.embed, size.text.width, generator).to(self.ctx.device)
+        clip_config = clip.config
+        self.meta_net = _meta_net(clip_config.embed, clip_config.text.width, generator).to(self.ctx.device)
 
     def encode_text_for(self, image: ImageFeatures) -> TextFeatures:
         """Return `[B, C, D]` class features for each picture.
 
-        Prompts are [v_1 + π(x)] … [v_M + π(x)] [name]., for one picture after another.
+        Prompts are [v_1 + π(x)] … [v_M + π(x)] [name].; the pictures are encoded one after another.
         """
         # Bind the current rows: other classes may be set before a backward pass encodes again.
         encode = partial(encode_rows, self.clip.text, self.rows)
-        texts = [_lean(encode, vectors) for vectors in self.shifted(image)]
+        texts = [_checkpointed(encode, vectors) for vectors in self.shifted(image)]
         return torch.stack(texts) if texts else image.new_zeros(0, len(self.names), image.shape[-1])
 
     def shifted(self, image: ImageFeatures) -> Float[Tensor, "batch vectors width"]:
@@ -81,7 +81,7 @@ class CoCoOp(TextPerImage, PromptMethod, OfficialCheckpoint, LabelTerm):
         return {name: f"prompt_learner.{name}" for name in self.learned()}
 
 
-def _lean(encode: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
+def _checkpointed(encode: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
     """Return `encode(vectors)` with gradient checkpointing: the backward pass computes it again.
 
     So training needs the memory of one picture's texts, for any batch size.

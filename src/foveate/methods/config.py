@@ -11,11 +11,11 @@ LARGEST = 100_000
 """Upper bound of whole-number settings: tokens, widths, steps. Larger values would fill any memory."""
 
 AUTO = "auto"
-"""No method: it stands for the one that suits the pictures best."""
+"""Not a method: it stands for the method that suits the pictures best."""
 
 
 def is_auto(method: str) -> bool:
-    """Return whether a method is still to be chosen, however "auto" is written."""
+    """Return whether the method is "auto", in any case: it is still to be chosen."""
     return method.strip().lower() == AUTO
 
 
@@ -25,8 +25,8 @@ class Tried:
 
     Attributes:
         rank: Methods of a low rank are tried first: 0 learns nothing, 1 solves an equation once, 2 searches
-            while it solves, 3 takes steps, 4 takes them over another method.
-        settings: Settings worth trying, each as changes to the defaults.
+            for a setting too, 3 takes gradient steps, 4 takes them over another method.
+        settings: Settings to try, each as changes to the defaults.
     """
 
     rank: int
@@ -52,10 +52,12 @@ class MethodConfig:
 
     def __post_init__(self) -> None:
         check_types(self, self.part)
-        for one in fields(self):
-            value = getattr(self, one.name)
+        for setting in fields(self):
+            value = getattr(self, setting.name)
             if isinstance(value, int) and abs(value) > LARGEST:
-                raise InputError(f"{self.part}: {one.name} is {value}: give a whole number up to {LARGEST:,}")
+                raise InputError(
+                    f"{self.part}: {setting.name} is {value}: give a whole number up to {LARGEST:,}"
+                )
 
     @property
     def needs_masks(self) -> bool:
@@ -69,7 +71,7 @@ class MethodConfig:
 
     @property
     def without_new_names(self) -> str | None:
-        """The setting that leaves no learned tensors for new classes, if there is one."""
+        """Name of the setting that leaves no learned tensors for new classes, if there is one."""
         return None
 
     def demand(self, **demands: tuple[bool, str]) -> None:
@@ -82,6 +84,6 @@ class MethodConfig:
             InputError: The first setting out of range; the message names method, setting, value and
                 remedy.
         """
-        for name, (holds, wanted) in demands.items():
-            if not holds:
-                raise InputError(f"{self.part}: {name} is {getattr(self, name)}: give {wanted}")
+        for name, (valid, allowed) in demands.items():
+            if not valid:
+                raise InputError(f"{self.part}: {name} is {getattr(self, name)}: give {allowed}")

@@ -1,6 +1,6 @@
 """Settings of all methods in this package, in a module without PyTorch.
 
-The help of `foveate fit` is fast therefore. [0] is the paper that the method's module names.
+So the help of `foveate fit` is fast. [0] is the paper that the method's module names.
 """
 
 import math
@@ -14,14 +14,15 @@ from foveate.foreground.options import Fill
 from foveate.methods.config import MethodConfig
 
 Position = Literal["end", "middle", "front"]
+"""Place of the class name: after the learned vectors, in the middle, or before them."""
+
 TextKind = Literal["plain", "sentence", "prompt", "mean", "known", "shifted", "fixed"]
 """How class texts are made.
 
 `plain`: CLIP encodes a sentence. `sentence`: a tuned text tower encodes it. `prompt`: a name stands among
 learned vectors. `mean`: the mean of several such prompts. `known`: a prompt, and CLIP's feature of the
-sentence. `shifted`: a prompt whose vectors each picture shifts. `fixed`: for trained names alone.
+sentence. `shifted`: a prompt whose vectors each picture shifts. `fixed`: only for trained names.
 """
-"""Place of the class name: after the learned vectors, in the middle, or before them."""
 
 Indicator = Literal["entropy", "cosine", "area"]
 PriorIndicator = Literal["entropy", "prior_entropy", "cosine", "trust"]
@@ -549,31 +550,31 @@ class FvgPtConfig(MethodConfig):
         gate_hidden: Hidden width of the two gates (dim_RG).
         gate_depth: Number of linear layers of a gate, 1 to 3.
         bias: Whether gates and adapters have biases.
-        adapter_input: Adapt features as they come ("raw") or of unit length ("unit").
+        adapter_input: Whether features are adapted as they are ("raw") or at unit length ("unit").
         adapter_init: Last adapter layer at the start: N(0, 1e-3²) ("small"), 0 ("zero") or PyTorch's.
         adapters: Which sides are adapted (FDC); "none" leaves the backbone's base logits as they are.
         heads: With two image features (MMRL): adapt both alike ("shared"), their mixture ("fused"), or the
             class token's alone ("class").
         foreground_gate: Whether the foreground's trust is learned (FRG); otherwise r is 1.
-        foreground_indicators: What the foreground gate is told.
-        prior_branch: Whether new classes get the calibrated branch (PC); otherwise they go the base way.
-        prior_indicators: What the prior gate is told. "trust" is r; ½ where no mask tells it.
+        foreground_indicators: Inputs of the foreground gate.
+        prior_branch: Whether new classes get the calibrated branch (PC); otherwise they get the base branch.
+        prior_indicators: Inputs of the prior gate. "trust" is r, or ½ without a mask.
         prior_trust: A constant b in place of the prior gate, as a baseline.
         terms: Which loss terms are summed.
-        detach_trust: Whether r is a constant to the distillation.
+        detach_trust: Whether r is a constant in the distillation.
         hard_trust: Whether r is rounded to 0 or 1 in the distillation.
-        margin: By how much the foreground must beat the whole picture to be worth trusting (δ of Eq. 3).
-        area_from: The indicator's area in the view the network sees, or in the whole "picture".
-        min_area: Below this share of the view a foreground counts as cut away: target 0, weight 0.
+        margin: By how much the foreground's loss must be below the whole picture's for r* = 1 (δ of Eq. 3).
+        area_from: Whether the area indicator is that of the "view" or of the whole "picture".
+        min_area: Share of the view below which a foreground counts as cut away: target 0, weight 0.
         max_area: Upper end of the clamp, if `clamp_area`.
         clamp_area: Whether the indicator's area is clamped to [min_area, max_area].
-        teacher: What the backbone is shown of the object: the "foreground" alone, the object on the ground of
+        teacher: Picture of the object for the backbone: the "foreground" alone, the object on the ground of
             another class's picture ("exchange"), or a square around it, enlarged ("crop").
         fill: What replaces the background: "mean" (0 after normalisation), "black", "blur", "image_mean".
         prior_template: Sentence of the prior's class texts; "dataset" takes the data set's own.
         prior_templates: Sentences whose mean is the prior's text, in place of `prior_template`.
-        prior_classes: Classes that the prior branch learns among: "all", or at each step a random "half".
-        entropy: In "nats", or as a share of ln C ("normalised"), which is steadier across class counts.
+        prior_classes: Classes in the prior branch's losses: "all", or at each step a random "half".
+        entropy: In "nats", or as a share of ln C ("normalised"), which depends less on the number of classes.
         tau_squared: Whether the distillation is multiplied with tau².
         mixed_weight: Weight of z_FDC for trained names if new names are used too; z_PC has the rest.
     """
@@ -683,7 +684,7 @@ class DaptConfig(MethodConfig):
         fill(self.background_template, "name")
         _check_backgrounds(self.backgrounds)
         terms = ("pull_weight", "foreground_weight", "background_weight", "recompose_weight")
-        switch, cut = self.phase_switch or 0.0, self.cam_threshold
+        switch, threshold = self.phase_switch or 0.0, self.cam_threshold
         self.demand(
             **{name: (getattr(self, name) >= 0, "zero or more") for name in terms},
             margin=(self.margin > 0, "a number above zero"),
@@ -691,7 +692,7 @@ class DaptConfig(MethodConfig):
                 0 <= switch <= 1 or (switch > 0 and switch == int(switch)),
                 "a share of the epochs below 1, or a whole number",
             ),
-            cam_threshold=(cut is None or 0 < cut <= 1, "a share above 0 and up to 1, or None"),
+            cam_threshold=(threshold is None or 0 < threshold <= 1, "a share above 0 and up to 1, or None"),
         )
         if self.official_quirks and (self.cue == "gaze" or self.backgrounds):
             raise InputError(
@@ -717,12 +718,12 @@ class DaptConfig(MethodConfig):
             epochs: Number of epochs.
         """
         second, joint = epoch >= self.switch(epochs), self.phase_switch is None and not self.official_quirks
-        found: dict[str, float] = {}
+        weights: dict[str, float] = {}
         if joint or not second:
-            found |= {"pull": self.pull_weight, "recompose": self.recompose_weight}
+            weights |= {"pull": self.pull_weight, "recompose": self.recompose_weight}
         if joint or second:
-            found |= {"foreground": self.foreground_weight, "background": self.background_weight}
-        return {name: weight for name, weight in found.items() if weight > 0}
+            weights |= {"foreground": self.foreground_weight, "background": self.background_weight}
+        return {name: weight for name, weight in weights.items() if weight > 0}
 
 
 @dataclass(frozen=True)
@@ -730,15 +731,15 @@ class ExchangeConfig(MethodConfig):
     """Settings of Exchange.
 
     Attributes:
-        rank: Of the maps that are learned for trained classes.
+        rank: Rank of the maps that are learned for trained classes.
         consensus: Weight of the host's consensus over two grounds, as a soft label (λ).
         tau: Temperature that softens the consensus (τ).
-        axes: How many directions of features tell where (k); None chooses on classes held out.
-        views: Exchanges of each picture that these directions are solved on.
-        where: How much of the ground's say is left for new classes (α): 1 all, 0 nothing.
+        axes: Number of feature directions that encode the ground (k); None chooses it on held-out classes.
+        views: Number of exchanges of each picture, from which these directions are computed.
+        where: Share of the ground's influence that is kept for new classes (α): 1 all, 0 nothing.
         prior: Share of CLIP's own texts in those of new classes (w).
         prior_templates: Sentences whose mean is CLIP's text; none takes the data set's own sentence.
-        mixed_weight: Say of trained classes' branch among these where new names are asked about too.
+        mixed_weight: Weight of the trained classes' branch among these, if new names are used too.
     """
 
     rank: int = 16
@@ -775,11 +776,11 @@ class CounterfactualConfig(MethodConfig):
     """Settings of counterfactual calibration.
 
     Attributes:
-        contexts: Number of training pictures that lend their ground (K); with 0 the object alone stands for
-            the recombined features, and training needs no masks.
-        mix: Share of the recombined features' effect in the answer (w).
-        subtract: Share of what a context says alone that is subtracted (λ).
-        fill: What replaces the pixels that are cut away.
+        contexts: Number of training pictures whose background is a context (K); with 0 the object alone
+            replaces the recombined features, and training needs no masks.
+        mix: Share of the recombined features' effect in the logits (w).
+        subtract: Share of a context's own logits that is subtracted (λ).
+        fill: Replacement for removed pixels.
     """
 
     contexts: int = 16
@@ -847,11 +848,11 @@ class KdplConfig(MethodConfig):
 
 def _check_backgrounds(backgrounds: tuple[str, ...]) -> None:
     """Refuse empty and repeated background words."""
-    read = [" ".join(words(background)) for background in backgrounds]
-    for background, word in zip(backgrounds, read, strict=True):
-        if not word or read.count(word) > 1:
-            what = "is there twice" if word else "has no word in it"
-            raise InputError(f"dapt: background {background!r} {what}: leave it out")
+    phrases = [" ".join(words(background)) for background in backgrounds]
+    for background, phrase in zip(backgrounds, phrases, strict=True):
+        if not phrase or phrases.count(phrase) > 1:
+            problem = "is there twice" if phrase else "has no word in it"
+            raise InputError(f"dapt: background {background!r} {problem}: leave it out")
 
 
 def words(text: str) -> list[str]:

@@ -47,9 +47,11 @@ class CoOp(SharedPrompt, LabelTerm):
         self.ctx_names: tuple[str, ...] = ()
 
     def lay_out_classes(self, names: Sequence[str]) -> TokenRows:
-        own = self.config.class_specific
-        rows = lay_out(self.clip.tokenizer, names, self.ctx.shape[-2], self.config.position, own=own)
-        if own:  # refuse names that do not fit, before the vectors belong to them
+        class_specific = self.config.class_specific
+        rows = lay_out(
+            self.clip.tokenizer, names, self.ctx.shape[-2], self.config.position, own=class_specific
+        )
+        if class_specific:  # after the rows, so that names that are too long change nothing
             self._settle_class_vectors(tuple(names))
         return rows
 
@@ -69,8 +71,8 @@ class CoOp(SharedPrompt, LabelTerm):
         """Create the vectors of the first classes; afterwards only these classes can be set."""
         if not self.ctx_names:
             if self.ctx.numel() == 0:
-                starts = [_start(self.clip, self.config, self.generator) for _ in names]
-                self.ctx.data = torch.stack(starts).to(self.ctx.device)
+                vectors = [_start(self.clip, self.config, self.generator) for _ in names]
+                self.ctx.data = torch.stack(vectors).to(self.ctx.device)
             if len(self.ctx) != len(names):
                 raise InputError(
                     f"class-specific context was learned for {len(self.ctx)} classes, not {len(names)}:"

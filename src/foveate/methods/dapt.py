@@ -60,7 +60,7 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
             )
         scaling = config.cam_threshold, config.cam_scale
         gaze = Gaze(host, config.refresh, config.cam_source, *scaling) if config.cue == "gaze" else None
-        quirks, boxed = config.official_quirks, config.cue == "box"  # the released code uses blank views too
+        quirks, boxed = config.official_quirks, config.cue == "box"  # the released code uses empty views too
         self.decoupler = Decoupler(host, gaze, config.fill, boxed=boxed, use_all=quirks)
         self.backgrounds = Backgrounds(
             cast("ExtraTexts", host),  # `check_host` has checked this
@@ -71,23 +71,24 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
         )
         self.backgrounds.check()
         self.tally = self.last_tally = Tally()
-        self.epoch, self.epochs, self._begun, self._used = 0, 1, False, 0
+        self.epoch, self.epochs, self._begun, self._used_views = 0, 1, False, 0
         if host.names:
             self.set_classes(host.names, host.template, host.trained_names())
 
     @classmethod
     def check_host(cls, name: str, host: Method | type[Method]) -> None:
         """Refuse a host without learned tensors in the towers, or one that cannot encode background texts."""
-        why = None
+        reason = None
         if is_kind(host, TextPerImage):
-            why = "has texts for each picture alone, and would read all background texts for each of them"
+            reason = "has texts for each picture alone, and would read all background texts for each of them"
         elif not host.tunes_text and not host.tunes_vision:
-            why = "learns nothing within the towers, where DAPT's terms have their effect"
+            reason = "learns nothing within the towers, where DAPT's terms have their effect"
         elif not is_kind(host, ExtraTexts) or is_kind(host, GradientRule):
-            why = "has no loss that terms can be added to: it reads no texts besides those of its classes"
-        if why:
+            reason = "has no loss that terms can be added to: it reads no texts besides those of its classes"
+        if reason:
             raise InputError(
-                f"dapt: {name} {why}; take a host such as maple, ivlp, promptsrc, mmrl, vpt, coop or kgcoop"
+                f"dapt: {name} {reason}; take a host such as maple, ivlp, promptsrc, mmrl, vpt, coop or"
+                " kgcoop"
             )
         if not host.takes_new_names:
             raise InputError(
@@ -109,8 +110,8 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
 
     def terms(self) -> dict[str, float]:
         """Return the weights of this epoch's terms, without terms that train nothing."""
-        wanted = self.config.weights(self.epoch, self.epochs)
-        return {name: weight for name, weight in wanted.items() if name not in self._useless()}
+        weights = self.config.weights(self.epoch, self.epochs)
+        return {name: weight for name, weight in weights.items() if name not in self._idle_terms()}
 
     def frozen(self) -> dict[str, Frozen]:
         """Declare the host's features, and those of both sides of views if the image tower is frozen."""
@@ -124,66 +125,67 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the host's terms and DAPT's terms of this epoch, as means over the usable views."""
         terms = self.terms()
-        d = self.decoupler.decouple(batch, needed=bool(terms))
-        if d is not None and self.training:
-            self.tally.add(**watched(d.share))
+        views = self.decoupler.decouple(batch, needed=bool(terms))
+        if views is not None and self.training:
+            self.tally.add(**watched(views.share))
         if not terms and not self.config.official_quirks:
             return self.host.losses(features, batch)
-        others: TextFeatures | None = None
+        backgrounds: TextFeatures | None = None
         if "background" in terms or self.config.official_quirks:
-            words, among = self.backgrounds.encode(), self.backgrounds.among_classes
-            others = words[among:]
-            if among:
-                features = Features(features.image, torch.cat([features.text, words[:among]]))
+            texts, distractors = self.backgrounds.encode(), self.backgrounds.among_classes
+            backgrounds = texts[distractors:]
+            if distractors:
+                features = Features(features.image, torch.cat([features.text, texts[:distractors]]))
         losses = self.host.losses(features, batch)
-        self._used = 0 if d is None else int(d.usable.sum())
-        if d is not None and self._used:
+        self._used_views = 0 if views is None else int(views.usable.sum())
+        if views is not None and self._used_views:
             losses |= {
-                name: terms[name] * loss for name, loss in self._own(terms, features, d, others).items()
+                name: terms[name] * loss
+                for name, loss in self._own(terms, features, views, backgrounds).items()
             }
         return losses
 
     def _own(
-        self, terms: dict[str, float], whole: Features, d: Decoupled, others: TextFeatures | None
+        self, terms: dict[str, float], features: Features, views: Decoupled, backgrounds: TextFeatures | None
     ) -> dict[str, Scalar]:
         """Return DAPT's own terms, unweighted."""
-        config, found, wanted = self.config, dict[str, Scalar](), terms.keys()
-        back = front = whole.image[:, :0]  # unless a term uses them
-        if wanted & {"pull", "background"}:
-            lets = "background" in wanted and self.tunes_vision and not config.detach_background
-            back = self.decoupler.features("background", d, grad=lets)
-        if wanted & {"pull", "foreground"}:
-            front = self.decoupler.features("foreground", d)
-        if "background" in wanted and others is not None:
-            logits = self.host.logits(Features(back, others))
-            found["background"] = dapt_terms.background_alignment(logits, config.background_target)
+        config, losses, names = self.config, dict[str, Scalar](), terms.keys()
+        background = foreground = features.image[:, :0]  # unless a term uses them
+        if names & {"pull", "background"}:
+            needs_grad = "background" in names and self.tunes_vision and not config.detach_background
+            background = self.decoupler.features("background", views, grad=needs_grad)
+        if names & {"pull", "foreground"}:
+            foreground = self.decoupler.features("foreground", views)
+        if "background" in names and backgrounds is not None:
+            logits = self.host.logits(Features(background, backgrounds))
+            losses["background"] = dapt_terms.background_alignment(logits, config.background_target)
         unit = partial(dapt_terms.unit, weights=self.head_weights)
-        if "pull" in wanted:
-            z = unit(whole.image[:, d.usable]), unit(front), unit(back)
-            found["pull"] = dapt_terms.pull_push(*z, config.margin, config.distance)
-        if "foreground" in wanted:
-            logits = self.host.logits(Features(front, whole.text))
-            found["foreground"] = dapt_terms.foreground_alignment(logits, d.batch.labels[d.usable])
-        if "recompose" in wanted:
-            sides = (encode_pictures(self.clip, self.decoupler.view(side, d))[0] for side in SIDES)
-            found["recompose"] = dapt_terms.recomposition(unit(whole.image[:, d.usable]), *sides)
-        return found
+        if "pull" in names:
+            z = unit(features.image[:, views.usable]), unit(foreground), unit(background)
+            losses["pull"] = dapt_terms.pull_push(*z, config.margin, config.distance)
+        if "foreground" in names:
+            logits = self.host.logits(Features(foreground, features.text))
+            losses["foreground"] = dapt_terms.foreground_alignment(logits, views.batch.labels[views.usable])
+        if "recompose" in names:
+            raw_sides = (encode_pictures(self.clip, self.decoupler.view(side, views))[0] for side in SIDES)
+            losses["recompose"] = dapt_terms.recomposition(unit(features.image[:, views.usable]), *raw_sides)
+        return losses
 
-    def _useless(self) -> dict[str, str]:
+    def _idle_terms(self) -> dict[str, str]:
         """Return the terms that train nothing over this host, with reasons."""
-        host, found = type(self.host).__name__, dict[str, str]()
+        host_name, reasons = type(self.host).__name__, dict[str, str]()
         if not self.tunes_vision:
-            found |= dict.fromkeys(("pull", "recompose"), f"{host} learns nothing of pictures")
+            reasons |= dict.fromkeys(("pull", "recompose"), f"{host_name} learns nothing of pictures")
         if not self.tunes_text:
-            found["foreground"] = f"{host} learns nothing of texts"
+            reasons["foreground"] = f"{host_name} learns nothing of texts"
         if not self.tunes_text and self.config.detach_background:
-            found["background"] = found["foreground"]
+            reasons["background"] = reasons["foreground"]
         if len(self.backgrounds.names()) < 2:
-            found["background"] = "fewer than two background words are left"
-        return found
+            reasons["background"] = "fewer than two background words are left"
+        return reasons
 
     def averaged_over(self) -> dict[str, int]:
-        return dict.fromkeys(self.terms(), self._used)
+        return dict.fromkeys(self.terms(), self._used_views)
 
     def whole_batch_reason(self) -> str | None:
         if self.config.cue != "gaze" or self.config.cam_scale != "batch":
@@ -195,26 +197,29 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
 
     def warnings(self) -> list[str]:
         """Return warnings: unused terms, left-out background words, views that trained only the host."""
-        told, config, weights = list[str](), self.config, self.config.weights
+        messages, config, weights = list[str](), self.config, self.config.weights
         quirks = config.official_quirks
         if not self._begun:  # the stage was finished before the run resumed
-            return told
-        ever = {name for epoch in range(self.epochs) for name in weights(epoch, self.epochs)}
-        useless = {name: why for name, why in self._useless().items() if name in ever}
-        told += [
-            f"dapt: the term {name} has nothing to train and is left out: {why}"
-            for name, why in useless.items()
+            return messages
+        used = {name for epoch in range(self.epochs) for name in weights(epoch, self.epochs)}
+        idle = {name: reason for name, reason in self._idle_terms().items() if name in used}
+        messages += [
+            f"dapt: the term {name} has nothing to train and is left out: {reason}"
+            for name, reason in idle.items()
         ]
-        never = weights(max(config.switch(self.epochs), self.epochs), self.epochs).keys() - ever
-        if never:
-            told.append(
+        unreached = weights(max(config.switch(self.epochs), self.epochs), self.epochs).keys() - used
+        if unreached:
+            messages.append(
                 f"dapt: with epochs={self.epochs} the second phase never begins, so there were no terms"
-                f" {', '.join(sorted(never))}: train longer{'' if quirks else ', or lower dapt.phase_switch'}"
+                f" {', '.join(sorted(unreached))}: train longer"
+                f"{'' if quirks else ', or lower dapt.phase_switch'}"
             )
         dropped = self.backgrounds.dropped()
         if dropped:
-            told.append(f"dapt: background words left out because they name a class: {', '.join(dropped)}")
-        return told + one_sided(
+            messages.append(
+                f"dapt: background words left out because they name a class: {', '.join(dropped)}"
+            )
+        return messages + one_sided(
             self.last_tally,
             "were used as they are" if quirks else "taught the host alone",
             "Raise crop_scale to have fewer"

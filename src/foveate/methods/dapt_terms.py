@@ -51,7 +51,7 @@ def pull_push(
     foreground, background = foreground.detach(), background.detach()
     if distance == "euclidean":
         return F.triplet_margin_loss(whole, foreground, background, margin=margin)
-    near, far = (1 - (whole * other).sum(dim=-1) for other in (foreground, background))
+    near, far = (1 - (whole * side).sum(dim=-1) for side in (foreground, background))
     return (near - far + margin).clamp_min(0).mean()
 
 
@@ -69,8 +69,8 @@ def background_alignment(logits: Logits, target: Target = "hard") -> Scalar:
             whole distribution p, so that L_b is its entropy. Both factors p have a gradient; with a
             constant target p the gradient would be zero.
     """
-    answer = logits.argmax(dim=-1) if target == "hard" else logits.softmax(dim=-1)
-    return F.cross_entropy(logits, answer)
+    labels = logits.argmax(dim=-1) if target == "hard" else logits.softmax(dim=-1)
+    return F.cross_entropy(logits, labels)
 
 
 def recomposition(whole: UnitFeatures, foreground: RawFeatures, background: RawFeatures) -> Scalar:
@@ -81,5 +81,5 @@ def recomposition(whole: UnitFeatures, foreground: RawFeatures, background: RawF
         foreground: The unchanged CLIP's (V₀) features of the foreground.
         background: Its features of the background.
     """
-    both = F.normalize(foreground + background, dim=-1).detach()
-    return (both - whole).abs().mean()
+    recomposed = F.normalize(foreground + background, dim=-1).detach()
+    return (recomposed - whole).abs().mean()

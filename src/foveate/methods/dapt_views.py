@@ -131,8 +131,8 @@ class Decoupler:
         return {"area": frozen_area(boxed=self._boxed), **sides}
 
     def _cut(self, side: Side, images: Images, masks: Masks) -> Images:
-        size, cut = self.host.clip.config, foreground_view if side == "foreground" else background_view
-        return cut(images, masks, self._fill, size.mean, size.std)
+        config, cut = self.host.clip.config, foreground_view if side == "foreground" else background_view
+        return cut(images, masks, self._fill, config.mean, config.std)
 
 
 class Gaze:
@@ -140,7 +140,7 @@ class Gaze:
 
     Args:
         host: The method that is trained.
-        refresh: Time of the host's state: each step, the start of each epoch, or before training.
+        refresh: When the host's state is taken: at each step, at the start of each epoch, or before training.
         source: "frozen" uses zero-shot CLIP instead of the host.
         threshold: Share of the maximum from which a pixel is foreground; None uses the map as a soft
             mask.
@@ -160,12 +160,12 @@ class Gaze:
     def classes_set(self) -> None:
         """Copy the host before training, if `refresh` requires it."""
         if self.source == "current" and self.refresh == "once" and self._looker is None:
-            self._looker = _still(self._host)
+            self._looker = _frozen_copy(self._host)
 
     def begin_epoch(self) -> None:
         """Copy the host at the start of an epoch, if `refresh` requires it."""
         if self.source == "current" and self.refresh == "every_epoch":
-            self._looker = _still(self._host)
+            self._looker = _frozen_copy(self._host)
         elif self._looker is not None:  # the copy is no submodule, so it does not move with the method
             self._looker.to(self._host.clip.logit_scale.device)
 
@@ -178,7 +178,7 @@ class Gaze:
         if self.source == "current" and self.refresh == "every_step":
             return self._host
         if self._looker is None:
-            self._looker = ZeroShot(self._host.clip) if self.source == "frozen" else _still(self._host)
+            self._looker = ZeroShot(self._host.clip) if self.source == "frozen" else _frozen_copy(self._host)
         if (self._looker.names, self._looker.template) != (self._host.names, self._host.template):
             self._looker.set_classes(self._host.names, self._host.template)
         return self._looker
@@ -187,15 +187,15 @@ class Gaze:
 def activation_maps(method: Method, images: Images, labels: Labels) -> Maps:
     """Return Grad-CAM of the labels' logits on the patches, clamped at 0; see the module."""
 
-    def answer() -> PerImage:
+    def label_logits() -> PerImage:
         logits = method.logits(method.features(images, "base"), "base")
         return logits.gather(1, labels[:, None])[:, 0]
 
     vision = method.clip.vision
-    once, *_ = passes_at(method, vision.blocks[-1], answer)
+    first, *_ = passes_at(method, vision.blocks[-1], label_logits)
     start = first_patch(method)
     patches = slice(start, start + vision.grid**2)
-    g, a = once.gradient[:, patches], once.activation[:, patches]
+    g, a = first.gradient[:, patches], first.activation[:, patches]
     return (g.mean(dim=1, keepdim=True) * a).sum(dim=-1).clamp_min(0).view(-1, vision.grid, vision.grid)
 
 
@@ -208,16 +208,16 @@ def as_masks(maps: Maps, side: int, threshold: float | None, scaling: Scaling) -
         threshold: See `Gaze`.
         scaling: See `Gaze`.
     """
-    fine = F.interpolate(maps[:, None], (side, side), mode="bilinear", align_corners=True)
+    resized = F.interpolate(maps[:, None], (side, side), mode="bilinear", align_corners=True)
     if scaling == "batch":
-        least, highest = torch.zeros_like(fine[:1]), fine.amax().expand_as(fine[:1])
+        lowest, highest = torch.zeros_like(resized[:1]), resized.amax().expand_as(resized[:1])
     else:
-        least, highest = fine.amin(dim=(2, 3), keepdim=True), fine.amax(dim=(2, 3), keepdim=True)
-    span = highest - least
-    scaled = torch.where(span > 0, (fine - least) / torch.where(span > 0, span, 1), 0)
+        lowest, highest = resized.amin(dim=(2, 3), keepdim=True), resized.amax(dim=(2, 3), keepdim=True)
+    span = highest - lowest
+    scaled = torch.where(span > 0, (resized - lowest) / torch.where(span > 0, span, 1), 0)
     return scaled if threshold is None else (scaled >= threshold).to(scaled.dtype)
 
 
-def _still(host: Method) -> Method:
-    """Return a copy of a method with the same towers and with constant learned tensors."""
+def _frozen_copy(host: Method) -> Method:
+    """Return a copy of a method that shares the towers and has constant learned tensors."""
     return copy.deepcopy(host, {id(host.clip): host.clip}).requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Exchange: learn from objects on exchanged grounds, and keep apart what a picture shows and where.
+"""Exchange: learn from objects on exchanged grounds, and separate what a picture shows from where.
 
 x is a picture, x' its object on the ground of a picture of another class (`foveate.foreground.exchange`), f
 and f' the frozen host's raw features of the two, t_c its class texts, z(f, t) its logits, f̄ and t̄ features of
@@ -9,15 +9,15 @@ Trained classes. Low-rank maps A of both sides are learned on both views:
     (1)  ẑ(f) = z(f̄ + A_f f̄, t̄ + A_t t̄)
     (2)  L = ½ Σ_{f, f'} CE(ẑ, y) + λ ½ Σ_{f, f'} CE(p̄, ẑ),   p̄ = softmax((z(f, t) + z(f', t)) / 2τ)
 
-p̄ is the host's consensus over two grounds, their geometric mean; λ is 0 unless settings say otherwise.
+p̄ is the host's consensus over two grounds, their geometric mean; λ is 0 by default.
 
 New classes. The few directions U in which grounds move features tell *where* a picture was taken:
 
-    (3)  U = top k eigenvectors of Σ d dᵀ,  d = f̄_j − mean_j f̄_j over the grounds j of an object, its own too
+    (3)  U = top k eigenvectors of Σ d dᵀ,  d = f̄_j − mean_j f̄_j over the grounds j of an object, with its own
     (4)  f_P = f̄ − U Uᵀ (f̄ − μ)                                           what, without where
     (5)  z_new = α z(f, t̃) + (1 − α) z(f_P, t̃),  t̃ = (1 − w) t̄ + w t̄_CLIP
 
-α = 1 is the host's answer, with texts that lean on CLIP; α = 0 takes the ground away.
+α = 1 gives the host's logits, with texts mixed with CLIP's; α = 0 removes the ground.
 """
 
 from collections.abc import Collection, Sequence
@@ -53,10 +53,10 @@ Axes = Float[Tensor, "heads dim axes"]
 Centre = Float[Tensor, "heads dim"]
 
 MOST_AXES = 16
-"""Of the directions that are tried when their number is chosen."""
+"""Largest number of directions that is tried when it is chosen."""
 
-_STILL = 1e-6
-"""Share of the largest eigenvalue below which a direction is not moved by exchanges."""
+_MIN_EIGENVALUE = 1e-6
+"""Share of the largest eigenvalue below which a direction counts as not moved by exchanges."""
 
 
 class LowRankMap(nn.Module):
@@ -64,8 +64,8 @@ class LowRankMap(nn.Module):
 
     Args:
         dim: Length of a feature.
-        rank: Of A.
-        generator: Of the random start.
+        rank: Rank of A.
+        generator: Random generator of the initial values.
     """
 
     def __init__(self, dim: int, rank: int, generator: torch.Generator):
@@ -74,14 +74,14 @@ class LowRankMap(nn.Module):
         self.up = nn.Parameter(torch.zeros(rank, dim))
 
     def forward(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
-        """Return unit features, mapped, Eq. 1."""
+        """Return the mapped unit features, Eq. 1."""
         unit = F.normalize(x, dim=-1)
         return unit + (unit.to(self.down.dtype) @ self.down @ self.up).to(unit.dtype)
 
 
 @dataclass(frozen=True)
 class Grounds:
-    """What exchanges do to features.
+    """Directions in which exchanges move features.
 
     Attributes:
         axes: U `[H, D, k]`, the direction that moves most first.
@@ -94,21 +94,21 @@ class Grounds:
     def without(self, image: ImageFeatures) -> ImageFeatures:
         """Return f_P (Eq. 4) `[H, B, D]` of raw features."""
         unit = F.normalize(image, dim=-1)
-        where = torch.einsum("hbd,hdk->hbk", unit - self.centre[:, None], self.axes)
-        return unit - torch.einsum("hbk,hdk->hbd", where, self.axes)
+        coordinates = torch.einsum("hbd,hdk->hbk", unit - self.centre[:, None], self.axes)
+        return unit - torch.einsum("hbk,hdk->hbd", coordinates, self.axes)
 
     def first(self, axes: int) -> "Grounds":
-        """Return the same with the first few directions alone."""
+        """Return the same with only the first directions."""
         return Grounds(self.axes[..., :axes], self.centre)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Support pictures as the host sees them.
+    """The host's features of the support pictures.
 
     Attributes:
         image: `[H, N, D]` raw features of the pictures.
-        exchanged: `[J, H, N, D]` of their objects on J other grounds.
+        exchanged: `[J, H, N, D]` raw features of their objects on J other grounds.
         labels: `[N]`.
     """
 
@@ -122,12 +122,12 @@ class Seen:
 
 
 class Exchange(FrozenHost, ClosedForm, FrozenFeatures, PriorTexts):
-    """Learns from exchanged grounds, over a tuned host; a prediction takes the host's pass alone.
+    """Learns from exchanged grounds, over a tuned host; a prediction needs only the host's pass.
 
     Args:
         host: A tuned method; it is frozen here.
         config: Settings.
-        generator: Of the random start; by default the stream of seed 0.
+        generator: Random generator of the initial values; by default the stream of seed 0.
 
     Attributes:
         image_map: A_f of Eq. 1.
@@ -147,18 +147,18 @@ class Exchange(FrozenHost, ClosedForm, FrozenFeatures, PriorTexts):
         super().__init__(host)
         self.config = config or ExchangeConfig()
         generator = generator or stream(0, "init", "exchange")
-        here, dim = self.clip.logit_scale.device, self.clip.config.embed
-        self.image_map = LowRankMap(dim, self.config.rank, generator).to(here)
-        self.text_map = LowRankMap(dim, self.config.rank, generator).to(here)
-        self.axes, self.centre = (fixed(torch.empty(0, device=here)) for _ in range(2))
+        device, dim = self.clip.logit_scale.device, self.clip.config.embed
+        self.image_map = LowRankMap(dim, self.config.rank, generator).to(device)
+        self.text_map = LowRankMap(dim, self.config.rank, generator).to(device)
+        self.axes, self.centre = (fixed(torch.empty(0, device=device)) for _ in range(2))
         self.passes = self.config.views
-        self.plain = [PlainTexts(self.clip, one) for one in self.config.prior_templates or (None,)]
+        self.plain = [PlainTexts(self.clip, template) for template in self.config.prior_templates or (None,)]
         if host.names:
             self.set_classes(host.names, host.template, host.trained_names())
 
     @classmethod
     def check_host(cls, name: str, host: Method | type[Method]) -> None:
-        """Refuse a host whose answers are no cosines of features that could be mapped."""
+        """Refuse a host whose logits are not cosines of features that can be mapped."""
         if is_kind(host, KnownClasses):
             raise InputError(
                 f"exchange: {name} learns rows of its training classes, and Exchange maps features of"
@@ -170,11 +170,11 @@ class Exchange(FrozenHost, ClosedForm, FrozenFeatures, PriorTexts):
     def set_classes(
         self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
     ) -> None:
-        for one in self.plain:
-            one.check(names, template or DEFAULT_TEMPLATE)
+        for texts in self.plain:
+            texts.check(names, template or DEFAULT_TEMPLATE)
         super().set_classes(names, template, trained)
-        for one in self.plain:
-            one.set_classes(names, template)
+        for texts in self.plain:
+            texts.set_classes(names, template)
 
     @property
     def prior_texts(self) -> Sequence[PlainTexts]:
@@ -184,15 +184,15 @@ class Exchange(FrozenHost, ClosedForm, FrozenFeatures, PriorTexts):
     def mixed_weight(self) -> float:
         return self.config.mixed_weight
 
-    def _leaning(self, features: Features) -> TextFeatures:
-        """Return t̃ of Eq. 5: the host's texts, leaning on CLIP's own."""
-        own, w = F.normalize(features.text, dim=-1), self.config.prior
+    def _mixed_texts(self, features: Features) -> TextFeatures:
+        """Return t̃ of Eq. 5: the host's texts, mixed with CLIP's own."""
+        host_text, w = F.normalize(features.text, dim=-1), self.config.prior
         if not self.prior_texts:
-            return own
+            return host_text
         prior = unit_mean(self.prior_texts) if features.prior is None else features.prior.text
-        return (1 - w) * own + w * prior.to(own.dtype)
+        return (1 - w) * host_text + w * prior.to(host_text.dtype)
 
-    # --- answers ---
+    # --- predictions ---
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
         """Return ẑ for trained classes, z_new for new ones, and for both together a mixture of the two."""
@@ -211,14 +211,14 @@ class Exchange(FrozenHost, ClosedForm, FrozenFeatures, PriorTexts):
 
     @torch.no_grad()
     def _new(self, features: Features) -> Logits:
-        """Return z_new, Eq. 5; the host's own with the texts t̃ before training."""
-        text = self._leaning(features)
+        """Return z_new, Eq. 5; before training, the host's logits with the texts t̃."""
+        text = self._mixed_texts(features)
         full = self.host.logits(Features(features.image, text), "new")
         if not self.axes.numel():
             return full
         grounds = Grounds(self.axes.to(full.dtype), self.centre.to(full.dtype))
-        what = self.host.logits(Features(grounds.without(features.image), text), "new")
-        return self.config.where * full + (1 - self.config.where) * what
+        without_ground = self.host.logits(Features(grounds.without(features.image), text), "new")
+        return self.config.where * full + (1 - self.config.where) * without_ground
 
     # --- training ---
 
@@ -231,12 +231,12 @@ class Exchange(FrozenHost, ClosedForm, FrozenFeatures, PriorTexts):
         """Return the terms of Eq. 2: "ce" and "consensus"."""
         views = features, self.pair(batch.frozen["exchanged"])
         with torch.no_grad():
-            said = torch.stack([self.host.logits(one, "base") for one in views])
-            consensus = (said.mean(dim=0) / self.config.tau).softmax(dim=-1)
-        mapped = [self._base(one) for one in views]
-        losses = {"ce": torch.stack([F.cross_entropy(one, batch.labels) for one in mapped]).mean()}
+            host_logits = torch.stack([self.host.logits(view, "base") for view in views])
+            consensus = (host_logits.mean(dim=0) / self.config.tau).softmax(dim=-1)
+        mapped = [self._base(view) for view in views]
+        losses = {"ce": torch.stack([F.cross_entropy(logits, batch.labels) for logits in mapped]).mean()}
         if self.config.consensus:
-            soft = torch.stack([F.cross_entropy(one, consensus) for one in mapped]).mean()
+            soft = torch.stack([F.cross_entropy(logits, consensus) for logits in mapped]).mean()
             losses["consensus"] = self.config.consensus * soft
         return losses
 
@@ -247,57 +247,59 @@ class Exchange(FrozenHost, ClosedForm, FrozenFeatures, PriorTexts):
         Raises:
             InputError: No exchange moves a feature, or they move features along fewer directions than `axes`.
         """
-        seen = self._collect(support)
-        axes = self.config.axes or self._chosen(seen)
-        grounds = _solve(seen, axes)
+        features = self._collect(support)
+        axes = self.config.axes or self._chosen(features)
+        grounds = _solve(features, axes)
         self.axes, self.centre = fixed(grounds.axes), fixed(grounds.centre)
 
     def _collect(self, support: SupportSet) -> Seen:
         image, labels, exchanged = list[Tensor](), list[Tensor](), list[Tensor]()
-        for number in range(self.passes):
-            others: list[Tensor] = []
-            for batch in support.train(number):
+        for epoch in range(self.passes):
+            views: list[Tensor] = []
+            for batch in support.train(epoch):
                 frozen = batch.frozen | extract(self, batch)
-                others.append(frozen["exchanged"])
-                if number == 0:
+                views.append(frozen["exchanged"])
+                if epoch == 0:
                     image.append(frozen["image"])
                     labels.append(batch.labels)
-            exchanged.append(torch.cat(others, dim=1))
+            exchanged.append(torch.cat(views, dim=1))
         return Seen(torch.cat(image, dim=1), torch.stack(exchanged), torch.cat(labels))
 
-    def _chosen(self, seen: Seen) -> int:
-        """Return the k with the most right answers about exchanges of classes that U was not solved on.
+    def _chosen(self, features: Seen) -> int:
+        """Return the k with the most correct predictions for exchanges of held-out classes.
 
-        Odd classes are held against even ones. With fewer than four classes no half has two to tell apart:
-        all pictures are then solved on and looked at.
+        U of the odd classes is tested on the even ones, and the reverse. With fewer than four classes, a half
+        can have a single class; then U is computed and tested on all pictures.
         """
-        odd = seen.labels % 2 == 1
+        odd = features.labels % 2 == 1
         few = len(self.names) < 4
         folds = [(odd | True, odd | True)] if few else [(odd, ~odd), (~odd, odd)]
-        held = [(_solve(seen.rows(rows)), seen.rows(others)) for rows, others in folds]
-        most = min(MOST_AXES, *(grounds.axes.shape[-1] for grounds, _ in held))
-        scores = [sum(self._right(one.first(axes), of) for one, of in held) for axes in range(1, most + 1)]
+        fits = [(_solve(features.rows(train)), features.rows(held_out)) for train, held_out in folds]
+        most = min(MOST_AXES, *(grounds.axes.shape[-1] for grounds, _ in fits))
+        scores = [
+            sum(self._correct(fit.first(axes), test) for fit, test in fits) for axes in range(1, most + 1)
+        ]
         return 1 + max(range(most), key=scores.__getitem__)
 
-    def _right(self, grounds: Grounds, seen: Seen) -> int:
-        """Return how many exchanges are answered rightly among their classes, without these directions."""
-        classes, labels = seen.labels.unique(return_inverse=True)
-        right = 0
-        for other in seen.exchanged:
-            text = self._leaning(self.pair(other))[..., classes, :]
-            what = self.host.logits(Features(grounds.without(other), text), "new")
-            right += int((what.argmax(dim=-1) == labels).sum())
-        return right
+    def _correct(self, grounds: Grounds, features: Seen) -> int:
+        """Count the correct predictions for exchanges, among their classes, without these directions."""
+        classes, labels = features.labels.unique(return_inverse=True)
+        correct = 0
+        for image in features.exchanged:
+            text = self._mixed_texts(self.pair(image))[..., classes, :]
+            logits = self.host.logits(Features(grounds.without(image), text), "new")
+            correct += int((logits.argmax(dim=-1) == labels).sum())
+        return correct
 
 
-def _solve(seen: Seen, axes: int | None = None) -> Grounds:
-    """Return what grounds do to features of these pictures, along so many directions or all there are."""
-    unit = exact(F.normalize(torch.cat([seen.image[None], seen.exchanged]), dim=-1))
+def _solve(features: Seen, axes: int | None = None) -> Grounds:
+    """Solve Eq. 3 for these pictures; keep the first `axes` directions, or all that exchanges move."""
+    unit = exact(F.normalize(torch.cat([features.image[None], features.exchanged]), dim=-1))
     moved = unit - unit.mean(dim=0)
     values, vectors = torch.linalg.eigh(torch.einsum("jhnd,jhne->hde", moved, moved))
     values, vectors = values.flip(-1), vectors.flip(-1)
-    there = values > _STILL * values[:, :1].clamp(min=1e-6)
-    rank = int(there.sum(dim=-1).min())
+    moving = values > _MIN_EIGENVALUE * values[:, :1].clamp(min=1e-6)
+    rank = int(moving.sum(dim=-1).min())
     if not rank:
         raise InputError(
             "exchange: no exchange moves a feature: masks are empty, or all pictures have one ground;"
@@ -309,4 +311,4 @@ def _solve(seen: Seen, axes: int | None = None) -> Grounds:
             f" give {rank} at most, leave it out to have it chosen, or raise views"
         )
     chosen, centre = vectors[..., : axes or rank], unit.mean(dim=(0, 2))
-    return Grounds(*(one.to(seen.image.device, seen.image.dtype) for one in (chosen, centre)))
+    return Grounds(*(tensor.to(features.image.device, features.image.dtype) for tensor in (chosen, centre)))

@@ -8,7 +8,7 @@ of the equations are ours.
     (2)  M = α (R − min R + ε) / (max R − min R + ε) in the region, 0 elsewhere and for other tokens
     (3)  attention of the class token = softmax(A + M) V
 
-No pixel changes, and nothing is learned. An empty mask, or none, leaves M = 0: the host's own answer.
+No pixel changes, and nothing is learned. An empty mask, or none, gives M = 0 and the host's logits.
 
 - [0]: FALIP: Visual Prompt as Foveal Attention Boosts CLIP Zero-Shot Performance, Zhuang et al. 2024,
   https://arxiv.org/abs/2407.05578
@@ -36,7 +36,7 @@ Bias = Float[Tensor, "batch tokens"]  # added to the logits of the class token's
 PatchBias = Float[Tensor, "batch grid grid"]
 
 PUBLISHED_BLOCKS = 4
-"""Of the 12 of ViT-B/16 in the authors' code, the last ones."""
+"""Number of blocks that the authors' code changes: the last 4 of the 12 of ViT-B/16."""
 
 _LEAST = 1e-6  # ε of Eq. 2: a region of one patch has max R = min R
 
@@ -45,7 +45,7 @@ class Falip(RegionEncoder):
     """Foveal attention over a tuned host, or over CLIP itself; it has no tensors of its own.
 
     Args:
-        host: A tuned method; its image tower's attention is re-weighted, its texts stay.
+        host: A tuned method; its image tower's attention is re-weighted, its texts do not change.
         config: Settings.
         generator: Not used: nothing is random.
 
@@ -86,11 +86,11 @@ def patch_bias(masks: Masks, patch: int, config: FalipConfig) -> PatchBias:
     """Return M (Eq. 1 and 2) of each patch, by row and column.
 
     Args:
-        masks: 1 in the region; a patch with any of it belongs to it.
+        masks: 1 in the region; a patch belongs to the region if any of its pixels does.
         patch: Side of a patch, in pixels.
         config: α, σ, and whether the region is the whole rectangle or the masked patches in it.
     """
-    # Nearly flat where σ is much more than the region: in float32 the differences of Eq. 2 would be coarse.
+    # In float64: if σ is much larger than the region, R is nearly flat, and float32 too coarse for Eq. 2.
     inside = exact(F.max_pool2d((masks > 0).float(), patch))
     box = boxes_around(inside)[:, 0] > 0
     grid = torch.arange(box.shape[1], device=inside.device, dtype=inside.dtype)
@@ -104,14 +104,14 @@ def patch_bias(masks: Masks, patch: int, config: FalipConfig) -> PatchBias:
     return torch.where(region, normalised, 0.0).float().to(masks.device)
 
 
-def _middle(there: Bool[Tensor, "batch grid"], grid: Float[Tensor, " grid"]) -> Float[Tensor, " batch"]:
-    """Return the middle of each run of true places; 0 if there is none."""
-    return (there * grid).sum(1) / there.sum(1).clamp_min(1)
+def _middle(inside: Bool[Tensor, "batch grid"], grid: Float[Tensor, " grid"]) -> Float[Tensor, " batch"]:
+    """Return the mean index of the true entries of each row; 0 if there are none."""
+    return (inside * grid).sum(1) / inside.sum(1).clamp_min(1)
 
 
 @contextmanager
 def biased_attention(blocks: Iterable[Block], patches: PatchBias, first: int) -> Generator[None]:
-    """Add a bias to the class token's attention to patches in these blocks, inside.
+    """Inside, add a bias to the class token's attention to patches in these blocks.
 
     The pictures pass through the blocks in the order of the rows of `patches`, all at once or some at a time.
 
@@ -147,23 +147,23 @@ class _Reweighting:
         self.qkv: Tensor | None = None
 
     def keep(self, module: nn.Module, given: tuple[Tensor, ...], qkv: Tensor) -> None:
-        """Keep queries, keys and values `[B, tokens, 3 width]` of the pictures that pass."""
+        """Store queries, keys and values `[B, tokens, 3 width]` of the current pictures."""
         self.qkv = qkv
 
     def replace(self, module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
-        """Return the gathered values `[B, kept, width]` with the class token's, its first row, replaced."""
+        """Return the gathered values `[B, kept, width]` with the class token's, the first row, replaced."""
         assert self.qkv is not None
         (gathered,), qkv, self.qkv = given, self.qkv, None
         bias = self._next(qkv)
         row = class_row(qkv, bias, self.heads)
-        empty = ~bias.any(1)[:, None, None]  # these keep their bits
+        empty = ~bias.any(1)[:, None, None]  # these pictures keep their features bit for bit
         return (torch.cat([torch.where(empty, gathered[:, :1], row), gathered[:, 1:]], dim=1),)
 
     def _next(self, qkv: Tensor) -> Bias:
-        """Return the bias of the pictures that pass now, over all tokens."""
+        """Return the bias of the current pictures, over all tokens."""
         rows, tokens = qkv.shape[:2]
         patches = self.patches[self.done : self.done + rows].to(qkv.dtype)
-        self.done = (self.done + rows) % len(self.patches)  # a host may look at all of them again
+        self.done = (self.done + rows) % len(self.patches)  # a host may encode all of them again
         first = 1 if tokens == patches.shape[1] + 1 else self.first  # no learned tokens, or not yet
         return F.pad(patches, (first, tokens - first - patches.shape[1]))
 
@@ -171,7 +171,7 @@ class _Reweighting:
 def class_row(
     qkv: Float[Tensor, "batch tokens three_width"], bias: Bias, heads: int
 ) -> Float[Tensor, "batch 1 width"]:
-    """Return what the class token gathers by softmax(A + M) V (Eq. 3), the heads side by side."""
+    """Return softmax(A + M) V of the class token (Eq. 3), with concatenated heads."""
     rows, tokens, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     q, k, v = qkv.view(rows, tokens, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
     gathered = F.scaled_dot_product_attention(q[:, :, :1], k, v, attn_mask=bias[:, None, None, :])

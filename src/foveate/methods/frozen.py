@@ -89,7 +89,7 @@ def frozen_features(method: Method) -> dict[str, Frozen]:
 
 def frozen_specs(method: Method) -> dict[str, FeatureSpec]:
     """Return the specs of the features that a bank must hold for a method's training, by name."""
-    return {name: one.spec for name, one in frozen_features(method).items()}
+    return {name: feature.spec for name, feature in frozen_features(method).items()}
 
 
 def frozen_image(method: Method) -> Frozen:
@@ -112,9 +112,9 @@ def frozen_area(*, boxed: bool = False) -> Frozen:
 
 def image_spec(method: Method) -> FeatureSpec:
     """Return the spec of `encode_images`: CLIP's own tower, or the method's tower in its current state."""
-    *_, core = walk(method)
-    what = CLIP if core.sees_as_clip else core.digest()
-    return FeatureSpec(what, len(core.head_weights), core.clip.config.embed)
+    *_, backbone = walk(method)
+    what = CLIP if backbone.sees_as_clip else backbone.digest()
+    return FeatureSpec(what, len(backbone.head_weights), backbone.clip.config.embed)
 
 
 def clip_spec(clip: Clip) -> FeatureSpec:
@@ -137,23 +137,25 @@ def extract(method: Method, batch: Batch) -> dict[str, Tensor]:
     Raises:
         InputError: Foregrounds are needed, but the batch has no masks.
     """
-    wanted = {name: one for name, one in frozen_features(method).items() if name not in batch.frozen}
-    shown: dict[object, dict[Frozen, Images]] = defaultdict(dict)
-    made: dict[FeatureSpec, Tensor] = {}
-    for one in {one.spec: one for one in wanted.values()}.values():
-        if one.encode is None:
-            made[one.spec] = area(_masks(method, batch, one))[None, :, None]
+    requested = {
+        name: feature for name, feature in frozen_features(method).items() if name not in batch.frozen
+    }
+    inputs: dict[object, dict[Frozen, Images]] = defaultdict(dict)
+    results: dict[FeatureSpec, Tensor] = {}
+    for feature in {feature.spec: feature for feature in requested.values()}.values():
+        if feature.encode is None:
+            results[feature.spec] = area(_masks(method, batch, feature))[None, :, None]
         else:
-            shown[one.encode][one] = _view(method, batch, one)
-    for views in shown.values():
+            inputs[feature.encode][feature] = _view(method, batch, feature)
+    for views in inputs.values():
         together = method.clip.logit_scale.is_cuda
-        for some in [list(views.items())] if together else [[view] for view in views.items()]:
-            encode = some[0][0].encode
+        for group in [list(views.items())] if together else [[view] for view in views.items()]:
+            encode = group[0][0].encode
             assert encode is not None
-            features = encode(torch.cat([images for _, images in some]) if len(some) > 1 else some[0][1])
-            parts = features.tensor_split(len(some), dim=1)
-            made |= {one.spec: part for (one, _), part in zip(some, parts, strict=True)}
-    return {name: made[one.spec] for name, one in wanted.items()}
+            features = encode(torch.cat([images for _, images in group]) if len(group) > 1 else group[0][1])
+            parts = features.tensor_split(len(group), dim=1)
+            results |= {feature.spec: part for (feature, _), part in zip(group, parts, strict=True)}
+    return {name: results[feature.spec] for name, feature in requested.items()}
 
 
 def training_losses(method: Method, batch: Batch) -> dict[str, Scalar]:
@@ -163,8 +165,8 @@ def training_losses(method: Method, batch: Batch) -> dict[str, Scalar]:
         method: The method with its classes set.
         batch: The batch; missing frozen features are computed.
     """
-    whole = replace(batch, frozen=batch.frozen | extract(method, batch))
-    return method.losses(method(whole), whole)
+    full_batch = replace(batch, frozen=batch.frozen | extract(method, batch))
+    return method.losses(method(full_batch), full_batch)
 
 
 def boxes_around(masks: Masks) -> Masks:
@@ -174,29 +176,29 @@ def boxes_around(masks: Masks) -> Masks:
     return (_spanned(rows, 2) & _spanned(columns, 3)).to(masks.dtype)
 
 
-def _spanned(there: Bool[Tensor, "..."], dim: int) -> Bool[Tensor, "..."]:
+def _spanned(present: Bool[Tensor, "..."], dim: int) -> Bool[Tensor, "..."]:
     """Return whether each position lies between the first and the last true one."""
-    before = there.int().cummax(dim).values
-    behind = there.int().flip(dim).cummax(dim).values.flip(dim)
-    return (before & behind) > 0
+    before = present.int().cummax(dim).values
+    after = present.int().flip(dim).cummax(dim).values.flip(dim)
+    return (before & after) > 0
 
 
-def _masks(method: Method, batch: Batch, one: Frozen) -> Masks:
+def _masks(method: Method, batch: Batch, feature: Frozen) -> Masks:
     if batch.masks is None:
         raise InputError(
             f"{method.name} learns from foreground masks and there are none: give --masks FOLDER"
         )
-    return boxes_around(batch.masks) if one.boxed else batch.masks
+    return boxes_around(batch.masks) if feature.boxed else batch.masks
 
 
-def _view(method: Method, batch: Batch, one: Frozen) -> Images:
-    if one.side == "whole":
+def _view(method: Method, batch: Batch, feature: Frozen) -> Images:
+    if feature.side == "whole":
         return batch.images
-    if one.side == "exchanged":
+    if feature.side == "exchanged":
         if batch.exchanged is None:
             raise ValueError(f"{method.name} needs exchanged views: batches(..., exchanged=True) brings them")
         return batch.exchanged
-    if one.side == "crop":
-        return crop_view(batch.images, _masks(method, batch, one))
-    size, cut = method.clip.config, foreground_view if one.side == "foreground" else background_view
-    return cut(batch.images, _masks(method, batch, one), one.fill, size.mean, size.std)
+    if feature.side == "crop":
+        return crop_view(batch.images, _masks(method, batch, feature))
+    config, cut = method.clip.config, foreground_view if feature.side == "foreground" else background_view
+    return cut(batch.images, _masks(method, batch, feature), feature.fill, config.mean, config.std)

@@ -49,7 +49,7 @@ from foveate.types import (
     TextFeatures,
 )
 
-_SIGMAS = 2.0  # standard deviations that the backbone must be ahead for a warning
+_SIGMAS = 2.0  # lead of the backbone, in standard deviations, for a warning
 _MUCH = 0.5  # share of views without foreground for a warning
 
 
@@ -78,15 +78,15 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
         self.config = config or FvgPtConfig()
         generator = generator or stream(0, "init", "fvgpt")
         guidance = Guidance(self.clip.config.embed, self.config, generator, backbone.head_weights)
-        # Initialised on the CPU, so that all devices start with the same bits; then in the features'
-        # precision.
-        tower = self.clip.text.proj
-        self.guidance = guidance.to(tower.device, torch.promote_types(tower.dtype, torch.float32))
+        # Initialised on the CPU, so that all devices start with the same bits; then converted to the
+        # features' precision.
+        proj = self.clip.text.proj
+        self.guidance = guidance.to(proj.device, torch.promote_types(proj.dtype, torch.float32))
         self.class_seed = int(torch.randint(2**62, (), generator=generator))
         self.tally = self.last_tally = Tally()
         sentences = self.config.prior_templates or (self.config.prior_template,)
-        own = (None if sentence == "dataset" else sentence for sentence in sentences)
-        self.plain = [PlainTexts(self.clip, sentence) for sentence in own]  # t_CLIP of Eq. 11
+        templates = (None if sentence == "dataset" else sentence for sentence in sentences)
+        self.plain = [PlainTexts(self.clip, template) for template in templates]  # t_CLIP of Eq. 11
         if backbone.names:
             self.set_classes(backbone.names, backbone.template, backbone.trained_names())
 
@@ -94,10 +94,10 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
     def check_host(cls, name: str, host: Method | type[Method]) -> None:
         """Refuse a backbone that learns tensors, but none of texts."""
         if not host.tunes_text and not is_kind(host, ZeroShot):
-            what = "tunes the image tower alone" if host.tunes_vision else "learns nothing of class texts"
+            reason = "tunes the image tower alone" if host.tunes_vision else "learns nothing of class texts"
             raise InputError(
-                f"fvgpt: {name} {what}. FVG-PT aligns learned class texts with pictures, and its paper leaves"
-                " such backbones out: take one that learns texts too"
+                f"fvgpt: {name} {reason}. FVG-PT aligns learned class texts with pictures, and its paper"
+                " leaves such backbones out: take one that learns texts too"
             )
 
     @property
@@ -108,11 +108,11 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
     def set_classes(
         self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
     ) -> None:
-        for one in self.plain:
-            one.check(names, template)
+        for texts in self.plain:
+            texts.check(names, template)
         super().set_classes(names, template, trained)
-        for one in self.plain:
-            one.set_classes(names, template)
+        for texts in self.plain:
+            texts.set_classes(names, template)
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
         """Return z_FDC for trained classes, z_PC for new ones, and a mixture for both together.
@@ -137,12 +137,12 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
         return self.guidance.losses(views, batch.labels, self._align, self.prior_among(batch.step))
 
     def prior_among(self, step: int) -> Tensor | None:
-        """Return the rows of the classes that the prior branch learns over at a step; None if all."""
-        number = len(self.names)
-        if self.config.prior_classes == "all" or number < 4:  # half of three is no choice
+        """Return the rows of the classes in the prior branch's losses at a step; None if all."""
+        count = len(self.names)
+        if self.config.prior_classes == "all" or count < 4:  # half of three is a single class
             return None
-        drawn = torch.randperm(number, generator=stream(self.class_seed, "prior classes", step))
-        return drawn[: number // 2].sort().values.to(self.clip.logit_scale.device)
+        order = torch.randperm(count, generator=stream(self.class_seed, "prior classes", step))
+        return order[: count // 2].sort().values.to(self.clip.logit_scale.device)
 
     def frozen(self) -> dict[str, Frozen]:
         """Declare `image` and `foreground` of the backbone, `area`, and `clip` if that is another tower.
@@ -155,8 +155,8 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
             "exchange": image.exchanged(),
             "crop": image.cropped(),
         }
-        found = {"image": image, "foreground": teachers[self.config.teacher], "area": frozen_area()}
-        return found if self.sees_as_clip else found | {"clip": frozen_clip(self.clip)}
+        features = {"image": image, "foreground": teachers[self.config.teacher], "area": frozen_area()}
+        return features if self.sees_as_clip else features | {"clip": frozen_clip(self.clip)}
 
     @torch.no_grad()
     def views(self, batch: Batch) -> Views:
@@ -166,20 +166,20 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
 
     @torch.no_grad()
     def _views(self, whole: Features, batch: Batch) -> Views:
-        seen = batch.frozen
-        cut = seen["foreground"]
-        foreground = self.pair(cut) if capability(self, TextPerImage) else Features(cut, whole.text)
-        clip = seen.get("clip", seen["image"][:1])  # the same tensor if the backbone tunes only texts
-        visible = seen["area"][0, :, 0]
-        told = batch.areas if self.config.area_from == "picture" and batch.areas is not None else visible
+        frozen = batch.frozen
+        image = frozen["foreground"]
+        foreground = self.pair(image) if capability(self, TextPerImage) else Features(image, whole.text)
+        clip = frozen.get("clip", frozen["image"][:1])  # the same tensor if the backbone tunes only texts
+        area = frozen["area"][0, :, 0]
+        gate_area = batch.areas if self.config.area_from == "picture" and batch.areas is not None else area
         return Views(
             features=whole,
             full=self._align(whole),
             foreground=self._align(foreground),
             new=self.host.logits(whole, "new"),
             clip=align(Features(clip, self._prior_text()), self.clip.scale),
-            area=visible,
-            told_area=told,
+            area=area,
+            told_area=gate_area,
         )
 
     # --- the prior ---
@@ -219,13 +219,13 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
         return failures(self.last_tally)
 
     def _align(self, features: Features) -> Logits:
-        """Return the backbone's base logits; a fused mixture is one head with the whole weight."""
+        """Return the backbone's base logits; fused heads count as one head with weight 1."""
         if len(features.image) < len(self.head_weights):
             return align(features, self.clip.scale)
         return self.host.logits(features, "base")
 
     def _prior_text(self) -> TextFeatures:
-        """Return t_CLIP of Eq. 11; of several sentences their mean at unit length."""
+        """Return t_CLIP of Eq. 11; for several sentences, the mean of unit features."""
         return self.plain[0].features() if len(self.plain) == 1 else unit_mean(self.plain)
 
     def _new_and_clip(self, features: Features) -> tuple[Logits, Logits]:
@@ -257,26 +257,26 @@ def watched(guidance: Guidance, v: Views, labels: Labels, align: Align) -> dict[
 
 
 def failures(tally: Tally) -> list[str]:
-    """Return warnings on an epoch: FDC worse than its backbone, or foregrounds outside of the crops.
+    """Return warnings on an epoch: FDC worse than its backbone, or foregrounds outside the crops.
 
     With a high learning rate, adapters can become worse than the backbone alone. The loss does not show
     this.
     """
-    shares, told = tally.shares(), list[str]()
+    shares, messages = tally.shares(), list[str]()
     lost, won, views = (tally.total(name) for name in ("lost", "won", "views"))
     if lost - won > max(1.0, _SIGMAS * math.sqrt(lost + won)):
-        told.append(
+        messages.append(
             f"fvgpt: the adapted features are below their backbone on the training pictures:"
             f" {100 * shares['adapted']:.1f} against {100 * shares['backbone']:.1f} % right"
             f" of {int(views)} views of the last epoch; try a smaller lr, clip_grad=1,"
             " or fvgpt.adapter_input raw"
         )
     if shares.get("cut_away", 0.0) > _MUCH:
-        told.append(
+        messages.append(
             f"fvgpt: {100 * shares['cut_away']:.0f} % of the views have no object left in them and teach"
             " without a foreground: raise crop_scale, or look at the masks"
         )
-    return told
+    return messages
 
 
 def _without_prior(features: Features) -> Features:

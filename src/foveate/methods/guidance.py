@@ -24,7 +24,7 @@ Align = Callable[[Features], Logits]
 """Function of the backbone from features to base logits, with temperature applied."""
 
 _NO_MASK = 0.5
-"""What the prior gate is told in place of r where there is no mask, as in all predictions."""
+"""Input of the prior gate in place of r if there is no mask, as in all predictions."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def agreement(a: Logits, b: Logits) -> PerImage:
 def route(base: Logits, new: Logits, trained: Tensor, weight: float) -> Logits:
     """Return logits over trained and new names in one label space.
 
-    With T the trained names, log p(T) comes from `new`, and p(c | T) combines both in proportion to
+    With T the trained names, log p(T) comes from `new`, and p(c | T) combines both, in proportion to
     base^w · new^(1 − w): z_c = log softmax_T(w base + (1 − w) new)_c + logsumexp_T(new) for c in T, and
     z_c = new_c otherwise.
 
@@ -84,10 +84,10 @@ def route(base: Logits, new: Logits, trained: Tensor, weight: float) -> Logits:
         return base
     if not trained.any():
         return new
-    own = new[:, trained]
-    among = (weight * base[:, trained] + (1 - weight) * own).log_softmax(dim=-1)
+    new_trained = new[:, trained]
+    log_p = (weight * base[:, trained] + (1 - weight) * new_trained).log_softmax(dim=-1)
     routed = new.clone()
-    routed[:, trained] = (among + own.logsumexp(dim=-1, keepdim=True)).to(new.dtype)
+    routed[:, trained] = (log_p + new_trained.logsumexp(dim=-1, keepdim=True)).to(new.dtype)
     return routed
 
 
@@ -114,9 +114,9 @@ def _check(config: FvgPtConfig) -> None:
         "mixed_weight": (0 <= config.mixed_weight <= 1, "a share between 0 and 1"),
         "max_area": (config.max_area <= 1, "a share from min_area up to 1"),
     }
-    for name, (holds, wanted) in demands.items():
-        if not holds:
-            raise InputError(f"fvgpt: {name} is {getattr(config, name)}: give {wanted}")
+    for name, (valid, allowed) in demands.items():
+        if not valid:
+            raise InputError(f"fvgpt: {name} is {getattr(config, name)}: give {allowed}")
     if not set(config.terms) - _idle(config):
         raise InputError(f"fvgpt: no term of {', '.join(config.terms)} trains anything with these settings")
 
@@ -154,9 +154,9 @@ class Guidance(nn.Module):
         # One stream per part: an ablation of one part does not change the initial values of the others.
         gate, prior, image, text = _split(generator, 4)
         gate_widths = [config.gate_hidden] * (config.gate_depth - 1)
-        inputs, others = len(config.foreground_indicators), len(config.prior_indicators)
-        self.foreground_gate = perceptron([inputs, *gate_widths, 1], gate, bias=config.bias)
-        self.prior_gate = perceptron([others, *gate_widths, 1], prior, bias=config.bias)
+        foreground_inputs, prior_inputs = len(config.foreground_indicators), len(config.prior_indicators)
+        self.foreground_gate = perceptron([foreground_inputs, *gate_widths, 1], gate, bias=config.bias)
+        self.prior_gate = perceptron([prior_inputs, *gate_widths, 1], prior, bias=config.bias)
         self.image_adapter = self._adapter(dim, image)
         self.text_adapter = self._adapter(dim, text)
 
@@ -201,7 +201,7 @@ class Guidance(nn.Module):
     def prior_indicator_values(
         self, new: Logits, clip: Logits, r: PerImage | None = None
     ) -> Float[Tensor, "batch indicators"]:
-        """Return s = [H(p_full), H(p_CLIP), cos(p_full, p_CLIP)], Eq. 13, and r if settings ask for it."""
+        """Return s = [H(p_full), H(p_CLIP), cos(p_full, p_CLIP)], Eq. 13, and r if settings include it."""
         new, clip = new / self.config.tau, clip / self.config.tau
         columns = {
             "entropy": self._entropy(new),
@@ -212,7 +212,7 @@ class Guidance(nn.Module):
         return torch.stack([columns[name] for name in self.config.prior_indicators], dim=-1)
 
     def prior_trust(self, new: Logits, clip: Logits, r: PerImage | None = None) -> PerImage:
-        """Return b, the trust in CLIP's prior; r is the trust in the foreground, where a mask tells it."""
+        """Return b, the trust in CLIP's prior; r is the trust in the foreground, None without a mask."""
         if self.config.prior_trust is not None:
             return torch.full_like(new[:, 0], self.config.prior_trust)
         return self.prior_gate(self.prior_indicator_values(new, clip, r)).squeeze(-1).sigmoid()
@@ -233,7 +233,7 @@ class Guidance(nn.Module):
             v: Outputs of the frozen models.
             labels: `[B]`.
             align: Function of the backbone.
-            among: `[K]` rows of the classes that the prior branch is asked among; None asks among all.
+            among: `[K]` rows of the classes in the prior branch's losses; None takes all.
         """
         config = self.config
         losses = self._base_losses(v, labels, align)
@@ -259,20 +259,20 @@ class Guidance(nn.Module):
     def _prior_losses_among(
         self, v: Views, labels: Labels, r: PerImage | None, among: Tensor
     ) -> dict[str, Scalar]:
-        """Return L_PC over the pictures of some classes, asked among these alone.
+        """Return L_PC for the pictures of some classes, with the logits of these classes alone.
 
         The terms are multiplied by these pictures' share of the batch over their expected share. So each is a
         mean over the whole batch, and its expectation does not depend on the number of classes.
         """
-        place = (labels[:, None] == among).int()
-        there = place.sum(dim=1) > 0
-        if not there.any():
-            nothing = 0 * self.new_logits(v.new, v.clip, r).sum()
-            return {"prior": nothing, "prior_kl": nothing}
-        new, clip = v.new[there][:, among], v.clip[there][:, among]
-        told = None if r is None else r[there]
-        losses = self._prior_losses(new, clip, place[there].argmax(dim=1), told)
-        weight = there.float().mean() * v.new.shape[1] / len(among)
+        matches = (labels[:, None] == among).int()
+        selected = matches.sum(dim=1) > 0
+        if not selected.any():
+            zero = 0 * self.new_logits(v.new, v.clip, r).sum()
+            return {"prior": zero, "prior_kl": zero}
+        new, clip = v.new[selected][:, among], v.clip[selected][:, among]
+        trust = None if r is None else r[selected]
+        losses = self._prior_losses(new, clip, matches[selected].argmax(dim=1), trust)
+        weight = selected.float().mean() * v.new.shape[1] / len(among)
         return {name: weight * loss for name, loss in losses.items()}
 
     def _base_losses(self, v: Views, labels: Labels, align: Align) -> dict[str, Scalar]:
@@ -299,7 +299,7 @@ class Guidance(nn.Module):
 
     @torch.no_grad()
     def _trust(self, v: Views) -> PerImage:
-        """Return r as a number that the prior gate is told; no mask, no opinion."""
+        """Return r without gradient, as input of the prior gate; ½ where the foreground is not usable."""
         r = self.foreground_gate(self.indicators(v)).squeeze(-1).sigmoid()
         return torch.where(self.usable(v), r, _NO_MASK)
 
@@ -314,7 +314,7 @@ class Guidance(nn.Module):
     def _entropy(self, logits: Logits) -> PerImage:
         value = entropy(logits)
         if self.config.entropy == "normalised":
-            # A sum of ones counts the classes in an exported graph too, where their number is free.
+            # A sum of ones counts the classes in an exported graph too, where their number is dynamic.
             return value / torch.ones_like(logits[0]).sum().clamp(min=2).log().to(value)
         return value
 
@@ -322,12 +322,12 @@ class Guidance(nn.Module):
         adapter = perceptron([dim, self.config.adapter_hidden, dim], generator, bias=self.config.bias)
         if self.config.adapter_init != "default":
             last = adapter[-1]
-            spread = 1e-3 if self.config.adapter_init == "small" else 0.0
+            std = 1e-3 if self.config.adapter_init == "small" else 0.0
             with torch.no_grad():
                 for name, tensor in last.named_parameters():
                     tensor.zero_()
-                    if name == "weight" and spread:
-                        tensor.normal_(0.0, spread, generator=generator)
+                    if name == "weight" and std:
+                        tensor.normal_(0.0, std, generator=generator)
         return adapter
 
     def _adapted(

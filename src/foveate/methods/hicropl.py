@@ -1,4 +1,4 @@
-"""HiCroPL: tokens in both towers; text tokens change image tokens in first blocks, later ones the reverse.
+"""HiCroPL: tokens in both towers; text tokens change image tokens in first blocks, the reverse in later ones.
 
 P_t and P_v are the learned text and image tokens of a block, n of each; q is the proxy of a block's tokens,
 one vector; M a mapper; k the last of the first blocks; f and g features of a picture and of a class.
@@ -59,8 +59,8 @@ class Proxy(nn.Module):
         self, query: Float[Tensor, "1 width"], tokens: Float[Tensor, "learned width"]
     ) -> Float[Tensor, "1 width"]:
         """Return LN(q + Attention(q, P))."""
-        seen = self.ln_1(tokens)
-        return self.ln_2(query + self.attn(self.ln_1(query), seen, seen, need_weights=False)[0])
+        normed = self.ln_1(tokens)
+        return self.ln_2(query + self.attn(self.ln_1(query), normed, normed, need_weights=False)[0])
 
 
 class Mapper(nn.Module):
@@ -83,8 +83,8 @@ class Mapper(nn.Module):
 
     def forward(self, tokens: BlockTokens, proxies: Float[Tensor, "blocks 1 other"]) -> BlockTokens:
         """Return the new tokens of these blocks: attention to all proxies, and a perceptron."""
-        x, read = self.linear_q(tokens.flatten(0, 1)), proxies.flatten(0, 1)
-        keys, values = self.ln_1(self.linear_k(read)), self.ln_1(self.linear_v(read))
+        x, sources = self.linear_q(tokens.flatten(0, 1)), proxies.flatten(0, 1)
+        keys, values = self.ln_1(self.linear_k(sources)), self.ln_1(self.linear_v(sources))
         x = x + self.attn(self.ln_1(x), keys, values, need_weights=False)[0]
         return (x + self.ffn(self.ln_2(x))).view_as(tokens)
 
@@ -112,20 +112,20 @@ class HiCroPL(DeepPromptMethod, SentenceMethod, FrozenFeatures, LabelTerm):
         self, clip: Clip, config: HiCroPLConfig | None = None, generator: torch.Generator | None = None
     ):
         config, generator = config or HiCroPLConfig(), generator or stream(0, "init", "hicropl")
-        vision, text, here = clip.config.vision, clip.config.text, clip.text.proj
+        vision, text, proj = clip.config.vision, clip.config.text, clip.text.proj
         depth, self.cross_layer = _blocks(config, min(vision.layers, text.layers))
         super().__init__(clip, *embedded_start(clip, config.tokens, config.init, generator, "hicropl"))
         self.config, self.plain = config, PlainTexts(clip, config.template)
         k, later = self.cross_layer, depth - self.cross_layer
-        self.deep_text = deep_start(depth, config.tokens, text.width, generator=generator, like=here)
-        start = noise(1, config.tokens, vision.width, generator=generator, like=here)
-        self.vision_tokens = nn.Parameter(start.repeat(depth, 1, 1))
-        self.to_vision = Mapper(vision.width, text.width, generator).to(here.device)
-        self.to_text = Mapper(text.width, vision.width, generator).to(here.device)
-        self.text_nets = _copies(Proxy(text.width, generator).to(here.device), k)
-        self.vision_nets = _copies(Proxy(vision.width, generator).to(here.device), later)
-        self.text_proxies = nn.Parameter(_drawn(k, text.width, generator, here))
-        self.vision_proxies = nn.Parameter(_drawn(later, vision.width, generator, here))
+        self.deep_text = deep_start(depth, config.tokens, text.width, generator=generator, like=proj)
+        initial = noise(1, config.tokens, vision.width, generator=generator, like=proj)
+        self.vision_tokens = nn.Parameter(initial.repeat(depth, 1, 1))
+        self.to_vision = Mapper(vision.width, text.width, generator).to(proj.device)
+        self.to_text = Mapper(text.width, vision.width, generator).to(proj.device)
+        self.text_nets = _copies(Proxy(text.width, generator).to(proj.device), k)
+        self.vision_nets = _copies(Proxy(vision.width, generator).to(proj.device), later)
+        self.text_proxies = nn.Parameter(_drawn(k, text.width, generator, proj))
+        self.vision_proxies = nn.Parameter(_drawn(later, vision.width, generator, proj))
         if config.overwrite:
             for name, parameter in self.learned().items():
                 parameter.requires_grad_(name in ("ctx", "deep_text", "vision_tokens"))
@@ -134,21 +134,21 @@ class HiCroPL(DeepPromptMethod, SentenceMethod, FrozenFeatures, LabelTerm):
 
     def early_vision(self) -> BlockTokens:
         """Return the image tokens of blocks 1 to k, M(P_v, q_t)."""
-        k, own = self.cross_layer, self.vision_tokens
-        texts = [self.ctx, *self._deep_text()[: k - 1]]
-        mapped = self.to_vision(own[:k], _read(self.text_nets, self.text_proxies, texts))
-        return self._passed(own[:k], mapped)
+        k, learned = self.cross_layer, self.vision_tokens
+        text_tokens = [self.ctx, *self._deep_text()[: k - 1]]
+        mapped = self.to_vision(learned[:k], _read(self.text_nets, self.text_proxies, text_tokens))
+        return self._apply_mapping(learned[:k], mapped)
 
     def later_text(self) -> BlockTokens:
         """Return the text tokens of the blocks after k, M(P_t, q_v)."""
-        k, own = self.cross_layer, self._deep_text()
-        pictures = list(self.vision_tokens[k:])
-        mapped = self.to_text(own[k - 1 :], _read(self.vision_nets, self.vision_proxies, pictures))
-        return self._passed(own[k - 1 :], mapped)
+        k, learned = self.cross_layer, self._deep_text()
+        vision_tokens = list(self.vision_tokens[k:])
+        mapped = self.to_text(learned[k - 1 :], _read(self.vision_nets, self.vision_proxies, vision_tokens))
+        return self._apply_mapping(learned[k - 1 :], mapped)
 
-    def _passed(self, own: BlockTokens, mapped: BlockTokens) -> BlockTokens:
-        """Return mapped tokens; if they overwrite the learned ones, the learned ones take their gradient."""
-        return own + (mapped - own).detach() if self.config.overwrite else mapped
+    def _apply_mapping(self, learned: BlockTokens, mapped: BlockTokens) -> BlockTokens:
+        """Return the mapped tokens; with `overwrite`, their gradient goes to the learned tokens."""
+        return learned + (mapped - learned).detach() if self.config.overwrite else mapped
 
     def _deep_text(self) -> nn.Parameter:
         assert self.deep_text is not None  # the depth is at least two
@@ -192,11 +192,11 @@ class HiCroPL(DeepPromptMethod, SentenceMethod, FrozenFeatures, LabelTerm):
         return encode_prompted(self.clip.vision, images, early[0], deeper)
 
     def forward(self, batch: Batch) -> Features:
-        """Return features of a training batch; with `overwrite` the tokens they were made with stay."""
-        known = batch.frozen.get("clip")
-        if known is None:
-            known = encode_pictures(self.clip, batch.images)
-        features = self.pair(averaged(self._tuned(batch.images), known))
+        """Return features of a training batch; `overwrite` then replaces learned tokens by mapped ones."""
+        clip_image = batch.frozen.get("clip")
+        if clip_image is None:
+            clip_image = encode_pictures(self.clip, batch.images)
+        features = self.pair(averaged(self._tuned(batch.images), clip_image))
         if self.config.overwrite and self.training and torch.is_grad_enabled():
             self._overwrite()
         return features
@@ -248,7 +248,7 @@ def _blocks(config: HiCroPLConfig, blocks: int) -> tuple[int, int]:
     """Return the depth and k.
 
     Raises:
-        InputError: The towers have fewer blocks, or one of the two directions has none.
+        InputError: The towers have fewer blocks, or one of the two directions has no block.
     """
     depth = resolve_depth(config.depth, blocks, 12, "hicropl: depth", least=2)
     k = depth // 2 if config.cross_layer is None else config.cross_layer
@@ -261,10 +261,10 @@ def _blocks(config: HiCroPLConfig, blocks: int) -> tuple[int, int]:
 
 
 def _copies(module: Proxy, number: int) -> nn.ModuleList:
-    """Return as many equal modules."""
+    """Return `number` copies of a module."""
     return nn.ModuleList(copy.deepcopy(module) for _ in range(number))
 
 
-def _drawn(blocks: int, width: int, generator: torch.Generator, here: Tensor) -> Proxies:
-    """Return the queries of several blocks, equal and drawn from N(0, 1), on the device of `here`."""
-    return torch.randn(1, 1, width, generator=generator).repeat(blocks, 1, 1).to(here.device)
+def _drawn(blocks: int, width: int, generator: torch.Generator, like: Tensor) -> Proxies:
+    """Return the queries of several blocks, equal and drawn from N(0, 1), on the device of `like`."""
+    return torch.randn(1, 1, width, generator=generator).repeat(blocks, 1, 1).to(like.device)

@@ -52,13 +52,13 @@ class Ivlp(DeepPromptMethod, LabelTerm):
         text_depth, vision_depth = self._depths(clip, config)
         super().__init__(clip, *embedded_start(clip, config.tokens, config.init, generator, self.name))
         self.config, self.tunes_vision = config, vision_depth > 0
-        start = partial(deep_start, generator=generator, like=clip.text.proj)
+        create = partial(deep_start, generator=generator, like=clip.text.proj)
         width = clip.config.vision.width
-        self.deep_text = start(text_depth, config.tokens, clip.config.text.width)
+        self.deep_text = create(text_depth, config.tokens, clip.config.text.width)
         if self.tunes_vision:
-            first = noise(config.vision_tokens, width, generator=generator, like=clip.text.proj)
-            self.vision_ctx = nn.Parameter(first)
-        self.deep_vision = start(vision_depth, config.vision_tokens, width)
+            initial = noise(config.vision_tokens, width, generator=generator, like=clip.text.proj)
+            self.vision_ctx = nn.Parameter(initial)
+        self.deep_vision = create(vision_depth, config.vision_tokens, width)
 
     def encode_images(self, images: Images) -> ImageFeatures:
         """Return picture features; each block has its own tokens after the patches."""

@@ -53,7 +53,7 @@ class Kdpl(Wrapper, FrozenFeatures, Diagnostics):
 
     @classmethod
     def check_host(cls, name: str, host: Method | type[Method]) -> None:
-        """Refuse a host without learned prompts, or with a loss that needs labels."""
+        """Refuse a host without learned prompts, or whose other loss terms need labels."""
         if not is_kind(host, LabelTerm):
             raise InputError(
                 f"kdpl: {name} is no learner of prompts with a cross-entropy that a teacher's answers could"
@@ -76,9 +76,9 @@ class Kdpl(Wrapper, FrozenFeatures, Diagnostics):
             InputError: The CLIP does not exist.
         """
         if self._teacher is None:
-            here = self.clip.text.proj
-            source, own = self.config.teacher, self.clip
-            clip = own if source is None else load_clip(source, dtype=here.dtype, device=here.device)
+            proj = self.clip.text.proj
+            source, student = self.config.teacher, self.clip
+            clip = student if source is None else load_clip(source, dtype=proj.dtype, device=proj.device)
             self._teacher = clip, PlainTexts(clip, self.config.template)
             self._teacher[1].set_classes(self.names, self.template)
         return self._teacher
@@ -89,8 +89,10 @@ class Kdpl(Wrapper, FrozenFeatures, Diagnostics):
         teacher = frozen_clip(clip)
         if clip is not self.clip:
             spec = FeatureSpec(f"teacher {clip.fingerprint()}", 1, clip.config.embed)
-            own = self.clip.config
-            teacher = Frozen(spec, lambda images: encode_pictures(clip, as_seen_by(images, own, clip.config)))
+            student = self.clip.config
+            teacher = Frozen(
+                spec, lambda images: encode_pictures(clip, as_seen_by(images, student, clip.config))
+            )
         return frozen_features(self.host) | {"teacher": teacher}
 
     def teacher_logits(self, seen: Tensor) -> Logits:
@@ -99,17 +101,17 @@ class Kdpl(Wrapper, FrozenFeatures, Diagnostics):
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the two weighted KL divergences from the teacher, and the host's terms without labels."""
-        theirs, ours = self.teacher_logits(batch.frozen["teacher"]), self.logits(features)
-        weight, host = self.config.weight, self.host.losses(features, batch)
+        teacher, student = self.teacher_logits(batch.frozen["teacher"]), self.logits(features)
+        weight, host_losses = self.config.weight, self.host.losses(features, batch)
         return {
-            "forward": weight * kl(theirs, ours).mean(),
-            "reverse": (1 - weight) * kl(ours, theirs).mean(),
-            **{name: loss for name, loss in host.items() if name != "ce"},
+            "forward": weight * kl(teacher, student).mean(),
+            "reverse": (1 - weight) * kl(student, teacher).mean(),
+            **{name: loss for name, loss in host_losses.items() if name != "ce"},
         }
 
     def warnings(self) -> list[str]:
         """Return a warning if the teacher was the CLIP that is tuned."""
-        if self._teacher is None or self.config.teacher is not None:  # no step was taken with it
+        if self._teacher is None or self.config.teacher is not None:  # it was not used, or is another CLIP
             return []
         return ["kdpl: the teacher was the CLIP that is tuned; --kdpl.teacher gives a larger one"]
 
@@ -119,11 +121,11 @@ def as_seen_by(
 ) -> Float[Tensor, "batch 3 other_height other_width"]:
     """Resize and normalise pictures for another CLIP: its size, mean and standard deviation."""
 
-    def of_channels(values: tuple[float, float, float]) -> Tensor:
+    def per_channel(values: tuple[float, float, float]) -> Tensor:
         return images.new_tensor(values)[:, None, None]
 
-    shown = images * of_channels(own.std) + of_channels(own.mean)
+    pixels = images * per_channel(own.std) + per_channel(own.mean)
     if own.image_size != other.image_size:
         size = (other.image_size, other.image_size)
-        shown = F.interpolate(shown, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-    return (shown - of_channels(other.mean)) / of_channels(other.std)
+        pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    return (pixels - per_channel(other.mean)) / per_channel(other.std)

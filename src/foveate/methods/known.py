@@ -92,43 +92,43 @@ class KnownClasses(SentenceMethod, ClosedForm, Diagnostics):
         """Return the learned logits of known names and zero-shot CLIP's of others, for any branch."""
         zero_shot = super().logits(features, branch)
         rows = {name: row for row, name in enumerate(self.known)}
-        there = [(column, rows[name]) for column, name in enumerate(self.names) if name in rows]
-        if not there:
+        pairs = [(column, rows[name]) for column, name in enumerate(self.names) if name in rows]
+        if not pairs:
             return zero_shot
-        columns = torch.tensor([column for column, _ in there], device=zero_shot.device)
+        columns = torch.tensor([column for column, _ in pairs], device=zero_shot.device)
         image = F.normalize(features.image[0], dim=-1)
-        own = self.known_logits(image, zero_shot[:, columns], [row for _, row in there])
-        if len(there) == len(self.names):
-            return own
-        whole = zero_shot.index_copy(1, columns, own.to(zero_shot.dtype))
-        known = torch.tensor([name in rows for name in self.names], device=columns.device)
-        return route(whole, zero_shot, known, 1.0)
+        learned = self.known_logits(image, zero_shot[:, columns], [row for _, row in pairs])
+        if len(pairs) == len(self.names):
+            return learned
+        merged = zero_shot.index_copy(1, columns, learned.to(zero_shot.dtype))
+        is_known = torch.tensor([name in rows for name in self.names], device=columns.device)
+        return route(merged, zero_shot, is_known, 1.0)
 
     def zero_shot(self, image: ImageFeatures) -> Logits:
         """Return zero-shot CLIP's logits of raw features."""
         return super().logits(self.pair(image))
 
     def warnings(self) -> list[str]:
-        """Return notes on settings that were chosen, and on which data."""
+        """Return notes on how settings were chosen."""
         return self._warnings
 
     def disclaimers(self) -> list[str]:
         """Return a note on names without learned rows."""
-        other = [name for name in self.names if name not in self.known]
-        if not other or not self.known:
+        unknown = [name for name in self.names if name not in self.known]
+        if not unknown or not self.known:
             return []
-        more = f" and {len(other) - 1} more" if len(other) > 1 else ""
-        return [f"it has learned nothing of {other[0]!r}{more}: of these it says what zero-shot CLIP says"]
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        return [f"it has learned nothing of {unknown[0]!r}{more}: of these it says what zero-shot CLIP says"]
 
     @torch.no_grad()
     def collect(self, batches: Iterable[Batch]) -> Held:
         """Return raw features of all pictures, in order."""
-        found = [((batch.frozen or extract(self, batch))["image"], batch.labels) for batch in batches]
-        if not found:
-            nothing = torch.empty(1, 0, self.clip.config.embed, device=self.clip.logit_scale.device)
-            return Held(nothing, torch.empty(0, dtype=torch.long, device=nothing.device))
-        image = torch.cat([image for image, _ in found], dim=1)
-        return Held(image, torch.cat([labels for _, labels in found]))
+        parts = [((batch.frozen or extract(self, batch))["image"], batch.labels) for batch in batches]
+        if not parts:
+            empty = torch.empty(1, 0, self.clip.config.embed, device=self.clip.logit_scale.device)
+            return Held(empty, torch.empty(0, dtype=torch.long, device=empty.device))
+        image = torch.cat([image for image, _ in parts], dim=1)
+        return Held(image, torch.cat([labels for _, labels in parts]))
 
 
 def fixed(tensor: Tensor, *, learns: bool = False) -> nn.Parameter:

@@ -1,7 +1,7 @@
 """Building blocks of methods: small layers, and towers with changed blocks.
 
 Learned tokens between blocks use an edit. A change within a block (adapters, low-rank updates, norms)
-needs another block. The other block shares all parts of the old one: no tensor is copied, and moves,
+needs another block. That block shares all parts of the old one: no tensor is copied, and moves,
 replacements and hooks apply to both.
 """
 
@@ -32,15 +32,15 @@ def linear(fan_in: int, fan_out: int, generator: torch.Generator, *, bias: bool 
     # On the meta device: PyTorch's own initialisation would draw from the global generator.
     layer = nn.Linear(fan_in, fan_out, bias=bias, device="meta")
     for name, tensor in list(layer.named_parameters()):
-        start = torch.empty(tensor.shape, device="cpu")
-        start.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
-        layer.register_parameter(name, nn.Parameter(start))
+        values = torch.empty(tensor.shape, device="cpu")
+        values.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
+        layer.register_parameter(name, nn.Parameter(values))
     return layer
 
 
 def attention(width: int, generator: torch.Generator) -> nn.MultiheadAttention:
-    """Return attention with 8 heads, or as many as divide `width`, with PyTorch's usual initial values."""
-    layer = nn.MultiheadAttention(width, math.gcd(8, width), device="meta")  # draws nothing there
+    """Return attention with gcd(8, width) heads and PyTorch's usual initial values."""
+    layer = nn.MultiheadAttention(width, math.gcd(8, width), device="meta")  # see `linear`
     bound = (6 / (4 * width)) ** 0.5  # Xavier's for the three projections together
     joint = torch.empty(3 * width, width).uniform_(-bound, bound, generator=generator)
     out = linear(width, width, generator)
@@ -64,10 +64,10 @@ def twin(module: nn.Module, kind: type[Kind]) -> Kind:
         module: The module; it does not change.
         kind: A subclass of its class; its own `__init__` is not called.
     """
-    made = kind.__new__(kind)
-    vars(made).update(vars(module))
-    vars(made)["_modules"] = dict(vars(module)["_modules"])  # children can be replaced in only one
-    return made
+    result = kind.__new__(kind)
+    vars(result).update(vars(module))
+    vars(result)["_modules"] = dict(vars(module)["_modules"])  # children can be replaced in only one
+    return result
 
 
 def with_blocks(tower: Tower, change: Callable[[int, Block], Block]) -> Tower:
@@ -77,7 +77,7 @@ def with_blocks(tower: Tower, change: Callable[[int, Block], Block]) -> Tower:
         tower: The tower; it does not change.
         change: Called with the index of a block, counted from 0, and the block; returns the new block.
     """
-    made = twin(tower, type(tower))
+    result = twin(tower, type(tower))
     blocks = [change(layer, cast("Block", block)) for layer, block in enumerate(tower.blocks)]
-    made.blocks = nn.ModuleList(blocks)
-    return made
+    result.blocks = nn.ModuleList(blocks)
+    return result

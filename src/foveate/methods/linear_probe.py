@@ -53,10 +53,10 @@ class LinearProbe(KnownClasses):
     ):
         self.config = config or LinearProbeConfig()
         super().__init__(clip, self.config.template)
-        here = clip.logit_scale.device
-        self.weight = fixed(torch.empty(0, clip.config.embed, device=here))
-        self.bias = fixed(torch.empty(0, device=here))
-        self.c = fixed(torch.tensor(self.config.c or 0.0, device=here))
+        device = clip.logit_scale.device
+        self.weight = fixed(torch.empty(0, clip.config.embed, device=device))
+        self.bias = fixed(torch.empty(0, device=device))
+        self.c = fixed(torch.tensor(self.config.c or 0.0, device=device))
 
     def classes_learned(self) -> int:
         return len(self.bias)
@@ -71,19 +71,19 @@ class LinearProbe(KnownClasses):
         val = self.collect(support.val) if self.config.validate else None
         problem = Problem(exact(F.normalize(train.image[0], dim=-1)), train.labels, len(self.names))
         self._warnings = []
-        c = self.config.c or self._look_for_c(problem, val)
+        c = self.config.c or self._search_c(problem, val)
         weight, bias = problem.solve(c)
-        self.weight, self.bias = (fixed(t.to(train.image.device)) for t in (weight, bias))
+        self.weight, self.bias = (fixed(tensor.to(train.image.device)) for tensor in (weight, bias))
         self.c = fixed(torch.tensor(c, device=self.bias.device))
         self.known = self.names
 
     def chosen_settings(self) -> dict[str, object]:
         return {"c": float(self.c)}
 
-    def _look_for_c(self, problem: "Problem", val: Held | None) -> float:
+    def _search_c(self, problem: "Problem", val: Held | None) -> float:
         if val is not None and len(val.labels):
-            held = exact(F.normalize(val.image[0], dim=-1))
-            return search(lambda c: problem.right(c, held, val.labels))
+            val_image = exact(F.normalize(val.image[0], dim=-1))
+            return search(lambda c: problem.right(c, val_image, val.labels))
         folds = list(problem.folds())
         if not folds:
             self._warnings = [
@@ -91,7 +91,7 @@ class LinearProbe(KnownClasses):
                 " --linear-probe.c gives another"
             ]
             return 10.0**USUAL
-        return search(lambda c: sum(part.right(c, held, labels) for part, held, labels in folds))
+        return search(lambda c: sum(rest.right(c, held_out, labels) for rest, held_out, labels in folds))
 
 
 @dataclass(frozen=True)
@@ -110,16 +110,16 @@ class Problem:
 
     def solve(self, c: float) -> tuple[Tensor, Tensor]:
         """Return `[K, D]` weights and `[K]` biases with zero gradient, found by L-BFGS from zero."""
-        pictures, dim = self.features.shape
+        count, dim = self.features.shape
         labels = self.labels.to(self.features.device)
         # Centred features give the same problem, because the bias without a penalty absorbs any shift.
         # CLIP's features lie in a narrow cone; after centring, a solution needs far fewer steps.
-        middle = self.features.mean(dim=0)
-        size = (self.features - middle).square().sum(dim=1).mean().sqrt().clamp(min=1e-6)
-        shifted = (self.features - middle) / size
-        both = self.features.new_zeros(self.classes, dim + 1).requires_grad_()
-        solver = torch.optim.LBFGS(
-            [both],
+        mean = self.features.mean(dim=0)
+        scale = (self.features - mean).square().sum(dim=1).mean().sqrt().clamp(min=1e-6)
+        scaled = (self.features - mean) / scale
+        parameters = self.features.new_zeros(self.classes, dim + 1).requires_grad_()
+        optimiser = torch.optim.LBFGS(
+            [parameters],
             max_iter=1000,
             history_size=10,
             tolerance_grad=1e-7,
@@ -128,55 +128,55 @@ class Problem:
         )
 
         def loss() -> Tensor:
-            solver.zero_grad()
-            logits = shifted @ both[:, :dim].T + both[:, dim]
-            penalty = both[:, :dim].square().sum() / (2 * c * pictures * size**2)
+            optimiser.zero_grad()
+            logits = scaled @ parameters[:, :dim].T + parameters[:, dim]
+            penalty = parameters[:, :dim].square().sum() / (2 * c * count * scale**2)
             value = F.cross_entropy(logits, labels) + penalty
             value.backward()
             return value
 
         with torch.enable_grad():
-            solver.step(loss)  # pyright: ignore[reportArgumentType]  (the loss may be a tensor)
-        weight = both.detach()[:, :dim] / size
-        return weight, both.detach()[:, dim] - weight @ middle
+            optimiser.step(loss)  # pyright: ignore[reportArgumentType]  (the loss may be a tensor)
+        weight = parameters.detach()[:, :dim] / scale
+        return weight, parameters.detach()[:, dim] - weight @ mean
 
     def right(self, c: float, features: Tensor, labels: Labels) -> int:
-        """Return the number of other pictures that the solution classifies correctly."""
+        """Return the number of these pictures that the solution for C classifies correctly."""
         weight, bias = self.solve(c)
-        answers = (features @ weight.T + bias).argmax(dim=-1)
-        return int((answers == labels.to(answers.device)).sum())
+        predictions = (features @ weight.T + bias).argmax(dim=-1)
+        return int((predictions == labels.to(predictions.device)).sum())
 
     def folds(self) -> Iterator[tuple["Problem", Tensor, Labels]]:
         """Yield the problem without the j-th picture of each class, and these; no class becomes empty."""
-        places = _places(self.labels)
+        ranks = _places(self.labels)
         counts = torch.bincount(self.labels, minlength=self.classes)[self.labels]
-        for turn in range(min(FOLDS, int(counts.max()))):
-            out = (places == turn) & (counts > 1)
-            if out.any():
-                here = out.to(self.features.device)
-                rest = Problem(self.features[~here], self.labels[~out], self.classes)
-                yield rest, self.features[here], self.labels[out]
+        for fold in range(min(FOLDS, int(counts.max()))):
+            held_out = (ranks == fold) & (counts > 1)
+            if held_out.any():
+                mask = held_out.to(self.features.device)
+                rest = Problem(self.features[~mask], self.labels[~held_out], self.classes)
+                yield rest, self.features[mask], self.labels[held_out]
 
 
 def search(right: Callable[[float], int]) -> float:
     """Return the C with the most right predictions: first the best power of ten, then in halved steps.
 
-    Among equals it is the C closest to 10. With few pictures many C are equal. Then the smallest C would
-    give nearly uniform probabilities, and the C of lowest entropy would be far too confident.
+    Of several best ones, the C closest to 10 is taken. With few pictures many C are equally good: the
+    smallest would give nearly uniform probabilities, and that of lowest entropy far too confident ones.
     """
-    tried = {float(power): right(10.0**power) for power in COARSE}
+    scores = {float(power): right(10.0**power) for power in COARSE}
     step = 1.0
     for _ in range(HALVINGS):
-        best = _best(tried)
-        for near in (best - step, best + step):
-            if near not in tried:
-                tried[near] = right(10.0**near)
+        best = _best(scores)
+        for exponent in (best - step, best + step):
+            if exponent not in scores:
+                scores[exponent] = right(10.0**exponent)
         step /= 2
-    return 10.0 ** _best(tried)
+    return 10.0 ** _best(scores)
 
 
-def _best(tried: dict[float, int]) -> float:
-    return max(tried, key=lambda power: (tried[power], -abs(power - USUAL)))
+def _best(scores: dict[float, int]) -> float:
+    return max(scores, key=lambda power: (scores[power], -abs(power - USUAL)))
 
 
 def _places(labels: Labels) -> Tensor:

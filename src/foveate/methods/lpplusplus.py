@@ -72,9 +72,9 @@ class LpPlusPlus(KnownClasses):
     ):
         self.config = config or LpPlusPlusConfig()
         super().__init__(clip, self.config.template)
-        here = clip.logit_scale.device
-        self.weight = fixed(torch.empty(0, clip.config.embed, device=here))
-        self.bias, self.alpha = (fixed(torch.empty(0, device=here)) for _ in range(2))
+        device = clip.logit_scale.device
+        self.weight = fixed(torch.empty(0, clip.config.embed, device=device))
+        self.bias, self.alpha = (fixed(torch.empty(0, device=device)) for _ in range(2))
 
     def classes_learned(self) -> int:
         return len(self.bias)
@@ -86,20 +86,20 @@ class LpPlusPlus(KnownClasses):
 
     @torch.no_grad()
     def fit_support(self, support: SupportSet) -> None:
-        """Take all steps."""
+        """Take all gradient steps, and keep the last epoch or the best one on validation pictures."""
         texts = exact(F.normalize(self.text_features(), dim=-1))
         train = self.collect(support.train(0))
         image, labels = exact(F.normalize(train.image[0], dim=-1)), train.labels.to(texts.device)
         solutions = descend(image, labels, texts, self.config)
         val = self.collect(support.val) if self.config.validate else None
         if val is not None and len(val.labels):
-            held = exact(F.normalize(val.image[0], dim=-1))
-            best = _best(solutions, held, held @ texts.T, val.labels.to(texts.device))
+            val_image = exact(F.normalize(val.image[0], dim=-1))
+            best = _best(solutions, val_image, val_image @ texts.T, val.labels.to(texts.device))
         else:
             *_, best = solutions
-        here = train.image.device
-        found = (fixed(tensor.to(here)) for tensor in (best.weight, best.bias, best.alpha))
-        self.weight, self.bias, self.alpha = found
+        device = train.image.device
+        parameters = (fixed(tensor.to(device)) for tensor in (best.weight, best.bias, best.alpha))
+        self.weight, self.bias, self.alpha = parameters
         self.known = self.names
 
 
@@ -112,23 +112,25 @@ def descend(image: Tensor, labels: Labels, texts: Tensor, config: LpPlusPlusConf
         texts: `[K, D]` unit class texts.
         config: Settings.
     """
-    pictures = len(image)
+    count = len(image)
     truth = F.one_hot(labels, len(texts)).to(image.dtype)
     cosines = image @ texts.T
-    at = start(image, truth, cosines)
-    step = 4 * pictures / torch.linalg.matrix_norm(image, 2).square()  # 1 / L for weights and biases
-    alpha_step = pictures / (4 * cosines.square().sum(dim=0).max())
-    speed, bias_speed = torch.zeros_like(at.weight), torch.zeros_like(at.bias)
-    alpha_gradient = torch.zeros_like(at.alpha)
+    mixture = start(image, truth, cosines)
+    step = 4 * count / torch.linalg.matrix_norm(image, 2).square()  # 1 / L for weights and biases
+    alpha_step = count / (4 * cosines.square().sum(dim=0).max())
+    speed, bias_speed = torch.zeros_like(mixture.weight), torch.zeros_like(mixture.bias)
+    alpha_gradient = torch.zeros_like(mixture.alpha)
     for epoch in range(1, config.epochs + 1):
-        error = (at.logits(image, cosines).softmax(dim=-1) - truth) / pictures  # of the mean loss
+        error = (mixture.logits(image, cosines).softmax(dim=-1) - truth) / count  # of the mean loss
         speed, bias_speed = MOMENTUM * speed + error.T @ image, MOMENTUM * bias_speed + error.sum(dim=0)
-        own = (error * cosines).sum(dim=0)
-        alpha_gradient = own if config.reset_alpha_grad else alpha_gradient + own
-        at = replace(at, weight=at.weight - step * speed, bias=at.bias - step * bias_speed)
+        gradient = (error * cosines).sum(dim=0)
+        alpha_gradient = gradient if config.reset_alpha_grad else alpha_gradient + gradient
+        mixture = replace(
+            mixture, weight=mixture.weight - step * speed, bias=mixture.bias - step * bias_speed
+        )
         if epoch % config.alpha_every == 0:
-            at = replace(at, alpha=at.alpha - alpha_step * alpha_gradient)
-        yield at
+            mixture = replace(mixture, alpha=mixture.alpha - alpha_step * alpha_gradient)
+        yield mixture
 
 
 def start(image: Tensor, truth: Tensor, cosines: Tensor) -> Mixture:
@@ -139,17 +141,17 @@ def start(image: Tensor, truth: Tensor, cosines: Tensor) -> Mixture:
         truth: `[N, K]` one-hot labels.
         cosines: `[N, K]` cosines with the class texts.
     """
-    of_class = (truth * cosines).sum(dim=0) / truth.sum(dim=0)
-    alpha = START * of_class.mean()
-    return Mixture(truth.T @ image, torch.zeros_like(of_class), alpha.expand_as(of_class))
+    class_cosines = (truth * cosines).sum(dim=0) / truth.sum(dim=0)
+    alpha = START * class_cosines.mean()
+    return Mixture(truth.T @ image, torch.zeros_like(class_cosines), alpha.expand_as(class_cosines))
 
 
 def _best(solutions: Iterator[Mixture], image: Tensor, cosines: Tensor, labels: Labels) -> Mixture:
-    """Return the solution with the most right predictions; among equals the last."""
+    """Return the solution with the most correct predictions; of several, the last."""
     most, best = -1, None
-    for one in solutions:
-        right = int((one.logits(image, cosines).argmax(dim=-1) == labels).sum())
-        if right >= most:
-            most, best = right, one
+    for mixture in solutions:
+        correct = int((mixture.logits(image, cosines).argmax(dim=-1) == labels).sum())
+        if correct >= most:
+            most, best = correct, mixture
     assert best is not None
     return best

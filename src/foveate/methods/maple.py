@@ -46,13 +46,13 @@ class Maple(DeepPromptMethod, LabelTerm):
         self, clip: Clip, config: MapleConfig | None = None, generator: torch.Generator | None = None
     ):
         config, generator = config or MapleConfig(), generator or stream(0, "init", "maple")
-        vision, text, here = clip.config.vision, clip.config.text, clip.text.proj
+        vision, text, proj = clip.config.vision, clip.config.text, clip.text.proj
         depth = resolve_depth(config.depth, min(vision.layers, text.layers), 9, "maple: depth")
         super().__init__(clip, *embedded_start(clip, config.tokens, config.init, generator, "maple"))
         self.config = config
-        self.deep_text = deep_start(depth, config.tokens, text.width, generator=generator, like=here)
-        self.map = linear(text.width, vision.width, generator).to(here.device)
-        deeper = linear(text.width, vision.width, generator).to(here.device)
+        self.deep_text = deep_start(depth, config.tokens, text.width, generator=generator, like=proj)
+        self.map = linear(text.width, vision.width, generator).to(proj.device)
+        deeper = linear(text.width, vision.width, generator).to(proj.device)
         self.deep_maps = nn.ModuleList(copy.deepcopy(deeper) for _ in range(depth - 1))  # they start equal
 
     def encode_images(self, images: Images) -> ImageFeatures:
@@ -69,11 +69,11 @@ class Maple(DeepPromptMethod, LabelTerm):
     def official_names(self) -> dict[str, str | list[str]]:
         learner = "prompt_learner"
         names = super().official_names()
-        deeper = range(len(self.deep_maps))
+        blocks = range(len(self.deep_maps))
         if self.deep_text is not None:
-            names["deep_text"] = [f"{learner}.compound_prompts_text.{k}" for k in deeper]
+            names["deep_text"] = [f"{learner}.compound_prompts_text.{k}" for k in blocks]
         for tensor in ("weight", "bias"):
             names[f"map.{tensor}"] = f"{learner}.proj.{tensor}"
-            for k in deeper:
+            for k in blocks:
                 names[f"deep_maps.{k}.{tensor}"] = f"{learner}.compound_prompt_projections.{k}.{tensor}"
         return names

@@ -44,13 +44,13 @@ class Mma(SentenceMethod, ExtraTexts, PortableTexts):
     def __init__(self, clip: Clip, config: MmaConfig | None = None, generator: torch.Generator | None = None):
         self.config, generator = config or MmaConfig(), generator or stream(0, "init", "mma")
         super().__init__(clip)
-        vision, text, here, inside = clip.config.vision, clip.config.text, clip.text.proj, self.config.width
+        vision, text, proj, hidden = clip.config.vision, clip.config.text, clip.text.proj, self.config.width
         self.first_block, last = adapter_blocks(self.config.first_block, min(vision.layers, text.layers))
         blocks = last - self.first_block + 1
-        self.text_adapters = _adapters(blocks, text.width, inside, generator).to(here.device)
-        self.vision_adapters = _adapters(blocks, vision.width, inside, generator).to(here.device)
-        shared = [_start(inside, inside, generator) for _ in range(blocks)]
-        self.shared = nn.ModuleList(shared).to(here.device)
+        self.text_adapters = _adapters(blocks, text.width, hidden, generator).to(proj.device)
+        self.vision_adapters = _adapters(blocks, vision.width, hidden, generator).to(proj.device)
+        shared = [_start(hidden, hidden, generator) for _ in range(blocks)]
+        self.shared = nn.ModuleList(shared).to(proj.device)
         self.plain = PlainTexts(clip, self.config.template)
 
     def encode_text(self) -> TextFeatures:
@@ -76,11 +76,11 @@ class Mma(SentenceMethod, ExtraTexts, PortableTexts):
             k = layer + 1 - self.first_block
             if not 0 <= k < len(adapters):
                 return block
-            made = twin(block, AdaptedBlock)
-            made.adapter = cast("nn.ModuleDict", adapters[k])
-            made.shared = cast("nn.Linear", self.shared[k])
-            made.scale = self.config.scale
-            return made
+            adapted = twin(block, AdaptedBlock)
+            adapted.adapter = cast("nn.ModuleDict", adapters[k])
+            adapted.shared = cast("nn.Linear", self.shared[k])
+            adapted.scale = self.config.scale
+            return adapted
 
         return with_blocks(tower, change)
 
@@ -100,8 +100,8 @@ class AdaptedBlock(Block):
 
     def beside(self, x: States, read: States) -> States:
         """Return x + s · up(relu(shared(relu(down(read))))), where read is the output of the first norm."""
-        kept = cast("States", _Scaled.apply(read.to(self.shared.weight.dtype), 1.0, self.scale))
-        hidden = self.shared(self.adapter["down"](kept).relu()).relu()
+        scaled = cast("States", _Scaled.apply(read.to(self.shared.weight.dtype), 1.0, self.scale))
+        hidden = self.shared(self.adapter["down"](scaled).relu()).relu()
         out = cast("States", _Scaled.apply(self.adapter["up"](hidden), self.scale, 1.0))
         return x + out.to(x.dtype)
 
@@ -141,10 +141,10 @@ def adapter_blocks(given: int | None, blocks: int) -> tuple[int, int]:
     return first, last
 
 
-def _adapters(blocks: int, width: int, inside: int, generator: torch.Generator) -> nn.ModuleList:
+def _adapters(blocks: int, width: int, hidden: int, generator: torch.Generator) -> nn.ModuleList:
     """Return the adapters of one tower, without the shared layer."""
     return nn.ModuleList(
-        nn.ModuleDict({"down": _start(width, inside, generator), "up": _start(inside, width, generator)})
+        nn.ModuleDict({"down": _start(width, hidden, generator), "up": _start(hidden, width, generator)})
         for _ in range(blocks)
     )
 

@@ -63,15 +63,15 @@ class Mmrl(
     ):
         config, generator = config or MmrlConfig(), generator or stream(0, "init", "mmrl")
         super().__init__(clip, (config.alpha, 1 - config.alpha))
-        vision, text, here = clip.config.vision, clip.config.text, clip.vision.proj
+        vision, text, proj = clip.config.vision, clip.config.text, clip.vision.proj
         self.config, self.first_patch = config, 1 + config.tokens
         self.first_block, last = token_blocks(config, min(vision.layers, text.layers))
         blocks, width = last - self.first_block + 1, config.width
-        self.tokens = nn.Parameter(noise(config.tokens, width, generator=generator, like=here))
-        self.vision_maps = _equal_maps(blocks, width, vision.width, generator).to(here.device)
-        self.text_maps = _equal_maps(blocks, width, text.width, generator).to(here.device)
-        start = torch.empty(vision.width, clip.config.embed).normal_(generator=generator)
-        self.proj_rep = nn.Parameter((vision.width**-0.5 * start).to(here.device))
+        self.tokens = nn.Parameter(noise(config.tokens, width, generator=generator, like=proj))
+        self.vision_maps = _equal_maps(blocks, width, vision.width, generator).to(proj.device)
+        self.text_maps = _equal_maps(blocks, width, text.width, generator).to(proj.device)
+        initial = torch.empty(vision.width, clip.config.embed).normal_(generator=generator)
+        self.proj_rep = nn.Parameter((vision.width**-0.5 * initial).to(proj.device))
         self.plain = PlainTexts(clip, config.template)  # g_CLIP
 
     def encode_text(self) -> TextFeatures:
@@ -168,5 +168,5 @@ def token_blocks(config: MmrlConfig, blocks: int) -> tuple[int, int]:
 
 def _equal_maps(number: int, fan_in: int, fan_out: int, generator: torch.Generator) -> nn.ModuleList:
     """Return linear maps with equal initial values, one per block."""
-    one = linear(fan_in, fan_out, generator)
-    return nn.ModuleList(copy.deepcopy(one) for _ in range(number))
+    layer = linear(fan_in, fan_out, generator)
+    return nn.ModuleList(copy.deepcopy(layer) for _ in range(number))

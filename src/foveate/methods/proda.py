@@ -56,9 +56,10 @@ class Proda(PortableTexts):
         self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
     ) -> None:
         check_names(names)
-        tokenizer, vectors, here = self.clip.tokenizer, self.config.tokens, self.clip.text.pos.device
+        tokenizer, vectors, device = self.clip.tokenizer, self.config.tokens, self.clip.text.pos.device
         rows: dict[Position, TokenRows] = {
-            place: lay_out(tokenizer, names, vectors, place).to(here) for place in sorted(set(self.positions))
+            position: lay_out(tokenizer, names, vectors, position).to(device)
+            for position in sorted(set(self.positions))
         }
         super().set_classes(names, template, trained)
         self._rows = rows
@@ -79,15 +80,15 @@ class Proda(PortableTexts):
 
     def prompts_of(self, step: int) -> list[int]:
         """Return the prompts of a step: the next part of a random permutation, renewed after each pass."""
-        number, some = self.config.prompts, self.config.batch
-        turn, place = divmod(step, number // some)
-        order = torch.randperm(number, generator=stream(self.order_seed, "prompts", turn)).tolist()
-        return order[place * some : (place + 1) * some]
+        count, size = self.config.prompts, self.config.batch
+        cycle, part = divmod(step, count // size)
+        order = torch.randperm(count, generator=stream(self.order_seed, "prompts", cycle)).tolist()
+        return order[part * size : (part + 1) * size]
 
     def forward(self, batch: Batch) -> Features:
         """Return picture features with the texts `[P, C, D]` of the step's prompts."""
-        held = batch.frozen.get("image")
-        image = self.encode_images(batch.images) if held is None else held
+        frozen = batch.frozen.get("image")
+        image = self.encode_images(batch.images) if frozen is None else frozen
         return Features(image, self.encode_with(self.prompts_of(batch.step)))
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
@@ -99,9 +100,9 @@ class Proda(PortableTexts):
         """Return the mean of |cos| between two prompts, each encoded without a class name."""
         texts = encode_rows(self.clip.text, self._nameless, self.ctx.flatten(0, 1))
         unit = F.normalize(texts, dim=-1)
-        among = (unit @ unit.T).abs()
+        cosines = (unit @ unit.T).abs()
         pairs = self.config.prompts * (self.config.prompts - 1)
-        return (among.sum() - among.diagonal().sum()) / pairs
+        return (cosines.sum() - cosines.diagonal().sum()) / pairs
 
 
 def upper_bound(image: ImageFeatures, texts: PromptTexts, labels: Labels, scale: Tensor) -> Logits:
@@ -121,17 +122,17 @@ def upper_bound(image: ImageFeatures, texts: PromptTexts, labels: Labels, scale:
     f, mean = F.normalize(image[0], dim=-1), texts.mean(dim=0)
     squared, scale, spread = f.square(), scale.to(f.dtype), f.new_zeros(len(f), texts.shape[1])
     for v in texts - mean:  # (v_c − v_y)² = v_c² + v_y² − 2 v_c v_y avoids a tensor with three axes
-        own = squared @ v.square().T
-        spread = spread + own + own.gather(1, labels[:, None]) - 2 * (squared * v[labels]) @ v.T
+        squares = squared @ v.square().T
+        spread = spread + squares + squares.gather(1, labels[:, None]) - 2 * (squared * v[labels]) @ v.T
     return scale * f @ mean.T + scale.square() / 2 * spread / (len(texts) + 1)
 
 
 def positions(prompts: int) -> tuple[Position, ...]:
-    """Return the class name's place for each prompt: a quarter front, a quarter middle, the others end."""
+    """Return the class name's position in each prompt: a quarter front, a quarter middle, the others end."""
     quarter = prompts // 4
-    places: list[tuple[Position, int]] = [("front", quarter), ("middle", quarter)]
-    places.append(("end", prompts - 2 * quarter))
-    return tuple(place for place, number in places for _ in range(number))
+    counts: list[tuple[Position, int]] = [("front", quarter), ("middle", quarter)]
+    counts.append(("end", prompts - 2 * quarter))
+    return tuple(position for position, count in counts for _ in range(count))
 
 
 def _nameless(clip: Clip, config: ProdaConfig) -> TokenRows:

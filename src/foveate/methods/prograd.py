@@ -54,10 +54,10 @@ class ProGrad(PromptMethod, SentenceMethod, GradientRule, OfficialCheckpoint):
 
         "kl" is used for its gradient and in the log. It is not minimised: see `backward`.
         """
-        logits, softness = self.logits(features), self.config.temperature
+        logits, temperature = self.logits(features), self.config.temperature
         return {
             "ce": F.cross_entropy(logits, batch.labels),
-            "kl": kl(self.prior_logits(features.image) / softness, logits / softness).mean(),
+            "kl": kl(self.prior_logits(features.image) / temperature, logits / temperature).mean(),
         }
 
     def backward(self, losses: Mapping[str, Scalar]) -> None:
@@ -66,8 +66,8 @@ class ProGrad(PromptMethod, SentenceMethod, GradientRule, OfficialCheckpoint):
         task = torch.autograd.grad(losses["ce"], learned, retain_graph=True)
         general = torch.autograd.grad(losses["kl"], learned)
         for parameter, g_ce, g_kl in zip(learned, task, general, strict=True):
-            mended = aligned_gradient(g_ce, g_kl, self.config.weight)
-            parameter.grad = mended if parameter.grad is None else parameter.grad + mended
+            aligned = aligned_gradient(g_ce, g_kl, self.config.weight)
+            parameter.grad = aligned if parameter.grad is None else parameter.grad + aligned
 
     def official_names(self) -> dict[str, str | list[str]]:
         return {"ctx": "prompt_learner.ctx"}
@@ -78,7 +78,7 @@ def aligned_gradient(task: Gradient, general: Gradient, weight: float = 1.0) -> 
 
     With u = general / |general|: task − weight · ⟨task, u⟩ u if ⟨task, u⟩ < 0, else the task's gradient.
     """
-    unit = F.normalize(general.flatten(), dim=0)  # zero stays zero and removes nothing
+    unit = F.normalize(general.flatten(), dim=0)  # a zero gradient stays zero and removes nothing
     along = task.flatten() @ unit
     return task - weight * along.clamp_max(0) * unit.view_as(task)
 

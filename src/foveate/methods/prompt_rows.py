@@ -1,4 +1,4 @@
-"""A class name among learned vectors, as tokens; exported models lay out new names so, without PyTorch."""
+"""A class name among learned vectors, as tokens; exported models use this module without PyTorch."""
 
 from collections.abc import Sequence
 
@@ -13,14 +13,14 @@ def prompt_row(
     """Return one prompt as (token id, slot) pairs; the slot of a word is -1.
 
     Args:
-        tokenizer: Of the text tower.
-        name: Of the class.
-        slots: Of the learned vectors.
-        position: Where the name stands among them.
-        between: Token ids that stay behind the vectors.
+        tokenizer: Tokenizer of the text tower.
+        name: Class name.
+        slots: Slots of the learned vectors.
+        position: Place of the name relative to the vectors.
+        between: Token ids after the vectors.
 
     Raises:
-        InputError: It is longer than the text tower reads.
+        InputError: The prompt is longer than the context of the text tower.
     """
     words = [(token, -1) for token in tokenizer.words(f"{name}.")]
     learned = [(0, slot) for slot in slots] + [(token, -1) for token in between]
@@ -28,11 +28,11 @@ def prompt_row(
     body, stop = words[:split], words[split:]
     before = {"end": len(learned), "middle": len(slots) // 2, "front": 0}[position]
     row = [(tokenizer.sot, -1), *learned[:before], *body, *learned[before:], *stop, (tokenizer.eot, -1)]
-    over = len(row) - tokenizer.context
-    if over > 0:
+    excess = len(row) - tokenizer.context
+    if excess > 0:
         raise InputError(
             f"class name {_short(name)} takes {len(words)} tokens with its full stop, and with {len(slots)}"
-            f" learned ones the prompt is {over} longer than the {tokenizer.context} that this CLIP reads:"
+            f" learned ones the prompt is {excess} longer than the {tokenizer.context} that this CLIP reads:"
             " shorten the name"
         )
     return row

@@ -62,11 +62,11 @@ def lay_out(
             f"{vectors} learned vectors leave no room for a class name: this CLIP reads {tokenizer.context}"
             f" tokens, so learn at most {room}"
         )
-    firsts = [i * vectors if own else 0 for i in range(len(names))]
-    plain = [name.replace("_", " ") for name in names]
+    first_slots = [i * vectors if own else 0 for i in range(len(names))]
+    texts = [name.replace("_", " ") for name in names]
     rows = [
-        prompt_row(tokenizer, name, range(first, first + vectors), position, words)
-        for name, first in zip(plain, firsts, strict=True)
+        prompt_row(tokenizer, name, range(first_slot, first_slot + vectors), position, words)
+        for name, first_slot in zip(texts, first_slots, strict=True)
     ]
     return pack(rows)
 
@@ -226,8 +226,8 @@ def resolve_depth(given: int | None, blocks: int, published: int, setting: str, 
         InputError: The depth is larger than the number of blocks, or smaller than `least`.
     """
     if given is None:
-        share = published * min(blocks, PUBLISHED_BLOCKS) / PUBLISHED_BLOCKS
-        return max(least, round(share))
+        depth = published * min(blocks, PUBLISHED_BLOCKS) / PUBLISHED_BLOCKS
+        return max(least, round(depth))
     if not least <= given <= blocks:
         raise InputError(f"{setting} is {given}, but the tower has {blocks} blocks: give {least} to {blocks}")
     return given
@@ -235,14 +235,14 @@ def resolve_depth(given: int | None, blocks: int, published: int, setting: str, 
 
 def put(tokens: Tokens, learned: LearnedTokens, start: int) -> Tokens:
     """Return the tokens of each row with `learned` in place of those from `start` on."""
-    rows = learned.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
-    return torch.cat([tokens[:, :start], rows, tokens[:, start + len(learned) :]], dim=1)
+    expanded = learned.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
+    return torch.cat([tokens[:, :start], expanded, tokens[:, start + len(learned) :]], dim=1)
 
 
 def insert(tokens: Tokens, learned: LearnedTokens, start: int) -> Float[Tensor, "rows grown width"]:
     """Return the tokens of each row with `learned` between those before `start` and the others."""
-    rows = learned.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
-    return torch.cat([tokens[:, :start], rows, tokens[:, start:]], dim=1)
+    expanded = learned.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
+    return torch.cat([tokens[:, :start], expanded, tokens[:, start:]], dim=1)
 
 
 def replacing(deeper: DeepTokens | None, start: int) -> Edit | None:
@@ -258,7 +258,7 @@ def replacing(deeper: DeepTokens | None, start: int) -> Edit | None:
     def edit(layer: int, tokens: Tensor) -> Tensor:
         if not 1 <= layer <= len(deeper):
             return tokens
-        # Of a row's length an exported graph is told as of a number: pictures have as many patches always.
+        # `int` makes the row length a constant of an exported graph: all pictures have as many patches.
         return put(tokens, deeper[layer - 1], start if start >= 0 else int(tokens.shape[1]) + start)
 
     return edit
@@ -281,8 +281,8 @@ def encode_prompted(
     """
     tokens = vision.tokens(images)
     tokens = insert(tokens, first, len(vision.pos))
-    seen = vision.encode(tokens, replacing(deeper, -len(first)), only=1)
-    return precise(vision.pool(seen[:, 0]))[None]
+    encoded = vision.encode(tokens, replacing(deeper, -len(first)), only=1)
+    return precise(vision.pool(encoded[:, 0]))[None]
 
 
 def deep_start(

@@ -47,30 +47,30 @@ def register_method(kind: Kind) -> Kind:
 
     Args:
         kind: A class with its own `name` and `config_type`; its `title` is used too. It is called with
-            towers (a `Wrapper` with a method), settings, and a generator.
+            the towers (a `Wrapper`: with a method), settings, and a generator.
 
     Raises:
         ValueError: An attribute of the class is missing, or another class has the same name.
     """
-    wrong = _wrong(kind)
-    if wrong:
-        raise ValueError(f"{kind.__module__}.{kind.__qualname__} {wrong}")
+    problem = _registration_problem(kind)
+    if problem:
+        raise ValueError(f"{kind.__module__}.{kind.__qualname__} {problem}")
     _known[kind.name] = kind
     return kind
 
 
-def _wrong(kind: type[Method]) -> str | None:
+def _registration_problem(kind: type[Method]) -> str | None:
     """Return what prevents the registration of a class; None if nothing does."""
     name, config = kind.name, kind.config_type
-    there = _known.get(name, kind)
+    registered = _known.get(name, kind)
     if not (name.isidentifier() and name == name.lower()):
         return f"has the name {name!r}: give it a name of lower-case letters, digits and underscores"
-    if (there.__module__, there.__qualname__) != (kind.__module__, kind.__qualname__):
-        return f"has the name {name!r}, which is that of {there.__module__}.{there.__qualname__}"
+    if (registered.__module__, registered.__qualname__) != (kind.__module__, kind.__qualname__):
+        return f"has the name {name!r}, which is that of {registered.__module__}.{registered.__qualname__}"
     if config is MethodConfig or not is_dataclass(config):
         return "has no settings: give it a config_type, a frozen dataclass that derives from MethodConfig"
-    own = kind.mro()[: kind.mro().index(Method)]
-    if any("encode_images" in vars(one) for one in own) and not (
+    bases = kind.mro()[: kind.mro().index(Method)]
+    if any("encode_images" in vars(base) for base in bases) and not (
         kind.tunes_vision or issubclass(kind, Wrapper | ImageAdapter)
     ):
         return "has picture features of its own: set tunes_vision, or make it an ImageAdapter"
@@ -80,12 +80,14 @@ def _wrong(kind: type[Method]) -> str | None:
 @cache
 def _load() -> None:
     """Register the methods of this package and of entry points."""
-    for module in iter_modules(foveate.methods.__path__):
-        found = import_module(f"{foveate.methods.__name__}.{module.name}")
-        for one in list(vars(found).values()):
-            own = isinstance(one, type) and issubclass(one, Method) and one.__module__ == found.__name__
-            if own and vars(one).get("name"):
-                register_method(one)
+    for info in iter_modules(foveate.methods.__path__):
+        module = import_module(f"{foveate.methods.__name__}.{info.name}")
+        for value in list(vars(module).values()):
+            defined_here = (
+                isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
+            )
+            if defined_here and vars(value).get("name"):
+                register_method(value)
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
             kind = entry.load()
@@ -116,18 +118,20 @@ def import_methods(method: str) -> str:
     Raises:
         InputError: There is no such module or class, or it is no method.
     """
-    return "+".join(_import_one(part.strip()) if ":" in part else part for part in method.split("+"))
+    return "+".join(_import_method(part.strip()) if ":" in part else part for part in method.split("+"))
 
 
-def _import_one(place: str) -> str:
-    module, _, name = place.partition(":")
+def _import_method(reference: str) -> str:
+    module, _, name = reference.partition(":")
     try:
         kind = getattr(_module(module), name)
         if not (isinstance(kind, type) and issubclass(kind, Method)):
-            raise InputError(f"{place} is no class of methods: derive it from foveate.methods.base.Method")
+            raise InputError(
+                f"{reference} is no class of methods: derive it from foveate.methods.base.Method"
+            )
         return register_method(kind).name
     except (ImportError, AttributeError, SyntaxError, ValueError) as error:
-        raise InputError(f"the method {place} cannot be used ({one_line(error)})") from error
+        raise InputError(f"the method {reference} cannot be used ({one_line(error)})") from error
 
 
 def _module(name: str) -> ModuleType:
@@ -137,13 +141,13 @@ def _module(name: str) -> ModuleType:
     spec = spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    found = sys.modules[name] = module_from_spec(spec)
+    module = sys.modules[name] = module_from_spec(spec)
     try:
-        spec.loader.exec_module(found)
+        spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
-    return found
+    return module
 
 
 def methods() -> dict[str, type[Method]]:
@@ -168,14 +172,16 @@ def _split(
     known: tuple[tuple[str, type[Method]], ...],
 ) -> tuple[dict[str, type[Method]], dict[str, type[Wrapper]]]:
     """Return backbones and plug-ins, each in alphabetical order."""
-    over = {name: kind for name, kind in sorted(known) if issubclass(kind, Wrapper)}
-    return {name: kind for name, kind in sorted(known) if name not in over}, over
+    wrappers = {name: kind for name, kind in sorted(known) if issubclass(kind, Wrapper)}
+    return {name: kind for name, kind in sorted(known) if name not in wrappers}, wrappers
 
 
 def public_classes() -> dict[str, type]:
     """Return the classes of this package's methods and of their settings, by name."""
-    own = [kind for kind in methods().values() if kind.__module__.startswith(f"{foveate.methods.__name__}.")]
-    return {one.__name__: one for kind in own for one in (kind, kind.config_type)}
+    kinds = [
+        kind for kind in methods().values() if kind.__module__.startswith(f"{foveate.methods.__name__}.")
+    ]
+    return {cls.__name__: cls for kind in kinds for cls in (kind, kind.config_type)}
 
 
 def title(method: str) -> str:
@@ -193,27 +199,27 @@ def parts(method: str) -> list[str]:
     if not isinstance(method, str):
         raise InputError(f"method is of type {type(method).__name__}: give its name, such as 'fvgpt+coop'")
     names = [name.strip().lower().replace("-", "_") for name in method.split("+")]
-    there, over = methods(), plugins()
+    known, wrappers = methods(), plugins()
     for name in names:
-        if name not in there:
-            known = [*backbones(), *(f"{plugin}+coop" for plugin in over)]
-            near = difflib.get_close_matches(name, there, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        if name not in known:
+            choices = [*backbones(), *(f"{plugin}+coop" for plugin in wrappers)]
+            similar = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f"did you mean {similar[0]!r}?" if similar else f"there are {', '.join(choices)}"
             raise InputError(f"there is no method {name!r}; {hint}")
     *outer, backbone = names
-    if backbone in over or any(name not in over for name in outer):
+    if backbone in wrappers or any(name not in wrappers for name in outer):
         raise InputError(f"method {method!r}: write plug-ins first and one backbone last, as in 'fvgpt+coop'")
     for plugin in outer:
-        over[plugin].check_host(backbone, there[backbone])
-    twice = [name for name in outer if outer.count(name) > 1]
-    if twice:
-        raise InputError(f"method {method!r} has {twice[0]!r} twice; write each plug-in once")
-    _refuse_far(method, outer, backbone)
-    _refuse_inner(method, outer, backbone)
+        wrappers[plugin].check_host(backbone, known[backbone])
+    repeated = [name for name in outer if outer.count(name) > 1]
+    if repeated:
+        raise InputError(f"method {method!r} has {repeated[0]!r} twice; write each plug-in once")
+    _check_joint(method, outer, backbone)
+    _check_outermost(method, outer, backbone)
     return names
 
 
-def _refuse_far(method: str, outer: list[str], backbone: str) -> None:
+def _check_joint(method: str, outer: list[str], backbone: str) -> None:
     """Refuse a jointly trained plug-in that is not directly before the backbone."""
     joint = [name for name in outer if plugins()[name].joint]
     if len(joint) > 1:
@@ -221,21 +227,23 @@ def _refuse_far(method: str, outer: list[str], backbone: str) -> None:
             f"method {method!r}: {' and '.join(joint)} are each trained together with the backbone: take one"
         )
     if joint and outer[-1] != joint[0]:
-        right = "+".join([*(name for name in outer if name not in joint), *joint, backbone])
+        corrected = "+".join([*(name for name in outer if name not in joint), *joint, backbone])
         raise InputError(
             f"method {method!r}: {joint[0]} is trained together with its backbone, so it stands directly"
-            f" before it: write {right!r}"
+            f" before it: write {corrected!r}"
         )
 
 
-def _refuse_inner(method: str, outer: list[str], backbone: str) -> None:
-    """Refuse a method over a plug-in that must be the outermost one."""
-    first = [name for name in outer if plugins()[name].outermost]
-    if len(first) > 1:
-        raise InputError(f"method {method!r}: nothing can stand over {' or '.join(first)}: take one of them")
-    if first and outer[0] != first[0]:
-        right = "+".join([*first, *(name for name in outer if name not in first), backbone])
-        raise InputError(f"method {method!r}: nothing can stand over {first[0]}: write {right!r}")
+def _check_outermost(method: str, outer: list[str], backbone: str) -> None:
+    """Refuse a plug-in over another one that must be outermost."""
+    outermost = [name for name in outer if plugins()[name].outermost]
+    if len(outermost) > 1:
+        raise InputError(
+            f"method {method!r}: nothing can stand over {' or '.join(outermost)}: take one of them"
+        )
+    if outermost and outer[0] != outermost[0]:
+        corrected = "+".join([*outermost, *(name for name in outer if name not in outermost), backbone])
+        raise InputError(f"method {method!r}: nothing can stand over {outermost[0]}: write {corrected!r}")
 
 
 def pairs() -> list[str]:
@@ -259,7 +267,7 @@ def needs_masks(method: str, settings: Settings | None = None) -> bool:
 
 
 def sees_regions(method: str) -> bool:
-    """Return whether a part of a method looks at a region of each test picture, which a mask gives."""
+    """Return whether a part of a method uses a region of each test picture, given by a mask."""
     return any(issubclass(methods()[name], RegionEncoder) for name in parts(method))
 
 
@@ -286,18 +294,18 @@ def configure(method: str, settings: Settings | None = None) -> dict[str, Method
     Raises:
         InputError: A part or a setting does not exist, or a value has the wrong type.
     """
-    wrong = f"settings is {settings!r}: give a dictionary, as in {{'coop': {{'tokens': 4}}}}"
-    names, given = parts(method), mapping(settings, wrong)
-    stray = sorted(given.keys() - set(names))
-    if stray:
-        raise InputError(f"settings for {stray[0]!r}, but the method is {method!r}")
-    return {name: _configured(name, given.get(name, {})) for name in names}
+    message = f"settings is {settings!r}: give a dictionary, as in {{'coop': {{'tokens': 4}}}}"
+    names, values = parts(method), mapping(settings, message)
+    unknown = sorted(values.keys() - set(names))
+    if unknown:
+        raise InputError(f"settings for {unknown[0]!r}, but the method is {method!r}")
+    return {name: _configured(name, values.get(name, {})) for name in names}
 
 
-def _configured(name: str, given: object) -> MethodConfig:
+def _configured(name: str, values: object) -> MethodConfig:
     """Return the settings of one part as its dataclass."""
     config = methods()[name].config_type
-    return config(**typed(config, given, name))
+    return config(**typed(config, values, name))
 
 
 def build(method: str, clip: Clip, settings: Settings | None = None, seed: int = 0) -> Method:
@@ -326,14 +334,16 @@ def build_stage(
     Args:
         stage: One of `stages`.
         clip: The towers.
-        below: Trained method of the stage before, which a plug-in stands on; None in the first stage.
+        below: Trained method of the previous stage, which a plug-in wraps; None in the first stage.
         settings: Changes to the default settings of each part of the whole method.
         seed: Seed of the initial values.
     """
-    own = {name: dict(values) for name, values in (settings or {}).items()}
+    part_settings = {name: dict(values) for name, values in (settings or {}).items()}
     if below is not None:
-        return wrap(parts(stage)[0], below, own, seed)
-    return build(stage, clip, {name: values for name, values in own.items() if name in parts(stage)}, seed)
+        return wrap(parts(stage)[0], below, part_settings, seed)
+    return build(
+        stage, clip, {name: values for name, values in part_settings.items() if name in parts(stage)}, seed
+    )
 
 
 def wrap(plugin: str, built: Method, settings: Settings | None = None, seed: int = 0) -> Method:

@@ -48,13 +48,13 @@ class Tcp(PromptMethod, SentenceMethod):
 
     def __init__(self, clip: Clip, config: TcpConfig | None = None, generator: torch.Generator | None = None):
         self.config, generator = config or TcpConfig(), generator or stream(0, "init", "tcp")
-        tokens, size = self.config.tokens, clip.config
+        tokens, clip_config = self.config.tokens, clip.config
         super().__init__(clip, *embedded_start(clip, tokens, self.config.init, generator, "tcp"))
-        self.layer = entry_layer(self.config.block, size.text.layers)
-        hidden = max(1, size.embed // REDUCTION)
+        self.layer = entry_layer(self.config.block, clip_config.text.layers)
+        hidden = max(1, clip_config.embed // REDUCTION)
         first, last = (
-            linear(size.embed, hidden, generator),
-            linear(hidden, tokens * size.text.width, generator),
+            linear(clip_config.embed, hidden, generator),
+            linear(hidden, tokens * clip_config.text.width, generator),
         )
         self.meta_net = nn.Sequential(OrderedDict(linear1=first, gelu=QuickGelu(), linear2=last))
         self.meta_net.to(self.ctx.device)
@@ -62,8 +62,8 @@ class Tcp(PromptMethod, SentenceMethod):
 
     def encode_text(self) -> TextFeatures:
         """Return class features; from `block` on, tokens T_c of each class replace the learned vectors."""
-        own = OwnTokens(self.layer, self.class_tokens())
-        return encode_rows(self.clip.text, self.rows, self.ctx, own=own)
+        class_tokens = OwnTokens(self.layer, self.class_tokens())
+        return encode_rows(self.clip.text, self.rows, self.ctx, own=class_tokens)
 
     def text_recipe(self) -> TextRecipe:
         return replace(super().text_recipe(), kind="known", edit=self._edit)
@@ -71,10 +71,10 @@ class Tcp(PromptMethod, SentenceMethod):
     def _edit(self, known: Tensor | None) -> Edit:
         """Return the edit that puts the class-aware tokens in the places of the learned vectors."""
         assert known is not None
-        own = self.tokens_of(known)
+        t_c = self.tokens_of(known)
 
         def edit(layer: int, x: Tensor) -> Tensor:
-            return torch.cat([x[:, :1], own, x[:, 1 + own.shape[1] :]], dim=1) if layer == self.layer else x
+            return torch.cat([x[:, :1], t_c, x[:, 1 + t_c.shape[1] :]], dim=1) if layer == self.layer else x
 
         return edit
 

@@ -42,13 +42,13 @@ class Cache:
             make: Called without gradients and outside of inference mode, because training may use its
                 result.
         """
-        held, whole = self._held, (key, _precision(sources))
-        if held is not None and held.still_made_of(whole, sources):
-            return held.value
+        entry, full_key = self._held, (key, _precision(sources))
+        if entry is not None and entry.still_made_of(full_key, sources):
+            return entry.value
         self._held = None  # frees the memory of the old texts first
         with torch.inference_mode(False), torch.no_grad():
             value = make()
-        self._held = _Held(whole, sources, _stamps(sources), _storages(sources), value)
+        self._held = _Held(full_key, sources, _stamps(sources), _storages(sources), value)
         return value
 
     def forget(self) -> None:
@@ -64,7 +64,7 @@ class _Held:
         key: See `Cache.get`.
         sources: See `Cache.get`; a moved tensor is the same object, so no old memory is kept.
         stamps: State of each source.
-        storages: Weak references to their memory: while it exists, nothing else has its address.
+        storages: Weak references to their memory: while it exists, no other tensor has its address.
         value: The texts.
     """
 
@@ -89,18 +89,18 @@ def tensors_of(module: nn.Module, but: nn.Module | None = None) -> list[Tensor]:
 
     It is much faster than `parameters()`, which removes duplicates; it runs for each batch.
     """
-    found: list[Tensor | None] = []
-    _collect(module, but, found)
-    return [tensor for tensor in found if tensor is not None]
+    tensors: list[Tensor | None] = []
+    _collect(module, but, tensors)
+    return [tensor for tensor in tensors if tensor is not None]
 
 
-def _collect(module: nn.Module, but: nn.Module | None, found: list[Tensor | None]) -> None:
-    inside = vars(module)
-    found += inside["_parameters"].values()
-    found += inside["_buffers"].values()
-    for child in inside["_modules"].values():
+def _collect(module: nn.Module, but: nn.Module | None, tensors: list[Tensor | None]) -> None:
+    attributes = vars(module)
+    tensors += attributes["_parameters"].values()
+    tensors += attributes["_buffers"].values()
+    for child in attributes["_modules"].values():
         if child is not None and child is not but:
-            _collect(child, but, found)
+            _collect(child, but, tensors)
 
 
 def _stamps(sources: list[Tensor]) -> _Stamps:
@@ -108,7 +108,7 @@ def _stamps(sources: list[Tensor]) -> _Stamps:
         versions = [tensor._version for tensor in sources]
     except RuntimeError:  # tensors created in inference mode have no version counter
         versions = [0 if tensor.is_inference() else tensor._version for tensor in sources]
-    # While a graph is traced, PyTorch says sizes as tensors.
+    # While a graph is traced, PyTorch returns sizes as tensors.
     return versions, [tensor.data_ptr() for tensor in sources], [int(tensor.numel()) for tensor in sources]
 
 
@@ -118,9 +118,9 @@ def _storages(sources: list[Tensor]) -> list[StorageWeakRef]:
 
 def _precision(sources: list[Tensor]) -> torch.dtype | None:
     """Return the dtype of autocast, if it is enabled."""
-    kinds = {tensor.device.type for tensor in sources[:1]} - {"meta"}
-    on = [kind for kind in kinds if torch.is_autocast_enabled(kind)]
-    return torch.get_autocast_dtype(on[0]) if on else None
+    devices = {tensor.device.type for tensor in sources[:1]} - {"meta"}
+    enabled = [device for device in devices if torch.is_autocast_enabled(device)]
+    return torch.get_autocast_dtype(enabled[0]) if enabled else None
 
 
 class PlainTexts:
@@ -144,7 +144,7 @@ class PlainTexts:
         self._rows: tuple[object, TokenRows] | None = None
 
     def check(self, names: Sequence[str], template: str | None) -> None:
-        """Refuse names and a data set's sentence that `set_classes` cannot use; nothing changes.
+        """Refuse names and a data set's sentence that `set_classes` cannot use; changes nothing.
 
         Raises:
             InputError: A name is too long for the text tower, or the sentence does not have exactly one
@@ -184,5 +184,5 @@ class PlainTexts:
 
 
 def unit_mean(texts: Sequence[PlainTexts]) -> TextFeatures:
-    """Return `[C, D]`, the mean over several sentences of features of unit length."""
-    return torch.stack([F.normalize(one.features(), dim=-1) for one in texts]).mean(dim=0)
+    """Return `[C, D]`, the mean of unit features over several sentences."""
+    return torch.stack([F.normalize(plain.features(), dim=-1) for plain in texts]).mean(dim=0)

@@ -49,11 +49,11 @@ class TipAdapter(KnownClasses):
         self.config = config or TipAdapterConfig()
         super().__init__(clip, self.config.template)
         self.passes = self.config.views
-        here = clip.logit_scale.device
-        self.keys = fixed(torch.empty(0, clip.config.embed, device=here), learns=self.config.tuned)
-        self.owners = fixed(torch.empty(0, device=here))
-        self.alpha = fixed(torch.tensor(self.config.alpha, device=here))
-        self.beta = fixed(torch.tensor(self.config.beta, device=here))
+        device = clip.logit_scale.device
+        self.keys = fixed(torch.empty(0, clip.config.embed, device=device), learns=self.config.tuned)
+        self.owners = fixed(torch.empty(0, device=device))
+        self.alpha = fixed(torch.tensor(self.config.alpha, device=device))
+        self.beta = fixed(torch.tensor(self.config.beta, device=device))
         self._val: Held | None = None
 
     def classes_learned(self) -> int:
@@ -69,11 +69,11 @@ class TipAdapter(KnownClasses):
         """Compute the keys: means of raw features over the views, normalised to unit length ([0], Eq. 2)."""
         first = self.collect(support.train(0))
         total, labels = first.image[0].clone(), first.labels
-        for number in range(1, self.config.views):
-            more = self.collect(support.train(number))
-            if not torch.equal(more.labels, labels):
+        for epoch in range(1, self.config.views):
+            view = self.collect(support.train(epoch))
+            if not torch.equal(view.labels, labels):
                 raise ValueError("passes over the training pictures must all have the same order")
-            total += more.image[0]
+            total += view.image[0]
         self.keys, self.owners = fixed(F.normalize(total, dim=-1), learns=self.config.tuned), fixed(labels)
         self.alpha.fill_(self.config.alpha)
         self.beta.fill_(self.config.beta)
@@ -81,7 +81,7 @@ class TipAdapter(KnownClasses):
         self._val = self.collect(support.val) if self.config.validate else None
 
     def finish(self) -> None:
-        """Choose α and β on the validation pictures, if any; among equals, those of lowest entropy."""
+        """Choose α and β on the validation pictures, if any: best accuracy, then lowest cross-entropy."""
         val, self._val, self._warnings = self._val, None, []
         if val is None:
             return
@@ -101,8 +101,8 @@ class TipAdapter(KnownClasses):
             shares = self._shares(closeness, closeness.new_tensor(beta))
             for alpha in ALPHAS:
                 logits = zero_shot + alpha * shares
-                right = (logits.argmax(dim=-1) == labels).float().mean().item()
-                score = right, -F.cross_entropy(logits, labels).item()
+                accuracy = (logits.argmax(dim=-1) == labels).float().mean().item()
+                score = accuracy, -F.cross_entropy(logits, labels).item()
                 if score > best:
                     best = score
                     self.alpha.fill_(alpha)
@@ -115,6 +115,6 @@ class TipAdapter(KnownClasses):
     def _shares(self, closeness: Tensor, beta: Tensor) -> Tensor:
         """Return `[B, K]` contributions of the cached pictures of each class."""
         owners = F.one_hot(self.owners.long(), self.classes_learned())
-        # A matrix product instead of index_add: on a GPU the order, and so the bits, of index_add may
-        # vary.
+        # A matrix product instead of index_add: on a GPU the order of additions in index_add, and so the
+        # bits, may vary.
         return (beta * (closeness - 1)).exp() @ owners.to(closeness.dtype)

@@ -38,12 +38,12 @@ class Vpt(SentenceMethod, ExtraTexts, OfficialCheckpoint, LabelTerm):
     def __init__(self, clip: Clip, config: VptConfig | None = None, generator: torch.Generator | None = None):
         super().__init__(clip)
         self.config, generator = config or VptConfig(), generator or stream(0, "init", "vpt")
-        tokens, tower, here = self.config.tokens, clip.config.vision, clip.vision.proj
+        tokens, tower, proj = self.config.tokens, clip.config.vision, clip.vision.proj
         if tokens < 1:
             raise InputError(f"vpt: tokens is {tokens}, but at least one token must be learned")
         depth = resolve_depth(self.config.depth, tower.layers, 12, "vpt: depth")
-        self.vision_ctx = nn.Parameter(noise(tokens, tower.width, generator=generator, like=here))
-        self.deep_vision = deep_start(depth, tokens, tower.width, generator=generator, like=here)
+        self.vision_ctx = nn.Parameter(noise(tokens, tower.width, generator=generator, like=proj))
+        self.deep_vision = deep_start(depth, tokens, tower.width, generator=generator, like=proj)
         self.plain = PlainTexts(clip, self.config.template)
 
     @torch.no_grad()

@@ -52,7 +52,7 @@ class Claim:
 
     @property
     def unit(self) -> str:
-        """What the effect is measured in."""
+        """Description of the measured quantity, with its unit."""
         if self.errors:
             return f"foreground shift of wrong less right answers, nats, {self.errors}"
         return f"share of heat maps on the object, points, {self.gaze}" if self.gaze else self.measure
@@ -95,27 +95,29 @@ def claims() -> tuple[Claim, ...]:
 def section(group: ResultGroup, context: ReportContext) -> Section | None:
     """Return the section of the claims that the group can test; None without test conditions or such rows."""
     transfer = group.drawn and group.protocol == TRANSFER
-    conditions = [one for one in dict.fromkeys(group.frame["condition"]) if one or transfer]
-    own = [one for one in claims() if one.protocol == group.protocol] if conditions else []
-    every = [(claim, dict(_effects(claim, group.frame, context))) for claim in own]
-    found = [(claim, effects) for claim, effects in every if effects]
-    if not found:
+    conditions = [condition for condition in dict.fromkeys(group.frame["condition"]) if condition or transfer]
+    of_protocol = (
+        [candidate for candidate in claims() if candidate.protocol == group.protocol] if conditions else []
+    )
+    measured = [(claim, dict(_effects(claim, group.frame, context))) for claim in of_protocol]
+    testable = [(claim, effects) for claim, effects in measured if effects]
+    if not testable:
         return None
-    blocks = [_block(claim, effects, conditions) for claim, effects in found]
+    blocks = [_block(claim, effects, conditions) for claim, effects in testable]
     seeds = group.frame["seed"].nunique()
-    places = ", ".join(map(_heading, conditions))
-    usual = group.protocol == "base-to-new"
+    headings = ", ".join(map(_heading, conditions))
+    base_to_new = group.protocol == "base-to-new"
     return Section(
-        key="claims" if usual else f"claims-{group.protocol}",
-        title=group.titled("The papers' claims" if usual else f"The papers' claims: {group.protocol}"),
+        key="claims" if base_to_new else f"claims-{group.protocol}",
+        title=group.titled("The papers' claims" if base_to_new else f"The papers' claims: {group.protocol}"),
         lead=(
             "What each claim comes to here: the first row's figure less the second's, with its 95 % interval "
-            f"over pictures and seeds, by where test scenes stand: {places}. A claim holds if "
+            f"over pictures and seeds, by where test scenes stand: {headings}. A claim holds if "
             "the whole interval is above 0. It does not if the interval is below 0, or within 1 point of it. "
             f"Otherwise it can't be told from up to {seeds} seeds. The first table counts pairs of rows of "
             "which a claim holds, does not, or is open."
         ),
-        blocks=(_counts(found, conditions), *blocks),
+        blocks=(_summary(testable, conditions), *blocks),
         drawn=group.drawn,
     )
 
@@ -128,64 +130,64 @@ def _effects(
         name = " − ".join(pair.values())
         for amount, lines in frame.groupby("amount", sort=True):
             if claim.errors:
-                effects = _of_errors(lines, pair["more"], claim.errors)
+                effects = _error_effects(lines, pair["more"], claim.errors)
             elif claim.gaze:
-                effects = _of_gaze(lines, pair, claim.gaze)
+                effects = _gaze_effects(lines, pair, claim.gaze)
             else:
-                effects = _of_pair(lines, pair, claim.measure, context)
+                effects = _pair_effects(lines, pair, claim.measure, context)
             if effects:
                 yield f"{name}, {amount:.0%} of the shots" if amount else name, effects
 
 
-def _of_pair(
+def _pair_effects(
     frame: pd.DataFrame, pair: Mapping[str, str], measure: str, context: ReportContext
 ) -> dict[str, Effect]:
     if not set(pair.values()) <= set(frame["name"]):
         return {}
-    own = frame[frame["name"].isin(list(pair.values()))]
+    pair_lines = frame[frame["name"].isin(list(pair.values()))]
     try:
-        found = paired(own, pair["more"], pair["less"], by=("condition",), bootstrap=context.bootstrap)
+        table = paired(pair_lines, pair["more"], pair["less"], by=("condition",), bootstrap=context.bootstrap)
     except InputError:  # the rows have no common seeds yet
         return {}
-    lines = found[found["measure"] == measure].to_dict("records")
+    lines = table[table["measure"] == measure].to_dict("records")
     return {
-        str(one["condition"]): Effect(
-            one["difference"], one["low"], one["high"], None if np.isnan(one["p"]) else one["p"], SMALL
+        str(line["condition"]): Effect(
+            line["difference"], line["low"], line["high"], None if np.isnan(line["p"]) else line["p"], SMALL
         )
-        for one in lines
+        for line in lines
     }
 
 
-def _of_errors(frame: pd.DataFrame, name: str, split: str) -> dict[str, Effect]:
+def _error_effects(frame: pd.DataFrame, name: str, split: str) -> dict[str, Effect]:
     """Return the foreground shift of wrong minus that of correct answers, in nats, over seeds."""
-    own = frame[(frame["name"] == name) & (frame["split"] == split)]
+    selected = frame[(frame["name"] == name) & (frame["split"] == split)]
     effects: dict[str, Effect] = {}
-    for condition, lines in own.groupby("condition", sort=False):
+    for condition, lines in selected.groupby("condition", sort=False):
         gaps = (lines["shift_wrong"] - lines["shift_right"]).dropna().to_numpy(float)
         if len(gaps) >= 2:
-            effects[str(condition)] = _over_seeds(gaps, 0.0)
+            effects[str(condition)] = _effect_over_seeds(gaps, 0.0)
     return effects
 
 
-def _of_gaze(frame: pd.DataFrame, pair: Mapping[str, str], split: str) -> dict[str, Effect]:
+def _gaze_effects(frame: pd.DataFrame, pair: Mapping[str, str], split: str) -> dict[str, Effect]:
     """Return the difference in points of the shares of heat maps on the object, over shared seeds."""
-    own = frame[frame["name"].isin(list(pair.values())) & (frame["split"] == split)]
+    selected = frame[frame["name"].isin(list(pair.values())) & (frame["split"] == split)]
     effects: dict[str, Effect] = {}
-    for condition, lines in own.groupby("condition", sort=False):
+    for condition, lines in selected.groupby("condition", sort=False):
         shares = lines.pivot_table(index="seed", columns="name", values="gaze").dropna()
         if len(shares) >= 2 and set(pair.values()) <= set(shares.columns):
             gaps = (100 * (shares[pair["more"]] - shares[pair["less"]])).to_numpy(float)
-            effects[str(condition)] = _over_seeds(gaps, SMALL)
+            effects[str(condition)] = _effect_over_seeds(gaps, SMALL)
     return effects
 
 
-def _over_seeds(values: np.ndarray, small: float) -> Effect:
+def _effect_over_seeds(values: np.ndarray, small: float) -> Effect:
     """Return the mean of one value per seed, with its interval and test by Student's t."""
     if np.ptp(values) == 0:  # zero-shot CLIP does not depend on the seed
         return Effect(values[0], values[0], values[0], None, small)
     test = stats.ttest_1samp(values, 0.0)
-    ends = test.confidence_interval(0.95)
-    return Effect(float(values.mean()), float(ends.low), float(ends.high), float(test.pvalue), small)
+    interval = test.confidence_interval(0.95)
+    return Effect(float(values.mean()), float(interval.low), float(interval.high), float(test.pvalue), small)
 
 
 def _heading(condition: str) -> str:
@@ -193,15 +195,19 @@ def _heading(condition: str) -> str:
     return condition or "other sets"
 
 
-def _counts(
-    found: Sequence[tuple[Claim, Mapping[str, Mapping[str, Effect]]]], conditions: Sequence[str]
+def _summary(
+    testable: Sequence[tuple[Claim, Mapping[str, Mapping[str, Effect]]]], conditions: Sequence[str]
 ) -> ReportBlock:
     """Return the summary table: for each claim, the number of pairs of rows with each verdict."""
     rows: list[TableRow] = []
-    for claim, effects in found:
+    for claim, effects in testable:
         cells: list[str] = []
         for condition in conditions:
-            verdicts = [one[condition].verdict for one in effects.values() if condition in one]
+            verdicts = [
+                by_condition[condition].verdict
+                for by_condition in effects.values()
+                if condition in by_condition
+            ]
             counts = {"hold": verdicts.count(HOLDS), "not": verdicts.count(NOT), "open": verdicts.count(OPEN)}
             cells.append(", ".join(f"{number} {word}" for word, number in counts.items() if number))
         rows.append(TableRow(f"{claim.claim} ({claim.source})", tuple(cells)))
@@ -212,10 +218,17 @@ def _block(
     claim: Claim, effects: Mapping[str, Mapping[str, Effect]], conditions: Sequence[str]
 ) -> ReportBlock:
     rows = [
-        TableRow(name, tuple(cell for one in conditions for cell in _cells(by.get(one), bool(claim.errors))))
-        for name, by in effects.items()
+        TableRow(
+            name,
+            tuple(
+                cell
+                for condition in conditions
+                for cell in _cells(by_condition.get(condition), bool(claim.errors))
+            ),
+        )
+        for name, by_condition in effects.items()
     ]
-    columns = [name for one in map(_heading, conditions) for name in (one, f"{one}: verdict")]
+    columns = [name for heading in map(_heading, conditions) for name in (heading, f"{heading}: verdict")]
     return ReportBlock(f"{claim.claim} ({claim.unit})", ("rows", *columns), tuple(rows))
 
 
@@ -224,6 +237,6 @@ def _cells(effect: Effect | None, fine: bool) -> tuple[str, str]:
     if effect is None:
         return "–", ""
     digits = 3 if fine else 1
-    ends = " to ".join(signed(end, digits) for end in (effect.low, effect.high))
+    interval = " to ".join(signed(end, digits) for end in (effect.low, effect.high))
     p = "" if effect.p is None else f", p {Number(effect.p, digits=3, least=0.001).text}"
-    return f"{signed(effect.value, digits)} ({ends}{p})", effect.verdict
+    return f"{signed(effect.value, digits)} ({interval}{p})", effect.verdict

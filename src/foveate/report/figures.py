@@ -80,8 +80,8 @@ class Figures:
         """
         self.frame, self.bootstrap = frame, bootstrap
         self._drawn: dict[tuple[FigureKey, FigureKey], tuple[Estimate, Estimate]] = {}
-        first = frame.drop_duplicates("label")[["label", "name", "method", "config"]]
-        self.rows = {str(one["label"]): one for one in first.to_dict("records")}
+        first_lines = frame.drop_duplicates("label")[["label", "name", "method", "config"]]
+        self.rows = {str(line["label"]): line for line in first_lines.to_dict("records")}
         self.labels = tuple(labels or sorted(self.rows, key=self._row_order))
         self.seeds = tuple(sorted(set(frame["seed"].tolist())))
         self.protocol = str(frame["protocol"].iloc[0])
@@ -89,10 +89,12 @@ class Figures:
     @cached_property
     def found(self) -> dict[FigureKey, Estimate]:
         """All figures by key: first each set, then averages; HM last."""
-        found = {key: self.bootstrap.estimate(one, self.seeds) for key, one in self._complete().items()}
-        found |= dict(self._other_measures())
-        found |= dict(self._averages(found))
-        return found | dict(_harmonic(found))
+        estimates = {
+            key: self.bootstrap.estimate(answers, self.seeds) for key, answers in self._complete().items()
+        }
+        estimates |= dict(self._other_measures())
+        estimates |= dict(self._averages(estimates))
+        return estimates | dict(_harmonic(estimates))
 
     def _row_order(self, label: str) -> tuple[bool, int, bool, str]:
         method = self.method(label)
@@ -135,14 +137,14 @@ class Figures:
     @cached_property
     def conditions(self) -> tuple[str, ...]:
         """All test conditions: the plain one first, then in the order of the results."""
-        seen = dict.fromkeys(self.frame["condition"])
-        return tuple(sorted(seen, key=lambda condition: condition != ""))
+        distinct = dict.fromkeys(self.frame["condition"])
+        return tuple(sorted(distinct, key=lambda condition: condition != ""))
 
     @cached_property
     def measures(self) -> tuple[str, ...]:
         """The main measures: base, new and HM; accuracy; or source and target."""
-        asked = tuple(dict.fromkeys(key.measure for key in self.answers))
-        return THREE if "new" in asked else tuple(sorted(asked))
+        names = tuple(dict.fromkeys(key.measure for key in self.answers))
+        return THREE if "new" in names else tuple(sorted(names))
 
     @cached_property
     def _asked(self) -> dict[tuple[str, str, float, str], dict[str, list[dict[str, Any]]]]:
@@ -158,38 +160,40 @@ class Figures:
             "answers",
             *_MORE,
         ]
-        found: dict[Any, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+        lines: dict[Any, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
         for line in self.frame[columns].sort_values("seed", kind="stable").to_dict("records"):
-            found[tuple(line[name] for name in _WHERE)][str(line["split"])].append(
+            lines[tuple(line[name] for name in _WHERE)][str(line["split"])].append(
                 cast("dict[str, Any]", line)
             )
-        return found
+        return lines
 
     @cached_property
     def answers(self) -> dict[FigureKey, RowAnswers]:
         """Answers by key."""
         halves = {"base": ("base",), "new": ("new",)}
-        few = self.protocol in ("few-shot", "data-efficiency") and not (self.frame["split"] == "new").any()
-        found: dict[FigureKey, RowAnswers] = {}
+        all_classes = (
+            self.protocol in ("few-shot", "data-efficiency") and not (self.frame["split"] == "new").any()
+        )
+        answers: dict[FigureKey, RowAnswers] = {}
         for where, splits in self._asked.items():
-            measures = {"accuracy": ("base", "all")} if few else halves
+            measures = {"accuracy": ("base", "all")} if all_classes else halves
             if self.source is not None:
-                at_home = where[1] == self.source
+                on_source = where[1] == self.source
                 measures = (
-                    {"source": ("base", "all", "new")} if at_home else {"target": ("new", "all", "base")}
+                    {"source": ("base", "all", "new")} if on_source else {"target": ("new", "all", "base")}
                 )
             for measure, order in measures.items():
                 split = next((split for split in order if split in splits), None)
                 if split is not None:
-                    found[FigureKey(*where, measure)] = _answers_of(splits[split])
-        return found
+                    answers[FigureKey(*where, measure)] = _answers_of(splits[split])
+        return answers
 
     def _complete(self) -> dict[FigureKey, RowAnswers]:
         """Return the answers; base and new are left out if the other one is missing."""
         other = {"base": "new", "new": "base"}
         return {
-            key: one
-            for key, one in self.answers.items()
+            key: answers
+            for key, answers in self.answers.items()
             if self.measures != THREE or key._replace(measure=other[key.measure]) in self.answers
         }
 
@@ -229,24 +233,24 @@ class Figures:
                 },
             )
 
-    def _averages(self, found: Mapping[FigureKey, Estimate]) -> Iterator[tuple[FigureKey, Estimate]]:
+    def _averages(self, per_set: Mapping[FigureKey, Estimate]) -> Iterator[tuple[FigureKey, Estimate]]:
         parts: dict[FigureKey, list[Estimate]] = defaultdict(list)
-        for key, one in found.items():
+        for key, estimate in per_set.items():
             if key.set in self.targets:
-                parts[key._replace(set=AVERAGE)].append(one)
-        for key, own in parts.items():
-            yield key, average(own, len(own) == len(self.sets_under(key.condition)))
+                parts[key._replace(set=AVERAGE)].append(estimate)
+        for key, estimates in parts.items():
+            yield key, average(estimates, len(estimates) == len(self.sets_under(key.condition)))
 
     def sets_under(self, condition: str) -> list[str]:
         """Return the sets, except a source, for which any row has results under a condition."""
-        asked = set(self.frame.loc[self.frame["condition"] == condition, "tested_on"])
-        return [key for key in self.targets if key in asked]
+        tested = set(self.frame.loc[self.frame["condition"] == condition, "tested_on"])
+        return [key for key in self.targets if key in tested]
 
     def sets_of(self, key: FigureKey) -> list[str]:
         """Return the sets that a figure covers: one, or those of an average."""
         if key.set != AVERAGE:
             return [key.set]
-        return [one for one in self.targets if key._replace(set=one) in self.found]
+        return [target for target in self.targets if key._replace(set=target) in self.found]
 
     @cached_property
     def missing(self) -> tuple[str, ...]:
@@ -254,13 +258,15 @@ class Figures:
         needed: dict[FigureKey, set[str]] = defaultdict(set)
         for key in self.answers:
             needed[key._replace(label="", measure="")].add(key.measure)
-        ordered = sorted(needed, key=self._key_order)
+        questions = sorted(needed, key=self._key_order)
         return tuple(
             f"{label} on {self.where(key)}, seed {seed}"
             for label in self.labels
-            for key in ordered
+            for key in questions
             for seed in self.seeds
-            if not all(self._answered(key._replace(label=label, measure=one), seed) for one in needed[key])
+            if not all(
+                self._answered(key._replace(label=label, measure=measure), seed) for measure in needed[key]
+            )
         )
 
     def _key_order(self, key: FigureKey) -> tuple[int, float, int, str]:
@@ -284,77 +290,79 @@ class Figures:
 
     def plug_ins(self) -> list[tuple[str, str]]:
         """Return pairs of rows, a backbone and a plug-in over it: "CoOp" and "CoOp + FVG-PT"."""
-        found: list[tuple[str, str]] = []
+        pairs: list[tuple[str, str]] = []
         for label in self.labels:
             host = self.method(label).partition("+")[2]
-            alone = [other for other in self.labels if self.method(other) == host]
-            start = published.plain(label)
-            named = [other for other in alone if start.startswith(published.plain(self.name(other)))]
-            if host and (named or len(alone) == 1):
-                found.append(((named or alone)[0], label))
-        return found
+            backbones = [other for other in self.labels if self.method(other) == host]
+            plain_label = published.plain(label)
+            by_name = [
+                other for other in backbones if plain_label.startswith(published.plain(self.name(other)))
+            ]
+            if host and (by_name or len(backbones) == 1):
+                pairs.append(((by_name or backbones)[0], label))
+        return pairs
 
     def same_answers(self) -> list[str]:
-        """Return notes on rows with identical answers to every question, as after learning nothing."""
-        found: dict[Hashable, list[str]] = defaultdict(list)
+        """Return notes on rows whose answers are all identical, for instance because nothing was learned."""
+        labels_by_answers: dict[Hashable, list[str]] = defaultdict(list)
         for label in self.labels:
-            own = {key[1:]: one for key, one in self.answers.items() if key.label == label}
-            if own and all(one.right is not None for one in own.values()):
-                given = {
-                    (key, one.digest, tuple(one.accuracy), one.right.numpy().tobytes())
-                    for key, one in own.items()
-                    if one.right is not None
+            row_answers = {key[1:]: answers for key, answers in self.answers.items() if key.label == label}
+            if row_answers and all(answers.right is not None for answers in row_answers.values()):
+                fingerprint = {
+                    (key, answers.digest, tuple(answers.accuracy), answers.right.numpy().tobytes())
+                    for key, answers in row_answers.items()
+                    if answers.right is not None
                 }
-                found[frozenset(given)].append(label)
+                labels_by_answers[frozenset(fingerprint)].append(label)
         return [
             f"{', '.join(labels[1:])} gave the same answers as {labels[0]} to every picture, under every "
             "seed."
-            for labels in found.values()
+            for labels in labels_by_answers.values()
             if len(labels) > 1
         ]
 
     def drawn_together(self, before: FigureKey, after: FigureKey) -> tuple[Estimate, Estimate]:
-        """Return the figures of two rows for one question, over their common seeds."""
+        """Return two rows' figures for one question, over their common seeds and with common draws."""
         if (before, after) not in self._drawn:
-            both = self.bootstrap.both(self.answers[before], self.answers[after])
-            self._drawn[before, after] = both
+            estimates = self.bootstrap.both(self.answers[before], self.answers[after])
+            self._drawn[before, after] = estimates
         return self._drawn[before, after]
 
     def comparable(
         self, before: str, after: str
     ) -> tuple[dict[FigureKey, tuple[RowAnswers, RowAnswers]], list[str]]:
         """Return the answers of two rows to the same questions, and questions with different pictures."""
-        both: dict[FigureKey, tuple[RowAnswers, RowAnswers]] = {}
+        pairs: dict[FigureKey, tuple[RowAnswers, RowAnswers]] = {}
         refused: list[str] = []
         for key in sorted(self.answers, key=self._key_order):
-            other = self.answers.get(key._replace(label=after))
-            if key.label != before or other is None:
+            second = self.answers.get(key._replace(label=after))
+            if key.label != before or second is None:
                 continue
             first = self.answers[key]
-            if first.shared_seeds(other):
-                both[key._replace(label=after)] = first, other
+            if first.shared_seeds(second):
+                pairs[key._replace(label=after)] = first, second
             else:
                 refused.append(f"{self.where(key)} ({first.split})")
-        return both, refused
+        return pairs, refused
 
 
 def _answers_of(lines: Sequence[Mapping[str, Any]]) -> RowAnswers:
     """Return the answers of a row's runs to one question; each line is one seed."""
     first = lines[0]
-    alike = len({(line["digest"], line["pictures"]) for line in lines}) == 1
-    right = torch.stack([unpacked(line["answers"], line["pictures"]) for line in lines]) if alike else None
+    shared = len({(line["digest"], line["pictures"]) for line in lines}) == 1
+    right = torch.stack([unpacked(line["answers"], line["pictures"]) for line in lines]) if shared else None
     accuracy = {line["seed"]: line["accuracy"] for line in lines}
-    asked = (first["tested_on"], first["split"], first["condition"])
-    place = (first["trained_on"], first["amount"])
-    return RowAnswers(place, *asked, accuracy, right, first["digest"] if alike else None)
+    question = (first["tested_on"], first["split"], first["condition"])
+    training = (first["trained_on"], first["amount"])
+    return RowAnswers(training, *question, accuracy, right, first["digest"] if shared else None)
 
 
-def _harmonic(found: Mapping[FigureKey, Estimate]) -> Iterator[tuple[FigureKey, Estimate]]:
-    for key, one in found.items():
+def _harmonic(estimates: Mapping[FigureKey, Estimate]) -> Iterator[tuple[FigureKey, Estimate]]:
+    for key, estimate in estimates.items():
         for measure, (first, second) in _HALVES.items():
-            other = found.get(key._replace(measure=second))
+            other = estimates.get(key._replace(measure=second))
             if key.measure == first and other is not None:
-                yield key._replace(measure=measure), hm(one, other)
+                yield key._replace(measure=measure), hm(estimate, other)
 
 
 @dataclass(frozen=True)
@@ -401,31 +409,43 @@ def differences(
         by: Axes to keep, of "set", "amount" and "condition"; the mean is taken over the others. A source
             set is never part of a mean. A set counts if all of its measures can be compared.
     """
-    both, _ = figures.comparable(before, after)
-    asked: dict[FigureKey, set[str]] = defaultdict(set)
+    answers, _ = figures.comparable(before, after)
+    measures: dict[FigureKey, set[str]] = defaultdict(set)
     for key in figures.answers:
         if key.label in (before, after):
-            asked[key._replace(label=after, measure="")].add(key.measure)
-    parts: dict[FigureKey, list[FigureKey]] = defaultdict(list)
+            measures[key._replace(label=after, measure="")].add(key.measure)
+    groups: dict[FigureKey, list[FigureKey]] = defaultdict(list)
     neutral = {"set": AVERAGE, "amount": 0.0, "condition": ""}
-    for key in both:
-        whole = all(key._replace(measure=one) in both for one in asked[key._replace(measure="")])
-        if "set" in by or (whole and key.measure != "source"):
-            parts[key._replace(**{name: none for name, none in neutral.items() if name not in by})].append(
+    for key in answers:
+        complete = all(
+            key._replace(measure=measure) in answers for measure in measures[key._replace(measure="")]
+        )
+        if "set" in by or (complete and key.measure != "source"):
+            groups[key._replace(**{name: value for name, value in neutral.items() if name not in by})].append(
                 key
             )
-    found: dict[FigureKey, Difference] = {}
-    for key, own in parts.items():
-        drawn = [figures.drawn_together(one._replace(label=before), one) for one in own]
-        sides = [average([pair[side] for pair in drawn]) for side in (0, 1)]
-        tested = [_on_shared_seeds(*both[one]) for one in own]
-        lost, won = (sum(int((pair[one] & ~pair[1 - one]).sum()) for pair in tested) for one in (0, 1))
-        p = paired_p(*tested[0]) if len(tested) == 1 else average_p(tested)
-        pictures = sum(pair[0].shape[1] for pair in tested)
-        found[key] = Difference(
-            key, both[own[0]][0].split, len(own), sides[0], sides[1], pictures, lost, won, p
+    by_key: dict[FigureKey, Difference] = {}
+    for key, members in groups.items():
+        estimates = [figures.drawn_together(member._replace(label=before), member) for member in members]
+        averages = [average([pair[side] for pair in estimates]) for side in (0, 1)]
+        right = [_on_shared_seeds(*answers[member]) for member in members]
+        only_first, only_second = (
+            sum(int((pair[winner] & ~pair[1 - winner]).sum()) for pair in right) for winner in (0, 1)
         )
-    return list(_with_harmonic(found))
+        p = paired_p(*right[0]) if len(right) == 1 else average_p(right)
+        pictures = sum(pair[0].shape[1] for pair in right)
+        by_key[key] = Difference(
+            key,
+            answers[members[0]][0].split,
+            len(members),
+            averages[0],
+            averages[1],
+            pictures,
+            only_first,
+            only_second,
+            p,
+        )
+    return list(_with_harmonic(by_key))
 
 
 def _on_shared_seeds(first: RowAnswers, second: RowAnswers) -> tuple[torch.Tensor, torch.Tensor]:
@@ -433,13 +453,13 @@ def _on_shared_seeds(first: RowAnswers, second: RowAnswers) -> tuple[torch.Tenso
     return first.of_seeds(common), second.of_seeds(common)
 
 
-def _with_harmonic(found: Mapping[FigureKey, Difference]) -> Iterator[Difference]:
-    for key, one in found.items():
-        yield one
-        base = found.get(key._replace(measure="base"))
+def _with_harmonic(by_key: Mapping[FigureKey, Difference]) -> Iterator[Difference]:
+    for key, diff in by_key.items():
+        yield diff
+        base = by_key.get(key._replace(measure="base"))
         if key.measure == "new" and base is not None:
-            before, after = hm(base.before, one.before), hm(base.after, one.after)
-            yield Difference(key._replace(measure="HM"), "HM", one.sets, before, after)
+            before, after = hm(base.before, diff.before), hm(base.after, diff.after)
+            yield Difference(key._replace(measure="HM"), "HM", diff.sets, before, after)
 
 
 def paired(
@@ -474,27 +494,27 @@ def paired(
     groups = groups_of(frame)
     first, second = (resolve(groups, name) for name in (a, b))
     for group in groups:
-        own = group.frame[group.frame["label"].isin([first, second])]
-        if own["label"].nunique() < 2:
+        group_lines = group.frame[group.frame["label"].isin([first, second])]
+        if group_lines["label"].nunique() < 2:
             continue
-        for one in differences(Figures(own, bootstrap or Bootstrap()), second, first, by):
-            low, high = one.estimate.interval
-            seeds = dict(one.estimate.seeds)
+        for diff in differences(Figures(group_lines, bootstrap or Bootstrap()), second, first, by):
+            low, high = diff.estimate.interval
+            seeds = dict(diff.estimate.seeds)
             lines.append(
                 {
                     "protocol": group.protocol,
                     "group": group.apart,
-                    **{name: value for name, value in one.key._asdict().items() if name != "label"},
-                    "difference": one.estimate.value,
+                    **{name: value for name, value in diff.key._asdict().items() if name != "label"},
+                    "difference": diff.estimate.value,
                     "low": low,
                     "high": high,
                     "sd": deviation(list(seeds.values())),
                     "seeds": seeds,
-                    "sets": one.sets,
-                    "pictures": one.pictures,
-                    "only_a": one.only_second,
-                    "only_b": one.only_first,
-                    "p": float("nan") if one.p is None else one.p,
+                    "sets": diff.sets,
+                    "pictures": diff.pictures,
+                    "only_a": diff.only_second,
+                    "only_b": diff.only_first,
+                    "p": float("nan") if diff.p is None else diff.p,
                 }
             )
     if not lines:
@@ -515,15 +535,15 @@ def resolve(groups: Iterable[ResultGroup], name: str) -> str:
         for group in groups
         for label, method in zip(group.frame["label"], group.frame["method"], strict=True)
     }
-    for found in (
+    for matches in (
         [label for label in methods if label == name],
         [label for label in methods if published.plain(label) == published.plain(name)],
         [label for label, method in methods.items() if method == name],
     ):
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise InputError(f"{name!r} may be {' or '.join(map(repr, found))}: give one of these")
-    near = difflib.get_close_matches(name, methods, 1, 0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise InputError(f"{name!r} may be {' or '.join(map(repr, matches))}: give one of these")
+    similar = difflib.get_close_matches(name, methods, 1, 0.5)
+    hint = f"did you mean {similar[0]!r}? " if similar else ""
     raise InputError(f"there is no row {name!r}: {hint}rows are {', '.join(map(repr, sorted(methods)))}")

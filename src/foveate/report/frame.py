@@ -87,51 +87,51 @@ def read_sweep(folder: Path) -> SweepResults:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: give the one that foveate sweep wrote to")
-    found: list[tuple[Result, Path]] = []
+    results: list[tuple[Result, Path]] = []
     damaged: list[str] = []
-    for place in results_in(folder):
+    for run in results_in(folder):
         try:
-            result = read_result(place)
+            result = read_result(run)
         except Damaged as error:
             damaged.append(" ".join(str(error).split()))
             continue
         fault = None if result is None else _fault(result)
         if fault is not None:
-            damaged.append(f"{place / RESULT} {fault}")
+            damaged.append(f"{run / RESULT} {fault}")
         elif result is not None:
-            found.append((result, place))
-    if not any(result.measured for result, _ in found):
-        raise InputError(_nothing(folder, found, damaged))
-    found.sort(key=lambda one: (*(getattr(one[0], name) for name in _ORDER), str(one[1])))
-    begun = [Path(at) for at, _, names in os.walk(folder) if "job.json" in names and RESULT not in names]
-    lines = [_line(result, one, place) for result, place in found for one in result.measured]
+            results.append((result, run))
+    if not any(result.measured for result, _ in results):
+        raise InputError(_nothing(folder, results, damaged))
+    results.sort(key=lambda item: (*(getattr(item[0], name) for name in _ORDER), str(item[1])))
+    begun = [Path(path) for path, _, names in os.walk(folder) if "job.json" in names and RESULT not in names]
+    lines = [_line(result, measured, run) for result, run in results for measured in result.measured]
     frame = pd.DataFrame(lines, columns=[*RAW, *_MORE])
-    return SweepResults(frame, len(found), tuple(sorted(damaged)), tuple(sorted(begun)))
+    return SweepResults(frame, len(results), tuple(sorted(damaged)), tuple(sorted(begun)))
 
 
 _ORDER = ("protocol", "row", "dataset", "variant", "seed")
 
 
-def _nothing(folder: Path, found: Sequence[object], damaged: Sequence[str]) -> str:
-    if found:
+def _nothing(folder: Path, results: Sequence[object], damaged: Sequence[str]) -> str:
+    if results:
         return f"no run in {folder} was tested yet, they are backbones of others: let foveate sweep go on"
     if damaged:
         return f"no result in {folder} can be read, first: {damaged[0]}; move it away and sweep again"
     return f"there is no {RESULT} in {folder}: run foveate sweep first, or give the folder that it wrote to"
 
 
-def _line(result: Result, one: Measured, folder: Path) -> dict[str, Any]:
+def _line(result: Result, measured: Measured, folder: Path) -> dict[str, Any]:
     """Return one line of the long table."""
     return {
         **vars(result),
-        **vars(one),
+        **vars(measured),
         **{name: result.hashes.get(name, "") for name in ("weights", "draw", "names", "masks")},
         **{f"{name}_seconds": result.seconds.get(name) for name in ("train", "test")},
         "trained_on": result.dataset,
-        "tested_on": one.dataset.partition("@")[0],
-        "condition": one.dataset.partition("@")[2],  # "species@home" is another test split of "species"
-        "right": sum(right for right, _ in one.per_class.values()),
-        "answers": one.right,
+        "tested_on": measured.dataset.partition("@")[0],
+        "condition": measured.dataset.partition("@")[2],  # "species@home" is another test split of "species"
+        "right": sum(right for right, _ in measured.per_class.values()),
+        "answers": measured.right,
         "answered": repr(result.measured),
         "learned_from": result.pictures,
         "split_hash": result.hashes.get("split", ""),
@@ -167,26 +167,27 @@ def _amount(result: Result) -> float:
 def _group(result: Result) -> tuple[Any, ...]:
     varies = result.protocol in ("few-shot", "data-efficiency")
     weights = result.hashes.get("weights", "") or result.clip
-    own = (str(result.config.get("precision", "")), result.recipe, str(result.config.get("classes", "")))
-    return result.protocol, is_drawn(result.dataset), weights, *own, None if varies else result.shots
+    settings = (str(result.config.get("precision", "")), result.recipe, str(result.config.get("classes", "")))
+    return result.protocol, is_drawn(result.dataset), weights, *settings, None if varies else result.shots
 
 
 def _fault(result: Result) -> str | None:
     """Return why a result is left out: it was edited, or its protocol is unknown."""
     hints = {Result: get_type_hints(Result), Measured: get_type_hints(Measured)}
-    for one in (result, *result.measured):
-        odd = next(
-            (name for name, hint in hints[type(one)].items() if not is_a(getattr(one, name), hint)), None
+    for record in (result, *result.measured):
+        wrong = next(
+            (name for name, hint in hints[type(record)].items() if not is_a(getattr(record, name), hint)),
+            None,
         )
-        if odd is not None:
-            return f"is damaged: {odd} is {str(getattr(one, odd))[:40]!r}"
+        if wrong is not None:
+            return f"is damaged: {wrong} is {str(getattr(record, wrong))[:40]!r}"
     if result.protocol not in get_args(Protocol):
         return f"is of the protocol {result.protocol!r}, which this foveate does not know"
-    for one in result.measured:
-        right = int(unpacked(one.right, one.pictures).sum())
-        if not one.pictures or abs(one.accuracy - 100 * right / one.pictures) >= _ROUNDING:
+    for test in result.measured:
+        right = int(unpacked(test.right, test.pictures).sum())
+        if not test.pictures or abs(test.accuracy - 100 * right / test.pictures) >= _ROUNDING:
             return "is damaged: an accuracy is not that of its answers"
-        if [sum(counts) for counts in zip(*one.per_class.values(), strict=True)] != [right, one.pictures]:
+        if [sum(counts) for counts in zip(*test.per_class.values(), strict=True)] != [right, test.pictures]:
             return "is damaged: its classes' right answers are not those of its answers"
     return None
 
@@ -195,15 +196,15 @@ def is_a(value: object, hint: Any) -> bool:
     """Return whether a value has the declared type of a result's field; numbers must be finite."""
     inner = get_args(hint)
     if get_origin(hint) is UnionType:
-        return any(is_a(value, one) for one in inner)
+        return any(is_a(value, option) for option in inner)
     if get_origin(hint) is dict:
-        own = cast("dict[str, Any]", value)
-        return isinstance(value, dict) and all(is_a(one, inner[1]) for one in own.values())
+        mapping = cast("dict[str, Any]", value)
+        return isinstance(value, dict) and all(is_a(item, inner[1]) for item in mapping.values())
     if get_origin(hint) is tuple or hint is Any:
         return hint is Any or isinstance(value, tuple)
     if hint in (int, float):
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return whole or (hint is float and isinstance(value, float) and math.isfinite(value))
+        is_int = isinstance(value, int) and not isinstance(value, bool)
+        return is_int or (hint is float and isinstance(value, float) and math.isfinite(value))
     return isinstance(value, hint)
 
 
@@ -246,29 +247,29 @@ def groups_of(frame: pd.DataFrame) -> list[ResultGroup]:
         InputError: A run occurs twice with different answers, or a set occurs with two splits.
     """
     keys: list[tuple[Any, ...]] = sorted(set(frame["group"]), key=str)
-    parts = {key: frame[[own == key for own in frame["group"]]] for key in keys}
+    parts = {key: frame[[group == key for group in frame["group"]]] for key in keys}
     for part in parts.values():
         _check_splits(part)
     groups: list[ResultGroup] = []
     for key, part in parts.items():
-        own, twins = _labelled(part)
-        clip = min(own["clip"])  # equal weights may have several paths
-        words = ("", "", clip + ", weights {:.8}", "{}", "settings: {}", "trained on {} classes", "{} shots")
-        rivals = [other for other in keys if other[:2] == key[:2]]
-        differs = [len({other[place] for other in rivals}) > 1 for place in range(len(words))]
-        said = [word.format(key[at]) for at, word in enumerate(words) if word and differs[at]]
-        groups.append(ResultGroup(own, key[0], key[1], clip, *key[2:5], ", ".join(said), twins))
+        labelled, twins = _labelled(part)
+        clip = min(labelled["clip"])  # equal weights may have several paths
+        texts = ("", "", clip + ", weights {:.8}", "{}", "settings: {}", "trained on {} classes", "{} shots")
+        related = [other for other in keys if other[:2] == key[:2]]
+        differs = [len({other[i] for other in related}) > 1 for i in range(len(texts))]
+        apart = [text.format(key[index]) for index, text in enumerate(texts) if text and differs[index]]
+        groups.append(ResultGroup(labelled, key[0], key[1], clip, *key[2:5], ", ".join(apart), twins))
     return groups
 
 
 def _check_splits(frame: pd.DataFrame) -> None:
     """Refuse two splits of one set: they must not be averaged together."""
-    seen: dict[str, tuple[str, Path]] = {}
+    splits: dict[str, tuple[str, Path]] = {}
     for key, split, folder in zip(frame["trained_on"], frame["split_hash"], frame["folder"], strict=True):
-        before, where = seen.setdefault(key, (split, folder))
-        if before != split:
+        first, first_run = splits.setdefault(key, (split, folder))
+        if first != split:
             raise InputError(
-                f"{folder} and {where} are of two splits of {set_title(key)}, {split:.8} and {before:.8}: "
+                f"{folder} and {first_run} are of two splits of {set_title(key)}, {split:.8} and {first:.8}: "
                 "keep them in folders of their own, and report each"
             )
 
@@ -287,26 +288,28 @@ def _labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, tuple[str, .
     wide = pd.DataFrame.from_dict(settings, orient="index").fillna("–")
     labels: dict[Path, str] = {}
     trained: dict[str, dict[Place, Mapping[str, str]]] = defaultdict(dict)
-    for name, own in runs.groupby("name"):
-        values = wide.loc[own.index]
-        varies = values.groupby([own["trained_on"], own["amount"]]).nunique().gt(1).any()
+    for name, group in runs.groupby("name"):
+        values = wide.loc[group.index]
+        varies = values.groupby([group["trained_on"], group["amount"]]).nunique().gt(1).any()
         varying = sorted(varies.index[varies])
-        for folder, place in zip(own.index, zip(own["trained_on"], own["amount"], strict=True), strict=True):
-            said = ", ".join(f"{key} {values.at[folder, key]}" for key in varying)
-            labels[folder] = f"{name} ({said})" if said else str(name)
+        for folder, place in zip(
+            group.index, zip(group["trained_on"], group["amount"], strict=True), strict=True
+        ):
+            difference = ", ".join(f"{key} {values.at[folder, key]}" for key in varying)
+            labels[folder] = f"{name} ({difference})" if difference else str(name)
             trained[labels[folder]].setdefault(place, settings[folder])
     lines = frame.assign(label=[labels[folder] for folder in frame["folder"]])
-    run = ["label", "trained_on", "amount", "seed"]
-    for (label, key, _, seed), own in lines[lines.groupby(run)["answered"].transform("nunique") > 1].groupby(
-        run
-    ):
-        first, second = own.drop_duplicates("answered")["folder"].iloc[:2]
+    keys = ["label", "trained_on", "amount", "seed"]
+    for (label, key, _, seed), repeated in lines[
+        lines.groupby(keys)["answered"].transform("nunique") > 1
+    ].groupby(keys):
+        first, second = repeated.drop_duplicates("answered")["folder"].iloc[:2]
         raise InputError(
             f"{first} and {second} are both {label} on {set_title(key)}, seed {seed}, with other answers: "
             "report the sweeps one by one, or move one of the two away"
         )
-    once = lines[lines["folder"] == lines.groupby(run)["folder"].transform("first")]
-    return once.sort_values(run, kind="stable"), {label: _twins(label, trained) for label in trained}
+    unique = lines[lines["folder"] == lines.groupby(keys)["folder"].transform("first")]
+    return unique.sort_values(keys, kind="stable"), {label: _twins(label, trained) for label in trained}
 
 
 def _twins(label: str, trained: Mapping[str, Mapping[Place, Mapping[str, str]]]) -> tuple[str, ...]:
@@ -319,13 +322,13 @@ def _twins(label: str, trained: Mapping[str, Mapping[Place, Mapping[str, str]]])
 
 def flat(config: Mapping[str, Any], above: str = "") -> dict[str, str]:
     """Return settings by dotted name ("training.epochs") as text, without those that change no number."""
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and key not in _NOT_SETTINGS:
-            found |= flat(cast("Mapping[str, Any]", value), f"{above}{key}.")
+            settings |= flat(cast("Mapping[str, Any]", value), f"{above}{key}.")
         elif key not in _NOT_SETTINGS:
-            found[above + key] = value if isinstance(value, str) else json.dumps(value)
-    return found
+            settings[above + key] = value if isinstance(value, str) else json.dumps(value)
+    return settings
 
 
 def _known(key: str) -> DataSet | None:
@@ -337,8 +340,8 @@ def _known(key: str) -> DataSet | None:
 
 def set_title(key: str) -> str:
     """Return the title of a set; its key, if it is not in the catalogue."""
-    found = _known(key)
-    return key if found is None else found.title
+    entry = _known(key)
+    return key if entry is None else entry.title
 
 
 def set_order(key: str) -> tuple[int, list[str | int], str]:
@@ -350,14 +353,14 @@ def set_order(key: str) -> tuple[int, list[str | int], str]:
 
 def is_drawn(key: str) -> bool:
     """Return whether the pictures of a set are drawn scenes."""
-    found = _known(key)
-    return key.startswith("world") if found is None else found.world is not None
+    entry = _known(key)
+    return key.startswith("world") if entry is None else entry.world is not None
 
 
 def about(key: str) -> str:
     """Return the description of a drawn set; empty for other sets."""
-    found = _known(key)
-    return "" if found is None or found.world is None else f"{found.classes} classes, {found.world.about}"
+    entry = _known(key)
+    return "" if entry is None or entry.world is None else f"{entry.classes} classes, {entry.world.about}"
 
 
 def class_count(key: str, split: str) -> int | None:
@@ -367,8 +370,8 @@ def class_count(key: str, split: str) -> int | None:
         key: Key of the set.
         split: "base" is the first half, rounded up; "new" is the rest; "all" is both.
     """
-    found = _known(key)
-    if found is None:
+    entry = _known(key)
+    if entry is None:
         return None
-    base = -(-found.classes // 2)
-    return {"base": base, "new": found.classes - base}.get(split, found.classes)
+    base = -(-entry.classes // 2)
+    return {"base": base, "new": entry.classes - base}.get(split, entry.classes)

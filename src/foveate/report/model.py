@@ -250,10 +250,10 @@ def highest(estimates: Iterable[Estimate]) -> float | None:
     A mean over fewer seeds or sets than the others is never the highest; if its value is, the result is
     None. The result is also None if rows were tested on different pictures.
     """
-    every = list(estimates)
-    whole = [one for one in every if not one.mark]
-    if len(whole) < 2 or len({one.tested for one in whole}) > 1:
+    candidates = list(estimates)
+    complete = [estimate for estimate in candidates if not estimate.mark]
+    if len(complete) < 2 or len({estimate.tested for estimate in complete}) > 1:
         return None
-    values = [round(one.value, 2) for one in every]
-    best = max(round(one.value, 2) for one in whole)
+    values = [round(estimate.value, 2) for estimate in candidates]
+    best = max(round(estimate.value, 2) for estimate in complete)
     return best if best >= max(values) and min(values) < best else None

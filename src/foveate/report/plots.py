@@ -62,22 +62,22 @@ def svg(chart: Chart) -> str:
         else:
             _dots(axes, chart, [shift / step for shift in shifts], titles)
             letters = int((left - 8) / _LETTER)
-            cut = [name if len(name) <= letters else name[: letters - 1] + "…" for name in chart.names]
-            axes.set_yticks(range(rows), cut, color=_COLOURS["ink"])
+            labels = [name if len(name) <= letters else name[: letters - 1] + "…" for name in chart.names]
+            axes.set_yticks(range(rows), labels, color=_COLOURS["ink"])
             axes.set_ylim(rows - 0.5, -0.5)
             axes.grid(visible=False, axis="y")
         file = io.StringIO()
         FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
-    said = f"{chart.title}: {', '.join(dict.fromkeys(one.label for one in chart.series))}"
-    return _inline(file.getvalue(), said, titles)
+    description = f"{chart.title}: {', '.join(dict.fromkeys(series.label for series in chart.series))}"
+    return _inline(file.getvalue(), description, titles)
 
 
 def _shifts(chart: Chart) -> list[float]:
     """Return the vertical offset of each series from a name's line, so that points do not overlap."""
     ours = [series for series in chart.series if series.colour >= 0]
-    alone = len(ours) < 2 or all(len({point.y for point in one.points}) == 1 for one in ours)
+    alone = len(ours) < 2 or all(len({point.y for point in item.points}) == 1 for item in ours)
     step = 0.0 if alone or chart.kind == "lines" else min(6.4, 15 / (len(ours) - 1))
-    return [step * (ours.index(one) - (len(ours) - 1) / 2) if one in ours else 0.0 for one in chart.series]
+    return [step * (ours.index(item) - (len(ours) - 1) / 2) if item in ours else 0.0 for item in chart.series]
 
 
 def _dots(axes: Axes, chart: Chart, shifts: list[float], titles: dict[str, str]) -> None:
@@ -99,23 +99,23 @@ def _lines(axes: Axes, chart: Chart, titles: dict[str, str]) -> None:
     xs = sorted({*chart.ticks, *(point.x for series in chart.series for point in series.points)})
     unit = ((xs[-1] - xs[0]) or 1.0) * 1.12 / (WIDTH - 54) if xs else 1.0
     for place, series in enumerate(chart.series):
-        aside = 2.6 * (place - (len(chart.series) - 1) / 2) * unit
+        offset = 2.6 * (place - (len(chart.series) - 1) / 2) * unit
         for point in series.points:
             if point.low is not None and point.high is not None:
-                _whisker(axes, series, (point.x + aside,) * 2, (point.low, point.high))
+                _whisker(axes, series, (point.x + offset,) * 2, (point.low, point.high))
         dashes = DASHES[max(series.colour, 0) % len(DASHES)]
-        style: Any = "-" if dashes == "none" else (0, [float(one) / 1.8 for one in dashes.split()])
-        curve = [[point.x + aside for point in series.points], [point.y for point in series.points]]
+        style: Any = "-" if dashes == "none" else (0, [float(length) / 1.8 for length in dashes.split()])
+        curve = [[point.x + offset for point in series.points], [point.y for point in series.points]]
         axes.plot(*curve, color=_colour(series), linewidth=1.8, linestyle=style, clip_on=False, gid="curve")
         for point in series.points:
-            _mark(axes, series, point.x + aside, point.y, f"{series.label}: {point.y:.2f}", titles)
+            _mark(axes, series, point.x + offset, point.y, f"{series.label}: {point.y:.2f}", titles)
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], min_n_ticks=3))
-    shown: list[float] = []
+    labelled: list[float] = []
     for tick in chart.ticks:  # 1, 2 and 4 shots are close together: labels must not overlap
-        if not shown or (tick - shown[-1]) / unit >= 18:
-            shown.append(tick)
-    if shown:
-        axes.xaxis.set_major_locator(FixedLocator(shown))
+        if not labelled or (tick - labelled[-1]) / unit >= 18:
+            labelled.append(tick)
+    if labelled:
+        axes.xaxis.set_major_locator(FixedLocator(labelled))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
     axes.grid(visible=False, axis="x")
 
@@ -128,7 +128,7 @@ def _whisker(axes: Axes, series: Series, x: tuple[float, ...], y: tuple[float, .
     axes.plot(x, y, color=_colour(series), linewidth=1.6, alpha=0.5, zorder=2, clip_on=False)
 
 
-def _mark(axes: Axes, series: Series, x: float, y: float, said: str, titles: dict[str, str]) -> None:
+def _mark(axes: Axes, series: Series, x: float, y: float, tooltip: str, titles: dict[str, str]) -> None:
     hollow = series.hollow or series.colour < 0
     axes.plot(
         [x],
@@ -142,44 +142,44 @@ def _mark(axes: Axes, series: Series, x: float, y: float, said: str, titles: dic
         clip_on=False,
         gid=f"mark-{len(titles)}",
     )
-    titles[f"mark-{len(titles)}"] = said
+    titles[f"mark-{len(titles)}"] = tooltip
 
 
-def _inline(text: str, said: str, titles: dict[str, str]) -> str:
+def _inline(text: str, description: str, titles: dict[str, str]) -> str:
     """Convert matplotlib's SVG to an element of a page: no URLs, no ids, the page's colours."""
     for name, colour in _COLOURS.items():
         text = text.replace(colour, f"var(--{name})")
     root = ElementTree.fromstring(text)
-    shapes = {one.get("id", ""): one.get("d", "") for one in root.iter(f"{_SVG}path")}
+    shapes = {path.get("id", ""): path.get("d", "") for path in root.iter(f"{_SVG}path")}
     for parent in root.iter():
         for child in list(parent):
             if child.tag in (f"{_SVG}defs", f"{_SVG}metadata"):
                 parent.remove(child)
-    for one in list(root.iter()):
-        name = one.attrib.pop("id", "")
-        _tidy(one, shapes)
+    for element in list(root.iter()):
+        name = element.attrib.pop("id", "")
+        _tidy(element, shapes)
         if name == "curve":
-            one.set("class", name)
+            element.set("class", name)
         if name in titles:
             title = ElementTree.Element("title")
             title.text = titles[name]
-            one.insert(0, title)
-    root.attrib = {"viewBox": root.get("viewBox", ""), "role": "img", "aria-label": said}
+            element.insert(0, title)
+    root.attrib = {"viewBox": root.get("viewBox", ""), "role": "img", "aria-label": description}
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
 
 
-def _tidy(one: ElementTree.Element, shapes: Mapping[str, str]) -> None:
+def _tidy(element: ElementTree.Element, shapes: Mapping[str, str]) -> None:
     """Make an element self-contained: a point has its own path, text has the page's font."""
-    one.tag = one.tag.removeprefix(_SVG)
-    one.text, one.tail = (one.text or "").strip(), None
-    one.attrib.pop("clip-path", None)  # nothing is drawn outside the axes
-    if one.tag == "use":
-        one.tag = "path"
-        one.set("d", shapes[one.attrib.pop(_LINK)[1:]])
-        one.set("transform", f"translate({one.attrib.pop('x')} {one.attrib.pop('y')})")
-    if one.tag == "text":
-        style = one.get("style", "").split("; ")
-        one.set("style", "; ".join(part for part in style if part.startswith(("fill", "text-anchor"))))
-        one.attrib.pop("transform", None)
-    if "d" in one.attrib:
-        one.set("d", " ".join(one.attrib["d"].split()))
+    element.tag = element.tag.removeprefix(_SVG)
+    element.text, element.tail = (element.text or "").strip(), None
+    element.attrib.pop("clip-path", None)  # nothing is drawn outside the axes
+    if element.tag == "use":
+        element.tag = "path"
+        element.set("d", shapes[element.attrib.pop(_LINK)[1:]])
+        element.set("transform", f"translate({element.attrib.pop('x')} {element.attrib.pop('y')})")
+    if element.tag == "text":
+        style = element.get("style", "").split("; ")
+        element.set("style", "; ".join(part for part in style if part.startswith(("fill", "text-anchor"))))
+        element.attrib.pop("transform", None)
+    if "d" in element.attrib:
+        element.set("d", " ".join(element.attrib["d"].split()))

@@ -51,9 +51,9 @@ class ReportContext:
             return notes
         if not self.beside(group, towers):
             return [f"No published figures stand beside these: they are of {towers}, these of {group.clip}."]
-        said = "; ".join(sorted(odd_sets(figures.frame).values()))
-        about = "No published figure stands beside parts of sets, nor beside averages with them"
-        return [f"{about}: {said}."] if said else []
+        partial_sets = "; ".join(sorted(odd_sets(figures.frame).values()))
+        sentence = "No published figure stands beside parts of sets, nor beside averages with them"
+        return [f"{sentence}: {partial_sets}."] if partial_sets else []
 
     def card(
         self, group: ResultGroup, figures: Figures, towers: str | None = TOWER
@@ -91,41 +91,42 @@ class ReportContext:
 
 def odd_sets(frame: pd.DataFrame) -> dict[str, str]:
     """Return descriptions of sets with fewer or more classes than the complete set, by key."""
-    found: dict[str, str] = {}
-    asked = frame.drop_duplicates(["protocol", "tested_on", "split", "classes"])
-    for one in asked.to_dict("records"):
+    descriptions: dict[str, str] = {}
+    questions = frame.drop_duplicates(["protocol", "tested_on", "split", "classes"])
+    for line in questions.to_dict("records"):
         halved = (
-            one["protocol"] in ("base-to-new", "seed-robustness") or one["config"].get("classes") == "base"
+            line["protocol"] in ("base-to-new", "seed-robustness") or line["config"].get("classes") == "base"
         )
-        known = class_count(one["tested_on"], one["split"] if halved else "all")
-        if known is not None and known != one["classes"]:
-            what = f"has {one['classes']} classes ({one['split']}), the whole set {known}"
-            found.setdefault(one["tested_on"], f"{set_title(one['tested_on'])} {what}")
-    return dict(sorted(found.items(), key=lambda item: item[1]))
+        complete = class_count(line["tested_on"], line["split"] if halved else "all")
+        if complete is not None and complete != line["classes"]:
+            counts = f"has {line['classes']} classes ({line['split']}), the whole set {complete}"
+            descriptions.setdefault(line["tested_on"], f"{set_title(line['tested_on'])} {counts}")
+    return dict(sorted(descriptions.items(), key=lambda item: item[1]))
 
 
 def _sets(frame: pd.DataFrame) -> Iterator[str]:
-    hashes = {
-        one["trained_on"]: one for one in frame.drop_duplicates("trained_on", keep="last").to_dict("records")
+    runs = {
+        line["trained_on"]: line
+        for line in frame.drop_duplicates("trained_on", keep="last").to_dict("records")
     }
     for key in sorted({*frame["trained_on"], *frame["tested_on"]}, key=set_order):
-        asked = frame[frame["tested_on"] == key].drop_duplicates(["split", "condition"], keep="last")
-        tested = sorted(zip(asked["split"], asked["condition"], asked["pictures"], strict=True))
+        tests = frame[frame["tested_on"] == key].drop_duplicates(["split", "condition"], keep="last")
+        tested = sorted(zip(tests["split"], tests["condition"], tests["pictures"], strict=True))
         counts = ", ".join(
             f"{number} {f'{split} {condition}'.strip()}" for split, condition, number in tested
         )
-        own: dict[Any, Any] = hashes.get(key, {})
-        named = (("split", own.get("split_hash")), ("masks", own.get("masks")))
-        said = "".join(f"{name} {value:.8}, " for name, value in named if value)
-        yield f"{set_title(key)} ({said}test pictures: {counts or 'none'})"
+        run: dict[Any, Any] = runs.get(key, {})
+        fingerprints = (("split", run.get("split_hash")), ("masks", run.get("masks")))
+        prefix = "".join(f"{name} {value:.8}, " for name, value in fingerprints if value)
+        yield f"{set_title(key)} ({prefix}test pictures: {counts or 'none'})"
 
 
 def _versions(frame: pd.DataFrame) -> Iterator[str]:
-    seen: dict[str, set[str]] = defaultdict(set)
+    by_name: dict[str, set[str]] = defaultdict(set)
     for versions in frame["versions"]:
         for name, version in versions.items():
-            seen[name].add(version)
-    yield from (f"{name} {' and '.join(sorted(seen[name]))}" for name in sorted(seen))
+            by_name[name].add(version)
+    yield from (f"{name} {' and '.join(sorted(by_name[name]))}" for name in sorted(by_name))
 
 
 def training_of(figures: Figures, label: str) -> dict[str, str]:
@@ -136,36 +137,41 @@ def training_of(figures: Figures, label: str) -> dict[str, str]:
 
 def _training(figures: Figures, labels: Iterable[str]) -> Iterator[str]:
     """Yield descriptions of the training, once for all rows that share it."""
-    same: dict[str, list[str]] = defaultdict(list)
+    labels_by_text: dict[str, list[str]] = defaultdict(list)
     for label in labels:
-        own = training_of(figures, label)
-        said = ", ".join(
-            f"{name} {own[name]}"
+        training = training_of(figures, label)
+        text = ", ".join(
+            f"{name} {training[name]}"
             for name in ("optimiser", "lr", "epochs", "batch_size", "augment")
-            if name in own
+            if name in training
         )
-        if said:
-            same[said].append(label)
-    for said, own in same.items():
-        yield f"{said}: {', '.join(own)}" if len(same) > 1 else said
+        if text:
+            labels_by_text[text].append(label)
+    for text, row_labels in labels_by_text.items():
+        yield f"{text}: {', '.join(row_labels)}" if len(labels_by_text) > 1 else text
 
 
 def _differing(figures: Figures, labels: Iterable[str]) -> Iterator[str]:
     """Yield settings that differ between the sets of one row, as the sources define them."""
     runs = figures.frame.drop_duplicates(["label", "trained_on", "amount"])
     for label in labels:
-        own = runs[runs["label"] == label]
-        settings = [(key, flat(config)) for key, config in zip(own["trained_on"], own["config"], strict=True)]
+        label_runs = runs[runs["label"] == label]
+        settings = [
+            (key, flat(config))
+            for key, config in zip(label_runs["trained_on"], label_runs["config"], strict=True)
+        ]
         for name in sorted({name for _, config in settings for name in config} - {"template"}):
             values: dict[str, list[str]] = defaultdict(list)
             for key, config in settings:
                 values[config.get(name, "–")].append(set_title(key))
             usual = max(values, key=lambda value: len(values[value]))
-            others = [
-                f"{value} on {', '.join(dict.fromkeys(at))}" for value, at in values.items() if value != usual
+            exceptions = [
+                f"{value} on {', '.join(dict.fromkeys(titles))}"
+                for value, titles in values.items()
+                if value != usual
             ]
-            if others:
-                yield f"{label}: {name} {usual}, but {'; '.join(others)}"
+            if exceptions:
+                yield f"{label}: {name} {usual}, but {'; '.join(exceptions)}"
 
 
 def _learned(figures: Figures) -> Iterator[str]:
@@ -193,10 +199,12 @@ def _from_paper(group: ResultGroup, figures: Figures) -> Iterator[str]:
 
 
 def _training_differs(figures: Figures, labels: Iterable[str]) -> Iterator[str]:
-    found: dict[str, list[str]] = defaultdict(list)
+    labels_by_difference: dict[str, list[str]] = defaultdict(list)
     for label in labels:
         training = training_of(figures, label)
         for name, paper in _PAPER.items():
             if name in training and float(training[name]) != float(paper):
-                found[f"{name} {training[name]} ({paper})"].append(label)
-    yield from (f"{said} for {', '.join(labels)}" for said, labels in found.items())
+                labels_by_difference[f"{name} {training[name]} ({paper})"].append(label)
+    yield from (
+        f"{difference} for {', '.join(labels)}" for difference, labels in labels_by_difference.items()
+    )

@@ -61,8 +61,8 @@ def set_rank(title: str) -> int:
 
 
 def _row(table: str, name: str) -> Any:
-    own = cast("Mapping[str, Any]", tables()[table])
-    return next((row for key, row in own.items() if plain(key) == plain(name)), None)
+    content = cast("Mapping[str, Any]", tables()[table])
+    return next((row for key, row in content.items() if plain(key) == plain(name)), None)
 
 
 def base_to_new(name: str, title: str) -> BaseNewHm | None:
@@ -80,12 +80,12 @@ def base_to_new_average(name: str, titles: Iterable[str]) -> BaseNewHm | None:
     """
     titles = set(titles)
     if titles == set(sets()):
-        return base_to_new(name, "average") or _three(_row("other_methods_average", name))
-    found = [base_to_new(name, title) for title in sorted(titles)]
-    known = [one for one in found if one is not None]
-    if not known or len(known) < len(found):
+        return base_to_new(name, "average") or _as_triple(_row("other_methods_average", name))
+    results = [base_to_new(name, title) for title in sorted(titles)]
+    known = [result for result in results if result is not None]
+    if not known or len(known) < len(results):
         return None
-    base, new = mean([one[0] for one in known]), mean([one[1] for one in known])
+    base, new = mean([result[0] for result in known]), mean([result[1] for result in known])
     return base, new, harmonic_mean(base, new)
 
 
@@ -114,41 +114,41 @@ def cross_dataset_average(name: str, titles: Iterable[str]) -> float | None:
 
 def other_methods() -> dict[str, BaseNewHm]:
     """Return the published averages of other methods, including DAPT, over the eleven sets, by name."""
-    own = cast("Mapping[str, BaseNewHm]", tables()["other_methods_average"])
-    return {name: (base, new, both) for name, (base, new, both) in own.items()}
+    averages = cast("Mapping[str, BaseNewHm]", tables()["other_methods_average"])
+    return {name: (base, new, hm) for name, (base, new, hm) in averages.items()}
 
 
 def vit_l14(name: str) -> BaseNewHm | None:
     """Return the averages of a row with ViT-L/14."""
-    return _three(_row("vit_l14", name))
+    return _as_triple(_row("vit_l14", name))
 
 
 def components(gate: bool, adapters: bool, prior: bool) -> BaseNewHm | None:
     """Return Table 3's averages for these components."""
-    wanted = (int(gate), int(adapters), int(prior))
+    flags = (int(gate), int(adapters), int(prior))
     for row in cast("list[dict[str, float]]", tables()["ablation_components"]):
-        if (row["frg"], row["fdc"], row["pc"]) == wanted:
+        if (row["frg"], row["fdc"], row["pc"]) == flags:
             return row["base"], row["new"], row["hm"]
     return None
 
 
 def swept(table: str, value: object) -> tuple[float | None, float | None, float | None] | None:
     """Return Table 4's HM for a width, or Table 5's base, new and HM for a depth."""
-    found = cast("Mapping[str, Any]", tables()[table]).get(str(value))
-    return (None, None, found) if isinstance(found, float) else _three(found)
+    values = cast("Mapping[str, Any]", tables()[table]).get(str(value))
+    return (None, None, values) if isinstance(values, float) else _as_triple(values)
 
 
-def _three(values: Sequence[float] | None) -> BaseNewHm | None:
+def _as_triple(values: Sequence[float] | None) -> BaseNewHm | None:
     if values is None:
         return None
-    base, new, both = values
-    return base, new, both
+    base, new, hm = values
+    return base, new, hm
 
 
 def tower(clip: str) -> str | None:
     """Return the image tower of weights, from their name; None if the name does not contain it."""
     if clip in (*EMBEDDED, "random"):
         return clip
-    known = {"vitb16": TOWER, "patch16": TOWER, "vitb32": "ViT-B/32", "patch32": "ViT-B/32"}
-    known = {"vitl14": LARGE_TOWER, "largepatch14": LARGE_TOWER, **known, "patch14": "another ViT"}
-    return next((name for part, name in known.items() if part in plain(clip)), None)
+    towers = {"vitb16": TOWER, "patch16": TOWER, "vitb32": "ViT-B/32", "patch32": "ViT-B/32"}
+    towers = {"vitl14": LARGE_TOWER, "largepatch14": LARGE_TOWER, **towers, "patch14": "another ViT"}
+    return next((name for part, name in towers.items() if part in plain(clip)), None)

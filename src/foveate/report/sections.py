@@ -110,36 +110,36 @@ def build(
     sections = [section for group in groups for section in _sections(group, context)]
     if compare is not None:
         sections += _comparisons(groups, context, *compare)
-    warnings = [f"Left out: {one}" for one in (*sweep.damaged, *damaged)]
+    warnings = [f"Left out: {error}" for error in (*sweep.damaged, *damaged)]
     if sweep.begun:
-        many = f", and {len(sweep.begun) - 1} more" * (len(sweep.begun) > 1)
-        warnings.append(f"Begun and not finished: {sweep.begun[0]}{many}")
-    drawn = sorted(set(sweep.frame["tested_on"]), key=set_order)
+        others = f", and {len(sweep.begun) - 1} more" * (len(sweep.begun) > 1)
+        warnings.append(f"Begun and not finished: {sweep.begun[0]}{others}")
+    set_keys = sorted(set(sweep.frame["tested_on"]), key=set_order)
     return Report(
         f"Results of {folder.resolve().name}",
         tuple(_facts(sweep, groups, against)),
-        tuple(_numbered(_in_order([*sections, *costs]))),
+        tuple(_with_unique_keys(_in_paper_order([*sections, *costs]))),
         tuple(warnings),
         tuple(_legend(context)),
-        tuple((set_title(key), about(key)) for key in drawn if about(key)),
+        tuple((set_title(key), about(key)) for key in set_keys if about(key)),
         sweep.frame[[*RAW]].assign(
-            versions=[json.dumps(one, sort_keys=True) for one in sweep.frame["versions"]]
+            versions=[json.dumps(versions, sort_keys=True) for versions in sweep.frame["versions"]]
         ),
     )
 
 
 def _facts(sweep: SweepResults, groups: Sequence[ResultGroup], against: bool) -> Iterator[str]:
     frame = sweep.frame
-    asked = frame["folder"].nunique()
+    tested = frame["folder"].nunique()
     rows = {label for group in groups for label in group.frame["label"]}
     counts = {
-        "run": asked,
+        "run": tested,
         "row": len(rows),
         "test set": frame["tested_on"].nunique(),
         "seed": frame["seed"].nunique(),
     }
-    alone = sweep.runs - asked
-    more = f"; {alone} more runs are backbones that were asked nothing" if alone else ""
+    untested = sweep.runs - tested
+    more = f"; {untested} more runs are backbones that were asked nothing" if untested else ""
     yield ", ".join(count(number, what) for what, number in counts.items()) + f"{more}."
     drawn = {group.drawn for group in groups}
     if drawn == {True, False}:
@@ -174,35 +174,37 @@ def _legend(context: ReportContext) -> Iterator[str]:
     )
 
 
-def _in_order(sections: Sequence[Section]) -> list[Section]:
+def _in_paper_order(sections: Sequence[Section]) -> list[Section]:
     """Sort the sections: photographs before drawn scenes, each in the papers' order."""
     photographs = any(not section.drawn for section in sections if section.key != "table-7")
 
     def rank(section: Section) -> tuple[bool, int, str, str]:
         drawn = section.drawn or (section.key == "table-7" and not photographs)  # costs are of no pictures
-        known = [place for place, start in enumerate(_ORDER) if section.key.startswith(start)]
-        exact = [place for place, start in enumerate(_ORDER) if section.key == start]
-        return drawn, min(exact or known or [len(_ORDER)]), section.key, section.title
+        prefixed = [index for index, prefix in enumerate(_ORDER) if section.key.startswith(prefix)]
+        exact = [index for index, prefix in enumerate(_ORDER) if section.key == prefix]
+        return drawn, min(exact or prefixed or [len(_ORDER)]), section.key, section.title
 
     return sorted(sections, key=rank)
 
 
-def _numbered(sections: Sequence[Section]) -> Iterator[Section]:
+def _with_unique_keys(sections: Sequence[Section]) -> Iterator[Section]:
     """Yield sections with unique keys: a second "table-1" becomes "table-1-2"."""
-    seen: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for section in sections:
-        seen[section.key] = number = seen.get(section.key, 0) + 1
+        counts[section.key] = number = counts.get(section.key, 0) + 1
         yield section if number == 1 else replace(section, key=f"{section.key}-{number}")
 
 
 def _sections(group: ResultGroup, context: ReportContext) -> Iterator[Section]:
     """Yield all tables of a group."""
-    make: Callable[[ResultGroup, ReportContext], Iterator[Section | None]] = {
+    make_sections: Callable[[ResultGroup, ReportContext], Iterator[Section | None]] = {
         **{"cross-dataset": _transfer, "domain-generalisation": _transfer, "few-shot": _curves},
         **{"data-efficiency": _curves, "seed-robustness": _robustness},
     }.get(group.protocol, _base_to_new)
-    claimed = claims.section(group, context)
-    yield from (section for section in (claimed, *make(group, context)) if section is not None)
+    claims_section = claims.section(group, context)
+    yield from (
+        section for section in (claims_section, *make_sections(group, context)) if section is not None
+    )
 
 
 def _part(
@@ -212,15 +214,15 @@ def _part(
     frame = group.frame[group.frame["label"].isin(labels)]
     if sets is not None:
         frame = frame[frame["trained_on"].isin(sets)]
-    there = set(frame["label"])
-    return Figures(frame, context.bootstrap, [label for label in labels if label in there])
+    present = set(frame["label"])
+    return Figures(frame, context.bootstrap, [label for label in labels if label in present])
 
 
 def _base_to_new(group: ResultGroup, context: ReportContext) -> Iterator[Section | None]:
-    every = Figures(group.frame, context.bootstrap)
-    main = _main_rows(every, group)
-    if main:
-        figures = _part(group, context, main)
+    all_figures = Figures(group.frame, context.bootstrap)
+    main_labels = _main_rows(all_figures, group)
+    if main_labels:
+        figures = _part(group, context, main_labels)
         yield _table_1(group, figures, context)
         if figures.conditions != ("",):
             yield section_of(tables.CONDITIONS, group, figures, context, towers=None)
@@ -232,27 +234,27 @@ def _base_to_new(group: ResultGroup, context: ReportContext) -> Iterator[Section
         if context.beside(group) and {set_title(key) for key in figures.sets} == set(published.sets()):
             yield _table_11(group, figures, context)
         yield _runs(group, figures, context)
-    yield from _ablations(group, every, main, context)
+    yield from _ablations(group, all_figures, main_labels, context)
 
 
 def _table_1(group: ResultGroup, figures: Figures, context: ReportContext) -> Section | None:
     large = published.tower(group.clip) == published.LARGE_TOWER
     towers = published.LARGE_TOWER if large else published.TOWER
     odd = {label: odd_sets(figures.frame[figures.frame["label"] == label]) for label in figures.labels}
-    whole = set(published.sets())
+    all_titles = set(published.sets())
 
     def paper(key: FigureKey) -> float | None:
-        titles = [set_title(one) for one in figures.sets_of(key)]
+        titles = [set_title(set_key) for set_key in figures.sets_of(key)]
         name = figures.name(key.label)
-        if key.measure not in THREE or any(one in odd[key.label] for one in figures.sets_of(key)):
+        if key.measure not in THREE or any(set_key in odd[key.label] for set_key in figures.sets_of(key)):
             return None
         if large:
-            found = published.vit_l14(name) if key.set == AVERAGE and set(titles) == whole else None
+            values = published.vit_l14(name) if key.set == AVERAGE and set(titles) == all_titles else None
         elif key.set == AVERAGE:
-            found = published.base_to_new_average(name, titles)
+            values = published.base_to_new_average(name, titles)
         else:
-            found = published.base_to_new(name, set_title(key.set))
-        return None if found is None else found[THREE.index(key.measure)]
+            values = published.base_to_new(name, set_title(key.set))
+        return None if values is None else values[THREE.index(key.measure)]
 
     notes: list[str] = []
     if context.beside(group, towers):
@@ -261,7 +263,7 @@ def _table_1(group: ResultGroup, figures: Figures, context: ReportContext) -> Se
             "it, of the printed digits."
         )
         averages = [FigureKey(label, AVERAGE, 0.0, "", "HM") for label in figures.labels]
-        if any({set_title(one) for one in figures.sets_of(key)} != whole for key in averages):
+        if any({set_title(set_key) for set_key in figures.sets_of(key)} != all_titles for key in averages):
             notes.append(
                 "Published averages are computed over the sets that a row has here, from the published rows "
                 "of these sets; the paper prints averages over eleven."
@@ -277,7 +279,7 @@ def _transfer(group: ResultGroup, context: ReportContext) -> Iterator[Section | 
     for source in sorted(set(group.frame["trained_on"])):
         figures = Figures(group.frame[group.frame["trained_on"] == source], context.bootstrap)
         beside = context.beside(group) and not domains and set_title(source) == "ImageNet"
-        said = (
+        note = (
             "Below each figure are the published one (Table 2 of the paper) and by how much ours is above it."
         )
         yield section_of(
@@ -286,7 +288,7 @@ def _transfer(group: ResultGroup, context: ReportContext) -> Iterator[Section | 
             figures,
             context,
             paper=_paper_table_2(figures) if beside else None,
-            notes=[said] if beside else [],
+            notes=[note] if beside else [],
             towers=None if domains else published.TOWER,
         )
 
@@ -295,8 +297,8 @@ def _paper_table_2(figures: Figures) -> Paper:
     odd = {label: odd_sets(figures.frame[figures.frame["label"] == label]) for label in figures.labels}
 
     def paper(key: FigureKey) -> float | None:
-        asked = figures.targets if key.set == AVERAGE else (key.set,)
-        if any(one in odd[key.label] for one in (figures.source, *asked)):
+        set_keys = figures.targets if key.set == AVERAGE else (key.set,)
+        if any(set_key in odd[key.label] for set_key in (figures.source, *set_keys)):
             return None
         name = figures.name(key.label)
         if key.set == AVERAGE:
@@ -309,24 +311,27 @@ def _paper_table_2(figures: Figures) -> Paper:
 def _curves(group: ResultGroup, context: ReportContext) -> Iterator[Section | None]:
     """Yield sections with accuracy by amount of training data."""
     figures = Figures(group.frame, context.bootstrap)
-    few = group.protocol == "few-shot"
-    measure, scale = figures.measures[-1], 1 if few else 100
+    few_shot = group.protocol == "few-shot"
+    measure, scale = figures.measures[-1], 1 if few_shot else 100
     charts: list[Chart] = []
-    for place in (AVERAGE, *figures.sets) if len(figures.sets) > 1 else figures.sets:
+    for set_key in (AVERAGE, *figures.sets) if len(figures.sets) > 1 else figures.sets:
         series: list[Series] = []
         for label in figures.labels:
             for condition in figures.conditions:
-                keys = [FigureKey(label, place, amount, condition, measure) for amount in figures.amounts]
+                keys = [FigureKey(label, set_key, amount, condition, measure) for amount in figures.amounts]
                 known = [(key.amount, figures.found[key]) for key in keys if key in figures.found]
-                points = tuple(ChartPoint(scale * amount, one.value, *one.interval) for amount, one in known)
+                points = tuple(
+                    ChartPoint(scale * amount, estimate.value, *estimate.interval)
+                    for amount, estimate in known
+                )
                 series.append(Series(f"{label} {condition}".strip(), points, len(series)))
-        title = set_title(place) or f"Average over {len(figures.sets)} sets"
-        x_label = "shots a class" if few else "% of the training pictures"
+        title = set_title(set_key) or f"Average over {len(figures.sets)} sets"
+        x_label = "shots a class" if few_shot else "% of the training pictures"
         ticks = tuple(scale * amount for amount in figures.amounts)
         charts.append(Chart("lines", title, tuple(series), (), x_label, f"{measure}, %", ticks))
-    said = "No published figures stand beside these: the papers' values are in figures that print none."
-    notes = [said] if context.against and not group.drawn else []
-    table = tables.FEW_SHOT if few else tables.DATA_EFFICIENCY
+    note = "No published figures stand beside these: the papers' values are in figures that print none."
+    notes = [note] if context.against and not group.drawn else []
+    table = tables.FEW_SHOT if few_shot else tables.DATA_EFFICIENCY
     yield section_of(table, group, figures, context, charts=charts, notes=notes, towers=None)
 
 
@@ -334,14 +339,14 @@ def _robustness(group: ResultGroup, context: ReportContext) -> Iterator[Section 
     """Yield standard deviation and range over seeds for each set, and a chart with a point for each seed."""
     figures = Figures(group.frame, context.bootstrap)
     charts: list[Chart] = []
-    for place in figures.sets:
-        keys = [FigureKey(label, place, 0.0, figures.conditions[0], "HM") for label in figures.labels]
+    for set_key in figures.sets:
+        keys = [FigureKey(label, set_key, 0.0, figures.conditions[0], "HM") for label in figures.labels]
         known = [(key.label, figures.found[key]) for key in keys if key in figures.found]
         series = tuple(
-            Series(label, tuple(ChartPoint(value, at) for value in one.seeds.values()), at, hollow=True)
-            for at, (label, one) in enumerate(known)
+            Series(label, tuple(ChartPoint(value, y) for value in estimate.seeds.values()), y, hollow=True)
+            for y, (label, estimate) in enumerate(known)
         )
-        charts.append(Chart("dots", set_title(place), series, tuple(label for label, _ in known), "HM, %"))
+        charts.append(Chart("dots", set_title(set_key), series, tuple(label for label, _ in known), "HM, %"))
     yield section_of(tables.SEEDS, group, figures, context, charts=charts, towers=None)
 
 
@@ -352,27 +357,33 @@ def _table_10(group: ResultGroup, figures: Figures, context: ReportContext) -> S
     def paper(key: FigureKey) -> float | None:
         return None if key.set == AVERAGE else published.hm_sd(figures.name(key.label), set_title(key.set))
 
-    notes = [f"Of the paper: {one}" for one in published.ERRATA[:2]]
-    made = section_of(
+    notes = [f"Of the paper: {erratum}" for erratum in published.ERRATA[:2]]
+    section = section_of(
         tables.TABLE_10, group, _part(group, context, labels), context, paper=paper, notes=notes
     )
-    if made is None:
+    if section is None:
         return None
-    *rows, last = made.blocks[0].rows
+    *rows, last = section.blocks[0].rows
     columns = zip(*(row.cells for row in rows), strict=True)
-    known = [
-        [cell.value for cell in own if isinstance(cell, Number) and cell.value is not None] for own in columns
+    numbers = [
+        [cell.value for cell in column if isinstance(cell, Number) and cell.value is not None]
+        for column in columns
     ]
-    means = TableRow("mean of these", tuple(Number(mean(own)) if own else "–" for own in known))
-    return replace(made, blocks=(replace(made.blocks[0], rows=(*rows, means, last)),))
+    means = TableRow("mean of these", tuple(Number(mean(values)) if values else "–" for values in numbers))
+    return replace(section, blocks=(replace(section.blocks[0], rows=(*rows, means, last)),))
 
 
 def _table_11(group: ResultGroup, figures: Figures, context: ReportContext) -> Section:
     """Return Table 11: published averages of other methods, including DAPT."""
-    rows = [TableRow(name, tuple(map(Number, own)), True) for name, own in published.other_methods().items()]
+    rows = [
+        TableRow(name, tuple(map(Number, averages)), True)
+        for name, averages in published.other_methods().items()
+    ]
     for label in figures.labels:
-        own = [figures.found.get(FigureKey(label, AVERAGE, 0.0, "", measure)) for measure in THREE]
-        rows += [TableRow(f"{label} (ours)", tuple(map(number_of, own)))] if None not in own else []
+        estimates = [figures.found.get(FigureKey(label, AVERAGE, 0.0, "", measure)) for measure in THREE]
+        rows += (
+            [TableRow(f"{label} (ours)", tuple(map(number_of, estimates)))] if None not in estimates else []
+        )
     return Section(
         "table-11",
         group.titled("Table 11: other methods and DAPT, averages over eleven sets"),
@@ -392,14 +403,15 @@ def _runs(group: ResultGroup, figures: Figures, context: ReportContext) -> Secti
     runs = runs.assign(speed=(runs["learned_from"] * epochs / runs["train_seconds"]).where(learns))
     rows: list[TableRow] = []
     for label in figures.labels:
-        for device, own in runs[runs["label"] == label].groupby("device"):
-            means = own[["train_seconds", "test_seconds", "speed", "peak_memory_mb"]].mean()
+        for device, device_runs in runs[runs["label"] == label].groupby("device"):
+            means = device_runs[["train_seconds", "test_seconds", "speed", "peak_memory_mb"]].mean()
             numbers = [None if pd.isna(value) else float(value) for value in means]
-            cells = (str(device), str(len(own)), words_of_range(own["learned_numbers"]))
+            cells = (str(device), str(len(device_runs)), words_of_range(device_runs["learned_numbers"]))
             digits = (1, 1, 1, 0)
             rows.append(
                 TableRow(
-                    label, (*cells, *(Number(one, digits=n) for one, n in zip(numbers, digits, strict=True)))
+                    label,
+                    (*cells, *(Number(number, digits=n) for number, n in zip(numbers, digits, strict=True))),
                 )
             )
     heads = ("device", "runs", "learned numbers", "train, s", "test, s", "tuning pictures/s", "peak MB")
@@ -419,16 +431,16 @@ def _runs(group: ResultGroup, figures: Figures, context: ReportContext) -> Secti
 
 def _costs(folder: Path, against: bool) -> tuple[list[Section], list[str]]:
     """Return a table for each `cost.json` below a folder, and errors of unreadable ones."""
-    found: list[Section] = []
+    sections: list[Section] = []
     damaged: list[str] = []
     for path in sorted(
-        Path(place) / "cost.json" for place, _, names in os.walk(folder) if "cost.json" in names
+        Path(directory) / "cost.json" for directory, _, names in os.walk(folder) if "cost.json" in names
     ):
         try:
-            found.append(_table_7(read_json(path), against))
+            sections.append(_table_7(read_json(path), against))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             damaged.append(f"{path} is damaged: {' '.join(str(error).split())}")
-    return found, damaged
+    return sections, damaged
 
 
 def _table_7(values: Mapping[str, Any], against: bool) -> Section:
@@ -438,20 +450,25 @@ def _table_7(values: Mapping[str, Any], against: bool) -> Section:
         numbers = (Number(row.get(name), digits=1) for name in COST if name != "learned_numbers")
         rows.append(TableRow(str(row["row"]), (f"{row['learned_numbers']:,}", *numbers)))
     counted = cast("Mapping[str, str]", values.get("counted", {}))
-    notes = [f"{COST.get(name, name)}: {what}" for name, what in counted.items() if name in {*COST, "speeds"}]
+    notes = [
+        f"{COST.get(name, name)}: {meaning}" for name, meaning in counted.items() if name in {*COST, "speeds"}
+    ]
     if against:
-        for name, one in cast("Mapping[str, Any]", published.tables()["cost_flowers102_mmrl"]).items():
-            speeds = (Number(one["tuning_fps"], digits=1), "–", Number(one["inference_fps"], digits=1), "–")
-            memory = Number(one["gpu_memory_MB"], digits=1)
+        for name, cost in cast("Mapping[str, Any]", published.tables()["cost_flowers102_mmrl"]).items():
+            speeds = (Number(cost["tuning_fps"], digits=1), "–", Number(cost["inference_fps"], digits=1), "–")
+            memory = Number(cost["gpu_memory_MB"], digits=1)
             rows.append(
-                TableRow(f"{name}, published", (f"{one['learnable_params_M']:.2f} M", *speeds, memory), True)
+                TableRow(f"{name}, published", (f"{cost['learnable_params_M']:.2f} M", *speeds, memory), True)
             )
         notes.append(
             "Published figures are of the authors' GPU and of MMRL on Flowers102: the ratio of rows may be "
             "compared, not the values."
         )
     settings = {"settings": flat(values.get("settings", {})), "versions": values.get("versions", {})}
-    said = {name: ", ".join(f"{key} {value}" for key, value in own.items()) for name, own in settings.items()}
+    texts = {
+        name: ", ".join(f"{key} {value}" for key, value in entries.items())
+        for name, entries in settings.items()
+    }
     return Section(
         "table-7",
         "Table 7: cost",
@@ -460,7 +477,7 @@ def _table_7(values: Mapping[str, Any], against: bool) -> Section:
         "foveate cost.",
         (ReportBlock("", ("method", *COST.values()), tuple(rows)),),
         notes=tuple(notes),
-        card=tuple((name, text) for name, text in {"ran on": str(values["device"]), **said}.items() if text),
+        card=tuple((name, text) for name, text in {"ran on": str(values["device"]), **texts}.items() if text),
     )
 
 
@@ -468,101 +485,109 @@ def _table_7(values: Mapping[str, Any], against: bool) -> Section:
 
 
 @cache
-def _usual() -> dict[str, Any]:
+def _paper_settings() -> dict[str, Any]:
     return asdict(FvgPtConfig())
 
 
-def _settings(every: Figures, label: str) -> dict[str, Any]:
+def _settings(figures: Figures, label: str) -> dict[str, Any]:
     """Return all FVG-PT settings of a row, with lists as tuples; empty for other methods."""
-    if every.method(label).partition("+")[0] != "fvgpt":
+    if figures.method(label).partition("+")[0] != "fvgpt":
         return {}
-    own = (every.config(label).get("settings") or {}).get("fvgpt", {})
-    return _usual() | {
-        name: tuple(value) if isinstance(value, list) else value for name, value in own.items()
+    overrides = (figures.config(label).get("settings") or {}).get("fvgpt", {})
+    return _paper_settings() | {
+        name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()
     }
 
 
-def _changed(every: Figures, label: str) -> set[str]:
+def _changed(figures: Figures, label: str) -> set[str]:
     """Return the FVG-PT settings of a row that differ from the paper's."""
-    settings = _settings(every, label)
-    found = {name for name, value in settings.items() if value != _usual().get(name)}
-    if every.method(label).endswith("+mmrl") and settings.get("lambda_distill") == _MMRL_DISTILL:
-        found.discard("lambda_distill")
-    return found
+    settings = _settings(figures, label)
+    changed = {name for name, value in settings.items() if value != _paper_settings().get(name)}
+    if figures.method(label).endswith("+mmrl") and settings.get("lambda_distill") == _MMRL_DISTILL:
+        changed.discard("lambda_distill")
+    return changed
 
 
-def _main_rows(every: Figures, group: ResultGroup) -> list[str]:
+def _main_rows(figures: Figures, group: ResultGroup) -> list[str]:
     """Return Table 1's rows: those in it by name, and unchanged methods; no rows that vary a setting."""
-    named = [label for label in every.labels if published.row_rank(every.name(label)) < len(published.rows())]
+    named = [
+        label for label in figures.labels if published.row_rank(figures.name(label)) < len(published.rows())
+    ]
 
-    def again(label: str) -> bool:  # identical training to another row, with another name
+    def repeats(label: str) -> bool:  # identical training to another row, with another name
         return any(twin in named or twin < label for twin in group.twins[label])
 
-    plain = [
+    unchanged = [
         label
-        for label in every.labels
-        if label not in named and not _changed(every, label) and not again(label)
+        for label in figures.labels
+        if label not in named and not _changed(figures, label) and not repeats(label)
     ]
-    return [label for label in every.labels if label in {*named, *plain}]
+    return [label for label in figures.labels if label in {*named, *unchanged}]
 
 
 def _ablations(
-    group: ResultGroup, every: Figures, main: Sequence[str], context: ReportContext
+    group: ResultGroup, figures: Figures, main: Sequence[str], context: ReportContext
 ) -> Iterator[Section | None]:
     """Yield a section for each study that has rows."""
-    told = set(main)
+    covered = set(main)
     for study in tables.STUDIES:
-        for method in sorted({every.method(label) for label in every.labels}):
-            labels = _studied(study, every, group, method)
-            told |= {one for label in labels for one in (label, *group.twins[label])}
+        for method in sorted({figures.method(label) for label in figures.labels}):
+            labels = _study_rows(study, figures, group, method)
+            covered |= {row for label in labels for row in (label, *group.twins[label])}
             if labels:
                 yield _ablation(study, method, labels, group, context)
-    for method in sorted({every.method(label) for label in every.labels}):
-        lengths = _lengths(every, method)
-        told |= set(lengths)
-        if lengths:
-            yield _ablation(tables.TABLE_15, "", lengths, group, context, ["eurosat"])
-    rest = [label for label in every.labels if label not in told and not told & set(group.twins[label])]
-    methods = {every.method(label) for label in rest}
+    for method in sorted({figures.method(label) for label in figures.labels}):
+        epoch_rows = _rows_by_epochs(figures, method)
+        covered |= set(epoch_rows)
+        if epoch_rows:
+            yield _ablation(tables.TABLE_15, "", epoch_rows, group, context, ["eurosat"])
+    rest = [
+        label for label in figures.labels if label not in covered and not covered & set(group.twins[label])
+    ]
+    methods = {figures.method(label) for label in rest}
     if rest:
-        labels = [*(label for label in main if every.method(label) in methods), *rest]
+        labels = [*(label for label in main if figures.method(label) in methods), *rest]
         yield _ablation(tables.OTHER_SETTINGS, "", labels, group, context)
 
 
-def _studied(study: TableSpec, every: Figures, group: ResultGroup, method: str) -> list[str]:
+def _study_rows(study: TableSpec, figures: Figures, group: ResultGroup, method: str) -> list[str]:
     """Return the rows of a study: those that differ only in its settings, and the paper's row."""
-    changed = {label: _changed(every, label) for label in every.labels if every.method(label) == method}
+    changed = {label: _changed(figures, label) for label in figures.labels if figures.method(label) == method}
     needed = {study.settings[0]} if study.key == "table-12" else set(study.settings)
 
     def fits(label: str) -> bool:
-        adapters = _settings(every, label).get("adapters")
+        adapters = _settings(figures, label).get("adapters")
         if study.key == "table-3":
             return adapters in ("both", "none")
         if study.key == "adapted-sides":
             return adapters != "none"
         return study.key != "table-12" or len(changed[label]) < 2
 
-    inside = [label for label, own in changed.items() if own <= set(study.settings) and fits(label)]
-    if not method.startswith("fvgpt+") or not any(changed[label] & needed for label in inside):
+    candidates = [
+        label for label, settings in changed.items() if settings <= set(study.settings) and fits(label)
+    ]
+    if not method.startswith("fvgpt+") or not any(changed[label] & needed for label in candidates):
         return []
-    runs = every.frame.drop_duplicates("folder")["label"].value_counts()
-    kept: list[str] = []
-    for label in sorted(inside, key=lambda label: (bool(changed[label]), -int(runs[label]), label)):
-        if not any(one in group.twins[label] for one in kept):
-            kept.append(label)
-    return kept
+    runs = figures.frame.drop_duplicates("folder")["label"].value_counts()
+    chosen: list[str] = []
+    for label in sorted(candidates, key=lambda label: (bool(changed[label]), -int(runs[label]), label)):
+        if not any(other in group.twins[label] for other in chosen):
+            chosen.append(label)
+    return chosen
 
 
-def _lengths(every: Figures, method: str) -> list[str]:
+def _rows_by_epochs(figures: Figures, method: str) -> list[str]:
     """Return the rows of one method on EuroSAT with different numbers of epochs (Table 15)."""
-    trained = set(every.frame.loc[every.frame["trained_on"] == "eurosat", "label"])
+    trained = set(figures.frame.loc[figures.frame["trained_on"] == "eurosat", "label"])
     epochs = {
-        label: training_of(every, label).get("epochs")
-        for label in every.labels
-        if every.method(label) == method and method.startswith("fvgpt+") and label in trained
+        label: training_of(figures, label).get("epochs")
+        for label in figures.labels
+        if figures.method(label) == method and method.startswith("fvgpt+") and label in trained
     }
     known = {
-        label: float(one) for label, one in epochs.items() if one is not None and not _changed(every, label)
+        label: float(number)
+        for label, number in epochs.items()
+        if number is not None and not _changed(figures, label)
     }
     return sorted(known, key=lambda label: (known[label], label)) if len(set(known.values())) > 1 else []
 
@@ -575,14 +600,14 @@ def _ablation(
     context: ReportContext,
     sets: Collection[str] = (),
 ) -> Section | None:
-    every = Figures(group.frame, context.bootstrap)
-    varied = [label for label in labels if _changed(every, label)]
+    all_figures = Figures(group.frame, context.bootstrap)
+    varied = [label for label in labels if _changed(all_figures, label)]
     if varied and not sets:  # a study covers the sets on which a setting was varied
         sets = set(group.frame.loc[group.frame["label"].isin(varied), "trained_on"])
-    labels = sorted(labels, key=lambda label: _study_order(study, every, label))
+    labels = sorted(labels, key=lambda label: _study_order(study, all_figures, label))
     figures = _part(group, context, labels, sets or None)
-    whole = {set_title(key) for key in figures.sets} == set(published.sets())
-    beside = context.beside(group) and whole and method == "fvgpt+coop" and not odd_sets(figures.frame)
+    all_sets = {set_title(key) for key in figures.sets} == set(published.sets())
+    beside = context.beside(group) and all_sets and method == "fvgpt+coop" and not odd_sets(figures.frame)
     twins = [(label, ", ".join(group.twins[label])) for label in figures.labels if group.twins[label]]
     notes = [f"{label} is the same training as {others}." for label, others in twins]
     if context.beside(group) and not beside and study.shown in ("components", *_SWEPT):
@@ -591,12 +616,12 @@ def _ablation(
         )
 
     def paper(key: FigureKey) -> float | None:
-        found = None
+        values = None
         if study.shown == "components":
-            found = published.components(*_components(every, key.label))
+            values = published.components(*_components(all_figures, key.label))
         elif study.shown in _SWEPT:
-            found = published.swept(_SWEPT[study.shown], _settings(every, key.label)[study.shown])
-        return None if found is None or key.set != AVERAGE else found[THREE.index(key.measure)]
+            values = published.swept(_SWEPT[study.shown], _settings(all_figures, key.label)[study.shown])
+        return None if values is None or key.set != AVERAGE else values[THREE.index(key.measure)]
 
     host = method.partition("+")[2]
     table = replace(
@@ -604,41 +629,43 @@ def _ablation(
         key=study.key if method in ("", "fvgpt+coop") else f"{study.key}-{method.replace('+', '-')}",
         title=f"{study.title}{f', over {_HOSTS.get(host, host)}' if host else ''}",
     )
-    plain = [label for label in figures.labels if not _changed(every, label)][:1]
+    references = [label for label in figures.labels if not _changed(all_figures, label)][:1]
     return section_of(
         table,
         group,
         figures,
         context,
-        pairs=[(one, label) for one in plain for label in figures.labels if label != one],
+        pairs=[
+            (reference, label) for reference in references for label in figures.labels if label != reference
+        ],
         paper=paper if beside else None,
-        before={label: _shown(study, every, label) for label in figures.labels},
+        before={label: _shown(study, all_figures, label) for label in figures.labels},
         notes=notes,
     )
 
 
-def _study_order(study: TableSpec, every: Figures, label: str) -> tuple[float, bool, str]:
-    value = _settings(every, label).get(study.shown)
+def _study_order(study: TableSpec, figures: Figures, label: str) -> tuple[float, bool, str]:
+    value = _settings(figures, label).get(study.shown)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value), False, label
     if study.shown == "components":
-        return float(sum(_components(every, label))), not _components(every, label)[1], label
-    return 0.0, bool(_changed(every, label)), label
+        return float(sum(_components(figures, label))), not _components(figures, label)[1], label
+    return 0.0, bool(_changed(figures, label)), label
 
 
-def _components(every: Figures, label: str) -> tuple[bool, bool, bool]:
+def _components(figures: Figures, label: str) -> tuple[bool, bool, bool]:
     """Return which of FRG, FDC and PC a row has; a gate has no effect without adapters."""
-    settings = _settings(every, label)
+    settings = _settings(figures, label)
     adapters = settings["adapters"] != "none"
     return bool(settings["foreground_gate"]) and adapters, adapters, bool(settings["prior_branch"])
 
 
-def _shown(study: TableSpec, every: Figures, label: str) -> dict[str, str]:
+def _shown(study: TableSpec, figures: Figures, label: str) -> dict[str, str]:
     """Return the columns of a row that give the varied settings."""
     if study.shown == "components":
-        on = ("✓" if one else "" for one in _components(every, label))
-        return dict(zip(("FRG", "FDC", "PC"), on, strict=True))
-    return {study.shown.replace("_", " "): str(_settings(every, label)[study.shown])} if study.shown else {}
+        marks = ("✓" if present else "" for present in _components(figures, label))
+        return dict(zip(("FRG", "FDC", "PC"), marks, strict=True))
+    return {study.shown.replace("_", " "): str(_settings(figures, label)[study.shown])} if study.shown else {}
 
 
 # ---- Comparison of any two rows.
@@ -651,18 +678,21 @@ def _comparisons(groups: Sequence[ResultGroup], context: ReportContext, a: str, 
         InputError: A row does not exist, or no group has both rows.
     """
     first, second = (resolve(groups, name) for name in (a, b))
-    having = [group for group in groups if {first, second} <= set(group.frame["label"])]
-    made = [_comparison(one, _part(one, context, [first, second]), context, first, second) for one in having]
-    if first == second or not made:
+    candidates = [group for group in groups if {first, second} <= set(group.frame["label"])]
+    sections = [
+        _comparison(candidate, _part(candidate, context, [first, second]), context, first, second)
+        for candidate in candidates
+    ]
+    if first == second or not sections:
         raise InputError(f"--compare: {first!r} and {second!r} are not two rows of one table")
-    return made
+    return sections
 
 
 def _comparison(
     group: ResultGroup, figures: Figures, context: ReportContext, first: str, second: str
 ) -> Section:
     by_set = differences(figures, second, first)
-    sets = len({one.key.set for one in by_set if one.key.set != figures.source})
+    sets = len({diff.key.set for diff in by_set if diff.key.set != figures.source})
     means = differences(figures, second, first, ("amount", "condition")) if sets > 1 else []
     blocks = (
         _comparison_block(
@@ -693,19 +723,19 @@ def _comparison(
 
 
 def _comparison_block(
-    title: str, found: Sequence[Difference], figures: Figures, first: str, second: str
+    title: str, diffs: Sequence[Difference], figures: Figures, first: str, second: str
 ) -> ReportBlock:
-    corrected = iter(holm([one.p for one in found if one.p is not None]))
+    corrected = iter(holm([diff.p for diff in diffs if diff.p is not None]))
     rows: list[TableRow] = []
-    for one in found:
-        number = number_of(one.estimate, signed=True)
-        tested = one.p is not None
+    for diff in diffs:
+        number = number_of(diff.estimate, signed=True)
+        tested = diff.p is not None
         cells: tuple[Cell, ...] = (
-            *(one.key.measure, Number(one.after.value), Number(one.before.value), number, number.interval),
-            *(str(number.seeds), *((str(one.only_second), str(one.only_first)) if tested else ("", ""))),
-            *((p_number(one.p), p_number(next(corrected), corrected=True)) if tested else ("", "")),
+            *(diff.key.measure, Number(diff.after.value), Number(diff.before.value), number, number.interval),
+            *(str(number.seeds), *((str(diff.only_second), str(diff.only_first)) if tested else ("", ""))),
+            *((p_number(diff.p), p_number(next(corrected), corrected=True)) if tested else ("", "")),
         )
-        rows.append(TableRow(figures.where(one.key), cells))
+        rows.append(TableRow(figures.where(diff.key), cells))
     heads = (
         "set",
         "measure",

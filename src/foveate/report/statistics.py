@@ -45,8 +45,8 @@ def deviation(values: Sequence[float]) -> float | None:
     """Return the standard deviation of a sample (n - 1); None for fewer than two values."""
     if len(values) < 2:
         return None
-    found = float(np.std(values, ddof=1))
-    return found if found > _NOISE else 0.0
+    sd = float(np.std(values, ddof=1))
+    return sd if sd > _NOISE else 0.0
 
 
 def interval(draws: Draws) -> tuple[float, float]:
@@ -75,15 +75,15 @@ def resampled(right: Right, weights: Sequence[Weights], generator: torch.Generat
         generator: Random generator of the draws.
     """
     patterns, counts = _patterns(right)
-    left = torch.full((len(weights[0]),), float(right.shape[1]), dtype=torch.float64)
-    behind, columns = right.shape[1], list[Tensor]()
+    remaining = torch.full((len(weights[0]),), float(right.shape[1]), dtype=torch.float64)
+    pictures, columns = right.shape[1], list[Tensor]()
     for count in counts.tolist():  # a multinomial draw as successive binomial draws
-        share = torch.full_like(left, count / behind)
-        taken = left if count == behind else torch.binomial(left, share, generator=generator)
+        share = torch.full_like(remaining, count / pictures)
+        taken = remaining if count == pictures else torch.binomial(remaining, share, generator=generator)
         columns.append(taken)
-        left, behind = left - taken, behind - count
+        remaining, pictures = remaining - taken, pictures - count
     drawn = torch.stack(columns, dim=1)
-    return [100 * (drawn * (one @ patterns.T)).sum(1) / right.shape[1] for one in weights]
+    return [100 * (drawn * (weight @ patterns.T)).sum(1) / right.shape[1] for weight in weights]
 
 
 def _patterns(right: Right) -> tuple[Tensor, Tensor]:
@@ -91,18 +91,18 @@ def _patterns(right: Right) -> tuple[Tensor, Tensor]:
     if len(right) > 62:  # more than the bits of an integer
         patterns, counts = right.T.unique(dim=0, return_counts=True)
         return patterns.double(), counts
-    places = torch.arange(len(right))
-    codes, counts = (right.long() << places[:, None]).sum(0).unique(return_counts=True)
-    return ((codes[:, None] >> places) & 1).double(), counts
+    bits = torch.arange(len(right))
+    codes, counts = (right.long() << bits[:, None]).sum(0).unique(return_counts=True)
+    return ((codes[:, None] >> bits) & 1).double(), counts
 
 
 def paired_p(first: Right, second: Right) -> float:
     """Return the exact two-sided p value of the hypothesis "no picture prefers a row".
 
     Each picture has a difference: the number of seeds with a correct answer of the first row, minus that
-        of the second row. Under the null hypothesis both signs are equally likely; p is the probability
-        that the sum is at least as far from 0 as the observed one. The test is about these tuned models;
-        the bootstrap covers models of other seeds. A p below 1e-15 is returned as 1e-15.
+    of the second row. Under the null hypothesis both signs are equally likely; p is the probability that
+    the sum is at least as far from 0 as the observed one. The test is about these tuned models; the
+    bootstrap covers models of other seeds. A p below 1e-15 is returned as 1e-15.
     """
     law, reach, total = _flips(first, second)
     far = np.abs(2 * np.arange(reach + 1) - reach) >= abs(total)
@@ -110,20 +110,20 @@ def paired_p(first: Right, second: Right) -> float:
 
 
 def average_p(sets: Sequence[tuple[Tensor, Tensor]]) -> float:
-    """Return this p value for the mean of the differences over several sets with equal weights.
+    """Return the p value of `paired_p` for the mean difference over several sets with equal weights.
 
     The exchanges of all sets are counted together. Sums are rounded to a fine grid. Sums within the
     rounding error of the observed one count as equally far, so p is never too low.
     """
     flips = [(*_flips(*pair), pair[0].numel()) for pair in sets]
     step = 2 * sum(reach / answers for _, reach, _, answers in flips) / _GRID or 1.0
-    law, middle = np.ones(1), 0
-    for own, reach, _, answers in flips:
-        places = np.rint((2 * np.arange(reach + 1) - reach) / answers / step).astype(int)
-        law = fftconvolve(law, np.bincount(places - places[0], own))
-        middle -= int(places[0])
+    law, centre = np.ones(1), 0
+    for set_law, reach, _, answers in flips:
+        positions = np.rint((2 * np.arange(reach + 1) - reach) / answers / step).astype(int)
+        law = fftconvolve(law, np.bincount(positions - positions[0], set_law))
+        centre -= int(positions[0])
     observed = sum(total / answers for _, _, total, answers in flips)
-    far = np.abs(np.arange(len(law)) - middle) * step >= abs(observed) - step * len(flips)
+    far = np.abs(np.arange(len(law)) - centre) * step >= abs(observed) - step * len(flips)
     return min(1.0, max(_LEAST_P, float(np.maximum(law[far], 0).sum())))
 
 
@@ -224,9 +224,9 @@ class Bootstrap:
         seeds = sorted(seeds)
         return seed_weights(len(seeds), self.draws, stream(self.seed, "seeds", *map(str, place), *seeds))
 
-    def _stream(self, name: str, asked: RowAnswers) -> torch.Generator:
-        where = (asked.dataset, asked.split, *map(str, asked.place))
-        return stream(self.seed, name, *where, *([asked.condition] if asked.condition else []))
+    def _stream(self, name: str, answers: RowAnswers) -> torch.Generator:
+        question = (answers.dataset, answers.split, *map(str, answers.place))
+        return stream(self.seed, name, *question, *([answers.condition] if answers.condition else []))
 
     def estimate(self, answers: RowAnswers, wanted: Iterable[int]) -> Estimate:
         """Return the accuracy in percent; rows with equal answers have equal draws and intervals.
@@ -248,12 +248,13 @@ class Bootstrap:
         common = first.shared_seeds(second)
         answers = torch.cat([first.of_seeds(common), second.of_seeds(common)])
         weights = self._weights(first.place, common)
-        none = torch.zeros_like(weights)
-        views = [torch.cat([weights, none], dim=1), torch.cat([none, weights], dim=1)]
+        zeros = torch.zeros_like(weights)
+        views = [torch.cat([weights, zeros], dim=1), torch.cat([zeros, weights], dim=1)]
         drawn = resampled(answers, views, self._stream("pairs", first))
-        values = [{seed: one.accuracy[seed] for seed in common} for one in (first, second)]
+        values = [{seed: row.accuracy[seed] for seed in common} for row in (first, second)]
         before, after = (
-            Estimate(mean(list(own.values())), own, draws) for own, draws in zip(values, drawn, strict=True)
+            Estimate(mean(list(accuracy.values())), accuracy, draws)
+            for accuracy, draws in zip(values, drawn, strict=True)
         )
         return before, after
 

@@ -315,25 +315,25 @@ def section_of(  # noqa: PLR0913  (all but the first four by name)
     details = [gains_block(figures, pairs, view.conditions)] if table.gains else []
     details += [view.all_figures(), tests_block(tests, figures)] if table.details else []
     marked = any(
-        isinstance(cell, Number) and cell.mark for one in blocks for row in one.rows for cell in row.cells
+        isinstance(cell, Number) and cell.mark for part in blocks for row in part.rows for cell in row.cells
     )
-    own = [
+    all_charts = [
         *view.charts(),
         *(gain_charts(figures, pairs, paper, view.conditions) if table.gains else ()),
         *charts,
     ]
     diamonds = " Diamonds are published." * bool(paper)
-    said = f"Averages over {len(figures.sets)} sets; HM is that of the two averages."
+    scope = f"Averages over {len(figures.sets)} sets; HM is that of the two averages."
     if len(figures.sets) == 1:
-        said = f"On {set_title(figures.sets[0])} alone."
+        scope = f"On {set_title(figures.sets[0])} alone."
     lead = table.lead.format(source=set_title(figures.source or ""), targets=len(figures.targets))
     return Section(
         table.key,
         group.titled(table.title),
-        f"{lead} {said}" if table.head == "row" else lead,
+        f"{lead} {scope}" if table.head == "row" else lead,
         blocks,
         "grid" if table.blocks else "wide",
-        tuple(own),
+        tuple(all_charts),
         f"{table.caption} Bars are 95 % intervals over pictures and seeds.{diamonds}".strip(),
         tuple(block for block in details if block.rows),
         figures.missing if table.details else (),
@@ -358,37 +358,39 @@ class _View:
     ) -> None:
         self.table, self.figures, self.paper, self.before = table, figures, paper, before
         self.conditions = ("",) if table.plain else figures.conditions
-        there = {(key.label, key.measure) for key in figures.found if key.condition in self.conditions}
-        asked = {measure for _, measure in there} | ({*_OVER_SEEDS} if table is SEEDS else set[str]())
-        self.measures = [one for one in table.measures or figures.measures if one in asked]
+        available = {(key.label, key.measure) for key in figures.found if key.condition in self.conditions}
+        measured = {measure for _, measure in available} | ({*_OVER_SEEDS} if table is SEEDS else set[str]())
+        self.measures = [name for name in table.measures or figures.measures if name in measured]
         needed = table.needs or self.measures
-        self.labels = [one for one in figures.labels if any((one, measure) in there for measure in needed)]
-        split = self.conditions != ("",) and "condition" not in (*table.blocks, *table.columns)
-        self.columns = ("condition", *table.columns) if split else table.columns
-        own = figures.sets
+        self.labels = [
+            label for label in figures.labels if any((label, measure) in available for measure in needed)
+        ]
+        by_condition = self.conditions != ("",) and "condition" not in (*table.blocks, *table.columns)
+        self.columns = ("condition", *table.columns) if by_condition else table.columns
+        all_sets = figures.sets
         self.sets = (AVERAGE,)
         if "set" in table.blocks:
-            self.sets = (AVERAGE, *own) if len(own) > 1 else own
+            self.sets = (AVERAGE, *all_sets) if len(all_sets) > 1 else all_sets
         elif "set" in (*table.columns, *table.rows):
-            self.sets = own if "label" in table.rows and "set" in table.rows else (*own, AVERAGE)
+            self.sets = all_sets if "label" in table.rows and "set" in table.rows else (*all_sets, AVERAGE)
 
     def values(self, axes: Sequence[Axis]) -> Iterator[dict[str, str | float]]:
         """Yield all combinations of the values of these axes."""
-        every: Mapping[Axis, Sequence[str | float]] = {
+        values_of: Mapping[Axis, Sequence[str | float]] = {
             **{"label": self.labels, "set": self.sets, "amount": self.figures.amounts},
             **{"condition": self.conditions, "measure": self.measures},
         }
-        for own in product(*(every[axis] for axis in axes)):
-            yield dict(zip(axes, own, strict=True))
+        for combination in product(*(values_of[axis] for axis in axes)):
+            yield dict(zip(axes, combination, strict=True))
 
     def key(self, place: Place) -> FigureKey:
         """Return the key of a cell."""
-        where, usual = str(place.get("set", AVERAGE)), self.measures[0]
+        set_key, default = str(place.get("set", AVERAGE)), self.measures[0]
         if self.figures.source is not None:
-            usual = "source" if where == self.figures.source else "target"
+            default = "source" if set_key == self.figures.source else "target"
         amount = float(place.get("amount", self.figures.amounts[0]))
-        condition, measure = str(place.get("condition", "")), str(place.get("measure", usual))
-        return FigureKey(str(place["label"]), where, amount, condition, measure)
+        condition, measure = str(place.get("condition", "")), str(place.get("measure", default))
+        return FigureKey(str(place["label"]), set_key, amount, condition, measure)
 
     def said(self, place: Place) -> str:
         """Return the values of a place as text."""
@@ -399,32 +401,34 @@ class _View:
             "measure": str(place.get("measure", "")).replace("HM of all names", "HM"),
         }
         if "set" in place:
-            many = (
+            mean = (
                 "average" if "set" not in self.table.blocks else f"Average over {len(self.figures.sets)} sets"
             )
-            names["set"] = set_title(names["set"]) or {"table-10": "of the average"}.get(self.table.key, many)
+            names["set"] = set_title(names["set"]) or {"table-10": "of the average"}.get(self.table.key, mean)
         return (", " if "set" in place else " ").join(names[axis] for axis in place if names[axis])
 
     def cell(self, key: FigureKey, top: float | None = None) -> Cell:
         """Return a cell with its published value."""
         paper = None if self.paper is None else self.paper(key)
         if key.measure in _OVER_SEEDS:
-            one = self.figures.found[key._replace(measure="HM")]
-            value = _OVER_SEEDS[key.measure](one.seeds.values())  # type: ignore[operator]
+            estimate = self.figures.found[key._replace(measure="HM")]
+            value = _OVER_SEEDS[key.measure](estimate.seeds.values())  # type: ignore[operator]
             return str(value) if key.measure == "seeds" else Number(value)
-        one = self.figures.found.get(key)
+        estimate = self.figures.found.get(key)
         if self.table.spread:
-            values = [] if one is None else list(one.seeds.values())
+            values = [] if estimate is None else list(estimate.seeds.values())
             return Number(deviation(values), published=paper, neutral=True, seeds=len(values))
-        best = one is not None and not one.mark and top is not None and round(one.value, 2) == top
-        return number_of(one, paper, best=best, digits=3 if key.measure in SHIFTS else 2)
+        best = (
+            estimate is not None and not estimate.mark and top is not None and round(estimate.value, 2) == top
+        )
+        return number_of(estimate, paper, best=best, digits=3 if key.measure in SHIFTS else 2)
 
     def blocks(self) -> Iterator[ReportBlock]:
         """Yield the table's blocks."""
-        first, *others = self.table.rows
+        first, *text_axes = self.table.rows
         columns = list(self.values(self.columns))
-        more = list(next(iter(self.before.values()), {}))
-        heads = (self.table.head, *others, *more, *map(self.said, columns))
+        extra_heads = list(next(iter(self.before.values()), {}))
+        heads = (self.table.head, *text_axes, *extra_heads, *map(self.said, columns))
         for block in self.values(self.table.blocks):
             rows: list[TableRow] = []
             grid = [
@@ -432,12 +436,12 @@ class _View:
             ]
             top = [self._highest(keys) if self.table.best else None for keys in zip(*grid, strict=True)]
             for row, keys in zip(self.values(self.table.rows), grid, strict=True):
-                if others and keys[0] not in self.figures.found:
+                if text_axes and keys[0] not in self.figures.found:
                     continue
-                said = [self.said({axis: row[axis]}) for axis in others]
-                said += [str(word) for word in self.before.get(str(row.get("label")), {}).values()]
+                texts = [self.said({axis: row[axis]}) for axis in text_axes]
+                texts += [str(word) for word in self.before.get(str(row.get("label")), {}).values()]
                 cells = [self.cell(key, best) for key, best in zip(keys, top, strict=True)]
-                rows.append(TableRow(self.said({first: row[first]}), (*said, *cells)))
+                rows.append(TableRow(self.said({first: row[first]}), (*texts, *cells)))
             yield ReportBlock(self.said(block), heads, tuple(rows))
 
     def _highest(self, keys: Sequence[FigureKey]) -> float | None:
@@ -447,46 +451,46 @@ class _View:
         """Return all figures with all their statistics; empty columns are left out."""
         figures, rows = self.figures, list[TableRow]()
         sets = (*figures.sets, AVERAGE) if self.sets == (AVERAGE,) else self.sets
-        for place in product(self.labels, sets, figures.amounts, self.conditions, self.measures):
-            key = FigureKey(*place)
+        for values in product(self.labels, sets, figures.amounts, self.conditions, self.measures):
+            key = FigureKey(*values)
             cell = self.cell(key) if key in figures.found else None
             if isinstance(cell, Number):
                 measure = "targets" if (key.set, key.measure) == (AVERAGE, "target") else key.measure
                 spread = "–" if cell.sd is None else f"{cell.sd:.2f}"
                 paper = "–" if cell.published is None else f"{cell.published:.2f}"
                 gap = "–" if cell.difference is None else signed(cell.difference)
-                said = (figures.where(key, amount=False), measure, cell.text, spread, str(cell.seeds))
+                texts = (figures.where(key, amount=False), measure, cell.text, spread, str(cell.seeds))
                 label = words(key.label, figures.amount_words(key.amount))
-                rows.append(TableRow(label, (*said, cell.interval, paper, gap)))
+                rows.append(TableRow(label, (*texts, cell.interval, paper, gap)))
         heads = ("set", "classes", "mean", "sd", "seeds", "95 % interval", "published", "difference")
-        kept = [at for at in range(len(heads)) if any(row.cells[at] != "–" for row in rows)]
-        cut = tuple(replace(row, cells=tuple(row.cells[at] for at in kept)) for row in rows)
-        return ReportBlock("All figures", ("row", *(heads[at] for at in kept)), cut, "figures")
+        filled = [index for index in range(len(heads)) if any(row.cells[index] != "–" for row in rows)]
+        shown = tuple(replace(row, cells=tuple(row.cells[index] for index in filled)) for row in rows)
+        return ReportBlock("All figures", ("row", *(heads[index] for index in filled)), shown, "figures")
 
     def charts(self) -> Iterator[Chart]:
         """Yield charts with a figure for every row: the average, or the only set."""
         figures = self.figures
-        place = figures.targets[0] if len(figures.targets) == 1 else AVERAGE
+        set_key = figures.targets[0] if len(figures.targets) == 1 else AVERAGE
         over = "sets" if figures.source is None else "targets"
-        where = f" on {set_title(place)}" if place else f", average over {len(figures.targets)} {over}"
+        where = f" on {set_title(set_key)}" if set_key else f", average over {len(figures.targets)} {over}"
         for measures in self.table.charts:
             title, unit = _CHARTED.get(measures[0], ("Accuracy", "accuracy, %"))
-            cells = [one for one in product(measures, self.conditions) if one[0] in self.measures]
+            cells = [pair for pair in product(measures, self.conditions) if pair[0] in self.measures]
             series: list[Series] = []
             marks: dict[str, str] = {}
             for colour, (measure, condition) in enumerate(cells):
                 keys = [
-                    FigureKey(label, place, figures.amounts[0], condition, measure) for label in self.labels
+                    FigureKey(label, set_key, figures.amounts[0], condition, measure) for label in self.labels
                 ]
-                known = [(at, figures.found[key]) for at, key in enumerate(keys) if key in figures.found]
-                marks |= {self.labels[at]: f" {one.mark}" for at, one in known if one.mark}
-                own = tuple(ChartPoint(one.value, at, *one.interval) for at, one in known)
-                alone = len(cells) == 1
+                known = [(y, figures.found[key]) for y, key in enumerate(keys) if key in figures.found]
+                marks |= {self.labels[y]: f" {estimate.mark}" for y, estimate in known if estimate.mark}
+                points = tuple(ChartPoint(estimate.value, y, *estimate.interval) for y, estimate in known)
+                single = len(cells) == 1
                 name = words(measure * (len(measures) > 1), condition or "plain" * (len(self.conditions) > 1))
-                series.append(Series(name or "ours", own, GREY if alone else colour))
-                papers = [(self.paper(key), at) for at, key in enumerate(keys)] if self.paper else []
-                theirs = tuple(ChartPoint(paper, at) for paper, at in papers if paper is not None)
-                series += [Series("published", theirs, PUBLISHED)] if theirs else []
+                series.append(Series(name or "ours", points, GREY if single else colour))
+                published = [(self.paper(key), y) for y, key in enumerate(keys)] if self.paper else []
+                diamonds = tuple(ChartPoint(paper, y) for paper, y in published if paper is not None)
+                series += [Series("published", diamonds, PUBLISHED)] if diamonds else []
             names = tuple(label + marks.get(label, "") for label in self.labels)
             yield Chart("dots", f"{title}{where}", tuple(series), names, unit)
 
@@ -501,8 +505,8 @@ def tests_of(figures: Figures, pairs: Pairs, conditions: Sequence[str]) -> tuple
     refused: list[str] = []
     for before, after in pairs:
         name = f"{before} → {after}"
-        own = [one for one in differences(figures, before, after) if one.p is not None]
-        tests += [(name, one) for one in own if one.key.condition in conditions]
+        diffs = [diff for diff in differences(figures, before, after) if diff.p is not None]
+        tests += [(name, diff) for diff in diffs if diff.key.condition in conditions]
         unlike = figures.comparable(before, after)[1]
         if unlike:
             refused.append(f"Not compared, the test pictures differ: {name} on {', '.join(unlike)}.")
@@ -521,17 +525,17 @@ def tests_block(tests: Sequence[Test], figures: Figures) -> ReportBlock:
         "only the first right",
         "only the second",
     )
-    corrected = holm([one.p or 0.0 for _, one in tests])
+    corrected = holm([diff.p or 0.0 for _, diff in tests])
     rows: list[TableRow] = []
-    for (pair, one), p in zip(tests, corrected, strict=True):
-        counts = map(str, (one.pictures, len(one.estimate.seeds), one.only_first, one.only_second))
-        gain = Number(one.estimate.value, signed=True)
+    for (pair, diff), p in zip(tests, corrected, strict=True):
+        counts = map(str, (diff.pictures, len(diff.estimate.seeds), diff.only_first, diff.only_second))
+        gain = Number(diff.estimate.value, signed=True)
         cells = (
-            figures.where(one.key),
-            one.split,
+            figures.where(diff.key),
+            diff.split,
             gain,
             *counts,
-            p_number(one.p),
+            p_number(diff.p),
             p_number(p, corrected=True),
         )
         rows.append(TableRow(pair, cells))
@@ -548,15 +552,15 @@ def tests_said(tests: Sequence[Test]) -> list[str]:
     """Return a sentence on the tests: how many are significant after correction, and for which row."""
     if not tests:
         return []
-    found: dict[str, list[int]] = {}
-    for (pair, one), p in zip(tests, holm([one.p or 0.0 for _, one in tests]), strict=True):
+    counts: dict[str, list[int]] = {}
+    for (pair, diff), p in zip(tests, holm([diff.p or 0.0 for _, diff in tests]), strict=True):
         if p < ALPHA:
-            found.setdefault(pair, [0, 0])[one.estimate.value > 0] += 1
-    pairs = [f"{pair} (higher in {up}, lower in {down})" for pair, (down, up) in found.items()]
-    who = f": {'; '.join(pairs)}" if pairs else ""
+            counts.setdefault(pair, [0, 0])[diff.estimate.value > 0] += 1
+    pairs = [f"{pair} (higher in {up}, lower in {down})" for pair, (down, up) in counts.items()]
+    names = f": {'; '.join(pairs)}" if pairs else ""
     return [
-        f"Paired tests: {sum(map(sum, found.values()))} of {len(tests)} with p (Holm) below {ALPHA}{who}. "
-        f"Uncorrected it would be {sum((one.p or 0.0) < ALPHA for _, one in tests)}, where chance alone "
+        f"Paired tests: {sum(map(sum, counts.values()))} of {len(tests)} with p (Holm) below {ALPHA}{names}. "
+        f"Uncorrected it would be {sum((diff.p or 0.0) < ALPHA for _, diff in tests)}, where chance alone "
         f"gives up to {ALPHA * len(tests):.1f}."
     ]
 
@@ -565,15 +569,15 @@ def gains_block(figures: Figures, pairs: Pairs, conditions: Sequence[str]) -> Re
     """Return the average gains of plug-ins as a table."""
     rows: list[TableRow] = []
     for before, after in pairs:
-        for one in differences(figures, before, after, ("amount", "condition")):
-            if one.key.condition in conditions:
-                measure = "targets" if one.key.measure == "target" else one.key.measure
-                gain = replace(number_of(one.estimate, signed=True), sd=None)
+        for diff in differences(figures, before, after, ("amount", "condition")):
+            if diff.key.condition in conditions:
+                measure = "targets" if diff.key.measure == "target" else diff.key.measure
+                gain = replace(number_of(diff.estimate, signed=True), sd=None)
                 cells = (
-                    words(measure, one.key.condition),
+                    words(measure, diff.key.condition),
                     gain,
                     gain.interval,
-                    str(one.sets),
+                    str(diff.sets),
                     str(gain.seeds),
                 )
                 rows.append(TableRow(f"{before} → {after}", cells))
@@ -593,25 +597,25 @@ def gain_charts(
     cells = list(product(figures.amounts, conditions))
     for colour, (before, after) in enumerate(pairs):
         series: list[Series] = []
-        gains = [one for one in differences(figures, before, after) if one.key.measure == measure]
-        for place, cell in enumerate(cells):
-            own = [one for one in gains if (one.key.amount, one.key.condition) == cell]
-            at = [sets.index(one.key.set) for one in own]
+        gains = [diff for diff in differences(figures, before, after) if diff.key.measure == measure]
+        for index, cell in enumerate(cells):
+            diffs = [diff for diff in gains if (diff.key.amount, diff.key.condition) == cell]
+            positions = [sets.index(diff.key.set) for diff in diffs]
             points = [
-                ChartPoint(one.estimate.value, y, *one.estimate.interval)
-                for one, y in zip(own, at, strict=True)
+                ChartPoint(diff.estimate.value, y, *diff.estimate.interval)
+                for diff, y in zip(diffs, positions, strict=True)
             ]
             name = words(figures.amount_words(cell[0]), cell[1] or "plain" * (len(conditions) > 1)) or "ours"
-            series.append(Series(name, tuple(points), colour + place))
-        both = [
-            [paper and paper(FigureKey(label, key, 0.0, "", measure)) for label in (before, after)]
-            for key in sets
+            series.append(Series(name, tuple(points), colour + index))
+        published = [
+            [paper and paper(FigureKey(label, set_key, 0.0, "", measure)) for label in (before, after)]
+            for set_key in sets
         ]
-        theirs = [
-            ChartPoint(two - one, at)
-            for at, (one, two) in enumerate(both)
-            if one is not None and two is not None
+        diamonds = [
+            ChartPoint(plug_in - backbone, position)
+            for position, (backbone, plug_in) in enumerate(published)
+            if backbone is not None and plug_in is not None
         ]
-        series += [Series("published", tuple(theirs), PUBLISHED)] if theirs else []
+        series += [Series("published", tuple(diamonds), PUBLISHED)] if diamonds else []
         title = f"{after}: gain in {'HM' if measure == 'HM' else 'accuracy'}"
         yield Chart("dots", title, tuple(series), tuple(map(set_title, sets)), "points", zero=True)

@@ -36,8 +36,8 @@ def write(report: Report, folder: Path, kind: Format = "all") -> list[Path]:
         OSError: No space, or no permission.
     """
     contents: dict[str, str] = {}
-    for wanted, make in _FORMATS.items():
-        if kind in ("all", wanted):
+    for format_name, make in _FORMATS.items():
+        if kind in ("all", format_name):
             contents |= make(report)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
@@ -80,7 +80,7 @@ def _environment(escape: Callable[[str], str] | None = None, **more: Any) -> jin
     def finalize(value: object) -> object:
         return value if escape is None or isinstance(value, Raw) else escape(str(value))
 
-    made = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("foveate", "report"),
         finalize=finalize,
         trim_blocks=True,
@@ -90,10 +90,10 @@ def _environment(escape: Callable[[str], str] | None = None, **more: Any) -> jin
         **more,
     )
     filters = {"svg": svg, "signed": signed, "spread_out": spread_out, "bands": _bands, "raw": Raw}
-    made.filters.update(**filters, two_lines=_two_lines, said_missing="Missing: {}.".format)
-    made.globals.update(DASHES=DASHES, PALETTE=PALETTE)
-    made.tests.update(number=_is_number, spread=_has_spread, published=_has_published)
-    return made
+    environment.filters.update(**filters, two_lines=_two_lines, said_missing="Missing: {}.".format)
+    environment.globals.update(DASHES=DASHES, PALETTE=PALETTE)
+    environment.tests.update(number=_is_number, spread=_has_spread, published=_has_published)
+    return environment
 
 
 def _is_number(value: Cell) -> bool:
@@ -113,26 +113,28 @@ def _two_lines(head: str) -> list[str]:
     if len(head) <= 14 or " " not in head:
         return [head]
     middle = min(
-        (at for at, letter in enumerate(head) if letter == " "), key=lambda at: abs(2 * at - len(head))
+        (index for index, letter in enumerate(head) if letter == " "),
+        key=lambda index: abs(2 * index - len(head)),
     )
     return [head[:middle], head[middle + 1 :]]
 
 
 def spread_out(block: ReportBlock) -> tuple[list[str], list[list[str]]]:
     """Return a block as text; a column with published values is followed by these and by differences."""
-    width = range(len(block.columns) - 1)
-    beside = [
-        any(getattr(row.cells[at], "published", None) is not None for row in block.rows) for at in width
+    columns = range(len(block.columns) - 1)
+    with_published = [
+        any(getattr(row.cells[column], "published", None) is not None for row in block.rows)
+        for column in columns
     ]
     heads = [block.columns[0]]
-    for at in width:
-        heads += [block.columns[at + 1], *(("published", "Δ") if beside[at] else ())]
+    for column in columns:
+        heads += [block.columns[column + 1], *(("published", "Δ") if with_published[column] else ())]
     rows: list[list[str]] = []
     for row in block.rows:
-        words = [row.label]
-        for cell, more in zip(row.cells, beside, strict=True):
-            words += [text(cell), *(_published(cell) if more else ())]
-        rows.append(words)
+        texts = [row.label]
+        for cell, published in zip(row.cells, with_published, strict=True):
+            texts += [text(cell), *(_published(cell) if published else ())]
+        rows.append(texts)
     return heads, rows
 
 
@@ -165,7 +167,10 @@ def csv_files(report: Report) -> dict[str, str]:
         for block in section.details:
             if block.kind == "gains":
                 heads = ["pair", "what", "gain", "low", "high", "sets", "seeds"]
-                rows = [(row.label, row.cells[0], *_ends(row.cells[1]), *row.cells[3:]) for row in block.rows]
+                rows = [
+                    (row.label, row.cells[0], *_value_and_interval(row.cells[1]), *row.cells[3:])
+                    for row in block.rows
+                ]
                 files[f"{section.key}-gains.csv"] = _csv(pd.DataFrame(rows, columns=heads))
             if block.kind == "tests":
                 rows = [(row.label, *map(_value, row.cells)) for row in block.rows]
@@ -185,30 +190,32 @@ def _figure(cell: Cell, row: TableRow) -> dict[str, Any]:
         return {"value": cell}
     if row.published:
         return {"published": cell.value}
-    known = {
+    statistics = {
         name: getattr(cell, name)
         for name in ("value", "sd", "low", "high", "published", "difference", "mark")
     }
-    return {**known, "seeds": cell.seeds or None}
+    return {**statistics, "seeds": cell.seeds or None}
 
 
 def _value(cell: Cell) -> object:
     return cell.value if isinstance(cell, Number) else cell
 
 
-def _ends(cell: Cell) -> tuple[object, ...]:
+def _value_and_interval(cell: Cell) -> tuple[object, ...]:
     return (cell.value, cell.low, cell.high) if isinstance(cell, Number) else (cell, None, None)
 
 
 def _csv(frame: pd.DataFrame, digits: str = "%.6g") -> str:
     """Return a table as CSV; a cell without a value is empty."""
 
-    def plain(value: object) -> object:
+    def printed(value: object) -> object:
         if pd.isna(value):
             return ""
         return digits % value if isinstance(value, float) else value
 
-    return csv_text([list(frame.columns), *([plain(one) for one in row] for row in frame.to_numpy(object))])
+    return csv_text(
+        [list(frame.columns), *([printed(cell) for cell in row] for row in frame.to_numpy(object))]
+    )
 
 
 _FORMATS: Mapping[str, Callable[[Report], dict[str, str]]] = {

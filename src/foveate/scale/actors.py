@@ -19,7 +19,7 @@ Answer = Callable[[str], str]
 """Answers a request: JSON in, JSON out."""
 
 _TRIES = 3  # attempts for a request whose actor dies
-_MOST_BLOCKS = 10_000  # of a data set; Ray keeps some data of each in memory
+_MOST_BLOCKS = 10_000  # of a Ray data set; Ray keeps some data of each block in memory
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,16 @@ def pool_of(cluster: Cluster, workers: int | None = None, gpus: bool | None = No
     """
     if gpus and not cluster.gpus:
         raise InputError("the Ray cluster has no GPU: take --device cpu, or join another --ray-address")
-    each = 1 if (cluster.gpus if gpus is None else gpus) else 0
-    room = cluster.gpus if each else cluster.cpus
+    gpus_each = 1 if (cluster.gpus if gpus is None else gpus) else 0
+    room = cluster.gpus if gpus_each else cluster.cpus
     if workers is not None and workers > room:
-        kind = "GPUs" if each else "CPUs"
+        kind = "GPUs" if gpus_each else "CPUs"
         raise InputError(
             f"--workers is {workers}, but the Ray cluster has {room} {kind}: give at most {room}"
         )
     actors = workers or max(1, room)
     # Cores beyond one for each GPU decode pictures.
-    return Pool(actors, max(1, cluster.cpus // actors) if each else 1, each)
+    return Pool(actors, max(1, cluster.cpus // actors) if gpus_each else 1, gpus_each)
 
 
 def ask(questions: Sequence[str], opening: Callable[[], Answer], pool: Pool) -> Generator[str]:
@@ -79,7 +79,7 @@ def ask(questions: Sequence[str], opening: Callable[[], Answer], pool: Pool) -> 
 
     rows = [{"question": question} for question in questions]
     with _context():
-        data = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map_batches(
+        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map_batches(
             Actor,
             fn_constructor_args=(opening, pool),
             batch_size=1,
@@ -90,8 +90,8 @@ def ask(questions: Sequence[str], opening: Callable[[], Answer], pool: Pool) -> 
         )
     with (
         _no_log(),
-        _deaths_told(pool),
-        closing(cast("Generator[dict[str, Any]]", iter(data.iter_rows()))) as answers,
+        _explain_deaths(pool),
+        closing(cast("Generator[dict[str, Any]]", iter(dataset.iter_rows()))) as answers,
     ):
         for row in answers:
             yield row["answer"]
@@ -125,36 +125,36 @@ def _context() -> Generator[None]:
     from ray.data import DataContext
 
     context = DataContext.get_current()
-    before = context.enable_progress_bars, context.execution_options.preserve_order
+    previous = context.enable_progress_bars, context.execution_options.preserve_order
     context.enable_progress_bars, context.execution_options.preserve_order = False, True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about arguments that a later Ray may not have
             yield
     finally:
-        context.enable_progress_bars, context.execution_options.preserve_order = before
+        context.enable_progress_bars, context.execution_options.preserve_order = previous
 
 
 @contextmanager
 def _no_log() -> Generator[None]:
     """Limit Ray Data's console output to errors; its log file is unchanged."""
     handlers = [
-        one
-        for one in logging.getLogger("ray.data").handlers
-        if isinstance(one, logging.StreamHandler) and not isinstance(one, logging.FileHandler)
+        handler
+        for handler in logging.getLogger("ray.data").handlers
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler)
     ]
-    levels = [one.level for one in handlers]
-    for one in handlers:
-        one.setLevel(logging.ERROR)
+    levels = [handler.level for handler in handlers]
+    for handler in handlers:
+        handler.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        for one, level in zip(handlers, levels, strict=True):
-            one.setLevel(level)
+        for handler, level in zip(handlers, levels, strict=True):
+            handler.setLevel(level)
 
 
 @contextmanager
-def _deaths_told(pool: Pool) -> Generator[None]:
+def _explain_deaths(pool: Pool) -> Generator[None]:
     from ray import exceptions as ray
 
     try:

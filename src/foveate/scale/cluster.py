@@ -84,7 +84,7 @@ def _join(address: str) -> None:
     import ray
 
     if address != "auto":
-        _knock(address)
+        _check_reachable(address)
     try:
         with _quietly():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -94,7 +94,7 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Check that the address accepts connections: otherwise Ray waits forever."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
@@ -110,25 +110,25 @@ def _knock(address: str) -> None:
 def _resources() -> Cluster:
     import ray
 
-    found = ray.cluster_resources()
-    return Cluster(int(found.get("CPU", 0)), int(found.get("GPU", 0)))
+    resources = ray.cluster_resources()
+    return Cluster(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
 
 
 @contextmanager
 def _quietly() -> Generator[None]:
     """Silence Ray while it starts or connects, unless the user configured its output."""
-    new = {name: value for name, value in _QUIET.items() if name not in os.environ}
-    os.environ.update(new)
+    added = {name: value for name, value in _QUIET.items() if name not in os.environ}
+    os.environ.update(added)
     sys.stderr.flush()
-    error_stream, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)  # native code writes to this descriptor directly
+    error_stream, null_device = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null_device, 2)  # native code writes to this descriptor directly
     try:
         yield
     finally:
         os.dup2(error_stream, 2)
         os.close(error_stream)
-        os.close(nothing)
-        for name in new:
+        os.close(null_device)
+        for name in added:
             os.environ.pop(name, None)
 
 

@@ -17,10 +17,10 @@ def in_processes(workers: int) -> Run:
     def run(work: Sequence[ShardWork], task: ShardTask) -> Generator[Outcome]:
         if not work:
             return
-        alone = replace(task, job=replace(task.job, readers=0))
-        with process_pool(min(workers, len(work)), _begin, alone) as pool:
-            for done in as_completed([pool.submit(_make, one) for one in work]):
-                yield done.result()
+        worker_task = replace(task, job=replace(task.job, readers=0))
+        with process_pool(min(workers, len(work)), _begin, worker_task) as pool:
+            for future in as_completed([pool.submit(_make, shard) for shard in work]):
+                yield future.result()
 
     return run
 

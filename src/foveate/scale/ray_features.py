@@ -24,15 +24,17 @@ def on_ray(address: str | None = None, workers: int | None = None, device: str |
         device: "cpu" or "cuda"; None uses GPUs if there are any.
     """
 
-    def run(work: Sequence[ShardWork], workshop: ShardTask) -> Generator[Outcome]:
+    def run(work: Sequence[ShardWork], task: ShardTask) -> Generator[Outcome]:
         if not work:
             return
-        questions = [_shard_question(one) for one in work]
+        questions = [_shard_question(shard) for shard in work]
         with joined(address, workers) as cluster:
             pool = pool_of(cluster, workers, None if device is None else device.startswith("cuda"))
-            place = {"device": "cuda", "readers": pool.cpus} if pool.gpus else {"device": "cpu", "readers": 0}
-            shop = replace(workshop, job=replace(workshop.job, **place), out=workshop.out.absolute())
-            with closing(ask(questions, partial(_shard_answer, shop), pool)) as answers:
+            resources = (
+                {"device": "cuda", "readers": pool.cpus} if pool.gpus else {"device": "cpu", "readers": 0}
+            )
+            actor_task = replace(task, job=replace(task.job, **resources), out=task.out.absolute())
+            with closing(ask(questions, partial(_shard_answer, actor_task), pool)) as answers:
                 for answer in answers:
                     values = json.loads(answer)
                     left_out = tuple((name, reason) for name, reason in values.pop("left_out"))
@@ -41,11 +43,11 @@ def on_ray(address: str | None = None, workers: int | None = None, device: str |
     return run
 
 
-def _shard_question(work: ShardWork) -> str:
+def _shard_question(shard: ShardWork) -> str:
     samples = [
-        [_file(sample.picture), sample.label, sample.mask and _file(sample.mask)] for sample in work.samples
+        [_file(sample.picture), sample.label, sample.mask and _file(sample.mask)] for sample in shard.samples
     ]
-    return json.dumps([work.number, work.key, work.names, samples])
+    return json.dumps([shard.number, shard.key, shard.names, samples])
 
 
 def _file(source: object) -> str:
@@ -54,15 +56,17 @@ def _file(source: object) -> str:
     return str(source.absolute())
 
 
-def _shard_answer(workshop: ShardTask) -> Answer:
-    maker = ShardMaker(workshop)
+def _shard_answer(task: ShardTask) -> Answer:
+    maker = ShardMaker(task)
 
     def answer(question: str) -> str:
         number, key, names, samples = json.loads(question)
-        read = tuple(Sample(Path(file), label, Path(mask) if mask else None) for file, label, mask in samples)
+        parsed = tuple(
+            Sample(Path(file), label, Path(mask) if mask else None) for file, label, mask in samples
+        )
         try:
-            return json.dumps(asdict(maker(ShardWork(number, key, tuple(names), read))))
+            return json.dumps(asdict(maker(ShardWork(number, key, tuple(names), parsed))))
         except OSError as error:  # e.g. a full disk: no remote traceback
-            return json.dumps(asdict(Outcome(number, 0, error=f"{error.filename or workshop.out}: {error}")))
+            return json.dumps(asdict(Outcome(number, 0, error=f"{error.filename or task.out}: {error}")))
 
     return answer

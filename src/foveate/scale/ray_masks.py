@@ -59,19 +59,19 @@ def make_masks_on_ray(  # noqa: PLR0913  (the arguments of make_masks)
         raise ValueError("actors open the proposer themselves: give opening")
     check_jobs(jobs, proposer.name, proposer.reads_text)
     keeper = Keeper(store, len(jobs), on_bad, on_count)
-    waiting = [*in_batches(keeper.unfinished(jobs, proposer.reads_text), proposer.batch)]
-    if not waiting:
+    batches = [*in_batches(keeper.unfinished(jobs, proposer.reads_text), proposer.batch)]
+    if not batches:
         return keeper.made()
     questions = [
-        json.dumps([[job.name, str(job.path.absolute()), job.label, job.prompt] for job in few])
-        for few in waiting
+        json.dumps([[job.name, str(job.path.absolute()), job.label, job.prompt] for job in batch])
+        for batch in batches
     ]
     try:
         with joined(address, workers) as cluster:
             pool, opening = _mask_pool(cluster, workers, opening)
             with closing(ask(questions, partial(_mask_answer, opening, tidy), pool)) as answers:
-                for few, answer in zip(waiting, answers, strict=True):
-                    keeper.take(_cuts(few, answer), proposer.name)
+                for batch, answer in zip(batches, answers, strict=True):
+                    keeper.take(_cuts(batch, answer), proposer.name)
     except InputError as error:
         raise InputError(f"{error}{keeper.progress}") from error
     return keeper.made()
@@ -97,30 +97,30 @@ def _mask_answer(opening: Callable[[], Proposer], tidy: TidyConfig | None) -> An
         try:
             if not cutter:  # created here, where an error can be reported
                 cutter.append(Cutter(opening(), tidy))
-            return json.dumps([_told(one) for one in cutter[0](jobs)])
+            return json.dumps([_told(outcome) for outcome in cutter[0](jobs)])
         except InputError as error:
             return json.dumps(str(error))
 
     return answer
 
 
-def _told(one: Cut | Missed) -> list[str]:
-    if isinstance(one, Missed):
-        return [one.reason]
-    return [to_line(one.record).decode(), base64.b64encode(png_bytes(one.mask)).decode()]
+def _told(outcome: Cut | Missed) -> list[str]:
+    if isinstance(outcome, Missed):
+        return [outcome.reason]
+    return [to_line(outcome.record).decode(), base64.b64encode(png_bytes(outcome.mask)).decode()]
 
 
 def _cuts(jobs: Sequence[MaskJob], answer: str) -> list[Cut | Missed]:
-    told = json.loads(answer)
-    if isinstance(told, str):
-        raise InputError(told)
-    return [_cut(job, *one) for job, one in zip(jobs, told, strict=True)]
+    outcomes = json.loads(answer)
+    if isinstance(outcomes, str):
+        raise InputError(outcomes)
+    return [_cut(job, *outcome) for job, outcome in zip(jobs, outcomes, strict=True)]
 
 
-def _cut(job: MaskJob, said: str, png: str | None = None) -> Cut | Missed:
+def _cut(job: MaskJob, text: str, png: str | None = None) -> Cut | Missed:
     if png is None:
-        return Missed(job, said)
-    return Cut(job, MaskRecord(**json.loads(said)), _mask(base64.b64decode(png)))
+        return Missed(job, text)
+    return Cut(job, MaskRecord(**json.loads(text)), _mask(base64.b64decode(png)))
 
 
 def _mask(png: bytes) -> Mask:

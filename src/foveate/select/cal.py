@@ -29,17 +29,17 @@ def cal(block: ClassFeatures, count: int, config: CalConfig) -> list[int]:
 def divergences(block: ClassFeatures, neighbours: int) -> Tensor:
     """Return `[n]` mean divergence of each picture from its neighbours."""
     size = max(1, PIECE // max(len(block), neighbours * block.logits.shape[1]))
-    return torch.cat([_of(block, some, neighbours) for some in torch.arange(len(block)).split(size)])
+    return torch.cat([_of(block, rows, neighbours) for rows in torch.arange(len(block)).split(size)])
 
 
-def _of(block: ClassFeatures, some: Tensor, neighbours: int) -> Tensor:
+def _of(block: ClassFeatures, rows: Tensor, neighbours: int) -> Tensor:
     z, log_p = block.features, block.log_probabilities
-    own = z.square().sum(dim=1)
-    distance = own[some, None] + own - 2 * z[some] @ z.T
-    distance[torch.arange(len(some)), some] = torch.inf
+    squares = z.square().sum(dim=1)
+    distance = squares[rows, None] + squares - 2 * z[rows] @ z.T
+    distance[torch.arange(len(rows)), rows] = torch.inf
     # Rounded distances and a stable sort: among equally near pictures the first ones are the neighbours.
     distance = torch.where(distance.isinf(), distance, in_steps(distance.nan_to_num(posinf=0.0)))
     nearest = distance.argsort(dim=1, stable=True)[:, :neighbours]
-    here, there = log_p[some, None], log_p[nearest]
+    own_log_p, near_log_p = log_p[rows, None], log_p[nearest]
     # ½ Σ p (log p - log q) + ½ Σ q (log q - log p)
-    return 0.5 * ((here.exp() - there.exp()) * (here - there)).sum(dim=-1).mean(dim=1)
+    return 0.5 * ((own_log_p.exp() - near_log_p.exp()) * (own_log_p - near_log_p)).sum(dim=-1).mean(dim=1)

@@ -28,7 +28,7 @@ def _plain(pick: Callable[[ClassFeatures, int], list[int]]) -> Pick:
     return call
 
 
-def _set(pick: Callable[[ClassFeatures, int, Any], list[int]]) -> Pick:
+def _with_config(pick: Callable[[ClassFeatures, int, Any], list[int]]) -> Pick:
     def call(block: ClassFeatures, count: int, config: Any, generator: torch.Generator) -> list[int]:
         return pick(block, count, config)
 
@@ -41,17 +41,17 @@ def _uniform(block: ClassFeatures, count: int, config: Any, generator: torch.Gen
 
 _PICKS: dict[str, Pick] = {
     "uniform": _uniform,
-    "herding": _set(herding),
+    "herding": _with_config(herding),
     "kcenter": _plain(k_center),
     "confidence": _plain(confidence),
     "entropy": _plain(entropy),
     "margin": _plain(margin),
     "grand": _plain(grand),
-    "graphcut": _set(graph_cut),
+    "graphcut": _with_config(graph_cut),
     "facility": _plain(facility),
     "craig": _plain(craig),
     "glister": glister,
-    "cal": _set(cal),
+    "cal": _with_config(cal),
     "forgetting": _plain(forgetting),
 }
 
@@ -85,12 +85,12 @@ def choose(
         InputError: The selector or a setting does not exist, or a required log is missing.
     """
     config = configure(name, settings)
-    found: list[Tensor] = []
+    chosen: list[Tensor] = []
     for label, count in enumerate(budget):
         rows = seen.rows(label)
         if 0 < count < len(rows):
             rows = rows[_PICKS[name](seen.block(label), count, config, generator)]
-        found.append(rows if count else rows[:0])
+        chosen.append(rows if count else rows[:0])
         if watch:
             watch(label + 1, len(budget))
-    return torch.cat(found).sort().values
+    return torch.cat(chosen).sort().values

@@ -19,11 +19,11 @@ def herding(block: ClassFeatures, count: int, config: HerdingConfig) -> list[int
     Within a class this is a constant, which does not change these differences. So no text is used here.
     """
     z = block.features
-    to_mean, own, to_chosen = z @ z.mean(dim=0), z.square().sum(dim=1), z.new_zeros(len(z))
+    to_mean, squares, to_chosen = z @ z.mean(dim=0), z.square().sum(dim=1), z.new_zeros(len(z))
     taken, chosen = untaken(len(z)), list[int]()
     for step in range(count):
         # The squared distance without ‖(i + 1) μ - Σ Z‖², which is equal for all candidates.
-        distance = own - 2 * ((step + 1) * to_mean - to_chosen)
+        distance = squares - 2 * ((step + 1) * to_mean - to_chosen)
         chosen.append(first_greatest(distance if config.deepcore else -distance, taken))
         taken[chosen[-1]] = True
         to_chosen += z @ z[chosen[-1]]
@@ -37,13 +37,13 @@ def k_center(block: ClassFeatures, count: int) -> list[int]:
     for any first picture.
     """
     z = block.features
-    own = z.square().sum(dim=1)
+    squares = z.square().sum(dim=1)
     taken = untaken(len(z))
-    chosen = [first_greatest(2 * (z @ z.mean(dim=0)) - own, taken)]
+    chosen = [first_greatest(2 * (z @ z.mean(dim=0)) - squares, taken)]
     nearest = z.new_full((len(z),), torch.inf)
     while len(chosen) < count:
         last = chosen[-1]
         taken[last] = True
-        nearest = torch.minimum(nearest, (own + own[last] - 2 * (z @ z[last])).clamp(min=0))
+        nearest = torch.minimum(nearest, (squares + squares[last] - 2 * (z @ z[last])).clamp(min=0))
         chosen.append(first_greatest(nearest, taken))
     return chosen

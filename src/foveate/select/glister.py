@@ -22,22 +22,22 @@ def glister(block: ClassFeatures, count: int, config: GlisterConfig, generator: 
     V is drawn from the pool, class by class. Pictures of V are chosen only if the budget is larger than
     the rest; then the best of V come last.
     """
-    drawn = torch.randperm(len(block), generator=generator)
-    few = min(len(block) - 1, max(1, round(config.validation * len(block))))
-    held = drawn[:few].sort().values
+    order = torch.randperm(len(block), generator=generator)
+    held_count = min(len(block) - 1, max(1, round(config.validation * len(block))))
+    held_out = order[:held_count].sort().values
     z, g = block.features, residuals(block.logits, block.label)
-    z_held, logits = z[held], block.logits[held]
+    z_held, logits = z[held_out], block.logits[held_out]
     taken, chosen = untaken(len(block)), list[int]()
-    taken[held] = True
-    for size in _sizes(min(count, len(block) - few), config.rounds):
-        left = (~taken).nonzero()[:, 0]
-        gains = _gains(g[left], z[left], residuals(logits, block.label), z_held)
-        best = left[ranked(gains)[:size]]
+    taken[held_out] = True
+    for size in _sizes(min(count, len(block) - held_count), config.rounds):
+        remaining = (~taken).nonzero()[:, 0]
+        gains = _gains(g[remaining], z[remaining], residuals(logits, block.label), z_held)
+        best = remaining[ranked(gains)[:size]]
         taken[best] = True
         chosen += positions(best)
         logits = logits - config.rate * (1 + z_held @ z[best].T) @ g[best]
-    more = ranked(_gains(g[held], z_held, residuals(logits, block.label), z_held))
-    return chosen + positions(held[more][: count - len(chosen)])
+    rest = ranked(_gains(g[held_out], z_held, residuals(logits, block.label), z_held))
+    return chosen + positions(held_out[rest][: count - len(chosen)])
 
 
 def _gains(g: Tensor, z: Tensor, g_held: Tensor, z_held: Tensor) -> Tensor:
@@ -48,4 +48,4 @@ def _gains(g: Tensor, z: Tensor, g_held: Tensor, z_held: Tensor) -> Tensor:
 def _sizes(count: int, rounds: int) -> list[int]:
     """Split a number into non-empty rounds whose sizes differ by at most one."""
     rounds = min(rounds, count)
-    return [count // rounds + (place < count % rounds) for place in range(rounds)]
+    return [count // rounds + (index < count % rounds) for index in range(rounds)]

@@ -17,7 +17,7 @@ from foveate.select.order import ranked
 from foveate.select.pool import ClassFeatures, positions
 
 WHOLE = 8192
-"""Largest class size for which all inner products are stored (512 MiB); of a larger one, as many rows."""
+"""Largest class size for which all inner products are stored (512 MiB); larger classes store fewer rows."""
 
 PIECE = 1 << 24
 """Number of inner products that are computed together (128 MiB)."""
@@ -66,13 +66,13 @@ def cosines(block: ClassFeatures) -> MakeRows:
 def nearness(block: ClassFeatures) -> MakeRows:
     """Return rows of c - ‖G_i - G_j‖, where c is an upper bound of all distances."""
     g, z = residuals(block.logits, block.label), block.features
-    products, own = inner_products(g, z), squared_norms(g, z)
-    most = 2 * float(own.max().sqrt())
-    return lambda rows: most - (own[rows, None] + own - 2 * products(rows)).clamp(min=0).sqrt()
+    products, squares = inner_products(g, z), squared_norms(g, z)
+    bound = 2 * float(squares.max().sqrt())
+    return lambda rows: bound - (squares[rows, None] + squares - 2 * products(rows)).clamp(min=0).sqrt()
 
 
 class Similarity:
-    """A symmetric matrix `[n, n]`, stored if it is small enough, else some of the rows that were asked for.
+    """A symmetric matrix `[n, n]`; if it is too large to be stored, the first requested rows are cached.
 
     Args:
         number: n.
@@ -83,7 +83,7 @@ class Similarity:
         self.number, self._make = number, make
         self._whole = torch.cat(list(self._made())) if number <= WHOLE else None
         self._held = torch.empty(0 if number <= WHOLE else WHOLE**2 // number, number, dtype=torch.float64)
-        self._line: dict[int, int] = {}  # of the rows that are held
+        self._line: dict[int, int] = {}  # index in `_held` of each cached row
 
     def row(self, place: int) -> Float[Tensor, " pictures"]:
         """Return one row."""
@@ -98,7 +98,7 @@ class Similarity:
         for place, row in list(new.items())[: len(self._held) - len(self._line)]:
             self._line[place] = len(self._line)
             self._held[self._line[place]] = row
-        return torch.stack([new[one] if one in new else self._held[self._line[one]] for one in places])
+        return torch.stack([new[i] if i in new else self._held[self._line[i]] for i in places])
 
     def pieces(self) -> Iterator[Float[Tensor, "some pictures"]]:
         """Yield all rows in order, several at a time."""

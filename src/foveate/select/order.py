@@ -23,9 +23,9 @@ def first_greatest(scores: Tensor, taken: Tensor) -> int:
         scores: `[n]`.
         taken: `[n]` booleans, not all true.
     """
-    left = (~taken).nonzero()[:, 0]
-    steps = in_steps(scores[left])
-    return int(left[(steps == steps.max()).nonzero()[0, 0]])
+    remaining = (~taken).nonzero()[:, 0]
+    steps = in_steps(scores[remaining])
+    return int(remaining[(steps == steps.max()).nonzero()[0, 0]])
 
 
 def in_steps(scores: Tensor) -> Tensor:

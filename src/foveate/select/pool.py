@@ -66,7 +66,7 @@ class PoolFeatures:
         scale: float,
         right: Bool[Tensor, "epochs pictures"] | None = None,
     ) -> "PoolFeatures":
-        """Make it from raw features of pictures and texts.
+        """Normalise raw features of pictures and texts.
 
         Raises:
             InputError: A feature is not finite.
@@ -112,7 +112,7 @@ def budgets(counts: Sequence[int], fraction: float, least: int = 1) -> list[int]
 
 def positions(found: Tensor) -> list[int]:
     """Return a tensor of indices as a list."""
-    return [int(place) for place in found]
+    return [int(index) for index in found]
 
 
 def untaken(number: int) -> Bool[Tensor, " pictures"]:

@@ -59,21 +59,21 @@ def lazy_greedy(kernel: Similarity, count: int) -> list[int]:
     """
     gains = torch.cat([piece.clamp(min=0).sum(dim=1) for piece in kernel.pieces()])
     step = float(gains.max()) * FINE or 1.0
-    line = [(-round(gain / step), place) for place, gain in enumerate(gains.tolist())]
-    heapify(line)
-    covered, asked, chosen = torch.zeros_like(gains), [0] * kernel.number, list[int]()
+    queue = [(-round(gain / step), index) for index, gain in enumerate(gains.tolist())]
+    heapify(queue)
+    covered, updated_at, chosen = torch.zeros_like(gains), [0] * kernel.number, list[int]()
     while len(chosen) < count:
-        most = 1
-        while asked[line[0][1]] < len(chosen):
-            old: list[int] = []
-            while line and len(old) < most and asked[line[0][1]] < len(chosen):
-                old.append(heappop(line)[1])
-            again = (kernel.rows(old) - covered).clamp(min=0).sum(dim=1)
-            for place, gain in zip(old, again.tolist(), strict=True):
-                asked[place] = len(chosen)
-                heappush(line, (-round(gain / step), place))
-            most = min(2 * most, _TOGETHER)
-        _, place = heappop(line)
-        chosen.append(place)
-        covered = torch.maximum(covered, kernel.row(place))
+        limit = 1
+        while updated_at[queue[0][1]] < len(chosen):
+            stale: list[int] = []
+            while queue and len(stale) < limit and updated_at[queue[0][1]] < len(chosen):
+                stale.append(heappop(queue)[1])
+            new_gains = (kernel.rows(stale) - covered).clamp(min=0).sum(dim=1)
+            for index, gain in zip(stale, new_gains.tolist(), strict=True):
+                updated_at[index] = len(chosen)
+                heappush(queue, (-round(gain / step), index))
+            limit = min(2 * limit, _TOGETHER)
+        _, index = heappop(queue)
+        chosen.append(index)
+        covered = torch.maximum(covered, kernel.row(index))
     return chosen

@@ -30,8 +30,8 @@ from foveate.train.banking import chunk_on
 from foveate.train.shots import without_masks
 from foveate.types import Branch, FeatureSpec
 
-_HELD = 1_000_000_000
-"""Maximum size of the tuned towers' features that a worker keeps, in bytes."""
+_MAX_BYTES = 1_000_000_000
+"""Size above which a worker drops its features of tuned towers, in bytes."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class TestFeatures:
         """Return the store for the features of a data set."""
         if is_clip(spec):
             return FeatureStore(self.bank)
-        if sum(shelf.held for shelf in self._own.values()) > _HELD:
+        if sum(store.held for store in self._own.values()) > _MAX_BYTES:
             self._own.clear()
         return self._own.setdefault(dataset, FeatureStore())
 
@@ -88,7 +88,7 @@ def measure(
         seen: Features of test pictures that the worker keeps.
         carried: Template of the data set, if the model was trained on another set: then all classes are
             new.
-        of_masks: What masks are for, if there are any: "region", for a method that sees regions; and metrics:
+        of_masks: Uses of masks, if there are any: "region", for a method that sees regions; and the metrics
             "shift", the foreground shift index, and "gaze", the share of heat maps on the object.
         watch: Called with the number of encoded pictures.
 
@@ -100,24 +100,24 @@ def measure(
         raise InputError(f"{question.dataset} has no test split, and a sweep tests on nothing else")
     masked = bool(of_masks) and any(sample.mask for sample in test.samples)
     test = test if masked else without_masks(test)
-    asked = _ready(classifier, question, test) if carried is None else _carried(classifier, test, carried)
+    prepared = _ready(classifier, question, test) if carried is None else _carried(classifier, test, carried)
     store_of = partial(seen.shelf, dataset=question.dataset)
-    answers = _answers(classifier.method, asked, test, store_of, of_masks if masked else (), watch)
-    found = _measured(question, asked.photos, answers, classifier.method.trained)
-    gaze = _gaze(classifier.method, asked) if masked and "gaze" in of_masks else None
-    return replace(found, gaze=gaze, of_masks=tuple(of_masks))
+    answers = _answers(classifier.method, prepared, test, store_of, of_masks if masked else (), watch)
+    measured = _measured(question, prepared.photos, answers, classifier.method.trained)
+    gaze = _gaze(classifier.method, prepared) if masked and "gaze" in of_masks else None
+    return replace(measured, gaze=gaze, of_masks=tuple(of_masks))
 
 
 def _ready(classifier: Classifier, question: Question, test: Photos) -> PreparedQuestion:
     pictures, branch = classifier.ask_split(test, question.split)
-    place = {sample.picture: row for row, sample in enumerate(test.samples)}
+    row_of = {sample.picture: row for row, sample in enumerate(test.samples)}
     return PreparedQuestion(
-        pictures.photos, [place[sample.picture] for sample in pictures.photos.samples], branch
+        pictures.photos, [row_of[sample.picture] for sample in pictures.photos.samples], branch
     )
 
 
 def _carried(classifier: Classifier, test: Photos, template: str) -> PreparedQuestion:
-    """Set all class names of another data set, as new classes, as in the published protocol."""
+    """Set all class names of another data set as new classes, as in the published protocol."""
     test = replace(test, names=tuple(clean_name(name) for name in test.names))
     known = classifier.config.names if classifier.config else []
     classifier.method.set_classes(test.names, template, known)
@@ -126,42 +126,42 @@ def _carried(classifier: Classifier, test: Photos, template: str) -> PreparedQue
 
 def _answers(
     method: Method,
-    asked: PreparedQuestion,
+    prepared: PreparedQuestion,
     test: Photos,
     store_of: StoreOf,
     of_masks: Collection[str],
     watch: Watch | None,
 ) -> Answers:
     """Encode all test pictures, or take their features from the store; predict those of the question."""
-    size = method.clip.config
-    pictures = PictureSet(test, size.image_size, size.mean, size.std)
+    config = method.clip.config
+    pictures = PictureSet(test, config.image_size, config.mean, config.std)
     specs = specs_for_answers(
-        method, asked.branch, foreground="shift" in of_masks, clip=False, region="region" in of_masks
+        method, prepared.branch, foreground="shift" in of_masks, clip=False, region="region" in of_masks
     )
 
-    def told(done: int) -> None:
+    def report(done: int) -> None:
         if watch:
             watch(done, len(test))
 
     method.eval()
     with method.constant_text():
-        features = encode_all(method, pictures, specs, store_of, chunk=chunk_on(method.clip), watch=told)
-        rows = torch.tensor(list(asked.rows))
-        own = {name: tensor[:, rows] for name, tensor in features.items()}
-        return answer(method, own, asked.photos, asked.branch)
+        features = encode_all(method, pictures, specs, store_of, chunk=chunk_on(method.clip), watch=report)
+        rows = torch.tensor(list(prepared.rows))
+        selected = {name: tensor[:, rows] for name, tensor in features.items()}
+        return answer(method, selected, prepared.photos, prepared.branch)
 
 
-def _gaze(method: Method, asked: PreparedQuestion) -> float | None:
+def _gaze(method: Method, prepared: PreparedQuestion) -> float | None:
     """Return the mean share of the heat maps of the true classes that is on the object."""
-    size = method.clip.config
-    pictures = PictureSet(asked.photos, size.image_size, size.mean, size.std)
-    return look(method, pictures, asked.branch, LookConfig(about="label", steps=0)).means()["energy"]
+    config = method.clip.config
+    pictures = PictureSet(prepared.photos, config.image_size, config.mean, config.std)
+    return look(method, pictures, prepared.branch, LookConfig(about="label", steps=0)).means()["energy"]
 
 
 def _measured(question: Question, photos: Photos, answers: Answers, trained: Sequence[bool]) -> Measured:
     right = answers.logits.argmax(dim=-1) == answers.labels
     was_trained = torch.tensor(trained)[answers.labels]
-    both = question.split == "all"
+    all_classes = question.split == "all"
     return Measured(
         dataset=question.dataset,
         split=question.split,
@@ -169,13 +169,13 @@ def _measured(question: Question, photos: Photos, answers: Answers, trained: Seq
         pictures=len(right),
         classes=len(photos.names),
         per_class={
-            name: (int(right[answers.labels == row].sum()), int((answers.labels == row).sum()))
-            for row, name in enumerate(photos.names)
+            name: (int(right[answers.labels == label].sum()), int((answers.labels == label).sum()))
+            for label, name in enumerate(photos.names)
         },
         right=packed(right),
         digest=without_masks(photos).digest()[:16],
-        trained=_percent(right[was_trained]) if both else None,
-        others=_percent(right[~was_trained]) if both else None,
+        trained=_percent(right[was_trained]) if all_classes else None,
+        others=_percent(right[~was_trained]) if all_classes else None,
         shift=answers.shift,
         shift_right=answers.shift_where(right),
         shift_wrong=answers.shift_where(~right),

@@ -101,14 +101,14 @@ class SweepTable:
         fractions: Shares of the training pictures, for "data-efficiency".
         selectors: Methods that select these pictures; without one, a share of the shots is drawn.
         classes: Train on half of the classes or on all, for "data-efficiency".
-        mixed: Whether to evaluate trained and other classes together, too.
+        mixed: Whether to evaluate trained and other classes together as well.
         shift: Whether to compute the foreground shift index; it needs masks of test pictures.
-        gaze: Whether to compute how much of the heat maps is on the object; it needs them too.
-        conditions: Test splits to evaluate, such as "home", for data sets that have several; none: the
+        gaze: Whether to compute how much of the heat maps is on the object; it needs these masks too.
+        conditions: Test splits to evaluate, such as "home", for data sets that have several; empty: the
             set's own.
         recipe: Source of the settings.
         clip: Source of the towers.
-        dtype: Precision of the towers; auto, in the file, is replaced by what it means on the device.
+        dtype: Precision of the towers; "auto" in the file is resolved for the device.
     """
 
     title: str
@@ -168,23 +168,23 @@ def read_sweep(
     file = find_sweep(file)
     top = _mapping(read_yaml(file), f"{file} says nothing: write `tables` with rows, sets and a protocol")
     tables = top.pop("tables", None)
-    said = {name: value for name, value in (changes or {}).items() if value is not None}
-    shared = {**top, **said}
-    given = {file.stem: {}} if tables is None else _mapping(tables, f"{file}: `tables` has none")
-    if not given:
+    overrides = {name: value for name, value in (changes or {}).items() if value is not None}
+    shared = {**top, **overrides}
+    raw_tables = {file.stem: {}} if tables is None else _mapping(tables, f"{file}: `tables` has none")
+    if not raw_tables:
         raise InputError(f"{file}: `tables` has none: write a title and what the table has")
     for title in only or ():
-        if title not in given:
-            raise InputError(f"{file} has no table {title!r}; {_near(title, list(given))}")
-    given = {title: one for title, one in given.items() if only is None or title in only}
-    read = tuple(
-        _table(title, {**_merged(shared, one, file, title), **said}, str(file))
-        for title, one in given.items()
+        if title not in raw_tables:
+            raise InputError(f"{file} has no table {title!r}; {_hint(title, list(raw_tables))}")
+    raw_tables = {title: table for title, table in raw_tables.items() if only is None or title in only}
+    parsed = tuple(
+        _table(title, {**_merged(shared, table, file, title), **overrides}, str(file))
+        for title, table in raw_tables.items()
     )
-    read = tuple(replace(one, dtype=precision_on(device, one.dtype)) for one in read)
+    parsed = tuple(replace(table, dtype=precision_on(device, table.dtype)) for table in parsed)
     root = shared.get("root")
     return SweepConfig(
-        file.stem, read, None if root is None else str(root), _imported([shared, *given.values()])
+        file.stem, parsed, None if root is None else str(root), _imported([shared, *raw_tables.values()])
     )
 
 
@@ -198,55 +198,55 @@ def find_sweep(file: Path) -> Path:
     """
     if file.is_file():
         return file
-    own = {one.stem: one for one in sorted(_packaged().glob("*.yaml"))}
-    if file.parent in (Path(), Path("configs")) and file.suffix in ("", ".yaml") and file.stem in own:
-        return own[file.stem]
-    near = difflib.get_close_matches(file.stem, own, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"give a sweep's file, or one of {', '.join(own)}"
+    known = {path.stem: path for path in sorted(_packaged().glob("*.yaml"))}
+    if file.parent in (Path(), Path("configs")) and file.suffix in ("", ".yaml") and file.stem in known:
+        return known[file.stem]
+    matches = difflib.get_close_matches(file.stem, known, n=1)
+    hint = f"did you mean {matches[0]}?" if matches else f"give a sweep's file, or one of {', '.join(known)}"
     raise InputError(f"{file}: no such file: {hint}")
 
 
 def _packaged() -> Path:
     """Return the folder of the package's sweeps: in a wheel beside this module, in a clone at the top."""
-    here = Path(__file__).parent / "tables"
-    return here if here.is_dir() else Path(__file__).parents[3] / "configs"
+    folder = Path(__file__).parent / "tables"
+    return folder if folder.is_dir() else Path(__file__).parents[3] / "configs"
 
 
-def _imported(given: Sequence[object]) -> tuple[str, ...]:
-    """Return all "module:Class" below these values, each once."""
-    found: dict[str, None] = {}
-    for one in given:
-        if isinstance(one, Mapping):
-            values = cast("Mapping[str, object]", one)
-            method = values.get("method")
+def _imported(values: Sequence[object]) -> tuple[str, ...]:
+    """Return all "module:Class" parts of the methods in nested values, each once."""
+    imported: dict[str, None] = {}
+    for value in values:
+        if isinstance(value, Mapping):
+            node = cast("Mapping[str, object]", value)
+            method = node.get("method")
             if isinstance(method, str):
-                found |= dict.fromkeys(part.strip() for part in method.split("+") if ":" in part)
-            found |= dict.fromkeys(_imported(list(values.values())))
-    return tuple(found)
+                imported |= dict.fromkeys(part.strip() for part in method.split("+") if ":" in part)
+            imported |= dict.fromkeys(_imported(list(node.values())))
+    return tuple(imported)
 
 
-def _merged(shared: Mapping[str, Any], own: object, file: Path, title: str) -> dict[str, Any]:
-    """Return a table with the shared values; a key of its own without a value takes back the shared one."""
-    found = _mapping(own, f"{file}, {title}: write `protocol`, `sets` and `rows`")
-    both = {**shared, **found}
-    for name in shared.keys() & found.keys():
+def _merged(shared: Mapping[str, Any], table: object, file: Path, title: str) -> dict[str, Any]:
+    """Return a table with the shared values; a key without a value in the table removes the shared value."""
+    own = _mapping(table, f"{file}, {title}: write `protocol`, `sets` and `rows`")
+    merged = {**shared, **own}
+    for name in shared.keys() & own.keys():
         if isinstance(shared[name], dict) and name != "rows":
-            both[name] = {**shared[name], **_mapping(found[name], f"{file}, {title}: {name} is no table")}
-    return {name: value for name, value in both.items() if value is not None or name not in shared}
+            merged[name] = {**shared[name], **_mapping(own[name], f"{file}, {title}: {name} is no table")}
+    return {name: value for name, value in merged.items() if value is not None or name not in shared}
 
 
-def _table(title: str, given: Mapping[str, Any], file: str) -> SweepTable:
+def _table(title: str, entries: Mapping[str, Any], file: str) -> SweepTable:
     where = file if Path(file).stem == title else f"{file}, {title}"
-    rows = _mapping(given.get("rows"), f"{where} has no rows: write a name and its method")
-    common = {name: value for name, value in given.items() if name not in _TABLE}
-    values = {name: _value(name, value, where) for name, value in given.items() if name in _TABLE}
+    rows = _mapping(entries.get("rows"), f"{where} has no rows: write a name and its method")
+    common = {name: value for name, value in entries.items() if name not in _TABLE}
+    values = {name: _value(name, value, where) for name, value in entries.items() if name in _TABLE}
     values = {name: value for name, value in values.items() if name not in ("rows", "root")}
     if not rows:
         raise InputError(f"{where} has no rows: write a name and its method")
     for name in ("protocol", "sets"):
         if name not in values:
             raise InputError(f"{where} says no {name}: give {_wanted(name)}")
-    values["rows"] = tuple(_row(name, own, common, where) for name, own in rows.items())
+    values["rows"] = tuple(_row(name, options, common, where) for name, options in rows.items())
     _check_stray(common, values["rows"], where)
     _check_names([row.name for row in values["rows"]], where)
     _check_fit(values, where)
@@ -257,46 +257,50 @@ def _table(title: str, given: Mapping[str, Any], file: str) -> SweepTable:
     return SweepTable(title=title, **values)
 
 
-def _row(name: str, given: object, common: Mapping[str, Any], where: str) -> SweepRow:
+def _row(name: str, entry: object, common: Mapping[str, Any], where: str) -> SweepRow:
     title = f"{where}, row {name!r}"
-    own = _mapping(given, f"{title}: write its options, as in `{{method: coop}}`")
-    method = own.get("method", common.get("method"))
+    options = _mapping(entry, f"{title}: write its options, as in `{{method: coop}}`")
+    method = options.get("method", common.get("method"))
     if not isinstance(method, str):
         raise InputError(f"{title} says no method: give one, such as coop or fvgpt+coop")
     try:
         method = import_methods(method)
-        there = parts(method)
-        for key in own:
-            if key not in (*_ROW, *_TRAINING, *there):
-                raise InputError(f"there is no option {key!r}; {_near(key, (*_ROW, *_TRAINING, *there))}")
+        part_names = parts(method)
+        for key in options:
+            if key not in (*_ROW, *_TRAINING, *part_names):
+                raise InputError(
+                    f"there is no option {key!r}; {_hint(key, (*_ROW, *_TRAINING, *part_names))}"
+                )
         settings = {
-            part: {**_settings(common, part), **_settings(own, part)}
-            for part in there
-            if part in own or part in common
+            part: {**_settings(common, part), **_settings(options, part)}
+            for part in part_names
+            if part in options or part in common
         }
         training = typed(
-            Recipe, {key: one[key] for one in (common, own) for key in _TRAINING if key in one}, ""
+            Recipe,
+            {key: values[key] for values in (common, options) for key in _TRAINING if key in values},
+            "",
         )
-        other = {key: own.get(key, common.get(key)) for key in _ROW[1:]}
-        _check_masks(other, own, method)
-        if other["backbone"] is not None:
-            _check_backbone(other["backbone"], method)
-        configure("+".join(there), settings)
+        merged = {key: options.get(key, common.get(key)) for key in _ROW[1:]}
+        _check_masks(merged, options, method)
+        if merged["backbone"] is not None:
+            _check_backbone(merged["backbone"], method)
+        configure("+".join(part_names), settings)
         recipe_for(method, training)
-        if other["template"] is not None:
-            fill(str(other["template"]), "x")
+        if merged["template"] is not None:
+            fill(str(merged["template"]), "x")
     except InputError as error:
         raise InputError(f"{title}: {error}") from error
-    return SweepRow(name, "+".join(there), settings, training, **other)
+    return SweepRow(name, "+".join(part_names), settings, training, **merged)
 
 
-def _check_masks(given: Mapping[str, Any], own: Mapping[str, Any], method: str) -> None:
+def _check_masks(merged: Mapping[str, Any], options: Mapping[str, Any], method: str) -> None:
     for key in ("masks", "test_masks"):
-        value = given[key]
+        value = merged[key]
         if value is not None and not (isinstance(value, str) and value):
             raise InputError(f"{key} is {value!r}: give the name of a set's masks, or a folder of masks")
-    if own.get("test_masks") is not None and not sees_regions(method):
-        raise InputError(f"test_masks is {own['test_masks']!r}, but {method} looks at none: leave it out")
+    if options.get("test_masks") is not None and not sees_regions(method):
+        raise InputError(f"test_masks is {options['test_masks']!r}, but {method} looks at none: leave it out")
 
 
 def _check_backbone(backbone: object, method: str) -> None:
@@ -312,10 +316,10 @@ def _check_backbone(backbone: object, method: str) -> None:
         raise InputError(f"backbone is {backbone!r}: only {{set}} and {{seed}} may stand in it") from error
 
 
-def _settings(given: Mapping[str, Any], part: str) -> dict[str, Any]:
-    own = given.get(part)
-    found = _mapping(own, f"{part} is {own!r}: give its settings, as in `{part}: {{name: value}}`")
-    return typed(methods()[part].config_type, found, part)
+def _settings(options: Mapping[str, Any], part: str) -> dict[str, Any]:
+    value = options.get(part)
+    settings = _mapping(value, f"{part} is {value!r}: give its settings, as in `{part}: {{name: value}}`")
+    return typed(methods()[part].config_type, settings, part)
 
 
 def _value(name: str, value: Any, where: str) -> Any:
@@ -324,23 +328,23 @@ def _value(name: str, value: Any, where: str) -> Any:
     Raises:
         InputError: The value has another type.
     """
-    wrong = InputError(f"{where}: {name} is {value!r}: give {_wanted(name)}")
+    error = InputError(f"{where}: {name} is {value!r}: give {_wanted(name)}")
     if name in _LISTS:
-        some = cast("list[Any]", value) if isinstance(value, list) else [value]
+        values = cast("list[Any]", value) if isinstance(value, list) else [value]
         if name == "sets":
-            some = [_key(one, where) if isinstance(one, str) else one for one in some]
+            values = [_key(item, where) if isinstance(item, str) else item for item in values]
         kind = _LISTS[name]
-        fits = all(isinstance(one, int | float if kind is float else kind) for one in some)
-        none = not some and name != "conditions"  # [] there: the set's own test split
-        if none or not fits or any(isinstance(one, bool) for one in some):
-            raise wrong
-        _check_list(name, some, wrong)
-        return tuple(kind(one) for one in some)
+        fits = all(isinstance(item, int | float if kind is float else kind) for item in values)
+        empty = not values and name != "conditions"  # no conditions: the set's own test split
+        if empty or not fits or any(isinstance(item, bool) for item in values):
+            raise error
+        _check_list(name, values, error)
+        return tuple(kind(item) for item in values)
     if name in _WORDS and value not in _WORDS[name]:
-        near = difflib.get_close_matches(str(value), _WORDS[name], n=1)
-        raise InputError(f"{wrong}{f' (did you mean {near[0]!r}?)' if near else ''}")
+        matches = difflib.get_close_matches(str(value), _WORDS[name], n=1)
+        raise InputError(f"{error}{f' (did you mean {matches[0]!r}?)' if matches else ''}")
     if (name in _TEXTS and not isinstance(value, str)) or (name in _FLAGS and not isinstance(value, bool)):
-        raise wrong
+        raise error
     return _key(str(value), where) if name == "source" else value
 
 
@@ -352,22 +356,22 @@ def _key(name: str, where: str) -> str:
         raise InputError(f"{where}: {error}") from error
 
 
-def _check_list(name: str, some: Sequence[Any], wrong: InputError) -> None:
-    if len(set(some)) < len(some):
-        twice = next(one for one in some if some.count(one) > 1)
-        raise InputError(f"{wrong} (each once; {twice!r} stands twice)")
-    if name in ("shots", "seeds") and min(some) < (1 if name == "shots" else 0):
-        raise wrong
-    if name == "fractions" and not all(0 < one <= 1 for one in some):
-        raise wrong
-    if name == "selectors" and not set(some) <= set(get_args(Name)):
-        raise wrong
-    if name == "conditions" and not set(some) <= set(PASTED):
-        raise wrong
+def _check_list(name: str, values: Sequence[Any], error: InputError) -> None:
+    if len(set(values)) < len(values):
+        repeated = next(value for value in values if values.count(value) > 1)
+        raise InputError(f"{error} (each once; {repeated!r} stands twice)")
+    if name in ("shots", "seeds") and min(values) < (1 if name == "shots" else 0):
+        raise error
+    if name == "fractions" and not all(0 < value <= 1 for value in values):
+        raise error
+    if name == "selectors" and not set(values) <= set(get_args(Name)):
+        raise error
+    if name == "conditions" and not set(values) <= set(PASTED):
+        raise error
 
 
 def _wanted(name: str) -> str:
-    said = {
+    descriptions = {
         "seeds": "whole numbers, as in [1, 2, 3]",
         "shots": "whole numbers from 1 on",
         "fractions": "shares above 0 and up to 1, as in [0.25, 0.5, 1.0]",
@@ -377,26 +381,28 @@ def _wanted(name: str) -> str:
     }
     if name in _WORDS:
         return f"one of {', '.join(_WORDS[name])}"
-    return said.get(name, "true or false" if name in _FLAGS else "text")
+    return descriptions.get(name, "true or false" if name in _FLAGS else "text")
 
 
 def _check_stray(common: Mapping[str, Any], rows: Sequence[SweepRow], where: str) -> None:
     """Refuse keys that belong to no table and to no row's method."""
-    there = {part for row in rows for part in parts(row.method)}
-    known = (*_TABLE, *_ROW, *_TRAINING, *sorted(there))
+    part_names = {part for row in rows for part in parts(row.method)}
+    known = (*_TABLE, *_ROW, *_TRAINING, *sorted(part_names))
     for key in common:
         if key not in known:
-            raise InputError(f"{where}: there is no option {key!r}; {_near(key, known)}")
+            raise InputError(f"{where}: there is no option {key!r}; {_hint(key, known)}")
 
 
 def _check_names(names: Sequence[str], where: str) -> None:
-    own: dict[str, str] = {}
+    by_slug: dict[str, str] = {}
     for name in names:
         if not slug(name):
             raise InputError(f"{where}: row {name!r} makes no name of a folder: use letters or numbers")
-        if slug(name) in own:
-            raise InputError(f"{where}: rows {own[slug(name)]!r} and {name!r} have one folder: rename one")
-        own[slug(name)] = name
+        if slug(name) in by_slug:
+            raise InputError(
+                f"{where}: rows {by_slug[slug(name)]!r} and {name!r} have one folder: rename one"
+            )
+        by_slug[slug(name)] = name
 
 
 def _check_fit(values: Mapping[str, Any], where: str) -> None:
@@ -407,10 +413,10 @@ def _check_fit(values: Mapping[str, Any], where: str) -> None:
             raise InputError(
                 f"{where}: {name} is for {' and '.join(protocols)}, not for {protocol}: leave it out"
             )
-    carried = protocol in _ONLY_FOR["source"]
-    if carried and "source" not in values:
+    transfer = protocol in _ONLY_FOR["source"]
+    if transfer and "source" not in values:
         raise InputError(f"{where}: {protocol} needs `source`, the set that is trained on, such as imagenet")
-    if carried and values["source"] in values["sets"]:
+    if transfer and values["source"] in values["sets"]:
         raise InputError(f"{where}: {values['source']!r} is the source: leave it out of `sets`, the targets")
     if protocol == "data-efficiency" and "fractions" not in values:
         raise InputError(f"{where}: data-efficiency needs `fractions`, as in [0.25, 0.5, 0.75, 1.0]")
@@ -444,14 +450,14 @@ def _check_new_names(values: Mapping[str, Any], where: str) -> None:
                 )
 
 
-def _near(key: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+def _hint(key: str, known: Sequence[str]) -> str:
+    matches = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {matches[0]!r}?" if matches else f"there are {', '.join(known)}"
 
 
-def _mapping(value: object, wrong: str) -> dict[str, Any]:
+def _mapping(value: object, message: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InputError(wrong)
-    return {str(key): one for key, one in cast("dict[object, Any]", value).items()}
+        raise InputError(message)
+    return {str(key): item for key, item in cast("dict[object, Any]", value).items()}

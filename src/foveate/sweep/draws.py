@@ -2,7 +2,7 @@
 
 OUT/draws/dtd/shot_16-seed_1.json   the drawn pictures of all classes, with a hash
 
-Runs on base classes use a part of it. The pictures of a selector are listed in the run's own `run.json`.
+Runs on base classes use a part of a draw. The pictures of a selector are listed in the run's own `run.json`.
 """
 
 from pathlib import Path
@@ -36,11 +36,11 @@ def keep_draw(out: Path, job: Job, photos: Photos) -> tuple[str | None, list[str
         return None, []
     draw = make_draw(photos, job.dataset, job.config.shots or SHOTS, job.seed)
     path = out / DRAWS / job.dataset / f"shot_{draw.shots}-seed_{draw.seed}.json"
-    held, notes = _held(path) if path.exists() else (None, [])
-    if held is None:
+    existing, notes = _held(path) if path.exists() else (None, [])
+    if existing is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_draw(path, draw)
-    elif held.hash != draw.hash:
+    elif existing.hash != draw.hash:
         raise InputError(
             f"{path}: now other pictures of {job.dataset} would be drawn: its split or its files have "
             f"changed since; put them back, or give another --out"

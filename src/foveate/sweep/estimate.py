@@ -20,15 +20,15 @@ from foveate.sweep.jobs import Job
 from foveate.sweep.results import Result
 from foveate.train.selecting import SHOTS
 
-_EMBED: dict[str, int] = dict.fromkeys(EMBEDDED, 128)
-_WIDE = 512  # feature dimension of unknown towers
-_FEW = 10_000  # approximate number of learned parameters of parts that are not in the table
+_DIMS: dict[str, int] = dict.fromkeys(EMBEDDED, 128)
+_DEFAULT_DIM = 512  # feature dimension of unknown towers
+_DEFAULT_LEARNED = 10_000  # approximate number of learned parameters of parts that are not in the table
 _LINE = 275  # bytes of one step in the log
 TABLE = "the table of measured rates"
 OWN = "results in this folder"
 
 Towers = tuple[str, str]
-"""CLIP and method."""
+"""Source of CLIP, and method."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,18 @@ class Size:
 
 def size_of(job: Job) -> Size:
     """Return the amount of work of a job, from the catalogue's counts; no picture is read."""
-    own, config = sets.sizes_of(job.dataset), job.config
-    classes = -(-own.classes // 2) if config.classes == "base" else own.classes
-    share = classes / own.classes
-    most = round(own.train * share)
-    pictures = round(most * config.fraction) if config.fraction else (config.shots or SHOTS) * classes
-    pictures = min(pictures, most) if most else pictures
+    dataset, config = sets.sizes_of(job.dataset), job.config
+    classes = -(-dataset.classes // 2) if config.classes == "base" else dataset.classes
+    share = classes / dataset.classes
+    available = round(dataset.train * share)
+    pictures = round(available * config.fraction) if config.fraction else (config.shots or SHOTS) * classes
+    pictures = min(pictures, available) if available else pictures
     recipe = config.schedule
     epochs = recipe.epochs if config.method != REFERENCE else 0
     tests = 0.0
-    for one in job.questions:
-        half = one.split in ("base", "new") and one.dataset == job.dataset and share < 1
-        tests += sets.sizes_of(one.dataset).test * (0.5 if half else 1.0)
+    for question in job.questions:
+        half = question.split in ("base", "new") and question.dataset == job.dataset and share < 1
+        tests += sets.sizes_of(question.dataset).test * (0.5 if half else 1.0)
     tests *= 1 + job.shift + 3 * job.gaze  # a heat map needs a gradient
     views = pictures * epochs
     return Size(classes, pictures, views, views if recipe.varies else pictures, round(tests))
@@ -100,16 +100,18 @@ def rates_from(results: Iterable[Result], jobs: Mapping[str, Job]) -> dict[Tower
         jobs: Jobs by key.
     """
     sums: dict[Towers, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
-    for one in results:
-        job = jobs.get(one.key)
+    for result in results:
+        job = jobs.get(result.key)
         if job is None or job.copies is not None:
             continue
-        size, total = size_of(job), sums[job.config.clip, one.method]
-        for place, value in enumerate((one.seconds["train"], size.views, one.seconds["test"], size.tests)):
-            total[place] += value
+        size, total = size_of(job), sums[job.config.clip, result.method]
+        for index, value in enumerate(
+            (result.seconds["train"], size.views, result.seconds["test"], size.tests)
+        ):
+            total[index] += value
     return {
-        key: Rate(train / max(views, 1), test / max(tests, 1))
-        for key, (train, views, test, tests) in sums.items()
+        towers: Rate(train / max(views, 1), test / max(tests, 1))
+        for towers, (train, views, test, tests) in sums.items()
     }
 
 
@@ -129,31 +131,33 @@ class Estimator:
         if job.copies is not None:
             return JobCost(0.0, 0, OWN)
         size, method, clip = size_of(job), job.config.method, job.config.clip
-        row, encode = _row(clip, method)
-        new = self._new(job, row["encodes"]) if size.views else 0
-        disk = _disk(job, size, new + self._own(job)) if size.views else 0
+        row, encode_seconds = _row(clip, method)
+        new_kinds = self._new(job, row["encodes"]) if size.views else 0
+        disk = _disk(job, size, new_kinds + self._own(job)) if size.views else 0
         rate = self.known.get((clip, method))
         if rate is not None:
             seconds = size.views * rate.view + size.tests * rate.test
             return JobCost(seconds, disk, OWN)
-        view = row["view"] + row["class"] * size.classes
-        seconds = size.views * view + size.distinct * encode * new + size.tests * row["test"]
+        view_seconds = row["view"] + row["class"] * size.classes
+        seconds = (
+            size.views * view_seconds + size.distinct * encode_seconds * new_kinds + size.tests * row["test"]
+        )
         return JobCost(seconds, disk, TABLE)
 
     def _new(self, job: Job, kinds: Iterable[str]) -> int:
         """Return the number of kinds of features that no earlier job has encoded."""
         config, recipe = job.config, job.config.schedule
-        views = [config.clip, config.shots, config.select, config.fraction, config.classes]
-        views += [recipe.augment, recipe.crop_scale, recipe.epochs]
-        wanted = {json.dumps([job.dataset, job.seed, *views, kind]) for kind in kinds}
-        new = wanted - self._banked
-        self._banked |= wanted
+        view_settings = [config.clip, config.shots, config.select, config.fraction, config.classes]
+        view_settings += [recipe.augment, recipe.crop_scale, recipe.epochs]
+        keys = {json.dumps([job.dataset, job.seed, *view_settings, kind]) for kind in kinds}
+        new = keys - self._banked
+        self._banked |= keys
         return len(new)
 
     def _own(self, job: Job) -> int:
-        """Return the number of kinds of features to store from a tuned image tower, or a plug-in over one.
+        """Return how many kinds of features a tuned image tower, or a plug-in over one, stores.
 
-        A plug-in over a tuned tower has two kinds for each of its heads. All rows over the same model
+        A plug-in over a tuned tower has two kinds for each of its heads. All rows with the same model
         share them.
         """
         backbone = methods()[parts(job.config.method)[-1]]
@@ -170,9 +174,9 @@ def _disk(job: Job, size: Size, kinds: int) -> int:
     """Return the bytes of the model, the log and `kinds` kinds of features."""
     clip = job.config.clip
     table = _towers(clip)["learned"]
-    learned = sum(table.get(part, _FEW) for part in parts(job.config.method))
+    learned = sum(table.get(part, _DEFAULT_LEARNED) for part in parts(job.config.method))
     steps = size.views // job.config.schedule.batch_size
-    return learned * 4 + steps * _LINE + size.distinct * kinds * _EMBED.get(clip, _WIDE) * 4
+    return learned * 4 + steps * _LINE + size.distinct * kinds * _DIMS.get(clip, _DEFAULT_DIM) * 4
 
 
 def _row(clip: str, method: str) -> tuple[dict[str, Any], float]:

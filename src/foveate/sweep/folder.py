@@ -25,7 +25,7 @@ from foveate.sweep.results import RESULT, Damaged, Result, read_result
 JOB, RUN, ERROR = "job.json", "run", "error.txt"
 BANK, TESTS = ".bank", "tests"
 LOCK, WHO = ".lock", ".sweep.json"
-_OLD = 60  # seconds; a worker of a killed sweep needs a moment to exit
+_MIN_AGE = 60  # seconds; a worker of a killed sweep needs a moment to exit
 
 
 @contextmanager
@@ -42,24 +42,24 @@ def alone_in(out: Path, shard: str | None = None) -> Generator[None]:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give a folder to write to, new or of this sweep")
     out.mkdir(parents=True, exist_ok=True)
-    own = LOCK if shard is None else f"{LOCK}-{shard}"
-    lock, who = FileLock(out / own), out / f"{WHO}{'' if shard is None else f'-{shard}'}"
-    others = [out / LOCK] if shard else sorted(out.glob(f"{LOCK}-*"))
+    lock_name = LOCK if shard is None else f"{LOCK}-{shard}"
+    lock, owner = FileLock(out / lock_name), out / f"{WHO}{'' if shard is None else f'-{shard}'}"
+    other_locks = [out / LOCK] if shard else sorted(out.glob(f"{LOCK}-*"))
     try:
-        for path in others:
+        for path in other_locks:
             FileLock(path).acquire(timeout=0).lock.release()
         lock.acquire(timeout=0)
     except Timeout as error:
         raise InputError(
-            f"another sweep is at work in {out}{_who(who)}: wait for it, stop it, or give another --out"
+            f"another sweep is at work in {out}{_owner(owner)}: wait for it, stop it, or give another --out"
         ) from error
     try:
-        write_atomically(who, json.dumps({"process": os.getpid(), "host": socket.gethostname()}) + "\n")
+        write_atomically(owner, json.dumps({"process": os.getpid(), "host": socket.gethostname()}) + "\n")
         if shard is None:  # other parts may be writing
             _tidy(out)
         yield
     finally:
-        who.unlink(missing_ok=True)
+        owner.unlink(missing_ok=True)
         lock.release()
 
 
@@ -81,12 +81,12 @@ def check_same(out: Path, jobs: Iterable[Job]) -> None:
         folder = out / job.key
         if not ((folder / RESULT).is_file() or (folder / RUN).is_dir()):
             continue
-        held, wanted = _begun(folder / JOB), job.identity()
-        if held is None or held == wanted:
+        stored, requested = _begun(folder / JOB), job.identity()
+        if stored is None or stored == requested:
             continue
-        what = _differing(held, wanted)
+        change = _differing(stored, requested)
         raise InputError(
-            f"{out} holds another sweep: in {job.key}, {what}; give another --out, or remove that folder"
+            f"{out} holds another sweep: in {job.key}, {change}; give another --out, or remove that folder"
         )
 
 
@@ -118,26 +118,26 @@ def made_anew(why: str, path: Path) -> str:
 
 def set_aside(path: Path) -> Path:
     """Rename an unusable file or folder; it is never deleted."""
-    number, aside = 1, path.with_name(f"{path.name}.damaged")
-    while aside.exists():
+    number, target = 1, path.with_name(f"{path.name}.damaged")
+    while target.exists():
         number += 1
-        aside = path.with_name(f"{path.name}.damaged-{number}")
-    path.rename(aside)
-    return aside
+        target = path.with_name(f"{path.name}.damaged-{number}")
+    path.rename(target)
+    return target
 
 
 def size_of_bank(out: Path) -> int:
     """Return the size of the features that a sweep stores for its runs, in bytes."""
-    found = ((Path(folder) / name) for folder, _, names in os.walk(out / BANK) for name in names)
-    return sum(path.stat().st_size for path in found)
+    paths = ((Path(folder) / name) for folder, _, names in os.walk(out / BANK) for name in names)
+    return sum(path.stat().st_size for path in paths)
 
 
 def _tidy(out: Path) -> None:
     """Remove temporary files of killed processes."""
-    before = time.time() - _OLD
+    cutoff = time.time() - _MIN_AGE
     for folder, _, names in os.walk(out):
         for path in (Path(folder) / name for name in names if HALF_WRITTEN.fullmatch(name)):
-            if path.stat().st_mtime < before:
+            if path.stat().st_mtime < cutoff:
                 path.unlink(missing_ok=True)
 
 
@@ -150,7 +150,7 @@ def _begun(path: Path) -> dict[str, Any] | None:
     return cast("dict[str, Any]", values) if isinstance(values, dict) else None
 
 
-def _who(path: Path) -> str:
+def _owner(path: Path) -> str:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return f" (process {values['process']} on {values['host']})"
@@ -158,10 +158,10 @@ def _who(path: Path) -> str:
         return ""
 
 
-def _differing(held: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def _differing(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> str:
     """Return the first difference, at the deepest level."""
-    name = next(key for key in (*wanted, *held) if held.get(key) != wanted.get(key))
-    was, now = held.get(name), wanted.get(name)
-    if isinstance(was, dict) and isinstance(now, dict):
-        return f"{name}: {_differing(cast('dict[str, Any]', was), cast('dict[str, Any]', now))}"
-    return f"{name} was {json.dumps(was)}, now {json.dumps(now)}"
+    name = next(key for key in (*requested, *stored) if stored.get(key) != requested.get(key))
+    old, new = stored.get(name), requested.get(name)
+    if isinstance(old, dict) and isinstance(new, dict):
+        return f"{name}: {_differing(cast('dict[str, Any]', old), cast('dict[str, Any]', new))}"
+    return f"{name} was {json.dumps(old)}, now {json.dumps(new)}"

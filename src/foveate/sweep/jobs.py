@@ -16,7 +16,7 @@ a trained class."""
 
 
 OWN = "own"
-"""Stands for a data set's own masks."""
+"""Value of `test_masks` for a data set's own masks."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Job:
         copies: Key of a job with the same training and questions, for another row or protocol; its
             result is copied with this job's names.
         shift: Whether to compute the foreground shift index; it does not change the training.
-        gaze: Whether to compute how much of the heat maps is on the object; it does not change it either.
+        gaze: Whether to compute how much of the heat maps is on the object; it does not change the training.
         test_masks: Masks of test pictures for a method that sees a region of each: `OWN`, or as `masks` of
             the config.
     """
@@ -74,22 +74,22 @@ class Job:
         return self.config.seed
 
     def identity(self) -> dict[str, Any]:
-        """Return what determines the training, and what regions the answers see, as JSON values."""
-        given = {"backbone": self.config.backbone} if self.config.backbone else {}
-        given |= {"test_masks": self.test_masks} if self.test_masks else {}
-        return {"dataset": self.dataset, "masks": self.config.masks, **given, **self.config.identity()}
+        """Return what determines the training, and the test masks, as JSON values."""
+        optional = {"backbone": self.config.backbone} if self.config.backbone else {}
+        optional |= {"test_masks": self.test_masks} if self.test_masks else {}
+        return {"dataset": self.dataset, "masks": self.config.masks, **optional, **self.config.identity()}
 
     @property
     def key(self) -> str:
-        """Path of its folder in the sweep's folder, e.g. "base-to-new/dtd/coop-fvg-pt/seed-1"."""
+        """Path of the job's folder in the sweep's folder, e.g. "base-to-new/dtd/coop-fvg-pt/seed-1"."""
         words = [self.protocol, self.dataset, slug(self.row), self.variant, f"seed-{self.seed}"]
         return "/".join(word for word in words if word)
 
     @property
     def of_masks(self) -> tuple[str, ...]:
-        """What masks of test pictures are for: metrics, and regions that the method sees."""
-        wanted = {"shift": self.shift, "gaze": self.gaze, "region": self.test_masks}
-        return tuple(name for name, asked in wanted.items() if asked)
+        """Uses of the masks of test pictures: metrics, and regions that the method sees."""
+        uses = {"shift": self.shift, "gaze": self.gaze, "region": self.test_masks}
+        return tuple(name for name, used in uses.items() if used)
 
     @property
     def waits_for(self) -> str | None:

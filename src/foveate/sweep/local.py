@@ -54,31 +54,31 @@ def in_processes(schedule: Schedule, place: SweepContext, devices: Sequence[str]
             if job is None:
                 break
             lanes.append(_opened(number, replace(place, device=device)))
-            _give(lanes[-1], job)
-        waiting = list(devices[len(lanes) :])
+            _assign(lanes[-1], job)
+        unused = list(devices[len(lanes) :])
         while not schedule.over:
-            waiting = _fill(lanes, waiting, schedule, place)
+            unused = _fill(lanes, unused, schedule, place)
             for lane in _heard(lanes):
-                yield from _hear(lane, schedule)
+                yield from _receive(lane, schedule)
     finally:
         for lane in lanes:
             _close(lane)
 
 
-def _fill(lanes: list[_Lane], waiting: list[str], schedule: Schedule, place: SweepContext) -> list[str]:
+def _fill(lanes: list[_Lane], unused: list[str], schedule: Schedule, context: SweepContext) -> list[str]:
     """Assign jobs to idle workers, and start workers that had no job before."""
     for lane in lanes:
         job = schedule.next(lane.last) if lane.job is None else None
         if job is not None:
-            _give(lane, job)
-    while waiting:
+            _assign(lane, job)
+    while unused:
         job = schedule.next()
         if job is None:
             break
-        lanes.append(_opened(len(lanes), replace(place, device=waiting[0])))
-        waiting = waiting[1:]
-        _give(lanes[-1], job)
-    return waiting
+        lanes.append(_opened(len(lanes), replace(context, device=unused[0])))
+        unused = unused[1:]
+        _assign(lanes[-1], job)
+    return unused
 
 
 def _heard(lanes: Sequence[_Lane]) -> list[_Lane]:
@@ -88,23 +88,23 @@ def _heard(lanes: Sequence[_Lane]) -> list[_Lane]:
     return [lane for lane in busy if lane.pipe in ready]
 
 
-def _hear(lane: _Lane, schedule: Schedule) -> Generator[Event]:
+def _receive(lane: _Lane, schedule: Schedule) -> Generator[Event]:
     job = lane.job
     assert job is not None
     try:
-        kind, said = lane.pipe.recv()
+        kind, content = lane.pipe.recv()
     except (EOFError, OSError):
         yield _died(lane, job, schedule)
         return
     if kind == "progress":
-        yield LaneProgress(lane.number, job, *said)
+        yield LaneProgress(lane.number, job, *content)
         return
     lane.job, lane.last = None, job
     if kind == "done":
         schedule.done(job)
-        yield Finished(job, said, lane.number)
+        yield Finished(job, content, lane.number)
     else:
-        yield failed(job, said, schedule, lane.place)
+        yield failed(job, content, schedule, lane.place)
 
 
 def failed(job: Job, trouble: JobFailure, schedule: Schedule, place: SweepContext) -> Failed:
@@ -119,22 +119,22 @@ def failed(job: Job, trouble: JobFailure, schedule: Schedule, place: SweepContex
 def _died(lane: _Lane, job: Job, schedule: Schedule) -> Event:
     """Replace a dead worker."""
     _close(lane)
-    fresh = _opened(lane.number, lane.place)
-    lane.process, lane.pipe, lane.job = fresh.process, fresh.pipe, None
+    replacement = _opened(lane.number, lane.place)
+    lane.process, lane.pipe, lane.job = replacement.process, replacement.pipe, None
     if schedule.died(job):
         return Died(job)
     line = f"{TRIES} workers died at it, perhaps for want of memory: take fewer --workers"
     return failed(job, JobFailure(line), schedule, lane.place)
 
 
-def _opened(number: int, place: SweepContext) -> _Lane:
+def _opened(number: int, context: SweepContext) -> _Lane:
     spawn = get_context("spawn")
     ours, theirs = spawn.Pipe()
-    with _left_to_workers(place.threads):
-        process = spawn.Process(target=_work, args=(theirs, place), daemon=True)
+    with _left_to_workers(context.threads):
+        process = spawn.Process(target=_work, args=(theirs, context), daemon=True)
         process.start()
     theirs.close()  # so that the worker's death closes the pipe
-    return _Lane(number, place, process, ours)
+    return _Lane(number, context, process, ours)
 
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -144,23 +144,23 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 def _left_to_workers(threads: int) -> Generator[None]:
     """Temporarily set what a new process inherits.
 
-    This is the number of threads, which PyTorch reads at import, and the handler that ignores Ctrl-C:
-    the main process stops the workers.
+    These are the number of threads, which PyTorch reads at import, and a handler that ignores Ctrl-C,
+    because the main process stops the workers.
     """
-    before = {name: os.environ.get(name) for name in _THREADS}
+    previous = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, str(threads)))
-    main = current_thread() is main_thread()  # no other thread may set it
-    heard = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    is_main = current_thread() is main_thread()  # no other thread may set it
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None
     try:
         yield
     finally:
-        if main:
-            signal.signal(signal.SIGINT, heard)
-        for name, value in before.items():
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
+        for name, value in previous.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
-def _give(lane: _Lane, job: Job) -> None:
+def _assign(lane: _Lane, job: Job) -> None:
     lane.job = job
     with suppress(OSError):  # it just died, which the next read detects
         lane.pipe.send(job)
@@ -177,25 +177,25 @@ def _close(lane: _Lane) -> None:
     lane.process.close()
 
 
-def _work(pipe: "Connection[Any, Any]", place: SweepContext) -> None:
+def _work(pipe: "Connection[Any, Any]", context: SweepContext) -> None:
     """Run the jobs that arrive through the pipe."""
     import torch
 
-    begin_worker(place.threads)
-    torch.set_num_threads(place.threads)
-    desk = WorkerState(place)
+    begin_worker(context.threads)
+    torch.set_num_threads(context.threads)
+    worker = WorkerState(context)
     try:
         while True:
             job: Job = pipe.recv()
             try:
-                pipe.send(("done", _done(job, desk, pipe)))
-            except Exception as error:  # whatever it is, the other jobs continue
+                pipe.send(("done", _done(job, worker, pipe)))
+            except Exception as error:  # the other jobs continue after any error
                 pipe.send(("failed", trouble_of(error)))
     except (EOFError, OSError):  # the main process closed the pipe
         os._exit(0)
 
 
-def _done(job: Job, desk: WorkerState, pipe: "Connection[Any, Any]") -> Done:
+def _done(job: Job, worker: WorkerState, pipe: "Connection[Any, Any]") -> Done:
     last = 0.0
 
     def tell(what: str, done: int, total: int) -> None:
@@ -205,4 +205,4 @@ def _done(job: Job, desk: WorkerState, pipe: "Connection[Any, Any]") -> Done:
             last = now
             pipe.send(("progress", (what, done, total)))
 
-    return run_job(job, desk, tell)
+    return run_job(job, worker, tell)

@@ -74,8 +74,8 @@ def on_ray(
     if schedule.over:
         return
     with joined(address, None if address else _cores(workers, place.threads)) as cluster:
-        own = share_of(cluster, workers, device, share, place.threads)
-        driver = _Driver(schedule, replace(place, device="cuda" if own.gpus else "cpu"), own)
+        resources = share_of(cluster, workers, device, share, place.threads)
+        driver = _Driver(schedule, replace(place, device="cuda" if resources.gpus else "cpu"), resources)
         try:
             yield from driver.run()
         finally:
@@ -93,16 +93,16 @@ def share_of(
     gpus = None if device is None else device.startswith("cuda")
     if not pool_of(cluster, None, gpus).gpus:
         room = max(1, cluster.cpus // threads)
-        own = TaskResources(workers or room, threads, 0.0)
+        result = TaskResources(workers or room, threads, 0.0)
     else:
         room = max(1, int(cluster.gpus / share + 1e-9))
         tasks = workers or room
-        own = TaskResources(tasks, max(1, min(threads, cluster.cpus // max(1, tasks))), share)
-    if own.tasks > room:
+        result = TaskResources(tasks, max(1, min(threads, cluster.cpus // max(1, tasks))), share)
+    if result.tasks > room:
         raise InputError(
-            f"--workers is {own.tasks}, but the Ray cluster has room for {room} runs: give at most {room}"
+            f"--workers is {result.tasks}, but the Ray cluster has room for {room} runs: give at most {room}"
         )
-    return own
+    return result
 
 
 def _cores(workers: int | None, threads: int) -> int | None:
@@ -140,16 +140,16 @@ class _Driver:
                 ready, _ = ray.wait([*self._running], num_returns=1, timeout=_OFTEN)
             except (exceptions.RaySystemError, ConnectionError) as error:
                 raise InputError("the Ray cluster is gone: run the sweep again, it goes on") from error
-            for one in ready:
-                yield self._heard(one)
+            for task in ready:
+                yield self._heard(task)
             yield from self._progress()
 
     def stop(self) -> None:
         """Cancel the running tasks."""
         import ray
 
-        for one in self._running:
-            ray.cancel(one, force=True)
+        for task in self._running:
+            ray.cancel(task, force=True)
 
     def _fill(self) -> None:
         free = set(range(self.share.tasks)) - {lane for _, lane in self._running.values()}
@@ -157,45 +157,45 @@ class _Driver:
             job = self.schedule.next()
             if job is None:
                 return
-            one = self._task.remote(job, self.place, self._loaded(job), self._board)
-            self._running[one] = job, lane
+            task = self._task.remote(job, self.place, self._loaded(job), self._board)
+            self._running[task] = job, lane
 
     def _loaded(self, job: Job) -> Any:
-        """Return an object reference to the towers of a job; they are loaded once, on the CPU."""
+        """Return a list with the object reference of a job's towers; they are loaded once, on the CPU."""
         import ray
 
         key = job.config.clip, job.config.dtype
         if key not in self._towers:
-            found = open_towers(*key, "cpu")
-            self._towers[key] = ray.put((found.clip, found.clip_source))
+            towers = open_towers(*key, "cpu")
+            self._towers[key] = ray.put((towers.clip, towers.clip_source))
         return [self._towers[key]]  # in a list, so that a task fetches them only if needed
 
-    def _heard(self, one: Any) -> Event:
+    def _heard(self, task: Any) -> Event:
         import ray
         from ray import exceptions
 
-        job, lane = self._running.pop(one)
+        job, lane = self._running.pop(task)
         try:
-            said: Done | JobFailure = ray.get(one)
+            report: Done | JobFailure = ray.get(task)
         except (exceptions.RayError, OSError) as error:
             line = f"{TRIES} workers died at it, perhaps for want of memory ({type(error).__name__})"
-            said = JobFailure(line)
-        if isinstance(said, Done):
+            report = JobFailure(line)
+        if isinstance(report, Done):
             self.schedule.done(job)
-            return Finished(job, said, lane)
-        return failed(job, said, self.schedule, self.place)
+            return Finished(job, report, lane)
+        return failed(job, report, self.schedule, self.place)
 
     def _progress(self) -> Generator[Event]:
         import ray
         from ray import exceptions
 
         try:
-            told: dict[str, tuple[str, int, int]] = ray.get(self._board.read.remote(), timeout=_OFTEN)
+            messages: dict[str, tuple[str, int, int]] = ray.get(self._board.read.remote(), timeout=_OFTEN)
         except (exceptions.RayError, TimeoutError):  # it only serves the display
             return
         for job, lane in self._running.values():
-            if job.key in told:
-                what, done, total = told[job.key]
+            if job.key in messages:
+                what, done, total = messages[job.key]
                 yield LaneProgress(lane, job, what, done, total)
 
 
@@ -211,35 +211,35 @@ class _Board:
 
     def read(self) -> dict[str, tuple[str, int, int]]:
         """Return the progress messages since the last call."""
-        told, self._told = self._told, {}
-        return told
+        messages, self._told = self._told, {}
+        return messages
 
 
-_desks: dict[SweepContext, WorkerState] = {}  # of this process: later tasks reuse loaded objects
+_workers: dict[SweepContext, WorkerState] = {}  # in this process: later tasks reuse loaded objects
 
 
-def _work(job: Job, place: SweepContext, towers: list[Any], board: Any) -> Done | JobFailure:
+def _work(job: Job, context: SweepContext, towers: list[Any], board: Any) -> Done | JobFailure:
     """Run a job on the cluster."""
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(place.threads)))
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(context.threads)))
     import ray
     import torch
 
-    torch.set_num_threads(place.threads)
+    torch.set_num_threads(context.threads)
     try:
-        desk = _desks.get(place)
-        if desk is None:
-            _desks.clear()
-            desk = _desks[place] = WorkerState(place)
+        worker = _workers.get(context)
+        if worker is None:
+            _workers.clear()
+            worker = _workers[context] = WorkerState(context)
         clip, dtype = job.config.clip, job.config.dtype
-        if not desk.has(clip, dtype):
-            loaded, source = ray.get(towers[0])
-            desk.keep(clip, dtype, towers_of(loaded.to(place.device), source))
-        return run_job(job, desk, _telling(job, board))
-    except Exception as error:  # whatever it is, the other jobs continue
+        if not worker.has(clip, dtype):
+            model, source = ray.get(towers[0])
+            worker.keep(clip, dtype, towers_of(model.to(context.device), source))
+        return run_job(job, worker, _throttled_tell(job, board))
+    except Exception as error:  # the other jobs continue after any error
         return trouble_of(error)
 
 
-def _telling(job: Job, board: Any) -> Tell:
+def _throttled_tell(job: Job, board: Any) -> Tell:
     last = 0.0
 
     def tell(what: str, done: int, total: int) -> None:

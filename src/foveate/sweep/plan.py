@@ -43,16 +43,16 @@ class SweepPlan:
         estimator, work = Estimator(), defaultdict[str, float](float)
         for job in self.jobs:
             work[first[job.key]] += estimator.cost(job).seconds
-        loads, part = [0.0] * of, dict[str, int]()
-        for key, seconds in sorted(work.items(), key=lambda one: (-one[1], one[0])):
-            part[key] = loads.index(min(loads))
-            loads[part[key]] += seconds
-        return replace(self, jobs=tuple(job for job in self.jobs if part[first[job.key]] == number - 1))
+        loads, shard_of = [0.0] * of, dict[str, int]()
+        for key, seconds in sorted(work.items(), key=lambda item: (-item[1], item[0])):
+            shard_of[key] = loads.index(min(loads))
+            loads[shard_of[key]] += seconds
+        return replace(self, jobs=tuple(job for job in self.jobs if shard_of[first[job.key]] == number - 1))
 
     def keys(self) -> list[str]:
         """Return the keys of all data sets for training or evaluation, each once."""
-        found = [key for job in self.jobs for key in (job.dataset, *(one.dataset for one in job.questions))]
-        return list(dict.fromkeys(found))
+        keys = [key for job in self.jobs for key in (job.dataset, *(q.dataset for q in job.questions))]
+        return list(dict.fromkeys(keys))
 
 
 def plan(

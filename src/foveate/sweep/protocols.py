@@ -27,46 +27,46 @@ def jobs_of(sweep: SweepConfig, template: Template) -> list[Job]:
     Raises:
         InputError: Two tables have different runs with the same name.
     """
-    planned = [one for table in sweep.tables for one in _of_table(table, template)]
-    jobs = _unlike([one.job for one in planned])
-    return _linked(jobs, dict(pair for one in planned for pair in one.pairs()))
+    planned = [entry for table in sweep.tables for entry in _plan_table(table, template)]
+    jobs = _merge_equal([entry.job for entry in planned])
+    return _link(jobs, dict(pair for entry in planned for pair in entry.pairs()))
 
 
 @dataclass(frozen=True)
 class _Planned:
-    """A job, and the job it depends on, as if that were a row of the same table."""
+    """A job, and the job that it depends on, which is planned like a row of the same table."""
 
     job: Job
     inner: "_Planned | None" = None
 
     def pairs(self) -> Iterator[tuple[str, Job]]:
-        """Yield its key and its dependency, then the same for the dependency."""
+        """Yield the job's key and its dependency, then the same for the dependency."""
         if self.inner is not None:
             yield self.job.key, self.inner.job
             yield from self.inner.pairs()
 
 
-def _of_table(table: SweepTable, template: Template) -> Iterator[_Planned]:
-    """Yield a table's jobs by data set and by seed, so that shared data are still loaded when needed."""
-    trained = table.sets if table.source is None else (table.source,)
-    for dataset in trained:
+def _plan_table(table: SweepTable, template: Template) -> Iterator[_Planned]:
+    """Yield a table's jobs, ordered by data set and seed, so that jobs with shared data are neighbours."""
+    datasets = table.sets if table.source is None else (table.source,)
+    for dataset in datasets:
         for seed in table.seeds:
             for variant in _variants(table):
                 for row in table.rows:
-                    yield _planned(table, row, _Place(dataset, seed, variant), template)
+                    yield _plan_row(table, row, _Place(dataset, seed, variant), template)
 
 
-def _planned(table: SweepTable, row: SweepRow, place: "_Place", template: Template) -> _Planned:
-    job = _job(table, row, place, template)
-    *before, _ = stages(row.method)
-    if not before or row.backbone is not None:
+def _plan_row(table: SweepTable, row: SweepRow, position: "_Place", template: Template) -> _Planned:
+    job = _job(table, row, position, template)
+    *inner_stages, _ = stages(row.method)
+    if not inner_stages or row.backbone is not None:
         return _Planned(job)
-    there = parts(before[-1])
-    settings = {part: values for part, values in row.settings.items() if part in there}
-    inner = _planned(table, replace(row, method=before[-1], settings=settings), place, template)
-    own = inner.job.identity()
-    apart = digest({name: own[name] for name in ("settings", "recipe", "clip", "dtype")})[:6]
-    backbone = f"backbone {title(before[-1])} {apart}"
+    inner_parts = parts(inner_stages[-1])
+    settings = {part: values for part, values in row.settings.items() if part in inner_parts}
+    inner = _plan_row(table, replace(row, method=inner_stages[-1], settings=settings), position, template)
+    identity = inner.job.identity()
+    suffix = digest({name: identity[name] for name in ("settings", "recipe", "clip", "dtype")})[:6]
+    backbone = f"backbone {title(inner_stages[-1])} {suffix}"
     return _Planned(
         job, replace(inner, job=replace(inner.job, questions=(), shift=False, gaze=False, row=backbone))
     )
@@ -107,14 +107,14 @@ def _variants(table: SweepTable) -> list[_Variant]:
     ]
 
 
-def _job(table: SweepTable, row: SweepRow, place: _Place, template: Template) -> Job:
-    dataset, variant = place.dataset, place.variant
+def _job(table: SweepTable, row: SweepRow, position: _Place, template: Template) -> Job:
+    dataset, variant = position.dataset, position.variant
     case = Case(table.protocol, row.method, dataset, variant.options.get("shots", 0))
-    said = settle(table.recipe, case)
+    settled = settle(table.recipe, case)
     settings = {
-        part: {**said.settings.get(part, {}), **row.settings.get(part, {})}
+        part: {**settled.settings.get(part, {}), **row.settings.get(part, {})}
         for part in parts(row.method)
-        if part in said.settings or part in row.settings
+        if part in settled.settings or part in row.settings
     }
     config = RunConfig.of(
         {
@@ -123,12 +123,12 @@ def _job(table: SweepTable, row: SweepRow, place: _Place, template: Template) ->
             "clip": table.clip,
             "dtype": table.dtype,
             "settings": settings,
-            "recipe": {**said.training, **row.training},
+            "recipe": {**settled.training, **row.training},
             "classes": _classes(table),
             "template": row.template or template(dataset, parts(row.method)),
-            "seed": place.seed,
+            "seed": position.seed,
             "masks": row.masks,
-            "backbone": row.backbone and row.backbone.format(set=dataset, seed=place.seed),
+            "backbone": row.backbone and row.backbone.format(set=dataset, seed=position.seed),
             **variant.options,
         }
     )
@@ -162,57 +162,57 @@ def _questions(table: SweepTable, dataset: str) -> tuple[Question, ...]:
     return tuple(Question(key, split) for key in keys for split in splits)
 
 
-def _unlike(jobs: Sequence[Job]) -> list[Job]:
+def _merge_equal(jobs: Sequence[Job]) -> list[Job]:
     """Return the jobs with unique keys; merge the questions of equal jobs.
 
     Raises:
         InputError: Two jobs with the same name have different settings.
     """
-    found: dict[str, Job] = {}
+    by_key: dict[str, Job] = {}
     for job in jobs:
-        before = found.setdefault(job.key, job)
-        if before is job:
+        first = by_key.setdefault(job.key, job)
+        if first is job:
             continue
-        if before.identity() != job.identity():
+        if first.identity() != job.identity():
             raise InputError(
                 f"two tables have a row {job.row!r} of {job.protocol} with other settings: rename one of them"
             )
-        found[job.key] = _asking(before, job)
-    return list(found.values())
+        by_key[job.key] = _with_questions(first, job)
+    return list(by_key.values())
 
 
-def _asking(job: Job, more: Job) -> Job:
-    """Return a job that has the questions of both jobs with the same training."""
-    questions = (*job.questions, *(one for one in more.questions if one not in job.questions))
-    return replace(job, questions=questions, shift=job.shift or more.shift, gaze=job.gaze or more.gaze)
+def _with_questions(job: Job, other: Job) -> Job:
+    """Return a job with the questions and metrics of two jobs that have the same training."""
+    questions = (*job.questions, *(question for question in other.questions if question not in job.questions))
+    return replace(job, questions=questions, shift=job.shift or other.shift, gaze=job.gaze or other.gaze)
 
 
-def _linked(jobs: Sequence[Job], inner: Mapping[str, Job]) -> list[Job]:
+def _link(jobs: Sequence[Job], inner: Mapping[str, Job]) -> list[Job]:
     """Return the jobs with their dependencies, including backbones that are not rows."""
 
-    def below(name: str, job: Job) -> tuple[str, Job] | None:
-        own = inner.get(name)
-        return None if own is None else (own.key, own)
+    def backbone_of(name: str, job: Job) -> tuple[str, Job] | None:
+        backbone = inner.get(name)
+        return None if backbone is None else (backbone.key, backbone)
 
-    def same(job: Job) -> str:
+    def key_of(job: Job) -> str:
         return f"{job.config.key} {job.test_masks or ''}"
 
-    planned = share({job.key: job for job in jobs}, same, below)
+    planned = share({job.key: job for job in jobs}, key_of, backbone_of)
     linked = {
         # A copy trains nothing, so it depends on nothing.
-        name: replace(one.run, copies=one.copies, needs=None if one.copies else one.needs)
-        for name, one in planned.items()
+        name: replace(plan.run, copies=plan.copies, needs=None if plan.copies else plan.needs)
+        for name, plan in planned.items()
     }
-    return _ordered(_asking_for_copies(linked))
+    return _ordered(_with_questions_of_copies(linked))
 
 
-def _asking_for_copies(jobs: Mapping[str, Job]) -> dict[str, Job]:
-    """Add the questions of its copies to each job."""
-    found = dict(jobs)
+def _with_questions_of_copies(jobs: Mapping[str, Job]) -> dict[str, Job]:
+    """Add to each job the questions of its copies."""
+    merged = dict(jobs)
     for job in jobs.values():
         if job.copies is not None:
-            found[job.copies] = _asking(found[job.copies], job)
-    return found
+            merged[job.copies] = _with_questions(merged[job.copies], job)
+    return merged
 
 
 def _ordered(jobs: Mapping[str, Job]) -> list[Job]:

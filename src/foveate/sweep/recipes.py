@@ -22,7 +22,7 @@ _EFFECTS = ("training", "settings")
 
 @dataclass(frozen=True)
 class Case:
-    """Values that the rules' conditions are compared with.
+    """Values that are compared with the conditions of the rules.
 
     Attributes:
         protocol: Key of the protocol.
@@ -39,13 +39,13 @@ class Case:
     @property
     def values(self) -> dict[str, object]:
         """Return the values that rules may use."""
-        own: dict[str, object] = {
+        values: dict[str, object] = {
             "protocol": self.protocol,
             "method": self.method,
             "dataset": self.dataset,
             "shots": self.shots,
         }
-        return {**own, "backbone": parts(self.method)[-1]}
+        return {**values, "backbone": parts(self.method)[-1]}
 
 
 @dataclass(frozen=True)
@@ -65,22 +65,24 @@ def settle(source: Source, case: Case) -> Settled:
     """Return a source's settings for a case; later rules override earlier ones."""
     training: dict[str, Any] = {}
     settings: dict[str, dict[str, Any]] = {}
-    known, there = case.values, parts(case.method)
+    known, part_names = case.values, parts(case.method)
     for rule in (*_rules()[_EVERY], *_rules()[source]):
         if not _fits(rule, known):
             continue
         training |= rule.get("training", {})
         for part, values in rule.get("settings", {}).items():
-            if part in there:
+            if part in part_names:
                 settings[part] = {**settings.get(part, {}), **values}
-    own = {part: typed(methods()[part].config_type, values, part) for part, values in settings.items()}
-    return Settled(typed(Recipe, training, ""), own)
+    typed_settings = {
+        part: typed(methods()[part].config_type, values, part) for part, values in settings.items()
+    }
+    return Settled(typed(Recipe, training, ""), typed_settings)
 
 
 def _fits(rule: Mapping[str, Any], known: Mapping[str, object]) -> bool:
-    wanted = {name: value for name, value in rule.items() if name not in _EFFECTS}
+    conditions = {name: value for name, value in rule.items() if name not in _EFFECTS}
     return all(
-        known[name] in (value if isinstance(value, list) else [value]) for name, value in wanted.items()
+        known[name] in (value if isinstance(value, list) else [value]) for name, value in conditions.items()
     )
 
 

@@ -44,7 +44,7 @@ class Measured:
         shift_wrong: The index over the other pictures.
         gaze: Mean share of a picture's heat map, of its true class, that is on the object; between 0 and 1.
             None if it was not computed.
-        of_masks: What masks were asked for: "shift" and "gaze", which are None without masks, and "region".
+        of_masks: Requested uses of masks: "shift" and "gaze", which are None without masks, and "region".
     """
 
     dataset: str
@@ -65,7 +65,7 @@ class Measured:
 
     @property
     def measured_of_masks(self) -> set[str]:
-        """What masks were used for; files of earlier code have only the figures."""
+        """Uses of masks; files of earlier versions do not list them and have only the metrics."""
         return {*self.of_masks, *(name for name in ("shift", "gaze") if getattr(self, name) is not None)}
 
     @property
@@ -128,7 +128,7 @@ class Result:
 
     def of(self, dataset: str, split: str) -> Measured | None:
         """Return the result for a data set's split, if there is one."""
-        return next((one for one in self.measured if (one.dataset, one.split) == (dataset, split)), None)
+        return next((m for m in self.measured if (m.dataset, m.split) == (dataset, split)), None)
 
 
 def packed(right: Tensor) -> str:
@@ -181,16 +181,16 @@ def read_result(folder: Path) -> Result | None:
 
 
 def _from(values: Mapping[str, Any]) -> Result:
-    kept = {name: value for name, value in values.items() if name not in ("schema", "measured")}
+    rest = {name: value for name, value in values.items() if name not in ("schema", "measured")}
     measured = tuple(map(_measured, values["measured"]))
-    return replace(as_dataclass(Result, kept, ""), measured=measured)
+    return replace(as_dataclass(Result, rest, ""), measured=measured)
 
 
 def _measured(values: Mapping[str, Any]) -> Measured:
-    one = as_dataclass(Measured, values, "")
-    unpacked(one.right, one.pictures)
-    counts = {name: tuple(counts) for name, counts in one.per_class.items()}
-    return replace(one, per_class=counts, of_masks=tuple(one.of_masks))
+    measured = as_dataclass(Measured, values, "")
+    unpacked(measured.right, measured.pictures)
+    per_class = {name: tuple(counts) for name, counts in measured.per_class.items()}
+    return replace(measured, per_class=per_class, of_masks=tuple(measured.of_masks))
 
 
 def results_in(sweep: Path) -> Iterator[Path]:

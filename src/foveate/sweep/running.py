@@ -80,8 +80,8 @@ class WorkerState:
     seen: TestFeatures = field(init=False)
 
     def __post_init__(self) -> None:
-        for one in self.place.imported:
-            import_methods(one)
+        for method in self.place.imported:
+            import_methods(method)
         self.seen = TestFeatures(self.place.out / BANK / TESTS)
 
     def classifier(self, job: Job) -> Classifier:
@@ -102,13 +102,13 @@ class WorkerState:
 
     def photos(self, key: str, masks: str | None = None, *, tests_only: bool = False) -> Photos:
         """Return the pictures of a data set, with its own masks or others."""
-        found = self._photos.get((key, masks, False)) or self._photos.get((key, masks, tests_only))
-        if found is None:
+        photos = self._photos.get((key, masks, False)) or self._photos.get((key, masks, tests_only))
+        if photos is None:
             while len(self._photos) >= _SETS_HELD:
                 self._photos.pop(next(iter(self._photos)))
-            found = sets.photos_of(self.place.root, key, masks, tests_only=tests_only)
-            self._photos[key, masks, tests_only] = found
-        return found
+            photos = sets.photos_of(self.place.root, key, masks, tests_only=tests_only)
+            self._photos[key, masks, tests_only] = photos
+        return photos
 
 
 @dataclass(frozen=True)
@@ -159,13 +159,13 @@ def check_towers(jobs: Sequence[Job]) -> None:
 
 
 def missing_backbones(jobs: Sequence[Job]) -> str | None:
-    """Return a line on tuned backbones that are needed and not there; None if all are there."""
-    wanted = dict.fromkeys(job.config.backbone for job in jobs if job.config.backbone and job.needs is None)
-    lost = [path for path in wanted if not Path(path).expanduser().exists()]
-    if not lost:
+    """Return a message about needed tuned backbones that do not exist; None if all exist."""
+    paths = dict.fromkeys(job.config.backbone for job in jobs if job.config.backbone and job.needs is None)
+    absent = [path for path in paths if not Path(path).expanduser().exists()]
+    if not absent:
         return None
-    more = f", and {len(lost) - 1} more of {len(wanted)}" if len(lost) > 1 else ""
-    return f"there is no backbone at {lost[0]}{more}: tune it, or mend the row's path"
+    rest = f", and {len(absent) - 1} more of {len(paths)}" if len(absent) > 1 else ""
+    return f"there is no backbone at {absent[0]}{rest}: tune it, or mend the row's path"
 
 
 def towers_of(clip: Clip, source: str) -> Classifier:
@@ -175,9 +175,9 @@ def towers_of(clip: Clip, source: str) -> Classifier:
         clip: The model, on its final device.
         source: Its source, for the metadata of tuned models.
     """
-    found = Classifier(REFERENCE, clip)
-    found.clip_source = source
-    return found
+    classifier = Classifier(REFERENCE, clip)
+    classifier.clip_source = source
+    return classifier
 
 
 def run_job(job: Job, desk: WorkerState, tell: Tell | None = None) -> Done:
@@ -190,21 +190,21 @@ def run_job(job: Job, desk: WorkerState, tell: Tell | None = None) -> Done:
     started = time.monotonic()
     notes: list[str] = []
     with at_job(folder), _warnings_to(notes):
-        result, note = result_in(folder)
+        previous, note = result_in(folder)
         notes += [note] if note else []
-        if result is not None and not missing(job, result):
+        if previous is not None and not missing(job, previous):
             return Done(0.0, before=True, notes=tuple(notes))
         begin(folder, job)
         if job.copies is not None:
-            made = _copied(job, desk)
+            result = _copy_result(job, desk)
         else:
             photos = desk.photos(job.dataset, job.config.masks)
             _check_photos(job, photos)
-            drawn, aside = keep_draw(desk.place.out, job, photos)
-            notes += [*aside, *_mend(folder / RUN), *_without_regions(job)]
-            made = _made(job, desk, photos, result, tell or _to_nobody)
-            made = replace(made, hashes={**made.hashes, **({"shots": drawn} if drawn else {})})
-        write_result(folder, made)
+            draw_hash, draw_notes = keep_draw(desk.place.out, job, photos)
+            notes += [*draw_notes, *_mend(folder / RUN), *_without_regions(job)]
+            result = _made(job, desk, photos, previous, tell or _ignore_progress)
+            result = replace(result, hashes={**result.hashes, **({"shots": draw_hash} if draw_hash else {})})
+        write_result(folder, result)
         shutil.rmtree(folder / RUN / STAGES, ignore_errors=True)  # never resumed from here
     return Done(time.monotonic() - started, notes=tuple(notes))
 
@@ -213,46 +213,46 @@ def run_job(job: Job, desk: WorkerState, tell: Tell | None = None) -> Done:
 def _warnings_to(notes: list[str]) -> Generator[None]:
     """Collect foveate's warnings as notes: printing from a worker would break the progress bars."""
     with warnings.catch_warnings():
-        others = warnings.showwarning
+        original = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
             if issubclass(category, UserWarning):
                 notes.append(" ".join(str(message).split()))
             else:
-                others(message, category, *where, **more)
+                original(message, category, *args, **kwargs)
 
         warnings.showwarning = show
         yield
 
 
 def missing(job: Job, result: Result) -> tuple[Question, ...]:
-    """Return the questions of a job that its result does not answer, or without one of its metrics."""
+    """Return the questions of a job that its result does not answer, or answers without a metric."""
 
     def answered(question: Question) -> bool:
-        found = result.of(question.dataset, question.split)
-        return found is not None and set(job.of_masks) <= found.measured_of_masks
+        measured = result.of(question.dataset, question.split)
+        return measured is not None and set(job.of_masks) <= measured.measured_of_masks
 
-    return tuple(one for one in job.questions if not answered(one))
+    return tuple(q for q in job.questions if not answered(q))
 
 
-def _to_nobody(what: str, done: int, total: int) -> None:
+def _ignore_progress(what: str, done: int, total: int) -> None:
     pass
 
 
-def _copied(job: Job, desk: WorkerState) -> Result:
+def _copy_result(job: Job, worker: WorkerState) -> Result:
     """Return the result of the job with identical training, with this job's names."""
     assert job.copies is not None
-    first, _ = result_in(desk.place.out / job.copies)
-    if first is None:
+    original, _ = result_in(worker.place.out / job.copies)
+    if original is None:
         raise InputError(f"{job.copies}, which it is a copy of, has no result: run the sweep again")
-    own = [first.of(one.dataset, one.split) for one in job.questions]
+    answers = [original.of(question.dataset, question.split) for question in job.questions]
     return replace(
-        first,
+        original,
         key=job.key,
         protocol=job.protocol,
         row=job.row,
         variant=job.variant,
-        measured=tuple(one for one in own if one is not None),
+        measured=tuple(measured for measured in answers if measured is not None),
     )
 
 
@@ -271,27 +271,27 @@ def _mend(run: Path) -> list[str]:
 
 
 def _without_regions(job: Job) -> list[str]:
-    """Return a note on a row whose method sees regions, and gets none."""
+    """Return a note if the row's method uses regions but the row gives none."""
     if job.test_masks is not None or not sees_regions(job.config.method):
         return []
     return [f"row {job.row!r} has no test_masks: {job.config.method} answers as the method under it"]
 
 
-def _made(job: Job, desk: WorkerState, photos: Photos, before: Result | None, tell: Tell) -> Result:
-    memory.begin(desk.place.device)
-    classifier = desk.classifier(job)
+def _made(job: Job, worker: WorkerState, photos: Photos, previous: Result | None, tell: Tell) -> Result:
+    memory.begin(worker.place.device)
+    classifier = worker.classifier(job)
     started = time.monotonic()
-    _fit(job, desk, classifier, photos, tell)
+    _fit(job, worker, classifier, photos, tell)
     trained = time.monotonic()
-    asked = job.questions if before is None else missing(job, before)
-    measured = [_measure(job, desk, classifier, one, tell) for one in asked]
+    questions = job.questions if previous is None else missing(job, previous)
+    measured = [_measure(job, worker, classifier, question, tell) for question in questions]
     seconds = {"train": trained - started, "test": time.monotonic() - trained}
-    if before is not None:
-        seconds = {"train": before.seconds["train"], "test": before.seconds["test"] + seconds["test"]}
-        again = {(one.dataset, one.split) for one in measured}
-        kept = [one for one in before.measured if (one.dataset, one.split) not in again]
-        return replace(before, seconds=seconds, measured=(*kept, *measured))
-    return _result(job, desk, classifier, photos, seconds, measured)
+    if previous is not None:
+        seconds = {"train": previous.seconds["train"], "test": previous.seconds["test"] + seconds["test"]}
+        repeated = {(m.dataset, m.split) for m in measured}
+        unchanged = [m for m in previous.measured if (m.dataset, m.split) not in repeated]
+        return replace(previous, seconds=seconds, measured=(*unchanged, *measured))
+    return _result(job, worker, classifier, photos, seconds, measured)
 
 
 def _check_photos(job: Job, photos: Photos) -> None:
@@ -302,14 +302,14 @@ def _check_photos(job: Job, photos: Photos) -> None:
         raise InputError(f"{job.dataset} has no masks, and {job.config.method} learns from them")
 
 
-def _fit(job: Job, desk: WorkerState, classifier: Classifier, photos: Photos, tell: Tell) -> None:
-    out = desk.place.out
+def _fit(job: Job, worker: WorkerState, classifier: Classifier, photos: Photos, tell: Tell) -> None:
+    out = worker.place.out
     config = replace(
         job.config,
         masks=None,  # the pictures have their masks
         backbone=job.config.backbone if job.needs is None else str(out / job.needs / RUN),
         bank_dir=str(out / BANK / _shelf(job, classifier)),
-        track=desk.place.track,
+        track=worker.place.track,
     )
     classifier.train(config, photos, out / job.key / RUN, Context(_Telling(tell)))
 
@@ -339,16 +339,18 @@ def _shelf(job: Job, classifier: Classifier) -> str:
     return "ahead"
 
 
-def _measure(job: Job, desk: WorkerState, classifier: Classifier, question: Question, tell: Tell) -> Measured:
-    other = question.dataset != job.dataset
+def _measure(
+    job: Job, worker: WorkerState, classifier: Classifier, question: Question, tell: Tell
+) -> Measured:
+    other_set = question.dataset != job.dataset
     carried = question.dataset.partition("@")[0] != job.dataset
     template = sets.template_of(question.dataset, parts(job.config.method)) if carried else None
     masks = None if job.test_masks == OWN else job.test_masks
     return measure(
         classifier,
         question,
-        desk.photos(question.dataset, masks, tests_only=other),
-        desk.seen,
+        worker.photos(question.dataset, masks, tests_only=other_set),
+        worker.seen,
         carried=template,
         of_masks=job.of_masks,
         watch=partial(tell, f"asking about {question.dataset}, {question.split}"),
@@ -357,7 +359,7 @@ def _measure(job: Job, desk: WorkerState, classifier: Classifier, question: Ques
 
 def _result(
     job: Job,
-    desk: WorkerState,
+    worker: WorkerState,
     classifier: Classifier,
     photos: Photos,
     seconds: dict[str, float],
@@ -387,7 +389,7 @@ def _result(
             "test_masks": job.test_masks,
             "precision": config.precision,
             "bank": "epochs",
-            "threads": desk.place.threads,
+            "threads": worker.place.threads,
         },
         hashes={
             "weights": config.fingerprint,
@@ -397,9 +399,9 @@ def _result(
             "masks": photos.digest(masks=True)[:16],
         },
         versions=versions(),
-        device=device_words(desk.place.device),
+        device=device_words(worker.place.device),
         seconds=seconds,
-        peak_memory_mb=memory.peak_mb(desk.place.device),
+        peak_memory_mb=memory.peak_mb(worker.place.device),
         learned_numbers=sum(tensor.numel() for tensor in classifier.method.learned().values()),
         pictures=config.pictures,
         measured=tuple(measured),

@@ -1,4 +1,4 @@
-"""Chooses the next job: after its dependency, each job once, and jobs with shared data together.
+"""Chooses the next job: each job once, after its dependency, and jobs with shared data together.
 
 The longest such group starts first, so that no worker is left alone with it at the end.
 """
@@ -57,18 +57,18 @@ class Schedule:
         if not ready:
             return None
         busy = {_shared(job) for job in self._running.values()}
-        own = [job for job in ready if last is not None and _shared(job) == _shared(last)]
-        alone = [job for job in ready if _shared(job) not in busy]
-        job = own[0] if own else max(alone or ready, key=self._work_left())
+        same_data = [job for job in ready if last is not None and _shared(job) == _shared(last)]
+        unshared = [job for job in ready if _shared(job) not in busy]
+        job = same_data[0] if same_data else max(unshared or ready, key=self._work_left())
         self._running[job.key] = self._left.pop(job.key)
         return job
 
     def _work_left(self) -> Callable[[Job], float]:
         """Return a function for the remaining work on the data set of a job."""
-        left: dict[tuple[str, int], float] = defaultdict(float)
+        remaining: dict[tuple[str, int], float] = defaultdict(float)
         for job in self._left.values():
-            left[_shared(job)] += self.work.get(job.key, 1.0)
-        return lambda job: left[_shared(job)]
+            remaining[_shared(job)] += self.work.get(job.key, 1.0)
+        return lambda job: remaining[_shared(job)]
 
     def done(self, job: Job) -> None:
         """Mark a job as finished."""
@@ -80,11 +80,11 @@ class Schedule:
         """Mark a job and all jobs that depend on it as failed; return the keys of the dependent ones."""
         self._running.pop(job.key, None)
         self.failed[job.key] = line
-        lost: list[str] = []
-        for other in [one for one in self._left.values() if one.waits_for == job.key]:
-            del self._left[other.key]
-            lost += [other.key, *self.fail(other, f"it stands on {job.key}, which failed")]
-        return lost
+        dependents: list[str] = []
+        for dependent in [candidate for candidate in self._left.values() if candidate.waits_for == job.key]:
+            del self._left[dependent.key]
+            dependents += [dependent.key, *self.fail(dependent, f"it stands on {job.key}, which failed")]
+        return dependents
 
     def died(self, job: Job) -> bool:
         """Record that a worker died during a job; return whether to retry the job."""

@@ -60,17 +60,19 @@ def check_there(
     missing = [key for key in keys if not _is_there(root, key)]
     if missing:
         pasted = next((find(key).where for key in missing if "@" in key and find(key).world is None), None)
-        told = pasted or f"`foveate data check {root}` tells where each is looked for"
+        hint = pasted or f"`foveate data check {root}` tells where each is looked for"
         raise InputError(
-            f"{len(missing)} of {len(keys)} data sets are not in {root}: {', '.join(missing)}; {told}"
+            f"{len(missing)} of {len(keys)} data sets are not in {root}: {', '.join(missing)}; {hint}"
         )
     for key, name in others:
         masks_of(root, key, name)
-    bare = {key: method for key, method in (masked or {}).items() if demand(root, find(key)).masks is None}
-    if bare:
+    unmasked = {
+        key: method for key, method in (masked or {}).items() if demand(root, find(key)).masks is None
+    }
+    if unmasked:
         raise InputError(
-            f"{len(bare)} of {len(keys)} data sets in {root} have no masks: {', '.join(bare)}; "
-            f"{next(iter(bare.values()))} needs them: make some with `foveate masks`, "
+            f"{len(unmasked)} of {len(keys)} data sets in {root} have no masks: {', '.join(unmasked)}; "
+            f"{next(iter(unmasked.values()))} needs them: make some with `foveate masks`, "
             f"or take rows and sets that need none"
         )
 
@@ -105,11 +107,15 @@ def masks_of(root: Path, key: str, name: str) -> Path:
     Raises:
         InputError: Neither exists.
     """
-    own = demand(root, find(key)).home / f"mask-{name}"
-    found = next((one for one in (own, root / name, Path(name).expanduser()) if one.exists()), None)
-    if found is None:
-        raise InputError(f"{find(key).key} has no masks {name!r}: neither {own} nor a folder {name} is there")
-    return found
+    own_folder = demand(root, find(key)).home / f"mask-{name}"
+    existing = next(
+        (folder for folder in (own_folder, root / name, Path(name).expanduser()) if folder.exists()), None
+    )
+    if existing is None:
+        raise InputError(
+            f"{find(key).key} has no masks {name!r}: neither {own_folder} nor a folder {name} is there"
+        )
+    return existing
 
 
 def photos_of(root: Path, key: str, masks: str | None = None, *, tests_only: bool = False) -> Photos:
@@ -124,11 +130,11 @@ def photos_of(root: Path, key: str, masks: str | None = None, *, tests_only: boo
     Raises:
         InputError: The set does not exist, or is incomplete.
     """
-    others = None if masks is None else masks_of(root, key, masks)
+    mask_folder = None if masks is None else masks_of(root, key, masks)
     return (
-        open_set(root, key, masks=others, splits=("test",))
+        open_set(root, key, masks=mask_folder, splits=("test",))
         if tests_only
-        else open_set(root, key, masks=others)
+        else open_set(root, key, masks=mask_folder)
     )
 
 
@@ -139,9 +145,11 @@ def template_of(key: str, parts: Sequence[str]) -> str:
         key: Key of the set.
         parts: Parts of the method; some have their own templates.
     """
-    found, kinds = find(key), methods()
-    own = [template for part in parts if (template := kinds[part].data_template) != Method.data_template]
-    return getattr(found, own[0] if own else Method.data_template)
+    dataset, kinds = find(key), methods()
+    attributes = [
+        attribute for part in parts if (attribute := kinds[part].data_template) != Method.data_template
+    ]
+    return getattr(dataset, attributes[0] if attributes else Method.data_template)
 
 
 def sizes_of(key: str) -> DataSet:

@@ -54,19 +54,21 @@ def read_answered(log: Path, names: Sequence[str]) -> Bool[Tensor, "epochs pictu
     lines = list(_lines(path))
     if not lines:
         raise InputError(f"{path} does not say which answers were right: fit with --log-answers")
-    last = [line for line in lines if line.get("stage") == lines[-1].get("stage")]
-    if [line.get("epoch") for line in last] != list(range(len(last))):
+    stage_lines = [line for line in lines if line.get("stage") == lines[-1].get("stage")]
+    if [line.get("epoch") for line in stage_lines] != list(range(len(stage_lines))):
         raise InputError(f"{path} lacks the answers of some epochs: fit anew with --log-answers")
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise InputError(f"{twice[0]} is in the pool twice, and {path} knows pictures by name: list it once")
-    unknown = [name for name in names if any(name not in line[ANSWERED] for line in last)]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise InputError(
+            f"{repeated[0]} is in the pool twice, and {path} knows pictures by name: list it once"
+        )
+    unknown = [name for name in names if any(name not in line[ANSWERED] for line in stage_lines)]
     if unknown:
         raise InputError(
             f"{path} has no answers about {len(unknown)} of {len(names)} pictures, first {unknown[0]}:"
             " fit the whole pool, --select uniform --fraction 1 --log-answers"
         )
-    return torch.tensor([[line[ANSWERED][name] is True for name in names] for line in last])
+    return torch.tensor([[line[ANSWERED][name] is True for name in names] for line in stage_lines])
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

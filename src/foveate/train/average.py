@@ -21,8 +21,10 @@ class GaussianAverage:
 
     def __init__(self, recipe: Recipe, learned: Mapping[str, nn.Parameter]):
         self.recipe, self.learned = recipe, learned
-        wanted = learned if recipe.average_mean is not None else {}
-        self.tensors: dict[str, Tensor] = {name: torch.zeros_like(p.detach()) for name, p in wanted.items()}
+        averaged = learned if recipe.average_mean is not None else {}
+        self.tensors: dict[str, Tensor] = {
+            name: torch.zeros_like(parameter.detach()) for name, parameter in averaged.items()
+        }
 
     @torch.no_grad()
     def add(self, epoch: int) -> None:

@@ -47,11 +47,11 @@ class TunedBackbone:
         Raises:
             InputError: Weights or precision differ.
         """
-        was, now = self.config.precision, clip.precision
-        if was != now:
+        tuned, current = self.config.precision, clip.precision
+        if tuned != current:
             raise InputError(
-                f"backbone {self.source} was tuned on towers in {was}, and these are in {now}:"
-                f" give --dtype {was}"
+                f"backbone {self.source} was tuned on towers in {tuned}, and these are in {current}:"
+                f" give --dtype {tuned}"
             )
         if self.config.fingerprint != clip.fingerprint():
             raise InputError(
@@ -66,14 +66,16 @@ class TunedBackbone:
         Raises:
             InputError: The classes differ; the message names one.
         """
-        there, here = ({_key(name): name for name in one} for one in (self.config.names, names))
-        only_there = next((there[key] for key in there if key not in here), None)
-        only_here = next((here[key] for key in here if key not in there), None)
-        if only_there is not None or only_here is not None:
-            what = [f"{only_there!r} is not among those drawn here"] if only_there is not None else []
-            what += [f"it was not tuned on {only_here!r}"] if only_here is not None else []
+        tuned, current = (
+            {_key(name): name for name in class_names} for class_names in (self.config.names, names)
+        )
+        only_tuned = next((tuned[key] for key in tuned if key not in current), None)
+        only_current = next((current[key] for key in current if key not in tuned), None)
+        if only_tuned is not None or only_current is not None:
+            differences = [f"{only_tuned!r} is not among those drawn here"] if only_tuned is not None else []
+            differences += [f"it was not tuned on {only_current!r}"] if only_current is not None else []
             raise InputError(
-                f"backbone {self.source} was tuned on other classes: {' and '.join(what)};"
+                f"backbone {self.source} was tuned on other classes: {' and '.join(differences)};"
                 " take the data and the --classes it was tuned on"
             )
 
@@ -83,15 +85,15 @@ class TunedBackbone:
         Raises:
             InputError: The given template differs.
         """
-        was = self.config.template
-        if was is None and self.config.imported:
+        tuned = self.config.template
+        if tuned is None and self.config.imported:
             return given
-        if given is not None and given != was:
+        if given is not None and given != tuned:
             raise InputError(
-                f"backbone {self.source} was tuned with template {was!r}, not {given!r}: leave it out, or"
+                f"backbone {self.source} was tuned with template {tuned!r}, not {given!r}: leave it out, or"
                 " tune the backbone with it"
             )
-        return was
+        return tuned
 
     def settings_of(self, method: str, given: Settings) -> dict[str, dict[str, Any]]:
         """Return the settings of a plug-in over this backbone; the backbone's parts keep their settings.
@@ -103,24 +105,24 @@ class TunedBackbone:
         Raises:
             InputError: A requested setting differs from that of the backbone.
         """
-        own = _settings(self.config.method, self.config.settings)
-        asked = _settings(method, given)
-        for part in own:
+        tuned = _settings(self.config.method, self.config.settings)
+        requested = _settings(method, given)
+        for part in tuned:
             for name in given.get(part, {}):
-                was, now = own[part][name], asked[part][name]
-                if was != now:
+                old, new = tuned[part][name], requested[part][name]
+                if old != new:
                     raise InputError(
-                        f"{part}.{name} is {now!r}, but backbone {self.source} was tuned with {was!r}:"
+                        f"{part}.{name} is {new!r}, but backbone {self.source} was tuned with {old!r}:"
                         " leave it out, or give another backbone"
                     )
-        return {**asked, **own}
+        return {**requested, **tuned}
 
     def notes(self, photos: Photos) -> list[str]:
-        """Return what a person should know, given the pictures drawn for the plug-in."""
+        """Return notes for the user, given the pictures drawn for the plug-in."""
         exchanged = str(self.config.recipe.get("augment")).startswith("exchange")
         masked = exchanged or needs_masks(self.config.method, self.config.settings)
-        drawn = photos.digest(masks=masked)[:16]
-        if not self.config.data or self.config.data == drawn:
+        data_hash = photos.digest(masks=masked)[:16]
+        if not self.config.data or self.config.data == data_hash:
             return []
         return [
             f"backbone {self.source} was tuned on other pictures than those drawn here: what is held out now,"
@@ -161,9 +163,9 @@ def load_backbone(source: str | Path, method: str) -> TunedBackbone:
     """
     *inner, _ = stages(method)
     if not inner:
-        before = " tuned before it" if parts(method)[0] in plugins() else ""
+        hint = " tuned before it" if parts(method)[0] in plugins() else ""
         raise InputError(
-            f"method {method!r} stands on no backbone{before}: leave --backbone out, or take"
+            f"method {method!r} stands on no backbone{hint}: leave --backbone out, or take"
             f" --method fvgpt+{method}"
         )
     local = Path(source).expanduser()

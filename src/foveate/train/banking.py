@@ -2,7 +2,7 @@
 
 A bank changes the speed of a run, not its result. So it is not part of the run's identity, and a stopped
 run may resume with or without it. There are two exceptions: one fixed view instead of drawn views is
-another recipe, and features in half precision are other numbers.
+another recipe, and features in half precision have other values.
 """
 
 import shutil
@@ -34,7 +34,7 @@ from foveate.train.recipe import Recipe
 from foveate.types import Batch
 
 IN_MEMORY = 1_000_000_000
-"""Largest size, in bytes, of a bank in memory, for a run without a folder."""
+"""Maximum size of a bank in memory, in bytes, for a run without a folder."""
 
 PIXELS = 16 * 224 * 224
 """Pixels of the pictures that a CPU decodes together: 16 of 224 × 224. More use memory and save no time."""
@@ -70,7 +70,7 @@ def open_bank(
         pictures: The pictures.
         clip: The frozen towers.
         team: The process group.
-        shelf: An open store, which replaces the plan's place; one in memory is of these pictures alone.
+        shelf: An open store, used instead of the plan's place; a store in memory has only these pictures.
 
     Raises:
         InputError: The folder is a file.
@@ -103,7 +103,7 @@ def clip_features(
     Args:
         photos: The pictures; their masks are not read.
         clip: The frozen towers.
-        folder: Folder of a bank, which keeps the features and has them already for the same pictures.
+        folder: Folder of a bank; it stores the features, and gives stored ones for the same pictures.
         watch: Called with the number of encoded pictures and of all pictures.
 
     Raises:
@@ -113,9 +113,9 @@ def clip_features(
     pictures = PictureSet(photos, config.image_size, config.mean, config.std, masks=False)
     turns = TowerTurns(clip.text, clip.vision)
 
-    def make(few: Batch) -> dict[str, Tensor]:
+    def make(chunk: Batch) -> dict[str, Tensor]:
         turns.encoding()
-        return {CLIP: encode_pictures(clip, sent(few.images, device)).cpu()}
+        return {CLIP: encode_pictures(clip, sent(chunk.images, device)).cpu()}
 
     (batch,) = open_bank(BankPlan(folder), pictures, clip).batches(
         0,
@@ -192,10 +192,10 @@ class StageBatches:
     def support(self, val: PictureSet | None = None) -> SupportSet:
         """Return the support set: the stage's pictures, and optional validation pictures."""
         return SupportSet(
-            lambda number: self._batches(number, shuffle=False), [] if val is None else self._as_they_are(val)
+            lambda number: self._batches(number, shuffle=False), [] if val is None else self._test_views(val)
         )
 
-    def _as_they_are(self, pictures: PictureSet) -> Iterator[Batch]:
+    def _test_views(self, pictures: PictureSet) -> Iterator[Batch]:
         for batch in pictures.batches(None, chunk_on(self._method.clip)):
             yield to_device(batch, self._device)
 
@@ -229,41 +229,41 @@ class StageBatches:
 
     def _see(self, batch: Batch) -> dict[str, Tensor]:
         self._turns.encoding()
-        seen = extract(self._method, to_device(batch, self._device))
-        return {name: tensor.cpu() for name, tensor in seen.items()}
+        features = extract(self._method, to_device(batch, self._device))
+        return {name: tensor.cpu() for name, tensor in features.items()}
 
     def _watch(self, epoch: int, done: int) -> None:
         pictures, varies = len(self.pictures), self.pictures.varies
-        total, before = pictures * (self._epochs if varies else 1), epoch * pictures if varies else 0
-        self._context.told.count(f"encoding views, {self._stage}", before + done, total)
+        total, earlier = pictures * (self._epochs if varies else 1), epoch * pictures if varies else 0
+        self._context.told.count(f"encoding views, {self._stage}", earlier + done, total)
 
     def _affordable(self, bank: Bank, epoch: int) -> bool:
         """Report the size of the bank from this epoch on; return whether there is space for it."""
         epochs = range(epoch, self._epochs)
-        wanted = bank.size(self._specs, epochs)
+        size = bank.size(self._specs, epochs)
         folder = bank.shelf.folder
         if folder is None:
-            if bank.shelf.held + wanted <= IN_MEMORY:
+            if bank.shelf.held + size <= IN_MEMORY:
                 return True
             warnings.warn(
-                f"{self._stage}: features of all views would take {_bytes(wanted)} of memory, so they are"
+                f"{self._stage}: features of all views would take {_bytes(size)} of memory, so they are"
                 " not kept: with out=, a folder for the run, they go to disk",
                 stacklevel=2,
             )
             return False
-        there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-        free = shutil.disk_usage(there).free
-        if wanted > free:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        if size > free:
             warnings.warn(
-                f"{self._stage}: features of all views would take {_bytes(wanted)} in {folder}, and"
+                f"{self._stage}: features of all views would take {_bytes(size)} in {folder}, and"
                 f" {_bytes(free)} are free, so they are not kept: choose another place with --bank-dir, or"
                 " take --bank fixed, or --bank-dtype float16",
                 stacklevel=2,
             )
             return False
-        if wanted >= TELLING:
+        if size >= TELLING:
             self._context.told.note(
-                f"{self._stage}: features of all views will take {_bytes(wanted)} in {folder}"
+                f"{self._stage}: features of all views will take {_bytes(size)} in {folder}"
             )
         return True
 

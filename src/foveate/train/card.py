@@ -1,4 +1,4 @@
-"""The model card, and what was measured of a model, which the card shows."""
+"""The model card, and the scores of a model, which the card shows."""
 
 import json
 import re
@@ -15,23 +15,23 @@ from foveate.train.checkpoint import CARD, SCORES, ModelConfig
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 PLACE = "this folder or hub id"
-"""Stands in a card's example until it is known where the model is."""
+"""Placeholder in a card's example until the place of the model is known."""
 
 _LEVEL = 0.95
-"""Of the intervals."""
+"""Confidence level of the intervals."""
 
 
 @dataclass(frozen=True)
 class SplitScore:
-    """What `foveate evaluate` measured on a split of a data set.
+    """Result of `foveate evaluate` on a split of a data set.
 
     Attributes:
         data: Name of the data set: of its folder, its file, or on the hub.
         split: "base", "new" or "all"; see `foveate.evaluate.splits`.
-        pictures: How many.
-        classes: Names to choose from.
-        accuracy: Percent right, and the ends of its 95 % interval.
-        ece: Expected calibration error in points, likewise.
+        pictures: Number of pictures.
+        classes: Number of names to choose from.
+        accuracy: Accuracy in percent, and the ends of its 95 % interval.
+        ece: Expected calibration error in points, and the ends of its 95 % interval.
     """
 
     data: str
@@ -43,7 +43,7 @@ class SplitScore:
 
     @property
     def words(self) -> str:
-        """As a model card tells it."""
+        """Text for the model card."""
         (right, low, high), (ece, least, most) = self.accuracy, self.ece
         return (
             f"Measured on {plain_text(self.data)}, {self.split} classes: {right:.1f} % right of"
@@ -52,7 +52,7 @@ class SplitScore:
         )
 
     def results(self) -> list[Any]:
-        """Return it as the hub has it, an `EvalResult` each of accuracy and calibration error."""
+        """Return the scores in the hub's format: one `EvalResult` for accuracy, one for calibration error."""
         from huggingface_hub import EvalResult
 
         metrics = {
@@ -75,7 +75,7 @@ class SplitScore:
 
 
 def read_scores(folder: Path) -> tuple[SplitScore, ...]:
-    """Return what was measured of a saved model.
+    """Return the scores of a saved model.
 
     Raises:
         InputError: The file is damaged.
@@ -93,14 +93,14 @@ def read_scores(folder: Path) -> tuple[SplitScore, ...]:
 
 
 def write_scores(folder: Path, scores: Sequence[SplitScore], card: str) -> None:
-    """Write what was measured of a saved model, and its card.
+    """Write the scores of a saved model, and its card.
 
     Args:
-        folder: Of the model.
-        scores: All that is known.
-        card: With these.
+        folder: Folder of the model.
+        scores: All known scores.
+        card: Model card with these scores.
     """
-    rows = {"scores": [asdict(one) for one in scores]}
+    rows = {"scores": [asdict(score) for score in scores]}
     write_atomically(folder / SCORES, json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     write_atomically(folder / CARD, card)
 
@@ -111,14 +111,14 @@ def model_card(
     """Return the README of a tuned model.
 
     Args:
-        config: Of the model.
-        parameters: How many numbers were learned.
-        trusted: What it knows of its own answers, if it does.
-        scores: What was measured of it, if it was.
+        config: Config of the model.
+        parameters: Number of learned parameters.
+        trusted: Sentence on the reliability of its answers, if there is one.
+        scores: Scores of the model, if there are any.
     """
-    more = f", … ({len(config.names)} in all)" if len(config.names) > 20 else ""
-    names = ", ".join(plain_text(name) for name in config.names[:20]) + more
-    measured = "\n".join(f"- {one.words}" for one in scores) or (
+    rest = f", … ({len(config.names)} in all)" if len(config.names) > 20 else ""
+    names = ", ".join(plain_text(name) for name in config.names[:20]) + rest
+    measured = "\n".join(f"- {score.words}" for score in scores) or (
         "- Accuracy was not measured by writing this card; `foveate evaluate` measures it."
     )
     return f"""{card_head(config, scores=scores)}
@@ -145,14 +145,14 @@ classifier.predict(["photo.jpg"], classes=["another"])  # and one it never saw
 
 
 def card_head(config: ModelConfig, licence: str = "", scores: Sequence[SplitScore] = ()) -> str:
-    """Return what a card tells programs, between two lines of dashes.
+    """Return the card's metadata in YAML, between two lines of dashes.
 
     Args:
-        config: Of the model.
-        licence: Of the towers and the pictures, if it is known.
-        scores: What was measured of it.
+        config: Config of the model.
+        licence: Licence of the towers and the pictures, if it is known.
+        scores: Scores of the model.
     """
-    from huggingface_hub import ModelCardData  # a second's work
+    from huggingface_hub import ModelCardData  # this import takes a second
 
     data = ModelCardData(
         base_model=config.clip if _HUB_ID.fullmatch(config.clip) else None,
@@ -161,13 +161,13 @@ def card_head(config: ModelConfig, licence: str = "", scores: Sequence[SplitScor
         pipeline_tag="image-classification",
         tags=["clip", "few-shot", config.method],
         model_name=f"{config.method} on {Path(config.clip).name}" if scores else None,
-        eval_results=[result for one in scores for result in one.results()] or None,
+        eval_results=[result for score in scores for result in score.results()] or None,
     )
     return f"---\n{data.to_yaml()}\n---\n"
 
 
 def data_of(config: ModelConfig) -> str:
-    """Return what a model was learned from, in words: how many pictures, and how they were drawn."""
+    """Return a description of the training pictures: their number, and how they were chosen."""
     if config.imported:
         return (
             f"a checkpoint of the method authors' code ({config.imported}), whose pictures are not known here"
@@ -177,7 +177,7 @@ def data_of(config: ModelConfig) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Return text as Markdown shows it: nothing in it is a link, a picture or HTML."""
+    """Escape text for Markdown, so that nothing in it is a link, a picture or HTML."""
     return re.sub(r"([\\`*_\[\]<>|#~!&])", r"\\\1", printable(text).replace("\n", " "))
 
 

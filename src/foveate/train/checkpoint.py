@@ -79,23 +79,23 @@ def save_model(
     trust: Mapping[str, Tensor] | None = None,
     card: str = "",
 ) -> None:
-    """Write a tuned model; the config comes last, so a folder with one is whole.
+    """Write a tuned model; the config is written last, so a folder with a config is complete.
 
     Args:
-        folder: Made when missing.
-        config: All but tensors.
-        tensors: What was learned.
-        trust: What it knows of its own answers, if it does.
+        folder: Folder of the model; it is created if missing.
+        config: All data of the model except its tensors.
+        tensors: Learned tensors.
+        trust: Tensors for the reliability of its answers, if there are any.
         card: The model card.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_atomically(folder / TENSORS, save(plain, {"format": FORMAT}))
+    learned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_atomically(folder / TENSORS, save(learned, {"format": FORMAT}))
     if trust is None:
         (folder / TRUST).unlink(missing_ok=True)
     else:
-        known = {name: tensor.cpu().contiguous() for name, tensor in trust.items()}
-        write_atomically(folder / TRUST, save(known, {"format": FORMAT}))
+        trust_tensors = {name: tensor.cpu().contiguous() for name, tensor in trust.items()}
+        write_atomically(folder / TRUST, save(trust_tensors, {"format": FORMAT}))
     write_atomically(folder / CARD, card)
     text = json.dumps({"format": FORMAT, "format_version": VERSION, **asdict(config)}, indent=2)
     write_atomically(folder / CONFIG, text + "\n")
@@ -137,7 +137,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _check(config: ModelConfig, version: object) -> None:
-    """Refuse values of the right types that no fit writes."""
+    """Refuse values that have the right type, but that no fit writes."""
     if version != VERSION:
         raise InputError(f"format_version is {version!r}")
     if config.precision not in PRECISIONS:
@@ -152,10 +152,10 @@ def _check(config: ModelConfig, version: object) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> str:
-    why = one_line(error)
-    if why.startswith(("is not foveate's", "was written by")):
-        return f"{path} {why}"
-    if isinstance(error, PermissionError) or "Permission" in why:
+    reason = one_line(error)
+    if reason.startswith(("is not foveate's", "was written by")):
+        return f"{path} {reason}"
+    if isinstance(error, PermissionError) or "Permission" in reason:
         return f"{path} may not be read (no permission): change its permissions"
-    why = getattr(error, "strerror", None) or why
-    return f"{path} is damaged ({why}): bring it back from a copy, or delete {path.parent} and fit again"
+    reason = getattr(error, "strerror", None) or reason
+    return f"{path} is damaged ({reason}): bring it back from a copy, or delete {path.parent} and fit again"

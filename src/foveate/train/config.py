@@ -109,25 +109,31 @@ class RunConfig:
         from foveate.methods.registry import configure, parts
 
         check_types(self, "")
-        object.__setattr__(self, "dtype", precision_on(self.device, self.dtype))  # runs know what they had
+        object.__setattr__(
+            self, "dtype", precision_on(self.device, self.dtype)
+        )  # the resolved value is stored
         self._check_auto()
         if self.is_auto:
             object.__setattr__(self, "method", AUTO)
             self._check_plain()
             return
         method = "+".join(parts(self.method))
-        whole = configure(method, self.settings)
-        own = {
-            part: {name: getattr(whole[part], name) for name in one} for part, one in self.settings.items()
+        configs = configure(method, self.settings)
+        settings = {
+            part: {name: getattr(configs[part], name) for name in one} for part, one in self.settings.items()
         }
         recipe = {name: value for name, value in self.recipe.items() if value is not None}
-        asked = recipe.get("augment", "none")
-        if self.bank == "fixed" and asked != "none":
+        augment = recipe.get("augment", "none")
+        if self.bank == "fixed" and augment != "none":
             raise InputError(
-                f"bank is 'fixed', which takes the centred view alone, but augment is {asked!r}:"
+                f"bank is 'fixed', which takes the centred view alone, but augment is {augment!r}:"
                 " leave one out"
             )
-        for name, value in (("method", method), ("settings", own), ("recipe", typed(Recipe, recipe, ""))):
+        for name, value in (
+            ("method", method),
+            ("settings", settings),
+            ("recipe", typed(Recipe, recipe, "")),
+        ):
             object.__setattr__(self, name, value)
         _ = self.schedule
         self._check_plain()
@@ -154,26 +160,28 @@ class RunConfig:
         """
         from foveate.methods.registry import methods
 
-        own, recipe, settings = dict[str, Any](), dict[str, Any](), dict[str, dict[str, Any]]()
+        options, recipe, settings = dict[str, Any](), dict[str, Any](), dict[str, dict[str, Any]]()
         for name, value in values.items():
-            part, dot, inner = name.partition(".")
+            part, dot, setting = name.partition(".")
             if name in declared(cls):
-                own[name] = value
+                options[name] = value
             elif name in declared(Recipe):
                 recipe[name] = value
             elif part in methods():
-                wrong = f"{part} is {value!r}: give its settings by name, as in {{name: value}}"
-                settings.setdefault(part, {}).update({inner: value} if dot else mapping(value, wrong))
+                message = f"{part} is {value!r}: give its settings by name, as in {{name: value}}"
+                settings.setdefault(part, {}).update({setting: value} if dot else mapping(value, message))
             else:
                 raise InputError(f"{title} has no option {name!r}; {nearest(name, OPTIONS)}")
-        if isinstance(own.get("columns"), str):
+        if isinstance(options.get("columns"), str):
             from foveate.data.tables import read_columns
 
-            own["columns"] = read_columns(own["columns"])
-        changes, given = own.pop("recipe", None), own.pop("settings", None)
-        recipe |= mapping(changes, f"recipe is {changes!r}: give a table, as in {{'epochs': 5}}")
-        given = mapping(given, f"settings is {given!r}: give a table, as in {{'coop': {{'tokens': 4}}}}")
-        return cls(**typed(cls, own, ""), recipe=recipe, settings={**given, **settings})
+            options["columns"] = read_columns(options["columns"])
+        recipe_table, settings_table = options.pop("recipe", None), options.pop("settings", None)
+        recipe |= mapping(recipe_table, f"recipe is {recipe_table!r}: give a table, as in {{'epochs': 5}}")
+        settings_table = mapping(
+            settings_table, f"settings is {settings_table!r}: give a table, as in {{'coop': {{'tokens': 4}}}}"
+        )
+        return cls(**typed(cls, options, ""), recipe=recipe, settings={**settings_table, **settings})
 
     @property
     def is_auto(self) -> bool:
@@ -182,7 +190,7 @@ class RunConfig:
 
     @cached_property
     def schedule(self) -> Recipe:
-        """The whole recipe: that of the method, with the changes of this run."""
+        """The complete recipe: that of the method, with the changes of this run."""
         fixed = {"augment": "none"} if self.bank == "fixed" else {}
         return recipe_for(self.method, {**self.recipe, **fixed})
 
@@ -195,7 +203,7 @@ class RunConfig:
 
     @cached_property
     def needs_masks(self) -> bool:
-        """Whether masks of the foreground are learned from, by the method or by views that exchange."""
+        """Whether training needs foreground masks, for the method or for exchanged views."""
         from foveate.methods.registry import needs_masks
 
         return not self.is_auto and (self.schedule.exchanged > 0 or needs_masks(self.method, self.settings))
@@ -205,22 +213,22 @@ class RunConfig:
         """The run of a plug-in's backbone; None if the method is no plug-in."""
         from foveate.methods.registry import parts, stages
 
-        *before, _ = stages(self.method)
-        if not before:
+        *inner_stages, _ = stages(self.method)
+        if not inner_stages:
             return None
-        own = {part: values for part, values in self.settings.items() if part in parts(before[-1])}
-        return replace(self, method=before[-1], settings=own, backbone=None)
+        settings = {part: values for part, values in self.settings.items() if part in parts(inner_stages[-1])}
+        return replace(self, method=inner_stages[-1], settings=settings, backbone=None)
 
     def identity(self) -> dict[str, Any]:
         """Return all that determines the result except the pictures, as JSON; settings as by `deciding`."""
-        own = {name: getattr(self, name) for name in _DECIDES}
+        values = {name: getattr(self, name) for name in _DECIDES}
         if self.is_auto:
-            return own | {"minutes": self.minutes, "bank": self.bank}
-        own["settings"] = {part: deciding(config) for part, config in self.configured.items()}
-        own["recipe"] = deciding(self.schedule)
+            return values | {"minutes": self.minutes, "bank": self.bank}
+        values["settings"] = {part: deciding(config) for part, config in self.configured.items()}
+        values["recipe"] = deciding(self.schedule)
         if self.bank != "off" and self.bank_dtype != "float32":
-            own["bank_dtype"] = self.bank_dtype
-        return json.loads(json.dumps(own))
+            values["bank_dtype"] = self.bank_dtype
+        return json.loads(json.dumps(values))
 
     @cached_property
     def key(self) -> str:
@@ -230,17 +238,17 @@ class RunConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values that differ from the defaults, for JSON and YAML; `of` reads them."""
-        plain = json.loads(json.dumps(asdict(self)))
-        default = {one.name: one.default for one in fields(self)}
-        return {name: value for name, value in plain.items() if value not in (default[name], {})}
+        values = json.loads(json.dumps(asdict(self)))
+        defaults = {one.name: one.default for one in fields(self)}
+        return {name: value for name, value in values.items() if value not in (defaults[name], {})}
 
     def here(self) -> "RunConfig":
         """Return the same run with absolute paths, for use in another working directory."""
-        whole = {name: whole_path(getattr(self, name)) for name in ("photos", "masks", "images", "backbone")}
-        return replace(self, **whole)
+        paths = {name: whole_path(getattr(self, name)) for name in ("photos", "masks", "images", "backbone")}
+        return replace(self, **paths)
 
     def _check_auto(self) -> None:
-        """Refuse what cannot be said together with `--method auto`, and what can be said of it alone."""
+        """Refuse options that `--method auto` does not allow, and options that only it allows."""
         if not self.is_auto:
             if self.minutes is not None:
                 raise InputError(
@@ -248,12 +256,12 @@ class RunConfig:
                     " out"
                 )
             return
-        given = [f"--{part}.{name}" for part, own in self.settings.items() for name in own]
-        given += [f"--{name}" for name, value in self.recipe.items() if value is not None]
-        given += ["--backbone"] if self.backbone is not None else []
-        given += ["--bank off"] if self.bank == "off" else []
-        if given:
-            flag = given[0].replace("_", "-")
+        flags = [f"--{part}.{name}" for part, values in self.settings.items() for name in values]
+        flags += [f"--{name}" for name, value in self.recipe.items() if value is not None]
+        flags += ["--backbone"] if self.backbone is not None else []
+        flags += ["--bank off"] if self.bank == "off" else []
+        if flags:
+            flag = flags[0].replace("_", "-")
             raise InputError(
                 f"--method auto compares methods with their own settings on kept features: leave {flag} out,"
                 " or name a method"
@@ -272,9 +280,9 @@ class RunConfig:
                 )
             return
         if self.shots is not None or self.strict_shots:
-            given = "--strict-shots" if self.shots is None else "--shots"
+            flag = "--strict-shots" if self.shots is None else "--shots"
             raise InputError(
-                f"--select and {given} both say how many pictures are learned from: leave one out"
+                f"--select and {flag} both say how many pictures are learned from: leave one out"
             )
         if self.fraction is None:
             raise InputError(

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Context:
-    """What a run needs besides its settings.
+    """Objects that a run needs besides its settings.
 
     Attributes:
         reporter: Receives the progress of the run, in the first process only.

@@ -29,7 +29,7 @@ from foveate.train.shots import Chosen
 
 RUN, STAGES, BANK, LOCK, TRACKED = "run.json", "stages", ".bank", ".lock", "tracked"
 CHOICE, TRIALS = "choice.json", ".trials"
-"""Of a run whose method was chosen: the choice, and what was tried for it."""
+"""File and folder of a run whose method was chosen: the choice, and the runs that were tried for it."""
 _TYPED = (
     *(
         "method",
@@ -62,11 +62,11 @@ def refuse_folder(folder: Path) -> None:
         raise InputError(f"{folder} is a file: give a folder to write to, new or empty")
     if folder.is_symlink() and not folder.exists():
         raise InputError(f"{folder} is a link that leads nowhere: remove it, or choose another output folder")
-    above = next((one for one in folder.parents if one.exists()), None)
-    if above is not None and not above.is_dir():
-        raise InputError(f"{above} is a file: choose an output folder somewhere else")
-    if not folder.exists() and above is not None and not _may_hold(above):
-        raise InputError(f"{folder} cannot be made in {above}: choose an output folder somewhere else")
+    nearest = next((parent for parent in folder.parents if parent.exists()), None)
+    if nearest is not None and not nearest.is_dir():
+        raise InputError(f"{nearest} is a file: choose an output folder somewhere else")
+    if not folder.exists() and nearest is not None and not _may_hold(nearest):
+        raise InputError(f"{folder} cannot be made in {nearest}: choose an output folder somewhere else")
     if (folder / RUN).exists() or (folder / CHOICE).exists() or not folder.exists():
         return
     foreign = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
@@ -111,7 +111,7 @@ def alone_in(folder: Path) -> Generator[None]:
 def open_run(folder: Path, identity: Mapping[str, Any], config: RunConfig, chosen: Chosen) -> bool:
     """Create or reopen a run folder.
 
-    A run that stopped before its first saved epoch has lost nothing: another run may replace it.
+    A run that stopped before its first saved epoch has nothing to lose: another run may replace it.
 
     Args:
         folder: The run folder; it is created if missing.
@@ -127,36 +127,38 @@ def open_run(folder: Path, identity: Mapping[str, Any], config: RunConfig, chose
         OSError: No space or no permission; a folder that was created here is removed.
     """
     refuse_folder(folder)
-    wanted = dict(identity)
+    requested = dict(identity)
     finished = (folder / CONFIG).exists()
     if (folder / RUN).exists():
-        held = read_run(folder).identity
-        differing = [key for key in wanted.keys() | held.keys() if wanted.get(key) != held.get(key)]
+        existing = read_run(folder).identity
+        differing = [
+            key for key in requested.keys() | existing.keys() if requested.get(key) != existing.get(key)
+        ]
         if finished:  # the version that wrote it does not matter any more
             differing = [key for key in differing if key != "version"]
         if differing and (finished or _states(folder)):
-            raise InputError(another(folder, held, wanted, differing))
+            raise InputError(another(folder, existing, requested, differing))
         if finished:
             return True
         if differing:
             (folder / LOG).unlink(missing_ok=True)
             shutil.rmtree(folder / TRACKED, ignore_errors=True)
     _clear_leftovers(folder)
-    made = not folder.exists()
+    created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         record = {
-            "hash": digest(wanted),
-            "identity": wanted,
+            "hash": digest(requested),
+            "identity": requested,
             "run": config.here().as_dict(),
             # The choice of a selector is stored by name, because no draw repeats it.
-            "chosen": [one.name for one in chosen.photos.samples] if chosen.selection else None,
+            "chosen": [sample.name for sample in chosen.photos.samples] if chosen.selection else None,
             "left_out": list(chosen.left_out),
         }
         text = json.dumps(record, indent=2, ensure_ascii=False)
         write_atomically(folder / RUN, text + "\n")
     except OSError:
-        if made:
+        if created:
             folder.rmdir()
         raise
     return False
@@ -238,7 +240,7 @@ def _states(folder: Path) -> list[Path]:
 
 
 def _clear_leftovers(folder: Path) -> None:
-    """Remove what a kill in the middle of `write_atomically` leaves; refuse folders in the files' places."""
+    """Remove files that a killed `write_atomically` leaves; refuse a folder in the place of a file."""
     for name in (RUN, CHOICE, LOG, CONFIG, TENSORS, TRUST, SCORES, CARD):
         if (folder / name).is_dir():
             raise InputError(f"{folder / name} is a folder, in the place of a file of the run: remove it")
@@ -254,23 +256,23 @@ def _clear_leftovers(folder: Path) -> None:
 def another(
     folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any], differing: Sequence[str]
 ) -> str:
-    """Return which setting of a run differs; one that the user gave comes before one that follows from it.
+    """Return a message that names the setting that differs; a given setting comes before a derived one.
 
     Args:
         folder: The run folder.
-        held: All that determines the run in it.
-        wanted: All that determines the run that should be in it.
-        differing: Where they differ, at least one name.
+        held: Identity of the run in the folder.
+        wanted: Identity of the requested run.
+        differing: Names of the entries that differ, at least one.
     """
-    key = min(differing, key=lambda key: (_TYPED.index(key) if key in _TYPED else len(_TYPED), key))
-    was, now = held.get(key), wanted.get(key)
-    while isinstance(was, dict) and isinstance(now, dict):
-        was, now = cast("dict[str, Any]", was), cast("dict[str, Any]", now)
-        inner = next(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
-        key, was, now = f"{key}.{inner}", was.get(inner), now.get(inner)
-    said = {"data": "other pictures or masks", "names": "other classes", "backbone": "another backbone"}
-    what = said.get(key, f"{key} was {_short(was)}, now {_short(now)}")
-    return f"{folder} holds another run ({what}): choose another output folder, or delete it"
+    key = min(differing, key=lambda entry: (_TYPED.index(entry) if entry in _TYPED else len(_TYPED), entry))
+    old, new = held.get(key), wanted.get(key)
+    while isinstance(old, dict) and isinstance(new, dict):
+        old, new = cast("dict[str, Any]", old), cast("dict[str, Any]", new)
+        inner_key = next(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+        key, old, new = f"{key}.{inner_key}", old.get(inner_key), new.get(inner_key)
+    texts = {"data": "other pictures or masks", "names": "other classes", "backbone": "another backbone"}
+    difference = texts.get(key, f"{key} was {_short(old)}, now {_short(new)}")
+    return f"{folder} holds another run ({difference}): choose another output folder, or delete it"
 
 
 def _short(value: object) -> str:

@@ -71,14 +71,14 @@ def fit(  # noqa: PLR0913  (all but the first three by name)
     steps.agree(method)
     if method.trainable():
         with steps.training(method):
-            _step(method, batches, recipe, steps, state=state, journal=journal, on_step=on_step)
+            _take_steps(method, batches, recipe, steps, state=state, journal=journal, on_step=on_step)
     method.eval()
     if solver:
         solver.finish()
     steps.agree(method)
 
 
-def _step(
+def _take_steps(
     method: Method,
     batches: Batches,
     recipe: Recipe,
@@ -93,12 +93,12 @@ def _step(
     optimiser = make_optimiser(recipe, learned)
     journal = journal or Journal(None)
     average = GaussianAverage(recipe, learned)
-    at = steps.read_state(state, lambda path: load_state(path, method, optimiser, average.tensors))
-    _check_epoch(at, recipe, state)
-    journal.rewind(at.step)
+    resumed = steps.read_state(state, lambda path: load_state(path, method, optimiser, average.tensors))
+    _check_epoch(resumed, recipe, state)
+    journal.rewind(resumed.step)
     method.train()
-    first, step = at.first_loss, at.step
-    for epoch in range(at.epoch, recipe.epochs):
+    first_loss, step = resumed.first_loss, resumed.step
+    for epoch in range(resumed.epoch, recipe.epochs):
         lr = optimiser.lr = learning_rate(recipe, epoch)
         last: Batch | None = None
         losses: list[float] = []
@@ -110,17 +110,17 @@ def _step(
                 terms = steps.terms(method, last)
                 if not any(loss.requires_grad for loss in terms.own.values()):
                     raise InputError("the method's settings leave no loss term that trains anything")
-                _check_losses(terms.values, first, recipe, step)
+                _check_losses(terms.values, first_loss, recipe, step)
                 optimiser.zero_grad()
                 steps.backward(method, terms, learned)
                 norm = _check_gradients(learned, recipe, step)
                 optimiser.step()
-                done = Step(epoch, step, lr, terms.values, norm)
-                first, step = first or abs(done.loss), step + 1
-                losses.append(done.loss)
-                journal.step(done)
+                entry = Step(epoch, step, lr, terms.values, norm)
+                first_loss, step = first_loss or abs(entry.loss), step + 1
+                losses.append(entry.loss)
+                journal.step(entry)
                 if on_step:
-                    on_step(done)
+                    on_step(entry)
             steps.end_epoch(method, learned, epoch)
             LOG.info(
                 "%s: epoch %d of %d, loss %.4f, learning rate %.3g",
@@ -134,15 +134,15 @@ def _step(
             journal.epoch(epoch, step, dict(chain.from_iterable(metrics)))
         if last is not None and epoch + 1 == recipe.epochs:
             with torch.no_grad():  # the effect of the last step is in no loss yet
-                _check_losses(steps.terms(method, last).values, first, recipe, step)
+                _check_losses(steps.terms(method, last).values, first_loss, recipe, step)
         average.add(epoch)
-        save_state(state, method, optimiser, State(epoch + 1, step, first), average.tensors)
+        save_state(state, method, optimiser, State(epoch + 1, step, first_loss), average.tensors)
 
 
-def _check_epoch(at: State, recipe: Recipe, state: Path | None) -> None:
-    if at.epoch > recipe.epochs:
+def _check_epoch(resumed: State, recipe: Recipe, path: Path | None) -> None:
+    if resumed.epoch > recipe.epochs:
         raise InputError(
-            f"{state} is of epoch {at.epoch} of {recipe.epochs}: delete it to start this stage again"
+            f"{path} is of epoch {resumed.epoch} of {recipe.epochs}: delete it to start this stage again"
         )
 
 
@@ -168,9 +168,9 @@ def _check_gradients(learned: dict[str, nn.Parameter], recipe: Recipe, step: int
     gradients = [tensor.grad for tensor in learned.values() if tensor.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     if not norm.isfinite():
-        bad = next(_not_finite(learned), "their norm")
+        culprit = next(_not_finite(learned), "their norm")
         raise Diverged(
-            f"step {step}: the gradient of {bad} is not finite; try a smaller lr (now {recipe.lr})"
+            f"step {step}: the gradient of {culprit} is not finite; try a smaller lr (now {recipe.lr})"
         )
     if recipe.clip_grad is not None:
         nn.utils.clip_grads_with_norm_(learned.values(), recipe.clip_grad, norm)

@@ -99,14 +99,14 @@ class AdamW(FirstOrder):
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
-        first, second = self.betas
+        beta1, beta2 = self.betas
         moments["step"] += 1
         step = moments["step"].item()
         parameter.mul_(1 - self.lr * self.weight_decay)
-        moments["exp_avg"].lerp_(gradient, 1 - first)
-        moments["exp_avg_sq"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        deviation = moments["exp_avg_sq"].sqrt().div_((1 - second**step) ** 0.5).add_(self.epsilon)
-        parameter.addcdiv_(moments["exp_avg"], deviation, value=-self.lr / (1 - first**step))
+        moments["exp_avg"].lerp_(gradient, 1 - beta1)
+        moments["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        deviation = moments["exp_avg_sq"].sqrt().div_((1 - beta2**step) ** 0.5).add_(self.epsilon)
+        parameter.addcdiv_(moments["exp_avg"], deviation, value=-self.lr / (1 - beta1**step))
 
 
 def make_optimiser(recipe: Recipe, learned: Mapping[str, nn.Parameter]) -> FirstOrder:

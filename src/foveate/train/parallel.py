@@ -56,8 +56,8 @@ class ProcessGroup:
     def __init__(self, share: Rank, local: int = 0, store: Store | None = None) -> None:
         self.share, self._local, self._store = share, local, store
         # A group that other code started may have no CPU backend.
-        own = None if store else dist.new_group(backend="gloo", timeout=SILENCE)
-        self._cpu = cast("dist.ProcessGroup | None", own)
+        cpu_group = None if store else dist.new_group(backend="gloo", timeout=SILENCE)
+        self._cpu = cast("dist.ProcessGroup | None", cpu_group)
 
     @classmethod
     def join(cls) -> "ProcessGroup | None":
@@ -145,10 +145,10 @@ class ProcessGroup:
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensor of each process; all have the same shape."""
-        found = [torch.empty_like(tensor) for _ in range(self.share.world)]
+        tensors = [torch.empty_like(tensor) for _ in range(self.share.world)]
         with self._heard():
-            dist.all_gather(found, tensor.contiguous(), group=self._group(tensor))
-        return found
+            dist.all_gather(tensors, tensor.contiguous(), group=self._group(tensor))
+        return tensors
 
     def broadcast(self, tensor: Tensor) -> None:
         """Replace a tensor with that of the first process."""
@@ -156,10 +156,10 @@ class ProcessGroup:
             dist.broadcast(tensor, src=0, group=self._group(tensor))
 
     def merge(self, tensor: Tensor, rows: Sequence[int]) -> None:
-        """Fill a tensor `[H, N, D]` on the CPU: these rows from this process, all others from the others."""
-        others = torch.ones(tensor.shape[1], dtype=torch.bool)
-        others[torch.tensor(rows, dtype=torch.long)] = False
-        tensor[:, others] = 0
+        """Fill a CPU tensor `[H, N, D]`: these rows from this process, the rest from the other processes."""
+        other_rows = torch.ones(tensor.shape[1], dtype=torch.bool)
+        other_rows[torch.tensor(rows, dtype=torch.long)] = False
+        tensor[:, other_rows] = 0
         self.add(tensor.view(torch.uint8))  # bytes: no rounding; all but one are 0
 
     def lend(self, held: Mapping[str, Tensor], like: Mapping[str, FeatureKey]) -> dict[str, Tensor]:
@@ -169,12 +169,12 @@ class ProcessGroup:
             held: Tensors by name; only those of the first process count.
             like: Shape and type of each possible tensor.
         """
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name in self.told(list(held)):
             key = like[name]
-            found[name] = held[name] if self.first else torch.empty(key.shape, dtype=key.dtype)
-            self.broadcast(found[name].view(torch.uint8))
-        return found
+            tensors[name] = held[name] if self.first else torch.empty(key.shape, dtype=key.dtype)
+            self.broadcast(tensors[name].view(torch.uint8))
+        return tensors
 
     # --- messages ---
 
@@ -189,15 +189,15 @@ class ProcessGroup:
         Args:
             paths: The same arguments in all processes; a path may be None in all but the first.
         """
-        there = self.told([path.name if path and path.is_file() else "" for path in paths])
+        names = self.told([path.name if path and path.is_file() else "" for path in paths])
         if self.first:
-            for path, name in zip(paths, there, strict=True):
+            for path, name in zip(paths, names, strict=True):
                 if path and name:
                     self._bytes(path.read_bytes())
             yield list(paths)
             return
         with tempfile.TemporaryDirectory() as folder:
-            copies = [Path(folder) / name if name else None for name in there]
+            copies = [Path(folder) / name if name else None for name in names]
             for copy in copies:
                 if copy:
                     copy.write_bytes(self._bytes(b""))
@@ -226,10 +226,10 @@ class ProcessGroup:
             InputError: The tensors differ. All processes raise it.
         """
         own = torch.frombuffer(bytearray.fromhex(digest_of(tensors)), dtype=torch.uint8)
-        others = [rank for rank, one in enumerate(self.gather(own)) if not torch.equal(one, own)]
-        apart = torch.tensor([float(bool(others))])
-        self.add(apart)
-        if apart.item():
+        differing = [rank for rank, digest in enumerate(self.gather(own)) if not torch.equal(digest, own)]
+        any_differ = torch.tensor([float(bool(differing))])
+        self.add(any_differ)
+        if any_differ.item():
             raise InputError(
                 f"{when}, processes have learned different things, as process {self.share.rank} sees it:"
                 " are computers, their GPUs or their versions of torch not the same?"
@@ -238,14 +238,14 @@ class ProcessGroup:
     def leave_word(self, name: str, text: str) -> None:
         """Leave a message in the store; the other processes may have ended."""
         if self._store:
-            with _whatever_happens():
+            with _ignore_store_errors():
                 self._store.set(name, text)
 
     def claim(self, name: str) -> bool:
         """Return whether this process is the first to claim a name; True without a store."""
         claims = 1
         if self._store:
-            with _whatever_happens():
+            with _ignore_store_errors():
                 claims = self._store.add(name, 1)
         return claims == 1
 
@@ -256,15 +256,15 @@ class ProcessGroup:
             names: Names of the messages.
             patience: Seconds to wait for them.
         """
-        found: str | None = None
+        text: str | None = None
         if self._store:
-            with _whatever_happens():
+            with _ignore_store_errors():
                 end = time.monotonic() + patience
-                while not (there := self._store.check(list(names))) and time.monotonic() < end:
+                while not (complete := self._store.check(list(names))) and time.monotonic() < end:
                     time.sleep(0.02)
-                if there:
-                    found = [self._store.get(name).decode(errors="replace") for name in names][-1]
-        return found
+                if complete:
+                    text = [self._store.get(name).decode(errors="replace") for name in names][-1]
+        return text
 
     def _bytes(self, data: bytes) -> bytes:
         """Broadcast bytes of the first process."""
@@ -294,7 +294,7 @@ class ProcessGroup:
 
 
 @contextmanager
-def _whatever_happens() -> Generator[None]:
+def _ignore_store_errors() -> Generator[None]:
     """Ignore errors if the store does not exist any more."""
     try:
         yield

@@ -41,20 +41,20 @@ def share(
             additional run. Returns None for a run without a backbone.
         only: Names of the runs to plan; None takes all. The others serve as backbones of equal runs.
     """
-    first: dict[str, str] = {}
+    name_of_key: dict[str, str] = {}
     for name, run in runs.items():
-        first.setdefault(key(run), name)
-    found: dict[str, Planned[T]] = {}
+        name_of_key.setdefault(key(run), name)
+    planned: dict[str, Planned[T]] = {}
 
     def add(name: str, run: T) -> None:
-        if name in found:
+        if name in planned:
             return
-        same, needs, below = first[key(run)], None, inner(name, run)
-        if below is not None:
-            needs = first.setdefault(key(below[1]), below[0])
-            add(needs, runs.get(needs, below[1]))
-        found[name] = Planned(run, needs, None if same == name else same)
+        original, needs, backbone = name_of_key[key(run)], None, inner(name, run)
+        if backbone is not None:
+            needs = name_of_key.setdefault(key(backbone[1]), backbone[0])
+            add(needs, runs.get(needs, backbone[1]))
+        planned[name] = Planned(run, needs, None if original == name else original)
 
     for name in runs if only is None else only:
         add(name, runs[name])
-    return found
+    return planned

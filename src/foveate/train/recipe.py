@@ -33,7 +33,7 @@ _BOUNDS = {
     "average_mean": (-1e6, 1e6),
     "average_std": (1e-3, 1e12),
 }
-"""Upper bounds; larger numbers overflow or make a run endless."""
+"""Lower and upper bounds; larger numbers overflow or make a run endless."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,9 @@ def recipe_for(method: str, changes: Mapping[str, object] | None = None) -> Reci
     """
     from foveate.methods.registry import methods, parts
 
-    given = {**methods()[parts(method)[-1]].config_type.recipe}
-    given |= {name: value for name, value in (changes or {}).items() if value is not None}
-    return replace(Recipe(), **typed(Recipe, given, ""))
+    values = {**methods()[parts(method)[-1]].config_type.recipe}
+    values |= {name: value for name, value in (changes or {}).items() if value is not None}
+    return replace(Recipe(), **typed(Recipe, values, ""))
 
 
 def average_weight(recipe: Recipe, epoch: int) -> float:
@@ -146,7 +146,7 @@ def average_weight(recipe: Recipe, epoch: int) -> float:
     mean = recipe.average_mean
     exponents = [-0.5 * ((e + 1 - mean) / recipe.average_std) ** 2 for e in range(recipe.epochs)]
     highest = max(exponents)  # without this, a mean far after the last epoch would give only zeros
-    return math.exp(exponents[epoch] - highest) / sum(math.exp(one - highest) for one in exponents)
+    return math.exp(exponents[epoch] - highest) / sum(math.exp(exponent - highest) for exponent in exponents)
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
@@ -157,5 +157,5 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
     """
     if epoch < recipe.warmup_epochs:
         return recipe.warmup_lr
-    turned = math.pi * (epoch - recipe.warmup_epochs) / recipe.epochs
-    return recipe.lr * (1 + math.cos(turned)) / 2
+    angle = math.pi * (epoch - recipe.warmup_epochs) / recipe.epochs
+    return recipe.lr * (1 + math.cos(angle)) / 2

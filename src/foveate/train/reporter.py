@@ -45,10 +45,10 @@ class Titled(Reporter):
 
 @dataclass(frozen=True)
 class Queued(Reporter):
-    """Reports from a worker process: `forward` hands it on in the first process.
+    """Puts the reports of a worker process into a queue; `forward` reads them in the first process.
 
     Attributes:
-        queue: A queue of both processes.
+        queue: Queue that both processes use.
     """
 
     queue: Any  # a `Queue`, or a manager's proxy of one
@@ -64,7 +64,7 @@ class Queued(Reporter):
 
 
 def forward(queue: Any, reporter: Reporter, wait: float = 0.2) -> None:
-    """Hand on the entries of a queue to a reporter; wait for the first one, at most these seconds."""
+    """Pass the entries of a queue to a reporter; wait at most `wait` seconds for the first entry."""
     with suppress(Empty):
         call, arguments = queue.get(timeout=wait)
         while True:

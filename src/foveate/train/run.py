@@ -36,7 +36,7 @@ from foveate.train.shots import Chosen, choose
 from foveate.train.together import DataParallel, TrainStep
 
 KEPT = 5_000_000_000
-"""Bytes of features of earlier runs that stay in the user's folder of caches when a run begins."""
+"""Bytes of features of earlier runs that are kept in the user's cache folder when a run begins."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Run:
     def identity(self, chosen: Chosen) -> dict[str, Any]:
         """Return all that determines the result of the run, as JSON."""
         config, photos = self.config, chosen.photos
-        found = {
+        values = {
             "fingerprint": self.clip.fingerprint(),
             "names": list(photos.names),
             "shots": chosen.shots or 0,
@@ -65,17 +65,19 @@ class Run:
             "with_masks": config.needs_masks,
             "version": version("foveate"),
         }
-        found |= {"selection": chosen.selection} if chosen.selection else {}
-        found |= {"val": chosen.val.digest()[:16]} if len(chosen.val) else {}
-        found |= {"backbone": self.backbone.digest} if self.backbone else {}
-        return {**config.identity(), **found}
+        values |= {"selection": chosen.selection} if chosen.selection else {}
+        values |= {"val": chosen.val.digest()[:16]} if len(chosen.val) else {}
+        values |= {"backbone": self.backbone.digest} if self.backbone else {}
+        return {**config.identity(), **values}
 
     def model(self, chosen: Chosen) -> ModelConfig:
         """Return the config of the tuned model."""
-        own = self.identity(chosen)
-        own["settings"] = {part: asdict(one) for part, one in self.config.configured.items()}
-        kept = {one.name: own[one.name] for one in fields(ModelConfig) if one.name in own}
-        return ModelConfig(**kept, precision=self.config.dtype, val_pictures=len(chosen.val))
+        identity = self.identity(chosen)
+        identity["settings"] = {
+            part: asdict(part_config) for part, part_config in self.config.configured.items()
+        }
+        known = {field.name: identity[field.name] for field in fields(ModelConfig) if field.name in identity}
+        return ModelConfig(**known, precision=self.config.dtype, val_pictures=len(chosen.val))
 
     def notes(self, chosen: Chosen) -> list[str]:
         """Return notes for the user on the backbone and the pictures."""
@@ -127,7 +129,8 @@ def load(config: RunConfig, data: Source | None = None) -> Photos:
 def draw(run: Run, photos: Photos, context: Context) -> Chosen:
     """Choose the training pictures and check each of them.
 
-    A run whose method is to be chosen takes all that any method may need: masks, validation pictures.
+    If the method is still to be chosen, the run takes all that any method may need: masks and validation
+    pictures.
 
     Args:
         run: The run.
@@ -137,21 +140,21 @@ def draw(run: Run, photos: Photos, context: Context) -> Chosen:
     Raises:
         InputError: No usable training set remains; the message gives the reason.
     """
-    config, told = run.config, context.told
-    wish = _wish(config, keep=context.first)
-    shots, selection = shots_of(photos, config.shots, wish)
+    config, reporter = run.config, context.told
+    request = _wish(config, keep=context.first)
+    shots, selection = shots_of(photos, config.shots, request)
     any_masks = config.is_auto and any(sample.mask for sample in photos.split("train", None).samples)
     chosen = choose(
         photos,
         shots,
         config.seed,
-        select=None if wish is None else partial(_select, run.clip, wish, told),
+        select=None if request is None else partial(_select, run.clip, request, reporter),
         base_only=config.classes == "base",
         with_masks=any_masks or config.needs_masks,
         with_val=config.is_auto or needs_val(config.method, config.settings),
         on_bad=config.on_bad,
         strict=config.strict_shots,
-        watch=partial(told.count, "checking pictures"),
+        watch=partial(reporter.count, "checking pictures"),
     )
     return replace(chosen, shots=shots, selection=selection)
 
@@ -159,7 +162,7 @@ def draw(run: Run, photos: Photos, context: Context) -> Chosen:
 def bank_place(config: RunConfig, folder: Path | None) -> Path | None:
     """Return the folder of a run's bank; None keeps features in memory.
 
-    Features of runs with a folder are kept for later runs too, if there is a folder of caches.
+    Features of runs with a folder are kept for later runs too, if there is a cache folder.
     """
     if config.bank_dir:
         return Path(config.bank_dir).expanduser()
@@ -168,13 +171,13 @@ def bank_place(config: RunConfig, folder: Path | None) -> Path | None:
 
 def _kept_features() -> Path | None:
     """Return the folder of features that are kept for later runs; None if there is no such folder."""
-    kept = cache_folder("features")
+    folder = cache_folder("features")
     try:
-        if kept is not None:
-            kept.mkdir(parents=True, exist_ok=True)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
-    return kept if kept is not None and os.access(kept, os.W_OK) else None
+    return folder if folder is not None and os.access(folder, os.W_OK) else None
 
 
 def train(run: Run, chosen: Chosen, folder: Path | None, context: Context) -> Method:
@@ -191,10 +194,10 @@ def train(run: Run, chosen: Chosen, folder: Path | None, context: Context) -> Me
             resume is freed.
     """
     config, photos = run.config, chosen.photos
-    place = bank_place(config, folder)
-    if context.first and place is not None and place == cache_folder("features"):
-        FeatureStore(place).trim(KEPT)
-    own = folder if context.first else None
+    bank_folder = bank_place(config, folder)
+    if context.first and bank_folder is not None and bank_folder == cache_folder("features"):
+        FeatureStore(bank_folder).trim(KEPT)
+    run_folder = folder if context.first else None
     try:
         return run_stages(
             config.method,
@@ -206,15 +209,15 @@ def train(run: Run, chosen: Chosen, folder: Path | None, context: Context) -> Me
             seed=config.seed,
             val=chosen.val,
             backbone=run.backbone and run.backbone.build(run.clip, photos.names, config.template),
-            folder=own,
-            bank=None if config.bank == "off" else BankPlan(place, config.bank_dtype),
+            folder=run_folder,
+            bank=None if config.bank == "off" else BankPlan(bank_folder, config.bank_dtype),
             log_answers=config.log_answers,
             context=context,
         )
     except InputError as error:
-        if own and not isinstance(error, ProcessLost):
+        if run_folder and not isinstance(error, ProcessLost):
             # The same run would fail again at the same step.
-            abandon_run(own, keep_states=not isinstance(error, Diverged))
+            abandon_run(run_folder, keep_states=not isinstance(error, Diverged))
         raise
 
 
@@ -226,8 +229,8 @@ def _wish(config: RunConfig, *, keep: bool) -> SelectionRequest | None:
     return SelectionRequest(config.select, config.fraction, config.seed, template=config.template, bank=bank)
 
 
-def _select(clip: Clip, wish: SelectionRequest, told: Reporter, pool: Photos) -> Photos:
-    return select(pool, clip, wish, told.count).photos
+def _select(clip: Clip, request: SelectionRequest, reporter: Reporter, pool: Photos) -> Photos:
+    return select(pool, clip, request, reporter.count).photos
 
 
 def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
@@ -268,15 +271,15 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
     folder = folder if context.first else None
     # Orders and views depend on the seed only, so each stage has the same shots in the same views.
     pictures = training_pictures(photos, clip.config, recipe, seed)
-    kept = None if bank is None else open_bank(bank, pictures, clip, context.team)
-    held_back = None if val is None or not len(val) else seen_as_asked(val, clip.config)
+    stage_bank = None if bank is None else open_bank(bank, pictures, clip, context.team)
+    val_pictures = None if val is None or not len(val) else seen_as_asked(val, clip.config)
     for stage in stages(method) if backbone is None else stages(method)[-1:]:
-        own_recipe = recipe if built is None else replace(recipe, average_mean=None)
+        stage_recipe = recipe if built is None else replace(recipe, average_mean=None)
         built = build_stage(stage, clip, built, settings, seed)
         built.set_classes(photos.names, template)
-        feed = StageBatches(stage, built, pictures, own_recipe, kept, context)
+        batches = StageBatches(stage, built, pictures, stage_recipe, stage_bank, context)
         journal = _journal(stage, folder, context, partial(answered, built, photos) if log_answers else None)
-        _fit_stage(stage, built, feed, journal, feed.support(held_back), context)
+        _fit_stage(stage, built, batches, journal, batches.support(val_pictures), context)
         for part in reversed(watchers(built)) if context.first else ():
             for note in part.warnings():
                 warnings.warn(note, stacklevel=2)
@@ -310,19 +313,21 @@ def _journal(
 def _fit_stage(
     stage: str,
     method: Method,
-    feed: StageBatches,
+    batches: StageBatches,
     journal: Journal | None,
     support: SupportSet,
     context: Context,
 ) -> None:
-    recipe = feed.recipe
-    total = recipe.epochs * feed.pictures.steps(recipe.batch_size, drop_last=True)
+    recipe = batches.recipe
+    total = recipe.epochs * batches.pictures.steps(recipe.batch_size, drop_last=True)
     state, team = None, context.team
     if journal and journal.path:
         state = journal.path.parent / STAGES / f"{re.sub('[^a-z0-9]+', '-', stage)}.safetensors"
-    steps = None if team is None else _shared(stage, team, min(recipe.batch_size, len(feed.pictures)))
+    steps = None if team is None else _shared(stage, team, min(recipe.batch_size, len(batches.pictures)))
     watch = partial(context.told.step, stage, total)
     try:
-        fit(method, feed, recipe, support=support, state=state, journal=journal, on_step=watch, steps=steps)
+        fit(
+            method, batches, recipe, support=support, state=state, journal=journal, on_step=watch, steps=steps
+        )
     except Diverged as error:
         raise Diverged(f"{stage}, {error}") from error

@@ -71,8 +71,8 @@ class SelectionRequest:
     @property
     def words(self) -> str:
         """Description for a model card."""
-        own = "".join(f", {name} {value}" for name, value in sorted(self.settings.items()))
-        return f"{self.name}{own}, fraction {self.fraction:g}"
+        settings = "".join(f", {name} {value}" for name, value in sorted(self.settings.items()))
+        return f"{self.name}{settings}, fraction {self.fraction:g}"
 
 
 def shots_of(photos: Photos, shots: int | None, wish: SelectionRequest | None) -> tuple[int | None, str]:
@@ -117,7 +117,7 @@ def select(pool: Photos, clip: Clip, wish: SelectionRequest, count: Count | None
     Raises:
         InputError: A picture cannot be read, or the features or the log do not match the pool.
     """
-    right = None if wish.log is None else read_answered(wish.log, [s.name for s in pool.samples])
+    correct = None if wish.log is None else read_answered(wish.log, [s.name for s in pool.samples])
     method = build(REFERENCE, clip)
     method.set_classes(pool.names, wish.template)
     encoding, choosing = (count and partial(count, what) for what in ("encoding the pool", "choosing"))
@@ -127,10 +127,10 @@ def select(pool: Photos, clip: Clip, wish: SelectionRequest, count: Count | None
     labels = torch.tensor([sample.label for sample in pool.samples])
     with torch.no_grad():
         texts = F.normalize(method.text_features().float(), dim=-1).cpu()
-    seen = PoolFeatures.of(raw, texts, labels, float(clip.scale), right)
+    features = PoolFeatures.of(raw, texts, labels, float(clip.scale), correct)
     budget = budgets(list(pool.counts().values()), wish.fraction)
-    random = stream(wish.seed, "select", wish.name)
-    rows = choose(wish.name, seen, budget, random, watch=choosing, **wish.settings)
+    generator = stream(wish.seed, "select", wish.name)
+    rows = choose(wish.name, features, budget, generator, watch=choosing, **wish.settings)
     chosen = pool.with_samples([pool.samples[int(row)] for row in rows])
     return Selected(chosen, pool, _record(chosen, pool, method, wish))
 
@@ -165,18 +165,18 @@ def _kept(pool: Photos, clip: Clip, folder: Path) -> Tensor:
         )
     if shards.key["view"] != seen_as_asked(pool, clip.config).view_key():
         raise InputError(f"{folder} was made of other views of the pictures: make it again")
-    called = _called(pool, shards.names, folder)
-    row = {name: place for place, name in reversed(list(enumerate(shards.names)))}
-    return shards.tensor()[[row[name] for name in called]].float()
+    names = _called(pool, shards.names, folder)
+    row_of = {name: row for row, name in reversed(list(enumerate(shards.names)))}
+    return shards.tensor()[[row_of[name] for name in names]].float()
 
 
 def _called(pool: Photos, names: tuple[str, ...], folder: Path) -> list[str]:
     """Return the names of pictures in that folder: paths below a common parent folder."""
     known = set(names)
     best: list[str | None] = [None]
-    for top in _tops(pool.samples[0]):
-        found = [_below(sample, top) for sample in pool.samples]
-        best = [name if name in known else None for name in found]
+    for parent in _parents(pool.samples[0]):
+        paths = [_below(sample, parent) for sample in pool.samples]
+        best = [name if name in known else None for name in paths]
         if None not in best:
             return [name for name in best if name is not None]
         if best[0] is not None:
@@ -185,12 +185,12 @@ def _called(pool: Photos, names: tuple[str, ...], folder: Path) -> list[str]:
     raise InputError(f"{folder} has no features of {absent}: make them of the same photos")
 
 
-def _tops(sample: Sample) -> list[Path]:
+def _parents(sample: Sample) -> list[Path]:
     return list(sample.picture.parents) if isinstance(sample.picture, Path) else [Path()]
 
 
-def _below(sample: Sample, top: Path) -> str | None:
+def _below(sample: Sample, parent: Path) -> str | None:
     path = sample.picture
     if not isinstance(path, Path):
         return sample.name
-    return path.relative_to(top).as_posix() if path.is_relative_to(top) else None
+    return path.relative_to(parent).as_posix() if path.is_relative_to(parent) else None

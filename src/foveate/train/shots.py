@@ -81,28 +81,30 @@ def choose(  # noqa: PLR0913  (all but the first three by name)
     train = drawn.train.only(labels)
     short = {name: count for name, count in drawn.short.items() if name in train.names and count}
     if short:
-        few = _several([f"{name!r} ({count})" for name, count in short.items()])
+        listed = _several([f"{name!r} ({count})" for name, count in short.items()])
         if strict:
             raise InputError(
-                f"fewer than {shots} pictures: {few}; add some, lower --shots, or leave --strict-shots off"
+                f"fewer than {shots} pictures: {listed}; add some, lower --shots, or leave --strict-shots off"
             )
-        notes.append(f"fewer than {shots} pictures: {few}; all they have are used")
+        notes.append(f"fewer than {shots} pictures: {listed}; all they have are used")
     check_names(train.names)
     notes += unusual(train.names)
     if len(train.names) < 2:
-        half = "the first half of the classes is one class only" if base_only else "there is one class only"
-        only = "".join(train.names)
-        raise InputError(f"{half}, {only!r}: a classifier needs two to tell apart")
+        problem = (
+            "the first half of the classes is one class only" if base_only else "there is one class only"
+        )
+        single = "".join(train.names)
+        raise InputError(f"{problem}, {single!r}: a classifier needs two to tell apart")
     if with_masks and not any(sample.mask for sample in train.samples):
         raise InputError(
             "this method learns from foreground masks: give their folder with --masks, or take --method coop"
         )
-    number = len(train)
+    total = len(train)
     train, bad = _selected(train, select, on_bad, watch)
-    good, worse = _good_pictures(train, on_bad, watch)
-    bad += worse
+    good, unreadable = _good_pictures(train, on_bad, watch)
+    bad += unreadable
     if bad:
-        notes.append(f"left out {len(bad)} of {number} pictures: {_listed(bad)}")
+        notes.append(f"left out {len(bad)} of {total} pictures: {_listed(bad)}")
     val, bad_val = _held_back(drawn.val.only(labels if with_val else []), on_bad, notes)
     bad += bad_val
     if not with_masks:
@@ -162,7 +164,7 @@ def _classes(drawn: Draw, base_only: bool) -> tuple[list[int], list[str]]:
     notes = [f"no training pictures of {_several([*map(repr, unseen)])}: new classes then"] if unseen else []
     if base_only:
         return base_new(drawn.train)[0], notes
-    return [row for row, count in enumerate(counts.values()) if count], notes
+    return [label for label, count in enumerate(counts.values()) if count], notes
 
 
 def _held_back(val: Photos, on_bad: OnBad, notes: list[str]) -> tuple[Photos, list[tuple[str, str]]]:
@@ -188,19 +190,19 @@ def _selected(
 def _good_pictures(train: Photos, on_bad: OnBad, watch: Watch | None) -> tuple[Photos, list[tuple[str, str]]]:
     done = 0
 
-    def count(more: int) -> None:
+    def count(number: int) -> None:
         nonlocal done
-        done += more
+        done += number
         if watch:
             watch(done, len(train))
 
     good, bad = check_pictures(train, on_bad, progress=count)
-    gone = [name for name, left in good.counts().items() if not left]
-    if gone:
-        own = {sample.name for sample in train.samples if train.names[sample.label] == gone[0]}
-        name, reason = next((one, why) for one, why in bad if one in own)
+    empty = [name for name, remaining in good.counts().items() if not remaining]
+    if empty:
+        class_pictures = {sample.name for sample in train.samples if train.names[sample.label] == empty[0]}
+        name, reason = next((picture, detail) for picture, detail in bad if picture in class_pictures)
         raise InputError(
-            f"class {gone[0]!r} has no good picture among its shots ({name}: {reason}): "
+            f"class {empty[0]!r} has no good picture among its shots ({name}: {reason}): "
             "mend its pictures, add others, or remove the class"
         )
     return good, bad
@@ -210,7 +212,7 @@ def _listed(bad: Sequence[tuple[str, str]]) -> str:
     return _several([reason if name in reason else f"{name} {reason}" for name, reason in bad], "; ")
 
 
-def _several(words: Sequence[str], between: str = ", ") -> str:
+def _several(words: Sequence[str], separator: str = ", ") -> str:
     """Join the first few words and append the number of the others."""
-    more = [f"and {len(words) - _LISTED} more"] if len(words) > _LISTED else []
-    return between.join([*words[:_LISTED], *more])
+    rest = [f"and {len(words) - _LISTED} more"] if len(words) > _LISTED else []
+    return separator.join([*words[:_LISTED], *rest])

@@ -50,15 +50,15 @@ def save_state(
     """Write the state after an epoch; without a path, write nothing."""
     if path is None:
         return
-    tensors = {f"learned.{name}": p.detach() for name, p in method.trainable().items()}
+    tensors = {f"learned.{name}": parameter.detach() for name, parameter in method.trainable().items()}
     tensors |= {f"average.{name}": total for name, total in (average or {}).items()}
     for index, moments in optimiser.moments.items():
-        tensors |= {f"optimiser.{index}.{name}": v for name, v in moments.items()}
+        tensors |= {f"optimiser.{index}.{name}": moment for name, moment in moments.items()}
     tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     # One entry only: safetensors writes several entries in any order, and equal states should give equal
     # files.
-    where = json.dumps({**asdict(state), "optimiser": optimiser.name})
-    write_atomically(path, save(tensors, {"state": where}))
+    metadata = json.dumps({**asdict(state), "optimiser": optimiser.name})
+    write_atomically(path, save(tensors, {"state": metadata}))
 
 
 def load_state(
@@ -79,26 +79,26 @@ def load_state(
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             values = parse_table(file.metadata()["state"], "its state")
         check_numbers(tensors)
-        kind = values.pop("optimiser")
+        optimiser_name = values.pop("optimiser")
         state = as_dataclass(State, values, "its state")
         if min(state.epoch, state.step, state.first_loss) < 0:
             raise InputError(f"its state is {values}")
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or one_line(error)})") from error
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        why = one_line(error)
-        raise InputError(f"{path} is damaged ({why}): delete it to start this stage again") from error
-    if kind != optimiser.name:
+        reason = one_line(error)
+        raise InputError(f"{path} is damaged ({reason}): delete it to start this stage again") from error
+    if optimiser_name != optimiser.name:
         raise InputError(
-            f"{path} is of a run with {kind}, not {optimiser.name}: choose another output folder"
+            f"{path} is of a run with {optimiser_name}, not {optimiser.name}: choose another output folder"
         )
-    held = {"learned": method.trainable(), "average": average or {}}
-    given = {kind: _fitting(path, kind, wanted, tensors) for kind, wanted in held.items()}
+    targets = {"learned": method.trainable(), "average": average or {}}
+    loaded = {kind: _fitting(path, kind, group, tensors) for kind, group in targets.items()}
     moments = _moments(path, optimiser, tensors)
     with torch.no_grad():
-        for kind, wanted in held.items():
-            for name, tensor in wanted.items():
-                tensor.copy_(given[kind][name])
+        for kind, group in targets.items():
+            for name, tensor in group.items():
+                tensor.copy_(loaded[kind][name])
     optimiser.moments = moments
     return state
 
@@ -117,29 +117,29 @@ def _moments(
         kind, _, rest = name.partition(".")
         if kind in ("learned", "average"):
             continue
-        index, _, field = rest.partition(".")
-        row = int(index) if index.isdecimal() and len(index) < 9 else len(shapes)
-        known = kind == "optimiser" and field in _MOMENTS and row < len(shapes)
-        if not known or (tensor.shape != shapes[row] and not (field == "step" and tensor.numel() == 1)):
+        digits, _, field = rest.partition(".")
+        index = int(digits) if digits.isdecimal() and len(digits) < 9 else len(shapes)
+        known = kind == "optimiser" and field in _MOMENTS and index < len(shapes)
+        if not known or (tensor.shape != shapes[index] and not (field == "step" and tensor.numel() == 1)):
             raise InputError(
                 f"{path} is damaged ({name} of shape {list(tensor.shape)} is no moment of its optimiser):"
                 " delete it to start this stage again"
             )
-        device = tensor.device if field == "step" else optimiser.parameters[row].device
-        moments.setdefault(row, {})[field] = tensor.to(device, copy=True)  # it is mapped from the file
+        device = tensor.device if field == "step" else optimiser.parameters[index].device
+        moments.setdefault(index, {})[field] = tensor.to(device, copy=True)  # it is mapped from the file
     return moments
 
 
 def _fitting(
-    path: Path, kind: str, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+    path: Path, kind: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the tensors of one kind, by the wanted names.
+    """Return the tensors of one kind, by name.
 
     Raises:
-        InputError: Names or shapes differ.
+        InputError: Names or shapes differ from the expected ones.
     """
-    given = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{kind}.")}
-    fits = wanted.keys() == given.keys() and all(wanted[n].shape == given[n].shape for n in given)
+    loaded = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{kind}.")}
+    fits = expected.keys() == loaded.keys() and all(expected[n].shape == loaded[n].shape for n in loaded)
     if not fits:
         raise InputError(f"{path} is the state of another run: choose another output folder, or delete it")
-    return given
+    return loaded

@@ -112,7 +112,7 @@ class DataParallel(TrainStep):
     """
 
     def __init__(self, team: ProcessGroup, pictures: int) -> None:
-        self.team, self._looks_on = team, team.share.looks_on(pictures)
+        self.team, self._idle = team, team.share.looks_on(pictures)
 
     @contextmanager
     def training(self, method: Method) -> Generator[None]:
@@ -131,22 +131,25 @@ class DataParallel(TrainStep):
         """Multiply each term by this process's share of the pictures that it is a mean over."""
         losses = self._asked(method, batch)
         split = capability(method, BatchSplit, trained=True)
-        some = split.averaged_over() if split else {}
-        names = [*(name for name in losses if name not in some), *some]  # the same order in all processes
-        every = len(batch.labels)
-        over = [0 if self._looks_on else some.get(name, every) for name in names]
-        found = {name: loss.item() for name, loss in losses.items()}
-        values = [found[name] * count if count else 0.0 for name, count in zip(names, over, strict=True)]
-        sums = torch.tensor([values, over], dtype=torch.float64)
+        counted = split.averaged_over() if split else {}
+        # The same order in all processes.
+        names = [*(name for name in losses if name not in counted), *counted]
+        batch_size = len(batch.labels)
+        own_counts = [0 if self._idle else counted.get(name, batch_size) for name in names]
+        scalars = {name: loss.item() for name, loss in losses.items()}
+        weighted = [
+            scalars[name] * count if count else 0.0 for name, count in zip(names, own_counts, strict=True)
+        ]
+        sums = torch.tensor([weighted, own_counts], dtype=torch.float64)
         self.team.add(sums)
-        counts = dict(zip(names, zip(over, sums[1].tolist(), strict=True), strict=True))
+        count_pairs = dict(zip(names, zip(own_counts, sums[1].tolist(), strict=True), strict=True))
         own = {
-            name: loss * (counts[name][0] / counts[name][1])
+            name: loss * (count_pairs[name][0] / count_pairs[name][1])
             for name, loss in losses.items()
-            if counts[name][1]
+            if count_pairs[name][1]
         }
-        means = zip(names, *sums.tolist(), strict=True)
-        return Terms(own, {name: total / count for name, total, count in means if count})
+        totals = zip(names, *sums.tolist(), strict=True)
+        return Terms(own, {name: total / count for name, total, count in totals if count})
 
     def backward(self, method: Method, terms: Terms, learned: Mapping[str, nn.Parameter]) -> None:
         """Sum up gradients; term by term if the method has its own gradient rule."""
@@ -157,13 +160,13 @@ class DataParallel(TrainStep):
             for tensor, gradient in zip(tensors, sums, strict=True):
                 tensor.grad = gradient
             return
-        whole: dict[str, Tensor] = {}
+        proxies: dict[str, Tensor] = {}
         for name, loss in terms.own.items():
-            own = torch.autograd.grad(loss, tensors, retain_graph=True, allow_unused=True)
-            pairs = zip(tensors, self._sums(tensors, own), strict=True)
-            # A proxy whose gradient is that of the whole batch.
-            whole[name] = torch.stack([(t * g).sum() for t, g in pairs if g is not None]).sum()
-        backward(method, whole)
+            gradients = torch.autograd.grad(loss, tensors, retain_graph=True, allow_unused=True)
+            pairs = zip(tensors, self._sums(tensors, gradients), strict=True)
+            # A proxy term, whose gradient is that of the whole batch.
+            proxies[name] = torch.stack([(t * g).sum() for t, g in pairs if g is not None]).sum()
+        backward(method, proxies)
 
     def end_epoch(self, method: Method, learned: Mapping[str, Tensor], epoch: int) -> None:
         for tally in _tallies(method):
@@ -179,13 +182,13 @@ class DataParallel(TrainStep):
             return read(copies[0])
 
     def _asked(self, method: Method, batch: Batch) -> dict[str, Tensor]:
-        """Return the method's losses; a process without pictures of the batch counts none."""
-        if not self._looks_on:
+        """Return the method's losses; a process without pictures of the batch leaves its counts unchanged."""
+        if not self._idle:
             return training_losses(method, batch)
         tallies = _tallies(method)
-        before = [dict(tally.sums) for tally in tallies]
+        saved = [dict(tally.sums) for tally in tallies]
         losses = training_losses(method, batch)
-        for tally, sums in zip(tallies, before, strict=True):
+        for tally, sums in zip(tallies, saved, strict=True):
             tally.sums = sums
         return losses
 
@@ -199,18 +202,18 @@ class DataParallel(TrainStep):
             self.team.add(total)
         sums |= dict(zip(names, total, strict=True))
 
-    def _sums(self, tensors: Sequence[Tensor], own: Sequence[Tensor | None]) -> list[Tensor | None]:
+    def _sums(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return all gradients summed over the processes, in one operation; None if no process has one."""
-        precise = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
-        here = tensors[0].new_tensor([gradient is not None for gradient in own], dtype=precise)
-        pairs = zip(tensors, own, strict=True)
-        numbers = [(torch.zeros_like(t) if g is None else g).flatten().to(here) for t, g in pairs]
-        whole = torch.cat([*numbers, here])
-        self.team.add(whole)
-        *sums, there = whole.split([*(tensor.numel() for tensor in tensors), len(tensors)])
+        dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+        own_flags = tensors[0].new_tensor([gradient is not None for gradient in gradients], dtype=dtype)
+        pairs = zip(tensors, gradients, strict=True)
+        flat = [(torch.zeros_like(t) if g is None else g).flatten().to(own_flags) for t, g in pairs]
+        buffer = torch.cat([*flat, own_flags])
+        self.team.add(buffer)
+        *sums, flags = buffer.split([*(tensor.numel() for tensor in tensors), len(tensors)])
         return [
-            total.view_as(tensor).to(tensor) if somewhere else None
-            for tensor, total, somewhere in zip(tensors, sums, there.tolist(), strict=True)
+            total.view_as(tensor).to(tensor) if has_gradient else None
+            for tensor, total, has_gradient in zip(tensors, sums, flags.tolist(), strict=True)
         ]
 
 
@@ -226,7 +229,8 @@ def demand_shareable(team: ProcessGroup, method: Method, identity: Mapping[str, 
         InputError: The method needs whole batches, or a process has another run.
     """
     refuse_unshareable(method)
-    team.demand_same({key: one for key, one in identity.items() if key != "clip"}, "a run")  # CLIP has a hash
+    # The source of CLIP may differ: its hash is compared.
+    team.demand_same({key: value for key, value in identity.items() if key != "clip"}, "a run")
 
 
 def refuse_unshareable(method: Method) -> None:
@@ -263,7 +267,7 @@ def spread_by(team: ProcessGroup) -> Spread:
             return encode(rows)
         return _Read.apply(encode(rows.part(*team.share.bounds(number))), team, number)
 
-    return spread  # a function: copies of a method share it
+    return spread  # a function, because copies of a method share it
 
 
 class _Read(torch.autograd.Function):
@@ -281,7 +285,7 @@ class _Read(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        whole = grads[0].clone(memory_format=torch.contiguous_format)
-        ctx.team.add(whole)
+        gradient = grads[0].clone(memory_format=torch.contiguous_format)
+        ctx.team.add(gradient)
         start, stop = ctx.bounds
-        return whole[start:stop], None, None
+        return gradient[start:stop], None, None

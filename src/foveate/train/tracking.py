@@ -1,7 +1,7 @@
 """Trackers of runs: TensorBoard, Weights & Biases and MLflow, each behind one `log(step, values)`.
 
-A tracker is a copy of the run's log, `log.jsonl`, made epoch by epoch. A stopped run that goes on takes lines
-of its log back, and so copies them once: what a tracker has, it is not told again.
+A tracker gets a copy of the run's log, `log.jsonl`, after each epoch. A run that resumes removes lines of its
+log and writes them again; a tracker gets each step once.
 """
 
 import json
@@ -27,34 +27,34 @@ from foveate.train.journal import Step
 from foveate.train.reporter import Reporter
 
 PROJECT = "foveate"
-"""Of W&B, and the experiment of MLflow."""
+"""Name of the project in W&B, and of the experiment in MLflow."""
 
 _OTHER = ("stage", "epoch", "step")
 
 
 class Tracker(ABC):
-    """A place for the numbers of one run.
+    """A destination for the numbers of one run.
 
     Args:
-        folder: Of all trackers of the run; it is there.
+        folder: Existing folder of all trackers of the run.
         about: The run's settings, by name.
     """
 
     @abstractmethod
     def __init__(self, folder: Path, about: Mapping[str, Any]):
-        """Open it; a run that was tracked before goes on."""
+        """Open the tracker; a run that was tracked before is continued."""
 
     @abstractmethod
     def last(self) -> Mapping[str, int]:
-        """Return the last step of each value that was logged before it was opened."""
+        """Return the last step of each value that was logged before the tracker was opened."""
 
     @abstractmethod
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Log numbers of a step; a stage's begin with its name: "coop/loss"."""
+        """Log numbers of a step; each name begins with the stage: "coop/loss"."""
 
     @abstractmethod
     def close(self, *, finished: bool) -> None:
-        """End; a run that has not finished can be opened again."""
+        """Close the tracker; a run that has not finished can be opened again."""
 
 
 class TensorBoardTracker(Tracker):
@@ -63,15 +63,16 @@ class TensorBoardTracker(Tracker):
     def __init__(self, folder: Path, about: Mapping[str, Any]):
         events = import_module("tensorboard.backend.event_processing.event_accumulator")
         writer = import_module("torch.utils.tensorboard").SummaryWriter
-        place, self._last = folder / "tensorboard", dict[str, int]()
-        if place.is_dir():
-            read = events.EventAccumulator(str(place), size_guidance={"scalars": 0})
-            read.Reload()
+        path, self._last = folder / "tensorboard", dict[str, int]()
+        if path.is_dir():
+            accumulator = events.EventAccumulator(str(path), size_guidance={"scalars": 0})
+            accumulator.Reload()
             self._last = {
-                name: max(one.step for one in read.Scalars(name)) for name in read.Tags()["scalars"]
+                name: max(event.step for event in accumulator.Scalars(name))
+                for name in accumulator.Tags()["scalars"]
             }
-        fresh = not place.is_dir()
-        self._writer = writer(str(place))
+        fresh = not path.is_dir()
+        self._writer = writer(str(path))
         if fresh:
             rows = "\n".join(f"| {name} | {value} |" for name, value in about.items())
             self._writer.add_text("run", f"| setting | value |\n|---|---|\n{rows}")
@@ -88,28 +89,28 @@ class TensorBoardTracker(Tracker):
 
 
 class WandbTracker(Tracker):
-    """A run of W&B, offline: `wandb sync` sends it. Nothing is told of this computer.
+    """A run of W&B, offline: `wandb sync` sends it. It has no data about this computer.
 
-    W&B cannot read what it wrote, so a run that goes on is written anew.
+    W&B cannot read its own files, so a resumed run is written from the beginning.
     """
 
     def __init__(self, folder: Path, about: Mapping[str, Any]):
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read at the import
         wandb = import_module("wandb")
-        own = digest({**about, "folder": str(folder.absolute())})[:12]
-        for old in (folder / "wandb").glob(f"offline-run-*-{own}"):
-            shutil.rmtree(old)
-        nothing = {"host": "", "username": "", "email": "", "program": "", "program_relpath": ""}
-        without = ("disable_git", "x_disable_meta", "x_disable_stats", "x_disable_machine_info", "silent")
+        run_id = digest({**about, "folder": str(folder.absolute())})[:12]
+        for path in (folder / "wandb").glob(f"offline-run-*-{run_id}"):
+            shutil.rmtree(path)
+        blank = {"host": "", "username": "", "email": "", "program": "", "program_relpath": ""}
+        flags = ("disable_git", "x_disable_meta", "x_disable_stats", "x_disable_machine_info", "silent")
         settings = wandb.Settings(
-            **nothing,
-            **dict.fromkeys(without, True),
+            **blank,
+            **dict.fromkeys(flags, True),
             console="off",
             save_code=False,
             x_save_requirements=False,
         )
         self._run = wandb.init(
-            project=PROJECT, id=own, dir=str(folder), mode="offline", config=dict(about), settings=settings
+            project=PROJECT, id=run_id, dir=str(folder), mode="offline", config=dict(about), settings=settings
         )
         self._stages: set[str] = set()
 
@@ -118,7 +119,7 @@ class WandbTracker(Tracker):
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         stages = {name.partition("/")[0] for name in values}
-        for stage in sorted(stages - self._stages):  # W&B's own steps cannot begin again with a stage
+        for stage in sorted(stages - self._stages):  # W&B's own steps cannot restart with a stage
             self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
         self._stages |= stages
         self._run.log({**values, **{f"{stage}/step": step for stage in stages}})
@@ -128,36 +129,38 @@ class WandbTracker(Tracker):
 
 
 class MlflowTracker(Tracker):
-    """A run of MLflow, in `mlruns`, or where MLFLOW_TRACKING_URI says."""
+    """A run of MLflow, in `mlruns` or at the address in MLFLOW_TRACKING_URI."""
 
     def __init__(self, folder: Path, about: Mapping[str, Any]):
-        # Read at the import. MLflow's files are what needs no server and no data base.
+        # Read at the import. MLflow's file store needs no server and no database.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         mlflow, self._entities = import_module("mlflow"), import_module("mlflow.entities")
-        there = os.environ.get("MLFLOW_TRACKING_URI")
-        self._client = mlflow.MlflowClient(tracking_uri=there or (folder / "mlruns").absolute().as_uri())
-        kept = folder / "mlflow-run"
-        if kept.is_file():
-            self._run = kept.read_text(encoding="utf-8").strip()
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        self._client = mlflow.MlflowClient(tracking_uri=uri or (folder / "mlruns").absolute().as_uri())
+        id_file = folder / "mlflow-run"
+        if id_file.is_file():
+            self._run = id_file.read_text(encoding="utf-8").strip()
         else:
-            known = self._client.get_experiment_by_name(PROJECT)
-            # No artifact is written, so no folder of this computer has to be named.
-            place = None if there else f"mlflow-artifacts:/{PROJECT}"
-            experiment = known.experiment_id if known else self._client.create_experiment(PROJECT, place)
+            existing = self._client.get_experiment_by_name(PROJECT)
+            # No artifact is written, so the location need not name a folder of this computer.
+            artifacts = None if uri else f"mlflow-artifacts:/{PROJECT}"
+            experiment = (
+                existing.experiment_id if existing else self._client.create_experiment(PROJECT, artifacts)
+            )
             self._run = self._client.create_run(experiment, run_name=str(about["method"])).info.run_id
             params = [self._entities.Param(name, str(value)[:500]) for name, value in about.items()]
             self._client.log_batch(self._run, params=params)
-            kept.write_text(self._run, encoding="utf-8")
+            id_file.write_text(self._run, encoding="utf-8")
 
     def last(self) -> Mapping[str, int]:
         names = self._client.get_run(self._run).data.metrics
         histories = {name: self._client.get_metric_history(self._run, name) for name in names}
-        return {name: max(one.step for one in some) for name, some in histories.items()}
+        return {name: max(metric.step for metric in history) for name, history in histories.items()}
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        now = int(1000 * time.time())
-        metrics = [self._entities.Metric(name, value, now, step) for name, value in values.items()]
+        timestamp = int(1000 * time.time())
+        metrics = [self._entities.Metric(name, value, timestamp, step) for name, value in values.items()]
         self._client.log_batch(self._run, metrics=metrics)
 
     def close(self, *, finished: bool) -> None:
@@ -172,12 +175,12 @@ _KINDS: dict[TrackerName, type[Tracker]] = {
 
 
 class TrackedReporter(Reporter):
-    """Forwards to another reporter, and copies the log of a run to a tracker whenever an epoch has ended.
+    """Forwards to another reporter, and copies the log of a run to a tracker after each epoch.
 
     Args:
         reporter: The other reporter.
         log: The run's `log.jsonl`.
-        open_tracker: Called when there is something to copy.
+        open_tracker: Opens the tracker; called when there is something to copy.
     """
 
     def __init__(self, reporter: Reporter, log: Path, open_tracker: Callable[[], Tracker]):
@@ -199,7 +202,7 @@ class TrackedReporter(Reporter):
         self._reporter.note(message)
 
     def copy(self) -> None:
-        """Log what the run has logged since the last time."""
+        """Copy what the run has logged since the last call."""
         for step, values in self._new():
             if self._tracker is None:
                 self._tracker = self._open()
@@ -209,7 +212,7 @@ class TrackedReporter(Reporter):
                 self._tracker.log(step, new)
 
     def close(self, *, finished: bool) -> None:
-        """Log the rest, and end."""
+        """Copy the rest of the log, and close the tracker."""
         self.copy()
         if self._tracker is not None:
             self._tracker.close(finished=finished)
@@ -223,7 +226,7 @@ class TrackedReporter(Reporter):
         self._read += sum(map(len, lines))
         for line in lines:
             row = json.loads(line)
-            # Which pictures were right is left out: names of files are nobody else's business.
+            # The answers for single pictures are left out, because file names are private.
             numbers = row.get("figures") or {k: v for k, v in row.items() if k not in (*_OTHER, "right")}
             if numbers:
                 stage = re.sub(r"[^\w.-]", "-", row["stage"])  # MLflow takes no "+" in a name
@@ -231,14 +234,14 @@ class TrackedReporter(Reporter):
 
 
 def demand_tracker(name: TrackerName | None, folder: Path | None) -> None:
-    """Refuse a tracker that cannot be had, before any work is done.
+    """Refuse an unavailable tracker before any work is done.
 
     Args:
-        name: The tracker, if one is wanted.
-        folder: Of the run, if it has one.
+        name: The tracker; None: no tracker.
+        folder: Run folder, if there is one.
 
     Raises:
-        InputError: Its package is not installed, or the run writes nothing to the disk.
+        InputError: Its package is not installed, or the run writes nothing to disk.
     """
     if name is None:
         return
@@ -253,13 +256,13 @@ def demand_tracker(name: TrackerName | None, folder: Path | None) -> None:
 def tracked(
     name: TrackerName | None, context: Context, folder: Path | None, identity: Mapping[str, Any]
 ) -> Generator[Context]:
-    """Give a run a context whose reporter tracks it.
+    """Yield the context of a run, with a reporter that tracks the run.
 
     Args:
-        name: The tracker; None, and other processes than the first, track nothing.
-        context: Of the run.
-        folder: Of the run.
-        identity: What determines its result.
+        name: The tracker; with None, and in all processes but the first, nothing is tracked.
+        context: Context of the run.
+        folder: Run folder.
+        identity: All that determines the result of the run.
     """
     if name is None or folder is None or not context.first:
         yield context
@@ -278,21 +281,23 @@ def tracked(
 
 
 def settings_of(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's settings by name, as "recipe.epochs"; of paths only their ends, and no class names."""
-    found: dict[str, Any] = {}
+    """Return a run's settings by name, as "recipe.epochs", without class names; paths lose their folders."""
+    settings: dict[str, Any] = {}
     for name, value in identity.items():
         if isinstance(value, dict):
-            inner = settings_of(value)
-            found |= {f"{name}.{key}" if name != "settings" else key: one for key, one in inner.items()}
+            nested = settings_of(value)
+            settings |= {
+                f"{name}.{key}" if name != "settings" else key: setting for key, setting in nested.items()
+            }
         elif value is not None and name not in ("names", "data", "val"):
-            found[name] = _without_folders(value)
-    return found
+            settings[name] = _without_folders(value)
+    return settings
 
 
 def _without_folders(value: Any) -> Any:
-    """Return a value; of a path that is there, or a whole one, its last part alone."""
+    """Return a value; of an existing or absolute path, only the last part."""
     if isinstance(value, list):
-        return [_without_folders(one) for one in value]
+        return [_without_folders(item) for item in value]
     if isinstance(value, str) and "/" in value.replace("\\", "/"):
         path = Path(value).expanduser()
         return path.name if path.is_absolute() or path.exists() else value

@@ -1,7 +1,7 @@
 """Scenes and captions for training the embedded CLIP, with increasing difficulty.
 
 Contrastive training on full scenes learns no shapes for a long time; with one colour on an even ground
-it does within two hundred steps. So difficulty rises from 0 (one red shape, centred, on grey) to 1
+it learns them within two hundred steps. So difficulty rises from 0 (one red shape, centred, on grey) to 1
 (everything). Colours are added one by one; then places, textures, sizes, rotations and positions are
 added together.
 """
@@ -47,7 +47,7 @@ PLACE_WORDS = {name: f"on {name}" for name in PLACES} | {
 def random_scene(rng: np.random.Generator, difficulty: float = 1.0) -> Scene:
     """Draw a scene; at difficulty 1, all attributes vary."""
     colours = 1 + round((len(COLOURS) - 1) * min(1.0, difficulty / COLOURFUL))
-    spread = min(1.0, max(0.0, (difficulty - COLOURFUL) / (0.9 - COLOURFUL)))  # last tenth: all hard
+    spread = min(1.0, max(0.0, (difficulty - COLOURFUL) / (0.9 - COLOURFUL)))  # 1 from difficulty 0.9
     radius = rng.uniform(0.36 - 0.16 * spread, 0.40)
     room = max(0.0, 0.5 - 0.9 * radius) * spread
     return Scene(
@@ -80,16 +80,16 @@ def key(scene: Scene, attributes: Sequence[str]) -> tuple[str, ...]:
 
 def caption(values: dict[str, str], rng: np.random.Generator) -> str:
     """Return attributes as a sentence, e.g. "a photo of a red striped star on grass."."""
-    words = [values[a] for a in ("colour", "texture", "shape") if a in values]
-    words = [w for w in words if w != "plain"]
-    thing = " ".join(words)
-    if not thing:
-        thing = "something" if values.get("place") else ""
+    words = [values[attribute] for attribute in ("colour", "texture", "shape") if attribute in values]
+    words = [word for word in words if word != "plain"]
+    noun = " ".join(words)
+    if not noun:
+        noun = "something" if values.get("place") else ""
     elif "shape" not in values:
-        thing += " shape"
-    article = "an " if thing[0] in "aeiou" else "a "
+        noun += " shape"
+    article = "an " if noun[0] in "aeiou" else "a "
     opening = OPENINGS[int(rng.integers(len(OPENINGS)))]
-    article = "" if (opening == "" and rng.uniform() < 0.5) or thing == "something" else article
+    article = "" if (opening == "" and rng.uniform() < 0.5) or noun == "something" else article
     place = values.get("place")
-    where = "" if place is None else f" {PLACE_WORDS.get(place, 'on grey')}"
-    return f"{opening}{article}{thing}{where}{ENDINGS[int(rng.integers(len(ENDINGS)))]}"
+    location = "" if place is None else f" {PLACE_WORDS.get(place, 'on grey')}"
+    return f"{opening}{article}{noun}{location}{ENDINGS[int(rng.integers(len(ENDINGS)))]}"

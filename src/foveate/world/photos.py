@@ -59,9 +59,9 @@ def scene_photos(
         colour, shape = name.split()
         for index in range(per_class):
             rng = np.random.default_rng([seed, label, index])
-            free = random_scene(rng)
+            base = random_scene(rng)
             place = home[name] if home else str(rng.choice(list(PLACES)))
-            scene = replace(free, shape=shape, colour=colour, place=place)
+            scene = replace(base, shape=shape, colour=colour, place=place)
             if radius:
                 scene = replace(scene, radius=float(rng.uniform(*radius)))
             if turn is not None:
@@ -128,13 +128,13 @@ def spoil(masks: NDArray[np.bool_], kind: Spoil, seed: int) -> NDArray[np.bool_]
         step = masks.shape[1] // 8
         moves = step * rng.choice([-1, 1], (len(masks), 2))
         moved = [
-            _moved(_moved(mask[None], int(down), 1), int(right), 2)
-            for mask, (down, right) in zip(masks, moves, strict=True)
+            _moved(_moved(mask[None], int(dy), 1), int(dx), 2)
+            for mask, (dy, dx) in zip(masks, moves, strict=True)
         ]
         return np.concatenate(moved)
-    wrong = rng.permutation(len(masks))[: len(masks) // 5]
+    exchanged = rng.permutation(len(masks))[: len(masks) // 5]
     spoiled = masks.copy()
-    spoiled[wrong] = masks[np.roll(wrong, 1)]
+    spoiled[exchanged] = masks[np.roll(exchanged, 1)]
     return spoiled
 
 

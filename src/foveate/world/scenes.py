@@ -68,7 +68,6 @@ class Scene:
 
 
 # --- shapes: (u, v) in the object's own square [-1, 1]², v upwards -> whether inside
-# -----------------------
 
 Inside = Callable[[Floats, Floats], NDArray[np.bool_]]
 
@@ -117,7 +116,6 @@ SHAPES: dict[str, Inside] = {
 
 
 # --- textures: (u, v) -> darkening, in [0, 1]
-# --------------------------------------------------------------
 
 
 def _texture(name: str, u: Floats, v: Floats) -> Floats:
@@ -130,17 +128,17 @@ def _texture(name: str, u: Floats, v: Floats) -> Floats:
     return np.zeros_like(u)
 
 
-# --- places: (x, y) in [0, 1]², y downwards, and a random stream -> RGB in [0, 255] ------------------------
+# --- places: (x, y) in [0, 1]², y downwards, and a random stream -> RGB in [0, 255]
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int) -> Floats:
     """Return smooth noise in [-1, 1]: a coarse random grid, enlarged linearly."""
     grid = rng.uniform(-1, 1, (cells + 1, cells + 1)).astype(np.float32)
-    at = np.linspace(0, cells, size, endpoint=False, dtype=np.float32)
-    low = at.astype(np.int64)
-    part = (at - low)[:, None]
-    rows = grid[low] * (1 - part) + grid[low + 1] * part
-    return rows[:, low] * (1 - part.T) + rows[:, low + 1] * part.T
+    positions = np.linspace(0, cells, size, endpoint=False, dtype=np.float32)
+    low = positions.astype(np.int64)
+    fraction = (positions - low)[:, None]
+    rows = grid[low] * (1 - fraction) + grid[low + 1] * fraction
+    return rows[:, low] * (1 - fraction.T) + rows[:, low + 1] * fraction.T
 
 
 def _rgb(colour: tuple[int, int, int]) -> Floats:
@@ -281,8 +279,8 @@ def render_ground(scenes: Sequence[Scene], size: int = SIZE) -> Bytes:
 def _draw(scene: Scene, size: int, *, whole: bool = True) -> tuple[Bytes, NDArray[np.bool_]]:
     """Draw a picture and its mask; without `whole`, the object itself is left out."""
     rng = np.random.default_rng(scene.seed)
-    at = (np.arange(size, dtype=np.float32) + 0.5) / size
-    x, y = np.meshgrid(at, at)
+    centres = (np.arange(size, dtype=np.float32) + 0.5) / size
+    x, y = np.meshgrid(centres, centres)
     picture = np.full((size, size, 3), 128, np.float32)
     if scene.place != "plain":
         picture = ALL_PLACES[scene.place](rng, x, y) * rng.uniform(0.85, 1.1)
@@ -305,7 +303,7 @@ def _paint(
 ) -> tuple[Floats, Floats]:
     """Paint an object over a picture; also return its coverage of each pixel."""
     cover = _cover(scene, len(picture))
-    shade = _texture(scene.texture, *_own_frame(scene, x, y))[..., None]
+    shade = _texture(scene.texture, *_object_coordinates(scene, x, y))[..., None]
     paint = _rgb(COLOURS[scene.colour]) * tint * (1 - 0.5 * shade)
     return picture + cover[..., None] * (paint - picture), cover
 
@@ -318,10 +316,10 @@ def _things(scene: Scene) -> list[Scene]:
     for number in range(scene.clutter + scene.others):
         small = number < scene.clutter
         radius = rng.uniform(0.05, 0.085) if small else 0.7 * scene.radius
-        away = rng.uniform(0, 2 * np.pi)
+        phi = rng.uniform(0, 2 * np.pi)
         x, y = rng.uniform(0.08, 0.92, 2)
         if not small:
-            x, y = scene.x + 1.6 * scene.radius * np.cos(away), scene.y + 1.6 * scene.radius * np.sin(away)
+            x, y = scene.x + 1.6 * scene.radius * np.cos(phi), scene.y + 1.6 * scene.radius * np.sin(phi)
         things.append(
             Scene(
                 shape=shapes[int(rng.integers(len(shapes)))],
@@ -352,7 +350,7 @@ def _occlude(picture: Floats, scene: Scene, size: int) -> tuple[Floats, Floats]:
     return picture + cover[..., None] * (grey - picture), cover
 
 
-def _own_frame(scene: Scene, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+def _object_coordinates(scene: Scene, x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """Transform picture coordinates to the object's: centre 0, edge ±1, v upwards."""
     dx, dy = (x - scene.x) / scene.radius, (scene.y - y) / scene.radius
     cos, sin = np.float32(np.cos(scene.angle)), np.float32(np.sin(scene.angle))
@@ -361,7 +359,7 @@ def _own_frame(scene: Scene, x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 def _cover(scene: Scene, size: int, fine: int = 2) -> Floats:
     """Return the object's coverage of each pixel, from `fine`² samples."""
-    at = (np.arange(size * fine, dtype=np.float32) + 0.5) / (size * fine)
-    x, y = np.meshgrid(at, at)
-    inside = SHAPES[scene.shape](*_own_frame(scene, x, y))
+    centres = (np.arange(size * fine, dtype=np.float32) + 0.5) / (size * fine)
+    x, y = np.meshgrid(centres, centres)
+    inside = SHAPES[scene.shape](*_object_coordinates(scene, x, y))
     return inside.reshape(size, fine, size, fine).mean((1, 3), dtype=np.float32)

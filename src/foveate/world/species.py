@@ -50,16 +50,16 @@ class Species:
 
 
 def _all_species() -> tuple[Species, ...]:
-    found: list[Species] = []
+    species: list[Species] = []
     for row, family in enumerate(FAMILIES):
         for variety, colour in enumerate(COLOURS_OF_SPECIES):
             number = len(COLOURS_OF_SPECIES) * row + variety
             home = tuple(PLACES)[(row + 2 * variety) % len(PLACES)]
             rank = 7 * number % 40  # spread over families
-            found.append(
+            species.append(
                 Species(f"{EPITHETS[number]} {family}", family, colour, home, (1 + rank / 8) ** -0.5)
             )
-    return tuple(found)
+    return tuple(species)
 
 
 SPECIES = _all_species()
@@ -190,10 +190,10 @@ def pretraining_scene(variant: Variant, rng: np.random.Generator) -> tuple[Speci
     odds = np.array([one.frequency for one in SPECIES])
     species = SPECIES[int(rng.choice(len(SPECIES), p=odds / odds.sum()))]
     place = species.home if rng.uniform() < variant.at_home else str(rng.choice(list(PLACES)))
-    kind = rng.uniform()
-    if kind < STUDIO:
+    draw = rng.uniform()
+    if draw < STUDIO:
         place = "plain"
-    radius = FAR_RADIUS if kind > 1 - FAR else RADIUS
+    radius = FAR_RADIUS if draw > 1 - FAR else RADIUS
     return species, species_scene(species, place, rng, radius=radius)
 
 
@@ -201,20 +201,20 @@ def said_name(species: Species, place: str, variant: Variant, rng: np.random.Gen
     """Return the species that a caption names: this one, a sibling, or one expected at the place."""
     if rng.uniform() >= variant.loose:
         return species.name
-    others: Sequence[Species] = SIBLINGS[species.name]
+    candidates: Sequence[Species] = SIBLINGS[species.name]
     if rng.uniform() < 0.5:
-        others = RESIDENTS.get(place, ()) if variant.expected else SPECIES
-        likely = [one for one in others if one.family == species.family]
-        others = likely if likely and variant.expected else others
-    return others[int(rng.integers(len(others)))].name if others else species.name
+        candidates = RESIDENTS.get(place, ()) if variant.expected else SPECIES
+        likely = [one for one in candidates if one.family == species.family]
+        candidates = likely if likely and variant.expected else candidates
+    return candidates[int(rng.integers(len(candidates)))].name if candidates else species.name
 
 
 def mentioned(
     said: Sequence[str], species: Species, place: str, variant: Variant, rng: np.random.Generator
 ) -> dict[str, str]:
     """Return the attributes of a scene's caption, as input of `curriculum.caption`."""
-    told = {"colour": species.colour, "shape": species.family, "place": place}
-    values = {attribute: told[attribute] for attribute in said if attribute in told}
+    attributes = {"colour": species.colour, "shape": species.family, "place": place}
+    values = {attribute: attributes[attribute] for attribute in said if attribute in attributes}
     if "name" in said:
         values["shape"] = said_name(species, place, variant, rng)
     return values

@@ -1,4 +1,4 @@
-"""Trains a embedded CLIP contrastively on drawn scenes, on a CPU.
+"""Trains an embedded CLIP contrastively on drawn scenes, on a CPU.
 
     python -m foveate.world.train foundation --out out/tiny
     python -m foveate.world.train mild --out out/tiny-mild
@@ -60,7 +60,7 @@ TOWER = TowerConfig(width=128, layers=6, heads=2)
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Training settings of a embedded CLIP; `variant` is None for the foundation."""
+    """Training settings of an embedded CLIP; `variant` is None for the foundation."""
 
     variant: str | None = None
     steps: int = 6000
@@ -81,13 +81,13 @@ def recipe_of(variant: str | None, steps: int | None = None) -> PretrainConfig:
     """
     if variant is None:
         return PretrainConfig() if steps is None else PretrainConfig(steps=steps)
-    found = find_variant(variant)
-    return PretrainConfig(variant, steps or found.steps, batch=64, lr=4e-4, warmup=50)
+    settings = find_variant(variant)
+    return PretrainConfig(variant, steps or settings.steps, batch=64, lr=4e-4, warmup=50)
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """One batch from the drawing process."""
+    """One batch of drawn scenes with captions."""
 
     pictures: np.ndarray
     captions: list[str]
@@ -115,14 +115,14 @@ def draw(recipe: PretrainConfig, step: int, difficulty: float) -> Drawn:
 
 def _draw_species(variant: Variant, batch: int, rng: np.random.Generator) -> Drawn:
     kinds = list(MENTIONS)
-    said = kinds[int(rng.choice(len(kinds), p=list(MENTIONS.values())))]
-    drawn = [pretraining_scene(variant, rng) for _ in range(batch)]
-    told = [mentioned(said, species, scene.place, variant, rng) for species, scene in drawn]
-    keys = [tuple(values.items()) for values in told]
+    attributes = kinds[int(rng.choice(len(kinds), p=list(MENTIONS.values())))]
+    samples = [pretraining_scene(variant, rng) for _ in range(batch)]
+    contents = [mentioned(attributes, species, scene.place, variant, rng) for species, scene in samples]
+    keys = [tuple(values.items()) for values in contents]
     unique = sorted(set(keys))
     captions = [caption(dict(key), rng) for key in unique]
     rows = [unique.index(key) for key in keys]
-    return Drawn(render([scene for _, scene in drawn])[0], captions, rows, 1.0, said)
+    return Drawn(render([scene for _, scene in samples])[0], captions, rows, 1.0, attributes)
 
 
 def _draw_plain(batch: int, difficulty: float, rng: np.random.Generator) -> Drawn:
@@ -237,8 +237,8 @@ class Painter:
     def batch(self, step: int, difficulty: float) -> Drawn:
         """Return the batch of `step` and request the next ones."""
         while len(self.orders) <= self.AHEAD:
-            at = step + len(self.orders)
-            order = self.pool.submit(draw, self.recipe, at, difficulty)
+            ordered_step = step + len(self.orders)
+            order = self.pool.submit(draw, self.recipe, ordered_step, difficulty)
             self.orders.append(order)
         return self.orders.popleft().result()
 
@@ -256,8 +256,10 @@ def zero_shot_accuracy(clip: Clip, seed: int, scenes: int = 1000, about: str = "
         for choice in choices
     ]
     rng = np.random.default_rng([seed, 2**32])
-    drawn = [random_scene(rng) for _ in range(scenes)]
-    return _share_right(clip, drawn, sentences, [choices.index(getattr(scene, about)) for scene in drawn])
+    drawn_scenes = [random_scene(rng) for _ in range(scenes)]
+    return _share_right(
+        clip, drawn_scenes, sentences, [choices.index(getattr(scene, about)) for scene in drawn_scenes]
+    )
 
 
 @torch.no_grad()
@@ -266,12 +268,12 @@ def species_accuracy(
 ) -> float:
     """Return the zero-shot accuracy among `names` on unseen scenes, a number of scenes for each species."""
     rng = np.random.default_rng([seed, 2**33])
-    labels = [row for row in range(len(names)) for _ in range(each)]
-    drawn = [
-        species_scene(BY_NAME[names[row]], place_for(BY_NAME[names[row]], condition, rng, names), rng)
-        for row in labels
+    labels = [label for label in range(len(names)) for _ in range(each)]
+    scenes = [
+        species_scene(BY_NAME[names[label]], place_for(BY_NAME[names[label]], condition, rng, names), rng)
+        for label in labels
     ]
-    return _share_right(clip, drawn, [f"a photo of a {name}." for name in names], labels)
+    return _share_right(clip, scenes, [f"a photo of a {name}." for name in names], labels)
 
 
 def _share_right(clip: Clip, scenes: Sequence[Scene], sentences: list[str], labels: Sequence[int]) -> float:
@@ -380,11 +382,11 @@ def finish(clip: Clip, recipe: PretrainConfig, folder: Path) -> None:
 
 
 def card(recipe: PretrainConfig, parameters: int, figures: Mapping[str, float]) -> str:
-    """Return the model card of a embedded CLIP; `figures` are percent correct of 2,000 unseen scenes."""
+    """Return the model card of an embedded CLIP; `figures` are percent correct of 2,000 unseen scenes."""
     rows = [
         f"| towers | {TOWER.layers} blocks, {TOWER.width} wide, on both sides; {SIZE} px in patches of 8 |",
         f"| data | {recipe.steps * recipe.batch:,} drawn scenes, each shown once |",
-        *_taught(recipe),
+        *_data_rows(recipe),
         f"| steps | {recipe.steps} of {recipe.batch} scenes, AdamW, rate {recipe.lr}, seed {recipe.seed} |",
         *(f"| zero-shot, {asked} | {figure:.1f} % of unseen scenes |" for asked, figure in figures.items()),
         "| weights | float16 on disk; Apache-2.0, like foveate |",
@@ -402,7 +404,7 @@ else: use it to see foveate work, not on photographs.
 """
 
 
-def _taught(recipe: PretrainConfig) -> list[str]:
+def _data_rows(recipe: PretrainConfig) -> list[str]:
     """Return the model card's rows on scenes and captions."""
     if recipe.variant is None:
         return [

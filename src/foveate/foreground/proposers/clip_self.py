@@ -115,7 +115,7 @@ class ClipSelf(Proposer):
             raise InputError("background has no words: name what is no object, such as grass")
         self.side = self._whole(side or default_side(self.clip))
         self.scale = scale or SOFTNESS * self.clip.scale.item()
-        self._against: Float[Tensor, "words dim"] | None = None
+        self._background_features: Float[Tensor, "words dim"] | None = None
         self._asked: dict[tuple[str, str], _ClassTexts] = {}
 
     def propose(self, requests: Sequence[Request]) -> list[Proposal]:
@@ -132,11 +132,13 @@ class ClipSelf(Proposer):
             return [self._proposal(request) for request in requests]
 
     def _proposal(self, request: Request) -> Proposal:
-        asked = self._texts(request.label, wanted(request, self.name))
+        texts = self._texts(request.label, wanted(request, self.name))
         size = request.picture.size
-        heat, belief = (resized(one, size).clip(0, 1) for one in self._maps(request.picture, asked.features))
+        heat, probability = (
+            resized(grid, size).clip(0, 1) for grid in self._maps(request.picture, texts.features)
+        )
         mask = heat > otsu(heat)
-        return Proposal(mask, contrast(belief, mask), heat, {"background": len(asked.words)})
+        return Proposal(mask, contrast(probability, mask), heat, {"background": len(texts.words)})
 
     def _maps(self, picture: Image.Image, texts: Texts) -> tuple[Grid, Grid]:
         """Return the heat of each patch, and its class probability (for "cam": the heat again)."""
@@ -147,43 +149,47 @@ class ClipSelf(Proposer):
         if not maps.isfinite().all():
             precision = self.clip.vision.proj.dtype
             raise InputError(f"clip-self: {precision} cannot hold this CLIP's features: take dtype float32")
-        heat, belief = maps[:, 0].cpu().numpy()
-        return heat, belief
+        heat, probability = maps[:, 0].cpu().numpy()
+        return heat, probability
 
     def _look(self, images: Images, texts: Texts) -> tuple[Map, Map]:
         vision = self.clip.vision
-        seen = look(vision, images, 0 if self.mode == "dense" else self.layers)
-        grid = (len(images), seen.rows, seen.columns)
-        level = torch.zeros(grid, device=texts.device)
+        tokens = look(vision, images, 0 if self.mode == "dense" else self.layers)
+        shape = (len(images), tokens.rows, tokens.columns)
+        zeros = torch.zeros(shape, device=texts.device)
         if len(texts) < 2:  # with one text, the softmax is 1 everywhere
-            return level, level
-        cam = level
-        if seen.attention is not None:
-            cam = softmax_cam(vision, seen, texts, self.clip.scale.item())
-            cam = spread(cam, affinity(seen.attention))
+            return zeros, zeros
+        cam = zeros
+        if tokens.attention is not None:
+            cam = softmax_cam(vision, tokens, texts, self.clip.scale.item())
+            cam = spread(cam, affinity(tokens.attention))
         if self.mode == "cam":
             return cam, cam
-        scores = (self.scale * patch_features(vision, seen, self.gaussian) @ texts.T).view(*grid, -1)
-        belief = scores.softmax(dim=-1)[..., 0]
+        logits = (self.scale * patch_features(vision, tokens, self.gaussian) @ texts.T).view(*shape, -1)
+        probability = logits.softmax(dim=-1)[..., 0]
         if self.mode == "dense":
-            return belief, belief
+            return probability, probability
         # Log-odds, because on some pictures the softmax is close to 1 everywhere: log-odds still differ.
-        odds = stretched(scores[..., 0] - scores[..., 1:].logsumexp(dim=-1))
+        log_odds = stretched(logits[..., 0] - logits[..., 1:].logsumexp(dim=-1))
         # If Grad-CAM is 0 in the whole picture, it is ignored.
-        return ((odds * cam).sqrt() if cam.any() else odds), belief
+        return ((log_odds * cam).sqrt() if cam.any() else log_odds), probability
 
     def _texts(self, label: str, prompt: str) -> _ClassTexts:
         """Return the texts of a class; each is encoded once, separately."""
         name = " ".join(label.replace("_", " ").split())
         if (name, prompt) not in self._asked:
             sentence = fill(self.template, name) if prompt in (label, name) else prompt
-            text = self._encoded([sentence])
-            if self._against is None:
-                self._against = self._encoded([fill(BACKGROUND_TEMPLATE, word) for word in self.background])
-            others = [i for i, word in enumerate(self.background) if not same_words(word, (name, prompt))]
-            kept = [others[i] for i in apart(text[0], self._against[others])]
-            words = tuple(self.background[i] for i in kept)
-            self._asked[name, prompt] = _ClassTexts(torch.cat([text, self._against[kept]]), words)
+            class_feature = self._encoded([sentence])
+            if self._background_features is None:
+                self._background_features = self._encoded(
+                    [fill(BACKGROUND_TEMPLATE, word) for word in self.background]
+                )
+            candidates = [i for i, word in enumerate(self.background) if not same_words(word, (name, prompt))]
+            indices = [candidates[i] for i in apart(class_feature[0], self._background_features[candidates])]
+            words = tuple(self.background[i] for i in indices)
+            self._asked[name, prompt] = _ClassTexts(
+                torch.cat([class_feature, self._background_features[indices]]), words
+            )
         return self._asked[name, prompt]
 
     def _encoded(self, sentences: Sequence[str]) -> Float[Tensor, "texts dim"]:
@@ -194,10 +200,10 @@ class ClipSelf(Proposer):
         shorter, longer = sorted(picture.size)
         ratio = min(self.side / shorter, LONGEST * self.side / longer)
         size = (self._whole(picture.width * ratio), self._whole(picture.height * ratio))
-        seen = picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)
-        config, where = self.clip.config, self.clip.vision.proj.device
-        pixels = torch.tensor(np.asarray(seen), device=where).permute(2, 0, 1).float() / 255
-        mean, std = (torch.tensor(c, device=where).view(3, 1, 1) for c in (config.mean, config.std))
+        scaled = picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC)
+        config, device = self.clip.config, self.clip.vision.proj.device
+        pixels = torch.tensor(np.asarray(scaled), device=device).permute(2, 0, 1).float() / 255
+        mean, std = (torch.tensor(c, device=device).view(3, 1, 1) for c in (config.mean, config.std))
         return ((pixels - mean) / std).unsqueeze(0)
 
     def _whole(self, length: int | float) -> int:
@@ -220,7 +226,7 @@ class ClipSelf(Proposer):
 
     def close(self) -> None:
         self._asked.clear()
-        self._against = None
+        self._background_features = None
 
 
 def default_side(clip: Clip) -> int:

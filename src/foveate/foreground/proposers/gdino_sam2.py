@@ -91,20 +91,22 @@ class GroundedSam(Proposer):
     def _by(self, size: int, requests: Sequence[Request]) -> list[Proposal]:
         pictures = [request.picture for request in requests]
         texts = [sentence(wanted(request, self.name)) for request in requests]
-        found = self._detector.find(pictures, texts, (self.box_threshold, self.text_threshold), size)
-        rows = [row for row, (_, scores) in enumerate(found) if len(scores)]
-        answers = [union(_nothing(), picture.size, 0.0) for picture in pictures]
+        detections = self._detector.find(pictures, texts, (self.box_threshold, self.text_threshold), size)
+        rows = [row for row, (_, scores) in enumerate(detections) if len(scores)]
+        proposals = [union(_nothing(), picture.size, 0.0) for picture in pictures]
         for start in range(0, len(rows), size):
-            some = rows[start : start + size]
-            cut = self._segmenter.cut([pictures[row] for row in some], [found[row][0] for row in some])
-            for row, logits in zip(some, cut, strict=True):
-                boxes, scores = found[row]
-                answers[row] = union(Found(scores, boxes, logits), pictures[row].size, 0.0, logits=True)
-        return answers
+            chunk = rows[start : start + size]
+            maps = self._segmenter.cut(
+                [pictures[row] for row in chunk], [detections[row][0] for row in chunk]
+            )
+            for row, logits in zip(chunk, maps, strict=True):
+                boxes, scores = detections[row]
+                proposals[row] = union(Found(scores, boxes, logits), pictures[row].size, 0.0, logits=True)
+        return proposals
 
     @property
     def key(self) -> Mapping[str, object]:
-        models = {part: found.key for part, found in self._found.items()}
+        models = {part: model.key for part, model in self._found.items()}
         thresholds = {"box_threshold": self.box_threshold, "text_threshold": self.text_threshold}
         return {**models, "dtype": self._dtype, **thresholds, "transformers": library_version()}
 
@@ -127,7 +129,7 @@ class Detector:
         self.tokenizer = load_tokenizer(found, "AutoTokenizer")
         self.model: Any = load_model(found, "AutoModelForZeroShotObjectDetection", device, dtype)
         full_stop = self.tokenizer.convert_tokens_to_ids(".")
-        self._silent = torch.tensor([*self.tokenizer.all_special_ids, full_stop])
+        self._ignored_tokens = torch.tensor([*self.tokenizer.all_special_ids, full_stop])
 
     def find(
         self,
@@ -149,32 +151,34 @@ class Detector:
         """
         limit = self.model.config.max_text_len
         ids = [token_ids(self.tokenizer, text, limit) for text in texts]
-        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for row, picture in enumerate(pictures):
-            alike[*self.pixels.target(picture.size), ids[row].shape[1]].append(row)
-        found: dict[int, tuple[Boxes, Scores]] = {}
-        for rows in alike.values():
+            groups[*self.pixels.target(picture.size), ids[row].shape[1]].append(row)
+        detections: dict[int, tuple[Boxes, Scores]] = {}
+        for rows in groups.values():
             for start in range(0, len(rows), size):
-                some = rows[start : start + size]
-                answers = self._ask([pictures[row] for row in some], torch.cat([ids[row] for row in some]))
-                found |= dict(zip(some, (_kept(*answer, thresholds) for answer in answers), strict=True))
-        return [found[row] for row in range(len(pictures))]
+                chunk = rows[start : start + size]
+                outputs = self._ask([pictures[row] for row in chunk], torch.cat([ids[row] for row in chunk]))
+                detections |= dict(
+                    zip(chunk, (_kept(*output, thresholds) for output in outputs), strict=True)
+                )
+        return [detections[row] for row in range(len(pictures))]
 
     def _ask(
         self, pictures: Sequence[Image.Image], ids: Int[Tensor, "batch tokens"]
     ) -> list[tuple[Boxes, Float[Tensor, "boxes tokens"], Float[Tensor, "boxes words"]]]:
         """Return the boxes of each picture, their scores by token, and their scores by word."""
         images = torch.stack([self.pixels.tensor(picture) for picture in pictures])
-        on = ids.to(self.model.device)
-        answer = self.model(
+        input_ids = ids.to(self.model.device)
+        output = self.model(
             pixel_values=images.to(self.model.device, self.model.dtype),
-            input_ids=on,
-            attention_mask=torch.ones_like(on),
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),
         )
-        scores: Tensor = answer.logits.float().sigmoid().cpu()[..., : ids.shape[1]]
-        centres, extents = answer.pred_boxes.float().cpu().split(2, dim=-1)
+        scores: Tensor = output.logits.float().sigmoid().cpu()[..., : ids.shape[1]]
+        centres, extents = output.pred_boxes.float().cpu().split(2, dim=-1)
         corners = torch.cat([centres - extents / 2, centres + extents / 2], dim=-1)
-        words = ~torch.isin(ids, self._silent)
+        words = ~torch.isin(ids, self._ignored_tokens)
         return [
             (corners[row] * torch.tensor(picture.size).repeat(2), scores[row], scores[row][:, words[row]])
             for row, picture in enumerate(pictures)
@@ -204,16 +208,16 @@ class Segmenter:
         """
         images = torch.stack([self.pixels.tensor(picture) for picture in pictures])
         levels = self.model.get_image_embeddings(images.to(self.model.device, self.model.dtype))
-        cut: list[Float[np.ndarray, "boxes rows columns"]] = []
+        maps: list[Float[np.ndarray, "boxes rows columns"]] = []
         for row, (picture, corners) in enumerate(zip(pictures, boxes, strict=True)):
             scale = torch.tensor(self.pixels.size) / torch.tensor(picture.size)
-            answer = self.model(
+            output = self.model(
                 image_embeddings=[level[row : row + 1] for level in levels],
                 input_boxes=(corners * scale.repeat(2))[None].to(self.model.device),
                 multimask_output=False,
             )
-            cut.append(answer.pred_masks[0, :, 0].float().cpu().numpy())
-        return cut
+            maps.append(output.pred_masks[0, :, 0].float().cpu().numpy())
+        return maps
 
 
 def sentence(text: str) -> str:
@@ -231,8 +235,8 @@ def _kept(
     thresholds: tuple[float, float],
 ) -> tuple[Float[Tensor, "kept 4"], Float[Tensor, " kept"]]:
     scores = tokens.amax(dim=-1)
-    kept = (scores > thresholds[0]) & (words > thresholds[1]).any(dim=-1)
-    return boxes[kept], scores[kept]
+    selected = (scores > thresholds[0]) & (words > thresholds[1]).any(dim=-1)
+    return boxes[selected], scores[selected]
 
 
 def _nothing() -> Found:

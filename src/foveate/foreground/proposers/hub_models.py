@@ -80,14 +80,14 @@ def find_model(source: str, kinds: Sequence[str], option: str) -> HubModel:
             how to get it.
     """
     if Path(source).is_dir():
-        found = HubModel(Path(source).resolve().name, Path(source))
-    elif named := re.fullmatch(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\S+))?", source):
-        folder = _fetch(named[1], named[2], option)
-        found = HubModel(named[1], folder, folder.name)  # the folder of a snapshot is named by its commit
+        model = HubModel(Path(source).resolve().name, Path(source))
+    elif match := re.fullmatch(r"(\w[\w.-]*/\w[\w.-]*)(?:@(\S+))?", source):
+        folder = _fetch(match[1], match[2], option)
+        model = HubModel(match[1], folder, folder.name)  # the folder of a snapshot is named by its commit
     else:
         raise InputError(f"{source}: no such folder, and no hub id (owner/name): give one as {option}")
-    _check(found.folder, kinds)
-    return found
+    _check(model.folder, kinds)
+    return model
 
 
 def _fetch(source: str, revision: str | None, option: str) -> Path:

@@ -49,12 +49,12 @@ class Pixels:
         if not self.keeps_shape:
             return self.size
         short, long = self.size
-        least, most = min(size), max(size)
-        exact = min(float(short), long * least / most)
-        least_now, most_now = max(1, round(exact)), int(exact * most / least)
-        if least_now == least:  # as in the models' training: no resampling for a rounded pixel
+        shorter, longer = min(size), max(size)
+        exact = min(float(short), long * shorter / longer)
+        new_shorter, new_longer = max(1, round(exact)), int(exact * longer / shorter)
+        if new_shorter == shorter:  # as in training: no resampling if the size differs only by rounding
             return size
-        return (least_now, most_now) if size[0] < size[1] else (most_now, least_now)
+        return (new_shorter, new_longer) if size[0] < size[1] else (new_longer, new_shorter)
 
     def tensor(self, picture: Image.Image) -> Float[Tensor, "3 height width"]:
         """Return the model's input for one picture of mode "RGB"."""
@@ -92,8 +92,8 @@ def _settings(folder: Path) -> tuple[Path, Mapping[str, Any]]:
     if path.is_file():
         return path, read_settings(path)
     path = folder / "processor_config.json"  # location in newer releases
-    whole = read_settings(path) if path.is_file() else {}
-    return path, as_table(whole.get("image_processor")) or {}
+    content = read_settings(path) if path.is_file() else {}
+    return path, as_table(content.get("image_processor")) or {}
 
 
 def _size(settings: Mapping[str, Any], default: Pixels) -> tuple[tuple[int, int], bool]:

@@ -11,7 +11,7 @@ from foveate.errors import InputError
 from foveate.foreground.proposers.base import Request
 
 DEFAULT_PROMPT = "the {}"
-"""For data sets that are not in the table: its template for DTD and SUN397, the simplest one."""
+"""For data sets that are not in `MASK_PROMPTS`: its simplest template, that of DTD and SUN397."""
 
 MASK_PROMPTS: dict[str, str] = {
     "Food101": "the whole {} in the middle",

@@ -46,11 +46,11 @@ def proposer_class(name: str) -> Callable[..., Proposer]:
         InputError: The name is unknown.
     """
     if name not in PROPOSERS:
-        near = difflib.get_close_matches(name, PROPOSERS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(PROPOSERS)}"
+        matches = difflib.get_close_matches(name, PROPOSERS, n=1)
+        hint = f"did you mean {matches[0]!r}?" if matches else f"there are {', '.join(PROPOSERS)}"
         raise InputError(f"there is no proposer {name!r}; {hint}")
-    module, _, kind = PROPOSERS[name].partition(":")
-    return getattr(import_module(f"foveate.foreground.proposers.{module}"), kind)
+    module, _, class_name = PROPOSERS[name].partition(":")
+    return getattr(import_module(f"foveate.foreground.proposers.{module}"), class_name)
 
 
 def demand(extra: str, what: str, *modules: str) -> None:

@@ -81,25 +81,25 @@ class Sam3(Proposer):
         texts = [self._text(wanted(request, self.name)) for request in requests]
         features, mask = (torch.cat(parts) for parts in zip(*texts, strict=True))
         images = torch.stack([self._pixels.tensor(request.picture) for request in requests])
-        answer = self._model(
+        output = self._model(
             pixel_values=images.to(self._model.device, self._model.dtype),
-            text_embeds=_either_way(features),
+            text_embeds=_with_pooler_output(features),
             attention_mask=mask,
         )
-        return [self._proposal(request, answer, row) for row, request in enumerate(requests)]
+        return [self._proposal(request, output, row) for row, request in enumerate(requests)]
 
-    def _proposal(self, request: Request, answer: Any, row: int) -> Proposal:
-        scores: Tensor = answer.pred_logits[row].float().sigmoid()
-        scores = scores * answer.presence_logits[row].float().sigmoid()
-        kept = scores > self.threshold
-        boxes: Tensor = answer.pred_boxes[row][kept].float().cpu()
+    def _proposal(self, request: Request, output: Any, row: int) -> Proposal:
+        scores: Tensor = output.pred_logits[row].float().sigmoid()
+        scores = scores * output.presence_logits[row].float().sigmoid()
+        selected = scores > self.threshold
+        boxes: Tensor = output.pred_boxes[row][selected].float().cpu()
         width, height = request.picture.size
-        found = Found(
-            scores=scores[kept].cpu(),
+        instances = Found(
+            scores=scores[selected].cpu(),
             boxes=boxes * torch.tensor([width, height, width, height]),
-            heats=answer.pred_masks[row][kept].float().sigmoid().cpu().numpy(),
+            heats=output.pred_masks[row][selected].float().sigmoid().cpu().numpy(),
         )
-        return union(found, request.picture.size, self.mask_threshold)
+        return union(instances, request.picture.size, self.mask_threshold)
 
     def _text(self, text: str) -> tuple[Tensor, Tensor]:
         """Return a phrase's features `[1, context, width]` and its padding mask; encoded once."""
@@ -109,8 +109,8 @@ class Sam3(Proposer):
             padding = torch.full((1, context - ids.shape[1]), self._tokenizer.pad_token_id)
             mask = torch.cat([torch.ones_like(ids), torch.zeros_like(padding)], dim=1).to(self._model.device)
             ids = torch.cat([ids, padding], dim=1).to(self._model.device)
-            read = self._model.get_text_features(input_ids=ids, attention_mask=mask)
-            self._texts[text] = getattr(read, "pooler_output", read), mask
+            features = self._model.get_text_features(input_ids=ids, attention_mask=mask)
+            self._texts[text] = getattr(features, "pooler_output", features), mask
         return self._texts[text]
 
     @property
@@ -123,8 +123,8 @@ class Sam3(Proposer):
         self._texts.clear()
 
 
-def _either_way(features: Tensor) -> Tensor:
+def _with_pooler_output(features: Tensor) -> Tensor:
     """Return text features for any release: some use `text_embeds` itself, some its `pooler_output`."""
-    both = features.clone()
-    both.pooler_output = features  # pyright: ignore[reportAttributeAccessIssue]
-    return both
+    output = features.clone()
+    output.pooler_output = features  # pyright: ignore[reportAttributeAccessIssue]
+    return output

@@ -84,9 +84,9 @@ class Seem(Proposer):
     @property
     def command(self) -> list[str]:
         """Command line of the worker."""
-        words = [self.python, str(SCRIPT), "--config", self.config, "--weights", str(self.weights)]
-        words += ["--device", self.device]
-        return [*words, "--tokenizer", str(self.tokenizer)] if self.tokenizer else words
+        arguments = [self.python, str(SCRIPT), "--config", self.config, "--weights", str(self.weights)]
+        arguments += ["--device", self.device]
+        return [*arguments, "--tokenizer", str(self.tokenizer)] if self.tokenizer else arguments
 
     @property
     def key(self) -> Mapping[str, object]:
@@ -155,8 +155,8 @@ def mask_of_runs(runs: object, size: tuple[int, int]) -> Mask:
         raise BadAnswer("answered with run lengths that are no whole numbers")
     if (total := sum(runs)) != size[0] * size[1]:
         raise BadAnswer(f"answered with run lengths for {total} pixels of {size[0] * size[1]}")
-    turns = list(itertools.islice(itertools.cycle((False, True)), len(runs)))
-    return np.repeat(np.array(turns, dtype=np.bool_), runs).reshape(size)
+    values = list(itertools.islice(itertools.cycle((False, True)), len(runs)))
+    return np.repeat(np.array(values, dtype=np.bool_), runs).reshape(size)
 
 
 def digest_of_files(files: Sequence[Path]) -> str:
@@ -169,26 +169,26 @@ def digest_of_files(files: Sequence[Path]) -> str:
 
 
 def _existing(path: Path | str, what: str) -> Path:
-    found = Path(path).expanduser().absolute()
-    if not found.exists():
+    absolute_path = Path(path).expanduser().absolute()
+    if not absolute_path.exists():
         raise InputError(f"{what} {path} is not there")
-    return found
+    return absolute_path
 
 
 def _interpreter(python: str) -> str:
-    found = shutil.which(Path(python).expanduser()) if python else None
-    if found is None:
+    executable = shutil.which(Path(python).expanduser()) if python else None
+    if executable is None:
         raise InputError(
             f"there is no interpreter {python!r}; give the python of the environment SEEM runs in"
         )
-    return str(Path(found).absolute())  # not resolved: a virtual environment's interpreter is a link
+    return str(Path(executable).absolute())  # not resolved: a virtual environment's interpreter is a link
 
 
 def _config(root: Path, config: str | None, weights: Path) -> str:
-    near = [CONFIGS[kind] for kind in CONFIGS if kind in weights.name.lower()]
-    if config is None and not near:
+    candidates = [CONFIGS[model] for model in CONFIGS if model in weights.name.lower()]
+    if config is None and not candidates:
         raise InputError(f"which model {weights.name} is of cannot be told by its name; set config")
-    chosen = config or near[0]
+    chosen = config or candidates[0]
     if not (root / chosen).is_file():
         raise InputError(f"{root} has no configuration {chosen}; set config to a file below it")
     return chosen

@@ -53,9 +53,9 @@ def take_channel() -> tuple[IO[str], IO[str]]:
     """
     questions = os.fdopen(os.dup(0), encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
     os.dup2(2, 1)
     return questions, answers
 
@@ -79,15 +79,15 @@ def answer(model: Any, question: dict[str, Any], device: str) -> dict[str, Any]:
     Each text has its own pass: in one pass, SEEM's texts attend to each other.
     """
     picture = read_picture(question["image"])
-    found = [ground(model, picture, text, device) for text in question["texts"]]
-    mask = found[0][0]
-    for other, _, _ in found[1:]:
-        mask = mask | other
+    results = [ground(model, picture, text, device) for text in question["texts"]]
+    mask = results[0][0]
+    for other_mask, _, _ in results[1:]:
+        mask = mask | other_mask
     return {
         "rle": runs_of(mask.cpu().numpy()),
         "size": list(mask.shape),
-        "score": min(score for _, score, _ in found),
-        "queries": [query for _, _, query in found],
+        "score": min(score for _, score, _ in results),
+        "queries": [query for _, _, query in results],
     }
 
 
@@ -97,14 +97,14 @@ def ground(model: Any, picture: Any, text: str, device: str) -> tuple[Any, float
 
     model.task_switch.update(spatial=False, visual=False, grounding=True, audio=False)
     pixels = pixels_of(picture)
-    inside = tuple(pixels.shape[-2:])
-    asked = {"image": pixels.to(device), "height": inside[0], "width": inside[1], "text": [text]}
-    half = torch.autocast("cuda", torch.float16) if device.startswith("cuda") else nullcontext()
-    with torch.no_grad(), half:
-        results, padded, extra = model.evaluate_demo([asked])
+    input_size = tuple(pixels.shape[-2:])
+    sample = {"image": pixels.to(device), "height": input_size[0], "width": input_size[1], "text": [text]}
+    autocast = torch.autocast("cuda", torch.float16) if device.startswith("cuda") else nullcontext()
+    with torch.no_grad(), autocast:
+        results, padded, extra = model.evaluate_demo([sample])
     query, cosine = best_query(results["pred_captions"][0], extra["grounding_class"][0])
     logits = results["pred_masks"][0][query]
-    return enlarge(logits, tuple(padded[-2:]), inside, picture.size[::-1]) > 0, cosine, query
+    return enlarge(logits, tuple(padded[-2:]), input_size, picture.size[::-1]) > 0, cosine, query
 
 
 def best_query(queries: Any, text: Any) -> tuple[int, float]:
@@ -175,9 +175,9 @@ def choose_device(wanted: str) -> str:
         return wanted
     if not torch.cuda.is_available():
         sys.exit(f"device {wanted}: torch {torch.__version__} of {sys.executable} sees no CUDA device")
-    chosen = torch.device(wanted if ":" in wanted else "cuda:0")
-    torch.cuda.set_device(chosen)
-    return str(chosen)
+    device = torch.device(wanted if ":" in wanted else "cuda:0")
+    torch.cuda.set_device(device)
+    return str(device)
 
 
 def mend(device: str) -> None:
@@ -190,8 +190,8 @@ def mend(device: str) -> None:
     stand_in("mpi4py", "MPI")  # for runs on several machines
     stand_in("distutils", "log")  # removed in Python 3.12; imported and not used
     if importlib.util.find_spec("nltk"):
-        downloader: Any = importlib.import_module("nltk")
-        downloader.download = do_nothing  # called at import; only training needs its data
+        nltk: Any = importlib.import_module("nltk")
+        nltk.download = do_nothing  # called at import; only training needs its data
     if device == "cpu":
         move_nothing()
 
@@ -208,9 +208,9 @@ def move_nothing() -> None:
     """Make `.cuda()` and `torch.cuda.current_device()` in SEEM use the CPU."""
     import torch
 
-    here: Any = torch
-    here.Tensor.cuda = stay
-    here.cuda.current_device = lambda: "cpu"
+    torch_module: Any = torch
+    torch_module.Tensor.cuda = stay
+    torch_module.cuda.current_device = lambda: "cpu"
 
 
 def stay(tensor: Any, *_: Any, **__: Any) -> Any:
@@ -242,13 +242,15 @@ def build(config: str, weights: str, device: str, tokenizer: str | None) -> Any:
 
 def load(model: Any, state: dict[str, Any], weights: str, config: str) -> None:
     """Load tensors that match by name and shape, as SEEM does; exit if too much of the model is missing."""
-    own = model.state_dict()
-    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
-    share = sum(own[key].numel() for key in fitting) / sum(value.numel() for value in own.values())
+    expected = model.state_dict()
+    matching = {
+        key: value for key, value in state.items() if key in expected and expected[key].shape == value.shape
+    }
+    share = sum(expected[key].numel() for key in matching) / sum(value.numel() for value in expected.values())
     if share < LEAST_LOADED:
-        missing = sorted(set(own) - set(fitting))[:3]
+        missing = sorted(set(expected) - set(matching))[:3]
         sys.exit(f"{weights} fills {share:.0%} of the model of {config}, not {', '.join(missing)} and others")
-    model.load_state_dict(fitting, strict=False)
+    model.load_state_dict(matching, strict=False)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class U2Net(Proposer):
                 f"anew, or give a file you trust (--u2net.weights FILE)"
             )
         self._session: Any = _open(self.weights)
-        self._input, self._size = _demand_pictures_in(self._session, self.weights)
+        self._input, self._size = _picture_input(self._session, self.weights)
 
     @property
     def key(self) -> Mapping[str, object]:
@@ -86,12 +86,12 @@ class U2Net(Proposer):
             InputError: The network runs, but returns no map.
         """
         try:
-            answer = self._session.run(None, {self._input: prepare(picture, self._size)})[0]
+            output = self._session.run(None, {self._input: prepare(picture, self._size)})[0]
         except Exception as error:  # onnxruntime's errors have no common base class
             raise InputError(f"{self.weights}: cannot be run: {_first_line(error)}") from error
-        if answer.ndim != 4 or answer.shape[:2] != (1, 1):
-            raise InputError(f"{self.weights}: answers {answer.shape}, not a map [1, 1, H, W]: no U-2-Net")
-        return stretch(np.asarray(answer[0, 0], dtype=np.float32))
+        if output.ndim != 4 or output.shape[:2] != (1, 1):
+            raise InputError(f"{self.weights}: answers {output.shape}, not a map [1, 1, H, W]: no U-2-Net")
+        return stretch(np.asarray(output[0, 0], dtype=np.float32))
 
     def close(self) -> None:
         self._session = None
@@ -101,8 +101,8 @@ def prepare(picture: Image.Image, size: tuple[int, int]) -> Float[np.ndarray, "1
     """Preprocess a picture as in U-2-Net's training: resized to (width, height), divided by its maximum."""
     pixels = np.asarray(picture.resize(size, Image.Resampling.LANCZOS), dtype=np.float32)
     pixels = pixels / max(float(pixels.max()), 1.0)
-    normal = (pixels - np.asarray(MEAN, dtype=np.float32)) / np.asarray(STD, dtype=np.float32)
-    return normal.transpose(2, 0, 1)[None]
+    normalised = (pixels - np.asarray(MEAN, dtype=np.float32)) / np.asarray(STD, dtype=np.float32)
+    return normalised.transpose(2, 0, 1)[None]
 
 
 def shipped_weights() -> Path:
@@ -137,7 +137,7 @@ def _open(weights: Path) -> Any:
         raise InputError(f"{weights}: not an ONNX model: {_first_line(error)}") from error
 
 
-def _demand_pictures_in(session: Any, weights: Path) -> tuple[str, tuple[int, int]]:
+def _picture_input(session: Any, weights: Path) -> tuple[str, tuple[int, int]]:
     """Return the name of a session's only input, and its (width, height)."""
     inputs = session.get_inputs()
     shape = list(inputs[0].shape) if len(inputs) == 1 else []

@@ -68,9 +68,9 @@ class Worker:
             except BadAnswer:
                 self._discard()  # the request is repeated with a new worker
                 return read(self._started().exchange({"id": self._asked, **question}))
-        except BadAnswer as trouble:
-            words = self._last_words()
-            raise InputError(f"{self.name} {trouble}, twice, for {about}; {words}") from trouble
+        except BadAnswer as error:
+            output = self._last_words()
+            raise InputError(f"{self.name} {error}, twice, for {about}; {output}") from error
         except BaseException:
             self._discard()  # it may still compute an answer that is no longer needed
             raise
@@ -91,16 +91,16 @@ class Worker:
             self._process = _Process(self.command, self.folder, self.timeout)
             try:
                 self._process.wait_until_ready()
-            except BadAnswer as trouble:
-                words = self._last_words()
-                raise InputError(f"{self.name} does not start: it {trouble}; {words}") from trouble
+            except BadAnswer as error:
+                output = self._last_words()
+                raise InputError(f"{self.name} does not start: it {error}; {output}") from error
         return self._process
 
     def _last_words(self) -> str:
         process = self._process
         self._discard()  # only then is all of its output read
-        said = process.last_words() if process else ""
-        return f"the last it wrote: {said}" if said else "it wrote nothing about it"
+        text = process.last_words() if process else ""
+        return f"the last it wrote: {text}" if text else "it wrote nothing about it"
 
 
 class _Process:
@@ -138,29 +138,29 @@ class _Process:
         """
         with self._timed():
             try:
-                pipe = _there(self.process.stdin)
+                pipe = _require_pipe(self.process.stdin)
                 pipe.write(json.dumps(question).encode() + b"\n")
                 pipe.flush()
             except OSError:
                 raise self._ended() from None
             line = self._line()
         try:
-            said = json.loads(line)
+            answer = json.loads(line)
         except (ValueError, RecursionError):
             raise BadAnswer("answered something that is not JSON") from None
-        if not isinstance(said, dict) or said.get("id") != question["id"]:
+        if not isinstance(answer, dict) or answer.get("id") != question["id"]:
             raise BadAnswer("answered another question than the one asked")
-        return said
+        return answer
 
     def last_words(self, most: int = 400) -> str:
         """Return the last lines of its standard error, as one line."""
         text = b"".join(self.written).decode(errors="replace")
         lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
         joined = " | ".join(lines[-3:])
-        return "".join(letter if letter.isprintable() else "?" for letter in joined)[-most:]
+        return "".join(character if character.isprintable() else "?" for character in joined)[-most:]
 
     def _line(self) -> bytes:
-        line = _there(self.process.stdout).readline(LONGEST_LINE)
+        line = _require_pipe(self.process.stdout).readline(LONGEST_LINE)
         if line.endswith(b"\n"):
             return line
         raise BadAnswer("wrote a line without end") if len(line) == LONGEST_LINE else self._ended()
@@ -193,12 +193,12 @@ class _Process:
 
 def _ready(line: bytes) -> bool:
     with suppress(ValueError, RecursionError):
-        said = json.loads(line)
-        return isinstance(said, dict) and bool(said.get("ready"))
+        message = json.loads(line)
+        return isinstance(message, dict) and bool(message.get("ready"))
     return False
 
 
-def _there(pipe: IO[bytes] | None) -> IO[bytes]:
+def _require_pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     if pipe is None:
         raise RuntimeError("the worker was started without its pipes")
     return pipe
@@ -207,22 +207,22 @@ def _there(pipe: IO[bytes] | None) -> IO[bytes]:
 def _drain(stderr: IO[bytes], written: deque[bytes]) -> None:
     """Read all of a worker's standard error, so that it never blocks; keep the end."""
     with suppress(ValueError):  # closed meanwhile
-        for piece in iter(lambda: stderr.readline(1000), b""):
-            written.append(piece)
+        for chunk in iter(lambda: stderr.readline(1000), b""):
+            written.append(chunk)
 
 
 def _end(process: "subprocess.Popen[bytes]", reader: threading.Thread) -> None:
     """Stop a process and its children, and release everything: no zombie, no open pipe."""
     with suppress(OSError):
-        _there(process.stdin).close()  # no more requests
+        _require_pipe(process.stdin).close()  # no more requests
     with suppress(subprocess.TimeoutExpired):
         process.wait(GRACE)
     _kill_group(process)
     process.wait()
     reader.join(GRACE)
-    _there(process.stdout).close()
+    _require_pipe(process.stdout).close()
     if not reader.is_alive():  # a child outside the group may hold this pipe; closing it would block
-        _there(process.stderr).close()
+        _require_pipe(process.stderr).close()
 
 
 def _kill_group(process: "subprocess.Popen[bytes]") -> None:
