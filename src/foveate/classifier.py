@@ -75,8 +75,8 @@ class Classifier:
     Several threads may call `predict` and `evaluate` of one classifier; a lock runs them one by one.
 
     Args:
-        method: A method, e.g. "zeroshot" or "coop", a plug-in over one: "fvgpt+coop"; or "auto": each `fit`
-            chooses the one that suits its pictures best, and `choice` tells why.
+        method: A method, e.g. "zeroshot" or "coop", or a plug-in over one: "fvgpt+coop". "auto": each `fit`
+            chooses the method that suits its pictures best; `choice` gives the reason.
         clip: Hub id, folder or file of CLIP weights, or a loaded `Clip`. "tiny" is the small CLIP inside
             foveate; it was trained on drawn shapes only.
         settings: Changes to the default settings of each part: {"coop": {"tokens": 16}}.
@@ -130,24 +130,27 @@ class Classifier:
         Args:
             data: Folder per class, CSV, JSONL, CoOp split JSON, Hugging Face data set, or `Photos`; or with
                 labels, pictures as `predict` takes them.
-            labels: One a picture, as scikit-learn has it; None where the data has them.
-            out: Run folder; a run stopped half-way goes on from there. None keeps nothing on disk.
-            reporter: Hears of steps and other slow work.
+            labels: One per picture, as in scikit-learn; None if the data has them.
+            out: Run folder; an interrupted run resumes from there. None keeps nothing on disk.
+            reporter: Receives steps and other progress.
             team: Processes that all call this with the same arguments, to share each batch. Only the first
-                writes, warns, and tells of anything.
-            options: Of the run, as `foveate.train.config.RunConfig` has them: masks, shots, seed, classes,
-                backbone, recipe, bank and so on. Settings of the method are the classifier's own.
+                writes files, warns and reports.
+            options: Fields of `foveate.train.config.RunConfig`: masks, shots, seed, classes, backbone,
+                recipe, bank and so on. Settings of the method are those of this classifier.
 
         Raises:
             InputError: An argument or the data cannot be used; no incomplete file is written.
         """
         source = cast("Source | None", data) if labels is None else labelled(data, labels)[0]
-        given = {name: str(one) if isinstance(one, Path) else one for name, one in options.items()}
-        named = isinstance(source, str | Path)
+        run_options = {
+            name: str(value) if isinstance(value, Path) else value for name, value in options.items()
+        }
+        has_path = isinstance(source, str | Path)
         config = RunConfig.of(
-            {**given, "photos": str(source) if named else None, **self._own_options()}, "Classifier.fit"
+            {**run_options, "photos": str(source) if has_path else None, **self._own_options()},
+            "Classifier.fit",
         )
-        return self.train(config, None if named else source, out, Context(reporter or Reporter(), team))
+        return self.train(config, None if has_path else source, out, Context(reporter or Reporter(), team))
 
     def train(
         self,
@@ -185,8 +188,8 @@ class Classifier:
         self._demand_fit(run, chosen, context)
         with alone_in(folder) if folder and context.first else nullcontext():
             identity = run.identity(chosen)
-            opened = partial(open_run, folder, identity, run.config, chosen) if folder else None
-            finished = bool(opened and context.everywhere(opened))
+            open_folder = partial(open_run, folder, identity, run.config, chosen) if folder else None
+            finished = bool(open_folder and context.everywhere(open_folder))
             with tracked(run.config.track, context, folder, identity) as context:
                 if folder and finished:
                     return self._finished(folder, run, chosen, context)
@@ -206,7 +209,9 @@ class Classifier:
         method = AUTO if self._auto else self.method_name
         return {"method": method, "settings": {} if self._auto else self._given, **self._own_towers()}
 
-    def _choose(self, wish: RunConfig, data: Source | None, folder: Path | None, context: Context) -> Choice:
+    def _choose(
+        self, config: RunConfig, data: Source | None, folder: Path | None, context: Context
+    ) -> Choice:
         """Choose a method, and become an untrained classifier with it."""
         if context.team:
             raise InputError(
@@ -214,9 +219,12 @@ class Classifier:
                 " chosen method with it"
             )
         with alone_in(folder) if folder else nullcontext(), plain_errors():
-            choice = choose(wish, self.clip, data, folder, context)
+            choice = choose(config, self.clip, data, folder, context)
         self.method_name, self._given = choice.candidate.method, choice.candidate.settings
-        self.settings = {part: asdict(one) for part, one in configure(self.method_name, self._given).items()}
+        self.settings = {
+            part: asdict(part_config)
+            for part, part_config in configure(self.method_name, self._given).items()
+        }
         return choice
 
     def _own_towers(self) -> dict[str, Any]:
@@ -238,12 +246,12 @@ class Classifier:
             demand_shareable(context.team, untrained, run.identity(chosen))
 
     def _finished(self, folder: Path, run: Run, chosen: Chosen, context: Context) -> "Classifier":
-        """Become the model of a run that has finished before; hold shots back, if that was not done then."""
-        self.settings = {part: asdict(one) for part, one in run.config.configured.items()}
+        """Load the model of a run that has finished before; fit its trust, if that was not done then."""
+        self.settings = {part: asdict(config) for part, config in run.config.configured.items()}
         if context.first:
             drop_bank(folder)  # still there if the run was stopped just after it finished
         with context.lent(folder / CONFIG, folder / TENSORS) as copies:
-            self._take(*load_model((copies[0] or folder / CONFIG).parent))
+            self._set_tuned(*load_model((copies[0] or folder / CONFIG).parent))
         if context.first:
             self.trust, self.scores = read_trust(folder, len(self.method.names)), read_scores(folder)
             if run.config.folds and not (self.trust and self.trust.knows_doubt):
@@ -269,51 +277,51 @@ class Classifier:
         Args:
             photos: Paths, PIL pictures, arrays, tensors, or bytes of picture files; or one of them.
             classes: Names to choose from besides the trained ones; the classifier need not have seen them.
-                A trained one written in another way ("Barn_Owl") is that one.
+                Another spelling of a trained name ("Barn_Owl") is the trained name.
             only: Choose from `classes` alone.
             test_masks: For a method that sees a region of each picture, such as "falip+coop": a folder of
-                masks, as for `fit`, or one mask a photo. Photos without one are answered as by its host.
-            risk: Give each photo the names that it may be; in this share of photos the right one is missing,
-                e.g. 0.1.
-            abstain: Say "none of these" of photos that are unlike all shots; of those like them, 5 % are
-                refused too.
-            batch_size: Photos a pass.
+                masks, as for `fit`, or one mask per photo. Its host predicts photos without a mask.
+            risk: Give each photo a set of possible names; the right name is missing from this share of the
+                sets, e.g. 0.1.
+            abstain: Answer "none of these" for photos that are unlike all shots; 5 % of the photos like the
+                shots are refused too.
+            batch_size: Photos per forward pass.
             on_bad: Stop at a photo that cannot be read, or leave it out with a warning.
-            reporter: Hears of progress.
+            reporter: Receives progress.
 
         Raises:
-            InputError: A photo cannot be read, or names clash; or the model has too few shots, or held none
-                back, for the risk or for "none of these"; or masks do not fit, or the method sees no region.
+            InputError: A photo cannot be read, names clash, masks do not fit, or the method sees no region;
+                or the model has too few shots, or none held out, for the risk or for "none of these".
         """
         check("on_bad", on_bad, OnBad)
-        trust = self._asked_trust(risk, abstain)
+        trust = self._trust_for(risk, abstain)
         batch_size = as_whole("batch_size", batch_size, 1)
-        asked = Photos(("photo",), tuple(Sample(picture, 0) for picture in as_pictures(photos)))
+        test_photos = Photos(("photo",), tuple(Sample(picture, 0) for picture in as_pictures(photos)))
         if test_masks is not None:
             self.demand_regions()
             with plain_errors():
-                asked = with_masks(asked, test_masks)
+                test_photos = with_masks(test_photos, test_masks)
         if on_bad == "skip":
-            asked, bad = check_pictures(asked, "skip")
-            for name, reason in bad:
+            test_photos, unreadable = check_pictures(test_photos, "skip")
+            for name, reason in unreadable:
                 warnings.warn(f"left out {name}: {reason}", stacklevel=2)
-        samples = asked.samples
+        samples = test_photos.samples
         watch = partial(reporter.count, "photos") if reporter else None
         with self._turn.lock:
             branch = self.ask_about(classes, only=only)
             if not samples:
                 return []
             names = self.method.names
-            self._note_unmasked(asked)
-            pictures = self._pictures(replace(asked, names=names))
-            known = trust is not None and (abstain or self.method.sees_as_clip)
+            self._warn_unmasked(test_photos)
+            pictures = self._pictures(replace(test_photos, names=names))
+            needs_clip = trust is not None and (abstain or self.method.sees_as_clip)
             with plain_errors():
                 answers = ask(
                     self.method,
                     pictures,
                     branch,
                     batch_size=batch_size,
-                    with_clip=known,
+                    with_clip=needs_clip,
                     with_region=test_masks is not None,
                     watch=watch,
                 )
@@ -339,37 +347,39 @@ class Classifier:
         """Name of the precision of the towers, e.g. "float32"."""
         return self.clip.precision
 
-    # --- scikit-learn's habits ---
+    # --- scikit-learn's interface ---
 
     @property
     def classes_(self) -> np.ndarray:
         """The trained names, in the order of `predict_proba`."""
-        return np.array(self._fitted().names)
+        return np.array(self._tuned_config().names)
 
     def predict_proba(self, photos: Sequence[Photo] | Photo) -> np.ndarray:
-        """Return `[N, C]` the probabilities of the trained names, in the order of `classes_`.
+        """Return `[N, C]` probabilities of the trained names, in the order of `classes_`.
 
         Raises:
             InputError: As for `predict`.
         """
-        names = self._fitted().names
-        return np.array([[one.scores[name] for name in names] for one in self.predict(photos)])
+        names = self._tuned_config().names
+        return np.array([[prediction.scores[name] for name in names] for prediction in self.predict(photos)])
 
     def score(
         self, photos: Sequence[Photo] | Photo, labels: Sequence[Any] | np.ndarray | torch.Tensor
     ) -> float:
-        """Return the share of pictures that are given their own label, in [0, 1].
+        """Return the accuracy, in [0, 1].
 
         Raises:
-            InputError: As for `predict`, or there is not one label a picture.
+            InputError: As for `predict`, or there is not one label per picture.
         """
-        found, _ = labelled(photos, labels)
-        answers = self.predict([sample.picture for sample in found.samples])
-        names = [name_key(found.names[sample.label]) for sample in found.samples]
-        return mean([float(name_key(one.label) == name) for one, name in zip(answers, names, strict=True)])
+        labelled_photos, _ = labelled(photos, labels)
+        answers = self.predict([sample.picture for sample in labelled_photos.samples])
+        names = [name_key(labelled_photos.names[sample.label]) for sample in labelled_photos.samples]
+        return mean(
+            [float(name_key(answer.label) == name) for answer, name in zip(answers, names, strict=True)]
+        )
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the arguments it was made with; `deep` changes nothing."""
+        """Return the arguments of the constructor; `deep` changes nothing."""
         return dict(self._params)
 
     def set_params(self, **params: Any) -> "Classifier":
@@ -381,20 +391,22 @@ class Classifier:
         unknown = [name for name in params if name not in self._params]
         if unknown:
             raise InputError(f"a classifier has no {unknown[0]!r}; it has {', '.join(self._params)}")
-        whole: dict[str, Any] = {**self._params, **params}
+        merged: dict[str, Any] = {**self._params, **params}
         if {"clip", "device", "dtype"}.isdisjoint(params):  # the towers need not be loaded again
-            others = {name: value for name, value in whole.items() if name != "clip"}
-            vars(self).update(vars(Classifier(clip=self.clip, **others)) | {"clip_source": self.clip_source})
-            self._params = whole
+            without_clip = {name: value for name, value in merged.items() if name != "clip"}
+            vars(self).update(
+                vars(Classifier(clip=self.clip, **without_clip)) | {"clip_source": self.clip_source}
+            )
+            self._params = merged
         else:
-            vars(self).update(vars(Classifier(**whole)))
+            vars(self).update(vars(Classifier(**merged)))
         return self
 
     def __sklearn_clone__(self) -> "Classifier":
-        """Return an untrained one with the same arguments, on the same towers."""
-        other = self.beside(self._params["method"], self._params["settings"])
-        other._params = self._params
-        return other
+        """Return an untrained classifier with the same arguments, on the same towers."""
+        clone = self.beside(self._params["method"], self._params["settings"])
+        clone._params = self._params
+        return clone
 
     def __sklearn_tags__(self) -> Any:
         """Tell scikit-learn that it is a classifier."""
@@ -410,35 +422,35 @@ class Classifier:
 
     @property
     def sees_regions(self) -> bool:
-        """Whether a part of the method looks at a region of each test picture, which a mask gives."""
+        """Whether a part of the method uses a region of each test picture, given by a mask."""
         return capability(self.method, RegionEncoder) is not None
 
     def demand_regions(self) -> None:
-        """Refuse test masks, if no part of the method looks at them.
+        """Refuse test masks if no part of the method uses them.
 
         Raises:
-            InputError: None does; the message names one that does.
+            InputError: No part uses them; the message names a method that does.
         """
         if not self.sees_regions:
-            over = next(name for name, kind in plugins().items() if issubclass(kind, RegionEncoder))
+            plugin = next(name for name, kind in plugins().items() if issubclass(kind, RegionEncoder))
             raise InputError(
                 f"{self.method_name} does not look at test masks: leave them out, or fit a method that does,"
-                f" such as {over}+{self.method_name}"
+                f" such as {plugin}+{self.method_name}"
             )
 
-    def _note_unmasked(self, photos: Photos) -> None:
-        """Tell of pictures without a region, if the method sees one."""
-        bare = sum(sample.mask is None for sample in photos.samples)
-        if bare and self.sees_regions:
+    def _warn_unmasked(self, photos: Photos) -> None:
+        """Warn about pictures without a mask, if the method uses one."""
+        unmasked = sum(sample.mask is None for sample in photos.samples)
+        if unmasked and self.sees_regions:
             host = "+".join(parts(self.method_name)[1:])
             warnings.warn(
-                f"{bare} of {len(photos)} pictures have no test mask: {self.method_name} answers about them"
-                f" as {host} does; --test-masks gives masks",
+                f"{unmasked} of {len(photos)} pictures have no test mask: {self.method_name} answers about"
+                f" them as {host} does; --test-masks gives masks",
                 stacklevel=3,
             )
 
-    def _asked_trust(self, risk: float | None, abstain: bool) -> Trust | None:
-        """Return what the model knows of its answers; refuse what it cannot promise before any is given."""
+    def _trust_for(self, risk: float | None, abstain: bool) -> Trust | None:
+        """Return the trust of the model; refuse a risk or an abstention that the trust does not support."""
         trust = self.trust
         if risk is not None:
             pictures_needed(risk)
@@ -452,23 +464,25 @@ class Classifier:
         return trust
 
     def _novelty(self, trust: Trust, answers: Answers) -> torch.Tensor | None:
-        """Return how unusual pictures are: beside the shots, or, of a name without shots, beside its text."""
+        """Return how unusual pictures are: relative to the shots, or to the text of a name without shots."""
         if answers.clip is None:
             return None
-        row = {name: place for place, name in enumerate(self._trained_names())}
-        known = torch.tensor([row[name] for name in answers.names if name in row], dtype=torch.long)
-        given = answers.logits.argmax(dim=-1)
-        is_new = torch.tensor([name not in row for name in answers.names])[given]
-        found = torch.zeros(len(given))
+        row_of = {name: row for row, name in enumerate(self._trained_names())}
+        trained_rows = torch.tensor(
+            [row_of[name] for name in answers.names if name in row_of], dtype=torch.long
+        )
+        predicted = answers.logits.argmax(dim=-1)
+        is_new = torch.tensor([name not in row_of for name in answers.names])[predicted]
+        novelty = torch.zeros(len(predicted))
         if not is_new.all():
-            found[~is_new] = trust.support.novelty(answers.clip[~is_new], known)
+            novelty[~is_new] = trust.support.novelty(answers.clip[~is_new], trained_rows)
         if is_new.any():
             reference = build(REFERENCE, self.clip)
             reference.set_classes(answers.names, self.method.template)
             with torch.no_grad():
                 texts = reference.text_features().cpu()
-            found[is_new] = trust.support.novelty_of_names(answers.clip[is_new], texts[given[is_new]])
-        return found
+            novelty[is_new] = trust.support.novelty_of_names(answers.clip[is_new], texts[predicted[is_new]])
+        return novelty
 
     def evaluate(
         self,
@@ -488,10 +502,10 @@ class Classifier:
                 other pictures among the other names. "all" tests every picture among all names.
             shift: Compute answers for foregrounds too, for the foreground shift index; needs masks.
             test_masks: For a method that sees a region of each picture, such as "falip+coop": a folder of
-                masks, or True for those that the pictures have. Others are answered as by its host.
+                masks, or True for the masks of the pictures. Its host predicts pictures without a mask.
             bank: Folder of kept features. Features of the unchanged CLIP are computed once for all methods,
                 splits and runs that use the folder.
-            reporter: Called with progress.
+            reporter: Receives progress.
 
         Raises:
             InputError: The data has no picture of that split, or the split does not exist; or there are no
@@ -499,30 +513,32 @@ class Classifier:
         """
         check("split", split, Split)
         self._demand_fitted()
-        region = test_masks is not False
-        if region:
+        has_region = test_masks is not False
+        if has_region:
             self.demand_regions()
         with plain_errors():
-            folder = None if isinstance(test_masks, bool) else test_masks
-            given = isinstance(photos, Photos) and folder is None
-            found = cast("Photos", photos) if given else load_photos(photos, masks=folder)
+            mask_folder = None if isinstance(test_masks, bool) else test_masks
+            is_loaded = isinstance(photos, Photos) and mask_folder is None
+            test_photos = cast("Photos", photos) if is_loaded else load_photos(photos, masks=mask_folder)
         watch = partial(reporter.count, split) if reporter else None
         with self._turn.lock:
-            pictures, branch = self.ask_split(found if shift or region else without_masks(found), split)
+            pictures, branch = self.ask_split(
+                test_photos if shift or has_region else without_masks(test_photos), split
+            )
             if shift and not pictures.has_masks:
                 raise InputError(
                     "the shift index needs masks of the test pictures: give their folder with --masks"
                 )
-            self._note_unmasked(pictures.photos if region else without_masks(pictures.photos))
-            stores = None if bank is None else keep_clip(bank)
+            self._warn_unmasked(pictures.photos if has_region else without_masks(pictures.photos))
+            store_of = None if bank is None else keep_clip(bank)
             with plain_errors():
                 answers = ask(
                     self.method,
                     pictures,
                     branch,
                     with_foreground=shift,
-                    with_region=region,
-                    store_of=stores,
+                    with_region=has_region,
+                    store_of=store_of,
                     watch=watch,
                 )
         return replace(answers, calibration=self.trust.calibration_for(branch)) if self.trust else answers
@@ -576,16 +592,16 @@ class Classifier:
 
     def simpler(self) -> list["Classifier"]:
         """Return the baselines of this classifier: the methods inside it, then zero-shot CLIP."""
-        config, inner = self._fitted(), self.method
-        found: list[Classifier] = []
+        config, inner = self._tuned_config(), self.method
+        baselines: list[Classifier] = []
         while isinstance(inner, Wrapper) and not inner.joint:
             inner = inner.host
-            found.append(self._beside("+".join(parts(self.method_name)[len(found) + 1 :]), inner))
-        if found or self.method_name != REFERENCE:
+            baselines.append(self._beside("+".join(parts(self.method_name)[len(baselines) + 1 :]), inner))
+        if baselines or self.method_name != REFERENCE:
             reference = build(REFERENCE, self.clip)
             reference.set_classes(config.names, config.template)
-            found.append(self._beside(REFERENCE, reference))
-        return found
+            baselines.append(self._beside(REFERENCE, reference))
+        return baselines
 
     def beside(self, method: str, settings: Settings | None = None) -> "Classifier":
         """Return an untrained classifier that shares these towers; nothing is loaded again.
@@ -593,40 +609,40 @@ class Classifier:
         Raises:
             InputError: The method or a setting does not exist.
         """
-        other = Classifier(method, self.clip, settings=settings)
-        other.clip_source = self.clip_source
-        return other
+        classifier = Classifier(method, self.clip, settings=settings)
+        classifier.clip_source = self.clip_source
+        return classifier
 
     def _beside(self, name: str, method: Method) -> "Classifier":
-        other = self.beside(name)
-        other.method, other.config = method, replace(self._fitted(), method=name)
-        other._turn = self._turn  # both share the towers, so both share the lock
-        return other
+        classifier = self.beside(name)
+        classifier.method, classifier.config = method, replace(self._tuned_config(), method=name)
+        classifier._turn = self._turn  # both share the towers, so both share the lock
+        return classifier
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json`, `model.safetensors`, a model card, and what is known of its answers."""
+        """Write `config.json`, `model.safetensors` and a model card, with trust and scores if known."""
         folder = home_of(folder)
         tensors = None if self.trust is None else self.trust.tensors()
         (folder / SCORES).unlink(missing_ok=True)
-        save_model(folder, self._fitted(), self.method.learned(), tensors, self._card())
+        save_model(folder, self._tuned_config(), self.method.learned(), tensors, self._card())
         if self.scores:
             write_scores(folder, self.scores, self._card())
 
     def keep_scores(self, scores: Sequence[SplitScore], folder: str | Path) -> None:
-        """Write into a saved model what was measured of it; its card shows that.
+        """Write scores into the folder of this saved model; its card shows them.
 
         Args:
-            scores: They replace those of the same splits and data sets.
-            folder: Of this model.
+            scores: They replace earlier scores of the same splits and data sets.
+            folder: Folder of the model.
         """
-        of = {(one.data, one.split): one for one in (*self.scores, *scores)}
-        self.scores = tuple(of.values())
+        by_split = {(score.data, score.split): score for score in (*self.scores, *scores)}
+        self.scores = tuple(by_split.values())
         write_scores(home_of(folder), self.scores, self._card())
 
     def _card(self) -> str:
         numbers = sum(tensor.numel() for tensor in self.method.learned().values())
         return model_card(
-            self._fitted(), numbers, "" if self.trust is None else self.trust.words, self.scores
+            self._tuned_config(), numbers, "" if self.trust is None else self.trust.words, self.scores
         )
 
     @classmethod
@@ -675,7 +691,7 @@ class Classifier:
                 f"{self.clip_source} has {self.clip.fingerprint()}: give the right ones with --clip"
             )
         try:
-            self._take(config, tensors)
+            self._set_tuned(config, tensors)
         except InputError as error:
             raise InputError(
                 f"{folder / TENSORS}: {error}; fit again, or bring it back from a copy"
@@ -714,26 +730,26 @@ class Classifier:
                 class names are missing.
         """
         towers = clip if isinstance(clip, Clip) else load_clip(clip, dtype=dtype, device=device)
-        found = read_official(
+        official = read_official(
             checkpoint, towers, method=method, names=names, template=template, settings=settings
         )
-        for note in found.notes:
+        for note in official.notes:
             warnings.warn(note, stacklevel=2)
-        self = cls(found.method, towers, settings=found.settings)
+        self = cls(official.method, towers, settings=official.settings)
         self.clip_source = IN_MEMORY if isinstance(clip, Clip) else _portable(clip)
         config = ModelConfig(
-            method=found.method,
+            method=official.method,
             settings=self.settings,
             clip=self.clip_source,
             fingerprint=towers.fingerprint(),
             precision=self.precision,
-            names=found.names,
-            template=found.template,
+            names=official.names,
+            template=official.template,
             shots=0,
-            imported=found.title,
+            imported=official.title,
             version=version("foveate"),
         )
-        return self._take(config, found.learned)
+        return self._set_tuned(config, official.learned)
 
     def push_to_hub(self, repository: str, *, private: bool = False) -> str:
         """Upload the tuned model to the hub; return its URL.
@@ -747,8 +763,8 @@ class Classifier:
             write_atomically(card, card.read_text(encoding="utf-8").replace(PLACE, repository))
             return upload(Path(folder), repository, private=private)
 
-    def _take(self, config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> "Classifier":
-        """Take over a tuned model that was loaded."""
+    def _set_tuned(self, config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> "Classifier":
+        """Set the method and the config of a tuned model that was loaded."""
         method = build(config.method, self.clip, self.settings, config.seed)
         method.load_learned(tensors)
         method.set_classes(config.names, config.template)
@@ -758,9 +774,9 @@ class Classifier:
 
     def _demand_fitted(self) -> None:
         if self.config is None and self.method_name != REFERENCE:
-            self._fitted()
+            self._tuned_config()
 
-    def _fitted(self) -> ModelConfig:
+    def _tuned_config(self) -> ModelConfig:
         if self.config is None:
             raise InputError("this classifier has learned nothing yet: call fit, or from_pretrained")
         return self.config
@@ -768,21 +784,21 @@ class Classifier:
     def _trained_names(self) -> list[str]:
         return list(self.config.names) if self.config else []
 
-    def _ask_about(self, trained: Sequence[str], more: Sequence[str]) -> Branch:
+    def _ask_about(self, trained: Sequence[str], extra: Sequence[str]) -> Branch:
         """Set the class names; return their label space."""
         known = self._trained_names()
-        own = {name_key(name): name for name in known}
-        asked = {name_key(name): own.get(name_key(name), clean_name(name)) for name in more}
-        names = [*trained, *(name for name in asked.values() if name not in trained)]
+        trained_by_key = {name_key(name): name for name in known}
+        requested = {name_key(name): trained_by_key.get(name_key(name), clean_name(name)) for name in extra}
+        names = [*trained, *(name for name in requested.values() if name not in trained)]
         if not names:
             raise InputError("there are no names to choose from: fit first, or give classes")
-        familiar = set(known)
-        was_trained = [name in familiar for name in names]
+        known_names = set(known)
+        was_trained = [name in known_names for name in names]
         method, template = self.method, self.config.template if self.config else None
         if (method.names, method.template, method.trained) != (tuple(names), template, tuple(was_trained)):
             method.set_classes(names, template, known)
-            told = [part.disclaimers() for part in walk(method) if isinstance(part, Diagnostics)]
-            for note in chain.from_iterable(told):
+            disclaimers = [part.disclaimers() for part in walk(method) if isinstance(part, Diagnostics)]
+            for note in chain.from_iterable(disclaimers):
                 warnings.warn(note, stacklevel=4)
         if all(was_trained):
             return "base"
@@ -804,6 +820,6 @@ class _Turn:
 
 
 def _portable(clip: str | Path) -> str:
-    """Return a CLIP source for a checkpoint: paths become absolute, names (also "tiny") stay unchanged."""
+    """Return the CLIP source to store in a checkpoint: paths become absolute, names stay unchanged."""
     path, activation = split_source(clip)
     return f"{path.absolute()}{activation}" if str(clip) not in EMBEDDED and path.exists() else str(clip)

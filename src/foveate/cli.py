@@ -18,7 +18,7 @@ from foveate.commands import COMMANDS as COMMANDS
 from foveate.commands import python_name as python_name
 from foveate.errors import SKIP, InputError, printable
 
-_GOES_ON = ("fit", "masks", "features", "sweep")
+_RESUMABLE = ("fit", "masks", "features", "sweep")
 _SKIPS = ("fit", "predict", "evaluate", "explain", "masks", "features", "select")  # have --on-bad
 
 HELP = """foveate: adapt CLIP to a task from a few pictures, and keep its gaze on the object.
@@ -34,8 +34,8 @@ examples:
   foveate evaluate out/pets --split base
 """
 
-# Errors of the operating system that the user can solve, and what to do. Any other OSError is a bug.
-_NOT_OURS = {
+# What the user can do about an error of the operating system. Any other OSError is a bug.
+_OS_REMEDIES = {
     **dict.fromkeys(
         (errno.ENOSPC, errno.EDQUOT), "make room, and the same command goes on; or choose another"
     ),
@@ -56,8 +56,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         return _run(words[0], words[1:])
     except KeyboardInterrupt:
-        again = "; the same command goes on where it was" if words[0] in _GOES_ON else ""
-        print(f"foveate: stopped{again}", file=sys.stderr)
+        resume_hint = "; the same command goes on where it was" if words[0] in _RESUMABLE else ""
+        print(f"foveate: stopped{resume_hint}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -75,8 +75,8 @@ def _in_words(error: Exception, command: str) -> str | None:
     if isinstance(error, InputError):
         message = str(error) if command in _SKIPS else str(error).replace(SKIP, "")
         return message.replace('on_bad="skip"', "--on-bad skip")
-    if isinstance(error, OSError) and error.errno in _NOT_OURS:
-        return f"{error.filename or 'the disk'}: {error.strerror}; {_NOT_OURS[error.errno]}"
+    if isinstance(error, OSError) and error.errno in _OS_REMEDIES:
+        return f"{error.filename or 'the disk'}: {error.strerror}; {_OS_REMEDIES[error.errno]}"
     if type(error).__name__ == "OutOfMemoryError":  # torch's class; torch is not imported here
         return "the GPU's memory is full: take a smaller --batch-size, or --device cpu"
     return None
@@ -89,16 +89,16 @@ def _run(name: str, words: Sequence[str]) -> int:
         print(f"foveate {foveate.__version__}" if name in ("-V", "--version") else _help(), flush=True)
         return 0
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+        matches = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {matches[0]!r}?" if matches else f"there are {', '.join(COMMANDS)}"
         raise InputError(f"there is no command {name!r}; {hint}")
     try:
         command = import_module(f"foveate.commands.{python_name(name)}")
         with import_module("foveate.commands.screen").notes_for_warnings():
             command.run(words)
         sys.stdout.flush()  # raises here if the pipe is closed
-    except SystemExit as done:  # --help and --print-config exit early
-        return int(done.code or 0)
+    except SystemExit as exit_request:  # --help and --print-config exit early
+        return int(exit_request.code or 0)
     return 0
 
 

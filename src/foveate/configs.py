@@ -22,7 +22,7 @@ LARGEST = 1 << 63
 """Exclusive upper bound of whole numbers: files and libraries hold no larger ones."""
 
 ADDED = {"added": True}
-"""Metadata of a setting that its dataclass got later; see `deciding`."""
+"""Metadata of a field that was added to its dataclass later; see `deciding`."""
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "none"}
 
@@ -43,12 +43,12 @@ def typed(kind: type, values: object, title: str) -> dict[str, Any]:
             allowed.
     """
     hints = declared(kind)
-    given = mapping(values, f"{title} is {values!r}: give its settings by name, as in {{name: value}}")
-    before = f"{title}: " if title else ""
-    for name in given:
+    settings = mapping(values, f"{title} is {values!r}: give its settings by name, as in {{name: value}}")
+    prefix = f"{title}: " if title else ""
+    for name in settings:
         if name not in hints:
             raise InputError(f"{title or 'this'} has no setting {name!r}; {nearest(name, hints)}")
-    return {name: check(before + name, value, hints[name]) for name, value in given.items()}
+    return {name: check(prefix + name, value, hints[name]) for name, value in settings.items()}
 
 
 def check_types(config: Any, title: str | None = None) -> None:
@@ -63,9 +63,9 @@ def check_types(config: Any, title: str | None = None) -> None:
     """
     kind = type(config)
     title = kind.__name__.removesuffix("Config").lower() if title is None else title
-    before = f"{title}: " if title else ""
+    prefix = f"{title}: " if title else ""
     for name, hint in declared(kind).items():
-        check(before + name, getattr(config, name), hint)
+        check(prefix + name, getattr(config, name), hint)
 
 
 def check(name: str, value: object, hint: Any) -> Any:
@@ -82,14 +82,18 @@ def check(name: str, value: object, hint: Any) -> Any:
     if type(value).__module__ == "numpy" and hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = cast("Any", value).item()
     if not _fits(value, hint):
-        wrong, wanted = value, hint
+        rejected, allowed = value, hint
         if get_origin(hint) is tuple and isinstance(value, tuple | list):
-            wanted = get_args(hint)[0]
-            wrong = next(one for one in cast("list[object]", value) if not _fits(one, wanted))
-        raise InputError(f"{name} is {wrong!r}: give {expected(wanted)}{_meant(wrong, wanted)}")
+            allowed = get_args(hint)[0]
+            rejected = next(item for item in cast("list[object]", value) if not _fits(item, allowed))
+        raise InputError(
+            f"{name} is {rejected!r}: give {expected(allowed)}{_spelling_hint(rejected, allowed)}"
+        )
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if isinstance(value, list):
-        return tuple(cast("list[object]", value)) if any(get_origin(one) is tuple for one in kinds) else value
+        return (
+            tuple(cast("list[object]", value)) if any(get_origin(kind) is tuple for kind in kinds) else value
+        )
     if isinstance(value, int) and not isinstance(value, bool) and float in kinds and int not in kinds:
         return float(value)
     return value
@@ -98,16 +102,16 @@ def check(name: str, value: object, hint: Any) -> Any:
 def deciding(config: Any) -> dict[str, Any]:
     """Return the settings that identify a run, by name.
 
-    A field with the metadata `ADDED` is left out at its default, so that runs from before it existed stay the
-    same runs.
+    A field with the metadata `ADDED` is left out if it has its default value, so that runs from before the
+    field existed keep their identity.
 
     Args:
         config: A dataclass, e.g. `FvgPtConfig`.
     """
     values = asdict(config)
-    for one in fields(config):
-        if one.metadata.get("added") and values[one.name] == one.default:
-            del values[one.name]
+    for field in fields(config):
+        if field.metadata.get("added") and values[field.name] == field.default:
+            del values[field.name]
     return values
 
 
@@ -136,7 +140,7 @@ def from_text(name: str, text: str, hint: Any) -> Any:
 
 
 def as_dataclass(kind: type[T], values: object, where: str, *, more: bool = False) -> T:
-    """Convert a table that a program wrote to a dataclass, with each field of its declared type.
+    """Convert a table that a program wrote to a dataclass; each field gets its declared type.
 
     Args:
         kind: The dataclass.
@@ -147,38 +151,38 @@ def as_dataclass(kind: type[T], values: object, where: str, *, more: bool = Fals
     Raises:
         InputError: An entry is missing, unknown, or has the wrong type.
     """
-    before = f"{where}: " if where else ""
+    prefix = f"{where}: " if where else ""
     if not isinstance(values, Mapping):
-        raise InputError(f"{before}is no table, but {_shown(values)}")
+        raise InputError(f"{prefix}is no table, but {_shown(values)}")
     table = cast("Mapping[object, object]", values)
-    known = {one.name: one for one in fields(cast("Any", kind)) if one.init}
-    stray = next((name for name in table if name not in known), None)
-    if stray is not None and not more:
-        raise InputError(f"{before}there is no {stray!r}; there are {', '.join(known)}")
+    known = {field.name: field for field in fields(cast("Any", kind)) if field.init}
+    unknown = next((name for name in table if name not in known), None)
+    if unknown is not None and not more:
+        raise InputError(f"{prefix}there is no {unknown!r}; there are {', '.join(known)}")
     hints = declared(kind)
-    given: dict[str, Any] = {}
-    for name, one in known.items():
+    arguments: dict[str, Any] = {}
+    for name, field in known.items():
         if name in table:
             if not _fits(table[name], hints[name], finite=False):
-                raise InputError(f"{before}{name} is {_shown(table[name])}, which it cannot be")
-            given[name] = _converted(table[name], hints[name])
-        elif one.default is MISSING and one.default_factory is MISSING:
-            raise InputError(f"{before}{name} is missing")
-    return kind(**given)
+                raise InputError(f"{prefix}{name} is {_shown(table[name])}, which it cannot be")
+            arguments[name] = _converted(table[name], hints[name])
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise InputError(f"{prefix}{name} is missing")
+    return kind(**arguments)
 
 
 def _converted(value: Any, hint: Any) -> Any:
     """Convert a fitting JSON value to its declared type: lists become tuples."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return _converted(value, next(one for one in inner if _fits(value, one, finite=False)))
+        return _converted(value, next(member for member in inner if _fits(value, member, finite=False)))
     if origin in (tuple, list, Sequence):
         kinds = inner if origin is tuple and ... not in inner else (inner[0],) * len(value)
-        made = [_converted(one, kind) for one, kind in zip(value, kinds, strict=True)]
-        return tuple(made) if origin is tuple else made
+        items = [_converted(item, kind) for item, kind in zip(value, kinds, strict=True)]
+        return tuple(items) if origin is tuple else items
     if origin in (dict, Mapping):
-        return {name: _converted(one, inner[1]) for name, one in value.items()}
-    if _stands_for(value, hint):
+        return {name: _converted(item, inner[1]) for name, item in value.items()}
+    if _is_table_for(value, hint):
         return as_dataclass(hint, value, "")
     return value
 
@@ -210,17 +214,17 @@ def expected(hint: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(inner)}"
     if origin in (Union, UnionType):
-        return " or ".join(expected(one) for one in inner)
+        return " or ".join(expected(member) for member in inner)
     return _KINDS.get(hint, "a table of names and values")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint at the most similar name, or else a list of all names."""
-    there = list(known)
-    near = difflib.get_close_matches(name, there, n=1)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"there are {', '.join(there)}" if there else "there is none"
+    """Return a hint with the most similar name, or else a list of all names."""
+    names = list(known)
+    matches = difflib.get_close_matches(name, names, n=1)
+    if matches:
+        return f"did you mean {matches[0]!r}?"
+    return f"there are {', '.join(names)}" if names else "there is none"
 
 
 def mapping(values: object, wrong: str) -> dict[str, Any]:
@@ -240,18 +244,18 @@ def mapping(values: object, wrong: str) -> dict[str, Any]:
 def declared(kind: type) -> dict[str, Any]:
     """Return the declared types of a dataclass's fields, by name."""
     hints = get_type_hints(kind)
-    return {one.name: hints[one.name] for one in fields(kind)}
+    return {field.name: hints[field.name] for field in fields(kind)}
 
 
 def _fits(value: object, hint: Any, *, finite: bool = True) -> bool:
     """Return whether a value has a declared type; lists count as tuples, whole numbers as floats."""
     origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any or hint is object or _stands_for(value, hint):
+    if hint is Any or hint is object or _is_table_for(value, hint):
         return True
     if origin is Literal:
         return isinstance(value, str) and value in inner
     if origin in (Union, UnionType):
-        return any(_fits(value, one, finite=finite) for one in inner)
+        return any(_fits(value, member, finite=finite) for member in inner)
     if origin in (tuple, list, Sequence, dict, Mapping):
         return _fits_inside(value, origin, inner, finite)
     if isinstance(value, bool) or hint is bool:
@@ -263,7 +267,7 @@ def _fits(value: object, hint: Any, *, finite: bool = True) -> bool:
     return isinstance(value, hint)
 
 
-def _stands_for(value: object, hint: Any) -> bool:
+def _is_table_for(value: object, hint: Any) -> bool:
     """Return whether a value is a table for a dataclass; its fields are checked when it is read."""
     return is_dataclass(hint) and isinstance(value, Mapping)
 
@@ -275,16 +279,16 @@ def _fits_inside(value: object, origin: Any, inner: tuple[Any, ...], finite: boo
         pairs = (
             None
             if table is None
-            else [pair for item in table.items() for pair in zip(item, inner, strict=True)]
+            else [pair for entry in table.items() for pair in zip(entry, inner, strict=True)]
         )
     else:
-        row = cast("Sequence[object]", value) if isinstance(value, tuple | list) else None
-        kinds = inner if origin is tuple and ... not in inner else (inner[0],) * len(row or ())
-        pairs = None if row is None or len(row) != len(kinds) else list(zip(row, kinds, strict=True))
-    return pairs is not None and all(_fits(one, kind, finite=finite) for one, kind in pairs)
+        items = cast("Sequence[object]", value) if isinstance(value, tuple | list) else None
+        kinds = inner if origin is tuple and ... not in inner else (inner[0],) * len(items or ())
+        pairs = None if items is None or len(items) != len(kinds) else list(zip(items, kinds, strict=True))
+    return pairs is not None and all(_fits(member, kind, finite=finite) for member, kind in pairs)
 
 
-def _meant(value: object, hint: Any) -> str:
-    words = [one for kind in (hint, *get_args(hint)) for one in get_args(kind) if isinstance(one, str)]
-    near = difflib.get_close_matches(value, words, n=1) if isinstance(value, str) else []
-    return f" (did you mean {near[0]!r}?)" if near else ""
+def _spelling_hint(value: object, hint: Any) -> str:
+    words = [word for kind in (hint, *get_args(hint)) for word in get_args(kind) if isinstance(word, str)]
+    matches = difflib.get_close_matches(value, words, n=1) if isinstance(value, str) else []
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

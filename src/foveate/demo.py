@@ -101,20 +101,21 @@ def run_demo(
         get_context("spawn").Manager() as manager,
         process_pool(min(workers, len(seeds)), one_thread) as pool,
     ):
-        told = manager.Queue()
-        queued = Queued(told)
+        progress_queue = manager.Queue()
+        queue_reporter = Queued(progress_queue)
         runs = {
-            seed: pool.submit(run_seed, out, seed, size, Titled(queued, f"seed {seed}")) for seed in seeds
+            seed: pool.submit(run_seed, out, seed, size, Titled(queue_reporter, f"seed {seed}"))
+            for seed in seeds
         }
         while not all(run.done() for run in runs.values()):
-            forward(told, reporter)
-        found = {seed: run.result() for seed, run in runs.items()}
-    write_atomically(out / "result.json", json.dumps({"seeds": found}, indent=2) + "\n")
+            forward(progress_queue, reporter)
+        figures = {seed: run.result() for seed, run in runs.items()}
+    write_atomically(out / "result.json", json.dumps({"seeds": figures}, indent=2) + "\n")
     tuned = Classifier.from_pretrained(out / f"seed-{seeds[0]}")
     compared, pairs = [*reversed(tuned.simpler()), tuned], scene_pairs(seeds[0])
     draw_pairs(compared, pairs).save(out / "gaze.png")
-    write_atomically(out / "index.html", page(compared, found, pairs, size.shots))
-    return found
+    write_atomically(out / "index.html", page(compared, figures, pairs, size.shots))
+    return figures
 
 
 def one_thread() -> None:
@@ -135,8 +136,8 @@ def run_seed(out: Path, seed: int, size: DemoSize, reporter: Reporter | None = N
         out=out / f"seed-{seed}",
         reporter=reporter,
     )
-    chain = [*reversed(classifier.simpler()), classifier]
-    return {one.method_name: measured(one, seed, size.tests, out / "bank") for one in chain}
+    compared = [*reversed(classifier.simpler()), classifier]
+    return {model.method_name: measured(model, seed, size.tests, out / "bank") for model in compared}
 
 
 def measured(classifier: Classifier, seed: int, tests: int, bank: Path) -> dict[str, float]:
@@ -190,13 +191,13 @@ def scene_pairs(seed: int, each: int = EACH) -> Pairs:
     places: list[tuple[str, str]] = []
     for label, name in enumerate(BASE):
         species = find_species(name)
-        others = [one.home for one in SIBLINGS[name] if one.name in BASE]
+        sibling_homes = [sibling.home for sibling in SIBLINGS[name] if sibling.name in BASE]
         for index in range(each):
             scene = species_scene(species, species.home, np.random.default_rng([seed, 7, label, index]))
-            there = replace(scene, place=others[index % len(others)])
-            for samples, one in ((home, scene), (away, there)):
-                samples.append(Sample(ScenePicture(one), label, ScenePicture(one, "mask")))
-            places.append((scene.place, there.place))
+            away_scene = replace(scene, place=sibling_homes[index % len(sibling_homes)])
+            for samples, variant in ((home, scene), (away, away_scene)):
+                samples.append(Sample(ScenePicture(variant), label, ScenePicture(variant, "mask")))
+            places.append((scene.place, away_scene.place))
     return Pairs(
         Photos(BASE, tuple(home), "binary255"), Photos(BASE, tuple(away), "binary255"), tuple(places)
     )
@@ -205,44 +206,47 @@ def scene_pairs(seed: int, each: int = EACH) -> Pairs:
 def draw_pairs(compared: Sequence[Classifier], pairs: Pairs, number: int = 3, side: int = 168) -> Image.Image:
     """Draw objects in both places, with the predictions and heat maps of each method.
 
-    It prefers pairs where the last method keeps its right prediction and the method before it does not.
+    It prefers pairs where the last method is right in both places and the method before it only at home.
     If there are too few, it adds others. No class occurs twice.
     """
-    answers = [_answers(one, pairs) for one in compared]
-    kept, lost = (here & there for here, there in (_rights(answers[-1], pairs), _lost(answers[-2], pairs)))
+    answers = [_answers(model, pairs) for model in compared]
+    kept, lost = (
+        home & away
+        for home, away in (_correct(answers[-1], pairs), _correct_home_wrong_away(answers[-2], pairs))
+    )
     order = np.argsort(~(kept & lost), kind="stable")
-    chosen = _spread_out(order, number)
+    chosen = _one_per_class(order, number)
     heads, rows, captions = [], [[] for _ in range(len(compared) + 1)], [[] for _ in range(len(compared) + 1)]
-    for place in chosen:
-        for photos, there in ((pairs.home, 0), (pairs.away, 1)):
-            sample = photos.samples[place]
+    for pair in chosen:
+        for photos, place in ((pairs.home, 0), (pairs.away, 1)):
+            sample = photos.samples[pair]
             picture = open_picture(sample.picture).resize((side, side), Image.Resampling.NEAREST)
             heads.append(BASE[sample.label])
             rows[0].append(picture)
-            captions[0].append(("at home: " if there == 0 else "elsewhere: ") + pairs.places[place][there])
-            for row, (classifier, said) in enumerate(zip(compared, answers, strict=True), start=1):
-                guess = int(said[there][place])
+            captions[0].append(("at home: " if place == 0 else "elsewhere: ") + pairs.places[pair][place])
+            for row, (classifier, predictions) in enumerate(zip(compared, answers, strict=True), start=1):
+                guess = int(predictions[place][pair])
                 mark = "+" if guess == sample.label else "-"
-                rows[row].append(overlay(picture, _heat(classifier, photos, place), side))
+                rows[row].append(overlay(picture, _heat(classifier, photos, pair), side))
                 captions[row].append(f"{mark}{_short(classifier)}: {BASE[guess]}")
     return contact_sheet(rows, captions, heads)
 
 
-def _rights(answers: Sequence[np.ndarray], pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+def _correct(answers: Sequence[np.ndarray], pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
     labels = np.array([sample.label for sample in pairs.home.samples])
     return answers[0] == labels, answers[1] == labels
 
 
-def _lost(answers: Sequence[np.ndarray], pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    here, there = _rights(answers, pairs)
-    return here, ~there
+def _correct_home_wrong_away(answers: Sequence[np.ndarray], pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    home, away = _correct(answers, pairs)
+    return home, ~away
 
 
-def _spread_out(order: np.ndarray, number: int, each: int = EACH) -> list[int]:
+def _one_per_class(order: np.ndarray, number: int, each: int = EACH) -> list[int]:
     """Return the first indices of an order, at most one per class."""
     chosen: dict[int, int] = {}
-    for place in order.tolist():
-        chosen.setdefault(place // each, place)
+    for pair in order.tolist():
+        chosen.setdefault(pair // each, pair)
     return list(chosen.values())[:number]
 
 
@@ -261,10 +265,10 @@ def moved_answers(classifier: Classifier, pairs: Pairs) -> float:
     return 100 * float((home != away).mean())
 
 
-def _heat(classifier: Classifier, photos: Photos, place: int) -> torch.Tensor:
+def _heat(classifier: Classifier, photos: Photos, index: int) -> torch.Tensor:
     """Return the heat map of a method for the true class of one scene."""
-    one = photos.with_samples(photos.samples[place : place + 1])
-    pictures, branch = classifier.ask_split(one, "base")
+    single = photos.with_samples(photos.samples[index : index + 1])
+    pictures, branch = classifier.ask_split(single, "base")
     batch = next(iter(pictures.batches(None, 1)))
     return gaze(classifier.method, batch.images, batch.labels, branch)[0]
 
@@ -281,12 +285,14 @@ def _short(classifier: Classifier) -> str:
 def page(compared: Sequence[Classifier], found: dict[int, Figures], pairs: Pairs, shots: int) -> str:
     """Return the HTML page: the table, how predictions follow the place, and repaired and broken scenes."""
     pictures, branch = compared[-1].ask_split(pairs.away, "base")
-    chain: list[Looks] = []
-    for one in compared:
-        one.ask_split(pairs.away, "base")
-        looks = look(one.method, pictures, branch, LookConfig(steps=0))
-        chain.append(replace(looks, method=_short(one)))
-    moved = ", ".join(f"{_short(one)} {moved_answers(one, pairs):.0f} %" for one in compared)
+    all_looks: list[Looks] = []
+    for classifier in compared:
+        classifier.ask_split(pairs.away, "base")
+        looks = look(classifier.method, pictures, branch, LookConfig(steps=0))
+        all_looks.append(replace(looks, method=_short(classifier)))
+    moved = ", ".join(
+        f"{_short(classifier)} {moved_answers(classifier, pairs):.0f} %" for classifier in compared
+    )
     facts = [
         f"Percent right on drawn scenes, {len(found)} seeds. Test scenes stand at home, where nine of ten "
         f"training scenes stand, or anywhere. Base classes were learned from {shots} scenes each, new "
@@ -298,7 +304,7 @@ def page(compared: Sequence[Classifier], found: dict[int, Figures], pairs: Pairs
         "What the foreground has to do with the answer",
         facts,
         summary(found),
-        chain,
-        changed(chain, 12),
-        lambda place: shown(pictures, place, SIDE),
+        all_looks,
+        changed(all_looks, 12),
+        lambda index: shown(pictures, index, SIDE),
     )

@@ -1,7 +1,7 @@
 """`InputError`, the exception for input that cannot be used."""
 
 SKIP = ', or pass on_bad="skip"'
-"""Ends the remedy for a bad picture. Where nothing can be skipped, it is cut off."""
+"""End of the remedy for a bad picture; removed where nothing can be skipped."""
 
 
 class InputError(ValueError):
@@ -15,6 +15,8 @@ class InputError(ValueError):
 def printable(text: str) -> str:
     """Return text for one terminal line: control characters and invalid Unicode are escaped."""
     return "".join(
-        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
-        for letter in text
+        character
+        if character.isprintable() or character == "\n"
+        else character.encode("unicode_escape").decode()
+        for character in text
     )

@@ -12,7 +12,7 @@ HALF_WRITTEN = re.compile(r"\..+\.(?:json|jsonl|safetensors|md|txt)\.[a-z0-9_]{8
 
 
 CACHE = "FOVEATE_CACHE"
-"""Environment variable with the folder of what is kept for later commands."""
+"""Environment variable with the cache folder."""
 
 
 def home_of(path: str | os.PathLike[str]) -> Path:
@@ -30,16 +30,16 @@ def home_of(path: str | os.PathLike[str]) -> Path:
 
 
 def cache_folder(kind: str) -> Path | None:
-    """Return the folder for one kind of files that are kept for later commands; None if nothing is kept.
+    """Return the cache folder for one kind of files; None if the cache is off.
 
-    It is in `FOVEATE_CACHE`, or in the user's folder of caches. An empty `FOVEATE_CACHE` keeps nothing.
+    It is in `FOVEATE_CACHE`, or in the user's cache folder. An empty `FOVEATE_CACHE` turns the cache off.
 
     Args:
         kind: Name of the folder: "features", "fingerprints".
     """
-    own = os.environ.get(CACHE)
-    if own is not None:
-        return Path(own).expanduser() / kind if own else None
+    configured = os.environ.get(CACHE)
+    if configured is not None:
+        return Path(configured).expanduser() / kind if configured else None
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "foveate" / kind
 
 
@@ -57,10 +57,10 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     Raises:
         OSError: No space or no permission; the error names `path`, and the old file is unchanged.
     """
-    # File names may be any bytes; bytes that are no Unicode are escaped, as JSON does it.
+    # File names may be any bytes; bytes that are not valid Unicode are escaped, as in JSON.
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         error.filename = str(path)
         raise
@@ -69,10 +69,10 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except BaseException as error:
-        Path(name).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None:
             error.filename, error.filename2 = str(path), None  # the user does not know the temporary name
         raise

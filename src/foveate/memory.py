@@ -1,4 +1,4 @@
-"""Memory: work in pieces that shrink if it is full, copies to the device, weights that wait on the disk."""
+"""Memory: pieces of work that shrink if it is full, copies to the device, weights that wait on the disk."""
 
 import ctypes
 import mmap
@@ -35,7 +35,7 @@ class Pieces:
             except torch.OutOfMemoryError:
                 if self.size <= 1:
                     raise
-            self.size //= 2  # here the error is released, and with it the tensors in its frames
+            self.size //= 2  # outside `except`: the error, and the tensors in its frames, are released
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
@@ -55,9 +55,9 @@ _PART = 1 << 26
 def release_pages(tensors: Iterable[Tensor]) -> int:
     """Take mapped weights out of the process's memory until they are used again.
 
-    Weights of a float32 safetensors file are mapped: what the process has not changed can be read again from
-    the file. Nothing happens to other weights, to a file of which a number was changed in memory, or on
-    other systems than Linux.
+    Weights of a float32 safetensors file are mapped: pages that the process has not changed can be read again
+    from the file. Other weights stay, and so does a file with a page that was changed in memory. On systems
+    other than Linux nothing happens.
 
     Args:
         tensors: Weights that are not needed for some time, e.g. `tower.parameters()`.
@@ -65,76 +65,76 @@ def release_pages(tensors: Iterable[Tensor]) -> int:
     Returns:
         Number of bytes that were released.
     """
-    return _release(tensors, _unchanged_files())
+    return _release_ranges(tensors, _unchanged_ranges())
 
 
 def in_passing(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """Yield weights that are looked at one after the other, and release those that are done with.
+    """Yield weights one after the other, and release those that the caller has finished with.
 
-    Weights that fit into `_PART` stay: to find out what may be released takes milliseconds.
+    Weights that fit into `_PART` stay: finding out what may be released takes milliseconds.
     """
-    done, held = list[Tensor](), 0
-    files: list[tuple[int, int]] | None = None
+    passed, passed_bytes = list[Tensor](), 0
+    ranges: list[tuple[int, int]] | None = None
     for name, tensor in named:
         yield name, tensor
-        done.append(tensor)
-        held += tensor.nbytes
-        if held >= _PART:
-            files = _unchanged_files() if files is None else files
-            _release(done, files)
-            done, held = [], 0
-    if files is not None:
-        _release(done, files)
+        passed.append(tensor)
+        passed_bytes += tensor.nbytes
+        if passed_bytes >= _PART:
+            ranges = _unchanged_ranges() if ranges is None else ranges
+            _release_ranges(passed, ranges)
+            passed, passed_bytes = [], 0
+    if ranges is not None:
+        _release_ranges(passed, ranges)
 
 
 class TowerTurns:
-    """Keeps that of two towers in memory which is at work; see `release_pages`.
+    """Keeps only the tower in use in memory; see `release_pages`.
 
     Args:
-        text: The text tower. It waits while pictures are encoded.
-        vision: The image tower. It waits after that.
+        text: The text tower; released while pictures are encoded.
+        vision: The image tower; released after that.
     """
 
     def __init__(self, text: nn.Module, vision: nn.Module):
         self._text, self._vision = text, vision
         weights = [*text.parameters(), *vision.parameters()]
-        self._large = sum(one.nbytes for one in weights if one.device.type == "cpu") >= _PART
+        self._large = sum(weight.nbytes for weight in weights if weight.device.type == "cpu") >= _PART
         self._encoding = False
 
     def encoding(self) -> None:
-        """Say that pictures are about to be encoded; to say it again costs nothing."""
+        """Release the text tower before pictures are encoded; further calls cost nothing."""
         if self._large and not self._encoding:
             release_pages(self._text.parameters())
             self._encoding = True
 
     def encoded(self) -> None:
-        """Say that all pictures are encoded."""
+        """Release the image tower after all pictures are encoded."""
         if self._encoding:
             release_pages(self._vision.parameters())
             self._encoding = False
 
 
-def _release(tensors: Iterable[Tensor], files: list[tuple[int, int]]) -> int:
+def _release_ranges(tensors: Iterable[Tensor], ranges: list[tuple[int, int]]) -> int:
     released, page = 0, mmap.PAGESIZE
-    for tensor in tensors if files else ():
+    for tensor in tensors if ranges else ():
         start = tensor.data_ptr()
         first, last = -(-start // page) * page, (start + tensor.nbytes) // page * page
-        if first < last and any(low <= first and last <= high for low, high in files):
+        if first < last and any(low <= first and last <= high for low, high in ranges):
             ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _DONTNEED)
             released += last - first
     return released
 
 
-def _unchanged_files() -> list[tuple[int, int]]:
-    """Return the address ranges at which safetensors files are mapped of which no page was written to."""
+def _unchanged_ranges() -> list[tuple[int, int]]:
+    """Return the address ranges of mapped safetensors files that have no changed page."""
     try:
         text = Path("/proc/self/smaps").read_text()
     except OSError:  # only Linux has it
         return []
-    found: list[tuple[int, int]] = []
+    ranges: list[tuple[int, int]] = []
     for block in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", text, flags=re.MULTILINE):
-        head, _, rest = block.partition("\n")
-        if head.endswith(".safetensors") and re.search(r"^Anonymous: +0 kB$", rest, re.MULTILINE):
-            low, _, high = head.split()[0].partition("-")
-            found.append((int(low, 16), int(high, 16)))
-    return found
+        header, _, details = block.partition("\n")
+        if header.endswith(".safetensors") and re.search(r"^Anonymous: +0 kB$", details, re.MULTILINE):
+            low, _, high = header.split()[0].partition("-")
+            ranges.append((int(low, 16), int(high, 16)))
+    return ranges

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 Branch = Literal["base", "new", "mixed"]
-"""Which label space is asked about: the classes trained on, classes never seen, or both together."""
+"""Label space of the prediction: the trained classes, classes never seen, or both together."""
 
 
 @dataclass(frozen=True)
@@ -15,18 +15,17 @@ class Prediction:
     """The answer for one photo.
 
     Attributes:
-        photo: Its path, or its place in the list for a picture in memory.
+        photo: Its path, or its index in the list for a picture in memory.
         label: The likeliest name.
-        probability: Of that name, among the names asked about.
+        probability: Probability of that name, among all names to choose from.
         scores: Probability of every name.
-        trust: How far the answer leans on CLIP's prior, in [0, 1]; None where no gate was asked.
-        branch: Which label space the names were: "base", "new", or "mixed".
-        doubt: Between names, in [0, 1]: 1 less the probability of the label; None where the probability is
-            not calibrated.
-        novelty: How unusual the picture is, in [0, 1): the share of shots that are less so; None where the
+        trust: How much the answer relies on CLIP's prior, in [0, 1]; None if no gate was used.
+        branch: Label space of the names: "base", "new", or "mixed".
+        doubt: 1 minus the probability of the label; None if the probability is not calibrated.
+        novelty: How unusual the picture is, in [0, 1): the share of shots that are less unusual; None if the
             model does not know its shots.
-        names: With a risk, the names that it may be, the likeliest first.
-        refused: Whether the prediction is "none of these"; `label` is then the likeliest name all the same.
+        names: With a risk, the possible names, the likeliest first.
+        refused: Whether the prediction is "none of these"; `label` is the likeliest name even then.
     """
 
     photo: str
@@ -56,15 +55,15 @@ def predictions(  # noqa: PLR0913  (all but the first four by name)
     """Return the answer for each photo.
 
     Args:
-        pictures: What each of B photos is called.
+        pictures: Names of the B photos.
         names: C names.
         p: `[B, C]` probabilities.
         branch: Label space of the names.
-        calibrated: Whether the probabilities are, so that there is a doubt.
-        trust: `[B]`, as all that follow; see `Prediction`.
-        novelty: Likewise.
-        sets: `[B, C]` which names each photo may show.
-        refused: Of which photos to say "none of these".
+        calibrated: Whether the probabilities are calibrated; `doubt` is None otherwise.
+        trust: `[B]`; see `Prediction`.
+        novelty: `[B]`; see `Prediction`.
+        sets: `[B, C]` whether each name is possible.
+        refused: `[B]` whether the prediction is "none of these".
     """
     return [
         Prediction(
@@ -85,18 +84,17 @@ def predictions(  # noqa: PLR0913  (all but the first four by name)
 
 def _likeliest_first(names: Sequence[str], p: np.ndarray, chosen: np.ndarray) -> tuple[str, ...]:
     """Return the chosen names in the order of their probabilities."""
-    return tuple(names[int(place)] for place in np.argsort(-p, kind="stable") if chosen[place])
+    return tuple(names[int(column)] for column in np.argsort(-p, kind="stable") if chosen[column])
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How logits become probabilities: those of a temperature, then as high as such answers were right.
+    """How logits become probabilities: by a temperature, then by the accuracy measured at each confidence.
 
     Attributes:
-        temperature: That logits are divided by, before the softmax.
-        sure: Mean probability of the likeliest name, of groups of held-back shots, in ascending order.
-        right: Share of each group whose likeliest name was the truth; it never falls. Without groups
-            probabilities are those of the temperature.
+        temperature: Divisor of the logits before the softmax.
+        sure: Mean confidence (probability of the likeliest name) of groups of held-out shots, ascending.
+        right: Accuracy of each group, never decreasing. Without groups, only the temperature applies.
     """
 
     temperature: float = 1.0
@@ -104,23 +102,25 @@ class Calibration:
     right: tuple[float, ...] = ()
 
     def as_right(self, p: np.ndarray) -> np.ndarray:
-        """Return `[B, C]` probabilities whose likeliest name is as likely as such answers were right.
+        """Return `[B, C]` probabilities whose highest value is the accuracy of answers of this confidence.
 
-        Between groups it is interpolated. The order of the names stays: what the likeliest gains, the others
-        lose in proportion; what it loses is given to all names alike.
+        The accuracy is interpolated between groups. The order of the names stays: what the likeliest name
+        gains, the others lose in proportion; what it loses is shared equally among all names.
 
         Args:
-            p: `[B, C]` probabilities of the temperature.
+            p: `[B, C]` probabilities after the temperature.
         """
         if not self.sure or p.shape[1] < 2:
             return p
-        rows, top, least = np.arange(len(p)), p.argmax(axis=1), 1 / p.shape[1]
-        now = p[rows, top].astype(np.float64)
-        wanted = np.clip(np.interp(now, self.sure, self.right), least, 1)
-        raised = p * ((1 - wanted) / np.maximum(1 - now, 1e-12))[:, None]
-        raised[rows, top] = wanted
-        flat = np.clip((now - wanted) / np.maximum(now - least, 1e-12), 0, 1)[:, None]
-        return np.where((wanted >= now)[:, None], raised, p * (1 - flat) + flat * least).astype(p.dtype)
+        rows, top, uniform = np.arange(len(p)), p.argmax(axis=1), 1 / p.shape[1]
+        confidence = p[rows, top].astype(np.float64)
+        target = np.clip(np.interp(confidence, self.sure, self.right), uniform, 1)
+        rescaled = p * ((1 - target) / np.maximum(1 - confidence, 1e-12))[:, None]
+        rescaled[rows, top] = target
+        mix = np.clip((confidence - target) / np.maximum(confidence - uniform, 1e-12), 0, 1)[:, None]
+        return np.where((target >= confidence)[:, None], rescaled, p * (1 - mix) + mix * uniform).astype(
+            p.dtype
+        )
 
 
 PLAIN = Calibration()

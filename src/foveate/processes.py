@@ -19,12 +19,12 @@ from foveate.errors import InputError
 
 @contextmanager
 def process_pool(workers: int, begin: Callable[..., None], *arguments: Any) -> Generator[ProcessPoolExecutor]:
-    """Open a pool of spawned processes; what has not started when the block ends is cancelled.
+    """Open a pool of spawned processes; tasks that have not started when the block ends are cancelled.
 
     Args:
         workers: Number of processes.
         begin: Called once in each process; it calls `begin_worker` first.
-        arguments: Of `begin`; picklable.
+        arguments: Arguments of `begin`; picklable.
 
     Raises:
         InputError: A process died.
@@ -44,7 +44,7 @@ def begin_worker(threads: int) -> None:
     """Prepare a worker process: it ignores Ctrl-C, which the first process handles, and ends with it.
 
     Args:
-        threads: Of PyTorch and BLAS, where these are imported later.
+        threads: Number of threads of PyTorch and BLAS, if these are imported later.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

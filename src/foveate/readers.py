@@ -31,9 +31,14 @@ T = TypeVar("T")
 TEXT_LIMIT = 2 << 30
 _YAML_LIMIT = 256 << 10  # the YAML parser reads 70 kB per second
 _DEEPEST = 100  # levels of nested lists and tables; real files have about 10
-_ENTRIES = 100_000  # in a YAML file, with repeated aliases counted
+_MAX_ENTRIES = 100_000  # in a YAML file, with repeated aliases counted
 # A byte-order mark gives the encoding; UTF-32's starts like UTF-16's, so it comes first.
-_MARKS = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+_BYTE_ORDER_MARKS = {
+    b"\xff\xfe\0\0": "UTF-32",
+    b"\0\0\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
 _ODD_NUMBER = re.compile(r"\d{19}|[eE]\+?\d{3}")  # an integer beyond 64 bits, or a float beyond the range
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -58,18 +63,20 @@ def read_bytes(path: Path, limit: int = TEXT_LIMIT) -> bytes:
         InputError: The file does not exist, is no regular file, is too large, or is not readable.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise InputError(f"{path}: is {'a folder' if path.is_dir() else 'a pipe or a device'}, no file")
-        if found.st_size > limit:
-            raise InputError(f"{path}: has {found.st_size:,} bytes, more than the {limit:,} that are read")
+        if status.st_size > limit:
+            raise InputError(f"{path}: has {status.st_size:,} bytes, more than the {limit:,} that are read")
         return path.read_bytes()
     except (OSError, ValueError) as error:  # a path with a null byte raises ValueError
         if isinstance(error, InputError):
             raise
-        unread = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
-        why = f"cannot be read ({cast('OSError', error).strerror})" if unread else "no such file"
-        raise InputError(f"{path}: {why}") from error
+        unreadable = isinstance(error, OSError) and not isinstance(
+            error, FileNotFoundError | NotADirectoryError
+        )
+        reason = f"cannot be read ({cast('OSError', error).strerror})" if unreadable else "no such file"
+        raise InputError(f"{path}: {reason}") from error
 
 
 def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
@@ -91,9 +98,9 @@ def decoded(raw: bytes, where: str) -> str:
     Raises:
         InputError: The bytes are not UTF-8.
     """
-    for mark, name in _MARKS.items():
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
         if raw.startswith(mark):
-            raise InputError(f"{where}: not UTF-8 text, but {name}: save it as UTF-8")
+            raise InputError(f"{where}: not UTF-8 text, but {encoding}: save it as UTF-8")
     if b"\0" in raw:
         raise InputError(f"{where}: not UTF-8 text, for it holds zero bytes: save it as UTF-8")
     try:
@@ -179,10 +186,12 @@ def _fault(value: object, text: str) -> str:
                 return "a number is beyond all bounds"
             if isinstance(number, int) and not -(1 << 63) <= number < 1 << 64:
                 return "a whole number is beyond 64 bits"
-        inside = (
-            one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)
+        children = (
+            container.values() if isinstance(container, dict) else container
+            for container in level
+            if isinstance(container, dict | list)
         )
-        level = [one for group in inside for one in group if isinstance(one, kinds)]
+        level = [item for group in children for item in group if isinstance(item, kinds)]
         if not level:
             return ""
     return "nested too deeply"
@@ -205,7 +214,7 @@ def json_lines(path: Path, text: str | None = None) -> Iterator[tuple[int, Any]]
 def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Read a CSV table with a header; fields are separated by comma, semicolon or tab.
 
-    The apostrophe that `csv_text` puts before a formula is taken away.
+    The apostrophe that `csv_text` puts before a formula is removed.
 
     Returns:
         The stripped column names; and each row as a table by column, with its line number. Missing
@@ -216,15 +225,15 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
             columns, or a field is too long.
     """
     text = read_text(path)
-    first = next((line for _, line in text_lines(text)), "")
+    first_line = next((line for _, line in text_lines(text)), "")
     # newline="" and keepends: a quoted field may contain line breaks.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    reader = csv.reader((f"{line}\n" for line in lines), delimiter=max(",;\t", key=first.count))
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=max(",;\t", key=first_line.count))
     columns: list[str] = []
     rows: list[tuple[int, dict[str, str]]] = []
     try:
-        for written in reader:
-            fields = [_as_meant(field) for field in written]
+        for raw_fields in reader:
+            fields = [_without_apostrophe(field) for field in raw_fields]
             if not any(field.strip() for field in fields):
                 continue
             if not columns:
@@ -259,7 +268,7 @@ def _header(fields: Sequence[str], where: str) -> list[str]:
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
     """Return rows as CSV; spreadsheets read the cells as text and numbers, never as formulas.
 
-    A text that would be a formula begins with an apostrophe then, and `read_csv` takes it away again.
+    An apostrophe is put before a text that would be a formula; `read_csv` removes it.
     """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([_no_formula(cell) for cell in row] for row in rows)
@@ -267,12 +276,12 @@ def csv_text(rows: Iterable[Sequence[object]]) -> str:
 
 
 def _no_formula(cell: object) -> object:
-    """Put an apostrophe before a text that a spreadsheet would read as a formula, or that has one there."""
+    """Put an apostrophe before a text that is a formula, or is a formula after its own apostrophes."""
     risky = isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell)
     return f"'{cell}" if risky else cell
 
 
-def _as_meant(field: str) -> str:
+def _without_apostrophe(field: str) -> str:
     return field[1:] if field.startswith("'") and _no_formula(field[1:]) == field else field
 
 
@@ -293,15 +302,15 @@ def _column_key(name: str) -> str:
 def _loader() -> "type[yaml.SafeLoader]":
     """Return a loader for which 1e-3 is a number and 2024-01-01 text.
 
-    PyYAML follows YAML 1.1, where it is the other way round. It is imported when YAML is read: exported
-    models run where it is not installed.
+    PyYAML follows YAML 1.1, where 1e-3 is text and 2024-01-01 a date. It is imported when YAML is read:
+    exported models run where it is not installed.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
         yaml_implicit_resolvers = {  # noqa: RUF012  (as PyYAML declares it)
-            first: [(tag, form) for tag, form in some if tag != "tag:yaml.org,2002:timestamp"]
-            for first, some in yaml.SafeLoader.yaml_implicit_resolvers.items()
+            character: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+            for character, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
 
     number = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
@@ -313,8 +322,8 @@ def read_yaml(path: Path) -> object:
     """Read a YAML file; 1e-3 is a number.
 
     Raises:
-        InputError: As `read_text`; or the file is no YAML, has a duplicate key, contains or repeats
-            itself by aliases, is nested too deeply, or has a value that JSON has no type for.
+        InputError: As `read_text`; or the file is no YAML, has a duplicate key, has aliases that contain
+            themselves or repeat too much, is nested too deeply, or has a value that JSON has no type for.
     """
     import yaml
 
@@ -332,38 +341,38 @@ def read_yaml(path: Path) -> object:
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        why = one_line(error, 400).replace('in "<unicode string>", ', "")
-        raise InputError(f"{path} is no YAML: {why}") from error
+        reason = one_line(error, 400).replace('in "<unicode string>", ', "")
+        raise InputError(f"{path} is no YAML: {reason}") from error
 
 
-def _check_node(node: "yaml.Node", path: Path, sizes: dict[int, int], above: tuple[int, ...]) -> int:
-    """Refuse what a YAML file should not hold; return how many entries there are in it, repeats counted."""
-    line = f"{path}, line {node.start_mark.line + 1}"
-    if id(node) in above:
-        raise InputError(f"{line}: an alias stands inside what it repeats: write it out")
+def _check_node(node: "yaml.Node", path: Path, sizes: dict[int, int], ancestors: tuple[int, ...]) -> int:
+    """Refuse what a YAML file must not contain; return the number of entries, repeated ones counted."""
+    where = f"{path}, line {node.start_mark.line + 1}"
+    if id(node) in ancestors:
+        raise InputError(f"{where}: an alias stands inside what it repeats: write it out")
     if id(node) in sizes:
         return sizes[id(node)]
-    if len(above) > _DEEPEST:
-        raise InputError(f"{line}: nested too deeply")
+    if len(ancestors) > _DEEPEST:
+        raise InputError(f"{where}: nested too deeply")
     if node.tag.removeprefix("tag:yaml.org,2002:") not in _PLAIN_TAGS:
-        raise InputError(f"{line}: a value of the kind {node.tag}: write plain lists, names and numbers")
-    size = 1 + sum(_check_node(one, path, sizes, (*above, id(node))) for one in _inside(node, path))
-    if size > _ENTRIES:
-        raise InputError(f"{line}: aliases repeat too much, {size:,} entries: write it out")
+        raise InputError(f"{where}: a value of the kind {node.tag}: write plain lists, names and numbers")
+    size = 1 + sum(_check_node(child, path, sizes, (*ancestors, id(node))) for child in _children(node, path))
+    if size > _MAX_ENTRIES:
+        raise InputError(f"{where}: aliases repeat too much, {size:,} entries: write it out")
     sizes[id(node)] = size
     return size
 
 
-def _inside(node: "yaml.Node", path: Path) -> "Iterator[yaml.Node]":
-    """Yield the entries of a node; a key that stands twice is refused, for YAML would keep the last."""
+def _children(node: "yaml.Node", path: Path) -> "Iterator[yaml.Node]":
+    """Yield the entries of a node. Duplicate keys are refused, because YAML would keep the last one."""
     import yaml
 
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                again = key.start_mark.line + 1
-                raise InputError(f"{path}, line {again}: {key.value!r} stands there twice: rename one")
+                line = key.start_mark.line + 1
+                raise InputError(f"{path}, line {line}: {key.value!r} stands there twice: rename one")
             seen.add(str(key.value))
             yield from (key, value)
     elif isinstance(node, yaml.SequenceNode):

@@ -13,7 +13,7 @@ def bytes_of(tensor: Tensor) -> memoryview:
 
 
 def digest_of(tensors: Mapping[str, Tensor], before: str = "") -> str:
-    """Return a hash of tensors, 16 hex digits: of names, dtypes, shapes, numbers, and `before`."""
+    """Return a hash of `before` and of the tensors' names, dtypes, shapes and numbers: 16 hex digits."""
     state = hashlib.sha256(before.encode())
     for name, tensor in sorted(tensors.items()):
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -47,8 +47,8 @@ class FeatureSpec:
         heads: H of the shape `[H, B, D]`.
         dim: D.
         masked: Whether it depends on the view's mask.
-        exchanged: Whether it is of the view's object on another picture's ground, which each epoch draws.
-        region: Whether the mask is a region of the whole view, and not what is kept of it.
+        exchanged: Whether the input is the view's object on another picture's ground, drawn anew each epoch.
+        region: Whether the mask marks a region of the whole view, and not the part that is kept.
     """
 
     what: str
@@ -64,14 +64,14 @@ class Batch:
     """A batch of training pictures.
 
     Attributes:
-        images: `[B, 3, S, S]` normalised pictures; S is 0 where `frozen` has all that a method needs of them.
-        labels: `[B]` row of each picture's name in the method's classes.
-        masks: `[B, 1, S, S]` foreground of the very view in `images`, or None where there are no masks.
+        images: `[B, 3, S, S]` normalised pictures; S is 0 if `frozen` has all that the method needs of them.
+        labels: `[B]` index of each picture's class in the method's classes.
+        masks: `[B, 1, S, S]` foreground of the same view as in `images`; None if there are no masks.
         areas: `[B]` share of foreground in the whole picture, before the crop; None without masks.
-        frozen: Features training cannot change, by name, where a bank holds them already.
+        frozen: Features that training cannot change, by name, if a bank has them already.
         exchanged: `[B, 3, S, S]` the same views, each object on another picture's ground; None unless a
             method asks for them.
-        step: How many steps of the training came before; what a method draws at a step depends on it.
+        step: Number of training steps before this one; random numbers of a method depend on it.
     """
 
     images: Images

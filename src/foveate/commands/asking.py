@@ -1,4 +1,4 @@
-"""Models that are measured, and their test pictures: those given, or those that a run did not draw."""
+"""Models to evaluate, and their test pictures: given ones, or those that the run did not draw."""
 
 from dataclasses import replace
 from functools import partial
@@ -25,10 +25,10 @@ from foveate.train.shots import held_out, learned_from
 
 
 class MeasuredExport:
-    """An exported model, as `foveate evaluate` asks it.
+    """An exported model with the interface that `foveate evaluate` needs.
 
     Args:
-        folder: That `foveate export` wrote.
+        folder: Folder written by `foveate export`.
 
     Raises:
         InputError: It cannot be opened.
@@ -41,34 +41,36 @@ class MeasuredExport:
     def splits(self, photos: Photos) -> list[Split]:
         """Return the splits that these pictures allow, as `Classifier.splits` does."""
         manifest = self._model.manifest
-        takes = not manifest.closed and manifest.texts.kind != "fixed"
-        return splits_of(photos, manifest.names, takes_new_names=takes)
+        takes_new_names = not manifest.closed and manifest.texts.kind != "fixed"
+        return splits_of(photos, manifest.names, takes_new_names=takes_new_names)
 
     def simpler(self) -> list[Classifier]:
         """Return no baselines: an export has the answers of one method."""
         return []
 
     def evaluate(self, photos: Photos, split: Split, reporter: Reporter) -> Answers:
-        """Return answers about a split, as `Classifier.evaluate` does, with the logarithms of probabilities.
+        """Return predictions for a split, as `Classifier.evaluate` does; logits are log probabilities.
 
         Raises:
             InputError: The data has no picture of that split, or one cannot be read.
         """
-        chosen = split_of(photos, self._model.manifest.names, split)
-        said = self._model.predict(
-            [sample.picture for sample in chosen.samples],
-            chosen.names,
+        test = split_of(photos, self._model.manifest.names, split)
+        predictions = self._model.predict(
+            [sample.picture for sample in test.samples],
+            test.names,
             only=True,
             watch=partial(reporter.count, split),
         )
-        scores = torch.tensor([[one.scores[name] for name in chosen.names] for one in said])
-        trusts = [one.trust for one in said if one.trust is not None]
+        scores = torch.tensor(
+            [[prediction.scores[name] for name in test.names] for prediction in predictions]
+        )
+        trusts = [prediction.trust for prediction in predictions if prediction.trust is not None]
         return Answers(
             scores.clamp_min(torch.finfo(scores.dtype).tiny).log(),
-            torch.tensor([sample.label for sample in chosen.samples]),
+            torch.tensor([sample.label for sample in test.samples]),
             trust=torch.tensor(trusts) if trusts else None,
-            names=chosen.names,
-            pictures=tuple(sample.name for sample in chosen.samples),
+            names=test.names,
+            pictures=tuple(sample.name for sample in test.samples),
         )
 
 
@@ -104,24 +106,26 @@ def tested_photos(
 
 
 def _note_learned(test: Photos, data: Path, model: Path, classifier: Classifier) -> None:
-    """Say how many of the pictures were learned from, if they are those of the run."""
+    """Print a note on how many test pictures the model was trained on, if they are those of its run."""
     try:
         run = read_run(model)
         if run.config.photos is None or classifier.config is None:
             return
-        own, given = Path(run.config.photos).resolve(), data.expanduser().resolve()
-        if not (own.is_relative_to(given) or given.is_relative_to(own)):
+        run_data, test_data = Path(run.config.photos).resolve(), data.expanduser().resolve()
+        if not (run_data.is_relative_to(test_data) or test_data.is_relative_to(run_data)):
             return
-        every = load(run.config)
+        run_photos = load(run.config)
     except InputError:  # there is no run, or its pictures are gone
         return
-    drawn = learned_from(every, classifier.config.shots, classifier.config.seed, run.chosen)
-    trained = {name_key(name) for name in classifier.config.names}
-    drawn = drawn.only([row for row, name in enumerate(drawn.names) if name_key(name) in trained])
-    if drawn.digest(masks=run.config.needs_masks)[:16] != run.identity["data"]:
-        return  # pictures have come or gone since
-    learned = {one.picture for one in drawn.samples}
-    number = sum(sample.picture in learned for sample in test.samples)
+    training_photos = learned_from(run_photos, classifier.config.shots, classifier.config.seed, run.chosen)
+    trained_keys = {name_key(name) for name in classifier.config.names}
+    training_photos = training_photos.only(
+        [row for row, name in enumerate(training_photos.names) if name_key(name) in trained_keys]
+    )
+    if training_photos.digest(masks=run.config.needs_masks)[:16] != run.identity["data"]:
+        return  # the pictures of the run have changed since
+    learned_pictures = {shot.picture for shot in training_photos.samples}
+    number = sum(sample.picture in learned_pictures for sample in test.samples)
     if number:
         note(
             f"{number} of {len(test)} pictures were learned from, so the figures are too good: leave --data"
@@ -153,16 +157,16 @@ def asked(
     bank: str | None,
     bars: Reporter,
 ) -> Answers:
-    """Predict a split, with the method's name in the progress; a baseline may see no region."""
-    told = Titled(bars, model.method_name)
+    """Predict a split, with the method's name in the progress; a baseline may use no region."""
+    titled = Titled(bars, model.method_name)
     if isinstance(model, MeasuredExport):
-        return model.evaluate(photos, split, told)
+        return model.evaluate(photos, split, titled)
     region = region and model.sees_regions
-    return model.evaluate(photos, split, shift=shift, test_masks=region, bank=bank, reporter=told)
+    return model.evaluate(photos, split, shift=shift, test_masks=region, bank=bank, reporter=titled)
 
 
 def measured(answers: Answers, shift: bool) -> dict[str, Any]:
-    """Return accuracy and counts, and the shift index where it is wanted."""
+    """Return accuracy and counts, and the shift index if requested."""
     measured: dict[str, Any] = {"accuracy": answers.accuracy, "pictures": len(answers.labels)}
     measured["classes"] = answers.logits.shape[1]
     if shift:

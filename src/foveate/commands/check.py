@@ -1,4 +1,4 @@
-"""`foveate check`: what is wrong with photos, before anything is learned from them."""
+"""`foveate check`: find problems in photos before training."""
 
 import json as json_module
 import sys
@@ -58,12 +58,12 @@ def check(  # noqa: PLR0913  (a command's options)
     from foveate.data.sources import load_photos
 
     with notes_for_warnings(), Bars() as bars:
-        found = load_photos(photos)
-        groups = read_groups(found, photos, group) if group else None
+        loaded = load_photos(photos)
+        groups = read_groups(loaded, photos, group) if group else None
         towers = load_clip(clip, device=device, dtype=dtype)
         note_precision(towers.precision)
         bank = Path(bank_dir).expanduser() if bank_dir else None
-        checked = check_photos(found, towers, groups=groups, bank=bank, watch=bars.count)
+        checked = check_photos(loaded, towers, groups=groups, bank=bank, watch=bars.count)
     if write:
         _write(checked, Path(write).expanduser())
     if report:
@@ -84,7 +84,8 @@ def run(words: Sequence[str]) -> None:
 def _as_json(checked: "Checked") -> dict[str, Any]:
     leak = None if checked.leak is None else {**asdict(checked.leak), "faked": checked.leak.faked}
     findings = [
-        {key: value for key, value in asdict(one).items() if key != "places"} for one in checked.findings
+        {key: value for key, value in asdict(finding).items() if key != "places"}
+        for finding in checked.findings
     ]
     return {"pictures": len(checked.photos), "counts": checked.counts(), "leak": leak, "findings": findings}
 
@@ -92,15 +93,18 @@ def _as_json(checked: "Checked") -> dict[str, Any]:
 def _print(checked: "Checked") -> None:
     from foveate.check.checking import KINDS
 
-    said = ", ".join(f"{number} × {KINDS[kind]}" for kind, number in checked.counts().items())
-    note(f"{len(checked.photos)} pictures: {said or 'nothing is wrong with them'}")
+    counts = ", ".join(f"{number} × {KINDS[kind]}" for kind, number in checked.counts().items())
+    note(f"{len(checked.photos)} pictures: {counts or 'nothing is wrong with them'}")
     if checked.leak is not None:
         leak = checked.leak
         note(
             f"{leak.groups} groups: {leak.among_own:.1f} % right with others of a picture's group at hand,"
             f" {leak.without_own:.1f} % without: {leak.faked:.1f} points are the groups' own"
         )
-    rows = [[one.kind, one.label, one.told, " ".join(one.pictures)] for one in checked.findings]
+    rows = [
+        [finding.kind, finding.label, finding.told, " ".join(finding.pictures)]
+        for finding in checked.findings
+    ]
     print_table(["what", "class", "why", "pictures"], rows)
 
 
@@ -108,6 +112,6 @@ def _write(checked: "Checked", file: Path) -> None:
     from foveate.check.writing import as_csv
     from foveate.files import write_atomically
 
-    kept = checked.cleaned()
-    write_atomically(file, as_csv(kept, file.parent))
-    note(f"{file} has {len(kept)} of {len(checked.photos)} pictures")
+    cleaned = checked.cleaned()
+    write_atomically(file, as_csv(cleaned, file.parent))
+    note(f"{file} has {len(cleaned)} of {len(checked.photos)} pictures")

@@ -1,4 +1,4 @@
-"""What `foveate fit --method auto` prints of its choice."""
+"""Output of `foveate fit --method auto`: the choice and its reasons."""
 
 import sys
 
@@ -20,8 +20,10 @@ def print_choice(choice: Choice) -> None:
     print_table(["method", "right, held out", "90 % interval", ""], rows)
     lines = [choice.verdict, f"Expected on new photos like these: {told(choice.expected)} right."]
     if choice.forecasts:
-        more = ", ".join(f"{told(one.accuracy)} with {one.more} more" for one in choice.forecasts)
-        lines.append(f"More photos a class, with {choice.forecast_of}: {more}.")
+        forecasts = ", ".join(
+            f"{told(forecast.accuracy)} with {forecast.more} more" for forecast in choice.forecasts
+        )
+        lines.append(f"More photos a class, with {choice.forecast_of}: {forecasts}.")
     else:
         lines.append("What more photos would bring cannot be said: too few photos, or the time was over.")
     sys.stdout.write("".join(f"{line}\n" for line in ["", *lines]))

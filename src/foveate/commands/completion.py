@@ -1,4 +1,4 @@
-"""`foveate completion`: what a shell needs to complete commands and options."""
+"""`foveate completion`: print a completion script for a shell."""
 
 import inspect
 import sys
@@ -29,14 +29,14 @@ def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
 
 
 def _whole() -> App:
-    """Return all commands as one."""
+    """Return one cyclopts app with all commands."""
     root = App(name="foveate", version_flags=[])
-    for found in iter_modules(commands.__path__):
-        module = import_module(f"{commands.__name__}.{found.name}")
+    for module_info in iter_modules(commands.__path__):
+        module = import_module(f"{commands.__name__}.{module_info.name}")
         if not hasattr(module, "run"):
             continue
-        name = found.name.rstrip("_")  # "import" is a word of Python's own
-        function = getattr(module, found.name, None)
+        name = module_info.name.rstrip("_")  # the module of "import", a Python keyword, is "import_"
+        function = getattr(module, module_info.name, None)
         if name == "fit":
             command = module.declared("fvgpt+coop")
         elif inspect.isfunction(function):

@@ -83,11 +83,11 @@ def cost(  # noqa: PLR0913  (a command's options)
         check(plan)
     file = None if out is None else Path(out).expanduser()
     if file is not None:
-        _refuse_other(file)
+        _refuse_foreign_file(file)
     rows: list[dict[str, Any]] = []
     with Bars() as bars:
-        for found in measure_apart(plans, lambda done, total: bars.count("measuring", done, total)):
-            rows.append(as_row(found))
+        for measured in measure_apart(plans, lambda done, total: bars.count("measuring", done, total)):
+            rows.append(as_row(measured))
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(file, _text(as_table(rows, plans[0])))
@@ -103,7 +103,7 @@ def run(words: Sequence[str]) -> None:
     cost(**parse("cost", cost, words, examples=EXAMPLES))
 
 
-def _refuse_other(file: Path) -> None:
+def _refuse_foreign_file(file: Path) -> None:
     """Refuse to overwrite a file that is not from an earlier measurement.
 
     Raises:
@@ -114,10 +114,10 @@ def _refuse_other(file: Path) -> None:
     if not file.exists():
         return
     try:
-        there = read_json(file)
+        content = read_json(file)
     except ValueError:
-        there = None
-    if not isinstance(there, dict) or not {"schema", "rows", "counted"} <= there.keys():
+        content = None
+    if not isinstance(content, dict) or not {"schema", "rows", "counted"} <= content.keys():
         raise InputError(f"{file} is there, and foveate cost did not write it: choose another --out")
 
 
@@ -125,8 +125,8 @@ def _text(table: Mapping[str, Any]) -> str:
     from foveate.report.published import PAPER
 
     published = {"source": f"{PAPER}, Table 7", "rows": _published(table["rows"])}
-    whole = {**table, "published": published}
-    return json_module.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+    content = {**table, "published": published}
+    return json_module.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def _published(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
@@ -141,27 +141,27 @@ def _published(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]
 def _print(table: Mapping[str, Any]) -> None:
     from foveate.costs.apart import title
 
-    lines = [_cells(row) for row in table["rows"]]
-    for method, line in _published(table["rows"]).items():
-        speeds = [f"{line['tuning_fps']:g}", "", "", f"{line['inference_fps']:g}", ""]
-        learned, memory = f"{line['learnable_params_M']:.2f} M", f"{line['gpu_memory_MB']:.0f}"
-        lines.append(
+    cells = [_cells(row) for row in table["rows"]]
+    for method, figures in _published(table["rows"]).items():
+        speeds = [f"{figures['tuning_fps']:g}", "", "", f"{figures['inference_fps']:g}", ""]
+        learned, memory = f"{figures['learnable_params_M']:.2f} M", f"{figures['gpu_memory_MB']:.0f}"
+        cells.append(
             [f"{title(method)}, published: ViT-B/16 on another machine", learned, "", *speeds, memory]
         )
-    print_table(("row", *FIGURES.values()), lines)
+    print_table(("row", *FIGURES.values()), cells)
     note(f"pictures a second on {table['device']}: not to be compared with another machine's, nor a paper's")
-    for name, what in table["counted"].items():
-        note(f"{FIGURES.get(name, name)}: {what}")
+    for name, description in table["counted"].items():
+        note(f"{FIGURES.get(name, name)}: {description}")
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     speeds = ("tuning", "banked", "filling", "inference", "new_inference")
     figures = [row[f"{name}_pictures_per_second"] for name in speeds]
-    shown = ["" if figure is None else f"{figure:g}" for figure in figures]
+    texts = ["" if figure is None else f"{figure:g}" for figure in figures]
     return [
         row["row"],
         f"{row['learned_numbers']:,}",
         str(row["batch_size"]),
-        *shown,
+        *texts,
         f"{row['peak_memory_mb']:.0f}",
     ]

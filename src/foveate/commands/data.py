@@ -51,15 +51,15 @@ def check(root: str, sets: list[str] | None = None, *, masks: str | None = None,
             pictures.
         json: Print the full report as JSON, with each missing picture.
     """
-    place, tree = Path(root).expanduser(), None if masks is None else Path(masks).expanduser()
-    wanted = [find(name).key for name in sets] if sets else [*keys(), *_drawn_there(place)]
-    done: list[Check] = []
+    folder, mask_folder = Path(root).expanduser(), None if masks is None else Path(masks).expanduser()
+    set_keys = [find(name).key for name in sets] if sets else [*keys(), *_drawn_sets_in(folder)]
+    results: list[Check] = []
     with Bars() as bars:
-        for number, key in enumerate(wanted):
-            done.append(check_set(place, key, masks=tree))
-            bars.count("sets", number + 1, len(wanted))
-    _print_json(done) if json else _print_checks(done, named=bool(sets))
-    if not _fine(done, named=bool(sets), masked=bool(sets and masks)):
+        for number, key in enumerate(set_keys):
+            results.append(check_set(folder, key, masks=mask_folder))
+            bars.count("sets", number + 1, len(set_keys))
+    _print_json(results) if json else _print_checks(results, named=bool(sets))
+    if not _fine(results, named=bool(sets), masked=bool(sets and masks)):
         raise SystemExit(1)
 
 
@@ -71,15 +71,17 @@ def world(root: str, sets: list[str] | None = None, *, seed: int = SEED) -> None
         sets: Data sets, such as species or world-1; by default all.
         seed: Seed of names, homes and scenes.
     """
-    folder, wanted = Path(root).expanduser(), sets or (*species_keys(), *world_keys())
+    folder, set_keys = Path(root).expanduser(), sets or (*species_keys(), *world_keys())
     with Bars() as bars:
-        made = draw_sets(folder, wanted, seed=seed, on_count=partial(bars.count, "drawing scenes"))
+        new_keys = draw_sets(folder, set_keys, seed=seed, on_count=partial(bars.count, "drawing scenes"))
     rows: list[list[str]] = []
-    for key in wanted:
-        one = find(key)
-        assert one.world is not None
-        counts = [str(number) for number in (one.classes, one.train, one.test)]
-        rows.append([one.key, "drawn" if one.key in made else "there before", *counts, one.world.about])
+    for key in set_keys:
+        entry = find(key)
+        assert entry.world is not None
+        counts = [str(number) for number in (entry.classes, entry.train, entry.test)]
+        rows.append(
+            [entry.key, "drawn" if entry.key in new_keys else "there before", *counts, entry.world.about]
+        )
     print_table(["set", "state", "classes", "train", "test", "what it is"], rows)
 
 
@@ -103,15 +105,17 @@ def paste(
         seed: Seed of the choice of objects and grounds.
         tests: The most objects of a class.
     """
-    folder, tree = Path(root).expanduser(), None if masks is None else Path(masks).expanduser()
+    folder, mask_folder = Path(root).expanduser(), None if masks is None else Path(masks).expanduser()
     rows: list[list[str]] = []
     for name in sets:
         with Bars() as bars:
-            told = partial(bars.count, f"pasting {find(name).key}")
-            made = paste_set(folder, name, grounds, masks=tree, seed=seed, tests=tests, on_count=told)
-        numbers = map(str, (made.tests, made.masked, made.objects, made.classes))
-        state = "pasted" if made.made else "there before"
-        rows.append([find(name).key, state, *numbers, str(made.folder)])
+            on_count = partial(bars.count, f"pasting {find(name).key}")
+            pasted = paste_set(
+                folder, name, grounds, masks=mask_folder, seed=seed, tests=tests, on_count=on_count
+            )
+        numbers = map(str, (pasted.tests, pasted.masked, pasted.objects, pasted.classes))
+        state = "pasted" if pasted.made else "there before"
+        rows.append([find(name).key, state, *numbers, str(pasted.folder)])
     print_table(["set", "state", "test", "with mask", "objects", "classes", "folder"], rows)
 
 
@@ -125,8 +129,8 @@ def draw(root: str, sets: list[str], *, out: str, shots: int = 16, seed: int = 1
         shots: Pictures per class.
         seed: Seed of the draw.
     """
-    made = [_drawn(Path(root).expanduser(), name, shots, seed) for name in sets]
-    _write(made, Path(out).expanduser())
+    draws = [_drawn(Path(root).expanduser(), name, shots, seed) for name in sets]
+    _write(draws, Path(out).expanduser())
 
 
 def import_(
@@ -144,19 +148,19 @@ def import_(
     """
     if len(sets) != 1:
         raise InputError(f"a draw is of one data set, and here are {len(sets)}: {', '.join(sets)}")
-    path, one = Path(file).expanduser(), find(sets[0])
-    told = shots_and_seed(path)
-    if told is None and (shots is None or seed is None):
+    path, entry = Path(file).expanduser(), find(sets[0])
+    pair = shots_and_seed(path)
+    if pair is None and (shots is None or seed is None):
         raise InputError(f"{path}: its name does not say shots and seed: give --shots and --seed")
-    shots, seed = (told[0] if shots is None and told else shots), (told[1] if seed is None and told else seed)
-    photos = open_set(Path(root).expanduser(), one.key, splits=("train", "val"))
+    shots, seed = (pair[0] if shots is None and pair else shots), (pair[1] if seed is None and pair else seed)
+    photos = open_set(Path(root).expanduser(), entry.key, splits=("train", "val"))
     assert shots is not None
     assert seed is not None
-    found = import_draw(path, photos, one.key, shots, seed, note)
-    own = make_draw(photos, one.key, shots, seed)
-    same = "the same as foveate draws" if own.hash == found.hash else "another draw than foveate's own"
-    note(f"{path.name}: {same} for {shots} shots, seed {seed}")
-    _write([found], Path(out).expanduser())
+    theirs = import_draw(path, photos, entry.key, shots, seed, note)
+    ours = make_draw(photos, entry.key, shots, seed)
+    verdict = "the same as foveate draws" if ours.hash == theirs.hash else "another draw than foveate's own"
+    note(f"{path.name}: {verdict} for {shots} shots, seed {seed}")
+    _write([theirs], Path(out).expanduser())
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -198,49 +202,49 @@ def run(words: Sequence[str]) -> None:
         function(**read)
 
 
-def _drawn_there(root: Path) -> list[str]:
-    drawn = (*species_keys(), *world_keys())
-    return [key for key in drawn if locate(root, find(key)) is not None] if root.is_dir() else []
+def _drawn_sets_in(root: Path) -> list[str]:
+    set_keys = (*species_keys(), *world_keys())
+    return [key for key in set_keys if locate(root, find(key)) is not None] if root.is_dir() else []
 
 
-def _fine(done: Sequence[Check], named: bool, masked: bool) -> bool:
+def _fine(results: Sequence[Check], named: bool, masked: bool) -> bool:
     """Return whether all checked sets are complete: the named sets, or without names at least one on disk."""
-    asked = [one for one in done if named or one.state != "not there"]
-    return bool(asked) and all(one.usable and (one.masks or not masked) for one in asked)
+    relevant = [result for result in results if named or result.state != "not there"]
+    return bool(relevant) and all(result.usable and (result.masks or not masked) for result in relevant)
 
 
-def _print_json(done: Sequence[Check]) -> None:
-    rows = [{**asdict(one), "usable": one.usable} for one in done]
+def _print_json(results: Sequence[Check]) -> None:
+    rows = [{**asdict(result), "usable": result.usable} for result in results]
     sys.stdout.write(json.dumps(rows, indent=1) + "\n")
 
 
-def _print_checks(done: Sequence[Check], named: bool) -> None:
+def _print_checks(results: Sequence[Check], named: bool) -> None:
     heads = ["set", "state", "layout", "classes", "train", "val", "test", "absent", "masks", "names"]
-    rows = [_row(one) for one in done]
+    rows = [_row(result) for result in results]
     if sys.stdout.isatty():  # people get no empty columns; programs always find the same columns
-        filled = [place for place in range(len(heads)) if any(row[place] for row in rows)]
-        heads, rows = [heads[place] for place in filled], [[row[place] for place in filled] for row in rows]
+        filled = [index for index in range(len(heads)) if any(row[index] for row in rows)]
+        heads, rows = [heads[index] for index in filled], [[row[index] for index in filled] for row in rows]
     print_table(heads, rows)
-    for one in done:
-        for fault in one.faults if named or one.folder else ():
-            note(f"{one.title}: {fault}")
+    for result in results:
+        for fault in result.faults if named or result.folder else ():
+            note(f"{result.title}: {fault}")
     # A list that cannot be read has its own line with the remedy.
-    wanted = [one for one in done if not one.usable and (one.counts or not one.folder)]
-    if wanted:
-        print_table(["to be had", "at"], [[one.title, find(one.key).source] for one in wanted])
+    unavailable = [result for result in results if not result.usable and (result.counts or not result.folder)]
+    if unavailable:
+        print_table(["to be had", "at"], [[result.title, find(result.key).source] for result in unavailable])
         note(f"with their split files, but for ImageNet: {MIRROR}")
         note(f"with masks, the eleven sets of FVG-PT: {WITH_MASKS}")
-    numbers = Counter(one.state for one in done)
+    numbers = Counter(result.state for result in results)
     note(", ".join(f"{number} {state}" for state, number in numbers.items()))
 
 
-def _row(one: Check) -> list[str]:
-    numbers = [str(one.counts.get(what, "")) for what in ("classes", "train", "val", "test")]
-    masked = f"{one.masks['train']}/{one.counts['train']}" if one.masks else ""
-    names = one.names_hash[:8]
-    if names and one.official_names_hash:
-        names = "official" if one.names_hash == one.official_names_hash else f"{names} other"
-    return [one.title, one.state, one.layout, *numbers, str(one.absent or ""), masked, names]
+def _row(result: Check) -> list[str]:
+    numbers = [str(result.counts.get(part, "")) for part in ("classes", "train", "val", "test")]
+    masked = f"{result.masks['train']}/{result.counts['train']}" if result.masks else ""
+    names = result.names_hash[:8]
+    if names and result.official_names_hash:
+        names = "official" if result.names_hash == result.official_names_hash else f"{names} other"
+    return [result.title, result.state, result.layout, *numbers, str(result.absent or ""), masked, names]
 
 
 def _drawn(root: Path, name: str, shots: int, seed: int) -> StoredDraw:
@@ -248,12 +252,12 @@ def _drawn(root: Path, name: str, shots: int, seed: int) -> StoredDraw:
     return make_draw(open_set(root, key, splits=("train", "val")), key, shots, seed)
 
 
-def _write(made: Sequence[StoredDraw], out: Path) -> None:
+def _write(draws: Sequence[StoredDraw], out: Path) -> None:
     rows: list[list[str]] = []
-    for one in made:
-        path = out / one.dataset / f"shot_{one.shots}-seed_{one.seed}.json"
+    for stored in draws:
+        path = out / stored.dataset / f"shot_{stored.shots}-seed_{stored.seed}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_draw(path, one)
-        numbers = (len(one.train), len(one.val))
-        rows.append([one.dataset, *map(str, numbers), one.hash[:12], str(path)])
+        write_draw(path, stored)
+        numbers = (len(stored.train), len(stored.val))
+        rows.append([stored.dataset, *map(str, numbers), stored.hash[:12], str(path)])
     print_table(["set", "train", "val", "hash", "file"], rows)

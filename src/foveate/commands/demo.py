@@ -36,8 +36,8 @@ def demo(*, out: str = "out/demo", seeds: int = 4, workers: int | None = None) -
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with notes_for_warnings(), Bars() as bars:
-        found = run_demo(folder, range(1, seeds + 1), bars, workers or own_cpus())
-    head, *rows = summary(found)
+        figures = run_demo(folder, range(1, seeds + 1), bars, workers or own_cpus())
+    head, *rows = summary(figures)
     print_table(head, rows, title=f"20 base and 20 new species of drawn scenes, percent right, {seeds} seeds")
     note(
         f"drawn scenes, {CLIP}: no figure here says anything of photographs. "

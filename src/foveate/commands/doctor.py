@@ -1,4 +1,4 @@
-"""`foveate doctor`: what is installed here, what is not, and the line that installs it."""
+"""`foveate doctor`: list what is installed and what is missing, with the line that installs it."""
 
 import json as json_module
 import os
@@ -29,32 +29,32 @@ def doctor(*, json: bool = False) -> None:
     Args:
         json: Print one JSON table instead.
     """
-    found = examine()
+    report = examine()
     if json:
-        sys.stdout.write(json_module.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_module.dumps(report, indent=2, ensure_ascii=False) + "\n")
         return
-    print_table(["package", "version", "asked for"], [list(row) for row in found["packages"]])
-    print_table(["device", ""], [list(row) for row in found["devices"]])
-    print_table(["cache", "", "free"], [list(row) for row in found["caches"]])
+    print_table(["package", "version", "asked for"], [list(row) for row in report["packages"]])
+    print_table(["device", ""], [list(row) for row in report["devices"]])
+    print_table(["cache", "", "free"], [list(row) for row in report["caches"]])
     lines = [
-        [name, "there" if not row["missing"] else row["install"]] for name, row in found["extras"].items()
+        [name, "there" if not row["missing"] else row["install"]] for name, row in report["extras"].items()
     ]
     print_table(["extra", ""], lines)
 
 
 def examine() -> dict[str, Any]:
-    """Return all that `foveate doctor` tells."""
-    asked = _requirements()
+    """Return everything that `foveate doctor` prints."""
+    requirements = _requirements()
     extras = {
         name: {"missing": missing, "install": f"pip install 'foveate[{name}]'" if missing else ""}
-        for name in sorted(asked)
+        for name in sorted(requirements)
         if name and name not in _FOR_DEVELOPERS
-        for missing in [[package for package, _ in _whole(name, asked) if _version(package) is None]]
+        for missing in [[package for package, _ in _whole(name, requirements) if _version(package) is None]]
     }
-    packages = [(name, _version(name) or "missing", limits) for name, limits in _whole("", asked)]
-    own = [("foveate", version("foveate"), ""), ("python", platform.python_version(), "")]
+    packages = [(name, _version(name) or "missing", limits) for name, limits in _whole("", requirements)]
+    base = [("foveate", version("foveate"), ""), ("python", platform.python_version(), "")]
     return {
-        "packages": [*own, *packages],
+        "packages": [*base, *packages],
         "system": f"{platform.system()} {platform.machine()}",
         "devices": _devices(),
         "caches": _caches(),
@@ -63,25 +63,25 @@ def examine() -> dict[str, Any]:
 
 
 def _requirements() -> dict[str, list[tuple[str, str, str]]]:
-    """Return what foveate asks for by extra ("" is always): packages, their extras and limits."""
-    found: dict[str, list[tuple[str, str, str]]] = {}
+    """Return foveate's requirements by extra ("" for none): package, its extras, version limits."""
+    by_extra: dict[str, list[tuple[str, str, str]]] = {}
     for line in requires("foveate") or []:
         match = _REQUIREMENT.match(line)
         assert match is not None
-        package, inner, limits, extra = match.groups()
-        found.setdefault(extra or "", []).append((package, inner or "", limits.strip()))
-    return found
+        package, inner_extras, limits, extra = match.groups()
+        by_extra.setdefault(extra or "", []).append((package, inner_extras or "", limits.strip()))
+    return by_extra
 
 
-def _whole(extra: str, asked: dict[str, list[tuple[str, str, str]]]) -> list[tuple[str, str]]:
-    """Return the packages of an extra and their limits, those of extras within it among them."""
-    found: list[tuple[str, str]] = []
-    for package, inner, limits in asked.get(extra, []):
+def _whole(extra: str, requirements: dict[str, list[tuple[str, str, str]]]) -> list[tuple[str, str]]:
+    """Return the packages of an extra, and of the extras in it, with their version limits."""
+    packages: list[tuple[str, str]] = []
+    for package, inner_extras, limits in requirements.get(extra, []):
         if package == "foveate":
-            found += [one for name in inner.split(",") for one in _whole(name, asked)]
+            packages += [item for name in inner_extras.split(",") for item in _whole(name, requirements)]
         else:
-            found.append((package, limits))
-    return found
+            packages.append((package, limits))
+    return packages
 
 
 def _version(package: str) -> str | None:
@@ -94,28 +94,28 @@ def _version(package: str) -> str | None:
 def _devices() -> list[tuple[str, str]]:
     import torch
 
-    found = [("cpu", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of PyTorch")]
-    for number in range(torch.cuda.device_count()):
-        facts = torch.cuda.get_device_properties(number)
-        found.append((f"cuda:{number}", f"{facts.name}, {facts.total_memory / 1e9:.0f} GB"))
+    devices = [("cpu", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of PyTorch")]
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        devices.append((f"cuda:{index}", f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"))
     if torch.backends.mps.is_available():
-        found.append(("mps", "Apple's GPU; foveate has not been tested on one"))
-    return found
+        devices.append(("mps", "Apple's GPU; foveate has not been tested on one"))
+    return devices
 
 
 def _caches() -> list[tuple[str, str, str]]:
-    """Return where weights are kept and runs are written, whether they may be, and how much room there is."""
+    """Return the folders of caches and runs, whether they are writable, and their free space."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    kept = cache_folder("features")
-    found = [] if kept else [("features", "not kept, because FOVEATE_CACHE is empty", "")]
-    places = [("hub", Path(HF_HUB_CACHE)), *([("features", kept)] if kept else []), ("here", Path.cwd())]
-    for title, folder in places:
-        there = next(one for one in (folder, *folder.parents) if one.exists())
-        may = "may be written to" if os.access(there, os.W_OK) else "may not be written to"
-        where = str(folder) if folder.exists() else f"{folder} (not made yet)"
-        found.append((title, f"{where}, {may}", f"{shutil.disk_usage(there).free / 1e9:.0f} GB"))
-    return found
+    cache = cache_folder("features")
+    rows = [] if cache else [("features", "not kept, because FOVEATE_CACHE is empty", "")]
+    folders = [("hub", Path(HF_HUB_CACHE)), *([("features", cache)] if cache else []), ("here", Path.cwd())]
+    for title, folder in folders:
+        existing = next(candidate for candidate in (folder, *folder.parents) if candidate.exists())
+        access = "may be written to" if os.access(existing, os.W_OK) else "may not be written to"
+        location = str(folder) if folder.exists() else f"{folder} (not made yet)"
+        rows.append((title, f"{location}, {access}", f"{shutil.disk_usage(existing).free / 1e9:.0f} GB"))
+    return rows
 
 
 def run(words: Sequence[str]) -> None:

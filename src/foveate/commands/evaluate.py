@@ -77,32 +77,32 @@ def evaluate(  # noqa: PLR0913  (a command's options)
     _check(models, report, masks, test_masks)
     from foveate.commands.asking import asked, measured, readable, tested_photos
 
-    needs = {"--compare": compare, "--shift": shift, "--masks": masks, "--bank-dir": bank_dir}
-    needs |= {"--test-masks": test_masks}
+    model_options = {"--compare": compare, "--shift": shift, "--masks": masks, "--bank-dir": bank_dir}
+    model_options |= {"--test-masks": test_masks}
     tables: dict[str, Table] = {}
     judged: dict[str, Judgement] = {}  # of the last model
     with notes_for_warnings(), Bars() as bars:
         for model in models:
-            opened = _opened(model, clip, device, dtype, {**needs, "--report": report})
-            photos = tested_photos(Path(model), data, test_masks or masks, opened)
+            loaded = _opened(model, clip, device, dtype, {**model_options, "--report": report})
+            photos = tested_photos(Path(model), data, test_masks or masks, loaded)
             photos = readable(photos, on_bad, shift or bool(test_masks))
-            splits: Sequence[Split] = opened.splits(photos) if split == "each" else (split,)
+            splits: Sequence[Split] = loaded.splits(photos) if split == "each" else (split,)
             ask = partial(asked, shift=shift, region=bool(test_masks), bank=bank_dir, bars=bars)
             answers: dict[str, dict[str, Answers]] = {}
-            for one in [*(reversed(opened.simpler()) if compare else ()), opened]:
-                said = {name: ask(one, photos, name) for name in splits}
-                answers[one.method_name] = said
+            for candidate in [*(reversed(loaded.simpler()) if compare else ()), loaded]:
+                by_split = {name: ask(candidate, photos, name) for name in splits}
+                answers[candidate.method_name] = by_split
             tables[model] = {
-                method: {name: measured(one, shift) for name, one in said.items()}
-                for method, said in answers.items()
+                method: {name: measured(split_answers, shift) for name, split_answers in by_split.items()}
+                for method, by_split in answers.items()
             }
-            own = answers[opened.method_name]
-            judged = _judged(own, tables[model][opened.method_name])
-            _note_missing_masks(tables[model][opened.method_name])
-            _keep_scores(model, data, opened, judged, masked=bool(test_masks))
+            own_answers = answers[loaded.method_name]
+            judged = _judge_splits(own_answers, tables[model][loaded.method_name])
+            _note_missing_masks(tables[model][loaded.method_name])
+            _keep_scores(model, data, loaded, judged, masked=bool(test_masks))
             if report:
                 last = splits[-1]
-                _write_page(cast("Classifier", opened), photos, last, own[last], judged[last], report)
+                _write_page(cast("Classifier", loaded), photos, last, own_answers[last], judged[last], report)
     if json:
         _print_json(tables if len(models) > 1 else tables[models[0]])
     else:
@@ -121,7 +121,7 @@ def _check(models: Sequence[str], report: str | None, masks: str | None, test_ma
 def _opened(
     model: str, clip: str | None, device: str, dtype: Precision | None, options: Mapping[str, object]
 ) -> "Classifier | MeasuredExport":
-    """Return a model or an export; refuse options that ask for what it does not have."""
+    """Load a model or an export; refuse options that it does not support."""
     from foveate.classifier import Classifier
     from foveate.commands.asking import MeasuredExport
     from foveate.run.folder import find_export
@@ -133,10 +133,11 @@ def _opened(
         if options["--test-masks"]:
             classifier.demand_regions()
         return classifier
-    given = [flag for flag, value in options.items() if value]
-    if given:
+    unsupported = [flag for flag, value in options.items() if value]
+    if unsupported:
         raise InputError(
-            f"{model} is an export, which answers and no more: leave out {given[0]}, or give the model itself"
+            f"{model} is an export, which answers and no more: leave out {unsupported[0]}, or give the model"
+            " itself"
         )
     return MeasuredExport(folder)
 
@@ -149,12 +150,12 @@ def run(words: Sequence[str]) -> None:
 def _keep_scores(
     model: str,
     data: str | None,
-    opened: "Classifier | MeasuredExport",
+    loaded: "Classifier | MeasuredExport",
     judged: "Mapping[str, Judgement]",
     *,
     masked: bool,
 ) -> None:
-    """Write the figures into the folder of a model, whose card shows them; leave others as they are."""
+    """Write the figures into the folder of the model, if it is local and writable; its card shows them."""
     from foveate.commands.asking import MeasuredExport
     from foveate.train.card import SplitScore
     from foveate.train.checkpoint import CONFIG
@@ -162,7 +163,7 @@ def _keep_scores(
 
     folder = Path(model).expanduser()
     if (
-        isinstance(opened, MeasuredExport)
+        isinstance(loaded, MeasuredExport)
         or not (folder / CONFIG).is_file()
         or not os.access(folder, os.W_OK)
     ):
@@ -174,26 +175,28 @@ def _keep_scores(
         SplitScore(
             name,
             split,
-            sum(row.pictures for row in one.classes),
-            len(one.names),
-            astuple(one.accuracy),
-            astuple(one.ece),
+            sum(row.pictures for row in judgement.classes),
+            len(judgement.names),
+            astuple(judgement.accuracy),
+            astuple(judgement.ece),
         )
-        for split, one in judged.items()
+        for split, judgement in judged.items()
     ]
-    opened.keep_scores(scores, folder)
+    loaded.keep_scores(scores, folder)
 
 
-def _judged(own: "Mapping[str, Answers]", row: Row) -> "dict[str, Judgement]":
-    """Judge the answers of the model itself, split by split, and put that into its figures."""
+def _judge_splits(own_answers: "Mapping[str, Answers]", row: Row) -> "dict[str, Judgement]":
+    """Judge the model's own answers, split by split, and add the judgements to its metrics."""
     import torch
 
     from foveate.evaluate.judgement import judge
 
-    found = {name: judge(answers, torch.Generator().manual_seed(0)) for name, answers in own.items()}
-    for name, one in found.items():
-        row[name] |= {"judged": one.as_dict()}
-    return found
+    judgements = {
+        name: judge(answers, torch.Generator().manual_seed(0)) for name, answers in own_answers.items()
+    }
+    for name, judgement in judgements.items():
+        row[name] |= {"judged": judgement.as_dict()}
+    return judgements
 
 
 def _write_page(
@@ -211,17 +214,21 @@ def _write_page(
 
 
 def _print_judged(judged: "Mapping[str, Judgement]") -> None:
-    """Say how sure the figures are, and what goes wrong most."""
-    for split, one in judged.items():
-        right, pictures = one.accuracy, sum(row.pictures for row in one.classes)
-        worst = one.classes[0]
+    """Print the intervals, the calibration error and the most frequent mistakes."""
+    for split, judgement in judged.items():
+        accuracy, pictures = judgement.accuracy, sum(row.pictures for row in judgement.classes)
+        worst = judgement.classes[0]
         lines = [
-            f"{split}: {right.value:.1f} % right of {pictures} pictures; with others {right.low:.1f} to"
-            f" {right.high:.1f} % (95 % interval)",
-            f"{split}: {one.confidence:.1f} % sure on average, calibration error {one.ece.value:.1f} points",
+            f"{split}: {accuracy.value:.1f} % right of {pictures} pictures; with others {accuracy.low:.1f} to"
+            f" {accuracy.high:.1f} % (95 % interval)",
+            f"{split}: {judgement.confidence:.1f} % sure on average, calibration error"
+            f" {judgement.ece.value:.1f} points",
         ]
-        if one.misjudged:
-            pairs = ", ".join(f"{o.truth} as {o.answer} ({o.pictures})" for o in one.confusions[:3])
+        if judgement.misjudged:
+            pairs = ", ".join(
+                f"{confusion.truth} as {confusion.answer} ({confusion.pictures})"
+                for confusion in judgement.confusions[:3]
+            )
             lines += [
                 f"{split}: least right is {worst.name}, {worst.right} of {worst.pictures}",
                 f"{split}: taken most often is {pairs}",

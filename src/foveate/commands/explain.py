@@ -106,14 +106,14 @@ def explain(  # noqa: PLR0913  (a command's options)
         simpler = classifier.simpler() if compare or not photos else []
         chain = [*reversed(simpler), classifier]
         if photos:
-            for one in chain:
-                one.ask_about(names, only=only)
+            for member in chain:
+                member.ask_about(names, only=only)
             paths = find_pictures(photos)
             paths = good_pictures(paths) if on_bad == "skip" else paths
             table = explain_photos(chain, paths, masks, plan, bars)
         else:
-            found = readable(tested_photos(Path(model), data, masks, classifier), on_bad, masked=True)
-            table = explain_set(chain, found, split or classifier.splits(found)[0], plan, bars)
+            test_photos = readable(tested_photos(Path(model), data, masks, classifier), on_bad, masked=True)
+            table = explain_set(chain, test_photos, split or classifier.splits(test_photos)[0], plan, bars)
     print_table(*table)
     note(f"written to {plan.folder}")
 
@@ -123,9 +123,9 @@ def run(words: Sequence[str]) -> None:
     explain(**parse("explain", explain, words, examples=EXAMPLES))
 
 
-def _refuse(what: str, **given: object) -> None:
+def _refuse(what: str, **options: object) -> None:
     """Refuse options that have no effect here."""
-    for name, value in given.items():
+    for name, value in options.items():
         if value:
             raise InputError(f"--{name} is for {what}, or leave --{name} out")
 
@@ -133,7 +133,7 @@ def _refuse(what: str, **given: object) -> None:
 def _folder(out: str) -> Path:
     """Return the output folder; it is created when something is written."""
     folder = Path(out).expanduser()
-    blocked = next((one for one in (folder, *folder.parents) if one.exists() and not one.is_dir()), None)
+    blocked = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
     if blocked is not None:
         raise InputError(f"{blocked} is a file: give a folder to write to with --out")
     return folder

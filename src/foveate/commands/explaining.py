@@ -86,15 +86,17 @@ def explain_set(
     pictures, branch = chain[-1].ask_split(photos, split)
     if plan.curve and not pictures.has_masks:
         raise InputError("--curve needs masks of the pictures: give their folder with --masks")
-    seen: list[Looks] = []
-    for one in chain:
-        pictures, branch = one.ask_split(photos, split)
-        name, watch = one.method_name, watched(bars, one.method_name)
-        seen.append(look(one.method, pictures, plan.branch or branch, plan.config, name=name, watch=watch))
-    _tell(seen)
-    groups = [mistakes(seen[-1], plan.cases), *changed(seen, plan.cases)]
-    curves = _curves(seen, plan.bins)
-    table = _table(seen)
+    all_looks: list[Looks] = []
+    for member in chain:
+        pictures, branch = member.ask_split(photos, split)
+        name, watch = member.method_name, watched(bars, member.method_name)
+        all_looks.append(
+            look(member.method, pictures, plan.branch or branch, plan.config, name=name, watch=watch)
+        )
+    _tell(all_looks)
+    groups = [mistakes(all_looks[-1], plan.cases), *changed(all_looks, plan.cases)]
+    curves = _curves(all_looks, plan.bins)
+    table = _table(all_looks)
     plan.folder.mkdir(parents=True, exist_ok=True)
     facts = {
         "split": split,
@@ -102,8 +104,8 @@ def explain_set(
         "pictures": len(pictures),
         **asdict(plan.config),
     }
-    _write(plan.folder, facts, seen, groups, curves, pictures)
-    page = _page(facts, table, seen, groups, pictures, bars)
+    _write(plan.folder, facts, all_looks, groups, curves, pictures)
+    page = _page(facts, table, all_looks, groups, pictures, bars)
     write_atomically(plan.folder / "gallery.html", page)
     if plan.curve:
         write_atomically(plan.folder / "curve.png", draw_curves(curves))
@@ -120,41 +122,42 @@ def cell(value: float | None, digits: int) -> str:
     return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _tell(seen: Sequence[Looks]) -> None:
+def _tell(all_looks: Sequence[Looks]) -> None:
     """Print which pictures the figures cover."""
-    number = len(seen[0].labels)
-    if "energy" not in seen[0].figures:
+    number = len(all_looks[0].labels)
+    if "energy" not in all_looks[0].figures:
         note(f"no masks: shift, {', '.join(OF_MASKS)} are left out (give their folder with --masks)")
     else:
-        known = int((~seen[0].figures["energy"].isnan()).sum())
-        if known < number:
+        with_object = int((~all_looks[0].figures["energy"].isnan()).sum())
+        if with_object < number:
             note(
-                f"shift, {', '.join(OF_MASKS)}: over the {known} of {number} pictures with an object in view"
+                f"shift, {', '.join(OF_MASKS)}: over the {with_object} of {number} pictures with an object in"
+                " view"
             )
-    for looks in seen:
-        blind = int((looks.heat.sum(dim=(1, 2)) == 0).sum())
-        if blind:
-            note(f"{looks.method}: in {blind} of {number} pictures nothing speaks for the class asked about")
+    for looks in all_looks:
+        blank = int((looks.heat.sum(dim=(1, 2)) == 0).sum())
+        if blank:
+            note(f"{looks.method}: in {blank} of {number} pictures nothing speaks for the class asked about")
 
 
-def _columns(seen: Sequence[Looks]) -> list[str]:
-    return [name for name in DIGITS if name == "accuracy" or name in seen[0].figures]
+def _columns(all_looks: Sequence[Looks]) -> list[str]:
+    return [name for name in DIGITS if name == "accuracy" or name in all_looks[0].figures]
 
 
-def _table(seen: Sequence[Looks]) -> Table:
-    columns = _columns(seen)
-    means = [looks.means() for looks in seen]
+def _table(all_looks: Sequence[Looks]) -> Table:
+    columns = _columns(all_looks)
+    means = [looks.means() for looks in all_looks]
     rows = [
         [looks.method, *(cell(mean[name], DIGITS[name]) for name in columns)]
-        for looks, mean in zip(seen, means, strict=True)
+        for looks, mean in zip(all_looks, means, strict=True)
     ]
     return ["method", *columns], rows
 
 
-def _curves(seen: Sequence[Looks], bins: int) -> dict[str, list[CurvePoint]]:
+def _curves(all_looks: Sequence[Looks], bins: int) -> dict[str, list[CurvePoint]]:
     return {
         looks.method: shift_curve(looks.figures["shift"], looks.right, bins)
-        for looks in seen
+        for looks in all_looks
         if "shift" in looks.figures
     }
 
@@ -162,51 +165,51 @@ def _curves(seen: Sequence[Looks], bins: int) -> dict[str, list[CurvePoint]]:
 def _write(
     folder: Path,
     facts: dict[str, Any],
-    seen: Sequence[Looks],
+    all_looks: Sequence[Looks],
     groups: Sequence[CaseGroup],
     curves: dict[str, list[CurvePoint]],
     pictures: PictureSet,
 ) -> None:
     """Write the figures: a line per method in table.csv, a line per picture and method in pictures.csv."""
-    parts = {
+    by_method = {
         looks.method: {
             "all": looks.means(),
             "right": looks.means(looks.right),
             "wrong": looks.means(~looks.right),
         }
-        for looks in seen
+        for looks in all_looks
     }
-    columns = _columns(seen)
+    columns = _columns(all_looks)
     lines = [
-        [method, of, *(mean[name] for name in columns)]
-        for method, means in parts.items()
-        for of, mean in means.items()
+        [method, subset, *(mean[name] for name in columns)]
+        for method, means in by_method.items()
+        for subset, mean in means.items()
     ]
     write_atomically(folder / "table.csv", csv_text([["method", "over", *columns], *lines]))
-    kept = {
+    summary = {
         **facts,
-        "passes": seen[-1].passes,
-        "methods": parts,
+        "passes": all_looks[-1].passes,
+        "methods": by_method,
         "changed": {group.title: group.number for group in groups},
         "curves": {name: [asdict(point) for point in points] for name, points in curves.items()},
     }
-    write_atomically(folder / "table.json", json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
-    columns, per_picture = _picture_lines(seen, pictures)
+    write_atomically(folder / "table.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    columns, per_picture = _picture_lines(all_looks, pictures)
     write_atomically(folder / "pictures.csv", csv_text([columns, *per_picture]))
 
 
-def _picture_lines(seen: Sequence[Looks], pictures: PictureSet) -> tuple[list[str], list[list[object]]]:
-    names, figures = seen[0].names, list(seen[0].figures)
+def _picture_lines(all_looks: Sequence[Looks], pictures: PictureSet) -> tuple[list[str], list[list[object]]]:
+    names, figures = all_looks[0].names, list(all_looks[0].figures)
     columns = ["photo", "label", "method", "answer", "probability", "of the label", "asked about", *figures]
     lines: list[list[object]] = []
-    for looks in seen:
+    for looks in all_looks:
         p, of_label = looks.of(looks.answers), looks.of(looks.labels)
-        for place, sample in enumerate(pictures.photos.samples):
+        for index, sample in enumerate(pictures.photos.samples):
             label, answer, asked = (
-                names[int(one[place])] for one in (looks.labels, looks.answers, looks.asked)
+                names[int(indices[index])] for indices in (looks.labels, looks.answers, looks.asked)
             )
-            line = [sample.name, label, looks.method, answer, float(p[place]), float(of_label[place]), asked]
-            values = [float(looks.figures[name][place]) for name in figures]
+            line = [sample.name, label, looks.method, answer, float(p[index]), float(of_label[index]), asked]
+            values = [float(looks.figures[name][index]) for name in figures]
             lines.append([*line, *("" if math.isnan(value) else value for value in values)])
     return columns, lines
 
@@ -214,23 +217,25 @@ def _picture_lines(seen: Sequence[Looks], pictures: PictureSet) -> tuple[list[st
 def _page(
     facts: dict[str, Any],
     table: Table,
-    seen: Sequence[Looks],
+    all_looks: Sequence[Looks],
     groups: Sequence[CaseGroup],
     pictures: PictureSet,
     bars: Bars,
 ) -> str:
-    drawn, wanted = 0, sum(len(group.places) for group in groups)
+    drawn, total = 0, sum(len(group.places) for group in groups)
 
-    def show(place: int):
+    def show(index: int):
         nonlocal drawn
         drawn += 1
-        bars.count("drawing", drawn, wanted)
-        return shown(pictures, place, SIDE)
+        bars.count("drawing", drawn, total)
+        return shown(pictures, index, SIDE)
 
     columns, rows = table
     about = {ANSWER: "each method's own answer", "label": "the label"}.get(facts["about"], facts["about"])
     how = facts["how"] if facts["how"] == "rollout" else f"{facts['how']} of the {facts['target']}"
-    wrong = ", ".join(f"{looks.method} is wrong on {int((~looks.right).sum())}" for looks in reversed(seen))
+    wrong = ", ".join(
+        f"{looks.method} is wrong on {int((~looks.right).sum())}" for looks in reversed(all_looks)
+    )
     answer = (
         f"Of {facts['pictures']} pictures {wrong}. Mistakes come first below, the surest ones at the top."
     )
@@ -239,5 +244,5 @@ def _page(
         f"layer {facts['layer']}, about {about}. Shift index: temperature {facts['tau']:g}. "
         f"For deletion and insertion, removed parts of a picture become: {facts['fill']}."
     )
-    title = f"What {seen[-1].method} gets wrong, repairs and breaks"
-    return gallery(title, [answer], [columns, *rows], seen, groups, show, measured)
+    title = f"What {all_looks[-1].method} gets wrong, repairs and breaks"
+    return gallery(title, [answer], [columns, *rows], all_looks, groups, show, measured)

@@ -16,10 +16,10 @@ EXAMPLES = """
     foveate export out/birds --out out/birds-int8 --int8
 """
 _TRIED = 64
-"""Pictures of the run's own that an export is proved on."""
+"""Maximum number of pictures of the run that an export is verified on."""
 
-_HELD_OUT = 1000
-"""Of those it is tried on with int8 weights."""
+_INT8_PICTURES = 1000
+"""The same number for int8 weights."""
 
 
 def export(
@@ -62,22 +62,23 @@ def export(
             pictures = good_pictures(find_pictures(photos))
         else:
             try:
-                found = tested_photos(Path(model), None, None, classifier).samples
-                few = found[:: max(1, -(-len(found) // (_HELD_OUT if int8 else _TRIED)))]
-                pictures = [sample.picture for sample in few]
+                samples = tested_photos(Path(model), None, None, classifier).samples
+                selected = samples[:: max(1, -(-len(samples) // (_INT8_PICTURES if int8 else _TRIED)))]
+                pictures = [sample.picture for sample in selected]
             except InputError as error:
                 note(f"{error}; so it is proved on drawn pictures alone: give your own with --photos")
-        made = export(classifier, out, photos=pictures, int8=int8, licence=licence)
-    proved, small = made.proved, made.int8
+        exported = export(classifier, out, photos=pictures, int8=int8, licence=licence)
+    proof, int8_proof = exported.proved, exported.int8
     lines = [
-        f"{proved.answers} answers about {len(pictures)} of your pictures and awkward ones are the model's:"
-        f" all labels, and probabilities within {proved.largest:.1g}"
+        f"{proof.answers} answers about {len(pictures)} of your pictures and awkward ones are the model's:"
+        f" all labels, and probabilities within {proof.largest:.1g}"
     ]
-    if small is not None:
+    if int8_proof is not None:
         lines.append(
-            f"with int8 weights {100 * small.agreement:.1f} % of {small.answers} answers are the same"
+            f"with int8 weights {100 * int8_proof.agreement:.1f} % of {int8_proof.answers} answers are the"
+            " same"
         )
-    lines.append(f"saved in {made.folder}, {made.megabytes:.1f} MB")
+    lines.append(f"saved in {exported.folder}, {exported.megabytes:.1f} MB")
     Console(highlight=False).print("\n".join(lines), soft_wrap=True, markup=False)
 
 

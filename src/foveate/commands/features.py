@@ -104,23 +104,23 @@ def features(  # noqa: PLR0913  (a command's options)
         run = in_processes(workers)
     note_precision(job.precision)
     with notes_for_warnings(), Bars() as bars:
-        read = _read(photos, images, masks, mask_values, invert_masks)
-        made = make_features(
-            read,
+        loaded = _read(photos, images, masks, mask_values, invert_masks)
+        result = make_features(
+            loaded,
             folder,
             job,
-            names=_names(read, photos),
+            names=_names(loaded, photos),
             run=run,
             on_count=lambda done, total: bars.count("features", done, total),
         )
-    for name, reason in made.left_out[:_LISTED]:
+    for name, reason in result.left_out[:_LISTED]:
         note(f"{name}: {reason}")
-    if made.left_out:
-        note(f"left out {len(made.left_out)} of {len(read)} pictures")
-    shards = f"{made.shards} shard{'s' * (made.shards != 1)}"
-    before = f", {made.kept} of them made before" if made.kept else ""
+    if result.left_out:
+        note(f"left out {len(result.left_out)} of {len(loaded)} pictures")
+    shards = f"{result.shards} shard{'s' * (result.shards != 1)}"
+    reused = f", {result.kept} of them made before" if result.kept else ""
     Console(highlight=False).print(
-        f"features of {made.pictures} pictures in {shards}{before}: {folder}",
+        f"features of {result.pictures} pictures in {shards}{reused}: {folder}",
         soft_wrap=True,
         markup=False,
     )
@@ -137,10 +137,10 @@ def _read(
     """Read labelled photos; pictures in a folder without class folders get one class without a name."""
     folder = Path(photos).expanduser()
     source: str | Photos = photos
-    if folder.is_dir() and not any(one.is_dir() for one in folder.iterdir()):
-        flat = list_pictures(folder)
-        if flat and not any(folder.glob("split_*.json")):
-            source = Photos((_UNNAMED,), tuple(Sample(one.absolute(), 0) for one in flat))
+    if folder.is_dir() and not any(entry.is_dir() for entry in folder.iterdir()):
+        pictures = list_pictures(folder)
+        if pictures and not any(folder.glob("split_*.json")):
+            source = Photos((_UNNAMED,), tuple(Sample(picture.absolute(), 0) for picture in pictures))
     return load_photos(source, masks=masks, images=images, mask_values=values, invert_masks=invert_masks)
 
 
@@ -149,7 +149,7 @@ def _names(photos: Photos, source: str) -> list[str]:
     paths = [sample.picture for sample in photos.samples if isinstance(sample.picture, Path)]
     if len(paths) < len(photos):
         return [sample.name for sample in photos.samples]
-    top = Path(source).expanduser().absolute()
-    if not all(path.is_relative_to(top) for path in paths):
-        top = Path(os.path.commonpath([path.parent for path in paths]))
-    return [path.relative_to(top).as_posix() for path in paths]
+    root = Path(source).expanduser().absolute()
+    if not all(path.is_relative_to(root) for path in paths):
+        root = Path(os.path.commonpath([path.parent for path in paths]))
+    return [path.relative_to(root).as_posix() for path in paths]

@@ -14,22 +14,22 @@ def find_pictures(photos: Sequence[str]) -> list[Path]:
     Raises:
         InputError: A folder has no pictures, or a path is a URL.
     """
-    found: list[Path] = []
-    for word in photos:
-        if "://" in word:
-            raise InputError(f"{word} is a web address: fetch the picture first, and give the file")
-        given = Path(word)
-        if not given.is_dir():
-            if given.is_fifo():
-                raise InputError(f"{given} is a pipe, no picture: give a file, or a folder")
-            found.append(given)
+    paths: list[Path] = []
+    for photo in photos:
+        if "://" in photo:
+            raise InputError(f"{photo} is a web address: fetch the picture first, and give the file")
+        path = Path(photo)
+        if not path.is_dir():
+            if path.is_fifo():
+                raise InputError(f"{path} is a pipe, no picture: give a file, or a folder")
+            paths.append(path)
             continue
-        inside = list_pictures(given)
-        if not inside:
-            raise InputError(f"{given} has no pictures: give pictures, or a folder that has some")
-        tell_unread([given])
-        found += inside
-    return found
+        pictures = list_pictures(path)
+        if not pictures:
+            raise InputError(f"{path} has no pictures: give pictures, or a folder that has some")
+        tell_unread([path])
+        paths += pictures
+    return paths
 
 
 def good_pictures(paths: Sequence[Path]) -> list[Path]:
@@ -38,8 +38,8 @@ def good_pictures(paths: Sequence[Path]) -> list[Path]:
     Raises:
         InputError: No picture is readable.
     """
-    looked = list(zip(paths, decode_all(paths), strict=True))
-    bad = [error for _, (_, error) in looked if error is not None]
+    decoded = list(zip(paths, decode_all(paths), strict=True))
+    bad = [error for _, (_, error) in decoded if error is not None]
     if len(bad) == len(paths):
         raise InputError(
             f"none of {len(paths)} pictures can be read, first {bad[0].name}: {bad[0].reason}; give others"
@@ -48,4 +48,4 @@ def good_pictures(paths: Sequence[Path]) -> list[Path]:
         note(f"{error.name}: {error.reason}")
     if bad:
         note(f"left out {len(bad)} of {len(paths)} pictures")
-    return [path for path, (_, error) in looked if error is None]
+    return [path for path, (_, error) in decoded if error is None]

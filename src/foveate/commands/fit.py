@@ -44,9 +44,11 @@ def run(words: Sequence[str]) -> None:
     if ":" in method:
         from foveate.methods.registry import import_methods
 
-        named = import_methods(method)
-        words = [named if one == method else one.replace(f"={method}", f"={named}") for one in words]
-        method = named
+        registered = import_methods(method)
+        words = [
+            registered if word == method else word.replace(f"={method}", f"={registered}") for word in words
+        ]
+        method = registered
     if asks_for_help(words):
         declared(method, alone=True).read(words)
     from foveate.commands.learning import fit  # the help needs no PyTorch
@@ -61,18 +63,18 @@ def declared(method: str, *, alone: bool = False) -> Command:
         method: Name of the method in the help.
         alone: Whether to leave out the settings of other methods.
     """
-    auto, kinds = is_auto(method), CONFIGS
+    auto, config_types = is_auto(method), CONFIGS
     parts = [] if auto else method.lower().replace("-", "_").split("+")
-    if not set(parts) <= kinds.keys():  # a method of another package, or an unknown one
+    if not set(parts) <= config_types.keys():  # a method of another package, or an unknown one
         from foveate.methods.registry import methods
 
-        kinds = {name: kind.config_type for name, kind in methods().items()}
+        config_types = {name: method_class.config_type for name, method_class in methods().items()}
     common = fields_of(RunConfig, groups=GROUPS, placed="photos", but=("columns", "recipe", "settings"))
-    own = kinds[parts[-1]].recipe if parts and parts[-1] in kinds else {}
-    recipe = [] if auto and alone else fields_of(replace(Recipe(), **own), group="training")
+    method_recipe = config_types[parts[-1]].recipe if parts and parts[-1] in config_types else {}
+    recipe = [] if auto and alone else fields_of(replace(Recipe(), **method_recipe), group="training")
     settings = [
-        one
-        for part in ([part for part in parts if part in kinds] if alone else kinds)
-        for one in settings_of(part, kinds[part], shown=part in parts)
+        setting
+        for part in ([part for part in parts if part in config_types] if alone else config_types)
+        for setting in settings_of(part, config_types[part], shown=part in parts)
     ]
     return Command("fit", [*OWN, *common, *recipe, *settings], SUMMARY, EXAMPLES)

@@ -72,10 +72,10 @@ def import_(  # noqa: PLR0913  (a command's options)
     config = classifier.config
     assert config is not None
     numbers = sum(tensor.numel() for tensor in classifier.method.learned().values())
-    own = ", ".join(f"{name} {value}" for name, value in config.settings[config.method].items())
+    used_settings = ", ".join(f"{name} {value}" for name, value in config.settings[config.method].items())
     lines = [  # lets the user check the result
         f"{config.method} of {path} ({config.imported}): {numbers:,} learned numbers",
-        f"settings: {own}",
+        f"settings: {used_settings}",
         *([f"template: {config.template}"] if config.template else []),
         f"{len(config.names)} classes: {', '.join(config.names)}",
         f"saved in {folder}",
@@ -85,7 +85,7 @@ def import_(  # noqa: PLR0913  (a command's options)
 
 def run(words: Sequence[str]) -> None:
     """Run the command."""
-    settings = [one for name in METHODS for one in settings_of(name, CONFIGS[name])]
+    settings = [option for name in METHODS for option in settings_of(name, CONFIGS[name])]
     import_(**parse("import", import_, words, settings=settings, examples=EXAMPLES))
 
 

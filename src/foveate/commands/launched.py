@@ -1,7 +1,7 @@
 """Commands under torchrun: several processes do one task, and one process prints.
 
-This is the first process. If only another process finds an error, that process prints it and the first
-is silent.
+The first process prints. If only another process finds an error, that process prints it and the first is
+silent.
 """
 
 import os
@@ -20,7 +20,7 @@ GRACE = 2.0
 """Seconds that the first process has to find the same error, if the error occurs in all processes."""
 
 PATIENCE = 5.0
-"""Seconds that it then waits until the others notice."""
+"""Seconds that the first process then waits until the others have received the error."""
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def launched() -> Generator[ProcessGroup | None]:
         yield None
         return
     try:
-        with _speaking(team):
+        with _only_first_prints(team):
             yield team
     except ProcessLost as error:
         try:
@@ -59,12 +59,12 @@ def launched() -> Generator[ProcessGroup | None]:
 
 
 @contextmanager
-def _speaking(team: ProcessGroup) -> Generator[None]:
+def _only_first_prints(team: ProcessGroup) -> Generator[None]:
     """Silence all processes but the first."""
     if team.first:
         yield
         return
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    with Path(os.devnull).open("w") as devnull, redirect_stdout(devnull), redirect_stderr(devnull):
         yield
 
 
@@ -74,17 +74,17 @@ def _end(team: ProcessGroup, error: InputError) -> None:
     Raises:
         SystemExit: Always.
     """
-    rank, wrong = team.share.rank, None
+    rank, message = team.share.rank, None
     if isinstance(error, ProcessLost):  # a consequence of another process's error, or of a kill
-        wrong = team.words(WRONG)
+        message = team.words(WRONG)
     else:
-        team.leave_word(WRONG, wrong := str(error))
+        team.leave_word(WRONG, message := str(error))
     if rank:
         team.words(SAID, patience=GRACE)
     if team.claim(SAID):
-        sys.stderr.write(f"foveate: {' '.join((wrong or str(error)).split())}\n")
+        sys.stderr.write(f"foveate: {' '.join((message or str(error)).split())}\n")
         sys.stderr.flush()
     team.leave_word(f"{HEARD} {rank}", "")
-    if rank == 0 and wrong is not None:  # this process may host the key-value store
-        team.words(*(f"{HEARD} {other}" for other in range(1, team.share.world)), patience=PATIENCE)
+    if rank == 0 and message is not None:  # this process may host the key-value store
+        team.words(*(f"{HEARD} {other_rank}" for other_rank in range(1, team.share.world)), patience=PATIENCE)
     raise SystemExit(2)

@@ -97,41 +97,41 @@ def fit_rows(table: RowRuns) -> None:
     Raises:
         InputError: A row cannot be used; the message names the row.
     """
-    note_embedded(*(one.config.clip for one in table.runs.values()))
-    for dtype in sorted({one.config.dtype for one in table.runs.values()}):
+    note_embedded(*(run.config.clip for run in table.runs.values()))
+    for dtype in sorted({run.config.dtype for run in table.runs.values()}):
         note_precision(dtype)
     with notes_for_warnings(), Bars() as bars:
-        done = _train(table, bars)
+        outcomes = _train(table, bars)
     lines: list[list[str]] = []
     for name, folder in table.rows.items():
-        what = done[folder]
-        if isinstance(what, Learned):
-            lines.append([name, what.method, f"{what.numbers:,}", what.ended])
+        outcome = outcomes[folder]
+        if isinstance(outcome, Learned):
+            lines.append([name, outcome.method, f"{outcome.numbers:,}", outcome.ended])
         else:
             lines.append([name, table.runs[folder].config.method, "", "diverged"])
     print_table(["row", "method", "learned numbers", ""], lines)
-    wrong = next((one for one in done.values() if isinstance(one, Diverged)), None)
-    if wrong:
-        raise wrong
+    diverged = next((result for result in outcomes.values() if isinstance(result, Diverged)), None)
+    if diverged:
+        raise diverged
 
 
 def _train(table: RowRuns, reporter: Reporter) -> dict[str, Learned | Diverged]:
     """Train each unfinished run of a table; return outcomes by folder."""
     classifiers = _classifiers(table)
-    done: dict[str, Learned | Diverged] = {}
+    outcomes: dict[str, Learned | Diverged] = {}
     for count, run in enumerate(table.runs.values(), 1):
-        below = done.get(run.config.backbone or "")
-        if isinstance(below, Diverged):
-            done[run.folder] = below
+        backbone_outcome = outcomes.get(run.config.backbone or "")
+        if isinstance(backbone_outcome, Diverged):
+            outcomes[run.folder] = backbone_outcome
             continue
         note(f"run {count} of {len(table.runs)}: {run.title}, in {run.folder}")
         try:
             with named(run.title):
                 context = Context(Titled(reporter, run.title))
-                done[run.folder] = learn(run.config, run.folder, classifiers[run.folder], context)
+                outcomes[run.folder] = learn(run.config, run.folder, classifiers[run.folder], context)
         except Diverged as error:
-            done[run.folder] = error
-    return done
+            outcomes[run.folder] = error
+    return outcomes
 
 
 def learn(config: RunConfig, folder: str, classifier: Classifier, context: Context) -> Learned:
@@ -169,11 +169,11 @@ def classifier_of(
 
 def _classifiers(table: RowRuns) -> dict[str, Classifier]:
     """Build all classifiers first, so that a setting out of range raises before hours of training."""
-    built: dict[str, Classifier] = {}
+    classifiers: dict[str, Classifier] = {}
     towers: dict[tuple[str, str, str], Classifier] = {}
     for run in table.runs.values():
-        place = (run.config.clip, run.config.device, run.config.dtype)
+        towers_key = (run.config.clip, run.config.device, run.config.dtype)
         with named(run.title):
-            built[run.folder] = classifier_of(run.config, towers.get(place))
-        towers.setdefault(place, built[run.folder])
-    return built
+            classifiers[run.folder] = classifier_of(run.config, towers.get(towers_key))
+        towers.setdefault(towers_key, classifiers[run.folder])
+    return classifiers

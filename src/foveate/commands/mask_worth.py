@@ -64,7 +64,7 @@ def judge_by_model(model: str, clip: str | None, device: str) -> Judge:
     if not isinstance(method, ForegroundTrust) or not method.has_gate():
         raise InputError(
             f"{model} is {classifier.method_name!r} and has no foreground gate: give a model of"
-            f" {_judges()[0]}"
+            f" {_rating_plugins()[0]}"
         )
     return Judge(f"mean r, gate of {model}", method, trained=True)
 
@@ -78,13 +78,13 @@ def judge_by_clip(jobs: Sequence[MaskJob], clip: str, template: str | None, devi
     names = list(dict.fromkeys(job.label for job in jobs))
     if len(names) < 2 or not all(names):
         return None
-    method = build(f"{_judges()[0]}+{REFERENCE}", load_clip(clip, device=device))
+    method = build(f"{_rating_plugins()[0]}+{REFERENCE}", load_clip(clip, device=device))
     assert isinstance(method, ForegroundTrust)
     method.set_classes(names, template)
     return Judge(f"mean r*, zero-shot CLIP {clip}", method, trained=False)
 
 
-def _judges() -> list[str]:
+def _rating_plugins() -> list[str]:
     """Return the plug-ins that can rate masks."""
     return [name for name, kind in plugins().items() if issubclass(kind, ForegroundTrust)]
 
@@ -94,22 +94,25 @@ def worths_of(
 ) -> dict[str, Worth]:
     """Measure each proposer's masks; the judge rates the exact masks too."""
     worths: dict[str, Worth] = {}
-    for name, own in masks.items():
-        same = overlap(own, truth, partial(bars.count, f"{name}: comparing")) if truth else None
-        trust = judge.trust(own, partial(bars.count, f"{name}: trust")) if judge else None
-        worths[name] = Worth(same, trust)
+    for name, mask_set in masks.items():
+        iou = overlap(mask_set, truth, partial(bars.count, f"{name}: comparing")) if truth else None
+        trust = judge.trust(mask_set, partial(bars.count, f"{name}: trust")) if judge else None
+        worths[name] = Worth(iou, trust)
     if truth and judge:
-        read = {job.name for own in masks.values() for job in own.jobs}
-        worths[TRUTH] = Worth(None, judge.trust(truth.only(read), partial(bars.count, f"{TRUTH}: trust")))
+        names = {job.name for mask_set in masks.values() for job in mask_set.jobs}
+        worths[TRUTH] = Worth(None, judge.trust(truth.only(names), partial(bars.count, f"{TRUTH}: trust")))
     return worths
 
 
 def class_rows(worths: Mapping[str, Worth]) -> list[list[str]]:
     """Return a row for each class: its name, and each compared proposer's mean IoU over its pictures."""
-    compared = [worth.overlap for worth in worths.values() if worth.overlap]
-    labels = dict.fromkeys(label for one in compared for label in one.by_class)
-    rows = [[label or "no class", *(_mean(one.by_class.get(label)) for one in compared)] for label in labels]
-    return [*rows, ["all pictures", *(f"{one.mean:.3f}" for one in compared)]]
+    overlaps = [worth.overlap for worth in worths.values() if worth.overlap]
+    labels = dict.fromkeys(label for measured in overlaps for label in measured.by_class)
+    rows = [
+        [label or "no class", *(_mean(measured.by_class.get(label)) for measured in overlaps)]
+        for label in labels
+    ]
+    return [*rows, ["all pictures", *(f"{measured.mean:.3f}" for measured in overlaps)]]
 
 
 def worth_rows(worths: Mapping[str, Worth], judge: Judge | None) -> tuple[list[str], list[list[str]]]:
@@ -122,26 +125,28 @@ def worth_rows(worths: Mapping[str, Worth], judge: Judge | None) -> tuple[list[s
     heads = ["proposer", *(["mean IoU", "IoU > 0.5"] if compared else []), *([judge.title] if judge else [])]
     rows: list[list[str]] = []
     for name, worth in worths.items():
-        one = worth.overlap
-        same = [f"{one.mean:.3f}", f"{one.share_above():.3f}"] if one else [""] * 2 * compared
-        rows.append([name, *same, *([] if worth.trust is None else [f"{worth.trust:.3f}"])])
+        measured = worth.overlap
+        cells = [f"{measured.mean:.3f}", f"{measured.share_above():.3f}"] if measured else [""] * 2 * compared
+        rows.append([name, *cells, *([] if worth.trust is None else [f"{worth.trust:.3f}"])])
     return heads, rows
 
 
 def as_json(worths: Mapping[str, Worth], judge: Judge | None) -> dict[str, object]:
     """Return the same numbers for JSON."""
-    said = {name: {"trust": worth.trust, **_overlap_json(worth.overlap)} for name, worth in worths.items()}
-    return {"trust": judge and judge.title, "proposers": said}
+    by_proposer = {
+        name: {"trust": worth.trust, **_overlap_json(worth.overlap)} for name, worth in worths.items()
+    }
+    return {"trust": judge and judge.title, "proposers": by_proposer}
 
 
-def _overlap_json(one: Overlap | None) -> dict[str, object]:
-    if one is None:
+def _overlap_json(measured: Overlap | None) -> dict[str, object]:
+    if measured is None:
         return {}
-    classes = {label: mean(ious) for label, ious in one.by_class.items()}
+    classes = {label: mean(ious) for label, ious in measured.by_class.items()}
     return {
-        "mean_iou": one.mean,
-        "above_half": one.share_above(),
-        "pictures": len(one.all),
+        "mean_iou": measured.mean,
+        "above_half": measured.share_above(),
+        "pictures": len(measured.all),
         "classes": classes,
     }
 

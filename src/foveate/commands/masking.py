@@ -83,16 +83,16 @@ class MaskOrder:
 
         Raises:
             InputError: A proposer does not exist or is given twice, a setting belongs to no proposer, a
-                proposer lacks text prompts, or Ray is not installed or not wanted.
+                proposer lacks text prompts, or Ray is needed but not installed or not requested.
         """
         if not self.names:
             raise InputError(f"--proposer names none: give some of {', '.join((FILES, *PROPOSERS))}")
         self._check_tree()
         for name in self.names:
-            self._check_one(name)
-        stray = sorted(self.settings.keys() - {part_of(name) for name in self.names})
-        if stray:
-            raise InputError(f"settings for {stray[0]!r}, but --proposer is {','.join(self.names)}")
+            self._check_proposer(name)
+        unknown = sorted(self.settings.keys() - {part_of(name) for name in self.names})
+        if unknown:
+            raise InputError(f"settings for {unknown[0]!r}, but --proposer is {','.join(self.names)}")
         if self.workers is not None and self.workers < 1:
             raise InputError(f"--workers is {self.workers}: give 1 or more")
         if self.ray_address and not self.ray:
@@ -113,12 +113,12 @@ class MaskOrder:
         if self.tree and not self.tree.exists():
             raise InputError(f"--tree {self.tree}: no such folder of masks, packed masks or COCO file")
 
-    def _check_one(self, name: str) -> None:
+    def _check_proposer(self, name: str) -> None:
         reads_text = name != FILES and getattr(proposer_class(name), "reads_text", False)
         check_jobs(self.jobs, name, reads_text)
-        place = self.shards(name)
-        if place and (place / INDEX).is_file():
-            raise InputError(f"--pack {place} holds packed masks already: choose another, or delete it")
+        shards = self.shards(name)
+        if shards and (shards / INDEX).is_file():
+            raise InputError(f"--pack {shards} holds packed masks already: choose another, or delete it")
         if self.names.count(name) > 1:
             raise InputError(f"--proposer has {name!r} twice: give each once")
 
@@ -130,7 +130,7 @@ def make(order: MaskOrder, name: str, bars: Bars) -> tuple[Made, list[MaskRecord
         InputError: The proposer cannot run, or a picture cannot be read.
     """
     if name == FILES:
-        return _bring_in(order, bars)
+        return _import_files(order, bars)
     settings = given_settings(name, order.settings.get(part_of(name), {}), order.common)
     opening = opening_of(name, settings)
     proposer = opening()
@@ -146,23 +146,23 @@ def make(order: MaskOrder, name: str, bars: Bars) -> tuple[Made, list[MaskRecord
                 opening=opening,
                 on_count=partial(bars.count, f"{name}: masks"),
             )
-            found = [store.finished.get(job.name) for job in order.jobs]
+            records = [store.finished.get(job.name) for job in order.jobs]
     finally:
         proposer.close()
     _tell(f"{name}: without", made.skipped, len(order.jobs))
     _tell(f"{name} failed on, and takes the whole of,", made.failed, len(order.jobs))
     skipped = {missed.job.name for missed in made.skipped}
-    return made, [one for one in found if one is not None and one.name not in skipped]
+    return made, [record for record in records if record is not None and record.name not in skipped]
 
 
-def _bring_in(order: MaskOrder, bars: Bars) -> tuple[Made, list[MaskRecord]]:
+def _import_files(order: MaskOrder, bars: Bars) -> tuple[Made, list[MaskRecord]]:
     """Copy existing masks from any layout; print a note on what was found."""
     assert order.tree is not None
     key = {"proposer": FILES, "values": order.values, "invert": order.invert}
     pictures = [(job.name, job.path, job.label) for job in order.jobs]
     with MaskStore.open(order.folder(FILES), key) as store:
-        before = len(store.finished)
-        found = import_masks(
+        count_before = len(store.finished)
+        imported = import_masks(
             pictures,
             order.tree,
             store,
@@ -172,8 +172,8 @@ def _bring_in(order: MaskOrder, bars: Bars) -> tuple[Made, list[MaskRecord]]:
             on_count=partial(bars.count, f"{FILES}: masks"),
         )
         records = [store.finished[name] for name, _, _ in pictures if name in store.finished]
-        made = len(store.finished) - before
-    for line in found.lines():
+        made = len(store.finished) - count_before
+    for line in imported.lines():
         note(line)
     return Made(made, len(records) - made), records
 
@@ -184,24 +184,26 @@ def write_reports(order: MaskOrder, name: str, records: Sequence[MaskRecord], se
     from foveate.foreground.quality import quality
 
     folder, photos = order.folder(name), _top(order.jobs)
-    place = folder / REPORT
-    place.mkdir(exist_ok=True)
-    found = quality(records, folder, seed=seed)
-    write_atomically(place / "quality.json", json.dumps(found.as_json(), indent=2) + "\n")
-    write_atomically(place / "contact.html", contact_sheet_html(records, folder, photos, found=found))
+    report_folder = folder / REPORT
+    report_folder.mkdir(exist_ok=True)
+    report = quality(records, folder, seed=seed)
+    write_atomically(report_folder / "quality.json", json.dumps(report.as_json(), indent=2) + "\n")
+    write_atomically(
+        report_folder / "contact.html", contact_sheet_html(records, folder, photos, found=report)
+    )
     sheet = contact_sheet_png(records, folder, photos, choose="spread")
-    write_atomically(place / "contact.png", _png(sheet))
-    note(f"{name}: look at {place / 'contact.html'}")
-    return found.rows()
+    write_atomically(report_folder / "contact.png", _png(sheet))
+    note(f"{name}: look at {report_folder / 'contact.html'}")
+    return report.rows()
 
 
 def pack_all(order: MaskOrder) -> None:
     """Pack the masks of each proposer, if requested."""
     for name in order.names:
-        place = order.shards(name)
-        if place:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            note(f"{name}: packed {pack(order.folder(name), place)} masks into {place}")
+        shards = order.shards(name)
+        if shards:
+            shards.parent.mkdir(parents=True, exist_ok=True)
+            note(f"{name}: packed {pack(order.folder(name), shards)} masks into {shards}")
 
 
 def _top(jobs: Sequence[MaskJob]) -> Path:
@@ -218,8 +220,8 @@ def _maker(order: MaskOrder) -> Callable[..., Made]:
 
 
 def _tell(what: str, missed: Sequence[Missed], total: int) -> None:
-    for one in missed[:_LISTED]:
-        note(f"{one.job.path}: {one.reason}")
+    for miss in missed[:_LISTED]:
+        note(f"{miss.job.path}: {miss.reason}")
     if missed:
         note(f"{what} {len(missed)} of {total} pictures")
 

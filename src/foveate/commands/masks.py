@@ -146,12 +146,14 @@ def masks(  # noqa: PLR0913  (a command's options)
         truth = masks_of(jobs, Path(compare).expanduser()) if compare else None
         judge = _judge(jobs, model, compare, clip, template, device)
         made = {name: make(order, name, bars) for name in names}
-        records = {name: own for name, (_, own) in made.items()}
-        reports = {name: write_reports(order, name, own, seed) for name, own in records.items() if own}
+        records = {name: entries for name, (_, entries) in made.items()}
+        reports = {
+            name: write_reports(order, name, entries, seed) for name, entries in records.items() if entries
+        }
         worths = worths_of(_found(order, records), truth, judge, bars) if truth or judge else {}
         pack_all(order)
     heads = ["proposer", "made", "there before", "skipped", "full pictures", "mean area", "mean score"]
-    print_table(heads, [_made_row(name, *what) for name, what in made.items()])
+    print_table(heads, [_made_row(name, *outcome) for name, outcome in made.items()])
     for name, rows in reports.items():
         print_table(["quality", name], rows)
     _print_worths(worths, judge, order.out)
@@ -159,17 +161,17 @@ def masks(  # noqa: PLR0913  (a command's options)
 
 def run(words: Sequence[str]) -> None:
     """Run the command."""
-    asked = [part_of(name) for name in (peek("masks", "proposer", words) or "clip-self").split(",")]
+    shown_parts = [part_of(name) for name in (peek("masks", "proposer", words) or "clip-self").split(",")]
     settings = [
-        one
+        option
         for part, kind in proposer_settings().items()
-        for one in settings_of(part, kind, shown=part in asked)
+        for option in settings_of(part, kind, shown=part in shown_parts)
     ]
     masks(**parse("masks", masks, words, settings=settings, groups=GROUPS, examples=EXAMPLES))
 
 
 def _prompt(template: str | None, prompts: str | None) -> Callable[[str], str] | None:
-    """Return a function from a class name, or from none, to a text prompt."""
+    """Return a function from a class name, which may be empty, to a text prompt; None without a prompt."""
     if template is not None and prompts is not None:
         raise InputError("--template and --prompts both say what to look for: leave one out")
     if template is not None:
@@ -177,10 +179,10 @@ def _prompt(template: str | None, prompts: str | None) -> Callable[[str], str] |
         return lambda label: fill(template, label) if label else ""
     if prompts is None:
         return None
-    known = {name.casefold(): name for name in MASK_PROMPTS}
-    if prompts.casefold() not in known:
-        near = difflib.get_close_matches(prompts.casefold(), known, n=1)
-        hint = f"did you mean {known[near[0]]!r}?" if near else f"there are {', '.join(MASK_PROMPTS)}"
+    names = {name.casefold(): name for name in MASK_PROMPTS}
+    if prompts.casefold() not in names:
+        matches = difflib.get_close_matches(prompts.casefold(), names, n=1)
+        hint = f"did you mean {names[matches[0]]!r}?" if matches else f"there are {', '.join(MASK_PROMPTS)}"
         raise InputError(f"--prompts knows no data set {prompts!r}; {hint}")
     return partial(mask_prompt, prompts)
 
@@ -201,20 +203,20 @@ def _judge(
 
 def _found(order: MaskOrder, records: Mapping[str, Records]) -> dict[str, MaskSet]:
     """Return the existing masks of each proposer that has any."""
-    found: dict[str, MaskSet] = {}
-    for name, own in records.items():
-        names = {record.name for record in own}
+    mask_sets: dict[str, MaskSet] = {}
+    for name, proposer_records in records.items():
+        names = {record.name for record in proposer_records}
         if names:
             jobs = [job for job in order.jobs if job.name in names]
-            found[name] = masks_of(jobs, order.folder(name))
-    return found
+            mask_sets[name] = masks_of(jobs, order.folder(name))
+    return mask_sets
 
 
 def _made_row(name: str, made: Made, records: Records) -> list[str]:
     """Return a table row for the masks of one proposer."""
     numbers = (made.made, made.kept, len(made.skipped), sum(record.fallback for record in records))
-    means = [mean([one.area for one in records]), mean([one.score for one in records])] if records else []
-    return [name, *map(str, numbers), *(f"{one:.3f}" for one in means)]
+    means = [mean([mask.area for mask in records]), mean([mask.score for mask in records])] if records else []
+    return [name, *map(str, numbers), *(f"{value:.3f}" for value in means)]
 
 
 def _print_worths(worths: Mapping[str, Worth], judge: Judge | None, out: Path) -> None:

@@ -83,13 +83,13 @@ def options_of(
         Option(
             name,
             hints[name],
-            None if one.default is one.empty else one.default,
+            None if parameter.default is parameter.empty else parameter.default,
             texts.get(name, ""),
             headlines.get(name, "options"),
-            required=one.default is one.empty,
-            placed=one.kind is one.POSITIONAL_OR_KEYWORD,
+            required=parameter.default is parameter.empty,
+            placed=parameter.kind is parameter.POSITIONAL_OR_KEYWORD,
         )
-        for name, one in inspect.signature(function).parameters.items()
+        for name, parameter in inspect.signature(function).parameters.items()
         if name != "settings"
     ]
 
@@ -97,7 +97,9 @@ def options_of(
 def settings_of(part: str, kind: type, *, shown: bool = True) -> list[Option]:
     """Return the settings of a part as options, from its dataclass: `--coop.tokens`."""
     title = summary_of(kind).rstrip(".")
-    return [replace(one, name=f"{part}.{one.name}", shown=shown) for one in fields_of(kind, group=title)]
+    return [
+        replace(option, name=f"{part}.{option.name}", shown=shown) for option in fields_of(kind, group=title)
+    ]
 
 
 def fields_of(
@@ -117,21 +119,21 @@ def fields_of(
         placed: Name of the positional field.
         but: Names of fields to leave out.
     """
-    own = kind if isinstance(kind, type) else type(kind)
-    texts, hints = _sentences(own), declared(own)
+    config_type = kind if isinstance(kind, type) else type(kind)
+    texts, hints = _sentences(config_type), declared(config_type)
     headlines = {name: title for title, names in (groups or {}).items() for name in names}
     return [
         Option(
-            one.name,
-            hints[one.name],
-            _default(one) if own is kind else getattr(kind, one.name),
-            texts.get(one.name, ""),
-            headlines.get(one.name, group),
-            required=one.name == placed,
-            placed=one.name == placed,
+            field.name,
+            hints[field.name],
+            _default(field) if config_type is kind else getattr(kind, field.name),
+            texts.get(field.name, ""),
+            headlines.get(field.name, group),
+            required=field.name == placed,
+            placed=field.name == placed,
         )
-        for one in fields(own)
-        if one.name not in but
+        for field in fields(config_type)
+        if field.name not in but
     ]
 
 
@@ -163,18 +165,18 @@ class Command:
             InputError: An option does not exist, or a value does not fit.
             SystemExit: `--help` was given.
         """
-        known = {one.name: one for one in (*self.options, *_COMMON)}
+        known = {option.name: option for option in (*self.options, *_COMMON)}
         app = self.app()
         try:
             with _without_pydantic():
-                asked, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
+                command, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=False)
         except CycloptsError as error:
             raise InputError(f"{_in_words(error, known)} (see foveate {self.name} --help)") from error
         if bound.arguments.keys() & {"tokens"}:  # cyclopts' own --help
-            asked(*bound.args, **bound.kwargs)
+            command(*bound.args, **bound.kwargs)
             raise SystemExit(0)
-        typed = {known[name.replace("__", ".")]: raw for name, raw in bound.arguments.items()}
-        return {one.name: _value(one, raw) for one, raw in typed.items()}
+        raw_by_option = {known[name.replace("__", ".")]: raw for name, raw in bound.arguments.items()}
+        return {option.name: _value(option, raw) for option, raw in raw_by_option.items()}
 
     def read_file(self, file: str, *, but: Sequence[str] = ()) -> dict[str, Any]:
         """Read a file of options.
@@ -192,8 +194,8 @@ class Command:
         values = mapping(
             read_yaml(Path(file)), f"{file} holds no options: write them as `epochs: 5`, one a line"
         )
-        kept = {name: values.pop(name) for name in but if name in values}
-        return {**self.check(values, file), **kept}
+        unchecked = {name: values.pop(name) for name in but if name in values}
+        return {**self.check(values, file), **unchecked}
 
     def check(self, values: Mapping[str, Any], title: str) -> dict[str, Any]:
         """Check a table of options; return values by option name. Settings of a part may be a nested table.
@@ -201,47 +203,52 @@ class Command:
         Raises:
             InputError: A key does not exist, or a value does not fit; the message begins with `title`.
         """
-        known, found = {one.name: one for one in self.options}, dict[str, Any]()
+        known, checked = {option.name: option for option in self.options}, dict[str, Any]()
         parts = {name.partition(".")[0] for name in known if "." in name}
         for key, value in values.items():
             name = key.replace("-", "_")
             inner = {name: value}
             if name in parts:
-                need = f"{title}: {key} is {value!r}: give its settings, as in `{key}: {{name: value}}`"
-                inner = {f"{name}.{own.replace('-', '_')}": one for own, one in mapping(value, need).items()}
+                message = f"{title}: {key} is {value!r}: give its settings, as in `{key}: {{name: value}}`"
+                inner = {
+                    f"{name}.{setting.replace('-', '_')}": item
+                    for setting, item in mapping(value, message).items()
+                }
             elif isinstance(value, dict) and value and name not in known:
-                inner = {f"{name}.{own}": one for own, one in mapping(value, "").items()}
-            for typed, one in inner.items():
-                if typed not in known:
-                    raise InputError(f"{title}: there is no option {typed!r}; {meant(typed, known)}")
+                inner = {f"{name}.{setting}": item for setting, item in mapping(value, "").items()}
+            for dotted, item in inner.items():
+                if dotted not in known:
+                    raise InputError(f"{title}: there is no option {dotted!r}; {meant(dotted, known)}")
                 # YAML reads the word `off` as false.
-                own = "off" if one is False and "off" in get_args(known[typed].hint) else one
-                found[typed] = check(f"{title}: {known[typed].flag}", own, known[typed].hint)
-        return found
+                parsed = "off" if item is False and "off" in get_args(known[dotted].hint) else item
+                checked[dotted] = check(f"{title}: {known[dotted].flag}", parsed, known[dotted].hint)
+        return checked
 
     def app(self) -> App:
-        """Return the command as cyclopts has it."""
+        """Return the command as a cyclopts app."""
         options = (*self.options, *_COMMON)
-        placed = [one for one in options if one.placed]
-        needed = [one for one in options if one.required and not one.placed]
+        placed = [option for option in options if option.placed]
+        required = [option for option in options if option.required and not option.placed]
         app = App(
             name=f"foveate {self.name}",
             help=self.summary,
-            usage=" ".join([f"foveate {self.name}", *(one.usage for one in (*placed, *needed)), "[options]"]),
+            usage=" ".join(
+                [f"foveate {self.name}", *(option.usage for option in (*placed, *required)), "[options]"]
+            ),
             help_epilogue=f"Examples:\n{inspect.cleandoc(self.examples)}" if self.examples else None,
             help_format="plaintext",
             version_flags=[],
             default_parameter=Parameter(negative_iterable=(), show_env_var=False),
         )
-        titles = dict.fromkeys(one.group for one in options)
-        groups = {title: Group(title, sort_key=place) for place, title in enumerate(titles)}
+        titles = dict.fromkeys(option.group for option in options)
+        groups = {title: Group(title, sort_key=index) for index, title in enumerate(titles)}
 
-        def told() -> None:
+        def placeholder() -> None:
             """Placeholder for the command: cyclopts reads the options from its signature."""
 
-        ordered = [*placed, *(one for one in options if not one.placed)]
-        told.__signature__ = inspect.Signature([_parameter(one, groups) for one in ordered])  # pyright: ignore[reportFunctionMemberAccess]
-        app.default(told)
+        ordered = [*placed, *(option for option in options if not option.placed)]
+        placeholder.__signature__ = inspect.Signature([_parameter(option, groups) for option in ordered])  # pyright: ignore[reportFunctionMemberAccess]
+        app.default(placeholder)
         app["--help"].group = groups["options"]
         return app
 
@@ -268,18 +275,18 @@ def parse(
     Raises:
         InputError: An option does not exist, a value does not fit, or a required option is missing.
     """
-    own = options_of(function, groups)
-    command = Command(name, [*own, *settings], summary_of(function), examples)
-    given = command.read(words)
-    printed, files = given.pop("print_config", False), given.pop("config", [])
-    values = {key: one for file in files for key, one in command.read_file(file).items()} | given
+    options = options_of(function, groups)
+    command = Command(name, [*options, *settings], summary_of(function), examples)
+    typed = command.read(words)
+    printed, files = typed.pop("print_config", False), typed.pop("config", [])
+    values = {key: value for file in files for key, value in command.read_file(file).items()} | typed
     if printed:
         print_options(values)
-    missing = [one.flag for one in own if one.required and one.name not in values]
+    missing = [option.flag for option in options if option.required and option.name not in values]
     if missing:
         raise InputError(f"missing: {', '.join(missing)} (see foveate {name} --help)")
-    found = {one.name: values.get(one.name, one.default) for one in own}
-    return {**found, "settings": nested(values)[1]} if settings else found
+    arguments = {option.name: values.get(option.name, option.default) for option in options}
+    return {**arguments, "settings": nested(values)[1]} if settings else arguments
 
 
 def nested(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -303,12 +310,12 @@ def peek(name: str, option: str, words: Sequence[str]) -> str | None:
     """Return the value of one option and ignore all other words; the help depends on it."""
     app = App(name=f"foveate {name}", version_flags=[], help_flags=[])
 
-    def told(**asked: str) -> None:
+    def placeholder(**options: str) -> None:
         """Placeholder for the command."""
 
-    one = _parameter(Option(option, str | None), {"options": Group("options")})
-    told.__signature__ = inspect.Signature([one])  # pyright: ignore[reportFunctionMemberAccess]
-    app.default(told)
+    parameter = _parameter(Option(option, str | None), {"options": Group("options")})
+    placeholder.__signature__ = inspect.Signature([parameter])  # pyright: ignore[reportFunctionMemberAccess]
+    app.default(placeholder)
     try:
         with _without_pydantic():
             _, bound, _, _ = app.parse_known_args(list(words))
@@ -324,7 +331,7 @@ def print_options(values: Mapping[str, Any]) -> None:
         SystemExit: Always.
     """
     plain, settings = nested(values)
-    sets = {part: {name: _plain(one) for name, one in own.items()} for part, own in settings.items()}
+    sets = {part: {name: _plain(value) for name, value in inner.items()} for part, inner in settings.items()}
     sys.stdout.write(yaml.safe_dump({**plain, **sets}, sort_keys=False, allow_unicode=True))
     raise SystemExit(0)
 
@@ -333,9 +340,9 @@ def meant(typed: str, known: Iterable[str]) -> str:
     """Return a hint at the option that was probably meant."""
     names = list(known)
     # Users often omit the part of a setting: --tokens for --coop.tokens.
-    inner = [name for name in names if name.rpartition(".")[2] == typed]
-    near = inner or difflib.get_close_matches(typed, names, n=1)
-    return f"did you mean --{near[0].replace('_', '-')}?" if near else "is it one of another command?"
+    by_suffix = [name for name in names if name.rpartition(".")[2] == typed]
+    matches = by_suffix or difflib.get_close_matches(typed, names, n=1)
+    return f"did you mean --{matches[0].replace('_', '-')}?" if matches else "is it one of another command?"
 
 
 def _plain(value: Any) -> Any:
@@ -348,45 +355,46 @@ def _default(field: "Field[Any]") -> Any:
 
 def _sentences(described: Any) -> dict[str, str]:
     """Return descriptions of parameters or attributes by name; "[0]" becomes "the paper"."""
-    found = parse_docstring(described.__doc__ or "").params
+    params = parse_docstring(described.__doc__ or "").params
     return {
-        one.arg_name: " ".join((one.description or "").split()).replace("[0]", "the paper") for one in found
+        param.arg_name: " ".join((param.description or "").split()).replace("[0]", "the paper")
+        for param in params
     }
 
 
 def _parameter(option: Option, groups: Mapping[str, Group]) -> inspect.Parameter:
-    how = Parameter(
+    cyclopts_parameter = Parameter(
         name=None if option.placed else option.flag,
         help=option.text,
         group=groups[option.group],
         show=option.shown,
         show_default=option.default not in (None, False, ()),
         negative=None if option.default is True else (),
-        converter=_raw,
+        converter=_token_values,
         allow_repeating=True,  # the last one counts
     )
     return inspect.Parameter(
         option.name.replace(".", "__"),
         inspect.Parameter.POSITIONAL_OR_KEYWORD if option.placed else inspect.Parameter.KEYWORD_ONLY,
         default=option.default,
-        annotation=Annotated[option.hint, how],
+        annotation=Annotated[option.hint, cyclopts_parameter],
     )
 
 
 @contextmanager
 def _without_pydantic() -> Generator[None]:
-    """Hide pydantic: cyclopts validates with it wherever it is imported, and words have no types yet."""
-    there = sys.modules.pop("pydantic", None)
+    """Hide pydantic: cyclopts validates with it if it is imported, and the words have no types yet."""
+    pydantic = sys.modules.pop("pydantic", None)
     try:
         yield
     finally:
-        if there is not None:
-            sys.modules["pydantic"] = there
+        if pydantic is not None:
+            sys.modules["pydantic"] = pydantic
 
 
-def _raw(kind: Any, tokens: Sequence[Token]) -> list[str]:
+def _token_values(kind: Any, tokens: Sequence[Token]) -> list[str]:
     """Return the words as typed."""
-    return [one.value for one in tokens]
+    return [token.value for token in tokens]
 
 
 def _value(option: Option, raw: Any) -> Any:
@@ -394,7 +402,7 @@ def _value(option: Option, raw: Any) -> Any:
     if isinstance(raw, bool):
         return raw
     kinds = get_args(option.hint) if get_origin(option.hint) in (Union, UnionType) else (option.hint,)
-    kind = next((one for one in kinds if one is not NoneType), option.hint)
+    kind = next((member for member in kinds if member is not NoneType), option.hint)
     if get_origin(kind) is list:
         return list(raw)
     if get_origin(kind) is tuple and ... not in get_args(kind):  # a fixed number of words in a row
@@ -411,7 +419,7 @@ def _in_words(error: CycloptsError, known: Mapping[str, Option]) -> str:
         typed = (error.token.keyword or error.token.value).partition("=")[0]
         return f"there is no option {typed}; {meant(typed.lstrip('-').replace('-', '_'), known)}"
     if isinstance(error, wrong.MissingArgumentError) and error.argument is not None:
-        option = next((one for one in known.values() if one.flag == error.argument.name), None)
+        option = next((item for item in known.values() if item.flag == error.argument.name), None)
         need = "" if option is None else expected(option.hint).removesuffix(" or none")
         what = need if need.endswith("values") else "a value" + ("" if need in ("", "text") else f": {need}")
         return f"{error.argument.name} needs {what}"

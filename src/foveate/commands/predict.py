@@ -67,8 +67,8 @@ def predict(  # noqa: PLR0913  (a command's options)
                 raise InputError(f"{model} is an export, which looks at no masks: leave out --test-masks")
             from foveate.run import load
 
-            opened = load(model)
-            ask, trained = partial(opened.predict, watch=partial(bars.count, "photos")), opened.names
+            exported = load(model)
+            ask, trained = partial(exported.predict, watch=partial(bars.count, "photos")), exported.names
         else:
             from foveate.classifier import Classifier
 
@@ -80,11 +80,11 @@ def predict(  # noqa: PLR0913  (a command's options)
         if on_bad == "skip":
             paths = good_pictures(paths)
         answers = ask(list(paths), names, only=only, risk=risk, abstain=abstain)
-    found = [asdict(answer) for answer in answers]
+    entries = [asdict(answer) for answer in answers]
     if json:
-        sys.stdout.write(json_module.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json_module.dumps(entries, indent=2, ensure_ascii=False) + "\n")
     else:
-        _print_table(found, abstain)
+        _print_table(entries, abstain)
 
 
 def run(words: Sequence[str]) -> None:
@@ -103,8 +103,8 @@ def _print_table(answers: Sequence[Mapping[str, Any]], abstain: bool) -> None:
         "novelty": lambda answer: f"{answer['novelty']:.2f}",
     }
     needs = {"trust in CLIP": "trust", "one of": "names", "novelty": "novelty"}
-    for column, value in needs.items():
-        if not any(answer[value] is not None for answer in answers) or (value == "novelty" and not abstain):
+    for column, key in needs.items():
+        if not any(answer[key] is not None for answer in answers) or (key == "novelty" and not abstain):
             del columns[column]
     print_table(list(columns), [[cell(answer) for cell in columns.values()] for answer in answers])
 

@@ -57,34 +57,34 @@ def _dataclass(name: str, kind: Callable[..., Proposer]) -> type:
         hint = _typed(parameter.annotation)
         if hint is None or key in COMMON:
             continue
-        missing = parameter.default is parameter.empty
-        default = None if missing else parameter.default
+        required = parameter.default is parameter.empty
+        default = None if required else parameter.default
         value = str(default) if isinstance(default, Path) else default
         fields.append((key, hint | None if value is None else hint, field(default=value)))
-    made = make_dataclass(kind.__name__, fields, frozen=True)
-    made.__doc__ = f"Settings of {name}.\n\n{_arguments(kind)}"
-    return made
+    config_type = make_dataclass(kind.__name__, fields, frozen=True)
+    config_type.__doc__ = f"Settings of {name}.\n\n{_arguments(kind)}"
+    return config_type
 
 
 def _parameters(kind: Callable[..., Proposer]) -> dict[str, inspect.Parameter]:
-    found = inspect.signature(kind).parameters.values()
-    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {one.name: one for one in found if one.kind in by_name}
+    parameters = inspect.signature(kind).parameters.values()
+    keyword_kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {parameter.name: parameter for parameter in parameters if parameter.kind in keyword_kinds}
 
 
 def _typed(hint: Any) -> Any:
     """Return the type that an option can have for a parameter: a path becomes text; None if there is none."""
     union = get_origin(hint) in (Union, UnionType)
-    kinds = [one for one in get_args(hint) if one is not NoneType] if union else [hint]
+    kinds = [kind for kind in get_args(hint) if kind is not NoneType] if union else [hint]
     if Path in kinds or str in kinds:
         return str
-    return next((one for one in kinds if one in _PLAIN or get_origin(one) in (Literal, tuple)), None)
+    return next((kind for kind in kinds if kind in _PLAIN or get_origin(kind) in (Literal, tuple)), None)
 
 
 def _arguments(kind: Callable[..., Proposer]) -> str:
     """Return the `Args` section of a docstring, of the constructor or the class."""
     for doc in (inspect.getdoc(getattr(kind, "__init__", None)), inspect.getdoc(kind)):
-        begin = re.search(r"^Args:$", doc or "", flags=re.M)
-        if begin:
-            return (doc or "")[begin.start() :]
+        match = re.search(r"^Args:$", doc or "", flags=re.M)
+        if match:
+            return (doc or "")[match.start() :]
     return ""

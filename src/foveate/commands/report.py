@@ -51,14 +51,14 @@ def report(
     from foveate.report.sections import build
     from foveate.report.writing import write
 
-    made = build(folder, against=against == "paper", draws=draws, seed=seed, compare=compare)
-    for warning in made.warnings:
+    built = build(folder, against=against == "paper", draws=draws, seed=seed, compare=compare)
+    for warning in built.warnings:
         note(warning)
-    for section in made.sections:
+    for section in built.sections:
         if section.missing:
             missing = count(len(section.missing), "run")
             note(f"{section.heading}: {missing} missing, first {section.missing[0]}")
-    for path in write(made, target, format):
+    for path in write(built, target, format):
         sys.stdout.write(f"{path}\n")
 
 

@@ -74,14 +74,14 @@ def read_files(command: Command, files: list[str]) -> Files:
     Raises:
         InputError: A file does not exist or is not YAML, a key does not exist, or a value does not fit.
     """
-    found = Files(" and ".join(files))
+    merged = Files(" and ".join(files))
     for file in files:
         values = command.read_file(file, but=(ROWS,))
-        rows = values.pop(ROWS, found) if ROWS in values else None
-        found.common |= values
-        for name, own in ({} if rows is None else _rows(command, rows, file)).items():
-            found.rows[name] = {**found.rows.get(name, {}), **own}
-    return found
+        rows = values.pop(ROWS, merged) if ROWS in values else None
+        merged.common |= values
+        for name, row_options in ({} if rows is None else _rows(command, rows, file)).items():
+            merged.rows[name] = {**merged.rows.get(name, {}), **row_options}
+    return merged
 
 
 def plan(files: Files, typed: Mapping[str, Any], *, printed: bool = False) -> RowRuns:
@@ -97,42 +97,42 @@ def plan(files: Files, typed: Mapping[str, Any], *, printed: bool = False) -> Ro
             row.
     """
     common = {**files.common, **typed}
-    wanted, out = common.pop("row", None), common.pop("out", None)
-    chosen = [_find(str(wanted), files)] if wanted else list(files.rows)
-    missing = [flag for flag, one in (("PHOTOS", common.get("photos")), ("--out", out)) if one is None]
+    query, out = common.pop("row", None), common.pop("out", None)
+    chosen = [_find(str(query), files)] if query else list(files.rows)
+    missing = [flag for flag, value in (("PHOTOS", common.get("photos")), ("--out", out)) if value is None]
     if missing:
         raise InputError(f"missing: {', '.join(missing)} (see foveate fit --help)")
-    homes = _folders(Path(str(out)), files)
+    folders = _folders(Path(str(out)), files)
     if printed:
         if len(chosen) > 1:
             raise InputError("--print-config prints the options of one run: choose it with --row")
-        print_options({**_options(files, typed, chosen[0]), "out": homes[chosen[0]]})
+        print_options({**_options(files, typed, chosen[0]), "out": folders[chosen[0]]})
     configs: dict[str, RunConfig] = {}
     for name in files.rows:
         with named(f"{files.title}, row {name!r}"):
-            configs[homes[name]] = RunConfig.of(_options(files, typed, name))
-            if configs[homes[name]].is_auto:
+            configs[folders[name]] = RunConfig.of(_options(files, typed, name))
+            if configs[folders[name]].is_auto:
                 raise InputError("--method auto chooses for one run: name a method in each row")
     _refuse_stray({**files.common, **typed}, configs)
-    planned = share(configs, lambda one: one.key, _backbone, only=[homes[name] for name in chosen])
-    titles = {homes[name]: f"row {name!r}" for name in reversed(files.rows)}
-    for folder, one in planned.items():
-        if one.needs is not None:
-            titles.setdefault(one.needs, f"the backbone of {titles[folder]}")
+    planned = share(configs, lambda config: config.key, _backbone, only=[folders[name] for name in chosen])
+    titles = {folders[name]: f"row {name!r}" for name in reversed(files.rows)}
+    for folder, planned_run in planned.items():
+        if planned_run.needs is not None:
+            titles.setdefault(planned_run.needs, f"the backbone of {titles[folder]}")
     runs = {
         # The bank is a hidden folder, so that FOLDER/* are the models.
         folder: RowRun(
             titles[folder],
             folder,
             replace(
-                one.run,
-                backbone=one.needs or one.run.backbone,
-                bank_dir=one.run.bank_dir or str(Path(folder).with_name(BANK)),
+                planned_run.run,
+                backbone=planned_run.needs or planned_run.run.backbone,
+                bank_dir=planned_run.run.bank_dir or str(Path(folder).with_name(BANK)),
             ),
         )
-        for folder, one in planned.items()
+        for folder, planned_run in planned.items()
     }
-    return RowRuns(runs, {name: homes[name] for name in chosen})
+    return RowRuns(runs, {name: folders[name] for name in chosen})
 
 
 @contextmanager
@@ -144,34 +144,34 @@ def named(title: str) -> Generator[None]:
         raise type(error)(f"{title}: {error}") from error
 
 
-def _rows(command: Command, given: object, file: str) -> dict[str, dict[str, Any]]:
+def _rows(command: Command, entry: object, file: str) -> dict[str, dict[str, Any]]:
     rows = mapping(
-        given, f"{file}: {ROWS} are no rows: write a name and its options, one row below the other"
+        entry, f"{file}: {ROWS} are no rows: write a name and its options, one row below the other"
     )
     if not rows:
         raise InputError(f"{file}: {ROWS} has no rows: give at least one")
-    found: dict[str, dict[str, Any]] = {}
+    checked: dict[str, dict[str, Any]] = {}
     for name, options in rows.items():
         title = f"{file}, row {name!r}"
-        wrong = f"{title} has no options: write them as `fvgpt: {{tau: 1}}`, or nothing at all"
-        own = mapping(options, wrong)
-        for stray in _SAME_FOR_ALL:
-            if stray in own:
-                raise InputError(f"{title}: {stray!r} is the same for all rows: write it above {ROWS!r}")
-        found[name] = command.check(own, title)
-    return found
+        message = f"{title} has no options: write them as `fvgpt: {{tau: 1}}`, or nothing at all"
+        row_options = mapping(options, message)
+        for shared in _SAME_FOR_ALL:
+            if shared in row_options:
+                raise InputError(f"{title}: {shared!r} is the same for all rows: write it above {ROWS!r}")
+        checked[name] = command.check(row_options, title)
+    return checked
 
 
-def _find(wanted: str, files: Files) -> str:
+def _find(query: str, files: Files) -> str:
     """Return the requested row, by its name or by the name of its folder."""
     rows = files.rows
-    found = [name for name in rows if wanted == name] or [name for name in rows if slug(wanted) == slug(name)]
-    if found:
-        return found[0]
-    near = difflib.get_close_matches(slug(wanted), {slug(name): name for name in rows}, n=1)
-    meant = next((name for name in rows if near and slug(name) == near[0]), None)
-    hint = f"did you mean {meant!r}?" if meant else f"there are {', '.join(map(repr, rows))}"
-    raise InputError(f"{files.title} has no row {wanted!r}; {hint}")
+    matches = [name for name in rows if query == name] or [name for name in rows if slug(query) == slug(name)]
+    if matches:
+        return matches[0]
+    similar = difflib.get_close_matches(slug(query), {slug(name): name for name in rows}, n=1)
+    suggestion = next((name for name in rows if similar and slug(name) == similar[0]), None)
+    hint = f"did you mean {suggestion!r}?" if suggestion else f"there are {', '.join(map(repr, rows))}"
+    raise InputError(f"{files.title} has no row {query!r}; {hint}")
 
 
 def _folders(root: Path, files: Files) -> dict[str, str]:
@@ -180,15 +180,15 @@ def _folders(root: Path, files: Files) -> dict[str, str]:
         raise InputError(f"{root} holds a single run: choose another output folder for a table")
     names: dict[str, str] = {}
     for name in files.rows:
-        own = slug(name)
-        if not own:
+        folder = slug(name)
+        if not folder:
             raise InputError(f"{files.title}: row {name!r} makes no name of a folder: use letters or numbers")
-        if own in names:
+        if folder in names:
             raise InputError(
-                f"{files.title}: rows {names[own]!r} and {name!r} have one folder, {own}: rename one"
+                f"{files.title}: rows {names[folder]!r} and {name!r} have one folder, {folder}: rename one"
             )
-        names[own] = name
-    return {name: str(root / own) for own, name in names.items()}
+        names[folder] = name
+    return {name: str(root / folder) for folder, name in names.items()}
 
 
 def _options(files: Files, typed: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -199,22 +199,24 @@ def _options(files: Files, typed: Mapping[str, Any], name: str) -> dict[str, Any
     """
     from foveate.methods.registry import parts
 
-    own = files.rows[name]
-    values = {**files.common, **own, **typed}
+    row_options = files.rows[name]
+    values = {**files.common, **row_options, **typed}
     method = str(values.get("method", RunConfig.method))
-    there = {
+    used = {
         *([] if is_auto(method) else parts(method)),
-        *(key.partition(".")[0] for key in own),
+        *(key.partition(".")[0] for key in row_options),
     }
-    kept = {key: one for key, one in values.items() if "." not in key or key.partition(".")[0] in there}
-    return {key: one for key, one in kept.items() if key not in _SAME_FOR_ALL}
+    relevant = {
+        key: value for key, value in values.items() if "." not in key or key.partition(".")[0] in used
+    }
+    return {key: value for key, value in relevant.items() if key not in _SAME_FOR_ALL}
 
 
 def _refuse_stray(common: Mapping[str, Any], configs: Mapping[str, RunConfig]) -> None:
     """Refuse shared settings of a part that no row has."""
-    there = {part for config in configs.values() for part in config.method.split("+")}
+    used_parts = {part for config in configs.values() for part in config.method.split("+")}
     for part in sorted({name.partition(".")[0] for name in common if "." in name}):
-        if part not in there:
+        if part not in used_parts:
             raise InputError(f"settings for {part!r}, but no row has it in its method")
 
 

@@ -13,12 +13,12 @@ from foveate.errors import printable
 from foveate.train.journal import Step
 from foveate.train.reporter import Reporter
 
-_ERRORS = Console(stderr=True, highlight=False)  # one for all: notes do not break progress bars
+_STDERR = Console(stderr=True, highlight=False)  # shared, so that notes do not break progress bars
 
 
 def note(message: str) -> None:
     """Print a note on stderr."""
-    _ERRORS.print(f"note: {printable(message)}", soft_wrap=True, markup=False)
+    _STDERR.print(f"note: {printable(message)}", soft_wrap=True, markup=False)
 
 
 @contextmanager
@@ -36,9 +36,9 @@ def notes_for_warnings() -> Generator[None]:
 
 def note_embedded(*clips: str) -> None:
     """Print a note if one of these sources is a CLIP of the package."""
-    from foveate.clip.config import EMBEDDED  # it imports Pillow, which a help does without
+    from foveate.clip.config import EMBEDDED  # it imports Pillow, which --help does not need
 
-    if any(one in EMBEDDED for one in clips):
+    if any(clip in EMBEDDED for clip in clips):
         note("the embedded CLIP has seen drawn shapes only; for photographs give --clip")
 
 
@@ -63,7 +63,7 @@ class Bars(Reporter):
             TextColumn("{task.fields[said]}"),
             TimeRemainingColumn(),
         )
-        self._progress = Progress(*columns, console=_ERRORS, transient=True, disable=not _ERRORS.is_terminal)
+        self._progress = Progress(*columns, console=_STDERR, transient=True, disable=not _STDERR.is_terminal)
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Bars":
@@ -82,10 +82,10 @@ class Bars(Reporter):
     def note(self, message: str) -> None:
         note(message)
 
-    def _move(self, what: str, done: int, total: int, said: str) -> None:
+    def _move(self, what: str, done: int, total: int, status: str) -> None:
         if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total, said=said)
-        self._progress.update(self._tasks[what], completed=done, total=total, said=said)
+            self._tasks[what] = self._progress.add_task(what, total=total, said=status)
+        self._progress.update(self._tasks[what], completed=done, total=total, said=status)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
@@ -95,8 +95,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
         sys.stdout.write("".join("\t".join(map(printable, line)) + "\n" for line in lines))
         return
     table = Table(title=title, title_justify="left")
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*map(printable, row))
     Console(highlight=False).print(table, markup=False)

@@ -70,7 +70,7 @@ def select(  # noqa: PLR0913  (a command's options)
 
     path = Path(out).expanduser()
     _refuse(path)
-    wish = SelectionRequest(
+    request = SelectionRequest(
         select,
         fraction,
         seed,
@@ -81,39 +81,39 @@ def select(  # noqa: PLR0913  (a command's options)
     )
     if template is not None:
         fill(template, "name")
-    read = load_photos(photos, images=images)
-    for sample in read.samples[:1]:
+    source = load_photos(photos, images=images)
+    for sample in source.samples[:1]:
         _file(sample)  # fails before hours of encoding; a source consists of files only, or of none
     towers = load_clip(clip, device=device, dtype=dtype)
     note_precision(towers.precision)
-    done: list[Selected] = []
+    selections: list[Selected] = []
     with notes_for_warnings(), Bars() as bars:
 
         def pick(pool: Photos) -> Photos:
-            done.append(select_pictures(pool, towers, wish, bars.count))
-            return done[-1].photos
+            selections.append(select_pictures(pool, towers, request, bars.count))
+            return selections[-1].photos
 
-        chosen = choose(read, None, seed, select=pick, base_only=classes == "base", on_bad=on_bad)
+        chosen = choose(source, None, seed, select=pick, base_only=classes == "base", on_bad=on_bad)
     for line in chosen.notes:
         note(line)
     note_embedded(clip)
-    _write(path, read, chosen.photos, {**done[0].record, "clip": clip})
-    counts = done[0].pool.counts()
-    rows = [[name, str(counts[name]), str(kept)] for name, kept in chosen.photos.counts().items()]
+    _write(path, source, chosen.photos, {**selections[0].record, "clip": clip})
+    counts = selections[0].pool.counts()
+    rows = [[name, str(counts[name]), str(number)] for name, number in chosen.photos.counts().items()]
     print_table(["class", "photos", "chosen"], rows)
-    note(f"{select} chose {len(chosen.photos)} of {len(done[0].pool)} photos: {path}")
+    note(f"{select} chose {len(chosen.photos)} of {len(selections[0].pool)} photos: {path}")
 
 
 def run(words: Sequence[str]) -> None:
     """Run the command."""
-    own = [one for part, kind in CONFIGS.items() for one in settings_of(part, kind)]
-    select(**parse("select", select, words, settings=own, groups=GROUPS, examples=EXAMPLES))
+    selector_settings = [option for part, kind in CONFIGS.items() for option in settings_of(part, kind)]
+    select(**parse("select", select, words, settings=selector_settings, groups=GROUPS, examples=EXAMPLES))
 
 
 def _own(name: str, settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    other = next((part for part in settings if part != name), None)
-    if other:
-        raise InputError(f"settings for {other!r}, but --select is {name}: leave them out")
+    stray = next((part for part in settings if part != name), None)
+    if stray:
+        raise InputError(f"settings for {stray!r}, but --select is {name}: leave them out")
     return settings.get(name, {})
 
 
@@ -133,20 +133,27 @@ def _refuse(path: Path) -> None:
         raise InputError(f"{path} is there, and foveate select did not write it: choose another --out")
 
 
-def _write(path: Path, read: Photos, chosen: Photos, record: dict[str, Any]) -> None:
+def _write(path: Path, source: Photos, chosen: Photos, record: dict[str, Any]) -> None:
     """Write the split file format of CoOp and its successors; the val and test splits do not change."""
-    label = {name: row for row, name in enumerate(read.names)}
-    named = {split: read.split(split).samples for split in ("val", "test")}
-    rows = {"train": [_row(one, label[chosen.names[one.label]], read, path) for one in chosen.samples]}
-    rows |= {split: [_row(one, one.label, read, path) for one in found] for split, found in named.items()}
+    label_of = {name: row for row, name in enumerate(source.names)}
+    other_splits = {split: source.split(split).samples for split in ("val", "test")}
+    rows = {
+        "train": [
+            _row(sample, label_of[chosen.names[sample.label]], source, path) for sample in chosen.samples
+        ]
+    }
+    rows |= {
+        split: [_row(sample, sample.label, source, path) for sample in samples]
+        for split, samples in other_splits.items()
+    }
     write_atomically(path, json.dumps({**rows, SELECTION: record}, indent=1, ensure_ascii=False) + "\n")
 
 
-def _row(sample: Sample, label: int, read: Photos, path: Path) -> list[Any]:
+def _row(sample: Sample, label: int, source: Photos, path: Path) -> list[Any]:
     """Return `[path, label, name]`; a path below the folder of the split file is relative."""
-    picture, home = _file(sample), path.absolute().parent
-    place = picture.relative_to(home) if picture.is_relative_to(home) else picture
-    return [place.as_posix(), label, read.names[label]]
+    picture, folder = _file(sample), path.absolute().parent
+    path_in_list = picture.relative_to(folder) if picture.is_relative_to(folder) else picture
+    return [path_in_list.as_posix(), label, source.names[label]]
 
 
 def _file(sample: Sample) -> Path:

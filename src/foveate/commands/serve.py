@@ -1,4 +1,4 @@
-"""`foveate serve`: answer over HTTP, and let people try, correct and label on a page."""
+"""`foveate serve`: serve predictions over HTTP, with a page to try, correct and label."""
 
 import os
 import sys
@@ -78,28 +78,30 @@ def serve(  # noqa: PLR0913  (a command's options)
     token = token or os.environ.get("FOVEATE_TOKEN") or None
     demand_token(host, token)
     with ExitStack() as stack:
-        own = stack.enter_context(bound(host, port))  # before a model is read, which takes long
-        model_ = open_model(model, clip=clip, device=device, dtype=dtype, batch_size=batch_size)
-        if model_.classifier is not None:
-            note_precision(model_.classifier.precision)
-        service = Service(model_, Limits(**settings.get("limits", {})))
-        names, answering, more = split_names(classes, model_.names), service, []
+        sock = stack.enter_context(bound(host, port))  # before a model is read, which takes long
+        served = open_model(model, clip=clip, device=device, dtype=dtype, batch_size=batch_size)
+        if served.classifier is not None:
+            note_precision(served.classifier.precision)
+        service = Service(served, Limits(**settings.get("limits", {})))
+        names, handler, routes = split_names(classes, served.names), service, []
         if labels is not None:
             from foveate.serve.labelling import Labelling, open_session
 
-            others = [None if one is None else Path(one).expanduser() for one in (photos, known, out)]
+            optional = [None if value is None else Path(value).expanduser() for value in (photos, known, out)]
             with Bars() as bars:
                 watch = partial(bars.count, "looking at photos")
-                opened = open_session(service, Path(labels).expanduser(), *others, method=method, watch=watch)
-                answering = Labelling(service, stack.enter_context(opened))
-            more = answering.routes()
-        answering.begin_with(names)
+                session = open_session(
+                    service, Path(labels).expanduser(), *optional, method=method, watch=watch
+                )
+                handler = Labelling(service, stack.enter_context(session))
+            routes = handler.routes()
+        handler.begin_with(names)
 
-        def tell() -> None:
-            sys.stdout.write(f"{model_.title}: open {url_of(own)}\n")
+        def announce() -> None:
+            sys.stdout.write(f"{served.title}: open {url_of(sock)}\n")
             sys.stdout.flush()
 
-        run_server(build_app(service, token, more), own, tell)
+        run_server(build_app(service, token, routes), sock, announce)
 
 
 def run(words: Sequence[str]) -> None:

@@ -41,20 +41,22 @@ def explain_photos(
     """
     pictures = _pictures(chain[-1], paths, masks)
     config = replace(plan.config, steps=0)
-    seen: list[Looks] = []
-    for one in chain:
-        branch = plan.branch or label_space(one.method)
-        watch = watched(bars, one.method_name)
-        looks = look(one.method, pictures, branch, config, name=one.method_name, watch=watch)
-        trust = one.trust
-        seen.append(looks if trust is None else replace(looks, calibration=trust.calibration_for(branch)))
+    all_looks: list[Looks] = []
+    for member in chain:
+        branch = plan.branch or label_space(member.method)
+        watch = watched(bars, member.method_name)
+        looks = look(member.method, pictures, branch, config, name=member.method_name, watch=watch)
+        trust = member.trust
+        all_looks.append(
+            looks if trust is None else replace(looks, calibration=trust.calibration_for(branch))
+        )
     plan.folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
-    for place, name in enumerate(_names(paths)):
+    for index, name in enumerate(_names(paths)):
         written.append(plan.folder / name)
-        write_atomically(written[-1], _png(sheet(pictures, seen, place)))
-        bars.count("drawing", place + 1, len(paths))
-    return _table(paths, seen, written)
+        write_atomically(written[-1], _png(sheet(pictures, all_looks, index)))
+        bars.count("drawing", index + 1, len(paths))
+    return _table(paths, all_looks, written)
 
 
 def label_space(method: Method) -> Branch:
@@ -66,42 +68,42 @@ def label_space(method: Method) -> Branch:
 
 def sheet(pictures: PictureSet, seen: Sequence[Looks], place: int) -> Image.Image:
     """Return a photo and the heat map of each method, side by side."""
-    one = shown(pictures, place, SIDE)
-    first = one.picture if one.mask is None else outlined(one.picture, one.mask)
-    row = [first, *(overlay(one.picture, looks.heat[place], SIDE) for looks in seen)]
+    case = shown(pictures, place, SIDE)
+    photo = case.picture if case.mask is None else outlined(case.picture, case.mask)
+    row = [photo, *(overlay(case.picture, looks.heat[place], SIDE) for looks in seen)]
     captions = ["", *(_caption(looks, place) for looks in seen)]
-    return contact_sheet([row], [captions], [Path(one.name).name, *(looks.method for looks in seen)])
+    return contact_sheet([row], [captions], [Path(case.name).name, *(looks.method for looks in seen)])
 
 
-def _caption(looks: Looks, place: int) -> str:
-    answer, asked = int(looks.answers[place]), int(looks.asked[place])
-    p = looks.probabilities[place]
-    said = f"{looks.names[answer]} {p[answer]:.2f}"
-    return said if asked == answer else f"{looks.names[asked]} {p[asked]:.2f} (said {said})"
+def _caption(looks: Looks, index: int) -> str:
+    answer, asked = int(looks.answers[index]), int(looks.asked[index])
+    p = looks.probabilities[index]
+    predicted = f"{looks.names[answer]} {p[answer]:.2f}"
+    return predicted if asked == answer else f"{looks.names[asked]} {p[asked]:.2f} (said {predicted})"
 
 
-def _table(paths: Sequence[Path], seen: Sequence[Looks], written: Sequence[Path]) -> Table:
-    about = any((looks.asked != looks.answers).any() for looks in seen)
-    figures = [name for name in _FIGURES if name in seen[0].figures]
-    columns = ["photo", *(["method"] if len(seen) > 1 else []), "label", "probability"]
-    columns += [*(["asked about", "its probability"] if about else []), *figures, "picture"]
+def _table(paths: Sequence[Path], all_looks: Sequence[Looks], written: Sequence[Path]) -> Table:
+    has_question = any((looks.asked != looks.answers).any() for looks in all_looks)
+    figures = [name for name in _FIGURES if name in all_looks[0].figures]
+    columns = ["photo", *(["method"] if len(all_looks) > 1 else []), "label", "probability"]
+    columns += [*(["asked about", "its probability"] if has_question else []), *figures, "picture"]
     rows: list[list[str]] = []
-    for place, path in enumerate(paths):
-        for looks in seen:
-            p, answer, asked = looks.probabilities[place], looks.answers[place], looks.asked[place]
-            row = [str(path), *([looks.method] if len(seen) > 1 else [])]
+    for index, path in enumerate(paths):
+        for looks in all_looks:
+            p, answer, asked = looks.probabilities[index], looks.answers[index], looks.asked[index]
+            row = [str(path), *([looks.method] if len(all_looks) > 1 else [])]
             row += [looks.names[int(answer)], f"{p[answer]:.2f}"]
-            row += [looks.names[int(asked)], f"{p[asked]:.2f}"] if about else []
-            row += [cell(float(looks.figures[name][place]), _FIGURES[name]) for name in figures]
-            rows.append([*row, str(written[place])])
+            row += [looks.names[int(asked)], f"{p[asked]:.2f}"] if has_question else []
+            row += [cell(float(looks.figures[name][index]), _FIGURES[name]) for name in figures]
+            rows.append([*row, str(written[index])])
     return columns, rows
 
 
 def _pictures(classifier: Classifier, paths: Sequence[Path], masks: str | None) -> PictureSet:
     samples = tuple(Sample(path, 0) for path in paths)
     photos = load_photos(Photos(classifier.method.names, samples), masks=masks)
-    size = classifier.clip.config
-    return PictureSet(photos, size.image_size, size.mean, size.std)
+    config = classifier.clip.config
+    return PictureSet(photos, config.image_size, config.mean, config.std)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -119,6 +121,6 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _png(picture: Image.Image) -> bytes:
-    drawn = io.BytesIO()
-    picture.save(drawn, "PNG")
-    return drawn.getvalue()
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

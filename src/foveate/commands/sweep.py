@@ -80,33 +80,33 @@ def sweep(  # noqa: PLR0913  (a command's options)
     """
     _check(workers, threads, gpus_per_run, ray=ray, ray_address=ray_address, dry_run=dry_run, json=json)
     planned = plan(Path(table).expanduser(), {"clip": clip}, device or devices_of(None, 1, 1)[0], tables)
-    number, of = _shard(shard)
-    if number is not None:
-        planned = planned.shard(number, of)
+    part_number, part_count = _shard(shard)
+    if part_number is not None:
+        planned = planned.shard(part_number, part_count)
     folder = Path(out or f"out/{planned.sweep.title}").expanduser().absolute()
     data = Path(root or planned.sweep.root or "data").expanduser().absolute()
     if dry_run:
         from foveate.commands.sweep_estimate import show
 
         show(planned, folder, workers or 1, as_json=json)
-        lost = missing_backbones(planned.jobs)
-        for one in [*sets.missing(data, planned.keys()), *([f"missing: {lost}"] if lost else [])]:
-            note(one)
+        missing = missing_backbones(planned.jobs)
+        for message in [*sets.missing(data, planned.keys()), *([f"missing: {missing}"] if missing else [])]:
+            note(message)
         return
     demand_tracker(track, folder)
-    where = SweepContext(data, folder, device or "cpu", threads, planned.sweep.imported, track)
-    part = None if number is None else f"{number}-of-{of}"
-    with notes_for_warnings(), alone_in(folder, part):
-        there = standing(planned.jobs, folder)
-        schedule = schedule_of(there)
-        with SweepBars(len(planned.jobs), len(there.finished), schedule.work) as board:
-            for one in there.notes:
-                board.note(one)
-            if there.left:
-                _prepare(there, data, board)
-            for event in _run(schedule, where, device, workers, ray=(ray, ray_address, gpus_per_run)):
+    context = SweepContext(data, folder, device or "cpu", threads, planned.sweep.imported, track)
+    part_name = None if part_number is None else f"{part_number}-of-{part_count}"
+    with notes_for_warnings(), alone_in(folder, part_name):
+        status = standing(planned.jobs, folder)
+        schedule = schedule_of(status)
+        with SweepBars(len(planned.jobs), len(status.finished), schedule.work) as board:
+            for message in status.notes:
+                board.note(message)
+            if status.left:
+                _prepare(status, data, board)
+            for event in _run(schedule, context, device, workers, ray=(ray, ray_address, gpus_per_run)):
                 board.show(event)
-        _tell(planned, there, schedule, folder)
+        _tell(planned, status, schedule, folder)
 
 
 def run(words: Sequence[str]) -> None:
@@ -137,66 +137,68 @@ def _check(
         raise InputError("--json prints the list of runs: give --dry-run too")
 
 
-def _shard(given: str | None) -> tuple[int | None, int]:
-    """Return the number of a part and of all parts, from "2/8"."""
-    if given is None:
+def _shard(text: str | None) -> tuple[int | None, int]:
+    """Parse "2/8": return the number of the part and the number of all parts."""
+    if text is None:
         return None, 1
-    number, _, of = given.partition("/")
-    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of) <= _MOST_SHARDS):
-        raise InputError(f"--shard is {given!r}: give a part and the number of parts, such as 2/8")
-    return int(number), int(of)
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= _MOST_SHARDS):
+        raise InputError(f"--shard is {text!r}: give a part and the number of parts, such as 2/8")
+    return int(number), int(count)
 
 
-def _prepare(there: Standing, data: Path, board: SweepBars) -> None:
-    """Draw scenes, and refuse before any run what all runs need and is not there."""
-    sets.make_ready(data, _needed(there), partial(board.count, "drawing scenes"))
-    sets.check_there(data, _needed(there), _masked(there), _others(there))
-    check_towers(there.left)
-    if lost := missing_backbones(there.left):
-        raise InputError(lost)
+def _prepare(status: Standing, data: Path, board: SweepBars) -> None:
+    """Draw missing scenes, and check before any run that everything the runs need exists."""
+    sets.make_ready(data, _needed(status), partial(board.count, "drawing scenes"))
+    sets.check_there(data, _needed(status), _masked(status), _foreign_masks(status))
+    check_towers(status.left)
+    if missing := missing_backbones(status.left):
+        raise InputError(missing)
 
 
-def _needed(there: Standing) -> list[str]:
+def _needed(status: Standing) -> list[str]:
     """Return the keys of the sets that unfinished runs need."""
-    found = [key for job in there.left for key in (job.dataset, *(one.dataset for one in job.questions))]
-    return list(dict.fromkeys(found))
+    keys = [
+        key for job in status.left for key in (job.dataset, *(question.dataset for question in job.questions))
+    ]
+    return list(dict.fromkeys(keys))
 
 
-def _masked(there: Standing) -> dict[str, str]:
+def _masked(status: Standing) -> dict[str, str]:
     """Return the keys of the sets whose own masks are needed, with the method that needs them."""
-    found: dict[str, str] = {}
-    for job in there.left:
+    methods: dict[str, str] = {}
+    for job in status.left:
         if job.copies is None and job.config.needs_masks:
-            found.setdefault(job.dataset, job.config.method)
+            methods.setdefault(job.dataset, job.config.method)
         if job.test_masks == OWN:
-            for one in job.questions:
-                found.setdefault(one.dataset, job.config.method)
-    return found
+            for question in job.questions:
+                methods.setdefault(question.dataset, job.config.method)
+    return methods
 
 
-def _others(there: Standing) -> list[tuple[str, str]]:
-    """Return sets, and names of their masks, for masks that do not belong to the set itself."""
-    found = [(job.dataset, job.config.masks) for job in there.left if job.config.masks]
-    for job in there.left:
+def _foreign_masks(status: Standing) -> list[tuple[str, str]]:
+    """Return pairs of a set and the name of its masks, for masks that are not the set's own."""
+    pairs = [(job.dataset, job.config.masks) for job in status.left if job.config.masks]
+    for job in status.left:
         if job.test_masks and job.test_masks != OWN:
-            found += [(one.dataset, job.test_masks) for one in job.questions]
-    return list(dict.fromkeys(found))
+            pairs += [(question.dataset, job.test_masks) for question in job.questions]
+    return list(dict.fromkeys(pairs))
 
 
 def _run(
     schedule: Schedule,
-    place: SweepContext,
+    context: SweepContext,
     device: str | None,
     workers: int | None,
     *,
     ray: tuple[bool, str | None, float],
 ) -> Generator[Event]:
-    wanted, address, share = ray
-    if wanted:
+    use_ray, address, share = ray
+    if use_ray:
         from foveate.sweep.on_ray import on_ray
 
-        return on_ray(schedule, place, address, workers, device=device, share=share)
-    return in_processes(schedule, place, devices_of(device, workers, place.threads))
+        return on_ray(schedule, context, address, workers, device=device, share=share)
+    return in_processes(schedule, context, devices_of(device, workers, context.threads))
 
 
 def devices_of(device: str | None, workers: int | None, threads: int) -> list[str]:
@@ -221,23 +223,23 @@ def devices_of(device: str | None, workers: int | None, threads: int) -> list[st
     return [f"cuda:{number % gpus}" for number in range(workers or gpus)]
 
 
-def _tell(planned: SweepPlan, there: Standing, schedule: Schedule, folder: Path) -> None:
+def _tell(planned: SweepPlan, status: Standing, schedule: Schedule, folder: Path) -> None:
     """Report the outcome of the sweep.
 
     Raises:
         InputError: Some runs failed.
     """
     total, failed = len(planned.jobs), len(schedule.failed)
-    before = f", {len(there.finished)} of them before" if there.finished else ""
+    earlier = f", {len(status.finished)} of them before" if status.finished else ""
     done = total - failed
     Console(highlight=False).print(
-        f"{done} of {total} runs have finished{before}: {folder}", soft_wrap=True, markup=False
+        f"{done} of {total} runs have finished{earlier}: {folder}", soft_wrap=True, markup=False
     )
-    held = size_of_bank(folder)
-    if not failed and held >= _MUCH:
+    bank_bytes = size_of_bank(folder)
+    if not failed and bank_bytes >= _MUCH:
         note(
-            f"{held / 1e9:.1f} GB in {folder / BANK} are features that only further rows, sets or seeds would"
-            f" read again; remove it if there will be none: rm -r {shlex.quote(str(folder / BANK))}"
+            f"{bank_bytes / 1e9:.1f} GB in {folder / BANK} are features that only further rows, sets or seeds"
+            f" would read again; remove it if there will be none: rm -r {shlex.quote(str(folder / BANK))}"
         )
     if failed:
         key, line = next(iter(schedule.failed.items()))

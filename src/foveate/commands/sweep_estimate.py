@@ -22,13 +22,13 @@ def show(planned: SweepPlan, folder: Path, workers: int, *, as_json: bool) -> No
         workers: Number of parallel runs.
         as_json: Whether to print JSON.
     """
-    there = standing(planned.jobs, folder, tidy=False)
-    for one in there.notes:
-        note(one)
+    status = standing(planned.jobs, folder, tidy=False)
+    for message in status.notes:
+        note(message)
     jobs = {job.key: job for job in planned.jobs}
-    results = [one for job in there.finished if (one := read_result(folder / job.key)) is not None]
+    results = [result for job in status.finished if (result := read_result(folder / job.key)) is not None]
     estimator = Estimator(rates_from(results, jobs))
-    costs = {job.key: estimator.cost(job) for job in there.left}
+    costs = {job.key: estimator.cost(job) for job in status.left}
     total = _total(planned, costs, workers)
     if as_json:
         rows = [_entry(job, costs.get(job.key)) for job in planned.jobs]
@@ -39,7 +39,7 @@ def show(planned: SweepPlan, folder: Path, workers: int, *, as_json: bool) -> No
 
 
 def _total(planned: SweepPlan, costs: dict[str, JobCost], workers: int) -> dict[str, Any]:
-    seconds = sum(one.seconds for one in costs.values())
+    seconds = sum(cost.seconds for cost in costs.values())
     return {
         "runs": len(planned.jobs),
         "done": len(planned.jobs) - len(costs),
@@ -47,12 +47,12 @@ def _total(planned: SweepPlan, costs: dict[str, JobCost], workers: int) -> dict[
         "seconds": round(seconds),
         "workers": workers,
         "seconds_with_workers": round(seconds / workers),
-        "disk_mb": round(sum(one.disk for one in costs.values()) / 1e6),
-        "rates_from": sorted({costs[job.key].source for job in planned.jobs if _trained(job, costs)}),
+        "disk_mb": round(sum(cost.disk for cost in costs.values()) / 1e6),
+        "rates_from": sorted({costs[job.key].source for job in planned.jobs if _needs_training(job, costs)}),
     }
 
 
-def _trained(job: Job, costs: dict[str, JobCost]) -> bool:
+def _needs_training(job: Job, costs: dict[str, JobCost]) -> bool:
     return job.key in costs and job.copies is None
 
 
@@ -67,7 +67,7 @@ def _entry(job: Job, cost: JobCost | None) -> dict[str, Any]:
         "recipe": job.recipe,
         "stands_on": job.needs,
         "same_run_as": job.copies,
-        "asks": [f"{one.dataset}, {one.split}" for one in job.questions],
+        "asks": [f"{question.dataset}, {question.split}" for question in job.questions],
         "done": cost is None,
         "seconds": None if cost is None else round(cost.seconds, 1),
         "rates_from": None if cost is None else cost.source,
@@ -77,17 +77,17 @@ def _entry(job: Job, cost: JobCost | None) -> dict[str, Any]:
 def _line(job: Job, cost: JobCost | None) -> list[str]:
     if cost is None:
         return [job.key, "done", ""]
-    how = "copied" if job.copies else "to do"
-    return [job.key, how, f"{cost.seconds / 60:.1f}"]
+    state = "copied" if job.copies else "to do"
+    return [job.key, state, f"{cost.seconds / 60:.1f}"]
 
 
 def _said(total: dict[str, Any]) -> Sequence[tuple[str, str]]:
-    few = [("runs", f"{total['runs']}, {total['done']} done, {total['left']} left")]
+    summary = [("runs", f"{total['runs']}, {total['done']} done, {total['left']} left")]
     if not total["left"]:
-        return few
+        return summary
     workers = total["workers"]
     return [
-        *few,
+        *summary,
         ("time", f"{_hours(total['seconds_with_workers'])} with {workers} worker{'s' * (workers > 1)}"),
         ("disk", f"{total['disk_mb'] / 1000:.1f} GB"),
         ("worked out from", " and ".join(total["rates_from"])),

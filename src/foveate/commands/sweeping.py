@@ -27,7 +27,7 @@ class SweepBars:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._work = dict(work or {})
-        self._all_work, self._clock = sum(self._work.values()), clock
+        self._total_work, self._clock = sum(self._work.values()), clock
         self._begun: float | None = None  # runs start after the sets have been drawn
         self._console = Console(stderr=True, highlight=False)
         columns = (
@@ -58,13 +58,13 @@ class SweepBars:
         if self._begun is None:
             self._begun = self._clock()
         if isinstance(event, LaneProgress):
-            self._at_work(event)
+            self._show_lane(event)
         elif isinstance(event, Finished):
             self._ended(event.job.key)
-            for one in event.done.notes:
-                if one not in self._noted:  # hundreds of runs may give the same note
-                    self._noted.add(one)
-                    self.note(one)
+            for message in event.done.notes:
+                if message not in self._noted:  # hundreds of runs may give the same note
+                    self._noted.add(message)
+                    self.note(message)
         elif isinstance(event, Failed):
             self._ended(event.job.key, *event.lost)
             self.note(f"{event.job.key} failed: {event.line}")
@@ -79,11 +79,11 @@ class SweepBars:
 
     def left(self) -> str:
         """Return the remaining time in words; an empty string until a fiftieth of the work is done."""
-        left = sum(self._work.values())
-        done = self._all_work - left
-        if self._begun is None or done < self._all_work / 50 or not left:
+        remaining = sum(self._work.values())
+        done = self._total_work - remaining
+        if self._begun is None or done < self._total_work / 50 or not remaining:
             return ""
-        minutes = (self._clock() - self._begun) * left / done / 60
+        minutes = (self._clock() - self._begun) * remaining / done / 60
         return (
             f", about {minutes / 60:.1f} h left"
             if minutes > 90
@@ -96,10 +96,10 @@ class SweepBars:
             self._lanes[-1] = self._progress.add_task(what, total=total)
         self._progress.update(self._lanes[-1], completed=done, total=total, visible=done < total)
 
-    def _at_work(self, event: LaneProgress) -> None:
+    def _show_lane(self, event: LaneProgress) -> None:
         if event.lane not in self._lanes:
             self._lanes[event.lane] = self._progress.add_task("", total=None)
-        said = f"{event.job.key}: {event.what}"
+        description = f"{event.job.key}: {event.what}"
         self._progress.update(
-            self._lanes[event.lane], description=said, completed=event.done, total=event.total
+            self._lanes[event.lane], description=description, completed=event.done, total=event.total
         )

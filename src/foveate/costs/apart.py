@@ -52,9 +52,9 @@ def measure_apart(
     Raises:
         InputError: A plan cannot be measured; the message gives the plan and the reason.
     """
-    for done, plan in enumerate(plans):
+    for finished, plan in enumerate(plans):
         if watch:
-            watch(done, len(plans))
+            watch(finished, len(plans))
         yield _measured(plan)
     if watch:
         watch(len(plans), len(plans))
@@ -62,17 +62,17 @@ def measure_apart(
 
 def _measured(plan: CostPlan) -> MeasuredCost:
     command = [sys.executable, "-m", "foveate.costs", json.dumps(asdict(plan)), str(os.getpid())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 2:
-        raise InputError(f"{plan.method}: {done.stderr.strip().splitlines()[-1]}")
-    if done.returncode < 0:
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode == 2:
+        raise InputError(f"{plan.method}: {process.stderr.strip().splitlines()[-1]}")
+    if process.returncode < 0:
         raise InputError(
-            f"{plan.method}: the process that measured it was killed (signal {-done.returncode}), perhaps for"
-            " want of memory: take a smaller --batch-size or fewer --classes"
+            f"{plan.method}: the process that measured it was killed (signal {-process.returncode}), perhaps"
+            " for want of memory: take a smaller --batch-size or fewer --classes"
         )
-    if done.returncode:
-        raise RuntimeError(f"measuring {plan.method} failed:\n{done.stderr}")
-    values: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if process.returncode:
+        raise RuntimeError(f"measuring {plan.method} failed:\n{process.stderr}")
+    values: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     for name in ("tuning", "banked", "inference", "new_inference"):
         values[name] = values[name] and Speed(**values[name])
     return MeasuredCost(**values)
@@ -113,14 +113,14 @@ def as_table(rows: Sequence[Mapping[str, Any]], plan: CostPlan) -> dict[str, Any
 
 def device_name(device: str) -> str:
     """Return a description of a device."""
-    where = torch.device(device)
-    if where.type == "cuda":
-        return torch.cuda.get_device_name(where)
+    torch_device = torch.device(device)
+    if torch_device.type == "cuda":
+        return torch.cuda.get_device_name(torch_device)
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     threads = torch.get_num_threads()
-    return f"{next(named, platform.processor() or 'CPU')}, {threads} thread{'s' * (threads != 1)}"
+    return f"{next(models, platform.processor() or 'CPU')}, {threads} thread{'s' * (threads != 1)}"
 
 
 def _short(number: float) -> float:

@@ -36,12 +36,12 @@ little more than in Flowers102 (4.5) and in ImageNet (3.9)."""
 
 def made_up_names(number: int) -> list[str]:
     """Return distinct names of one to four words; the first names do not depend on `number`."""
-    draw, names = random.Random(0), dict[str, None]()
+    rng, names = random.Random(0), dict[str, None]()
     adjectives, beginnings, ends = ADJECTIVES.split(), BEGINNINGS.split(), ENDS.split()
     while len(names) < number:
-        more = draw.choices(range(len(SHARES)), SHARES)[0]
-        noun = draw.choice(beginnings) + draw.choice(ends)
-        names[" ".join([*draw.sample(adjectives, more), noun])] = None
+        adjective_count = rng.choices(range(len(SHARES)), SHARES)[0]
+        noun = rng.choice(beginnings) + rng.choice(ends)
+        names[" ".join([*rng.sample(adjectives, adjective_count), noun])] = None
     return list(names)
 
 
@@ -55,19 +55,19 @@ def draw_photos(folder: Path, number: int, names: Sequence[str]) -> Photos:
     """
     samples: list[Sample] = []
     folder.mkdir(parents=True, exist_ok=True)
-    for row in range(number):
-        chance = np.random.default_rng(row)
-        size = SIZES[row % len(SIZES)]
-        rough = chance.integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
-        picture = Image.fromarray(rough).resize(size, Image.Resampling.BICUBIC)
+    for index in range(number):
+        rng = np.random.default_rng(index)
+        size = SIZES[index % len(SIZES)]
+        noise = rng.integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+        picture = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
         mask = Image.new("L", size)
-        left, top = (int(chance.integers(0, side // 3)) for side in size)
-        place = (left, top, left + size[0] // 2, top + size[1] // 2)
-        colour = tuple(int(value) for value in chance.integers(0, 256, 3))
-        ImageDraw.Draw(picture).ellipse(place, fill=colour)
-        ImageDraw.Draw(mask).ellipse(place, fill=255)
-        files = folder / f"{row}.jpg", folder / f"{row}-mask.jpg"
+        left, top = (int(rng.integers(0, side // 3)) for side in size)
+        box = (left, top, left + size[0] // 2, top + size[1] // 2)
+        colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+        ImageDraw.Draw(picture).ellipse(box, fill=colour)
+        ImageDraw.Draw(mask).ellipse(box, fill=255)
+        files = folder / f"{index}.jpg", folder / f"{index}-mask.jpg"
         for image, file in zip((picture, mask), files, strict=True):
             image.save(file, quality=90)
-        samples.append(Sample(files[0], row % len(names), files[1]))
+        samples.append(Sample(files[0], index % len(names), files[1]))
     return Photos(tuple(names), tuple(samples), mask_values="binary255")

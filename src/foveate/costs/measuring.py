@@ -34,7 +34,7 @@ from foveate.types import Batch, Branch
 RANDOM = "random"
 """Replaces a source of weights: random weights of ViT-B/16's size."""
 
-_EPOCH = {"cpu": (16, 2), "cuda": (256, 8)}  # pictures and batches of an epoch, minimum
+_EPOCH_MINIMUM = {"cpu": (16, 2), "cuda": (256, 8)}  # pictures and batches of an epoch, minimum
 _ASKED = {"cpu": 8, "cuda": 100}  # pictures of an inference pass; a CPU encodes eight at once
 
 
@@ -119,14 +119,16 @@ def measure(plan: CostPlan) -> MeasuredCost:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about synthetic pictures
         pictures = _pictures(Path(folder), plan, method, recipe, names)
-        watch = partial(Windows, plan.windows, plan.seconds, _settle(plan.device))
-        feed = StageBatches(plan.method, method, pictures, recipe)
-        tuning = _tune(method, feed, recipe, watch(), pictures.varies)
+        new_windows = partial(Windows, plan.windows, plan.seconds, _settle(plan.device))
+        batches = StageBatches(plan.method, method, pictures, recipe)
+        tuning = _measure_steps(method, batches, recipe, new_windows(), pictures.varies)
         peak = peak_mb(plan.device) if tuning else 0.0
-        filling, banked = _tune_on_bank(method, clip, pictures, recipe, watch) if tuning else (None, None)
+        filling, banked = (
+            _measure_bank(method, clip, pictures, recipe, new_windows) if tuning else (None, None)
+        )
         images = _asked(pictures, clip, plan)
         branches: tuple[Branch, Branch] = ("base", "new")
-        base, new = (_answer(method, images, branch, watch()) for branch in branches)
+        base, new = (_answer(method, images, branch, new_windows()) for branch in branches)
     return MeasuredCost(
         method=plan.method,
         stage=parts(plan.method)[0] if len(stages(plan.method)) > 1 else plan.method,
@@ -151,10 +153,10 @@ def check(plan: CostPlan) -> None:
     parts(plan.method)
     demand_device(plan.device)
     _recipe(plan)
-    for name, least in (("classes", 2), ("shots", 1), ("pictures", 1), ("windows", 1)):
-        given = getattr(plan, name)
-        if given is not None and given < least:
-            raise InputError(f"{name} is {given}: give {least} or more")
+    for name, minimum in (("classes", 2), ("shots", 1), ("pictures", 1), ("windows", 1)):
+        value = getattr(plan, name)
+        if value is not None and value < minimum:
+            raise InputError(f"{name} is {value}: give {minimum} or more")
     if not plan.seconds >= 0:
         raise InputError(f"seconds is {plan.seconds}: give zero or more")
 
@@ -182,29 +184,29 @@ def towers(plan: CostPlan) -> Clip:
 
 def last_stage(method: str, clip: Clip) -> Method:
     """Build the last trained stage over a frozen, untuned backbone: the duration of a step is the same."""
-    *before, last = stages(method)
-    return wrap(parts(last)[0], build(before[-1], clip)) if before else build(last, clip)
+    *earlier, last = stages(method)
+    return wrap(parts(last)[0], build(earlier[-1], clip)) if earlier else build(last, clip)
 
 
 def learned_numbers(method: Method) -> int:
     """Return the number of parameters that a stage learns, by gradients or in closed form."""
-    own = method.trainable() or method.learned()
-    return sum(tensor.numel() for tensor in own.values())
+    tensors = method.trainable() or method.learned()
+    return sum(tensor.numel() for tensor in tensors.values())
 
 
 def _pictures(folder: Path, plan: CostPlan, method: Method, recipe: Recipe, names: list[str]) -> PictureSet:
-    least, batches = _EPOCH[_kind(plan)]
-    number = plan.pictures or max(least, batches * recipe.batch_size)
-    drawn = draw_photos(folder, number, names)
+    minimum, batches = _EPOCH_MINIMUM[_kind(plan)]
+    number = plan.pictures or max(minimum, batches * recipe.batch_size)
+    photos = draw_photos(folder, number, names)
     if capability(
         method, ClosedForm, trained=True
-    ):  # it uses all training pictures, so any drawn pictures will do
-        turns = math.ceil(plan.shots * plan.classes / number)
-        drawn = drawn.with_samples((drawn.samples * turns)[: plan.shots * plan.classes])
-        drawn = drawn.with_samples(
-            [replace(sample, label=row % plan.classes) for row, sample in enumerate(drawn.samples)]
+    ):  # it uses all training pictures, so drawn pictures are repeated up to their number
+        repeats = math.ceil(plan.shots * plan.classes / number)
+        photos = photos.with_samples((photos.samples * repeats)[: plan.shots * plan.classes])
+        photos = photos.with_samples(
+            [replace(sample, label=index % plan.classes) for index, sample in enumerate(photos.samples)]
         )
-    return training_pictures(drawn, method.clip.config, recipe, seed=1)
+    return training_pictures(photos, method.clip.config, recipe, seed=1)
 
 
 def _kind(plan: CostPlan) -> str:
@@ -219,47 +221,47 @@ def _wait() -> None:
     """Return at once: a CPU works synchronously."""
 
 
-def _tune(
-    method: Method, feed: StageBatches, recipe: Recipe, windows: Windows, other_views: bool
+def _measure_steps(
+    method: Method, epoch_batches: StageBatches, recipe: Recipe, windows: Windows, other_views: bool
 ) -> Speed | None:
     """Run steps of the real training loop until the windows are full; return None if there are none."""
 
     def batches(_: int) -> Iterator[Batch]:
         windows.begin()
-        for turn in count():
-            for batch in feed(turn if other_views else 0):
+        for epoch in count():
+            for batch in epoch_batches(epoch if other_views else 0):
                 yield batch
                 windows.count(len(batch.labels))  # when control returns here, the step is done
                 if windows.done:
                     return
 
-    fit(method, batches, recipe, support=feed.support())
+    fit(method, batches, recipe, support=epoch_batches.support())
     return windows.speed() if windows.done else None
 
 
-def _tune_on_bank(
-    method: Method, clip: Clip, pictures: PictureSet, recipe: Recipe, watch: partial[Windows]
+def _measure_bank(
+    method: Method, clip: Clip, pictures: PictureSet, recipe: Recipe, new_windows: partial[Windows]
 ) -> tuple[float | None, Speed | None]:
     """Return the speed of filling a bank, and of steps with it."""
     if not frozen_specs(method):
         return None, None
-    feed = StageBatches("", method, pictures, recipe, open_bank(BankPlan(), pictures, clip))
+    epoch_batches = StageBatches("", method, pictures, recipe, open_bank(BankPlan(), pictures, clip))
     settle = _settle(str(clip.logit_scale.device))
     settle()
     start = time.perf_counter()
-    for _ in feed(0):
+    for _ in epoch_batches(0):
         pass
     settle()
     filling = len(pictures) / (time.perf_counter() - start)
-    return filling, _tune(method, feed, recipe, watch(), other_views=False)
+    return filling, _measure_steps(method, epoch_batches, recipe, new_windows(), other_views=False)
 
 
 def _asked(pictures: PictureSet, clip: Clip, plan: CostPlan) -> torch.Tensor:
     """Return decoded pictures in the evaluation view, on the device."""
     number = min(_ASKED[_kind(plan)], plan.pictures or 100)
     photos = pictures.photos.with_samples((pictures.photos.samples * number)[:number])
-    whole = next(iter(seen_as_asked(photos, clip.config).batches(None, number, workers=0)))
-    return sent(whole.images, clip.logit_scale.device)
+    batch = next(iter(seen_as_asked(photos, clip.config).batches(None, number, workers=0)))
+    return sent(batch.images, clip.logit_scale.device)
 
 
 def _answer(method: Method, images: torch.Tensor, branch: Branch, windows: Windows) -> Speed:

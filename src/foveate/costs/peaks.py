@@ -14,9 +14,9 @@ def peak_mb(device: str | torch.device = "cpu") -> float:
     On a GPU it is the peak of PyTorch's tensors (`torch.cuda.max_memory_allocated`). Otherwise it is the
     peak of the whole process, including Python and PyTorch.
     """
-    where = torch.device(device)
-    if where.type == "cuda":
-        return torch.cuda.max_memory_allocated(where) / 1e6
+    torch_device = torch.device(device)
+    if torch_device.type == "cuda":
+        return torch.cuda.max_memory_allocated(torch_device) / 1e6
     if _STATUS.exists():  # getrusage includes the parent's memory at the fork
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e6

@@ -1,1 +1,1 @@
-"""Pages for people: one file each, no script, nothing from elsewhere, for phones, light and dark."""
+"""HTML pages: one self-contained file each, without scripts, for phones, in light and dark mode."""

@@ -9,17 +9,17 @@ from foveate.data.samples import Photos
 from foveate.pages.rendering import folder_of, inline, render, square
 
 MOST = 60
-"""Findings of a kind that are shown."""
+"""Maximum number of findings of a kind on the page."""
 
-_UNSEEN = ("unreadable", "leak")  # there is nothing to see, or too much
+_UNSEEN = ("unreadable", "leak")  # kinds without pictures: there is nothing to see, or too much
 
 
 def write_page(checked: Checked, title: str, file: Path) -> None:
     """Write the page.
 
     Args:
-        checked: What was found.
-        title: What was checked.
+        checked: The findings.
+        title: Title of the page: the source that was checked.
         file: The page.
 
     Raises:
@@ -27,12 +27,12 @@ def write_page(checked: Checked, title: str, file: Path) -> None:
     """
     kinds, folder = list[dict[str, Any]](), folder_of(checked.photos)
     for kind, number in checked.counts().items():
-        own = [one for one in checked.findings if one.kind == kind][:MOST]
-        cards = [_card(checked.photos, one, folder) for one in own]
-        drawn = any(card["pictures"] for card in cards)
+        findings = [finding for finding in checked.findings if finding.kind == kind][:MOST]
+        cards = [_card(checked.photos, finding, folder) for finding in findings]
+        has_pictures = any(card["pictures"] for card in cards)
         heading = KINDS[kind][0].upper() + KINDS[kind][1:]
         key = kind.replace(" ", "-")
-        kinds.append({"key": key, "title": heading, "number": number, "cards": cards, "drawn": drawn})
+        kinds.append({"key": key, "title": heading, "number": number, "cards": cards, "drawn": has_pictures})
     render(
         "checked.html.j2",
         file,
@@ -44,8 +44,8 @@ def write_page(checked: Checked, title: str, file: Path) -> None:
     )
 
 
-def _card(photos: Photos, one: Finding, folder: str) -> dict[str, Any]:
-    places = () if one.kind in _UNSEEN else one.places[:2]
-    pictures = [inline(square(open_picture(photos.samples[place].picture))) for place in places]
-    names = [name.removeprefix(folder) for name in one.pictures]
-    return {"label": one.label, "told": one.told, "names": names, "pictures": pictures}
+def _card(photos: Photos, finding: Finding, folder: str) -> dict[str, Any]:
+    indices = () if finding.kind in _UNSEEN else finding.places[:2]
+    pictures = [inline(square(open_picture(photos.samples[index].picture))) for index in indices]
+    names = [name.removeprefix(folder) for name in finding.pictures]
+    return {"label": finding.label, "told": finding.told, "names": names, "pictures": pictures}

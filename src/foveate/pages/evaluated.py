@@ -1,4 +1,4 @@
-"""The page of `foveate evaluate`: the confusion table, and behind each number its pictures and their gaze."""
+"""The page of `foveate evaluate`: the confusion table, and for each number its pictures and heat maps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,27 +20,27 @@ from foveate.train.shots import without_masks
 from foveate.types import Branch
 
 CLASSES = 30
-"""Rows of the confusion table: those with the most mistakes."""
+"""Maximum number of rows of the confusion table: the classes with the most mistakes."""
 
 RIGHT, WRONG = 4, 24
-"""Pictures behind a number on the diagonal, and beside it."""
+"""Maximum number of pictures for a number on the diagonal, and off it."""
 
 MOST = 240
-"""Pictures of a page; each is some 15 kB."""
+"""Maximum number of pictures of a page; each has about 15 kB."""
 
 Cell = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A split that was judged.
+    """An evaluated split.
 
     Attributes:
-        title: Of the page.
+        title: Title of the page.
         photos: All pictures.
-        split: Which of them were asked about.
-        answers: What was said of them.
-        judged: The same, judged.
+        split: The split of them that was evaluated.
+        answers: Predictions for the split.
+        judged: Metrics of the predictions.
     """
 
     title: str
@@ -54,68 +54,70 @@ def write_page(classifier: Classifier, found: Evaluated, file: Path) -> None:
     """Write the page.
 
     Args:
-        classifier: Looks again at the pictures that are shown.
-        found: What it said of them.
+        classifier: The classifier; it computes heat maps of the pictures on the page.
+        found: Its predictions.
         file: The page.
 
     Raises:
         InputError: jinja2 is not installed, or the folder is not there.
     """
     answers = found.answers
-    given = answers.logits.argmax(dim=1)
-    places: dict[Cell, list[int]] = {}
+    predicted = answers.logits.argmax(dim=1)
+    rows_of: dict[Cell, list[int]] = {}
     p = answers.probabilities.max(dim=1).values
-    for place in p.argsort(descending=True).tolist():
-        places.setdefault((int(answers.labels[place]), int(given[place])), []).append(place)
-    shown = _classes(places, len(answers.names))
-    wanted = _wanted(places, shown)
-    wrong = (row for cell, rows in places.items() if cell[0] != cell[1] for row in rows[:WRONG])
-    surest = sorted(wrong, key=lambda row: (-float(p[row]), row))[:12]
-    drawn = sorted({*surest, *(row for rows in wanted.values() for row in rows)})
-    cards = dict(zip(drawn, _cards(classifier, found, drawn), strict=True))
+    for index in p.argsort(descending=True).tolist():
+        rows_of.setdefault((int(answers.labels[index]), int(predicted[index])), []).append(index)
+    classes = _classes(rows_of, len(answers.names))
+    selected = _wanted(rows_of, classes)
+    mistakes = (row for cell, rows in rows_of.items() if cell[0] != cell[1] for row in rows[:WRONG])
+    surest = sorted(mistakes, key=lambda row: (-float(p[row]), row))[:12]
+    card_rows = sorted({*surest, *(row for rows in selected.values() for row in rows)})
+    cards = dict(zip(card_rows, _cards(classifier, found, card_rows), strict=True))
     render(
         "evaluated.html.j2",
         file,
         title=found.title,
         judged=found.judged,
         pictures=len(answers.labels),
-        shown=[answers.names[row] for row in shown],
-        left_out=len({cell[0] for cell in places} - set(shown)),
-        table=[_row(answers.names, row, shown, places) for row in shown],
-        cells=[_cell(answers.names, cell, places[cell], rows, cards) for cell, rows in wanted.items()],
+        shown=[answers.names[row] for row in classes],
+        left_out=len({cell[0] for cell in rows_of} - set(classes)),
+        table=[_row(answers.names, row, classes, rows_of) for row in classes],
+        cells=[_cell(answers.names, cell, rows_of[cell], rows, cards) for cell, rows in selected.items()],
         worst=[cards[row] for row in surest],
     )
 
 
-def _classes(places: Mapping[Cell, Sequence[int]], number: int) -> list[int]:
-    """Return the classes that the table has: those with pictures or wrong answers, at most `CLASSES`."""
+def _classes(rows_of: Mapping[Cell, Sequence[int]], number: int) -> list[int]:
+    """Return the classes of the table: those with pictures or wrong answers, at most `CLASSES`."""
     mistakes = torch.zeros(number)
-    for cell, rows in places.items():
-        for row in cell:
-            mistakes[row] += len(rows) if cell[0] != cell[1] else 1e-3
-    there = [row for row in mistakes.argsort(descending=True, stable=True).tolist() if mistakes[row] > 0]
-    return sorted(there[:CLASSES])
+    for cell, rows in rows_of.items():
+        for label in cell:
+            mistakes[label] += len(rows) if cell[0] != cell[1] else 1e-3
+    present = [
+        label for label in mistakes.argsort(descending=True, stable=True).tolist() if mistakes[label] > 0
+    ]
+    return sorted(present[:CLASSES])
 
 
-def _wanted(places: Mapping[Cell, Sequence[int]], shown: Sequence[int]) -> dict[Cell, list[int]]:
-    """Return the pictures behind each number, mistakes first, as long as there is room."""
-    wanted: dict[Cell, list[int]] = {}
+def _wanted(rows_of: Mapping[Cell, Sequence[int]], classes: Sequence[int]) -> dict[Cell, list[int]]:
+    """Return the pictures to show for each number, mistakes first, at most `MOST` in all."""
+    selected: dict[Cell, list[int]] = {}
     room = MOST
-    for cell in sorted(places, key=lambda cell: (cell[0] == cell[1], -len(places[cell]))):
-        if set(cell) <= set(shown):
+    for cell in sorted(rows_of, key=lambda cell: (cell[0] == cell[1], -len(rows_of[cell]))):
+        if set(cell) <= set(classes):
             most = RIGHT if cell[0] == cell[1] else WRONG
-            wanted[cell] = list(places[cell][: min(most, room)])
-            room -= len(wanted[cell])
-    return wanted
+            selected[cell] = list(rows_of[cell][: min(most, room)])
+            room -= len(selected[cell])
+    return selected
 
 
 def _row(
-    names: Sequence[str], row: int, shown: Sequence[int], places: Mapping[Cell, Sequence[int]]
+    names: Sequence[str], row: int, classes: Sequence[int], rows_of: Mapping[Cell, Sequence[int]]
 ) -> dict[str, Any]:
-    whole = sum(len(rows) for cell, rows in places.items() if cell[0] == row)
-    numbers = [(column, len(places.get((row, column), ()))) for column in shown]
+    total = sum(len(rows) for cell, rows in rows_of.items() if cell[0] == row)
+    numbers = [(column, len(rows_of.get((row, column), ()))) for column in classes]
     cells = [
-        {"key": f"c{row}-{column}", "number": number, "share": number / max(1, whole), "right": row == column}
+        {"key": f"c{row}-{column}", "number": number, "share": number / max(1, total), "right": row == column}
         for column, number in numbers
     ]
     return {"name": names[row], "cells": cells}
@@ -134,19 +136,19 @@ def _cell(
     }
 
 
-def _cards(classifier: Classifier, found: Evaluated, rows: Sequence[int]) -> list[dict[str, Any]]:
-    """Return what the page shows of some pictures."""
-    whole, branch = classifier.ask_split(without_masks(found.photos), found.split)
-    few = whole.photos.with_samples([whole.photos.samples[row] for row in rows])
-    heat, folder = _gazes(classifier, few, branch), folder_of(whole.photos)
-    p, answers, cards = found.answers.probabilities, found.answers, list[dict[str, Any]]()
-    for row, sample, own in zip(rows, few.samples, heat, strict=True):
-        seen = square(open_picture(sample.picture))
+def _cards(classifier: Classifier, evaluated: Evaluated, rows: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the values that the template shows for each picture."""
+    pictures, branch = classifier.ask_split(without_masks(evaluated.photos), evaluated.split)
+    subset = pictures.photos.with_samples([pictures.photos.samples[row] for row in rows])
+    heatmaps, folder = _heatmaps(classifier, subset, branch), folder_of(pictures.photos)
+    p, answers, cards = evaluated.answers.probabilities, evaluated.answers, list[dict[str, Any]]()
+    for row, sample, heatmap in zip(rows, subset.samples, heatmaps, strict=True):
+        picture = square(open_picture(sample.picture))
         answer, truth = int(p[row].argmax()), int(answers.labels[row])
         cards.append(
             {
-                "picture": inline(seen),
-                "gaze": inline(overlay(seen, own, SIDE)),
+                "picture": inline(picture),
+                "gaze": inline(overlay(picture, heatmap, SIDE)),
                 "name": sample.name.removeprefix(folder),
                 "answer": answers.names[answer],
                 "truth": answers.names[truth],
@@ -158,7 +160,7 @@ def _cards(classifier: Classifier, found: Evaluated, rows: Sequence[int]) -> lis
     return cards
 
 
-def _gazes(classifier: Classifier, photos: Photos, branch: Branch) -> torch.Tensor:
+def _heatmaps(classifier: Classifier, photos: Photos, branch: Branch) -> torch.Tensor:
     config = classifier.clip.config
     pictures = PictureSet(photos, config.image_size, config.mean, config.std)
     return look(classifier.method, pictures, branch, LookConfig(steps=0)).heat

@@ -15,16 +15,16 @@ from foveate.files import write_atomically
 from foveate.foreground.proposers.registry import demand
 
 SIDE = 144
-"""Pixels of a picture in a page, as the towers see it: the middle square."""
+"""Side in pixels of a picture in a page: the middle square, as the towers see it."""
 
 
 def render(template: str, file: Path, **values: Any) -> None:
     """Write a page.
 
     Args:
-        template: File of this package.
+        template: File name of a template of this package.
         file: The page.
-        values: What the template is filled with.
+        values: Values for the template.
 
     Raises:
         InputError: jinja2 is not installed, or the folder is not there.
@@ -42,7 +42,7 @@ def render(template: str, file: Path, **values: Any) -> None:
 
 
 def folder_of(photos: Photos) -> str:
-    """Return the folder that all files of a set are in, with what parts it from their names; may be empty."""
+    """Return the common folder of all files of a set, with a separator at its end; may be empty."""
     parents = {str(sample.picture.parent) for sample in photos.samples if isinstance(sample.picture, Path)}
     try:
         common = os.path.commonpath(parents)
@@ -52,12 +52,12 @@ def folder_of(photos: Photos) -> str:
 
 
 def square(picture: Image.Image) -> Image.Image:
-    """Return what the towers see of a picture in RGB, small."""
+    """Return the part of a picture that the towers see, in RGB, resized to `SIDE`."""
     return eval_view(picture.size, SIDE).apply(picture, None)[0]
 
 
 def inline(picture: Image.Image) -> str:
-    """Return a picture as an address that holds all of it."""
-    drawn = io.BytesIO()
-    picture.save(drawn, "JPEG", quality=82)
-    return f"data:image/jpeg;base64,{base64.b64encode(drawn.getvalue()).decode()}"
+    """Return a picture as a data URL."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
