@@ -164,6 +164,12 @@ def test_folders_called_by_wordnet_ids(lay):
         assert load_photos(root).names == ("tench", "goldfish")
 
 
+def test_two_classes_of_imagenet_that_its_lists_call_the_same_get_two_names(lay):
+    root = lay("n03773504/1.jpg", "n04008634/2.jpg")
+    with pytest.warns(UserWarning, match="n03773504 is called 'missile'"):
+        assert load_photos(root).names == ("missile", "projectile")
+
+
 def test_files_of_other_endings_are_told_of(lay):
     root = lay("cat/1.jpg", "dog/2.jpg")
     for name in ("a.jpg_large", "a.jpg.1", "a"):

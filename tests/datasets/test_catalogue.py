@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from foveate.clip.templates import DATASET_TEMPLATES, KGCOOP_TEMPLATES
+from foveate.data.naming import imagenet_names
 from foveate.datasets.catalogue import find, keys, world_keys
 from foveate.datasets.listing import official_names
 from foveate.datasets.splits import official_split
-from foveate.datasets.wordnet import clips_names
 from foveate.errors import InputError
 from foveate.foreground.proposers.prompts import MASK_PROMPTS
 
@@ -101,8 +101,8 @@ def test_a_misspelt_name_is_answered_with_the_nearest():
         find("zzz")
 
 
-def test_clips_names_have_no_two_alike():
-    names = clips_names()
+def test_clips_names_of_imagenet_have_no_two_alike():
+    names = imagenet_names()
     assert list(names) == sorted(names)
     assert len(set(names.values())) == len(names) == 1000
     assert names["n01494475"] == "hammerhead shark"  # ImageNet's own list says hammerhead

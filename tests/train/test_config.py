@@ -104,6 +104,7 @@ def test_the_backbone_of_a_run_is_a_run():
         ({"epoch": 3}, "a run has no option 'epoch'; did you mean 'epochs'?"),
         ({"coop.token": 3}, "coop has no setting 'token'; did you mean 'tokens'?"),
         ({"coop": 3}, "coop is 3: give its settings by name"),
+        ({"fvgpt.tau": 0.0}, "fvgpt: tau is 0.0: give a temperature above zero"),
         ({"shots": "4"}, "shots is '4': give a whole number or none"),
         ({"shots": 0}, "shots is 0: give at least 1"),
         ({"select": "herding", "fraction": 0.5}, "--select and --shots both say how many pictures"),

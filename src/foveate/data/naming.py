@@ -28,7 +28,6 @@ _BESIDE = frozenset(
 _UNREADABLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Unicode categories of invisible characters, which a class name must not contain."""
 
-_WNID = re.compile(r"n\d{8}")
 _WORDLESS = re.compile(
     r"[\W\d_]*|n\d{8}|\d+\W.*|[A-Z][a-z]+(?:[A-Z][a-z]+)+|(?i:class|cls|label|category|id)\W*\d+"
 )
@@ -178,19 +177,30 @@ def read_class_names(file: Path, folders: Sequence[str]) -> dict[str, str]:
     return {key: name for key, name in names.items() if name}
 
 
+SECOND_NAMES = {
+    "n03126707": "construction crane",
+    "n03710721": "one-piece bathing suit",
+    "n04008634": "projectile",
+    "n04356056": "dark glasses",
+}
+"""Names of the second class of a pair that lists of ImageNet's names call the same.
+
+With equal texts, CLIP could never predict the second class.
+"""
+
+
 @cache
 def imagenet_names() -> Mapping[str, str]:
-    """Return CLIP's names of the ImageNet classes, by WordNet id."""
+    """Return CLIP's names of the ImageNet classes, by WordNet id; no two are equal."""
     file = files("foveate.datasets").joinpath("official", "imagenet_classnames.txt")
-    pairs = (line.partition(" ") for _, line in text_lines(file.read_text(encoding="utf-8")))
-    return {wnid: name for wnid, _, name in pairs}
+    pairs = [line.split(" ", 1) for _, line in text_lines(file.read_text(encoding="utf-8"))]
+    return {wnid: SECOND_NAMES.get(wnid, name) for wnid, name in pairs}
 
 
 def are_wordnet(folders: Iterable[str]) -> bool:
     """Return whether all folder names are WordNet ids that have a CLIP name."""
-    ids = list(folders)
-    names = [imagenet_names()[wnid] for wnid in ids if _WNID.fullmatch(wnid) and wnid in imagenet_names()]
-    return len(set(names)) == len(ids) > 0
+    ids = set(folders)
+    return bool(ids) and ids <= imagenet_names().keys()
 
 
 def near_names(names: Iterable[str], known: Iterable[str]) -> list[tuple[str, str]]:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from foveate.data.naming import imagenet_names
 from foveate.data.samples import Sample
 from foveate.datasets.catalogue import MIRROR, DataSet
 from foveate.datasets.places import FoundSet
 from foveate.datasets.splits import SPLITS, Split, listed_names, official_split, read_split, read_variants
-from foveate.datasets.wordnet import clips_names, list_folders
+from foveate.datasets.wordnet import list_folders
 from foveate.errors import InputError
 
 _TRIED = 64
@@ -84,7 +85,7 @@ def split_of(one: DataSet, place: FoundSet) -> Split:
 def official_names(one: DataSet) -> tuple[str, ...] | None:
     """Return the official class names in order, if foveate knows them."""
     if one.kind == "imagenet":
-        return tuple(clips_names().values()) if one.classes == len(clips_names()) else None
+        return tuple(imagenet_names().values()) if one.classes == len(imagenet_names()) else None
     official = official_split(one)
     return official.names if official else listed_names(one.key)
 

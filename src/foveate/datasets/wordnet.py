@@ -9,26 +9,15 @@ system. (The reference code's draw does: it keeps the order in which the disk li
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
-from foveate.data.naming import clean_name
+from foveate.data.naming import SECOND_NAMES, clean_name, imagenet_names
 from foveate.datasets.catalogue import DataSet
 from foveate.datasets.places import NAMES, FoundSet
 from foveate.datasets.splits import Split, SplitRow
 from foveate.errors import InputError
 from foveate.foreground.opening import PICTURE_SUFFIXES
 from foveate.readers import read_text, text_lines
-
-# Lists of ImageNet's names give some pairs of classes the same name. CLIP could never predict the second
-# class, because the texts are equal. So the second class gets another of its names here.
-SECOND_NAMES = {
-    "n03126707": "construction crane",
-    "n03710721": "one-piece bathing suit",
-    "n04008634": "projectile",
-    "n04356056": "dark glasses",
-}
-
 
 _INSTEAD = "get it again, or remove it to take CLIP's own names"
 _WRONG = 0.1
@@ -44,7 +33,7 @@ def read_names(path: Path | None) -> dict[str, str]:
         OSError: Permission to read is missing.
     """
     if path is None:
-        return dict(clips_names())
+        return dict(imagenet_names())
     names = _named(read_text(path), str(path))
     _refuse_shuffled(names, path)
     return names
@@ -52,7 +41,7 @@ def read_names(path: Path | None) -> dict[str, str]:
 
 def _refuse_shuffled(names: Mapping[str, str], path: Path) -> None:
     """Refuse a shuffled list, which would give pictures wrong names."""
-    wnid_of = {name: wnid for wnid, name in clips_names().items()}
+    wnid_of = {name: wnid for wnid, name in imagenet_names().items()}
     wrong = [wnid for wnid, name in names.items() if wnid_of.get(name, wnid) != wnid]
     if len(wrong) > _WRONG * len(names):
         first = names[wrong[0]]
@@ -60,13 +49,6 @@ def _refuse_shuffled(names: Mapping[str, str], path: Path) -> None:
             f"{path}: {len(wrong)} of its names stand behind other ids than theirs, first {first!r} behind "
             f"{wrong[0]} and not {wnid_of[first]}; {_INSTEAD}"
         )
-
-
-@cache
-def clips_names() -> Mapping[str, str]:
-    """Return CLIP's names of ImageNet's classes, by WordNet id."""
-    file = files("foveate.datasets").joinpath("official", f"imagenet_{NAMES}")
-    return _named(file.read_text(encoding="utf-8"), f"foveate's own {NAMES}")
 
 
 def _named(text: str, where: str) -> dict[str, str]:
@@ -126,7 +108,7 @@ def _wnid(folder: str) -> str:
 
 @cache
 def _ids() -> tuple[str, ...]:
-    return tuple(sorted(clips_names()))
+    return tuple(sorted(imagenet_names()))
 
 
 def _pictures(place: FoundSet, folder: Path, wnids: Collection[str]) -> Iterator[tuple[str, str]]:

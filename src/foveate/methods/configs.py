@@ -613,6 +613,38 @@ class FvgPtConfig(MethodConfig):
     tau_squared: bool = False
     mixed_weight: float = 0.5
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        weights = ("lambda_distill", "lambda_gate", "lambda_prior")
+        lists = ("foreground_indicators", "prior_indicators", "terms")
+        self.demand(
+            **{
+                name: (getattr(self, name) >= 1, "a width of at least 1")
+                for name in ("adapter_hidden", "gate_hidden")
+            },
+            gate_depth=(1 <= self.gate_depth <= 3, "1, 2 or 3"),
+            tau=(self.tau > 0, "a temperature above zero"),
+            **{name: (getattr(self, name) >= 0, "zero or more") for name in weights},
+            **{name: (bool(getattr(self, name)), "at least one") for name in lists},
+            foreground_gate=(
+                self.foreground_gate or "trust" not in self.prior_indicators,
+                "true, or prior_indicators without 'trust', which that gate tells",
+            ),
+            prior_trust=(self.prior_trust is None or 0 <= self.prior_trust <= 1, "a share between 0 and 1"),
+            min_area=(0 <= self.min_area <= self.max_area, "a share from 0 up to max_area"),
+            max_area=(self.max_area <= 1, "a share from min_area up to 1"),
+            mixed_weight=(0 <= self.mixed_weight <= 1, "a share between 0 and 1"),
+        )
+        if not set(self.terms) - self._idle_terms():
+            terms = ", ".join(self.terms)
+            raise InputError(f"fvgpt: no term of {terms} trains anything with these settings")
+
+    def _idle_terms(self) -> set[str]:
+        """Return terms that train nothing with these settings."""
+        idle: set[str] = set() if self.foreground_gate else {"gate"}
+        idle |= {"base", "distill"} if self.adapters == "none" else set()
+        return idle | (set() if self.prior_branch and self.prior_trust is None else {"prior", "prior_kl"})
+
     @property
     def needs_masks(self) -> bool:
         return True

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.errors import InputError
 from foveate.methods.configs import FvgPtConfig
 from foveate.methods.layers import perceptron
 from foveate.types import Features, ImageFeatures, Labels, Logits, PerImage, Scalar, TextFeatures
@@ -91,43 +90,6 @@ def route(base: Logits, new: Logits, trained: Tensor, weight: float) -> Logits:
     return routed
 
 
-def _check(config: FvgPtConfig) -> None:
-    """Refuse settings that would fail later, or have no effect."""
-    trust = config.prior_trust
-    demands = {
-        "adapter_hidden": (config.adapter_hidden >= 1, "a width of at least 1"),
-        "gate_hidden": (config.gate_hidden >= 1, "a width of at least 1"),
-        "gate_depth": (1 <= config.gate_depth <= 3, "1, 2 or 3"),
-        "tau": (config.tau > 0, "a temperature above zero"),
-        "lambda_distill": (config.lambda_distill >= 0, "zero or more"),
-        "lambda_gate": (config.lambda_gate >= 0, "zero or more"),
-        "lambda_prior": (config.lambda_prior >= 0, "zero or more"),
-        "foreground_indicators": (bool(config.foreground_indicators), "at least one"),
-        "prior_indicators": (bool(config.prior_indicators), "at least one"),
-        "terms": (bool(config.terms), "at least one"),
-        "foreground_gate": (
-            config.foreground_gate or "trust" not in config.prior_indicators,
-            "true, or prior_indicators without 'trust', which that gate tells",
-        ),
-        "prior_trust": (trust is None or 0 <= trust <= 1, "a share between 0 and 1"),
-        "min_area": (0 <= config.min_area <= config.max_area, "a share from 0 up to max_area"),
-        "mixed_weight": (0 <= config.mixed_weight <= 1, "a share between 0 and 1"),
-        "max_area": (config.max_area <= 1, "a share from min_area up to 1"),
-    }
-    for name, (valid, allowed) in demands.items():
-        if not valid:
-            raise InputError(f"fvgpt: {name} is {getattr(config, name)}: give {allowed}")
-    if not set(config.terms) - _idle(config):
-        raise InputError(f"fvgpt: no term of {', '.join(config.terms)} trains anything with these settings")
-
-
-def _idle(config: FvgPtConfig) -> set[str]:
-    """Return terms that train nothing with these settings."""
-    idle: set[str] = set() if config.foreground_gate else {"gate"}
-    idle |= {"base", "distill"} if config.adapters == "none" else set()
-    return idle | (set() if config.prior_branch and config.prior_trust is None else {"prior", "prior_kl"})
-
-
 class Guidance(nn.Module):
     """The learned part of FVG-PT: 132,546 parameters at dim 512.
 
@@ -136,9 +98,6 @@ class Guidance(nn.Module):
         config: Settings.
         generator: Random generator of the initial values.
         head_weights: Weights that fuse the heads in the backbone's base logits.
-
-    Raises:
-        InputError: A setting is out of range.
     """
 
     def __init__(
@@ -149,7 +108,6 @@ class Guidance(nn.Module):
         head_weights: tuple[float, ...] = (1.0,),
     ):
         super().__init__()
-        _check(config)
         self.config, self.head_weights = config, head_weights
         # One stream per part: an ablation of one part does not change the initial values of the others.
         gate, prior, image, text = _split(generator, 4)

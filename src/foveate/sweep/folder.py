@@ -25,6 +25,7 @@ from foveate.sweep.results import RESULT, Damaged, Result, read_result
 JOB, RUN, ERROR = "job.json", "run", "error.txt"
 BANK, TESTS = ".bank", "tests"
 LOCK, WHO = ".lock", ".sweep.json"
+_MOMENT = 2  # seconds
 _MIN_AGE = 60  # seconds; a worker of a killed sweep needs a moment to exit
 
 
@@ -46,10 +47,11 @@ def alone_in(out: Path, shard: str | None = None) -> Generator[None]:
     lock, owner = FileLock(out / lock_name), out / f"{WHO}{'' if shard is None else f'-{shard}'}"
     other_locks = [out / LOCK] if shard else sorted(out.glob(f"{LOCK}-*"))
     try:
-        for path in other_locks:
-            FileLock(path).acquire(timeout=0).lock.release()
         lock.acquire(timeout=0)
+        for path in other_locks:  # another shard that starts now holds this lock for a moment too
+            FileLock(path).acquire(timeout=_MOMENT if shard else 0).lock.release()
     except Timeout as error:
+        lock.release()
         raise InputError(
             f"another sweep is at work in {out}{_owner(owner)}: wait for it, stop it, or give another --out"
         ) from error

@@ -88,7 +88,6 @@ class WorkerState:
         """Return an untrained classifier for a job."""
         clip, dtype = job.config.clip, job.config.dtype
         if (clip, dtype) not in self._towers:
-            self._towers.clear()  # one at a time, because they are large
             self.keep(clip, dtype, open_towers(clip, dtype, self.place.device))
         return self._towers[clip, dtype].beside(job.config.method, job.config.settings)
 
@@ -97,7 +96,8 @@ class WorkerState:
         return (clip, dtype) in self._towers
 
     def keep(self, clip: str, dtype: str, towers: Classifier) -> None:
-        """Store towers that are loaded already."""
+        """Keep towers in place of those before: one at a time, because they are large."""
+        self._towers.clear()
         self._towers[clip, dtype] = towers
 
     def photos(self, key: str, masks: str | None = None, *, tests_only: bool = False) -> Photos:
