@@ -1,1 +1,1 @@
-"""`--method auto`: compare methods on the shots alone, choose one, and say how good it will be."""
+"""`--method auto`: compares methods on the shots alone, chooses one, and estimates its accuracy."""

@@ -1,4 +1,4 @@
-"""The methods and settings that are tried, as the methods themselves declare them (`Method.auto`)."""
+"""The methods and settings to try, as the methods themselves declare them (`Method.auto`)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ class Candidate:
     """A method with settings.
 
     Attributes:
-        method: E.g. "fvgpt+coop".
+        method: Method, e.g. "fvgpt+coop".
         settings: Changes to the default settings of each part.
     """
 
@@ -27,20 +27,20 @@ class Candidate:
     @property
     def title(self) -> str:
         """Its name in tables: "tip_adapter, alpha 5"."""
-        own = [f"{name} {value:g}" for part in self.settings.values() for name, value in part.items()]
-        return ", ".join([self.method, *own])
+        changes = [f"{name} {value:g}" for part in self.settings.values() for name, value in part.items()]
+        return ", ".join([self.method, *changes])
 
     def config(self, wish: RunConfig) -> RunConfig:
-        """Return the run that trains it, of a run whose method is to be chosen."""
+        """Return the config that trains it, from the run whose method is to be chosen."""
         return replace(wish, method=self.method, settings=self.settings, minutes=None)
 
 
 def backbones_to_try() -> list[Candidate]:
     """Return backbones with settings, the cheap ones first."""
     return [
-        Candidate(name, {name: dict(one)} if one else {})
-        for name, how in _declared(backbones())
-        for one in how.settings
+        Candidate(name, {name: dict(settings)} if settings else {})
+        for name, tried in _declared(backbones())
+        for settings in tried.settings
     ]
 
 
@@ -50,15 +50,15 @@ def plugins_to_try(hosts: Sequence[Candidate]) -> list[Candidate]:
     Args:
         hosts: Backbones, the best first.
     """
-    found: list[Candidate] = []
-    for name, how in _declared(plugins()):
-        host = next((one for one in hosts if _accepts(name, one.method)), None)
+    candidates: list[Candidate] = []
+    for name, tried in _declared(plugins()):
+        host = next((candidate for candidate in hosts if _accepts(name, candidate.method)), None)
         if host is None:
             continue
-        for one in how.settings:
-            own = {name: dict(one)} if one else {}
-            found.append(Candidate(f"{name}+{host.method}", {**host.settings, **own}))
-    return found
+        for settings in tried.settings:
+            plugin_settings = {name: dict(settings)} if settings else {}
+            candidates.append(Candidate(f"{name}+{host.method}", {**host.settings, **plugin_settings}))
+    return candidates
 
 
 def reason_against(candidate: Candidate, wish: RunConfig, clip: Clip, *, masks: bool) -> str | None:
@@ -80,8 +80,10 @@ def reason_against(candidate: Candidate, wish: RunConfig, clip: Clip, *, masks: 
 
 def _declared(kinds: Mapping[str, Any]) -> list[tuple[str, Tried]]:
     """Return what the classes themselves declare; a subclass does not inherit it."""
-    found = [(name, vars(kind).get("auto")) for name, kind in kinds.items()]
-    return sorted(((name, how) for name, how in found if how is not None), key=lambda one: one[1].rank)
+    declared = [(name, vars(method_class).get("auto")) for name, method_class in kinds.items()]
+    return sorted(
+        ((name, tried) for name, tried in declared if tried is not None), key=lambda pair: pair[1].rank
+    )
 
 
 def _accepts(plugin: str, host: str) -> bool:

@@ -1,4 +1,4 @@
-"""`Choice`: which method was chosen, on what grounds, and what to expect of it; kept beside the model."""
+"""`Choice`: the chosen method, the evidence for it, and its expected accuracy; saved with the model."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ class Row:
         title: Its name in tables.
         method: The method.
         settings: Changes to the default settings of its parts.
-        accuracy: On shots that were held out, in percent; of one method by itself.
+        accuracy: Accuracy on held-out shots, in percent, not corrected for the choice.
     """
 
     title: str
@@ -34,11 +34,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What more photos would bring.
+    """Expected accuracy with more photos.
 
     Attributes:
-        more: How many a class.
-        accuracy: With them, in percent.
+        more: Number of additional photos per class.
+        accuracy: Accuracy with them, in percent.
     """
 
     more: int
@@ -50,17 +50,17 @@ class Choice:
     """A choice between methods. All intervals are 90 % intervals.
 
     Attributes:
-        request: What was to be chosen, and on which shots.
-        chosen: Title of the candidate that was chosen.
-        rows: All that were tried, the best first.
-        expected: Accuracy on new photos like the shots, in percent: corrected for the choice, and for the
-            shots that were held out.
-        gain: Of the best method over zero-shot CLIP, in points; None if no other was tried.
-        verdict: What these two figures say, in a sentence.
-        forecast_of: Title of the candidate that `forecasts` tell of.
-        forecasts: What more photos would bring; empty if nothing can be said.
-        left_out: Why others were not tried, by title.
-        held_out: How many shots were held out, each once.
+        request: Identity of the run whose method was to be chosen, with its shots.
+        chosen: Title of the chosen candidate.
+        rows: All tried candidates, the best first.
+        expected: Expected accuracy on new photos like the shots, in percent: corrected for the choice, and
+            for the smaller training sets of the folds.
+        gain: Gain of the best method over zero-shot CLIP, in points; None if no other was tried.
+        verdict: What these two figures mean, in a sentence.
+        forecast_of: Title of the candidate of `forecasts`.
+        forecasts: Expected accuracy with more photos; empty if unknown.
+        left_out: Reason why a candidate was not tried, by title.
+        held_out: Number of shots that were held out, each once.
     """
 
     request: dict[str, Any]
@@ -76,31 +76,31 @@ class Choice:
 
     @property
     def candidate(self) -> Candidate:
-        """The candidate that was chosen."""
+        """The chosen candidate."""
         row = next(row for row in self.rows if row.title == self.chosen)
         return Candidate(row.method, row.settings)
 
     def config(self, wish: RunConfig) -> RunConfig:
-        """Return the run that trains it."""
+        """Return the config that trains the chosen candidate."""
         return self.candidate.config(wish)
 
     @property
     def words(self) -> str:
-        """As the model's config and its card tell it."""
+        """Description for the model's config and its card."""
         return (
             f"{self.chosen}, of {len(self.rows)} that --method auto tried on {self.held_out} shots that were"
             f" held out in turn; expected on photos like them: {told(self.expected)} right. {self.verdict}"
         )
 
     def write(self, folder: Path) -> None:
-        """Write it into a run folder."""
+        """Write the choice into a run folder."""
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
         write_atomically(folder / CHOICE, text + "\n")
 
 
 def told(one: Interval) -> str:
-    """Return an accuracy as it is told: "91.2 % (84.0 to 95.9)"."""
+    """Return an interval as text: "91.2 % (84.0 to 95.9)"."""
     return f"{one.value:.1f} % ({one.low:.1f} to {one.high:.1f})"
 
 
@@ -114,10 +114,10 @@ def read_choice(folder: Path) -> Choice | None:
     if not path.is_file():
         return None
     try:
-        found = as_dataclass(Choice, parse_table(read_bytes(path), CHOICE), CHOICE)
-        if found.chosen not in {row.title for row in found.rows}:
-            raise InputError(f"{found.chosen!r} is none of its rows")
-        return found
+        choice = as_dataclass(Choice, parse_table(read_bytes(path), CHOICE), CHOICE)
+        if choice.chosen not in {row.title for row in choice.rows}:
+            raise InputError(f"{choice.chosen!r} is none of its rows")
+        return choice
     except InputError as error:
         raise InputError(
             f"{path} is damaged ({one_line(error)}): delete {folder}, or choose another output folder"

@@ -1,4 +1,4 @@
-"""Choose a method for some shots: try candidates, pick one, and say what to expect of it."""
+"""Chooses a method for some shots: tries candidates, picks one, and estimates its accuracy."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ from foveate.train.run import Run, bank_place, draw, load
 
 MINUTES = 3.0
 MORE = (8, 16)
-"""Photos a class that forecasts add."""
+"""Additional photos per class of the forecasts."""
 
 
 def choose(
@@ -39,69 +39,69 @@ def choose(
     context: Context | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Choice:
-    """Choose the method of a run. No picture is looked at that the run does not learn from.
+    """Choose the method of a run. It uses only pictures that the run learns from.
 
     Args:
         wish: The run, with the method "auto".
         clip: The towers.
         data: Pictures that replace `wish.photos`.
-        folder: Run folder; a choice that was made in it before is read. None keeps nothing on disk.
+        folder: Run folder; an earlier choice in it is read. None stores nothing on disk.
         context: The reporter.
-        clock: Returns seconds that grow.
+        clock: Returns seconds; monotonic.
 
     Raises:
-        InputError: The pictures cannot be used, or they are too few to hold any back; or the folder has
-            another run.
+        InputError: The pictures cannot be used, or are too few to hold any back; or the folder has another
+            run.
     """
     context = context or Context()
     run = Run(wish, clip)
     chosen = draw(run, load(wish, data), context)
     masks = any(sample.mask for sample in chosen.photos.samples)
     request: dict[str, Any] = json.loads(json.dumps({**run.identity(chosen), "with_masks": masks}))
-    made = None if folder is None else _made(folder, request)
-    if made:
-        return made
+    previous = None if folder is None else _made(folder, request)
+    if previous:
+        return previous
     if max(chosen.photos.counts().values()) < 2:
         raise InputError(
             "every class has one picture, so none can be held back to compare methods on: give more pictures,"
             f" or name a method (--method {REFERENCE})"
         )
-    kept = folder and folder / TRIALS
+    store = folder and folder / TRIALS
     budget = Budget(60 * (wish.minutes or MINUTES), clock)
-    trials = Trials(wish, clip, chosen, (kept, folder and bank_place(wish, folder)), budget, context.told)
-    found = compare(trials, partial(reason_against, wish=wish, clip=clip, masks=masks))
-    choice = weigh(trials, found, request, wish.seed)
-    if folder and kept:
+    trials = Trials(wish, clip, chosen, (store, folder and bank_place(wish, folder)), budget, context.told)
+    compared = compare(trials, partial(reason_against, wish=wish, clip=clip, masks=masks))
+    choice = weigh(trials, compared, request, wish.seed)
+    if folder and store:
         choice.write(folder)
-        shutil.rmtree(kept, ignore_errors=True)
+        shutil.rmtree(store, ignore_errors=True)
     return choice
 
 
 def weigh(trials: Trials, found: Compared, request: dict[str, Any], seed: int) -> Choice:
-    """Return the choice that follows from what was tried.
+    """Return the choice that follows from the comparison.
 
     Args:
         trials: Tries the best method on fewer shots, if there is time.
-        found: What was tried; the first is the reference.
-        request: What was to be chosen.
-        seed: Of the pictures that are drawn again.
+        found: Tried candidates; the first is the reference.
+        request: Identity of the run whose method is to be chosen.
+        seed: Seed of the bootstrap.
     """
     candidates = [*found.candidates.values()]
     values, right = scores([*found.held.values()], found.labels), found.right
-    own, leader = int(pick(values.mean(dim=0)[None])), best_beside(values)
-    again = resample(values, right, stream(seed, "auto", "bootstrap"))
-    curve, measured = _curve(trials, found, leader, again.optimism, seed)
+    winner, leader = int(pick(values.mean(dim=0)[None])), best_beside(values)
+    resampled = resample(values, right, stream(seed, "auto", "bootstrap"))
+    curve, measured = _curve(trials, found, leader, resampled.optimism, seed)
     shots = len(trials.labels) / len(trials.labels.unique())
     accuracy = right.double().mean(dim=0).tolist()
     pictures = len(found.labels)
-    order = sorted(range(len(candidates)), key=lambda place: (-float(values[:, place].mean()), place))
+    order = sorted(range(len(candidates)), key=lambda index: (-float(values[:, index].mean()), index))
     return Choice(
         request=request,
-        chosen=candidates[own].title,
-        rows=tuple(_row(candidates[place], honest(accuracy[place], pictures)) for place in order),
-        expected=curve.at(shots) if own else honest(accuracy[0] - again.optimism, pictures),
-        gain=again.gain if leader else None,
-        verdict=_verdict(candidates[own], candidates[leader], again.gain),
+        chosen=candidates[winner].title,
+        rows=tuple(_row(candidates[index], honest(accuracy[index], pictures)) for index in order),
+        expected=curve.at(shots) if winner else honest(accuracy[0] - resampled.optimism, pictures),
+        gain=resampled.gain if leader else None,
+        verdict=_verdict(candidates[winner], candidates[leader], resampled.gain),
         forecast_of=candidates[leader].title if measured else "",
         forecasts=tuple(Forecast(more, curve.at(shots + more)) for more in MORE) if measured else (),
         left_out=found.left_out,
@@ -110,59 +110,59 @@ def weigh(trials: Trials, found: Compared, request: dict[str, Any], seed: int) -
 
 
 def _row(candidate: Candidate, accuracy: Interval) -> Row:
-    settings = {part: dict(own) for part, own in candidate.settings.items()}
+    settings = {part: dict(values) for part, values in candidate.settings.items()}
     return Row(candidate.title, candidate.method, settings, accuracy)
 
 
-def _verdict(own: Candidate, leader: Candidate, gain: Interval) -> str:
-    """Say what the difference to the reference is worth."""
+def _verdict(winner: Candidate, leader: Candidate, gain: Interval) -> str:
+    """Return what the difference to the reference means, in a sentence."""
     if leader.method == REFERENCE:
         return "Nothing else was tried."
     reference, best = title(REFERENCE), leader.title
-    by = f"{gain.value:+.1f} points ({gain.low:+.1f} to {gain.high:+.1f})"
-    if own.method == REFERENCE:
-        return f"Zero-shot {reference} is as good: {best} changes {by}."
+    difference = f"{gain.value:+.1f} points ({gain.low:+.1f} to {gain.high:+.1f})"
+    if winner.method == REFERENCE:
+        return f"Zero-shot {reference} is as good: {best} changes {difference}."
     if gain.low > 0:
-        return f"It is better than zero-shot {reference} by {by}."
-    return f"Zero-shot {reference} may be as good: the difference, {by}, may be chance."
+        return f"It is better than zero-shot {reference} by {difference}."
+    return f"Zero-shot {reference} may be as good: the difference, {difference}, may be chance."
 
 
-def _curve(trials: Trials, found: Compared, leader: int, optimism: float, seed: int) -> tuple[Curve, bool]:
-    """Return the learning curve of the best candidate, and whether it was measured on fewer shots too."""
-    candidate = [*found.candidates.values()][leader]
-    wrong = 1 - float(found.right[:, leader].double().mean())
-    last = _size(trials, found.parts), wrong
+def _curve(trials: Trials, compared: Compared, leader: int, optimism: float, seed: int) -> tuple[Curve, bool]:
+    """Return the learning curve of the best candidate, and whether it was also measured on fewer shots."""
+    candidate = [*compared.candidates.values()][leader]
+    error = 1 - float(compared.right[:, leader].double().mean())
+    last_point = _size(trials, compared.parts), error
     points = list[tuple[float, float]]()
     try:
-        for some in draws(trials.labels, seed) if leader else ():
-            points.append((_size(trials, some), _error(trials, candidate, some)))
+        for parts in draws(trials.labels, seed) if leader else ():
+            points.append((_size(trials, parts), _error(trials, candidate, parts)))
     except (OutOfTime, Diverged):
         points = []
-    return Curve.of([*points, last], len(found.labels), optimism), bool(points)
+    return Curve.of([*points, last_point], len(compared.labels), optimism), bool(points)
 
 
 def _error(trials: Trials, candidate: Candidate, parts: Sequence[Part]) -> float:
-    """Return the share of wrong answers about the shots that parts leave out."""
-    wrong = asked = 0
+    """Return the share of wrong answers for the shots that the parts ask about."""
+    wrong = total = 0
     for part, logits in zip(parts, trials.answers(candidate, parts), strict=True):
         wrong += int((logits.argmax(dim=1) != trials.labels[list(part.asked)]).sum())
-        asked += len(part.asked)
-    return wrong / asked
+        total += len(part.asked)
+    return wrong / total
 
 
 def _size(trials: Trials, parts: Sequence[Part]) -> float:
-    """Return how many shots a class the parts learn from, on average."""
+    """Return the mean number of shots per class that the parts learn from."""
     return sum(len(part.learned) for part in parts) / len(parts) / len(trials.labels.unique())
 
 
 def _made(folder: Path, request: dict[str, Any]) -> Choice | None:
-    """Return the choice that was made in a folder before; refuse a folder with another run."""
-    made = read_choice(folder)
-    if made is None and not (folder / RUN).exists():
+    """Return an earlier choice in a folder; refuse a folder with another run."""
+    choice = read_choice(folder)
+    if choice is None and not (folder / RUN).exists():
         return None
-    held = made.request if made else read_run(folder).identity
-    names = (held.keys() | request.keys()) - {"version"}
-    differing = [name for name in names if held.get(name) != request.get(name)]
-    if differing or made is None:
-        raise InputError(another(folder, held, request, differing))
-    return made
+    identity = choice.request if choice else read_run(folder).identity
+    names = (identity.keys() | request.keys()) - {"version"}
+    differing = [name for name in names if identity.get(name) != request.get(name)]
+    if differing or choice is None:
+        raise InputError(another(folder, identity, request, differing))
+    return choice

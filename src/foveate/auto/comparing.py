@@ -1,4 +1,4 @@
-"""Try candidates one after the other on the same folds: backbones first, plug-ins over the best of them."""
+"""Tries candidates one after another on the same folds: first backbones, then plug-ins over the best."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -20,13 +20,14 @@ LATE = "the time was over (--minutes)"
 
 @dataclass
 class Compared:
-    """What was tried.
+    """Candidates that were tried.
 
     Attributes:
         parts: The folds.
-        labels: `[M]` of the shots that were held out, fold after fold.
-        held: `[M, C]` logits of them by candidate, in the order of trying.
-        left_out: Why others were not tried, by title.
+        labels: `[M]` labels of the held-out shots, fold after fold.
+        held: `[M, C]` logits of these shots for each candidate, by title, in the order of trying.
+        candidates: The tried candidates, by title.
+        left_out: Reason why a candidate was not tried, by title.
     """
 
     parts: list[Part]
@@ -37,49 +38,49 @@ class Compared:
 
     @property
     def right(self) -> Bool[Tensor, "held candidates"]:
-        """`[M, K]` whether each held-out shot was answered rightly."""
-        return torch.stack([one.argmax(dim=1) == self.labels for one in self.held.values()], dim=1)
+        """`[M, K]` whether each answer for a held-out shot is right."""
+        return torch.stack([logits.argmax(dim=1) == self.labels for logits in self.held.values()], dim=1)
 
     def best_first(self) -> list[Candidate]:
         """Return the candidates, the most accurate first; among equals, in the order of trying."""
         counts: list[int] = self.right.sum(dim=0).tolist()
         titles = [*self.held]
-        order = sorted(range(len(titles)), key=lambda place: (-counts[place], place))
-        return [self.candidates[titles[place]] for place in order]
+        order = sorted(range(len(titles)), key=lambda index: (-counts[index], index))
+        return [self.candidates[titles[index]] for index in order]
 
 
 def compare(trials: Trials, reason_against: Callable[[Candidate], str | None]) -> Compared:
     """Try all candidates, until the time is over.
 
     Args:
-        trials: Tries them.
-        reason_against: Returns why one cannot be tried; None if it can.
+        trials: Trials of the run.
+        reason_against: Returns why a candidate cannot be tried; None if it can.
     """
     parts = folds(trials.labels)
-    found = Compared(parts, trials.labels[[row for part in parts for row in part.asked]])
-    _try(trials, found, backbones_to_try(), reason_against)
-    _try(trials, found, plugins_to_try(found.best_first() if found.held else []), reason_against)
-    return found
+    compared = Compared(parts, trials.labels[[row for part in parts for row in part.asked]])
+    _try(trials, compared, backbones_to_try(), reason_against)
+    _try(trials, compared, plugins_to_try(compared.best_first() if compared.held else []), reason_against)
+    return compared
 
 
 def _try(
     trials: Trials,
-    found: Compared,
+    compared: Compared,
     candidates: Iterable[Candidate],
     reason_against: Callable[[Candidate], str | None],
 ) -> None:
-    late = LATE in found.left_out.values()
-    for one in candidates:
-        reason = reason_against(one) or (LATE if late else None)
+    late = LATE in compared.left_out.values()
+    for candidate in candidates:
+        reason = reason_against(candidate) or (LATE if late else None)
         if reason is None:
             try:
-                found.held[one.title] = torch.cat(trials.answers(one, found.parts))
-                found.candidates[one.title] = one
+                compared.held[candidate.title] = torch.cat(trials.answers(candidate, compared.parts))
+                compared.candidates[candidate.title] = candidate
             except OutOfTime:
                 late, reason = True, LATE
             except InputError as error:  # its training diverged, or it cannot take these names
-                if one.method == REFERENCE:
+                if candidate.method == REFERENCE:
                     raise
                 reason = one_line(error)
         if reason is not None:
-            found.left_out[one.title] = reason
+            compared.left_out[candidate.title] = reason

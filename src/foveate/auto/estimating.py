@@ -1,11 +1,11 @@
-"""How good the chosen method will be, from answers about shots that were held out.
+"""Estimates the accuracy of the chosen method from answers for held-out shots, with two corrections.
 
-- The best of several on the same pictures looks better than it is: the choice is repeated on pictures drawn
-  with replacement, and judged on those that were not drawn. Bootstrapping the out-of-sample predictions for
+- The best of several methods on the same pictures looks better than it is: the choice is repeated on pictures
+  drawn with replacement, and evaluated on those not drawn. Bootstrapping the out-of-sample predictions for
   efficient and accurate cross-validation, Tsamardinos et al. 2018, https://arxiv.org/abs/1708.07180
 - A method that learned from three of four shots looks worse than one that learns from all: errors fall as a
-  power of the number of shots, which is fitted to draws of fewer. Learning Curves: Asymptotic Values and Rate
-  of Convergence, Cortes et al. 1993
+  power of the number of shots, which is fitted on draws of fewer shots. Learning Curves: Asymptotic Values
+  and Rate of Convergence, Cortes et al. 1993
 """
 
 import math
@@ -22,10 +22,10 @@ from foveate.types import Labels, Logits
 
 LEVEL = 0.9
 MARGIN = 0.01
-"""How much better than the reference a method must look to be taken, if the difference may be chance."""
+"""Minimum mean score by which a method must exceed the reference to be chosen."""
 
 USUAL_SLOPE, ITS_WEIGHT = -0.3, 1.0
-"""Power by which errors fall with the number of shots, if nothing is known, and how much that counts."""
+"""Prior of the power by which errors fall with the number of shots, and the weight of this prior."""
 
 _DRAWS = 1000
 
@@ -34,19 +34,19 @@ Right = Bool[Tensor, "pictures candidates"]
 
 
 def scores(held: Sequence[Logits], labels: Labels) -> Scores:
-    """Return `[M, K]` how good each answer is, in [0, 1]: right or not, and how likely it held the truth.
+    """Return scores `[M, K]` in [0, 1]: the mean of correctness and of the true name's probability.
 
     Accuracy alone has many ties on few pictures; calibrated probabilities break them.
 
     Args:
         held: `[M, C]` logits of each candidate.
-        labels: `[M]` the truth.
+        labels: `[M]` true labels.
     """
-    found: list[Tensor] = []
+    columns: list[Tensor] = []
     for logits in held:
-        likely = (logits / fit_temperature(logits, labels)).softmax(dim=1).gather(1, labels[:, None])[:, 0]
-        found.append(((logits.argmax(dim=1) == labels) + likely.double()) / 2)
-    return torch.stack(found, dim=1)
+        truth = (logits / fit_temperature(logits, labels)).softmax(dim=1).gather(1, labels[:, None])[:, 0]
+        columns.append(((logits.argmax(dim=1) == labels) + truth.double()) / 2)
+    return torch.stack(columns, dim=1)
 
 
 def pick(means: Float[Tensor, "draws candidates"]) -> Int[Tensor, " draws"]:
@@ -63,11 +63,11 @@ def best_beside(values: Scores) -> int:
 
 @dataclass(frozen=True)
 class Resampled:
-    """What choices on other pictures of the same kind would have come to.
+    """Result of repeating the choice on resampled pictures.
 
     Attributes:
-        optimism: How much better the chosen one looked than it was, as a share.
-        gain: Of the best candidate over the first, in points, less the optimism.
+        optimism: Accuracy by which the chosen candidate looks better than it is, as a share.
+        gain: Gain of the best candidate over the first, in points, minus the optimism.
     """
 
     optimism: float
@@ -78,38 +78,38 @@ def resample(values: Scores, right: Right, generator: torch.Generator) -> Resamp
     """Repeat the choice on pictures drawn with replacement.
 
     Args:
-        values: As `scores` returns them; the first candidate is the reference.
-        right: Whether each answer was right.
-        generator: Draws the pictures.
+        values: Result of `scores`; the first candidate is the reference.
+        right: Whether each answer is right.
+        generator: Random generator of the draws.
     """
-    number, share = len(values), right.double()
-    drawn = torch.randint(number, (_DRAWS, number), generator=generator)
-    counts = torch.zeros(_DRAWS, number, dtype=torch.float64).scatter_add_(
-        1, drawn, torch.ones_like(drawn, dtype=torch.float64)
+    count, share = len(values), right.double()
+    rows = torch.randint(count, (_DRAWS, count), generator=generator)
+    counts = torch.zeros(_DRAWS, count, dtype=torch.float64).scatter_add_(
+        1, rows, torch.ones_like(rows, dtype=torch.float64)
     )
-    chosen = pick(counts @ values.double() / number)
+    chosen = pick(counts @ values.double() / count)
     unseen = (counts == 0).double()
-    some = unseen.sum(dim=1) > 0
-    outside = (unseen * share[:, chosen].T).sum(dim=1)[some] / unseen.sum(dim=1)[some]
-    own = int(pick(values.mean(dim=0)[None]))
-    optimism = float(share[:, own].mean() - outside.mean()) if some.any() else 0.0
+    usable = unseen.sum(dim=1) > 0
+    outside = (unseen * share[:, chosen].T).sum(dim=1)[usable] / unseen.sum(dim=1)[usable]
+    winner = int(pick(values.mean(dim=0)[None]))
+    optimism = float(share[:, winner].mean() - outside.mean()) if usable.any() else 0.0
     leader = best_beside(values)
-    ahead = share[:, leader] - share[:, 0]
+    differences = share[:, leader] - share[:, 0]
     ends = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
-    low, high = (counts @ ahead / number).quantile(ends).tolist()
-    gain = (100 * (one - optimism) for one in (float(ahead.mean()), low, high))
+    low, high = (counts @ differences / count).quantile(ends).tolist()
+    gain = (100 * (value - optimism) for value in (float(differences.mean()), low, high))
     return Resampled(optimism, Interval(*gain))
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Errors of a method by the number of shots a class.
+    """Error of a method as a function of the number of shots per class.
 
     Attributes:
         slope: Power of the number of shots, at most 0.
-        shots: How many a class the error was measured with.
+        shots: Number of shots per class at which the error was measured.
         error: The error there, as a share.
-        pictures: How many shots it was measured on.
+        pictures: Number of shots that it was measured on.
     """
 
     slope: float
@@ -119,27 +119,27 @@ class Curve:
 
     @classmethod
     def of(cls, points: Sequence[tuple[float, float]], pictures: int, optimism: float = 0.0) -> "Curve":
-        """Fit it.
+        """Fit the power by ridge regression in logarithms.
 
         Args:
-            points: Shots a class and error, as shares; the last is that of the folds.
-            pictures: How many shots the folds asked about.
-            optimism: By which the last error is too small.
+            points: Shots per class, and error as a share; the last point is that of the folds.
+            pictures: Number of shots that the folds asked about.
+            optimism: Amount by which the last error is too small.
         """
         x = [math.log(shots) for shots, _ in points]
         y = [math.log(error + 0.5 / pictures) for _, error in points]
-        middle, level = sum(x) / len(x), sum(y) / len(y)
-        both = sum((a - middle) * (b - level) for a, b in zip(x, y, strict=True))
-        spread = sum((a - middle) ** 2 for a in x)
-        slope = min(0.0, (both + ITS_WEIGHT * USUAL_SLOPE) / (spread + ITS_WEIGHT))
+        x_mean, y_mean = sum(x) / len(x), sum(y) / len(y)
+        covariance = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True))
+        variance = sum((a - x_mean) ** 2 for a in x)
+        slope = min(0.0, (covariance + ITS_WEIGHT * USUAL_SLOPE) / (variance + ITS_WEIGHT))
         shots, error = points[-1]
         return cls(slope, shots, min(1.0, max(0.0, error + optimism)), pictures)
 
     def at(self, shots: float) -> Interval:
-        """Return the accuracy in percent with so many shots a class."""
+        """Return the accuracy in percent with this number of shots per class."""
         return honest(1 - self.error * (shots / self.shots) ** self.slope, self.pictures)
 
 
 def honest(share: float, pictures: int) -> Interval:
-    """Return a share in percent that was measured on held-out shots, with its interval."""
+    """Return a share that was measured on held-out shots, in percent, with its interval."""
     return wilson(share * pictures, pictures, LEVEL)

@@ -1,4 +1,4 @@
-"""Divisions of the shots: folds, and draws of a few of them for the learning curve."""
+"""Divisions of the shots: folds, and draws of fewer shots for the learning curve."""
 
 from dataclasses import dataclass
 
@@ -19,8 +19,8 @@ class Part:
     """A division of the shots.
 
     Attributes:
-        learned: Places of the shots that are learned from.
-        asked: Places of those that are asked about.
+        learned: Indices of the shots to learn from.
+        asked: Indices of the shots to predict.
     """
 
     learned: tuple[int, ...]
@@ -28,7 +28,7 @@ class Part:
 
     @classmethod
     def without(cls, out: Tensor) -> "Part":
-        """Leave out the shots of a mask `[N]`."""
+        """Return the division that leaves out the shots of a mask `[N]`."""
         return cls(tuple((~out).nonzero()[:, 0].tolist()), tuple(out.nonzero()[:, 0].tolist()))
 
 
@@ -38,25 +38,25 @@ def folds(labels: Labels) -> list[Part]:
 
 
 def draws(labels: Labels, seed: int) -> list[list[Part]]:
-    """Return divisions that learn from few of the shots, by size: each share of each class, drawn anew.
+    """Return divisions that learn from fewer shots, one list for each share; each class is drawn separately.
 
-    Shares that are no fewer pictures than another one has, or the folds, are left out.
+    A share is left out if it has no more pictures than a smaller share, or as many as the folds.
     """
     counts = torch.bincount(labels)
-    most, found = counts.max().item() - -(-counts.max().item() // FOLDS), list[list[Part]]()
-    before = 0
+    limit, divisions = counts.max().item() - -(-counts.max().item() // FOLDS), list[list[Part]]()
+    previous = 0
     for share in SHARES:
         size = max(1, int(counts.max().item() * share))
-        if before < size < most:
-            found.append([_draw(labels, counts, share, seed, turn) for turn in range(DRAWS)])
-            before = size
-    return found
+        if previous < size < limit:
+            divisions.append([_draw(labels, counts, share, seed, turn) for turn in range(DRAWS)])
+            previous = size
+    return divisions
 
 
 def _draw(labels: Labels, counts: Tensor, share: float, seed: int, turn: int) -> Part:
-    out = torch.ones(len(labels), dtype=torch.bool)
+    held_out = torch.ones(len(labels), dtype=torch.bool)
     for label, count in enumerate(counts.tolist()):
         rows = (labels == label).nonzero()[:, 0]
         order = torch.randperm(count, generator=stream(seed, "auto", repr(share), turn, label))
-        out[rows[order[: max(1, int(count * share))]]] = False
-    return Part.without(out)
+        held_out[rows[order[: max(1, int(count * share))]]] = False
+    return Part.without(held_out)

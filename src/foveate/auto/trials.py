@@ -1,6 +1,6 @@
-"""Trials: a candidate learns from some of the shots and is asked about the others, within a budget of time.
+"""Trials: a candidate learns from some of the shots and predicts the others, within a time budget.
 
-Finished trials are kept in the run folder, so that a stopped run does not repeat them.
+Finished trials are stored in the run folder, so that a stopped run does not repeat them.
 """
 
 import json
@@ -35,12 +35,13 @@ class OutOfTime(Exception):
 
 @dataclass
 class Budget:
-    """Time for trials.
+    """Time budget of the trials.
 
     Attributes:
-        seconds: How much there is.
-        clock: Returns seconds that grow.
-        spent: By trials that are finished, of an earlier process too.
+        seconds: Total time.
+        clock: Returns seconds; monotonic.
+        spent: Seconds of all ended trials, including those of an earlier process.
+        since: Start of the running trial; None if none is running.
     """
 
     seconds: float
@@ -49,17 +50,17 @@ class Budget:
     since: float | None = None
 
     def start(self) -> None:
-        """Begin a trial."""
+        """Start a trial."""
         self.since = self.clock()
 
     @property
     def over(self) -> bool:
-        """Whether none is left."""
+        """Whether no time is left."""
         running = 0.0 if self.since is None else self.clock() - self.since
         return self.spent + running >= self.seconds
 
     def check(self, *_: object) -> None:
-        """Go on, if there is time left.
+        """Check that there is time left.
 
         Raises:
             OutOfTime: There is none.
@@ -70,9 +71,9 @@ class Budget:
     def stop(self) -> float:
         """End a trial, finished or not; return its seconds."""
         assert self.since is not None
-        taken, self.since = self.clock() - self.since, None
-        self.spent += taken
-        return taken
+        elapsed, self.since = self.clock() - self.since, None
+        self.spent += elapsed
+        return elapsed
 
 
 class Trials:
@@ -82,10 +83,10 @@ class Trials:
         wish: The run whose method is to be chosen.
         clip: The towers.
         chosen: The shots, with masks if there are any.
-        places: Folder of finished trials, and folder of features; None keeps the former not at all, and the
-            latter in memory.
+        places: Folder of finished trials, and folder of features; None stores no trials, and keeps features
+            in memory.
         budget: Time for all trials.
-        told: Hears of progress.
+        told: Reporter of the progress.
     """
 
     def __init__(
@@ -104,46 +105,46 @@ class Trials:
         self.labels = self._trainer.labels
 
     def answers(self, candidate: Candidate, parts: Sequence[Part]) -> list[Logits]:
-        """Return `[M, C]` logits of what each part asks.
+        """Return logits `[M, C]` for the shots that each part asks about.
 
-        The reference method, which all others are compared with, is tried without regard to the time.
+        The reference method, with which all others are compared, ignores the time limit.
 
         Raises:
-            OutOfTime: Before the others were finished.
+            OutOfTime: The time was over before the candidate was finished.
         """
         config = candidate.config(self._wish)
         path = self._folder and self._folder / f"{self._name(config, parts)}.safetensors"
-        kept = _read(path, parts) if path else None
-        if kept is not None:
-            self._budget.spent += kept[1]
-            return kept[0]
+        finished = _read(path, parts) if path else None
+        if finished is not None:
+            self._budget.spent += finished[1]
+            return finished[0]
         trainer = self._trainer
         check = self._budget.check if candidate.method != REFERENCE else None
         if check is None or not self._budget.over:
             trainer.encode(config, self._told)
         self._budget.start()
-        found: list[Logits] = []
+        answers: list[Logits] = []
         try:
             for part in parts:
                 if check:
                     check()
-                found.append(trainer.ask(trainer.train(config, part.learned, check), part.asked).cpu())
-                self._told.count(f"trying {candidate.title}", len(found), len(parts))
+                answers.append(trainer.ask(trainer.train(config, part.learned, check), part.asked).cpu())
+                self._told.count(f"trying {candidate.title}", len(answers), len(parts))
         finally:
-            taken = self._budget.stop()
+            seconds = self._budget.stop()
         if path:
-            _write(path, found, taken)
-        return found
+            _write(path, answers, seconds)
+        return answers
 
     def _name(self, config: RunConfig, parts: Sequence[Part]) -> str:
         identity = Run(config, self._clip).identity(self._chosen)
-        return digest({"run": identity, "parts": [[one.learned, one.asked] for one in parts]})[:16]
+        return digest({"run": identity, "parts": [[part.learned, part.asked] for part in parts]})[:16]
 
 
 def _write(path: Path, answers: Sequence[Logits], seconds: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = {_ANSWERS: torch.cat(list(answers)).contiguous()}
-    write_atomically(path, save(whole, {_SECONDS: json.dumps(seconds)}))
+    tensors = {_ANSWERS: torch.cat(list(answers)).contiguous()}
+    write_atomically(path, save(tensors, {_SECONDS: json.dumps(seconds)}))
 
 
 def _read(path: Path, parts: Sequence[Part]) -> tuple[list[Logits], float] | None:
@@ -151,7 +152,7 @@ def _read(path: Path, parts: Sequence[Part]) -> tuple[list[Logits], float] | Non
     try:
         with safe_open(path, "pt") as file:
             seconds = float(json.loads(file.metadata()[_SECONDS]))
-            whole: Tensor = file.get_tensor(_ANSWERS).clone()
-        return list(whole.split([len(one.asked) for one in parts])), seconds
+            joined: Tensor = file.get_tensor(_ANSWERS).clone()
+        return list(joined.split([len(part.asked) for part in parts])), seconds
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
         return None

@@ -1,1 +1,1 @@
-"""What is wrong with photos, before anything is learned from them."""
+"""Finds problems in labelled photos, before a model learns from them."""

@@ -1,4 +1,4 @@
-"""Check labelled photos: everything that is wrong with them, in one list, the worst first."""
+"""Checks labelled photos and lists all problems, the worst first."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -54,10 +54,10 @@ KINDS: dict[Kind, str] = {
     "blurred": "blurred pictures",
     "exposure": "pictures that are far too bright or too dark",
 }
-"""What there may be to find, the worst first."""
+"""Kinds of findings, the worst first."""
 
 Watch = Callable[[str, int, int], None]
-"""Told what is done, how many pictures of it, and of how many."""
+"""Called with the name of the work, the number of finished pictures, and the number of all pictures."""
 
 _SPOILT = ("unreadable", "two labels", "label", "twin", "two splits")
 _WHITE, _USUAL = 0.5, 0.2
@@ -66,15 +66,15 @@ _BLURRED = 0.03
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """One problem.
 
     Attributes:
         kind: One of `KINDS`.
-        pictures: Names of the pictures that show it.
-        label: Their class, or the name it is about.
-        told: What it is, in a few words.
-        weight: How bad it is among its kind, in [0, 1].
-        places: Places of the pictures among those that were checked.
+        pictures: Names of the pictures concerned.
+        label: Their class, or the class name or group concerned.
+        told: Short description.
+        weight: Severity within its kind, in [0, 1].
+        places: Indices of the pictures among those that were checked.
     """
 
     kind: Kind
@@ -87,12 +87,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found.
+    """Result of a check.
 
     Attributes:
-        photos: What was looked at.
-        findings: The worst first.
-        leak: How much accuracy the groups have faked, where groups were given.
+        photos: The checked photos.
+        findings: All findings, the worst first.
+        leak: Accuracy that the given groups or the bursts fake; None if it was not measured.
     """
 
     photos: Photos
@@ -100,23 +100,25 @@ class Checked:
     leak: Leak | None = None
 
     def counts(self) -> dict[Kind, int]:
-        """Return how many findings there are of each kind that was found."""
-        found = Counter(one.kind for one in self.findings)
-        return {kind: found[kind] for kind in KINDS if found[kind]}
+        """Return the number of findings of each kind, without kinds that have none."""
+        counter = Counter(finding.kind for finding in self.findings)
+        return {kind: counter[kind] for kind in KINDS if counter[kind]}
 
     def cleaned(self) -> Photos:
-        """Return the photos without those that cannot be read, look wrongly labelled, or are there twice.
+        """Return the photos without unreadable ones, those with suspicious labels, and duplicates.
 
-        Of pictures that are there twice the first stays; under two labels none does.
+        The first of several equal pictures stays; if they have different labels, none does.
         """
-        gone: set[int] = set()
-        for one in self.findings:
-            if one.kind in _SPOILT:
-                gone.update(
-                    one.places if one.kind in ("unreadable", "two labels", "label") else one.places[1:]
+        removed: set[int] = set()
+        for finding in self.findings:
+            if finding.kind in _SPOILT:
+                removed.update(
+                    finding.places
+                    if finding.kind in ("unreadable", "two labels", "label")
+                    else finding.places[1:]
                 )
-        kept = [sample for place, sample in enumerate(self.photos.samples) if place not in gone]
-        return self.photos.with_samples(kept)
+        remaining = [sample for index, sample in enumerate(self.photos.samples) if index not in removed]
+        return self.photos.with_samples(remaining)
 
 
 def check_photos(
@@ -130,159 +132,168 @@ def check_photos(
     """Check labelled photos with a frozen CLIP.
 
     Args:
-        photos: All splits.
+        photos: Photos of all splits.
         clip: The towers.
-        groups: Which group each picture is of: a camera, a day, a patient; None looks for bursts in EXIF.
-        bank: Folder in which features are kept; None keeps none.
-        watch: Told of progress.
+        groups: Group of each picture, such as its camera, day or patient; None looks for bursts in EXIF.
+        bank: Folder that stores features; None stores none.
+        watch: Called with the progress.
 
     Raises:
-        InputError: There are no pictures that can be read, or groups are of no use.
+        InputError: No picture can be read, or the groups cannot be used.
     """
     looks = _looks(photos, watch)
-    good = [place for place, one in enumerate(looks) if isinstance(one, Look)]
+    readable = [index for index, result in enumerate(looks) if isinstance(result, Look)]
     findings = [
-        _unreadable(photos, place, one) for place, one in enumerate(looks) if isinstance(one, BadPicture)
+        _unreadable(photos, index, bad) for index, bad in enumerate(looks) if isinstance(bad, BadPicture)
     ]
-    if not good:
+    if not readable:
         raise InputError(
             f"none of {len(photos)} pictures can be read, first {findings[0].pictures[0]}: {findings[0].told}"
         )
-    read = photos.with_samples([photos.samples[place] for place in good])
-    measured = [one for one in looks if isinstance(one, Look)]
-    labels = torch.tensor([sample.label for sample in read.samples])
-    features, zero_shot = _seen(read, clip, bank, watch)
+    usable = photos.with_samples([photos.samples[index] for index in readable])
+    measured = [result for result in looks if isinstance(result, Look)]
+    labels = torch.tensor([sample.label for sample in usable.samples])
+    features, zero_shot = _seen(usable, clip, bank, watch)
     logits = held_out(features, labels)
-    found = [
-        *_few(read.names, labels),
-        *_wrong_labels(read, logits, labels),
-        *_twins(read, measured, features),
-        *(Finding("name", (), one.name, one.reason) for one in bad_names(photos.names, clip.tokenizer)),
+    problems = [
+        *_few(usable.names, labels),
+        *_wrong_labels(usable, logits, labels),
+        *_twins(usable, measured, features),
+        *(Finding("name", (), bad.name, bad.reason) for bad in bad_names(photos.names, clip.tokenizer)),
         *_alike(photos.names, zero_shot, labels),
-        *_pixels(read, measured, clip.config.image_size),
+        *_pixels(usable, measured, clip.config.image_size),
     ]
-    own = find_bursts(read) if groups is None else [groups[place] for place in good]
+    own_groups = find_bursts(usable) if groups is None else [groups[index] for index in readable]
     leak = None
-    if own is not None:
-        found += _leaks(read, own)
-        with suppress(InputError) if groups is None else nullcontext():  # nobody asked what bursts fake
-            leak = group_leaks(features, labels, own, logits)
-    if own is not None and groups is None and not any(sample.split for sample in read.samples):
-        found += _bursts(read, own)
-    moved = [replace(one, places=tuple(good[place] for place in one.places)) for one in found]
-    order = list(KINDS)
-    everything = sorted([*findings, *moved], key=lambda one: (order.index(one.kind), -one.weight))
-    return Checked(photos, tuple(everything), leak)
+    if own_groups is not None:
+        problems += _leaks(usable, own_groups)
+        # Without given groups, the leak is optional.
+        with suppress(InputError) if groups is None else nullcontext():
+            leak = group_leaks(features, labels, own_groups, logits)
+    if own_groups is not None and groups is None and not any(sample.split for sample in usable.samples):
+        problems += _bursts(usable, own_groups)
+    relocated = [
+        replace(problem, places=tuple(readable[index] for index in problem.places)) for problem in problems
+    ]
+    kinds = list(KINDS)
+    ordered = sorted(
+        [*findings, *relocated], key=lambda finding: (kinds.index(finding.kind), -finding.weight)
+    )
+    return Checked(photos, tuple(ordered), leak)
 
 
 def _looks(photos: Photos, watch: Watch | None) -> list[Look | BadPicture]:
-    found: list[Look | BadPicture] = []
-    for one in look(photos.samples):
-        found.append(one)
+    results: list[Look | BadPicture] = []
+    for result in look(photos.samples):
+        results.append(result)
         if watch:
-            watch("looking at pictures", len(found), len(photos))
-    return found
+            watch("looking at pictures", len(results), len(photos))
+    return results
 
 
 def _seen(photos: Photos, clip: Clip, folder: Path | None, watch: Watch | None) -> tuple[Tensor, Logits]:
-    """Return `[N, D]` raw features, and `[N, C]` zero-shot CLIP's logits; from a bank where it has them."""
+    """Return raw features `[N, D]`, from the bank if it has them, and logits `[N, C]` of zero-shot CLIP."""
     method = build(REFERENCE, clip)
     method.set_classes(photos.names)
-    told = None if watch is None else partial(watch, "encoding pictures")
-    features = clip_features(photos, clip, folder, told)
+    progress = None if watch is None else partial(watch, "encoding pictures")
+    features = clip_features(photos, clip, folder, progress)
     with torch.no_grad():
         zero_shot = method.logits(method.pair(features[None].to(clip.logit_scale.device))).cpu()
     return features, zero_shot
 
 
-def _unreadable(photos: Photos, place: int, error: BadPicture) -> Finding:
-    sample = photos.samples[place]
-    return Finding("unreadable", (sample.name,), photos.names[sample.label], error.reason, 1.0, (place,))
+def _unreadable(photos: Photos, index: int, error: BadPicture) -> Finding:
+    sample = photos.samples[index]
+    return Finding("unreadable", (sample.name,), photos.names[sample.label], error.reason, 1.0, (index,))
 
 
 def _few(names: Sequence[str], labels: Labels) -> Iterator[Finding]:
     counts = torch.bincount(labels, minlength=len(names)).tolist()
-    for name, number in zip(names, counts, strict=True):
-        if number < FEW:
-            told = f"{number} pictures; {FEW} are needed to judge their labels, and some more to test on"
-            yield Finding("few", (), name, told.replace("1 pictures", "1 picture"), 1 - number / FEW)
+    for name, count in zip(names, counts, strict=True):
+        if count < FEW:
+            text = f"{count} pictures; {FEW} are needed to judge their labels, and some more to test on"
+            yield Finding("few", (), name, text.replace("1 pictures", "1 picture"), 1 - count / FEW)
 
 
 def _wrong_labels(photos: Photos, logits: Logits, labels: Labels) -> Iterator[Finding]:
-    for one in suspects(logits, labels):
-        name = photos.samples[one.picture].name
-        told = f"looks like {photos.names[one.other]}"
+    for entry in suspects(logits, labels):
+        name = photos.samples[entry.picture].name
+        text = f"looks like {photos.names[entry.other]}"
         yield Finding(
-            "label", (name,), photos.names[int(labels[one.picture])], told, one.margin, (one.picture,)
+            "label", (name,), photos.names[int(labels[entry.picture])], text, entry.margin, (entry.picture,)
         )
 
 
 def _twins(photos: Photos, looks: Sequence[Look], features: Tensor) -> Iterator[Finding]:
-    thumbnails = torch.stack([one.thumbnail for one in looks])
+    thumbnails = torch.stack([stats.thumbnail for stats in looks])
     first = first_of(list(twins(thumbnails, features)), len(looks))
-    together: dict[int, list[int]] = {}
-    for place, low in enumerate(first):
-        together.setdefault(low, []).append(place)
-    for places in together.values():
-        if len(places) > 1:
-            own = [photos.samples[place] for place in places]
-            classes = list(dict.fromkeys(photos.names[one.label] for one in own))
-            tested = {one.split == "test" for one in own}
-            kind: Kind = "two labels" if len(classes) > 1 else "two splits" if len(tested) > 1 else "twin"
-            told = "one picture, or nearly so" + (f": {', '.join(classes)}" if len(classes) > 1 else "")
-            yield Finding(kind, tuple(one.name for one in own), classes[0], told, 1.0, tuple(places))
+    members: dict[int, list[int]] = {}
+    for index, root in enumerate(first):
+        members.setdefault(root, []).append(index)
+    for indices in members.values():
+        if len(indices) > 1:
+            samples = [photos.samples[index] for index in indices]
+            classes = list(dict.fromkeys(photos.names[sample.label] for sample in samples))
+            in_test = {sample.split == "test" for sample in samples}
+            kind: Kind = "two labels" if len(classes) > 1 else "two splits" if len(in_test) > 1 else "twin"
+            text = "one picture, or nearly so" + (f": {', '.join(classes)}" if len(classes) > 1 else "")
+            yield Finding(
+                kind, tuple(sample.name for sample in samples), classes[0], text, 1.0, tuple(indices)
+            )
 
 
 def _alike(names: Sequence[str], zero_shot: Logits, labels: Labels) -> Iterator[Finding]:
-    for one in alike(zero_shot, labels):
-        told = f"of {names[one.one]} and {names[one.other]}, CLIP gives {100 * one.right:.0f} % the right one"
-        yield Finding("alike", (), f"{names[one.one]}, {names[one.other]}", told, 1 - one.right)
+    for pair in alike(zero_shot, labels):
+        text = (
+            f"of {names[pair.one]} and {names[pair.other]}, CLIP gives {100 * pair.right:.0f} % the right one"
+        )
+        yield Finding("alike", (), f"{names[pair.one]}, {names[pair.other]}", text, 1 - pair.right)
 
 
 def _pixels(photos: Photos, looks: Sequence[Look], side: int) -> Iterator[Finding]:
-    sharpness = torch.tensor([one.sharpness for one in looks]).median().item()
-    usual = {
-        kind: torch.tensor([getattr(one, kind) for one in looks]).median().item()
+    typical = torch.tensor([stats.sharpness for stats in looks]).median().item()
+    medians = {
+        kind: torch.tensor([getattr(stats, kind) for stats in looks]).median().item()
         for kind in ("bright", "dark")
     }
-    for place, (sample, one) in enumerate(zip(photos.samples, looks, strict=True)):
-        told: list[tuple[Kind, str, float]] = []
-        if min(one.width, one.height) < side / 2:
-            told.append(("tiny", f"{one.width}x{one.height}, and CLIP looks at {side}x{side}", 0.5))
-        if one.sharpness < _BLURRED * sharpness:
-            told.append(
-                ("blurred", f"{one.sharpness:.0f} sharp, and half of them are over {sharpness:.0f}", 0.5)
+    for index, (sample, stats) in enumerate(zip(photos.samples, looks, strict=True)):
+        problems: list[tuple[Kind, str, float]] = []
+        if min(stats.width, stats.height) < side / 2:
+            problems.append(("tiny", f"{stats.width}x{stats.height}, and CLIP looks at {side}x{side}", 0.5))
+        if stats.sharpness < _BLURRED * typical:
+            problems.append(
+                ("blurred", f"{stats.sharpness:.0f} sharp, and half of them are over {typical:.0f}", 0.5)
             )
         for kind, word in (("bright", "white"), ("dark", "black")):
-            share = getattr(one, kind)
-            if share > _WHITE and usual[kind] < _USUAL:
-                told.append(("exposure", f"{100 * share:.0f} % of it is {word}", share))
-        for kind, words, weight in told:
-            yield Finding(kind, (sample.name,), photos.names[sample.label], words, weight, (place,))
+            share = getattr(stats, kind)
+            if share > _WHITE and medians[kind] < _USUAL:
+                problems.append(("exposure", f"{100 * share:.0f} % of it is {word}", share))
+        for kind, words, weight in problems:
+            yield Finding(kind, (sample.name,), photos.names[sample.label], words, weight, (index,))
 
 
 def _leaks(photos: Photos, groups: Sequence[str]) -> Iterator[Finding]:
-    """Yield the groups that have pictures in the test split and in another."""
-    for group, places in _members(groups).items():
-        own: list[Sample] = [photos.samples[place] for place in places]
-        tested = [one for one in own if one.split == "test"]
-        if 0 < len(tested) < len(own):
-            told = f"{len(tested)} of its {len(own)} pictures are to test on, the others to learn from"
-            names = tuple(one.name for one in tested[:3])
-            yield Finding("leak", names, group, told, len(tested) / len(own), tuple(places))
+    """Yield the groups with pictures both in the test split and in another."""
+    for group, indices in _members(groups).items():
+        samples: list[Sample] = [photos.samples[index] for index in indices]
+        tested = [sample for sample in samples if sample.split == "test"]
+        if 0 < len(tested) < len(samples):
+            text = f"{len(tested)} of its {len(samples)} pictures are to test on, the others to learn from"
+            names = tuple(sample.name for sample in tested[:3])
+            yield Finding("leak", names, group, text, len(tested) / len(samples), tuple(indices))
 
 
 def _bursts(photos: Photos, groups: Sequence[str]) -> Iterator[Finding]:
     """Yield the bursts of photos without splits, the longest first."""
-    for group, places in _members(groups).items():
-        if len(places) > 1:
-            names = tuple(photos.samples[place].name for place in places)
-            told = f"{len(places)} pictures, one moment: keep them in one split"
-            yield Finding("burst", names, group, told, 1 - 1 / len(places), tuple(places))
+    for group, indices in _members(groups).items():
+        if len(indices) > 1:
+            names = tuple(photos.samples[index].name for index in indices)
+            text = f"{len(indices)} pictures, one moment: keep them in one split"
+            yield Finding("burst", names, group, text, 1 - 1 / len(indices), tuple(indices))
 
 
 def _members(groups: Sequence[str]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for place, group in enumerate(groups):
-        found.setdefault(group, []).append(place)
-    return found
+    members: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    return members

@@ -1,4 +1,4 @@
-"""Groups of pictures that belong together, and how much accuracy they fake where they are torn apart."""
+"""Groups of pictures that belong together, and the accuracy that they fake if splits divide them."""
 
 import os
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from foveate.types import Labels, Logits
 
 FOLDER, CAMERA, BURST = "folder", "camera", "burst"
 SECONDS = 3.0
-"""Two pictures of one camera that are no further apart in time are of one burst, and so along a chain."""
+"""Maximum time between two consecutive pictures of one camera in a burst."""
 
 _MAKE, _MODEL, _SERIAL = 0x010F, 0x0110, 0xA431
 _TAKEN, _FRACTION = 0x9003, 0x9291  # DateTimeOriginal, SubSecTimeOriginal
@@ -28,12 +28,12 @@ _TAKEN, _FRACTION = 0x9003, 0x9291  # DateTimeOriginal, SubSecTimeOriginal
 
 @dataclass(frozen=True)
 class Leak:
-    """What is right when others of a picture's group may be learned from, and when not.
+    """Accuracy with and without the other pictures of a picture's group.
 
     Attributes:
-        groups: How many there are.
-        among_own: Percent right when a picture alone is held back.
-        without_own: Percent right when its whole group is.
+        groups: Number of groups.
+        among_own: Accuracy in percent if each picture alone is held out.
+        without_own: Accuracy in percent if its whole group is held out.
     """
 
     groups: int
@@ -42,47 +42,49 @@ class Leak:
 
     @property
     def faked(self) -> float:
-        """Points of accuracy that a test on pictures of the same groups pretends."""
+        """Percentage points by which a test on pictures of the same groups overestimates the accuracy."""
         return self.among_own - self.without_own
 
 
 def group_leaks(features: Tensor, labels: Labels, groups: Sequence[str], alone: Logits) -> Leak:
-    """Measure what groups fake.
+    """Measure the accuracy that groups fake.
 
     Args:
         features: `[N, D]` raw features of a frozen tower.
-        labels: `[N]`.
-        groups: Of each picture.
+        labels: `[N]` labels.
+        groups: Group of each picture.
         alone: `[N, C]` logits of `foveate.check.labels.held_out` without groups.
 
     Raises:
-        InputError: There is one group, or each class is a group of its own.
+        InputError: There is only one group, or all pictures of a class are of one group.
     """
-    number = {group: place for place, group in enumerate(dict.fromkeys(groups))}
-    if len(number) < 2:
+    numbers = {group: index for index, group in enumerate(dict.fromkeys(groups))}
+    if len(numbers) < 2:
         raise InputError(f"all pictures are of one group, {groups[0]!r}: give a column that tells them apart")
-    of = torch.tensor([number[group] for group in groups])
+    group_numbers = torch.tensor([numbers[group] for group in groups])
     for label in labels.unique().tolist():
-        if len(of[labels == label].unique()) == 1 and len(labels[labels == label]) > 1:
+        if len(group_numbers[labels == label].unique()) == 1 and len(labels[labels == label]) > 1:
             raise InputError(
                 "all pictures of a class are of one group, so a group cannot be held back without its class:"
                 " give another --group"
             )
-    without = held_out(features, labels, of)
-    right = [100 * (one.argmax(dim=1) == labels).double().mean().item() for one in (alone, without)]
-    return Leak(len(number), *right)
+    group_held_out = held_out(features, labels, group_numbers)
+    accuracies = [
+        100 * (logits.argmax(dim=1) == labels).double().mean().item() for logits in (alone, group_held_out)
+    ]
+    return Leak(len(numbers), *accuracies)
 
 
 def read_groups(photos: Photos, source: str, how: str) -> list[str]:
     """Return the group of each picture.
 
     Args:
-        photos: As they were read from the source.
+        photos: Photos that were read from the source.
         source: A folder or a list.
-        how: "folder", the one a picture is in; "camera" or "burst", as EXIF tells; or a column of the list.
+        how: "folder", that of the picture; "camera" or "burst", from EXIF; or a column of the list.
 
     Raises:
-        InputError: The source has no such column, or no groups for each picture; or there is no burst.
+        InputError: The source has no such column, or no group for a picture; or there is no burst.
     """
     paths = [sample.picture for sample in photos.samples if isinstance(sample.picture, Path)]
     if len(paths) < len(photos):
@@ -92,13 +94,13 @@ def read_groups(photos: Photos, source: str, how: str) -> list[str]:
     if how == CAMERA:
         return [_camera(_exif(path)) or "unknown" for path in paths]
     if how == BURST:
-        found = find_bursts(photos)
-        if found is None:
+        bursts = find_bursts(photos)
+        if bursts is None:
             raise InputError(
                 f"no two pictures are of one burst: their EXIF tells of no camera and time within {SECONDS:g}"
                 " seconds; give folder, or a column of a list (.csv)"
             )
-        return found
+        return bursts
     table = Path(source).expanduser()
     if table.suffix.lower() not in (".csv", ".tsv"):
         raise InputError(f"--group is {how!r}: give folder, camera or burst, or a column of a list (.csv)")
@@ -106,33 +108,34 @@ def read_groups(photos: Photos, source: str, how: str) -> list[str]:
 
 
 def find_bursts(photos: Photos) -> list[str] | None:
-    """Return the group of each picture: its burst, or itself; None where no two are of one burst.
+    """Return the group of each picture: its burst, or the picture's name; None if there is no burst.
 
-    A burst is of one camera (maker, model and serial number), each picture at most `SECONDS` after another.
+    A burst is a sequence of pictures of one camera (maker, model and serial number), each at most `SECONDS`
+    after the previous one.
     """
     groups = [sample.name for sample in photos.samples]
-    taken: dict[str, list[tuple[datetime, int]]] = {}
-    for place, sample in enumerate(photos.samples):
+    by_camera: dict[str, list[tuple[datetime, int]]] = {}
+    for index, sample in enumerate(photos.samples):
         texts = _exif(sample.picture) if isinstance(sample.picture, Path) else {}
         camera, time = _camera(texts), _time(texts)
         if camera and time:
-            taken.setdefault(f"{camera} {texts.get(_SERIAL, '')}".strip(), []).append((time, place))
-    several = False
-    for camera, own in taken.items():
-        own.sort()
-        for (before, earlier), (time, place) in pairwise(own):
-            if time - before <= timedelta(seconds=SECONDS):
-                if groups[earlier] == photos.samples[earlier].name:
-                    groups[earlier] = f"{camera}, {before:%Y-%m-%d %H:%M:%S}"
-                groups[place], several = groups[earlier], True
-    return groups if several else None
+            by_camera.setdefault(f"{camera} {texts.get(_SERIAL, '')}".strip(), []).append((time, index))
+    has_burst = False
+    for camera, shots in by_camera.items():
+        shots.sort()
+        for (previous_time, previous), (time, index) in pairwise(shots):
+            if time - previous_time <= timedelta(seconds=SECONDS):
+                if groups[previous] == photos.samples[previous].name:
+                    groups[previous] = f"{camera}, {previous_time:%Y-%m-%d %H:%M:%S}"
+                groups[index], has_burst = groups[previous], True
+    return groups if has_burst else None
 
 
 def _exif(path: Path) -> dict[int, str]:
     try:
         with opened(path) as picture:
             return exif_texts(picture)
-    except BadPicture:  # it is told of as such
+    except BadPicture:  # reported as unreadable
         return {}
 
 
@@ -152,13 +155,15 @@ def _time(texts: dict[int, str]) -> datetime | None:
 
 def _column(paths: Sequence[Path], table: Path, how: str) -> list[str]:
     columns, rows = read_csv(table)
-    own, image = find_column(columns, [how]), find_column(columns, IMAGE_COLUMNS)
-    if own is None or image is None:
+    group_column, image_column = find_column(columns, [how]), find_column(columns, IMAGE_COLUMNS)
+    if group_column is None or image_column is None:
         raise InputError(f"{table} has no column {how!r}; its columns are {', '.join(columns)}")
-    lines = [row for _, row in rows]
-    files = locate([row[image].strip() for row in lines], Path(os.path.normpath(table.absolute())).parent)
-    of = {file: row[own].strip() for file, row in zip(files, lines, strict=True)}
-    without = next((path for path in paths if not of.get(path)), None)
-    if without is not None:
-        raise InputError(f"{table} has no {how} of {without}: fill the column")
-    return [of[path] for path in paths]
+    records = [row for _, row in rows]
+    files = locate(
+        [row[image_column].strip() for row in records], Path(os.path.normpath(table.absolute())).parent
+    )
+    group_of = {file: row[group_column].strip() for file, row in zip(files, records, strict=True)}
+    missing = next((path for path in paths if not group_of.get(path)), None)
+    if missing is not None:
+        raise InputError(f"{table} has no {how} of {missing}: fill the column")
+    return [group_of[path] for path in paths]

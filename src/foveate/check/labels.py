@@ -1,7 +1,7 @@
-"""Labels that look wrong, and groups that leak: what the other pictures say of each picture.
+"""Labels that look wrong: the prediction for each picture from all other pictures.
 
-A ridge classifier on frozen features says of each picture what it would say, had it never seen the picture,
-or its whole group: least squares has these answers in closed form, without one training a picture.
+A ridge classifier on frozen features predicts each picture as if it had not learned from it, or from its
+whole group. Least squares has these held-out answers in closed form, without a training for each picture.
 
 - Held-out answers: The Elements of Statistical Learning, Hastie et al. 2009, Eq. 7.64, block by block
 - Which labels are wrong: Confident Learning, Northcutt et al. 2021, https://arxiv.org/abs/1911.00068
@@ -21,7 +21,7 @@ RIDGES = (0.001, 0.01, 0.1, 1.0, 10.0)
 """Penalties that are tried, in multiples of the features' mean variance."""
 
 FEW = 3
-"""Pictures a class needs, or its labels are not judged."""
+"""Minimum number of pictures of a class; labels of smaller classes are not judged."""
 
 Groups = Int[Tensor, " pictures"]
 
@@ -31,9 +31,9 @@ class Suspect:
     """A picture whose label looks wrong.
 
     Attributes:
-        picture: Its place.
+        picture: Index of the picture.
         other: Row of the name that it looks like.
-        margin: How much likelier that is than its label, in (0, 1].
+        margin: Probability of that name minus that of its label, in (0, 1].
     """
 
     picture: int
@@ -42,75 +42,80 @@ class Suspect:
 
 
 def held_out(features: Float[Tensor, "pictures dim"], labels: Labels, groups: Groups | None = None) -> Logits:
-    """Return `[N, C]` logits of each picture, from all pictures but its group; C is the greatest label + 1.
+    """Return logits `[N, C]` of each picture, from all pictures except its group; C is the largest label + 1.
 
-    The penalty is the one under which these answers are right most often.
+    The ridge penalty is chosen for the highest accuracy of these logits.
 
     Args:
         features: Raw features of frozen towers.
-        labels: `[N]`.
-        groups: `[N]` number of each picture's group; None puts each in its own.
+        labels: `[N]` labels.
+        groups: `[N]` number of each picture's group; None: each picture is a group of its own.
     """
     x = F.normalize(features.double(), dim=-1)
     x = x - x.mean(dim=0)
     x = torch.cat([x, x.square().sum(dim=1).mean().sqrt().expand(len(x), 1)], dim=1)  # for the bias
-    wanted = F.one_hot(labels).double()
-    spread, directions = torch.linalg.eigh(x.T @ x / len(x))
-    turned, towards = x @ directions, directions.T @ (x.T @ wanted) / len(x)
+    targets = F.one_hot(labels).double()
+    eigenvalues, eigenvectors = torch.linalg.eigh(x.T @ x / len(x))
+    rotated, projected = x @ eigenvectors, eigenvectors.T @ (x.T @ targets) / len(x)
     blocks = [torch.tensor([row]) for row in range(len(x))] if groups is None else _blocks(groups)
-    tried = [
-        _without_own(turned, towards, spread + ridge * spread.mean(), wanted, blocks) for ridge in RIDGES
+    candidates = [
+        _without_own(rotated, projected, eigenvalues + ridge * eigenvalues.mean(), targets, blocks)
+        for ridge in RIDGES
     ]
-    best = max(tried, key=lambda scores: int((scores.argmax(dim=1) == labels).sum()))
+    best = max(candidates, key=lambda scores: int((scores.argmax(dim=1) == labels).sum()))
     return best / fit_temperature(best, labels)
 
 
 def _blocks(groups: Groups) -> list[Int[Tensor, " own"]]:
-    return [(groups == number).nonzero()[:, 0] for number in groups.unique()]
+    return [(groups == group).nonzero()[:, 0] for group in groups.unique()]
 
 
 def _without_own(
-    x: Tensor, towards: Tensor, penalised: Tensor, wanted: Tensor, blocks: list[Int[Tensor, " own"]]
+    x: Tensor, projected: Tensor, penalised: Tensor, targets: Tensor, blocks: list[Int[Tensor, " own"]]
 ) -> Tensor:
-    """Return answers without a block's own pictures: (I − H)⁻¹ (fit − H y), H the block of the hat matrix."""
-    fitted = x @ (towards / penalised[:, None])
+    """Return held-out answers of each block: (I − H)⁻¹ (fit − H y), with H its block of the hat matrix."""
+    fitted = x @ (projected / penalised[:, None])
     if len(blocks) == len(x):
-        own = (x.square() / penalised).sum(dim=1, keepdim=True) / len(x)
-        return (fitted - own * wanted) / (1 - own).clamp(min=1e-9)
+        leverage = (x.square() / penalised).sum(dim=1, keepdim=True) / len(x)
+        return (fitted - leverage * targets) / (1 - leverage).clamp(min=1e-9)
     answers = torch.empty_like(fitted)
     for rows in blocks:
         hat = (x[rows] / penalised) @ x[rows].T / len(x)
-        alone = torch.eye(len(rows), dtype=x.dtype) - hat
-        answers[rows] = torch.linalg.solve(alone, fitted[rows] - hat @ wanted[rows])
+        residual = torch.eye(len(rows), dtype=x.dtype) - hat
+        answers[rows] = torch.linalg.solve(residual, fitted[rows] - hat @ targets[rows])
     return answers
 
 
 def suspects(logits: Logits, labels: Labels) -> list[Suspect]:
     """Return pictures whose label looks wrong, the worst first.
 
-    How many: a picture is sure to be of a class if it is at least as likely of it as the pictures of that
-    class are on average (Northcutt et al., arXiv 1911.00068, Sec. 3: confident joint). Sure pictures of
-    another class than their label's are too few, because not all wrong ones are sure. Scaled to each label's
-    number of pictures they are too many, because unsure pictures are hard more often than wrong. The
-    geometric mean of both is taken. Which: those whose label is least likely beside the likeliest other name.
+    Their number: a picture is confidently of a class if its probability is at least the mean probability of
+    that class among the class's own pictures (Northcutt et al., arXiv 1911.00068, Sec. 3: confident joint).
+    Counting the pictures that are confidently of another class than their label finds too few, because not
+    all wrong ones are confident. That count scaled to each label's number of pictures is too large, because
+    unsure pictures are hard more often than wrong. The geometric mean of both counts is used. Their choice:
+    the pictures with the smallest ratio of the label's probability to that of the likeliest other name.
 
     Args:
-        logits: `[N, C]` from `held_out`.
-        labels: `[N]`.
+        logits: `[N, C]` logits from `held_out`.
+        labels: `[N]` labels.
     """
-    p, number = logits.softmax(dim=1), logits.shape[1]
-    counts = torch.bincount(labels, minlength=number)
-    own = p.gather(1, labels[:, None])[:, 0]
-    usual = torch.zeros(number, dtype=p.dtype).index_add_(0, labels, own) / counts.clamp(min=1)
-    many = counts >= FEW
-    p = p.masked_fill(~many, -1)
-    sure, seen_as = p.masked_fill(p < usual, -1).max(dim=1)
-    taken = (sure > 0) & many[labels]
-    wrong = taken & (seen_as != labels)
-    of_label = [torch.bincount(labels[rows], minlength=number).double() for rows in (wrong, taken)]
-    scaled = float((of_label[0] / of_label[1].clamp(min=1) * counts).sum())
-    likeliest, name = p.scatter(1, labels[:, None], -1).max(dim=1)
-    beaten = (many[labels] & (likeliest > own)).nonzero()[:, 0]
-    worst = (own / likeliest)[beaten].argsort(stable=True)[: round((int(wrong.sum()) * scaled) ** 0.5)]
-    named = [Suspect(row, int(name[row]), float(likeliest[row] - own[row])) for row in beaten[worst].tolist()]
-    return sorted(named, key=lambda one: (-one.margin, one.picture))
+    p, classes = logits.softmax(dim=1), logits.shape[1]
+    counts = torch.bincount(labels, minlength=classes)
+    own_p = p.gather(1, labels[:, None])[:, 0]
+    threshold = torch.zeros(classes, dtype=p.dtype).index_add_(0, labels, own_p) / counts.clamp(min=1)
+    judged = counts >= FEW
+    p = p.masked_fill(~judged, -1)
+    sure, looks_like = p.masked_fill(p < threshold, -1).max(dim=1)
+    confident = (sure > 0) & judged[labels]
+    wrong = confident & (looks_like != labels)
+    per_label = [torch.bincount(labels[rows], minlength=classes).double() for rows in (wrong, confident)]
+    scaled = float((per_label[0] / per_label[1].clamp(min=1) * counts).sum())
+    likeliest, other = p.scatter(1, labels[:, None], -1).max(dim=1)
+    less_likely = (judged[labels] & (likeliest > own_p)).nonzero()[:, 0]
+    worst = (own_p / likeliest)[less_likely].argsort(stable=True)[: round((int(wrong.sum()) * scaled) ** 0.5)]
+    results = [
+        Suspect(row, int(other[row]), float(likeliest[row] - own_p[row]))
+        for row in less_likely[worst].tolist()
+    ]
+    return sorted(results, key=lambda suspect: (-suspect.margin, suspect.picture))

@@ -1,4 +1,4 @@
-"""Class names that CLIP reads badly, and pairs of classes that it cannot tell apart."""
+"""Class names that CLIP reads badly, and pairs of classes that it cannot distinguish."""
 
 import html
 import re
@@ -12,10 +12,10 @@ from foveate.data.naming import unusual
 from foveate.types import Labels, Logits
 
 ENOUGH = 5
-"""Pictures of each of two classes, before they are said to be alike."""
+"""Minimum number of pictures of each class in a pair."""
 
 APART = 0.65
-"""Share of pictures of two classes that CLIP gives the right one of both; 0.5 is a coin."""
+"""Minimum accuracy of CLIP between two classes that it distinguishes; 0.5 is chance."""
 
 _NUMBERED = re.compile(r"^\d+\W+(.*\D.*)$")
 _CAMEL = re.compile(r"[a-z]{2,}[A-Z][a-z]")  # and no iPhone
@@ -24,11 +24,11 @@ _WNID = re.compile(r"n\d{8}")
 
 @dataclass(frozen=True)
 class BadName:
-    """A name, and what is wrong with it.
+    """A name, and its problem.
 
     Attributes:
-        name: As it was given.
-        reason: In words, with what to write instead.
+        name: The name as it was given.
+        reason: The problem, and what to write instead.
     """
 
     name: str
@@ -36,7 +36,7 @@ class BadName:
 
 
 def bad_names(names: Sequence[str], tokenizer: ClipTokenizer) -> Iterator[BadName]:
-    """Yield names that say little to CLIP, or the same as another."""
+    """Yield names that CLIP reads badly, and names that are the same as another for it."""
     seen: dict[tuple[int, ...], str] = {}
     for name in names:
         reason = _reason(name)
@@ -66,12 +66,12 @@ def _reason(name: str) -> str:
 
 @dataclass(frozen=True)
 class AlikeClasses:
-    """Two classes that CLIP cannot tell apart.
+    """Two classes that CLIP cannot distinguish.
 
     Attributes:
-        one: Row of a name.
-        other: Row of the other.
-        right: Share of their pictures that get the right one of both names; half of each.
+        one: Row of one name.
+        other: Row of the other name.
+        right: Accuracy between the two names; the mean over both classes.
     """
 
     one: int
@@ -80,19 +80,19 @@ class AlikeClasses:
 
 
 def alike(zero_shot: Logits, labels: Labels) -> list[AlikeClasses]:
-    """Return pairs of classes that zero-shot CLIP cannot tell apart, the worst first.
+    """Return pairs of classes that zero-shot CLIP cannot distinguish, the worst first.
 
     Args:
-        zero_shot: `[N, C]`.
-        labels: `[N]`.
+        zero_shot: `[N, C]` logits of zero-shot CLIP.
+        labels: `[N]` labels.
     """
-    number = zero_shot.shape[1]
-    counts = torch.bincount(labels, minlength=number)
+    count = zero_shot.shape[1]
+    counts = torch.bincount(labels, minlength=count)
     won = zero_shot.gather(1, labels[:, None]) > zero_shot
-    share = torch.zeros(number, number, dtype=torch.float64).index_add_(0, labels, won.double())
+    share = torch.zeros(count, count, dtype=torch.float64).index_add_(0, labels, won.double())
     share = share / counts.clamp(min=1)[:, None]
     right = (share + share.T) / 2
     enough = (counts >= ENOUGH)[:, None] & (counts >= ENOUGH)[None]
     pairs = ((right < APART) & enough).triu(diagonal=1).nonzero().tolist()
-    found = [AlikeClasses(one, other, float(right[one, other])) for one, other in pairs]
-    return sorted(found, key=lambda pair: pair.right)
+    classes = [AlikeClasses(first, second, float(right[first, second])) for first, second in pairs]
+    return sorted(classes, key=lambda pair: pair.right)

@@ -1,4 +1,4 @@
-"""What pixels alone tell of a picture: its size, its sharpness, its exposure, and a thumbnail."""
+"""Measures a picture by its pixels alone: size, sharpness, exposure, and a thumbnail."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,23 +15,23 @@ from foveate.data.pictures import BadPicture, open_picture
 from foveate.data.samples import Sample
 
 SIDE = 32
-"""Of thumbnails, which are compared pixel by pixel."""
+"""Side of the thumbnails, which are compared pixel by pixel."""
 
-_LOOKED_AT = 256  # longest side that sharpness is measured on: focus, and not how many pixels there are
+_LOOKED_AT = 256  # longest side for the sharpness, which then measures focus and not resolution
 _BRIGHT, _DARK = 250, 5
 
 
 @dataclass(frozen=True)
 class Look:
-    """What was measured of a picture.
+    """Measurements of a picture.
 
     Attributes:
-        width: In pixels.
-        height: Likewise.
-        sharpness: Variance of the Laplacian of its grey, on a longest side of 256.
-        bright: Share of pixels that are white or nearly so.
-        dark: Share that are black or nearly so.
-        thumbnail: `[3, 32, 32]` its colours.
+        width: Width in pixels.
+        height: Height in pixels.
+        sharpness: Variance of the Laplacian of the grey picture, reduced to a longest side of 256.
+        bright: Share of pixels that are white or almost white.
+        dark: Share of pixels that are black or almost black.
+        thumbnail: `[3, 32, 32]` RGB thumbnail.
     """
 
     width: int
@@ -43,7 +43,7 @@ class Look:
 
 
 def look(samples: Sequence[Sample], workers: int = 2) -> Iterator[Look | BadPicture]:
-    """Yield what was measured of each picture, in their order; of one that cannot be read, why."""
+    """Yield the measurements of each picture, in order; for an unreadable one, the error."""
 
     def attempt(sample: Sample) -> Look | BadPicture:
         try:
@@ -76,5 +76,5 @@ def _laplacian(grey: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _thumbnail(picture: Image.Image) -> UInt8[Tensor, "3 side side"]:
-    small = np.array(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX))
-    return torch.from_numpy(small).permute(2, 0, 1)
+    thumbnail = np.array(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX))
+    return torch.from_numpy(thumbnail).permute(2, 0, 1)

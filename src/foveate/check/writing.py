@@ -1,4 +1,4 @@
-"""Photos as a list that `load_photos` reads again."""
+"""Writes photos as a list that `load_photos` can read."""
 
 import os
 from pathlib import Path
@@ -9,10 +9,10 @@ from foveate.readers import csv_text
 
 
 def as_csv(photos: Photos, folder: Path) -> str:
-    """Return a list with image, label and split; paths are relative to the folder that it will be in.
+    """Return a CSV list with image, label and split; paths are relative to the folder of the list.
 
     Raises:
-        InputError: A picture is no file.
+        InputError: A picture is not a file.
     """
     rows: list[tuple[str, str, str]] = []
     for sample in photos.samples:

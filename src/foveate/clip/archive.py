@@ -36,16 +36,16 @@ def read_torchscript(path: Path, dtype: torch.dtype | None = None) -> dict[str, 
         zipfile.BadZipFile, pickle.UnpicklingError, ...: The archive is damaged.
     """
     with zipfile.ZipFile(path) as archive:
-        folder = next(n for n in archive.namelist() if n.endswith("/constants.pkl")).removesuffix(
+        folder = next(name for name in archive.namelist() if name.endswith("/constants.pkl")).removesuffix(
             "constants.pkl"
         )
         module = _ModuleUnpickler(io.BytesIO(stored_member(archive, folder + "data.pkl"))).load()
         if not isinstance(module, _Bag):
             raise InputError("its pickle holds no module, so no weights")
-        found: dict[str, object] = {}
-        _collect(module, "", found)
+        stored: dict[str, object] = {}
+        _collect(module, "", stored)
         saved = Saved(module, lambda storage: stored_member(archive, f"{folder}data/{storage.key}"))
-        return saved.tensors(found, dtype)
+        return saved.tensors(stored, dtype)
 
 
 class _Bag:
@@ -68,9 +68,9 @@ class _ModuleUnpickler(TensorUnpickler):
         raise InputError(f"its pickle asks for {module}.{name}, which weights never need: not loaded")
 
 
-def _collect(module: object, prefix: str, into: dict[str, object]) -> None:
+def _collect(module: object, prefix: str, stored: dict[str, object]) -> None:
     for name, value in vars(module).items():
         if isinstance(value, Stored):
-            into[prefix + name] = value
+            stored[prefix + name] = value
         elif isinstance(value, _Bag):
-            _collect(value, f"{prefix}{name}.", into)
+            _collect(value, f"{prefix}{name}.", stored)

@@ -26,7 +26,7 @@ from foveate.readers import as_table, one_line, parse_table, read_bytes
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "state_dict_ema", "model_ema", "net")
 """Keys under which training programs store weights, next to the optimiser state and other entries."""
 
-_RUNS = frozenset(
+_UNSAFE_MODULES = frozenset(
     (
         *("os", "posix", "nt", "sys", "subprocess", "builtins", "__builtin__", "shutil", "importlib"),
         *("runpy", "socket", "ctypes", "pty", "code", "webbrowser"),
@@ -41,7 +41,7 @@ _NO_WEIGHTS = {
     b"<": "is a web page, not weights: download it again (is the address a page about the file?)",
 }
 _PART = 64_000_000
-"""Bytes that are read before the file is opened anew."""
+"""Bytes that are read before the file is opened again."""
 
 _DAMAGED = "cut short or damaged, or no file of weights"
 
@@ -69,9 +69,9 @@ class Weights:
         Raises:
             InputError: The message names the function.
         """
-        bad = next((name for name in self.asks if name.partition(".")[0] in _RUNS), None)
-        if bad:
-            raise InputError(f"its pickle asks for {bad}, code that weights never need: not loaded")
+        unsafe = next((name for name in self.asks if name.partition(".")[0] in _UNSAFE_MODULES), None)
+        if unsafe:
+            raise InputError(f"its pickle asks for {unsafe}, code that weights never need: not loaded")
 
 
 def read_weights(path: Path, dtype: torch.dtype | None = None) -> Weights:
@@ -163,19 +163,20 @@ def _read_safetensors(path: Path, dtype: torch.dtype | None) -> dict[str, Tensor
     mapped = dict(load_file(path))
     if dtype is None or all(tensor.dtype == dtype for tensor in mapped.values() if tensor.numel() > 1):
         return mapped
-    names, found = list(mapped), dict[str, Tensor]()
+    names, tensors = list(mapped), dict[str, Tensor]()
     del mapped
     while names:
-        read = 0
+        bytes_read = 0
         with safe_open(path, "pt") as file:
-            while names and read < _PART:
+            while names and bytes_read < _PART:
                 name = names.pop()
                 tensor = file.get_tensor(name)
-                read += tensor.nbytes
-                made = in_precision(name, tensor, dtype)
-                found[name] = made.clone() if made is tensor else made  # a view would keep the file mapped
-                del tensor, made
-    return found
+                bytes_read += tensor.nbytes
+                converted = in_precision(name, tensor, dtype)
+                # A view would keep the file mapped.
+                tensors[name] = converted.clone() if converted is tensor else converted
+                del tensor, converted
+    return tensors
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -204,7 +205,7 @@ def unwrapped(content: object, asks: Iterable[str] = (), read: Callable[[Any], A
             )
         raise InputError(f"holds a {type(content).__name__}, not tensors by name: save its state_dict()")
     beside = {name: value for name, value in table.items() if isinstance(value, int | float | str)}
-    while inner := _inner(table):
+    while inner := _inner_table(table):
         table = inner
     tensors = {name: tensor for name, tensor in read(table).items() if isinstance(tensor, Tensor)}
     return Weights(without_wrappers(tensors), beside, tuple(asks))
@@ -215,10 +216,10 @@ def _texts(value: object) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         return None
     entries = cast("dict[object, Any]", value).items()
-    return {name: one for name, one in entries if isinstance(name, str)}
+    return {name: entry for name, entry in entries if isinstance(name, str)}
 
 
-def _inner(table: Mapping[str, Any]) -> dict[str, Any] | None:
+def _inner_table(table: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the inner dictionary that holds the weights; None if the weights are in this one.
 
     Raises:
@@ -230,10 +231,12 @@ def _inner(table: Mapping[str, Any]) -> dict[str, Any] | None:
             return tables[name]
     if _has_tensors(table):
         return None
-    full = [name for name, inner in tables.items() if _has_tensors(inner)]
-    if len(full) > 1:
-        raise InputError(f"holds tensors under {full[0]!r} and under {full[1]!r}: save those of one alone")
-    return tables[full[0]] if full else None
+    with_tensors = [name for name, inner in tables.items() if _has_tensors(inner)]
+    if len(with_tensors) > 1:
+        raise InputError(
+            f"holds tensors under {with_tensors[0]!r} and under {with_tensors[1]!r}: save those of one alone"
+        )
+    return tables[with_tensors[0]] if with_tensors else None
 
 
 def _has_tensors(table: Mapping[str, Any]) -> bool:

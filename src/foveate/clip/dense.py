@@ -52,8 +52,8 @@ def positions(vision: Vision, rows: int, columns: int) -> Float[Tensor, "tokens 
     if (rows, columns) == (vision.grid, vision.grid):
         return vision.pos
     learned = vision.pos[1:].float().T.reshape(1, -1, vision.grid, vision.grid)
-    grown = F.interpolate(learned, size=(rows, columns), mode="bicubic", align_corners=False)
-    return torch.cat([vision.pos[:1], grown[0].flatten(1).T.to(vision.pos.dtype)])
+    resized = F.interpolate(learned, size=(rows, columns), mode="bicubic", align_corners=False)
+    return torch.cat([vision.pos[:1], resized[0].flatten(1).T.to(vision.pos.dtype)])
 
 
 @torch.no_grad()
@@ -71,13 +71,13 @@ def look(vision: Vision, images: Images, layers: int = 0) -> PatchTokens:
     flat = patches.flatten(2).transpose(1, 2)
     tokens = torch.cat([vision.cls.expand(len(flat), 1, -1), flat], dim=1)
     x = vision.ln_pre(tokens + positions(vision, rows, columns))
-    watched, maps = len(vision.blocks) - layers, list[Tensor]()
-    for number, block in enumerate(blocks(vision)):
-        if number >= watched:
-            maps.append(attention_of(block, x))
-        if number + 1 < len(vision.blocks):
+    first_layer, attentions = len(vision.blocks) - layers, list[Tensor]()
+    for layer, block in enumerate(blocks(vision)):
+        if layer >= first_layer:
+            attentions.append(attention_of(block, x))
+        if layer + 1 < len(vision.blocks):
             x = block(x)
-    return PatchTokens(x, rows, columns, torch.stack(maps).mean(0) if maps else None)
+    return PatchTokens(x, rows, columns, torch.stack(attentions).mean(0) if attentions else None)
 
 
 def attention_of(block: Block, x: Tokens) -> Attention:
@@ -103,8 +103,8 @@ def patch_features(
     """
     block = last_block(vision)
     _, k, v = heads(block, block.ln_1(seen.tokens))
-    near = neighbourhood(seen.rows, seen.columns, gaussian).to(v.device) if gaussian else None
-    gathered = (_weights(k, k, near).to(v.dtype) @ v)[:, :, 1:]  # patches only
+    bias = neighbourhood(seen.rows, seen.columns, gaussian).to(v.device) if gaussian else None
+    gathered = (_weights(k, k, bias).to(v.dtype) @ v)[:, :, 1:]  # patches only
     features = vision.pool(block.proj(gathered.transpose(1, 2).flatten(2)))
     return F.normalize(features.float(), dim=-1)
 
@@ -127,8 +127,8 @@ def class_feature(
 def neighbourhood(rows: int, columns: int, deviation: float) -> Float[Tensor, "tokens tokens"]:
     """Return a Gaussian of the distance between patches, in patches; 0 at the class token, which is first."""
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    places = torch.stack([y, x], dim=-1).flatten(0, 1).float()
-    squared = (places[:, None] - places[None]).square().sum(-1)
+    coordinates = torch.stack([y, x], dim=-1).flatten(0, 1).float()
+    squared = (coordinates[:, None] - coordinates[None]).square().sum(-1)
     return F.pad(torch.exp(-squared / (2 * deviation**2)), (1, 0, 1, 0))
 
 
@@ -153,9 +153,9 @@ def last_block(vision: Vision) -> Block:
 
 
 def _weights(
-    q: Split, k: Split, extra: Float[Tensor, "tokens tokens"] | None = None
+    q: Split, k: Split, bias: Float[Tensor, "tokens tokens"] | None = None
 ) -> Float[Tensor, "batch heads tokens tokens"]:
     # In float32: products of a key with itself are large, and half precision would lose the smaller
     # ones.
     scores = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
-    return (scores if extra is None else scores + extra).softmax(dim=-1)
+    return (scores if bias is None else scores + bias).softmax(dim=-1)

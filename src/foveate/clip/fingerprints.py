@@ -1,6 +1,6 @@
 """Remembers hashes of weight files, so that hundreds of megabytes are not hashed again by each command.
 
-A hash is kept under the file's path, size, time of change and inode. A file that is copied, replaced or
+A hash is stored under the file's path, size, modification time and inode. A file that is copied, replaced or
 changed is hashed again. `FOVEATE_CACHE` is the folder; if it is empty, every load hashes all weights.
 """
 
@@ -29,33 +29,33 @@ def key_of(files: Sequence[Path], *details: object) -> str | None:
     """
     if not files:
         return None
-    found: list[object] = [repr(one) for one in details]
+    parts: list[object] = [repr(detail) for detail in details]
     with suppress(OSError):
         for path in files:
-            whole = path.resolve(strict=True)
-            status = whole.stat()
-            found.append([os.fsdecode(whole), status.st_size, status.st_mtime_ns, status.st_ino])
-        return hashlib.sha256(json.dumps(found).encode(errors="surrogateescape")).hexdigest()[:32]
+            resolved = path.resolve(strict=True)
+            status = resolved.stat()
+            parts.append([os.fsdecode(resolved), status.st_size, status.st_mtime_ns, status.st_ino])
+        return hashlib.sha256(json.dumps(parts).encode(errors="surrogateescape")).hexdigest()[:32]
     return None
 
 
 def read(key: str | None) -> str | None:
-    """Return the kept hash; None if there is none."""
-    place = cache_folder(KIND)
-    if key is None or place is None:
+    """Return the stored hash; None if there is none."""
+    folder = cache_folder(KIND)
+    if key is None or folder is None:
         return None
     try:
-        held = (place / key).read_text(encoding="ascii")
+        fingerprint = (folder / key).read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError):
         return None
-    return held if re.fullmatch(r"[0-9a-f]{16}", held) else None
+    return fingerprint if re.fullmatch(r"[0-9a-f]{16}", fingerprint) else None
 
 
 def keep(key: str | None, fingerprint: str) -> None:
-    """Keep a hash; a folder that cannot be written keeps none."""
-    place = cache_folder(KIND)
-    if key is None or place is None:
+    """Store a hash; if the folder cannot be written, do nothing."""
+    folder = cache_folder(KIND)
+    if key is None or folder is None:
         return
     with suppress(OSError):
-        place.mkdir(parents=True, exist_ok=True)
-        write_atomically(place / key, fingerprint)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / key, fingerprint)

@@ -67,26 +67,26 @@ def load_folder(folder: Path, fetch: Fetch | None = None, dtype: torch.dtype | N
         InputError: The folder belongs to no family, or its weights are missing, damaged or not a plain
             CLIP.
     """
-    found: list[str] = []
-    other = ""
+    expected: list[str] = []
+    mismatch = ""
     for kind in KINDS:
         path = folder / kind.settings
         settings = read_settings(path) if path.is_file() else None
         if settings is None:
             continue
         if not _belongs(settings, kind):
-            other = other or _other_kind(path, settings)
+            mismatch = mismatch or _other_kind(path, settings)
             continue
         weights = _find(folder, kind.weights, fetch)
         if weights:
             clip = kind.load(path, settings, weights, dtype)
             clip.weight_file = None if weights.suffix == ".json" else weights  # an index of several files
             return clip
-        found.extend(kind.weights)
-    if found:
-        raise InputError(f"{folder}: has settings but no weights ({' or '.join(found)})")
-    why = other or "no config.json of model_type clip, no open_clip_config.json"
-    raise InputError(f"{folder}: no CLIP's folder: {why}")
+        expected.extend(kind.weights)
+    if expected:
+        raise InputError(f"{folder}: has settings but no weights ({' or '.join(expected)})")
+    reason = mismatch or "no config.json of model_type clip, no open_clip_config.json"
+    raise InputError(f"{folder}: no CLIP's folder: {reason}")
 
 
 def _belongs(settings: Json, kind: Kind) -> bool:
@@ -132,26 +132,30 @@ def _our_config(settings: Json) -> ClipConfig:
     Raises:
         InputError: A setting is missing, unknown, of the wrong type, or out of range.
     """
-    kept = {name: value for name, value in settings.items() if name not in ("format", "version")}
-    if stray := kept.keys() - {one.name for one in fields(ClipConfig)}:
-        raise InputError(f"is not as save_clip wrote it: it has {sorted(stray)[0]!r}")
-    sizes = {name: _whole(kept, name) for name in ("image_size", "patch_size", "context", "vocab", "embed")}
+    entries = {name: value for name, value in settings.items() if name not in ("format", "version")}
+    if unknown := entries.keys() - {field.name for field in fields(ClipConfig)}:
+        raise InputError(f"is not as save_clip wrote it: it has {sorted(unknown)[0]!r}")
+    sizes = {
+        name: _whole(entries, name) for name in ("image_size", "patch_size", "context", "vocab", "embed")
+    }
     if sizes["patch_size"] > sizes["image_size"]:
         raise InputError(f"patch_size is {sizes['patch_size']}, more than the image_size")
-    towers = {name: _our_tower(name, _table(kept, name)) for name in ("vision", "text")}
-    pixels = {name: _triple(kept, name) for name in ("mean", "std")}
+    towers = {name: _our_tower(name, _table(entries, name)) for name in ("vision", "text")}
+    pixels = {name: _triple(entries, name) for name in ("mean", "std")}
     missing = next((name for name, value in pixels.items() if value is None), None)
     if missing:
         raise InputError(f"{missing} is not there, or null: give three numbers")
-    quick_gelu = _truth(kept, "quick_gelu", True)
+    quick_gelu = _truth(entries, "quick_gelu", True)
     return ClipConfig(**towers, **sizes, **cast("dict[str, Any]", pixels), quick_gelu=quick_gelu)
 
 
-def _our_tower(tower: str, given: Json) -> TowerConfig:
-    if stray := given.keys() - {one.name for one in fields(TowerConfig)}:
-        raise InputError(f"{tower} is not as save_clip wrote it: it has {sorted(stray)[0]!r}")
-    width, layers, heads = (_whole(given, name, above=f"{tower}.") for name in ("width", "layers", "heads"))
-    hidden = None if given.get("hidden") is None else _whole(given, "hidden", above=f"{tower}.")
+def _our_tower(tower: str, settings: Json) -> TowerConfig:
+    if unknown := settings.keys() - {field.name for field in fields(TowerConfig)}:
+        raise InputError(f"{tower} is not as save_clip wrote it: it has {sorted(unknown)[0]!r}")
+    width, layers, heads = (
+        _whole(settings, name, above=f"{tower}.") for name in ("width", "layers", "heads")
+    )
+    hidden = None if settings.get("hidden") is None else _whole(settings, "hidden", above=f"{tower}.")
     if width % heads:
         raise InputError(f"{tower}.heads is {heads}, which does not divide the width of {width}")
     return TowerConfig(width, layers, heads, hidden)
@@ -191,14 +195,14 @@ def _load_open_clip(path: Path, settings: Json, weights: Path, dtype: torch.dtyp
     with naming(path):
         model, pixels = _table(settings, "model_cfg"), _table(settings, "preprocess_cfg")
         vision, text = _table(model, "vision_cfg"), _table(model, "text_cfg")
-        for part, plain in ((vision, _PLAIN_VISION), (text, _PLAIN_TEXT)):
-            for name, value in plain.items():
-                if part.get(name, value) != value:
-                    raise InputError(f"{name} = {part[name]} is not supported: no plain CLIP tower")
+        for tower, supported in ((vision, _PLAIN_VISION), (text, _PLAIN_TEXT)):
+            for name, value in supported.items():
+                if tower.get(name, value) != value:
+                    raise InputError(f"{name} = {tower[name]} is not supported: no plain CLIP tower")
         if not isinstance(vision.get("layers", 12), int):
             raise InputError("its image tower is a ResNet, which is not supported: take a CLIP with a ViT")
-        width, head = _whole(vision, "width", 768), _whole(vision, "head_width", 64)
-        heads = width // head, _whole(text, "heads", 8)
+        width, head_width = _whole(vision, "width", 768), _whole(vision, "head_width", 64)
+        heads = width // head_width, _whole(text, "heads", 8)
         quick_gelu = _truth(model, "quick_gelu", False)
         mean, std = _triple(pixels, "mean"), _triple(pixels, "std")
     return _load_theirs(weights, heads, quick_gelu, (mean, std), dtype)
@@ -212,9 +216,9 @@ def _load_theirs(
     dtype: torch.dtype | None,
 ) -> Clip:
     tensors, (mean, std) = read_tensors(weights, dtype), pixels
-    own: dict[str, Any] = {"mean": mean, "std": std, "tokenizer": _tokenizer(weights.parent), "dtype": dtype}
+    rest: dict[str, Any] = {"mean": mean, "std": std, "tokenizer": _tokenizer(weights.parent), "dtype": dtype}
     with naming(weights):
-        return Clip.from_state_dict(tensors, heads=heads, quick_gelu=quick_gelu, **own)
+        return Clip.from_state_dict(tensors, heads=heads, quick_gelu=quick_gelu, **rest)
 
 
 def _tokenizer(folder: Path) -> ClipTokenizer | None:
@@ -228,9 +232,9 @@ def _tokenizer(folder: Path) -> ClipTokenizer | None:
 
 def _whole(settings: Json, name: str, default: int | None = None, above: str = "") -> int:
     value = settings.get(name, default)
-    most = _MOST.get(name, 10_000_000)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise InputError(f"{above}{name} is {value!r}, not a whole number above 0 (up to {most:,})")
+    maximum = _MOST.get(name, 10_000_000)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= maximum:
+        raise InputError(f"{above}{name} is {value!r}, not a whole number above 0 (up to {maximum:,})")
     return value
 
 
@@ -243,10 +247,10 @@ def _truth(settings: Json, name: str, default: bool) -> bool:
 
 def _table(settings: Json, name: str) -> dict[str, Any]:
     """Return a section of the settings; an empty one if it is missing."""
-    table = as_table(settings.get(name) or {})
-    if table is None:
+    section = as_table(settings.get(name) or {})
+    if section is None:
         raise InputError(f"{name} holds no settings")
-    return table
+    return section
 
 
 def _triple(settings: Json, name: str) -> Triple | None:
@@ -254,12 +258,12 @@ def _triple(settings: Json, name: str) -> Triple | None:
     values = settings.get(name)
     if values is None:
         return None
-    given = cast("list[object]", values) if isinstance(values, list) else []
-    found = [float(x) for x in given if isinstance(x, int | float) and not isinstance(x, bool)]
-    positive = not name.endswith("std") or min(found, default=0) > 0
-    if len(found) != 3 or len(given) != 3 or not positive:
+    items = cast("list[object]", values) if isinstance(values, list) else []
+    numbers = [float(item) for item in items if isinstance(item, int | float) and not isinstance(item, bool)]
+    positive = not name.endswith("std") or min(numbers, default=0) > 0
+    if len(numbers) != 3 or len(items) != 3 or not positive:
         raise InputError(f"{name} is {values!r}, not three numbers" + " above 0" * (not positive))
-    return found[0], found[1], found[2]
+    return numbers[0], numbers[1], numbers[2]
 
 
 _OURS = Kind("config.json", ("model.safetensors",), _load_ours)

@@ -66,9 +66,9 @@ class Layout:
         for theirs, ours in self.towers.items():
             number, dot, rest = name.removeprefix(theirs).partition(".")
             if name.startswith(theirs) and number.isdecimal() and dot:
-                inside = _swap(rest, self.inside)
+                inside = _lookup(rest, self.inside)
                 return inside and f"{ours}{number}.{inside}"
-        return _swap(name, self.single)
+        return _lookup(name, self.single)
 
     def theirs(self, name: str) -> str:
         """Return their name of our tensor; if `qkv` is three tensors there, the name of the queries."""
@@ -76,11 +76,11 @@ class Layout:
         for theirs, ours in self.towers.items():
             if name.startswith(ours):
                 number, _, rest = name.removeprefix(ours).partition(".")
-                return f"{theirs}{number}.{_swap(rest, _turned(self.inside))}"
-        return _swap(name, _turned(self.single)) or name
+                return f"{theirs}{number}.{_lookup(rest, _inverted(self.inside))}"
+        return _lookup(name, _inverted(self.single)) or name
 
 
-def _swap(name: str, table: Mapping[str, str]) -> str | None:
+def _lookup(name: str, table: Mapping[str, str]) -> str | None:
     """Look up a whole name, or its prefix for entries that end in a dot (or an underscore)."""
     if name in table and not name.endswith("."):
         return table[name]
@@ -90,7 +90,7 @@ def _swap(name: str, table: Mapping[str, str]) -> str | None:
     return None
 
 
-def _turned(table: Mapping[str, str]) -> dict[str, str]:
+def _inverted(table: Mapping[str, str]) -> dict[str, str]:
     return {new: old for old, new in table.items()}
 
 
@@ -170,22 +170,24 @@ def find_layout(names: Iterable[str]) -> Layout:
         InputError: The layout is unknown, or the model is not a CLIP with two plain transformers.
     """
     names = list(names)
-    for start, what in (("visual.layer1.", "a ResNet"), ("visual.trunk.", "a timm model")):
-        if any(name.startswith(start) for name in names):
-            raise InputError(f"its image tower is {what}, which is not supported: take a CLIP with a ViT")
+    for marker, architecture in (("visual.layer1.", "a ResNet"), ("visual.trunk.", "a timm model")):
+        if any(name.startswith(marker) for name in names):
+            raise InputError(
+                f"its image tower is {architecture}, which is not supported: take a CLIP with a ViT"
+            )
     for layout in LAYOUTS:
         if any(name.startswith(layout.marker) for name in names):
             if layout.theirs("vision.cls") not in names:
                 missing = layout.theirs("vision.cls")
                 raise InputError(f"has no class token ({missing}): SigLIP and the like are not supported")
             return layout
-    for start in ("visual.class_embedding", "vision_model.embeddings.class_embedding", "vision.cls"):
-        beside = next((name for name in names if name.endswith(f".{start}")), None)
-        if beside:
-            before = beside.removesuffix(start)
-            other = next(name for name in names if not name.startswith(before))
+    for class_token in ("visual.class_embedding", "vision_model.embeddings.class_embedding", "vision.cls"):
+        nested = next((name for name in names if name.endswith(f".{class_token}")), None)
+        if nested:
+            prefix = nested.removesuffix(class_token)
+            outside = next(name for name in names if not name.startswith(prefix))
             raise InputError(
-                f"holds a CLIP under the prefix {before!r}, and {other} beside it: save that part's"
+                f"holds a CLIP under the prefix {prefix!r}, and {outside} beside it: save that part's"
                 " state_dict() alone"
             )
     first = ", ".join(names[:3]) or "nothing"
@@ -200,16 +202,16 @@ def without_wrappers(mapping: Mapping[str, Item]) -> dict[str, Item]:
     Raises:
         InputError: Two tensors then have the same name.
     """
-    found: dict[str, Item] = {}
+    unwrapped: dict[str, Item] = {}
     for name, value in mapping.items():
         bare = _WRAPPED.sub("", name).removeprefix("module.")
-        if bare in found:
+        if bare in unwrapped:
             raise InputError(f"has {bare} twice, once in a wrapper ({name}): save one of them alone")
-        found[bare] = value
-    firsts = {name.partition(".")[0] if "." in name else "" for name in found}
-    if len(firsts) == 1 and firsts.isdisjoint(_PARTS):
-        return without_wrappers({name.partition(".")[2]: value for name, value in found.items()})
-    return found
+        unwrapped[bare] = value
+    first_parts = {name.partition(".")[0] if "." in name else "" for name in unwrapped}
+    if len(first_parts) == 1 and first_parts.isdisjoint(_PARTS):
+        return without_wrappers({name.partition(".")[2]: value for name, value in unwrapped.items()})
+    return unwrapped
 
 
 def check_kind(name: str, tensor: Tensor) -> None:
@@ -247,7 +249,7 @@ def in_precision(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor
 
     Args:
         name: Name of the weight, for the message.
-        tensor: The weight; integers stay what they are.
+        tensor: The weight; integers are not converted.
         dtype: The precision; None returns the tensor itself.
 
     Raises:
@@ -256,10 +258,15 @@ def in_precision(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor
     if dtype is None or not tensor.is_floating_point():
         return tensor
     # exp(4.6052) is 100; in bfloat16 it would be 99.
-    made = tensor.to(dtype if tensor.numel() > 1 else torch.promote_types(dtype, torch.float32))
-    if made.dtype != tensor.dtype and not made.is_meta and made.isinf().any() and tensor.isfinite().all():
+    converted = tensor.to(dtype if tensor.numel() > 1 else torch.promote_types(dtype, torch.float32))
+    if (
+        converted.dtype != tensor.dtype
+        and not converted.is_meta
+        and converted.isinf().any()
+        and tensor.isfinite().all()
+    ):
         raise InputError(f"{name} does not fit into {dtype}: load it in float32")
-    return made
+    return converted
 
 
 def to_ours(mapping: Mapping[str, object], dtype: torch.dtype | None = None) -> tuple[Layout, Tensors]:
@@ -274,7 +281,7 @@ def to_ours(mapping: Mapping[str, object], dtype: torch.dtype | None = None) -> 
     """
     bare = without_wrappers(mapping)
     layout = find_layout(bare)
-    found: Tensors = {}
+    tensors: Tensors = {}
     for name, value in bare.items():
         if _NO_WEIGHTS.fullmatch(name):
             continue
@@ -282,24 +289,28 @@ def to_ours(mapping: Mapping[str, object], dtype: torch.dtype | None = None) -> 
         ours = layout.ours(name.removeprefix("text.") if layout is OPENAI else name)
         if ours is None:
             raise InputError(f"has a tensor that a plain CLIP has not ({name}): its architecture differs")
-        found[ours] = _tensor(name, value)
-    kinds = {tensor.dtype for tensor in found.values()}
-    dtype = dtype or (torch.float64 if kinds == {torch.float64} else torch.float32)
-    found = {name: in_precision(name, tensor, dtype) for name, tensor in found.items()}
-    check_numbers({layout.theirs(name): tensor for name, tensor in found.items()})
+        tensors[ours] = _tensor(name, value)
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    dtype = dtype or (torch.float64 if dtypes == {torch.float64} else torch.float32)
+    tensors = {name: in_precision(name, tensor, dtype) for name, tensor in tensors.items()}
+    check_numbers({layout.theirs(name): tensor for name, tensor in tensors.items()})
     if layout.separate:
-        _join(found, layout)
+        _join(tensors, layout)
     if layout.transposed:
-        found |= {n: found[n].t().contiguous() for n in ("vision.proj", "text.proj") if n in found}
-    if "logit_scale" in found and found["logit_scale"].numel() == 1:
-        found["logit_scale"] = found["logit_scale"].reshape(())
-    return layout, found
+        tensors |= {
+            projection: tensors[projection].t().contiguous()
+            for projection in ("vision.proj", "text.proj")
+            if projection in tensors
+        }
+    if "logit_scale" in tensors and tensors["logit_scale"].numel() == 1:
+        tensors["logit_scale"] = tensors["logit_scale"].reshape(())
+    return layout, tensors
 
 
 def _tensor(name: str, value: object) -> Tensor:
     # The memory of NumPy arrays may be read-only, which tensors do not support: copy it.
-    array = isinstance(value, np.ndarray | np.generic)
-    tensor = torch.tensor(np.array(cast(object, value))) if array else value
+    is_array = isinstance(value, np.ndarray | np.generic)
+    tensor = torch.tensor(np.array(cast(object, value))) if is_array else value
     if not isinstance(tensor, Tensor):
         raise InputError(f"{name} is a {type(value).__name__}, not a tensor: give a plain state dict")
     check_kind(name, tensor)
@@ -318,7 +329,7 @@ def _join(tensors: Tensors, layout: Layout) -> None:
 
 
 def need(tensors: Tensors, name: str, layout: Layout) -> Tensor:
-    """Return one of our tensors; if it is missing, raise an error with the checkpoint's own name."""
+    """Return one of our tensors; if it is missing, raise an error with its name in the checkpoint."""
     if name not in tensors:
         raise InputError(f"{layout.theirs(name)} is missing: the checkpoint is no whole CLIP")
     return tensors[name]

@@ -1,7 +1,7 @@
 """Linear layers of the towers, with oneDNN's matrix products where those of PyTorch are slow.
 
 PyTorch multiplies float32 matrices on a CPU by MKL. On AMD's processors MKL is half as fast as oneDNN, which
-PyTorch brings along and takes for bfloat16. Both sum in float32, in another order.
+PyTorch includes and uses for bfloat16. Both sum in float32, but in different orders.
 """
 
 from collections.abc import Callable
@@ -23,11 +23,11 @@ class TowerLinear(nn.Linear):
 
 
 def linear(given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return `F.linear`; with constant weights in float32 on a CPU by oneDNN, if it is faster."""
-    plain = weight.dtype == given.dtype == torch.float32 and weight.device.type == "cpu"
+    """Return `F.linear`; constant float32 weights on a CPU are multiplied by oneDNN, if it is faster."""
+    eligible = weight.dtype == given.dtype == torch.float32 and weight.device.type == "cpu"
     # Exported graphs have PyTorch's own operators.
     traced = torch.jit.is_tracing() or torch.compiler.is_compiling()  # pyright: ignore[reportPrivateImportUsage]
-    if not plain or traced or weight.requires_grad or not onednn_is_faster():
+    if not eligible or traced or weight.requires_grad or not onednn_is_faster():
         return F.linear(given, weight, bias)
     if torch.is_grad_enabled() and given.requires_grad:
         return cast("Tensor", _Product.apply(given, weight, bias))
@@ -48,15 +48,15 @@ class _Product(torch.autograd.Function):
         return _product(gradients[0], weight.t(), None), None, None
 
 
-def _product(given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     multiply = cast("Multiply", torch.ops.mkldnn._linear_pointwise)
-    return multiply(given, weight, bias, "none", [], "")
+    return multiply(x, weight, bias, "none", [], "")
 
 
 @cache
 def onednn_is_faster() -> bool:
-    """Return whether this processor is one for which MKL has no fast kernels, and oneDNN is there."""
+    """Return whether MKL has no fast kernels for this processor, and oneDNN is available."""
     capabilities = getattr(torch.cpu, "get_capabilities", None)  # missing in older PyTorch
     name = str(capabilities().get("cpu_name", "")) if capabilities else ""
-    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    return name.startswith("AMD") and torch.backends.mkl.is_available() and there
+    available = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return name.startswith("AMD") and torch.backends.mkl.is_available() and available

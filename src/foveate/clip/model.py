@@ -54,14 +54,14 @@ class Block(nn.Module):
             x: All tokens.
             only: Number of tokens, from the first, that are needed; None: all of them.
         """
-        read = self.ln_1(x)
-        attended = self.attend(read, only)
-        return self.beside(self.feed(x[:, :only] + attended), read[:, :only])
+        normed = self.ln_1(x)
+        attended = self.attend(normed, only)
+        return self.beside(self.feed(x[:, :only] + attended), normed[:, :only])
 
     def beside(
         self, x: Float[Tensor, "*rows width"], read: Float[Tensor, "*rows width"]
     ) -> Float[Tensor, "*rows width"]:
-        """Return tokens plus a module parallel to the block; the default adds none (MMA does).
+        """Return tokens plus the output of a module parallel to the block; the default adds none (MMA does).
 
         Args:
             x: Output tokens of the block.
@@ -84,7 +84,7 @@ class Block(nn.Module):
 
 
 def quick_gelu(x: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
-    """Return x · σ(1.702 x), CLIP's activation; without gradients it is written over `x`."""
+    """Return x · σ(1.702 x), CLIP's activation; without gradients, `x` is overwritten."""
     if torch.is_grad_enabled():
         return x * torch.sigmoid(1.702 * x)
     return x.mul_((1.702 * x).sigmoid_())  # widest tensor: in place, one temporary instead of three
@@ -93,7 +93,7 @@ def quick_gelu(x: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"
 def run_blocks(blocks: nn.ModuleList, x: Tokens, edit: Edit | None, only: int | None = None) -> Grown:
     """Pass tokens through the blocks; `edit`, if given, may change them before each block.
 
-    Of the last block only the first tokens are computed, if `only` says how many are needed.
+    With `only`, the last block computes only that many tokens, from the first.
     """
     for layer, block in enumerate(blocks):
         x = edit(layer, x) if edit else x
@@ -124,7 +124,7 @@ class Vision(nn.Module):
     def forward(self, images: Images, edit: Edit | None = None) -> Float[Tensor, "batch dim"]:
         if edit is None and images.device.type == "cpu" and not torch.is_grad_enabled():
             # Pictures are independent; a few at a time fit into the CPU caches.
-            return torch.cat([self._features(part) for part in images.split(self.at_once)])
+            return torch.cat([self._features(chunk) for chunk in images.split(self.at_once)])
         return self._features(images, edit)
 
     def _features(self, images: Images, edit: Edit | None = None) -> Float[Tensor, "batch dim"]:
@@ -284,24 +284,24 @@ class Clip(nn.Module):
     def fingerprint(self) -> str:
         """Return 16 hex digits that identify these weights in this precision, and these sizes.
 
-        The value is cached until a tensor is moved or changed in place. That of the tensors of a file is kept
-        for later processes; see `fingerprints`.
+        The value is cached until a tensor is moved or changed in place. For tensors loaded from a file, it is
+        also stored on disk for later processes; see `fingerprints`.
         """
-        now = self._state()
-        if self._fingerprint[0] != now:
-            key = self._origin[1] if self._origin[0] == now else None
-            found = fingerprints.read(key)
-            if found is None:
-                found = self._hash()
-                fingerprints.keep(key, found)
-            self._fingerprint = (now, found)
+        state = self._state()
+        if self._fingerprint[0] != state:
+            key = self._origin[1] if self._origin[0] == state else None
+            digest = fingerprints.read(key)
+            if digest is None:
+                digest = self._hash()
+                fingerprints.keep(key, digest)
+            self._fingerprint = (state, digest)
         return self._fingerprint[1]
 
     def loaded(self) -> "Clip":
-        """Say that all tensors are those of `weight_file` now, in their present precision."""
+        """Record that all tensors now equal those of `weight_file`, in their present precision."""
         files = [] if self.weight_file is None else [self.weight_file]
-        kinds = sorted({str(tensor.dtype) for tensor in self.state_dict().values()})
-        self._origin = self._state(), fingerprints.key_of(files, self.config, kinds)
+        dtypes = sorted({str(tensor.dtype) for tensor in self.state_dict().values()})
+        self._origin = self._state(), fingerprints.key_of(files, self.config, dtypes)
         return self
 
     def _state(self) -> object:
@@ -327,7 +327,7 @@ class Clip(nn.Module):
         """Initialise all tensors as CLIP does, with random values from `generator`."""
         for tower, size in ((self.vision, self.config.vision), (self.text, self.config.text)):
             for name, tensor in tower.named_parameters():
-                tensor.normal_(0.0, 1.0, generator=generator).mul_(_start_spread(name, size))
+                tensor.normal_(0.0, 1.0, generator=generator).mul_(_initial_std(name, size))
                 if "ln_" in name and name.endswith("weight"):
                     tensor.fill_(1.0)
         self.text.pos.mul_(0.01 * self.config.text.width**0.5)  # tokens outweigh positions (0.02 to 0.01)
@@ -335,13 +335,13 @@ class Clip(nn.Module):
         return self
 
 
-def _start_spread(name: str, size: TowerConfig) -> float:
-    """Standard deviations of CLIP's initialisation (Radford et al. 2021, section 2.5 and its code)."""
+def _initial_std(name: str, size: TowerConfig) -> float:
+    """Return the standard deviation of CLIP's initialisation (Radford et al. 2021, section 2.5, and code)."""
     if "ln_" in name or name.endswith("bias"):
         return 0.0
     if name == "token.weight":
         return 0.02
-    spread = size.width**-0.5
+    std = size.width**-0.5
     if name.endswith((".proj.weight", ".out.weight")):
-        return spread * (2 * size.layers) ** -0.5  # each block adds to the residual stream twice
-    return spread * 2**-0.5 if name.endswith(".fc.weight") else spread
+        return std * (2 * size.layers) ** -0.5  # each block adds to the residual stream twice
+    return std * 2**-0.5 if name.endswith(".fc.weight") else std

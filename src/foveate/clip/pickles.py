@@ -45,7 +45,7 @@ _DTYPES = {
     "BoolStorage": torch.bool,
 }
 _PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
-_MOST_OBJECTS = 50_000_000
+_MAX_OBJECTS = 50_000_000
 """Largest index of an object in a pickle; the unpickler reserves 16 bytes for each up to it."""
 
 _ZIP = b"PK\x03\x04"
@@ -108,7 +108,7 @@ class Inert:
 def demand_bounded(file: File) -> None:
     """Refuse a pickle that reserves memory for more than it holds; a few bytes can ask for 64 GB.
 
-    The file stays where it was.
+    The position in the file is restored.
 
     Raises:
         pickle.UnpicklingError: The pickle is damaged, or reserves too much.
@@ -116,13 +116,13 @@ def demand_bounded(file: File) -> None:
     start = file.tell()
     try:
         for code, value, _ in pickletools.genops(file):
-            reserves = code.name == "BYTEARRAY8" or (code.name in _PUTS and int(value or 0) > _MOST_OBJECTS)
-            if reserves:
+            excessive = code.name == "BYTEARRAY8" or (code.name in _PUTS and int(value or 0) > _MAX_OBJECTS)
+            if excessive:
                 raise pickle.UnpicklingError(f"{code.name} reserves too much memory")
     except pickle.UnpicklingError:
         raise
     except (ValueError, IndexError, KeyError, OverflowError, MemoryError) as error:
-        if "exhausted" in str(error):  # the end is missing, which the unpickler tells as it does elsewhere
+        if "exhausted" in str(error):  # the end is missing: the unpickler reports it
             return
         raise pickle.UnpicklingError(one_line(error)) from error
     finally:
@@ -155,7 +155,7 @@ class TensorUnpickler(pickle.Unpickler):
         self.known |= {("torch", name): dtype for name, dtype in _DTYPES.items()}
 
     def load(self) -> Any:
-        """Load the next pickle, after a look at its sizes; see `demand_bounded`."""
+        """Check the sizes in the next pickle, then load it; see `demand_bounded`."""
         demand_bounded(self._source)
         return super().load()
 
@@ -194,13 +194,13 @@ def _rebuild(storage: object, offset: int, size: Any, stride: Any, *_: object) -
     return Stored(storage, offset, size, stride) if isinstance(storage, Storage) else Inert()
 
 
-def _rebuild_inner(make: Any, _: object, arguments: Any, *__: object) -> object:
+def _rebuild_inner(function: Any, _: object, arguments: Any, *__: object) -> object:
     """Return the inner tensor of a tensor with attributes."""
-    return _rebuild(*arguments) if callable(make) and not isinstance(make, type) else Inert()
+    return _rebuild(*arguments) if callable(function) and not isinstance(function, type) else Inert()
 
 
 def stored_member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return a member of an archive by PyTorch.
+    """Return a member of an archive that PyTorch wrote.
 
     Raises:
         InputError: The member is compressed.
@@ -240,18 +240,18 @@ class Saved:
             InputError: A number is too large for the precision.
         """
         stored = {name: value for name, value in table.items() if isinstance(value, Stored)}
-        left = Counter(value.storage for value in stored.values())  # tensors may share a storage
+        uses_left = Counter(value.storage for value in stored.values())  # tensors may share a storage
         storages: dict[Storage, Tensor] = {}
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name, value in stored.items():
             storage = value.storage
             if storage not in storages:
                 storages[storage] = numbers(self.raw(storage), storage.dtype)
-            found[name] = in_precision(name, value.of(storages[storage]), dtype)
-            left[storage] -= 1
-            if not left[storage]:
+            tensors[name] = in_precision(name, value.of(storages[storage]), dtype)
+            uses_left[storage] -= 1
+            if not uses_left[storage]:
                 del storages[storage]
-        return found
+        return tensors
 
 
 @contextmanager
@@ -276,11 +276,11 @@ def open_saved(path: Path) -> Generator[Saved]:
 
 def _open_zip(archive: zipfile.ZipFile) -> Saved:
     names = archive.namelist()
-    folder = next((n for n in names if n.endswith("data.pkl")), "").removesuffix("data.pkl")
+    folder = next((name for name in names if name.endswith("data.pkl")), "").removesuffix("data.pkl")
     if not folder:
         raise InputError("is a zip archive, but none that PyTorch saved")
-    order = f"{folder}byteorder"
-    if order in names and stored_member(archive, order) != sys.byteorder.encode():
+    order_member = f"{folder}byteorder"
+    if order_member in names and stored_member(archive, order_member) != sys.byteorder.encode():
         raise InputError("was saved on a machine that writes numbers the other way round")
     unpickler = TensorUnpickler(io.BytesIO(stored_member(archive, f"{folder}data.pkl")))
     content = unpickler.load()
@@ -303,16 +303,16 @@ def _open_legacy(file: io.BufferedReader) -> Saved:
         raise InputError("was saved on a machine that writes numbers the other way round")
     unpickler = TensorUnpickler(file)
     content = unpickler.load()
-    places: dict[str, tuple[int, int]] = {}
+    locations: dict[str, tuple[int, int]] = {}
     for key in cast("list[str]", _next(file)):
-        length = int.from_bytes(_exactly(file, 8), sys.byteorder) * unpickler.dtypes[key].itemsize
-        places[key] = (file.tell(), length)
+        length = int.from_bytes(_read_exactly(file, 8), sys.byteorder) * unpickler.dtypes[key].itemsize
+        locations[key] = (file.tell(), length)
         file.seek(length, io.SEEK_CUR)
 
     def raw(storage: Storage) -> bytes:
-        start, length = places[storage.key]
+        start, length = locations[storage.key]
         file.seek(start)
-        return _exactly(file, length)
+        return _read_exactly(file, length)
 
     return Saved(content, raw, tuple(unpickler.asks))
 
@@ -321,7 +321,7 @@ def _next(file: File) -> object:
     return TensorUnpickler(file).load()
 
 
-def _exactly(file: io.BufferedReader, length: int) -> bytes:
+def _read_exactly(file: io.BufferedReader, length: int) -> bytes:
     if length > os.fstat(file.fileno()).st_size - file.tell():  # check before memory is allocated
         raise EOFError("the file ends before its numbers do")
     return file.read(length)

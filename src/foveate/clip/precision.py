@@ -15,7 +15,7 @@ _BFLOAT16 = ("amx_bf16", "avx512_bf16")
 
 
 def precision_on(device: "str | torch.device", asked: str) -> str:
-    """Return the name of a precision, and what `auto` means on a device.
+    """Return the name of a precision; `auto` is replaced by the one it means on this device.
 
     `auto` is float16 on CUDA, bfloat16 on a processor with AMX-BF16 or AVX512-BF16, and float32 elsewhere.
 
@@ -31,7 +31,7 @@ def precision_on(device: "str | torch.device", asked: str) -> str:
 
 
 def dtype_on(device: "str | torch.device", asked: "torch.dtype | str | None") -> "torch.dtype | None":
-    """Return the dtype of a precision on a device; a dtype, or None, stays what it is.
+    """Return the dtype of a precision on a device; a dtype or None is returned unchanged.
 
     Raises:
         InputError: There is no precision of this name.
@@ -40,15 +40,15 @@ def dtype_on(device: "str | torch.device", asked: "torch.dtype | str | None") ->
 
     if not isinstance(asked, str):
         return asked
-    found = getattr(torch, precision_on(device, asked), None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+    dtype = getattr(torch, precision_on(device, asked), None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise InputError(f"there is no precision {asked!r}: take float32, bfloat16, float16 or auto")
-    return found
+    return dtype
 
 
 def _multiplies_bfloat16() -> bool:
     import torch
 
     capabilities = getattr(torch.cpu, "get_capabilities", None)  # missing in older PyTorch
-    found: dict[str, bool] = capabilities() if capabilities else {}
-    return torch.backends.mkldnn.is_available() and any(found.get(one, False) for one in _BFLOAT16)
+    features: dict[str, bool] = capabilities() if capabilities else {}
+    return torch.backends.mkldnn.is_available() and any(features.get(name, False) for name in _BFLOAT16)

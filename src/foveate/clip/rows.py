@@ -49,13 +49,13 @@ class TokenRows:
     def row(self, number: int) -> list[tuple[int, int]]:
         """Return all (token id, slot) pairs of one row."""
         start = self.shared + sum(self.lengths[:number])
-        places = [*range(self.shared), *range(start, start + self.lengths[number])]
-        return [(int(self.ids[i]), int(self.slots[i])) for i in places]
+        indices = [*range(self.shared), *range(start, start + self.lengths[number])]
+        return [(int(self.ids[index]), int(self.slots[index])) for index in indices]
 
     def part(self, start: int, stop: int) -> "TokenRows":
         """Return some rows with the same common prefix."""
-        before = self.shared + sum(self.lengths[:start])
-        own = slice(before, before + sum(self.lengths[start:stop]))
+        offset = self.shared + sum(self.lengths[:start])
+        own = slice(offset, offset + sum(self.lengths[start:stop]))
         ids, slots, places = (
             torch.cat([tensor[: self.shared], tensor[own]]) for tensor in (self.ids, self.slots, self.places)
         )
@@ -63,8 +63,8 @@ class TokenRows:
 
     def split(self, sizes: Sequence[int]) -> list[Piece]:
         """Return the common prefix, and the own tokens in pieces of these sizes."""
-        each = (one.split([self.shared, *sizes]) for one in (self.ids, self.slots, self.places))
-        return list(zip(*each, strict=True))
+        splits = (tensor.split([self.shared, *sizes]) for tensor in (self.ids, self.slots, self.places))
+        return list(zip(*splits, strict=True))
 
     def to(self, device: torch.device) -> "TokenRows":
         """Return the same rows on another device."""
@@ -102,10 +102,10 @@ def pack(rows: Sequence[Sequence[tuple[int, int]]]) -> TokenRows:
     for row in rows:
         while row[:shared] != rows[0][:shared]:
             shared -= 1
-    own = [(place, pair) for row in rows for place, pair in enumerate(row) if place >= shared]
-    both = [*enumerate(rows[0][:shared]), *own]
-    ids, slots = (torch.tensor([pair[i] for _, pair in both]) for i in range(2))
-    places = torch.tensor([place for place, _ in both])
+    own = [(position, pair) for row in rows for position, pair in enumerate(row) if position >= shared]
+    tokens = [*enumerate(rows[0][:shared]), *own]
+    ids, slots = (torch.tensor([pair[i] for _, pair in tokens]) for i in range(2))
+    places = torch.tensor([position for position, _ in tokens])
     return TokenRows(ids, slots, places, shared, tuple(len(row) - shared for row in rows))
 
 
@@ -127,37 +127,37 @@ def encode_rows(
         chunk: Number of own tokens in one pass. If there are more, all chunks except the last are
             recomputed in the backward pass. If the device runs out of memory, the number is halved
             repeatedly.
-        own: Tokens that each row has for itself, from one block on.
+        own: Tokens that each row has of its own, from one block on.
     """
     if own is not None and rows.shared < 1 + own.tokens.shape[1]:
         raise ValueError(f"own tokens take {own.tokens.shape[1]} places, but rows share {rows.shared}")
     rows = rows.to(text.pos.device)
-    at_once = Pieces(min(chunk, sum(rows.lengths)))
-    return at_once.run(lambda most: _encode(text, rows, vectors, edit, own, most))
+    pieces = Pieces(min(chunk, sum(rows.lengths)))
+    return pieces.run(lambda tokens: _encode(text, rows, vectors, edit, own, tokens))
 
 
 def _encode(
     text: Text, rows: TokenRows, vectors: Vectors | None, edit: Edit | None, own: OwnTokens | None, chunk: int
 ) -> TextFeatures:
     """Compute `encode_rows` with `chunk` own tokens in one pass."""
-    parts, done = _chunks(rows.lengths, chunk), 0
-    prefix, *pieces = rows.split([sum(part) for part in parts])
-    memory, behind = _read_beginning(text, _embed(text, prefix, vectors)[None], edit, own)
+    groups, start = _chunks(rows.lengths, chunk), 0
+    prefix, *pieces = rows.split([sum(group) for group in groups])
+    memory, behind = _read_prefix(text, _embed(text, prefix, vectors)[None], edit, own)
     features: list[Tensor] = []
-    for piece, lengths in zip(pieces, parts, strict=True):
-        theirs = own and own.part(done, done + len(lengths), behind)
-        done += len(lengths)
+    for piece, lengths in zip(pieces, groups, strict=True):
+        group_own = own and own.part(start, start + len(lengths), behind)
+        start += len(lengths)
         # A chunk without learned vectors needs no gradient of its embeddings.
         learned = vectors if vectors is not None and bool((piece[1] >= 0).any()) else None
-        inputs = (text, piece, lengths, theirs, learned, *memory)
+        inputs = (text, piece, lengths, group_own, learned, *memory)
         # Backward starts with the last chunk, so its activations stay in memory; others are recomputed.
-        if len(features) + 1 < len(parts) and torch.is_grad_enabled():
-            once = checkpoint(_read_own, *inputs, use_reentrant=False, preserve_rng_state=False)
+        if len(features) + 1 < len(groups) and torch.is_grad_enabled():
+            encoded = checkpoint(_read_own, *inputs, use_reentrant=False, preserve_rng_state=False)
         else:
-            once = _read_own(*inputs)
-        features.append(once)
-    whole = torch.cat(features)
-    return whole.to(torch.promote_types(whole.dtype, torch.float32))
+            encoded = _read_own(*inputs)
+        features.append(encoded)
+    joined = torch.cat(features)
+    return joined.to(torch.promote_types(joined.dtype, torch.float32))
 
 
 def _embed(text: Text, piece: Piece, vectors: Vectors | None) -> Packed:
@@ -165,12 +165,12 @@ def _embed(text: Text, piece: Piece, vectors: Vectors | None) -> Packed:
     ids, slots, places = piece
     tokens = text.token(ids)
     if vectors is not None:
-        placed = vectors.to(tokens.dtype)[slots.clamp_min(0)]  # float32 in a tower of any dtype
-        tokens = torch.where((slots >= 0)[:, None], placed, tokens)
+        learned = vectors.to(tokens.dtype)[slots.clamp_min(0)]  # float32 in a tower of any dtype
+        tokens = torch.where((slots >= 0)[:, None], learned, tokens)
     return tokens + text.pos[places]
 
 
-def _read_beginning(
+def _read_prefix(
     text: Text, x: Tokens, edit: Edit | None, own: OwnTokens | None
 ) -> tuple[list[Tensor], Packed]:
     """Return the keys and values `[heads, P, d]` of the common prefix: two tensors for each block, in a list.
@@ -183,12 +183,12 @@ def _read_beginning(
         x = edit(layer, x) if edit else x
         if own and layer == own.layer:
             x, behind = x[:, :1], x[0, 1 + own.tokens.shape[1] :]
-        read = block.ln_1(x)
-        q, k, v = _heads(block, block.qkv(read))
+        normed = block.ln_1(x)
+        q, k, v = _heads(block, block.qkv(normed))
         memory += [k[0], v[0]]
         if layer + 1 < len(text.blocks):  # the output of the last block is not used
             gathered = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = block.beside(block.feed(x + block.proj(gathered.transpose(1, 2).flatten(2))), read)
+            x = block.beside(block.feed(x + block.proj(gathered.transpose(1, 2).flatten(2))), normed)
     return memory, behind
 
 
@@ -202,29 +202,31 @@ def _read_own(
 ) -> Float[Tensor, "rows dim"]:
     """Encode the rows' own tokens; each attends to the common prefix and to earlier own tokens.
 
-    They are embedded here, so that of a chunk that is recomputed only the token ids stay in memory.
+    They are embedded here, so that only the token ids of a recomputed chunk stay in memory.
     """
     x = _embed(text, piece, vectors)
-    rows, place = len(lengths), _places(lengths, x.device)
+    rows, grid = len(lengths), _places(lengths, x.device)
     for layer, block in enumerate(_blocks(text)):
         if own and layer == own.layer:
-            x = _grown(x, lengths, own.tokens)
-            place = _places([length + own.tokens.shape[1] for length in lengths], x.device)
-        longest, filled = place.longest, place.filled
-        read = block.ln_1(x)
-        qkv = block.qkv(read)
+            x = _insert_own(x, lengths, own.tokens)
+            grid = _places([length + own.tokens.shape[1] for length in lengths], x.device)
+        longest, filled = grid.longest, grid.filled
+        normed = block.ln_1(x)
+        qkv = block.qkv(normed)
         padded = qkv.new_zeros(rows * longest, qkv.shape[1]).index_copy(0, filled, qkv)
         q, k, v = _heads(block, padded.view(rows, longest, -1))
-        begun = memory[2 * layer].shape[1]  # an edit may have inserted tokens
+        prefix_length = memory[2 * layer].shape[1]  # an edit may have inserted tokens
         k = torch.cat([memory[2 * layer].expand(rows, -1, -1, -1), k], dim=2)
         v = torch.cat([memory[2 * layer + 1].expand(rows, -1, -1, -1), v], dim=2)
         # Padding is at the end of a row, so the causal mask already excludes it.
-        seen = torch.ones(longest, begun + longest, dtype=torch.bool, device=x.device).tril(begun)
-        gathered = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        mask = torch.ones(longest, prefix_length + longest, dtype=torch.bool, device=x.device).tril(
+            prefix_length
+        )
+        gathered = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         gathered = gathered.transpose(1, 2).reshape(rows * longest, -1)
         if layer + 1 == len(text.blocks):  # only EOT features are needed
-            x, read, filled = x[place.last], read[place.last], place.ends
-        x = block.beside(block.feed(x + block.proj(gathered[filled])), read)
+            x, normed, filled = x[grid.last], normed[grid.last], grid.ends
+        x = block.beside(block.feed(x + block.proj(gathered[filled])), normed)
     return text.ln_final(x) @ text.proj
 
 
@@ -247,22 +249,22 @@ class _Places:
 
 def _places(lengths: Sequence[int], device: torch.device) -> _Places:
     sizes, longest = torch.tensor(lengths, device=device), max(lengths)
-    grid = torch.arange(longest, device=device) < sizes[:, None]
+    occupied = torch.arange(longest, device=device) < sizes[:, None]
     ends = torch.arange(len(sizes), device=device) * longest + sizes - 1
-    return _Places(longest, grid.flatten().nonzero()[:, 0], ends, sizes.cumsum(0) - 1)
+    return _Places(longest, occupied.flatten().nonzero()[:, 0], ends, sizes.cumsum(0) - 1)
 
 
-def _grown(
+def _insert_own(
     x: Packed, lengths: Sequence[int], tokens: Float[Tensor, "rows learned width"]
 ) -> Float[Tensor, "grown width"]:
-    """Return packed tokens with each row's `own` tokens in front."""
+    """Return packed tokens with each row's inserted `tokens` in front of it."""
     sizes, n = torch.tensor(lengths, device=x.device), tokens.shape[1]
-    row = torch.arange(len(sizes), device=x.device)
-    kept = torch.arange(len(x), device=x.device) + n * (row.repeat_interleave(sizes) + 1)
+    rows = torch.arange(len(sizes), device=x.device)
+    moved = torch.arange(len(x), device=x.device) + n * (rows.repeat_interleave(sizes) + 1)
     starts = (sizes + n).cumsum(0) - sizes - n
-    added = (starts[:, None] + torch.arange(n, device=x.device)).flatten()
-    grown = x.new_empty(len(x) + len(added), x.shape[1]).index_copy(0, kept, x)
-    return grown.index_copy(0, added, tokens.flatten(0, 1))
+    inserted = (starts[:, None] + torch.arange(n, device=x.device)).flatten()
+    grown = x.new_empty(len(x) + len(inserted), x.shape[1]).index_copy(0, moved, x)
+    return grown.index_copy(0, inserted, tokens.flatten(0, 1))
 
 
 def _heads(block: Block, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -278,12 +280,12 @@ def _blocks(text: Text) -> Iterator[Block]:
         yield block
 
 
-def _chunks(lengths: Sequence[int], most: int) -> list[tuple[int, ...]]:
-    """Group consecutive rows with at most `most` own tokens, at least one row each; the last are full."""
+def _chunks(lengths: Sequence[int], limit: int) -> list[tuple[int, ...]]:
+    """Group consecutive rows into chunks of at most `limit` own tokens (or one row); the last are full."""
     groups: list[list[int]] = [[]]
     tokens = 0
     for length in reversed(lengths):
-        if groups[-1] and tokens + length > most:
+        if groups[-1] and tokens + length > limit:
             groups.append([])
             tokens = 0
         groups[-1].append(length)

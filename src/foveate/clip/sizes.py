@@ -47,11 +47,11 @@ def infer_config(
             f"{layout.theirs('vision.pos')} has {positions} rows: no square grid and a class token"
         )
     vocab, text_width = _shape(tensors, "text.token.weight", 2, layout)
-    wide = _WIDE_HEADS.get(width, 64)
-    given = heads or (None, None)
+    head_width = _WIDE_HEADS.get(width, 64)
+    counts = heads or (None, None)
     return ClipConfig(
-        vision=_tower(tensors, "vision", layout, width, _heads("vision", width, given[0], wide)),
-        text=_tower(tensors, "text", layout, text_width, _heads("text", text_width, given[1], 64)),
+        vision=_tower(tensors, "vision", layout, width, _heads("vision", width, counts[0], head_width)),
+        text=_tower(tensors, "text", layout, text_width, _heads("text", text_width, counts[1], 64)),
         image_size=grid * patch,
         patch_size=patch,
         context=_shape(tensors, "text.pos", 2, layout)[0],
@@ -87,19 +87,19 @@ def _shape(tensors: Tensors, name: str, axes: int, layout: Layout) -> tuple[int,
     return shape
 
 
-def _heads(tower: str, width: int, given: int | None, wide: int) -> int:
-    if given is None and width % wide:
+def _heads(tower: str, width: int, requested: int | None, head_width: int) -> int:
+    if requested is None and width % head_width:
         raise InputError(
-            f"the {tower} tower is {width} wide, no multiple of {wide}: give heads=(vision, text)"
+            f"the {tower} tower is {width} wide, no multiple of {head_width}: give heads=(vision, text)"
         )
-    heads = width // wide if given is None else given
+    heads = width // head_width if requested is None else requested
     if heads < 1 or width % heads:
         raise InputError(f"{heads} heads do not divide the {tower} tower's width of {width}")
     return heads
 
 
 def _tower(tensors: Tensors, tower: str, layout: Layout, width: int, heads: int) -> TowerConfig:
-    numbers = [re.match(rf"{tower}\.blocks\.(\d+)\.", name) for name in tensors]
-    layers = 1 + max((int(number[1]) for number in numbers if number), default=0)
+    matches = [re.match(rf"{tower}\.blocks\.(\d+)\.", name) for name in tensors]
+    layers = 1 + max((int(match[1]) for match in matches if match), default=0)
     hidden = _shape(tensors, f"{tower}.blocks.0.fc.weight", 2, layout)[0]
     return TowerConfig(width, layers, heads, None if hidden == 4 * width else hidden)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 OPENAI_VOCAB = 49408
 SOT, EOT = "<|startoftext|>", "<|endoftext|>"
-# SOT and EOT that are written in a text are plain text: a class name cannot end its prompt.
+# SOT and EOT written in a text are treated as plain text, so a class name cannot end its prompt.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 # Single characters that the reference's text cleaning (ftfy) replaces. Ligatures, full and half widths:
@@ -95,7 +95,9 @@ class ClipTokenizer:
         try:
             ids = parse_table(read_bytes(vocab), str(vocab))
             lines = read_text(merges).split("\n")
-            return cls.from_merges(_pairs(x for x in lines if not x.startswith("#version")), context, ids)
+            return cls.from_merges(
+                _pairs(line for line in lines if not line.startswith("#version")), context, ids
+            )
         except InputError:
             raise
         except Exception as error:  # see from_file
@@ -137,7 +139,7 @@ class ClipTokenizer:
             seen[ids] = name
 
     def __call__(self, texts: Sequence[str]) -> "torch.Tensor":
-        """Return `[texts, context]` ids, a padded row a text; a text too long is cut and keeps its EOT."""
+        """Return ids `[texts, context]`, one padded row per text; a long text is cut and keeps its EOT."""
         import torch  # exported models read texts without it
 
         rows = torch.zeros(len(texts), self.context, dtype=torch.long)
@@ -149,8 +151,8 @@ class ClipTokenizer:
 
 def _byte_pairs(merges: Sequence[tuple[str, str]], vocab: Mapping[str, int] | None = None) -> Tokenizer:
     letters = list(_byte_letters().values())
-    words = [*letters, *(x + "</w>" for x in letters), *(a + b for a, b in merges), SOT, EOT]
-    ids = dict(vocab) if vocab else {word: i for i, word in enumerate(words)}
+    tokens = [*letters, *(letter + "</w>" for letter in letters), *(a + b for a, b in merges), SOT, EOT]
+    ids = dict(vocab) if vocab else {token: i for i, token in enumerate(tokens)}
     bpe = Tokenizer(models.BPE(vocab=ids, merges=list(merges), end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
@@ -166,14 +168,14 @@ def _byte_pairs(merges: Sequence[tuple[str, str]], vocab: Mapping[str, int] | No
 
 def _pairs(lines: Iterable[str]) -> list[tuple[str, str]]:
     # Only one space separates the two; a split at any white space takes ten times as long.
-    halves = (line.partition(" ") for line in lines)
-    return [(left, right) for left, space, right in halves if space]
+    parts = (line.partition(" ") for line in lines)
+    return [(left, right) for left, space, right in parts if space]
 
 
 @cache
 def _openai_byte_pairs() -> Tokenizer:
-    packed = resources.files("foveate.clip").joinpath("bpe_simple_vocab_16e6.txt.gz")
-    lines = gzip.decompress(packed.read_bytes()).decode().split("\n")
+    resource = resources.files("foveate.clip").joinpath("bpe_simple_vocab_16e6.txt.gz")
+    lines = gzip.decompress(resource.read_bytes()).decode().split("\n")
     return _byte_pairs(_pairs(lines[1 : OPENAI_VOCAB - 2 * 256 - 2 + 1]))
 
 
@@ -191,5 +193,5 @@ def _byte_letters() -> dict[int, str]:
     """Return one printable letter for each byte, printable bytes first (the order defines the ids)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
     printable += range(ord("®"), ord("ÿ") + 1)
-    others = [byte for byte in range(256) if byte not in printable]
-    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
+    unprintable = [byte for byte in range(256) if byte not in printable]
+    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(unprintable)}

@@ -43,7 +43,7 @@ ACTIVATIONS = {"#quick_gelu": True, "#gelu": False}
 
 
 def is_embedded(name: str) -> bool:
-    """Return whether a name is that of a embedded CLIP.
+    """Return whether a name is that of an embedded CLIP.
 
     Raises:
         InputError: The name is similar to one ("tiny-huge"), but does not exist.
@@ -114,8 +114,8 @@ def save_clip(clip: Clip, folder: Path, *, dtype: torch.dtype | None = None) -> 
     Args:
         clip: What to save.
         folder: Output folder; created if missing.
-        dtype: Precision of the saved tensors; None keeps it. `load_clip` always returns float32 or
-            float64.
+        dtype: Precision of the saved tensors; None keeps it. Without a `dtype`, `load_clip` returns float32
+            or float64 anyway.
 
     Raises:
         InputError: A weight is too large for `dtype`, or there is no tokenizer.
@@ -159,8 +159,10 @@ def demand_device(device: str | torch.device) -> None:
 
 def _load_file(path: Path, activation: str, dtype: torch.dtype | None) -> Clip:
     """Load one weight file; if it lies in a model folder, use the settings there."""
-    beside = any((path.parent / kind.settings).is_file() and path.name in kind.weights for kind in KINDS)
-    if beside and not activation:
+    in_model_folder = any(
+        (path.parent / kind.settings).is_file() and path.name in kind.weights for kind in KINDS
+    )
+    if in_model_folder and not activation:
         return load_folder(path.parent, None, dtype)
     weights = read_weights(path, dtype)
     with naming(path):
@@ -168,9 +170,9 @@ def _load_file(path: Path, activation: str, dtype: torch.dtype | None) -> Clip:
         clip = Clip.from_state_dict(weights.tensors, quick_gelu=ACTIVATIONS.get(activation), dtype=dtype)
     clip.weight_file = path
     if not weights.archived and not activation:
-        kind = "quick GELU" if clip.config.quick_gelu else "GELU"
+        gelu = "quick GELU" if clip.config.quick_gelu else "GELU"
         warnings.warn(
-            f"{path} does not say its activation nor its pixels' mean: taken for {kind} and OpenAI's mean. If"
+            f"{path} does not say its activation nor its pixels' mean: taken for {gelu} and OpenAI's mean. If"
             f" that is wrong, give {path.name}#gelu or #quick_gelu, or the model's folder with its settings",
             stacklevel=3,
         )

@@ -1,1 +1,1 @@
-"""Tuned models as ONNX graphs, with all that an answer depends on, and the proof that they answer alike."""
+"""Exports tuned models as ONNX graphs with everything that predictions depend on; each export is verified."""

@@ -11,12 +11,12 @@ def export_card(manifest: Manifest, config: ModelConfig, scores: Sequence[SplitS
     """Return the README of an exported model.
 
     Args:
-        manifest: With its proof.
-        config: Of the model it was made of.
-        scores: What was measured of that model.
+        manifest: Manifest of the export, with its proof.
+        config: Config of the exported model.
+        scores: Measured scores of that model.
     """
-    more = f", … ({len(manifest.names)} in all)" if len(manifest.names) > 20 else ""
-    names = ", ".join(plain_text(name) for name in manifest.names[:20]) + more
+    rest = f", … ({len(manifest.names)} in all)" if len(manifest.names) > 20 else ""
+    names = ", ".join(plain_text(name) for name in manifest.names[:20]) + rest
     proof, lines = manifest.proof, list[str]()
     lines.append(
         f"Proved at the export: {proof['answers']} answers about {proof['pictures']} picture files,"
@@ -33,9 +33,9 @@ def export_card(manifest: Manifest, config: ModelConfig, scores: Sequence[SplitS
         f"Towers: weights {manifest.fingerprint}; they are in this folder.",
         f"Licence: {plain_text(manifest.licence) or 'not given; that of the towers and of the pictures'}.",
         "Limits: it answers with one of the names it is given, whatever the picture shows.",
-        *(f"Of the model that was exported: {one.words}" for one in scores),
+        *(f"Of the model that was exported: {score.words}" for score in scores),
     ]
-    told = "\n".join(f"- {line}" for line in lines)
+    bullets = "\n".join(f"- {line}" for line in lines)
     return f"""{card_head(config, manifest.licence, scores)}
 # {manifest.method} on {plain_text(manifest.clip)}, exported
 
@@ -51,5 +51,5 @@ model.predict(["photo.jpg"])                       # among the classes above
 model.predict(["photo.jpg"], classes=["another"])  # and one it never saw
 ```
 
-{told}
+{bullets}
 """

@@ -1,7 +1,7 @@
-"""What of a method becomes a graph: its image tower, its text tower, and how it compares the two.
+"""The parts of a method that become graphs: its image tower, its text tower, and its heads (the logits).
 
-Class texts are inputs of the graphs, so any number of names can follow. Nothing of a method is written anew
-but how texts are laid out: there rows are padded, where the package packs them.
+Class texts are inputs of the graphs, so the number of names is free. All computations are the method's own
+code, except the layout of texts: here rows are padded, elsewhere they are packed (`foveate.clip.rows`).
 """
 
 from collections.abc import Callable, Sequence
@@ -30,12 +30,12 @@ from foveate.types import Branch, Features
 
 
 class Graph(nn.Module):
-    """A function of tensors as a module, for whoever traces modules.
+    """A function of tensors as a module, because only modules can be traced.
 
     Args:
         function: Called with the inputs in their order.
-        inputs: Names of the inputs, each with those of its axes that are free.
-        outputs: Names of the outputs, likewise.
+        inputs: Names of the inputs, each with its free axes and their names.
+        outputs: Names of the outputs, with their free axes.
     """
 
     def __init__(
@@ -48,28 +48,27 @@ class Graph(nn.Module):
         self.function, self.inputs, self.outputs = function, inputs, outputs
 
     def forward(self, *given: Tensor) -> Tensor | tuple[Tensor, ...]:
-        # With gradients on, though nothing learns, pictures go through the towers in one piece, and no tensor
-        # is changed in place.
+        # With gradients enabled, the towers neither split the batch nor change tensors in place.
         with torch.enable_grad():
             return self.function(*given)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A method as graphs, and what its answers depend on besides.
+    """A method as graphs, and the other values that its predictions depend on.
 
     Attributes:
-        graphs: By name; see `foveate.run.model`.
-        examples: Inputs to trace each with.
+        graphs: Graphs by name; see `foveate.run.model`.
+        examples: Inputs of each graph, for tracing.
         texts: How class texts are made.
-        text: `[C, D]` class texts of the names that are set.
-        prior: Those of CLIP's prior; `[C, 0]` where nobody asks it.
-        reference: Those that new names are held against; `[C, 0]` where nothing is known of the shots.
+        text: `[C, D]` class texts of the method's names.
+        prior: Texts of CLIP's prior; `[C, 0]` if the method has none.
+        reference: Zero-shot texts, for the novelty of new names; `[C, 0]` if the shots are unknown.
         vectors: `[P, M, W]` learned vectors of each prompt.
         closed: See `foveate.run.folder.Manifest`.
-        new: Likewise.
-        mixed: Likewise.
-        route_weight: Likewise.
+        new: See `foveate.run.folder.Manifest`.
+        mixed: See `foveate.run.folder.Manifest`.
+        route_weight: See `foveate.run.folder.Manifest`.
     """
 
     graphs: dict[str, Graph]
@@ -89,15 +88,15 @@ def plan(method: Method, *, knows_shots: bool) -> Plan:
     """Return a method as graphs.
 
     Args:
-        method: Tuned, with the trained classes set; nothing of it learns.
-        knows_shots: Whether the novelty of pictures is told, which takes the untouched CLIP.
+        method: The tuned method, with its trained classes set and without gradients.
+        knows_shots: Whether predictions have a novelty, which needs the unchanged CLIP.
 
     Raises:
-        InputError: A part of it is of a kind that has not been taught to export; the message names it.
+        InputError: A part of the method cannot be exported; the message names it.
     """
     core, guide = demand_exportable(method), capability(method, PriorTexts)
     prior = guide.prior_texts if guide else []
-    recipe, nothing = _recipe(core), core.clip.text.proj.new_zeros(len(method.names), 0)
+    recipe, empty = _recipe(core), core.clip.text.proj.new_zeros(len(method.names), 0)
     reference = PlainTexts(method.clip, None)
     reference.set_classes(method.names, method.template)
     texts = _texts(core, recipe, prior, reference if knows_shots else None)
@@ -105,9 +104,9 @@ def plan(method: Method, *, knows_shots: bool) -> Plan:
     if not method.sees_as_clip and (knows_shots or (prior and isinstance(guide, PriorBranch))):
         graphs["prior"] = _graph_of(partial(encode_pictures, method.clip), "images", "clip")
     if texts.kind != "fixed" and (prior or knows_shots or texts.kind in ("plain", "known")):
-        graphs["plain"] = _reading(TextRecipe("plain", method.clip.text))
+        graphs["plain"] = _text_graph(TextRecipe("plain", method.clip.text))
     if texts.kind not in ("fixed", "plain"):
-        graphs["text"] = _reading(recipe)
+        graphs["text"] = _text_graph(recipe)
     if recipe.shifted:
         graphs["shift"] = _graph_of(recipe.shifted, "image", "vectors")
     graphs |= _heads(method, core, recipe, guide)
@@ -116,9 +115,9 @@ def plan(method: Method, *, knows_shots: bool) -> Plan:
         graphs=graphs,
         examples=_examples(method, core, recipe, graphs),
         texts=texts,
-        text=nothing if recipe.shifted else method.text_features(),
-        prior=unit_mean(prior) if prior else nothing,
-        reference=reference.features() if knows_shots else nothing,
+        text=empty if recipe.shifted else method.text_features(),
+        prior=unit_mean(prior) if prior else empty,
+        reference=reference.features() if knows_shots else empty,
         vectors=_vectors(core, recipe),
         closed=isinstance(core, KnownClasses),
         new=new,
@@ -131,7 +130,7 @@ def demand_exportable(method: Method) -> Method:
     """Return a method's backbone, if all parts of it can be exported.
 
     Raises:
-        InputError: One cannot; it is named, and what is not known of it.
+        InputError: A part cannot be exported; the message names it and the reason.
     """
     *_, core = walk(method)
     for part in walk(method):
@@ -140,11 +139,13 @@ def demand_exportable(method: Method) -> Method:
                 f"{part.name} cannot be exported: it looks at a mask of each picture, and an export at"
                 " pictures alone; export the method under it"
             )
-        own = type(part)
-        known = own.logits in (Method.logits, Wrapper.logits) or isinstance(part, KnownClasses | PriorTexts)
-        if not known:
+        cls = type(part)
+        supported = cls.logits in (Method.logits, Wrapper.logits) or isinstance(
+            part, KnownClasses | PriorTexts
+        )
+        if not supported:
             raise InputError(
-                f"{part.name} cannot be exported: it answers in a way of its own ({own.__name__}.logits),"
+                f"{part.name} cannot be exported: it answers in a way of its own ({cls.__name__}.logits),"
                 " which foveate.export.graphs does not know"
             )
     priors = [part.name for part in walk(method) if isinstance(part, PriorTexts)]
@@ -177,7 +178,7 @@ def _texts(
     return Texts(
         recipe.kind,
         sentence,
-        [one.sentence for one in prior],
+        [plain_texts.sentence for plain_texts in prior],
         None if reference is None or recipe.kind == "fixed" else reference.sentence,
         list(recipe.positions),
         vectors,
@@ -189,11 +190,11 @@ def _vectors(core: Method, recipe: TextRecipe) -> Tensor:
     return core.clip.text.proj.new_zeros(0, 0, 0) if recipe.vectors is None else recipe.vectors
 
 
-def _reading(recipe: TextRecipe) -> Graph:
-    """Return a text tower as a graph: what is put between its blocks, and where EOT goes."""
+def _text_graph(recipe: TextRecipe) -> Graph:
+    """Return a text tower as a graph, with the recipe's learned vectors, edits, and position of EOT."""
     tower = recipe.tower
 
-    def read(
+    def encode(
         ids: Tensor,
         ends: Tensor,
         slots: Tensor | None = None,
@@ -202,19 +203,19 @@ def _reading(recipe: TextRecipe) -> Graph:
     ) -> Tensor:
         tokens = tower.token(ids)
         if slots is not None and vectors is not None:
-            placed = vectors[slots.clamp_min(0)]
-            tokens = torch.where((slots >= 0)[..., None], placed, tokens)
+            learned = vectors[slots.clamp_min(0)]
+            tokens = torch.where((slots >= 0)[..., None], learned, tokens)
         edit = recipe.edit(known) if recipe.edit else None
         text = tower.pool(tower.encode(tokens, edit), ends + recipe.grown)
         return text if recipe.joined is None or known is None else recipe.joined(text, known)
 
-    rows, places = {0: "rows"}, {0: "rows", 1: "places"}
-    inputs: dict[str, dict[int, str]] = {"ids": places, "ends": rows}
+    rows, positions = {0: "rows"}, {0: "rows", 1: "places"}
+    inputs: dict[str, dict[int, str]] = {"ids": positions, "ends": rows}
     if recipe.vectors is not None:
-        inputs |= {"slots": places, "vectors": {}}
+        inputs |= {"slots": positions, "vectors": {}}
     if recipe.kind == "known":
         inputs |= {"known": rows}
-    return Graph(read, inputs, {"text": rows})
+    return Graph(encode, inputs, {"text": rows})
 
 
 # --- pictures and heads ---
@@ -232,39 +233,39 @@ _AXES = {
 }
 
 
-def _graph_of(function: Callable[..., Tensor], given: str, found: str) -> Graph:
-    return Graph(function, {given: _AXES[given]}, {found: _AXES[found]})
+def _graph_of(function: Callable[..., Tensor], input_name: str, output_name: str) -> Graph:
+    return Graph(function, {input_name: _AXES[input_name]}, {output_name: _AXES[output_name]})
 
 
 def _heads(method: Method, core: Method, recipe: TextRecipe, guide: PriorTexts | None) -> dict[str, Graph]:
-    """Return how features become logits: "base", and "new" where that is another way."""
+    """Return the graphs from features to logits: "base", and "new" if new names have other logits."""
     inputs = {"image": _AXES["image"], "text": _AXES["texts" if recipe.shifted else "text"]}
     logits = {"logits": _AXES["logits"]}
 
-    def answer(branch: Branch) -> Callable[[Tensor, Tensor], Tensor]:
+    def method_head(branch: Branch) -> Callable[[Tensor, Tensor], Tensor]:
         return lambda image, text: method.logits(Features(image, text), branch)
 
-    def clip(image: Tensor, text: Tensor) -> Tensor:
+    def zero_shot(image: Tensor, text: Tensor) -> Tensor:
         return Method.logits(core, Features(image, text))
 
-    heads = {"base": Graph(answer("base"), inputs, logits)}
+    heads = {"base": Graph(method_head("base"), inputs, logits)}
     if isinstance(core, KnownClasses):
-        heads["new"] = Graph(clip, inputs, logits)
+        heads["new"] = Graph(zero_shot, inputs, logits)
     elif guide and guide.prior_texts:
-        heads["new"] = _guided(method, guide, inputs | {"prior": _AXES["prior"]})
+        heads["new"] = _guided_head(method, guide, inputs | {"prior": _AXES["prior"]})
     elif not isinstance(guide, PriorBranch) and (guide or len(method.head_weights) > 1):
-        heads["new"] = Graph(answer("new"), inputs, logits)
+        heads["new"] = Graph(method_head("new"), inputs, logits)
     return heads
 
 
-def _guided(method: Method, guide: PriorTexts, inputs: dict[str, dict[int, str]]) -> Graph:
-    """Return how features and CLIP's own texts become logits of new names, with trusts where a gate is."""
+def _guided_head(method: Method, guide: PriorTexts, inputs: dict[str, dict[int, str]]) -> Graph:
+    """Return the graph from features and CLIP's own texts to logits of new names, and to a gate's trust."""
     logits = {"logits": _AXES["logits"]}
 
-    def leaning(image: Tensor, text: Tensor, prior: Tensor) -> Tensor:
+    def without_trust(image: Tensor, text: Tensor, prior: Tensor) -> Tensor:
         return method.logits(Features(image, text, Features(image[:1], prior)), "new")
 
-    def calibrated(image: Tensor, text: Tensor, prior: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
+    def with_trust(image: Tensor, text: Tensor, prior: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
         assert isinstance(guide, PriorBranch)
         features = Features(image, text, Features(clip, prior))
         trust = guide.trust(features)
@@ -272,32 +273,32 @@ def _guided(method: Method, guide: PriorTexts, inputs: dict[str, dict[int, str]]
         return method.logits(features, "new"), trust
 
     if not isinstance(guide, PriorBranch):
-        return Graph(leaning, inputs, logits)
-    return Graph(calibrated, inputs | {"clip": _AXES["clip"]}, logits | {"trust": _AXES["trust"]})
+        return Graph(without_trust, inputs, logits)
+    return Graph(with_trust, inputs | {"clip": _AXES["clip"]}, logits | {"trust": _AXES["trust"]})
 
 
 def _examples(
     method: Method, core: Method, recipe: TextRecipe, graphs: dict[str, Graph]
 ) -> dict[str, tuple[Tensor, ...]]:
-    """Return inputs of each graph; no free axis has length 1."""
-    size, drawn = method.clip.config, torch.Generator().manual_seed(0)
+    """Return example inputs of each graph; no free axis has length 1."""
+    config, generator = method.clip.config, torch.Generator().manual_seed(0)
     batch, vectors = 2, _vectors(core, recipe)
-    places = min(8 + vectors.shape[1], size.context)  # a prompt has room for its vectors in any block
+    length = min(8 + vectors.shape[1], config.context)  # a prompt has room for its vectors in any block
     classes = len(method.names) if isinstance(core, KnownClasses) else 3
 
-    def some(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=drawn)
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
 
-    made = {
-        "images": some(batch, 3, size.image_size, size.image_size),
-        "image": some(len(method.head_weights), batch, size.embed),
-        "clip": some(1, batch, size.embed),
-        "text": some(*([batch] if recipe.shifted else []), classes, size.embed),
-        "prior": some(classes, size.embed),
-        "ids": torch.ones(classes, places, dtype=torch.long),
-        "ends": torch.full((classes,), places - 1),
-        "slots": torch.full((classes, places), -1),
+    tensors = {
+        "images": normal(batch, 3, config.image_size, config.image_size),
+        "image": normal(len(method.head_weights), batch, config.embed),
+        "clip": normal(1, batch, config.embed),
+        "text": normal(*([batch] if recipe.shifted else []), classes, config.embed),
+        "prior": normal(classes, config.embed),
+        "ids": torch.ones(classes, length, dtype=torch.long),
+        "ends": torch.full((classes,), length - 1),
+        "slots": torch.full((classes, length), -1),
         "vectors": vectors[0] if len(vectors) else vectors,
-        "known": some(classes, size.embed),
+        "known": normal(classes, config.embed),
     }
-    return {name: tuple(made[one] for one in graph.inputs) for name, graph in graphs.items()}
+    return {name: tuple(tensors[input_name] for input_name in graph.inputs) for name, graph in graphs.items()}

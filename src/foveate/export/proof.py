@@ -1,4 +1,4 @@
-"""Whether an exported model answers as the model it was made of, asked about the same picture files."""
+"""Compares the predictions of an exported model with those of its source, on the same picture files."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,25 +17,25 @@ from foveate.run.trust import ExportedTrust
 from foveate.trust.promises import REFUSED, pictures_needed
 
 TOLERANCE = 1e-5
-"""Of probabilities, trusts and doubts, and of the distances that novelty counts."""
+"""Largest allowed difference of probabilities, trusts and doubts, and of the distances behind novelty."""
 
 AGREEMENT = 0.99
-"""Least share of answers that are the same with int8 weights."""
+"""Minimum share of equal answers with int8 weights."""
 
 _NEW = ("tree frog", "lighthouse", "old red bicycle", "steam engine", "paper boat", "snow owl")
-"""Names to ask about that hardly any model was trained on; three are taken that this one was not."""
+"""Names that hardly any model was trained on; the first three that are new to the model are used."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """How two models' answers differ.
+    """Differences between the answers of two models.
 
     Attributes:
-        answers: That were compared.
-        same: Of them, with the same label.
-        alike: Of these, with "none of these" said of both or of neither.
-        largest: Largest difference of a number; infinite where one answer has a part that the other lacks.
-        where: The picture, the label space and the part of that, or those of the first label that differs.
+        answers: Number of compared answers.
+        same: Number of answers with the same label.
+        alike: Number of those in which both or neither say "none of these".
+        largest: Largest difference of a number; infinite if one answer has a part that the other lacks.
+        where: Picture, label space and part of the largest difference, or of the first label that differs.
     """
 
     answers: int
@@ -56,41 +56,41 @@ def compare(
     photos: Sequence[Path | LazyPicture],
     branches: Sequence[Branch],
 ) -> Compared:
-    """Ask both about the same pictures in each label space, with sets and refusals where these are known.
+    """Ask both models about the same pictures in each label space, with sets and refusals if available.
 
     Args:
-        model: What the export was made of.
-        exported: It.
-        photos: At least one.
+        model: The source of the export.
+        exported: The export.
+        photos: At least one picture.
         branches: Label spaces.
     """
-    own = {name_key(name) for name in exported.manifest.names}
-    new = [name for name in _NEW if name_key(name) not in own][:3]
-    spaces = {"base": (None, False), "mixed": (new, False), "new": (new, True)}
-    promised = _promised(exported.trust)
+    trained = {name_key(name) for name in exported.manifest.names}
+    new_names = [name for name in _NEW if name_key(name) not in trained][:3]
+    spaces = {"base": (None, False), "mixed": (new_names, False), "new": (new_names, True)}
+    options = _options(exported.trust)
     answers = same = alike = 0
-    largest, where, odd = 0.0, "", ""
+    largest, where, first_change = 0.0, "", ""
     for branch in branches:
         classes, only = spaces[branch]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of what a model has learned nothing: that is known
-            asked = [one.predict(photos, classes, only=only, **promised) for one in (model, exported)]
-        for was, now in zip(*asked, strict=True):
-            answers, same = answers + 1, same + (was.label == now.label)
-            alike += was.label == now.label and was.refused == now.refused
-            away, part = _difference(was, now, exported)
-            if was.label != now.label and not odd:
-                odd = f"{was.photo}, {branch} names: {was.label!r} became {now.label!r}"
-            if away >= largest:
-                largest, where = away, f"{was.photo}, {branch} names, {part}"
-    return Compared(answers, same, alike, largest, odd or where)
+            warnings.simplefilter("ignore", UserWarning)  # about names that the model has not learned
+            predictions = [side.predict(photos, classes, only=only, **options) for side in (model, exported)]
+        for expected, actual in zip(*predictions, strict=True):
+            answers, same = answers + 1, same + (expected.label == actual.label)
+            alike += expected.label == actual.label and expected.refused == actual.refused
+            difference, part = _difference(expected, actual, exported)
+            if expected.label != actual.label and not first_change:
+                first_change = f"{expected.photo}, {branch} names: {expected.label!r} became {actual.label!r}"
+            if difference >= largest:
+                largest, where = difference, f"{expected.photo}, {branch} names, {part}"
+    return Compared(answers, same, alike, largest, first_change or where)
 
 
 def demand_equal(found: Compared) -> None:
-    """Refuse an export whose answers are others.
+    """Refuse an export whose answers differ.
 
     Raises:
-        InputError: It says how many labels differ, or by how much a probability does, and where.
+        InputError: The message gives the number of different labels, the largest difference, and where it is.
     """
     if found.same < found.answers or not found.largest <= TOLERANCE:
         raise InputError(
@@ -104,7 +104,7 @@ def demand_agreement(found: Compared) -> None:
     """Refuse int8 weights that change too many answers.
 
     Raises:
-        InputError: It says how many.
+        InputError: The message gives the share.
     """
     if found.agreement < AGREEMENT:
         raise InputError(
@@ -113,54 +113,56 @@ def demand_agreement(found: Compared) -> None:
         )
 
 
-def _promised(trust: ExportedTrust | None) -> dict[str, Any]:
-    """Return what can be asked of answers: a risk, and refusals."""
+def _options(trust: ExportedTrust | None) -> dict[str, Any]:
+    """Return the options of `predict` that the trust supports: a risk, and refusals."""
     if trust is None:
         return {}
-    held = len(trust.truths)
-    risk = max(0.1, 1 / (held + 1)) if held else None
+    truths = len(trust.truths)
+    risk = max(0.1, 1 / (truths + 1)) if truths else None
     return {"risk": risk, "abstain": len(trust.labels) >= pictures_needed(REFUSED)}
 
 
-def _difference(was: Prediction, now: Prediction, exported: Exported) -> tuple[float, str]:
-    """Return how far two answers are apart, and in which part."""
-    apart = {"probabilities": max(abs(p - now.scores[name]) for name, p in was.scores.items())}
+def _difference(expected: Prediction, actual: Prediction, exported: Exported) -> tuple[float, str]:
+    """Return the largest difference of two answers, and the part that it is in."""
+    differences = {"probabilities": max(abs(p - actual.scores[name]) for name, p in expected.scores.items())}
     for part in ("trust", "doubt", "novelty"):
-        own, other = getattr(was, part), getattr(now, part)
-        if (own is None) != (other is None):
-            apart[part] = inf
-        elif own is not None:
-            apart[part] = abs(own - other)
-    if apart.get("novelty", inf) < inf:
-        apart["novelty"] = _distance(was, now, exported)
-    apart["branch"] = 0.0 if was.branch == now.branch else inf
-    apart["names"] = 0.0 if _same_names(was, now) else inf
-    apart["refused"] = 0.0 if was.refused == now.refused or was.novelty != now.novelty else inf
-    part = max(apart, key=apart.__getitem__)
-    return apart[part], part
+        expected_value, actual_value = getattr(expected, part), getattr(actual, part)
+        if (expected_value is None) != (actual_value is None):
+            differences[part] = inf
+        elif expected_value is not None:
+            differences[part] = abs(expected_value - actual_value)
+    if differences.get("novelty", inf) < inf:
+        differences["novelty"] = _distance(expected, actual, exported)
+    differences["branch"] = 0.0 if expected.branch == actual.branch else inf
+    differences["names"] = 0.0 if _same_names(expected, actual) else inf
+    differences["refused"] = (
+        0.0 if expected.refused == actual.refused or expected.novelty != actual.novelty else inf
+    )
+    part = max(differences, key=differences.__getitem__)
+    return differences[part], part
 
 
-def _distance(was: Prediction, now: Prediction, exported: Exported) -> float:
-    """Return how far two features of a picture are apart at least, as its novelties say.
+def _distance(expected: Prediction, actual: Prediction, exported: Exported) -> float:
+    """Return the least distance between two features of a picture that explains its two novelties.
 
-    Novelty is a rank among the shots: where one of them is as far as the picture is, the last bit decides.
+    Novelty is a rank among the shots. If a shot is as far away as the picture, the last bit decides its rank.
     """
     trust = exported.trust
     assert trust is not None
-    assert was.novelty is not None
-    assert now.novelty is not None
-    known, shots = was.label in exported.manifest.names, len(trust.labels)
-    odder = [round((1 - novelty) * (shots + 1)) - 1 for novelty in (was.novelty, now.novelty)]
-    ranks = trust.distances if known else trust.texts
-    low, high = sorted(shots - one if known else one for one in odder)
-    return float(ranks[high - 1] - ranks[low]) if low < high else 0.0
+    assert expected.novelty is not None
+    assert actual.novelty is not None
+    is_trained, shots = expected.label in exported.manifest.names, len(trust.labels)
+    odder_counts = [round((1 - novelty) * (shots + 1)) - 1 for novelty in (expected.novelty, actual.novelty)]
+    distances = trust.distances if is_trained else trust.texts
+    low, high = sorted(shots - count if is_trained else count for count in odder_counts)
+    return float(distances[high - 1] - distances[low]) if low < high else 0.0
 
 
-def _same_names(was: Prediction, now: Prediction) -> bool:
-    """Return whether two sets of names are the same, but for names whose probability is at the line."""
-    if was.names is None or now.names is None:
-        return was.names == now.names
-    more, less = set(was.names) - set(now.names), set(now.names) - set(was.names)
-    return all(was.scores[name] > now.scores[name] for name in more) and all(
-        now.scores[name] > was.scores[name] for name in less
+def _same_names(expected: Prediction, actual: Prediction) -> bool:
+    """Return whether two sets of names are equal, except for names whose probability is at the threshold."""
+    if expected.names is None or actual.names is None:
+        return expected.names == actual.names
+    missing, added = set(expected.names) - set(actual.names), set(actual.names) - set(expected.names)
+    return all(expected.scores[name] > actual.scores[name] for name in missing) and all(
+        actual.scores[name] > expected.scores[name] for name in added
     )

@@ -1,4 +1,4 @@
-"""Towers with weights of 8 bits, by onnxruntime's dynamic quantisation."""
+"""Quantises the towers' weights to 8 bits, with onnxruntime's dynamic quantisation."""
 
 import logging
 import tempfile
@@ -10,11 +10,11 @@ from foveate.errors import InputError
 from foveate.export.tracing import import_onnx
 
 TOWERS = ("image", "prior", "plain", "text")
-"""Graphs that are quantised; heads are small, and decide."""
+"""Graphs that are quantised; the heads are small, and errors there change answers."""
 
 
 def quantised(models: Mapping[str, Any]) -> dict[str, Any]:
-    """Return graphs, those of towers with int8 weights: a scale for each channel, activations as they come.
+    """Return the graphs, those of towers with int8 weights: one scale per channel, dynamic activations.
 
     Raises:
         InputError: onnxruntime is not installed.
@@ -25,26 +25,26 @@ def quantised(models: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(
             "onnxruntime is not installed, which quantises: pip install 'foveate[export]'"
         ) from error
-    onnx, made = import_onnx(), dict(models)
-    quiet = logging.getLogger()
-    was = quiet.level
+    onnx, graphs = import_onnx(), dict(models)
+    root_logger = logging.getLogger()
+    level = root_logger.level
     for name in TOWERS:
         if name not in models:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
-            onnx.save(models[name], str(before), save_as_external_data=True, location="before.bin")
+            source, target = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
+            onnx.save(models[name], str(source), save_as_external_data=True, location="before.bin")
             try:
-                quiet.setLevel(logging.ERROR)  # it advises steps that make no difference here
+                root_logger.setLevel(logging.ERROR)  # its advice has no effect here
                 quantize_dynamic(
-                    before,
-                    after,
+                    source,
+                    target,
                     op_types_to_quantize=["MatMul", "Gather"],
                     per_channel=True,
                     weight_type=QuantType.QInt8,
                     use_external_data_format=True,
                 )
             finally:
-                quiet.setLevel(was)
-            made[name] = onnx.load(str(after))
-    return made
+                root_logger.setLevel(level)
+            graphs[name] = onnx.load(str(target))
+    return graphs

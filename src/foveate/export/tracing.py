@@ -1,4 +1,4 @@
-"""Graphs to ONNX files whose weights all stand in one file, each once."""
+"""Writes graphs as ONNX files that share one file of weights; each weight is stored once."""
 
 import hashlib
 import tempfile
@@ -19,10 +19,10 @@ from foveate.methods.base import Method
 from foveate.run.folder import WEIGHTS
 
 OPSET = 17
-"""Of the graphs: what onnxruntime has read since 1.12, and what has all that CLIP needs."""
+"""ONNX opset of the graphs; onnxruntime reads it since 1.12, and it has all operators that CLIP needs."""
 
-_SMALL = 1024
-"""Bytes up to which a tensor stays in its graph."""
+_INLINE_BYTES = 1024
+"""Largest tensor that stays in its graph, in bytes."""
 
 
 def import_onnx() -> ModuleType:
@@ -42,30 +42,30 @@ def import_onnx() -> ModuleType:
 
 @contextmanager
 def at_rest(method: Method) -> Generator[None]:
-    """Let nothing of a method learn inside, so that it is traced as it answers."""
-    learns = [tensor for tensor in method.parameters() if tensor.requires_grad]
+    """Switch a method to evaluation without gradients inside the block, as it is when it predicts."""
+    trainable = [tensor for tensor in method.parameters() if tensor.requires_grad]
     was_training = method.training
     method.requires_grad_(False).eval()
     try:
         yield
     finally:
-        for tensor in learns:
+        for tensor in trainable:
             tensor.requires_grad_(True)
         method.train(was_training)
 
 
 def trace(graph: Graph, example: tuple[Tensor, ...]) -> Any:
-    """Return a graph as an `onnx.ModelProto`, its weights inside.
+    """Return a graph as an `onnx.ModelProto` that contains its weights.
 
     Args:
-        graph: Called once before, so that what it keeps is made.
-        example: Inputs.
+        graph: The graph; it is called once before tracing, so that its cached values exist.
+        example: Example inputs.
     """
     onnx = import_onnx()
     graph(*example)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # The older of PyTorch's two exporters: it takes a twentieth of the time, and two packages less; its
-        # graphs are proved like any. It warns of its age, and of each branch that it follows.
+        # The older of PyTorch's two exporters takes a twentieth of the time and needs two packages less; its
+        # graphs are verified too. It warns that it is deprecated, and at each branch that it follows.
         warnings.simplefilter("ignore")
         path = Path(folder) / "graph.onnx"
         torch.onnx.export(
@@ -82,33 +82,37 @@ def trace(graph: Graph, example: tuple[Tensor, ...]) -> Any:
 
 
 def _with_initializers(model: Any) -> Any:
-    """Return a graph whose constants are initializers, transposed where it would transpose them first.
+    """Turn a graph's constants into initializers; a `Transpose` of a constant is computed here.
 
-    Weights can then be shared by graphs, and quantised.
+    Then graphs can share weights, and weights can be quantised.
     """
     onnx, graph = import_onnx(), model.graph
     arrays: dict[str, np.ndarray] = {}
-    kept: list[Any] = []
+    nodes: list[Any] = []
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             arrays[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
         elif node.op_type == "Transpose" and node.input[0] in arrays:
             arrays[node.output[0]] = arrays[node.input[0]].transpose(node.attribute[0].ints)
         else:
-            kept.append(node)
-    used = {name for node in kept for name in node.input} | {one.name for one in graph.output}
+            nodes.append(node)
+    used = {name for node in nodes for name in node.input} | {output.name for output in graph.output}
     del graph.node[:]
-    graph.node.extend(kept)
-    made = [onnx.numpy_helper.from_array(a.copy(), n) for n, a in arrays.items() if n in used]
-    graph.initializer.extend(made)
+    graph.node.extend(nodes)
+    initializers = [
+        onnx.numpy_helper.from_array(array.copy(), tensor_name)
+        for tensor_name, array in arrays.items()
+        if tensor_name in used
+    ]
+    graph.initializer.extend(initializers)
     return model
 
 
 class SharedWeights:
-    """The one file that the weights of all graphs of a folder are in.
+    """The file with the weights of all graphs of a folder.
 
     Args:
-        folder: Of the graphs.
+        folder: Folder of the graphs.
     """
 
     def __init__(self, folder: Path):
@@ -116,17 +120,17 @@ class SharedWeights:
         self._end = 0
 
     def write(self, name: str, model: Any) -> None:
-        """Write a graph, and those of its weights that no graph before it has.
+        """Write a graph, and those of its weights that are not in the file yet.
 
         Args:
-            name: Of the graph.
-            model: An `onnx.ModelProto`; its weights are taken out.
+            name: Name of the graph.
+            model: An `onnx.ModelProto`; its weights are removed from it.
         """
         onnx = import_onnx()
         with (self._folder / WEIGHTS).open("ab") as file:
             for tensor in model.graph.initializer:
                 content = onnx.numpy_helper.to_array(tensor).tobytes()
-                if len(content) <= _SMALL:
+                if len(content) <= _INLINE_BYTES:
                     continue
                 key = hashlib.sha256(content).hexdigest()
                 if key not in self._places:
@@ -136,8 +140,8 @@ class SharedWeights:
                 tensor.ClearField("float_data")
                 tensor.ClearField("int64_data")
                 tensor.data_location = onnx.TensorProto.EXTERNAL
-                facts = {"location": WEIGHTS, "offset": self._places[key], "length": len(content)}
+                reference = {"location": WEIGHTS, "offset": self._places[key], "length": len(content)}
                 del tensor.external_data[:]
-                for fact, value in facts.items():
-                    tensor.external_data.add(key=fact, value=str(value))
+                for key_name, value in reference.items():
+                    tensor.external_data.add(key=key_name, value=str(value))
         (self._folder / f"{name}.onnx").write_bytes(model.SerializeToString())

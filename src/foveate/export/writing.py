@@ -1,4 +1,4 @@
-"""`export`: a tuned model as a folder that runs without PyTorch, written only if it answers alike."""
+"""`export` writes a tuned model as a folder that runs without PyTorch, if its predictions are equal."""
 
 import copy
 import shutil
@@ -42,13 +42,13 @@ Pictures = Sequence[Path | LazyPicture]
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export has come to.
+    """Result of an export.
 
     Attributes:
-        folder: It.
-        proved: How its answers compare with the model's.
-        int8: How those with int8 weights compare with the others; None without such weights.
-        megabytes: Of the folder.
+        folder: Folder of the export.
+        proved: Comparison of its float32 answers with the model's.
+        int8: Comparison of answers with int8 and float32 weights; None without int8 weights.
+        megabytes: Size of the folder.
     """
 
     folder: Path
@@ -67,60 +67,59 @@ def export(
 ) -> ExportReport:
     """Write a tuned model as graphs, and everything else that its answers depend on.
 
-    It is proved first. Asked about these pictures, and about awkward ones that are drawn for it, among
-    trained names, new names, and both, it gives the same labels, and probabilities within 1e-5.
+    The export is verified first: for these pictures, and for drawn ones that are hard to read, among trained
+    names, new names, and both, it must give the same labels, and probabilities within 1e-5.
 
     Args:
         classifier: Tuned, with towers in float32, on the CPU.
-        folder: New or empty.
-        photos: Pictures of the kind that it will be asked about.
-        int8: Whether the towers' weights take 8 bits: a quarter of the size. Labels are then the same for
-            99 % of the answers about `photos`.
-        licence: Of the towers and the pictures; it is put on the card.
+        folder: A new or empty folder.
+        photos: Pictures like those that the model will be asked about.
+        int8: Whether to store the towers' weights in 8 bits, a quarter of the size. At least 99 % of the
+            answers about `photos` must then be the same.
+        licence: Licence of the towers and the pictures, for the model card.
 
     Raises:
-        InputError: The method cannot be exported, or the export does not answer alike; nothing is written
-            then.
+        InputError: The method cannot be exported, or the answers differ; nothing is written.
     """
     folder = home_of(folder)
     config = _demand_exportable(classifier, folder)
     if int8 and not photos:
         raise InputError("int8 weights are tried on pictures of your own: give some, with --photos")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
-        work = Path(beside)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+        work = Path(temporary)
         awkward = work / "awkward"
         awkward.mkdir()
         pictures = [*photos, *draw_awkward(awkward)]
         planned, models = _traced(classifier, config)
         manifest = _manifest(classifier, config, planned, licence)
-        whole = _write(work / "float32", classifier, planned, models, manifest)
+        float32 = _write(work / "float32", classifier, planned, models, manifest)
         branches: list[Branch] = ["base"] if planned.texts.kind == "fixed" else ["base", "mixed", "new"]
-        proved = compare(classifier, whole, pictures, branches)
+        proved = compare(classifier, float32, pictures, branches)
         demand_equal(proved)
-        small = None
+        int8_comparison = None
         proof: dict[str, Any] = {"pictures": len(pictures), "own": len(photos), "names": branches}
         proof |= {"answers": proved.answers, "largest_difference": proved.largest}
-        done = whole
+        final = float32
         if int8:
             manifest = replace(manifest, precision="int8")
-            done = _write(work / "int8", classifier, planned, quantised(models), manifest)
+            final = _write(work / "int8", classifier, planned, quantised(models), manifest)
             with _refusing_graphs(config.method):
-                small = compare(whole, done, photos, branches)
-            demand_agreement(small)
-            proof |= {"int8_answers": small.answers, "int8_agreement": small.agreement}
+                int8_comparison = compare(float32, final, photos, branches)
+            demand_agreement(int8_comparison)
+            proof |= {"int8_answers": int8_comparison.answers, "int8_agreement": int8_comparison.agreement}
         manifest = replace(manifest, proof=proof)
-        _finish(done.folder, manifest, export_card(manifest, config, classifier.scores))
+        _write_card(final.folder, manifest, export_card(manifest, config, classifier.scores))
         if folder.exists():
             folder.rmdir()
-        shutil.move(done.folder, folder)
+        shutil.move(final.folder, folder)
     megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    return ExportReport(folder, proved, small, megabytes)
+    return ExportReport(folder, proved, int8_comparison, megabytes)
 
 
 @contextmanager
 def _refusing_graphs(method: str) -> Generator[None]:
-    """Refuse int8 weights, inside, if onnxruntime cannot run the graphs that it has quantised."""
+    """Refuse int8 weights if onnxruntime cannot run the quantised graphs inside the block."""
     try:
         yield
     except Exception as error:
@@ -133,7 +132,7 @@ def _refusing_graphs(method: str) -> Generator[None]:
 
 
 def _demand_exportable(classifier: Classifier, folder: Path) -> ModelConfig:
-    """Refuse what nothing can be made of, before any work; return the model's config."""
+    """Refuse a model that cannot be exported, before any work; return its config."""
     if classifier.config is None:
         raise InputError("this classifier has learned nothing yet: call fit, or from_pretrained")
     tower = classifier.clip.text.proj
@@ -150,32 +149,32 @@ def _demand_exportable(classifier: Classifier, folder: Path) -> ModelConfig:
 
 
 def _traced(classifier: Classifier, config: ModelConfig) -> tuple[Plan, dict[str, Any]]:
-    """Return a method as graphs, planned and traced."""
+    """Return the plan of a method's graphs, and the traced graphs by name."""
     method = classifier.method
     with at_rest(method):
         method.set_classes(config.names, config.template)
         with torch.no_grad():
             planned = plan(method, knows_shots=classifier.trust is not None)
-        return planned, {name: trace(one, planned.examples[name]) for name, one in planned.graphs.items()}
+        return planned, {name: trace(graph, planned.examples[name]) for name, graph in planned.graphs.items()}
 
 
 def _manifest(classifier: Classifier, config: ModelConfig, planned: Plan, licence: str) -> Manifest:
-    size, known = classifier.clip.config, classifier.trust
+    clip_config, trust = classifier.clip.config, classifier.trust
     return Manifest(
         method=config.method,
         names=list(config.names),
-        image_size=size.image_size,
-        mean=size.mean,
-        std=size.std,
-        context=size.context,
+        image_size=clip_config.image_size,
+        mean=clip_config.mean,
+        std=clip_config.std,
+        context=clip_config.context,
         texts=planned.texts,
         closed=planned.closed,
         new=planned.new,
         mixed=planned.mixed,
         route_weight=planned.route_weight,
-        calibration=PLAIN if known is None else known.calibration,
-        plain_temperature=1.0 if known is None else known.plain,
-        calibrated=known is not None and known.knows_doubt,
+        calibration=PLAIN if trust is None else trust.calibration,
+        plain_temperature=1.0 if trust is None else trust.plain,
+        calibrated=trust is not None and trust.knows_doubt,
         clip=config.clip,
         fingerprint=config.fingerprint,
         licence=licence,
@@ -193,17 +192,18 @@ def _write(
     (folder / WEIGHTS).touch()
     texts = {"text": planned.text, "prior": planned.prior, "reference": planned.reference}
     tensors = {**texts, "vectors": planned.vectors}
-    write_arrays(folder / ARRAYS, {name: one.detach().numpy() for name, one in tensors.items()})
+    write_arrays(folder / ARRAYS, {name: tensor.detach().numpy() for name, tensor in tensors.items()})
     if classifier.trust is not None:
-        known = classifier.trust.tensors()
-        if not torch.equal(known["features"].float(), classifier.trust.support.features):
-            known["features"] = classifier.trust.support.features  # fitted just now, and not read
-        write_arrays(folder / TRUST, {name: one.numpy() for name, one in known.items()})
+        trust_tensors = classifier.trust.tensors()
+        if not torch.equal(trust_tensors["features"].float(), classifier.trust.support.features):
+            # Not loaded but fitted just now: 16 bits would lose precision.
+            trust_tensors["features"] = classifier.trust.support.features
+        write_arrays(folder / TRUST, {name: tensor.numpy() for name, tensor in trust_tensors.items()})
     classifier.clip.tokenizer.save(folder / TOKENIZER)
     write_manifest(folder, manifest)
     return load(folder)
 
 
-def _finish(folder: Path, manifest: Manifest, card: str) -> None:
+def _write_card(folder: Path, manifest: Manifest, card: str) -> None:
     write_atomically(folder / CARD, card)
     write_manifest(folder, manifest)

@@ -34,23 +34,23 @@ def official_backbone(config: RunConfig, clip: Clip) -> TunedBackbone | None:
         return None
     if not _is_checkpoint(path):
         return None
-    own = {part: values for part, values in config.settings.items() if part in inner[-1].split("+")}
+    settings = {part: values for part, values in config.settings.items() if part in inner[-1].split("+")}
     try:
-        found = read_official(path, clip, method=inner[-1], template=config.template, settings=own)
+        official = read_official(path, clip, method=inner[-1], template=config.template, settings=settings)
     except InputError as error:
         raise InputError(f"backbone {error}") from error  # it begins with the path
     model = ModelConfig(
-        method=found.method,
-        settings={found.method: dict(found.settings[found.method])},
+        method=official.method,
+        settings={official.method: dict(official.settings[official.method])},
         clip=config.clip,
         fingerprint=clip.fingerprint(),
         precision=config.dtype,
-        names=list(found.names),
-        template=found.template,
+        names=list(official.names),
+        template=official.template,
         shots=0,
-        imported=found.title,
+        imported=official.title,
     )
-    return TunedBackbone(str(path), model, found.learned)
+    return TunedBackbone(str(path), model, official.learned)
 
 
 def _is_checkpoint(path: Path) -> bool:

@@ -68,25 +68,25 @@ def find_checkpoint(path: Path) -> Path:
                 f"{path}: no such file or folder; give model.pth.tar-N, or the folder that has it"
             )
         return path
-    found = _in_folder(path)
-    if found is None:  # the run folder has a subfolder named after the model
-        inside = [one for one in map(_in_folder, sorted(p for p in path.iterdir() if p.is_dir())) if one]
-        if len(inside) > 1:
+    checkpoint = _in_folder(path)
+    if checkpoint is None:  # the run folder has a subfolder named after the model
+        nested = [file for file in map(_in_folder, sorted(p for p in path.iterdir() if p.is_dir())) if file]
+        if len(nested) > 1:
             raise InputError(
-                f"{path} has checkpoints in {inside[0].parent.name} and in {inside[1].parent.name}: say which"
+                f"{path} has checkpoints in {nested[0].parent.name} and in {nested[1].parent.name}: say which"
             )
-        found = inside[0] if inside else None
-    if found is None:
+        checkpoint = nested[0] if nested else None
+    if checkpoint is None:
         raise InputError(f"{path} has no model.pth.tar-N: give that file, or the folder that has it")
-    return found
+    return checkpoint
 
 
 def _in_folder(folder: Path) -> Path | None:
     pointer = folder / POINTER
     if pointer.is_file():
         # Only the file name is used, so it cannot point to another folder.
-        first = pointer.read_text(encoding="utf-8", errors="replace").strip().partition("\n")[0]
-        named = folder / Path(first).name
+        line = pointer.read_text(encoding="utf-8", errors="replace").strip().partition("\n")[0]
+        named = folder / Path(line).name
         if named.is_file() and named != pointer:
             return named
     numbered = {

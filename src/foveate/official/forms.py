@@ -40,11 +40,11 @@ def check_forms(tensors: Tensors) -> None:
     Raises:
         InputError: The message gives the tensor and its shape.
     """
-    alike: dict[str, tuple[int, ...]] = {}
+    first_shapes: dict[str, tuple[int, ...]] = {}
     for name, tensor in tensors.items():
         shape = tuple(tensor.shape)
         stacked = any(part in name for part in _STACKED)
-        expected = alike.setdefault(re.sub(r"\d+", "", name), shape) if stacked else shape
+        expected = first_shapes.setdefault(re.sub(r"\d+", "", name), shape) if stacked else shape
         axes = (2,) if stacked else _AXES.get(name, (tensor.ndim,))
         if tensor.ndim not in axes or shape != expected or (name in _AXES and not tensor.numel()):
             raise InputError(f"has {name} of shape {list(shape)}: damaged, or of other code?")

@@ -22,7 +22,7 @@ from foveate.official.towers import TOLERANCE
 Sentences = list[list[int]]
 """Token ids of each class, up to EOT, without it."""
 
-_ROWS = 256  # rows that are looked up at once, to bound the memory
+_CHUNK_ROWS = 256  # rows that are looked up at once, to bound the memory
 
 
 def read_sentences(tensors: Tensors, clip: Clip) -> Sentences | None:
@@ -54,17 +54,17 @@ def look_up(
     """
     classes, tokens, width = embedded.shape
     table = table.detach().cpu().to(embedded.dtype).float()
-    rows, places = torch.unique(embedded.reshape(-1, width).float(), dim=0, return_inverse=True)
+    unique, inverse = torch.unique(embedded.reshape(-1, width).float(), dim=0, return_inverse=True)
     # The nearest row: |r − t|² without |r|², which is equal for all t.
     norms = table.square().sum(dim=1)
-    parts = [(norms - 2 * part @ table.T).argmin(dim=1) for part in rows.split(_ROWS)]
-    nearest = torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
-    apart = (rows - table[nearest]).norm(dim=1)
-    if not (apart <= TOLERANCE * norms[nearest].sqrt()).all():  # also false for NaN
+    chunks = [(norms - 2 * chunk @ table.T).argmin(dim=1) for chunk in unique.split(_CHUNK_ROWS)]
+    nearest = torch.cat(chunks) if chunks else torch.empty(0, dtype=torch.long)
+    distances = (unique - table[nearest]).norm(dim=1)
+    if not (distances <= TOLERANCE * norms[nearest].sqrt()).all():  # also false for NaN
         raise InputError(
             "has class names in tokens that this CLIP has not: was it tuned on another? Else give --classes"
         )
-    return nearest[places].view(classes, tokens)
+    return nearest[inverse].view(classes, tokens)
 
 
 def names_behind(sentences: Sentences, words: Sequence[int], tokenizer: ClipTokenizer) -> list[str]:
@@ -82,13 +82,13 @@ def name_of(ids: Sequence[int], tokenizer: ClipTokenizer) -> str:
     Raises:
         InputError: There is no full stop, or no name before it.
     """
-    plain = decode(ids, tokenizer)
-    bare = plain.removesuffix(".").strip()
-    if bare and plain.endswith("."):
+    text = decode(ids, tokenizer)
+    bare = text.removesuffix(".").strip()
+    if bare and text.endswith("."):
         for name in (tidy(bare), bare):
             if tokenizer.words(f"{name}.") == list(ids):
                 return name
-    raise InputError(f"has a sentence that ends in {plain!r}, not in a name: give the names with --classes")
+    raise InputError(f"has a sentence that ends in {text!r}, not in a name: give the names with --classes")
 
 
 def names_within(
@@ -106,23 +106,23 @@ def names_within(
         InputError: The prompts have another form.
     """
     known = {*DATASET_TEMPLATES.values(), *KGCOOP_TEMPLATES.values()}
-    tried = [template] if template is not None else [*sorted(known, key=len, reverse=True)]
+    templates = [template] if template is not None else [*sorted(known, key=len, reverse=True)]
     if template is None and len(sentences) > 1:
-        tried.append(_shared(sentences, tokenizer))
-    for one in tried:
-        names = [_within(ids, one, tokenizer) for ids in sentences]
-        found = [name for name in names if name is not None]
-        if len(found) == len(names):
-            return found, one
-    first = tidy(decode(sentences[0], tokenizer))
-    raise InputError(f"has sentences such as {first!r}: give its --template, or the names with --classes")
+        templates.append(_shared(sentences, tokenizer))
+    for candidate in templates:
+        names = [_within(ids, candidate, tokenizer) for ids in sentences]
+        complete = [name for name in names if name is not None]
+        if len(complete) == len(names):
+            return complete, candidate
+    example = tidy(decode(sentences[0], tokenizer))
+    raise InputError(f"has sentences such as {example!r}: give its --template, or the names with --classes")
 
 
 def decode(ids: Sequence[int], tokenizer: ClipTokenizer) -> str:
     """Return the text of tokens, with spaces between words, numbers and signs."""
-    letters = "".join(tokenizer.bpe.id_to_token(i) or "" for i in ids)
-    spell = decoders.ByteLevel().decode
-    return " ".join(spell([word]) for word in letters.split("</w>") if word)
+    encoded = "".join(tokenizer.bpe.id_to_token(token) or "" for token in ids)
+    byte_decode = decoders.ByteLevel().decode
+    return " ".join(byte_decode([word]) for word in encoded.split("</w>") if word)
 
 
 def tidy(text: str) -> str:
@@ -135,24 +135,26 @@ def tidy(text: str) -> str:
 def _within(ids: Sequence[int], template: str, tokenizer: ClipTokenizer) -> str | None:
     """Return the name that gives these tokens in a template; None if there is none."""
     before, after = (decode(tokenizer.words(part), tokenizer) for part in template.split("{}"))
-    plain = decode(ids, tokenizer)
-    if not (plain.startswith(before) and plain.endswith(after)):
+    text = decode(ids, tokenizer)
+    if not (text.startswith(before) and text.endswith(after)):
         return None
-    bare = plain.removeprefix(before).removesuffix(after).strip()
-    fitting = (one for one in (tidy(bare), bare) if one and tokenizer.words(fill(template, one)) == list(ids))
-    return next(fitting, None)
+    bare = text.removeprefix(before).removesuffix(after).strip()
+    matches = (
+        name for name in (tidy(bare), bare) if name and tokenizer.words(fill(template, name)) == list(ids)
+    )
+    return next(matches, None)
 
 
 def _shared(sentences: Sentences, tokenizer: ClipTokenizer) -> str:
     """Return a template from the common start and end of all prompts."""
     shortest = min(map(len, sentences))
 
-    def same(rows: Sentences, room: int) -> int:
-        pairs = (len({row[i] for row in rows}) == 1 for i in range(room))
-        return next((i for i, equal in enumerate(pairs) if not equal), room)
+    def common_length(rows: Sentences, limit: int) -> int:
+        columns = (len({row[i] for row in rows}) == 1 for i in range(limit))
+        return next((i for i, equal in enumerate(columns) if not equal), limit)
 
-    start = same(sentences, shortest - 1)  # a name has at least one token
-    end = same([row[::-1] for row in sentences], shortest - 1 - start)
-    first = sentences[0]
-    before, after = decode(first[:start], tokenizer), decode(first[len(first) - end :], tokenizer)
+    start = common_length(sentences, shortest - 1)  # a name has at least one token
+    end = common_length([row[::-1] for row in sentences], shortest - 1 - start)
+    ids = sentences[0]
+    before, after = decode(ids[:start], tokenizer), decode(ids[len(ids) - end :], tokenizer)
     return tidy(f"{before} {{}} {after}".strip())

@@ -89,12 +89,12 @@ def read_official(
         check_names(names)
     checkpoint = read_checkpoint(source)
     if checkpoint.path is None:
-        return _understand(checkpoint, clip, method, names, template, settings)
+        return _interpret(checkpoint, clip, method, names, template, settings)
     with naming(checkpoint.path):
-        return _understand(checkpoint, clip, method, names, template, settings)
+        return _interpret(checkpoint, clip, method, names, template, settings)
 
 
-def _understand(
+def _interpret(
     checkpoint: Checkpoint,
     clip: Clip,
     method: str | None,
@@ -108,27 +108,27 @@ def _understand(
     check_forms(tensors)
     check_clip(tensors, clip)
     given = (settings or {}).get(method, {})
-    own = read_settings(method, tensors, clip, given)
+    values = read_settings(method, tensors, clip, given)
     sentences = _sentences(tensors, clip, names)
-    own, words = settle_init(method, own, clip, sentences)
-    notes = _guessed_blocks(own, given) if method == "mmrl" else [_DESCRIBED] if method == "hicropl" else []
+    values, words = settle_init(method, values, clip, sentences)
+    notes = _block_notes(values, given) if method == "mmrl" else [_DESCRIBED] if method == "hicropl" else []
     if sentences is None:
-        found = None
-        notes += _assumed(method, words, template, clip.tokenizer)
+        saved = None
+        notes += _text_notes(method, words, template, clip.tokenizer)
     else:
-        found, template = _found_names(method, sentences, words, template, names, clip.tokenizer)
-        notes += _odd_names(found) if method != "mmrl" else []
-        notes += _other_names(names, found, clip.tokenizer) if names is not None else _guessed_spaces(found)
-    chosen = _choose_names(names, found, _class_count(tensors))
-    built = build(method, clip, {method: own})
+        saved, template = _found_names(method, sentences, words, template, names, clip.tokenizer)
+        notes += _prefix_notes(saved) if method != "mmrl" else []
+        notes += _other_names(names, saved, clip.tokenizer) if names is not None else _spacing_notes(saved)
+    class_names = _choose_names(names, saved, _class_count(tensors))
+    built = build(method, clip, {method: values})
     assert isinstance(built, OfficialCheckpoint)  # `choose_method` returns no other method
     built.load_official(tensors)
     _check_numbers(built)
-    built.set_classes(chosen, template)
+    built.set_classes(class_names, template)
     return Official(
         method=method,
-        settings={part: asdict(config) for part, config in configure(method, {method: own}).items()},
-        names=chosen,
+        settings={part: asdict(config) for part, config in configure(method, {method: values}).items()},
+        names=class_names,
         template=template,
         learned={name: tensor.detach() for name, tensor in built.learned().items()},
         title=checkpoint.title,
@@ -177,32 +177,34 @@ def _class_count(tensors: Tensors) -> int | None:
     for name in ("token_suffix", "prompt_embeddings"):
         if name in tensors:
             return len(tensors[name])
-    own_vectors = "ctx" in tensors and tensors["ctx"].ndim == 3  # separate vectors for each class
-    return len(tensors["ctx"]) if own_vectors else None
+    class_specific = "ctx" in tensors and tensors["ctx"].ndim == 3  # separate vectors for each class
+    return len(tensors["ctx"]) if class_specific else None
 
 
-def _choose_names(given: Sequence[str] | None, found: Sequence[str] | None, classes: int | None) -> list[str]:
+def _choose_names(given: Sequence[str] | None, saved: Sequence[str] | None, classes: int | None) -> list[str]:
     if given is not None:
         if classes not in (None, len(given)):
             raise InputError(f"was trained on {classes} classes, but {len(given)} names were given")
         return [clean_name(name) for name in given]
-    if found is None:
+    if saved is None:
         raise InputError("has no class names in it: give them with --classes, a file with a name a line")
-    return list(found)
+    return list(saved)
 
 
-def _assumed(method: str, words: Sequence[int], template: str | None, tokenizer: ClipTokenizer) -> list[str]:
+def _text_notes(
+    method: str, words: Sequence[int], template: str | None, tokenizer: ClipTokenizer
+) -> list[str]:
     """Return a note if the prompts matter and the checkpoint does not contain them."""
     if method == "mmrl" and template is None:
         return [f"took the sentence {DEFAULT_TEMPLATE!r}: if it was another, give --template"]
     if words:
-        stay = decode(words, tokenizer)
-        return [f"took it that {stay!r} stays before the names: if not, give the words with --{method}.init"]
+        rest = decode(words, tokenizer)
+        return [f"took it that {rest!r} stays before the names: if not, give the words with --{method}.init"]
     return []
 
 
-def _guessed_blocks(own: Own, given: Mapping[str, Any]) -> list[str]:
-    first, last = own["first_block"], own["last_block"]
+def _block_notes(values: Own, given: Mapping[str, Any]) -> list[str]:
+    first, last = values["first_block"], values["last_block"]
     if last - first + 1 == _BLOCKS or {"first_block", "last_block"} & given.keys():
         return []
     return [
@@ -211,35 +213,35 @@ def _guessed_blocks(own: Own, given: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _odd_names(found: Sequence[str] | None) -> list[str]:
+def _prefix_notes(saved: Sequence[str] | None) -> list[str]:
     """Return a note if the common first word of all names may not belong to them."""
-    begins = {name.partition(" ")[0] for name in found or ()}
-    if len(begins) != 1 or len(found or ()) < 2:
+    words = {name.partition(" ")[0] for name in saved or ()}
+    if len(words) != 1 or len(saved or ()) < 2:
         return []
     return [
-        f"every class name begins with {begins.pop()!r}: if it is no part of them, it is left of the authors'"
+        f"every class name begins with {words.pop()!r}: if it is no part of them, it is left of the authors'"
         " sentence, and new names need it too"
     ]
 
 
-def _guessed_spaces(found: Sequence[str] | None) -> list[str]:
+def _spacing_notes(saved: Sequence[str] | None) -> list[str]:
     """Return a note if spaces at numbers and signs are unknown: "A300" and "a 300" have equal tokens."""
-    guessed = [name for name in found or () if re.search(r"\d|[^\w\s]", name)]
-    if not guessed:
+    unsure = [name for name in saved or () if re.search(r"\d|[^\w\s]", name)]
+    if not unsure:
         return []
     return [
-        f"spaces beside numbers and signs are guessed, as in {guessed[0]!r}: give --classes to have names as"
+        f"spaces beside numbers and signs are guessed, as in {unsure[0]!r}: give --classes to have names as"
         " your data writes them"
     ]
 
 
-def _other_names(names: Sequence[str], found: Sequence[str] | None, tokenizer: ClipTokenizer) -> list[str]:
+def _other_names(names: Sequence[str], saved: Sequence[str] | None, tokenizer: ClipTokenizer) -> list[str]:
     """Return a note if the given names differ from those of the checkpoint."""
-    if found is None:
+    if saved is None:
         return [
             "its sentences are not those that foveate makes of names: answers may differ from the authors'"
         ]
-    for place, (ours, theirs) in enumerate(zip(names, found, strict=False), 1):
+    for row, (ours, theirs) in enumerate(zip(names, saved, strict=False), 1):
         if tokenizer.words(clean_name(ours)) != tokenizer.words(theirs):
-            return [f"class {place} was given as {ours!r}, but the checkpoint calls it {theirs!r}"]
+            return [f"class {row} was given as {ours!r}, but the checkpoint calls it {theirs!r}"]
     return []

@@ -29,13 +29,13 @@ def read_settings(method: str, tensors: Tensors, clip: Clip, given: Mapping[str,
     Raises:
         InputError: A given setting contradicts the tensors, or a tensor is missing.
     """
-    told = _READERS[method](tensors)
-    for name, value in told.items():
+    inferred = _READERS[method](tensors)
+    for name, value in inferred.items():
         if given.get(name) not in (None, value):
             raise InputError(
                 f"has {name} = {value}, but --{method}.{name.replace('_', '-')} is {given[name]}"
             )
-    settings = {**given, **told}
+    settings = {**given, **inferred}
     return _settle_blocks(settings, tensors, clip) if method == "mmrl" else settings
 
 
@@ -60,35 +60,35 @@ def settle_init(
     """
     if method not in ("kgcoop", "prograd", "cocoop", "ivlp", "promptsrc", "maple", "hicropl"):
         return settings, []
-    given, tokens = "init" in settings, settings["tokens"]
-    usual = asdict(methods()[method].config_type())["init"] or "a photo of a"  # with few tokens, in HiCroPL
-    init = settings["init"] if given else usual
+    has_init, tokens = "init" in settings, settings["tokens"]
+    default = asdict(methods()[method].config_type())["init"] or "a photo of a"  # with few tokens, in HiCroPL
+    init = settings["init"] if has_init else default
     words = clip.tokenizer.words(init.replace("_", " ")) if init is not None else []
-    stay = words[tokens:] if method != "prograd" else []
-    fits = all(list(one[: len(stay)]) == stay for one in sentences or ())
-    if given and not fits:
+    remaining = words[tokens:] if method != "prograd" else []
+    fits = all(list(ids[: len(remaining)]) == remaining for ids in sentences or ())
+    if has_init and not fits:
         raise InputError(f"has other words before the names than --{method}.init {init!r} leaves there")
-    possible = len(words) <= tokens if method == "prograd" else len(words) >= tokens
-    if given or (init is not None and possible and fits):
-        return {**settings, "init": init}, stay
+    length_fits = len(words) <= tokens if method == "prograd" else len(words) >= tokens
+    if has_init or (init is not None and length_fits and fits):
+        return {**settings, "init": init}, remaining
     return {**settings, "init": None}, []
 
 
 def depth(tensors: Tensors, pattern: str) -> int:
     """Return the number of blocks with their own tensors: 1 + the highest number at `{}`."""
-    form = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
-    numbers = [int(match[1]) for name in tensors if (match := form.fullmatch(name))]
+    regex = re.compile(re.escape(pattern).replace(r"\{\}", r"(\d+)"))
+    numbers = [int(match[1]) for name in tensors if (match := regex.fullmatch(name))]
     return max(numbers, default=-1) + 1
 
 
-def _need(tensors: Tensors, name: str) -> tuple[int, ...]:
+def _shape_of(tensors: Tensors, name: str) -> tuple[int, ...]:
     if name not in tensors:
         raise InputError(f"lacks {name}: a part of a checkpoint, or of other code?")
     return tuple(tensors[name].shape)
 
 
 def _context(tensors: Tensors) -> Own:
-    return {"tokens": _need(tensors, "ctx")[-2]}
+    return {"tokens": _shape_of(tensors, "ctx")[-2]}
 
 
 def _coop(tensors: Tensors) -> Own:
@@ -103,13 +103,13 @@ def _deep(tensors: Tensors, tower: str) -> int:
 def _ivlp(tensors: Tensors) -> Own:
     settings = {**_context(tensors), "text_depth": _deep(tensors, "text_encoder"), "vision_depth": 0}
     if "image_encoder.VPT" in tensors:
-        settings["vision_tokens"] = _need(tensors, "image_encoder.VPT")[0]
+        settings["vision_tokens"] = _shape_of(tensors, "image_encoder.VPT")[0]
         settings["vision_depth"] = _deep(tensors, "image_encoder")
     return settings
 
 
 def _vpt(tensors: Tensors) -> Own:
-    return {"tokens": _need(tensors, "image_encoder.VPT")[0], "depth": _deep(tensors, "image_encoder")}
+    return {"tokens": _shape_of(tensors, "image_encoder.VPT")[0], "depth": _deep(tensors, "image_encoder")}
 
 
 def _maple(tensors: Tensors) -> Own:
@@ -122,22 +122,22 @@ def _hicropl(tensors: Tensors) -> Own:
 
 
 def _mmrl(tensors: Tensors) -> Own:
-    tokens, width = _need(tensors, _LEARNER)
+    tokens, width = _shape_of(tensors, _LEARNER)
     return {"tokens": tokens, "width": width}
 
 
 def _settle_blocks(settings: Own, tensors: Tensors, clip: Clip) -> Own:
     """Choose MMRL's blocks: their number is known, and the authors' code ends with the last of 12."""
-    number = depth(tensors, _LEARNER + "_r2vproj.{}.weight")
-    shallower = min(clip.config.vision.layers, clip.config.text.layers, PUBLISHED_BLOCKS)
+    count = depth(tensors, _LEARNER + "_r2vproj.{}.weight")
+    last_common = min(clip.config.vision.layers, clip.config.text.layers, PUBLISHED_BLOCKS)
     first, last = settings.get("first_block"), settings.get("last_block")
     if first is None:
-        first = (shallower if last is None else last) - number + 1
+        first = (last_common if last is None else last) - count + 1
     if last is None:
-        last = first + number - 1
-    if last - first + 1 != number or first < 1:
+        last = first + count - 1
+    if last - first + 1 != count or first < 1:
         raise InputError(
-            f"has tokens for {number} blocks: give as many with --mmrl.first-block and --mmrl.last-block, not"
+            f"has tokens for {count} blocks: give as many with --mmrl.first-block and --mmrl.last-block, not"
             f" blocks {first} to {last}"
         )
     return {**settings, "first_block": first, "last_block": last}

@@ -30,10 +30,10 @@ def check_clip(tensors: Tensors, clip: Clip) -> None:
     Raises:
         InputError: The message gives the difference.
     """
-    for what, theirs, ours in _sizes(tensors, clip):
+    for size, theirs, ours in _sizes(tensors, clip):
         if theirs != ours:
             raise InputError(
-                f"was tuned on a CLIP with {what} {theirs}, this one has {ours}: give that one with --clip"
+                f"was tuned on a CLIP with {size} {theirs}, this one has {ours}: give that one with --clip"
             )
     for name, theirs, ours in _frozen(tensors, clip):
         if ours is None or theirs.shape != ours.shape or not difference(theirs, ours) <= TOLERANCE:
@@ -45,30 +45,30 @@ def check_clip(tensors: Tensors, clip: Clip) -> None:
 def difference(theirs: Tensor, ours: Tensor) -> float:
     """Return |theirs − ours| / |ours|, with ours rounded to their precision; 0 if both are 0."""
     ours = ours.detach().cpu().to(theirs.dtype).float()
-    apart = (theirs.detach().cpu().float() - ours).norm()
-    return float(apart / ours.norm().clamp_min(torch.finfo(torch.float32).tiny))
+    distance = (theirs.detach().cpu().float() - ours).norm()
+    return float(distance / ours.norm().clamp_min(torch.finfo(torch.float32).tiny))
 
 
 def _sizes(tensors: Tensors, clip: Clip) -> Iterator[tuple[str, int, int]]:
     """Yield the sizes that learned tensors require, and those of this CLIP."""
-    size = clip.config
-    told = (
-        ("ctx", -1, "text width", size.text.width),
-        ("image_encoder.VPT", -1, "image width", size.vision.width),
-        ("representation_learner.compound_rep_tokens_r2tproj.0.weight", 0, "text width", size.text.width),
-        ("representation_learner.compound_rep_tokens_r2vproj.0.weight", 0, "image width", size.vision.width),
-        ("image_encoder.proj_rep", -1, "feature width", size.embed),
-        ("proj.weight", 0, "image width", size.vision.width),
-        ("prompt_embeddings", 1, "texts of tokens up to", size.context),
+    sizes = clip.config
+    requirements = (
+        ("ctx", -1, "text width", sizes.text.width),
+        ("image_encoder.VPT", -1, "image width", sizes.vision.width),
+        ("representation_learner.compound_rep_tokens_r2tproj.0.weight", 0, "text width", sizes.text.width),
+        ("representation_learner.compound_rep_tokens_r2vproj.0.weight", 0, "image width", sizes.vision.width),
+        ("image_encoder.proj_rep", -1, "feature width", sizes.embed),
+        ("proj.weight", 0, "image width", sizes.vision.width),
+        ("prompt_embeddings", 1, "texts of tokens up to", sizes.context),
     )
-    for name, axis, what, ours in told:
+    for name, axis, quantity, ours in requirements:
         if name in tensors:
-            yield what, int(tensors[name].shape[axis]), ours
+            yield quantity, int(tensors[name].shape[axis]), ours
     if "meta_net.linear2.weight" in tensors:  # CoCoOp's network; KgCoOp's is always 512 wide
-        yield "feature width", int(tensors["meta_net.linear1.weight"].shape[-1]), size.embed
+        yield "feature width", int(tensors["meta_net.linear1.weight"].shape[-1]), sizes.embed
     if "token_suffix" in tensors and "ctx" in tensors:  # SOT, the vectors, and the remaining tokens
         length = 1 + tensors["ctx"].shape[-2] + tensors["token_suffix"].shape[1]
-        yield "texts of tokens up to", int(length), size.context
+        yield "texts of tokens up to", int(length), sizes.context
 
 
 def _frozen(tensors: Tensors, clip: Clip) -> Iterator[tuple[str, Tensor, Tensor | None]]:
@@ -77,11 +77,11 @@ def _frozen(tensors: Tensors, clip: Clip) -> Iterator[tuple[str, Tensor, Tensor 
     for name in ("token_prefix", "prompt_embeddings"):
         if name in tensors and tensors[name].numel():
             yield f"start token ({name})", tensors[name][0, 0], start
-    own = to_layout(clip.state_dict(), OPENAI)
+    openai_tensors = to_layout(clip.state_dict(), OPENAI)
     for name, tensor in tensors.items():
-        home = next((home for home in _HOMES if name.startswith(home)), None)
-        if home is None or any(part in name for part in _LEARNED):
+        prefix = next((prefix for prefix in _HOMES if name.startswith(prefix)), None)
+        if prefix is None or any(part in name for part in _LEARNED):
             continue
-        ours = own.get(_HOMES[home] + name.removeprefix(home))
+        ours = openai_tensors.get(_HOMES[prefix] + name.removeprefix(prefix))
         if ours is not None or "resblocks." in name:  # other code may store other tensors here
             yield name, tensor, ours

@@ -1,7 +1,7 @@
-"""Exported models, without PyTorch: `foveate.run.load(folder).predict(photos)`.
+"""Runs exported models without PyTorch: `foveate.run.load(folder).predict(photos)`.
 
-It needs onnxruntime, numpy, Pillow and tokenizers, and nothing else that is not in this package. Pictures are
-opened, turned, converted, resized and cut by the very code that `Classifier.predict` uses.
+It needs only onnxruntime, numpy, Pillow and tokenizers. Pictures are opened, rotated, converted, resized and
+cropped by the same code as in `Classifier.predict`.
 """
 
 from foveate.prediction import Prediction as Prediction

@@ -1,6 +1,6 @@
-"""The folder of an exported model: what is in it, and whether all of it is there.
+"""The folder of an exported model: its files, and a check that all are complete.
 
-`export.json` is written last, and names every other file with its size and its SHA-256.
+`export.json` is written last, and lists every other file with its size and its SHA-256.
 """
 
 import hashlib
@@ -32,12 +32,12 @@ class Texts:
 
     Attributes:
         kind: See `TextKind`.
-        sentence: With one `{}`, where `kind` has a sentence.
-        prior_sentences: Whose mean is a text of CLIP's prior; none for methods that do not ask it.
-        reference: Of the texts that new names are held against, to tell how ill they fit a picture; None
-            where nothing is known of the shots.
-        positions: Of each prompt, where the name stands among its vectors.
-        vectors: How many learned vectors a prompt has.
+        sentence: Sentence with one `{}`, if `kind` has one.
+        prior_sentences: Sentences whose mean is a text of CLIP's prior; empty for methods without a prior.
+        reference: Sentence of the zero-shot texts, for the novelty of new names; None if the shots are
+            unknown.
+        positions: Position of the name among the vectors, for each prompt.
+        vectors: Number of learned vectors of a prompt.
         words: Token ids that stay between the vectors and the name.
     """
 
@@ -52,30 +52,30 @@ class Texts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `export.json` says.
+    """Content of `export.json`.
 
     Attributes:
-        method: E.g. "fvgpt+coop".
-        names: Of the classes that were trained on, in label order.
-        image_size: Side of the square that the image tower sees.
+        method: Method, e.g. "fvgpt+coop".
+        names: Names of the trained classes, in label order.
+        image_size: Side of the square input of the image tower, in pixels.
         mean: Channel means of a picture in [0, 1].
-        std: Channel deviations.
-        context: Longest text in tokens, SOT and EOT included.
+        std: Channel standard deviations.
+        context: Maximum length of a text in tokens, including SOT and EOT.
         texts: How class texts are made.
-        closed: Whether learned rows belong to the trained classes, so that other names are CLIP's alone.
-        new: Which head answers about new names.
-        mixed: Which head answers about trained and new names together; "route" mixes both.
-        route_weight: Of the base head in that mixture.
-        calibration: What makes probabilities of logits.
-        plain_temperature: The least one for names that were not trained.
+        closed: Whether the learned logits are only of trained classes; other names have CLIP's logits.
+        new: Head for new names.
+        mixed: Head for trained and new names together; "route" mixes both heads.
+        route_weight: Weight of the base head in that mixture.
+        calibration: Calibration from logits to probabilities.
+        plain_temperature: Lower bound of the temperature for names that were not trained.
         calibrated: Whether probabilities are calibrated, so that predictions have a `doubt`.
-        precision: Of the towers' weights: "float32" or "int8".
-        clip: Where the towers came from.
+        precision: Precision of the towers' weights: "float32" or "int8".
+        clip: Source of the towers.
         fingerprint: Hash of the towers' weights.
-        licence: Of the towers and the pictures, as whoever exported it says.
+        licence: Licence of the towers and the pictures, as given at the export.
         added: Names that were added after the export.
-        proof: What was compared at the export: pictures, answers, and the largest difference.
-        foveate: Version that wrote it.
+        proof: Results of the comparison at the export: pictures, answers, and the largest difference.
+        foveate: Version of foveate that wrote it.
         files: Size and SHA-256 of each other file.
     """
 
@@ -109,13 +109,13 @@ def find_export(
     """Return the folder of an export; None if the source is anything else.
 
     Args:
-        source: What the user calls the model.
-        clip: Other weights of CLIP, which an export has no use for.
-        device: Where the user wants the towers.
-        dtype: The precision that the user wants; None takes what there is.
+        source: The user's name for the model.
+        clip: Other CLIP weights that the user gave; an export cannot use them.
+        device: Device that the user gave.
+        dtype: Precision that the user gave, if any.
 
     Raises:
-        InputError: It is an export, and there are other weights, another device or another precision.
+        InputError: The source is an export, and other weights, another device or a precision were given.
     """
     folder = Path(source).expanduser()
     if not (folder / MANIFEST).is_file() and not any(folder.glob("*.onnx")):
@@ -130,10 +130,10 @@ def find_export(
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read an export folder's manifest, and look whether the other files are as it says.
+    """Read the manifest of an export folder, and check the other files against it.
 
     Raises:
-        InputError: It is no export folder, one of a newer foveate, or a file is missing or damaged.
+        InputError: The folder is no export, or of another format version, or a file is missing or damaged.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -149,15 +149,15 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = as_dataclass(Manifest, {**values, "texts": texts}, "")
     except InputError as error:
         raise InputError(f"{path} cannot be used ({error}): export the model again") from error
-    for name, held in manifest.files.items():
-        _demand_whole(folder / name, held)
+    for name, expected in manifest.files.items():
+        _demand_whole(folder / name, expected)
     return manifest
 
 
-def _demand_whole(path: Path, held: Mapping[str, Any]) -> None:
+def _demand_whole(path: Path, expected: Mapping[str, Any]) -> None:
     if path.name != Path(path.name).name or not path.is_file():
         raise InputError(f"{path} is missing: export the model again, or copy the whole folder")
-    if seal(path) != held:
+    if seal(path) != expected:
         raise InputError(f"{path} is not what was exported: export the model again, or copy the whole folder")
 
 
@@ -168,15 +168,15 @@ def seal(path: Path) -> dict[str, Any]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest of a folder in which all else is written; its `files` are found anew."""
-    others = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
-    held = {**asdict(manifest), "files": {path.name: seal(path) for path in others}}
-    text = json.dumps({"format": FORMAT, "format_version": VERSION, **held}, indent=2, ensure_ascii=False)
+    """Write the manifest of a folder, after all other files; its `files` are computed from them."""
+    paths = sorted(path for path in folder.iterdir() if path.name != MANIFEST)
+    content = {**asdict(manifest), "files": {path.name: seal(path) for path in paths}}
+    text = json.dumps({"format": FORMAT, "format_version": VERSION, **content}, indent=2, ensure_ascii=False)
     write_atomically(folder / MANIFEST, text + "\n")
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read a file of arrays of an export folder; no code in it is run."""
+    """Read a file of arrays of an export folder; no code in it is executed."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
@@ -185,7 +185,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write such a file."""
-    packed = io.BytesIO()
-    np.savez(packed, **cast("dict[str, Any]", arrays))
-    write_atomically(path, packed.getvalue())
+    """Write a file of arrays for `read_arrays`."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **cast("dict[str, Any]", arrays))
+    write_atomically(path, buffer.getvalue())

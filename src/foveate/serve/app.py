@@ -1,4 +1,4 @@
-"""The HTTP interface: what is asked where, and how each is answered."""
+"""The HTTP interface: routes, and the functions that answer them."""
 
 import asyncio
 import io
@@ -31,7 +31,7 @@ from foveate.serve.watching import LOG, Metrics
 PAGE = "page.html"
 _DECODERS = 2
 _LONGEST = 400  # letters of a reason
-_SAFE = {
+_SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; frame-ancestors 'none'; form-action 'none'; base-uri 'none'",
     "Referrer-Policy": "no-referrer",
@@ -40,15 +40,15 @@ _SAFE = {
 
 
 class Service:
-    """A model, what was added to it, and the functions that answer requests.
+    """A model, the names added to it, and the functions that answer requests.
 
     Args:
-        model: Who is asked.
-        limits: Of requests.
-        batch: Pictures that may be asked about together.
+        model: The model that answers.
+        limits: Limits of a request.
+        batch: Maximum number of pictures in one call of the model.
 
     Attributes:
-        added: Names that everybody can choose from besides the trained ones.
+        added: Class names, besides the trained ones, that all clients can choose from.
     """
 
     def __init__(self, model: Model, limits: Limits | None = None, *, batch: int = 64) -> None:
@@ -64,7 +64,7 @@ class Service:
         self.metrics.asked(questions, pictures)
 
     def routes(self) -> list[Route]:
-        """Return what can be asked."""
+        """Return the routes."""
         return [
             Route("/", self.page, methods=["GET"]),
             Route("/predict", self.predict, methods=["POST"]),
@@ -76,7 +76,7 @@ class Service:
         ]
 
     def begin_with(self, names: Sequence[str]) -> None:
-        """Add names before anybody asks.
+        """Add names before the first request.
 
         Raises:
             InputError: There are too many, or the model cannot take one.
@@ -91,56 +91,56 @@ class Service:
         self.added = added
 
     async def page(self, request: Request) -> Response:
-        """Return the page; a token in its address becomes a cookie, so that it stands there no longer."""
-        given = request.query_params.get("token")
-        if given is not None:
-            moved = RedirectResponse("/", 303)
-            moved.set_cookie(TOKEN, given, httponly=True, samesite="strict")
-            return moved
+        """Return the page; a token in the address is moved into a cookie, and the address is reloaded."""
+        token = request.query_params.get("token")
+        if token is not None:
+            redirect = RedirectResponse("/", 303)
+            redirect.set_cookie(TOKEN, token, httponly=True, samesite="strict")
+            return redirect
         text = files("foveate.serve").joinpath(PAGE).read_text(encoding="utf-8")
-        return Response(text, media_type="text/html", headers=_SAFE)
+        return Response(text, media_type="text/html", headers=_SECURITY_HEADERS)
 
     async def predict(self, request: Request) -> Response:
-        """Answer about pictures."""
-        asked = await read_question(request, self.limits)
-        classes = self._names(asked.classes, only=asked.only)
-        pictures = await seen(asked, self.model, self.limits, self.decoders)
-        question = PredictRequest(pictures, classes, asked.only, asked.risk, asked.abstain)
+        """Classify pictures."""
+        upload = await read_question(request, self.limits)
+        classes = self._names(upload.classes, only=upload.only)
+        pictures = await seen(upload, self.model, self.limits, self.decoders)
+        question = PredictRequest(pictures, classes, upload.only, upload.risk, upload.abstain)
         answers = await self.in_time(self.worker.put(question))
-        named = zip(asked.files, answers, strict=True)
-        return JSONResponse({"answers": [{**asdict(answer), "photo": name} for (name, _), answer in named]})
+        pairs = zip(upload.files, answers, strict=True)
+        return JSONResponse({"answers": [{**asdict(answer), "photo": name} for (name, _), answer in pairs]})
 
     async def look(self, request: Request) -> Response:
-        """Return the picture, lit where the model looked."""
-        asked = await read_question(request, self.limits)
-        if len(asked.files) > 1:
-            raise Refused(413, f"there are {len(asked.files)} pictures: look at one at a time")
-        return await self.lit(asked)
+        """Return a picture with the regions highlighted where the model looked."""
+        upload = await read_question(request, self.limits)
+        if len(upload.files) > 1:
+            raise Refused(413, f"there are {len(upload.files)} pictures: look at one at a time")
+        return await self.lit(upload)
 
     async def lit(self, asked: UploadRequest) -> Response:
         """Return the answer of `look`.
 
         Raises:
-            InputError: The picture cannot be read, or the name that it is about is none.
+            InputError: The picture cannot be read, or `about` is none of the classes.
         """
         classes = self._names(asked.classes, only=asked.only)
         (picture,) = await seen(asked, self.model, self.limits, self.decoders)
         job = self.worker.run(
             lambda: gaze_at(self.model, picture, classes, only=asked.only, about=asked.about)
         )
-        lit, about = await self.in_time(job)
-        drawn = io.BytesIO()
-        lit.save(drawn, "PNG")
-        # A header holds no letters beyond ASCII; JSON writes them so.
-        return Response(drawn.getvalue(), media_type="image/png", headers={"X-About": json.dumps(about)})
+        overlay, about = await self.in_time(job)
+        buffer = io.BytesIO()
+        overlay.save(buffer, "PNG")
+        # A header holds only ASCII; JSON escapes all other letters.
+        return Response(buffer.getvalue(), media_type="image/png", headers={"X-About": json.dumps(about)})
 
     async def classes(self, request: Request) -> Response:
-        """Tell the names; add some, or take those that were added away."""
+        """Return the class names; POST adds some, DELETE removes the added ones."""
         if request.method == "POST":
-            given = (await read_table(request)).get("names")
-            if not isinstance(given, list) or not given:
+            requested = (await read_table(request)).get("names")
+            if not isinstance(requested, list) or not requested:
                 raise InputError('there are no names to add: send {"names": ["barn owl"]}')
-            names = checked_names([*self.added, *given], self.limits)
+            names = checked_names([*self.added, *requested], self.limits)
             await self.demand_names(names)
             self.added = names
         elif request.method == "DELETE":
@@ -148,9 +148,9 @@ class Service:
         return JSONResponse({"trained": list(self.model.names), "added": list(self.added)})
 
     async def health(self, request: Request) -> Response:
-        """Say that it is there, and what it is."""
-        found = {"status": "ok", "model": self.model.title, "version": foveate.__version__}
-        return JSONResponse({**found, "refuses": self.model.refuses})
+        """Report that the server works, and its model."""
+        status = {"status": "ok", "model": self.model.title, "version": foveate.__version__}
+        return JSONResponse({**status, "refuses": self.model.refuses})
 
     async def counts(self, request: Request) -> Response:
         """Return the metrics."""
@@ -171,10 +171,10 @@ class Service:
             await self.in_time(self.worker.run(lambda: check(list(names))))
 
     async def in_time(self, future: Any) -> Any:
-        """Wait for something that the worker does.
+        """Wait for a job of the worker.
 
         Raises:
-            Refused: It takes too long; if it has not begun, it is left out.
+            Refused: The job takes too long; if it has not started, it is cancelled.
         """
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self.limits.seconds)
@@ -189,9 +189,9 @@ def build_app(service: Service, token: str | None = None, more: Sequence[Route] 
     """Return the ASGI app.
 
     Args:
-        service: Answers.
-        token: That each request has to bring, if one is demanded.
-        more: What can be asked besides.
+        service: Answers the requests.
+        token: Token that each request must carry; None if none is required.
+        more: Additional routes.
     """
     routes = [*service.routes(), *more]
 
@@ -201,7 +201,7 @@ def build_app(service: Service, token: str | None = None, more: Sequence[Route] 
         await asyncio.to_thread(service.worker.close)
 
     app = Starlette(
-        routes=[Route(one.path, _let_in(one.endpoint), methods=one.methods) for one in routes],
+        routes=[Route(route.path, _guarded(route.endpoint), methods=route.methods) for route in routes],
         lifespan=life,
         exception_handlers={
             Refused: _refused,
@@ -211,10 +211,10 @@ def build_app(service: Service, token: str | None = None, more: Sequence[Route] 
             Exception: _broken,
         },
     )
-    return Door(app, service.limits, service.metrics, {one.path for one in routes}, token)
+    return Door(app, service.limits, service.metrics, {route.path for route in routes}, token)
 
 
-def _let_in(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+def _guarded(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     async def answered(request: Request) -> Response:
         if request.scope["refused"] is not None:
             raise request.scope["refused"]
@@ -230,7 +230,7 @@ async def _refused(request: Request, error: Exception) -> Response:
         case BadPicture() | InputError(__cause__=BadPicture()):
             bad = error if isinstance(error, BadPicture) else error.__cause__
             assert isinstance(bad, BadPicture)
-            return _line(422, f"{bad.name}: {bad.reason}")  # its remedy is for those who have the file
+            return _line(422, f"{bad.name}: {bad.reason}")  # the remedy is for users who have the file
         case HTTPException():
             known = {404: "there is nothing here", 405: "this cannot be asked in that way"}
             return _line(error.status_code, known.get(error.status_code, error.detail), error.headers)

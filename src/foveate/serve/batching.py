@@ -1,4 +1,4 @@
-"""One worker for all questions: those that wait together are answered together."""
+"""One worker thread for all questions; questions that wait at the same time are answered in one batch."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -12,8 +12,8 @@ from foveate.prediction import Prediction
 from foveate.serve.models import Ask
 
 T = TypeVar("T")
-_Asked = tuple[tuple[str, ...], bool, float | None, bool]
-"""Classes, only, risk and abstain: questions with the same are asked together."""
+_Options = tuple[tuple[str, ...], bool, float | None, bool]
+"""Classes, only, risk and abstain; questions with the same values go into one batch."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class PredictRequest:
     """Some pictures, and the names to choose from.
 
     Attributes:
-        pictures: Upright, as much of each as the model looks at.
-        classes: Names besides the trained ones.
-        only: Whether to choose from these alone.
+        pictures: Upright pictures, each cut to what the model looks at (see `Model.view`).
+        classes: Class names besides the trained ones.
+        only: Whether to choose from `classes` alone.
         risk: As for `Classifier.predict`.
-        abstain: Likewise.
-        answers: One a picture, when they are there.
+        abstain: As for `Classifier.predict`.
+        answers: Future of the predictions, one per picture.
     """
 
     pictures: Sequence[Image.Image]
@@ -38,12 +38,12 @@ class PredictRequest:
 
 
 class BatchWorker:
-    """Does one thing at a time with a model, in a thread of its own.
+    """Runs the jobs of one model one after another, in its own thread.
 
     Args:
-        ask: The model's.
-        most: Pictures to be asked about together.
-        heard: Told how many questions, and how many pictures, were asked together.
+        ask: The model's `ask`.
+        most: Number of pictures at which a batch is full.
+        heard: Called with the number of questions and of pictures of each batch.
     """
 
     def __init__(self, ask: Ask, most: int = 64, heard: Callable[[int, int], None] | None = None) -> None:
@@ -53,46 +53,46 @@ class BatchWorker:
 
     @property
     def waiting(self) -> int:
-        """Questions that nobody has begun with."""
+        """Number of questions that no batch has taken yet."""
         return len(self._waiting)
 
     def put(self, question: PredictRequest) -> "Future[list[Prediction]]":
-        """Let a question wait for its turn; return where the answers will be. Cancelled, it is left out."""
+        """Queue a question and return the future of its answers; a cancelled future is skipped."""
         self._waiting.append(question)
-        # One turn a question: the first takes all that wait, and the others find nothing left to do.
+        # One turn per question: the first takes all that wait, and the others find an empty queue.
         self._thread.submit(self._turn)
         return question.answers
 
     def run(self, job: Callable[[], T]) -> "Future[T]":
-        """Do something else with the model when it is free."""
+        """Run another job in the model's thread when it is free."""
         return self._thread.submit(job)
 
     def close(self) -> None:
-        """Answer what waits, and end."""
+        """Answer all waiting questions, then end the thread."""
         self._thread.shutdown(wait=True)
 
     def _turn(self) -> None:
-        taken: dict[_Asked, list[PredictRequest]] = {}
+        groups: dict[_Options, list[PredictRequest]] = {}
         pictures = 0
         while self._waiting and pictures < self._most:
             question = self._waiting.popleft()
             if question.answers.set_running_or_notify_cancel():
-                asked = question.classes, question.only, question.risk, question.abstain
-                taken.setdefault(asked, []).append(question)
+                options = question.classes, question.only, question.risk, question.abstain
+                groups.setdefault(options, []).append(question)
                 pictures += len(question.pictures)
-        for asked, questions in taken.items():
-            self._answer(questions, asked)
+        for options, questions in groups.items():
+            self._answer(questions, options)
 
-    def _answer(self, questions: Sequence[PredictRequest], asked: _Asked) -> None:
+    def _answer(self, questions: Sequence[PredictRequest], options: _Options) -> None:
         pictures = [picture for question in questions for picture in question.pictures]
-        classes, only, risk, abstain = asked
-        if self._heard:  # before the answers, after which somebody may look at the counts
+        classes, only, risk, abstain = options
+        if self._heard:  # before the answers: a client that has its answer may read the counts
             self._heard(len(questions), len(pictures))
         try:
-            found = iter(list(self.ask(pictures, list(classes), only=only, risk=risk, abstain=abstain)))
+            predictions = iter(list(self.ask(pictures, list(classes), only=only, risk=risk, abstain=abstain)))
             for question in questions:
-                question.answers.set_result([next(found) for _ in question.pictures])
-        except BaseException as error:  # it is theirs who asked, and the next question is another
+                question.answers.set_result([next(predictions) for _ in question.pictures])
+        except BaseException as error:  # passed on to the callers; the worker goes on
             for question in questions:
                 if not question.answers.done():
                     question.answers.set_exception(error)

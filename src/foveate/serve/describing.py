@@ -54,7 +54,7 @@ _CLASSES: Table = {
 
 
 def description(limits: Limits) -> Table:
-    """Return it, with a server's own limits."""
+    """Return the OpenAPI description of a server with these limits."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -81,17 +81,17 @@ def description(limits: Limits) -> Table:
 
 
 def _paths() -> Table:
-    lit = {
+    picture = {
         "description": "The picture, lit where the model looks; X-About has the class, in JSON.",
         "content": {"image/png": {"schema": _PICTURE}},
     }
-    adding = {"type": "object", "required": ["names"], "properties": {"names": _NAMES}}
+    body = {"type": "object", "required": ["names"], "properties": {"names": _NAMES}}
     return {
         "/predict": {"post": _ask("Name what pictures show.", _json("Answers, one a picture.", _answers()))},
-        "/look": {"post": _ask("Show where the model looks at one picture.", lit)},
+        "/look": {"post": _ask("Show where the model looks at one picture.", picture)},
         "/classes": {
             "get": _plain("The names to choose from.", "Classes"),
-            "post": {**_plain("Add names for all who ask.", "Classes"), "requestBody": _body(adding)},
+            "post": {**_plain("Add names for all who ask.", "Classes"), "requestBody": _body(body)},
             "delete": _plain("Take away the names that were added.", "Classes"),
         },
         "/health": {"get": _response("Whether the server is there.", _json("It is.", _TABLE))},
@@ -103,7 +103,7 @@ def _paths() -> Table:
 
 def _question(limits: Limits) -> Table:
     picture = {"type": "string", "contentEncoding": "base64"}
-    named = {
+    named_picture = {
         "type": "object",
         "required": ["data"],
         "additionalProperties": False,
@@ -113,9 +113,9 @@ def _question(limits: Limits) -> Table:
         "type": "array",
         "minItems": 1,
         "maxItems": limits.pictures,
-        "items": {"anyOf": [picture, named]},
+        "items": {"anyOf": [picture, named_picture]},
     }
-    rest = {
+    options = {
         "classes": {**_NAMES, "description": "Names besides the trained ones."},
         "only": {"type": "boolean", "description": "Choose from these names alone."},
         "about": {"type": "string", "description": "The class that a look is about; empty for the answer."},
@@ -126,7 +126,7 @@ def _question(limits: Limits) -> Table:
         "type": "object",
         "required": ["pictures"],
         "additionalProperties": False,
-        "properties": {"pictures": pictures, **rest},
+        "properties": {"pictures": pictures, **options},
     }
 
 
@@ -169,8 +169,8 @@ def _json(text: str, schema: Table) -> Table:
     return {"description": text, "content": {"application/json": {"schema": schema}}}
 
 
-def _text(kind: str) -> Table:
-    return {"description": "Text.", "content": {kind: {"schema": {"type": "string"}}}}
+def _text(media_type: str) -> Table:
+    return {"description": "Text.", "content": {media_type: {"schema": {"type": "string"}}}}
 
 
 def _body(schema: Table) -> Table:

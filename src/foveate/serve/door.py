@@ -1,4 +1,4 @@
-"""The door: each request comes through here, to be counted, bounded, and let in or not."""
+"""ASGI middleware that each request passes first: it counts, limits, and accepts or refuses requests."""
 
 import asyncio
 import hmac
@@ -21,14 +21,14 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TOKEN = "foveate_token"
-"""Of a query, and of the cookie that the page's requests bring."""
+"""Name of the cookie with the token; the query's name is without "foveate_"."""
 
 OPEN = ("/health",)
-"""What is answered without a token, and however busy the server is."""
+"""Paths that are answered without a token, and also when the server is busy."""
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a name or address is this computer's own, out of reach for all others."""
+    """Return whether a host name or address is a loopback, which no other computer can reach."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -36,17 +36,18 @@ def is_loopback(host: str) -> bool:
 
 
 class Door:
-    """Lets requests in to an app.
+    """Checks requests before an app answers them.
 
-    Without a token only those are let in that name this computer as their host, lest a page of the web lends
-    the server a name of its own (DNS rebinding). Requests that a page of another origin sends never are.
+    Without a token, the Host header of a request must be a loopback; this stops a web page that gives the
+    server's address a name of its own (DNS rebinding). A request from a page of another origin is always
+    refused.
 
     Args:
-        app: Behind it. A `Refused` that it is sent in place of a request is its to answer.
-        limits: Of a request's size and time, and of how many there are at once.
-        metrics: Where they are counted.
-        paths: That the app has; others are counted together.
-        token: That requests have to bring, if one is demanded.
+        app: The app. It also answers refused requests: it gets the `Refused` as `scope["refused"]`.
+        limits: Limits of a request's size and time, and of the number of open requests.
+        metrics: Counts the requests.
+        paths: Paths of the app; requests for other paths are counted together.
+        token: Token that requests must carry; None if none is required.
     """
 
     def __init__(
@@ -59,12 +60,12 @@ class Door:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, told = time.perf_counter(), dict[str, int]()
+        start, response = time.perf_counter(), dict[str, int]()
         body = _Body(receive, self.limits)
 
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
-                told["status"] = message["status"]
+                response["status"] = message["status"]
             await send(message)
 
         scope["refused"] = self._refusal(Headers(scope=scope), scope)
@@ -76,7 +77,7 @@ class Door:
             self._open -= 1
             self.metrics.open.set(self._open)
             path = scope["path"] if scope["path"] in self.paths else "other"
-            status, seconds = told.get("status", 500), since(start)
+            status, seconds = response.get("status", 500), since(start)
             self.metrics.requests.labels(path, str(status)).inc()
             self.metrics.seconds.observe(seconds)
             self.metrics.bytes.inc(body.read)
@@ -89,10 +90,10 @@ class Door:
             )
 
     def _refusal(self, headers: Headers, scope: Scope) -> Refused | None:
-        """Return why a request is not let in; None where it is."""
+        """Return why a request is refused; None if it is accepted."""
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname if _is_host(host) else None
-        if not name or (self.token is None and not is_loopback(name)):
+        hostname = urlsplit(f"//{host}").hostname if _is_host(host) else None
+        if not hostname or (self.token is None and not is_loopback(hostname)):
             return Refused(403, "the request names another host than this one")
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
@@ -110,32 +111,32 @@ class Door:
 
     def _has_token(self, headers: Headers, scope: Scope) -> bool:
         assert self.token is not None
-        query = dict(part.partition("=")[::2] for part in scope["query_string"].decode("latin-1").split("&"))
+        query = dict(pair.partition("=")[::2] for pair in scope["query_string"].decode("latin-1").split("&"))
         try:
             cookie = SimpleCookie(headers.get("cookie", "")).get(TOKEN)
         except CookieError:
             cookie = None
-        given = (
+        candidates = (
             headers.get("authorization", "").removeprefix("Bearer "),
             query.get(TOKEN.removeprefix("foveate_"), ""),
             cookie.value if cookie else "",
         )
-        return any(hmac.compare_digest(one.encode(), self.token.encode()) for one in given)
+        return any(hmac.compare_digest(candidate.encode(), self.token.encode()) for candidate in candidates)
 
 
 class _Body:
-    """A request's body on its way in, counted and timed."""
+    """A request's body while it is received; bytes are counted, and the time is limited."""
 
     def __init__(self, receive: Receive, limits: Limits) -> None:
         self._receive, self._limits, self.read = receive, limits, 0
-        self._until = asyncio.get_running_loop().time() + limits.seconds
+        self._deadline = asyncio.get_running_loop().time() + limits.seconds
         self._whole = False
 
     async def receive(self) -> Message:
-        if self._whole:  # what follows is told when the client goes, and may take its time
+        if self._whole:  # the next message is the disconnect of the client; it has no time limit
             return await self._receive()
         try:
-            async with asyncio.timeout_at(self._until):
+            async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
         except TimeoutError as error:
             seconds = f"{self._limits.seconds:g} seconds"

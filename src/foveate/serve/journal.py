@@ -1,6 +1,6 @@
-"""Labels as people give them, in a file that only grows: a line of JSON each.
+"""Labels in an append-only file, in the order people give them: one JSON object per line.
 
-A line is on the disk before anybody is told that it was taken, so a kill at any moment loses no label. Kinds:
+A line is on the disk before its label is confirmed, so a kill at any moment loses no label. Kinds of lines:
 
 {"name": "barn owl"}                          a class that photos can be of
 {"image": "a/1.jpg", "label": "barn owl"}     what a photo shows; null is none of the names
@@ -24,11 +24,11 @@ from foveate.readers import as_table, decoded, json_lines, read_bytes
 
 @dataclass
 class Labels:
-    """What a journal amounts to.
+    """The state that the lines of a journal lead to.
 
     Attributes:
-        names: Of the classes, in the order they came.
-        history: Photo and label of every label that was not taken back, in order; None is none of the names.
+        names: Class names, in the order they were added.
+        history: (photo, label) pairs in order, without those taken back; label None is "none of the names".
     """
 
     names: list[str] = field(default_factory=list[str])
@@ -36,14 +36,14 @@ class Labels:
 
     @property
     def current(self) -> dict[str, str | None]:
-        """The label of each photo that has one; the last of several."""
+        """The last label of each labelled photo."""
         return dict(self.history)
 
     def take(self, line: Mapping[str, object]) -> None:
-        """Do what a line says.
+        """Apply one line.
 
         Raises:
-            InputError: It is no line of a journal, or does not fit those before.
+            InputError: It is no line of a journal, or contradicts earlier lines.
         """
         match line:
             case {"name": str(name), **rest} if not rest:
@@ -62,18 +62,18 @@ class Labels:
 
 
 class LabelJournal:
-    """A file of labels, in the hands of one process.
+    """A file of labels, locked by one process.
 
     Args:
-        path: Of the file; made if it is not there. A last line that a kill has cut is removed, with a
-            warning: nobody was told that it was taken.
+        path: The file; created if missing. An incomplete last line, which a kill leaves, is removed with a
+            warning: its label was never confirmed.
 
     Attributes:
-        labels: What it amounts to.
-        lines: How many lines it has.
+        labels: The state after all lines.
+        lines: Number of lines.
 
     Raises:
-        InputError: Another process has it, its folder cannot be written, or it is no journal.
+        InputError: Another process has locked it, its folder cannot be written, or it is no journal.
         OSError: The file cannot be written.
     """
 
@@ -96,14 +96,14 @@ class LabelJournal:
             raise
 
     def add(self, line: Mapping[str, object]) -> None:
-        """Take a line: check it, put it on the disk, and then do what it says.
+        """Check a line, write it to the disk, then apply it.
 
         Raises:
-            InputError: As `Labels.take`; nothing is written then.
-            OSError: The disk is full, or the file may not be written; the labels are then as before.
+            InputError: As in `Labels.take`; nothing is written.
+            OSError: The disk is full, or the file cannot be written; the labels are unchanged.
         """
-        after = Labels(list(self.labels.names), list(self.labels.history))
-        after.take(line)
+        updated = Labels(list(self.labels.names), list(self.labels.history))
+        updated.take(line)
         data = json.dumps(line).encode() + b"\n"
         size = os.fstat(self._file).st_size
         try:
@@ -111,13 +111,13 @@ class LabelJournal:
                 raise OSError(28, "No space left on device", str(self.path))
             os.fsync(self._file)
         except OSError:
-            with suppress(OSError):  # half a line would spoil the next one
+            with suppress(OSError):  # half a line would corrupt the next one
                 os.ftruncate(self._file, size)
             raise
-        self.labels, self.lines = after, self.lines + 1
+        self.labels, self.lines = updated, self.lines + 1
 
     def close(self) -> None:
-        """Give the file to whoever wants it next."""
+        """Close the file and unlock it."""
         os.close(self._file)
         self._lock.release()
 
@@ -125,11 +125,11 @@ class LabelJournal:
         if not self.path.exists():
             return
         raw = read_bytes(self.path)
-        whole = raw[: raw.rfind(b"\n") + 1]
-        if len(whole) < len(raw):
+        complete = raw[: raw.rfind(b"\n") + 1]
+        if len(complete) < len(raw):
             warnings.warn(f"{self.path}: its last line was cut off, and is removed", stacklevel=3)
-            os.truncate(self.path, len(whole))
-        for number, line in json_lines(self.path, decoded(whole, str(self.path))):
+            os.truncate(self.path, len(complete))
+        for number, line in json_lines(self.path, decoded(complete, str(self.path))):
             try:
                 self.labels.take(as_table(line) or {})
             except InputError as error:
@@ -138,7 +138,7 @@ class LabelJournal:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put a new file's name on the disk, where the system can."""
+    """Write a new file's directory entry to the disk, if the system supports it."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

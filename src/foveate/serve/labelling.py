@@ -1,4 +1,4 @@
-"""The HTTP interface of a labelling session, beside that of the model."""
+"""The HTTP interface of a labelling session, in addition to that of the model."""
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -23,15 +23,15 @@ from foveate.serve.session import Session, SessionPaths
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What a page saw when somebody said something."""
+class _PageRevision:
+    """Revision of the state that the page showed when it sent the request."""
 
     revision: int
 
 
 @dataclass(frozen=True)
-class _AnsweredPhoto(_Seen):
-    """A label; null is none of the names."""
+class _AnsweredPhoto(_PageRevision):
+    """A label; null means "none of the names"."""
 
     photo: int
     label: str | None
@@ -41,15 +41,15 @@ class Labelling:
     """Functions that answer requests about a session.
 
     Args:
-        service: Of the model; what is learned takes its place there.
-        session: The labels.
+        service: Service of the model; a learned model replaces it there.
+        session: The labelling session.
     """
 
     def __init__(self, service: Service, session: Session) -> None:
         self.service, self.session = service, session
 
     def routes(self) -> list[Route]:
-        """Return what can be asked."""
+        """Return the routes."""
         return [
             Route("/session", self.state, methods=["GET"]),
             Route("/session/photo", self.photo, methods=["GET"]),
@@ -64,57 +64,57 @@ class Labelling:
         ]
 
     def begin_with(self, names: Sequence[str]) -> None:
-        """Take the model's names, those of before, and more, before anybody asks.
+        """Start with the names of the model and of the session, and with more names.
 
         Raises:
             InputError: The model cannot take one.
         """
         self.service.begin_with([*self.session.names, *names])
         self.session.add_names([*self.service.model.names, *names])
-        self._take_names()
+        self._publish_names()
         self.session.ask_again()
 
     async def state(self, request: Request) -> Response:
-        """Return all that a page shows."""
+        """Return the state that the page shows."""
         return JSONResponse(await to_thread.run_sync(self.session.state))
 
     async def photo(self, request: Request) -> Response:
-        """Return a photo, as large as a page needs."""
-        shown = partial(self.session.shown, _place(request))
-        drawn = await to_thread.run_sync(shown, limiter=self.service.decoders)
-        return Response(drawn, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+        """Return a photo, reduced to the size that the page shows."""
+        render = partial(self.session.shown, _place(request))
+        jpeg = await to_thread.run_sync(render, limiter=self.service.decoders)
+        return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     async def look(self, request: Request) -> Response:
-        """Return a photo, lit where the model looks."""
+        """Return a photo with the regions highlighted where the model looks."""
         content = await to_thread.run_sync(self.session.file(_place(request)).read_bytes)
         about = request.query_params.get("about", "")
         return await self.service.lit(UploadRequest((("photo", content),), about=about))
 
     async def names(self, request: Request) -> Response:
-        """Add classes that photos can be of."""
-        given = (await read_table(request)).get("names")
-        if not isinstance(given, list) or not given:
+        """Add class names."""
+        added = (await read_table(request)).get("names")
+        if not isinstance(added, list) or not added:
             raise InputError('there are no names to add: send {"names": ["barn owl"]}')
-        names = checked_names([*self.session.names, *given], self.service.limits)
+        names = checked_names([*self.session.names, *added], self.service.limits)
         await self.service.demand_names(names)
         await to_thread.run_sync(self.session.add_names, names)
-        self._take_names()
+        self._publish_names()
         await self.service.in_time(self.service.worker.run(self.session.ask_again))
         return await self.state(request)
 
     async def label(self, request: Request) -> Response:
-        """Take a label of a photo of the folder."""
-        said = as_dataclass(_AnsweredPhoto, await read_table(request), "the body")
-        await to_thread.run_sync(self.session.label, said.photo, said.label, said.revision)
+        """Record the label of a photo of the folder."""
+        answer = as_dataclass(_AnsweredPhoto, await read_table(request), "the body")
+        await to_thread.run_sync(self.session.label, answer.photo, answer.label, answer.revision)
         return await self.state(request)
 
     async def bring(self, request: Request) -> Response:
-        """Take a photo that somebody brings, and its label; without one it shows none of the names."""
-        asked = await read_question(request, self.service.limits)
+        """Store an uploaded photo and its label; without a label, it shows none of the names."""
+        upload = await read_question(request, self.service.limits)
         label = request.query_params.get("label")
         for (_, content), view in zip(
-            asked.files,
-            await seen(asked, self.service.model, self.service.limits, self.service.decoders),
+            upload.files,
+            await seen(upload, self.service.model, self.service.limits, self.service.decoders),
             strict=True,
         ):
             job = partial(self.session.bring, content, view, label)
@@ -123,18 +123,18 @@ class Labelling:
 
     async def undo(self, request: Request) -> Response:
         """Take the last label back."""
-        said = as_dataclass(_Seen, await read_table(request), "the body")
-        await to_thread.run_sync(self.session.undo, said.revision)
+        page = as_dataclass(_PageRevision, await read_table(request), "the body")
+        await to_thread.run_sync(self.session.undo, page.revision)
         return await self.state(request)
 
     async def learn(self, request: Request) -> Response:
-        """Learn from all labels; who asks from now on is answered by what was learned."""
-        learned = await self.service.in_time(self.service.worker.run(self.session.learn))
-        self.service.model = model_of(learned)
+        """Learn from all labels; the learned model answers all later requests."""
+        classifier = await self.service.in_time(self.service.worker.run(self.session.learn))
+        self.service.model = model_of(classifier)
         return await self.state(request)
 
     async def save(self, request: Request) -> Response:
-        """Write the model that was learned."""
+        """Save the learned model."""
         try:
             await self.service.in_time(self.service.worker.run(self.session.save))
         except OSError as error:
@@ -143,16 +143,16 @@ class Labelling:
         return await self.state(request)
 
     async def labels(self, request: Request) -> Response:
-        """Return all labels, for another program."""
+        """Export all labels for another program."""
         form = request.query_params.get("form", "csv")
         if form not in FORMS:
             raise InputError(f"there is no form {form[:20]!r}: there are {', '.join(FORMS)}")
-        make = partial(written, form, self.session.labels(), self.session.files())
-        name, kind, content = await to_thread.run_sync(make)
+        export = partial(written, form, self.session.labels(), self.session.files())
+        name, media_type, content = await to_thread.run_sync(export)
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return Response(content, media_type=kind, headers=headers)
+        return Response(content, media_type=media_type, headers=headers)
 
-    def _take_names(self) -> None:
+    def _publish_names(self) -> None:
         self.service.added = self.session.names
 
 
@@ -167,24 +167,24 @@ def open_session(
     method: str = HEAD,
     watch: Callable[[int, int], None] | None = None,
 ) -> Generator[Session]:
-    """Open a session, and close it in the end.
+    """Open a session, and close it at the end.
 
     Args:
-        service: Of the model to begin with.
-        labels: The journal.
+        service: Service of the initial model.
+        labels: File of the journal.
         photos: Folder of photos to label, if there is one.
-        known: Labels of another program to begin with, if there are any.
-        out: Folder for the model that is saved; None is beside the labels.
-        method: Which head is learned.
-        watch: Told how many photos have been looked at, and how many there are.
+        known: File of labels from another program to import, if there is one.
+        out: Output folder for the learned model; None is a folder next to the labels.
+        method: Name of the head that is learned.
+        watch: Called with the number of encoded photos, and the number of all photos.
 
     Raises:
-        InputError: The model is an export, or a file or folder is not what it should be.
+        InputError: The model is an export, or a file or folder is unusable.
     """
     if service.model.classifier is None:
         raise InputError(f"{service.model.title} cannot learn: label with the model it was made of")
-    places = SessionPaths(labels, photos, out or labels.with_name(f"{labels.stem}-model"))
-    session = Session(service.model.classifier, places, method=method, watch=watch)
+    paths = SessionPaths(labels, photos, out or labels.with_name(f"{labels.stem}-model"))
+    session = Session(service.model.classifier, paths, method=method, watch=watch)
     try:
         if known is not None:
             session.take(read_labels(known))
@@ -194,7 +194,7 @@ def open_session(
 
 
 def _place(request: Request) -> int:
-    word = request.query_params.get("id", "")
-    if not (word.isascii() and word.isdigit() and len(word) < 10):
+    value = request.query_params.get("id", "")
+    if not (value.isascii() and value.isdigit() and len(value) < 10):
         raise InputError("the id is no number of a photo")
-    return int(word)
+    return int(value)

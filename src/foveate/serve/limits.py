@@ -1,4 +1,4 @@
-"""What a request may be, and what it is told where it is more."""
+"""Limits of requests, and the error for a request that is refused."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ from foveate.errors import InputError
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a server takes.
+    """Limits of a server.
 
     Attributes:
-        body: Bytes of a request.
-        pixels: Of a picture, read in its header before any is decoded.
-        pictures: Of a request.
-        names: Of a request, and that may be added for all.
-        requests: At work or waiting at once.
-        seconds: Until a request has come in whole, and again until it is answered.
+        body: Maximum bytes of a request's body.
+        pixels: Maximum pixels of a picture; read from its header, before it is decoded.
+        pictures: Maximum pictures in a request.
+        names: Maximum class names in a request, and maximum names added for all clients.
+        requests: Maximum open requests, at work or waiting.
+        seconds: Time limit to receive a request; and a second one, of the same length, to answer it.
     """
 
     body: int = 32 << 20
@@ -34,12 +34,12 @@ class Limits:
 
 
 class Refused(Exception):
-    """A request that is not answered.
+    """Error for a request that is refused.
 
     Attributes:
-        status: Of HTTP, 400 or above.
-        reason: In one line.
-        headers: Of the response, besides.
+        status: HTTP status, 400 or above.
+        reason: Reason in one line.
+        headers: Additional headers of the response.
     """
 
     def __init__(self, status: int, reason: str, **headers: str) -> None:

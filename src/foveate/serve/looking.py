@@ -1,4 +1,4 @@
-"""Where a model looked at one picture."""
+"""Shows where a model looked in one picture."""
 
 from collections.abc import Sequence
 
@@ -14,18 +14,18 @@ SIDE = 320
 def gaze_at(
     model: Model, view: Image.Image, classes: Sequence[str], *, only: bool = False, about: str = ""
 ) -> tuple[Image.Image, str]:
-    """Return a picture, lit where a model looks for a class, and the class.
+    """Return a picture with the regions highlighted where a model looks for a class, and the class.
 
     Args:
-        model: Who looks.
+        model: The model.
         view: The square that it sees.
-        classes: Names besides the trained ones.
-        only: Whether it chooses from these alone.
+        classes: Class names besides the trained ones.
+        only: Whether to choose from `classes` alone.
         about: The class; empty for the model's own answer.
 
     Raises:
-        Refused: The model is an export, which has no gradients to ask.
-        InputError: The class is none of those that it chooses from.
+        Refused: The model is an export, which computes no gradients.
+        InputError: `about` is none of the classes to choose from.
     """
     classifier = model.classifier
     if classifier is None:
@@ -41,6 +41,6 @@ def gaze_at(
     if about and about not in method.names:
         raise InputError(f"class {about!r} is none of those asked about")
     images = to_tensor(view, config.mean, config.std)[None].to(classifier.clip.logit_scale.device)
-    asked = torch.tensor([method.names.index(about)], device=images.device) if about else None
-    found = gaze_and_answer(method, images, asked, branch)
-    return overlay(view, found.heat[0].cpu(), SIDE), method.names[int(found.labels[0])]
+    target = torch.tensor([method.names.index(about)], device=images.device) if about else None
+    gaze = gaze_and_answer(method, images, target, branch)
+    return overlay(view, gaze.heat[0].cpu(), SIDE), method.names[int(gaze.labels[0])]

@@ -1,4 +1,4 @@
-"""What a server asks: a tuned classifier, CLIP alone, or an export, behind one narrow interface."""
+"""The model of a server: a tuned classifier, CLIP alone, or an export, behind one narrow interface."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from foveate.classifier import Classifier  # it imports PyTorch, which an export does without
 
 Ask = Callable[..., "Sequence[Prediction]"]
-"""Pictures, then `classes`, `only`, `risk` and `abstain` by name, to an answer a picture; as
-`Classifier.predict`.
+"""Takes pictures, and `classes`, `only`, `risk` and `abstain` by name; returns one prediction per picture, as
+`Classifier.predict` does.
 """
 
 
 @dataclass(frozen=True)
 class Model:
-    """What is asked.
+    """A model that classifies pictures.
 
     Attributes:
-        title: Of it, for people.
-        names: That it was trained on.
-        ask: Answers; one call at a time.
-        side: Of the square view that it makes of a picture; None where that is not known.
-        classifier: The same in PyTorch; None of an export.
-        check: Refuses names that it cannot take; None takes all.
-        refuses: Whether it can say "none of these".
+        title: Title for people.
+        names: Class names that it was trained on.
+        ask: Returns predictions; only one call at a time is allowed.
+        side: Side of the square view that it makes of a picture, in pixels; None if unknown.
+        classifier: The PyTorch classifier; None for an export.
+        check: Refuses class names that the model cannot use; None accepts all.
+        refuses: Whether it can answer "none of these".
     """
 
     title: str
@@ -46,9 +46,9 @@ class Model:
     refuses: bool = False
 
     def view(self, picture: Image.Image) -> Image.Image:
-        """Return as much of an upright picture as the model looks at; of that it makes the same view again.
+        """Return the view that the model makes of an upright picture; the view of a view is itself.
 
-        So a picture that waits takes little room, and its answer has the bits of the whole picture's.
+        So a waiting picture takes little memory, and its prediction is bit for bit that of the whole picture.
         """
         return picture if self.side is None else eval_view(picture.size, self.side).apply(picture)[0]
 
@@ -58,8 +58,8 @@ def model_of(classifier: "Classifier", *, batch_size: int = 1) -> Model:
 
     Args:
         classifier: Tuned, or zero-shot.
-        batch_size: Pictures a pass of the towers. Matrix products round otherwise for other numbers of
-            rows, so 1 alone gives a picture the bits that `Classifier.predict` gives it by itself.
+        batch_size: Pictures per pass of the towers. Matrix products of other numbers of rows round
+            differently, so only 1 gives a picture the same bits as `Classifier.predict` for it alone.
     """
     config = classifier.config
     title = f"{classifier.method_name} on {Path(classifier.clip_source).name}"
@@ -79,21 +79,21 @@ def open_model(
     dtype: str | None = None,
     batch_size: int = 1,
 ) -> Model:
-    """Read what is to be served.
+    """Load the model of a server.
 
     Args:
         source: Folder or hub id of a tuned model, or folder of an export; None is CLIP without training.
-        clip: The towers, if they are elsewhere than when it was trained; without a source, which.
-        device: Where the towers run.
+        clip: The CLIP, if it is not where it was at training; without a source, the CLIP to serve.
+        device: Device of the towers.
         dtype: Precision of the towers; None is that of the training.
         batch_size: As for `model_of`.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: The model cannot be loaded.
     """
     folder = None if source is None else find_export(source, clip, device, dtype)
     if folder is not None:
-        return _exported(folder, batch_size)
+        return _open_export(folder, batch_size)
     from foveate.classifier import Classifier
 
     if source is None:
@@ -103,7 +103,7 @@ def open_model(
     return model_of(classifier, batch_size=batch_size)
 
 
-def _exported(folder: Path, batch_size: int) -> Model:
+def _open_export(folder: Path, batch_size: int) -> Model:
     export = import_module("foveate.run").load(folder)
     ask = partial(export.predict, batch_size=batch_size)
     return Model(
@@ -117,7 +117,7 @@ def _exported(folder: Path, batch_size: int) -> Model:
 
 
 def can_refuse(trust: Any) -> bool:
-    """Return whether a model that knows so much of its shots can say "none of these".
+    """Return whether a model with this trust can answer "none of these".
 
     Args:
         trust: A `Trust`, an `ExportedTrust`, or None.

@@ -1,4 +1,4 @@
-"""Requests, as people send them, to pictures and names; whatever is wrong is one line."""
+"""Reads pictures and names from requests; each error is one line."""
 
 import base64
 import binascii
@@ -25,11 +25,11 @@ from foveate.serve.limits import BUSY, Limits, Refused
 from foveate.serve.models import Model
 
 FORM, JSON, RAW = "multipart/form-data", "application/json", "application/octet-stream"
-_NAME = 100  # letters of a picture's name that are given back
+_NAME_LENGTH = 100  # letters of a picture's name that are returned
 _DATA = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,")
-_FIELDS = 32  # of a form, besides its pictures
-_FIELD = 64 << 10  # bytes
-_VALUES = 10_000  # of JSON
+_FIELDS = 32  # maximum fields of a form, besides its pictures
+_FIELD_BYTES = 64 << 10
+_MAX_VALUES = 10_000  # in a JSON body
 _ASKED = ("classes", "only", "about", "risk", "abstain")
 
 
@@ -39,10 +39,10 @@ class UploadRequest:
 
     Attributes:
         files: Name and bytes of each picture.
-        classes: Names besides the trained ones.
-        only: Whether to choose from these alone.
-        about: The name that a gaze is about; empty for the answer.
-        risk: Of the sets of names that are wanted; None where none are.
+        classes: Class names besides the trained ones.
+        only: Whether to choose from `classes` alone.
+        about: Class whose regions are shown; empty for the predicted class.
+        risk: Risk of the sets of names (see `Classifier.predict`); None if no sets are requested.
         abstain: Whether "none of these" may be the answer.
     """
 
@@ -67,11 +67,11 @@ class _JsonBody:
 
 
 async def read_question(request: Request, limits: Limits) -> UploadRequest:
-    """Read a question: a form, JSON with pictures in base64, or one picture as it is.
+    """Read a question: a form, JSON with pictures in base64, or the bytes of one picture.
 
     Raises:
-        Refused: It is of another kind, has no pictures, or too many of anything.
-        InputError: Something in it is wrong.
+        Refused: The content type is another, there are no pictures, or something exceeds its limit.
+        InputError: A value is wrong.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == FORM:
@@ -95,8 +95,8 @@ async def read_table(request: Request) -> dict[str, object]:
     """Read a JSON object.
 
     Raises:
-        Refused: The content is of another kind.
-        InputError: It is no JSON, or no object.
+        Refused: The content type is another.
+        InputError: The body is no JSON, or no object.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != JSON:
@@ -108,11 +108,11 @@ async def read_table(request: Request) -> dict[str, object]:
 
 
 def checked_names(names: Sequence[object], limits: Limits) -> tuple[str, ...]:
-    """Return class names in their one way of writing, each once.
+    """Return class names in their canonical spelling, each once.
 
     Raises:
         Refused: There are too many.
-        InputError: One is no text, empty, too long, or has an unseen character.
+        InputError: A name is no text, empty, too long, or has an invisible character.
     """
     if len(names) > limits.names:
         raise Refused(413, f"there are {len(names)} class names: give {limits.names} at most")
@@ -127,17 +127,17 @@ def checked_names(names: Sequence[object], limits: Limits) -> tuple[str, ...]:
 async def seen(
     asked: UploadRequest, model: Model, limits: Limits, decoders: CapacityLimiter
 ) -> list[Image.Image]:
-    """Decode pictures, a few at a time, and keep of each what the model looks at.
+    """Decode the pictures of a question, a few at a time; keep of each the view that the model makes.
 
     Args:
         asked: The question.
-        model: Who will be asked.
-        limits: Of pixels, and of time.
-        decoders: How many are decoded at once.
+        model: The model that will be asked.
+        limits: Limits of pixels and of time.
+        decoders: Limits how many pictures are decoded at once.
 
     Raises:
-        InputError: One cannot be read, or has too many pixels.
-        Refused: It takes too long; of what others wait for there is too much.
+        InputError: A picture cannot be read, or has too many pixels.
+        Refused: It takes too long, because the server is busy.
     """
     look = partial(_seen, model=model, limits=limits)
     try:
@@ -153,19 +153,19 @@ async def seen(
 def _seen(picture: FilePicture, model: Model, limits: Limits) -> Image.Image:
     (width, height), _ = measure(picture)
     if width * height > limits.pixels:
-        most = f"{limits.pixels / 1e6:g} million pixels that are decoded"
-        raise BadPicture(picture.name, f"is {width}x{height}, more than the {most}", "make it smaller")
+        limit = f"{limits.pixels / 1e6:g} million pixels that are decoded"
+        raise BadPicture(picture.name, f"is {width}x{height}, more than the {limit}", "make it smaller")
     return model.view(open_picture(picture))
 
 
 async def _from_form(request: Request, limits: Limits) -> UploadRequest:
-    await request.body()  # so that nothing stops the parser half-way, with files that nobody closes
+    await request.body()  # read first: an error within the parser would leave open files
     try:
-        form = await request.form(max_files=limits.pictures, max_fields=_FIELDS, max_part_size=_FIELD)
+        form = await request.form(max_files=limits.pictures, max_fields=_FIELDS, max_part_size=_FIELD_BYTES)
     except HTTPException as error:
         status = 413 if "Too many" in error.detail or "exceeded" in error.detail else 400
         raise Refused(status, f"the form cannot be read ({_short(error.detail)})") from error
-    async with request.form():  # which is read; leaving closes its files
+    async with request.form():  # already parsed; the exit closes its files
         files = [(_name(one.filename, i), await one.read()) for i, one in enumerate(_uploads(form))]
     texts = {name: [one for one in form.getlist(name) if isinstance(one, str)] for name in form}
     stray = [name for name in texts if texts[name] and name not in _ASKED]
@@ -182,22 +182,22 @@ def _uploads(form: FormData) -> Iterator[UploadFile]:
 
 
 def _from_json(body: bytes) -> UploadRequest:
-    written = as_dataclass(_JsonBody, _json(body), "the body")
+    question = as_dataclass(_JsonBody, _json(body), "the body")
     files: list[tuple[str, bytes]] = []
-    for place, one in enumerate(written.pictures):
+    for index, one in enumerate(question.pictures):
         match one:
             case str(text):
-                files.append((_name(None, place), _bytes(text, place)))
+                files.append((_name(None, index), _bytes(text, index)))
             case {"data": str(text), **rest} if rest.keys() <= {"name"} and isinstance(
                 rest.get("name", ""), str
             ):
-                files.append((_name(str(rest.get("name", "")), place), _bytes(text, place)))
+                files.append((_name(str(rest.get("name", "")), index), _bytes(text, index)))
             case _:
                 raise InputError(
-                    f"picture {place} is {_short(repr(one))}: give base64, or {{name, data}} with base64 data"
+                    f"picture {index} is {_short(repr(one))}: give base64, or {{name, data}} with base64 data"
                 )
-    rest = written.about, written.risk, written.abstain
-    return UploadRequest(tuple(files), tuple(written.classes), written.only, *rest)
+    options = question.about, question.risk, question.abstain
+    return UploadRequest(tuple(files), tuple(question.classes), question.only, *options)
 
 
 def _from_picture(request: Request, body: bytes) -> UploadRequest:
@@ -207,7 +207,7 @@ def _from_picture(request: Request, body: bytes) -> UploadRequest:
 
 
 def _upload(files: tuple[tuple[str, bytes], ...], texts: Callable[[str], Sequence[str]]) -> UploadRequest:
-    """Return a question whose options are words, by name, each perhaps several times."""
+    """Build a question from texts; `texts` returns all values of an option, by its name."""
     return UploadRequest(
         files,
         tuple(_words(texts("classes"))),
@@ -219,32 +219,32 @@ def _upload(files: tuple[tuple[str, bytes], ...], texts: Callable[[str], Sequenc
 
 
 def _words(texts: Sequence[str]) -> list[str]:
-    """Return names with commas between them, one with a comma of its own in quotes.
+    """Split comma-separated names; a name that contains a comma is in quotes.
 
-    Unlike those of the command line they are never taken for the name of a file.
+    Unlike on the command line, a name is never the name of a file.
     """
     rows = csv.reader([text.replace("\n", " ").replace("\r", " ") for text in texts], skipinitialspace=True)
     return [word.strip() for row in rows for word in row if word.strip()]
 
 
 def _json(body: bytes) -> object:
-    values = sum(body.count(mark) for mark in (b",", b"[", b"{"))
-    if values > _VALUES:  # of which each takes many times its bytes in memory
-        raise Refused(413, f"the body holds {values:,} values: send {_VALUES:,} at most")
+    values = sum(body.count(character) for character in (b",", b"[", b"{"))
+    if values > _MAX_VALUES:  # in memory, each value takes many times its bytes
+        raise Refused(413, f"the body holds {values:,} values: send {_MAX_VALUES:,} at most")
     return parse_json(body, "the body")
 
 
-def _bytes(text: str, place: int) -> bytes:
+def _bytes(text: str, index: int) -> bytes:
     try:
         return base64.b64decode(_DATA.sub("", text, count=1), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InputError(f"picture {place} is no base64 ({error})") from error
+        raise InputError(f"picture {index} is no base64 ({error})") from error
 
 
-def _name(given: str | None, place: int) -> str:
-    """Return what a picture is called in its answer: the end of a path, printable, and not long."""
-    name = printable(PureWindowsPath(given or "").name.replace("\n", " "))
-    return name[:_NAME] or f"picture {place}"
+def _name(filename: str | None, index: int) -> str:
+    """Return a picture's name for its answer: the last part of its path, printable and shortened."""
+    name = printable(PureWindowsPath(filename or "").name.replace("\n", " "))
+    return name[:_NAME_LENGTH] or f"picture {index}"
 
 
 def _truth(option: str, words: Sequence[str]) -> bool:

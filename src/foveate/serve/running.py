@@ -1,4 +1,4 @@
-"""From an app to a server on a port, until it is told to stop."""
+"""Runs the app as a server on a port, until a signal stops it."""
 
 import asyncio
 import errno
@@ -14,15 +14,15 @@ from foveate.errors import InputError
 from foveate.serve.door import Door, is_loopback
 from foveate.serve.watching import log_to_stderr
 
-_HEAD = 32 << 10  # bytes of a request's head
+_HEAD = 32 << 10  # maximum bytes of a request's head
 _HEAD_SECONDS = 10.0
-_QUEUE = 128  # connections that the system lets wait
+_QUEUE = 128  # connections that wait in the system
 
 
 class Impatient(H11Protocol):
-    """Hangs up where a request's head does not come in within ten seconds."""
+    """Closes a connection whose request head has not arrived within ten seconds."""
 
-    _hang_up: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -33,26 +33,26 @@ class Impatient(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget()
+        self._cancel_timer()
         super().connection_lost(exc)
 
     def _watch(self) -> None:
         if self.conn.their_state is not h11.IDLE:
-            self._forget()
-        elif self._hang_up is None:
-            self._hang_up = self.loop.call_later(_HEAD_SECONDS, self.transport.close)
+            self._cancel_timer()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(_HEAD_SECONDS, self.transport.close)
 
-    def _forget(self) -> None:
-        if self._hang_up is not None:
-            self._hang_up.cancel()
-            self._hang_up = None
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def demand_token(host: str, token: str | None) -> None:
-    """Refuse to be reached by others without a token.
+    """Refuse an address that other computers can reach, if there is no good token.
 
     Raises:
-        InputError: The host is no loopback address and there is no token, or one that is soon guessed.
+        InputError: There is no token and the host is no loopback address, or the token is easy to guess.
     """
     if token is None and not is_loopback(host):
         raise InputError(f"--host {host} can be reached by others: give a --token that they have to know")
@@ -61,10 +61,10 @@ def demand_token(host: str, token: str | None) -> None:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """Return a socket on a host and port; port 0 takes one that is free.
+    """Return a socket bound to a host and port; port 0 takes a free one.
 
     Raises:
-        InputError: The port is in use or not allowed, or the host is none of this computer.
+        InputError: The port is in use or not allowed, or the host is no address of this computer.
     """
     if not 0 <= port < 1 << 16:
         raise InputError(f"port is {port}: give 0 to 65535")
@@ -72,36 +72,36 @@ def bound(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (socket.gaierror, UnicodeError) as error:
         raise InputError(f"--host {host} is no name or address of a computer") from error
-    own = socket.socket(family, kind, protocol)  # of which asyncio knows that nothing has to wait in it
+    listener = socket.socket(family, kind, protocol)  # of which asyncio knows that nothing has to wait in it
     try:
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        own.bind(address)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
     except OSError as error:
-        own.close()
-        why = {
+        listener.close()
+        reasons = {
             errno.EADDRINUSE: f"port {port} is in use: give another with --port, or 0 for any that is free",
             errno.EACCES: f"port {port} may not be used: give one above 1023 with --port",
             errno.EADDRNOTAVAIL: f"--host {host} is no address of this computer",
         }
-        if error.errno not in why:
+        if error.errno not in reasons:
             raise
-        raise InputError(why[error.errno]) from error
-    return own
+        raise InputError(reasons[error.errno]) from error
+    return listener
 
 
 def url_of(own: socket.socket) -> str:
-    """Return the address to open in a browser."""
+    """Return the URL of a socket, for a browser."""
     host, port = own.getsockname()[:2]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def serve(app: Door, own: socket.socket, ready: Callable[[], None]) -> None:
-    """Answer until a signal says stop; what was asked before is answered still.
+    """Answer requests until a signal stops the server; open requests are still answered.
 
     Args:
-        app: From `build_app`.
-        own: Where; closed in the end.
-        ready: Called when requests are answered.
+        app: App of `build_app`.
+        own: Socket to listen on; closed at the end.
+        ready: Called when the server answers requests.
     """
     log_to_stderr()
     config = uvicorn.Config(
@@ -118,11 +118,11 @@ def serve(app: Door, own: socket.socket, ready: Callable[[], None]) -> None:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=int(app.limits.seconds) + 5,
     )
-    server = _Told(config, ready)
+    server = _NotifyingServer(config, ready)
     server.run(sockets=[own])
 
 
-class _Told(uvicorn.Server):
+class _NotifyingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready

@@ -1,4 +1,4 @@
-"""A session of labelling: photos and what is kept of them, labels, what was learned, and what comes next."""
+"""A labelling session: photos with their features, labels, the learned model, and the next photo to label."""
 
 import hashlib
 import io
@@ -29,17 +29,17 @@ from foveate.train.banking import clip_features
 from foveate.types import Logits
 
 SHOWN = 1024  # pixels of a photo's longer side on the page
-_GUESSES = 5
+_MAX_GUESSES = 5
 
 
 @dataclass(frozen=True)
 class SessionPaths:
-    """Where a session keeps what it has.
+    """Paths of a session.
 
     Attributes:
-        labels: The journal.
-        photos: Folder of photos to label; None where only photos that people bring are.
-        out: Folder for the model that is saved.
+        labels: File of the journal.
+        photos: Folder of photos to label; None if photos are only uploaded.
+        out: Output folder for the learned model.
     """
 
     labels: Path
@@ -48,31 +48,31 @@ class SessionPaths:
 
     @property
     def brought(self) -> Path:
-        """Folder of photos that people brought and labelled."""
+        """Folder of uploaded photos."""
         return self.labels.with_name(f"{self.labels.stem}-photos")
 
     @property
     def features(self) -> Path:
-        """Folder of what the frozen tower says of the photos."""
+        """Folder of the photos' features from the frozen tower."""
         return self.labels.with_name(f"{self.labels.stem}-features")
 
 
 class Session:
-    """One journal and its photos, for all pages that are open.
+    """One journal and its photos, shared by all open pages.
 
     Args:
-        start: The classifier to begin with; what is learned stands on its towers.
-        places: Where things are.
-        method: Which head is learned.
-        watch: Told how many photos have been looked at, and how many there are.
+        start: The initial classifier; learned heads use its towers.
+        places: Paths of the session.
+        method: Name of the head that is learned.
+        watch: Called with the number of encoded photos, and the number of all photos.
 
     Attributes:
-        photos: Their names: paths below the folder of photos, or in that of photos that were brought.
+        photos: Names of the photos: paths relative to the folder of photos, or "<upload folder>/<hash>".
         left_out: Name and reason of each photo that cannot be read.
-        learned: The classifier that was learned last; None before.
+        learned: The classifier that was learned last; None before the first.
 
     Raises:
-        InputError: The folder has no photos, or the journal is another session's or none.
+        InputError: The folder has no photos, or the journal is in use by another session or invalid.
     """
 
     def __init__(
@@ -99,29 +99,31 @@ class Session:
             raise
         self._logits: Logits | None = None
 
-    # --- what a page is shown ---
+    # --- state for the page ---
 
     def state(self) -> dict[str, Any]:
-        """Return all that a page shows, as JSON has it."""
+        """Return the state that the page shows, as JSON values."""
         with self._turn:
             labels = self._journal.labels
-            current = {photo: one for photo, one in labels.current.items() if photo in self._files}
-            place = most_useful(self._features, self._logits, self._taken()) if self.photos else None
+            current = {photo: label for photo, label in labels.current.items() if photo in self._files}
+            following = most_useful(self._features, self._logits, self._taken()) if self.photos else None
             return {
                 "revision": self._journal.lines,
                 "names": list(labels.names),
                 "photos": len(self.photos),
                 "labelled": len(current),
-                "none": sum(one is None for one in current.values()),
+                "none": sum(label is None for label in current.values()),
                 "left_out": len(self.left_out),
                 "undo": labels.history[-1][0] if labels.history else None,
                 "learned": {"from": self._learned_from, "method": self._method} if self.learned else None,
                 "saved": str(self.saved) if self.saved else None,
-                "next": None if place is None else {"photo": place, "guesses": self._guesses(place)},
+                "next": None
+                if following is None
+                else {"photo": following, "guesses": self._guesses(following)},
             }
 
     def shown(self, place: int) -> bytes:
-        """Return a photo as a JPEG for people.
+        """Return a photo as a JPEG for the page.
 
         Raises:
             Refused: There is no such photo.
@@ -130,13 +132,13 @@ class Session:
         return _jpeg(open_picture(self._files[self._name(place)]))
 
     def file(self, place: int) -> Path:
-        """Return where a photo is."""
+        """Return the path of a photo."""
         return self._files[self._name(place)]
 
-    # --- what people say ---
+    # --- names and labels ---
 
     def add_names(self, names: Sequence[str]) -> None:
-        """Take classes that photos can be of, which the model has been asked to take before."""
+        """Add class names; the caller has checked that the model can use them."""
         with self._turn:
             known = {name_key(name) for name in self._journal.labels.names}
             for name in dict.fromkeys(map(clean_name, names)):
@@ -144,15 +146,15 @@ class Session:
                     self._journal.add({"name": name})
 
     def label(self, place: int, label: str | None, revision: int) -> None:
-        """Take a label.
+        """Record a label.
 
         Args:
-            place: Of the photo.
-            label: One of the names; None is none of them.
-            revision: Of the state that the person saw.
+            place: Index of the photo.
+            label: One of the class names; None for "none of the names".
+            revision: Revision of the state that the person saw.
 
         Raises:
-            Refused: There is no such photo, or somebody has said something meanwhile.
+            Refused: There is no such photo, or the state has changed since this revision.
             InputError: The label is none of the names.
         """
         with self._turn:
@@ -163,7 +165,7 @@ class Session:
         """Take the last label back.
 
         Raises:
-            Refused: There is none, or somebody has said something meanwhile.
+            Refused: There is no label, or the state has changed since this revision.
         """
         with self._turn:
             self._demand(revision)
@@ -172,11 +174,11 @@ class Session:
             self._journal.add({"undo": self._journal.labels.history[-1][0]})
 
     def bring(self, content: bytes, view: Image.Image, label: str | None) -> None:
-        """Keep a photo that somebody brought, and its label.
+        """Store an uploaded photo and its label.
 
         Args:
-            content: Of its file.
-            view: What the model saw of it.
+            content: Bytes of its file.
+            view: View that the model makes of it.
             label: As for `label`.
         """
         with self._turn:
@@ -189,26 +191,26 @@ class Session:
                 write_atomically(file, content)
             key = f"{self.places.brought.name}/{name}"
             if key not in self._files:
-                one = Photos(("photo",), (Sample(MemoryPicture(view), 0),))
-                feature = clip_features(one, self._start.clip)
+                photos = Photos(("photo",), (Sample(MemoryPicture(view), 0),))
+                feature = clip_features(photos, self._start.clip)
                 self._features = torch.cat([self._features, feature])
                 self._files[key] = file
                 self.photos.append(key)
                 self._logits = None if self._logits is None else self._asked()
             self._journal.add({"image": key, "label": label})
 
-    # --- what is made of it; the model must be the caller's alone meanwhile ---
+    # --- learning; no other thread may use the model meanwhile ---
 
     def ask_again(self) -> None:
-        """Ask the model about all photos, after names were added."""
+        """Compute the predictions for all photos anew, after names were added."""
         with self._turn:
             self._logits = self._asked()
 
     def learn(self) -> Classifier:
-        """Learn from all labels that are names.
+        """Learn from all labels that are class names.
 
         Raises:
-            Refused: The session began with a model that such a head would only make worse.
+            Refused: The initial model is tuned by training; a head solved in seconds would be worse.
             InputError: There are no labels.
         """
         with self._turn:
@@ -232,11 +234,11 @@ class Session:
             return learned
 
     def save(self) -> Path:
-        """Write the model that was learned.
+        """Save the learned model and return its folder.
 
         Raises:
             Refused: Nothing was learned yet.
-            OSError: The folder may not be written.
+            OSError: The folder cannot be written.
         """
         with self._turn:
             if self.learned is None:
@@ -246,61 +248,65 @@ class Session:
             return self.places.out
 
     def labels(self) -> Labelled:
-        """Return the label of each photo that has one."""
+        """Return the class names, and the label of each labelled photo."""
         with self._turn:
             labels = self._journal.labels
-            current = {photo: one for photo, one in labels.current.items() if photo in self._files}
+            current = {photo: label for photo, label in labels.current.items() if photo in self._files}
             return Labelled(tuple(labels.names), current)
 
     def files(self) -> dict[str, Path]:
-        """Return where each photo is."""
+        """Return the path of each photo, by name."""
         with self._turn:
             return dict(self._files)
 
     def take(self, found: Labelled) -> int:
-        """Take labels of another program, of photos that have none; return how many.
+        """Import labels of another program for photos that have none yet; return their number.
 
-        Paths need not begin where those of the photos do: their ends have to be the same, and of one photo.
+        The paths may have another root: the last parts of a path must match those of exactly one photo.
 
         Raises:
-            InputError: A label is of no photo here, or may be of several.
+            InputError: A path matches no photo, or several.
         """
         with self._turn:
-            own = {photo: self._matching(photo) for photo in found.labels}
+            matches = {photo: self._match(photo) for photo in found.labels}
             self.add_names(found.names)
-            before = self._journal.labels.current
-            fresh = [(own[photo], one) for photo, one in found.labels.items() if own[photo] not in before]
-            for photo, label in fresh:
+            labelled = self._journal.labels.current
+            new = [
+                (matches[photo], class_name)
+                for photo, class_name in found.labels.items()
+                if matches[photo] not in labelled
+            ]
+            for photo, label in new:
                 self._journal.add({"image": photo, "label": label})
-            return len(fresh)
+            return len(new)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the classes."""
+        """The class names."""
         return tuple(self._journal.labels.names)
 
     def close(self) -> None:
-        """Give the journal to whoever wants it next."""
+        """Close the journal and unlock it."""
         self._journal.close()
 
-    # --- inside ---
+    # --- private ---
 
     def _name(self, place: int) -> str:
         if not 0 <= place < len(self.photos):
             raise Refused(404, f"there is no photo {place}: there are {len(self.photos)}")
         return self.photos[place]
 
-    def _matching(self, path: str) -> str:
-        """Return the photo that a path of another program is of."""
+    def _match(self, path: str) -> str:
+        """Return the name of the photo that another program's path belongs to."""
         if path in self._files:
             return path
         parts = tuple(path.replace("\\", "/").strip("/").split("/"))
         for length in range(len(parts), 0, -1):
-            found = [name for name in self.photos if tuple(name.split("/"))[-length:] == parts[-length:]]
-            if len(found) == 1:
-                return found[0]
-            if found:
-                raise InputError(f"{path} may be {found[0]} or {found[1]}: write more of its path")
+            matches = [name for name in self.photos if tuple(name.split("/"))[-length:] == parts[-length:]]
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
+                raise InputError(f"{path} may be {matches[0]} or {matches[1]}: write more of its path")
         raise InputError(f"there are labels of {path}, which is none of {len(self.photos)} photos")
 
     def _demand(self, revision: int) -> None:
@@ -314,10 +320,10 @@ class Session:
     def _guesses(self, place: int) -> list[dict[str, Any]]:
         if self._logits is None:
             return []
-        found = self._logits[place].double().softmax(dim=-1)
-        best = found.argsort(descending=True, stable=True)[:_GUESSES].tolist()
+        probabilities = self._logits[place].double().softmax(dim=-1)
+        columns = probabilities.argsort(descending=True, stable=True)[:_MAX_GUESSES].tolist()
         names = self._journal.labels.names
-        return [{"label": names[column], "probability": float(found[column])} for column in best]
+        return [{"label": names[column], "probability": float(probabilities[column])} for column in columns]
 
     def _asked(self) -> Logits | None:
         names = self._journal.labels.names
@@ -333,27 +339,27 @@ class Session:
 
 
 def _found(places: SessionPaths) -> tuple[dict[str, Path], list[tuple[str, str]]]:
-    """Return the photos by name; and the name of each that cannot be read, and why."""
-    found: dict[str, Path] = {}
+    """Return the paths of the photos by name, and (name, reason) of each that cannot be read."""
+    files: dict[str, Path] = {}
     if places.photos is not None:
         if not places.photos.is_dir():
             raise InputError(f"--photos {places.photos} is no folder: give one with photos to label")
-        inside = list_pictures(places.photos)
+        pictures = list_pictures(places.photos)
         tell_unread([places.photos])
-        if not inside:
+        if not pictures:
             raise InputError(f"--photos {places.photos} has no pictures: give a folder that has some")
-        found = {path.relative_to(places.photos).as_posix(): path for path in inside}
+        files = {path.relative_to(places.photos).as_posix(): path for path in pictures}
     if places.brought.is_dir():
-        kept = (path for path in sorted(places.brought.iterdir()) if not path.name.startswith("."))
-        found |= {f"{places.brought.name}/{path.name}": path for path in kept}
-    photos = Photos(("photo",), tuple(Sample(path, 0) for path in found.values()))
-    good, bad = check_pictures(photos, "skip") if found else (photos, [])
-    readable = {sample.picture for sample in good.samples}
-    return {name: path for name, path in found.items() if path in readable}, bad
+        brought = (path for path in sorted(places.brought.iterdir()) if not path.name.startswith("."))
+        files |= {f"{places.brought.name}/{path.name}": path for path in brought}
+    photos = Photos(("photo",), tuple(Sample(path, 0) for path in files.values()))
+    usable, bad = check_pictures(photos, "skip") if files else (photos, [])
+    readable = {sample.picture for sample in usable.samples}
+    return {name: path for name, path in files.items() if path in readable}, bad
 
 
 def _jpeg(picture: Image.Image) -> bytes:
     picture.thumbnail((SHOWN, SHOWN))
-    kept = io.BytesIO()
-    picture.save(kept, "JPEG", quality=90)
-    return kept.getvalue()
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()

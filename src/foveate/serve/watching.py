@@ -1,4 +1,4 @@
-"""What is counted of a server, and its log: a line of JSON a request, without anything of its content."""
+"""Metrics of a server, and its log: one line of JSON per request, without any of its content."""
 
 import json
 import logging
@@ -15,41 +15,41 @@ _PICTURES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """Counts of one server, as Prometheus reads them.
+    """Prometheus metrics of one server.
 
     Args:
-        waiting: Says how many questions wait for the model.
+        waiting: Returns the number of questions that wait for the model.
     """
 
     def __init__(self, waiting: Callable[[], int]) -> None:
-        own = self._registry = CollectorRegistry()
-        ProcessCollector(registry=own)  # its memory among them
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)  # memory and CPU time of the process
         labels = ["path", "status"]
-        self.requests = Counter("foveate_requests", "Requests answered.", labels, registry=own)
+        self.requests = Counter("foveate_requests", "Requests answered.", labels, registry=registry)
         self.seconds = Histogram(
             "foveate_request_seconds",
             "Time from a request's head to the end of its answer.",
-            registry=own,
+            registry=registry,
             buckets=_SECONDS,
         )
-        self.bytes = Counter("foveate_received_bytes", "Bytes of requests' bodies.", registry=own)
+        self.bytes = Counter("foveate_received_bytes", "Bytes of requests' bodies.", registry=registry)
         self.pictures = Histogram(
             "foveate_pictures_together",
             "Pictures the model was asked about together.",
-            registry=own,
+            registry=registry,
             buckets=_PICTURES,
         )
-        self.open = Gauge("foveate_requests_open", "Requests at work or waiting.", registry=own)
-        gauge = Gauge("foveate_questions_waiting", "Questions that wait for the model.", registry=own)
+        self.open = Gauge("foveate_requests_open", "Requests at work or waiting.", registry=registry)
+        gauge = Gauge("foveate_questions_waiting", "Questions that wait for the model.", registry=registry)
         gauge.set_function(waiting)
 
     def asked(self, questions: int, pictures: int) -> None:
-        """Count what the model was asked together."""
+        """Count one batch of the model."""
         del questions
         self.pictures.observe(pictures)
 
     def text(self) -> bytes:
-        """Return all counts in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
@@ -63,7 +63,7 @@ class _AsJson(logging.Formatter):
 
 
 def log_to_stderr() -> None:
-    """Write what a server does to the error stream."""
+    """Write the server's log to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_AsJson())
     for name, level in ((LOG.name, logging.INFO), ("uvicorn", logging.WARNING)):
@@ -73,10 +73,10 @@ def log_to_stderr() -> None:
 
 
 def log_request(**fields: object) -> None:
-    """Log one request; fields must hold nothing that a person has sent, but for its size."""
+    """Log one request; fields must hold nothing that a client has sent, except its size."""
     LOG.info("request", extra={"fields": fields})
 
 
 def since(start: float) -> float:
-    """Return seconds since a `time.perf_counter()`, in milliseconds' precision."""
+    """Return the seconds since a `time.perf_counter()` value, rounded to milliseconds."""
     return round(time.perf_counter() - start, 3)

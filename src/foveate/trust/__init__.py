@@ -1,1 +1,1 @@
-"""When to believe an answer: calibrated probabilities, sets of answers, and "none of these"."""
+"""Reliability of answers: calibrated probabilities, sets of names, and "none of these"."""

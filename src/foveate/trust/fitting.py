@@ -1,4 +1,4 @@
-"""Fit `Trust` to a run's shots, once the method is trained. No other picture is looked at."""
+"""Fits `Trust` to the shots of a run, after training. It uses no other pictures."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,17 +18,17 @@ from foveate.trust.trust import Trust
 from foveate.types import Labels, Logits
 
 FOLDS = 4
-"""Where a method is solved and not trained, so that folds cost next to nothing."""
+"""Default number of folds of a method that is solved, not trained, so that folds cost almost nothing."""
 
 
 def fit_trust(run: Run, chosen: Chosen, method: Method, folder: Path | None = None) -> Trust:
-    """Return what a trained method knows of its own answers.
+    """Return the trust of a trained method.
 
     Args:
-        run: How it was trained; `folds` says in how many parts the shots are held back.
+        run: The run that trained it; its `folds` is the number of parts in which shots are held back.
         chosen: The shots.
-        method: The trained method, its trained classes set.
-        folder: Of the run, while its bank is there; None keeps features in memory.
+        method: The trained method, with its trained classes set.
+        folder: Run folder, while its bank exists; None keeps features in memory.
     """
     reference = build(REFERENCE, run.clip)
     reference.set_classes(chosen.photos.names, run.config.template)
@@ -40,21 +40,21 @@ def fit_trust(run: Run, chosen: Chosen, method: Method, folder: Path | None = No
         support = Support.of(raw, labels, reference.text_features().cpu())
         zero_shot = reference.logits(reference.pair(features)).float().cpu()
         if not method.learned():
-            own = method.logits(method.pair(features)).float().cpu()
-            return Trust.of(support, zero_shot, own, labels)
+            method_logits = method.logits(method.pair(features)).float().cpu()
+            return Trust.of(support, zero_shot, method_logits, labels)
     return Trust.of(support, zero_shot, *_held(run, chosen, method, bank))
 
 
 def _held(run: Run, chosen: Chosen, method: Method, bank: Path | None) -> tuple[Logits, Labels]:
-    """Return logits and labels of held-back shots; none where nobody asked and they would cost a training."""
+    """Return logits and labels of held-back shots; none if they need a training that was not requested."""
     # A fold of a wrapper would train its host again.
-    alone = isinstance(method, ClosedForm) and not isinstance(method, Wrapper)
-    solved = alone and not method.trainable() and run.backbone is None
+    closed_form = isinstance(method, ClosedForm) and not isinstance(method, Wrapper)
+    solved = closed_form and not method.trainable() and run.backbone is None
     folds = run.config.folds if run.config.folds is not None else FOLDS if solved else 0
     if not folds:
         return torch.zeros(0, len(chosen.photos.names)), torch.zeros(0, dtype=torch.long)
-    if isinstance(method, ClosedForm):  # to choose settings in each fold would take as long as the training
-        own = {**run.config.settings.get(method.name, {}), **method.chosen_settings()}
-        settings = {**run.config.settings, method.name: own}
+    if isinstance(method, ClosedForm):  # choosing settings in each fold would take as long as the training
+        method_settings = {**run.config.settings.get(method.name, {}), **method.chosen_settings()}
+        settings = {**run.config.settings, method.name: method_settings}
         run = replace(run, config=replace(run.config, settings=settings))
     return PartTrainer(run.clip, chosen, FeatureStore(bank)).ask_in_turn(run.config, folds)

@@ -1,7 +1,7 @@
-"""What a method says of its own shots when it has not learned from them: folds, on features that are kept.
+"""Logits of a method for shots that it has not learned from: folds, on stored features.
 
-Each fold's shots are left out, the method is trained on the others, stage by stage as in the run itself, and
-asked about those that were left out. The views that frozen towers encoded for the run are read again; a
+The shots of each fold are left out; the method is trained on the others, stage by stage as in the run itself,
+and predicts those left out. Features that frozen towers computed for the run are read from the store. A
 method that tunes the image tower has none, so its pictures are encoded in each step, as in its own run.
 """
 
@@ -43,14 +43,14 @@ from foveate.types import Batch, Labels, Logits
 
 
 def demand_folds(run: Run, chosen: Chosen) -> None:
-    """Refuse folds that cannot be had, before anything is trained.
+    """Refuse folds that are impossible, before anything is trained.
 
     Args:
-        run: Says how many.
+        run: The run with folds.
         chosen: The shots.
 
     Raises:
-        InputError: Its backbone was tuned before, on these very shots; or no class has two.
+        InputError: The run has a backbone that was already tuned on these shots; or no class has two shots.
     """
     if run.backbone is not None:
         raise InputError("--folds trains all of a method, and --backbone was trained before: leave one out")
@@ -59,14 +59,14 @@ def demand_folds(run: Run, chosen: Chosen) -> None:
 
 
 def fold_turns(labels: Labels, folds: int) -> list[Bool[Tensor, " pictures"]]:
-    """Return which pictures each fold leaves out: of each class every so-manieth, and never all."""
-    places = torch.stack([(labels[:row] == label).sum() for row, label in enumerate(labels)])
-    several = torch.bincount(labels)[labels] > 1
-    return [(places % folds == turn) & several for turn in range(folds)]
+    """Return which pictures each fold leaves out: every `folds`-th of each class, but never its only one."""
+    positions = torch.stack([(labels[:row] == label).sum() for row, label in enumerate(labels)])
+    repeated = torch.bincount(labels)[labels] > 1
+    return [(positions % folds == turn) & repeated for turn in range(folds)]
 
 
 class PartTrainer:
-    """Trains methods on some of the shots, with the views that a whole run has, and asks about others.
+    """Trains methods on some of the shots, with the views of a whole run, and predicts others.
 
     Args:
         clip: The frozen towers.
@@ -74,7 +74,7 @@ class PartTrainer:
         shelf: Store of the towers' features.
 
     Attributes:
-        labels: `[N]` of the shots.
+        labels: `[N]` labels of the shots.
     """
 
     def __init__(self, clip: Clip, chosen: Chosen, shelf: FeatureStore) -> None:
@@ -86,47 +86,48 @@ class PartTrainer:
         self.labels = torch.tensor([sample.label for sample in chosen.photos.samples])
 
     def encode(self, config: RunConfig, told: Reporter) -> None:
-        """Fill the bank with the views that a training needs, which else are encoded when they are needed.
+        """Fill the bank with the views that a training needs; otherwise they are encoded at first use.
 
         Args:
             config: The run.
-            told: Hears of progress.
+            told: Reporter of the progress.
         """
-        built: Method | None = None
+        method: Method | None = None
         for stage in stages(config.method):
-            built = build_stage(stage, self._clip, built, config.settings, config.seed)
-            solver = capability(built, ClosedForm, trained=True)
-            needed = max(solver.passes if solver else 0, config.schedule.epochs if built.trainable() else 0)
+            method = build_stage(stage, self._clip, method, config.settings, config.seed)
+            solver = capability(method, ClosedForm, trained=True)
+            needed = max(solver.passes if solver else 0, config.schedule.epochs if method.trainable() else 0)
             passes = needed if self._bank(config).pictures.varies else min(needed, 1)
             for epoch in range(passes):
-                self._whole(config, built, epoch)
+                self._whole(config, method, epoch)
                 told.count(f"encoding views, {stage}", epoch + 1, passes)
 
     def train(
         self, config: RunConfig, rows: Sequence[int], on_step: Callable[[Step], None] | None = None
     ) -> Method:
-        """Return the method as these shots alone make it.
+        """Return the method trained on these shots alone.
 
-        What takes steps is kept: a plug-in over a method that learned from the same shots finds it trained.
+        Stages that are trained in steps are cached: a plug-in over a method that learned from the same shots
+        reuses it.
 
         Args:
             config: The run.
-            rows: Places of the shots.
+            rows: Indices of the shots.
             on_step: Called after each step; it may raise to stop.
         """
         built: Method | None = None
         for stage in stages(config.method):
-            own = replace(config, method=stage, settings=_of_stage(config, stage))
-            key = own.key, tuple(rows)
+            stage_config = replace(config, method=stage, settings=_stage_settings(config, stage))
+            key = stage_config.key, tuple(rows)
             if key not in self._hosts:
                 recipe = config.schedule if built is None else replace(config.schedule, average_mean=None)
-                new = build_stage(stage, self._clip, built, config.settings, config.seed)
-                new.set_classes(self._photos.names, config.template)
-                batches, support = self._feed(config, new, rows)
-                fit(new, batches, recipe, support=support, on_step=on_step)
-                built = new
-                if new.trainable():  # others are solved again in no time, and may hold much
-                    self._hosts[key] = new
+                method = build_stage(stage, self._clip, built, config.settings, config.seed)
+                method.set_classes(self._photos.names, config.template)
+                batches, support = self._feed(config, method, rows)
+                fit(method, batches, recipe, support=support, on_step=on_step)
+                built = method
+                if method.trainable():  # others are solved again quickly, and may be large
+                    self._hosts[key] = method
             else:
                 built = self._hosts[key]
         assert built is not None
@@ -134,34 +135,37 @@ class PartTrainer:
 
     @torch.no_grad()
     def ask(self, method: Method, rows: Sequence[int]) -> Logits:
-        """Return `[M, C]` logits of some shots, in the view that predictions are made on."""
-        specs, few = specs_for_answers(method.eval(), "base", foreground=False, clip=False), self._few(rows)
+        """Return logits `[M, C]` of some shots, in the view that is used for predictions."""
+        specs, part = (
+            specs_for_answers(method.eval(), "base", foreground=False, clip=False),
+            self._few(rows),
+        )
         chunk = chunk_on(self._clip)
         with method.constant_text():
             if all(is_clip(spec) for spec in specs.values()):
-                seen = encode_all(method, self._asked, specs, lambda _: self._shelf, chunk=chunk)
-                seen = {name: one[:, list(rows)] for name, one in seen.items()}
-            else:  # a tower that learned from these rows alone: nobody asks it about others
-                pictures = seen_as_asked(without_masks(few), self._clip.config)
-                seen = encode_all(method, pictures, specs, chunk=chunk)
-            return answer(method, seen, few, "base").logits.float()
+                features = encode_all(method, self._asked, specs, lambda _: self._shelf, chunk=chunk)
+                features = {name: feature[:, list(rows)] for name, feature in features.items()}
+            else:  # the tower was tuned, so only these rows are encoded
+                pictures = seen_as_asked(without_masks(part), self._clip.config)
+                features = encode_all(method, pictures, specs, chunk=chunk)
+            return answer(method, features, part, "base").logits.float()
 
     def ask_in_turn(self, config: RunConfig, folds: int) -> tuple[Logits, Labels]:
-        """Return `[M, C]` logits of shots that were left out in turn, and `[M]` their labels.
+        """Return logits `[M, C]` of shots that were left out in turn, and their labels `[M]`.
 
         The only picture of a class is never left out.
 
         Args:
             config: The run.
-            folds: How many parts; each is left out once.
+            folds: Number of parts; each is left out once.
         """
         turns, logits = [turn for turn in fold_turns(self.labels, folds) if turn.any()], list[Logits]()
-        for out in turns:
-            method = self.train(config, (~out).nonzero()[:, 0].tolist())
-            logits.append(self.ask(method, out.nonzero()[:, 0].tolist()))
+        for held_out in turns:
+            method = self.train(config, (~held_out).nonzero()[:, 0].tolist())
+            logits.append(self.ask(method, held_out.nonzero()[:, 0].tolist()))
         empty = torch.zeros(0, len(self._photos.names))
-        own = [self.labels[out] for out in turns]
-        return torch.cat([empty, *logits]), torch.cat([self.labels[:0], *own])
+        labels = [self.labels[held_out] for held_out in turns]
+        return torch.cat([empty, *logits]), torch.cat([self.labels[:0], *labels])
 
     def _feed(
         self, config: RunConfig, method: Method, rows: Sequence[int]
@@ -190,10 +194,10 @@ class PartTrainer:
         size, seed = config.schedule.batch_size, config.seed
 
         def batches(epoch: int) -> Iterator[Batch]:
-            whole = self._whole(config, method, epoch)
+            shots = self._whole(config, method, epoch)
             order = torch.randperm(len(rows), generator=stream(seed, "order", epoch)).tolist()
             for start in range(0, len(rows) // size * size or len(rows), size):
-                yield self._some(method, whole, [rows[place] for place in order[start : start + size]])
+                yield self._some(method, shots, [rows[index] for index in order[start : start + size]])
 
         return batches
 
@@ -201,27 +205,29 @@ class PartTrainer:
         device = method.clip.logit_scale.device
         val = self._val.batches(None, 64) if len(self._val) else ()
         return SupportSet(
-            lambda number: [self._some(method, self._whole(config, method, number), rows)],
-            [to_device(one, device) for one in val],
+            lambda epoch: [self._some(method, self._whole(config, method, epoch), rows)],
+            [to_device(batch, device) for batch in val],
         )
 
     def _whole(self, config: RunConfig, method: Method, epoch: int) -> Batch:
-        """Return all shots of an epoch, with what frozen towers say of them."""
+        """Return all shots of an epoch, with the features of the frozen towers."""
 
-        def see(batch: Batch) -> dict[str, Tensor]:
-            seen = extract(method, to_device(batch, method.clip.logit_scale.device))
-            return {name: one.cpu() for name, one in seen.items()}
+        def encode(batch: Batch) -> dict[str, Tensor]:
+            features = extract(method, to_device(batch, method.clip.logit_scale.device))
+            return {name: feature.cpu() for name, feature in features.items()}
 
-        (whole,) = self._bank(config).batches(
-            epoch, len(self._photos), specs=frozen_specs(method), make=see, shuffle=False
+        (shots,) = self._bank(config).batches(
+            epoch, len(self._photos), specs=frozen_specs(method), make=encode, shuffle=False
         )
-        return whole
+        return shots
 
-    def _some(self, method: Method, whole: Batch, rows: Sequence[int]) -> Batch:
-        areas = None if whole.areas is None else whole.areas[list(rows)]
-        few = Batch(whole.images[list(rows)], whole.labels[list(rows)], None, areas, take(whole.frozen, rows))
-        return to_device(few, method.clip.logit_scale.device)
+    def _some(self, method: Method, shots: Batch, rows: Sequence[int]) -> Batch:
+        areas = None if shots.areas is None else shots.areas[list(rows)]
+        subset = Batch(
+            shots.images[list(rows)], shots.labels[list(rows)], None, areas, take(shots.frozen, rows)
+        )
+        return to_device(subset, method.clip.logit_scale.device)
 
 
-def _of_stage(config: RunConfig, stage: str) -> dict[str, dict[str, object]]:
+def _stage_settings(config: RunConfig, stage: str) -> dict[str, dict[str, object]]:
     return {part: dict(values) for part, values in config.settings.items() if part in stage.split("+")}

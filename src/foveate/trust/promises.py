@@ -1,4 +1,4 @@
-"""What trust promises: which shots a risk or a refusal needs, and where the line is; without PyTorch."""
+"""The promises of trust: how many shots a risk or a refusal needs, and the thresholds; without PyTorch."""
 
 import math
 from collections.abc import Sequence
@@ -7,24 +7,24 @@ from foveate.errors import InputError
 from foveate.prediction import Branch, Calibration
 
 REFUSED = 0.05
-"""Share of pictures of known things that "none of these" may be said of."""
+"""Share of pictures of known things that may get the answer "none of these"."""
 
 MOST_NOVEL = 1 - REFUSED - 1e-6
-"""Novelty from which on a picture is refused."""
+"""Least novelty at which a picture is refused."""
 
 
 def calibration_for(branch: Branch, own: Calibration, plain: float, *, held_back: bool) -> Calibration:
     """Return the calibration of a label space.
 
-    One that was fitted on held-back shots also serves the trained names beside new ones: the plain
-    temperature, of other logits, made CoOp and FVG-PT less right about how sure they are. New names alone
-    have no shots.
+    A calibration that was fitted on held-back shots is also used for trained and new names together: the
+    plain temperature, fitted to other logits, made CoOp and FVG-PT worse calibrated. New names alone have no
+    shots.
 
     Args:
         branch: The label space.
-        own: Of the method's logits.
-        plain: Temperature of zero-shot CLIP's.
-        held_back: Whether `own` was fitted on shots that were held back.
+        own: Calibration of the method's logits.
+        plain: Temperature of zero-shot CLIP's logits.
+        held_back: Whether `own` was fitted on held-back shots.
     """
     if branch == "base" or (branch == "mixed" and held_back):
         return own
@@ -32,10 +32,10 @@ def calibration_for(branch: Branch, own: Calibration, plain: float, *, held_back
 
 
 def pictures_needed(risk: float) -> int:
-    """Return how many pictures that were not learned from a risk needs: 9 for 0.1, 19 for 0.05.
+    """Return the number of held-back pictures that a risk needs: 9 for 0.1, 19 for 0.05.
 
     Raises:
-        InputError: It is no number between 0 and 1.
+        InputError: The risk is no number between 0 and 1.
     """
     if not isinstance(risk, int | float) or not 0 < risk < 1:
         raise InputError(f"risk is {risk!r}: give a number above 0 and below 1, such as 0.1")
@@ -43,14 +43,14 @@ def pictures_needed(risk: float) -> int:
 
 
 def least_probability(truths: Sequence[float], risk: float) -> float:
-    """Return how likely a name must be to be in the set.
+    """Return the least probability of a name in a set.
 
     Args:
-        truths: Probability of the truth, of pictures that were not learned from.
-        risk: Share of pictures whose set may lack the truth, in (0, 1).
+        truths: Probability of the true name, for each held-back picture.
+        risk: Share of pictures whose set may lack the true name, in (0, 1).
 
     Raises:
-        InputError: No such risk, or too few pictures for it.
+        InputError: The risk is not in (0, 1), or there are too few pictures for it.
     """
     needed, number = pictures_needed(risk), len(truths)
     if number < needed:
@@ -58,21 +58,21 @@ def least_probability(truths: Sequence[float], risk: float) -> float:
             f"a risk of {risk:g} needs {needed} pictures, and {number} were held back: fit with more pictures"
             " (--shots), or take a larger risk"
         )
-    out = math.floor(risk * (number + 1) + 1e-9)  # so many of N + 1 may be left out
-    return sorted(truths)[out - 1]
+    allowed = math.floor(risk * (number + 1) + 1e-9)  # of N + 1 pictures, this many sets may lack the truth
+    return sorted(truths)[allowed - 1]
 
 
 def demand_promises(truths: Sequence[float], shots: int, risk: float | None, *, refusals: bool) -> None:
-    """Refuse what cannot be promised on so few shots.
+    """Refuse a risk or refusals that need more shots.
 
     Args:
-        truths: As for `least_probability`; empty where no shots were held back.
-        shots: How many there are.
-        risk: Of sets of names; None where nobody asks for them.
-        refusals: Whether "none of these" may be said.
+        truths: As for `least_probability`; empty if no shots were held back.
+        shots: Number of shots.
+        risk: Risk of the sets of names; None if no sets are requested.
+        refusals: Whether "none of these" may be the answer.
 
     Raises:
-        InputError: Too few shots were held back, or there are too few; or it is no risk.
+        InputError: There are too few shots or held-back shots, or `risk` is not in (0, 1).
     """
     needed = pictures_needed(REFUSED)
     if refusals and shots < needed:

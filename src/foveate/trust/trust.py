@@ -1,4 +1,4 @@
-"""`Trust`: what a tuned model knows of its own answers, fitted on its shots alone and saved beside it."""
+"""`Trust`: how reliable the answers of a tuned model are; fitted on its shots alone, saved with the model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ from foveate.types import Branch, Logits, PerImage
 
 @dataclass(frozen=True)
 class Trust:
-    """Says how sure an answer is, and when there should be none.
+    """Calibration, novelty and sets of names of a tuned model.
 
     Attributes:
-        support: The shots, as the untouched CLIP sees them.
-        plain: Temperature of zero-shot CLIP on the shots; answers about new names are no surer, unless
-            shots were held back and trained names are asked about too.
-        calibration: Of the method's logits; none without shots that were held back.
-        truths: `[M]` probability that held-back shots gave to their own names under its temperature alone, in
+        support: Features of the shots, from the unchanged CLIP.
+        plain: Temperature of zero-shot CLIP on the shots; a lower bound for new names, unless shots were held
+            back and trained names are among the choices.
+        calibration: Calibration of the method's logits; `PLAIN` without held-back shots.
+        truths: `[M]` probability of the true name for each held-back shot, after the temperature alone, in
             ascending order.
     """
 
@@ -50,13 +50,13 @@ class Trust:
         held: Float[Tensor, "held classes"],
         labels: Int[Tensor, " held"],
     ) -> "Trust":
-        """Fit it.
+        """Fit the calibration.
 
         Args:
             support: The shots.
-            zero_shot: `[N, C]` what CLIP says of them.
-            held: `[M, C]` what the method says of shots that it has not learned from; M may be 0.
-            labels: `[M]` the truth of these.
+            zero_shot: `[N, C]` logits of zero-shot CLIP for the shots.
+            held: `[M, C]` logits of the method for shots that it has not learned from; M may be 0.
+            labels: `[M]` true labels of the held-back shots.
         """
         plain = fit_temperature(zero_shot, support.labels)
         if not len(held):
@@ -76,37 +76,37 @@ class Trust:
         return calibration_for(branch, self.calibration, self.plain, held_back=self.knows_doubt)
 
     def sets(self, logits: Logits, branch: Branch, risk: float) -> Bool[Tensor, "batch classes"]:
-        """Return the set of names of each picture; in a share `risk` of them the truth is missing.
+        """Return the set of names of each picture; a share `risk` of the sets lacks the true name.
 
-        That holds on average for pictures like the shots, of trained classes. Of names without shots nothing
+        This holds on average for pictures like the shots, of trained classes. For names without shots nothing
         is promised.
 
         Args:
-            logits: `[B, C]` of the method.
+            logits: `[B, C]` logits of the method.
             branch: The label space.
-            risk: One that `demand` does not refuse.
+            risk: A risk that `demand` accepts.
         """
         p = (logits / self.calibration_for(branch).temperature).softmax(dim=1)
         return prediction_sets(p, least_probability(self.truths.tolist(), risk))
 
     def demand(self, risk: float | None, *, refusals: bool) -> None:
-        """Refuse what it cannot promise.
+        """Refuse a risk or refusals that it cannot promise.
 
         Args:
-            risk: Of sets of names; None where nobody asks for them.
-            refusals: Whether "none of these" may be said.
+            risk: Risk of the sets of names; None if no sets are requested.
+            refusals: Whether "none of these" may be the answer.
 
         Raises:
-            InputError: Too few shots were held back, or there are too few; or it is no risk.
+            InputError: There are too few shots or held-back shots, or `risk` is not in (0, 1).
         """
         demand_promises(self.truths.tolist(), len(self.support), risk, refusals=refusals)
 
     def refused(self, novelty: PerImage) -> Bool[Tensor, " batch"]:
-        """Return of which pictures to say "none of these"."""
+        """Return whether the answer for each picture should be "none of these"."""
         return novelty >= MOST_NOVEL
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return it as it is saved."""
+        """Return the tensors to save."""
         return {
             "features": self.support.features.half(),
             "labels": self.support.labels,
@@ -119,8 +119,8 @@ class Trust:
 
     @property
     def words(self) -> str:
-        """As a model card tells it."""
-        known = (
+        """Description for the model card."""
+        doubt = (
             f"Probabilities were calibrated on {len(self.truths)} shots that were held back in turn"
             f" (temperature {self.calibration.temperature:.2f}), and `risk=0.1` gives sets of names that hold"
             " the truth of nine in ten pictures like the shots."
@@ -128,37 +128,39 @@ class Trust:
             else "Probabilities are not calibrated: no shots were held back (`--folds`)."
         )
         return (
-            f'{known} `abstain=True` says "none of these" of what is far from all {len(self.support)} shots.'
+            f'{doubt} `abstain=True` says "none of these" of what is far from all {len(self.support)} shots.'
         )
 
 
 def read_trust(folder: Path, classes: int) -> Trust | None:
-    """Return the trust that was saved with a model; None where there is none.
+    """Return the trust that was saved with a model; None if there is none.
 
     Args:
-        folder: Of the model.
-        classes: How many it was trained on.
+        folder: Folder of the model.
+        classes: Number of trained classes.
 
     Raises:
-        InputError: It is damaged.
+        InputError: The file is damaged.
     """
     path = folder / TRUST
     if not path.is_file():
         return None
     try:
-        held = {"groups": torch.zeros(2, 0, dtype=torch.float64), **load_file(path)}  # older models have none
-        _check(held, classes)
+        data = {"groups": torch.zeros(2, 0, dtype=torch.float64), **load_file(path)}  # older models have none
+        _check(data, classes)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        why = " ".join(str(error).split())
-        raise InputError(f"{path} is damaged ({why}): delete it, or fit again") from error
-    own, plain = held["temperatures"].tolist()
-    support = Support(held["features"].float(), held["labels"], held["distances"], held["texts"])
-    return Trust(support, plain, Calibration(own, *map(tuple, held["groups"].tolist())), held["truths"])
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is damaged ({reason}): delete it, or fit again") from error
+    temperature, plain = data["temperatures"].tolist()
+    support = Support(data["features"].float(), data["labels"], data["distances"], data["texts"])
+    return Trust(
+        support, plain, Calibration(temperature, *map(tuple, data["groups"].tolist())), data["truths"]
+    )
 
 
-def _check(held: Mapping[str, Tensor], classes: int) -> None:
-    """Refuse tensors that no fit ever wrote."""
-    number = len(held["labels"])
+def _check(tensors: Mapping[str, Tensor], classes: int) -> None:
+    """Refuse tensors that cannot be the result of a fit."""
+    count = len(tensors["labels"])
     shapes = {
         "features": 2,
         "labels": 1,
@@ -169,17 +171,17 @@ def _check(held: Mapping[str, Tensor], classes: int) -> None:
         "groups": 2,
     }
     for name, dims in shapes.items():
-        if held[name].ndim != dims or not held[name].float().isfinite().all():
+        if tensors[name].ndim != dims or not tensors[name].float().isfinite().all():
             raise ValueError(f"{name} is not what it should be")
-    if any(len(held[name]) != number for name in ("features", "distances", "texts")):
+    if any(len(tensors[name]) != count for name in ("features", "distances", "texts")):
         raise ValueError("its parts are of different lengths")
     if (
-        held["labels"].is_floating_point()
-        or not 0 <= int(held["labels"].min()) <= int(held["labels"].max()) < classes
+        tensors["labels"].is_floating_point()
+        or not 0 <= int(tensors["labels"].min()) <= int(tensors["labels"].max()) < classes
     ):
         raise ValueError("its labels are none of the model's")
-    if len(held["temperatures"]) != 2 or not (held["temperatures"] > 0).all():
+    if len(tensors["temperatures"]) != 2 or not (tensors["temperatures"] > 0).all():
         raise ValueError("temperatures are not what they should be")
-    sure, right = held["groups"]
+    sure, right = tensors["groups"]
     if (sure.diff() < 0).any() or (right.diff() < 0).any() or not ((right > 0) & (right <= 1)).all():
         raise ValueError("groups are not what they should be")
