@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # One thread a test process: two of them fill two cores, and results do not depend on the machine's count.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-fast bench fuzz try check docs format clean
+.PHONY: demo test test-fast bench fuzz try check types style docs format clean
 
 .venv/core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -46,10 +46,16 @@ try:
 	$(PYTHON) tools/try_start.py
 
 check: .venv/dev
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync types style
+
+# pyright takes as long as all the others together, so they run beside it.
+types: .venv/dev
+	$(BIN)/pyright
+
+style: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
-	$(BIN)/pyright
 	$(BIN)/codespell
 	$(BIN)/deptry src
 	$(BIN)/python tools/check_docs.py

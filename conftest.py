@@ -12,7 +12,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 SOURCES = Path(__file__).parent / "src"
-PACKAGES = ("auto", "clip", "evaluate", "explain", "foreground", "methods", "trust")
+PACKAGES = ("clip", "evaluate", "foreground", "methods")
 DECLARES = re.compile(r"^from (jaxtyping|foveate\.types) import", re.MULTILINE)
 
 install_import_hook(

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from foveate.classifier import Classifier
+from foveate.data.loader import eval_pictures
 from foveate.data.samples import Photos
 from foveate.serve.learning import HEAD, answered, learn, most_useful
-from foveate.train.banking import seen_as_asked
 from foveate.world.photos import scene_photos, species_photos
 from foveate.world.scenes import COLOURS, SHAPES
 from foveate.world.species import BASE, EPITHETS, NEW
@@ -65,7 +65,7 @@ def scenes(one: Drawn, per_class: int, seed: int) -> Photos:
 @torch.no_grad()
 def features(clip: Classifier, photos: Photos) -> Tensor:
     """Return `[N, D]` raw features."""
-    pictures = seen_as_asked(photos, clip.clip.config)
+    pictures = eval_pictures(photos, clip.clip.config)
     return torch.cat([clip.clip.vision(batch.images) for batch in pictures.batches(None, 64)])
 
 

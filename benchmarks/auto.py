@@ -204,7 +204,7 @@ def measure(one: Drawn, seed: int, keep: Path, *, later: bool, solved: bool) -> 
             known[title] = accuracy(one, photos, candidate, seed, FeatureStore())
         after.append(known[title])
     file.write_text(json.dumps(known))
-    return Measured(one, choice, {title: known[title] for title in found.held}, after, budget.spent)
+    return Measured(one, choice, {title: known[title] for title in found.logits}, after, budget.spent)
 
 
 def row(*cells: object) -> str:

@@ -89,7 +89,7 @@ class FieldFvgPt:
             new=self.backbone.clip.scale * unit(whole[0]) @ unit(text).t(),
             clip=self.backbone.clip.scale * unit(clip_image) @ unit(clip_text).t(),
             area=masks.mean(dim=(1, 2, 3)),
-            told_area=masks.mean(dim=(1, 2, 3)),
+            gate_area=masks.mean(dim=(1, 2, 3)),
         )
 
     def align(self, features: Features) -> Tensor:

@@ -75,7 +75,7 @@ def _beginning(block: Block, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     if not x.shape[1]:
         nothing = x.new_zeros(1, block.heads, 0, x.shape[-1] // block.heads)
         return x, (nothing, nothing)
-    q, k, v = _heads(block, block.qkv(block.ln_1(x)))
+    q, k, v = block.split(block.qkv(block.ln_1(x)))
     gathered = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     return block.feed(x + block.proj(gathered.transpose(1, 2).flatten(2))), (k, v)
 
@@ -86,7 +86,7 @@ def _attend(
     """Return the attention output of tokens over the prefix and their own row, on the padded grid."""
     if len(filled) < grid.numel():
         qkv = qkv.new_zeros(grid.numel(), qkv.shape[-1]).index_copy(0, filled, qkv)
-    q, k, v = _heads(block, qkv.view(*grid, -1))
+    q, k, v = block.split(qkv.view(*grid, -1))
     begun = memory[0].shape[2]
     if begun:
         k, v = (
@@ -95,12 +95,6 @@ def _attend(
         )
     seen = torch.ones(grid[1], begun + grid[1], dtype=torch.bool, device=q.device).tril(begun)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).reshape(grid.numel(), -1)
-
-
-def _heads(block: Block, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    rows, tokens, width = qkv.shape
-    split = qkv.view(rows, tokens, 3, block.heads, width // (3 * block.heads)).permute(2, 0, 3, 1, 4)
-    return split[0], split[1], split[2]
 
 
 # --- rows ---

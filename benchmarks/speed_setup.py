@@ -160,9 +160,9 @@ class Bench:
         images, masks = read_views(files, views, config.mean, config.std)
         return images, masks, torch.tensor([sample.label for sample in samples])
 
-    def banked(self, method: Method, size: int, shelf: FeatureStore | None = None) -> Iterator[Batch]:
+    def banked(self, method: Method, size: int, store: FeatureStore | None = None) -> Iterator[Batch]:
         """Fill a bank, and yield the batches of its epoch repeatedly."""
-        bank = Bank(self.pictures, "random", shelf or FeatureStore(), chunk=chunk_on(self.clip))
+        bank = Bank(self.pictures, "random", store or FeatureStore(), chunk=chunk_on(self.clip))
         specs = frozen_specs(method)
         pixels = method.tunes_vision and not isinstance(method, FvgPt)
         made = {"specs": specs, "make": partial(extract, method)}

@@ -66,7 +66,7 @@ def figures(world: World, seed: int, said: Said, held: Tensor, rows: Tensor) -> 
     right = given.argmax(dim=1) == truth
     found = [100 * float(right.float().mean())]
     sets = (
-        trust.sets(logits, "base", RISK),
+        torch.from_numpy(trust.sets(logits, "base", RISK)),
         plain >= least_probability(trust.truths.tolist(), RISK),
     )  # tests: MAPIE's are those
     found += [100 * float(one.gather(1, truth[:, None]).float().mean()) for one in sets]

@@ -8,13 +8,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.data.feature_store import FeatureStore
+from foveate.data.loader import eval_pictures
 from foveate.data.samples import Photos
 from foveate.evaluate.answers import answer
 from foveate.evaluate.encoding import encode_all, specs_for_answers
 from foveate.methods.base import Method
 from foveate.methods.linear_probe import Problem
 from foveate.methods.registry import needs_masks
-from foveate.train.banking import chunk_on, seen_as_asked
+from foveate.train.banking import chunk_on
 from foveate.train.config import RunConfig
 from foveate.train.shots import Chosen, without_masks
 from foveate.trust.folds import PartTrainer
@@ -110,7 +111,7 @@ class Trainer:
     @torch.no_grad()
     def _ask(self, method: Method, photos: Photos, branch: str) -> Tensor:
         specs = specs_for_answers(method.eval(), branch, foreground=False, clip=False)
-        pictures = seen_as_asked(photos, method.clip.config)
+        pictures = eval_pictures(photos, method.clip.config)
         with method.constant_text():
             seen = encode_all(method, pictures, specs, lambda _: self._shelf, chunk=chunk_on(method.clip))
             return answer(method, seen, photos, branch).logits.float()

@@ -493,11 +493,11 @@ def test_hidden_leftovers_do_not_block(
     foveate: Call, shapes: Callable[..., Path], tmp_path: Path, clip_folder: Path
 ):
     (tmp_path / "out").mkdir()
-    for name in (".run.json.k1ll3d", ".DS_Store"):
+    for name in (".run.json.k1ll3d_1", ".DS_Store"):
         (tmp_path / "out" / name).write_text("")
     words = ("--clip", clip_folder, "--epochs", 1, "--shots", 2, *COOP)
     assert foveate("fit", shapes() / "photos", "--out", tmp_path / "out", *words).code == 0
-    assert not (tmp_path / "out/.run.json.k1ll3d").exists()
+    assert not (tmp_path / "out/.run.json.k1ll3d_1").exists()
     assert (tmp_path / "out/.DS_Store").exists()
 
 

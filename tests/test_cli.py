@@ -96,7 +96,7 @@ def test_every_option_is_in_the_help_with_a_sentence(foveate: Call, name: str):
     called = python_name(name)
     function = getattr(import_module(f"foveate.commands.{called}"), called, None)
     own = (
-        fields_of(RunConfig, but=("columns", "recipe", "settings"))
+        fields_of(RunConfig, exclude=("columns", "recipe", "settings"))
         if function is None
         else options_of(function)
     )
@@ -191,6 +191,23 @@ def test_a_mistake_is_explained_in_the_words_it_was_made_in(words: tuple[str, ..
         _read(*words)
     said = str(caught.value).removesuffix(" (see foveate toy --help)")
     assert sorted(said) == sorted(says) if "missing" in says else said == says
+
+
+def test_a_tilde_is_the_home_folder(
+    foveate: Call, fitted: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    home = fitted.parent
+    monkeypatch.setenv("HOME", str(home))
+    (home / "fit.yaml").write_text("epochs: 1\nshots: 2\nclasses: base\n")
+    (home / "names.txt").write_text("barn owl\nheron\n")
+    words = ("--masks", home / "data/masks", "--clip", clip_folder, "--config", "~/fit.yaml")
+    said = foveate("fit", home / "data/photos", "--out", "~/out", *words)
+    assert "had finished before, in ~/out" in said.out, said.err
+    photo = "~/data/photos/red disc/0.png"
+    said = foveate("predict", "~/out", photo, "--classes", "~/names.txt", "--only", "--json")
+    assert json.loads(said.out)[0]["scores"].keys() == {"barn owl", "heron"}
+    assert foveate("evaluate", "~/out", "--json").code == 0
+    assert not Path("~").exists()
 
 
 def test_a_printed_config_runs_the_same_run(

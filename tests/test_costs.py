@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -207,7 +208,7 @@ def test_the_peak_grows_with_what_is_held():
 
 
 def test_each_method_has_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(measuring, "measure", None)  # this process could not do it
+    monkeypatch.setattr(measuring, "draw_photos", None)  # this process could not do it
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     seen: list[tuple[int, int]] = []
     costs = measure_apart(
@@ -222,12 +223,39 @@ def test_each_method_has_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch):
     assert seen == [(0, 2), (1, 2)]
 
 
-def test_a_measurement_ends_with_whoever_asked():
-    """A shell asks for hours of measuring and is gone at once; its output stays open as long as the child."""
-    plan = json.dumps({**vars(QUICK), "windows": 10_000, "seconds": 1.0})
-    shell = f"{sys.executable} -m foveate.costs '{plan}' $$ & echo asked"
-    ended = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True, timeout=1800)
-    assert ended.stdout == "asked\n"
+class Exit:
+    """A value that ends the process that receives it."""
+
+    def __reduce__(self) -> tuple[Callable[[int], None], tuple[int]]:
+        return os._exit, (1,)
+
+
+def test_a_killed_measurement_is_said():
+    plan = replace(QUICK, clip=Exit())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^coop: the process that measured it was killed, .* --batch-size"):
+        next(measure_apart([plan]))
+
+
+BRIEF = """
+import os, sys, tempfile, threading, time
+from pathlib import Path
+from foveate.costs.apart import measure_apart
+from foveate.costs.measuring import CostPlan
+
+plan = CostPlan("coop", clip="tiny", classes=3, batch_size=2, pictures=4, windows=10_000, seconds=1.0)
+threading.Thread(target=lambda: next(measure_apart([plan])), daemon=True).start()
+while not any(Path(tempfile.gettempdir()).glob("*/*.jpg")):
+    time.sleep(0.05)
+print("measuring", flush=True)
+os._exit(0)
+"""
+
+
+def test_a_measurement_ends_with_whoever_asked(tmp_path: Path):
+    """Its process holds the output of the first one, which ends in the midst of hours of measuring."""
+    words, environment = [sys.executable, "-c", BRIEF], {**os.environ, "TMPDIR": str(tmp_path)}
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=1800)
+    assert ended.stdout == "measuring\n"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import foveate.demo
 from foveate.classifier import Classifier
+from foveate.commands import demo as command
 from foveate.demo import (
     DemoSize,
     Figures,
@@ -76,6 +77,17 @@ def test_the_demo_measures_three_methods_and_draws(tmp_path: Path):
     assert (tmp_path / "seed-1" / "model.safetensors").is_file()
     tuned = Classifier.from_pretrained(tmp_path / "seed-1")
     assert 0 < moved_answers(tuned, scene_pairs(1, each=1)) < 100
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folders: list[Path] = []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(foveate.demo, "run_demo", lambda folder, *_: folders.append(folder))
+    monkeypatch.setattr(foveate.demo, "summary", lambda _: [["method"]])
+    command.demo(out="~/out", workers=1)
+    assert folders == [tmp_path / "out"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def one_seed(out: Path, seed: int, size: DemoSize) -> Figures:

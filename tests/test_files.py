@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from foveate.files import write_atomically
+from foveate.files import set_aside, write_atomically
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,16 @@ def test_the_content_arrives_byte_for_byte(tmp_path: Path, content: bytes | str,
     write_atomically(tmp_path / "file", content)
     assert (tmp_path / "file").read_bytes() == expected
     assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208
+
+
+def test_a_file_set_aside_replaces_no_other(tmp_path: Path):
+    path = tmp_path / "file"
+    for content in ("first", "second"):
+        path.write_text(content)
+        note = set_aside(path, f"{path} is\n damaged")
+    assert note == f"{path} is damaged: set aside as file.damaged-2, and made anew"
+    assert [(tmp_path / name).read_text() for name in sorted(os.listdir(tmp_path))] == ["first", "second"]  # noqa: PTH208
+    set_aside(path, "another process was faster")
 
 
 def test_an_old_file_is_replaced_not_written_into(tmp_path: Path):

@@ -727,15 +727,18 @@ def test_towers_in_half_precision(foveate: Call, clip_folder: Path, tmp_path: Pa
     assert classifier.config.names == [name.casefold() for name in NAMES]
 
 
-def test_given_names_keep_their_letters(foveate: Call, clip_folder: Path, tmp_path: Path):
+def test_given_names_keep_their_letters(
+    foveate: Call, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     clip = load_clip(clip_folder)
     state = official_state("coop", made("coop", clip), clip, ["Barn_Owl", "heron"])
     path = dassl(state, tmp_path / "model.pth.tar-1")
     (tmp_path / "names.txt").write_text("\ufeffBarn Owl\n\n heron \n", encoding="utf-8")
-    words = ("import", path, "--clip", clip_folder, "--method", "coop", "--classes", tmp_path / "names.txt")
-    said = foveate(*words, "--out", tmp_path / "out")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ("import", path, "--clip", clip_folder, "--method", "coop", "--classes", "~/names.txt")
+    said = foveate(*words, "--out", "~/out")
     assert (said.code, said.err) == (0, "")
-    assert "2 classes: Barn Owl, heron\n" in said.out
+    assert f"2 classes: Barn Owl, heron\nsaved in {tmp_path}/out\n" in said.out
     (tmp_path / "names.txt").write_text("Barn Owl\nlynx\n")
     said = foveate(*words, "--out", tmp_path / "out2")
     assert said.code == 0

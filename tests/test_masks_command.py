@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foveate.commands.proposer_options import given_settings, part_of, proposer_settings
+from foveate.commands.proposer_options import constructor_arguments, part_of, proposer_settings
 from foveate.data.jobs import mask_jobs
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
@@ -129,9 +129,9 @@ def test_settings_of_proposers_are_read_from_their_constructors():
 
 def test_settings_that_all_may_take_go_to_those_that_do():
     common = {"clip": "x", "device": "cpu"}
-    assert given_settings("colour", {"least": 3}, common) == {"clip": "x", "least": 3}
+    assert constructor_arguments("colour", {"least": 3}, common) == {"clip": "x", "least": 3}
     with pytest.raises(InputError, match=r"needy needs --needy\.weights"):
-        given_settings("needy", {}, common)
+        constructor_arguments("needy", {}, common)
 
 
 # --- making ---
@@ -342,6 +342,11 @@ def test_a_model_without_a_gate(foveate: Call, world):
     )
     assert said.code == 2
     assert "is 'zeroshot' and has no foreground gate: give a model of fvgpt" in said.err
+
+
+def test_a_home_folder_of_nobody_is_no_folder():
+    with pytest.raises(InputError, match="~no-such-user/photos: no such file or folder"):
+        mask_jobs("~no-such-user/photos")
 
 
 def test_exact_masks_that_are_not_there(foveate: Call, world):

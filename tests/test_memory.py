@@ -161,7 +161,7 @@ def test_texts_are_read_in_smaller_chunks(tiny_clip: Clip, monkeypatch: pytest.M
     weight = tiny_clip.text.token.weight
     weight.requires_grad_(gradient)
     expected = encode_rows(tiny_clip.text, rows)
-    read, room = rows_module._read_own, max(rows.lengths)
+    read, room = rows_module._read_rows, max(rows.lengths)
     largest: list[int] = []
 
     def refusing(text, piece, lengths, *rest):
@@ -170,7 +170,7 @@ def test_texts_are_read_in_smaller_chunks(tiny_clip: Clip, monkeypatch: pytest.M
             raise full()
         return read(text, piece, lengths, *rest)
 
-    monkeypatch.setattr(rows_module, "_read_own", refusing)
+    monkeypatch.setattr(rows_module, "_read_rows", refusing)
     found = encode_rows(tiny_clip.text, rows)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert largest[0] == sum(rows.lengths) > room >= largest[-1]

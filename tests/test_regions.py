@@ -199,3 +199,5 @@ def test_a_mask_that_cannot_be_read_is_named_or_left_out(foveate: Call, folder: 
     said = foveate(*asked, "--on-bad", "skip")
     assert said.code == 0, said.err
     assert f"1 of 4 {UNMASKED}" in said.err
+    assert f"note: {bad}: is not a picture" in said.err
+    assert "note: left out 1 of 4 masks\n" in said.err

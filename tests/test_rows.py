@@ -484,13 +484,16 @@ def test_a_row_without_a_table(fit: Call):
     )
 
 
-def test_a_table_is_not_put_into_a_run(fit: Call, tmp_path: Path):
+def test_a_table_is_not_put_into_a_run(fit: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert fit("--method", "coop", "--shots", 2, "--epochs", 1, config=None).code == 0
-    said = fit()
-    assert said.code == 2
-    assert (
-        said.err == f"foveate: {tmp_path}/out holds a single run: choose another output folder for a table\n"
-    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for words in ((), ("--out", "~/out")):
+        said = fit(*words)
+        assert said.code == 2
+        assert (
+            said.err
+            == f"foveate: {tmp_path}/out holds a single run: choose another output folder for a table\n"
+        )
 
 
 def test_the_printed_config_of_a_row_runs_that_row(fit: Call, foveate: Call, tmp_path: Path):

@@ -41,7 +41,8 @@ from foveate.clip.weights import load_clip, save_clip
 from foveate.commands.fit import declared
 from foveate.commands.rows import read_files
 from foveate.data.feature_files import Index as FeatureIndex
-from foveate.data.feature_files import ShardNote, UnfitShard, open_shard, read_index, write_index, write_shard
+from foveate.data.feature_files import ShardNote, open_shard, read_index, write_index, write_shard
+from foveate.data.feature_store import UnfitFile
 from foveate.data.pictures import open_picture
 from foveate.data.samples import Photos, Sample
 from foveate.data.sources import load_photos
@@ -466,7 +467,7 @@ def tried(target: Target, content: bytes, counts: Counts, keep: Path | None) -> 
             end, fault = READ, ""
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-    except (InputError, Damaged, UnfitShard) as error:
+    except (InputError, Damaged, UnfitFile) as error:
         line = str(error)
         end, fault = (REFUSED, "") if "\n" not in line and line else (CRASHED, f"{line!r} is not one line")
     except _Slow:

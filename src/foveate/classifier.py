@@ -23,7 +23,7 @@ from foveate.clip.model import Clip
 from foveate.clip.weights import demand_device, load_clip, split_source
 from foveate.configs import as_whole, check
 from foveate.data.checks import check_pictures
-from foveate.data.loader import PictureSet
+from foveate.data.loader import PictureSet, eval_pictures
 from foveate.data.naming import clean_name, name_key, unusual
 from foveate.data.samples import LazyPicture, Photos, Sample, as_pictures, labelled
 from foveate.data.sources import Source, load_photos, with_masks
@@ -32,7 +32,7 @@ from foveate.evaluate.answers import Answers, ask
 from foveate.evaluate.encoding import keep_clip
 from foveate.evaluate.metrics import mean
 from foveate.evaluate.splits import Split as Split
-from foveate.evaluate.splits import split_of, splits_of
+from foveate.evaluate.splits import label_space, split_of, splits_of
 from foveate.files import home_of, write_atomically
 from foveate.foreground.opening import plain_errors
 from foveate.foreground.options import OnBad
@@ -338,7 +338,7 @@ class Classifier:
             calibrated=trust is not None and trust.knows_doubt,
             trust=None if answers.trust is None else answers.trust.numpy(),
             novelty=None if novelty is None else novelty.numpy(),
-            sets=None if sets is None else sets.numpy(),
+            sets=sets,
             refused=None if refused is None else refused.numpy(),
         )
 
@@ -800,13 +800,10 @@ class Classifier:
             disclaimers = [part.disclaimers() for part in walk(method) if isinstance(part, Diagnostics)]
             for note in chain.from_iterable(disclaimers):
                 warnings.warn(note, stacklevel=4)
-        if all(was_trained):
-            return "base"
-        return "mixed" if any(was_trained) else "new"
+        return label_space(method)
 
     def _pictures(self, photos: Photos) -> PictureSet:
-        config = self.clip.config
-        return PictureSet(photos, config.image_size, config.mean, config.std, augment="none")
+        return eval_pictures(photos, self.clip.config)
 
 
 class _Turn:

@@ -4,7 +4,6 @@ It imports only the module of the given command, so `foveate --help` is fast. A 
 line on stderr and exit code 2. Any other exception is a bug and shows its traceback.
 """
 
-import difflib
 import errno
 import io
 import os
@@ -16,7 +15,8 @@ from importlib import import_module
 import foveate
 from foveate.commands import COMMANDS as COMMANDS
 from foveate.commands import python_name as python_name
-from foveate.errors import SKIP, InputError, printable
+from foveate.configs import nearest
+from foveate.errors import GPU_IS_FULL, SKIP, InputError, printable
 
 _RESUMABLE = ("fit", "masks", "features", "sweep")
 _SKIPS = ("fit", "predict", "evaluate", "explain", "masks", "features", "select")  # have --on-bad
@@ -78,7 +78,7 @@ def _in_words(error: Exception, command: str) -> str | None:
     if isinstance(error, OSError) and error.errno in _OS_REMEDIES:
         return f"{error.filename or 'the disk'}: {error.strerror}; {_OS_REMEDIES[error.errno]}"
     if type(error).__name__ == "OutOfMemoryError":  # torch's class; torch is not imported here
-        return "the GPU's memory is full: take a smaller --batch-size, or --device cpu"
+        return GPU_IS_FULL
     return None
 
 
@@ -89,9 +89,7 @@ def _run(name: str, words: Sequence[str]) -> int:
         print(f"foveate {foveate.__version__}" if name in ("-V", "--version") else _help(), flush=True)
         return 0
     if name not in COMMANDS:
-        matches = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {matches[0]!r}?" if matches else f"there are {', '.join(COMMANDS)}"
-        raise InputError(f"there is no command {name!r}; {hint}")
+        raise InputError(f"there is no command {name!r}; {nearest(name, COMMANDS)}")
     try:
         command = import_module(f"foveate.commands.{python_name(name)}")
         with import_module("foveate.commands.screen").notes_for_warnings():

@@ -89,7 +89,7 @@ def check(name: str, value: object, hint: Any) -> Any:
         raise InputError(
             f"{name} is {rejected!r}: give {expected(allowed)}{_spelling_hint(rejected, allowed)}"
         )
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kinds = members(hint)
     if isinstance(value, list):
         return (
             tuple(cast("list[object]", value)) if any(get_origin(kind) is tuple for kind in kinds) else value
@@ -126,7 +126,7 @@ def from_text(name: str, text: str, hint: Any) -> Any:
     Raises:
         InputError: The word is no value of that type.
     """
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kinds = members(hint)
     value: object = text
     if NoneType in kinds and text.lower() in ("none", "null"):
         value = None
@@ -139,14 +139,14 @@ def from_text(name: str, text: str, hint: Any) -> Any:
     return check(name, value, hint)
 
 
-def as_dataclass(kind: type[T], values: object, where: str, *, more: bool = False) -> T:
+def as_dataclass(kind: type[T], values: object, where: str, *, ignore_unknown: bool = False) -> T:
     """Convert a table that a program wrote to a dataclass; each field gets its declared type.
 
     Args:
         kind: The dataclass.
         values: A table from JSON or YAML; lists stand for tuples, and tables for dataclasses, at any depth.
         where: Name of the table in messages; empty if the caller adds it.
-        more: Whether to ignore unknown entries; otherwise they are refused.
+        ignore_unknown: Whether to ignore unknown entries; otherwise they are refused.
 
     Raises:
         InputError: An entry is missing, unknown, or has the wrong type.
@@ -157,7 +157,7 @@ def as_dataclass(kind: type[T], values: object, where: str, *, more: bool = Fals
     table = cast("Mapping[object, object]", values)
     known = {field.name: field for field in fields(cast("Any", kind)) if field.init}
     unknown = next((name for name in table if name not in known), None)
-    if unknown is not None and not more:
+    if unknown is not None and not ignore_unknown:
         raise InputError(f"{prefix}there is no {unknown!r}; there are {', '.join(known)}")
     hints = declared(kind)
     arguments: dict[str, Any] = {}
@@ -169,6 +169,11 @@ def as_dataclass(kind: type[T], values: object, where: str, *, more: bool = Fals
         elif field.default is MISSING and field.default_factory is MISSING:
             raise InputError(f"{prefix}{name} is missing")
     return kind(**arguments)
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    """Return the members of a union of types; any other type is its only member."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def _converted(value: Any, hint: Any) -> Any:
@@ -219,11 +224,12 @@ def expected(hint: Any) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint with the most similar name, or else a list of all names."""
+    """Return a hint with the most similar name in any case, or else a list of all names."""
     names = list(known)
-    matches = difflib.get_close_matches(name, names, n=1)
+    by_key = {known_name.casefold(): known_name for known_name in names}
+    matches = difflib.get_close_matches(name.casefold(), by_key, n=1)
     if matches:
-        return f"did you mean {matches[0]!r}?"
+        return f"did you mean {by_key[matches[0]]!r}?"
     return f"there are {', '.join(names)}" if names else "there is none"
 
 

@@ -153,9 +153,9 @@ def measured(classifier: Classifier, seed: int, tests: int, bank: Path) -> dict[
     return figures
 
 
-def summary(found: dict[int, Figures]) -> list[list[str]]:
+def summary(figures: dict[int, Figures]) -> list[list[str]]:
     """Return the rows of the demo's table: a header, then mean ± standard deviation over seeds per method."""
-    runs = list(found.values())
+    runs = list(figures.values())
     names = list(next(iter(runs[0].values())))
     rows = [["method", *names]]
     for method in runs[0]:
@@ -282,7 +282,7 @@ def _short(classifier: Classifier) -> str:
 # --- the page ---
 
 
-def page(compared: Sequence[Classifier], found: dict[int, Figures], pairs: Pairs, shots: int) -> str:
+def page(compared: Sequence[Classifier], figures: dict[int, Figures], pairs: Pairs, shots: int) -> str:
     """Return the HTML page: the table, how predictions follow the place, and repaired and broken scenes."""
     pictures, branch = compared[-1].ask_split(pairs.away, "base")
     all_looks: list[Looks] = []
@@ -294,7 +294,7 @@ def page(compared: Sequence[Classifier], found: dict[int, Figures], pairs: Pairs
         f"{_short(classifier)} {moved_answers(classifier, pairs):.0f} %" for classifier in compared
     )
     facts = [
-        f"Percent right on drawn scenes, {len(found)} seeds. Test scenes stand at home, where nine of ten "
+        f"Percent right on drawn scenes, {len(figures)} seeds. Test scenes stand at home, where nine of ten "
         f"training scenes stand, or anywhere. Base classes were learned from {shots} scenes each, new "
         f"classes from none.",
         f"Answers that change when nothing but the place does, of {len(pairs.home)} scenes: {moved}.",
@@ -303,7 +303,7 @@ def page(compared: Sequence[Classifier], found: dict[int, Figures], pairs: Pairs
     return gallery(
         "What the foreground has to do with the answer",
         facts,
-        summary(found),
+        summary(figures),
         all_looks,
         changed(all_looks, 12),
         lambda index: shown(pictures, index, SIDE),

@@ -3,6 +3,9 @@
 SKIP = ', or pass on_bad="skip"'
 """End of the remedy for a bad picture; removed where nothing can be skipped."""
 
+GPU_IS_FULL = "the GPU's memory is full: take a smaller --batch-size, or --device cpu"
+"""Message of an error of PyTorch."""
+
 
 class InputError(ValueError):
     """An input cannot be used: a file, a setting or an argument.

@@ -1,15 +1,17 @@
 """Atomic writing of files: no reader sees an incomplete file."""
 
+import hashlib
 import os
 import re
 import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from foveate.errors import InputError
 
-HALF_WRITTEN = re.compile(r"\..+\.(?:json|jsonl|safetensors|md|txt)\.[a-z0-9_]{8}")
-"""Names of unfinished files of `write_atomically` for these suffixes; a kill leaves them behind."""
-
+_HALF_WRITTEN = re.compile(r"\..+\.(?:json|jsonl|safetensors|md|txt)\.[a-z0-9_]{8}")
 
 CACHE = "FOVEATE_CACHE"
 """Environment variable with the cache folder."""
@@ -51,6 +53,23 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's content, as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def set_aside(path: Path, fault: str) -> str:
+    """Rename an unusable file or folder, and return a note that begins with its fault; nothing is deleted."""
+    number, target = 1, path.with_name(f"{path.name}.damaged")
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{path.name}.damaged-{number}")
+    with suppress(FileNotFoundError):  # another process has renamed it
+        path.rename(target)
+    return f"{' '.join(fault.split())}: set aside as {target.name}, and made anew"
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a temporary file beside `path`, flush it to disk, and rename it into place.
 
@@ -76,3 +95,16 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             error.filename, error.filename2 = str(path), None  # the user does not know the temporary name
         raise
+
+
+def remove_half_written(folders: Iterable[Path], min_age: float = 0) -> None:
+    """Remove the unfinished files that a kill during `write_atomically` leaves.
+
+    Args:
+        folders: Folders to search, without their subfolders.
+        min_age: Minimum age in seconds; a younger file may belong to a process at work.
+    """
+    latest = time.time() - min_age
+    for path in (path for folder in folders for path in folder.glob(".*")):
+        if _HALF_WRITTEN.fullmatch(path.name) and path.stat().st_mtime <= latest:
+            path.unlink(missing_ok=True)

@@ -40,6 +40,12 @@ def process_pool(workers: int, begin: Callable[..., None], *arguments: Any) -> G
         pool.shutdown(cancel_futures=True)
 
 
+def thread_variables(threads: int) -> dict[str, str]:
+    """Return the environment that sets the threads of PyTorch and BLAS, if these are imported later."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return dict.fromkeys(names, str(threads))
+
+
 def begin_worker(threads: int) -> None:
     """Prepare a worker process: it ignores Ctrl-C, which the first process handles, and ends with it.
 
@@ -47,8 +53,7 @@ def begin_worker(threads: int) -> None:
         threads: Number of threads of PyTorch and BLAS, if these are imported later.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = str(threads)
+    os.environ.update(thread_variables(threads))
     Thread(target=_end_with_parent, daemon=True).start()
 
 

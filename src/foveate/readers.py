@@ -386,6 +386,6 @@ def as_table(value: object) -> dict[str, Any] | None:
     return {str(name): item for name, item in cast("Mapping[object, Any]", value).items()}
 
 
-def one_line(error: Exception, most: int = 160) -> str:
+def one_line(error: BaseException, limit: int | None = 160) -> str:
     """Return the start of an error message on one line, or the class name if there is no message."""
-    return " ".join(str(error).split())[:most] or type(error).__name__
+    return " ".join(str(error).split())[:limit] or type(error).__name__

@@ -98,10 +98,10 @@ def test_intervals_hold_what_they_promise():
 def test_folds_and_draws():
     labels = torch.arange(3).repeat(8)
     parts = folds(labels)
-    assert sorted(row for part in parts for row in part.asked) == list(range(24))
-    assert all(not set(part.learned) & set(part.asked) for part in parts)
+    assert sorted(row for part in parts for row in part.test) == list(range(24))
+    assert all(not set(part.train) & set(part.test) for part in parts)
     sizes = [
-        {tuple(torch.bincount(labels[list(part.learned)]).tolist()) for part in some}
+        {tuple(torch.bincount(labels[list(part.train)]).tolist()) for part in some}
         for some in draws(labels, 1)
     ]
     assert sizes == [{(2, 2, 2)}, {(4, 4, 4)}]

@@ -69,7 +69,7 @@ def test_classes_that_cannot_be_told_apart():
     logits = 4.0 * F.one_hot(labels, 3)
     logits[labels == 1] = torch.tensor([3.0, 2.0, 0.0])  # the second class always loses to the first
     (pair,) = alike(logits, labels)
-    assert (pair.one, pair.other, pair.right) == (0, 1, 0.5)
+    assert (pair.first, pair.second, pair.right) == (0, 1, 0.5)
     assert not alike(logits[::2], labels[::2])  # three pictures of each say too little
 
 

@@ -197,6 +197,6 @@ def test_half_precision_gives_float32():
 
 def test_rows_are_packed_once():
     rows = pack([[(SOT, -1), (EOT, -1)]])
-    assert rows == TokenRows(rows.ids, rows.slots, rows.places, 1, (1,))
+    assert rows == TokenRows(rows.ids, rows.slots, rows.positions, 1, (1,))
     assert rows.to(torch.device("cpu")) is rows
     assert rows.to(torch.device("meta")).ids.device.type == "meta"

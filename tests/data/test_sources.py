@@ -443,6 +443,18 @@ def test_split_file_finds_its_pictures(lay, inner):
     assert local(load_photos(path, images=root / inner), root) == expected
 
 
+def test_a_split_file_may_list_all_its_classes(lay):
+    root = lay("dog/2.jpg")
+    content = {"names": ["ant", "big_dog", "cat"], "train": [["dog/2.jpg", 1, "big_dog"]], "val": None}
+    (root / "split.json").write_text(json.dumps(content))
+    photos = load_photos(root)
+    assert (photos.names, photos.samples[0].label) == (("ant", "big dog", "cat"), 1)
+    (root / "split.json").write_text(json.dumps({**content, "names": ["ant", "bee"]}))
+    refused(root, "train[0]: label 1 is 'big_dog' here and 'bee' before")
+    (root / "split.json").write_text(json.dumps({**content, "names": {"0": "ant"}}))
+    refused(root, "names is no list of class names")
+
+
 def test_fvgpt_mask_layout(lay):
     """ROOT/mask/<inner folder>/<path>, the inner folder repeated, as FVG-PT's archive has it."""
     inner = "caltech-101/101_ObjectCategories"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import sys
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -177,6 +178,19 @@ def test_a_pickle_of_imagenets_has_no_val(photos, datum, tmp_path):
     path = tmp_path / "shot_16-seed_1.pkl"
     path.write_bytes(pickle.dumps({"train": foreign(datum, photos, draw)["train"]}))
     assert import_draw(path, photos, "imagenet", 16, 1).val == ()
+
+
+def test_accents_of_another_unicode_form_are_the_same_class(photos, datum, tmp_path):
+    ours, theirs = (
+        replace(photos, names=(unicodedata.normalize(form, "café"), "bee")) for form in ("NFC", "NFD")
+    )
+    draw = make_draw(ours, "dtd", 16, 1)
+    path = tmp_path / "shot_16-seed_1.pkl"
+    path.write_bytes(pickle.dumps(foreign(datum, theirs, draw)))
+    assert import_draw(path, ours, "dtd", 16, 1).train == draw.train
+    path.write_bytes(pickle.dumps(foreign(datum, replace(photos, names=("a\u202eb", "bee")), draw)))
+    with pytest.raises(InputError, match=r"shot_16-seed_1.pkl: class name .* has an unseen character"):
+        import_draw(path, ours, "dtd", 16, 1)
 
 
 def test_lines_of_2sfs_are_the_draw(photos, datum, tmp_path):

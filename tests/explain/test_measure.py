@@ -20,7 +20,7 @@ from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.errors import InputError
 from foveate.explain import gaze, lift, outlined, remove, shift_index
 from foveate.explain.cases import Shown, changed, mistakes, shown
-from foveate.explain.curve import CurvePoint, draw_curves, shift_curve, wilson
+from foveate.explain.curve import CurvePoint, draw_curves, shift_curve
 from foveate.explain.gallery import gallery
 from foveate.explain.looking import How
 from foveate.explain.measure import LookConfig, Looks, look
@@ -69,7 +69,7 @@ def test_each_figure_is_what_its_function_says(method: Method, pictures: Picture
     torch.testing.assert_close(seen.logits, logits, **close)
     torch.testing.assert_close(seen.heat, heat, **close)
     assert seen.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert torch.equal(seen.asked, answers)
+    assert torch.equal(seen.explained, answers)
     shift = shift_index(logits, without, 1.5)
     torch.testing.assert_close(seen.figures["shift"][:5], shift[:5], **close)
     torch.testing.assert_close(seen.figures["lift"][:5], lift(heat, batch.masks)[:5], **close)
@@ -95,9 +95,9 @@ def test_it_asks_about_the_answer_the_label_or_one_class(method: Method, picture
         look(method, pictures, "base", LookConfig(about=about, steps=0))
         for about in ("answer", "label", "blue ring")
     )
-    assert torch.equal(answer.asked, answer.answers)
-    assert torch.equal(label.asked, label.labels)
-    assert ring.asked.tolist() == [1] * 6
+    assert torch.equal(answer.explained, answer.answers)
+    assert torch.equal(label.explained, label.labels)
+    assert ring.explained.tolist() == [1] * 6
     batch = next(pictures.batches(None, 6))
     expected = gaze(method, batch.images, torch.ones(6, dtype=torch.long))
     torch.testing.assert_close(ring.heat, expected, rtol=1e-3, atol=1e-5)
@@ -144,7 +144,7 @@ def test_the_gaze_and_the_answer_are_of_one_pass(
     assert rows == [6]
     torch.testing.assert_close(seen.logits, logits, rtol=1e-4, atol=1e-5)
     asked = {"answer": logits.argmax(-1), "label": batch.labels, "blue ring": torch.ones(6).long()}[about]
-    assert torch.equal(seen.asked, asked)
+    assert torch.equal(seen.explained, asked)
     monkeypatch.setattr(Vision, "encode", encode)
     torch.testing.assert_close(seen.heat, gaze(method, batch.images, asked, how=how), rtol=1e-4, atol=1e-6)
 
@@ -170,20 +170,20 @@ FVGPT = said("fvgpt+coop", [0.6, 0.3, 0.9, 0.7, 0.2])
 
 def test_mistakes_the_surest_first():
     group = mistakes(FVGPT, 9)
-    assert (group.title, group.places, group.number) == ("fvgpt+coop is wrong", [4, 1], 2)
-    assert mistakes(FVGPT, 1).places == [4]
+    assert (group.title, group.indices, group.number) == ("fvgpt+coop is wrong", [4, 1], 2)
+    assert mistakes(FVGPT, 1).indices == [4]
 
 
 def test_repaired_and_broken_pictures_the_largest_change_first():
     groups = changed([CLIP, COOP, FVGPT], 9)
-    assert [(group.title, group.places, group.number) for group in groups] == [
+    assert [(group.title, group.indices, group.number) for group in groups] == [
         ("zeroshot wrong, coop right", [0, 1], 2),  # by 0.5 and by 0.5: in order
         ("zeroshot right, coop wrong", [2], 1),
         ("coop wrong, fvgpt+coop right", [2], 1),
         ("coop right, fvgpt+coop wrong", [1], 1),
     ]
     later = said("coop", [0.6, 0.95, 0.2, 0.7, 0.3])
-    assert changed([CLIP, later], 1)[0].places == [1]
+    assert changed([CLIP, later], 1)[0].indices == [1]
     assert changed([CLIP, later], 1)[0].number == 2
     assert changed([CLIP], 9) == []
 
@@ -312,7 +312,9 @@ def test_a_group_without_pictures_says_so():
 
 
 def test_a_caption_tells_what_was_asked_and_how_much_is_on_the_object():
-    asked = replace(COOP, asked=torch.zeros(5, dtype=torch.long), figures={"energy": torch.full((5,), 0.256)})
+    asked = replace(
+        COOP, explained=torch.zeros(5, dtype=torch.long), figures={"energy": torch.full((5,), 0.256)}
+    )
     captions = page_of([CLIP, asked]).texts["figcaption"]
     assert "26 % on the object" in captions
     assert "asked about heron <grey>" in captions  # where that was not the answer
@@ -327,15 +329,9 @@ def test_bins_have_equally_many_pictures_in_the_order_of_the_shift():
     low, high = shift_curve(shift, right, 2)
     assert (low.shift, low.accuracy, low.pictures) == (pytest.approx(0.2), pytest.approx(200 / 3), 3)
     assert (high.shift, high.accuracy, high.pictures) == (pytest.approx(0.65), 50, 2)
+    assert (low.low, low.high) == (pytest.approx(20.77, abs=0.01), pytest.approx(93.85, abs=0.01))
     assert [point.pictures for point in shift_curve(shift, right, 99)] == [1] * 5
     assert shift_curve(torch.full((3,), math.nan), torch.ones(3, dtype=torch.bool)) == []
-
-
-def test_wilsons_interval():
-    # 8 of 10: the published example of the score interval without continuity correction.
-    assert wilson(8, 10) == (pytest.approx(0.4902, abs=1e-4), pytest.approx(0.9433, abs=1e-4))
-    assert wilson(0, 10)[0] == 0
-    assert wilson(10, 10)[1] == 1
 
 
 def test_the_curve_is_drawn():

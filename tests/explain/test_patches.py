@@ -8,6 +8,7 @@ from foveate.clip.model import Clip
 from foveate.explain import How, gaze
 from foveate.explain.passes import block_index, first_patch, patches_of
 from foveate.methods.base import Method
+from foveate.methods.capabilities import PriorBranch
 from foveate.methods.registry import backbones, build, parts
 from foveate.seeds import stream
 
@@ -43,10 +44,10 @@ def moved(images: Tensor, order: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("branch", ["base", "new"])
-def test_a_gaze_moves_with_the_patches(method: Method, how: How, branch: str):
+def test_a_gaze_moves_with_the_patches(method: Method, how: How):
     images = torch.randn(3, 3, 32, 32, generator=stream(1, "pictures"))
     order, labels = torch.randperm(16, generator=stream(1, "order")), torch.tensor([0, 1, 2])
+    branch = "new" if isinstance(method, PriorBranch) else "base"  # others have the same logits in both
     for layer in (-1, 0):
         heat = gaze(method, images, labels, branch, how=how, layer=layer)
         there = gaze(method, moved(images, order), labels, branch, how=how, layer=layer)
@@ -56,19 +57,16 @@ def test_a_gaze_moves_with_the_patches(method: Method, how: How, branch: str):
 
 
 @pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("place", [0, 3, 6, 15])
-def test_the_one_patch_that_differs_is_the_one_that_stands_out(method: Method, how: How, place: int):
+def test_the_one_patch_that_differs_is_the_one_that_stands_out(method: Method, how: How):
     images = torch.zeros(1, 3, 32, 32)
+    place = 6
     row, column = divmod(place, 4)
     spot = torch.randn(3, 8, 8, generator=stream(2, "spot"))
     images[0, :, row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] = spot
-    found = False
-    for label in range(3):
-        heat = gaze(method, images, torch.tensor([label]), how=how).flatten()
-        rest = torch.cat([heat[:place], heat[place + 1 :]])
-        assert rest.max() - rest.min() < 1e-4
-        found |= bool((heat[place] - rest.mean()).abs() > 1e-3)
-    assert found
+    heats = gaze(method, images.expand(3, -1, -1, -1), torch.arange(3), how=how).flatten(1)
+    rest = torch.cat([heats[:, :place], heats[:, place + 1 :]], dim=1)
+    assert (rest.amax(1) - rest.amin(1)).max() < 1e-4
+    assert (heats[:, place] - rest.mean(1)).abs().max() > 1e-3
 
 
 def test_patches_are_cut_from_between_tokens():

@@ -26,7 +26,7 @@ from foveate.export.writing import ExportReport, export
 from foveate.methods.capabilities import RegionEncoder
 from foveate.methods.registry import backbones, methods, needs_masks, register_method
 from foveate.methods.zeroshot import ZeroShot
-from foveate.run.folder import MANIFEST, WEIGHTS
+from foveate.run.folder import MANIFEST, WEIGHTS, seal
 from foveate.run.model import Exported
 from foveate.run.trust import ExportedTrust
 from foveate.types import Branch, Features
@@ -408,6 +408,11 @@ def test_a_folder_that_is_not_whole_is_one_line(
     told = json.loads((folder / MANIFEST).read_text())
     assert "image.onnx is missing: export the model again" in changed((other / "image.onnx").unlink)
     assert "is not what was exported" in changed(lambda: (other / WEIGHTS).write_bytes(b"x"))
+    (tmp_path / "secret").write_bytes(b"x")
+    for name in ("../secret", str(tmp_path / "secret"), "..\\secret"):
+        outside = json.dumps({**told, "files": {**told["files"], name: seal(tmp_path / "secret")}})
+        message = changed(lambda outside=outside: (other / MANIFEST).write_text(outside))
+        assert f"it names {name!r}, outside its folder" in message
     newer = json.dumps({**told, "format_version": 4})
     assert "its format is 4, and this foveate reads 3" in changed(
         lambda: (other / MANIFEST).write_text(newer)
@@ -494,7 +499,6 @@ def test_the_command_proves_it_on_the_runs_pictures(
     said = foveate("export", tmp_path / "run", "--out", tmp_path / "third", "--clip", tmp_path / "gone")
     assert said.code == 2
     assert said.err.count("\n") == 1
-    assert foveate("export", tmp_path / "run", "--out", tmp_path / "third", "--to", "coreml").code == 2
 
 
 def test_predict_and_evaluate_answer_from_an_export_as_from_its_model(

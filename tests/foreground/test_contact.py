@@ -127,7 +127,7 @@ def test_only_the_worst_are_shown_of_many(made):
 def test_the_numbers_of_the_set_stand_above(made):
     records, folder, photos = made()
     found = quality(records, folder, seed=4)
-    page = contact_sheet_html(records, folder, photos, found=found)
+    page = contact_sheet_html(records, folder, photos, statistics=found)
     for what, value in found.rows(worst=0)[:7]:
         assert f"<th>{what}<td>{value}" in page
     assert histogram_svg(found.areas) in page

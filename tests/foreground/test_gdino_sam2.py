@@ -16,7 +16,7 @@ from foveate.foreground.cleanup import tidy
 from foveate.foreground.proposers import registry
 from foveate.foreground.proposers.base import Proposal, Request
 from foveate.foreground.proposers.gdino_sam2 import Detector, GroundedSam, Segmenter, sentence
-from foveate.foreground.proposers.hub_masks import Found, union
+from foveate.foreground.proposers.hub_masks import Instances, union
 from foveate.foreground.proposers.hub_models import HubModel
 from foveate.foreground.proposers.hub_pixels import Pixels, read_pixels
 from foveate.foreground.proposers.registry import open_proposer
@@ -188,7 +188,7 @@ def test_the_masks_are_those_of_transformers_put_together(detector: Path, segmen
         )
     np.testing.assert_allclose(logits, answer.pred_masks[0, :, 0], atol=1e-5)
     large = torch.nn.functional.interpolate(answer.pred_masks[0], (70, 100), mode="bilinear")[:, 0].numpy()
-    proposal = union(Found(torch.tensor([0.3, 0.9, 0.5]), boxes, logits), photo.size, 0.0, logits=True)
+    proposal = union(Instances(torch.tensor([0.3, 0.9, 0.5]), boxes, logits), photo.size, 0.0, logits=True)
     np.testing.assert_allclose(proposal.heat, 1 / (1 + np.exp(-large.max(axis=0))), atol=1e-5)
     sure = np.abs(large.max(axis=0)) > 1e-4
     np.testing.assert_array_equal(proposal.mask[sure], (large > 0).any(axis=0)[sure])

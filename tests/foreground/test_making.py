@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from foveate.errors import InputError
-from foveate.files import write_atomically
+from foveate.files import sha256_of, write_atomically
 from foveate.foreground import store as store_module
 from foveate.foreground.cleanup import TidyConfig
-from foveate.foreground.cutting import Cut, Cutter, MaskJob, Missed, digest, failure
+from foveate.foreground.cutting import Cut, Cutter, MaskJob, Missed, failure
 from foveate.foreground.making import in_batches, make_masks, mask_key, opening_of
 from foveate.foreground.opening import BadPicture
 from foveate.foreground.proposers.base import Proposal, Proposer, Request
@@ -124,7 +124,7 @@ def test_a_cut_has_the_mask_and_all_that_is_known_of_it(pictures):
     record = cut.record
     assert (record.name, record.width, record.height) == ("c0/0.png", 32, 24)
     assert (record.label, record.prompt, record.meta) == ("class 0", "the class 0", {"said": "the class 0"})
-    assert record.sha256 == digest(job.path)
+    assert record.sha256 == sha256_of(job.path)
     assert (record.score, record.fallback) == (0.75, False)
     assert record.area == pytest.approx(12 * 12 / (24 * 32), abs=0.01)
     assert cut.mask[7:17, 9:19].all()
@@ -219,7 +219,7 @@ def test_a_picture_that_changed_gets_a_new_mask(pictures, tmp_path):
     Image.new("RGB", (50, 20), "white").save(jobs[1].path)
     assert _make(jobs, Fake(), tmp_path / "out").made == 1
     (record,) = [one for one in read_manifest(tmp_path / "out") if one.name == jobs[1].name]
-    assert (record.width, record.height, record.sha256) == (50, 20, digest(jobs[1].path))
+    assert (record.width, record.height, record.sha256) == (50, 20, sha256_of(jobs[1].path))
 
 
 def test_other_words_make_a_new_mask_where_they_are_read(pictures, tmp_path):

@@ -6,7 +6,7 @@ from PIL import Image
 from foveate.clip.templates import DATASET_TEMPLATES
 from foveate.errors import InputError
 from foveate.foreground.proposers.base import Request
-from foveate.foreground.proposers.prompts import MASK_PROMPTS, mask_prompt, wanted
+from foveate.foreground.proposers.prompts import MASK_PROMPTS, mask_prompt, search_text
 
 TABLE_9 = {
     "ImageNet": "the whole tree frog in the middle",
@@ -56,9 +56,9 @@ def test_every_data_set_that_has_a_template_has_a_sentence():
     [("tree_frog", "", "tree frog"), ("frog", " the frog ", "the frog"), ("", "a leaf", "a leaf")],
 )
 def test_the_prompt_is_looked_for_and_else_the_class(label: str, prompt: str, expected: str):
-    assert wanted(Request("a.jpg", Image.new("RGB", (2, 2)), label, prompt), "sam3") == expected
+    assert search_text(Request("a.jpg", Image.new("RGB", (2, 2)), label, prompt), "sam3") == expected
 
 
 def test_neither_is_a_mistake_that_names_the_picture():
     with pytest.raises(InputError, match=r"^a/b.jpg: sam3 must be told what to look for"):
-        wanted(Request("a/b.jpg", Image.new("RGB", (2, 2)), "_", " "), "sam3")
+        search_text(Request("a/b.jpg", Image.new("RGB", (2, 2)), "_", " "), "sam3")

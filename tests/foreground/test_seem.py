@@ -180,9 +180,9 @@ def test_the_label_is_the_text_where_there_is_no_prompt(faked):
     seem = faked("well")
     ask = seem._worker.ask
     seem._worker.ask = lambda question, *rest: said.append(question["texts"]) or ask(question, *rest)
-    seem.propose([Request("1.jpg", half_bright(), "dog"), asked("a cat")])
-    assert said == [["dog"], ["a cat"]]
-    with pytest.raises(InputError, match=r"2\.jpg: SEEM needs a text"):
+    seem.propose([Request("1.jpg", half_bright(), "tree_frog"), asked("a cat"), asked(" ")])
+    assert said == [["tree frog"], ["a cat"], ["dog"]]
+    with pytest.raises(InputError, match=r"2\.jpg: seem must be told what to look for"):
         seem.propose([Request("2.jpg", half_bright())])
 
 

@@ -125,7 +125,7 @@ def moved(host: Method) -> Method:
 def test_whose_gaze_it_is(host: Method, refresh: str):
     start = copy.deepcopy(host)
     gaze = Gaze(host, refresh, "current", None, "image")
-    gaze.classes_set()
+    gaze.copy_before_training()
     gaze.begin_epoch()
     maps = [gaze.masks(images(), LABELS)]
     epoch = copy.deepcopy(moved(host))
@@ -148,10 +148,10 @@ def test_whose_gaze_it_is(host: Method, refresh: str):
 
 def test_the_remembered_host_moves_with_the_towers(host: Method):
     gaze = Gaze(host, "once", "current", None, "image")
-    gaze.classes_set()
+    gaze.copy_before_training()
     host.to("meta")  # stands for a GPU
     gaze.begin_epoch()
-    looker = gaze._asked()
+    looker = gaze._current_method()
     assert looker is not host
     assert {p.device.type for p in looker.learned().values()} == {"meta"}
 

@@ -49,7 +49,7 @@ def make_views(**changes: Any) -> Views:
         new=logits_of(features),
         clip=5 * normal(BATCH, CLASSES, name="clip"),
         area=area,
-        told_area=area,
+        gate_area=area,
     )
     return replace(views, **changes)
 
@@ -223,7 +223,7 @@ def test_a_learned_trust_mixes_picture_by_picture():
 
 def test_a_mask_of_ones_says_nothing():
     full, ones = make_views().full, torch.ones(BATCH, dtype=torch.float64)
-    views = make_views(foreground=full, area=ones, told_area=ones)
+    views = make_views(foreground=full, area=ones, gate_area=ones)
     guidance = make()
     expected = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64).expand(BATCH, 3)
     torch.testing.assert_close(guidance.indicators(views), expected)
@@ -243,7 +243,7 @@ def test_the_target_is_whether_the_foreground_errs_less():
 
 def test_a_foreground_cut_away_has_no_target_and_no_weight():
     area = torch.tensor([0.0, 0.019, 0.02, 0.5, 0.5, 0.5], dtype=torch.float64)
-    views = make_views(area=area, told_area=area)
+    views = make_views(area=area, gate_area=area)
     better = make_views(foreground=views.full.scatter_add(1, LABELS[:, None], torch.ones_like(views.full)))
     views = replace(views, foreground=better.foreground)
     guidance = make(min_area=0.02)
@@ -652,7 +652,7 @@ def test_the_area_is_the_views_own_unless_asked(tiny_clip: Clip):
     for source in ("view", "picture"):
         method = FvgPt(ZeroShot(tiny_clip), FvgPtConfig(area_from=source))
         method.set_classes(["cat", "dog", "phone"])
-        told[source] = method.views(a_batch()).told_area
+        told[source] = method.views(a_batch()).gate_area
     assert torch.equal(told["view"], a_batch().masks.mean((1, 2, 3)))
     assert torch.equal(told["picture"], a_batch().areas)
 

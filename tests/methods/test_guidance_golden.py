@@ -41,7 +41,7 @@ class Golden:
             new=align(whole, self.scale),
             clip=align(clip, self.scale),
             area=n["area"],
-            told_area=n["area"],
+            gate_area=n["area"],
         )
         dim = n["text"].shape[-1]
         self.guidance = Guidance(dim, self.config, torch.Generator().manual_seed(0), heads).double()

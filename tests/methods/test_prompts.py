@@ -57,7 +57,7 @@ def test_what_all_rows_begin_with_stands_once(openai: ClipTokenizer):
     rows = lay_out(openai, ["cat", "great white shark", "barn owl"], 4, "end")
     assert rows.shared == 5
     assert rows.lengths == (3, 5, 4)
-    assert rows.places.tolist() == [*range(5), *range(5, 8), *range(5, 10), *range(5, 9)]
+    assert rows.positions.tolist() == [*range(5), *range(5, 8), *range(5, 10), *range(5, 9)]
     assert [rows.row(i)[-1] for i in range(3)] == [(openai.eot, -1)] * 3
     assert lay_out(openai, ["sea horse", "sea lion"], 4, "end").shared == 6
     assert lay_out(openai, ["cat", "dog"], 4, "front").shared == 1
@@ -65,7 +65,7 @@ def test_what_all_rows_begin_with_stands_once(openai: ClipTokenizer):
 
 
 def test_vectors_of_their_own_are_not_shared(openai: ClipTokenizer):
-    rows = lay_out(openai, ["cat", "dog"], 2, "end", own=True)
+    rows = lay_out(openai, ["cat", "dog"], 2, "end", per_class=True)
     assert rows.shared == 1
     assert read(rows, openai) == [[SOT, "v0", "v1", "cat", ".", EOT], [SOT, "v2", "v3", "dog", ".", EOT]]
 

@@ -4,7 +4,7 @@ import torch
 
 from foveate.methods.base import align
 from foveate.methods.capabilities import Tally
-from foveate.methods.fvgpt import failures, watched
+from foveate.methods.fvgpt import failures, view_counts
 from foveate.methods.guidance import FvgPtConfig, Guidance, Views
 from foveate.seeds import stream
 from foveate.types import Features
@@ -35,8 +35,8 @@ def with_scale(features: Features) -> torch.Tensor:
 def test_shares_are_those_counted_by_hand():
     views, labels = one_hot_views([0.0, 0.01, 0.5, 0.6], [True, True, True, False])
     tally, own = Tally(), guidance(4, adapters="none")
-    tally.add(**watched(own, views, labels, with_scale))
-    tally.add(**watched(own, views, labels, with_scale))
+    tally.add(**view_counts(own, views, labels, with_scale))
+    tally.add(**view_counts(own, views, labels, with_scale))
     assert tally.shares() == {
         "cut_away": 0.5,  # the first has no mask at all, the second less than min_area of it
         "backbone": 1.0,
@@ -50,7 +50,7 @@ def test_shares_are_those_counted_by_hand():
 def test_it_is_silent_while_the_guidance_does_no_harm():
     views, labels = one_hot_views([0.5] * 8, [True] * 8)
     tally = Tally()
-    tally.add(**watched(guidance(8), views, labels, with_scale))
+    tally.add(**view_counts(guidance(8), views, labels, with_scale))
     assert failures(tally) == []
     assert failures(Tally()) == []
     assert Tally().shares() == {}
@@ -62,7 +62,7 @@ def test_it_says_when_adapted_answers_fall_below_the_backbone():
     with torch.no_grad():  # every picture is sent to the first class
         broken.image_adapter[-1].bias.copy_(100 * torch.eye(8)[0])
     tally = Tally()
-    tally.add(**watched(broken, views, labels, with_scale))
+    tally.add(**view_counts(broken, views, labels, with_scale))
     assert tally.shares()["lost"] == 7 / 8
     (note,) = failures(tally)
     assert "12.5 against 100.0 % right of 8 views" in note
@@ -71,7 +71,7 @@ def test_it_says_when_adapted_answers_fall_below_the_backbone():
 def test_a_loss_within_chance_is_not_worth_a_word():
     views, labels = one_hot_views([0.5] * 8, [True] * 8)
     tally = Tally()
-    tally.add(**watched(guidance(8), views, labels, with_scale))
+    tally.add(**view_counts(guidance(8), views, labels, with_scale))
     tally.sums["lost"], tally.sums["won"] = torch.tensor(12.0), torch.tensor(8.0)  # 4 < 2 √20
     assert failures(tally) == []
     tally.sums["lost"] = torch.tensor(18.0)  # 10 < 2 √26 = 10.2
@@ -83,6 +83,6 @@ def test_a_loss_within_chance_is_not_worth_a_word():
 def test_it_says_when_most_objects_are_cut_away():
     views, labels = one_hot_views([0.0, 0.0, 0.5], [True] * 3)
     tally = Tally()
-    tally.add(**watched(guidance(3), views, labels, with_scale))
+    tally.add(**view_counts(guidance(3), views, labels, with_scale))
     (note,) = failures(tally)
     assert note.startswith("fvgpt: 67 % of the views have no object left")

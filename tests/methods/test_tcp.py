@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.model import Block, Clip
-from foveate.clip.rows import OwnTokens, TokenRows, encode_rows
+from foveate.clip.rows import ClassTokens, TokenRows, encode_rows
 from foveate.clip.text import encode_names
 from foveate.errors import InputError
 from foveate.methods.frozen import training_losses
@@ -100,9 +100,9 @@ def test_texts_and_gradients_are_those_of_the_plain_path(config: TcpConfig, laye
 def test_in_parts_it_is_the_same(names: list[str], deep_clip: Clip):
     method = far_from_the_start(deep_clip)
     method.set_classes(names)
-    own = OwnTokens(method.layer, method.class_tokens())
+    own = ClassTokens(method.layer, method.class_tokens())
     whole = method.encode_text()
-    parts = encode_rows(deep_clip.text, method.rows, method.ctx, chunk=6, own=own)
+    parts = encode_rows(deep_clip.text, method.rows, method.ctx, chunk=6, class_tokens=own)
     torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)
     learned = list(method.learned().values())
     expected = torch.autograd.grad(whole.square().sum(), learned, retain_graph=True)
@@ -130,8 +130,10 @@ def test_lower_blocks_read_the_beginning_once(
 def test_own_tokens_need_their_places(deep_clip: Clip):
     method = Tcp(deep_clip)
     method.set_classes(NAMES)
-    with pytest.raises(ValueError, match="own tokens take 30 places, but rows share 8"):
-        encode_rows(deep_clip.text, method.rows, method.ctx, own=OwnTokens(1, torch.zeros(4, 30, 16)))
+    with pytest.raises(ValueError, match="class tokens take 30 positions, but rows share 8"):
+        encode_rows(
+            deep_clip.text, method.rows, method.ctx, class_tokens=ClassTokens(1, torch.zeros(4, 30, 16))
+        )
 
 
 def test_losses_are_those_of_the_equation(deep_clip: Clip):

@@ -104,7 +104,7 @@ def test_a_foreground_feature_is_that_of_the_view_times_its_mask(data: Path, tmp
 def test_half_precision_halves_the_file_and_rounds_the_numbers(data: Path, tmp_path: Path, job: FeatureJob):
     photos = load_photos(data / "photos")
     for kept in ("float32", "float16"):
-        make_features(photos, tmp_path / kept, _changed(job, kept=kept))
+        make_features(photos, tmp_path / kept, _changed(job, dtype=kept))
     whole, half = (FeatureShards.open(tmp_path / kept).tensor() for kept in ("float32", "float16"))
     assert half.dtype == torch.float16
     assert torch.equal(half, whole.half())
@@ -147,7 +147,7 @@ def test_finished_shards_are_not_made_again(
     with pytest.raises(InputError, match="not finished, 2 of 3 shards are there"):
         FeatureShards.open(out)
     counts: list[tuple[int, int]] = []
-    assert make_features(photos, out, job, on_count=lambda *count: counts.append(count)).kept == 2
+    assert make_features(photos, out, job, on_count=lambda *count: counts.append(count)).reused == 2
     assert made == [1]
     assert counts == [(5, 12), (7, 12), (12, 12)]
     assert files(out) == before
@@ -192,7 +192,7 @@ def test_a_picture_that_was_replaced_costs_its_own_shard(
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"kept": "float16"}, "dtype was 'float32', now 'float16'"),
+        ({"dtype": "float16"}, "dtype was 'float32', now 'float16'"),
         ({"masks": True}, "masks was None, now "),
         ({"shard": 4}, "shard was 5, now 4"),
     ],

@@ -1,12 +1,16 @@
 """Sets with several test splits, and rows that learn from other masks than the set's own."""
 
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image, ImageOps
 
+from foveate.datasets import catalogue
+from foveate.datasets.catalogue import find
 from foveate.datasets.pasting import paste_set
 from foveate.datasets.world_sets import draw_sets
 from foveate.errors import InputError
@@ -16,6 +20,8 @@ from foveate.sweep.results import read_result
 from foveate.sweep.running import SweepContext, WorkerState, run_job
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+TESTS = 3
 
 TABLE = """
 protocol: base-to-new
@@ -52,10 +58,16 @@ NAMES = ("red star", "blue ring", "green cross", "pink heart", "cyan moon", "ora
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The set of species with three test scenes of a class, not fifteen."""
     root = tmp_path_factory.mktemp("world")
-    draw_sets(root, ["species"])
-    return root
+    species = find("species")
+    few = replace(species, train=40 * 4, test=40 * TESTS, world=replace(species.world, shots=4, tests=TESTS))
+    known = {**catalogue._by_name(), "species": few}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogue, "_by_name", lambda: known)
+        draw_sets(root, ["species"])
+        yield root
 
 
 @pytest.fixture
@@ -81,7 +93,11 @@ def test_every_row_is_asked_under_every_condition(world: Path, table: Path, tmp_
         assert asked == [
             (f"species@{condition}", condition, split, pictures, classes)
             for condition in ("home", "sibling")
-            for split, pictures, classes in (("base", 300, 20), ("new", 300, 20), ("all", 600, 40))
+            for split, pictures, classes in (
+                ("base", 20 * TESTS, 20),
+                ("new", 20 * TESTS, 20),
+                ("all", 40 * TESTS, 40),
+            )
         ]
         for one in result.measured:
             assert one.shift is not None

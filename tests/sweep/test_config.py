@@ -149,7 +149,7 @@ tables:
     file = tmp_path / "table.yaml"
     assert [one.title for one in read_sweep(file, only=["B"]).tables] == ["B"]
     assert [one.clip for one in read_sweep(file, {"clip": "tiny"}).tables] == ["tiny", "tiny"]
-    with pytest.raises(InputError, match=r"table.yaml has no table 'b'; there are A, first, B"):
+    with pytest.raises(InputError, match=r"table.yaml has no table 'b'; did you mean 'B'"):
         read_sweep(file, only=["b"])
 
 

@@ -42,7 +42,7 @@ def test_a_result_says_all(jobs: dict[tuple[str, str], Job], desk: WorkerState, 
     job = jobs["CoOp", "eurosat"]
     said: list[str] = []
     assert not run_job(job, desk, lambda what, done, total: said.append(what)).before
-    result = read_result(desk.place.out / job.key)
+    result = read_result(desk.context.out / job.key)
     assert result is not None
     assert (result.key, result.row, result.method, result.seed) == (job.key, "CoOp", "coop", 1)
     assert (result.shots, result.pictures, result.learned_numbers) == (2, 6, 4 * 64)
@@ -70,24 +70,24 @@ def test_a_result_says_all(jobs: dict[tuple[str, str], Job], desk: WorkerState, 
     both = result.of("eurosat", "all")
     assert both is not None
     assert (both.trained + both.others) / 2 == pytest.approx(both.accuracy)
-    assert not (desk.place.out / job.key / "run" / "stages").exists()
+    assert not (desk.context.out / job.key / "run" / "stages").exists()
 
 
 def test_draws_are_kept(jobs: dict[tuple[str, str], Job], desk: WorkerState, root: Path):
     job = jobs["CoOp", "eurosat"]
     run_job(job, desk)
-    path = desk.place.out / "draws" / "eurosat" / "shot_2-seed_1.json"
+    path = desk.context.out / "draws" / "eurosat" / "shot_2-seed_1.json"
     kept, photos = read_draw(path), sets.photos_of(root, "eurosat")
     assert kept == make_draw(photos, "eurosat", 2, 1)
-    assert read_result(desk.place.out / job.key).hashes["shots"] == kept.hash[:16]
+    assert read_result(desk.context.out / job.key).hashes["shots"] == kept.hash[:16]
     learned = take_draw(photos, kept).train.only([0, 1, 2])  # of the base classes
-    assert read_result(desk.place.out / job.key).hashes["draw"] == learned.digest()[:16]
+    assert read_result(desk.context.out / job.key).hashes["draw"] == learned.digest()[:16]
 
     same = path.stat().st_mtime_ns
     run_job(jobs["CoOp + FVG-PT", "eurosat"], desk)
     assert path.stat().st_mtime_ns == same
     run_job(jobs["CLIP", "dtd"], desk)
-    assert not (desk.place.out / "draws" / "dtd").exists()  # nothing is learned
+    assert not (desk.context.out / "draws" / "dtd").exists()  # nothing is learned
 
 
 def test_another_split_than_that_of_the_kept_draw_is_refused(
@@ -95,7 +95,7 @@ def test_another_split_than_that_of_the_kept_draw_is_refused(
 ):
     job = jobs["CoOp", "eurosat"]
     run_job(job, desk)
-    path = desk.place.out / "draws" / "eurosat" / "shot_2-seed_1.json"
+    path = desk.context.out / "draws" / "eurosat" / "shot_2-seed_1.json"
     kept = read_draw(path)
     write_draw(path, replace(kept, train=kept.train[::-1]))
     with pytest.raises(InputError, match=r"shot_2-seed_1.json: now other pictures of eurosat would be drawn"):
@@ -104,10 +104,10 @@ def test_another_split_than_that_of_the_kept_draw_is_refused(
 
 def test_a_damaged_draw_is_set_aside(jobs: dict[tuple[str, str], Job], desk: WorkerState, root: Path):
     job = jobs["CoOp", "eurosat"]
-    path = desk.place.out / "draws" / "eurosat" / "shot_2-seed_1.json"
+    path = desk.context.out / "draws" / "eurosat" / "shot_2-seed_1.json"
     path.parent.mkdir(parents=True)
     path.write_text('{"schema": 1')
-    drawn, (note,) = keep_draw(desk.place.out, job, sets.photos_of(root, "eurosat"))
+    drawn, (note,) = keep_draw(desk.context.out, job, sets.photos_of(root, "eurosat"))
     assert note.startswith(f"{path}: is no few-shot draw")
     assert note.endswith("set aside as shot_2-seed_1.json.damaged, and made anew")
     assert path.with_name(f"{path.name}.damaged").read_text() == '{"schema": 1'
@@ -118,7 +118,7 @@ def test_answers_are_those_of_evaluate(jobs: dict[tuple[str, str], Job], desk: W
     """Features kept from question to question change nothing."""
     for job in (jobs["backbone", "eurosat"], jobs["MMRL + FVG-PT", "eurosat"]):
         run_job(replace(job, shift=True, gaze=True), desk)
-    folder = desk.place.out / job.key
+    folder = desk.context.out / job.key
     result, model = read_result(folder), Classifier.from_pretrained(folder / "run")
     test = sets.photos_of(root, "eurosat").split("test")
     for split in ("base", "new", "all"):
@@ -137,11 +137,11 @@ def test_a_metric_that_is_asked_for_later_is_measured_then(
 ):
     job = jobs["backbone", "eurosat"]
     run_job(job, desk)
-    before = read_result(desk.place.out / job.key)
+    before = read_result(desk.context.out / job.key)
     asked = replace(job, gaze=True)
     assert missing(asked, before) == job.questions
     run_job(asked, desk)
-    after = read_result(desk.place.out / job.key)
+    after = read_result(desk.context.out / job.key)
     assert not missing(asked, after)
     assert after.seconds["train"] == before.seconds["train"]
     for was, now in zip(before.measured, after.measured, strict=True):
@@ -155,7 +155,7 @@ def test_a_finished_job_is_skipped_and_a_half_written_one_goes_on(
 ):
     job = jobs["CoOp", "eurosat"]
     run_job(job, desk)
-    folder = desk.place.out / job.key
+    folder = desk.context.out / job.key
     text = (folder / RESULT).read_bytes()
     assert run_job(job, desk).before
     assert (folder / RESULT).read_bytes() == text
@@ -175,7 +175,7 @@ def test_a_damaged_result_is_named_and_set_aside(
 ):
     job = jobs["CLIP", "eurosat"]
     run_job(job, desk)
-    folder = desk.place.out / job.key
+    folder = desk.context.out / job.key
     (folder / RESULT).write_bytes(content)
     done = run_job(job, desk)
     assert [note.count(str(folder / RESULT)) for note in done.notes] == [1]
@@ -186,9 +186,9 @@ def test_a_damaged_result_is_named_and_set_aside(
 def test_a_result_of_a_newer_foveate_is_refused(jobs: dict[tuple[str, str], Job], desk: WorkerState):
     job = jobs["CLIP", "eurosat"]
     run_job(job, desk)
-    path = desk.place.out / job.key / RESULT
+    path = desk.context.out / job.key / RESULT
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 2, "unknown": 1}))
-    for again in (lambda: run_job(job, desk), lambda: standing([job], desk.place.out)):
+    for again in (lambda: run_job(job, desk), lambda: standing([job], desk.context.out)):
         with pytest.raises(InputError, match=r"result.json was written by a newer foveate: upgrade"):
             again()
     assert path.is_file()
@@ -197,7 +197,7 @@ def test_a_result_of_a_newer_foveate_is_refused(jobs: dict[tuple[str, str], Job]
 def test_a_damaged_run_is_set_aside(jobs: dict[tuple[str, str], Job], desk: WorkerState):
     job = jobs["CoOp", "eurosat"]
     run_job(job, desk)
-    folder = desk.place.out / job.key
+    folder = desk.context.out / job.key
     (folder / RESULT).unlink()
     (folder / "run" / "model.safetensors").write_bytes(b"cut off")
     (note,) = run_job(job, desk).notes
@@ -210,10 +210,10 @@ def test_a_question_that_is_added_trains_nothing(jobs: dict[tuple[str, str], Job
     job = jobs["CoOp", "eurosat"]
     few = replace(job, questions=job.questions[:1])
     run_job(few, desk)
-    folder = desk.place.out / job.key
+    folder = desk.context.out / job.key
     before = read_result(folder)
     log = (folder / "run" / "log.jsonl").stat().st_mtime_ns
-    assert standing([job], desk.place.out).left == (job,)
+    assert standing([job], desk.context.out).left == (job,)
     run_job(job, desk)
     after = read_result(folder)
     assert after.measured[0] == before.measured[0]
@@ -226,7 +226,7 @@ def test_all_of_another_sets_classes_are_new(jobs: dict[tuple[str, str], Job], d
     """Two sets share names here, and still each is asked about all of them."""
     job = replace(jobs["CoOp", "eurosat"], questions=(Question("eurosat", "base"), Question("dtd", "new")))
     run_job(job, desk)
-    other = read_result(desk.place.out / job.key).of("dtd", "new")
+    other = read_result(desk.context.out / job.key).of("dtd", "new")
     assert (other.pictures, other.classes) == (8, 4)
 
 
@@ -237,10 +237,10 @@ def test_a_copy_takes_the_result_over(jobs: dict[tuple[str, str], Job], desk: Wo
         run_job(twin, desk)
     run_job(job, desk)
     run_job(twin, desk)
-    first, second = (read_result(desk.place.out / one.key) for one in (job, twin))
+    first, second = (read_result(desk.context.out / one.key) for one in (job, twin))
     assert (second.row, second.key) == ("all terms", twin.key)
     assert second.measured == first.measured[:2]
-    assert not (desk.place.out / twin.key / "run").exists()
+    assert not (desk.context.out / twin.key / "run").exists()
 
 
 def test_warnings_are_notes(
@@ -265,22 +265,30 @@ def test_no_masks_is_said_before_training(jobs: dict[tuple[str, str], Job], root
 
 
 def test_what_is_said_of_failures():
-    mistake = running.trouble_of(KeyError("x"))
+    mistake = running.failure_of(KeyError("x"))
     assert (mistake.line, mistake.trace.splitlines()[-1]) == ("KeyError: 'x'", "KeyError: 'x'")
-    assert running.trouble_of(InputError("no\nsuch set")) == running.JobFailure("no such set")
+    assert running.failure_of(InputError("no\nsuch set")) == running.JobFailure("no such set")
     full = OSError(28, "No space left on device", "/out/x")
-    assert running.trouble_of(full) == running.JobFailure("/out/x: No space left on device")
+    assert running.failure_of(full) == running.JobFailure("/out/x: No space left on device")
+
+
+def test_reports_are_few_but_have_the_end_of_each_step():
+    reports: list[tuple[str, int, int]] = []
+    report = running.throttled(lambda *progress: reports.append(progress), 3600.0)
+    for progress in [("training", 1, 3), ("training", 2, 3), ("training", 3, 3), ("asking", 1, 2)]:
+        report(*progress)
+    assert reports == [("training", 1, 3), ("training", 3, 3)]
 
 
 def test_another_sweep_of_the_folder_is_refused(config, jobs: dict[tuple[str, str], Job], desk: WorkerState):
     run_job(jobs["CoOp", "eurosat"], desk)
-    out = desk.place.out
+    out = desk.context.out
     more = plan(config(("seeds: [1]", "seeds: [1, 2]"), ("  CoOp:", "  KgCoOp: {method: kgcoop}\n  CoOp:")))
     check_same(out, more.jobs)  # rows and seeds may be added
     for change, said in (
-        (("epochs: 3", "epochs: 4"), "recipe: epochs was 3, now 4"),
+        (("epochs: 3", "epochs: 4"), r"recipe\.epochs was 3, now 4"),
         (("shots: 2", "shots: 3"), "shots was 2, now 3"),
-        (("{method: coop}", "{method: coop, coop: {tokens: 2}}"), "settings: coop: tokens was 4, now 2"),
+        (("{method: coop}", "{method: coop, coop: {tokens: 2}}"), r"settings\.coop\.tokens was 4, now 2"),
     ):
         with pytest.raises(
             InputError, match=f"holds another sweep: in base-to-new/eurosat/coop/seed-1, {said}"

@@ -191,7 +191,7 @@ def test_ctrl_c_is_for_the_first_process_alone():
     """From a worker's first moment on: one that is at its imports would show where."""
     words = "import os, signal; print(signal.getsignal(signal.SIGINT).name, os.environ['OMP_NUM_THREADS'])"
     before = signal.getsignal(signal.SIGINT), os.environ.get("OMP_NUM_THREADS")
-    with local._left_to_workers(3):
+    with local._worker_settings(3):
         told = subprocess.run([sys.executable, "-c", words], check=True, capture_output=True, text=True)
     assert told.stdout == "SIG_IGN 3\n"
     assert (signal.getsignal(signal.SIGINT), os.environ.get("OMP_NUM_THREADS")) == before
@@ -233,6 +233,11 @@ def test_the_time_that_is_left(config: Call):
     assert board.left() == ", about 10 min left"
     board.show(Finished(jobs[9], Done(1.0)))
     assert board.left() == ""
+
+
+def test_notes_have_no_control_characters(capsys: pytest.CaptureFixture[str]):
+    SweepBars(1, 0).note("a\x1b[31mb")
+    assert capsys.readouterr().err == "note: a\\x1b[31mb\n"
 
 
 def test_drawn_sets_are_drawn(config: Call, tmp_path: Path):

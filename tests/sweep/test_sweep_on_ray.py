@@ -11,12 +11,15 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("ray")
 
 from foveate.errors import InputError
 from foveate.scale.cluster import Cluster, joined
+from foveate.sweep import on_ray
 from foveate.sweep.on_ray import TaskResources, share_of
+from foveate.sweep.running import JobFailure, SweepContext
 
 pytestmark = pytest.mark.ray
 Call = Callable[..., Any]
@@ -41,6 +44,16 @@ def test_who_gets_what():
         share_of(Cluster(16, 2), 3, None, 1.0, 1)
     with pytest.raises(InputError, match="has no GPU"):
         share_of(Cluster(2, 0), None, "cuda", 1.0, 1)
+
+
+def test_a_task_uses_its_threads_alone(monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path):
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    for name in names:
+        monkeypatch.setenv(name, "99")
+    context = SweepContext(root, tmp_path, threads=torch.get_num_threads())
+    no_job: Any = None
+    assert isinstance(on_ray._work(no_job, context, [], None), JobFailure)
+    assert {os.environ[name] for name in names} == {str(context.threads)}
 
 
 def test_a_cluster_that_is_not_there(config: Call, foveate: Call, root: Path, tmp_path: Path):

@@ -79,11 +79,11 @@ def test_parts_make_up_each_batch(world: int, size: int):
     rows = list(range(100, 100 + 3 * size))
     parts = [Rank(rank, world).cut(rows, size) for rank in range(world)]
     for step in range(3):
-        seen = [row for part in parts if not part.looks_on for row in _batch(part.rows, part.size, step)]
+        seen = [row for part in parts if not part.idle for row in _batch(part.rows, part.size, step)]
         assert seen == rows[step * size : (step + 1) * size]
-    assert sum(part.looks_on for part in parts) == max(0, world - size)
-    assert {tuple(part.rows) for part in parts if part.looks_on} <= {tuple(rows[::size])}
-    sizes = [part.size for part in parts if not part.looks_on]
+    assert sum(part.idle for part in parts) == max(0, world - size)
+    assert {tuple(part.rows) for part in parts if part.idle} <= {tuple(rows[::size])}
+    sizes = [part.size for part in parts if not part.idle]
     assert max(sizes) - min(sizes) <= 1
 
 

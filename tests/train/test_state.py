@@ -20,7 +20,7 @@ from foveate.methods.frozen import training_losses
 from foveate.methods.registry import build
 from foveate.train import state as state_file
 from foveate.train.context import Context
-from foveate.train.folder import alone_in
+from foveate.train.folder import alone_in, first_change
 from foveate.train.journal import Journal, Step
 from foveate.train.loop import Diverged, fit
 from foveate.train.optimiser import make_optimiser
@@ -373,3 +373,10 @@ def test_the_state_of_another_optimiser_is_refused(tiny_clip: Clip, batches: Bat
     save_state(path, method, optimiser, State(1, 3, 1.0))
     with pytest.raises(InputError, match="of a run with SGD, not AdamW"):
         load_state(path, method, make_optimiser(RECIPES["adamw"], method.trainable()))
+
+
+def test_the_first_difference_is_that_of_the_first_entry():
+    """Of several, the same one in each process: the order of a set of names is another each time."""
+    old, new = ({"run": {f"name {number}": value for number in range(20)}} for value in (1, 2))
+    assert first_change(old, new) == "run.name 0 was 1, now 2"
+    assert first_change({"seed": 1}, {"seed": 1, "shots": 4}) == "shots was null, now 4"

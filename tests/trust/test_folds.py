@@ -31,11 +31,11 @@ def test_a_plug_in_finds_its_backbone_trained(tiny_clip: Clip, monkeypatch: pyte
     coop, plugged = (RunConfig(method=name, recipe={"epochs": 2}) for name in ("coop", "fvgpt+coop"))
     one, other = (PartTrainer(tiny_clip, chosen, FeatureStore()) for _ in range(2))
     part = folds(one.labels)[0]
-    before = one.ask(one.train(coop, part.learned), part.asked)
-    found = one.ask(one.train(plugged, part.learned), part.asked)
+    before = one.ask(one.train(coop, part.train), part.test)
+    found = one.ask(one.train(plugged, part.train), part.test)
     assert trained == ["coop", "fvgpt"]
-    assert torch.equal(one.ask(one.train(coop, part.learned), part.asked), before)
-    assert torch.equal(other.ask(other.train(plugged, part.learned), part.asked), found)
+    assert torch.equal(one.ask(one.train(coop, part.train), part.test), before)
+    assert torch.equal(other.ask(other.train(plugged, part.train), part.test), found)
     assert trained == ["coop", "fvgpt", "coop", "fvgpt"]
 
 

@@ -18,7 +18,7 @@ from foveate.seeds import stream
 from foveate.world import train as training
 from foveate.world.curriculum import caption, key, random_scene
 from foveate.world.scenes import COLOURS, PLACES, SHAPES, TEXTURES, render
-from foveate.world.species import find_species, find_variant, mentioned, pretraining_scene
+from foveate.world.species import caption_values, find_species, find_variant, pretraining_scene
 from foveate.world.train import (
     Painter,
     PretrainConfig,
@@ -319,7 +319,7 @@ def test_batches_of_species_name_loosely_and_by_place():
         if scene.place == "plain":
             continue
         at_home.append(scene.place == species.home)
-        said = find_species(mentioned(("name",), species, scene.place, variant, rng)["shape"])
+        said = find_species(caption_values(("name",), species, scene.place, variant, rng)["shape"])
         named.append((said == species, said.family == species.family, said.home == scene.place))
     right, family, lives_there = np.mean(named, axis=0)
     assert np.mean(at_home) == pytest.approx(variant.at_home + (1 - variant.at_home) / 8, abs=0.02)
@@ -336,7 +336,8 @@ def test_in_the_control_nothing_goes_with_the_place():
     at_home = [scene.place == species.home for species, scene in drawn if scene.place != "plain"]
     assert np.mean(at_home) == pytest.approx(1 / 8, abs=0.03)
     lives_there = [
-        find_species(mentioned(("name",), species, scene.place, variant, rng)["shape"]).home == scene.place
+        find_species(caption_values(("name",), species, scene.place, variant, rng)["shape"]).home
+        == scene.place
         for species, scene in drawn
         if scene.place != "plain"
     ]

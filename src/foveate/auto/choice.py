@@ -89,7 +89,8 @@ class Choice:
         """Description for the model's config and its card."""
         return (
             f"{self.chosen}, of {len(self.rows)} that --method auto tried on {self.held_out} shots that were"
-            f" held out in turn; expected on photos like them: {told(self.expected)} right. {self.verdict}"
+            f" held out in turn; expected on photos like them: {interval_text(self.expected)} right."
+            f" {self.verdict}"
         )
 
     def write(self, folder: Path) -> None:
@@ -99,9 +100,9 @@ class Choice:
         write_atomically(folder / CHOICE, text + "\n")
 
 
-def told(one: Interval) -> str:
+def interval_text(interval: Interval) -> str:
     """Return an interval as text: "91.2 % (84.0 to 95.9)"."""
-    return f"{one.value:.1f} % ({one.low:.1f} to {one.high:.1f})"
+    return f"{interval.value:.1f} % ({interval.low:.1f} to {interval.high:.1f})"
 
 
 def read_choice(folder: Path) -> Choice | None:

@@ -22,7 +22,7 @@ from foveate.methods.registry import REFERENCE, title
 from foveate.seeds import stream
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
-from foveate.train.folder import RUN, TRIALS, another, read_run
+from foveate.train.folder import RUN, TRIALS, other_run_message, read_run
 from foveate.train.loop import Diverged
 from foveate.train.run import Run, bank_place, draw, load
 
@@ -58,7 +58,7 @@ def choose(
     chosen = draw(run, load(wish, data), context)
     masks = any(sample.mask for sample in chosen.photos.samples)
     request: dict[str, Any] = json.loads(json.dumps({**run.identity(chosen), "with_masks": masks}))
-    previous = None if folder is None else _made(folder, request)
+    previous = None if folder is None else _previous_choice(folder, request)
     if previous:
         return previous
     if max(chosen.photos.counts().values()) < 2:
@@ -68,7 +68,9 @@ def choose(
         )
     store = folder and folder / TRIALS
     budget = Budget(60 * (wish.minutes or MINUTES), clock)
-    trials = Trials(wish, clip, chosen, (store, folder and bank_place(wish, folder)), budget, context.told)
+    trials = Trials(
+        wish, clip, chosen, (store, folder and bank_place(wish, folder)), budget, context.local_reporter
+    )
     compared = compare(trials, partial(reason_against, wish=wish, clip=clip, masks=masks))
     choice = weigh(trials, compared, request, wish.seed)
     if folder and store:
@@ -77,23 +79,23 @@ def choose(
     return choice
 
 
-def weigh(trials: Trials, found: Compared, request: dict[str, Any], seed: int) -> Choice:
+def weigh(trials: Trials, compared: Compared, request: dict[str, Any], seed: int) -> Choice:
     """Return the choice that follows from the comparison.
 
     Args:
         trials: Tries the best method on fewer shots, if there is time.
-        found: Tried candidates; the first is the reference.
+        compared: Tried candidates; the first is the reference.
         request: Identity of the run whose method is to be chosen.
         seed: Seed of the bootstrap.
     """
-    candidates = [*found.candidates.values()]
-    values, right = scores([*found.held.values()], found.labels), found.right
+    candidates = [*compared.candidates.values()]
+    values, right = scores([*compared.logits.values()], compared.labels), compared.right
     winner, leader = int(pick(values.mean(dim=0)[None])), best_beside(values)
     resampled = resample(values, right, stream(seed, "auto", "bootstrap"))
-    curve, measured = _curve(trials, found, leader, resampled.optimism, seed)
+    curve, measured = _curve(trials, compared, leader, resampled.optimism, seed)
     shots = len(trials.labels) / len(trials.labels.unique())
     accuracy = right.double().mean(dim=0).tolist()
-    pictures = len(found.labels)
+    pictures = len(compared.labels)
     order = sorted(range(len(candidates)), key=lambda index: (-float(values[:, index].mean()), index))
     return Choice(
         request=request,
@@ -104,7 +106,7 @@ def weigh(trials: Trials, found: Compared, request: dict[str, Any], seed: int) -
         verdict=_verdict(candidates[winner], candidates[leader], resampled.gain),
         forecast_of=candidates[leader].title if measured else "",
         forecasts=tuple(Forecast(more, curve.at(shots + more)) for more in MORE) if measured else (),
-        left_out=found.left_out,
+        left_out=compared.left_out,
         held_out=pictures,
     )
 
@@ -145,17 +147,17 @@ def _error(trials: Trials, candidate: Candidate, parts: Sequence[Part]) -> float
     """Return the share of wrong answers for the shots that the parts ask about."""
     wrong = total = 0
     for part, logits in zip(parts, trials.answers(candidate, parts), strict=True):
-        wrong += int((logits.argmax(dim=1) != trials.labels[list(part.asked)]).sum())
-        total += len(part.asked)
+        wrong += int((logits.argmax(dim=1) != trials.labels[list(part.test)]).sum())
+        total += len(part.test)
     return wrong / total
 
 
 def _size(trials: Trials, parts: Sequence[Part]) -> float:
     """Return the mean number of shots per class that the parts learn from."""
-    return sum(len(part.learned) for part in parts) / len(parts) / len(trials.labels.unique())
+    return sum(len(part.train) for part in parts) / len(parts) / len(trials.labels.unique())
 
 
-def _made(folder: Path, request: dict[str, Any]) -> Choice | None:
+def _previous_choice(folder: Path, request: dict[str, Any]) -> Choice | None:
     """Return an earlier choice in a folder; refuse a folder with another run."""
     choice = read_choice(folder)
     if choice is None and not (folder / RUN).exists():
@@ -164,5 +166,5 @@ def _made(folder: Path, request: dict[str, Any]) -> Choice | None:
     names = (identity.keys() | request.keys()) - {"version"}
     differing = [name for name in names if identity.get(name) != request.get(name)]
     if differing or choice is None:
-        raise InputError(another(folder, identity, request, differing))
+        raise InputError(other_run_message(folder, identity, request, differing))
     return choice

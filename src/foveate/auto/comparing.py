@@ -25,26 +25,26 @@ class Compared:
     Attributes:
         parts: The folds.
         labels: `[M]` labels of the held-out shots, fold after fold.
-        held: `[M, C]` logits of these shots for each candidate, by title, in the order of trying.
+        logits: `[M, C]` logits of these shots for each candidate, by title, in the order of trying.
         candidates: The tried candidates, by title.
         left_out: Reason why a candidate was not tried, by title.
     """
 
     parts: list[Part]
     labels: Labels
-    held: dict[str, Logits] = field(default_factory=dict[str, Logits])
+    logits: dict[str, Logits] = field(default_factory=dict[str, Logits])
     candidates: dict[str, Candidate] = field(default_factory=dict[str, Candidate])
     left_out: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
-    def right(self) -> Bool[Tensor, "held candidates"]:
+    def right(self) -> Bool[Tensor, "pictures candidates"]:
         """`[M, K]` whether each answer for a held-out shot is right."""
-        return torch.stack([logits.argmax(dim=1) == self.labels for logits in self.held.values()], dim=1)
+        return torch.stack([each.argmax(dim=1) == self.labels for each in self.logits.values()], dim=1)
 
     def best_first(self) -> list[Candidate]:
         """Return the candidates, the most accurate first; among equals, in the order of trying."""
         counts: list[int] = self.right.sum(dim=0).tolist()
-        titles = [*self.held]
+        titles = [*self.logits]
         order = sorted(range(len(titles)), key=lambda index: (-counts[index], index))
         return [self.candidates[titles[index]] for index in order]
 
@@ -57,9 +57,9 @@ def compare(trials: Trials, reason_against: Callable[[Candidate], str | None]) -
         reason_against: Returns why a candidate cannot be tried; None if it can.
     """
     parts = folds(trials.labels)
-    compared = Compared(parts, trials.labels[[row for part in parts for row in part.asked]])
+    compared = Compared(parts, trials.labels[[row for part in parts for row in part.test]])
     _try(trials, compared, backbones_to_try(), reason_against)
-    _try(trials, compared, plugins_to_try(compared.best_first() if compared.held else []), reason_against)
+    _try(trials, compared, plugins_to_try(compared.best_first() if compared.logits else []), reason_against)
     return compared
 
 
@@ -74,7 +74,7 @@ def _try(
         reason = reason_against(candidate) or (LATE if late else None)
         if reason is None:
             try:
-                compared.held[candidate.title] = torch.cat(trials.answers(candidate, compared.parts))
+                compared.logits[candidate.title] = torch.cat(trials.answers(candidate, compared.parts))
                 compared.candidates[candidate.title] = candidate
             except OutOfTime:
                 late, reason = True, LATE

@@ -33,17 +33,17 @@ Scores = Float[Tensor, "pictures candidates"]
 Right = Bool[Tensor, "pictures candidates"]
 
 
-def scores(held: Sequence[Logits], labels: Labels) -> Scores:
+def scores(candidates: Sequence[Logits], labels: Labels) -> Scores:
     """Return scores `[M, K]` in [0, 1]: the mean of correctness and of the true name's probability.
 
     Accuracy alone has many ties on few pictures; calibrated probabilities break them.
 
     Args:
-        held: `[M, C]` logits of each candidate.
+        candidates: `[M, C]` logits of each candidate.
         labels: `[M]` true labels.
     """
     columns: list[Tensor] = []
-    for logits in held:
+    for logits in candidates:
         truth = (logits / fit_temperature(logits, labels)).softmax(dim=1).gather(1, labels[:, None])[:, 0]
         columns.append(((logits.argmax(dim=1) == labels) + truth.double()) / 2)
     return torch.stack(columns, dim=1)

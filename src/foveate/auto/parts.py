@@ -19,12 +19,12 @@ class Part:
     """A division of the shots.
 
     Attributes:
-        learned: Indices of the shots to learn from.
-        asked: Indices of the shots to predict.
+        train: Indices of the shots to learn from.
+        test: Indices of the shots to predict.
     """
 
-    learned: tuple[int, ...]
-    asked: tuple[int, ...]
+    train: tuple[int, ...]
+    test: tuple[int, ...]
 
     @classmethod
     def without(cls, out: Tensor) -> "Part":

@@ -83,10 +83,10 @@ class Trials:
         wish: The run whose method is to be chosen.
         clip: The towers.
         chosen: The shots, with masks if there are any.
-        places: Folder of finished trials, and folder of features; None stores no trials, and keeps features
+        folders: Folder of finished trials, and folder of features; None stores no trials, and keeps features
             in memory.
         budget: Time for all trials.
-        told: Reporter of the progress.
+        reporter: Reporter of the progress.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class Trials:
         wish: RunConfig,
         clip: Clip,
         chosen: Chosen,
-        places: tuple[Path | None, Path | None],
+        folders: tuple[Path | None, Path | None],
         budget: Budget,
-        told: Reporter,
+        reporter: Reporter,
     ) -> None:
         self._wish, self._clip, self._chosen = wish, clip, chosen
-        self._folder, bank = places
-        self._budget, self._told = budget, told
+        self._folder, bank = folders
+        self._budget, self._reporter = budget, reporter
         self._trainer = PartTrainer(clip, chosen, FeatureStore(bank))
         self.labels = self._trainer.labels
 
@@ -121,15 +121,15 @@ class Trials:
         trainer = self._trainer
         check = self._budget.check if candidate.method != REFERENCE else None
         if check is None or not self._budget.over:
-            trainer.encode(config, self._told)
+            trainer.encode(config, self._reporter)
         self._budget.start()
         answers: list[Logits] = []
         try:
             for part in parts:
                 if check:
                     check()
-                answers.append(trainer.ask(trainer.train(config, part.learned, check), part.asked).cpu())
-                self._told.count(f"trying {candidate.title}", len(answers), len(parts))
+                answers.append(trainer.ask(trainer.train(config, part.train, check), part.test).cpu())
+                self._reporter.count(f"trying {candidate.title}", len(answers), len(parts))
         finally:
             seconds = self._budget.stop()
         if path:
@@ -138,7 +138,7 @@ class Trials:
 
     def _name(self, config: RunConfig, parts: Sequence[Part]) -> str:
         identity = Run(config, self._clip).identity(self._chosen)
-        return digest({"run": identity, "parts": [[part.learned, part.asked] for part in parts]})[:16]
+        return digest({"run": identity, "parts": [[part.train, part.test] for part in parts]})[:16]
 
 
 def _write(path: Path, answers: Sequence[Logits], seconds: float) -> None:
@@ -153,6 +153,6 @@ def _read(path: Path, parts: Sequence[Part]) -> tuple[list[Logits], float] | Non
         with safe_open(path, "pt") as file:
             seconds = float(json.loads(file.metadata()[_SECONDS]))
             joined: Tensor = file.get_tensor(_ANSWERS).clone()
-        return list(joined.split([len(part.asked) for part in parts])), seconds
+        return list(joined.split([len(part.test) for part in parts])), seconds
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
         return None

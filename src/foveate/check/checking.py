@@ -74,7 +74,7 @@ class Finding:
         label: Their class, or the class name or group concerned.
         told: Short description.
         weight: Severity within its kind, in [0, 1].
-        places: Indices of the pictures among those that were checked.
+        indices: Indices of the pictures among those that were checked.
     """
 
     kind: Kind
@@ -82,7 +82,7 @@ class Finding:
     label: str
     told: str
     weight: float = 1.0
-    places: tuple[int, ...] = ()
+    indices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,8 @@ class Checked:
         removed: set[int] = set()
         for finding in self.findings:
             if finding.kind in _SPOILT:
-                removed.update(
-                    finding.places
-                    if finding.kind in ("unreadable", "two labels", "label")
-                    else finding.places[1:]
-                )
+                first = 0 if finding.kind in ("unreadable", "two labels", "label") else 1
+                removed.update(finding.indices[first:])
         remaining = [sample for index, sample in enumerate(self.photos.samples) if index not in removed]
         return self.photos.with_samples(remaining)
 
@@ -142,44 +139,54 @@ def check_photos(
         InputError: No picture can be read, or the groups cannot be used.
     """
     looks = _looks(photos, watch)
-    readable = [index for index, result in enumerate(looks) if isinstance(result, Look)]
-    findings = [
-        _unreadable(photos, index, bad) for index, bad in enumerate(looks) if isinstance(bad, BadPicture)
-    ]
+    measured = {index: result for index, result in enumerate(looks) if isinstance(result, Look)}
+    readable = list(measured)
+    findings = list(_unreadable(photos, looks))
     if not readable:
         raise InputError(
             f"none of {len(photos)} pictures can be read, first {findings[0].pictures[0]}: {findings[0].told}"
         )
     usable = photos.with_samples([photos.samples[index] for index in readable])
-    measured = [result for result in looks if isinstance(result, Look)]
-    labels = torch.tensor([sample.label for sample in usable.samples])
-    features, zero_shot = _seen(usable, clip, bank, watch)
-    logits = held_out(features, labels)
-    problems = [
-        *_few(usable.names, labels),
-        *_wrong_labels(usable, logits, labels),
-        *_twins(usable, measured, features),
-        *(Finding("name", (), bad.name, bad.reason) for bad in bad_names(photos.names, clip.tokenizer)),
-        *_alike(photos.names, zero_shot, labels),
-        *_pixels(usable, measured, clip.config.image_size),
-    ]
-    own_groups = find_bursts(usable) if groups is None else [groups[index] for index in readable]
-    leak = None
-    if own_groups is not None:
-        problems += _leaks(usable, own_groups)
-        # Without given groups, the leak is optional.
-        with suppress(InputError) if groups is None else nullcontext():
-            leak = group_leaks(features, labels, own_groups, logits)
-    if own_groups is not None and groups is None and not any(sample.split for sample in usable.samples):
-        problems += _bursts(usable, own_groups)
-    relocated = [
-        replace(problem, places=tuple(readable[index] for index in problem.places)) for problem in problems
+    usable_groups = None if groups is None else [groups[index] for index in readable]
+    checked = _check_readable(usable, list(measured.values()), clip, usable_groups, bank, watch)
+    findings += [
+        replace(finding, indices=tuple(readable[index] for index in finding.indices))
+        for finding in checked.findings
     ]
     kinds = list(KINDS)
-    ordered = sorted(
-        [*findings, *relocated], key=lambda finding: (kinds.index(finding.kind), -finding.weight)
-    )
-    return Checked(photos, tuple(ordered), leak)
+    findings.sort(key=lambda finding: (kinds.index(finding.kind), -finding.weight))
+    return Checked(photos, tuple(findings), checked.leak)
+
+
+def _check_readable(
+    photos: Photos,
+    looks: Sequence[Look],
+    clip: Clip,
+    groups: Sequence[str] | None,
+    bank: Path | None,
+    watch: Watch | None,
+) -> Checked:
+    """Return the findings about readable photos, in any order."""
+    labels = torch.tensor([sample.label for sample in photos.samples])
+    features, zero_shot = _encode(photos, clip, bank, watch)
+    logits = held_out(features, labels)
+    findings = [
+        *_few(photos.names, labels),
+        *_wrong_labels(photos, logits, labels),
+        *_twins(photos, looks, features),
+        *(Finding("name", (), bad.name, bad.reason) for bad in bad_names(photos.names, clip.tokenizer)),
+        *_alike(photos.names, zero_shot, labels),
+        *_pixels(photos, looks, clip.config.image_size),
+    ]
+    leak, related = None, find_bursts(photos) if groups is None else groups
+    if related is not None:
+        findings += _leaks(photos, related)
+        # Without given groups, the leak is optional.
+        with suppress(InputError) if groups is None else nullcontext():
+            leak = group_leaks(features, labels, related, logits)
+        if groups is None and not any(sample.split for sample in photos.samples):
+            findings += _bursts(photos, related)
+    return Checked(photos, tuple(findings), leak)
 
 
 def _looks(photos: Photos, watch: Watch | None) -> list[Look | BadPicture]:
@@ -191,7 +198,7 @@ def _looks(photos: Photos, watch: Watch | None) -> list[Look | BadPicture]:
     return results
 
 
-def _seen(photos: Photos, clip: Clip, folder: Path | None, watch: Watch | None) -> tuple[Tensor, Logits]:
+def _encode(photos: Photos, clip: Clip, folder: Path | None, watch: Watch | None) -> tuple[Tensor, Logits]:
     """Return raw features `[N, D]`, from the bank if it has them, and logits `[N, C]` of zero-shot CLIP."""
     method = build(REFERENCE, clip)
     method.set_classes(photos.names)
@@ -202,9 +209,11 @@ def _seen(photos: Photos, clip: Clip, folder: Path | None, watch: Watch | None) 
     return features, zero_shot
 
 
-def _unreadable(photos: Photos, index: int, error: BadPicture) -> Finding:
-    sample = photos.samples[index]
-    return Finding("unreadable", (sample.name,), photos.names[sample.label], error.reason, 1.0, (index,))
+def _unreadable(photos: Photos, looks: Sequence[Look | BadPicture]) -> Iterator[Finding]:
+    for index, (sample, bad) in enumerate(zip(photos.samples, looks, strict=True)):
+        if isinstance(bad, BadPicture):
+            label = photos.names[sample.label]
+            yield Finding("unreadable", (sample.name,), label, bad.reason, 1.0, (index,))
 
 
 def _few(names: Sequence[str], labels: Labels) -> Iterator[Finding]:
@@ -244,10 +253,9 @@ def _twins(photos: Photos, looks: Sequence[Look], features: Tensor) -> Iterator[
 
 def _alike(names: Sequence[str], zero_shot: Logits, labels: Labels) -> Iterator[Finding]:
     for pair in alike(zero_shot, labels):
-        text = (
-            f"of {names[pair.one]} and {names[pair.other]}, CLIP gives {100 * pair.right:.0f} % the right one"
-        )
-        yield Finding("alike", (), f"{names[pair.one]}, {names[pair.other]}", text, 1 - pair.right)
+        first, second = names[pair.first], names[pair.second]
+        text = f"of {first} and {second}, CLIP gives {100 * pair.right:.0f} % the right one"
+        yield Finding("alike", (), f"{first}, {second}", text, 1 - pair.right)
 
 
 def _pixels(photos: Photos, looks: Sequence[Look], side: int) -> Iterator[Finding]:

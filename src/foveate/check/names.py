@@ -69,13 +69,13 @@ class AlikeClasses:
     """Two classes that CLIP cannot distinguish.
 
     Attributes:
-        one: Row of one name.
-        other: Row of the other name.
+        first: Row of one name.
+        second: Row of the other name.
         right: Accuracy between the two names; the mean over both classes.
     """
 
-    one: int
-    other: int
+    first: int
+    second: int
     right: float
 
 

@@ -26,7 +26,7 @@ NEAREST = 5
 """Maximum number of candidates of one picture: those with the most similar coarse colours."""
 
 _CHUNK, _PAIRS, _BLOCK = 1024, 16, 8
-_AXIS = [(0.0, 1.0), *((place * (1 - size) / 2, size) for size in (0.95, 0.9) for place in range(3))]
+_AXIS = [(0.0, 1.0), *((step * (1 - size) / 2, size) for size in (0.95, 0.9) for step in range(3))]
 _WINDOWS = [(x, y) for x in _AXIS for y in _AXIS if 1.0 in (x[1], y[1]) or x[1] == y[1]]
 """Crops as (left, width) and (top, height), in shares of the picture; at most a tenth is cut off."""
 
@@ -98,8 +98,8 @@ def _fit(
     crops = crops - crops.mean(dim=(2, 3, 4), keepdim=True)
     target = cropped - cropped.mean(dim=(1, 2, 3), keepdim=True)
     correlation = F.cosine_similarity(crops.flatten(2), target.flatten(1)[:, None], dim=2, eps=1e-6)
-    fine, place = correlation.max(dim=1)
-    squared_error = (crops[torch.arange(len(whole)), place] - target).square().mean(dim=1, keepdim=True)
+    fine, index = correlation.max(dim=1)
+    squared_error = (crops[torch.arange(len(whole)), index] - target).square().mean(dim=1, keepdim=True)
     worst = F.adaptive_avg_pool2d(squared_error, _BLOCK).amax(dim=(1, 2, 3)).sqrt()
     off = worst / target.square().mean(dim=(1, 2, 3)).sqrt().clamp(min=1)
     highest, direction = fine.view(2, -1).max(dim=0)
@@ -120,13 +120,13 @@ def first_of(pairs: list[tuple[int, int, float]], number: int) -> list[int]:
     """Return the index of the first equal picture of each picture, along chains of pairs; else its own."""
     parents = list(range(number))  # union-find: an earlier picture of the same chain, or itself
 
-    def root(place: int) -> int:
-        while parents[place] != place:
-            parents[place] = parents[parents[place]]
-            place = parents[place]
-        return place
+    def root(index: int) -> int:
+        while parents[index] != index:
+            parents[index] = parents[parents[index]]
+            index = parents[index]
+        return index
 
     for left, right, _ in pairs:
         low, high = sorted((root(left), root(right)))
         parents[high] = low
-    return [root(place) for place in range(number)]
+    return [root(index) for index in range(number)]

@@ -8,7 +8,6 @@ and near patches, and the residual stream and the MLP are left out.
 - NACLIP, attention of keys to keys with a Gaussian: Hajimiri et al. 2024, https://arxiv.org/abs/2404.08181
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,11 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.clip.model import Block, Vision
+from foveate.clip.model import Block, Split, Vision, blocks_of
 from foveate.types import Images, Tokens
 
 Attention = Float[Tensor, "batch tokens tokens"]
-Split = Float[Tensor, "batch heads tokens part"]
 
 GAUSSIAN = 5.0
 """Standard deviation of NACLIP's Gaussian, in patches."""
@@ -72,7 +70,7 @@ def look(vision: Vision, images: Images, layers: int = 0) -> PatchTokens:
     tokens = torch.cat([vision.cls.expand(len(flat), 1, -1), flat], dim=1)
     x = vision.ln_pre(tokens + positions(vision, rows, columns))
     first_layer, attentions = len(vision.blocks) - layers, list[Tensor]()
-    for layer, block in enumerate(blocks(vision)):
+    for layer, block in enumerate(blocks_of(vision)):
         if layer >= first_layer:
             attentions.append(attention_of(block, x))
         if layer + 1 < len(vision.blocks):
@@ -82,13 +80,13 @@ def look(vision: Vision, images: Images, layers: int = 0) -> PatchTokens:
 
 def attention_of(block: Block, x: Tokens) -> Attention:
     """Return the attention weights of a block in float32, averaged over its heads."""
-    q, k, _ = heads(block, block.ln_1(x))
+    q, k, _ = block.split(block.qkv(block.ln_1(x)))
     return _weights(q, k).mean(dim=1)
 
 
 @torch.no_grad()
 def patch_features(
-    vision: Vision, seen: PatchTokens, gaussian: float = GAUSSIAN
+    vision: Vision, patches: PatchTokens, gaussian: float = GAUSSIAN
 ) -> Float[Tensor, "batch patches dim"]:
     """Return a feature of each patch, of norm 1, for comparison with texts; no gradients.
 
@@ -98,30 +96,30 @@ def patch_features(
 
     Args:
         vision: The tower.
-        seen: Result of `look`.
+        patches: Result of `look`.
         gaussian: Standard deviation in patches; 0 leaves the Gaussian out.
     """
     block = last_block(vision)
-    _, k, v = heads(block, block.ln_1(seen.tokens))
-    bias = neighbourhood(seen.rows, seen.columns, gaussian).to(v.device) if gaussian else None
+    _, k, v = block.split(block.qkv(block.ln_1(patches.tokens)))
+    bias = neighbourhood(patches.rows, patches.columns, gaussian).to(v.device) if gaussian else None
     gathered = (_weights(k, k, bias).to(v.dtype) @ v)[:, :, 1:]  # patches only
     features = vision.pool(block.proj(gathered.transpose(1, 2).flatten(2)))
     return F.normalize(features.float(), dim=-1)
 
 
 def class_feature(
-    vision: Vision, seen: PatchTokens, normed: Tokens | None = None
+    vision: Vision, patches: PatchTokens, normed: Tokens | None = None
 ) -> Float[Tensor, "batch dim"]:
     """Return the image feature as the tower computes it: the last block, then the class token.
 
     Args:
         vision: The tower.
-        seen: Result of `look`.
+        patches: Result of `look`.
         normed: Output of the last block's `ln_1`, if a gradient with respect to it is needed.
     """
     block = last_block(vision)
-    gathered = block.attend(block.ln_1(seen.tokens) if normed is None else normed)
-    return vision.pool(block.feed(seen.tokens[:, 0] + gathered[:, 0]))
+    gathered = block.attend(block.ln_1(patches.tokens) if normed is None else normed)
+    return vision.pool(block.feed(patches.tokens[:, 0] + gathered[:, 0]))
 
 
 def neighbourhood(rows: int, columns: int, deviation: float) -> Float[Tensor, "tokens tokens"]:
@@ -132,24 +130,9 @@ def neighbourhood(rows: int, columns: int, deviation: float) -> Float[Tensor, "t
     return F.pad(torch.exp(-squared / (2 * deviation**2)), (1, 0, 1, 0))
 
 
-def heads(block: Block, normed: Tokens) -> tuple[Split, Split, Split]:
-    """Return the queries, keys and values of a block, by head."""
-    rows, tokens, width = normed.shape
-    split = block.qkv(normed).view(rows, tokens, 3, block.heads, width // block.heads)
-    q, k, v = split.permute(2, 0, 3, 1, 4)
-    return q, k, v
-
-
-def blocks(vision: Vision) -> Iterator[Block]:
-    """Iterate over the tower's blocks."""
-    for block in vision.blocks:
-        assert isinstance(block, Block)
-        yield block
-
-
 def last_block(vision: Vision) -> Block:
     """Return the tower's last block."""
-    return list(blocks(vision))[-1]
+    return list(blocks_of(vision))[-1]
 
 
 def _weights(

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foveate.clip.precision import cpu_capabilities
+
 Multiply = Callable[[Tensor, Tensor, Tensor | None, str, list[Any], str], Tensor]
 
 
@@ -22,25 +24,25 @@ class TowerLinear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
-def linear(given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return `F.linear`; constant float32 weights on a CPU are multiplied by oneDNN, if it is faster."""
-    eligible = weight.dtype == given.dtype == torch.float32 and weight.device.type == "cpu"
+    eligible = weight.dtype == x.dtype == torch.float32 and weight.device.type == "cpu"
     # Exported graphs have PyTorch's own operators.
     traced = torch.jit.is_tracing() or torch.compiler.is_compiling()  # pyright: ignore[reportPrivateImportUsage]
     if not eligible or traced or weight.requires_grad or not onednn_is_faster():
-        return F.linear(given, weight, bias)
-    if torch.is_grad_enabled() and given.requires_grad:
-        return cast("Tensor", _Product.apply(given, weight, bias))
-    return _product(given, weight, bias)
+        return F.linear(x, weight, bias)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return cast("Tensor", _Product.apply(x, weight, bias))
+    return _product(x, weight, bias)
 
 
 class _Product(torch.autograd.Function):
     """A product with constant weights, and its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
-        return _product(given, weight, bias)
+        return _product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -56,7 +58,6 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 @cache
 def onednn_is_faster() -> bool:
     """Return whether MKL has no fast kernels for this processor, and oneDNN is available."""
-    capabilities = getattr(torch.cpu, "get_capabilities", None)  # missing in older PyTorch
-    name = str(capabilities().get("cpu_name", "")) if capabilities else ""
+    name = str(cpu_capabilities().get("cpu_name", ""))
     available = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return name.startswith("AMD") and torch.backends.mkl.is_available() and available

@@ -9,9 +9,8 @@ them: `tokens` (embed), `encode` (run the blocks), `pool` (compute one feature).
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -31,6 +30,7 @@ from foveate.types import Images, TokenIds, Tokens
 
 Edit = Callable[[int, Tensor], Tensor]
 Grown = Float[Tensor, "rows grown width"]  # an edit may insert tokens
+Split = Float[Tensor, "rows heads tokens part"]
 
 _HIDDEN = 5_000_000  # hidden values of an MLP in one chunk on a CPU: 8 pictures of ViT-B/16
 
@@ -76,11 +76,15 @@ class Block(nn.Module):
 
     def attend(self, x: Tokens, only: int | None = None) -> Float[Tensor, "rows kept width"]:
         """Return the attention output of each token (attends only to earlier tokens, if causal)."""
-        rows, tokens, width = x.shape
-        qkv = self.qkv(x).view(rows, tokens, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        q, k, v = self.split(self.qkv(x))
         gathered = F.scaled_dot_product_attention(q[:, :, :only], k, v, is_causal=self.causal)
         return self.proj(gathered.transpose(1, 2).flatten(2))
+
+    def split(self, qkv: Float[Tensor, "rows tokens qkv"]) -> tuple[Split, Split, Split]:
+        """Return queries, keys and values by head, from the output of `qkv`."""
+        rows, tokens, width = qkv.shape
+        parts = qkv.view(rows, tokens, 3, self.heads, width // (3 * self.heads)).permute(2, 0, 3, 1, 4)
+        return parts[0], parts[1], parts[2]
 
 
 def quick_gelu(x: Float[Tensor, "*rows hidden"]) -> Float[Tensor, "*rows hidden"]:
@@ -101,6 +105,13 @@ def run_blocks(blocks: nn.ModuleList, x: Tokens, edit: Edit | None, only: int | 
             block(x) if only is None or layer + 1 < len(blocks) else block(x, only=only)
         )  # hooks get `x` alone
     return x
+
+
+def blocks_of(tower: "Vision | Text") -> Iterator[Block]:
+    """Iterate over a tower's blocks."""
+    for block in tower.blocks:
+        assert isinstance(block, Block)
+        yield block
 
 
 class Vision(nn.Module):
@@ -133,8 +144,7 @@ class Vision(nn.Module):
     @property
     def at_once(self) -> int:
         """Number of pictures that pass through the blocks together on a CPU without gradients."""
-        block = cast("Block", self.blocks[0])
-        return max(1, _HIDDEN // (len(self.pos) * block.fc.out_features))
+        return max(1, _HIDDEN // (len(self.pos) * next(blocks_of(self)).fc.out_features))
 
     def tokens(self, images: Images) -> Float[Tensor, "batch tokens channels"]:
         """Return the tokens `[CLS, patches]` with positions, before `ln_pre`."""

@@ -6,7 +6,7 @@ keys and values. The texts' own tokens are packed one after another, without pad
 through all of it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from foveate.clip.model import Block, Edit, Text
+from foveate.clip.model import Edit, Text, blocks_of
 from foveate.memory import Pieces
 from foveate.types import TextFeatures, Tokens
 
@@ -25,7 +25,7 @@ CHUNK = 2048
 Packed = Float[Tensor, "packed width"]
 Vectors = Float[Tensor, "vectors width"]
 Piece = tuple[Tensor, Tensor, Tensor]
-"""Ids, slots and places of some tokens."""
+"""Ids, slots and positions of some tokens."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class TokenRows:
     Attributes:
         ids: `[P + N]` token ids: the common prefix, then the own tokens of all rows, row after row.
         slots: `[P + N]` index of the learned vector at a position, or -1 for a word.
-        places: `[P + N]` position within the row.
+        positions: `[P + N]` position within the row.
         shared: P, length of the common prefix.
         lengths: Number of own tokens of each row; the last one is its EOT.
     """
 
     ids: Int[Tensor, " tokens"]
     slots: Int[Tensor, " tokens"]
-    places: Int[Tensor, " tokens"]
+    positions: Int[Tensor, " tokens"]
     shared: int
     lengths: tuple[int, ...]
 
@@ -55,15 +55,16 @@ class TokenRows:
     def part(self, start: int, stop: int) -> "TokenRows":
         """Return some rows with the same common prefix."""
         offset = self.shared + sum(self.lengths[:start])
-        own = slice(offset, offset + sum(self.lengths[start:stop]))
-        ids, slots, places = (
-            torch.cat([tensor[: self.shared], tensor[own]]) for tensor in (self.ids, self.slots, self.places)
+        part = slice(offset, offset + sum(self.lengths[start:stop]))
+        ids, slots, positions = (
+            torch.cat([tensor[: self.shared], tensor[part]])
+            for tensor in (self.ids, self.slots, self.positions)
         )
-        return TokenRows(ids, slots, places, self.shared, self.lengths[start:stop])
+        return TokenRows(ids, slots, positions, self.shared, self.lengths[start:stop])
 
     def split(self, sizes: Sequence[int]) -> list[Piece]:
         """Return the common prefix, and the own tokens in pieces of these sizes."""
-        splits = (tensor.split([self.shared, *sizes]) for tensor in (self.ids, self.slots, self.places))
+        splits = (tensor.split([self.shared, *sizes]) for tensor in (self.ids, self.slots, self.positions))
         return list(zip(*splits, strict=True))
 
     def to(self, device: torch.device) -> "TokenRows":
@@ -71,12 +72,12 @@ class TokenRows:
         if self.ids.device == device:
             return self
         return TokenRows(
-            self.ids.to(device), self.slots.to(device), self.places.to(device), self.shared, self.lengths
+            self.ids.to(device), self.slots.to(device), self.positions.to(device), self.shared, self.lengths
         )
 
 
 @dataclass(frozen=True)
-class OwnTokens:
+class ClassTokens:
     """Tokens of each row that replace, from one block on, the tokens after the first.
 
     From that block on, only the first token is common, so only that one is still encoded once for all
@@ -90,10 +91,10 @@ class OwnTokens:
     layer: int
     tokens: Float[Tensor, "classes learned width"]
 
-    def part(self, start: int, stop: int, behind: Float[Tensor, "behind width"]) -> "OwnTokens":
+    def part(self, start: int, stop: int, behind: Float[Tensor, "behind width"]) -> "ClassTokens":
         """Return the tokens of some rows, followed by the tokens `behind` of the common prefix."""
         rest = behind.expand(stop - start, -1, -1)
-        return OwnTokens(self.layer, torch.cat([self.tokens[start:stop].to(rest.dtype), rest], dim=1))
+        return ClassTokens(self.layer, torch.cat([self.tokens[start:stop].to(rest.dtype), rest], dim=1))
 
 
 def pack(rows: Sequence[Sequence[tuple[int, int]]]) -> TokenRows:
@@ -102,11 +103,11 @@ def pack(rows: Sequence[Sequence[tuple[int, int]]]) -> TokenRows:
     for row in rows:
         while row[:shared] != rows[0][:shared]:
             shared -= 1
-    own = [(position, pair) for row in rows for position, pair in enumerate(row) if position >= shared]
-    tokens = [*enumerate(rows[0][:shared]), *own]
+    rest = [(position, pair) for row in rows for position, pair in enumerate(row) if position >= shared]
+    tokens = [*enumerate(rows[0][:shared]), *rest]
     ids, slots = (torch.tensor([pair[i] for _, pair in tokens]) for i in range(2))
-    places = torch.tensor([position for position, _ in tokens])
-    return TokenRows(ids, slots, places, shared, tuple(len(row) - shared for row in rows))
+    positions = torch.tensor([position for position, _ in tokens])
+    return TokenRows(ids, slots, positions, shared, tuple(len(row) - shared for row in rows))
 
 
 def encode_rows(
@@ -115,7 +116,7 @@ def encode_rows(
     vectors: Vectors | None = None,
     edit: Edit | None = None,
     chunk: int = CHUNK,
-    own: OwnTokens | None = None,
+    class_tokens: ClassTokens | None = None,
 ) -> TextFeatures:
     """Return raw features `[C, D]` of packed rows, in float32 or a wider dtype.
 
@@ -127,34 +128,40 @@ def encode_rows(
         chunk: Number of own tokens in one pass. If there are more, all chunks except the last are
             recomputed in the backward pass. If the device runs out of memory, the number is halved
             repeatedly.
-        own: Tokens that each row has of its own, from one block on.
+        class_tokens: Tokens that each row has of its own, from one block on.
     """
-    if own is not None and rows.shared < 1 + own.tokens.shape[1]:
-        raise ValueError(f"own tokens take {own.tokens.shape[1]} places, but rows share {rows.shared}")
+    if class_tokens is not None and rows.shared < 1 + class_tokens.tokens.shape[1]:
+        number = class_tokens.tokens.shape[1]
+        raise ValueError(f"class tokens take {number} positions, but rows share {rows.shared}")
     rows = rows.to(text.pos.device)
     pieces = Pieces(min(chunk, sum(rows.lengths)))
-    return pieces.run(lambda tokens: _encode(text, rows, vectors, edit, own, tokens))
+    return pieces.run(lambda tokens: _encode(text, rows, vectors, edit, class_tokens, tokens))
 
 
 def _encode(
-    text: Text, rows: TokenRows, vectors: Vectors | None, edit: Edit | None, own: OwnTokens | None, chunk: int
+    text: Text,
+    rows: TokenRows,
+    vectors: Vectors | None,
+    edit: Edit | None,
+    class_tokens: ClassTokens | None,
+    chunk: int,
 ) -> TextFeatures:
     """Compute `encode_rows` with `chunk` own tokens in one pass."""
     groups, start = _chunks(rows.lengths, chunk), 0
     prefix, *pieces = rows.split([sum(group) for group in groups])
-    memory, behind = _read_prefix(text, _embed(text, prefix, vectors)[None], edit, own)
+    memory, behind = _read_prefix(text, _embed(text, prefix, vectors)[None], edit, class_tokens)
     features: list[Tensor] = []
     for piece, lengths in zip(pieces, groups, strict=True):
-        group_own = own and own.part(start, start + len(lengths), behind)
+        group_tokens = class_tokens and class_tokens.part(start, start + len(lengths), behind)
         start += len(lengths)
         # A chunk without learned vectors needs no gradient of its embeddings.
         learned = vectors if vectors is not None and bool((piece[1] >= 0).any()) else None
-        inputs = (text, piece, lengths, group_own, learned, *memory)
+        inputs = (text, piece, lengths, group_tokens, learned, *memory)
         # Backward starts with the last chunk, so its activations stay in memory; others are recomputed.
         if len(features) + 1 < len(groups) and torch.is_grad_enabled():
-            encoded = checkpoint(_read_own, *inputs, use_reentrant=False, preserve_rng_state=False)
+            encoded = checkpoint(_read_rows, *inputs, use_reentrant=False, preserve_rng_state=False)
         else:
-            encoded = _read_own(*inputs)
+            encoded = _read_rows(*inputs)
         features.append(encoded)
     joined = torch.cat(features)
     return joined.to(torch.promote_types(joined.dtype, torch.float32))
@@ -162,29 +169,29 @@ def _encode(
 
 def _embed(text: Text, piece: Piece, vectors: Vectors | None) -> Packed:
     """Return the embeddings of tokens with their positions."""
-    ids, slots, places = piece
+    ids, slots, positions = piece
     tokens = text.token(ids)
     if vectors is not None:
         learned = vectors.to(tokens.dtype)[slots.clamp_min(0)]  # float32 in a tower of any dtype
         tokens = torch.where((slots >= 0)[:, None], learned, tokens)
-    return tokens + text.pos[places]
+    return tokens + text.pos[positions]
 
 
 def _read_prefix(
-    text: Text, x: Tokens, edit: Edit | None, own: OwnTokens | None
+    text: Text, x: Tokens, edit: Edit | None, class_tokens: ClassTokens | None
 ) -> tuple[list[Tensor], Packed]:
     """Return the keys and values `[heads, P, d]` of the common prefix: two tensors for each block, in a list.
 
-    If rows have own tokens (`own`), also return the prefix tokens that stood after the replaced ones.
+    With `class_tokens`, also return the prefix tokens that stood after the replaced ones.
     """
     memory: list[Tensor] = []
     behind = x[0, :0]
-    for layer, block in enumerate(_blocks(text)):
+    for layer, block in enumerate(blocks_of(text)):
         x = edit(layer, x) if edit else x
-        if own and layer == own.layer:
-            x, behind = x[:, :1], x[0, 1 + own.tokens.shape[1] :]
+        if class_tokens and layer == class_tokens.layer:
+            x, behind = x[:, :1], x[0, 1 + class_tokens.tokens.shape[1] :]
         normed = block.ln_1(x)
-        q, k, v = _heads(block, block.qkv(normed))
+        q, k, v = block.split(block.qkv(normed))
         memory += [k[0], v[0]]
         if layer + 1 < len(text.blocks):  # the output of the last block is not used
             gathered = F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -192,11 +199,11 @@ def _read_prefix(
     return memory, behind
 
 
-def _read_own(
+def _read_rows(
     text: Text,
     piece: Piece,
     lengths: tuple[int, ...],
-    own: OwnTokens | None,
+    class_tokens: ClassTokens | None,
     vectors: Vectors | None,
     *memory: Tensor,
 ) -> Float[Tensor, "rows dim"]:
@@ -205,16 +212,16 @@ def _read_own(
     They are embedded here, so that only the token ids of a recomputed chunk stay in memory.
     """
     x = _embed(text, piece, vectors)
-    rows, grid = len(lengths), _places(lengths, x.device)
-    for layer, block in enumerate(_blocks(text)):
-        if own and layer == own.layer:
-            x = _insert_own(x, lengths, own.tokens)
-            grid = _places([length + own.tokens.shape[1] for length in lengths], x.device)
+    rows, grid = len(lengths), _grid(lengths, x.device)
+    for layer, block in enumerate(blocks_of(text)):
+        if class_tokens and layer == class_tokens.layer:
+            x = _insert(x, lengths, class_tokens.tokens)
+            grid = _grid([length + class_tokens.tokens.shape[1] for length in lengths], x.device)
         longest, filled = grid.longest, grid.filled
         normed = block.ln_1(x)
         qkv = block.qkv(normed)
         padded = qkv.new_zeros(rows * longest, qkv.shape[1]).index_copy(0, filled, qkv)
-        q, k, v = _heads(block, padded.view(rows, longest, -1))
+        q, k, v = block.split(padded.view(rows, longest, -1))
         prefix_length = memory[2 * layer].shape[1]  # an edit may have inserted tokens
         k = torch.cat([memory[2 * layer].expand(rows, -1, -1, -1), k], dim=2)
         v = torch.cat([memory[2 * layer + 1].expand(rows, -1, -1, -1), v], dim=2)
@@ -231,7 +238,7 @@ def _read_own(
 
 
 @dataclass(frozen=True)
-class _Places:
+class _Grid:
     """Positions of the rows' own tokens.
 
     Attributes:
@@ -247,14 +254,14 @@ class _Places:
     last: Int[Tensor, " rows"]
 
 
-def _places(lengths: Sequence[int], device: torch.device) -> _Places:
+def _grid(lengths: Sequence[int], device: torch.device) -> _Grid:
     sizes, longest = torch.tensor(lengths, device=device), max(lengths)
     occupied = torch.arange(longest, device=device) < sizes[:, None]
     ends = torch.arange(len(sizes), device=device) * longest + sizes - 1
-    return _Places(longest, occupied.flatten().nonzero()[:, 0], ends, sizes.cumsum(0) - 1)
+    return _Grid(longest, occupied.flatten().nonzero()[:, 0], ends, sizes.cumsum(0) - 1)
 
 
-def _insert_own(
+def _insert(
     x: Packed, lengths: Sequence[int], tokens: Float[Tensor, "rows learned width"]
 ) -> Float[Tensor, "grown width"]:
     """Return packed tokens with each row's inserted `tokens` in front of it."""
@@ -265,19 +272,6 @@ def _insert_own(
     inserted = (starts[:, None] + torch.arange(n, device=x.device)).flatten()
     grown = x.new_empty(len(x) + len(inserted), x.shape[1]).index_copy(0, moved, x)
     return grown.index_copy(0, inserted, tokens.flatten(0, 1))
-
-
-def _heads(block: Block, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries, keys and values, each `[rows, heads, tokens, d]`."""
-    rows, tokens, width = qkv.shape
-    split = qkv.view(rows, tokens, 3, block.heads, width // (3 * block.heads)).permute(2, 0, 3, 1, 4)
-    return split[0], split[1], split[2]
-
-
-def _blocks(text: Text) -> Iterator[Block]:
-    for block in text.blocks:
-        assert isinstance(block, Block)
-        yield block
 
 
 def _chunks(lengths: Sequence[int], limit: int) -> list[tuple[int, ...]]:

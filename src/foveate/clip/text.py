@@ -47,14 +47,8 @@ def check_texts(clip: Clip, names: Sequence[str], template: str = DEFAULT_TEMPLA
     Raises:
         InputError: A name is too long for the text tower, or the template has not exactly one `{}`.
     """
-    tokenizer = clip.tokenizer
     for name in names:
-        tokens = len(tokenizer.words(fill(template, name))) + 2
-        if tokens > tokenizer.context:
-            raise InputError(
-                f"class name {name[:40]!r}… makes a sentence of {tokens} tokens, more than the "
-                f"{tokenizer.context} that this CLIP reads: shorten the name"
-            )
+        clip.tokenizer.sentence(template, name)
 
 
 def encode_names(clip: Clip, names: Sequence[str], template: str = DEFAULT_TEMPLATE) -> TextFeatures:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
+from foveate.clip.templates import fill
 from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.readers import parse_table, read_bytes, read_text
@@ -120,6 +121,20 @@ class ClipTokenizer:
     def words(self, text: str) -> list[int]:
         """Return the token ids of a text, without SOT and EOT, and without a length limit."""
         return self.bpe.encode(clean(text), add_special_tokens=False).ids
+
+    def sentence(self, template: str, name: str) -> list[int]:
+        """Return the token ids of a class name in a template, with SOT and EOT.
+
+        Raises:
+            InputError: The sentence is too long for the text tower, or the template has not exactly one `{}`.
+        """
+        ids = [self.sot, *self.words(fill(template, name)), self.eot]
+        if len(ids) > self.context:
+            raise InputError(
+                f"class name {name[:40]!r}… makes a sentence of {len(ids)} tokens, more than the"
+                f" {self.context} that this CLIP reads: shorten the name"
+            )
+        return ids
 
     def demand_distinct(self, names: Sequence[str]) -> None:
         """Refuse class names that have the same tokens, because CLIP cannot distinguish them.

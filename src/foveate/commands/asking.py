@@ -134,7 +134,7 @@ def _note_learned(test: Photos, data: Path, model: Path, classifier: Classifier)
 
 
 def readable(photos: Photos, on_bad: OnBad, masked: bool) -> Photos:
-    """Leave out unreadable pictures if `on_bad` is "skip"; otherwise raise at the first one."""
+    """Leave out unreadable pictures, and unusable masks if `masked`, with notes if `on_bad` is "skip"."""
     if on_bad == "error":
         return photos
     good, bad = check_pictures(photos, on_bad)
@@ -144,10 +144,19 @@ def readable(photos: Photos, on_bad: OnBad, masked: bool) -> Photos:
         note(f"{name}: {reason}")
     if bad:
         note(f"left out {len(bad)} of {len(photos)} pictures")
-    return check_masks(good, on_bad)[0] if masked and any(sample.mask for sample in good.samples) else good
+    masks = sum(sample.mask is not None for sample in good.samples) if masked else 0
+    if not masks:
+        return good
+    good, report = check_masks(good, on_bad)
+    unusable = [fault for fault in report.faults if fault.fault != "missing"]
+    for fault in unusable:
+        note(fault.detail)
+    if unusable:
+        note(f"left out {len(unusable)} of {masks} masks")
+    return good
 
 
-def asked(
+def predict_split(
     model: Classifier | MeasuredExport,
     photos: Photos,
     split: Split,
@@ -165,11 +174,11 @@ def asked(
     return model.evaluate(photos, split, shift=shift, test_masks=region, bank=bank, reporter=titled)
 
 
-def measured(answers: Answers, shift: bool) -> dict[str, Any]:
+def metrics_of(answers: Answers, shift: bool) -> dict[str, Any]:
     """Return accuracy and counts, and the shift index if requested."""
-    measured: dict[str, Any] = {"accuracy": answers.accuracy, "pictures": len(answers.labels)}
-    measured["classes"] = answers.logits.shape[1]
+    metrics: dict[str, Any] = {"accuracy": answers.accuracy, "pictures": len(answers.labels)}
+    metrics["classes"] = answers.logits.shape[1]
     if shift:
-        measured["shift"] = answers.shift
-        measured["masks"] = len(answers.labels) if answers.masked is None else int(answers.masked.sum())
-    return measured
+        metrics["shift"] = answers.shift
+        metrics["masks"] = len(answers.labels) if answers.masked is None else int(answers.masked.sum())
+    return metrics

@@ -84,7 +84,7 @@ def run(words: Sequence[str]) -> None:
 def _as_json(checked: "Checked") -> dict[str, Any]:
     leak = None if checked.leak is None else {**asdict(checked.leak), "faked": checked.leak.faked}
     findings = [
-        {key: value for key, value in asdict(finding).items() if key != "places"}
+        {key: value for key, value in asdict(finding).items() if key != "indices"}
         for finding in checked.findings
     ]
     return {"pictures": len(checked.photos), "counts": checked.counts(), "leak": leak, "findings": findings}

@@ -2,7 +2,7 @@
 
 import sys
 
-from foveate.auto.choice import Choice, told
+from foveate.auto.choice import Choice, interval_text
 from foveate.commands.screen import note, print_table
 
 
@@ -18,10 +18,10 @@ def print_choice(choice: Choice) -> None:
         for row in choice.rows
     ]
     print_table(["method", "right, held out", "90 % interval", ""], rows)
-    lines = [choice.verdict, f"Expected on new photos like these: {told(choice.expected)} right."]
+    lines = [choice.verdict, f"Expected on new photos like these: {interval_text(choice.expected)} right."]
     if choice.forecasts:
         forecasts = ", ".join(
-            f"{told(forecast.accuracy)} with {forecast.more} more" for forecast in choice.forecasts
+            f"{interval_text(forecast.accuracy)} with {forecast.more} more" for forecast in choice.forecasts
         )
         lines.append(f"More photos a class, with {choice.forecast_of}: {forecasts}.")
     else:

@@ -1,11 +1,11 @@
 """`foveate demo`: train and test on drawn scenes, without any data."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from foveate.commands.options import parse
 from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
 from foveate.errors import InputError
+from foveate.files import home_of
 
 EXAMPLES = """
     foveate demo
@@ -33,7 +33,7 @@ def demo(*, out: str = "out/demo", seeds: int = 4, workers: int | None = None) -
         raise InputError(f"--seeds is {seeds}: give at least one")
     if workers is not None and workers < 1:
         raise InputError(f"--workers is {workers}: give at least one")
-    folder = Path(out)
+    folder = home_of(out)
     folder.mkdir(parents=True, exist_ok=True)
     with notes_for_warnings(), Bars() as bars:
         figures = run_demo(folder, range(1, seeds + 1), bars, workers or own_cpus())

@@ -45,12 +45,10 @@ def doctor(*, json: bool = False) -> None:
 def examine() -> dict[str, Any]:
     """Return everything that `foveate doctor` prints."""
     requirements = _requirements()
-    extras = {
-        name: {"missing": missing, "install": f"pip install 'foveate[{name}]'" if missing else ""}
-        for name in sorted(requirements)
-        if name and name not in _FOR_DEVELOPERS
-        for missing in [[package for package, _ in _whole(name, requirements) if _version(package) is None]]
-    }
+    extras: dict[str, dict[str, Any]] = {}
+    for name in sorted(requirements.keys() - {"", *_FOR_DEVELOPERS}):
+        missing = [package for package, _ in _whole(name, requirements) if _version(package) is None]
+        extras[name] = {"missing": missing, "install": f"pip install 'foveate[{name}]'" if missing else ""}
     packages = [(name, _version(name) or "missing", limits) for name, limits in _whole("", requirements)]
     base = [("foveate", version("foveate"), ""), ("python", platform.python_version(), "")]
     return {

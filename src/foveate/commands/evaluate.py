@@ -13,6 +13,7 @@ from foveate.clip.precision import Precision
 from foveate.commands.options import parse
 from foveate.commands.screen import Bars, note, note_precision, notes_for_warnings, print_table
 from foveate.errors import InputError
+from foveate.files import home_of
 
 if TYPE_CHECKING:
     from foveate.classifier import Classifier, Split
@@ -75,7 +76,7 @@ def evaluate(  # noqa: PLR0913  (a command's options)
             has it, float16 on CUDA.
     """
     _check(models, report, masks, test_masks)
-    from foveate.commands.asking import asked, measured, readable, tested_photos
+    from foveate.commands.asking import metrics_of, predict_split, readable, tested_photos
 
     model_options = {"--compare": compare, "--shift": shift, "--masks": masks, "--bank-dir": bank_dir}
     model_options |= {"--test-masks": test_masks}
@@ -84,16 +85,16 @@ def evaluate(  # noqa: PLR0913  (a command's options)
     with notes_for_warnings(), Bars() as bars:
         for model in models:
             loaded = _opened(model, clip, device, dtype, {**model_options, "--report": report})
-            photos = tested_photos(Path(model), data, test_masks or masks, loaded)
+            photos = tested_photos(home_of(model), data, test_masks or masks, loaded)
             photos = readable(photos, on_bad, shift or bool(test_masks))
             splits: Sequence[Split] = loaded.splits(photos) if split == "each" else (split,)
-            ask = partial(asked, shift=shift, region=bool(test_masks), bank=bank_dir, bars=bars)
+            ask = partial(predict_split, shift=shift, region=bool(test_masks), bank=bank_dir, bars=bars)
             answers: dict[str, dict[str, Answers]] = {}
             for candidate in [*(reversed(loaded.simpler()) if compare else ()), loaded]:
                 by_split = {name: ask(candidate, photos, name) for name in splits}
                 answers[candidate.method_name] = by_split
             tables[model] = {
-                method: {name: measured(split_answers, shift) for name, split_answers in by_split.items()}
+                method: {name: metrics_of(split_answers, shift) for name, split_answers in by_split.items()}
                 for method, by_split in answers.items()
             }
             own_answers = answers[loaded.method_name]
@@ -161,7 +162,7 @@ def _keep_scores(
     from foveate.train.checkpoint import CONFIG
     from foveate.train.folder import read_run
 
-    folder = Path(model).expanduser()
+    folder = home_of(model)
     if (
         isinstance(loaded, MeasuredExport)
         or not (folder / CONFIG).is_file()
@@ -210,7 +211,7 @@ def _write_page(
     from foveate.pages.evaluated import Evaluated, write_page
 
     title = f"{classifier.method_name}, {split}"
-    write_page(classifier, Evaluated(title, photos, split, answers, judged), Path(report).expanduser())
+    write_page(classifier, Evaluated(title, photos, split, answers, judged), home_of(report))
 
 
 def _print_judged(judged: "Mapping[str, Judgement]") -> None:

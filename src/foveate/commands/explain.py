@@ -9,6 +9,7 @@ from foveate.commands.options import parse
 from foveate.commands.screen import Bars, note, note_precision, notes_for_warnings, print_table
 from foveate.data.naming import split_names
 from foveate.errors import InputError
+from foveate.files import home_of
 from foveate.foreground.options import Fill
 
 EXAMPLES = """
@@ -112,7 +113,9 @@ def explain(  # noqa: PLR0913  (a command's options)
             paths = good_pictures(paths) if on_bad == "skip" else paths
             table = explain_photos(chain, paths, masks, plan, bars)
         else:
-            test_photos = readable(tested_photos(Path(model), data, masks, classifier), on_bad, masked=True)
+            test_photos = readable(
+                tested_photos(home_of(model), data, masks, classifier), on_bad, masked=True
+            )
             table = explain_set(chain, test_photos, split or classifier.splits(test_photos)[0], plan, bars)
     print_table(*table)
     note(f"written to {plan.folder}")
@@ -132,7 +135,7 @@ def _refuse(what: str, **options: object) -> None:
 
 def _folder(out: str) -> Path:
     """Return the output folder; it is created when something is written."""
-    folder = Path(out).expanduser()
+    folder = home_of(out)
     blocked = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
     if blocked is not None:
         raise InputError(f"{blocked} is a file: give a folder to write to with --out")

@@ -205,10 +205,10 @@ def _picture_lines(all_looks: Sequence[Looks], pictures: PictureSet) -> tuple[li
     for looks in all_looks:
         p, of_label = looks.of(looks.answers), looks.of(looks.labels)
         for index, sample in enumerate(pictures.photos.samples):
-            label, answer, asked = (
-                names[int(indices[index])] for indices in (looks.labels, looks.answers, looks.asked)
+            label, answer, about = (
+                names[int(indices[index])] for indices in (looks.labels, looks.answers, looks.explained)
             )
-            line = [sample.name, label, looks.method, answer, float(p[index]), float(of_label[index]), asked]
+            line = [sample.name, label, looks.method, answer, float(p[index]), float(of_label[index]), about]
             values = [float(looks.figures[name][index]) for name in figures]
             lines.append([*line, *("" if math.isnan(value) else value for value in values)])
     return columns, lines
@@ -222,7 +222,7 @@ def _page(
     pictures: PictureSet,
     bars: Bars,
 ) -> str:
-    drawn, total = 0, sum(len(group.places) for group in groups)
+    drawn, total = 0, sum(len(group.indices) for group in groups)
 
     def show(index: int):
         nonlocal drawn

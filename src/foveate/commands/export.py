@@ -1,14 +1,13 @@
 """`foveate export`: write a tuned model so that it runs without PyTorch."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
 from foveate.commands.options import parse
 from foveate.commands.screen import note, notes_for_warnings
 from foveate.errors import InputError
+from foveate.files import home_of
 
 EXAMPLES = """
     foveate export out/birds --out out/birds-onnx
@@ -26,7 +25,6 @@ def export(
     model: str,
     *,
     out: str,
-    to: Literal["onnx"] = "onnx",
     photos: list[str] | None = None,
     int8: bool = False,
     licence: str = "",
@@ -39,7 +37,6 @@ def export(
     Args:
         model: Folder that fit wrote, or a hub id.
         out: Folder to write, new or empty.
-        to: The form of the graphs.
         photos: Pictures to prove it on, and folders of pictures; by default those of the run that were not
             learned from.
         int8: Give the towers weights of 8 bits, if 99 % of the answers stay what they are.
@@ -54,7 +51,7 @@ def export(
     from foveate.export.writing import Pictures, export
     from foveate.train.folder import refuse_folder
 
-    refuse_folder(Path(out).expanduser())
+    refuse_folder(home_of(out))
     with notes_for_warnings():
         classifier = Classifier.from_pretrained(model, clip=clip, dtype=torch.float32)
         pictures: Pictures = []
@@ -62,7 +59,7 @@ def export(
             pictures = good_pictures(find_pictures(photos))
         else:
             try:
-                samples = tested_photos(Path(model), None, None, classifier).samples
+                samples = tested_photos(home_of(model), None, None, classifier).samples
                 selected = samples[:: max(1, -(-len(samples) // (_INT8_PICTURES if int8 else _TRIED)))]
                 pictures = [sample.picture for sample in selected]
             except InputError as error:

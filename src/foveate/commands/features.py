@@ -83,7 +83,7 @@ def features(  # noqa: PLR0913  (a command's options)
     folder = Path(out).expanduser()
     job = FeatureJob(
         clip=clip,
-        kept=dtype,
+        dtype=dtype,
         precision=precision,
         masks=masks is not None,
         batch_size=batch_size,
@@ -118,7 +118,7 @@ def features(  # noqa: PLR0913  (a command's options)
     if result.left_out:
         note(f"left out {len(result.left_out)} of {len(loaded)} pictures")
     shards = f"{result.shards} shard{'s' * (result.shards != 1)}"
-    reused = f", {result.kept} of them made before" if result.kept else ""
+    reused = f", {result.reused} of them made before" if result.reused else ""
     Console(highlight=False).print(
         f"features of {result.pictures} pictures in {shards}{reused}: {folder}",
         soft_wrap=True,

@@ -6,6 +6,7 @@ from pathlib import Path
 from foveate.commands.screen import note
 from foveate.data.listing import decode_all, list_pictures, tell_unread
 from foveate.errors import InputError
+from foveate.files import home_of
 
 
 def find_pictures(photos: Sequence[str]) -> list[Path]:
@@ -18,7 +19,7 @@ def find_pictures(photos: Sequence[str]) -> list[Path]:
     for photo in photos:
         if "://" in photo:
             raise InputError(f"{photo} is a web address: fetch the picture first, and give the file")
-        path = Path(photo)
+        path = home_of(photo)
         if not path.is_dir():
             if path.is_fifo():
                 raise InputError(f"{path} is a pipe, no picture: give a file, or a folder")

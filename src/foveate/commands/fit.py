@@ -69,7 +69,7 @@ def declared(method: str, *, alone: bool = False) -> Command:
         from foveate.methods.registry import methods
 
         config_types = {name: method_class.config_type for name, method_class in methods().items()}
-    common = fields_of(RunConfig, groups=GROUPS, placed="photos", but=("columns", "recipe", "settings"))
+    common = fields_of(RunConfig, groups=GROUPS, placed="photos", exclude=("columns", "recipe", "settings"))
     method_recipe = config_types[parts[-1]].recipe if parts and parts[-1] in config_types else {}
     recipe = [] if auto and alone else fields_of(replace(Recipe(), **method_recipe), group="training")
     settings = [

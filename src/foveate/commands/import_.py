@@ -1,7 +1,6 @@
 """`foveate import`: convert a checkpoint of a method's authors into a tuned model."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +10,7 @@ from foveate.commands.options import parse, settings_of
 from foveate.commands.screen import note_precision, notes_for_warnings
 from foveate.data.naming import read_names
 from foveate.errors import InputError, printable
+from foveate.files import home_of
 from foveate.methods.configs import CONFIGS
 from foveate.official import METHODS
 
@@ -51,11 +51,11 @@ def import_(  # noqa: PLR0913  (a command's options)
     from foveate.official.files import find_checkpoint
     from foveate.train.folder import refuse_folder
 
-    folder = Path(out)
+    folder = home_of(out)
     refuse_folder(folder)
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: choose another output folder")
-    path = find_checkpoint(Path(checkpoint).expanduser())
+    path = find_checkpoint(home_of(checkpoint))
     names = None if classes is None else _names(classes)
     with notes_for_warnings():
         classifier = Classifier.from_official(
@@ -91,6 +91,6 @@ def run(words: Sequence[str]) -> None:
 
 def _names(classes: str) -> list[str]:
     try:
-        return read_names(Path(classes))
+        return read_names(home_of(classes))
     except InputError as error:
         raise InputError(f"--classes {error}") from error

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +13,7 @@ from foveate.commands.options import Command, print_options
 from foveate.commands.rows import RowRuns, named, plan, read_files
 from foveate.commands.screen import Bars, note, note_embedded, note_precision, notes_for_warnings, print_table
 from foveate.errors import InputError
+from foveate.files import home_of
 from foveate.train.checkpoint import CONFIG
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
@@ -55,25 +55,23 @@ def fit(command: Command, words: Sequence[str]) -> None:
         typed = command.read(words)
         printed, files = typed.pop("print_config", False), read_files(command, typed.pop("config", []))
         if not files.rows:
-            _fit_one({**files.common, **typed}, team, printed=printed)
+            _fit_one(command, {**files.common, **typed}, team, printed=printed)
         elif team:
             raise InputError(
                 f"{files.title} has rows, which are many runs, and processes that train together share one:"
                 " start one process, or take foveate sweep"
             )
         else:
-            fit_rows(plan(files, typed, printed=printed))
+            fit_rows(plan(command, files, typed, printed=printed))
 
 
-def _fit_one(options: dict[str, Any], team: ProcessGroup | None, *, printed: bool) -> None:
+def _fit_one(command: Command, options: dict[str, Any], team: ProcessGroup | None, *, printed: bool) -> None:
     """Train one run and print its outcome."""
     if options.get("row") is not None:
         raise InputError("--row chooses a row of a file of options: give one that has rows, with --config")
     if printed:
         print_options(options)
-    missing = [flag for name, flag in (("photos", "PHOTOS"), ("out", "--out")) if options.get(name) is None]
-    if missing:
-        raise InputError(f"missing: {', '.join(missing)} (see foveate fit --help)")
+    command.demand(options)
     folder = options.pop("out")
     config = RunConfig.of(options)
     with notes_for_warnings(), Bars() as bars:
@@ -143,7 +141,7 @@ def learn(config: RunConfig, folder: str, classifier: Classifier, context: Conte
         classifier: Untrained classifier with the run's method and towers.
         context: The reporter and the process group of the run.
     """
-    finished = (Path(folder) / CONFIG).is_file()
+    finished = (home_of(folder) / CONFIG).is_file()
     model = classifier.train(config, out=folder, context=context).config
     assert model is not None
     numbers = sum(tensor.numel() for tensor in classifier.method.learned().values())

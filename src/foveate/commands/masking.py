@@ -1,6 +1,5 @@
 """`foveate masks`: make, report and pack masks from options."""
 
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +7,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image
-
-from foveate.commands.proposer_options import given_settings, part_of
+from foveate.commands.proposer_options import constructor_arguments, part_of
 from foveate.commands.screen import Bars, note
 from foveate.errors import InputError
 from foveate.files import write_atomically
@@ -19,6 +16,7 @@ from foveate.foreground.cleanup import TidyConfig
 from foveate.foreground.conventions import import_masks
 from foveate.foreground.making import Made, MaskJob, Missed, check_jobs, make_masks, mask_key, opening_of
 from foveate.foreground.packed import pack
+from foveate.foreground.pictures import png_bytes
 from foveate.foreground.proposers.registry import PROPOSERS, demand, proposer_class
 from foveate.foreground.records import HEAD, MaskRecord
 from foveate.foreground.shards import INDEX
@@ -131,7 +129,7 @@ def make(order: MaskOrder, name: str, bars: Bars) -> tuple[Made, list[MaskRecord
     """
     if name == FILES:
         return _import_files(order, bars)
-    settings = given_settings(name, order.settings.get(part_of(name), {}), order.common)
+    settings = constructor_arguments(name, order.settings.get(part_of(name), {}), order.common)
     opening = opening_of(name, settings)
     proposer = opening()
     texts = order.key if proposer.reads_text else {}
@@ -149,8 +147,8 @@ def make(order: MaskOrder, name: str, bars: Bars) -> tuple[Made, list[MaskRecord
             records = [store.finished.get(job.name) for job in order.jobs]
     finally:
         proposer.close()
-    _tell(f"{name}: without", made.skipped, len(order.jobs))
-    _tell(f"{name} failed on, and takes the whole of,", made.failed, len(order.jobs))
+    _note_missed(f"{name}: without", made.skipped, len(order.jobs))
+    _note_missed(f"{name} failed on, and takes the whole of,", made.failed, len(order.jobs))
     skipped = {missed.job.name for missed in made.skipped}
     return made, [record for record in records if record is not None and record.name not in skipped]
 
@@ -189,10 +187,10 @@ def write_reports(order: MaskOrder, name: str, records: Sequence[MaskRecord], se
     report = quality(records, folder, seed=seed)
     write_atomically(report_folder / "quality.json", json.dumps(report.as_json(), indent=2) + "\n")
     write_atomically(
-        report_folder / "contact.html", contact_sheet_html(records, folder, photos, found=report)
+        report_folder / "contact.html", contact_sheet_html(records, folder, photos, statistics=report)
     )
     sheet = contact_sheet_png(records, folder, photos, choose="spread")
-    write_atomically(report_folder / "contact.png", _png(sheet))
+    write_atomically(report_folder / "contact.png", png_bytes(sheet))
     note(f"{name}: look at {report_folder / 'contact.html'}")
     return report.rows()
 
@@ -219,14 +217,8 @@ def _maker(order: MaskOrder) -> Callable[..., Made]:
     return partial(make_masks_on_ray, workers=order.workers, address=order.ray_address)
 
 
-def _tell(what: str, missed: Sequence[Missed], total: int) -> None:
+def _note_missed(what: str, missed: Sequence[Missed], total: int) -> None:
     for miss in missed[:_LISTED]:
         note(f"{miss.job.path}: {miss.reason}")
     if missed:
         note(f"{what} {len(missed)} of {total} pictures")
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

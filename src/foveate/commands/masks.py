@@ -1,6 +1,5 @@
 """`foveate masks`: make foreground masks of photos."""
 
-import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -22,6 +21,7 @@ from foveate.commands.masking import REPORT, MaskOrder, make, pack_all, write_re
 from foveate.commands.options import parse, peek, settings_of
 from foveate.commands.proposer_options import part_of, proposer_settings
 from foveate.commands.screen import Bars, note_embedded, notes_for_warnings, print_table
+from foveate.configs import nearest
 from foveate.data.jobs import mask_jobs
 from foveate.errors import InputError
 from foveate.evaluate.mask_scores import MaskSet, masks_of
@@ -179,11 +179,8 @@ def _prompt(template: str | None, prompts: str | None) -> Callable[[str], str] |
         return lambda label: fill(template, label) if label else ""
     if prompts is None:
         return None
-    names = {name.casefold(): name for name in MASK_PROMPTS}
-    if prompts.casefold() not in names:
-        matches = difflib.get_close_matches(prompts.casefold(), names, n=1)
-        hint = f"did you mean {names[matches[0]]!r}?" if matches else f"there are {', '.join(MASK_PROMPTS)}"
-        raise InputError(f"--prompts knows no data set {prompts!r}; {hint}")
+    if prompts.casefold() not in map(str.casefold, MASK_PROMPTS):
+        raise InputError(f"--prompts knows no data set {prompts!r}; {nearest(prompts, MASK_PROMPTS)}")
     return partial(mask_prompt, prompts)
 
 

@@ -10,17 +10,17 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields, replace
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import yaml
 from cyclopts import App, CycloptsError, Group, Parameter, Token
 from cyclopts import exceptions as wrong
 from docstring_parser import parse as parse_docstring
 
-from foveate.configs import check, declared, expected, from_text, mapping
+from foveate.configs import check, declared, expected, from_text, mapping, members
 from foveate.errors import InputError
+from foveate.files import home_of
 from foveate.readers import read_yaml
 
 
@@ -108,7 +108,7 @@ def fields_of(
     group: str = "options",
     groups: Mapping[str, Sequence[str]] | None = None,
     placed: str = "",
-    but: Sequence[str] = (),
+    exclude: Sequence[str] = (),
 ) -> list[Option]:
     """Return the fields of a dataclass as options.
 
@@ -117,7 +117,7 @@ def fields_of(
         group: Headline of the help for these options.
         groups: Names of options under other headlines.
         placed: Name of the positional field.
-        but: Names of fields to leave out.
+        exclude: Names of fields to leave out.
     """
     config_type = kind if isinstance(kind, type) else type(kind)
     texts, hints = _sentences(config_type), declared(config_type)
@@ -133,7 +133,7 @@ def fields_of(
             placed=field.name == placed,
         )
         for field in fields(config_type)
-        if field.name not in but
+        if field.name not in exclude
     ]
 
 
@@ -178,24 +178,23 @@ class Command:
         raw_by_option = {known[name.replace("__", ".")]: raw for name, raw in bound.arguments.items()}
         return {option.name: _value(option, raw) for option, raw in raw_by_option.items()}
 
-    def read_file(self, file: str, *, but: Sequence[str] = ()) -> dict[str, Any]:
+    def read_file(self, file: str, *, unchecked: Sequence[str] = ()) -> dict[str, Any]:
         """Read a file of options.
 
         Args:
             file: Path of a YAML file.
-            but: Keys that are returned unchecked.
+            unchecked: Keys that are returned unchecked.
 
         Raises:
             InputError: The file does not exist or is not YAML, a key does not exist, or a value does not
                 fit.
         """
-        if not Path(file).is_file():
+        path = home_of(file)
+        if not path.is_file():
             raise InputError(f"--config {file}: no such file")
-        values = mapping(
-            read_yaml(Path(file)), f"{file} holds no options: write them as `epochs: 5`, one a line"
-        )
-        unchecked = {name: values.pop(name) for name in but if name in values}
-        return {**self.check(values, file), **unchecked}
+        values = mapping(read_yaml(path), f"{file} holds no options: write them as `epochs: 5`, one a line")
+        untouched = {name: values.pop(name) for name in unchecked if name in values}
+        return {**self.check(values, file), **untouched}
 
     def check(self, values: Mapping[str, Any], title: str) -> dict[str, Any]:
         """Check a table of options; return values by option name. Settings of a part may be a nested table.
@@ -223,6 +222,18 @@ class Command:
                 parsed = "off" if item is False and "off" in get_args(known[dotted].hint) else item
                 checked[dotted] = check(f"{title}: {known[dotted].flag}", parsed, known[dotted].hint)
         return checked
+
+    def demand(self, values: Mapping[str, Any]) -> None:
+        """Refuse values by option name that lack a required option.
+
+        Raises:
+            InputError: Some are missing; the message lists them.
+        """
+        missing = [
+            option.flag for option in self.options if option.required and values.get(option.name) is None
+        ]
+        if missing:
+            raise InputError(f"missing: {', '.join(missing)} (see foveate {self.name} --help)")
 
     def app(self) -> App:
         """Return the command as a cyclopts app."""
@@ -282,9 +293,7 @@ def parse(
     values = {key: value for file in files for key, value in command.read_file(file).items()} | typed
     if printed:
         print_options(values)
-    missing = [option.flag for option in options if option.required and option.name not in values]
-    if missing:
-        raise InputError(f"missing: {', '.join(missing)} (see foveate {name} --help)")
+    command.demand(values)
     arguments = {option.name: values.get(option.name, option.default) for option in options}
     return {**arguments, "settings": nested(values)[1]} if settings else arguments
 
@@ -401,8 +410,7 @@ def _value(option: Option, raw: Any) -> Any:
     """Return the value of an option from its words; a flag without a value is a bool already."""
     if isinstance(raw, bool):
         return raw
-    kinds = get_args(option.hint) if get_origin(option.hint) in (Union, UnionType) else (option.hint,)
-    kind = next((member for member in kinds if member is not NoneType), option.hint)
+    kind = next((member for member in members(option.hint) if member is not NoneType), option.hint)
     if get_origin(kind) is list:
         return list(raw)
     if get_origin(kind) is tuple and ... not in get_args(kind):  # a fixed number of words in a row

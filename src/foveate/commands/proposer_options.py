@@ -5,9 +5,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import field, make_dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from types import NoneType
+from typing import Any, Literal, get_origin
 
+from foveate.configs import members
 from foveate.errors import InputError
 from foveate.foreground.proposers.base import Proposer
 from foveate.foreground.proposers.registry import PROPOSERS, proposer_class
@@ -26,17 +27,19 @@ def part_of(proposer: str) -> str:
 def proposer_settings() -> dict[str, type]:
     """Return the settings of each proposer as a dataclass, by prefix.
 
-    A required argument of a constructor has the default None there; `given_settings` checks it.
+    A required argument of a constructor has the default None there; `constructor_arguments` checks it.
     """
     return {part_of(name): _dataclass(name, proposer_class(name)) for name in PROPOSERS}
 
 
-def given_settings(proposer: str, own: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
+def constructor_arguments(
+    proposer: str, settings: Mapping[str, Any], common: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the arguments of a proposer's constructor.
 
     Args:
         proposer: Name of the proposer.
-        own: Given settings of the proposer.
+        settings: Settings of the proposer that the user gave.
         common: Options for all proposers; those that the constructor does not have are left out.
 
     Raises:
@@ -44,11 +47,11 @@ def given_settings(proposer: str, own: Mapping[str, Any], common: Mapping[str, A
     """
     parameters = _parameters(proposer_class(proposer))
     for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and own.get(name) is None and name not in common:
+        if parameter.default is parameter.empty and settings.get(name) is None and name not in common:
             raise InputError(
                 f"{proposer} needs --{proposer}.{name.replace('_', '-')}: give it (see foveate masks --help)"
             )
-    return {name: value for name, value in common.items() if name in parameters} | dict(own)
+    return {name: value for name, value in common.items() if name in parameters} | dict(settings)
 
 
 def _dataclass(name: str, kind: Callable[..., Proposer]) -> type:
@@ -74,8 +77,7 @@ def _parameters(kind: Callable[..., Proposer]) -> dict[str, inspect.Parameter]:
 
 def _typed(hint: Any) -> Any:
     """Return the type that an option can have for a parameter: a path becomes text; None if there is none."""
-    union = get_origin(hint) in (Union, UnionType)
-    kinds = [kind for kind in get_args(hint) if kind is not NoneType] if union else [hint]
+    kinds = [kind for kind in members(hint) if kind is not NoneType]
     if Path in kinds or str in kinds:
         return str
     return next((kind for kind in kinds if kind in _PLAIN or get_origin(kind) in (Literal, tuple)), None)

@@ -15,6 +15,7 @@ from typing import Any
 from foveate.commands.options import Command, print_options
 from foveate.configs import mapping
 from foveate.errors import InputError
+from foveate.files import home_of
 from foveate.methods.config import is_auto
 from foveate.sweep.jobs import slug
 from foveate.train.config import RunConfig
@@ -76,7 +77,7 @@ def read_files(command: Command, files: list[str]) -> Files:
     """
     merged = Files(" and ".join(files))
     for file in files:
-        values = command.read_file(file, but=(ROWS,))
+        values = command.read_file(file, unchecked=(ROWS,))
         rows = values.pop(ROWS, merged) if ROWS in values else None
         merged.common |= values
         for name, row_options in ({} if rows is None else _rows(command, rows, file)).items():
@@ -84,10 +85,11 @@ def read_files(command: Command, files: list[str]) -> Files:
     return merged
 
 
-def plan(files: Files, typed: Mapping[str, Any], *, printed: bool = False) -> RowRuns:
+def plan(command: Command, files: Files, typed: Mapping[str, Any], *, printed: bool = False) -> RowRuns:
     """Return the runs of the requested rows; nothing is trained.
 
     Args:
+        command: The command with its options.
         files: Options and rows.
         typed: Options that win over the files.
         printed: Whether to print the options of one run and exit.
@@ -97,12 +99,10 @@ def plan(files: Files, typed: Mapping[str, Any], *, printed: bool = False) -> Ro
             row.
     """
     common = {**files.common, **typed}
-    query, out = common.pop("row", None), common.pop("out", None)
+    query = common.get("row")
     chosen = [_find(str(query), files)] if query else list(files.rows)
-    missing = [flag for flag, value in (("PHOTOS", common.get("photos")), ("--out", out)) if value is None]
-    if missing:
-        raise InputError(f"missing: {', '.join(missing)} (see foveate fit --help)")
-    folders = _folders(Path(str(out)), files)
+    command.demand(common)
+    folders = _folders(home_of(str(common["out"])), files)
     if printed:
         if len(chosen) > 1:
             raise InputError("--print-config prints the options of one run: choose it with --row")
@@ -113,7 +113,7 @@ def plan(files: Files, typed: Mapping[str, Any], *, printed: bool = False) -> Ro
             configs[folders[name]] = RunConfig.of(_options(files, typed, name))
             if configs[folders[name]].is_auto:
                 raise InputError("--method auto chooses for one run: name a method in each row")
-    _refuse_stray({**files.common, **typed}, configs)
+    _refuse_stray(common, configs)
     planned = share(configs, lambda config: config.key, _backbone, only=[folders[name] for name in chosen])
     titles = {folders[name]: f"row {name!r}" for name in reversed(files.rows)}
     for folder, planned_run in planned.items():
@@ -168,9 +168,9 @@ def _find(query: str, files: Files) -> str:
     matches = [name for name in rows if query == name] or [name for name in rows if slug(query) == slug(name)]
     if matches:
         return matches[0]
-    similar = difflib.get_close_matches(slug(query), {slug(name): name for name in rows}, n=1)
-    suggestion = next((name for name in rows if similar and slug(name) == similar[0]), None)
-    hint = f"did you mean {suggestion!r}?" if suggestion else f"there are {', '.join(map(repr, rows))}"
+    by_slug = {slug(name): name for name in rows}
+    similar = difflib.get_close_matches(slug(query), by_slug, n=1)
+    hint = f"did you mean {by_slug[similar[0]]!r}?" if similar else f"there are {', '.join(map(repr, rows))}"
     raise InputError(f"{files.title} has no row {query!r}; {hint}")
 
 

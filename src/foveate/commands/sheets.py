@@ -1,6 +1,5 @@
 """A figure for each photo: the photo and the heat map of each method."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +9,15 @@ from PIL import Image
 from foveate.classifier import Classifier
 from foveate.commands.explaining import ExplainPlan, Table, cell, watched
 from foveate.commands.screen import Bars
-from foveate.data.loader import PictureSet
+from foveate.data.loader import PictureSet, eval_pictures
 from foveate.data.samples import Photos, Sample
 from foveate.data.sources import load_photos
+from foveate.evaluate.splits import label_space
 from foveate.explain.cases import shown
 from foveate.explain.measure import Looks, look
 from foveate.explain.pictures import contact_sheet, outlined, overlay
 from foveate.files import write_atomically
-from foveate.methods.base import Method
-from foveate.types import Branch
+from foveate.foreground.pictures import png_bytes
 
 SIDE = 256
 _FIGURES = {"energy": 2, "lift": 2, "pointing": 0, "overlap": 2}
@@ -54,46 +53,43 @@ def explain_photos(
     written: list[Path] = []
     for index, name in enumerate(_names(paths)):
         written.append(plan.folder / name)
-        write_atomically(written[-1], _png(sheet(pictures, all_looks, index)))
+        write_atomically(written[-1], png_bytes(sheet(pictures, all_looks, index)))
         bars.count("drawing", index + 1, len(paths))
     return _table(paths, all_looks, written)
 
 
-def label_space(method: Method) -> Branch:
-    """Return the label space of the method's class names."""
-    if all(method.trained):
-        return "base"
-    return "mixed" if any(method.trained) else "new"
-
-
-def sheet(pictures: PictureSet, seen: Sequence[Looks], place: int) -> Image.Image:
+def sheet(pictures: PictureSet, all_looks: Sequence[Looks], index: int) -> Image.Image:
     """Return a photo and the heat map of each method, side by side."""
-    case = shown(pictures, place, SIDE)
+    case = shown(pictures, index, SIDE)
     photo = case.picture if case.mask is None else outlined(case.picture, case.mask)
-    row = [photo, *(overlay(case.picture, looks.heat[place], SIDE) for looks in seen)]
-    captions = ["", *(_caption(looks, place) for looks in seen)]
-    return contact_sheet([row], [captions], [Path(case.name).name, *(looks.method for looks in seen)])
+    row = [photo, *(overlay(case.picture, looks.heat[index], SIDE) for looks in all_looks)]
+    captions = ["", *(_caption(looks, index) for looks in all_looks)]
+    return contact_sheet([row], [captions], [Path(case.name).name, *(looks.method for looks in all_looks)])
 
 
 def _caption(looks: Looks, index: int) -> str:
-    answer, asked = int(looks.answers[index]), int(looks.asked[index])
+    answer, explained = int(looks.answers[index]), int(looks.explained[index])
     p = looks.probabilities[index]
     predicted = f"{looks.names[answer]} {p[answer]:.2f}"
-    return predicted if asked == answer else f"{looks.names[asked]} {p[asked]:.2f} (said {predicted})"
+    return (
+        predicted
+        if explained == answer
+        else f"{looks.names[explained]} {p[explained]:.2f} (said {predicted})"
+    )
 
 
 def _table(paths: Sequence[Path], all_looks: Sequence[Looks], written: Sequence[Path]) -> Table:
-    has_question = any((looks.asked != looks.answers).any() for looks in all_looks)
+    has_question = any((looks.explained != looks.answers).any() for looks in all_looks)
     figures = [name for name in _FIGURES if name in all_looks[0].figures]
     columns = ["photo", *(["method"] if len(all_looks) > 1 else []), "label", "probability"]
     columns += [*(["asked about", "its probability"] if has_question else []), *figures, "picture"]
     rows: list[list[str]] = []
     for index, path in enumerate(paths):
         for looks in all_looks:
-            p, answer, asked = looks.probabilities[index], looks.answers[index], looks.asked[index]
+            p, answer, explained = looks.probabilities[index], looks.answers[index], looks.explained[index]
             row = [str(path), *([looks.method] if len(all_looks) > 1 else [])]
             row += [looks.names[int(answer)], f"{p[answer]:.2f}"]
-            row += [looks.names[int(asked)], f"{p[asked]:.2f}"] if has_question else []
+            row += [looks.names[int(explained)], f"{p[explained]:.2f}"] if has_question else []
             row += [cell(float(looks.figures[name][index]), _FIGURES[name]) for name in figures]
             rows.append([*row, str(written[index])])
     return columns, rows
@@ -102,8 +98,7 @@ def _table(paths: Sequence[Path], all_looks: Sequence[Looks], written: Sequence[
 def _pictures(classifier: Classifier, paths: Sequence[Path], masks: str | None) -> PictureSet:
     samples = tuple(Sample(path, 0) for path in paths)
     photos = load_photos(Photos(classifier.method.names, samples), masks=masks)
-    config = classifier.clip.config
-    return PictureSet(photos, config.image_size, config.mean, config.std)
+    return eval_pictures(photos, classifier.clip.config)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -118,9 +113,3 @@ def _names(paths: Sequence[Path]) -> list[str]:
         used.add(name.casefold())
         names.append(name)
     return names
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from foveate.errors import printable
 from foveate.sweep.events import Died, Event, Failed, Finished, LaneProgress
 
 
@@ -51,7 +52,7 @@ class SweepBars:
 
     def note(self, message: str) -> None:
         """Print a note without breaking the bars."""
-        self._progress.console.print(f"note: {message}", soft_wrap=True, markup=False)
+        self._console.print(f"note: {printable(message)}", soft_wrap=True, markup=False)
 
     def show(self, event: Event) -> None:
         """Show an event."""

@@ -1,11 +1,10 @@
 """Measures several methods, each in its own process, so that peak memory is separate."""
 
-import json
-import os
 import platform
-import subprocess
-import sys
+import signal
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any
 
 import torch
 
-from foveate.costs.measuring import CostPlan, MeasuredCost
-from foveate.costs.windows import Speed
-from foveate.errors import InputError
+from foveate.costs.measuring import CostPlan, MeasuredCost, measure
+from foveate.errors import GPU_IS_FULL, InputError
 from foveate.methods.registry import title
+from foveate.processes import begin_worker, process_pool
 
 SCHEMA = 1
 METHODS = tuple(
@@ -61,21 +60,26 @@ def measure_apart(
 
 
 def _measured(plan: CostPlan) -> MeasuredCost:
-    command = [sys.executable, "-m", "foveate.costs", json.dumps(asdict(plan)), str(os.getpid())]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    if process.returncode == 2:
-        raise InputError(f"{plan.method}: {process.stderr.strip().splitlines()[-1]}")
-    if process.returncode < 0:
-        raise InputError(
-            f"{plan.method}: the process that measured it was killed (signal {-process.returncode}), perhaps"
-            " for want of memory: take a smaller --batch-size or fewer --classes"
-        )
-    if process.returncode:
-        raise RuntimeError(f"measuring {plan.method} failed:\n{process.stderr}")
-    values: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-    for name in ("tuning", "banked", "inference", "new_inference"):
-        values[name] = values[name] and Speed(**values[name])
-    return MeasuredCost(**values)
+    with process_pool(1, _begin, torch.get_num_threads()) as pool:
+        try:
+            return pool.submit(measure, plan).result()
+        except InputError as error:
+            reason = str(error)
+        except torch.OutOfMemoryError:
+            reason = GPU_IS_FULL
+        except BrokenProcessPool:
+            reason = (
+                "the process that measured it was killed, perhaps for want of memory: take a smaller"
+                " --batch-size or fewer --classes"
+            )
+    raise InputError(f"{plan.method}: {reason}")
+
+
+def _begin(threads: int) -> None:
+    begin_worker(threads)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C ends it at once, its files removed
+    torch.set_num_threads(threads)
+    warnings.simplefilter("ignore")  # they would stand between the lines of the first process
 
 
 def as_row(cost: MeasuredCost) -> dict[str, Any]:

@@ -19,14 +19,14 @@ from foveate.clip.weights import demand_device, load_clip
 from foveate.costs.drawn import draw_photos, made_up_names
 from foveate.costs.peaks import peak_mb
 from foveate.costs.windows import Speed, Windows
-from foveate.data.loader import PictureSet
+from foveate.data.loader import PictureSet, eval_pictures
 from foveate.errors import InputError
 from foveate.memory import sent
 from foveate.methods.base import Method
 from foveate.methods.capabilities import ClosedForm, capability
 from foveate.methods.frozen import frozen_specs
 from foveate.methods.registry import build, parts, stages, wrap
-from foveate.train.banking import BankPlan, StageBatches, open_bank, seen_as_asked, training_pictures
+from foveate.train.banking import BankPlan, StageBatches, open_bank, training_pictures
 from foveate.train.loop import fit
 from foveate.train.recipe import Recipe, recipe_for
 from foveate.types import Batch, Branch
@@ -35,7 +35,7 @@ RANDOM = "random"
 """Replaces a source of weights: random weights of ViT-B/16's size."""
 
 _EPOCH_MINIMUM = {"cpu": (16, 2), "cuda": (256, 8)}  # pictures and batches of an epoch, minimum
-_ASKED = {"cpu": 8, "cuda": 100}  # pictures of an inference pass; a CPU encodes eight at once
+_INFERENCE_PICTURES = {"cpu": 8, "cuda": 100}  # pictures of an inference pass; a CPU encodes eight at once
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,14 @@ def measure(plan: CostPlan) -> MeasuredCost:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about synthetic pictures
         pictures = _pictures(Path(folder), plan, method, recipe, names)
-        new_windows = partial(Windows, plan.windows, plan.seconds, _settle(plan.device))
+        new_windows = partial(Windows, plan.windows, plan.seconds, partial(_settle, plan.device))
         batches = StageBatches(plan.method, method, pictures, recipe)
         tuning = _measure_steps(method, batches, recipe, new_windows(), pictures.varies)
         peak = peak_mb(plan.device) if tuning else 0.0
         filling, banked = (
             _measure_bank(method, clip, pictures, recipe, new_windows) if tuning else (None, None)
         )
-        images = _asked(pictures, clip, plan)
+        images = _test_images(pictures, clip, plan)
         branches: tuple[Branch, Branch] = ("base", "new")
         base, new = (_answer(method, images, branch, new_windows()) for branch in branches)
     return MeasuredCost(
@@ -213,12 +213,10 @@ def _kind(plan: CostPlan) -> str:
     return "cuda" if torch.device(plan.device).type == "cuda" else "cpu"
 
 
-def _settle(device: str) -> partial[None]:
-    return partial(torch.cuda.synchronize, device) if torch.device(device).type == "cuda" else partial(_wait)
-
-
-def _wait() -> None:
-    """Return at once: a CPU works synchronously."""
+def _settle(device: str) -> None:
+    """Wait until a GPU has finished; a CPU works synchronously."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _measure_steps(
@@ -246,21 +244,21 @@ def _measure_bank(
     if not frozen_specs(method):
         return None, None
     epoch_batches = StageBatches("", method, pictures, recipe, open_bank(BankPlan(), pictures, clip))
-    settle = _settle(str(clip.logit_scale.device))
-    settle()
+    device = str(clip.logit_scale.device)
+    _settle(device)
     start = time.perf_counter()
     for _ in epoch_batches(0):
         pass
-    settle()
+    _settle(device)
     filling = len(pictures) / (time.perf_counter() - start)
     return filling, _measure_steps(method, epoch_batches, recipe, new_windows(), other_views=False)
 
 
-def _asked(pictures: PictureSet, clip: Clip, plan: CostPlan) -> torch.Tensor:
+def _test_images(pictures: PictureSet, clip: Clip, plan: CostPlan) -> torch.Tensor:
     """Return decoded pictures in the evaluation view, on the device."""
-    number = min(_ASKED[_kind(plan)], plan.pictures or 100)
+    number = min(_INFERENCE_PICTURES[_kind(plan)], plan.pictures or 100)
     photos = pictures.photos.with_samples((pictures.photos.samples * number)[:number])
-    batch = next(iter(seen_as_asked(photos, clip.config).batches(None, number, workers=0)))
+    batch = next(iter(eval_pictures(photos, clip.config).batches(None, number, workers=0)))
     return sent(batch.images, clip.logit_scale.device)
 
 

@@ -48,7 +48,7 @@ class Peers(Protocol):
         """This process's rank, which gives its part of each batch."""
         ...
 
-    def lend(self, held: Mapping[str, Tensor], like: Mapping[str, FeatureKey]) -> dict[str, Tensor]:
+    def lend(self, stored: Mapping[str, Tensor], like: Mapping[str, FeatureKey]) -> dict[str, Tensor]:
         """Return the tensors of the first process, by name; `like` gives their shapes and dtypes."""
         ...
 
@@ -63,7 +63,7 @@ class Bank:
     Args:
         pictures: The picture set.
         weights: Name of the towers' weights, for the cache key.
-        shelf: Store of the features.
+        store: Store of the features.
         dtype: Stored dtype of features. Scalars of a picture, such as areas, are always float32.
         chunk: Number of pictures encoded in one pass. With `pixels`, it is rounded down to whole
             batches, at least one.
@@ -74,12 +74,12 @@ class Bank:
         self,
         pictures: PictureSet,
         weights: str,
-        shelf: FeatureStore,
+        store: FeatureStore,
         dtype: torch.dtype = torch.float32,
         chunk: int = CHUNK,
         peers: Peers | None = None,
     ) -> None:
-        self.pictures, self.shelf, self.chunk, self.peers = pictures, shelf, chunk, peers
+        self.pictures, self.store, self.chunk, self.peers = pictures, store, chunk, peers
         self._weights, self._dtype = weights, dtype
 
     def size(self, specs: Mapping[str, FeatureSpec], epochs: Iterable[int]) -> int:
@@ -94,7 +94,7 @@ class Bank:
             key.size
             for key in keys
             for slot in {self._slot(epoch, key) for epoch in epochs}
-            if not self.shelf.has(key, slot)
+            if not self.store.has(key, slot)
         )
 
     def batches(  # noqa: PLR0913  (all but the first two by name)
@@ -130,9 +130,9 @@ class Bank:
             BadPicture: A picture or mask cannot be read.
         """
         pictures = self.pictures
-        order = pictures.wanted(epoch, batch_size, shuffle=shuffle, drop_last=shuffle)
+        order = pictures.batch_order(epoch, batch_size, shuffle=shuffle, drop_last=shuffle)
         keys = self._keys(specs)
-        stored = self._held(keys, epoch)
+        stored = self._read_stored(keys, epoch)
         peers = self.peers if shuffle or not pixels else None
         part = (peers.share if peers and shuffle else Rank()).cut(order, batch_size)
         rows, size = part.rows, part.size
@@ -156,12 +156,12 @@ class Bank:
             ):
                 yield replace(batch, frozen=_without_areas(take(stored, batch_rows)))
 
-    def _held(self, keys: Mapping[str, FeatureKey], epoch: int) -> dict[str, Tensor]:
+    def _read_stored(self, keys: Mapping[str, FeatureKey], epoch: int) -> dict[str, Tensor]:
         """Return the stored features; with peers, those in the store of the first process."""
         if self.peers and self.peers.share.rank:
             return self.peers.lend({}, keys)
-        on_shelf = {name: self.shelf.get(key, self._slot(epoch, key)) for name, key in keys.items()}
-        stored = {name: tensor for name, tensor in on_shelf.items() if tensor is not None}
+        cached = {name: self.store.get(key, self._slot(epoch, key)) for name, key in keys.items()}
+        stored = {name: tensor for name, tensor in cached.items() if tensor is not None}
         return self.peers.lend(stored, keys) if self.peers else stored
 
     def _from_features(
@@ -178,7 +178,7 @@ class Bank:
         """Store the features of an epoch and return them as `FeatureStore.get` does."""
         if self.peers and self.peers.share.rank:
             return tensor
-        return self.shelf.put(key, self._slot(epoch, key), tensor)
+        return self.store.put(key, self._slot(epoch, key), tensor)
 
     def _slot(self, epoch: int, key: FeatureKey) -> int:
         return epoch if self.pictures.varies or "exchanged" in key.values else 0
@@ -216,7 +216,7 @@ class Bank:
 
     def _digest(self, sources: Sequence[Path | LazyPicture | None]) -> str:
         # A store in memory lives no longer than this object and its pictures.
-        return "these" if self.shelf.folder is None else content_digest(sources)
+        return "these" if self.store.folder is None else content_digest(sources)
 
 
 class _Encoding:
@@ -231,15 +231,15 @@ class _Encoding:
         self,
         bank: Bank,
         missing: Mapping[str, FeatureKey],
-        held: Mapping[str, Tensor],
+        stored: Mapping[str, Tensor],
         make: Make,
         watch: Watch | None,
         peers: Peers | None = None,
     ) -> None:
         self.bank, self.missing, self._done, self._peers = bank, missing, 0, peers
         buffers = {key.name: torch.empty(key.shape, dtype=key.dtype) for key in missing.values()}
-        self._held = dict(held)
-        self.tensors = self._held | {name: buffers[key.name] for name, key in missing.items()}
+        self._stored = dict(stored)
+        self.tensors = self._stored | {name: buffers[key.name] for name, key in missing.items()}
         self._make, self._watch = make, watch
 
     def run(
@@ -271,7 +271,7 @@ class _Encoding:
                 self._encode(rows, batch)
                 if part_rows is shown.rows:
                     yield rows, batch
-        self._keep(rest if shown.looks_on else [*shown.rows, *rest], epoch)
+        self._keep(rest if shown.idle else [*shown.rows, *rest], epoch)
 
     def _keep(self, rows: Sequence[int], epoch: int) -> None:
         """Store the computed features; this process computed `rows`, the peers computed the others."""
@@ -285,7 +285,7 @@ class _Encoding:
     def _encode(self, rows: Sequence[int], batch: Batch) -> None:
         features: dict[str, Tensor] = {}
         if self.missing.keys() - {_AREAS}:
-            features = encode(self._make, replace(batch, frozen=_without_areas(take(self._held, rows))))
+            features = encode(self._make, replace(batch, frozen=_without_areas(take(self._stored, rows))))
         if batch.areas is not None:
             features[_AREAS] = batch.areas[None, :, None]
         for name, key in self.missing.items():

@@ -12,23 +12,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from foveate.configs import as_dataclass
-from foveate.data.feature_store import stored_checksum
+from foveate.data.feature_store import UnfitFile, check_numbers, open_stored
 from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.readers import as_table, one_line, parse_table, read_json
+from foveate.readers import as_table, one_line, read_json
 
 INDEX = "index.json"
 IMAGE, FOREGROUND, AREAS, LABELS = "image", "foreground", "areas", "labels"
 _FORMAT, _VERSION, _ENTRY = "foveate-features", 1, "foveate"
-
-
-class UnfitShard(Exception):
-    """A shard is unusable. The text is a predicate ("is damaged"); messages put the path before it."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +81,10 @@ def read_note(path: Path) -> ShardNote:
     """Return the metadata of a shard, without reading its values.
 
     Raises:
-        UnfitShard: The file is not a shard of this format.
+        UnfitFile: The file is not a shard of this format.
     """
-    return _read(path)[0]
+    with open_stored(path, _ENTRY) as (entry, _):
+        return _note(entry)
 
 
 def open_shard(path: Path) -> tuple[ShardNote, dict[str, Tensor]]:
@@ -98,30 +94,20 @@ def open_shard(path: Path) -> tuple[ShardNote, dict[str, Tensor]]:
         The metadata, and the tensors, memory-mapped.
 
     Raises:
-        UnfitShard: The file is damaged, or not a shard of this format.
+        UnfitFile: The file is damaged, or not a shard of this format.
     """
-    note, checksum, tensors = _read(path)
-    if checksum != stored_checksum(path):
-        raise UnfitShard("is damaged (its numbers do not have their checksum)")
-    if any(len(tensor) != len(note.names) for tensor in tensors.values()):
-        raise UnfitShard("is damaged (it has not a row for each name)")
+    with open_stored(path, _ENTRY) as (entry, tensors):
+        note = _note(entry)
+        check_numbers(path, entry["checksum"])
+        if any(len(tensor) != len(note.names) for tensor in tensors.values()):
+            raise UnfitFile("is damaged (it has not a row for each name)")
     return note, tensors
 
 
-def _read(path: Path) -> tuple[ShardNote, int, dict[str, Tensor]]:
-    try:
-        with safe_open(path, "pt") as file:
-            entry = parse_table(file.metadata()[_ENTRY], _ENTRY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-        left_out = tuple((str(name), str(reason)) for name, reason in entry["left_out"])
-        note = {"work": entry["work"], "names": entry["names"]}
-        return (
-            replace(as_dataclass(ShardNote, note, "its note"), left_out=left_out),
-            entry["checksum"],
-            tensors,
-        )
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UnfitShard(f"is damaged ({' '.join(str(error).split())[:100]})") from error
+def _note(entry: Mapping[str, Any]) -> ShardNote:
+    left_out = tuple((str(name), str(reason)) for name, reason in entry["left_out"])
+    note = {"work": entry["work"], "names": entry["names"]}
+    return replace(as_dataclass(ShardNote, note, "its note"), left_out=left_out)
 
 
 def write_index(folder: Path, index: Index) -> None:
@@ -149,7 +135,7 @@ def read_index(folder: Path) -> Index:
     if values.get("version") != _VERSION:
         raise InputError(f"{path} is of format {values.get('version')}, and this foveate reads {_VERSION}")
     try:
-        index = as_dataclass(Index, values, INDEX, more=True)
+        index = as_dataclass(Index, values, INDEX, ignore_unknown=True)
         counts = (index.shards, *(index.rows or ()))
         if min(counts) < 0 or (index.rows is not None and len(index.rows) != index.shards):
             raise InputError("its numbers do not fit together")

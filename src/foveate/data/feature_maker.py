@@ -11,8 +11,8 @@ from foveate.clip.weights import load_clip
 from foveate.data.bank import encode
 from foveate.data.feature_files import AREAS, FOREGROUND, IMAGE, LABELS, ShardNote, shard_path, write_shard
 from foveate.data.feature_work import FeatureJob, Outcome, ShardTask, ShardWork
-from foveate.data.loader import PictureSet
-from foveate.data.samples import Photos, Sample
+from foveate.data.loader import PictureSet, eval_pictures
+from foveate.data.samples import Sample
 from foveate.errors import InputError
 from foveate.foreground.opening import BadPicture
 from foveate.foreground.views import foreground_view
@@ -24,12 +24,12 @@ class ShardMaker:
     """Makes shards one by one. The tower is loaded once, before the first shard.
 
     Args:
-        workshop: The task that all shards have in common.
+        task: The task that all shards have in common.
         clip: The tower, if it is loaded already.
     """
 
-    def __init__(self, workshop: ShardTask, clip: Clip | None = None) -> None:
-        self._task, self._clip = workshop, clip
+    def __init__(self, task: ShardTask, clip: Clip | None = None) -> None:
+        self._task, self._clip = task, clip
 
     def __call__(self, work: ShardWork) -> Outcome:
         """Make a shard. An error that the user can fix is returned as the outcome's `error`.
@@ -38,11 +38,11 @@ class ShardMaker:
             OSError: No space, or no permission.
         """
         try:
-            return self._made(work)
+            return self._make(work)
         except InputError as error:  # subclasses with more arguments cannot be pickled
             return Outcome(work.number, 0, error=str(error))
 
-    def _made(self, work: ShardWork) -> Outcome:
+    def _make(self, work: ShardWork) -> Outcome:
         left_out: tuple[tuple[str, str], ...] = ()
         try:
             tensors = self._encoded(work.samples)
@@ -77,9 +77,9 @@ class ShardMaker:
             for part, features in encode(self._look, batch).items():
                 parts[part].append(features[0])
             areas += [] if batch.areas is None else [batch.areas]
-        tensors = {part: torch.cat(chunks).to(getattr(torch, job.kept)) for part, chunks in parts.items()}
+        tensors = {part: torch.cat(chunks).to(getattr(torch, job.dtype)) for part, chunks in parts.items()}
         if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-            raise InputError(f"features do not fit into {job.kept}: keep them in float32, --dtype float32")
+            raise InputError(f"features do not fit into {job.dtype}: keep them in float32, --dtype float32")
         tensors[LABELS] = torch.tensor([sample.label for sample in samples], dtype=torch.int64)
         if job.masks:
             unmasked = torch.tensor([sample.mask is None for sample in samples], dtype=torch.bool)
@@ -101,7 +101,7 @@ class ShardMaker:
             return {part: clip.vision(view)[None].float().cpu() for part, view in views.items()}
 
     def _pictures(self, samples: Sequence[Sample]) -> PictureSet:
-        return picture_set(self._task.photos(samples), self._tower(), self._task.job.masks)
+        return eval_pictures(self._task.photos(samples), self._tower().config, self._task.job.masks)
 
     @property
     def _dim(self) -> int:
@@ -120,12 +120,6 @@ class ShardMaker:
 def parts_of(job: FeatureJob) -> tuple[str, ...]:
     """Return the names of the features that are encoded of each picture."""
     return (IMAGE, FOREGROUND) if job.masks else (IMAGE,)
-
-
-def picture_set(photos: Photos, clip: Clip, masks: bool) -> PictureSet:
-    """Return the pictures with CLIP's evaluation view: the centre square."""
-    config = clip.config
-    return PictureSet(photos, config.image_size, config.mean, config.std, masks=masks)
 
 
 def open_tower(job: FeatureJob) -> Clip:

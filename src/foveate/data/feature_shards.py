@@ -16,12 +16,12 @@ from foveate.data.feature_files import (
     LABELS,
     Index,
     ShardNote,
-    UnfitShard,
     open_shard,
     read_index,
     read_note,
     shard_path,
 )
+from foveate.data.feature_store import UnfitFile
 from foveate.errors import InputError
 from foveate.types import Labels
 
@@ -49,7 +49,7 @@ class FeatureShards:
         self.folder, self.key, self.classes = folder, index.key, index.classes
         self._starts = [0, *accumulate(index.rows)]
         self._rows = index.rows
-        self._held: dict[int, dict[str, Tensor]] = {}
+        self._open_shards: dict[int, dict[str, Tensor]] = {}
 
     @classmethod
     def open(cls, folder: Path) -> "FeatureShards":
@@ -113,7 +113,7 @@ class FeatureShards:
         Raises:
             InputError: There is no such picture.
         """
-        number, row = self._place(name)
+        number, row = self._find(name)
         return self._starts[number] + row
 
     def get(self, name: str, part: str = IMAGE) -> Float[Tensor, " dim"]:
@@ -127,7 +127,7 @@ class FeatureShards:
             InputError: The picture or the part does not exist, or the shard is damaged.
         """
         self._demand(part)
-        number, row = self._place(name)
+        number, row = self._find(name)
         return self._shard(number)[part][row]
 
     def tensor(self, part: str = IMAGE) -> Rows:
@@ -145,30 +145,30 @@ class FeatureShards:
         for number in range(len(self._rows)):
             yield _opened(self.folder, number)[part]
 
-    def _place(self, name: str) -> tuple[int, int]:
-        if name not in self._places:
+    def _find(self, name: str) -> tuple[int, int]:
+        if name not in self._locations:
             raise InputError(f"{self.folder} has no features of {name!r}")
-        return self._places[name]
+        return self._locations[name]
 
     @cached_property
-    def _places(self) -> dict[str, tuple[int, int]]:
-        places: dict[str, tuple[int, int]] = {}
+    def _locations(self) -> dict[str, tuple[int, int]]:
+        locations: dict[str, tuple[int, int]] = {}
         for number in range(len(self._rows)):
             for row, name in enumerate(self._note(number).names):
-                places.setdefault(name, (number, row))
-        return places
+                locations.setdefault(name, (number, row))
+        return locations
 
     def _note(self, number: int) -> ShardNote:
         path = shard_path(self.folder, number)
         try:
             return read_note(path)
-        except UnfitShard as fault:
+        except UnfitFile as fault:
             raise _damaged(path, fault) from fault
 
     def _shard(self, number: int) -> dict[str, Tensor]:
-        if number not in self._held:
-            self._held[number] = _opened(self.folder, number)
-        return self._held[number]
+        if number not in self._open_shards:
+            self._open_shards[number] = _opened(self.folder, number)
+        return self._open_shards[number]
 
     def _all_rows(self, name: str) -> Tensor:
         tensors = [self._shard(number)[name] for number in range(len(self._rows))]
@@ -190,9 +190,9 @@ def _opened(folder: Path, number: int) -> dict[str, Tensor]:
     path = shard_path(folder, number)
     try:
         return open_shard(path)[1]
-    except UnfitShard as fault:
+    except UnfitFile as fault:
         raise _damaged(path, fault) from fault
 
 
-def _damaged(path: Path, fault: UnfitShard) -> InputError:
+def _damaged(path: Path, fault: UnfitFile) -> InputError:
     return InputError(f"{path} {fault}: run the same `foveate features` again, which makes it anew")

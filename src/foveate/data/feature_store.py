@@ -10,11 +10,12 @@ import json
 import os
 import warnings
 import zlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from foveate.errors import InputError
-from foveate.files import write_atomically
+from foveate.files import set_aside, write_atomically
 from foveate.readers import parse_table
 from foveate.tensor_bytes import bytes_of
 
@@ -75,7 +76,7 @@ class FeatureStore:
         self._memory: dict[tuple[str, int], Tensor] = {}
 
     @property
-    def held(self) -> int:
+    def nbytes(self) -> int:
         """Number of bytes in memory."""
         return sum(tensor.nbytes for tensor in self._memory.values())
 
@@ -95,16 +96,13 @@ class FeatureStore:
         path = self._path(key, epoch)
         if not path.is_file():
             return None
+        with suppress(OSError):
+            os.utime(path.parent)  # `trim` removes what was not used for the longest time
         try:
-            with suppress(OSError):
-                os.utime(path.parent)  # `trim` removes what was not used for the longest time
-            return _opened(path, key, epoch)
-        except FileNotFoundError:  # another process has trimmed the store
-            return None
-        except _Unfit as fault:
-            damaged_path = path.with_name(f"{path.name}.damaged")
-            path.replace(damaged_path)
-            warnings.warn(f"{path} {fault}: set aside as {damaged_path.name}, and made anew", stacklevel=2)
+            return _read(path, key, epoch)
+        except UnfitFile as fault:
+            if path.is_file():  # otherwise another process has trimmed the store
+                warnings.warn(set_aside(path, f"{path} {fault}"), stacklevel=2)
             return None
 
     def put(self, key: FeatureKey, epoch: int, tensor: Tensor) -> Tensor:
@@ -175,33 +173,47 @@ class FeatureStore:
         return True
 
 
-class _Unfit(Exception):
-    """A file is unusable. The text is a predicate ("is damaged"); messages put the path before it."""
+class UnfitFile(Exception):
+    """A stored file is unusable. The text is a predicate ("is damaged"); messages put the path before it."""
 
 
-def _opened(path: Path, key: FeatureKey, epoch: int) -> Tensor:
-    try:
-        with safe_open(path, "pt") as file:
-            entry = parse_table(file.metadata()[_ENTRY], _ENTRY)
-            tensor: Tensor = file.get_tensor(_TENSOR)  # memory-mapped, not read
-        stored = entry["key"], entry["epoch"]
-        checksum = entry["checksum"]
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _Unfit(f"is damaged ({' '.join(str(error).split())[:100]})") from error
-    if stored != (json.loads(json.dumps(key.values)), epoch):
-        raise _Unfit("has features of something else")
-    if tuple(tensor.shape) != key.shape or tensor.dtype != key.dtype:
-        raise _Unfit(f"is {tensor.dtype} {list(tensor.shape)}, not {key.dtype} {list(key.shape)}")
-    if checksum != stored_checksum(path):
-        raise _Unfit("is damaged (its numbers do not have their checksum)")
+def _read(path: Path, key: FeatureKey, epoch: int) -> Tensor:
+    with open_stored(path, _ENTRY) as (entry, tensors):
+        tensor = tensors[_TENSOR]
+        if (entry["key"], entry["epoch"]) != (json.loads(json.dumps(key.values)), epoch):
+            raise UnfitFile("has features of something else")
+        if tuple(tensor.shape) != key.shape or tensor.dtype != key.dtype:
+            raise UnfitFile(f"is {tensor.dtype} {list(tensor.shape)}, not {key.dtype} {list(key.shape)}")
+        check_numbers(path, entry["checksum"])
     return tensor
 
 
-def stored_checksum(path: Path) -> int:
-    """Return the CRC of a file's values. The file is read in pieces, so it does not stay in memory."""
+@contextmanager
+def open_stored(path: Path, name: str) -> Generator[tuple[dict[str, Any], dict[str, Tensor]]]:
+    """Yield a file's metadata under this name, and its tensors: memory-mapped, not read.
+
+    Raises:
+        UnfitFile: The file is damaged, or the block finds that its metadata is not what it should be.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            entry = parse_table(file.metadata()[name], name)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+        yield entry, tensors
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnfitFile(f"is damaged ({' '.join(str(error).split())[:100]})") from error
+
+
+def check_numbers(path: Path, checksum: object) -> None:
+    """Compare the CRC of a file's values. The file is read in pieces, so it does not stay in memory.
+
+    Raises:
+        UnfitFile: It is another one.
+    """
     total = 0
     with path.open("rb") as file:
         file.seek(8 + int.from_bytes(file.read(8), "little"))  # skip the header and its length
         while piece := file.read(_PIECE):
             total = zlib.crc32(piece, total)
-    return total
+    if total != checksum:
+        raise UnfitFile("is damaged (its numbers do not have their checksum)")

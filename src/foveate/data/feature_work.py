@@ -20,7 +20,7 @@ class FeatureJob:
 
     Attributes:
         clip: CLIP weights: Hub id, folder or file.
-        kept: Stored precision of the features.
+        dtype: Stored precision of the features.
         precision: Precision of the tower; `auto` is replaced by what it means on the device.
         masks: Whether to encode x ⊙ m too.
         batch_size: Number of pictures in a batch.
@@ -31,7 +31,7 @@ class FeatureJob:
     """
 
     clip: str
-    kept: Literal["float32", "float16"] = "float32"
+    dtype: Literal["float32", "float16"] = "float32"
     precision: Precision = "float32"
     masks: bool = False
     batch_size: int = CHUNK

@@ -10,7 +10,7 @@ because the batches of the tower depend only on the shard.
 
 import hashlib
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -24,20 +24,20 @@ from foveate.data.feature_files import (
     INDEX,
     LABELS,
     Index,
-    UnfitShard,
     open_shard,
     read_index,
     shard_path,
     write_index,
 )
-from foveate.data.feature_maker import ShardMaker, open_tower, parts_of, picture_set
+from foveate.data.feature_maker import ShardMaker, open_tower, parts_of
+from foveate.data.feature_store import UnfitFile
 from foveate.data.feature_work import FeatureJob, Outcome, Run, ShardTask, ShardWork
+from foveate.data.loader import eval_pictures
 from foveate.data.samples import Photos
 from foveate.errors import InputError
+from foveate.files import set_aside
+from foveate.foreground.options import OnCount
 from foveate.foreground.records import differences
-
-OnCount = Callable[[int, int], None]
-"""Called with the number of pictures that are done, and the total."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class MadeFeatures:
     Attributes:
         pictures: Number of pictures in all shards.
         shards: Number of shards.
-        kept: Number of shards that existed before.
+        reused: Number of shards that existed before.
         left_out: Name of each unreadable picture, and the reason.
     """
 
     pictures: int
     shards: int
-    kept: int
+    reused: int
     left_out: tuple[tuple[str, str], ...]
 
 
@@ -99,15 +99,15 @@ def make_features(
     with closing(runner([shard for shard in work if shard.number not in kept_numbers], task)) as results:
         for outcome in results:
             if outcome.error is not None:
-                raise InputError(f"{outcome.error}{progress.said}")
+                raise InputError(f"{outcome.error}{progress.note}")
             outcomes[outcome.number] = outcome
             progress.count(outcome)
     return _end(out, index, [outcomes[number] for number in range(len(work))], len(kept))
 
 
 def _here(clip: Clip) -> Run:
-    def run(work: Sequence[ShardWork], workshop: ShardTask) -> Generator[Outcome]:
-        maker = ShardMaker(workshop, clip)
+    def run(work: Sequence[ShardWork], task: ShardTask) -> Generator[Outcome]:
+        maker = ShardMaker(task, clip)
         for shard in work:
             yield maker(shard)
 
@@ -129,7 +129,7 @@ class _Progress:
             self._on_count(self._done, self._total)
 
     @property
-    def said(self) -> str:
+    def note(self) -> str:
         """Progress as text that follows an error message; empty if nothing is done."""
         if not self._done:
             return ""
@@ -154,13 +154,13 @@ def _begin(out: Path, photos: Photos, job: FeatureJob, clip: Clip, names: Sequen
 
 
 def _key(photos: Photos, job: FeatureJob, clip: Clip, names: Sequence[str]) -> dict[str, Any]:
-    pictures = picture_set(photos, clip, job.masks)
+    pictures = eval_pictures(photos, clip.config, job.masks)
     names_digest = hashlib.sha256(repr(tuple(names)).encode("utf-8", "surrogatepass")).hexdigest()
     return {
         "weights": clip.fingerprint(),
         "precision": job.precision,
         "view": pictures.view_key(),
-        "dtype": job.kept,
+        "dtype": job.dtype,
         "dim": clip.config.embed,
         "parts": list(parts_of(job)),
         "masks": pictures.mask_key() if job.masks else None,
@@ -202,10 +202,8 @@ def _finished(task: ShardTask, work: ShardWork) -> Outcome | None:
         return None
     try:
         note, tensors = open_shard(path)
-    except UnfitShard as fault:
-        damaged_path = path.with_name(f"{path.name}.damaged")
-        path.replace(damaged_path)
-        warnings.warn(f"{path} {fault}: set aside as {damaged_path.name}, and made anew", stacklevel=4)
+    except UnfitFile as fault:
+        warnings.warn(set_aside(path, f"{path} {fault}"), stacklevel=4)
         return None
     if note.work != work.key or (note.left_out and task.job.on_bad == "error"):
         return None

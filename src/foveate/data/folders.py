@@ -1,8 +1,7 @@
 """Reads folders with one subfolder for each class, optional split folders, and masks."""
 
-import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from foveate.data.naming import (
 )
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
-from foveate.foreground.layouts import MASK_FOLDERS, is_folder
+from foveate.foreground.layouts import MASK_FOLDERS, files_in, folders_in, suffix_of
 from foveate.foreground.masks import find_masks, looks_like_mask
 from foveate.foreground.opening import PICTURE_SUFFIXES
 
@@ -67,7 +66,7 @@ def _top(root: Path, masks: Path | None, depth: int = 0) -> tuple[Path, list[Pat
     if len(folders) != 1 or depth == _DEEPEST or not _filled(folders[0]):
         return root, folders, tree
     inner, has_usual_name = folders[0], folders[0].name.lower() in PICTURE_FOLDERS
-    if split_of_folder(inner.name) or (_files(inner) and not has_usual_name):
+    if split_of_folder(inner.name) or (_has_pictures(inner) and not has_usual_name):
         return root, folders, tree
     if not has_usual_name:
         warnings.warn(
@@ -84,12 +83,9 @@ def _listed(folders: Sequence[Path], root: Path) -> list[_ClassFolder]:
     inner = {folder: _filled(folder) for folder in folders}
     full = [folder for folder in splits if inner[folder]]
     shared = _shared(inner)
-    lone_split = (
-        len(full) == 1
-        and len(folders) > 1
-        and any(inner[sibling] for sibling in folders if sibling not in splits)
-    )
-    if full and not (lone_split and full[0] not in shared):
+    siblings_full = any(inner[folder] for folder in folders if folder not in splits)
+    lone_class = len(full) == 1 and full[0] not in shared and siblings_full  # a class called "test"
+    if full and not lone_class:
         return _split_class_folders(folders, splits, inner, root)
     if splits and len(splits) == len(folders):
         names = " and ".join(folder.name for folder in splits)
@@ -97,33 +93,43 @@ def _listed(folders: Sequence[Path], root: Path) -> list[_ClassFolder]:
             f"{root}: {names} hold pictures and no class folders; put them in one folder per class, as"
             f" {folders[0].name}/cat/01.jpg, or give a list of pictures and labels (.csv)"
         )
-    below = {folder: {split_of_folder(sub.name) for sub in children} for folder, children in inner.items()}
-    if all(child_splits and None not in child_splits for child_splits in below.values()) and folders:
-        pairs = [(folder, sub) for folder in folders for sub in inner[folder]]
-        return _by_split([_ClassFolder(sub, folder.name, split_of_folder(sub.name)) for folder, sub in pairs])
+    listed = [_ClassFolder(sub, f.name, split_of_folder(sub.name)) for f in folders for sub in inner[f]]
+    if folders and all(inner.values()) and all(folder.split for folder in listed):  # class/train
+        return _by_split(listed)
+    _warn_of_splits(folders, splits, inner, shared, root)
+    return [_ClassFolder(folder, folder.name) for folder in folders]
+
+
+def _warn_of_splits(
+    folders: Sequence[Path],
+    splits: Iterable[Path],
+    inner: Mapping[Path, Sequence[Path]],
+    shared: Sequence[Path],
+    root: Path,
+) -> None:
+    """Warn about class folders that may be splits, because of their names or of equal folders in them."""
     if shared:
         first, second = shared[:2]
         common = sorted({p.name for p in inner[first]} & {p.name for p in inner[second]})
         warnings.warn(
             f"{root}: {first.name} and {second.name} are taken for classes, though both hold"
             f" {' and '.join(common[:2])}: if they are splits, call them train, val and test",
-            stacklevel=4,
+            stacklevel=5,
         )
     for folder in splits:
         others = _few([p.name for p in folders if p != folder])
         warnings.warn(
             f"{folder} is taken for a class, for beside it are {others}: if it is a split, put class folders"
             " into it",
-            stacklevel=4,
+            stacklevel=5,
         )
-    return [_ClassFolder(folder, folder.name) for folder in folders]
 
 
 def _split_class_folders(
     folders: Sequence[Path], splits: Mapping[Path, str], inner: Mapping[Path, Sequence[Path]], root: Path
 ) -> list[_ClassFolder]:
     left_out = [folder for folder in folders if folder not in splits or not inner[folder]]
-    loose = [folder for folder in splits if inner[folder] and _files(folder)]
+    loose = [folder for folder in splits if inner[folder] and _has_pictures(folder)]
     if left_out or loose:
         why = "it has no class folders" if left_out and left_out[0] in splits else "no train, val or test"
         skipped = (
@@ -166,9 +172,9 @@ def class_folders(folder: Path) -> list[Path]:
     return class_folders(filled[0]) if len(filled) == 1 and _filled(filled[0]) else filled
 
 
-def _files(folder: Path) -> list[Path]:
-    """Return the pictures directly in a folder."""
-    return [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()]
+def _has_pictures(folder: Path) -> bool:
+    """Return whether pictures are directly in a folder."""
+    return any(suffix_of(name) in PICTURE_SUFFIXES for name in files_in(folder))
 
 
 def _few(names: Sequence[str]) -> str:
@@ -176,12 +182,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _folders(root: Path) -> list[Path]:
-    hidden = (".", "__")  # `__MACOSX` is part of archives from macOS
-    with os.scandir(root) as entries:
-        names = sorted(
-            entry.name for entry in entries if not entry.name.startswith(hidden) and is_folder(entry)
-        )
-    return [root / name for name in names]
+    return [root / name for name in folders_in(root) if not name.startswith("__")]  # as __MACOSX in archives
 
 
 def _is_mask_tree(folder: Path, folders: Sequence[Path], root: Path) -> bool:

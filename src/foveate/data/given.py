@@ -28,57 +28,57 @@ class MemoryPicture(LazyPicture):
         return self._image
 
 
-def as_pictures(given: Any) -> list[Path | LazyPicture]:
+def as_pictures(pictures: Any) -> list[Path | LazyPicture]:
     """Return a list of pictures from one picture or several.
 
     Args:
-        given: Paths, PIL pictures, arrays (height x width x channels), tensors (channels x height x width),
-            bytes of picture files, open files; or a single one of these.
+        pictures: Paths, PIL pictures, arrays (height x width x channels), tensors (channels x height x
+            width), bytes of picture files, open files; or a single one of these.
 
     Raises:
         InputError: A picture is of another type; the message gives its index and type.
     """
-    if isinstance(given, np.ndarray) and given.dtype.kind in "OU":
-        given = given.tolist()  # an array of paths, as from pandas
-    single = isinstance(given, str | bytes | bytearray | os.PathLike | Image.Image | LazyPicture)
-    if single or hasattr(given, "read") or (_has_numbers(given) and given.ndim < 4):
-        return [as_picture(given)]
-    if isinstance(given, Mapping) or not isinstance(given, Iterable):
-        return [as_picture(given)]  # raises InputError
-    return [as_picture(item, index) for index, item in enumerate(cast("Iterable[object]", given))]
+    if isinstance(pictures, np.ndarray) and pictures.dtype.kind in "OU":
+        pictures = pictures.tolist()  # an array of paths, as from pandas
+    single = isinstance(pictures, str | bytes | bytearray | os.PathLike | Image.Image | LazyPicture)
+    if single or hasattr(pictures, "read") or (_has_numbers(pictures) and pictures.ndim < 4):
+        return [as_picture(pictures)]
+    if isinstance(pictures, Mapping) or not isinstance(pictures, Iterable):
+        return [as_picture(pictures)]  # raises InputError
+    return [as_picture(item, index) for index, item in enumerate(cast("Iterable[object]", pictures))]
 
 
-def as_picture(given: object, place: int = 0) -> Path | LazyPicture:
+def as_picture(picture: object, index: int = 0) -> Path | LazyPicture:
     """Return one picture; see `as_pictures` for the accepted types.
 
     Args:
-        given: The picture.
-        place: Its index, for messages.
+        picture: The picture.
+        index: Its index, for messages.
 
     Raises:
         InputError: It is of another type, an empty path or a web address.
     """
-    name = f"picture {place}"
-    if isinstance(given, str | os.PathLike):
-        path = os.fsdecode(cast("str", given))
+    name = f"picture {index}"
+    if isinstance(picture, str | os.PathLike):
+        path = os.fsdecode(cast("str", picture))
         if not path or "://" in path:
             problem = "a web address: fetch the picture first, and give the file" if path else "an empty path"
             raise InputError(f"{path or name} is {problem}")
         return home_of(path)
-    if isinstance(given, Image.Image):
-        return MemoryPicture(given, name)
-    if isinstance(given, LazyPicture):
-        return given
-    if _has_numbers(given):
-        return MemoryPicture(_from_numbers(given, name), name)
+    if isinstance(picture, Image.Image):
+        return MemoryPicture(picture, name)
+    if isinstance(picture, LazyPicture):
+        return picture
+    if _has_numbers(picture):
+        return MemoryPicture(_from_numbers(picture, name), name)
     try:
-        content = cast("Any", given).read() if hasattr(given, "read") else given
+        content = cast("Any", picture).read() if hasattr(picture, "read") else picture
     except (OSError, ValueError) as error:
         raise InputError(f"{name} is an open file that cannot be read ({error})") from error
     if isinstance(content, bytes | bytearray | memoryview):
         return FilePicture(bytes(content), name)
     raise InputError(
-        f"{name} is of type {type(given).__name__}: give a path, a PIL picture, an array, a tensor, or the"
+        f"{name} is of type {type(picture).__name__}: give a path, a PIL picture, an array, a tensor, or the"
         " bytes of a picture file"
     )
 

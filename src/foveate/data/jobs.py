@@ -8,7 +8,7 @@ from foveate.data.fewshot import base_new, draw_shots
 from foveate.data.folders import read_folder
 from foveate.data.listing import list_pictures
 from foveate.data.samples import Photos
-from foveate.data.sources import load_photos
+from foveate.data.sources import full_path, load_photos
 from foveate.data.tables import find_split_file
 from foveate.errors import InputError
 from foveate.foreground.cutting import MaskJob
@@ -44,9 +44,9 @@ def mask_jobs(
     Raises:
         InputError: There are no pictures, pictures are not files, or one picture is in two classes.
     """
-    path = _whole(source)
+    path = full_path(source)
     if path.is_dir() and find_split_file(path) is None:
-        masks = _whole(out) if out and _whole(out).is_relative_to(path) else None
+        masks = full_path(out) if out and full_path(out).is_relative_to(path) else None
         pictures = _flat(path, masks)
         if pictures:
             if base_only or shots is not None:
@@ -56,7 +56,7 @@ def mask_jobs(
         photos, top, _ = read_folder(path, masks)
     else:
         photos = load_photos(source if str(source).startswith("hf:") else path, images=images)
-        top = _whole(images) if images is not None else path if path.is_dir() else path.parent
+        top = full_path(images) if images is not None else path if path.is_dir() else path.parent
     if shots is not None:
         photos = draw_shots(photos, shots, seed).train
     if base_only:
@@ -69,7 +69,7 @@ def _jobs(photos: Photos, top: Path, prompt: Callable[[str], str]) -> list[MaskJ
     for sample in photos.samples:
         if not isinstance(sample.picture, Path):
             raise InputError(f"{sample.name}: it is no file, and masks are kept under file names")
-        file, label = _whole(sample.picture), photos.names[sample.label]
+        file, label = full_path(sample.picture), photos.names[sample.label]
         if files.setdefault(file, label) != label:
             raise InputError(f"{file} is both {files[file]!r} and {label!r}, and has one mask: list it once")
     if not all(file.is_relative_to(top) for file in files):
@@ -90,8 +90,3 @@ def _flat(folder: Path, masks: Path | None) -> list[Path]:
 
 def _beside(pictures: Iterable[Path]) -> list[Path | None]:
     return find_masks([(picture, Path(picture.name)) for picture in pictures], None)
-
-
-def _whole(path: str | Path) -> Path:
-    # Not resolved: the name of a link may be the class.
-    return Path(os.path.normpath(Path(path).expanduser().absolute()))

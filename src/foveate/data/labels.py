@@ -82,18 +82,18 @@ def read_labels(path: Path) -> Labelled:
         raise InputError(f"{file} has no labels in a form we read ({cause}): {', '.join(FORMS)}") from error
 
 
-def written(form: str, found: Labelled, files: Mapping[str, Path]) -> tuple[str, str, bytes]:
+def written(form: str, labelled: Labelled, files: Mapping[str, Path]) -> tuple[str, str, bytes]:
     """Return labels as another program reads them: name, media type and content of a file.
 
     Args:
         form: One of `FORMS`.
-        found: The labels.
+        labelled: The labels.
         files: Where each picture is; COCO and CVAT need its size.
 
     Raises:
         InputError: A picture cannot be read, or two pictures would share a label file of YOLO.
     """
-    return FORMS[form](found, files)
+    return FORMS[form](labelled, files)
 
 
 def _in_folder(folder: Path) -> Path:

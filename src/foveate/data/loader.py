@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from foveate.clip.config import CLIP_MEAN, CLIP_STD
+from foveate.clip.config import CLIP_MEAN, CLIP_STD, ClipConfig
 from foveate.data.checks import check_masks as check_masks
 from foveate.data.checks import check_pictures as check_pictures
 from foveate.data.pictures import open_with_orientation
@@ -64,13 +64,13 @@ class Part:
     Attributes:
         rows: The process's rows, batch after batch.
         size: Number of its rows in each batch.
-        looks_on: Whether another process has the same rows. Batches are then too small for this process,
+        idle: Whether another process has the same rows. Batches are then too small for this process,
             which takes the first row of each batch.
     """
 
     rows: Sequence[int]
     size: int
-    looks_on: bool = False
+    idle: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Rank:
         start = self.rank * base + min(self.rank, extra)
         return start, start + base + (self.rank < extra)
 
-    def looks_on(self, pictures: int) -> bool:
+    def idle(self, pictures: int) -> bool:
         """Return whether this process gets no picture of a batch of this size."""
         start, stop = self.bounds(pictures)
         return start == stop
@@ -108,12 +108,12 @@ class Rank:
         size = min(batch_size, len(rows))
         if len(rows) % size:
             raise ValueError("only batches of one size can be shared")
-        looks_on = self.looks_on(size)
-        start, stop = (0, 1) if looks_on else self.bounds(size)
+        idle = self.idle(size)
+        start, stop = (0, 1) if idle else self.bounds(size)
         part_rows = [
             row for offset in range(0, len(rows), size) for row in rows[offset + start : offset + stop]
         ]
-        return Part(part_rows, stop - start, looks_on)
+        return Part(part_rows, stop - start, idle)
 
 
 class PictureSet:
@@ -293,11 +293,11 @@ class PictureSet:
             BadPicture: A picture or mask cannot be read.
             InputError: A mask has another shape than its picture.
         """
-        order = self.wanted(epoch, batch_size, shuffle=shuffle, drop_last=drop_last)
+        order = self.batch_order(epoch, batch_size, shuffle=shuffle, drop_last=drop_last)
         part = (share or Rank()).cut(order, batch_size)
         yield from self.read(part.rows, epoch, part.size, workers, exchanged=exchanged)
 
-    def wanted(self, epoch: int | None, batch_size: int, *, shuffle: bool, drop_last: bool) -> list[int]:
+    def batch_order(self, epoch: int | None, batch_size: int, *, shuffle: bool, drop_last: bool) -> list[int]:
         """Return the samples of an epoch's batches, in order; see `batches` for the arguments."""
         order = self.order(epoch, shuffle)
         if drop_last and len(order) >= batch_size:
@@ -306,7 +306,7 @@ class PictureSet:
 
     def read(
         self,
-        wanted: Iterable[int],
+        rows: Iterable[int],
         epoch: int | None,
         batch_size: int,
         workers: int = 2,
@@ -315,7 +315,7 @@ class PictureSet:
     ) -> Iterator[Batch]:
         """Yield these samples' views of an epoch, in this order; for the rest see `batches`."""
         window = batch_size + 2 * workers
-        items = _prefetch(lambda index: self.item(index, epoch, exchanged), wanted, workers, window)
+        items = _prefetch(lambda index: self.item(index, epoch, exchanged), rows, workers, window)
         pending: list[Item] = []
         for item in items:
             pending.append(item)
@@ -365,6 +365,11 @@ class PictureSet:
             return Batch(images, labels, exchanged=exchanged)
         masks, areas = torch.stack([item.mask for item in items]), torch.tensor([item.area for item in items])
         return Batch(images, labels, masks, areas, exchanged=exchanged)
+
+
+def eval_pictures(photos: Photos, config: ClipConfig, masks: bool = True) -> PictureSet:
+    """Return pictures with the view for predictions: the centre square, normalised for these towers."""
+    return PictureSet(photos, config.image_size, config.mean, config.std, masks=masks)
 
 
 def _bytes(colour: Channels) -> tuple[int, int, int]:

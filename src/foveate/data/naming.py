@@ -1,7 +1,6 @@
 """Normalises class names and split names."""
 
 import csv
-import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from foveate.errors import InputError
+from foveate.files import home_of, is_file
 from foveate.readers import read_text, text_lines
 
 SPLITS = {
@@ -145,8 +145,8 @@ def split_names(text: str | None, known: Iterable[str] = ()) -> list[str]:
     """
     if not text:
         return []
-    if os.path.isfile(text):  # noqa: PTH113  (a name may be longer than a path)
-        return read_names(Path(text))
+    if is_file(home_of(text)):
+        return read_names(home_of(text))
     comma_keys = {name_key(name) for name in known if "," in name}
     words = [word.strip() for word in next(csv.reader([text.replace("\n", " ")], skipinitialspace=True), [])]
     names: list[str] = []

@@ -49,10 +49,10 @@ def load_photos(
     Raises:
         InputError: The source is unusable; the message is one line.
     """
-    tree = None if masks is None else _path(masks)
+    tree = None if masks is None else full_path(masks)
     if tree is not None:
         demand_masks(tree)
-    pictures = None if images is None else _path(images)
+    pictures = None if images is None else full_path(images)
     photos, top, found_tree = _read(source, tree, pictures, columns)
     if tree is not None:
         photos = _attach(photos, top, tree, required=True)
@@ -92,7 +92,7 @@ def _read(
     if isinstance(source, str | os.PathLike):
         if str(source).startswith(HUB):
             return read_rows(load_from_hub(str(source).removeprefix(HUB)), columns), None, None
-        return _read_path(_path(source), masks, images, columns)
+        return _read_path(full_path(source), masks, images, columns)
     if isinstance(source, HubRows) or (isinstance(source, Mapping) and source):
         return read_rows(source, columns), None, None
     raise InputError(
@@ -186,8 +186,12 @@ def _values(photos: Photos, requested: MaskValues) -> MaskValues:
     return detect_values(masks) if masks else "auto"
 
 
-def _path(path: str | os.PathLike[str]) -> Path:
-    # Not resolved: the name of a link may be the class, or a folder that a mask tree repeats.
+def full_path(path: str | os.PathLike[str]) -> Path:
+    """Return an absolute path without `~` and `..`; links stay, because their names may be classes.
+
+    Raises:
+        InputError: It is no path, or an empty one.
+    """
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"{path!r} is of type {type(path).__name__}: give a path")
     if not str(path).strip():

@@ -16,7 +16,7 @@ from foveate.readers import IMAGE_COLUMNS, LABEL_COLUMNS, find_column, json_line
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 # Picture folders of common datasets, relative to the folder of the split file.
 INNER_FOLDERS = ("images", "101_ObjectCategories", "jpg", "2750", "UCF-101-midframes", "SUN397")
-
+_LABEL = r"-?\d{1,18}"
 
 SELECTION = "selection"
 """Key in a split file for the way `foveate select` chose the training pictures."""
@@ -59,11 +59,11 @@ def read_table(path: Path, images: Path | None = None, columns: Mapping[str, str
     rows = list(_read_rows(path, columns or {}))
     if not rows:
         raise InputError(f"{path}: no rows; each row needs an image and a label")
-    return _photos(path, rows, images or path.parent)
+    return _photos(path, rows, images or path.parent, *_classes(rows, str(path), {}))
 
 
 def read_split_file(path: Path, images: Path | None = None) -> tuple[Photos, Path]:
-    """Read `{train, val, test: [[path, label, name], ...]}`.
+    """Read `{train, val, test: [[path, label, name], ...]}`; see `split_rows` and `split_classes`.
 
     Returns:
         The photos and the folder their paths are relative to.
@@ -73,11 +73,10 @@ def read_split_file(path: Path, images: Path | None = None) -> tuple[Photos, Pat
             other.
     """
     content = read_json(path)
-    rows = [row for split in ("train", "val", "test") for row in _split_rows(path, content, split)]
-    if not rows:
-        raise InputError(f"{path}: no pictures; expected train, val and test lists of [path, label, name]")
+    rows = split_rows(content, str(path))
     top = _find_images(path, rows[0].image, images)
-    return replace(_photos(path, rows, top), selection=_selection(content)), top
+    photos = _photos(path, rows, top, *split_classes(content, rows, str(path)))
+    return replace(photos, selection=_selection(content)), top
 
 
 def _selection(content: Any) -> str:
@@ -102,20 +101,47 @@ def find_split_file(folder: Path) -> Path | None:
     return files[0] if files else None
 
 
-def _split_rows(path: Path, content: Any, split: str) -> list[ListRow]:
-    items = cast("Mapping[str, Any]", content).get(split) if isinstance(content, dict) else content
-    if items is None:
-        return []
-    if not isinstance(content, dict) or not isinstance(items, list):
-        raise InputError(f"{path}: expected train, val and test lists of [path, label, name]")
+def split_rows(content: Any, source: str) -> list[ListRow]:
+    """Return the rows of a parsed split file, with whole numbers as labels.
+
+    Raises:
+        InputError: There are no rows, or they have another structure.
+    """
     rows: list[ListRow] = []
-    for number, item in enumerate(cast("list[Any]", items)):
-        match item:
-            case [str(image), int() | str() as label, str(name)] if re.fullmatch(r"-?\d{1,18}", str(label)):
-                rows.append(ListRow(f"{path}, {split}[{number}]", image, str(int(label)), name, "", split))
-            case _:
-                raise InputError(f"{path}: {split}[{number}] is not [path, label, name]")
+    for split in ("train", "val", "test"):
+        items = cast("Mapping[str, Any]", content).get(split) if isinstance(content, dict) else content
+        if items is None:
+            continue
+        if not isinstance(content, dict) or not isinstance(items, list):
+            raise InputError(f"{source}: expected train, val and test lists of [path, label, name]")
+        for number, item in enumerate(cast("list[Any]", items)):
+            where = f"{source}, {split}[{number}]"
+            match item:
+                case [str(path), int() | str() as label, str(name)] if re.fullmatch(_LABEL, str(label)):
+                    rows.append(ListRow(where, path, str(int(label)), name, "", split))
+                case _:
+                    raise InputError(f"{where} is not [path, label, name]")
+    if not rows:
+        raise InputError(f"{source}: no pictures; expected train, val and test lists of [path, label, name]")
     return rows
+
+
+def split_classes(
+    content: Any, rows: Sequence[ListRow], source: str
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return the class names of a parsed split file, and their indices by label.
+
+    Its entry `names`, if it is there, lists all classes by label; some of them may have no picture. Published
+    files have none.
+
+    Raises:
+        InputError: `names` is no list of names, or names contradict each other.
+    """
+    listed = content.get("names", [])
+    if not isinstance(listed, list) or not all(isinstance(name, str) for name in cast("list[Any]", listed)):
+        raise InputError(f"{source}: names is no list of class names: get the file again")
+    names_by_label = {str(label): name for label, name in enumerate(cast("list[str]", listed))}
+    return _classes(rows, source, names_by_label)
 
 
 def _find_images(path: Path, first: str, images: Path | None) -> Path:
@@ -256,8 +282,9 @@ def _json_lines(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
         )
 
 
-def _photos(path: Path, rows: Sequence[ListRow], top: Path) -> Photos:
-    names, label_of = _labels(path, rows)
+def _photos(
+    path: Path, rows: Sequence[ListRow], top: Path, names: tuple[str, ...], label_of: Mapping[str, int]
+) -> Photos:
     pictures = locate([row.image for row in rows], top)
     mask_paths = [row.mask for row in rows if row.mask]
     masks = dict(zip(mask_paths, locate(mask_paths, top), strict=True))
@@ -298,14 +325,15 @@ def _check_duplicates(
         )
 
 
-def _labels(path: Path, rows: Sequence[ListRow]) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Order the classes by number if every label is a number, otherwise by name."""
-    names_by_label: dict[str, str] = {}
+def _classes(
+    rows: Iterable[ListRow], source: str, names_by_label: dict[str, str]
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Order the classes by number if every label is a number, otherwise by name; add those of the rows."""
     for row in rows:
         name = row.name or row.label
         if names_by_label.setdefault(row.label, name) != name:
             previous = names_by_label[row.label]
             raise InputError(f"{row.where}: label {row.label} is {name!r} here and {previous!r} before")
     order = in_order(names_by_label)
-    names = clean_names({label: names_by_label[label] for label in order}, str(path))
+    names = clean_names({label: names_by_label[label] for label in order}, source)
     return names, {label: index for index, label in enumerate(order)}

@@ -83,32 +83,32 @@ def check_set(root: Path, key: str, *, masks: Path | None = None) -> Check:
     if masks is not None:
         demand_masks(masks)
     official = {"classes": dataset.classes, "train": dataset.train, "val": dataset.val, "test": dataset.test}
-    place = None
+    location = None
     try:
-        place = locate(root, dataset)
-        if place is None:
+        location = locate(root, dataset)
+        if location is None:
             fault = f"expected {expected(dataset)}"
             return Check(dataset.key, dataset.title, "not there", dataset.where, official, faults=(fault,))
-        return _look(dataset, place, list_set(dataset, place), official, masks)
+        return _look(dataset, location, list_set(dataset, location), official, masks)
     except InputError as error:
         fault = str(error)
     except OSError as error:  # the other sets are checked anyway
         fault = f"{error.filename or root}: {error.strerror}; look at its permissions, and at the disk"
-    location = (place.layout, str(place.home)) if place else ("", str(root))
+    layout, folder = (location.layout, str(location.home)) if location else ("", str(root))
     return Check(
-        dataset.key, dataset.title, "incomplete", dataset.where, official, *location, faults=(fault,)
+        dataset.key, dataset.title, "incomplete", dataset.where, official, layout, folder, faults=(fault,)
     )
 
 
 def _look(
-    dataset: DataSet, place: FoundSet, listing: Listing, official: dict[str, int], masks: Path | None
+    dataset: DataSet, location: FoundSet, listing: Listing, official: dict[str, int], masks: Path | None
 ) -> Check:
     split = listing.split
     counts = {"classes": len(split.names), **split.counts()}
     known_names = official_names(dataset)
-    missing = [*_absent_faults(listing), *_missing_parts(dataset, place, counts)]
+    missing = [*_absent_faults(listing), *_missing_parts(dataset, location, counts)]
     faults = _differences(dataset, listing, counts, official)
-    name_faults = [] if known_names is None else _name_faults(dataset, place, split.names, known_names)
+    name_faults = [] if known_names is None else _name_faults(dataset, location, split.names, known_names)
     covered, rule, mask_faults = _masks(dataset, listing, masks)
     return Check(
         key=dataset.key,
@@ -116,8 +116,8 @@ def _look(
         state=_state(dataset, missing, faults, name_faults),
         where=dataset.where,
         official=official,
-        layout=place.layout,
-        folder=str(place.home),
+        layout=location.layout,
+        folder=str(location.home),
         list=split.source,
         counts=counts,
         absent=len(listing.absent),
@@ -126,7 +126,7 @@ def _look(
         mask_rule=rule,
         names_hash=names_hash(split.names),
         official_names_hash=names_hash(known_names) if known_names else "",
-        faults=(*missing, *faults, *uneven(place), *_skipped(split), *name_faults, *mask_faults),
+        faults=(*missing, *faults, *uneven(location), *_skipped(split), *name_faults, *mask_faults),
     )
 
 
@@ -142,17 +142,17 @@ def _state(
     return "other split" if faults or name_faults else "whole"
 
 
-def _missing_parts(dataset: DataSet, place: FoundSet, counts: dict[str, int]) -> list[str]:
+def _missing_parts(dataset: DataSet, location: FoundSet, counts: dict[str, int]) -> list[str]:
     lines: list[str] = []
-    halves = [("train", place.pictures, dataset.pictures), ("test", place.tests, dataset.tests)]
+    halves = [("train", location.pictures, dataset.pictures), ("test", location.tests, dataset.tests)]
     for split, folder, names in halves if dataset.tests else ():
         if folder is None:
-            lines.append(f"no {split} pictures: {place.home / names[0]} is not there")
+            lines.append(f"no {split} pictures: {location.home / names[0]} is not there")
         elif not counts[split]:
             lines.append(
                 f"no {split} pictures: in {folder} each class must have a folder, called by its WordNet id"
             )
-    return lines if sum(counts[split] for split in SPLITS) else [*lines, f"no pictures in {place.home}"]
+    return lines if sum(counts[split] for split in SPLITS) else [*lines, f"no pictures in {location.home}"]
 
 
 def _differences(
@@ -188,7 +188,7 @@ def _skipped(split: Split) -> list[str]:
 
 
 def _name_faults(
-    dataset: DataSet, place: FoundSet, names: Sequence[str], official: Sequence[str]
+    dataset: DataSet, location: FoundSet, names: Sequence[str], official: Sequence[str]
 ) -> list[str]:
     if tuple(names) == tuple(official):
         return []
@@ -200,7 +200,7 @@ def _name_faults(
         return [f"classes in {_ORDER} than the official one, first {first!r}: base and new would be others"]
     unknown = [name for name in names if name not in set(official)]
     if unknown:
-        hint = f"; remove {place.names_file} to take CLIP's" if place.names_file else ""
+        hint = f"; remove {location.names_file} to take CLIP's" if location.names_file else ""
         return [f"{len(unknown)} class names are not the official ones, first {unknown[0]!r}{hint}"]
     return [f"{len(names)} of the {dataset.classes} official classes, in the official order"]
 
@@ -213,11 +213,11 @@ def _masks(dataset: DataSet, listing: Listing, masks: Path | None) -> tuple[dict
     if masked is None:
         return {}, "", []
     if not masked.rule:
-        example = f"{listing.place.masks}/{Path(listing.split.rows[0].path).with_suffix('.png')}"
+        example = f"{listing.location.masks}/{Path(listing.split.rows[0].path).with_suffix('.png')}"
         return (
             {},
             "",
-            [f"masks: {listing.place.masks} has none of any picture; expected, for instance, {example}"],
+            [f"masks: {listing.location.masks} has none of any picture; expected, for instance, {example}"],
         )
     masked_splits = [sample.split for sample in masked.samples if sample.mask is not None]
     unmasked = [item.name for item in masked.samples if item.mask is None and item.split == "train"]

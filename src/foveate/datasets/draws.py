@@ -17,6 +17,7 @@ from typing import Any
 
 from foveate.configs import as_dataclass
 from foveate.data.fewshot import Draw, draw_shots
+from foveate.data.naming import name_key
 from foveate.data.samples import Photos, Sample
 from foveate.datasets.foreign import Foreign, read_foreign
 from foveate.errors import InputError
@@ -243,17 +244,17 @@ def _row(sample: Sample, depth: int) -> tuple[str, int]:
 
 def _label(item: Foreign, names: Sequence[str], path: Path) -> int:
     """Check that a foreign class equals ours: another class order would give wrong names."""
-    if not 0 <= item.label < len(names) or _plain(names[item.label]) != _plain(item.name):
+    try:
+        key = name_key(item.name)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    if not 0 <= item.label < len(names) or name_key(names[item.label]) != key:
         ours = names[item.label] if 0 <= item.label < len(names) else "no class"
         raise InputError(
             f"{path}: class {item.label} is {item.name!r} there and {ours!r} in this set: its classes are "
             f"others, or in another order"
         )
     return item.label
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").split()).casefold()
 
 
 def _other_names(stored: StoredDraw, names: Iterable[str]) -> str:

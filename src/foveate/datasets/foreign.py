@@ -75,16 +75,16 @@ class _Datum:
     """Placeholder for a `Datum` in a pickle: stores its attributes and does nothing."""
 
     def __init__(self, *_: object, **__: object):
-        self.told: dict[str, Any] = {}
+        self.attributes: dict[str, Any] = {}
 
     def __new__(cls, *_: object, **__: object) -> "_Datum":
         datum = super().__new__(cls)
-        datum.told = {}
+        datum.attributes = {}
         return datum
 
     def __setstate__(self, state: object) -> None:
         if isinstance(state, dict):
-            self.told = cast("dict[str, Any]", state)
+            self.attributes = cast("dict[str, Any]", state)
 
 
 class _Refused(Exception):
@@ -126,7 +126,7 @@ def _items(items: object, where: str) -> tuple[Foreign, ...]:
     if not isinstance(items, list):
         raise InputError(f"{where}: is no list of pictures")
     return tuple(
-        _foreign(item.told if isinstance(item, _Datum) else item, f"{where}[{number}]")
+        _foreign(item.attributes if isinstance(item, _Datum) else item, f"{where}[{number}]")
         for number, item in enumerate(cast("Sequence[object]", items))
     )
 

@@ -13,6 +13,7 @@ from foveate.datasets.places import FoundSet
 from foveate.datasets.splits import SPLITS, Split, listed_names, official_split, read_split, read_variants
 from foveate.datasets.wordnet import list_folders
 from foveate.errors import InputError
+from foveate.foreground.layouts import files_in
 
 _TRIED = 64
 
@@ -22,38 +23,38 @@ class Listing:
     """A set on disk.
 
     Attributes:
-        place: Location of the set.
+        location: Location of the set.
         split: List of its pictures.
         base: Base folder of the list's paths.
         samples: Existing pictures, in the list's order, without masks.
         absent: Paths in the list that are not files.
     """
 
-    place: FoundSet
+    location: FoundSet
     split: Split
     base: Path
     samples: tuple[Sample, ...]
     absent: tuple[str, ...]
 
 
-def list_set(one: DataSet, place: FoundSet, splits: Collection[str] = SPLITS) -> Listing:
+def list_set(dataset: DataSet, location: FoundSet, splits: Collection[str] = SPLITS) -> Listing:
     """List the pictures of a set and check which exist.
 
     Args:
-        one: The set.
-        place: Location of the set.
+        dataset: The set.
+        location: Location of the set.
         splits: Splits to list.
 
     Raises:
         InputError: There is no list of pictures, or it cannot be read.
     """
-    if one.kind == "imagenet":
-        split, base = list_folders(one, place, splits), place.home
+    if dataset.kind == "imagenet":
+        split, base = list_folders(dataset, location, splits), location.home
         samples = [Sample(base / row.path, row.label, None, row.split) for row in split.rows]
-        return Listing(place, split, base, tuple(samples), ())
-    split = split_of(one, place)
+        return Listing(location, split, base, tuple(samples), ())
+    split = split_of(dataset, location)
     rows = [row for row in split.rows if row.split in splits]
-    base = _base(one, place, [row.path for row in rows])
+    base = _base(dataset, location, [row.path for row in rows])
     exists = _looker()
     samples, absent = [], list[str]()
     for row in rows:
@@ -62,32 +63,32 @@ def list_set(one: DataSet, place: FoundSet, splits: Collection[str] = SPLITS) ->
             samples.append(Sample(picture, row.label, None, row.split))
         else:
             absent.append(row.path)
-    return Listing(place, split, base, tuple(samples), tuple(absent))
+    return Listing(location, split, base, tuple(samples), tuple(absent))
 
 
-def split_of(one: DataSet, place: FoundSet) -> Split:
+def split_of(dataset: DataSet, location: FoundSet) -> Split:
     """Return the list of a set's pictures: its split file, otherwise the official one, never a new one.
 
     Raises:
         InputError: There is no list; the message gives the source of the set.
     """
-    if one.kind == "aircraft":
-        return read_variants(place.home)
-    if place.split_file is not None:
-        return read_split(place.split_file)
-    official = official_split(one)
+    if dataset.kind == "aircraft":
+        return read_variants(location.home)
+    if location.split_file is not None:
+        return read_split(location.split_file)
+    official = official_split(dataset)
     if official is None:
-        file = place.home / one.split_file
+        file = location.home / dataset.split_file
         raise InputError(f"{file}: no such file, and no other split will do; it is in {MIRROR}")
     return official
 
 
-def official_names(one: DataSet) -> tuple[str, ...] | None:
+def official_names(dataset: DataSet) -> tuple[str, ...] | None:
     """Return the official class names in order, if foveate knows them."""
-    if one.kind == "imagenet":
-        return tuple(imagenet_names().values()) if one.classes == len(imagenet_names()) else None
-    official = official_split(one)
-    return official.names if official else listed_names(one.key)
+    if dataset.kind == "imagenet":
+        return tuple(imagenet_names().values()) if dataset.classes == len(imagenet_names()) else None
+    official = official_split(dataset)
+    return official.names if official else listed_names(dataset.key)
 
 
 def in_another_order(names: Sequence[str], official: Sequence[str]) -> bool:
@@ -130,12 +131,12 @@ def _names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208  (only names are needed)
 
 
-def _base(dataset: DataSet, place: FoundSet, paths: Sequence[str]) -> Path:
+def _base(dataset: DataSet, location: FoundSet, paths: Sequence[str]) -> Path:
     """Determine the base folder of the list's paths; lists repeat different numbers of folders."""
-    assert place.pictures is not None
-    default = place.home / dataset.relative_to if dataset.relative_to else place.pictures
+    assert location.pictures is not None
+    default = location.home / dataset.relative_to if dataset.relative_to else location.pictures
     sampled = paths[:: max(1, len(paths) // _TRIED)]
-    candidates = list(dict.fromkeys([default, place.pictures, place.home, place.home.parent]))
+    candidates = list(dict.fromkeys([default, location.pictures, location.home, location.home.parent]))
     return max(candidates, key=lambda base: sum((base / path).is_file() for path in sampled))
 
 
@@ -146,16 +147,8 @@ def _looker() -> Callable[[Path], bool]:
     def exists(path: Path) -> bool:
         folder = path.parent
         if folder not in names_by_folder:
-            names_by_folder[folder] = frozenset(_files(folder))
+            # With links to files: such data are often links.
+            names_by_folder[folder] = frozenset(files_in(folder) if folder.is_dir() else ())
         return path.name in names_by_folder[folder]
 
     return exists
-
-
-def _files(folder: Path) -> list[str]:
-    """Return the names of a folder's files, including links to files: such data are often links."""
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if entry.is_file()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []

@@ -39,13 +39,13 @@ def open_set(root: Path, key: str, *, masks: Path | None = None, splits: Collect
     return photos if masked is None else load_photos(photos.with_samples(masked.samples))
 
 
-def find_own_masks(one: DataSet, listing: Listing, masks: Path | None = None) -> Masked | None:
+def find_own_masks(dataset: DataSet, listing: Listing, masks: Path | None = None) -> Masked | None:
     """Find the masks of a set's pictures; return None if there is no folder of masks.
 
     Raises:
         InputError: A folder of masks is given, and none of them matches a picture.
     """
-    tree = listing.place.masks if masks is None else _own_folder(one, listing, masks)
+    tree = listing.location.masks if masks is None else _own_folder(dataset, listing, masks)
     if tree is None or not listing.samples:
         return None
     masked = attach(listing.samples, listing.base, tree)
@@ -62,7 +62,7 @@ def _own_folder(dataset: DataSet, listing: Listing, masks: Path) -> Path:
     archive_folder = next(
         (below.split("/")[0] for layout, below in dataset.homes if layout == "FVG-PT"), dataset.key
     )
-    names = [dataset.key, dataset.title, dataset.config, listing.place.home.name, archive_folder]
+    names = [dataset.key, dataset.title, dataset.config, listing.location.home.name, archive_folder]
     return next((masks / name for name in names if name and (masks / name).is_dir()), masks)
 
 
@@ -75,7 +75,7 @@ def _demand_whole(dataset: DataSet, listing: Listing, root: Path) -> None:
             f"`foveate data check {root} {dataset.key}` lists more"
         )
     if not listing.samples:
-        raise InputError(f"{dataset.title}: no pictures in {listing.place.home}; {dataset.where}")
+        raise InputError(f"{dataset.title}: no pictures in {listing.location.home}; {dataset.where}")
 
 
 def _demand_order(dataset: DataSet, listing: Listing) -> None:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -36,10 +36,11 @@ from foveate.data.samples import Photos, Sample
 from foveate.datasets.catalogue import PASTED, DataSet, find, pasted_folder
 from foveate.datasets.opening import open_set
 from foveate.datasets.whole import WholeFolder
-from foveate.datasets.world_sets import OnCount
+from foveate.datasets.world_sets import save_image
 from foveate.errors import InputError
 from foveate.files import write_atomically
 from foveate.foreground.exchange import exchange
+from foveate.foreground.options import OnCount
 from foveate.foreground.pictures import measure
 from foveate.seeds import stream
 
@@ -80,10 +81,10 @@ class Pasted:
     folder: Path
 
 
-class _Place(NamedTuple):
-    """A picture, and its set: that of the objects, or the one that lends grounds."""
+class _Lender(NamedTuple):
+    """A picture that may lend its ground, and its set."""
 
-    of: PictureSet
+    pictures: PictureSet
     sample: Sample
 
 
@@ -137,9 +138,9 @@ def paste_set(
         pictures = PictureSet(masked, SIDE)
         objects = _objects(pictures, seed, tests)
         circle = _circle(photos, {sample.label for sample in objects}, dataset, seed)
-        chosen = _Chosen(pictures, objects, PictureSet(ground_photos, SIDE), circle, seed)
+        paster = _Paster(pictures, objects, PictureSet(ground_photos, SIDE), circle, seed)
         with folder.written() as temporary:
-            _write(temporary, root, dataset, chosen, photos.names, on_count)
+            _write(temporary, root, dataset, paster, photos.names, on_count)
     rows = open_set(root, f"{dataset.key}@home", splits=("test",)).samples
     return Pasted(
         made, len({row.label for row in rows}), len(test_photos), len(masked), len(rows), folder.path
@@ -194,7 +195,7 @@ def siblings(groups: Sequence[Sequence[int]], seed: int) -> dict[int, int]:
 
 
 @dataclass(frozen=True)
-class _Chosen:
+class _Paster:
     """The objects, and where their grounds come from.
 
     Attributes:
@@ -218,9 +219,9 @@ class _Chosen:
             by_class[sample.label].append(sample)
         return by_class
 
-    def lenders(self, place: int, condition: str) -> Iterator[_Place]:
+    def lenders(self, index: int, condition: str) -> Iterator[_Lender]:
         """Yield pictures that may lend the ground of an object, in an order drawn for it."""
-        target = self.objects[place]
+        target = self.objects[index]
         source = self.unseen if condition == "unseen" else self.pictures
         candidates: Sequence[Sample] = {
             "unseen": self.unseen.photos.samples,
@@ -228,29 +229,29 @@ class _Chosen:
             "sibling": self._of_class[self.circle[target.label]],
             "same": [sample for sample in self._of_class[target.label] if sample is not target] or [target],
         }[condition]
-        order = torch.randperm(len(candidates), generator=stream(self.seed, "grounds", condition, place))
+        order = torch.randperm(len(candidates), generator=stream(self.seed, "grounds", condition, index))
         for row in order.tolist():
             if condition != "any" or candidates[row].label != target.label:
-                yield _Place(source, candidates[row])
+                yield _Lender(source, candidates[row])
 
-    def paste(self, place: int, condition: str) -> tuple[Image.Image, Image.Image, Sample]:
+    def paste(self, index: int, condition: str) -> tuple[Image.Image, Image.Image, Sample]:
         """Return an object on its ground, its mask, and the picture that lent the ground.
 
         Raises:
             InputError: No picture is large enough.
         """
-        picture, mask, _ = self.pictures.whole(self.objects[place])
+        picture, mask, _ = self.pictures.whole(self.objects[index])
         assert mask is not None
         picture = _downscaled(picture)
         mask = mask.resize(picture.size, Image.Resampling.NEAREST)
-        for source, sample in self.lenders(place, condition):
+        for source, sample in self.lenders(index, condition):
             (width, height), _ = measure(sample.picture)
             if max(picture.width / width, picture.height / height) > MOST_ENLARGED:
                 continue
             ground, ground_mask, share = source.whole(sample)
             if share <= MOST_OBJECT:
                 return exchange(picture, mask, ground, ground_mask), mask, sample
-        name, (width, height) = self.objects[place].name, picture.size
+        name, (width, height) = self.objects[index].name, picture.size
         raise InputError(
             f"{name}: no picture lends it a ground under {condition!r}: each is less than half of"
             f" {width}x{height}, or more than {MOST_OBJECT:.0%} object: take other grounds, or better masks"
@@ -270,34 +271,34 @@ def _write(
     folder: Path,
     root: Path,
     dataset: DataSet,
-    chosen: _Chosen,
+    paster: _Paster,
     names: Sequence[str],
     on_count: OnCount | None,
 ) -> None:
     """Write pictures, masks and split files; paths in these begin at the root of the data sets."""
     origins = [("condition", "picture", "object", "class", "ground", "ground's class")]
     pasted = [condition for condition in PASTED if condition != "home"]
-    total = len(pasted) * len(chosen.objects)
+    total = len(pasted) * len(paster.objects)
     for condition in PASTED:
         rows: list[tuple[str, int, str]] = []
-        for index, sample in enumerate(chosen.objects):
+        for index, sample in enumerate(paster.objects):
             if condition == "home":
-                path, mask = _below(root, sample), chosen.pictures.whole(sample)[1]
+                path, mask = _below(root, sample), paster.pictures.whole(sample)[1]
             else:
-                image, mask, lender = chosen.paste(index, condition)
+                image, mask, lender = paster.paste(index, condition)
                 slug = re.sub("[^a-z0-9]+", "_", names[sample.label].lower())
                 # Photos.digest has only the names of a file and its folder, so the name has the condition.
                 inner = f"{PICTURES}/{condition}/{sample.label:04d}_{slug}/{condition}_{index:06d}.jpg"
                 path = f"{pasted_folder(dataset.key)}/{inner}"
-                _save(image, folder / inner, quality=95, subsampling=0)
+                save_image(image, folder / inner, quality=95, subsampling=0)
                 ground_class = "" if condition == "unseen" else names[lender.label]
                 columns = (_below(root, sample), names[sample.label], _below(root, lender), ground_class)
                 origins.append((condition, path, *columns))
             assert mask is not None
-            _save(mask.convert("1"), folder / MASKS / f"{path}.png")
+            save_image(mask.convert("1"), folder / MASKS / f"{path}.png")
             rows.append((path, sample.label, names[sample.label]))
             if on_count is not None and condition != "home":
-                on_count(pasted.index(condition) * len(chosen.objects) + index + 1, total)
+                on_count(pasted.index(condition) * len(paster.objects) + index + 1, total)
         split = {"names": names, "train": [], "val": [], "test": rows}
         write_atomically(
             folder / find(f"{dataset.key}@{condition}").split_file, json.dumps(split, indent=1) + "\n"
@@ -305,11 +306,6 @@ def _write(
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(origins)
     write_atomically(folder / ORIGINS, text.getvalue())
-
-
-def _save(image: Image.Image, file: Path, **options: Any) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    image.save(file, **options)
 
 
 def _below(root: Path, sample: Sample) -> str:

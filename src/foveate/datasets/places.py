@@ -37,17 +37,17 @@ class FoundSet:
     masks: Path | None = None
 
 
-def locate(root: Path, one: DataSet) -> FoundSet | None:
+def locate(root: Path, dataset: DataSet) -> FoundSet | None:
     """Find a set below a root, in the first convention that fits; return None if none fits."""
     # By names first: of sun397/sun397/SUN397, only the last folder holds pictures.
-    for names in zip_longest(one.pictures, one.tests, fillvalue=""):
-        for layout, below in one.homes:
+    for names in zip_longest(dataset.pictures, dataset.tests, fillvalue=""):
+        for layout, below in dataset.homes:
             if _first_folder(root / below, filter(None, names)) is not None:
-                return _place(root, layout, below, one)
+                return _found_set(root, layout, below, dataset)
     return None
 
 
-def _place(root: Path, layout: str, below: str, dataset: DataSet) -> FoundSet:
+def _found_set(root: Path, layout: str, below: str, dataset: DataSet) -> FoundSet:
     home = root / below
     pictures = _first_folder(home, dataset.pictures)
     split_file = _split_file(root, home, pictures, dataset) if dataset.split_file else None
@@ -62,7 +62,7 @@ def _place(root: Path, layout: str, below: str, dataset: DataSet) -> FoundSet:
     )
 
 
-def demand(root: Path, one: DataSet) -> FoundSet:
+def demand(root: Path, dataset: DataSet) -> FoundSet:
     """Find a set as `locate` does, or raise an error.
 
     Raises:
@@ -71,16 +71,16 @@ def demand(root: Path, one: DataSet) -> FoundSet:
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder that the data sets are in")
-    place = locate(root, one)
-    if place is None:
-        raise InputError(f"{one.title} is not in {root}: expected {expected(one)}; {one.where}")
-    return place
+    location = locate(root, dataset)
+    if location is None:
+        raise InputError(f"{dataset.title} is not in {root}: expected {expected(dataset)}; {dataset.where}")
+    return location
 
 
-def expected(one: DataSet) -> str:
+def expected(dataset: DataSet) -> str:
     """Return the searched folders, as text."""
-    inner = one.pictures[0]
-    folders = dict.fromkeys(f"{below}/{inner}".removeprefix("./") for _, below in one.homes)
+    inner = dataset.pictures[0]
+    folders = dict.fromkeys(f"{below}/{inner}".removeprefix("./") for _, below in dataset.homes)
     return " or ".join(folders)
 
 

@@ -7,14 +7,15 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from foveate.data.naming import clean_names
+from foveate.data.tables import split_classes, split_rows
 from foveate.datasets.catalogue import DataSet
 from foveate.errors import InputError
 from foveate.readers import parse_json, read_text, text_lines
@@ -85,9 +86,9 @@ def read_split(path: Path) -> Split:
     return _parse(read_text(path), str(path))
 
 
-def official_split(one: DataSet) -> Split | None:
+def official_split(dataset: DataSet) -> Split | None:
     """Return the official split of a set if foveate contains it, which it does for seven sets."""
-    return _shipped(one.split_file) if one.split_file and one.world is None else None
+    return _shipped(dataset.split_file) if dataset.split_file and dataset.world is None else None
 
 
 @cache
@@ -108,22 +109,13 @@ def listed_names(key: str) -> tuple[str, ...] | None:
 
 def _parse(text: str, where: str) -> Split:
     content = parse_json(text, where)
-    names_by_label = _called(content, where)
-    entries = [entry for split in SPLITS for entry in _rows(content, split, names_by_label, where)]
-    if not entries:
-        raise InputError(f"{where}: no pictures; expected train, val and test lists of [path, label, name]")
-    index_of = {label: index for index, label in enumerate(sorted(names_by_label))}
-    names = clean_names({str(label): names_by_label[label] for label in index_of}, where)
-    rows = [SplitRow(path, index_of[label], split) for path, label, split in entries]
-    return Split(names, _check_unique(rows, where), where, tuple(index_of))
-
-
-def _called(content: Any, where: str) -> dict[int, str]:
-    """Return the listed class names by label; empty for published files, which name classes in the rows."""
-    names = cast("Mapping[str, Any]", content).get("names", []) if isinstance(content, dict) else []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in cast("list[Any]", names)):
-        raise InputError(f"{where}: names is no list of class names: get the file again")
-    return dict(enumerate(cast("list[str]", names)))
+    entries = split_rows(content, where)
+    unfit = next((entry for entry in entries if not entry.name or not _is_below(entry.image)), None)
+    if unfit is not None:
+        raise InputError(f"{unfit.where} is not [path, label, name], a path below the set's folder")
+    names, index_of = split_classes(content, entries, where)
+    rows = [SplitRow(entry.image, index_of[entry.label], entry.split) for entry in entries]
+    return Split(names, _check_unique(rows, where), where, tuple(map(int, index_of)))
 
 
 def _check_unique(rows: Sequence[SplitRow], where: str) -> tuple[SplitRow, ...]:
@@ -141,40 +133,10 @@ def _check_unique(rows: Sequence[SplitRow], where: str) -> tuple[SplitRow, ...]:
     return tuple(rows)
 
 
-def _rows(content: Any, split: str, names: dict[int, str], where: str) -> Iterable[tuple[str, int, str]]:
-    items = cast("Mapping[str, Any]", content).get(split) if isinstance(content, dict) else content
-    if items is None:
-        return
-    if not isinstance(content, dict) or not isinstance(items, list):
-        raise InputError(f"{where}: expected train, val and test lists of [path, label, name]")
-    for number, item in enumerate(cast("list[Any]", items)):
-        match item:
-            case [str(path), int() | str() as number_of, str(name)] if _is_plain(path, name, number_of):
-                label = int(number_of)
-                if names.setdefault(label, name) != name:
-                    previous = names[label]
-                    raise InputError(
-                        f"{where}: {split}[{number}]: label {label} is {name!r} here and {previous!r} before"
-                    )
-                yield path, label, split
-            case _:
-                raise InputError(
-                    f"{where}: {split}[{number}] is not [path, label, name], a path below the set's folder"
-                )
-
-
-def _is_plain(path: str, name: str, label: int | str) -> bool:
-    """Whether a path stays in the set's folder, path and name are Unicode, and the label is a number."""
-    inside = not path.startswith("/") and ".." not in path.split("/")
-    numbered = re.fullmatch(r"-?\d{1,18}", str(label)) is not None
-    return inside and numbered and "\0" not in path and _is_text(path + name)
-
-
-def _is_text(text: str) -> bool:
-    try:
-        return bool(text.encode())
-    except UnicodeEncodeError:  # an unpaired surrogate, which JSON allows
-        return False
+def _is_below(path: str) -> bool:
+    """Whether a path stays in the set's folder, and is text."""
+    is_text = "\0" not in path and not re.search("[\ud800-\udfff]", path)
+    return is_text and not path.startswith("/") and ".." not in path.split("/")
 
 
 def read_variants(home: Path) -> Split:

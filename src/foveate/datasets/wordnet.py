@@ -6,8 +6,7 @@ system. (The reference code's draw does: it keeps the order in which the disk li
 - Names: Radford et al. 2021, https://arxiv.org/abs/2103.00020
 """
 
-import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from foveate.datasets.catalogue import DataSet
 from foveate.datasets.places import NAMES, FoundSet
 from foveate.datasets.splits import Split, SplitRow
 from foveate.errors import InputError
+from foveate.foreground.layouts import files_in, folders_in, suffix_of
 from foveate.foreground.opening import PICTURE_SUFFIXES
 from foveate.readers import read_text, text_lines
 
@@ -69,32 +69,34 @@ def _named(text: str, where: str) -> dict[str, str]:
     return {wnid: name for name, wnid in wnid_of.items()}
 
 
-def list_folders(one: DataSet, place: FoundSet, splits: Collection[str]) -> Split:
+def list_folders(dataset: DataSet, location: FoundSet, splits: Collection[str]) -> Split:
     """List the pictures of ImageNet or one of its variants.
 
     Raises:
         InputError: There is no class folder, or a class folder has no name.
     """
-    names = read_names(place.names_file)
-    train_folder = place.pictures if one.tests else None
-    test_folder = place.tests if one.tests else place.pictures
-    classes = _classes(place, names, train_folder or test_folder)
+    names = read_names(location.names_file)
+    train_folder = location.pictures if dataset.tests else None
+    test_folder = location.tests if dataset.tests else location.pictures
+    classes = _classes(location, names, train_folder or test_folder)
     labels = {wnid: row for row, wnid in enumerate(classes)}
     rows: list[SplitRow] = []
     for split, folder in (("train", train_folder), ("test", test_folder)):
         if folder is not None and split in splits:
-            rows += [SplitRow(path, labels[wnid], split) for wnid, path in _pictures(place, folder, labels)]
-    source = str(place.names_file or f"foveate's own {NAMES}")
+            rows += [
+                SplitRow(path, labels[wnid], split) for wnid, path in _pictures(location, folder, labels)
+            ]
+    source = str(location.names_file or f"foveate's own {NAMES}")
     return Split(tuple(names[wnid] for wnid in classes), tuple(rows), source)
 
 
-def _classes(place: FoundSet, names: Mapping[str, str], folder: Path | None) -> list[str]:
+def _classes(location: FoundSet, names: Mapping[str, str], folder: Path | None) -> list[str]:
     """Return the WordNet ids that have a folder, in order."""
     assert folder is not None
-    wnids = sorted(map(_wnid, _folders(folder)))
+    wnids = sorted(map(_wnid, folders_in(folder)))
     unknown = [wnid for wnid in wnids if wnid not in names]
     if unknown:
-        source = place.names_file or f"foveate's own {NAMES}"
+        source = location.names_file or f"foveate's own {NAMES}"
         raise InputError(f"{folder / unknown[0]}: {source} has no name for this folder; is it a class?")
     if not wnids:
         raise InputError(f"{folder}: no class folders; each is called by a WordNet id, such as n01440764")
@@ -111,34 +113,24 @@ def _ids() -> tuple[str, ...]:
     return tuple(sorted(imagenet_names()))
 
 
-def _pictures(place: FoundSet, folder: Path, wnids: Collection[str]) -> Iterator[tuple[str, str]]:
-    below = folder.relative_to(place.home)
-    for wnid, class_folder in sorted((_wnid(name), name) for name in _folders(folder)):
+def _pictures(location: FoundSet, folder: Path, wnids: Collection[str]) -> Iterator[tuple[str, str]]:
+    below = folder.relative_to(location.home)
+    for wnid, class_folder in sorted((_wnid(name), name) for name in folders_in(folder)):
         if wnid in wnids:
-            for file in _files(folder / class_folder):
-                yield wnid, (below / class_folder / file).as_posix()
+            for file in files_in(folder / class_folder):
+                if not file.startswith(".") and suffix_of(file) in PICTURE_SUFFIXES:
+                    yield wnid, (below / class_folder / file).as_posix()
 
 
-def uneven(place: FoundSet) -> list[str]:
+def uneven(location: FoundSet) -> list[str]:
     """Return a note on classes with a folder in only one of ImageNet's splits, if both splits exist."""
-    if place.pictures is None or place.tests is None:
+    if location.pictures is None or location.tests is None:
         return []
-    trained, tested = set(_folders(place.pictures)), set(_folders(place.tests))
+    trained, tested = set(folders_in(location.pictures)), set(folders_in(location.tests))
     lines: list[str] = []
     if untested := sorted(trained - tested):
-        lines.append(f"classes without test pictures: {len(untested)}, first {place.tests / untested[0]}")
+        lines.append(f"classes without test pictures: {len(untested)}, first {location.tests / untested[0]}")
     if untrained := sorted(tested - trained):
-        first = place.pictures / untrained[0]
+        first = location.pictures / untrained[0]
         lines.append(f"classes whose test pictures are left out: {len(untrained)}, for there is no {first}")
     return lines
-
-
-def _folders(folder: Path) -> Sequence[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _files(folder: Path) -> Sequence[str]:
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
-    return [name for name in names if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES]  # noqa: PTH122

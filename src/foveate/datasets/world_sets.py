@@ -11,7 +11,7 @@ foregrounds.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -33,13 +33,11 @@ from foveate.datasets.catalogue import (
 from foveate.datasets.whole import WholeFolder
 from foveate.errors import InputError
 from foveate.files import write_atomically
+from foveate.foreground.options import OnCount
 from foveate.seeds import stream
 from foveate.world.photos import ScenePicture, Spoil, scene_photos, species_photos, spoil
 from foveate.world.scenes import COLOURS, PLACES, SHAPES, render
 from foveate.world.species import BASE, NEW, Condition
-
-OnCount = Callable[[int, int], None]
-"""Called with the number of drawn scenes, and the total."""
 
 PICTURES, MASKS = "images", "mask"
 SEED = 1
@@ -123,15 +121,15 @@ def _draw_into(folder: WholeFolder, dataset: DataSet, seed: int) -> Iterator[Non
             )
 
 
-def class_names(one: DataSet, seed: int = SEED) -> tuple[str, ...]:
+def class_names(dataset: DataSet, seed: int = SEED) -> tuple[str, ...]:
     """Return the class names of a drawn set, in label order."""
-    if isinstance(one.world, SpeciesWorld):
+    if isinstance(dataset.world, SpeciesWorld):
         return (*BASE, *NEW)  # equal numbers: the first half are base classes in every protocol
-    assert one.world is not None
-    colours, shapes = one.world.colours or tuple(COLOURS), one.world.shapes or tuple(SHAPES)
+    assert dataset.world is not None
+    colours, shapes = dataset.world.colours or tuple(COLOURS), dataset.world.shapes or tuple(SHAPES)
     names = [f"{colour} {shape}" for colour in colours for shape in shapes]
-    order = np.random.default_rng(_number(seed, one.key, "names")).permutation(len(names))
-    return tuple(names[index] for index in order[: one.classes])
+    order = np.random.default_rng(_number(seed, dataset.key, "names")).permutation(len(names))
+    return tuple(names[index] for index in order[: dataset.classes])
 
 
 def _scenes(dataset: DataSet, names: Sequence[str], seed: int) -> Iterator[tuple[str, Sample, str]]:
@@ -189,19 +187,18 @@ def _save_spoiled(folder: Path, paths: Sequence[str], seed: int) -> None:
     masks = np.stack([np.asarray(Image.open(folder / MASKS / path)) > 0 for path in paths])
     for kind in get_args(Spoil):
         for path, mask in zip(paths, spoil(masks, kind, seed), strict=True):
-            file = folder / f"{MASKS}-{kind}" / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(mask).save(file, compress_level=1)
+            save_image(Image.fromarray(mask), folder / f"{MASKS}-{kind}" / path, compress_level=1)
 
 
-def homes(one: DataSet, seed: int = SEED) -> tuple[dict[str, str], ...]:
+def homes(dataset: DataSet, seed: int = SEED) -> tuple[dict[str, str], ...]:
     """Return one assignment of places to classes for each home of a drawn set; empty for any place."""
-    world = one.world
+    world = dataset.world
     assert isinstance(world, World)
     places = list(world.places or PLACES)
-    order = np.random.default_rng(_number(seed, one.key, "homes")).permutation(len(places))
+    order = np.random.default_rng(_number(seed, dataset.key, "homes")).permutation(len(places))
+    names = class_names(dataset, seed)
     return tuple(
-        {name: places[order[(row + turn) % len(places)]] for row, name in enumerate(class_names(one, seed))}
+        {name: places[order[(row + turn) % len(places)]] for row, name in enumerate(names)}
         for turn in range(world.homes)
     )
 
@@ -210,11 +207,14 @@ def _save(sample: Sample, folder: Path, path: str) -> None:
     picture = sample.picture
     assert isinstance(picture, ScenePicture)
     images, masks = render([picture.scene], picture.size)
-    layers = {PICTURES: Image.fromarray(images[0]), MASKS: Image.fromarray(masks[0])}
-    for subfolder, image in layers.items():
-        file = folder / subfolder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        image.save(file, compress_level=1)
+    save_image(Image.fromarray(images[0]), folder / PICTURES / path, compress_level=1)
+    save_image(Image.fromarray(masks[0]), folder / MASKS / path, compress_level=1)
+
+
+def save_image(image: Image.Image, file: Path, **options: Any) -> None:
+    """Save a picture as Pillow does with these options, and create its folder."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image.save(file, **options)
 
 
 def _number(seed: int, *name: str | int) -> int:

@@ -193,9 +193,9 @@ def answer(
     )
 
 
-def parts_of(batch: Batch, most: int) -> Iterator[Batch]:
-    """Split a batch into batches of at most this size."""
-    for start in range(0, len(batch.images), most):
-        rows = slice(start, start + most)
-        masks = None if batch.masks is None else batch.masks[rows]
-        yield Batch(batch.images[rows], batch.labels[rows], masks)
+def parts_of(batch: Batch, size: int) -> Iterator[Batch]:
+    """Split the pictures, labels and masks of a batch into batches of at most this size."""
+    for start in range(0, len(batch.images), size):
+        rows = slice(start, start + size)
+        masks, areas = (None if part is None else part[rows] for part in (batch.masks, batch.areas))
+        yield Batch(batch.images[rows], batch.labels[rows], masks, areas)

@@ -71,11 +71,6 @@ def _places(confidence: Scores, bins: int) -> Int[Tensor, " pictures"]:
     return (confidence.double() * bins).ceil().long().clamp(1, bins) - 1
 
 
-def brier(probabilities: Logits, labels: Labels) -> float:
-    """Return the mean of `brier_scores` over pictures."""
-    return brier_scores(probabilities, labels).mean().item()
-
-
 def brier_scores(probabilities: Logits, labels: Labels) -> Float[Tensor, " pictures"]:
     """Return `[N]` the Brier score Σ_c (p_c − y_c)² of each picture: 0 at best, 2 at worst."""
     truth = torch.nn.functional.one_hot(labels, probabilities.shape[1])

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from foveate.data.loader import PictureSet
+from foveate.data.loader import PictureSet, eval_pictures
 from foveate.data.naming import clean_name
 from foveate.data.pictures import measure
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
+from foveate.evaluate.answers import Watch, parts_of
 from foveate.evaluate.metrics import mean
 from foveate.foreground.cutting import MaskJob
 from foveate.foreground.masks import (
@@ -28,12 +28,10 @@ from foveate.foreground.masks import (
 )
 from foveate.foreground.opening import source_name
 from foveate.foreground.proposers.base import Mask
-from foveate.memory import Pieces, sent
+from foveate.memory import Pieces
 from foveate.methods.capabilities import ForegroundTrust
+from foveate.train.banking import to_device
 from foveate.types import Batch, PerImage
-
-Watch = Callable[[int, int], None]
-"""Called with the number of finished pictures and the total."""
 
 _BATCH = 64
 
@@ -97,10 +95,10 @@ def masks_of(jobs: Sequence[MaskJob], folder: Path) -> MaskSet:
     return MaskSet(jobs, masks, detect_values(existing))
 
 
-def iou(one: Mask, other: Mask) -> float:
+def iou(first: Mask, second: Mask) -> float:
     """Return intersection over union; 1 if both masks are empty."""
-    union = int((one | other).sum())
-    return int((one & other).sum()) / union if union else 1.0
+    union = int((first | second).sum())
+    return int((first & second).sum()) / union if union else 1.0
 
 
 def overlap(masks: MaskSet, truth: MaskSet, watch: Watch | None = None) -> Overlap:
@@ -180,16 +178,9 @@ def _measure(
 ) -> Iterator[PerImage]:
     pieces, device = Pieces(_BATCH), method.clip.logit_scale.device
     for batch in pictures.batches(None, _BATCH, shuffle=False, drop_last=False):
-        scores = pieces.run(lambda most, batch=batch: [score(part) for part in _parts(batch, most, device)])
-        yield from scores
-
-
-def _parts(batch: Batch, most: int, device: torch.device) -> Iterator[Batch]:
-    for start in range(0, len(batch.images), most):
-        rows = slice(start, start + most)
-        masks = None if batch.masks is None else sent(batch.masks[rows], device)
-        areas = None if batch.areas is None else sent(batch.areas[rows], device)
-        yield Batch(sent(batch.images[rows], device), sent(batch.labels[rows], device), masks, areas)
+        yield from pieces.run(
+            lambda size, batch=batch: [score(to_device(part, device)) for part in parts_of(batch, size)]
+        )
 
 
 def _pictures(method: ForegroundTrust, masks: MaskSet) -> PictureSet:
@@ -204,9 +195,7 @@ def _pictures(method: ForegroundTrust, masks: MaskSet) -> PictureSet:
         raise InputError(
             "no picture that has a mask is of a class that the model knows: give another --model"
         )
-    config = method.clip.config
-    photos = Photos(method.names, tuple(samples), masks.values)
-    return PictureSet(photos, config.image_size, config.mean, config.std)
+    return eval_pictures(Photos(method.names, tuple(samples), masks.values), method.clip.config)
 
 
 def _read(job: MaskJob, mask: MaskSource, values: MaskValues) -> Mask:

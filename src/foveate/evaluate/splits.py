@@ -8,6 +8,8 @@ from typing import Literal
 from foveate.data.naming import name_key, near_names
 from foveate.data.samples import Photos
 from foveate.errors import InputError
+from foveate.methods.base import Method
+from foveate.types import Branch
 
 Split = Literal["base", "new", "all"]
 """Pictures of trained classes, of other classes, or of both among all names."""
@@ -35,6 +37,13 @@ def split_of(photos: Photos, trained: Sequence[str], split: Split) -> Photos:
         )
     relabelled = tuple(replace(sample, label=names.index(photos.names[sample.label])) for sample in samples)
     return replace(photos, names=tuple(names), samples=relabelled)
+
+
+def label_space(method: Method) -> Branch:
+    """Return the label space of a method's class names."""
+    if all(method.trained):
+        return "base"
+    return "mixed" if any(method.trained) else "new"
 
 
 def splits_of(photos: Photos, trained: Sequence[str], *, takes_new_names: bool) -> list[Split]:

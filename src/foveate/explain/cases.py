@@ -21,46 +21,46 @@ class CaseGroup:
 
     Attributes:
         title: Description of the group.
-        places: Indices of pictures to show, the clearest cases first.
+        indices: Indices of pictures to show, the clearest cases first.
         number: Number of pictures in the group.
     """
 
     title: str
-    places: list[int]
+    indices: list[int]
     number: int
 
 
-def mistakes(looks: Looks, most: int) -> CaseGroup:
+def mistakes(looks: Looks, limit: int) -> CaseGroup:
     """Return the pictures that a method gets wrong, by decreasing probability of its wrong answer.
 
     Args:
         looks: Results of the method.
-        most: Largest number of pictures to show.
+        limit: Largest number of pictures to show.
     """
-    return _group(f"{looks.method} is wrong", ~looks.right, looks.of(looks.answers), most)
+    return _group(f"{looks.method} is wrong", ~looks.right, looks.of(looks.answers), limit)
 
 
-def changed(chain: Sequence[Looks], most: int) -> list[CaseGroup]:
+def changed(chain: Sequence[Looks], limit: int) -> list[CaseGroup]:
     """Return repaired and broken pictures of each method, compared with the method before it.
 
     Args:
         chain: Results on the same pictures: zero-shot CLIP, a backbone, a plug-in over it.
-        most: Largest number of pictures to show per group; those whose true class gained or lost most
+        limit: Largest number of pictures to show per group; those whose true class gained or lost most
             probability come first.
     """
     groups: list[CaseGroup] = []
     for before, after in pairwise(chain):
         gain = after.of(after.labels) - before.of(before.labels)
         repaired, broken = ~before.right & after.right, before.right & ~after.right
-        groups.append(_group(f"{before.method} wrong, {after.method} right", repaired, gain, most))
-        groups.append(_group(f"{before.method} right, {after.method} wrong", broken, -gain, most))
+        groups.append(_group(f"{before.method} wrong, {after.method} right", repaired, gain, limit))
+        groups.append(_group(f"{before.method} right, {after.method} wrong", broken, -gain, limit))
     return groups
 
 
-def _group(title: str, selected: Bool[Tensor, " batch"], clearness: PerImage, most: int) -> CaseGroup:
+def _group(title: str, selected: Bool[Tensor, " batch"], clearness: PerImage, limit: int) -> CaseGroup:
     order = clearness.argsort(descending=True, stable=True)
     indices = [int(index) for index in order[selected[order]]]
-    return CaseGroup(title, indices[:most], len(indices))
+    return CaseGroup(title, indices[:limit], len(indices))
 
 
 @dataclass(frozen=True)
@@ -78,19 +78,19 @@ class Shown:
     mask: Float[Tensor, "height width"] | None
 
 
-def shown(pictures: PictureSet, place: int, side: int) -> Shown:
+def shown(pictures: PictureSet, index: int, side: int) -> Shown:
     """Return the view of a picture at display size.
 
     Args:
         pictures: Pictures without augmentation.
-        place: Index of the picture.
+        index: Index of the picture.
         side: Side length of the result, in pixels.
 
     Raises:
         BadPicture: The picture is not readable any more.
     """
-    sample = pictures.photos.samples[place]
+    sample = pictures.photos.samples[index]
     original = open_picture(sample.picture)
     picture, _ = eval_view(original.size, side).apply(original)
-    mask = pictures.item(place).mask[0] if pictures.has_masks and sample.mask is not None else None
+    mask = pictures.item(index).mask[0] if pictures.has_masks and sample.mask is not None else None
     return Shown(sample.name, picture, mask)

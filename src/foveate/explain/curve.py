@@ -1,17 +1,15 @@
 """Accuracy against the foreground shift index, as in FVG-PT's Fig. 5."""
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Bool
 from torch import Tensor
 
+from foveate.evaluate.intervals import wilson
 from foveate.foreground.proposers.registry import demand
 from foveate.types import PerImage
-
-_Z = 1.96  # quantile of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -48,17 +46,8 @@ def shift_curve(shift: PerImage, right: Bool[Tensor, " batch"], bins: int = 8) -
 
 
 def _point(shift: PerImage, right: Bool[Tensor, " batch"]) -> CurvePoint:
-    low, high = wilson(int(right.sum()), len(right))
-    share = right.double().mean().item()
-    return CurvePoint(shift.mean().item(), 100 * share, 100 * low, 100 * high, len(right))
-
-
-def wilson(hits: int, number: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share (Wilson 1927)."""
-    share, z2 = hits / number, _Z**2
-    middle = (share + z2 / (2 * number)) / (1 + z2 / number)
-    spread = _Z / (1 + z2 / number) * math.sqrt(share * (1 - share) / number + z2 / (4 * number**2))
-    return max(0.0, middle - spread), min(1.0, middle + spread)
+    accuracy = wilson(int(right.sum()), len(right))
+    return CurvePoint(shift.mean().item(), accuracy.value, accuracy.low, accuracy.high, len(right))
 
 
 def draw_curves(curves: Mapping[str, Sequence[CurvePoint]], title: str = "") -> bytes:

@@ -84,9 +84,9 @@ def _contents(groups: Sequence[CaseGroup]) -> str:
 
 
 def _section(number: int, group: CaseGroup, chain: Sequence[Looks], show: Callable[[int], Shown]) -> str:
-    note = "" if len(group.places) == group.number else f", {len(group.places)} shown"
+    note = "" if len(group.indices) == group.number else f", {len(group.indices)} shown"
     title = f'<h2 id="group-{number}">{escape(group.title)} ({group.number}{note})</h2>'
-    cases = [_case(index, chain, show(index)) for index in group.places]
+    cases = [_case(index, chain, show(index)) for index in group.indices]
     return "\n".join([f"<section>{title}", *(cases or ["<p>None.</p>"]), "</section>"])
 
 
@@ -105,7 +105,9 @@ def _case(index: int, chain: Sequence[Looks], shown: Shown) -> str:
 
 def _caption(looks: Looks, index: int) -> str:
     """Return a method's prediction and, if it is wrong, the probability of the true class."""
-    answer, label, explained = (int(values[index]) for values in (looks.answers, looks.labels, looks.asked))
+    answer, label, explained = (
+        int(values[index]) for values in (looks.answers, looks.labels, looks.explained)
+    )
     p, right = looks.probabilities[index], answer == label
     verdict = "right" if right else "wrong"
     prediction = f'<b class="{verdict}">{escape(looks.names[answer])}</b> {p[answer]:.2f}'

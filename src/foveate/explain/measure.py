@@ -71,7 +71,7 @@ class Looks:
         names: Class names of the columns.
         logits: `[N, C]`.
         labels: `[N]` true labels, if known.
-        asked: `[N]` explained class of each picture.
+        explained: `[N]` explained class of each picture.
         heat: `[N, grid, grid]` heat maps.
         figures: Metrics by name, `[N]` numbers each; NaN for pictures without the metric.
         passes: Number of forward passes per picture.
@@ -82,7 +82,7 @@ class Looks:
     names: tuple[str, ...]
     logits: Logits
     labels: Labels
-    asked: Labels
+    explained: Labels
     heat: Heat
     figures: dict[str, PerImage]
     passes: int
@@ -151,8 +151,8 @@ def look(
     method.eval()
     for batch in pictures.batches(None, batch_size):
         results += pieces.run(
-            lambda most, batch=batch: [
-                _look(method, part, branch, config, column) for part in parts_of(batch, most)
+            lambda size, batch=batch: [
+                _look(method, part, branch, config, column) for part in parts_of(batch, size)
             ]
         )
         done += len(batch.labels)
@@ -161,11 +161,11 @@ def look(
     figures = {
         metric: torch.cat([result.figures[metric] for result in results]) for metric in results[0].figures
     }
-    logits, labels, asked, heat = (
+    logits, labels, explained, heat = (
         torch.cat([getattr(result, field) for result in results])
-        for field in ("logits", "labels", "asked", "heat")
+        for field in ("logits", "labels", "explained", "heat")
     )
-    return Looks(name, method.names, logits, labels, asked, heat, figures, results[0].passes)
+    return Looks(name, method.names, logits, labels, explained, heat, figures, results[0].passes)
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class _BatchLooks:
 
     logits: Logits
     labels: Labels
-    asked: Labels
+    explained: Labels
     heat: Heat
     figures: dict[str, PerImage]
     passes: int

@@ -31,26 +31,26 @@ class Gaze:
     labels: Labels
 
 
-def first_patch(tokens: int, patches: int, own: int) -> int:
+def first_patch(tokens: int, patches: int, own_first: int) -> int:
     """Return the index of the first patch among the tokens of a pass.
 
     Args:
         tokens: Number of tokens: class token, patches, and learned tokens.
         patches: Number of patches.
-        own: Index of the first patch in the method's own passes (`Method.first_patch`).
+        own_first: Index of the first patch in the method's own passes (`Method.first_patch`).
     """
-    return 1 if tokens == patches + 1 else own  # no learned tokens: unchanged CLIP, or an earlier block
+    return 1 if tokens == patches + 1 else own_first  # no learned tokens: unchanged CLIP, or an earlier block
 
 
-def patches_of(values: TokenValues, patches: int, own: int) -> PatchValues:
+def patches_of(values: TokenValues, patches: int, own_first: int) -> PatchValues:
     """Return the patches of one pass, without the class token and learned tokens.
 
     Args:
         values: Values of each token.
         patches: Number of patches.
-        own: `Method.first_patch`.
+        own_first: `Method.first_patch`.
     """
-    first = first_patch(values.shape[1], patches, own)
+    first = first_patch(values.shape[1], patches, own_first)
     return values[:, first : first + patches]
 
 

@@ -102,19 +102,19 @@ class _Trace:
 
     Args:
         patches: Number of patches.
-        own: `Method.first_patch`.
+        own_first: `Method.first_patch`.
         residual: Weight of the residual connection.
     """
 
-    def __init__(self, patches: int, own: int, residual: float):
-        self.patches, self.own, self.residual = patches, own, residual
+    def __init__(self, patches: int, own_first: int, residual: float):
+        self.patches, self.own_first, self.residual = patches, own_first, residual
         self.passes: list[Rows] = []
         self._left = torch.empty(0)  # output of the last block
 
-    def enter(self, place: int, _block: nn.Module, given: tuple[Tokens]) -> None:
+    def enter(self, index: int, _block: nn.Module, inputs: tuple[Tokens]) -> None:
         """Before a block: tokens that differ from the last block's output become new sources."""
-        (tokens,) = given
-        if place == 0:
+        (tokens,) = inputs
+        if index == 0:
             self.passes.append(self._sources(tokens))
             return
         previous, fresh = self.passes[-1], self._sources(tokens)
@@ -126,18 +126,18 @@ class _Trace:
             fresh[:, unchanged] = previous[:, self._is_patch_or_class(previous.shape[1])]
         self.passes[-1] = fresh
 
-    def attend(self, heads: int, _linear: nn.Module, _given: object, qkv: Tensor) -> None:
+    def attend(self, heads: int, _linear: nn.Module, _inputs: object, qkv: Tensor) -> None:
         """In a block: mix each token's sources with those of the tokens it attends to."""
         rows = self.passes[-1]
         mixed = attention_of(qkv, heads) @ rows
         self.passes[-1] = self.residual * rows + (1 - self.residual) * mixed
 
-    def leave(self, _block: nn.Module, _given: object, tokens: Tensor) -> None:
+    def leave(self, _block: nn.Module, _inputs: object, tokens: Tensor) -> None:
         """After a block: store its output, to detect tokens that are replaced later."""
         self._left = tokens
 
     def _is_patch_or_class(self, tokens: int) -> Tensor:
-        first = first_patch(tokens, self.patches, self.own)
+        first = first_patch(tokens, self.patches, self.own_first)
         mask = torch.zeros(tokens, dtype=torch.bool, device=self._left.device)
         mask[0] = mask[first : first + self.patches] = True
         return mask

@@ -47,10 +47,10 @@ class Graph(nn.Module):
         super().__init__()
         self.function, self.inputs, self.outputs = function, inputs, outputs
 
-    def forward(self, *given: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         # With gradients enabled, the towers neither split the batch nor change tensors in place.
         with torch.enable_grad():
-            return self.function(*given)
+            return self.function(*tensors)
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def _text_graph(recipe: TextRecipe) -> Graph:
         text = tower.pool(tower.encode(tokens, edit), ends + recipe.grown)
         return text if recipe.joined is None or known is None else recipe.joined(text, known)
 
-    rows, positions = {0: "rows"}, {0: "rows", 1: "places"}
+    rows, positions = {0: "rows"}, {0: "rows", 1: "tokens"}
     inputs: dict[str, dict[int, str]] = {"ids": positions, "ends": rows}
     if recipe.vectors is not None:
         inputs |= {"slots": positions, "vectors": {}}

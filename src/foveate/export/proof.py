@@ -86,30 +86,30 @@ def compare(
     return Compared(answers, same, alike, largest, first_change or where)
 
 
-def demand_equal(found: Compared) -> None:
+def demand_equal(compared: Compared) -> None:
     """Refuse an export whose answers differ.
 
     Raises:
         InputError: The message gives the number of different labels, the largest difference, and where it is.
     """
-    if found.same < found.answers or not found.largest <= TOLERANCE:
+    if compared.same < compared.answers or not compared.largest <= TOLERANCE:
         raise InputError(
-            f"the export does not answer as the model does, and was not kept: {found.answers - found.same} of"
-            f" {found.answers} labels differ, and numbers by up to {found.largest:.2g}, more than"
-            f" {TOLERANCE:g} ({found.where}); please report it"
+            "the export does not answer as the model does, and was not kept:"
+            f" {compared.answers - compared.same} of {compared.answers} labels differ, and numbers by up to"
+            f" {compared.largest:.2g}, more than {TOLERANCE:g} ({compared.where}); please report it"
         )
 
 
-def demand_agreement(found: Compared) -> None:
+def demand_agreement(compared: Compared) -> None:
     """Refuse int8 weights that change too many answers.
 
     Raises:
         InputError: The message gives the share.
     """
-    if found.agreement < AGREEMENT:
+    if compared.agreement < AGREEMENT:
         raise InputError(
-            f"with int8 weights {100 * found.agreement:.2f} % of {found.answers} answers are the same, less"
-            f" than {100 * AGREEMENT:g} %: leave out --int8 ({found.where})"
+            f"with int8 weights {100 * compared.agreement:.2f} % of {compared.answers} answers are the same,"
+            f" less than {100 * AGREEMENT:g} %: leave out --int8 ({compared.where})"
         )
 
 

@@ -116,7 +116,7 @@ class SharedWeights:
     """
 
     def __init__(self, folder: Path):
-        self._folder, self._places = folder, dict[str, int]()
+        self._folder, self._offsets = folder, dict[str, int]()
         self._end = 0
 
     def write(self, name: str, model: Any) -> None:
@@ -133,14 +133,14 @@ class SharedWeights:
                 if len(content) <= _INLINE_BYTES:
                     continue
                 key = hashlib.sha256(content).hexdigest()
-                if key not in self._places:
-                    self._places[key] = self._end
+                if key not in self._offsets:
+                    self._offsets[key] = self._end
                     self._end += file.write(content + bytes(-len(content) % 64))
                 tensor.ClearField("raw_data")
                 tensor.ClearField("float_data")
                 tensor.ClearField("int64_data")
                 tensor.data_location = onnx.TensorProto.EXTERNAL
-                reference = {"location": WEIGHTS, "offset": self._places[key], "length": len(content)}
+                reference = {"location": WEIGHTS, "offset": self._offsets[key], "length": len(content)}
                 del tensor.external_data[:]
                 for key_name, value in reference.items():
                     tensor.external_data.add(key=key_name, value=str(value))

@@ -109,7 +109,8 @@ def export(
             demand_agreement(int8_comparison)
             proof |= {"int8_answers": int8_comparison.answers, "int8_agreement": int8_comparison.agreement}
         manifest = replace(manifest, proof=proof)
-        _write_card(final.folder, manifest, export_card(manifest, config, classifier.scores))
+        write_atomically(final.folder / CARD, export_card(manifest, config, classifier.scores))
+        write_manifest(final.folder, manifest)
         if folder.exists():
             folder.rmdir()
         shutil.move(final.folder, folder)
@@ -202,8 +203,3 @@ def _write(
     classifier.clip.tokenizer.save(folder / TOKENIZER)
     write_manifest(folder, manifest)
     return load(folder)
-
-
-def _write_card(folder: Path, manifest: Manifest, card: str) -> None:
-    write_atomically(folder / CARD, card)
-    write_manifest(folder, manifest)

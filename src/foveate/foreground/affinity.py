@@ -24,7 +24,7 @@ ROUNDS = 3
 """Number of alternating normalisations of columns and rows."""
 
 
-def softmax_cam(vision: Vision, seen: PatchTokens, texts: Texts, scale: float) -> Heats:
+def softmax_cam(vision: Vision, patches: PatchTokens, texts: Texts, scale: float) -> Heats:
     """Return the Grad-CAM relevance of each patch for the class against the background, from 0 to 1.
 
     Grad-CAM (Selvaraju et al. 2017, Eq. 1 and 2) is computed at `ln_1` of the last block, the last point
@@ -35,22 +35,24 @@ def softmax_cam(vision: Vision, seen: PatchTokens, texts: Texts, scale: float) -
 
     Args:
         vision: The tower.
-        seen: Result of `look`.
+        patches: Result of `look`.
         texts: Features of norm 1: the class first, then background words.
         scale: Factor of the cosines.
     """
     if len(texts) < 2:  # with one text, the softmax is 1 everywhere
-        return seen.tokens.new_zeros(len(seen.tokens), seen.rows, seen.columns, dtype=torch.float32)
+        return patches.tokens.new_zeros(
+            len(patches.tokens), patches.rows, patches.columns, dtype=torch.float32
+        )
     block = last_block(vision)
     with torch.enable_grad():
-        normed = block.ln_1(seen.tokens).detach().requires_grad_()
-        feature = F.normalize(class_feature(vision, seen, normed).float(), dim=-1)
+        normed = block.ln_1(patches.tokens).detach().requires_grad_()
+        feature = F.normalize(class_feature(vision, patches, normed).float(), dim=-1)
         logits = scale * feature @ texts.T
         log_odds = logits[:, 0] - logits[:, 1:].logsumexp(dim=-1)
         (gradient,) = torch.autograd.grad(log_odds.sum(), normed)
     channels = gradient[:, 1:].float().mean(dim=1, keepdim=True)
     relevance = (channels * normed.detach()[:, 1:].float()).sum(dim=-1).clamp_min(0)
-    return stretched(relevance.view(-1, seen.rows, seen.columns))
+    return stretched(relevance.view(-1, patches.rows, patches.columns))
 
 
 def affinity(attention: Attention, rounds: int = ROUNDS) -> Affinity:
@@ -72,7 +74,7 @@ def affinity(attention: Attention, rounds: int = ROUNDS) -> Affinity:
     return squared / squared.sum(dim=2, keepdim=True)
 
 
-def spread(heats: Heats, together: Affinity, hot: float = HOT) -> Heats:
+def spread(heats: Heats, affinities: Affinity, hot: float = HOT) -> Heats:
     """Spread maps by affinity and rescale them to [0, 1].
 
     Only values in the boxes of hot regions are spread. Each new value is a mean over the picture, so
@@ -80,7 +82,7 @@ def spread(heats: Heats, together: Affinity, hot: float = HOT) -> Heats:
     """
     inside = torch.stack([boxes(heat, hot) for heat in heats])
     masked = (heats * inside).flatten(1).unsqueeze(-1)
-    return stretched((together @ masked).view_as(heats))
+    return stretched((affinities @ masked).view_as(heats))
 
 
 def boxes(heat: Float[Tensor, "rows columns"], hot: float = HOT) -> Bool[Tensor, "rows columns"]:

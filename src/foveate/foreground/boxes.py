@@ -27,25 +27,25 @@ class BoxMask(LazyPicture):
 
     Args:
         file: The table.
-        called: Name of the picture in the table.
+        picture_name: Name of the picture in the table.
         boxes: At least one.
         shares: Whether edges are shares of the picture's sides instead of pixels.
         picture: The picture's file, for its size; None if it is not known yet.
     """
 
     def __init__(
-        self, file: Path, called: str, boxes: Sequence[Box], shares: bool, picture: Path | None = None
+        self, file: Path, picture_name: str, boxes: Sequence[Box], shares: bool, picture: Path | None = None
     ) -> None:
-        self._file, self._called, self._boxes = file, called, boxes
+        self._file, self._picture_name, self._boxes = file, picture_name, boxes
         self._shares, self._picture = shares, picture
 
     def on(self, picture: Path) -> "BoxMask":
         """Return the boxes as the mask of this picture."""
-        return BoxMask(self._file, self._called, self._boxes, self._shares, picture)
+        return BoxMask(self._file, self._picture_name, self._boxes, self._shares, picture)
 
     @property
     def name(self) -> str:
-        return f"{self._file.name}, {self._called}"
+        return f"{self._file.name}, {self._picture_name}"
 
     def load(self) -> Image.Image:
         assert self._picture is not None
@@ -59,7 +59,7 @@ class BoxMask(LazyPicture):
         if not inside.any():
             raise BadPicture(
                 str(self._file),
-                f"the boxes of {self._called} cover no pixel of the picture, which is {width}x{height}",
+                f"the boxes of {self._picture_name} cover no pixel of the picture, which is {width}x{height}",
                 'give them in pixels of that picture, or pass on_bad="skip"',
             )
         return Image.fromarray(inside)
@@ -77,11 +77,11 @@ def read_boxes(path: Path) -> dict[str, BoxMask]:
     for choices, column_name in zip((NAMES, *EDGES), columns, strict=True):
         if column_name is None:
             raise InputError(
-                f"{path} has no column {choices[0]!r}: a table of boxes has {', '.join(_wanted())}"
+                f"{path} has no column {choices[0]!r}: a table of boxes has {', '.join(_required_columns())}"
             )
     rows = [_row(path, line_number, [row[str(column)] for column in columns]) for line_number, row in lines]
     if not rows:
-        raise InputError(f"{path} has no boxes: give a row for each, with {', '.join(_wanted())}")
+        raise InputError(f"{path} has no boxes: give a row for each, with {', '.join(_required_columns())}")
     shares = all(edge <= 1 for _, box in rows for edge in box)
     boxes_by_name: dict[str, list[Box]] = {}
     for name, box in rows:
@@ -106,7 +106,7 @@ def _row(path: Path, line_number: int, fields: Sequence[str]) -> tuple[str, Box]
     return name.strip().replace("\\", "/").strip("/"), (left, top, right, bottom)
 
 
-def _wanted() -> list[str]:
+def _required_columns() -> list[str]:
     return [NAMES[0], *(choices[0] for choices in EDGES)]
 
 

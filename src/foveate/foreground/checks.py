@@ -155,9 +155,9 @@ def check_masks(
     return MaskReport(len(results), faults, share, inverted=inverted_count > len(usable) / 2)
 
 
-def same_shape(one: Size, other: Size) -> bool:
+def same_shape(first: Size, second: Size) -> bool:
     """Return whether one size is the other one scaled, up to rounding."""
-    (width, height), (width_2, height_2) = one, other
+    (width, height), (width_2, height_2) = first, second
     if min(width, height, width_2, height_2) < 1:
         return False
     distortion = (width / width_2) / (height / height_2)
@@ -197,9 +197,7 @@ def _inspect(index: int, entry: MaskEntry, values: MaskValues, invert: bool) -> 
     subject = f"the mask of {entry.name}, {source_name(entry.mask)},"
     shares = _shares(np.asarray(mask) > 0)
     if shares.whole == 0:
-        return fault(
-            "empty", f"the mask of {entry.name}, {source_name(entry.mask)}, has no foreground at all"
-        )
+        return fault("empty", f"{subject} has no foreground at all")
     intended = isinstance(entry.mask, StoredMask) and entry.mask.fallback
     if shares.whole == 1 and not intended:
         return fault("full", f"{subject} is foreground everywhere")

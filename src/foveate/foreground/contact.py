@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from foveate.errors import InputError
 from foveate.foreground.pictures import open_picture
 from foveate.foreground.proposers.base import Mask
-from foveate.foreground.quality import Quality, quality, spans, told, worst_first
+from foveate.foreground.quality import Quality, quality, score_and_area, spans, worst_first
 from foveate.foreground.records import MaskRecord, StoredMask
 from foveate.foreground.stored import stored_masks
 
@@ -31,7 +31,7 @@ def contact_sheet_html(
     folder: Path,
     photos: Path,
     *,
-    found: Quality | None = None,
+    statistics: Quality | None = None,
     most: int = 600,
     side: int = 192,
 ) -> str:
@@ -41,14 +41,14 @@ def contact_sheet_html(
         records: Records of the masks.
         folder: Folder of the masks, as a tree or packed.
         photos: Root folder of the pictures.
-        found: Result of `quality`; computed if None.
+        statistics: Result of `quality`; computed if None.
         most: Maximum number of pictures: the worst ones. Each takes about 10 kB.
         side: Longer side of a thumbnail, in pixels.
 
     Raises:
         InputError: There are no records, or their masks do not exist.
     """
-    found = found or quality(records, folder)
+    statistics = statistics or quality(records, folder)
     shown = worst_first(records)[:most]
     masks = stored_masks(folder) or {}
     tiles = "\n".join(_tile(record, _thumbnail(record, masks, photos, side)) for record in shown)
@@ -57,13 +57,13 @@ def contact_sheet_html(
         f'<option value="{escape(label)}">{escape(label) or "no class"} ({count})</option>'
         for label, count in sorted(counts.items())
     )
-    rows = "".join(f"<tr><th>{escape(title)}<td>{escape(value)}" for title, value in _numbers(found))
+    rows = "".join(f"<tr><th>{escape(title)}<td>{escape(value)}" for title, value in _numbers(statistics))
     page = _PAGE.format(
         title=escape(f"Masks: {folder.name}"),
         style=_STYLE,
         script=_SCRIPT,
         rows=rows,
-        bars=histogram_svg(found.areas),
+        bars=histogram_svg(statistics.areas),
         extent=f"{len(shown)} of {len(records)}, worst first",
         options=options,
         all=len(shown),
@@ -112,7 +112,7 @@ def contact_sheet_png(
         left, top = gap + cell % columns * (side + gap), gap + cell // columns * (side + _CAPTION + gap)
         picture = _thumbnail(record, masks, photos, side)
         sheet.paste(picture, (left + (side - picture.width) // 2, top + side - picture.height))
-        summary = "nothing found" if record.fallback else told(record)
+        summary = "nothing found" if record.fallback else score_and_area(record)
         for row, text in enumerate((_printable(record.label or record.name), summary)):
             fill = (170, 40, 20) if record.fallback else _INK
             pen.text((left, top + side + 3 + 15 * row), _fitting(text, side, font), fill=fill, font=font)
@@ -188,7 +188,7 @@ def _tile(record: MaskRecord, picture: Image.Image) -> str:
     return (
         f'<figure data-label="{label}"><img loading="lazy" width="{picture.width}" height="{picture.height}"'
         f' alt="{name}" src="data:image/jpeg;base64,{data}">'
-        f'<figcaption title="{name}">{warning}{told(record)}{", refined" if record.refined else ""}'
+        f'<figcaption title="{name}">{warning}{score_and_area(record)}{", refined" if record.refined else ""}'
         f"<span>{label}</span>{prompt_span}<small>{name}</small></figcaption></figure>"
     )
 

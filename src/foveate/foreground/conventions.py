@@ -5,20 +5,15 @@ and 255; DAPT's reader treats 255 as void, so all of FVG-PT's masks are empty to
 foveate refuses such a set.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from foveate.foreground.checks import OnBad
-from foveate.foreground.cutting import digest
+from foveate.files import sha256_of
+from foveate.foreground.options import MaskValues, OnBad, OnCount
 from foveate.foreground.records import MaskRecord
 from foveate.foreground.store import MaskStore
 from foveate.foreground.survey import Conventions as Conventions
 from foveate.foreground.survey import Pictures, Survey
-from foveate.foreground.values import MaskValues
-
-OnCount = Callable[[int, int], None]
-"""Called with the number of pictures that are done, and the total."""
 
 
 def report_conventions(
@@ -76,7 +71,7 @@ def import_masks(
     survey = Survey(pictures, root, values, invert, on_bad)
     survey.conventions.demand(on_bad)
     for number, (name, path, label) in enumerate(survey.good):
-        sha256 = digest(path)
+        sha256 = sha256_of(path)
         existing = store.finished.get(name)
         if existing is None or (existing.sha256, existing.label) != (sha256, label):
             mask, reason = survey.mask(number)

@@ -1,6 +1,5 @@
 """Makes masks of a few pictures: decode, call the proposer, clean up; in this process or in a worker."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from foveate.errors import InputError
+from foveate.files import sha256_of
 from foveate.foreground.cleanup import Tidied, TidyConfig, tidy
 from foveate.foreground.opening import BadPicture
 from foveate.foreground.pictures import open_picture
@@ -99,7 +99,7 @@ class Cutter:
             if isinstance(error, InputError) and not isinstance(error, BadPicture):
                 raise
             if len(requests) == 1:
-                return [_told(error)]
+                return [_reason(error)]
             return [answer for request in requests for answer in self._ask([request])]
 
     def _proposals(self, requests: Sequence[Request]) -> list[Proposal]:
@@ -117,7 +117,7 @@ class Cutter:
             except InputError:
                 raise
             except Exception as error:  # wrong mask size, or an OpenCV error
-                answer = _told(error)
+                answer = _reason(error)
         full_mask = np.ones((picture.height, picture.width), dtype=bool)
         tidied = Tidied(full_mask, 0.0, 1.0, fallback=True, refined=False)
         return Cut(decoded.job, decoded.record(tidied, {_FAILED: answer}), full_mask)
@@ -132,12 +132,6 @@ def failure(record: MaskRecord) -> str | None:
     """Return why the proposer failed on this picture; None if it did not fail."""
     reason = record.meta.get(_FAILED)
     return None if reason is None else str(reason)
-
-
-def digest(path: Path) -> str:
-    """Return the sha256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -168,13 +162,13 @@ class _DecodedJob:
 def _open(job: MaskJob) -> _DecodedJob | Missed:
     try:
         picture = open_picture(job.path)
-        return _DecodedJob(job, Request(job.name, picture, job.label, job.prompt), digest(job.path))
+        return _DecodedJob(job, Request(job.name, picture, job.label, job.prompt), sha256_of(job.path))
     except BadPicture as error:
         return Missed(job, error.reason)
     except OSError as error:  # removed or locked after it was decoded
-        return Missed(job, error.strerror or _told(error))
+        return Missed(job, error.strerror or _reason(error))
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     prefix = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
     return " ".join(f"{prefix}{error}".split())

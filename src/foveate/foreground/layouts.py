@@ -45,17 +45,17 @@ class Rule:
         depth: Number of trailing parts of the picture's absolute path that are repeated below `base`.
         naming: `same` is 01.jpg -> 01.jpg or 01.png; `appended` is 01.jpg.png; the others are
             01_mask.png and 01.mask.png.
-        own: Whether `depth` is added to the length of the picture's path relative to the root folder.
+        below_root: Whether `depth` is added to the length of the picture's path relative to the root folder.
     """
 
     base: Path
     depth: int
     naming: Naming
-    own: bool = False
+    below_root: bool = False
 
     def local(self, picture: Path, relative: Path) -> PurePosixPath:
         """Return the repeated part of the picture's path."""
-        return PurePosixPath(*picture.parts[-(self.depth + self.own * len(relative.parts)) :])
+        return PurePosixPath(*picture.parts[-(self.depth + self.below_root * len(relative.parts)) :])
 
     def words(self) -> str:
         """Return a description of the rule."""
@@ -63,7 +63,7 @@ class Rule:
         absolute = "flat" if self.depth == 1 else f"by the last {self.depth} parts of the pictures' paths"
         endings = {"same": "", "appended": ", 01.jpg.png for 01.jpg"}
         ending = endings.get(self.naming, f", 01{self.naming}.png for 01.jpg")
-        return f"{relative if self.own else absolute}, in {self.base}{ending}"
+        return f"{relative if self.below_root else absolute}, in {self.base}{ending}"
 
 
 def depths(pictures: Pictures) -> Iterator[tuple[bool, int]]:
@@ -84,18 +84,18 @@ def rules(pictures: Pictures, root: Path) -> Iterator[tuple[Rule, Index]]:
     for base in (root, *(root / name for name in MASK_FOLDERS)):
         index = _index(base) if base.is_dir() else {}
         if index:
-            for own, depth in depths(pictures):
-                yield from ((Rule(base, depth, naming, own), index) for naming in namings)
+            for below_root, depth in depths(pictures):
+                yield from ((Rule(base, depth, naming, below_root), index) for naming in namings)
 
 
-def walk(folder: Path, wanted: Callable[[str], bool] | None = None) -> Iterator[Path]:
+def walk(folder: Path, accepts: Callable[[str], bool] | None = None) -> Iterator[Path]:
     """Yield the files in a folder tree that are not hidden, sorted; follow links, visit each folder once.
 
     Pipes and devices are left out. A broken link is yielded, so that reading it gives the error.
 
     Args:
         folder: Top of the tree.
-        wanted: Returns whether files with this suffix (lower case) are wanted; None takes all files.
+        accepts: Returns whether to take files with this suffix (lower case); None takes all files.
     """
     visited: set[str] = set()  # without it, a link to a parent folder would recurse forever
 
@@ -111,12 +111,24 @@ def walk(folder: Path, wanted: Callable[[str], bool] | None = None) -> Iterator[
         for name, is_directory, entry in listing:
             if is_directory:
                 yield from below(directory / name)
-            elif (wanted is None or wanted(suffix_of(name))) and (
+            elif (accepts is None or accepts(suffix_of(name))) and (
                 entry.is_file() or not Path(entry).exists()
             ):
                 yield directory / name
 
     return below(folder)
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Return the sorted names of the folders in a folder, and of links to folders, that are not hidden."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.name[0] != "." and is_folder(entry))
+
+
+def files_in(folder: Path) -> list[str]:
+    """Return the sorted names of the files in a folder, and of links to files; hidden ones too."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_file())
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -11,21 +11,19 @@ from functools import partial
 from typing import Any
 
 from foveate.errors import InputError
-from foveate.foreground.checks import OnBad
+from foveate.files import sha256_of
 from foveate.foreground.cleanup import TidyConfig
 from foveate.foreground.cutting import Cut as Cut
 from foveate.foreground.cutting import Cutter as Cutter
 from foveate.foreground.cutting import MaskJob as MaskJob
 from foveate.foreground.cutting import Missed as Missed
-from foveate.foreground.cutting import digest, failure
+from foveate.foreground.cutting import failure
 from foveate.foreground.opening import BadPicture
+from foveate.foreground.options import OnBad, OnCount
 from foveate.foreground.processes import cut_in_processes
 from foveate.foreground.proposers.base import Proposer
 from foveate.foreground.proposers.registry import open_proposer
 from foveate.foreground.store import MaskRecord, MaskStore
-
-OnCount = Callable[[int, int], None]
-"""Called with the number of pictures that are done, and the total."""
 
 _HOPELESS = 16  # after this many failures without a mask, the proposer is the cause, not the pictures
 
@@ -78,8 +76,8 @@ def make_masks(  # noqa: PLR0913  (all but the first three by name)
     """
     check_jobs(jobs, proposer.name, proposer.reads_text)
     tidy = tidy or TidyConfig()
-    keeper = Keeper(store, len(jobs), on_bad, on_count)
-    batches = in_batches(keeper.unfinished(jobs, proposer.reads_text), proposer.batch)
+    writer = MaskWriter(store, len(jobs), on_bad, on_count)
+    batches = in_batches(writer.unfinished(jobs, proposer.reads_text), proposer.batch)
     if workers > 1:
         if opening is None:
             raise ValueError("several workers open the proposer themselves: give opening")
@@ -89,10 +87,10 @@ def make_masks(  # noqa: PLR0913  (all but the first three by name)
     try:
         with closing(cuts):
             for results in cuts:
-                keeper.take(results, proposer.name)
+                writer.write(results, proposer.name)
     except InputError as error:
-        raise InputError(f"{error}{keeper.progress}") from error
-    return keeper.made()
+        raise InputError(f"{error}{writer.progress}") from error
+    return writer.result()
 
 
 def mask_key(proposer: Proposer, tidy: TidyConfig, **more: object) -> dict[str, object]:
@@ -143,12 +141,12 @@ def is_finished(job: MaskJob, record: MaskRecord | None, reads_text: bool) -> bo
     if reads_text and (record.label, record.prompt) != (job.label, job.prompt):
         return False
     try:
-        return digest(job.path) == record.sha256
+        return sha256_of(job.path) == record.sha256
     except OSError:
         return False
 
 
-class Keeper:
+class MaskWriter:
     """Writes masks into a store and counts them.
 
     Args:
@@ -164,7 +162,7 @@ class Keeper:
         self._store, self._total = store, total
         self._on_bad: OnBad = on_bad
         self._on_count = on_count
-        self._made = self._kept = 0
+        self._new = self._existing = 0
         self._skipped: list[Missed] = []
         self._failed: list[Missed] = []
 
@@ -179,12 +177,12 @@ class Keeper:
         finished = dict(self._store.finished)  # state at the start, before new masks are added
         for job in jobs:
             if is_finished(job, finished.get(job.name), reads_text):
-                self._kept += 1
+                self._existing += 1
                 self._count()
             else:
                 yield job
 
-    def take(self, cuts: Sequence[Cut | Missed], proposer: str) -> None:
+    def write(self, cuts: Sequence[Cut | Missed], proposer: str) -> None:
         """Store the results of a few pictures.
 
         Raises:
@@ -193,40 +191,40 @@ class Keeper:
         """
         for cut in cuts:
             if isinstance(cut, Cut):
-                self._keep(cut)
+                self._put(cut)
             else:
                 self._skipped.append(cut)
         self._count()
         if self._skipped and self._on_bad == "error":
             unreadable = self._skipped[0]
             raise BadPicture(str(unreadable.job.path), unreadable.reason)
-        if self._made == len(self._failed) >= _HOPELESS:
+        if self._new == len(self._failed) >= _HOPELESS:
             first = self._failed[0]
             raise InputError(
-                f"{proposer} failed on each of the first {self._made} pictures, on {first.job.path} with"
+                f"{proposer} failed on each of the first {self._new} pictures, on {first.job.path} with"
                 f" {first.reason}; mend its installation or settings, or take another --proposer"
             )
 
     @property
     def progress(self) -> str:
         """Progress as text that follows an error message; empty if nothing is done."""
-        done = self._kept + self._made
+        done = self._existing + self._new
         return f" ({done} of {self._total} masks are there, and the same command goes on)" if done else ""
 
-    def made(self) -> Made:
+    def result(self) -> Made:
         """Return the counts so far."""
-        return Made(self._made, self._kept, tuple(self._skipped), tuple(self._failed))
+        return Made(self._new, self._existing, tuple(self._skipped), tuple(self._failed))
 
-    def _keep(self, cut: Cut) -> None:
+    def _put(self, cut: Cut) -> None:
         self._store.put(cut.record, cut.mask)
-        self._made += 1
+        self._new += 1
         reason = failure(cut.record)
         if reason is not None:
             self._failed.append(Missed(cut.job, reason))
 
     def _count(self) -> None:
         if self._on_count:
-            self._on_count(self._made + self._kept + len(self._skipped), self._total)
+            self._on_count(self._new + self._existing + len(self._skipped), self._total)
 
 
 def _cut_here(batches: Iterable[Sequence[MaskJob]], cutter: Cutter) -> Generator[list[Cut | Missed]]:

@@ -113,8 +113,8 @@ def _match_names(pictures: Pictures, named: Mapping[str, MaskFile], words: str) 
     """Match masks that name their pictures: by the full relative path, or with more or fewer folders."""
     best: list[MaskFile | None] = [None] * len(pictures)
     best_count = 0
-    for own, depth in depths(pictures):
-        rule = Rule(Path(), depth, "same", own)
+    for below_root, depth in depths(pictures):
+        rule = Rule(Path(), depth, "same", below_root)
         masks = [named.get(rule.local(*picture).as_posix()) for picture in pictures]
         count = sum(mask is not None for mask in masks)
         if count > best_count:

@@ -188,15 +188,10 @@ def orientation(image: Image.Image) -> int:
     """
     if getattr(image, "format", None) == "TIFF":
         return 1
-    block, value = image.info.get("exif"), None
-    if isinstance(block, bytes):
-        block = block.removeprefix(_EXIF)
-        byte_order = _ORDERS.get(block[:2])
-        try:
-            value = _first_directory(block, byte_order).get(_ORIENTATION_TAG) if byte_order else None
-        except struct.error:
-            value = None
-    xmp = image.info.get("xmp")
+    block, byte_order = _exif(image)
+    value, xmp = None, image.info.get("xmp")
+    with suppress(struct.error):
+        value = _first_directory(block, byte_order).get(_ORIENTATION_TAG)
     if value is None and isinstance(xmp, bytes):
         match = re.search(rb"tiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])", xmp)
         value = int(match[1]) if match else None
@@ -210,14 +205,12 @@ def exif_texts(image: Image.Image) -> dict[int, str]:
     """
     if getattr(image, "format", None) == "TIFF":
         return {tag: text.strip("\0 ") for tag, text in image.getexif().items() if isinstance(text, str)}
-    block, texts = image.info.get("exif"), dict[int, str]()
-    block = block.removeprefix(_EXIF) if isinstance(block, bytes) else b""
-    byte_order = _ORDERS.get(block[:2])
-    pointers = [4] if byte_order else []  # the first directory holds the pointer to the camera's
+    block, byte_order = _exif(image)
+    texts, pointers = dict[int, str](), [4]  # the first directory holds the pointer to the camera's
     with suppress(struct.error):
         for pointer in pointers:
             (start,) = struct.unpack_from(f"{byte_order}I", block, pointer)
-            for tag, value_type, count, offset in _entries(block, byte_order or "", start):
+            for tag, value_type, count, offset in _entries(block, byte_order, start):
                 if value_type == _TEXT:
                     begin = offset if count <= 4 else struct.unpack_from(f"{byte_order}I", block, offset)[0]
                     text = block[begin : begin + count].partition(b"\0")[0].decode("utf-8", "replace")
@@ -237,6 +230,14 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return (width, height) of the upright picture."""
     width, height = image.size
     return (height, width) if orientation(image) >= 5 else (width, height)
+
+
+def _exif(image: Image.Image) -> tuple[bytes, str]:
+    """Return the EXIF block and its byte order for `struct`; both are empty if there is none."""
+    block = image.info.get("exif")
+    block = block.removeprefix(_EXIF) if isinstance(block, bytes) else b""
+    byte_order = _ORDERS.get(block[:2], "")
+    return (block, byte_order) if byte_order else (b"", "")
 
 
 def _first_directory(block: bytes, byte_order: str) -> dict[int, int]:

@@ -1,6 +1,10 @@
-"""Literal types of options for pictures and masks; this module imports neither numpy nor PyTorch."""
+"""Types of options for pictures and masks; this module imports neither numpy nor PyTorch."""
 
+from collections.abc import Callable
 from typing import Literal
+
+OnCount = Callable[[int, int], None]
+"""Called with the number of pictures that are done, and the total."""
 
 OnBad = Literal["error", "skip"]
 """Whether a bad picture or mask is an error, or is skipped with a note."""

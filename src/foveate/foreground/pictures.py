@@ -1,5 +1,6 @@
 """Decodes any picture file to upright RGB, or raises a one-line error."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,13 @@ def measure(source: Path | LazyPicture | Image.Image) -> tuple[tuple[int, int], 
     with opened(source) as image:
         _demand_size(image, source_name(source))
         return upright_size(image), orientation(image)
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """Return the content of a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _demand_size(image: Image.Image, name: str) -> None:

@@ -63,7 +63,9 @@ class Quality:
         ]
         rows += [[f"area {span}", str(count)] for span, count in zip(spans(), self.areas, strict=True)]
         for record in self.worst[:worst]:
-            rows.append([f"worst: {record.name}", told(record) + ", nothing found" * record.fallback])
+            rows.append(
+                [f"worst: {record.name}", score_and_area(record) + ", nothing found" * record.fallback]
+            )
         return rows
 
     def as_json(self) -> dict[str, object]:
@@ -131,7 +133,7 @@ def worst_first(records: Sequence[MaskRecord]) -> list[MaskRecord]:
     return sorted(records, key=lambda record: (record.score, record.area, record.name))
 
 
-def told(record: MaskRecord) -> str:
+def score_and_area(record: MaskRecord) -> str:
     """Return the numbers of one mask as text: "score 0.31, area 0.22"."""
     return f"score {record.score:.2f}, area {record.area:.2f}"
 

@@ -65,11 +65,6 @@ class StoredMask(LazyPicture):
     def fallback(self) -> bool:
         """Whether it is intentionally the whole picture, because nothing usable was found."""
 
-    @property
-    @abstractmethod
-    def place(self) -> str:
-        """The file that contains it, for messages."""
-
 
 def to_line(record: MaskRecord) -> bytes:
     """Return a record as one line of UTF-8 JSON, with a newline.
@@ -97,7 +92,7 @@ def from_line(line: bytes, where: str) -> MaskRecord:
         InputError: The line is not a record.
     """
     try:
-        record = as_dataclass(MaskRecord, parse_json(line, "it"), "it", more=True)
+        record = as_dataclass(MaskRecord, parse_json(line, "it"), "it", ignore_unknown=True)
         has_pixels = record.width > 0 and record.height > 0
     except InputError as error:
         raise InputError(f"{where} is damaged ({_short(error)}): delete that line") from error
@@ -161,10 +156,12 @@ def as_written(key: Mapping[str, object]) -> dict[str, object]:
     return json.loads(json.dumps(key, default=_plain))
 
 
-def differences(held: Mapping[str, object], wanted: Mapping[str, object], above: str = "") -> Iterator[str]:
+def differences(
+    stored: Mapping[str, object], requested: Mapping[str, object], above: str = ""
+) -> Iterator[str]:
     """Yield the differences between two keys as text: "model.weights was 'a', now 'b'"."""
-    for name in sorted(set(held) | set(wanted)):
-        old, new = held.get(name), wanted.get(name)
+    for name in sorted(set(stored) | set(requested)):
+        old, new = stored.get(name), requested.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             inner = cast("Mapping[str, object]", old), cast("Mapping[str, object]", new)
             yield from differences(*inner, f"{above}{name}.")
@@ -193,4 +190,4 @@ def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:80]
 
 
-_NAMES = tuple(one.name for one in fields(MaskRecord))
+_NAMES = tuple(each.name for each in fields(MaskRecord))

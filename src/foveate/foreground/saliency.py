@@ -39,14 +39,14 @@ class Regions:
     Attributes:
         labels: Region of each pixel, [H, W].
         colour: Mean Lab colour, [R, 3].
-        place: Mean row and column as a share of the picture, [R, 2].
+        position: Mean row and column as a share of the picture, [R, 2].
         border: Whether a region touches the picture's border, [R].
         touching: Whether two regions are neighbours, [R, R].
     """
 
     labels: Labels
     colour: Float[np.ndarray, "regions 3"]
-    place: Float[np.ndarray, "regions 2"]
+    position: Float[np.ndarray, "regions 2"]
     border: BorderRegions
     touching: Links
 
@@ -63,11 +63,11 @@ def saliency(colours: Colours, number: int = 200, centre: float | None = 0.6) ->
     regions = find_regions(colours, number)
     colour_distance = _distances(regions.colour)
     background = background_probability(regions, colour_distance)
-    proximity = np.exp(-(_distances(regions.place) ** 2) / (2 * PLACE_REACH**2))
+    proximity = np.exp(-(_distances(regions.position) ** 2) / (2 * PLACE_REACH**2))
     contrast = stretch((colour_distance * proximity) @ background)
     salient = smooth(contrast, background, regions, colour_distance)
     if centre is not None:
-        salient = salient * np.exp(-(((regions.place - 0.5) / centre) ** 2).sum(axis=1))
+        salient = salient * np.exp(-(((regions.position - 0.5) / centre) ** 2).sum(axis=1))
     # Multithreaded linear algebra differs in the last bits, and a later threshold would change pixels.
     return np.round(stretch(salient), 5)[regions.labels].astype(np.float32)
 

@@ -100,10 +100,6 @@ class PackedMask(StoredMask):
         return self._shards.files[self._row]
 
     @property
-    def place(self) -> str:
-        return str(self._shards.shards[self._shards.shard[self._row]])
-
-    @property
     def fallback(self) -> bool:
         return bool(self._shards.fallback[self._row])
 
@@ -111,9 +107,10 @@ class PackedMask(StoredMask):
         try:
             return decode(self._shards.read(self._row), self.name)
         except BadPicture as error:
-            if error.name == self.place:
+            shard = str(self._shards.shards[self._shards.shard[self._row]])
+            if error.name == shard:
                 raise
-            raise BadPicture(self.place, f"is damaged where mask {self.name} lies", _REMEDY) from error
+            raise BadPicture(shard, f"is damaged where mask {self.name} lies", _REMEDY) from error
 
 
 def is_packed(path: Path) -> bool:

@@ -31,10 +31,6 @@ class TreeMask(StoredMask):
         return self._file
 
     @property
-    def place(self) -> str:
-        return str(self._folder / self._file)
-
-    @property
     def fallback(self) -> bool:
         return self._fallback
 

@@ -45,7 +45,7 @@ class Backgrounds:
     def __init__(
         self, host: ExtraTexts, words: Sequence[str], template: str, *, keep_all: bool, as_released: bool
     ):
-        self._host, self._own, self._template = host, tuple(words), template
+        self._host, self._configured, self._template = host, tuple(words), template
         self._keep_all, self._as_released = keep_all, as_released
         self._words: tuple[object, tuple[list[str], list[str]]] = (None, ([], []))
         self._rows: tuple[list[str], TokenRows] | None = None
@@ -57,7 +57,7 @@ class Backgrounds:
         Raises:
             InputError: A sentence is too long for the text tower.
         """
-        candidates = self._own or GENERIC + FOOD
+        candidates = self._configured or GENERIC + FOOD
         try:
             check_texts(self._host.clip, candidates, self._template)
             self._host.extra_rows(candidates, self._template)
@@ -95,7 +95,7 @@ class Backgrounds:
             return [*GENERIC, *FOOD], []
         key = host.names, host.template  # called in each step; filtering is slow for a thousand classes
         if self._words[0] != key:
-            candidates = self._own or backgrounds_for(host.template)
+            candidates = self._configured or backgrounds_for(host.template)
             self._words = key, without_collisions(candidates, [] if self._keep_all else host.names)
         return self._words[1]
 

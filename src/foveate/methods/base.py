@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -242,6 +243,10 @@ class SentenceMethod(Method):
     def encode_text(self) -> TextFeatures:
         return self.plain.features()
 
+    def text_drift(self, features: Features) -> Scalar:
+        """Return 1 − the mean cosine of the class texts and CLIP's own."""
+        return 1 - F.cosine_similarity(features.text, self.plain.features(), dim=-1).mean()
+
 
 class Wrapper(Method):
     """A method over another method, its host. Hooks that it does not override are the host's.
@@ -267,6 +272,7 @@ class Wrapper(Method):
         super().__init__(host.clip, host.head_weights)
         self.tunes_vision = self.joint and host.tunes_vision
         self.tunes_text, self.takes_new_names = host.tunes_text, host.takes_new_names
+        self.names, self.template, self.trained = host.names, host.template, host.trained
         self.host = host if self.joint else host.requires_grad_(False).eval()
 
     @classmethod
@@ -295,20 +301,20 @@ class Wrapper(Method):
         super().set_classes(names, template, trained)
 
     def encode_text(self) -> TextFeatures:
-        return self.asked_host().encode_text()
+        return self.synced_host().encode_text()
 
     def text_features(self) -> TextFeatures:
-        return self.asked_host().text_features()  # the host caches them
+        return self.synced_host().text_features()  # the host caches them
 
     def encode_images(self, images: Images) -> ImageFeatures:
         return self.host.encode_images(images)
 
     def pair(self, image: ImageFeatures) -> Features:
-        return self.asked_host().pair(image)
+        return self.synced_host().pair(image)
 
     def forward(self, batch: Batch) -> Features:
         """Return features of a training batch; if the host is trained too, by the host's `forward`."""
-        return self.asked_host()(batch) if self.joint else super().forward(batch)
+        return self.synced_host()(batch) if self.joint else super().forward(batch)
 
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
         return self.host.logits(features, branch)
@@ -325,7 +331,7 @@ class Wrapper(Method):
         with super().constant_text(), self.host.constant_text():
             yield
 
-    def asked_host(self) -> Method:
+    def synced_host(self) -> Method:
         """Return the host after setting this method's classes; another caller may have set others."""
         classes = self.names, self.template, self.trained
         if classes != (self.host.names, self.host.template, self.host.trained):
@@ -347,12 +353,17 @@ def align(features: Features, scale: Tensor, weights: Sequence[float] = (1.0,)) 
         weights: One weight per head; heads without a weight are left out.
     """
     text = F.normalize(features.text, dim=-1)
-    image = F.normalize(features.image[: len(weights)], dim=-1)
-    fused = image[0] if len(weights) == 1 else torch.einsum("h,hbd->bd", image.new_tensor(weights), image)
+    image = features.image[: len(weights)]
+    fused = F.normalize(image, dim=-1)[0] if len(weights) == 1 else fuse_heads(image, weights)
     scale = scale.to(fused.dtype)
     if text.ndim == 3:
         return scale * torch.einsum("bd,bcd->bc", fused, text)
     return scale * fused @ text.T
+
+
+def fuse_heads(image: ImageFeatures, weights: Sequence[float]) -> Float[Tensor, "batch dim"]:
+    """Return `Σ_h w_h · image_h / |image_h|` of raw features, as in base logits."""
+    return torch.einsum("h,hbd->bd", image.new_tensor(weights), F.normalize(image, dim=-1))
 
 
 def encode_pictures(clip: Clip, images: Images) -> ImageFeatures:
@@ -376,13 +387,15 @@ def check_names(names: Sequence[str]) -> None:
         raise InputError(f"class names are {names!r}: give a list of names, not one string")
     if not names:
         raise InputError("there are no class names: give at least one")
-    seen: dict[str, str] = {}
+    names_by_key: dict[str, str] = {}
     for name in names:
         if not isinstance(name, str):
             raise InputError(f"class name {name!r} is of type {type(name).__name__}: give text")
         key = " ".join(name.replace("_", " ").split()).casefold()
         if not key:
             raise InputError(f"class name {name!r} is empty: give it a word that CLIP can read")
-        if key in seen:
-            raise InputError(f"class names {seen[key]!r} and {name!r} are the same: rename or merge them")
-        seen[key] = name
+        if key in names_by_key:
+            raise InputError(
+                f"class names {names_by_key[key]!r} and {name!r} are the same: rename or merge them"
+            )
+        names_by_key[key] = name

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from foveate.methods.base import Method
+from foveate.methods.base import Method, precise
 from foveate.types import Tokens
 
 
@@ -45,13 +45,9 @@ def passes_at(method: Method, block: nn.Module, answer: Callable[[], Tensor]) ->
     ):
         gradients = torch.autograd.grad(answer().sum(), activations, materialize_grads=True)
     return [
-        Pass(_precise(activation), _precise(gradient))
+        Pass(precise(activation.detach()), precise(gradient.detach()))
         for activation, gradient in zip(activations, gradients, strict=True)
     ]
-
-
-def _precise(values: Tensor) -> Tensor:
-    return values.detach().to(torch.promote_types(values.dtype, torch.float32))
 
 
 @contextmanager

@@ -132,9 +132,9 @@ class Tally:
         self.sums: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def add(self, **found: Tensor) -> None:
+    def add(self, **counts: Tensor) -> None:
         """Add the values of a batch: by name, a `[B]` tensor with one value per view."""
-        for name, values in found.items():
+        for name, values in counts.items():
             self.sums[name] = self.sums.get(name, torch.zeros((), device=values.device)) + values.sum()
 
     def total(self, name: str) -> float:
@@ -400,7 +400,24 @@ class RegionEncoder(FrozenHost):
 
 
 class PriorTexts(Method):
-    """Uses CLIP's own class texts too, as a prior for new classes."""
+    """Uses CLIP's own class texts too, as a prior for new classes.
+
+    A wrapper names it before its other bases: names are then refused before the host gets them.
+
+    Attributes:
+        plain: CLIP's own class texts, of one sentence or several; set in `__init__`.
+    """
+
+    plain: Sequence[PlainTexts] = ()
+
+    def set_classes(
+        self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
+    ) -> None:
+        for texts in self.plain:
+            texts.check(names, template)
+        super().set_classes(names, template, trained)
+        for texts in self.plain:
+            texts.set_classes(names, template)
 
     @property
     @abstractmethod
@@ -418,9 +435,6 @@ class PriorTexts(Method):
 
 class PriorBranch(PriorTexts):
     """Uses the unchanged CLIP too, as a prior for new classes."""
-
-    plain: Sequence[PlainTexts]
-    """CLIP's own class texts, of one sentence or several."""
 
     @property
     def prior_texts(self) -> Sequence[PlainTexts]:

@@ -39,19 +39,19 @@ Weight = Float[Tensor, "three_width width"]
 
 @dataclass(frozen=True)
 class Drops:
-    """Dropout of one training step; the same seed and place drop the same numbers.
+    """Dropout of one training step; the same seed and names drop the same numbers.
 
     Attributes:
         rate: Dropout rate of A's input; the other numbers are multiplied with 1 / (1 − rate).
         seed: Seed of the run.
-        place: Names of the step and the tower; each block has its own stream.
+        stream_names: Names of the step and the tower; each block has its own stream.
         passes: Number of passes per block and step. A further pass would need other random numbers, so
             it fails.
     """
 
     rate: float
     seed: int
-    place: tuple[str | int, ...]
+    stream_names: tuple[str | int, ...]
     passes: int
 
 
@@ -80,8 +80,10 @@ class LowRank(nn.Module):
         def change(layer: int, linear: nn.Linear) -> nn.Linear:
             updated = twin(linear, BesideLinear)
             updated.down, updated.up, updated.scale = self.down[layer], self.up[layer], self.scale
-            updated.drops = None if drops is None else replace(drops, place=(*drops.place, layer))
-            updated.masks, updated.asked = None, 0
+            updated.drops = (
+                None if drops is None else replace(drops, stream_names=(*drops.stream_names, layer))
+            )
+            updated.masks, updated.drawn = None, 0
             return updated
 
         return _with_qkv(tower, change)
@@ -136,7 +138,7 @@ class BesideLinear(nn.Linear):
         scale: s.
         drops: Dropout of A's input; None drops nothing.
         masks: Random generator of the dropout masks.
-        asked: Number of dropout masks drawn so far.
+        drawn: Number of dropout masks drawn so far.
     """
 
     down: Down
@@ -144,7 +146,7 @@ class BesideLinear(nn.Linear):
     scale: float
     drops: Drops | None
     masks: torch.Generator | None
-    asked: int
+    drawn: int
 
     def forward(self, input: Tensor) -> Tensor:  # the parent's name
         base = linear(input, self.weight, self.bias)
@@ -159,13 +161,13 @@ class BesideLinear(nn.Linear):
 
     def _dropout(self, x: Tensor, drops: Drops) -> Tensor:
         if self.masks is None:
-            self.masks = stream(drops.seed, *drops.place, device=x.device.type)
-        if self.asked == PARTS * drops.passes:
+            self.masks = stream(drops.seed, *drops.stream_names, device=x.device.type)
+        if self.drawn == PARTS * drops.passes:
             raise InputError(
                 "the class texts do not fit into memory at once, as dropout needs it: give dropout=0, or"
                 " fewer classes"
             )
-        self.asked += 1
+        self.drawn += 1
         mask = torch.empty_like(x).bernoulli_(1 - drops.rate, generator=self.masks)
         return x * mask / (1 - drops.rate)
 

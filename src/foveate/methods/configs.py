@@ -898,8 +898,8 @@ def _singular(word: str) -> str:
 
 
 CONFIGS: dict[str, type[MethodConfig]] = {
-    one.part: one
-    for one in (
+    config_type.part: config_type
+    for config_type in (
         ZeroShotConfig,
         CoOpConfig,
         CoCoOpConfig,

@@ -49,7 +49,7 @@ class CoOp(SharedPrompt, LabelTerm):
     def lay_out_classes(self, names: Sequence[str]) -> TokenRows:
         class_specific = self.config.class_specific
         rows = lay_out(
-            self.clip.tokenizer, names, self.ctx.shape[-2], self.config.position, own=class_specific
+            self.clip.tokenizer, names, self.ctx.shape[-2], self.config.position, per_class=class_specific
         )
         if class_specific:  # after the rows, so that names that are too long change nothing
             self._settle_class_vectors(tuple(names))

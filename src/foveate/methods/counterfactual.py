@@ -62,8 +62,6 @@ class Counterfactual(RegionEncoder, ClosedForm, FrozenFeatures):
         super().__init__(host)
         self.config = config or CounterfactualConfig()
         self.contexts = fixed(torch.empty(0, device=self.clip.logit_scale.device))
-        if host.names:
-            self.set_classes(host.names, host.template, host.trained_names())
 
     @classmethod
     def check_host(cls, name: str, host: Method | type[Method]) -> None:

@@ -71,7 +71,7 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
         )
         self.backgrounds.check()
         self.tally = self.last_tally = Tally()
-        self.epoch, self.epochs, self._begun, self._used_views = 0, 1, False, 0
+        self.epoch, self.epochs, self._started, self._used_views = 0, 1, False, 0
         if host.names:
             self.set_classes(host.names, host.template, host.trained_names())
 
@@ -101,10 +101,10 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
     ) -> None:
         super().set_classes(names, template, trained)
         if self.decoupler.gaze is not None:
-            self.decoupler.gaze.classes_set()
+            self.decoupler.gaze.copy_before_training()
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        self.epoch, self.epochs, self._begun = epoch, epochs, True
+        self.epoch, self.epochs, self._started = epoch, epochs, True
         if self.decoupler.gaze is not None:
             self.decoupler.gaze.begin_epoch()
 
@@ -127,7 +127,7 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
         terms = self.terms()
         views = self.decoupler.decouple(batch, needed=bool(terms))
         if views is not None and self.training:
-            self.tally.add(**watched(views.share))
+            self.tally.add(**view_counts(views.share))
         if not terms and not self.config.official_quirks:
             return self.host.losses(features, batch)
         backgrounds: TextFeatures | None = None
@@ -141,11 +141,11 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
         if views is not None and self._used_views:
             losses |= {
                 name: terms[name] * loss
-                for name, loss in self._own(terms, features, views, backgrounds).items()
+                for name, loss in self._dapt_terms(terms, features, views, backgrounds).items()
             }
         return losses
 
-    def _own(
+    def _dapt_terms(
         self, terms: dict[str, float], features: Features, views: Decoupled, backgrounds: TextFeatures | None
     ) -> dict[str, Scalar]:
         """Return DAPT's own terms, unweighted."""
@@ -199,7 +199,7 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
         """Return warnings: unused terms, left-out background words, views that trained only the host."""
         messages, config, weights = list[str](), self.config, self.config.weights
         quirks = config.official_quirks
-        if not self._begun:  # the stage was finished before the run resumed
+        if not self._started:  # the stage was finished before the run resumed
             return messages
         used = {name for epoch in range(self.epochs) for name in weights(epoch, self.epochs)}
         idle = {name: reason for name, reason in self._idle_terms().items() if name in used}
@@ -228,7 +228,7 @@ class Dapt(Wrapper, FrozenFeatures, Diagnostics, BatchSplit):
         )
 
 
-def watched(share: PerImage) -> dict[str, Tensor]:
+def view_counts(share: PerImage) -> dict[str, Tensor]:
     """Return counts for the views of a batch: `empty` ones, `full` ones, and the `area`.
 
     Args:

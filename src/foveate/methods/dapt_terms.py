@@ -9,11 +9,11 @@ stops the gradient. The equations follow the authors' released code.
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from foveate.methods.base import fuse_heads
 from foveate.methods.configs import Distance, Target
 from foveate.types import ImageFeatures, Labels, Logits, Scalar
 
@@ -28,8 +28,7 @@ def unit(image: ImageFeatures, weights: Sequence[float]) -> UnitFeatures:
         image: `[H, B, D]` raw features.
         weights: Weights of the heads.
     """
-    mixed = torch.einsum("h,hbd->bd", image.new_tensor(weights), F.normalize(image, dim=-1))
-    return F.normalize(mixed, dim=-1)
+    return F.normalize(fuse_heads(image, weights), dim=-1)
 
 
 def pull_push(

@@ -155,33 +155,35 @@ class Gaze:
         self.threshold: float | None = threshold
         self.scaling: Scaling = scaling
         self._host = host
-        self._looker: Method | None = None
+        self._gaze_method: Method | None = None
 
-    def classes_set(self) -> None:
+    def copy_before_training(self) -> None:
         """Copy the host before training, if `refresh` requires it."""
-        if self.source == "current" and self.refresh == "once" and self._looker is None:
-            self._looker = _frozen_copy(self._host)
+        if self.source == "current" and self.refresh == "once" and self._gaze_method is None:
+            self._gaze_method = _frozen_copy(self._host)
 
     def begin_epoch(self) -> None:
         """Copy the host at the start of an epoch, if `refresh` requires it."""
         if self.source == "current" and self.refresh == "every_epoch":
-            self._looker = _frozen_copy(self._host)
-        elif self._looker is not None:  # the copy is no submodule, so it does not move with the method
-            self._looker.to(self._host.clip.logit_scale.device)
+            self._gaze_method = _frozen_copy(self._host)
+        elif self._gaze_method is not None:  # the copy is no submodule, so it does not move with the method
+            self._gaze_method.to(self._host.clip.logit_scale.device)
 
     def masks(self, images: Images, labels: Labels) -> Masks:
         """Return the foreground of views, without gradient; all 0 if no patch supports the label."""
-        maps = activation_maps(self._asked(), images, labels)
+        maps = activation_maps(self._current_method(), images, labels)
         return as_masks(maps, images.shape[-1], self.threshold, self.scaling)
 
-    def _asked(self) -> Method:
+    def _current_method(self) -> Method:
         if self.source == "current" and self.refresh == "every_step":
             return self._host
-        if self._looker is None:
-            self._looker = ZeroShot(self._host.clip) if self.source == "frozen" else _frozen_copy(self._host)
-        if (self._looker.names, self._looker.template) != (self._host.names, self._host.template):
-            self._looker.set_classes(self._host.names, self._host.template)
-        return self._looker
+        if self._gaze_method is None:
+            self._gaze_method = (
+                ZeroShot(self._host.clip) if self.source == "frozen" else _frozen_copy(self._host)
+            )
+        if (self._gaze_method.names, self._gaze_method.template) != (self._host.names, self._host.template):
+            self._gaze_method.set_classes(self._host.names, self._host.template)
+        return self._gaze_method
 
 
 def activation_maps(method: Method, images: Images, labels: Labels) -> Maps:

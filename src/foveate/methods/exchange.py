@@ -20,7 +20,7 @@ New classes. The few directions U in which grounds move features tell *where* a 
 α = 1 gives the host's logits, with texts mixed with CLIP's; α = 0 removes the ground.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +28,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foveate.clip.templates import DEFAULT_TEMPLATE
 from foveate.errors import InputError
 from foveate.methods.base import Method, is_kind
 from foveate.methods.capabilities import ClosedForm, FrozenHost, PriorTexts, SupportSet
@@ -103,7 +102,7 @@ class Grounds:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SupportFeatures:
     """The host's features of the support pictures.
 
     Attributes:
@@ -116,12 +115,12 @@ class Seen:
     exchanged: Float[Tensor, "grounds heads pictures dim"]
     labels: Labels
 
-    def rows(self, rows: Tensor) -> "Seen":
+    def rows(self, rows: Tensor) -> "SupportFeatures":
         """Return some of the pictures."""
-        return Seen(self.image[:, rows], self.exchanged[:, :, rows], self.labels[rows])
+        return SupportFeatures(self.image[:, rows], self.exchanged[:, :, rows], self.labels[rows])
 
 
-class Exchange(FrozenHost, ClosedForm, FrozenFeatures, PriorTexts):
+class Exchange(PriorTexts, FrozenHost, ClosedForm, FrozenFeatures):
     """Learns from exchanged grounds, over a tuned host; a prediction needs only the host's pass.
 
     Args:
@@ -166,15 +165,6 @@ class Exchange(FrozenHost, ClosedForm, FrozenFeatures, PriorTexts):
             )
 
     # --- classes and texts ---
-
-    def set_classes(
-        self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
-    ) -> None:
-        for texts in self.plain:
-            texts.check(names, template or DEFAULT_TEMPLATE)
-        super().set_classes(names, template, trained)
-        for texts in self.plain:
-            texts.set_classes(names, template)
 
     @property
     def prior_texts(self) -> Sequence[PlainTexts]:
@@ -252,7 +242,7 @@ class Exchange(FrozenHost, ClosedForm, FrozenFeatures, PriorTexts):
         grounds = _solve(features, axes)
         self.axes, self.centre = fixed(grounds.axes), fixed(grounds.centre)
 
-    def _collect(self, support: SupportSet) -> Seen:
+    def _collect(self, support: SupportSet) -> SupportFeatures:
         image, labels, exchanged = list[Tensor](), list[Tensor](), list[Tensor]()
         for epoch in range(self.passes):
             views: list[Tensor] = []
@@ -263,9 +253,9 @@ class Exchange(FrozenHost, ClosedForm, FrozenFeatures, PriorTexts):
                     image.append(frozen["image"])
                     labels.append(batch.labels)
             exchanged.append(torch.cat(views, dim=1))
-        return Seen(torch.cat(image, dim=1), torch.stack(exchanged), torch.cat(labels))
+        return SupportFeatures(torch.cat(image, dim=1), torch.stack(exchanged), torch.cat(labels))
 
-    def _chosen(self, features: Seen) -> int:
+    def _chosen(self, features: SupportFeatures) -> int:
         """Return the k with the most correct predictions for exchanges of held-out classes.
 
         U of the odd classes is tested on the even ones, and the reverse. With fewer than four classes, a half
@@ -281,7 +271,7 @@ class Exchange(FrozenHost, ClosedForm, FrozenFeatures, PriorTexts):
         ]
         return 1 + max(range(most), key=scores.__getitem__)
 
-    def _correct(self, grounds: Grounds, features: Seen) -> int:
+    def _correct(self, grounds: Grounds, features: SupportFeatures) -> int:
         """Count the correct predictions for exchanges, among their classes, without these directions."""
         classes, labels = features.labels.unique(return_inverse=True)
         correct = 0
@@ -292,7 +282,7 @@ class Exchange(FrozenHost, ClosedForm, FrozenFeatures, PriorTexts):
         return correct
 
 
-def _solve(features: Seen, axes: int | None = None) -> Grounds:
+def _solve(features: SupportFeatures, axes: int | None = None) -> Grounds:
     """Solve Eq. 3 for these pictures; keep the first `axes` directions, or all that exchanges move."""
     unit = exact(F.normalize(torch.cat([features.image[None], features.exchanged]), dim=-1))
     moved = unit - unit.mean(dim=0)

@@ -69,8 +69,6 @@ class Falip(RegionEncoder):
             raise InputError(
                 f"falip: blocks is {self.blocks}, but the image tower has {depth}: give {depth} at most"
             )
-        if host.names:
-            self.set_classes(host.names, host.template, host.trained_names())
 
     def encode_region(self, images: Images, masks: Masks) -> ImageFeatures:
         """Return `[H, B, D]` raw features with the re-weighted attention (Eq. 3); see `RegionEncoder`."""
@@ -146,14 +144,14 @@ class _Reweighting:
         self.done = 0  # pictures that have passed
         self.qkv: Tensor | None = None
 
-    def keep(self, module: nn.Module, given: tuple[Tensor, ...], qkv: Tensor) -> None:
+    def keep(self, module: nn.Module, inputs: tuple[Tensor, ...], qkv: Tensor) -> None:
         """Store queries, keys and values `[B, tokens, 3 width]` of the current pictures."""
         self.qkv = qkv
 
-    def replace(self, module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
+    def replace(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
         """Return the gathered values `[B, kept, width]` with the class token's, the first row, replaced."""
         assert self.qkv is not None
-        (gathered,), qkv, self.qkv = given, self.qkv, None
+        (gathered,), qkv, self.qkv = inputs, self.qkv, None
         bias = self._next(qkv)
         row = class_row(qkv, bias, self.heads)
         empty = ~bias.any(1)[:, None, None]  # these pictures keep their features bit for bit

@@ -148,8 +148,8 @@ def extract(method: Method, batch: Batch) -> dict[str, Tensor]:
         else:
             inputs[feature.encode][feature] = _view(method, batch, feature)
     for views in inputs.values():
-        together = method.clip.logit_scale.is_cuda
-        for group in [list(views.items())] if together else [[view] for view in views.items()]:
+        in_one_pass = method.clip.logit_scale.is_cuda
+        for group in [list(views.items())] if in_one_pass else [[view] for view in views.items()]:
             encode = group[0][0].encode
             assert encode is not None
             features = encode(torch.cat([images for _, images in group]) if len(group) > 1 else group[0][1])

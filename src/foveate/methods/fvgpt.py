@@ -7,7 +7,6 @@ the whole picture and for its foreground.
 """
 
 import math
-from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -53,7 +52,7 @@ _SIGMAS = 2.0  # lead of the backbone, in standard deviations, for a warning
 _MUCH = 0.5  # share of views without foreground for a warning
 
 
-class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostics):
+class FvgPt(PriorBranch, FrozenHost, ForegroundTrust, FrozenFeatures, Diagnostics):
     """Foreground guidance for trained classes, calibration with CLIP's prior for new ones.
 
     Args:
@@ -105,15 +104,6 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
         """The host; the paper calls it the backbone."""
         return self.host
 
-    def set_classes(
-        self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
-    ) -> None:
-        for texts in self.plain:
-            texts.check(names, template)
-        super().set_classes(names, template, trained)
-        for texts in self.plain:
-            texts.set_classes(names, template)
-
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
         """Return z_FDC for trained classes, z_PC for new ones, and a mixture for both together.
 
@@ -133,7 +123,7 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
         """Return the terms of Eq. 10 and Eq. 15."""
         views = self._views(features, batch)
         if self.training:
-            self.tally.add(**watched(self.guidance, views, batch.labels, self._align))
+            self.tally.add(**view_counts(self.guidance, views, batch.labels, self._align))
         return self.guidance.losses(views, batch.labels, self._align, self.prior_among(batch.step))
 
     def prior_among(self, step: int) -> Tensor | None:
@@ -179,7 +169,7 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
             new=self.host.logits(whole, "new"),
             clip=align(Features(clip, self._prior_text()), self.clip.scale),
             area=area,
-            told_area=gate_area,
+            gate_area=gate_area,
         )
 
     # --- the prior ---
@@ -236,7 +226,7 @@ class FvgPt(FrozenHost, PriorBranch, ForegroundTrust, FrozenFeatures, Diagnostic
 
 
 @torch.no_grad()
-def watched(guidance: Guidance, v: Views, labels: Labels, align: Align) -> dict[str, Tensor]:
+def view_counts(guidance: Guidance, v: Views, labels: Labels, align: Align) -> dict[str, Tensor]:
     """Return counts for the views of a batch, before the step; the paper has no such counts.
 
     `cut_away` (no foreground in the crop), `backbone` and `adapted` (right predictions of z_full and

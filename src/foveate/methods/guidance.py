@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foveate.methods.base import fuse_heads
 from foveate.methods.configs import FvgPtConfig
 from foveate.methods.layers import perceptron
 from foveate.types import Features, ImageFeatures, Labels, Logits, PerImage, Scalar, TextFeatures
@@ -37,7 +38,7 @@ class Views:
         new: `[B, C]` logits of the backbone for new classes (equal to `full`, except for MMRL).
         clip: `[B, C]` logits of the unchanged CLIP.
         area: `[B]` share of the foreground in the view.
-        told_area: `[B]` area input of the gate; `area` unless settings change it.
+        gate_area: `[B]` area input of the gate; `area` unless settings change it.
     """
 
     features: Features
@@ -46,7 +47,7 @@ class Views:
     new: Logits
     clip: Logits
     area: PerImage
-    told_area: PerImage
+    gate_area: PerImage
 
 
 def entropy(logits: Logits) -> PerImage:
@@ -126,7 +127,7 @@ class Guidance(nn.Module):
         columns = {
             "entropy": self._entropy(full) - self._entropy(foreground),
             "cosine": agreement(full, foreground),
-            "area": self._told(v.told_area),
+            "area": self._clamped_area(v.gate_area),
         }
         return torch.stack([columns[name] for name in self.config.foreground_indicators], dim=-1)
 
@@ -143,8 +144,7 @@ class Guidance(nn.Module):
         """Return f̃ = norm(f + A(f)) for pictures and texts, Eq. 7."""
         image = features.image
         if self.config.heads == "fused" and len(image) > 1:
-            weights = image.new_tensor(self.head_weights)
-            image = torch.einsum("h,hbd->bd", weights, F.normalize(image, dim=-1))[None]
+            image = fuse_heads(image, self.head_weights)[None]
         adapted = self._adapted(image, self.image_adapter, "image")
         if self.config.heads == "class" and len(image) > 1:
             adapted = torch.cat([adapted[:1], image[1:]])
@@ -265,7 +265,7 @@ class Guidance(nn.Module):
         """Return which views have enough foreground for training."""
         return (v.area > 0) & (v.area >= self.config.min_area)  # without a mask the area is 0
 
-    def _told(self, area: PerImage) -> PerImage:
+    def _clamped_area(self, area: PerImage) -> PerImage:
         config = self.config
         return area.clamp(config.min_area, config.max_area) if config.clamp_area else area
 

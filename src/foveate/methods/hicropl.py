@@ -7,7 +7,6 @@ one vector; M a mapper; k the last of the first blocks; f and g features of a pi
   https://arxiv.org/abs/2507.14976
 """
 
-import copy
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +23,7 @@ from foveate.methods.base import SentenceMethod, encode_pictures
 from foveate.methods.capabilities import LabelTerm, TextRecipe
 from foveate.methods.configs import HiCroPLConfig
 from foveate.methods.frozen import Frozen, FrozenFeatures, frozen_clip
-from foveate.methods.layers import QuickGelu, attention, linear
+from foveate.methods.layers import QuickGelu, attention, copies, linear
 from foveate.methods.prompts import (
     DeepPromptMethod,
     DeepTokens,
@@ -68,20 +67,20 @@ class Mapper(nn.Module):
 
     Args:
         width: Width of the tower whose tokens are mapped.
-        other: Width of the tower of the proxies.
+        source_width: Width of the tower of the proxies.
         generator: Random generator of the initial values.
     """
 
-    def __init__(self, width: int, other: int, generator: torch.Generator):
+    def __init__(self, width: int, source_width: int, generator: torch.Generator):
         super().__init__()
         self.linear_q = linear(width, width, generator)
-        self.linear_k, self.linear_v = (linear(other, width, generator) for _ in range(2))
+        self.linear_k, self.linear_v = (linear(source_width, width, generator) for _ in range(2))
         self.attn = attention(width, generator)
         wide, narrow = linear(width, 4 * width, generator), linear(4 * width, width, generator)
         self.ffn = nn.Sequential(OrderedDict(c_fc=wide, gelu=QuickGelu(), c_proj=narrow))
         self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
 
-    def forward(self, tokens: BlockTokens, proxies: Float[Tensor, "blocks 1 other"]) -> BlockTokens:
+    def forward(self, tokens: BlockTokens, proxies: Float[Tensor, "blocks 1 source_width"]) -> BlockTokens:
         """Return the new tokens of these blocks: attention to all proxies, and a perceptron."""
         x, sources = self.linear_q(tokens.flatten(0, 1)), proxies.flatten(0, 1)
         keys, values = self.ln_1(self.linear_k(sources)), self.ln_1(self.linear_v(sources))
@@ -122,10 +121,10 @@ class HiCroPL(DeepPromptMethod, SentenceMethod, FrozenFeatures, LabelTerm):
         self.vision_tokens = nn.Parameter(initial.repeat(depth, 1, 1))
         self.to_vision = Mapper(vision.width, text.width, generator).to(proj.device)
         self.to_text = Mapper(text.width, vision.width, generator).to(proj.device)
-        self.text_nets = _copies(Proxy(text.width, generator).to(proj.device), k)
-        self.vision_nets = _copies(Proxy(vision.width, generator).to(proj.device), later)
-        self.text_proxies = nn.Parameter(_drawn(k, text.width, generator, proj))
-        self.vision_proxies = nn.Parameter(_drawn(later, vision.width, generator, proj))
+        self.text_nets = copies(Proxy(text.width, generator).to(proj.device), k)
+        self.vision_nets = copies(Proxy(vision.width, generator).to(proj.device), later)
+        self.text_proxies = nn.Parameter(_queries(k, text.width, generator, proj))
+        self.vision_proxies = nn.Parameter(_queries(later, vision.width, generator, proj))
         if config.overwrite:
             for name, parameter in self.learned().items():
                 parameter.requires_grad_(name in ("ctx", "deep_text", "vision_tokens"))
@@ -206,10 +205,9 @@ class HiCroPL(DeepPromptMethod, SentenceMethod, FrozenFeatures, LabelTerm):
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return CE, λ (1 − cos(ḡ, g_CLIP)) and λ (1 − cos(f̄, f_CLIP)), means over classes and pictures."""
-        text = F.cosine_similarity(features.text, self.plain.features(), dim=-1)
         image = F.cosine_similarity(features.image[0], batch.frozen["clip"][0], dim=-1)
         return super().losses(features, batch) | {
-            "text": self.config.weight * (1 - text.mean()),
+            "text": self.config.weight * self.text_drift(features),
             "image": self.config.weight * (1 - image.mean()),
         }
 
@@ -260,11 +258,6 @@ def _blocks(config: HiCroPLConfig, blocks: int) -> tuple[int, int]:
     return depth, k
 
 
-def _copies(module: Proxy, number: int) -> nn.ModuleList:
-    """Return `number` copies of a module."""
-    return nn.ModuleList(copy.deepcopy(module) for _ in range(number))
-
-
-def _drawn(blocks: int, width: int, generator: torch.Generator, like: Tensor) -> Proxies:
+def _queries(blocks: int, width: int, generator: torch.Generator, like: Tensor) -> Proxies:
     """Return the queries of several blocks, equal and drawn from N(0, 1), on the device of `like`."""
     return torch.randn(1, 1, width, generator=generator).repeat(blocks, 1, 1).to(like.device)

@@ -48,8 +48,6 @@ class Kdpl(Wrapper, FrozenFeatures, Diagnostics):
         self.config = config or KdplConfig()
         self.tally = self.last_tally = Tally()
         self._teacher: tuple[Clip, PlainTexts] | None = None  # a tuple hides its tensors from `parameters`
-        if host.names:
-            self.set_classes(host.names, host.template, host.trained_names())
 
     @classmethod
     def check_host(cls, name: str, host: Method | type[Method]) -> None:
@@ -95,9 +93,9 @@ class Kdpl(Wrapper, FrozenFeatures, Diagnostics):
             )
         return frozen_features(self.host) | {"teacher": teacher}
 
-    def teacher_logits(self, seen: Tensor) -> Logits:
+    def teacher_logits(self, image: Tensor) -> Logits:
         """Return the teacher's zero-shot logits from its picture features, at the student's temperature."""
-        return align(Features(seen, self.teacher()[1].features().to(seen.dtype)), self.clip.scale)
+        return align(Features(image, self.teacher()[1].features().to(image.dtype)), self.clip.scale)
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the two weighted KL divergences from the teacher, and the host's terms without labels."""
@@ -117,15 +115,15 @@ class Kdpl(Wrapper, FrozenFeatures, Diagnostics):
 
 
 def as_seen_by(
-    images: Images, own: ClipConfig, other: ClipConfig
+    images: Images, student: ClipConfig, teacher: ClipConfig
 ) -> Float[Tensor, "batch 3 other_height other_width"]:
     """Resize and normalise pictures for another CLIP: its size, mean and standard deviation."""
 
     def per_channel(values: tuple[float, float, float]) -> Tensor:
         return images.new_tensor(values)[:, None, None]
 
-    pixels = images * per_channel(own.std) + per_channel(own.mean)
-    if own.image_size != other.image_size:
-        size = (other.image_size, other.image_size)
+    pixels = images * per_channel(student.std) + per_channel(student.mean)
+    if student.image_size != teacher.image_size:
+        size = (teacher.image_size, teacher.image_size)
         pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-    return (pixels - per_channel(other.mean)) / per_channel(other.std)
+    return (pixels - per_channel(teacher.mean)) / per_channel(teacher.std)

@@ -5,7 +5,6 @@
 """
 
 import torch
-from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.methods.base import SentenceMethod
@@ -49,6 +48,5 @@ class KgCoOp(SharedPrompt, SentenceMethod, LabelTerm):
         [0] (L_kg in Sec. 3.2) uses the squared Euclidean distance; between unit vectors it is twice this
         term.
         """
-        closeness = F.cosine_similarity(features.text, self.plain.features(), dim=-1)
-        knowledge = self.config.weight * (1 - closeness.mean())
+        knowledge = self.config.weight * self.text_drift(features)
         return super().losses(features, batch) | {"knowledge": knowledge}

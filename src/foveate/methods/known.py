@@ -23,7 +23,7 @@ from foveate.types import Batch, Branch, Features, ImageFeatures, Labels, Logits
 
 
 @dataclass(frozen=True)
-class Held:
+class PictureFeatures:
     """Features of pictures that a method has encoded.
 
     Attributes:
@@ -121,14 +121,14 @@ class KnownClasses(SentenceMethod, ClosedForm, Diagnostics):
         return [f"it has learned nothing of {unknown[0]!r}{more}: of these it says what zero-shot CLIP says"]
 
     @torch.no_grad()
-    def collect(self, batches: Iterable[Batch]) -> Held:
+    def collect(self, batches: Iterable[Batch]) -> PictureFeatures:
         """Return raw features of all pictures, in order."""
         parts = [((batch.frozen or extract(self, batch))["image"], batch.labels) for batch in batches]
         if not parts:
             empty = torch.empty(1, 0, self.clip.config.embed, device=self.clip.logit_scale.device)
-            return Held(empty, torch.empty(0, dtype=torch.long, device=empty.device))
+            return PictureFeatures(empty, torch.empty(0, dtype=torch.long, device=empty.device))
         image = torch.cat([image for image, _ in parts], dim=1)
-        return Held(image, torch.cat([labels for _, labels in parts]))
+        return PictureFeatures(image, torch.cat([labels for _, labels in parts]))
 
 
 def fixed(tensor: Tensor, *, learns: bool = False) -> nn.Parameter:

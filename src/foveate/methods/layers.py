@@ -5,6 +5,7 @@ needs another block. That block shares all parts of the old one: no tensor is co
 replacements and hooks apply to both.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -55,6 +56,11 @@ def perceptron(widths: Sequence[int], generator: torch.Generator, *, bias: bool 
     for fan_in, fan_out in pairwise(widths):
         layers += [linear(fan_in, fan_out, generator, bias=bias), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
+
+
+def copies(module: nn.Module, number: int) -> nn.ModuleList:
+    """Return `number` copies of a module, with equal initial values."""
+    return nn.ModuleList(copy.deepcopy(module) for _ in range(number))
 
 
 def twin(module: nn.Module, kind: type[Kind]) -> Kind:

@@ -17,7 +17,7 @@ from foveate.clip.model import Clip
 from foveate.methods.capabilities import SupportSet
 from foveate.methods.config import Tried
 from foveate.methods.configs import LinearProbeConfig
-from foveate.methods.known import Held, KnownClasses, exact, fixed
+from foveate.methods.known import KnownClasses, PictureFeatures, exact, fixed
 from foveate.types import Labels, Logits
 
 USUAL = 1
@@ -80,10 +80,10 @@ class LinearProbe(KnownClasses):
     def chosen_settings(self) -> dict[str, object]:
         return {"c": float(self.c)}
 
-    def _search_c(self, problem: "Problem", val: Held | None) -> float:
+    def _search_c(self, problem: "Problem", val: PictureFeatures | None) -> float:
         if val is not None and len(val.labels):
             val_image = exact(F.normalize(val.image[0], dim=-1))
-            return search(lambda c: problem.right(c, val_image, val.labels))
+            return search(lambda c: problem.correct(c, val_image, val.labels))
         folds = list(problem.folds())
         if not folds:
             self._warnings = [
@@ -91,7 +91,7 @@ class LinearProbe(KnownClasses):
                 " --linear-probe.c gives another"
             ]
             return 10.0**USUAL
-        return search(lambda c: sum(rest.right(c, held_out, labels) for rest, held_out, labels in folds))
+        return search(lambda c: sum(rest.correct(c, held_out, labels) for rest, held_out, labels in folds))
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Problem:
         weight = parameters.detach()[:, :dim] / scale
         return weight, parameters.detach()[:, dim] - weight @ mean
 
-    def right(self, c: float, features: Tensor, labels: Labels) -> int:
+    def correct(self, c: float, features: Tensor, labels: Labels) -> int:
         """Return the number of these pictures that the solution for C classifies correctly."""
         weight, bias = self.solve(c)
         predictions = (features @ weight.T + bias).argmax(dim=-1)
@@ -148,7 +148,7 @@ class Problem:
 
     def folds(self) -> Iterator[tuple["Problem", Tensor, Labels]]:
         """Yield the problem without the j-th picture of each class, and these; no class becomes empty."""
-        ranks = _places(self.labels)
+        ranks = _ranks(self.labels)
         counts = torch.bincount(self.labels, minlength=self.classes)[self.labels]
         for fold in range(min(FOLDS, int(counts.max()))):
             held_out = (ranks == fold) & (counts > 1)
@@ -158,19 +158,19 @@ class Problem:
                 yield rest, self.features[mask], self.labels[held_out]
 
 
-def search(right: Callable[[float], int]) -> float:
+def search(correct: Callable[[float], int]) -> float:
     """Return the C with the most right predictions: first the best power of ten, then in halved steps.
 
     Of several best ones, the C closest to 10 is taken. With few pictures many C are equally good: the
     smallest would give nearly uniform probabilities, and that of lowest entropy far too confident ones.
     """
-    scores = {float(power): right(10.0**power) for power in COARSE}
+    scores = {float(power): correct(10.0**power) for power in COARSE}
     step = 1.0
     for _ in range(HALVINGS):
         best = _best(scores)
         for exponent in (best - step, best + step):
             if exponent not in scores:
-                scores[exponent] = right(10.0**exponent)
+                scores[exponent] = correct(10.0**exponent)
         step /= 2
     return 10.0 ** _best(scores)
 
@@ -179,6 +179,6 @@ def _best(scores: dict[float, int]) -> float:
     return max(scores, key=lambda power: (scores[power], -abs(power - USUAL)))
 
 
-def _places(labels: Labels) -> Tensor:
+def _ranks(labels: Labels) -> Tensor:
     """Return `[N]` the number of earlier pictures of the same class."""
     return torch.stack([(labels[:i] == label).sum() for i, label in enumerate(labels)])

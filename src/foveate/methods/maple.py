@@ -3,15 +3,12 @@
 - [0]: MaPLe: Multi-modal Prompt Learning, Khattak et al. 2023, https://arxiv.org/abs/2210.03117
 """
 
-import copy
-
 import torch
-from torch import nn
 
 from foveate.clip.model import Clip
 from foveate.methods.capabilities import LabelTerm
 from foveate.methods.configs import MapleConfig
-from foveate.methods.layers import linear
+from foveate.methods.layers import copies, linear
 from foveate.methods.prompts import (
     DeepPromptMethod,
     DeepTokens,
@@ -52,8 +49,7 @@ class Maple(DeepPromptMethod, LabelTerm):
         self.config = config
         self.deep_text = deep_start(depth, config.tokens, text.width, generator=generator, like=proj)
         self.map = linear(text.width, vision.width, generator).to(proj.device)
-        deeper = linear(text.width, vision.width, generator).to(proj.device)
-        self.deep_maps = nn.ModuleList(copy.deepcopy(deeper) for _ in range(depth - 1))  # they start equal
+        self.deep_maps = copies(linear(text.width, vision.width, generator), depth - 1).to(proj.device)
 
     def encode_images(self, images: Images) -> ImageFeatures:
         """Return picture features; each block has its F_k(P_k) after the patches ([0], Sec. 3.2.2)."""

@@ -124,18 +124,18 @@ class _Scaled(torch.autograd.Function):
         return gradients[0] * ctx.backward_factor, None, None
 
 
-def adapter_blocks(given: int | None, blocks: int) -> tuple[int, int]:
+def adapter_blocks(configured: int | None, blocks: int) -> tuple[int, int]:
     """Return the first and the last block with an adapter, counted from 1; equal in both towers.
 
     Args:
-        given: The first one; None takes 5 of 12, or the block after one third of fewer blocks.
+        configured: The first one; None takes 5 of 12, or the block after one third of fewer blocks.
         blocks: Number of blocks of the shallower tower.
 
     Raises:
         InputError: The towers do not have this block.
     """
     last = min(blocks, PUBLISHED_BLOCKS)
-    first = last // 3 + 1 if given is None else given
+    first = last // 3 + 1 if configured is None else configured
     if not 1 <= first <= last:
         raise InputError(f"mma: first_block is {first}, and adapters end with block {last}: give 1 to {last}")
     return first, last

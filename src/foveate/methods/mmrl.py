@@ -8,7 +8,6 @@ logits of f_c and f_r.
   https://arxiv.org/abs/2503.08497
 """
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -29,7 +28,7 @@ from foveate.methods.capabilities import (
 )
 from foveate.methods.configs import MmrlConfig
 from foveate.methods.frozen import Frozen, FrozenFeatures, frozen_clip
-from foveate.methods.layers import linear
+from foveate.methods.layers import copies, linear
 from foveate.methods.prompts import PUBLISHED_BLOCKS, LearnedTokens, insert, noise, put
 from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
@@ -68,8 +67,8 @@ class Mmrl(
         self.first_block, last = token_blocks(config, min(vision.layers, text.layers))
         blocks, width = last - self.first_block + 1, config.width
         self.tokens = nn.Parameter(noise(config.tokens, width, generator=generator, like=proj))
-        self.vision_maps = _equal_maps(blocks, width, vision.width, generator).to(proj.device)
-        self.text_maps = _equal_maps(blocks, width, text.width, generator).to(proj.device)
+        self.vision_maps = copies(linear(width, vision.width, generator), blocks).to(proj.device)
+        self.text_maps = copies(linear(width, text.width, generator), blocks).to(proj.device)
         initial = torch.empty(vision.width, clip.config.embed).normal_(generator=generator)
         self.proj_rep = nn.Parameter((vision.width**-0.5 * initial).to(proj.device))
         self.plain = PlainTexts(clip, config.template)  # g_CLIP
@@ -106,12 +105,11 @@ class Mmrl(
         config = self.config
         z, z_rep = (align(Features(head[None], features.text), self.clip.scale) for head in features.image)
         image = F.cosine_similarity(features.image[0], batch.frozen["clip"][0], dim=-1)
-        text = F.cosine_similarity(features.text, self.plain.features(), dim=-1)
         return {
             "ce": config.alpha * F.cross_entropy(z, batch.labels),
             "ce_rep": (1 - config.alpha) * F.cross_entropy(z_rep, batch.labels),
             "image": config.regulariser * (1 - image.mean()),
-            "text": config.regulariser * (1 - text.mean()),
+            "text": config.regulariser * self.text_drift(features),
         }
 
     def official_names(self) -> dict[str, str | list[str]]:
@@ -164,9 +162,3 @@ def token_blocks(config: MmrlConfig, blocks: int) -> tuple[int, int]:
             " only: give two of these, the lower one first"
         )
     return first, last
-
-
-def _equal_maps(number: int, fan_in: int, fan_out: int, generator: torch.Generator) -> nn.ModuleList:
-    """Return linear maps with equal initial values, one per block."""
-    layer = linear(fan_in, fan_out, generator)
-    return nn.ModuleList(copy.deepcopy(layer) for _ in range(number))

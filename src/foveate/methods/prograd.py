@@ -69,9 +69,6 @@ class ProGrad(PromptMethod, SentenceMethod, GradientRule, OfficialCheckpoint):
             aligned = aligned_gradient(g_ce, g_kl, self.config.weight)
             parameter.grad = aligned if parameter.grad is None else parameter.grad + aligned
 
-    def official_names(self) -> dict[str, str | list[str]]:
-        return {"ctx": "prompt_learner.ctx"}
-
 
 def aligned_gradient(task: Gradient, general: Gradient, weight: float = 1.0) -> Gradient:
     """Return the task's gradient without its component against the general one (G_prograd in [0], Sec. 3.2).

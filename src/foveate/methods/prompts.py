@@ -41,7 +41,7 @@ def lay_out(
     position: Position = "end",
     words: Sequence[int] = (),
     *,
-    own: bool = False,
+    per_class: bool = False,
 ) -> TokenRows:
     """Lay out prompts `[SOT] v1 … vn words name . [EOT]`, or the "middle" and "front" forms.
 
@@ -51,7 +51,7 @@ def lay_out(
         vectors: Number of learned vectors per row.
         position: Place of the name relative to the vectors.
         words: Token ids between the vectors and the name.
-        own: Whether each row has its own vectors; those of row i are then i·n to i·n + n − 1.
+        per_class: Whether each row has its own vectors; those of row i are then i·n to i·n + n − 1.
 
     Raises:
         InputError: The vectors, or a name with them, are longer than the context of the text tower.
@@ -62,7 +62,7 @@ def lay_out(
             f"{vectors} learned vectors leave no room for a class name: this CLIP reads {tokenizer.context}"
             f" tokens, so learn at most {room}"
         )
-    first_slots = [i * vectors if own else 0 for i in range(len(names))]
+    first_slots = [i * vectors if per_class else 0 for i in range(len(names))]
     texts = [name.replace("_", " ") for name in names]
     rows = [
         prompt_row(tokenizer, name, range(first_slot, first_slot + vectors), position, words)
@@ -116,6 +116,10 @@ class PromptMethod(ShardedText, PortableTexts):
         self._rows = self._rows.to(self.ctx.device)
         return self._rows
 
+    def official_names(self) -> dict[str, str | list[str]]:
+        """Return the vectors' name in the authors' checkpoints, for an `OfficialCheckpoint`."""
+        return {"ctx": "prompt_learner.ctx"}
+
     def text_recipe(self) -> TextRecipe:
         return TextRecipe("prompt", self.clip.text, self.ctx[None], ("end",), self.words)
 
@@ -134,9 +138,6 @@ class SharedPrompt(PromptMethod, ExtraTexts, OfficialCheckpoint):
 
     def encode_rows(self, rows: TokenRows) -> TextFeatures:
         return encode_rows(self.clip.text, rows, self.ctx)
-
-    def official_names(self) -> dict[str, str | list[str]]:
-        return {"ctx": "prompt_learner.ctx"}
 
 
 class DeepPromptMethod(PromptMethod, ExtraTexts, OfficialCheckpoint):
@@ -167,9 +168,6 @@ class DeepPromptMethod(PromptMethod, ExtraTexts, OfficialCheckpoint):
     def text_edit(self, _: Tensor | None = None) -> Edit | None:
         """Return the edit that puts the deeper tokens after SOT."""
         return replacing(self.deeper_text(), 1)
-
-    def official_names(self) -> dict[str, str | list[str]]:
-        return {"ctx": "prompt_learner.ctx"}
 
 
 def noise(*shape: int, generator: torch.Generator, like: Tensor) -> Tensor:
@@ -212,11 +210,13 @@ def embedded_start(
 # --- between blocks ---
 
 
-def resolve_depth(given: int | None, blocks: int, published: int, setting: str, *, least: int = 1) -> int:
+def resolve_depth(
+    configured: int | None, blocks: int, published: int, setting: str, *, least: int = 1
+) -> int:
     """Return the number of blocks, from the first, that get learned tokens.
 
     Args:
-        given: The setting; None takes the published depth, or the same share of a shallower tower.
+        configured: The setting; None takes the published depth, or the same share of a shallower tower.
         blocks: Number of blocks of the tower.
         published: Depth that the authors use with 12 blocks.
         setting: Full name of the setting, for messages: "promptsrc: text_depth".
@@ -225,12 +225,14 @@ def resolve_depth(given: int | None, blocks: int, published: int, setting: str, 
     Raises:
         InputError: The depth is larger than the number of blocks, or smaller than `least`.
     """
-    if given is None:
+    if configured is None:
         depth = published * min(blocks, PUBLISHED_BLOCKS) / PUBLISHED_BLOCKS
         return max(least, round(depth))
-    if not least <= given <= blocks:
-        raise InputError(f"{setting} is {given}, but the tower has {blocks} blocks: give {least} to {blocks}")
-    return given
+    if not least <= configured <= blocks:
+        raise InputError(
+            f"{setting} is {configured}, but the tower has {blocks} blocks: give {least} to {blocks}"
+        )
+    return configured
 
 
 def put(tokens: Tokens, learned: LearnedTokens, start: int) -> Tokens:

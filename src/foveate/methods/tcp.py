@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip, Edit
-from foveate.clip.rows import OwnTokens, encode_rows
+from foveate.clip.rows import ClassTokens, encode_rows
 from foveate.errors import InputError
 from foveate.methods.base import SentenceMethod
 from foveate.methods.capabilities import TextRecipe
@@ -62,8 +62,8 @@ class Tcp(PromptMethod, SentenceMethod):
 
     def encode_text(self) -> TextFeatures:
         """Return class features; from `block` on, tokens T_c of each class replace the learned vectors."""
-        class_tokens = OwnTokens(self.layer, self.class_tokens())
-        return encode_rows(self.clip.text, self.rows, self.ctx, own=class_tokens)
+        class_tokens = ClassTokens(self.layer, self.class_tokens())
+        return encode_rows(self.clip.text, self.rows, self.ctx, class_tokens=class_tokens)
 
     def text_recipe(self) -> TextRecipe:
         return replace(super().text_recipe(), kind="known", edit=self._edit)
@@ -89,23 +89,24 @@ class Tcp(PromptMethod, SentenceMethod):
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the cross-entropy and w · (1 − mean cosine of learned and fixed class texts)."""
-        closeness = F.cosine_similarity(features.text, self.plain.features(), dim=-1)
-        knowledge = self.config.weight * (1 - closeness.mean())
+        knowledge = self.config.weight * self.text_drift(features)
         return super().losses(features, batch) | {"knowledge": knowledge}
 
 
-def entry_layer(given: int | None, blocks: int) -> int:
+def entry_layer(configured: int | None, blocks: int) -> int:
     """Return the block, counted from 0, before which class-aware tokens are inserted.
 
     Args:
-        given: The setting, counted from 1; None takes 9 of 12, or the same share of fewer blocks.
+        configured: The setting, counted from 1; None takes 9 of 12, or the same share of fewer blocks.
         blocks: Number of blocks of the text tower.
 
     Raises:
         InputError: The tower does not have this block.
     """
-    if given is None:
+    if configured is None:
         return (PUBLISHED_BLOCK - 1) * min(blocks, PUBLISHED_BLOCKS) // PUBLISHED_BLOCKS
-    if not 1 <= given <= blocks:
-        raise InputError(f"tcp: block is {given}, but the text tower has {blocks} blocks: give 1 to {blocks}")
-    return given - 1
+    if not 1 <= configured <= blocks:
+        raise InputError(
+            f"tcp: block is {configured}, but the text tower has {blocks} blocks: give 1 to {blocks}"
+        )
+    return configured - 1

@@ -28,7 +28,7 @@ class Cache:
     """
 
     def __init__(self) -> None:
-        self._held: _Held | None = None
+        self._entry: _Entry | None = None
 
     def __reduce__(self) -> tuple[type["Cache"], tuple[()]]:
         return Cache, ()  # a copy has its own tensors, and computes its own texts
@@ -42,22 +42,22 @@ class Cache:
             make: Called without gradients and outside of inference mode, because training may use its
                 result.
         """
-        entry, full_key = self._held, (key, _precision(sources))
-        if entry is not None and entry.still_made_of(full_key, sources):
+        entry, full_key = self._entry, (key, _precision(sources))
+        if entry is not None and entry.is_current(full_key, sources):
             return entry.value
-        self._held = None  # frees the memory of the old texts first
+        self._entry = None  # frees the memory of the old texts first
         with torch.inference_mode(False), torch.no_grad():
             value = make()
-        self._held = _Held(full_key, sources, _stamps(sources), _storages(sources), value)
+        self._entry = _Entry(full_key, sources, _stamps(sources), _storages(sources), value)
         return value
 
     def forget(self) -> None:
         """Clear the cache."""
-        self._held = None
+        self._entry = None
 
 
 @dataclass(frozen=True)
-class _Held:
+class _Entry:
     """Cached texts and their inputs.
 
     Attributes:
@@ -74,7 +74,7 @@ class _Held:
     storages: list[StorageWeakRef]
     value: TextFeatures
 
-    def still_made_of(self, key: Hashable, sources: list[Tensor]) -> bool:
+    def is_current(self, key: Hashable, sources: list[Tensor]) -> bool:
         return (
             key == self.key
             and len(sources) == len(self.sources)
@@ -128,18 +128,18 @@ class PlainTexts:
 
     Args:
         clip: The frozen towers.
-        own: The sentence; None takes the data set's, or "a photo of a {}.".
+        template: The sentence; None takes the data set's, or "a photo of a {}.".
 
     Raises:
         InputError: The sentence does not have exactly one `{}`.
     """
 
-    def __init__(self, clip: Clip, own: str | None):
-        if own is not None:
-            fill(own, "name")  # refuse a wrong sentence before any training
-        self.clip, self.own = clip, own
+    def __init__(self, clip: Clip, template: str | None):
+        if template is not None:
+            fill(template, "name")  # refuse a wrong sentence before any training
+        self.clip, self.fixed_template = clip, template
         self.names: tuple[str, ...] = ()
-        self.sentence = own or DEFAULT_TEMPLATE
+        self.sentence = template or DEFAULT_TEMPLATE
         self._features = Cache()
         self._rows: tuple[object, TokenRows] | None = None
 
@@ -150,7 +150,7 @@ class PlainTexts:
             InputError: A name is too long for the text tower, or the sentence does not have exactly one
                 `{}`.
         """
-        check_texts(self.clip, names, self.own or template or DEFAULT_TEMPLATE)
+        check_texts(self.clip, names, self.fixed_template or template or DEFAULT_TEMPLATE)
 
     def set_classes(self, names: Sequence[str], template: str | None) -> None:
         """Set the names and the data set's sentence.
@@ -159,7 +159,7 @@ class PlainTexts:
             InputError: See `check`; the previous names then stay.
         """
         self.check(names, template)
-        self.names, self.sentence = tuple(names), self.own or template or DEFAULT_TEMPLATE
+        self.names, self.sentence = tuple(names), self.fixed_template or template or DEFAULT_TEMPLATE
 
     def features(self) -> TextFeatures:
         """Return `[C, D]` raw features; encoded again only if names or the text tower have changed."""

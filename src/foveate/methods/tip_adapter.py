@@ -17,7 +17,7 @@ from foveate.clip.model import Clip
 from foveate.methods.capabilities import SupportSet
 from foveate.methods.config import Tried
 from foveate.methods.configs import TipAdapterConfig
-from foveate.methods.known import Held, KnownClasses, fixed
+from foveate.methods.known import KnownClasses, PictureFeatures, fixed
 from foveate.types import Labels, Logits
 
 BETAS = torch.logspace(-1, 1.7, 200).tolist()
@@ -54,7 +54,7 @@ class TipAdapter(KnownClasses):
         self.owners = fixed(torch.empty(0, device=device))
         self.alpha = fixed(torch.tensor(self.config.alpha, device=device))
         self.beta = fixed(torch.tensor(self.config.beta, device=device))
-        self._val: Held | None = None
+        self._val: PictureFeatures | None = None
 
     def classes_learned(self) -> int:
         return int(self.owners.max()) + 1 if len(self.owners) else 0

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from foveate.official.files import Checkpoint, read_checkpoint
 from foveate.official.forms import check_forms
 from foveate.official.names import Sentences, decode, names_behind, names_within, read_sentences
 from foveate.official.recognise import Tensors, choose_method, importable
-from foveate.official.settings import Own, read_settings, settle_init
+from foveate.official.settings import MethodSettings, read_settings, settle_init
 from foveate.official.towers import check_clip
 
 _BLOCKS = 7
@@ -88,9 +89,7 @@ def read_official(
     if names is not None:
         check_names(names)
     checkpoint = read_checkpoint(source)
-    if checkpoint.path is None:
-        return _interpret(checkpoint, clip, method, names, template, settings)
-    with naming(checkpoint.path):
+    with nullcontext() if checkpoint.path is None else naming(checkpoint.path):
         return _interpret(checkpoint, clip, method, names, template, settings)
 
 
@@ -107,11 +106,13 @@ def _interpret(
     configure(method, settings)  # refuses settings of other methods
     check_forms(tensors)
     check_clip(tensors, clip)
-    given = (settings or {}).get(method, {})
-    values = read_settings(method, tensors, clip, given)
+    requested = (settings or {}).get(method, {})
+    values = read_settings(method, tensors, clip, requested)
     sentences = _sentences(tensors, clip, names)
     values, words = settle_init(method, values, clip, sentences)
-    notes = _block_notes(values, given) if method == "mmrl" else [_DESCRIBED] if method == "hicropl" else []
+    notes = (
+        _block_notes(values, requested) if method == "mmrl" else [_DESCRIBED] if method == "hicropl" else []
+    )
     if sentences is None:
         saved = None
         notes += _text_notes(method, words, template, clip.tokenizer)
@@ -152,7 +153,7 @@ def _found_names(
     sentences: Sentences,
     words: Sequence[int],
     template: str | None,
-    given: Sequence[str] | None,
+    names: Sequence[str] | None,
     tokenizer: ClipTokenizer,
 ) -> tuple[list[str] | None, str | None]:
     """Return the names in prompts, and the template; no names if names are given and none are found."""
@@ -161,7 +162,7 @@ def _found_names(
             return names_within(sentences, template, tokenizer)
         return names_behind(sentences, words, tokenizer), template
     except InputError:
-        if given is None or (method == "mmrl" and template is None):
+        if names is None or (method == "mmrl" and template is None):
             raise
         return None, template
 
@@ -181,11 +182,11 @@ def _class_count(tensors: Tensors) -> int | None:
     return len(tensors["ctx"]) if class_specific else None
 
 
-def _choose_names(given: Sequence[str] | None, saved: Sequence[str] | None, classes: int | None) -> list[str]:
-    if given is not None:
-        if classes not in (None, len(given)):
-            raise InputError(f"was trained on {classes} classes, but {len(given)} names were given")
-        return [clean_name(name) for name in given]
+def _choose_names(names: Sequence[str] | None, saved: Sequence[str] | None, classes: int | None) -> list[str]:
+    if names is not None:
+        if classes not in (None, len(names)):
+            raise InputError(f"was trained on {classes} classes, but {len(names)} names were given")
+        return [clean_name(name) for name in names]
     if saved is None:
         raise InputError("has no class names in it: give them with --classes, a file with a name a line")
     return list(saved)
@@ -203,9 +204,9 @@ def _text_notes(
     return []
 
 
-def _block_notes(values: Own, given: Mapping[str, Any]) -> list[str]:
+def _block_notes(values: MethodSettings, requested: Mapping[str, Any]) -> list[str]:
     first, last = values["first_block"], values["last_block"]
-    if last - first + 1 == _BLOCKS or {"first_block", "last_block"} & given.keys():
+    if last - first + 1 == _BLOCKS or {"first_block", "last_block"} & requested.keys():
         return []
     return [
         f"took blocks {first} to {last}: the checkpoint has their number, not which they are"

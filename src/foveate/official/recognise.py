@@ -22,31 +22,32 @@ _TOWERS = ("image_encoder.", "text_encoder.")
 Tensors = Mapping[str, Tensor]
 
 
-def choose_method(tensors: Tensors, asked: str | None = None) -> str:
+def choose_method(tensors: Tensors, requested: str | None = None) -> str:
     """Return the method of a checkpoint.
 
     Args:
         tensors: Tensors by name; see `Checkpoint.tensors`.
-        asked: The method that the user gave, if any; see `importable`.
+        requested: The method that the user gave, if any; see `importable`.
 
     Raises:
         InputError: The method is unknown, differs from the given one, or is ambiguous.
     """
-    found = candidates(tensors)
-    if not found:
+    matches = candidates(tensors)
+    if not matches:
         raise InputError(_foreign(tensors))
-    if asked in found:
-        return asked
-    if asked is not None:
+    if requested in matches:
+        return requested
+    if requested is not None:
         raise InputError(
-            f"looks like a checkpoint of {' or '.join(found)}, not of {asked}: give --method {found[0]}"
+            f"looks like a checkpoint of {' or '.join(matches)}, not of {requested}: give --method"
+            f" {matches[0]}"
         )
-    if len(found) > 1:
+    if len(matches) > 1:
         raise InputError(
-            f"could be of {', '.join(found[:-1])} or {found[-1]}, which save the same tensors: say which with"
-            f" --method {found[0]} or another"
+            f"could be of {', '.join(matches[:-1])} or {matches[-1]}, which save the same tensors: say which"
+            f" with --method {matches[0]} or another"
         )
-    return found[0]
+    return matches[0]
 
 
 def candidates(tensors: Tensors) -> list[str]:
@@ -80,16 +81,16 @@ def _with_context(tensors: Tensors) -> list[str]:
     return ["coop", "prograd", "kgcoop"]
 
 
-def importable(asked: str) -> str:
+def importable(method: str) -> str:
     """Return the method that the user gave.
 
     Raises:
         InputError: The method does not exist, or its checkpoints cannot be imported.
     """
-    *plugins, backbone = parts(asked)
+    *plugins, backbone = parts(method)
     if plugins:
         raise InputError(
-            f"{asked} is a plug-in over a backbone: import the backbone, with --method {backbone}"
+            f"{method} is a plug-in over a backbone: import the backbone, with --method {backbone}"
         )
     if backbone not in METHODS:
         raise InputError(f"there are no checkpoints of {backbone} to import; there are {', '.join(METHODS)}")

@@ -11,37 +11,37 @@ from foveate.methods.prompts import PUBLISHED_BLOCKS
 from foveate.methods.registry import methods
 from foveate.official.recognise import Tensors
 
-Own = dict[str, Any]
+MethodSettings = dict[str, Any]
 """Settings of one method, by name."""
 
 _LEARNER = "representation_learner.compound_rep_tokens"
 
 
-def read_settings(method: str, tensors: Tensors, clip: Clip, given: Mapping[str, Any]) -> Own:
+def read_settings(method: str, tensors: Tensors, clip: Clip, requested: Mapping[str, Any]) -> MethodSettings:
     """Return the given settings and those inferred from the tensors.
 
     Args:
         method: Method of the checkpoint.
         tensors: Tensors by name; see `Checkpoint.tensors`.
         clip: The towers of the checkpoint.
-        given: Settings that the user gave.
+        requested: Settings that the user gave.
 
     Raises:
         InputError: A given setting contradicts the tensors, or a tensor is missing.
     """
     inferred = _READERS[method](tensors)
     for name, value in inferred.items():
-        if given.get(name) not in (None, value):
+        if requested.get(name) not in (None, value):
             raise InputError(
-                f"has {name} = {value}, but --{method}.{name.replace('_', '-')} is {given[name]}"
+                f"has {name} = {value}, but --{method}.{name.replace('_', '-')} is {requested[name]}"
             )
-    settings = {**given, **inferred}
+    settings = {**requested, **inferred}
     return _settle_blocks(settings, tensors, clip) if method == "mmrl" else settings
 
 
 def settle_init(
-    method: str, settings: Own, clip: Clip, sentences: Sequence[Sequence[int]] | None
-) -> tuple[Own, list[int]]:
+    method: str, settings: MethodSettings, clip: Clip, sentences: Sequence[Sequence[int]] | None
+) -> tuple[MethodSettings, list[int]]:
     """Choose the initial words of the learned vectors; some words may remain after the vectors.
 
     With "a photo of a" and two vectors, "of a" remains between them and the name.
@@ -87,11 +87,11 @@ def _shape_of(tensors: Tensors, name: str) -> tuple[int, ...]:
     return tuple(tensors[name].shape)
 
 
-def _context(tensors: Tensors) -> Own:
+def _context(tensors: Tensors) -> MethodSettings:
     return {"tokens": _shape_of(tensors, "ctx")[-2]}
 
 
-def _coop(tensors: Tensors) -> Own:
+def _coop(tensors: Tensors) -> MethodSettings:
     return {**_context(tensors), "class_specific": tensors["ctx"].ndim == 3}
 
 
@@ -100,7 +100,7 @@ def _deep(tensors: Tensors, tower: str) -> int:
     return max(1, depth(tensors, tower + ".transformer.resblocks.{}.VPT_shallow"))
 
 
-def _ivlp(tensors: Tensors) -> Own:
+def _ivlp(tensors: Tensors) -> MethodSettings:
     settings = {**_context(tensors), "text_depth": _deep(tensors, "text_encoder"), "vision_depth": 0}
     if "image_encoder.VPT" in tensors:
         settings["vision_tokens"] = _shape_of(tensors, "image_encoder.VPT")[0]
@@ -108,25 +108,25 @@ def _ivlp(tensors: Tensors) -> Own:
     return settings
 
 
-def _vpt(tensors: Tensors) -> Own:
+def _vpt(tensors: Tensors) -> MethodSettings:
     return {"tokens": _shape_of(tensors, "image_encoder.VPT")[0], "depth": _deep(tensors, "image_encoder")}
 
 
-def _maple(tensors: Tensors) -> Own:
+def _maple(tensors: Tensors) -> MethodSettings:
     return {**_context(tensors), "depth": 1 + depth(tensors, "compound_prompts_text.{}")}
 
 
-def _hicropl(tensors: Tensors) -> Own:
+def _hicropl(tensors: Tensors) -> MethodSettings:
     blocks = {"depth": "cross_prompts_text.{}", "cross_layer": "text_proxy_token.{}"}
     return _context(tensors) | {name: depth(tensors, pattern) for name, pattern in blocks.items()}
 
 
-def _mmrl(tensors: Tensors) -> Own:
+def _mmrl(tensors: Tensors) -> MethodSettings:
     tokens, width = _shape_of(tensors, _LEARNER)
     return {"tokens": tokens, "width": width}
 
 
-def _settle_blocks(settings: Own, tensors: Tensors, clip: Clip) -> Own:
+def _settle_blocks(settings: MethodSettings, tensors: Tensors, clip: Clip) -> MethodSettings:
     """Choose MMRL's blocks: their number is known, and the authors' code ends with the last of 12."""
     count = depth(tensors, _LEARNER + "_r2vproj.{}.weight")
     last_common = min(clip.config.vision.layers, clip.config.text.layers, PUBLISHED_BLOCKS)
@@ -143,7 +143,7 @@ def _settle_blocks(settings: Own, tensors: Tensors, clip: Clip) -> Own:
     return {**settings, "first_block": first, "last_block": last}
 
 
-_READERS: dict[str, Callable[[Tensors], Own]] = {
+_READERS: dict[str, Callable[[Tensors], MethodSettings]] = {
     "coop": _coop,
     "kgcoop": _context,
     "prograd": _context,

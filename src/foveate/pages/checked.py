@@ -45,7 +45,7 @@ def write_page(checked: Checked, title: str, file: Path) -> None:
 
 
 def _card(photos: Photos, finding: Finding, folder: str) -> dict[str, Any]:
-    indices = () if finding.kind in _UNSEEN else finding.places[:2]
+    indices = () if finding.kind in _UNSEEN else finding.indices[:2]
     pictures = [inline(square(open_picture(photos.samples[index].picture))) for index in indices]
     names = [name.removeprefix(folder) for name in finding.pictures]
     return {"label": finding.label, "told": finding.told, "names": names, "pictures": pictures}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from foveate.classifier import Classifier, Split
-from foveate.data.loader import PictureSet
+from foveate.data.loader import eval_pictures
 from foveate.data.pictures import open_picture
 from foveate.data.samples import Photos
 from foveate.evaluate.answers import Answers
@@ -50,34 +50,34 @@ class Evaluated:
     judged: Judgement
 
 
-def write_page(classifier: Classifier, found: Evaluated, file: Path) -> None:
+def write_page(classifier: Classifier, evaluated: Evaluated, file: Path) -> None:
     """Write the page.
 
     Args:
         classifier: The classifier; it computes heat maps of the pictures on the page.
-        found: Its predictions.
+        evaluated: Its predictions.
         file: The page.
 
     Raises:
         InputError: jinja2 is not installed, or the folder is not there.
     """
-    answers = found.answers
+    answers = evaluated.answers
     predicted = answers.logits.argmax(dim=1)
     rows_of: dict[Cell, list[int]] = {}
     p = answers.probabilities.max(dim=1).values
     for index in p.argsort(descending=True).tolist():
         rows_of.setdefault((int(answers.labels[index]), int(predicted[index])), []).append(index)
     classes = _classes(rows_of, len(answers.names))
-    selected = _wanted(rows_of, classes)
+    selected = _selected(rows_of, classes)
     mistakes = (row for cell, rows in rows_of.items() if cell[0] != cell[1] for row in rows[:WRONG])
     surest = sorted(mistakes, key=lambda row: (-float(p[row]), row))[:12]
     card_rows = sorted({*surest, *(row for rows in selected.values() for row in rows)})
-    cards = dict(zip(card_rows, _cards(classifier, found, card_rows), strict=True))
+    cards = dict(zip(card_rows, _cards(classifier, evaluated, card_rows), strict=True))
     render(
         "evaluated.html.j2",
         file,
-        title=found.title,
-        judged=found.judged,
+        title=evaluated.title,
+        judged=evaluated.judged,
         pictures=len(answers.labels),
         shown=[answers.names[row] for row in classes],
         left_out=len({cell[0] for cell in rows_of} - set(classes)),
@@ -99,14 +99,14 @@ def _classes(rows_of: Mapping[Cell, Sequence[int]], number: int) -> list[int]:
     return sorted(present[:CLASSES])
 
 
-def _wanted(rows_of: Mapping[Cell, Sequence[int]], classes: Sequence[int]) -> dict[Cell, list[int]]:
+def _selected(rows_of: Mapping[Cell, Sequence[int]], classes: Sequence[int]) -> dict[Cell, list[int]]:
     """Return the pictures to show for each number, mistakes first, at most `MOST` in all."""
     selected: dict[Cell, list[int]] = {}
     room = MOST
     for cell in sorted(rows_of, key=lambda cell: (cell[0] == cell[1], -len(rows_of[cell]))):
         if set(cell) <= set(classes):
-            most = RIGHT if cell[0] == cell[1] else WRONG
-            selected[cell] = list(rows_of[cell][: min(most, room)])
+            limit = RIGHT if cell[0] == cell[1] else WRONG
+            selected[cell] = list(rows_of[cell][: min(limit, room)])
             room -= len(selected[cell])
     return selected
 
@@ -161,6 +161,5 @@ def _cards(classifier: Classifier, evaluated: Evaluated, rows: Sequence[int]) ->
 
 
 def _heatmaps(classifier: Classifier, photos: Photos, branch: Branch) -> torch.Tensor:
-    config = classifier.clip.config
-    pictures = PictureSet(photos, config.image_size, config.mean, config.std)
+    pictures = eval_pictures(photos, classifier.clip.config)
     return look(classifier.method, pictures, branch, LookConfig(steps=0)).heat

@@ -87,7 +87,7 @@ class Figures:
         self.protocol = str(frame["protocol"].iloc[0])
 
     @cached_property
-    def found(self) -> dict[FigureKey, Estimate]:
+    def estimates(self) -> dict[FigureKey, Estimate]:
         """All figures by key: first each set, then averages; HM last."""
         estimates = {
             key: self.bootstrap.estimate(answers, self.seeds) for key, answers in self._complete().items()
@@ -147,7 +147,7 @@ class Figures:
         return THREE if "new" in names else tuple(sorted(names))
 
     @cached_property
-    def _asked(self) -> dict[tuple[str, str, float, str], dict[str, list[dict[str, Any]]]]:
+    def _lines(self) -> dict[tuple[str, str, float, str], dict[str, list[dict[str, Any]]]]:
         """Lines of the long table, one for each seed, by (row, test set, amount, condition) and split."""
         columns = [
             *_WHERE,
@@ -175,7 +175,7 @@ class Figures:
             self.protocol in ("few-shot", "data-efficiency") and not (self.frame["split"] == "new").any()
         )
         answers: dict[FigureKey, RowAnswers] = {}
-        for where, splits in self._asked.items():
+        for where, splits in self._lines.items():
             measures = {"accuracy": ("base", "all")} if all_classes else halves
             if self.source is not None:
                 on_source = where[1] == self.source
@@ -199,7 +199,7 @@ class Figures:
 
     def _other_measures(self) -> Iterator[tuple[FigureKey, Estimate]]:
         """Yield shift index and worst group of each split, and the accuracies among all names."""
-        for where, splits in self._asked.items():
+        for where, splits in self._lines.items():
             known: dict[str, dict[int, float]] = {
                 f"shift {split}": {line["seed"]: line["shift"] for line in lines if pd.notna(line["shift"])}
                 for split, lines in splits.items()
@@ -221,7 +221,7 @@ class Figures:
         """Yield the least accuracy, by seed, over the classes at home and those under a condition."""
         if not where[3]:
             return
-        at_home = self._asked.get((*where[:3], _HOME), {})
+        at_home = self._lines.get((*where[:3], _HOME), {})
         for split, lines in splits.items():
             home = {line["seed"]: line["per_class"] for line in at_home.get(split, ())}
             yield (
@@ -250,7 +250,7 @@ class Figures:
         """Return the sets that a figure covers: one, or those of an average."""
         if key.set != AVERAGE:
             return [key.set]
-        return [target for target in self.targets if key._replace(set=target) in self.found]
+        return [target for target in self.targets if key._replace(set=target) in self.estimates]
 
     @cached_property
     def missing(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ import pandas as pd
 from foveate.datasets.catalogue import DataSet, find
 from foveate.errors import InputError
 from foveate.report import published
-from foveate.report.statistics import Place
+from foveate.report.statistics import TrainingSet
 from foveate.sweep.jobs import Protocol
 from foveate.sweep.results import RESULT, Damaged, Measured, Result, read_result, results_in, unpacked
 
@@ -69,13 +69,13 @@ class SweepResults:
             values that lines of one table share).
         runs: Number of results; some may be backbones without questions.
         damaged: Error of each file that was left out.
-        begun: Folders of runs that are started and have no result.
+        unfinished: Folders of runs that are started and have no result.
     """
 
     frame: pd.DataFrame
     runs: int
     damaged: tuple[str, ...]
-    begun: tuple[Path, ...]
+    unfinished: tuple[Path, ...]
 
 
 def read_sweep(folder: Path) -> SweepResults:
@@ -103,10 +103,12 @@ def read_sweep(folder: Path) -> SweepResults:
     if not any(result.measured for result, _ in results):
         raise InputError(_nothing(folder, results, damaged))
     results.sort(key=lambda item: (*(getattr(item[0], name) for name in _ORDER), str(item[1])))
-    begun = [Path(path) for path, _, names in os.walk(folder) if "job.json" in names and RESULT not in names]
+    unfinished = [
+        Path(path) for path, _, names in os.walk(folder) if "job.json" in names and RESULT not in names
+    ]
     lines = [_line(result, measured, run) for result, run in results for measured in result.measured]
     frame = pd.DataFrame(lines, columns=[*RAW, *_MORE])
-    return SweepResults(frame, len(results), tuple(sorted(damaged)), tuple(sorted(begun)))
+    return SweepResults(frame, len(results), tuple(sorted(damaged)), tuple(sorted(unfinished)))
 
 
 _ORDER = ("protocol", "row", "dataset", "variant", "seed")
@@ -287,17 +289,17 @@ def _labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, tuple[str, .
     }
     wide = pd.DataFrame.from_dict(settings, orient="index").fillna("–")
     labels: dict[Path, str] = {}
-    trained: dict[str, dict[Place, Mapping[str, str]]] = defaultdict(dict)
+    trained: dict[str, dict[TrainingSet, Mapping[str, str]]] = defaultdict(dict)
     for name, group in runs.groupby("name"):
         values = wide.loc[group.index]
         varies = values.groupby([group["trained_on"], group["amount"]]).nunique().gt(1).any()
         varying = sorted(varies.index[varies])
-        for folder, place in zip(
+        for folder, training in zip(
             group.index, zip(group["trained_on"], group["amount"], strict=True), strict=True
         ):
             difference = ", ".join(f"{key} {values.at[folder, key]}" for key in varying)
             labels[folder] = f"{name} ({difference})" if difference else str(name)
-            trained[labels[folder]].setdefault(place, settings[folder])
+            trained[labels[folder]].setdefault(training, settings[folder])
     lines = frame.assign(label=[labels[folder] for folder in frame["folder"]])
     keys = ["label", "trained_on", "amount", "seed"]
     for (label, key, _, seed), repeated in lines[
@@ -312,10 +314,10 @@ def _labelled(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, tuple[str, .
     return unique.sort_values(keys, kind="stable"), {label: _twins(label, trained) for label in trained}
 
 
-def _twins(label: str, trained: Mapping[str, Mapping[Place, Mapping[str, str]]]) -> tuple[str, ...]:
+def _twins(label: str, trained: Mapping[str, Mapping[TrainingSet, Mapping[str, str]]]) -> tuple[str, ...]:
     def alike(other: str) -> bool:
         common = trained[label].keys() & trained[other].keys()
-        return bool(common) and all(trained[label][place] == trained[other][place] for place in common)
+        return bool(common) and all(trained[label][key] == trained[other][key] for key in common)
 
     return tuple(other for other in sorted(trained) if other != label and alike(other))
 

@@ -210,13 +210,15 @@ class Report:
     raw: pd.DataFrame | None = None
 
 
-def number_of(one: Estimate | None, published: float | None = None, **more: Any) -> Number:
-    """Return an estimate as a number of a table; `more` sets further attributes."""
-    if one is None:
+def number_of(estimate: Estimate | None, published: float | None = None, **attributes: Any) -> Number:
+    """Return an estimate as a number of a table; `attributes` are further ones of the number."""
+    if estimate is None:
         return Number(None, published=published)
-    low, high = one.interval
-    values = list(one.seeds.values())
-    return Number(one.value, deviation(values), len(values), low, high, published, one.mark, **more)
+    low, high = estimate.interval
+    values = list(estimate.seeds.values())
+    return Number(
+        estimate.value, deviation(values), len(values), low, high, published, estimate.mark, **attributes
+    )
 
 
 def text(cell: Cell) -> str:

@@ -24,8 +24,8 @@ _LINE, _MORE, _TOP, _BOTTOM, _RIGHT, _HEIGHT = 22.0, 8.0, 10.0, 38.0, 14.0, 240.
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 _LETTER = 6.4  # width of a letter in the font size of names
 _COLOURS = {
-    **{name: f"#{0xF0A0 + place:06x}" for place, name in enumerate(("paper", "ink", "soft", "rule"))},
-    **{f"c{place}": f"#{0xF0B0 + place:06x}" for place in range(PALETTE)},
+    **{name: f"#{0xF0A0 + index:06x}" for index, name in enumerate(("paper", "ink", "soft", "rule"))},
+    **{f"c{index}": f"#{0xF0B0 + index:06x}" for index in range(PALETTE)},
 }
 _STYLE: dict[Any, Any] = {
     **{"svg.fonttype": "none", "font.size": 11.0, "figure.facecolor": "none", "axes.facecolor": "none"},
@@ -98,8 +98,8 @@ def _lines(axes: Axes, chart: Chart, titles: dict[str, str]) -> None:
     axes.set_title(chart.y_label, loc="left", x=left, fontsize=11.0, color=_COLOURS["soft"])
     xs = sorted({*chart.ticks, *(point.x for series in chart.series for point in series.points)})
     unit = ((xs[-1] - xs[0]) or 1.0) * 1.12 / (WIDTH - 54) if xs else 1.0
-    for place, series in enumerate(chart.series):
-        offset = 2.6 * (place - (len(chart.series) - 1) / 2) * unit
+    for index, series in enumerate(chart.series):
+        offset = 2.6 * (index - (len(chart.series) - 1) / 2) * unit
         for point in series.points:
             if point.low is not None and point.high is not None:
                 _whisker(axes, series, (point.x + offset,) * 2, (point.low, point.high))

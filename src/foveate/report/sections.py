@@ -45,21 +45,9 @@ from foveate.report.statistics import Bootstrap, holm
 from foveate.report.tables import Paper, TableSpec, gain_charts, p_number, section_of
 
 _ORDER = (
-    *(
-        "compare",
-        "claims",
-        "table-1",
-        "conditions",
-        "fig-5",
-        "table-2",
-        "table-3",
-        "table-4",
-        "table-5",
-        "table-6",
-        "table-7",
-    ),
-    *("took", "table-10", "table-11", "table-12", "adapted", "vit-l14", "table-15", "lambda", "few-shot"),
-    *("data-eff", "domains"),
+    *("compare", "claims", "table-1", "conditions", "fig-5", "table-2", "table-3", "table-4", "table-5"),
+    *("table-6", "table-7", "took", "table-10", "table-11", "table-12", "adapted", "vit-l14", "table-15"),
+    *("lambda", "few-shot", "data-eff", "domains"),
 )
 _SCENES = (
     "Drawn scenes are small pictures that foveate draws itself: one shape, such as a red star, on a place "
@@ -111,9 +99,9 @@ def build(
     if compare is not None:
         sections += _comparisons(groups, context, *compare)
     warnings = [f"Left out: {error}" for error in (*sweep.damaged, *damaged)]
-    if sweep.begun:
-        others = f", and {len(sweep.begun) - 1} more" * (len(sweep.begun) > 1)
-        warnings.append(f"Begun and not finished: {sweep.begun[0]}{others}")
+    if sweep.unfinished:
+        others = f", and {len(sweep.unfinished) - 1} more" * (len(sweep.unfinished) > 1)
+        warnings.append(f"Begun and not finished: {sweep.unfinished[0]}{others}")
     set_keys = sorted(set(sweep.frame["tested_on"]), key=set_order)
     return Report(
         f"Results of {folder.resolve().name}",
@@ -139,8 +127,8 @@ def _facts(sweep: SweepResults, groups: Sequence[ResultGroup], against: bool) ->
         "seed": frame["seed"].nunique(),
     }
     untested = sweep.runs - tested
-    more = f"; {untested} more runs are backbones that were asked nothing" if untested else ""
-    yield ", ".join(count(number, what) for what, number in counts.items()) + f"{more}."
+    backbones = f"; {untested} more runs are backbones that were asked nothing" if untested else ""
+    yield ", ".join(count(number, what) for what, number in counts.items()) + f"{backbones}."
     drawn = {group.drawn for group in groups}
     if drawn == {True, False}:
         yield "Some tables are of drawn scenes; they say so, and no published figure stands beside them."
@@ -319,7 +307,7 @@ def _curves(group: ResultGroup, context: ReportContext) -> Iterator[Section | No
         for label in figures.labels:
             for condition in figures.conditions:
                 keys = [FigureKey(label, set_key, amount, condition, measure) for amount in figures.amounts]
-                known = [(key.amount, figures.found[key]) for key in keys if key in figures.found]
+                known = [(key.amount, figures.estimates[key]) for key in keys if key in figures.estimates]
                 points = tuple(
                     ChartPoint(scale * amount, estimate.value, *estimate.interval)
                     for amount, estimate in known
@@ -341,7 +329,7 @@ def _robustness(group: ResultGroup, context: ReportContext) -> Iterator[Section 
     charts: list[Chart] = []
     for set_key in figures.sets:
         keys = [FigureKey(label, set_key, 0.0, figures.conditions[0], "HM") for label in figures.labels]
-        known = [(key.label, figures.found[key]) for key in keys if key in figures.found]
+        known = [(key.label, figures.estimates[key]) for key in keys if key in figures.estimates]
         series = tuple(
             Series(label, tuple(ChartPoint(value, y) for value in estimate.seeds.values()), y, hollow=True)
             for y, (label, estimate) in enumerate(known)
@@ -380,7 +368,7 @@ def _table_11(group: ResultGroup, figures: Figures, context: ReportContext) -> S
         for name, averages in published.other_methods().items()
     ]
     for label in figures.labels:
-        estimates = [figures.found.get(FigureKey(label, AVERAGE, 0.0, "", measure)) for measure in THREE]
+        estimates = [figures.estimates.get(FigureKey(label, AVERAGE, 0.0, "", measure)) for measure in THREE]
         rows += (
             [TableRow(f"{label} (ours)", tuple(map(number_of, estimates)))] if None not in estimates else []
         )
@@ -535,19 +523,19 @@ def _ablations(
             labels = _study_rows(study, figures, group, method)
             covered |= {row for label in labels for row in (label, *group.twins[label])}
             if labels:
-                yield _ablation(study, method, labels, group, context)
+                yield _ablation(study, method, labels, group, figures, context)
     for method in sorted({figures.method(label) for label in figures.labels}):
         epoch_rows = _rows_by_epochs(figures, method)
         covered |= set(epoch_rows)
         if epoch_rows:
-            yield _ablation(tables.TABLE_15, "", epoch_rows, group, context, ["eurosat"])
+            yield _ablation(tables.TABLE_15, "", epoch_rows, group, figures, context, ["eurosat"])
     rest = [
         label for label in figures.labels if label not in covered and not covered & set(group.twins[label])
     ]
     methods = {figures.method(label) for label in rest}
     if rest:
         labels = [*(label for label in main if figures.method(label) in methods), *rest]
-        yield _ablation(tables.OTHER_SETTINGS, "", labels, group, context)
+        yield _ablation(tables.OTHER_SETTINGS, "", labels, group, figures, context)
 
 
 def _study_rows(study: TableSpec, figures: Figures, group: ResultGroup, method: str) -> list[str]:
@@ -597,10 +585,10 @@ def _ablation(
     method: str,
     labels: Sequence[str],
     group: ResultGroup,
+    all_figures: Figures,
     context: ReportContext,
     sets: Collection[str] = (),
 ) -> Section | None:
-    all_figures = Figures(group.frame, context.bootstrap)
     varied = [label for label in labels if _changed(all_figures, label)]
     if varied and not sets:  # a study covers the sets on which a setting was varied
         sets = set(group.frame.loc[group.frame["label"].isin(varied), "trained_on"])

@@ -32,7 +32,7 @@ Right = Bool[Tensor, "seeds pictures"]
 Weights = Float64[Tensor, "draws seeds"]
 Draws = Float64[Tensor, " draws"]
 Law = Float64[np.ndarray, " values"]
-Place = tuple[str, float]
+TrainingSet = tuple[str, float]
 """Training data of a run: key of the set, and shots or share of it (0 if it does not vary)."""
 
 LEVEL = 0.95
@@ -153,7 +153,7 @@ class RowAnswers:
     """Answers of one row's runs to one question.
 
     Attributes:
-        place: Training data.
+        training: Training data.
         dataset: Key of the test set.
         split: Split of the test set.
         condition: Test condition; empty for the plain test.
@@ -162,7 +162,7 @@ class RowAnswers:
         digest: Fingerprint of the pictures, if it is equal for all seeds.
     """
 
-    place: Place
+    training: TrainingSet
     dataset: str
     split: str
     condition: str
@@ -219,26 +219,26 @@ class Bootstrap:
     draws: int = 2000
     seed: int = 0
 
-    def _weights(self, place: Place, seeds: Iterable[int]) -> Weights:
+    def _weights(self, training: TrainingSet, seeds: Iterable[int]) -> Weights:
         """Return the weight of each seed in each draw, equal for all questions to the runs of one set."""
         seeds = sorted(seeds)
-        return seed_weights(len(seeds), self.draws, stream(self.seed, "seeds", *map(str, place), *seeds))
+        return seed_weights(len(seeds), self.draws, stream(self.seed, "seeds", *map(str, training), *seeds))
 
     def _stream(self, name: str, answers: RowAnswers) -> torch.Generator:
-        question = (answers.dataset, answers.split, *map(str, answers.place))
+        question = (answers.dataset, answers.split, *map(str, answers.training))
         return stream(self.seed, name, *question, *([answers.condition] if answers.condition else []))
 
-    def estimate(self, answers: RowAnswers, wanted: Iterable[int]) -> Estimate:
+    def estimate(self, answers: RowAnswers, expected: Iterable[int]) -> Estimate:
         """Return the accuracy in percent; rows with equal answers have equal draws and intervals.
 
         Args:
             answers: Answers of a row.
-            wanted: Seeds that should exist.
+            expected: Seeds that should exist.
         """
-        mark = "" if set(wanted) <= set(answers.accuracy) else "†"
+        mark = "" if set(expected) <= set(answers.accuracy) else "†"
         draws = None
         if answers.right is not None:
-            weights = self._weights(answers.place, answers.accuracy)
+            weights = self._weights(answers.training, answers.accuracy)
             (draws,) = resampled(answers.right, [weights], self._stream("pictures", answers))
         value = mean(list(answers.accuracy.values()))
         return Estimate(value, answers.accuracy, draws, mark, (answers.digest or "several",))
@@ -247,7 +247,7 @@ class Bootstrap:
         """Return two rows' estimates over their common seeds, drawn together; at least one is required."""
         common = first.shared_seeds(second)
         answers = torch.cat([first.of_seeds(common), second.of_seeds(common)])
-        weights = self._weights(first.place, common)
+        weights = self._weights(first.training, common)
         zeros = torch.zeros_like(weights)
         views = [torch.cat([weights, zeros], dim=1), torch.cat([zeros, weights], dim=1)]
         drawn = resampled(answers, views, self._stream("pairs", first))

@@ -29,7 +29,7 @@ from foveate.report.published import TOWER
 from foveate.report.statistics import deviation, holm
 
 Axis = Literal["label", "set", "amount", "condition", "measure"]
-Place = Mapping[str, str | float]
+AxisValues = Mapping[str, str | float]
 Paper = Callable[[FigureKey], float | None]
 """Returns the published value of a key."""
 Pairs = Sequence[tuple[str, str]]
@@ -287,7 +287,7 @@ def section_of(  # noqa: PLR0913  (all but the first four by name)
     *,
     pairs: Pairs | None = None,
     paper: Paper | None = None,
-    before: Mapping[str, Place] | None = None,
+    before: Mapping[str, AxisValues] | None = None,
     charts: Sequence[Chart] = (),
     notes: Sequence[str] = (),
     towers: str | None = TOWER,
@@ -338,7 +338,7 @@ def section_of(  # noqa: PLR0913  (all but the first four by name)
         tuple(block for block in details if block.rows),
         figures.missing if table.details else (),
         (
-            *tests_said(tests),
+            *tests_sentence(tests),
             *(figures.same_answers() if table.tests else ()),
             *context.notes(group, figures, towers),
             *([PARTIAL] if marked else []),
@@ -354,11 +354,13 @@ class _View:
     """View of the figures for a table: the values of its axes, and the key of each cell."""
 
     def __init__(
-        self, table: TableSpec, figures: Figures, paper: Paper | None, before: Mapping[str, Place]
+        self, table: TableSpec, figures: Figures, paper: Paper | None, before: Mapping[str, AxisValues]
     ) -> None:
         self.table, self.figures, self.paper, self.before = table, figures, paper, before
         self.conditions = ("",) if table.plain else figures.conditions
-        available = {(key.label, key.measure) for key in figures.found if key.condition in self.conditions}
+        available = {
+            (key.label, key.measure) for key in figures.estimates if key.condition in self.conditions
+        }
         measured = {measure for _, measure in available} | ({*_OVER_SEEDS} if table is SEEDS else set[str]())
         self.measures = [name for name in table.measures or figures.measures if name in measured]
         needed = table.needs or self.measures
@@ -383,38 +385,38 @@ class _View:
         for combination in product(*(values_of[axis] for axis in axes)):
             yield dict(zip(axes, combination, strict=True))
 
-    def key(self, place: Place) -> FigureKey:
+    def key(self, values: AxisValues) -> FigureKey:
         """Return the key of a cell."""
-        set_key, default = str(place.get("set", AVERAGE)), self.measures[0]
+        set_key, default = str(values.get("set", AVERAGE)), self.measures[0]
         if self.figures.source is not None:
             default = "source" if set_key == self.figures.source else "target"
-        amount = float(place.get("amount", self.figures.amounts[0]))
-        condition, measure = str(place.get("condition", "")), str(place.get("measure", default))
-        return FigureKey(str(place["label"]), set_key, amount, condition, measure)
+        amount = float(values.get("amount", self.figures.amounts[0]))
+        condition, measure = str(values.get("condition", "")), str(values.get("measure", default))
+        return FigureKey(str(values["label"]), set_key, amount, condition, measure)
 
-    def said(self, place: Place) -> str:
-        """Return the values of a place as text."""
+    def text_of(self, values: AxisValues) -> str:
+        """Return values of axes as text."""
         names = {
-            **{axis: str(value) for axis, value in place.items()},
-            "amount": self.figures.amount_words(float(place.get("amount", 0))),
-            "condition": str(place.get("condition", "")) or "plain" * ([*place] == ["condition"]),
-            "measure": str(place.get("measure", "")).replace("HM of all names", "HM"),
+            **{axis: str(value) for axis, value in values.items()},
+            "amount": self.figures.amount_words(float(values.get("amount", 0))),
+            "condition": str(values.get("condition", "")) or "plain" * ([*values] == ["condition"]),
+            "measure": str(values.get("measure", "")).replace("HM of all names", "HM"),
         }
-        if "set" in place:
+        if "set" in values:
             mean = (
                 "average" if "set" not in self.table.blocks else f"Average over {len(self.figures.sets)} sets"
             )
             names["set"] = set_title(names["set"]) or {"table-10": "of the average"}.get(self.table.key, mean)
-        return (", " if "set" in place else " ").join(names[axis] for axis in place if names[axis])
+        return (", " if "set" in values else " ").join(names[axis] for axis in values if names[axis])
 
     def cell(self, key: FigureKey, top: float | None = None) -> Cell:
         """Return a cell with its published value."""
         paper = None if self.paper is None else self.paper(key)
         if key.measure in _OVER_SEEDS:
-            estimate = self.figures.found[key._replace(measure="HM")]
+            estimate = self.figures.estimates[key._replace(measure="HM")]
             value = _OVER_SEEDS[key.measure](estimate.seeds.values())  # type: ignore[operator]
             return str(value) if key.measure == "seeds" else Number(value)
-        estimate = self.figures.found.get(key)
+        estimate = self.figures.estimates.get(key)
         if self.table.spread:
             values = [] if estimate is None else list(estimate.seeds.values())
             return Number(deviation(values), published=paper, neutral=True, seeds=len(values))
@@ -428,7 +430,7 @@ class _View:
         first, *text_axes = self.table.rows
         columns = list(self.values(self.columns))
         extra_heads = list(next(iter(self.before.values()), {}))
-        heads = (self.table.head, *text_axes, *extra_heads, *map(self.said, columns))
+        heads = (self.table.head, *text_axes, *extra_heads, *map(self.text_of, columns))
         for block in self.values(self.table.blocks):
             rows: list[TableRow] = []
             grid = [
@@ -436,16 +438,16 @@ class _View:
             ]
             top = [self._highest(keys) if self.table.best else None for keys in zip(*grid, strict=True)]
             for row, keys in zip(self.values(self.table.rows), grid, strict=True):
-                if text_axes and keys[0] not in self.figures.found:
+                if text_axes and keys[0] not in self.figures.estimates:
                     continue
-                texts = [self.said({axis: row[axis]}) for axis in text_axes]
+                texts = [self.text_of({axis: row[axis]}) for axis in text_axes]
                 texts += [str(word) for word in self.before.get(str(row.get("label")), {}).values()]
                 cells = [self.cell(key, best) for key, best in zip(keys, top, strict=True)]
-                rows.append(TableRow(self.said({first: row[first]}), (*texts, *cells)))
-            yield ReportBlock(self.said(block), heads, tuple(rows))
+                rows.append(TableRow(self.text_of({first: row[first]}), (*texts, *cells)))
+            yield ReportBlock(self.text_of(block), heads, tuple(rows))
 
     def _highest(self, keys: Sequence[FigureKey]) -> float | None:
-        return highest(self.figures.found[key] for key in keys if key in self.figures.found)
+        return highest(self.figures.estimates[key] for key in keys if key in self.figures.estimates)
 
     def all_figures(self) -> ReportBlock:
         """Return all figures with all their statistics; empty columns are left out."""
@@ -453,7 +455,7 @@ class _View:
         sets = (*figures.sets, AVERAGE) if self.sets == (AVERAGE,) else self.sets
         for values in product(self.labels, sets, figures.amounts, self.conditions, self.measures):
             key = FigureKey(*values)
-            cell = self.cell(key) if key in figures.found else None
+            cell = self.cell(key) if key in figures.estimates else None
             if isinstance(cell, Number):
                 measure = "targets" if (key.set, key.measure) == (AVERAGE, "target") else key.measure
                 spread = "–" if cell.sd is None else f"{cell.sd:.2f}"
@@ -482,7 +484,9 @@ class _View:
                 keys = [
                     FigureKey(label, set_key, figures.amounts[0], condition, measure) for label in self.labels
                 ]
-                known = [(y, figures.found[key]) for y, key in enumerate(keys) if key in figures.found]
+                known = [
+                    (y, figures.estimates[key]) for y, key in enumerate(keys) if key in figures.estimates
+                ]
                 marks |= {self.labels[y]: f" {estimate.mark}" for y, estimate in known if estimate.mark}
                 points = tuple(ChartPoint(estimate.value, y, *estimate.interval) for y, estimate in known)
                 single = len(cells) == 1
@@ -495,51 +499,39 @@ class _View:
             yield Chart("dots", f"{title}{where}", tuple(series), names, unit)
 
 
-Test = tuple[str, Difference]
-"""A pair as text, and its difference on one set."""
+Test = tuple[str, Difference, float]
+"""A pair as text, its difference on one set, and the p value corrected for all tests (Holm)."""
 
 
 def tests_of(figures: Figures, pairs: Pairs, conditions: Sequence[str]) -> tuple[list[Test], list[str]]:
     """Return paired tests for each question, and notes on questions that could not be compared."""
-    tests: list[Test] = []
+    tests: list[tuple[str, Difference, float]] = []  # with uncorrected p values
     refused: list[str] = []
     for before, after in pairs:
         name = f"{before} → {after}"
-        diffs = [diff for diff in differences(figures, before, after) if diff.p is not None]
-        tests += [(name, diff) for diff in diffs if diff.key.condition in conditions]
+        tests += [
+            (name, diff, diff.p)
+            for diff in differences(figures, before, after)
+            if diff.p is not None and diff.key.condition in conditions
+        ]
         unlike = figures.comparable(before, after)[1]
         if unlike:
             refused.append(f"Not compared, the test pictures differ: {name} on {', '.join(unlike)}.")
-    return tests, refused
+    corrected = holm([p for *_, p in tests])
+    return [(name, diff, p) for (name, diff, _), p in zip(tests, corrected, strict=True)], refused
 
 
 def tests_block(tests: Sequence[Test], figures: Figures) -> ReportBlock:
-    """Return tests as a table; p is corrected for all tests in it (Holm)."""
-    heads = (
-        "pair",
-        "set",
-        "classes",
-        "difference",
-        "pictures",
-        "seeds",
-        "only the first right",
-        "only the second",
-    )
-    corrected = holm([diff.p or 0.0 for _, diff in tests])
+    """Return tests as a table."""
+    heads = ("pair", "set", "classes", "difference", "pictures", "seeds")
+    heads += ("only the first right", "only the second", "p", "p (Holm)")
     rows: list[TableRow] = []
-    for (pair, diff), p in zip(tests, corrected, strict=True):
+    for pair, diff, p in tests:
         counts = map(str, (diff.pictures, len(diff.estimate.seeds), diff.only_first, diff.only_second))
         gain = Number(diff.estimate.value, signed=True)
-        cells = (
-            figures.where(diff.key),
-            diff.split,
-            gain,
-            *counts,
-            p_number(diff.p),
-            p_number(p, corrected=True),
-        )
-        rows.append(TableRow(pair, cells))
-    return ReportBlock("Paired tests on the same pictures", (*heads, "p", "p (Holm)"), tuple(rows), "tests")
+        ps = (p_number(diff.p), p_number(p, corrected=True))
+        rows.append(TableRow(pair, (figures.where(diff.key), diff.split, gain, *counts, *ps)))
+    return ReportBlock("Paired tests on the same pictures", heads, tuple(rows), "tests")
 
 
 def p_number(value: float | None, *, corrected: bool = False) -> Number:
@@ -548,20 +540,20 @@ def p_number(value: float | None, *, corrected: bool = False) -> Number:
     return Number(value, digits=3, least=0.001, neutral=True, best=low)
 
 
-def tests_said(tests: Sequence[Test]) -> list[str]:
+def tests_sentence(tests: Sequence[Test]) -> list[str]:
     """Return a sentence on the tests: how many are significant after correction, and for which row."""
     if not tests:
         return []
     counts: dict[str, list[int]] = {}
-    for (pair, diff), p in zip(tests, holm([diff.p or 0.0 for _, diff in tests]), strict=True):
+    for pair, diff, p in tests:
         if p < ALPHA:
             counts.setdefault(pair, [0, 0])[diff.estimate.value > 0] += 1
     pairs = [f"{pair} (higher in {up}, lower in {down})" for pair, (down, up) in counts.items()]
+    uncorrected = sum(diff.p is not None and diff.p < ALPHA for _, diff, _ in tests)
     names = f": {'; '.join(pairs)}" if pairs else ""
     return [
         f"Paired tests: {sum(map(sum, counts.values()))} of {len(tests)} with p (Holm) below {ALPHA}{names}. "
-        f"Uncorrected it would be {sum((diff.p or 0.0) < ALPHA for _, diff in tests)}, where chance alone "
-        f"gives up to {ALPHA * len(tests):.1f}."
+        f"Uncorrected it would be {uncorrected}, where chance alone gives up to {ALPHA * len(tests):.1f}."
     ]
 
 
@@ -573,13 +565,8 @@ def gains_block(figures: Figures, pairs: Pairs, conditions: Sequence[str]) -> Re
             if diff.key.condition in conditions:
                 measure = "targets" if diff.key.measure == "target" else diff.key.measure
                 gain = replace(number_of(diff.estimate, signed=True), sd=None)
-                cells = (
-                    words(measure, diff.key.condition),
-                    gain,
-                    gain.interval,
-                    str(diff.sets),
-                    str(gain.seeds),
-                )
+                counts = (str(diff.sets), str(gain.seeds))
+                cells = (words(measure, diff.key.condition), gain, gain.interval, *counts)
                 rows.append(TableRow(f"{before} → {after}", cells))
     title = "What a plug-in adds on average, on the same pictures under the same seeds"
     return ReportBlock(

@@ -74,7 +74,7 @@ def latex_escape(words: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in words)
 
 
-def _environment(escape: Callable[[str], str] | None = None, **more: Any) -> jinja2.Environment:
+def _environment(escape: Callable[[str], str] | None = None, **options: Any) -> jinja2.Environment:
     """Return a template environment that escapes everything except `Raw` text."""
 
     def finalize(value: object) -> object:
@@ -87,7 +87,7 @@ def _environment(escape: Callable[[str], str] | None = None, **more: Any) -> jin
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
-        **more,
+        **options,
     )
     filters = {"svg": svg, "signed": signed, "spread_out": spread_out, "bands": _bands, "raw": Raw}
     environment.filters.update(**filters, two_lines=_two_lines, said_missing="Missing: {}.".format)

@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -147,6 +147,9 @@ def read_manifest(folder: Path) -> Manifest:
             raise InputError(f"its format is {version!r}, and this foveate reads {VERSION}")
         texts = as_dataclass(Texts, values.pop("texts", None), "texts")
         manifest = as_dataclass(Manifest, {**values, "texts": texts}, "")
+        for name in manifest.files:
+            if PureWindowsPath(name).name != name:  # / and \\ both separate
+                raise InputError(f"it names {name!r}, outside its folder")
     except InputError as error:
         raise InputError(f"{path} cannot be used ({error}): export the model again") from error
     for name, expected in manifest.files.items():
@@ -155,7 +158,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _demand_whole(path: Path, expected: Mapping[str, Any]) -> None:
-    if path.name != Path(path.name).name or not path.is_file():
+    if not path.is_file():
         raise InputError(f"{path} is missing: export the model again, or copy the whole folder")
     if seal(path) != expected:
         raise InputError(f"{path} is not what was exported: export the model again, or copy the whole folder")

@@ -36,7 +36,7 @@ from foveate.run.folder import (
 )
 from foveate.run.texts import ClassTexts, TextReader
 from foveate.run.trust import ExportedTrust
-from foveate.trust.promises import calibration_for, pictures_needed
+from foveate.trust.promises import calibration_for, least_probability, pictures_needed, prediction_sets
 
 PRIOR = "prior"
 """Name of the graph of the unchanged image tower, for methods that change the tower."""
@@ -145,7 +145,7 @@ class Exported:
         answers: list[Prediction] = []
         for done, names, images in self._batches(pictures, batch_size, on_bad):
             raw = self._answer(images, space, with_clip=with_clip)
-            answers += self._told(names, raw, space, risk, abstain=abstain)
+            answers += self._predictions(names, raw, space, risk, abstain=abstain)
             if watch:
                 watch(done, len(pictures))
         return answers
@@ -162,7 +162,7 @@ class Exported:
                 " foveate), so it can give no risk and no 'none of these': fit and export again"
             )
 
-    def _told(
+    def _predictions(
         self, names: Sequence[str], raw: RawAnswers, space: NameSpace, risk: float | None, *, abstain: bool
     ) -> list[Prediction]:
         """Return the predictions for the pictures with these file names."""
@@ -170,7 +170,9 @@ class Exported:
         probabilities = np.exp(_log_softmax(raw.logits / calibration.temperature))
         calibrated = calibration.as_right(probabilities)
         novelty = None if trust is None or raw.clip is None else self._novelty(trust, raw, space)
-        sets = None if trust is None or risk is None else trust.sets(probabilities, risk)
+        sets = None
+        if trust is not None and risk is not None:
+            sets = prediction_sets(probabilities, least_probability(trust.truths.tolist(), risk))
         refused = trust.refused(novelty) if trust is not None and novelty is not None and abstain else None
         return predictions(
             names,
@@ -289,7 +291,7 @@ class Exported:
             for start in range(0, len(pictures), batch_size):
                 chunk = pictures[start : start + batch_size]
                 with plain_errors():
-                    results = list(pool.map(self._see if on_bad == "error" else self._view_or_error, chunk))
+                    results = list(pool.map(self._view if on_bad == "error" else self._view_or_error, chunk))
                 pairs = [(source_name(source), view) for source, view in zip(chunk, results, strict=True)]
                 readable = [(name, view) for name, view in pairs if isinstance(view, np.ndarray)]
                 for view in results:
@@ -299,7 +301,7 @@ class Exported:
                     names, views = zip(*readable, strict=True)
                     yield start + len(chunk), list(names), np.stack(views)
 
-    def _see(self, source: Path | LazyPicture) -> np.ndarray | BadPicture:
+    def _view(self, source: Path | LazyPicture) -> np.ndarray | BadPicture:
         """Return the input of the image tower for a picture."""
         picture, manifest = open_picture(source), self.manifest
         square, _ = eval_view(picture.size, manifest.image_size).apply(picture)
@@ -307,7 +309,7 @@ class Exported:
 
     def _view_or_error(self, source: Path | LazyPicture) -> np.ndarray | BadPicture:
         try:
-            return self._see(source)
+            return self._view(source)
         except BadPicture as error:
             return error
 

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from foveate.clip.templates import fill
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
 from foveate.methods.configs import Position
@@ -111,16 +110,7 @@ class TextReader:
         return np.stack([self._encode("text", rows, picture_vectors) for picture_vectors in vectors])
 
     def _sentences(self, sentence: str, names: Sequence[str]) -> list[Row]:
-        tokenizer, rows = self.tokenizer, list[Row]()
-        for name in names:
-            ids = [tokenizer.sot, *tokenizer.words(fill(sentence, name)), tokenizer.eot]
-            if len(ids) > tokenizer.context:
-                raise InputError(
-                    f"class name {name[:40]!r}… makes a sentence of {len(ids)} tokens, more than the"
-                    f" {tokenizer.context} that this CLIP reads: shorten the name"
-                )
-            rows.append([(token, -1) for token in ids])
-        return rows
+        return [[(token, -1) for token in self.tokenizer.sentence(sentence, name)] for name in names]
 
     def _prompts(self, names: Sequence[str], position: Position) -> list[Row]:
         slots, words = range(self.texts.vectors), self.texts.words

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foveate.trust.promises import MOST_NOVEL, demand_promises, least_probability
+from foveate.trust.promises import MOST_NOVEL, demand_promises
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,6 @@ class ExportedTrust:
             InputError: There are too few shots or held-back shots, or `risk` is not in (0, 1).
         """
         demand_promises(self.truths.tolist(), len(self.labels), risk, refusals=refusals)
-
-    def sets(self, probabilities: np.ndarray, risk: float) -> np.ndarray:
-        """Return `[B, C]` whether a name is in a picture's set: the likely names, and always the likeliest.
-
-        Args:
-            probabilities: `[B, C]` probabilities after the temperature alone.
-            risk: A risk that `demand` accepts.
-        """
-        chosen = probabilities >= least_probability(self.truths.tolist(), risk)
-        chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True
-        return chosen
 
     def novelty(self, clip: np.ndarray, known: np.ndarray) -> np.ndarray:
         """Return the novelty `[B]` of pictures compared with the shots, in [0, 1).

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from foveate.errors import InputError
+from foveate.processes import thread_variables
 from foveate.scale.cluster import Cluster
 
 Answer = Callable[[str], str]
@@ -108,7 +109,7 @@ class Actor:
     """Answers requests on a cluster; it uses one thread for each of its cores."""
 
     def __init__(self, opening: Callable[[], Answer], pool: Pool) -> None:
-        os.environ["OMP_NUM_THREADS"] = str(pool.cpus)  # before PyTorch is imported
+        os.environ.update(thread_variables(pool.cpus))  # before PyTorch is imported
         if "torch" in sys.modules:
             import torch
 

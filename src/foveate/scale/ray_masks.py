@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from foveate.errors import InputError
-from foveate.foreground.checks import OnBad
 from foveate.foreground.cleanup import TidyConfig
 from foveate.foreground.cutting import Cut, Cutter, MaskJob, Missed
-from foveate.foreground.making import Keeper, Made, OnCount, check_jobs, in_batches
+from foveate.foreground.making import Made, MaskWriter, check_jobs, in_batches
+from foveate.foreground.options import OnBad, OnCount
 from foveate.foreground.proposers.base import Mask, Proposer
 from foveate.foreground.records import MaskRecord, to_line
 from foveate.foreground.store import MaskStore, png_bytes
@@ -58,10 +58,10 @@ def make_masks_on_ray(  # noqa: PLR0913  (the arguments of make_masks)
     if opening is None:
         raise ValueError("actors open the proposer themselves: give opening")
     check_jobs(jobs, proposer.name, proposer.reads_text)
-    keeper = Keeper(store, len(jobs), on_bad, on_count)
-    batches = [*in_batches(keeper.unfinished(jobs, proposer.reads_text), proposer.batch)]
+    writer = MaskWriter(store, len(jobs), on_bad, on_count)
+    batches = [*in_batches(writer.unfinished(jobs, proposer.reads_text), proposer.batch)]
     if not batches:
-        return keeper.made()
+        return writer.result()
     questions = [
         json.dumps([[job.name, str(job.path.absolute()), job.label, job.prompt] for job in batch])
         for batch in batches
@@ -71,10 +71,10 @@ def make_masks_on_ray(  # noqa: PLR0913  (the arguments of make_masks)
             pool, opening = _mask_pool(cluster, workers, opening)
             with closing(ask(questions, partial(_mask_answer, opening, tidy), pool)) as answers:
                 for batch, answer in zip(batches, answers, strict=True):
-                    keeper.take(_cuts(batch, answer), proposer.name)
+                    writer.write(_cuts(batch, answer), proposer.name)
     except InputError as error:
-        raise InputError(f"{error}{keeper.progress}") from error
-    return keeper.made()
+        raise InputError(f"{error}{writer.progress}") from error
+    return writer.result()
 
 
 def _mask_pool(

@@ -58,7 +58,7 @@ _PICKS: dict[str, Pick] = {
 
 def choose(
     name: str,
-    seen: PoolFeatures,
+    pool: PoolFeatures,
     budget: Sequence[int],
     generator: torch.Generator,
     *,
@@ -72,7 +72,7 @@ def choose(
 
     Args:
         name: Name of the selector, e.g. "herding".
-        seen: The pool.
+        pool: The pool.
         budget: Number of pictures for each class, in the order of the texts' rows.
         generator: Random generator: for all of "uniform", and for the held-out pictures of "glister".
         watch: Called with the number of finished classes and of all.
@@ -87,9 +87,9 @@ def choose(
     config = configure(name, settings)
     chosen: list[Tensor] = []
     for label, count in enumerate(budget):
-        rows = seen.rows(label)
+        rows = pool.rows(label)
         if 0 < count < len(rows):
-            rows = rows[_PICKS[name](seen.block(label), count, config, generator)]
+            rows = rows[_PICKS[name](pool.block(label), count, config, generator)]
         chosen.append(rows if count else rows[:0])
         if watch:
             watch(label + 1, len(budget))

@@ -81,32 +81,32 @@ class Similarity:
 
     def __init__(self, number: int, make: MakeRows):
         self.number, self._make = number, make
-        self._whole = torch.cat(list(self._made())) if number <= WHOLE else None
-        self._held = torch.empty(0 if number <= WHOLE else WHOLE**2 // number, number, dtype=torch.float64)
-        self._line: dict[int, int] = {}  # index in `_held` of each cached row
+        self._whole = torch.cat(list(self._make_rows())) if number <= WHOLE else None
+        self._cache = torch.empty(0 if number <= WHOLE else WHOLE**2 // number, number, dtype=torch.float64)
+        self._cache_row: dict[int, int] = {}  # row in `_cache` of each cached row
 
-    def row(self, place: int) -> Float[Tensor, " pictures"]:
+    def row(self, index: int) -> Float[Tensor, " pictures"]:
         """Return one row."""
-        return self.rows([place])[0]
+        return self.rows([index])[0]
 
-    def rows(self, places: Sequence[int]) -> Float[Tensor, "some pictures"]:
+    def rows(self, indices: Sequence[int]) -> Float[Tensor, "some pictures"]:
         """Return some rows."""
         if self._whole is not None:
-            return self._whole[torch.tensor(places)]
-        missing = [place for place in places if place not in self._line]
+            return self._whole[torch.tensor(indices)]
+        missing = [index for index in indices if index not in self._cache_row]
         new = dict(zip(missing, self._make(torch.tensor(missing)), strict=True)) if missing else {}
-        for place, row in list(new.items())[: len(self._held) - len(self._line)]:
-            self._line[place] = len(self._line)
-            self._held[self._line[place]] = row
-        return torch.stack([new[i] if i in new else self._held[self._line[i]] for i in places])
+        for index, row in list(new.items())[: len(self._cache) - len(self._cache_row)]:
+            self._cache_row[index] = len(self._cache_row)
+            self._cache[self._cache_row[index]] = row
+        return torch.stack([new[i] if i in new else self._cache[self._cache_row[i]] for i in indices])
 
     def pieces(self) -> Iterator[Float[Tensor, "some pictures"]]:
         """Yield all rows in order, several at a time."""
         if self._whole is not None:
             yield self._whole
         else:
-            yield from self._made()
+            yield from self._make_rows()
 
-    def _made(self) -> Iterator[Tensor]:
-        for places in torch.arange(self.number).split(max(1, PIECE // self.number)):
-            yield self._make(places)
+    def _make_rows(self) -> Iterator[Tensor]:
+        for indices in torch.arange(self.number).split(max(1, PIECE // self.number)):
+            yield self._make(indices)

@@ -110,9 +110,9 @@ def budgets(counts: Sequence[int], fraction: float, least: int = 1) -> list[int]
     return [min(count, max(least, round(fraction * count))) for count in counts]
 
 
-def positions(found: Tensor) -> list[int]:
+def positions(indices: Tensor) -> list[int]:
     """Return a tensor of indices as a list."""
-    return [int(index) for index in found]
+    return [int(index) for index in indices]
 
 
 def untaken(number: int) -> Bool[Tensor, " pictures"]:

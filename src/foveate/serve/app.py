@@ -1,7 +1,6 @@
 """The HTTP interface: routes, and the functions that answer them."""
 
 import asyncio
-import io
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -19,13 +18,14 @@ from starlette.routing import Route
 import foveate
 from foveate.errors import InputError, printable
 from foveate.foreground.opening import BadPicture
+from foveate.foreground.pictures import png_bytes
 from foveate.serve.batching import BatchWorker, PredictRequest
 from foveate.serve.describing import description
 from foveate.serve.door import TOKEN, Door
 from foveate.serve.limits import BUSY, Limits, Refused
 from foveate.serve.looking import gaze_at
 from foveate.serve.models import Model
-from foveate.serve.reading import UploadRequest, checked_names, read_question, read_table, seen
+from foveate.serve.reading import UploadRequest, checked_names, decoded_views, read_names, read_question
 from foveate.serve.watching import LOG, Metrics
 
 PAGE = "page.html"
@@ -54,14 +54,11 @@ class Service:
     def __init__(self, model: Model, limits: Limits | None = None, *, batch: int = 64) -> None:
         self.model, self.limits = model, limits or Limits()
         self.added: tuple[str, ...] = ()
-        self.worker = BatchWorker(
-            lambda *args, **options: self.model.ask(*args, **options), batch, self._heard
-        )
         self.metrics = Metrics(lambda: self.worker.waiting)
+        self.worker = BatchWorker(
+            lambda *args, **options: self.model.ask(*args, **options), batch, self.metrics.pictures.observe
+        )
         self.decoders = CapacityLimiter(_DECODERS)
-
-    def _heard(self, questions: int, pictures: int) -> None:
-        self.metrics.asked(questions, pictures)
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -104,7 +101,7 @@ class Service:
         """Classify pictures."""
         upload = await read_question(request, self.limits)
         classes = self._names(upload.classes, only=upload.only)
-        pictures = await seen(upload, self.model, self.limits, self.decoders)
+        pictures = await decoded_views(upload, self.model, self.limits, self.decoders)
         question = PredictRequest(pictures, classes, upload.only, upload.risk, upload.abstain)
         answers = await self.in_time(self.worker.put(question))
         pairs = zip(upload.files, answers, strict=True)
@@ -117,32 +114,26 @@ class Service:
             raise Refused(413, f"there are {len(upload.files)} pictures: look at one at a time")
         return await self.lit(upload)
 
-    async def lit(self, asked: UploadRequest) -> Response:
+    async def lit(self, upload: UploadRequest) -> Response:
         """Return the answer of `look`.
 
         Raises:
             InputError: The picture cannot be read, or `about` is none of the classes.
         """
-        classes = self._names(asked.classes, only=asked.only)
-        (picture,) = await seen(asked, self.model, self.limits, self.decoders)
+        classes = self._names(upload.classes, only=upload.only)
+        (view,) = await decoded_views(upload, self.model, self.limits, self.decoders)
         job = self.worker.run(
-            lambda: gaze_at(self.model, picture, classes, only=asked.only, about=asked.about)
+            lambda: gaze_at(self.model, view, classes, only=upload.only, about=upload.about)
         )
         overlay, about = await self.in_time(job)
-        buffer = io.BytesIO()
-        overlay.save(buffer, "PNG")
         # A header holds only ASCII; JSON escapes all other letters.
-        return Response(buffer.getvalue(), media_type="image/png", headers={"X-About": json.dumps(about)})
+        return Response(png_bytes(overlay), media_type="image/png", headers={"X-About": json.dumps(about)})
 
     async def classes(self, request: Request) -> Response:
         """Return the class names; POST adds some, DELETE removes the added ones."""
         if request.method == "POST":
-            requested = (await read_table(request)).get("names")
-            if not isinstance(requested, list) or not requested:
-                raise InputError('there are no names to add: send {"names": ["barn owl"]}')
-            names = checked_names([*self.added, *requested], self.limits)
-            await self.demand_names(names)
-            self.added = names
+            requested = await read_names(request)
+            self.added = await self.accepted([*self.added, *requested])
         elif request.method == "DELETE":
             self.added = ()
         return JSONResponse({"trained": list(self.model.names), "added": list(self.added)})
@@ -160,15 +151,17 @@ class Service:
         """Return the OpenAPI description."""
         return JSONResponse(description(self.limits))
 
-    async def demand_names(self, names: Sequence[str]) -> None:
-        """Refuse names that the model cannot take.
+    async def accepted(self, names: Sequence[object]) -> tuple[str, ...]:
+        """Return names in their canonical spelling; refuse names that the model cannot take.
 
         Raises:
-            InputError: As `Classifier.ask_about`.
+            Refused: As `checked_names`.
+            InputError: As `checked_names`, and as `Classifier.ask_about`.
         """
-        check = self.model.check
+        checked, check = checked_names(names, self.limits), self.model.check
         if check is not None:
-            await self.in_time(self.worker.run(lambda: check(list(names))))
+            await self.in_time(self.worker.run(lambda: check(list(checked))))
+        return checked
 
     async def in_time(self, future: Any) -> Any:
         """Wait for a job of the worker.
@@ -228,12 +221,12 @@ async def _refused(request: Request, error: Exception) -> Response:
         case Refused():
             return _line(error.status, error.reason, error.headers)
         case BadPicture() | InputError(__cause__=BadPicture()):
-            bad = error if isinstance(error, BadPicture) else error.__cause__
-            assert isinstance(bad, BadPicture)
-            return _line(422, f"{bad.name}: {bad.reason}")  # the remedy is for users who have the file
+            cause = error if isinstance(error, BadPicture) else error.__cause__
+            assert isinstance(cause, BadPicture)
+            return _line(422, f"{cause.name}: {cause.reason}")  # the remedy is for users who have the file
         case HTTPException():
-            known = {404: "there is nothing here", 405: "this cannot be asked in that way"}
-            return _line(error.status_code, known.get(error.status_code, error.detail), error.headers)
+            reasons = {404: "there is nothing here", 405: "this cannot be asked in that way"}
+            return _line(error.status_code, reasons.get(error.status_code, error.detail), error.headers)
         case ClientDisconnect():
             return _line(400, "the request ended before its end")
         case _:

@@ -43,11 +43,11 @@ class BatchWorker:
     Args:
         ask: The model's `ask`.
         most: Number of pictures at which a batch is full.
-        heard: Called with the number of questions and of pictures of each batch.
+        watch: Called with the number of pictures of each batch, before it is answered.
     """
 
-    def __init__(self, ask: Ask, most: int = 64, heard: Callable[[int, int], None] | None = None) -> None:
-        self.ask, self._most, self._heard = ask, most, heard
+    def __init__(self, ask: Ask, most: int = 64, watch: Callable[[int], None] | None = None) -> None:
+        self.ask, self._most, self._watch = ask, most, watch
         self._waiting: deque[PredictRequest] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="foveate-model")
 
@@ -86,8 +86,8 @@ class BatchWorker:
     def _answer(self, questions: Sequence[PredictRequest], options: _Options) -> None:
         pictures = [picture for question in questions for picture in question.pictures]
         classes, only, risk, abstain = options
-        if self._heard:  # before the answers: a client that has its answer may read the counts
-            self._heard(len(questions), len(pictures))
+        if self._watch:  # before the answers: a client that has its answer may read the counts
+            self._watch(len(pictures))
         try:
             predictions = iter(list(self.ask(pictures, list(classes), only=only, risk=risk, abstain=abstain)))
             for question in questions:

@@ -18,7 +18,7 @@ from foveate.serve.app import Service
 from foveate.serve.learning import HEAD
 from foveate.serve.limits import Refused
 from foveate.serve.models import model_of
-from foveate.serve.reading import UploadRequest, checked_names, read_question, read_table, seen
+from foveate.serve.reading import UploadRequest, decoded_views, read_names, read_question, read_table
 from foveate.serve.session import Session, SessionPaths
 
 
@@ -80,23 +80,20 @@ class Labelling:
 
     async def photo(self, request: Request) -> Response:
         """Return a photo, reduced to the size that the page shows."""
-        render = partial(self.session.shown, _place(request))
+        render = partial(self.session.shown, _photo_index(request))
         jpeg = await to_thread.run_sync(render, limiter=self.service.decoders)
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     async def look(self, request: Request) -> Response:
         """Return a photo with the regions highlighted where the model looks."""
-        content = await to_thread.run_sync(self.session.file(_place(request)).read_bytes)
+        content = await to_thread.run_sync(self.session.file(_photo_index(request)).read_bytes)
         about = request.query_params.get("about", "")
         return await self.service.lit(UploadRequest((("photo", content),), about=about))
 
     async def names(self, request: Request) -> Response:
         """Add class names."""
-        added = (await read_table(request)).get("names")
-        if not isinstance(added, list) or not added:
-            raise InputError('there are no names to add: send {"names": ["barn owl"]}')
-        names = checked_names([*self.session.names, *added], self.service.limits)
-        await self.service.demand_names(names)
+        requested = await read_names(request)
+        names = await self.service.accepted([*self.session.names, *requested])
         await to_thread.run_sync(self.session.add_names, names)
         self._publish_names()
         await self.service.in_time(self.service.worker.run(self.session.ask_again))
@@ -114,7 +111,7 @@ class Labelling:
         label = request.query_params.get("label")
         for (_, content), view in zip(
             upload.files,
-            await seen(upload, self.service.model, self.service.limits, self.service.decoders),
+            await decoded_views(upload, self.service.model, self.service.limits, self.service.decoders),
             strict=True,
         ):
             job = partial(self.session.bring, content, view, label)
@@ -138,7 +135,7 @@ class Labelling:
         try:
             await self.service.in_time(self.service.worker.run(self.session.save))
         except OSError as error:
-            folder = self.session.places.out
+            folder = self.session.paths.out
             raise Refused(507, f"{folder} cannot be written ({error.strerror or error})") from error
         return await self.state(request)
 
@@ -193,7 +190,7 @@ def open_session(
         session.close()
 
 
-def _place(request: Request) -> int:
+def _photo_index(request: Request) -> int:
     value = request.query_params.get("id", "")
     if not (value.isascii() and value.isdigit() and len(value) < 10):
         raise InputError("the id is no number of a photo")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PureWindowsPath
+from typing import Any
 
 from anyio import CapacityLimiter, fail_after, to_thread
 from PIL import Image
@@ -30,7 +31,7 @@ _DATA = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,")
 _FIELDS = 32  # maximum fields of a form, besides its pictures
 _FIELD_BYTES = 64 << 10
 _MAX_VALUES = 10_000  # in a JSON body
-_ASKED = ("classes", "only", "about", "risk", "abstain")
+_OPTIONS = ("classes", "only", "about", "risk", "abstain")
 
 
 @dataclass(frozen=True)
@@ -73,22 +74,22 @@ async def read_question(request: Request, limits: Limits) -> UploadRequest:
         Refused: The content type is another, there are no pictures, or something exceeds its limit.
         InputError: A value is wrong.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == FORM:
-        asked = await _from_form(request, limits)
-    elif kind == JSON:
-        asked = await to_thread.run_sync(_from_json, await request.body())
-    elif kind == RAW or kind.startswith("image/"):
-        asked = _from_picture(request, await request.body())
+    content_type = _content_type(request)
+    if content_type == FORM:
+        upload = await _from_form(request, limits)
+    elif content_type == JSON:
+        upload = await to_thread.run_sync(_from_json, await request.body())
+    elif content_type == RAW or content_type.startswith("image/"):
+        upload = _from_picture(request, await request.body())
     else:
         raise Refused(
-            415, f"the content type is {_short(kind) or 'missing'}: send {FORM}, {JSON}, or a picture"
+            415, f"the content type is {_short(content_type) or 'missing'}: send {FORM}, {JSON}, or a picture"
         )
-    if not asked.files:
+    if not upload.files:
         raise Refused(400, "there are no pictures: send at least one")
-    if len(asked.files) > limits.pictures:
-        raise Refused(413, f"there are {len(asked.files)} pictures: send {limits.pictures} at a time")
-    return asked
+    if len(upload.files) > limits.pictures:
+        raise Refused(413, f"there are {len(upload.files)} pictures: send {limits.pictures} at a time")
+    return upload
 
 
 async def read_table(request: Request) -> dict[str, object]:
@@ -98,13 +99,25 @@ async def read_table(request: Request) -> dict[str, object]:
         Refused: The content type is another.
         InputError: The body is no JSON, or no object.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != JSON:
-        raise Refused(415, f"the content type is {_short(kind) or 'missing'}: send {JSON}")
-    found = as_table(await to_thread.run_sync(_json, await request.body()))
-    if found is None:
+    content_type = _content_type(request)
+    if content_type != JSON:
+        raise Refused(415, f"the content type is {_short(content_type) or 'missing'}: send {JSON}")
+    table = as_table(await to_thread.run_sync(_json, await request.body()))
+    if table is None:
         raise InputError("the body is no JSON object")
-    return found
+    return table
+
+
+async def read_names(request: Request) -> list[object]:
+    """Read the names to add, from a JSON object with a list of them; there is at least one."""
+    names: Any = (await read_table(request)).get("names")
+    if not isinstance(names, list) or not names:
+        raise InputError('there are no names to add: send {"names": ["barn owl"]}')
+    return names
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def checked_names(names: Sequence[object], limits: Limits) -> tuple[str, ...]:
@@ -116,21 +129,21 @@ def checked_names(names: Sequence[object], limits: Limits) -> tuple[str, ...]:
     """
     if len(names) > limits.names:
         raise Refused(413, f"there are {len(names)} class names: give {limits.names} at most")
-    found: dict[str, str] = {}
+    checked: dict[str, str] = {}
     for name in names:
         if not isinstance(name, str) or not name.strip("_ \t\n"):
             raise InputError(f"class name {_short(repr(name))} is no text: give a word")
-        found.setdefault(name_key(name), clean_name(name))
-    return tuple(found.values())
+        checked.setdefault(name_key(name), clean_name(name))
+    return tuple(checked.values())
 
 
-async def seen(
-    asked: UploadRequest, model: Model, limits: Limits, decoders: CapacityLimiter
+async def decoded_views(
+    upload: UploadRequest, model: Model, limits: Limits, decoders: CapacityLimiter
 ) -> list[Image.Image]:
     """Decode the pictures of a question, a few at a time; keep of each the view that the model makes.
 
     Args:
-        asked: The question.
+        upload: The question.
         model: The model that will be asked.
         limits: Limits of pixels and of time.
         decoders: Limits how many pictures are decoded at once.
@@ -139,18 +152,18 @@ async def seen(
         InputError: A picture cannot be read, or has too many pixels.
         Refused: It takes too long, because the server is busy.
     """
-    look = partial(_seen, model=model, limits=limits)
+    decode = partial(_view, model=model, limits=limits)
     try:
         with fail_after(limits.seconds):
             return [
-                await to_thread.run_sync(look, FilePicture(content, name), limiter=decoders)
-                for name, content in asked.files
+                await to_thread.run_sync(decode, FilePicture(content, name), limiter=decoders)
+                for name, content in upload.files
             ]
     except TimeoutError as error:
         raise Refused(503, BUSY, Retry_After="5") from error
 
 
-def _seen(picture: FilePicture, model: Model, limits: Limits) -> Image.Image:
+def _view(picture: FilePicture, model: Model, limits: Limits) -> Image.Image:
     (width, height), _ = measure(picture)
     if width * height > limits.pixels:
         limit = f"{limits.pixels / 1e6:g} million pixels that are decoded"
@@ -166,12 +179,12 @@ async def _from_form(request: Request, limits: Limits) -> UploadRequest:
         status = 413 if "Too many" in error.detail or "exceeded" in error.detail else 400
         raise Refused(status, f"the form cannot be read ({_short(error.detail)})") from error
     async with request.form():  # already parsed; the exit closes its files
-        files = [(_name(one.filename, i), await one.read()) for i, one in enumerate(_uploads(form))]
-    texts = {name: [one for one in form.getlist(name) if isinstance(one, str)] for name in form}
-    stray = [name for name in texts if texts[name] and name not in _ASKED]
-    if stray:
-        field = _short(stray[0])
-        raise InputError(f"the field {field!r} is no file: there are {', '.join(_ASKED)}, and files")
+        files = [(_name(file.filename, i), await file.read()) for i, file in enumerate(_uploads(form))]
+    texts = {name: [value for value in form.getlist(name) if isinstance(value, str)] for name in form}
+    unknown = [name for name in texts if texts[name] and name not in _OPTIONS]
+    if unknown:
+        field = _short(unknown[0])
+        raise InputError(f"the field {field!r} is no file: there are {', '.join(_OPTIONS)}, and files")
     return _upload(tuple(files), lambda name: texts.get(name, []))
 
 
@@ -184,8 +197,8 @@ def _uploads(form: FormData) -> Iterator[UploadFile]:
 def _from_json(body: bytes) -> UploadRequest:
     question = as_dataclass(_JsonBody, _json(body), "the body")
     files: list[tuple[str, bytes]] = []
-    for index, one in enumerate(question.pictures):
-        match one:
+    for index, picture in enumerate(question.pictures):
+        match picture:
             case str(text):
                 files.append((_name(None, index), _bytes(text, index)))
             case {"data": str(text), **rest} if rest.keys() <= {"name"} and isinstance(
@@ -194,7 +207,8 @@ def _from_json(body: bytes) -> UploadRequest:
                 files.append((_name(str(rest.get("name", "")), index), _bytes(text, index)))
             case _:
                 raise InputError(
-                    f"picture {index} is {_short(repr(one))}: give base64, or {{name, data}} with base64 data"
+                    f"picture {index} is {_short(repr(picture))}: give base64, or {{name, data}} with base64"
+                    " data"
                 )
     options = question.about, question.risk, question.abstain
     return UploadRequest(tuple(files), tuple(question.classes), question.only, *options)

@@ -89,18 +89,18 @@ def bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def url_of(own: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
     """Return the URL of a socket, for a browser."""
-    host, port = own.getsockname()[:2]
+    host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def serve(app: Door, own: socket.socket, ready: Callable[[], None]) -> None:
+def serve(app: Door, listener: socket.socket, ready: Callable[[], None]) -> None:
     """Answer requests until a signal stops the server; open requests are still answered.
 
     Args:
         app: App of `build_app`.
-        own: Socket to listen on; closed at the end.
+        listener: Socket to listen on; closed at the end.
         ready: Called when the server answers requests.
     """
     log_to_stderr()
@@ -119,7 +119,7 @@ def serve(app: Door, own: socket.socket, ready: Callable[[], None]) -> None:
         timeout_graceful_shutdown=int(app.limits.seconds) + 5,
     )
     server = _NotifyingServer(config, ready)
-    server.run(sockets=[own])
+    server.run(sockets=[listener])
 
 
 class _NotifyingServer(uvicorn.Server):

@@ -47,7 +47,7 @@ class SessionPaths:
     out: Path
 
     @property
-    def brought(self) -> Path:
+    def uploads(self) -> Path:
         """Folder of uploaded photos."""
         return self.labels.with_name(f"{self.labels.stem}-photos")
 
@@ -62,7 +62,7 @@ class Session:
 
     Args:
         start: The initial classifier; learned heads use its towers.
-        places: Paths of the session.
+        paths: Paths of the session.
         method: Name of the head that is learned.
         watch: Called with the number of encoded photos, and the number of all photos.
 
@@ -78,22 +78,22 @@ class Session:
     def __init__(
         self,
         start: Classifier,
-        places: SessionPaths,
+        paths: SessionPaths,
         *,
         method: str = HEAD,
         watch: Callable[[int, int], None] | None = None,
     ) -> None:
-        self._start, self.places, self._method = start, places, method
+        self._start, self.paths, self._method = start, paths, method
         self._zeroshot = start if start.method_name == REFERENCE else start.beside(REFERENCE)
         self._turn = RLock()
         self.learned: Classifier | None = None
         self._learned_from = 0
         self.saved: Path | None = None
-        self._journal = LabelJournal(places.labels)
+        self._journal = LabelJournal(paths.labels)
         try:
-            self._files, self.left_out = _found(places)
+            self._files, self.left_out = _photo_files(paths)
             self.photos = list(self._files)
-            self._features = self._encoded(watch)
+            self._features = self._encode(watch)
         except BaseException:
             self._journal.close()
             raise
@@ -122,18 +122,18 @@ class Session:
                 else {"photo": following, "guesses": self._guesses(following)},
             }
 
-    def shown(self, place: int) -> bytes:
+    def shown(self, index: int) -> bytes:
         """Return a photo as a JPEG for the page.
 
         Raises:
             Refused: There is no such photo.
             InputError: It cannot be read any more.
         """
-        return _jpeg(open_picture(self._files[self._name(place)]))
+        return _jpeg(open_picture(self._files[self._name(index)]))
 
-    def file(self, place: int) -> Path:
+    def file(self, index: int) -> Path:
         """Return the path of a photo."""
-        return self._files[self._name(place)]
+        return self._files[self._name(index)]
 
     # --- names and labels ---
 
@@ -145,11 +145,11 @@ class Session:
                 if name_key(name) not in known:
                     self._journal.add({"name": name})
 
-    def label(self, place: int, label: str | None, revision: int) -> None:
+    def label(self, index: int, label: str | None, revision: int) -> None:
         """Record a label.
 
         Args:
-            place: Index of the photo.
+            index: Index of the photo.
             label: One of the class names; None for "none of the names".
             revision: Revision of the state that the person saw.
 
@@ -159,7 +159,7 @@ class Session:
         """
         with self._turn:
             self._demand(revision)
-            self._journal.add({"image": self._name(place), "label": label})
+            self._journal.add({"image": self._name(index), "label": label})
 
     def undo(self, revision: int) -> None:
         """Take the last label back.
@@ -185,18 +185,18 @@ class Session:
             if label is not None and label not in self._journal.labels.names:
                 raise InputError(f"the label {label!r} is none of the names: add it first")
             name = hashlib.sha256(content).hexdigest()[:16]
-            self.places.brought.mkdir(parents=True, exist_ok=True)
-            file = self.places.brought / name
+            self.paths.uploads.mkdir(parents=True, exist_ok=True)
+            file = self.paths.uploads / name
             if not file.exists():
                 write_atomically(file, content)
-            key = f"{self.places.brought.name}/{name}"
+            key = f"{self.paths.uploads.name}/{name}"
             if key not in self._files:
                 photos = Photos(("photo",), (Sample(MemoryPicture(view), 0),))
                 feature = clip_features(photos, self._start.clip)
                 self._features = torch.cat([self._features, feature])
                 self._files[key] = file
                 self.photos.append(key)
-                self._logits = None if self._logits is None else self._asked()
+                self._logits = None if self._logits is None else self._compute_logits()
             self._journal.add({"image": key, "label": label})
 
     # --- learning; no other thread may use the model meanwhile ---
@@ -204,7 +204,7 @@ class Session:
     def ask_again(self) -> None:
         """Compute the predictions for all photos anew, after names were added."""
         with self._turn:
-            self._logits = self._asked()
+            self._logits = self._compute_logits()
 
     def learn(self) -> Classifier:
         """Learn from all labels that are class names.
@@ -230,7 +230,7 @@ class Session:
                 raise InputError("there are no labels to learn from: label a photo first")
             learned = learn(self._start, self._features[rows], list(labelled.values()), method=self._method)
             self.learned, self._learned_from = learned, len(rows)
-            self._logits = self._asked()
+            self._logits = self._compute_logits()
             return learned
 
     def save(self) -> Path:
@@ -243,9 +243,9 @@ class Session:
         with self._turn:
             if self.learned is None:
                 raise Refused(409, "nothing was learned yet: label some photos, and learn")
-            self.learned.save_pretrained(self.places.out)
-            self.saved = self.places.out
-            return self.places.out
+            self.learned.save_pretrained(self.paths.out)
+            self.saved = self.paths.out
+            return self.paths.out
 
     def labels(self) -> Labelled:
         """Return the class names, and the label of each labelled photo."""
@@ -259,7 +259,7 @@ class Session:
         with self._turn:
             return dict(self._files)
 
-    def take(self, found: Labelled) -> int:
+    def take(self, imported: Labelled) -> int:
         """Import labels of another program for photos that have none yet; return their number.
 
         The paths may have another root: the last parts of a path must match those of exactly one photo.
@@ -268,12 +268,12 @@ class Session:
             InputError: A path matches no photo, or several.
         """
         with self._turn:
-            matches = {photo: self._match(photo) for photo in found.labels}
-            self.add_names(found.names)
+            matches = {photo: self._match(photo) for photo in imported.labels}
+            self.add_names(imported.names)
             labelled = self._journal.labels.current
             new = [
                 (matches[photo], class_name)
-                for photo, class_name in found.labels.items()
+                for photo, class_name in imported.labels.items()
                 if matches[photo] not in labelled
             ]
             for photo, label in new:
@@ -291,10 +291,10 @@ class Session:
 
     # --- private ---
 
-    def _name(self, place: int) -> str:
-        if not 0 <= place < len(self.photos):
-            raise Refused(404, f"there is no photo {place}: there are {len(self.photos)}")
-        return self.photos[place]
+    def _name(self, index: int) -> str:
+        if not 0 <= index < len(self.photos):
+            raise Refused(404, f"there is no photo {index}: there are {len(self.photos)}")
+        return self.photos[index]
 
     def _match(self, path: str) -> str:
         """Return the name of the photo that another program's path belongs to."""
@@ -317,41 +317,41 @@ class Session:
         labelled = self._journal.labels.current
         return torch.tensor([photo in labelled for photo in self.photos], dtype=torch.bool)
 
-    def _guesses(self, place: int) -> list[dict[str, Any]]:
+    def _guesses(self, index: int) -> list[dict[str, Any]]:
         if self._logits is None:
             return []
-        probabilities = self._logits[place].double().softmax(dim=-1)
+        probabilities = self._logits[index].double().softmax(dim=-1)
         columns = probabilities.argsort(descending=True, stable=True)[:_MAX_GUESSES].tolist()
         names = self._journal.labels.names
         return [{"label": names[column], "probability": float(probabilities[column])} for column in columns]
 
-    def _asked(self) -> Logits | None:
+    def _compute_logits(self) -> Logits | None:
         names = self._journal.labels.names
         if not names or not self.photos:
             return None
         return answered(self.learned or self._zeroshot, self._features, names)
 
-    def _encoded(self, watch: Callable[[int, int], None] | None) -> torch.Tensor:
+    def _encode(self, watch: Callable[[int, int], None] | None) -> torch.Tensor:
         if not self.photos:
             return torch.empty(0, self._start.clip.config.embed)
         photos = Photos(("photo",), tuple(Sample(file, 0) for file in self._files.values()))
-        return clip_features(photos, self._start.clip, self.places.features, watch)
+        return clip_features(photos, self._start.clip, self.paths.features, watch)
 
 
-def _found(places: SessionPaths) -> tuple[dict[str, Path], list[tuple[str, str]]]:
+def _photo_files(paths: SessionPaths) -> tuple[dict[str, Path], list[tuple[str, str]]]:
     """Return the paths of the photos by name, and (name, reason) of each that cannot be read."""
     files: dict[str, Path] = {}
-    if places.photos is not None:
-        if not places.photos.is_dir():
-            raise InputError(f"--photos {places.photos} is no folder: give one with photos to label")
-        pictures = list_pictures(places.photos)
-        tell_unread([places.photos])
+    if paths.photos is not None:
+        if not paths.photos.is_dir():
+            raise InputError(f"--photos {paths.photos} is no folder: give one with photos to label")
+        pictures = list_pictures(paths.photos)
+        tell_unread([paths.photos])
         if not pictures:
-            raise InputError(f"--photos {places.photos} has no pictures: give a folder that has some")
-        files = {path.relative_to(places.photos).as_posix(): path for path in pictures}
-    if places.brought.is_dir():
-        brought = (path for path in sorted(places.brought.iterdir()) if not path.name.startswith("."))
-        files |= {f"{places.brought.name}/{path.name}": path for path in brought}
+            raise InputError(f"--photos {paths.photos} has no pictures: give a folder that has some")
+        files = {path.relative_to(paths.photos).as_posix(): path for path in pictures}
+    if paths.uploads.is_dir():
+        uploads = (path for path in sorted(paths.uploads.iterdir()) if not path.name.startswith("."))
+        files |= {f"{paths.uploads.name}/{path.name}": path for path in uploads}
     photos = Photos(("photo",), tuple(Sample(path, 0) for path in files.values()))
     usable, bad = check_pictures(photos, "skip") if files else (photos, [])
     readable = {sample.picture for sample in usable.samples}

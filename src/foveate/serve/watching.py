@@ -43,11 +43,6 @@ class Metrics:
         gauge = Gauge("foveate_questions_waiting", "Questions that wait for the model.", registry=registry)
         gauge.set_function(waiting)
 
-    def asked(self, questions: int, pictures: int) -> None:
-        """Count one batch of the model."""
-        del questions
-        self.pictures.observe(pictures)
-
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

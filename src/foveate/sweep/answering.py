@@ -15,7 +15,7 @@ from torch import Tensor
 
 from foveate.classifier import Classifier
 from foveate.data.feature_store import FeatureStore
-from foveate.data.loader import PictureSet
+from foveate.data.loader import eval_pictures
 from foveate.data.naming import clean_name
 from foveate.data.samples import Photos
 from foveate.errors import InputError
@@ -43,15 +43,15 @@ class TestFeatures:
     """
 
     bank: Path
-    _own: dict[str, FeatureStore] = field(default_factory=dict[str, FeatureStore])
+    _stores: dict[str, FeatureStore] = field(default_factory=dict[str, FeatureStore])
 
-    def shelf(self, spec: FeatureSpec, dataset: str) -> FeatureStore:
+    def store(self, spec: FeatureSpec, dataset: str) -> FeatureStore:
         """Return the store for the features of a data set."""
         if is_clip(spec):
             return FeatureStore(self.bank)
-        if sum(store.held for store in self._own.values()) > _MAX_BYTES:
-            self._own.clear()
-        return self._own.setdefault(dataset, FeatureStore())
+        if sum(store.nbytes for store in self._stores.values()) > _MAX_BYTES:
+            self._stores.clear()
+        return self._stores.setdefault(dataset, FeatureStore())
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ def measure(
     classifier: Classifier,
     question: Question,
     photos: Photos,
-    seen: TestFeatures,
+    features: TestFeatures,
     *,
-    carried: str | None = None,
+    new_template: str | None = None,
     of_masks: Collection[str] = (),
     watch: Watch | None = None,
 ) -> Measured:
@@ -85,9 +85,9 @@ def measure(
         classifier: Tuned classifier; it is set to the names of the question.
         question: Data set and classes.
         photos: The data set, with its test split at least.
-        seen: Features of test pictures that the worker keeps.
-        carried: Template of the data set, if the model was trained on another set: then all classes are
-            new.
+        features: Features of test pictures that the worker keeps.
+        new_template: Template of the data set, if the model was trained on another set: then all classes
+            are new.
         of_masks: Uses of masks, if there are any: "region", for a method that sees regions; and the metrics
             "shift", the foreground shift index, and "gaze", the share of heat maps on the object.
         watch: Called with the number of encoded pictures.
@@ -100,15 +100,18 @@ def measure(
         raise InputError(f"{question.dataset} has no test split, and a sweep tests on nothing else")
     masked = bool(of_masks) and any(sample.mask for sample in test.samples)
     test = test if masked else without_masks(test)
-    prepared = _ready(classifier, question, test) if carried is None else _carried(classifier, test, carried)
-    store_of = partial(seen.shelf, dataset=question.dataset)
+    if new_template is None:
+        prepared = _prepare(classifier, question, test)
+    else:
+        prepared = _prepare_transfer(classifier, test, new_template)
+    store_of = partial(features.store, dataset=question.dataset)
     answers = _answers(classifier.method, prepared, test, store_of, of_masks if masked else (), watch)
     measured = _measured(question, prepared.photos, answers, classifier.method.trained)
     gaze = _gaze(classifier.method, prepared) if masked and "gaze" in of_masks else None
     return replace(measured, gaze=gaze, of_masks=tuple(of_masks))
 
 
-def _ready(classifier: Classifier, question: Question, test: Photos) -> PreparedQuestion:
+def _prepare(classifier: Classifier, question: Question, test: Photos) -> PreparedQuestion:
     pictures, branch = classifier.ask_split(test, question.split)
     row_of = {sample.picture: row for row, sample in enumerate(test.samples)}
     return PreparedQuestion(
@@ -116,7 +119,7 @@ def _ready(classifier: Classifier, question: Question, test: Photos) -> Prepared
     )
 
 
-def _carried(classifier: Classifier, test: Photos, template: str) -> PreparedQuestion:
+def _prepare_transfer(classifier: Classifier, test: Photos, template: str) -> PreparedQuestion:
     """Set all class names of another data set as new classes, as in the published protocol."""
     test = replace(test, names=tuple(clean_name(name) for name in test.names))
     known = classifier.config.names if classifier.config else []
@@ -133,8 +136,7 @@ def _answers(
     watch: Watch | None,
 ) -> Answers:
     """Encode all test pictures, or take their features from the store; predict those of the question."""
-    config = method.clip.config
-    pictures = PictureSet(test, config.image_size, config.mean, config.std)
+    pictures = eval_pictures(test, method.clip.config)
     specs = specs_for_answers(
         method, prepared.branch, foreground="shift" in of_masks, clip=False, region="region" in of_masks
     )
@@ -153,8 +155,7 @@ def _answers(
 
 def _gaze(method: Method, prepared: PreparedQuestion) -> float | None:
     """Return the mean share of the heat maps of the true classes that is on the object."""
-    config = method.clip.config
-    pictures = PictureSet(prepared.photos, config.image_size, config.mean, config.std)
+    pictures = eval_pictures(prepared.photos, method.clip.config)
     return look(method, pictures, prepared.branch, LookConfig(about="label", steps=0)).means()["energy"]
 
 

@@ -24,7 +24,7 @@ from typing import Any, cast, get_args
 
 from foveate.clip.precision import Precision, precision_on
 from foveate.clip.templates import fill
-from foveate.configs import typed
+from foveate.configs import mapping, nearest, typed
 from foveate.datasets.catalogue import PASTED
 from foveate.errors import InputError
 from foveate.methods.registry import configure, import_methods, methods, parts, sees_regions, stages
@@ -166,16 +166,16 @@ def read_sweep(
             message names the table and the row.
     """
     file = find_sweep(file)
-    top = _mapping(read_yaml(file), f"{file} says nothing: write `tables` with rows, sets and a protocol")
+    top = mapping(read_yaml(file), f"{file} says nothing: write `tables` with rows, sets and a protocol")
     tables = top.pop("tables", None)
     overrides = {name: value for name, value in (changes or {}).items() if value is not None}
     shared = {**top, **overrides}
-    raw_tables = {file.stem: {}} if tables is None else _mapping(tables, f"{file}: `tables` has none")
+    raw_tables = {file.stem: {}} if tables is None else mapping(tables, f"{file}: `tables` has none")
     if not raw_tables:
         raise InputError(f"{file}: `tables` has none: write a title and what the table has")
     for title in only or ():
         if title not in raw_tables:
-            raise InputError(f"{file} has no table {title!r}; {_hint(title, list(raw_tables))}")
+            raise InputError(f"{file} has no table {title!r}; {nearest(title, raw_tables)}")
     raw_tables = {title: table for title, table in raw_tables.items() if only is None or title in only}
     parsed = tuple(
         _table(title, {**_merged(shared, table, file, title), **overrides}, str(file))
@@ -227,17 +227,17 @@ def _imported(values: Sequence[object]) -> tuple[str, ...]:
 
 def _merged(shared: Mapping[str, Any], table: object, file: Path, title: str) -> dict[str, Any]:
     """Return a table with the shared values; a key without a value in the table removes the shared value."""
-    own = _mapping(table, f"{file}, {title}: write `protocol`, `sets` and `rows`")
+    own = mapping(table, f"{file}, {title}: write `protocol`, `sets` and `rows`")
     merged = {**shared, **own}
     for name in shared.keys() & own.keys():
         if isinstance(shared[name], dict) and name != "rows":
-            merged[name] = {**shared[name], **_mapping(own[name], f"{file}, {title}: {name} is no table")}
+            merged[name] = {**shared[name], **mapping(own[name], f"{file}, {title}: {name} is no table")}
     return {name: value for name, value in merged.items() if value is not None or name not in shared}
 
 
 def _table(title: str, entries: Mapping[str, Any], file: str) -> SweepTable:
     where = file if Path(file).stem == title else f"{file}, {title}"
-    rows = _mapping(entries.get("rows"), f"{where} has no rows: write a name and its method")
+    rows = mapping(entries.get("rows"), f"{where} has no rows: write a name and its method")
     common = {name: value for name, value in entries.items() if name not in _TABLE}
     values = {name: _value(name, value, where) for name, value in entries.items() if name in _TABLE}
     values = {name: value for name, value in values.items() if name not in ("rows", "root")}
@@ -245,7 +245,7 @@ def _table(title: str, entries: Mapping[str, Any], file: str) -> SweepTable:
         raise InputError(f"{where} has no rows: write a name and its method")
     for name in ("protocol", "sets"):
         if name not in values:
-            raise InputError(f"{where} says no {name}: give {_wanted(name)}")
+            raise InputError(f"{where} says no {name}: give {_expected(name)}")
     values["rows"] = tuple(_row(name, options, common, where) for name, options in rows.items())
     _check_stray(common, values["rows"], where)
     _check_names([row.name for row in values["rows"]], where)
@@ -259,7 +259,7 @@ def _table(title: str, entries: Mapping[str, Any], file: str) -> SweepTable:
 
 def _row(name: str, entry: object, common: Mapping[str, Any], where: str) -> SweepRow:
     title = f"{where}, row {name!r}"
-    options = _mapping(entry, f"{title}: write its options, as in `{{method: coop}}`")
+    options = mapping(entry, f"{title}: write its options, as in `{{method: coop}}`")
     method = options.get("method", common.get("method"))
     if not isinstance(method, str):
         raise InputError(f"{title} says no method: give one, such as coop or fvgpt+coop")
@@ -269,7 +269,7 @@ def _row(name: str, entry: object, common: Mapping[str, Any], where: str) -> Swe
         for key in options:
             if key not in (*_ROW, *_TRAINING, *part_names):
                 raise InputError(
-                    f"there is no option {key!r}; {_hint(key, (*_ROW, *_TRAINING, *part_names))}"
+                    f"there is no option {key!r}; {nearest(key, (*_ROW, *_TRAINING, *part_names))}"
                 )
         settings = {
             part: {**_settings(common, part), **_settings(options, part)}
@@ -318,7 +318,7 @@ def _check_backbone(backbone: object, method: str) -> None:
 
 def _settings(options: Mapping[str, Any], part: str) -> dict[str, Any]:
     value = options.get(part)
-    settings = _mapping(value, f"{part} is {value!r}: give its settings, as in `{part}: {{name: value}}`")
+    settings = mapping(value, f"{part} is {value!r}: give its settings, as in `{part}: {{name: value}}`")
     return typed(methods()[part].config_type, settings, part)
 
 
@@ -328,7 +328,7 @@ def _value(name: str, value: Any, where: str) -> Any:
     Raises:
         InputError: The value has another type.
     """
-    error = InputError(f"{where}: {name} is {value!r}: give {_wanted(name)}")
+    error = InputError(f"{where}: {name} is {value!r}: give {_expected(name)}")
     if name in _LISTS:
         values = cast("list[Any]", value) if isinstance(value, list) else [value]
         if name == "sets":
@@ -370,7 +370,7 @@ def _check_list(name: str, values: Sequence[Any], error: InputError) -> None:
         raise error
 
 
-def _wanted(name: str) -> str:
+def _expected(name: str) -> str:
     descriptions = {
         "seeds": "whole numbers, as in [1, 2, 3]",
         "shots": "whole numbers from 1 on",
@@ -390,7 +390,7 @@ def _check_stray(common: Mapping[str, Any], rows: Sequence[SweepRow], where: str
     known = (*_TABLE, *_ROW, *_TRAINING, *sorted(part_names))
     for key in common:
         if key not in known:
-            raise InputError(f"{where}: there is no option {key!r}; {_hint(key, known)}")
+            raise InputError(f"{where}: there is no option {key!r}; {nearest(key, known)}")
 
 
 def _check_names(names: Sequence[str], where: str) -> None:
@@ -448,16 +448,3 @@ def _check_new_names(values: Mapping[str, Any], where: str) -> None:
                     f"{where}, row {row.name!r}: {config.without_new_names} has no vectors for new classes,"
                     " which are asked about: take few-shot, or data-efficiency with `classes: all`"
                 )
-
-
-def _hint(key: str, known: Sequence[str]) -> str:
-    matches = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {matches[0]!r}?" if matches else f"there are {', '.join(known)}"
-
-
-def _mapping(value: object, message: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise InputError(message)
-    return {str(key): item for key, item in cast("dict[object, Any]", value).items()}

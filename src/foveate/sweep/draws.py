@@ -10,8 +10,8 @@ from pathlib import Path
 from foveate.data.samples import Photos
 from foveate.datasets.draws import StoredDraw, make_draw, read_draw, write_draw
 from foveate.errors import InputError
+from foveate.files import set_aside
 from foveate.methods.registry import REFERENCE
-from foveate.sweep.folder import made_anew
 from foveate.sweep.jobs import Job
 from foveate.train.selecting import SHOTS
 
@@ -36,7 +36,7 @@ def keep_draw(out: Path, job: Job, photos: Photos) -> tuple[str | None, list[str
         return None, []
     draw = make_draw(photos, job.dataset, job.config.shots or SHOTS, job.seed)
     path = out / DRAWS / job.dataset / f"shot_{draw.shots}-seed_{draw.seed}.json"
-    existing, notes = _held(path) if path.exists() else (None, [])
+    existing, notes = _existing_draw(path) if path.exists() else (None, [])
     if existing is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_draw(path, draw)
@@ -48,9 +48,9 @@ def keep_draw(out: Path, job: Job, photos: Photos) -> tuple[str | None, list[str
     return draw.hash[:16], notes
 
 
-def _held(path: Path) -> tuple[StoredDraw | None, list[str]]:
+def _existing_draw(path: Path) -> tuple[StoredDraw | None, list[str]]:
     """Return an existing draw; set an unreadable one aside."""
     try:
         return read_draw(path), []
     except InputError as error:
-        return None, [made_anew(str(error).split(";")[0], path)]
+        return None, [set_aside(path, str(error).split(";")[0])]

@@ -9,8 +9,7 @@ OUT/.bank/                                    features of frozen towers, for all
 import json
 import os
 import socket
-import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +17,11 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 
 from foveate.errors import InputError
-from foveate.files import HALF_WRITTEN, write_atomically
+from foveate.files import remove_half_written, set_aside, write_atomically
+from foveate.readers import one_line
 from foveate.sweep.jobs import Job
 from foveate.sweep.results import RESULT, Damaged, Result, read_result
+from foveate.train.folder import first_change
 
 JOB, RUN, ERROR = "job.json", "run", "error.txt"
 BANK, TESTS = ".bank", "tests"
@@ -58,7 +59,7 @@ def alone_in(out: Path, shard: str | None = None) -> Generator[None]:
     try:
         write_atomically(owner, json.dumps({"process": os.getpid(), "host": socket.gethostname()}) + "\n")
         if shard is None:  # other parts may be writing
-            _tidy(out)
+            remove_half_written((Path(folder) for folder, *_ in os.walk(out)), _MIN_AGE)
         yield
     finally:
         owner.unlink(missing_ok=True)
@@ -83,12 +84,12 @@ def check_same(out: Path, jobs: Iterable[Job]) -> None:
         folder = out / job.key
         if not ((folder / RESULT).is_file() or (folder / RUN).is_dir()):
             continue
-        stored, requested = _begun(folder / JOB), job.identity()
+        stored, requested = _stored_identity(folder / JOB), job.identity()
         if stored is None or stored == requested:
             continue
-        change = _differing(stored, requested)
         raise InputError(
-            f"{out} holds another sweep: in {job.key}, {change}; give another --out, or remove that folder"
+            f"{out} holds another sweep: in {job.key}, {first_change(stored, requested)}; give another --out,"
+            " or remove that folder"
         )
 
 
@@ -107,25 +108,8 @@ def result_in(folder: Path, *, tidy: bool = True) -> tuple[Result | None, str | 
     try:
         return read_result(folder), None
     except Damaged as error:
-        line = " ".join(str(error).split())
-        if not tidy:
-            return None, line
-        return None, made_anew(line, folder / RESULT)
-
-
-def made_anew(why: str, path: Path) -> str:
-    """Set an unusable file aside, and return a note about it."""
-    return f"{' '.join(why.split())}: set aside as {set_aside(path).name}, and made anew"
-
-
-def set_aside(path: Path) -> Path:
-    """Rename an unusable file or folder; it is never deleted."""
-    number, target = 1, path.with_name(f"{path.name}.damaged")
-    while target.exists():
-        number += 1
-        target = path.with_name(f"{path.name}.damaged-{number}")
-    path.rename(target)
-    return target
+        line = one_line(error, None)
+        return None, set_aside(folder / RESULT, line) if tidy else line
 
 
 def size_of_bank(out: Path) -> int:
@@ -134,16 +118,7 @@ def size_of_bank(out: Path) -> int:
     return sum(path.stat().st_size for path in paths)
 
 
-def _tidy(out: Path) -> None:
-    """Remove temporary files of killed processes."""
-    cutoff = time.time() - _MIN_AGE
-    for folder, _, names in os.walk(out):
-        for path in (Path(folder) / name for name in names if HALF_WRITTEN.fullmatch(name)):
-            if path.stat().st_mtime < cutoff:
-                path.unlink(missing_ok=True)
-
-
-def _begun(path: Path) -> dict[str, Any] | None:
+def _stored_identity(path: Path) -> dict[str, Any] | None:
     """Return the settings with which a job was started; None if they cannot be read."""
     try:
         values: object = json.loads(path.read_text(encoding="utf-8"))["run"]
@@ -158,12 +133,3 @@ def _owner(path: Path) -> str:
         return f" (process {values['process']} on {values['host']})"
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ""
-
-
-def _differing(stored: Mapping[str, Any], requested: Mapping[str, Any]) -> str:
-    """Return the first difference, at the deepest level."""
-    name = next(key for key in (*requested, *stored) if stored.get(key) != requested.get(key))
-    old, new = stored.get(name), requested.get(name)
-    if isinstance(old, dict) and isinstance(new, dict):
-        return f"{name}: {_differing(cast('dict[str, Any]', old), cast('dict[str, Any]', new))}"
-    return f"{name} was {json.dumps(old)}, now {json.dumps(new)}"

@@ -6,7 +6,6 @@ jobs. It exits when the main process is gone. A worker that dies is replaced, an
 
 import os
 import signal
-import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -17,11 +16,11 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from foveate.files import write_atomically
-from foveate.processes import begin_worker
+from foveate.processes import begin_worker, thread_variables
 from foveate.sweep.events import Died, Event, Failed, Finished, LaneProgress
 from foveate.sweep.folder import ERROR
 from foveate.sweep.jobs import Job
-from foveate.sweep.running import Done, JobFailure, SweepContext, WorkerState, run_job, trouble_of
+from foveate.sweep.running import JobFailure, SweepContext, WorkerState, failure_of, run_job, throttled
 from foveate.sweep.schedule import TRIES, Schedule
 
 _OFTEN = 0.2  # seconds between progress messages
@@ -32,19 +31,19 @@ class _Lane:
     """A worker and its current job."""
 
     number: int
-    place: SweepContext
+    context: SweepContext
     process: BaseProcess
     pipe: "Connection[Any, Any]"
     job: Job | None = None
     last: Job | None = None
 
 
-def in_processes(schedule: Schedule, place: SweepContext, devices: Sequence[str]) -> Generator[Event]:
+def in_processes(schedule: Schedule, context: SweepContext, devices: Sequence[str]) -> Generator[Event]:
     """Run all jobs of a schedule; yield events.
 
     Args:
         schedule: The schedule; it is updated with finished and failed jobs.
-        place: Folders and settings.
+        context: Folders and settings.
         devices: Device of each worker: ["cuda:0", "cuda:1"], or ["cpu"] * 2.
     """
     lanes: list[_Lane] = []
@@ -53,12 +52,12 @@ def in_processes(schedule: Schedule, place: SweepContext, devices: Sequence[str]
             job = schedule.next()
             if job is None:
                 break
-            lanes.append(_opened(number, replace(place, device=device)))
+            lanes.append(_started(number, replace(context, device=device)))
             _assign(lanes[-1], job)
         unused = list(devices[len(lanes) :])
         while not schedule.over:
-            unused = _fill(lanes, unused, schedule, place)
-            for lane in _heard(lanes):
+            unused = _fill(lanes, unused, schedule, context)
+            for lane in _ready_lanes(lanes):
                 yield from _receive(lane, schedule)
     finally:
         for lane in lanes:
@@ -75,13 +74,13 @@ def _fill(lanes: list[_Lane], unused: list[str], schedule: Schedule, context: Sw
         job = schedule.next()
         if job is None:
             break
-        lanes.append(_opened(len(lanes), replace(context, device=unused[0])))
+        lanes.append(_started(len(lanes), replace(context, device=unused[0])))
         unused = unused[1:]
         _assign(lanes[-1], job)
     return unused
 
 
-def _heard(lanes: Sequence[_Lane]) -> list[_Lane]:
+def _ready_lanes(lanes: Sequence[_Lane]) -> list[_Lane]:
     """Wait for a message from a worker, or for its death."""
     busy = [lane for lane in lanes if lane.job is not None]
     ready = wait([lane.pipe for lane in busy], timeout=1.0)
@@ -104,51 +103,49 @@ def _receive(lane: _Lane, schedule: Schedule) -> Generator[Event]:
         schedule.done(job)
         yield Finished(job, content, lane.number)
     else:
-        yield failed(job, content, schedule, lane.place)
+        yield failed(job, content, schedule, lane.context)
 
 
-def failed(job: Job, trouble: JobFailure, schedule: Schedule, place: SweepContext) -> Failed:
+def failed(job: Job, failure: JobFailure, schedule: Schedule, context: SweepContext) -> Failed:
     """Mark a job as failed; for a bug in foveate, store the traceback."""
-    if trouble.trace is not None:
-        folder = place.out / job.key
+    if failure.trace is not None:
+        folder = context.out / job.key
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / ERROR, trouble.trace)
-    return Failed(job, trouble.line, tuple(schedule.fail(job, trouble.line)))
+        write_atomically(folder / ERROR, failure.trace)
+    return Failed(job, failure.line, tuple(schedule.fail(job, failure.line)))
 
 
 def _died(lane: _Lane, job: Job, schedule: Schedule) -> Event:
     """Replace a dead worker."""
     _close(lane)
-    replacement = _opened(lane.number, lane.place)
+    replacement = _started(lane.number, lane.context)
     lane.process, lane.pipe, lane.job = replacement.process, replacement.pipe, None
     if schedule.died(job):
         return Died(job)
     line = f"{TRIES} workers died at it, perhaps for want of memory: take fewer --workers"
-    return failed(job, JobFailure(line), schedule, lane.place)
+    return failed(job, JobFailure(line), schedule, lane.context)
 
 
-def _opened(number: int, context: SweepContext) -> _Lane:
+def _started(number: int, context: SweepContext) -> _Lane:
     spawn = get_context("spawn")
     ours, theirs = spawn.Pipe()
-    with _left_to_workers(context.threads):
+    with _worker_settings(context.threads):
         process = spawn.Process(target=_work, args=(theirs, context), daemon=True)
         process.start()
     theirs.close()  # so that the worker's death closes the pipe
     return _Lane(number, context, process, ours)
 
 
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
 @contextmanager
-def _left_to_workers(threads: int) -> Generator[None]:
+def _worker_settings(threads: int) -> Generator[None]:
     """Temporarily set what a new process inherits.
 
     These are the number of threads, which PyTorch reads at import, and a handler that ignores Ctrl-C,
     because the main process stops the workers.
     """
-    previous = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, str(threads)))
+    variables = thread_variables(threads)
+    previous = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     is_main = current_thread() is main_thread()  # no other thread may set it
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None
     try:
@@ -188,21 +185,9 @@ def _work(pipe: "Connection[Any, Any]", context: SweepContext) -> None:
         while True:
             job: Job = pipe.recv()
             try:
-                pipe.send(("done", _done(job, worker, pipe)))
+                report = throttled(lambda what, n, of: pipe.send(("progress", (what, n, of))), _OFTEN)
+                pipe.send(("done", run_job(job, worker, report)))
             except Exception as error:  # the other jobs continue after any error
-                pipe.send(("failed", trouble_of(error)))
+                pipe.send(("failed", failure_of(error)))
     except (EOFError, OSError):  # the main process closed the pipe
         os._exit(0)
-
-
-def _done(job: Job, worker: WorkerState, pipe: "Connection[Any, Any]") -> Done:
-    last = 0.0
-
-    def tell(what: str, done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last > _OFTEN or done == total:
-            last = now
-            pipe.send(("progress", (what, done, total)))
-
-    return run_job(job, worker, tell)

@@ -7,12 +7,13 @@ last epoch.
 """
 
 import os
-import time
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from foveate.errors import InputError
+from foveate.processes import thread_variables
 from foveate.scale.actors import pool_of
 from foveate.scale.cluster import Cluster, joined
 from foveate.sweep.events import Event, Finished, LaneProgress
@@ -22,12 +23,12 @@ from foveate.sweep.running import (
     Done,
     JobFailure,
     SweepContext,
-    Tell,
     WorkerState,
+    failure_of,
     open_towers,
     run_job,
+    throttled,
     towers_of,
-    trouble_of,
 )
 from foveate.sweep.schedule import TRIES, Schedule
 
@@ -51,7 +52,7 @@ class TaskResources:
 
 def on_ray(
     schedule: Schedule,
-    place: SweepContext,
+    context: SweepContext,
     address: str | None = None,
     workers: int | None = None,
     *,
@@ -62,7 +63,7 @@ def on_ray(
 
     Args:
         schedule: The schedule; it is updated with finished and failed jobs.
-        place: Folders and settings; each task chooses its own device.
+        context: Folders and settings; each task chooses its own device.
         address: Address of the cluster (see `foveate.scale.cluster.joined`).
         workers: Maximum number of jobs at a time; None: as many as fit.
         device: "cpu" or "cuda"; None uses GPUs if there are any.
@@ -73,9 +74,9 @@ def on_ray(
     """
     if schedule.over:
         return
-    with joined(address, None if address else _cores(workers, place.threads)) as cluster:
-        resources = share_of(cluster, workers, device, share, place.threads)
-        driver = _Driver(schedule, replace(place, device="cuda" if resources.gpus else "cpu"), resources)
+    with joined(address, None if address else _cores(workers, context.threads)) as cluster:
+        resources = share_of(cluster, workers, device, share, context.threads)
+        driver = _Driver(schedule, replace(context, device="cuda" if resources.gpus else "cpu"), resources)
         try:
             yield from driver.run()
         finally:
@@ -114,8 +115,8 @@ class _Driver:
     """Submits jobs to the cluster and receives their results."""
 
     schedule: Schedule
-    place: SweepContext
-    share: TaskResources
+    context: SweepContext
+    resources: TaskResources
     _running: dict[Any, tuple[Job, int]] = field(default_factory=dict[Any, tuple[Job, int]])
     _towers: dict[tuple[str, str], Any] = field(default_factory=dict[tuple[str, str], Any])
     _board: Any = None
@@ -126,10 +127,10 @@ class _Driver:
         import ray
         from ray import exceptions
 
-        self._board = ray.remote(num_cpus=0, max_restarts=TRIES)(_Board).remote()
+        self._board = ray.remote(num_cpus=0, max_restarts=TRIES)(_ProgressBoard).remote()
         self._task = ray.remote(
-            num_cpus=self.share.cpus,
-            num_gpus=self.share.gpus,
+            num_cpus=self.resources.cpus,
+            num_gpus=self.resources.gpus,
             max_retries=TRIES - 1,
             retry_exceptions=False,
             scheduling_strategy="SPREAD",
@@ -141,7 +142,7 @@ class _Driver:
             except (exceptions.RaySystemError, ConnectionError) as error:
                 raise InputError("the Ray cluster is gone: run the sweep again, it goes on") from error
             for task in ready:
-                yield self._heard(task)
+                yield self._outcome(task)
             yield from self._progress()
 
     def stop(self) -> None:
@@ -152,15 +153,15 @@ class _Driver:
             ray.cancel(task, force=True)
 
     def _fill(self) -> None:
-        free = set(range(self.share.tasks)) - {lane for _, lane in self._running.values()}
+        free = set(range(self.resources.tasks)) - {lane for _, lane in self._running.values()}
         for lane in sorted(free):
             job = self.schedule.next()
             if job is None:
                 return
-            task = self._task.remote(job, self.place, self._loaded(job), self._board)
+            task = self._task.remote(job, self.context, self._towers_of(job), self._board)
             self._running[task] = job, lane
 
-    def _loaded(self, job: Job) -> Any:
+    def _towers_of(self, job: Job) -> Any:
         """Return a list with the object reference of a job's towers; they are loaded once, on the CPU."""
         import ray
 
@@ -170,20 +171,20 @@ class _Driver:
             self._towers[key] = ray.put((towers.clip, towers.clip_source))
         return [self._towers[key]]  # in a list, so that a task fetches them only if needed
 
-    def _heard(self, task: Any) -> Event:
+    def _outcome(self, task: Any) -> Event:
         import ray
         from ray import exceptions
 
         job, lane = self._running.pop(task)
         try:
-            report: Done | JobFailure = ray.get(task)
+            outcome: Done | JobFailure = ray.get(task)
         except (exceptions.RayError, OSError) as error:
             line = f"{TRIES} workers died at it, perhaps for want of memory ({type(error).__name__})"
-            report = JobFailure(line)
-        if isinstance(report, Done):
+            outcome = JobFailure(line)
+        if isinstance(outcome, Done):
             self.schedule.done(job)
-            return Finished(job, report, lane)
-        return failed(job, report, self.schedule, self.place)
+            return Finished(job, outcome, lane)
+        return failed(job, outcome, self.schedule, self.context)
 
     def _progress(self) -> Generator[Event]:
         import ray
@@ -199,19 +200,19 @@ class _Driver:
                 yield LaneProgress(lane, job, what, done, total)
 
 
-class _Board:
+class _ProgressBoard:
     """Actor that collects the progress of tasks."""
 
     def __init__(self) -> None:
-        self._told: dict[str, tuple[str, int, int]] = {}
+        self._messages: dict[str, tuple[str, int, int]] = {}
 
-    def tell(self, key: str, what: str, done: int, total: int) -> None:
+    def report(self, key: str, what: str, done: int, total: int) -> None:
         """Store the progress of a job."""
-        self._told[key] = what, done, total
+        self._messages[key] = what, done, total
 
     def read(self) -> dict[str, tuple[str, int, int]]:
         """Return the progress messages since the last call."""
-        messages, self._told = self._told, {}
+        messages, self._messages = self._messages, {}
         return messages
 
 
@@ -220,7 +221,7 @@ _workers: dict[SweepContext, WorkerState] = {}  # in this process: later tasks r
 
 def _work(job: Job, context: SweepContext, towers: list[Any], board: Any) -> Done | JobFailure:
     """Run a job on the cluster."""
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(context.threads)))
+    os.environ.update(thread_variables(context.threads))
     import ray
     import torch
 
@@ -234,19 +235,6 @@ def _work(job: Job, context: SweepContext, towers: list[Any], board: Any) -> Don
         if not worker.has(clip, dtype):
             model, source = ray.get(towers[0])
             worker.keep(clip, dtype, towers_of(model.to(context.device), source))
-        return run_job(job, worker, _throttled_tell(job, board))
+        return run_job(job, worker, throttled(partial(board.report.remote, job.key), _OFTEN))
     except Exception as error:  # the other jobs continue after any error
-        return trouble_of(error)
-
-
-def _throttled_tell(job: Job, board: Any) -> Tell:
-    last = 0.0
-
-    def tell(what: str, done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last > _OFTEN:
-            last = now
-            board.tell.remote(job.key, what, done, total)
-
-    return tell
+        return failure_of(error)

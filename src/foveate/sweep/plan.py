@@ -107,11 +107,11 @@ def standing(jobs: Sequence[Job], out: Path, *, tidy: bool = True) -> Standing:
     return Standing(tuple(finished), tuple(left), tuple(notes))
 
 
-def schedule_of(where: Standing) -> Schedule:
+def schedule_of(status: Standing) -> Schedule:
     """Return the schedule of the remaining jobs; finished jobs count as done."""
     estimator = Estimator()
-    work = {job.key: estimator.cost(job).seconds for job in where.left}
-    schedule = Schedule([*where.finished, *where.left], work)
-    for job in where.finished:
+    work = {job.key: estimator.cost(job).seconds for job in status.left}
+    schedule = Schedule([*status.finished, *status.left], work)
+    for job in status.finished:
         schedule.done(job)
     return schedule

@@ -53,10 +53,10 @@ def _plan_table(table: SweepTable, template: Template) -> Iterator[_Planned]:
         for seed in table.seeds:
             for variant in _variants(table):
                 for row in table.rows:
-                    yield _plan_row(table, row, _Place(dataset, seed, variant), template)
+                    yield _plan_row(table, row, _Position(dataset, seed, variant), template)
 
 
-def _plan_row(table: SweepTable, row: SweepRow, position: "_Place", template: Template) -> _Planned:
+def _plan_row(table: SweepTable, row: SweepRow, position: "_Position", template: Template) -> _Planned:
     job = _job(table, row, position, template)
     *inner_stages, _ = stages(row.method)
     if not inner_stages or row.backbone is not None:
@@ -81,7 +81,7 @@ class _Variant:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Position:
     """Position of a job in a table, besides its row."""
 
     dataset: str
@@ -97,17 +97,17 @@ def _variants(table: SweepTable) -> list[_Variant]:
         return [_Variant("", {"shots": shots})]
     if not table.selectors:  # FVG-PT's "25 to 100 %", as understood here: a share of the shots
         return [
-            _Variant(f"fraction-{share:g}", {"shots": max(1, round(share * shots))})
-            for share in table.fractions
+            _Variant(f"fraction-{fraction:g}", {"shots": max(1, round(fraction * shots))})
+            for fraction in table.fractions
         ]
     return [
-        _Variant(f"{name}-{share:g}", {"select": name, "fraction": share})
+        _Variant(f"{name}-{fraction:g}", {"select": name, "fraction": fraction})
         for name in table.selectors
-        for share in table.fractions
+        for fraction in table.fractions
     ]
 
 
-def _job(table: SweepTable, row: SweepRow, position: _Place, template: Template) -> Job:
+def _job(table: SweepTable, row: SweepRow, position: _Position, template: Template) -> Job:
     dataset, variant = position.dataset, position.variant
     case = Case(table.protocol, row.method, dataset, variant.options.get("shots", 0))
     settled = settle(table.recipe, case)

@@ -1,6 +1,7 @@
 """Runs one job, from the data set to its `result.json`; all executors use this module."""
 
 import hashlib
+import math
 import platform
 import shutil
 import sys
@@ -21,11 +22,13 @@ from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.data.samples import Photos
 from foveate.errors import SKIP, InputError
+from foveate.files import set_aside
 from foveate.methods.registry import REFERENCE, import_methods, parts, sees_regions
+from foveate.readers import one_line
 from foveate.sweep import memory, sets
 from foveate.sweep.answering import TestFeatures, measure
 from foveate.sweep.draws import keep_draw
-from foveate.sweep.folder import BANK, RUN, TESTS, at_job, begin, made_anew, result_in
+from foveate.sweep.folder import BANK, RUN, TESTS, at_job, begin, result_in
 from foveate.sweep.jobs import OWN, Job, Question
 from foveate.sweep.results import Measured, Result, write_result
 from foveate.train.checkpoint import CONFIG, load_model
@@ -36,7 +39,7 @@ from foveate.train.folder import STAGES, read_run
 from foveate.train.journal import Step
 from foveate.train.reporter import Reporter
 
-Tell = Callable[[str, int, int], None]
+Report = Callable[[str, int, int], None]
 """Called with the current step in words, its finished units, and its total units."""
 
 _SETS_HELD = 4  # picture lists that a worker keeps, because the next job often needs the same
@@ -68,27 +71,27 @@ class WorkerState:
     """Objects that a worker keeps between jobs: towers and picture lists.
 
     Attributes:
-        place: Folders and devices.
-        seen: Features of test pictures.
+        context: Folders and devices.
+        test_features: Features of test pictures.
     """
 
-    place: SweepContext
+    context: SweepContext
     _towers: dict[tuple[str, str], Classifier] = field(default_factory=dict[tuple[str, str], Classifier])
     _photos: dict[tuple[str, str | None, bool], Photos] = field(
         default_factory=dict[tuple[str, str | None, bool], Photos]
     )
-    seen: TestFeatures = field(init=False)
+    test_features: TestFeatures = field(init=False)
 
     def __post_init__(self) -> None:
-        for method in self.place.imported:
+        for method in self.context.imported:
             import_methods(method)
-        self.seen = TestFeatures(self.place.out / BANK / TESTS)
+        self.test_features = TestFeatures(self.context.out / BANK / TESTS)
 
     def classifier(self, job: Job) -> Classifier:
         """Return an untrained classifier for a job."""
         clip, dtype = job.config.clip, job.config.dtype
         if (clip, dtype) not in self._towers:
-            self.keep(clip, dtype, open_towers(clip, dtype, self.place.device))
+            self.keep(clip, dtype, open_towers(clip, dtype, self.context.device))
         return self._towers[clip, dtype].beside(job.config.method, job.config.settings)
 
     def has(self, clip: str, dtype: str) -> bool:
@@ -106,7 +109,7 @@ class WorkerState:
         if photos is None:
             while len(self._photos) >= _SETS_HELD:
                 self._photos.pop(next(iter(self._photos)))
-            photos = sets.photos_of(self.place.root, key, masks, tests_only=tests_only)
+            photos = sets.photos_of(self.context.root, key, masks, tests_only=tests_only)
             self._photos[key, masks, tests_only] = photos
         return photos
 
@@ -180,13 +183,13 @@ def towers_of(clip: Clip, source: str) -> Classifier:
     return classifier
 
 
-def run_job(job: Job, desk: WorkerState, tell: Tell | None = None) -> Done:
+def run_job(job: Job, worker: WorkerState, report: Report | None = None) -> Done:
     """Run a job, or the rest of it; a finished job is not changed.
 
     Raises:
         InputError: The data are invalid, or a training diverged; other jobs are not affected.
     """
-    folder = desk.place.out / job.key
+    folder = worker.context.out / job.key
     started = time.monotonic()
     notes: list[str] = []
     with at_job(folder), _warnings_to(notes):
@@ -196,17 +199,31 @@ def run_job(job: Job, desk: WorkerState, tell: Tell | None = None) -> Done:
             return Done(0.0, before=True, notes=tuple(notes))
         begin(folder, job)
         if job.copies is not None:
-            result = _copy_result(job, desk)
+            result = _copy_result(job, worker)
         else:
-            photos = desk.photos(job.dataset, job.config.masks)
+            photos = worker.photos(job.dataset, job.config.masks)
             _check_photos(job, photos)
-            draw_hash, draw_notes = keep_draw(desk.place.out, job, photos)
-            notes += [*draw_notes, *_mend(folder / RUN), *_without_regions(job)]
-            result = _made(job, desk, photos, previous, tell or _ignore_progress)
+            draw_hash, draw_notes = keep_draw(worker.context.out, job, photos)
+            notes += [*draw_notes, *_check_run(folder / RUN), *_without_regions(job)]
+            result = _train_and_test(job, worker, photos, previous, report or _ignore_progress)
             result = replace(result, hashes={**result.hashes, **({"shots": draw_hash} if draw_hash else {})})
         write_result(folder, result)
         shutil.rmtree(folder / RUN / STAGES, ignore_errors=True)  # never resumed from here
     return Done(time.monotonic() - started, notes=tuple(notes))
+
+
+def throttled(report: Report, seconds: float) -> Report:
+    """Return a function that reports at most once in some seconds, and the end of each step."""
+    last = -math.inf
+
+    def report_sometimes(what: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > seconds or done == total:
+            last = now
+            report(what, done, total)
+
+    return report_sometimes
 
 
 @contextmanager
@@ -242,7 +259,7 @@ def _ignore_progress(what: str, done: int, total: int) -> None:
 def _copy_result(job: Job, worker: WorkerState) -> Result:
     """Return the result of the job with identical training, with this job's names."""
     assert job.copies is not None
-    original, _ = result_in(worker.place.out / job.copies)
+    original, _ = result_in(worker.context.out / job.copies)
     if original is None:
         raise InputError(f"{job.copies}, which it is a copy of, has no result: run the sweep again")
     answers = [original.of(question.dataset, question.split) for question in job.questions]
@@ -256,7 +273,7 @@ def _copy_result(job: Job, worker: WorkerState) -> Result:
     )
 
 
-def _mend(run: Path) -> list[str]:
+def _check_run(run: Path) -> list[str]:
     """Set a damaged run aside so that it starts again; return a note about it."""
     if not run.is_dir():
         return []
@@ -266,7 +283,7 @@ def _mend(run: Path) -> list[str]:
         if (run / CONFIG).exists():
             load_model(run)
     except InputError as error:
-        return [made_anew(str(error).split(":")[0], run)]
+        return [set_aside(run, str(error).split(":")[0])]
     return []
 
 
@@ -277,14 +294,16 @@ def _without_regions(job: Job) -> list[str]:
     return [f"row {job.row!r} has no test_masks: {job.config.method} answers as the method under it"]
 
 
-def _made(job: Job, worker: WorkerState, photos: Photos, previous: Result | None, tell: Tell) -> Result:
-    memory.begin(worker.place.device)
+def _train_and_test(
+    job: Job, worker: WorkerState, photos: Photos, previous: Result | None, report: Report
+) -> Result:
+    memory.begin(worker.context.device)
     classifier = worker.classifier(job)
     started = time.monotonic()
-    _fit(job, worker, classifier, photos, tell)
+    _fit(job, worker, classifier, photos, report)
     trained = time.monotonic()
     questions = job.questions if previous is None else missing(job, previous)
-    measured = [_measure(job, worker, classifier, question, tell) for question in questions]
+    measured = [_measure(job, worker, classifier, question, report) for question in questions]
     seconds = {"train": trained - started, "test": time.monotonic() - trained}
     if previous is not None:
         seconds = {"train": previous.seconds["train"], "test": previous.seconds["test"] + seconds["test"]}
@@ -302,32 +321,32 @@ def _check_photos(job: Job, photos: Photos) -> None:
         raise InputError(f"{job.dataset} has no masks, and {job.config.method} learns from them")
 
 
-def _fit(job: Job, worker: WorkerState, classifier: Classifier, photos: Photos, tell: Tell) -> None:
-    out = worker.place.out
+def _fit(job: Job, worker: WorkerState, classifier: Classifier, photos: Photos, report: Report) -> None:
+    out = worker.context.out
     config = replace(
         job.config,
         masks=None,  # the pictures have their masks
         backbone=job.config.backbone if job.needs is None else str(out / job.needs / RUN),
-        bank_dir=str(out / BANK / _shelf(job, classifier)),
-        track=worker.place.track,
+        bank_dir=str(out / BANK / _bank_part(job, classifier)),
+        track=worker.context.track,
     )
-    classifier.train(config, photos, out / job.key / RUN, Context(_Telling(tell)))
+    classifier.train(config, photos, out / job.key / RUN, Context(_JobReporter(report)))
 
 
 @dataclass(frozen=True)
-class _Telling(Reporter):
+class _JobReporter(Reporter):
     """Sends the progress of a job to the main process."""
 
-    tell: Tell
+    report: Report
 
     def step(self, stage: str, total: int, step: Step) -> None:
-        self.tell(f"training {stage}", step.step + 1, total)
+        self.report(f"training {stage}", step.step + 1, total)
 
     def count(self, what: str, done: int, total: int) -> None:
-        self.tell(what, done, total)
+        self.report(what, done, total)
 
 
-def _shelf(job: Job, classifier: Classifier) -> str:
+def _bank_part(job: Job, classifier: Classifier) -> str:
     """Return the part of the bank that a job uses.
 
     Features that are encoded batch by batch during training differ in the last bits from features
@@ -340,20 +359,20 @@ def _shelf(job: Job, classifier: Classifier) -> str:
 
 
 def _measure(
-    job: Job, worker: WorkerState, classifier: Classifier, question: Question, tell: Tell
+    job: Job, worker: WorkerState, classifier: Classifier, question: Question, report: Report
 ) -> Measured:
     other_set = question.dataset != job.dataset
-    carried = question.dataset.partition("@")[0] != job.dataset
-    template = sets.template_of(question.dataset, parts(job.config.method)) if carried else None
+    transferred = question.dataset.partition("@")[0] != job.dataset
+    template = sets.template_of(question.dataset, parts(job.config.method)) if transferred else None
     masks = None if job.test_masks == OWN else job.test_masks
     return measure(
         classifier,
         question,
         worker.photos(question.dataset, masks, tests_only=other_set),
-        worker.seen,
-        carried=template,
+        worker.test_features,
+        new_template=template,
         of_masks=job.of_masks,
-        watch=partial(tell, f"asking about {question.dataset}, {question.split}"),
+        watch=partial(report, f"asking about {question.dataset}, {question.split}"),
     )
 
 
@@ -389,7 +408,7 @@ def _result(
             "test_masks": job.test_masks,
             "precision": config.precision,
             "bank": "epochs",
-            "threads": worker.place.threads,
+            "threads": worker.context.threads,
         },
         hashes={
             "weights": config.fingerprint,
@@ -399,9 +418,9 @@ def _result(
             "masks": photos.digest(masks=True)[:16],
         },
         versions=versions(),
-        device=device_words(worker.place.device),
+        device=device_words(worker.context.device),
         seconds=seconds,
-        peak_memory_mb=memory.peak_mb(worker.place.device),
+        peak_memory_mb=memory.peak_mb(worker.context.device),
         learned_numbers=sum(tensor.numel() for tensor in classifier.method.learned().values()),
         pictures=config.pictures,
         measured=tuple(measured),
@@ -425,9 +444,9 @@ def device_words(device: str) -> str:
     return f"{platform.machine()} CPU, {torch.backends.cpu.get_cpu_capability()}, {sys.platform}"
 
 
-def trouble_of(error: BaseException) -> JobFailure:
+def failure_of(error: BaseException) -> JobFailure:
     """Return the report of a failed job."""
-    line = " ".join(str(error).split())
+    line = one_line(error, None)
     if isinstance(error, InputError):
         return JobFailure(line.replace(SKIP, ""))
     if isinstance(error, OSError) and error.filename:

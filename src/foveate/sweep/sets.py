@@ -1,18 +1,18 @@
 """The data sets of a sweep, by key; the only module of the package that uses the catalogue."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from foveate.data.samples import Photos
 from foveate.datasets.catalogue import DataSet, find
 from foveate.datasets.opening import open_set
 from foveate.datasets.places import demand
+from foveate.datasets.splits import SPLITS
 from foveate.datasets.world_sets import draw_sets
 from foveate.errors import InputError
+from foveate.foreground.options import OnCount
 from foveate.methods.base import Method
 from foveate.methods.registry import methods
-
-OnCount = Callable[[int, int], None]
 
 
 def key_of(name: str) -> str:
@@ -57,12 +57,12 @@ def check_there(
     Raises:
         InputError: The message names all missing ones.
     """
-    missing = [key for key in keys if not _is_there(root, key)]
-    if missing:
-        pasted = next((find(key).where for key in missing if "@" in key and find(key).world is None), None)
+    absent = [key for key in keys if not _is_there(root, key)]
+    if absent:
+        pasted = next((find(key).where for key in absent if "@" in key and find(key).world is None), None)
         hint = pasted or f"`foveate data check {root}` tells where each is looked for"
         raise InputError(
-            f"{len(missing)} of {len(keys)} data sets are not in {root}: {', '.join(missing)}; {hint}"
+            f"{len(absent)} of {len(keys)} data sets are not in {root}: {', '.join(absent)}; {hint}"
         )
     for key, name in others:
         masks_of(root, key, name)
@@ -131,11 +131,7 @@ def photos_of(root: Path, key: str, masks: str | None = None, *, tests_only: boo
         InputError: The set does not exist, or is incomplete.
     """
     mask_folder = None if masks is None else masks_of(root, key, masks)
-    return (
-        open_set(root, key, masks=mask_folder, splits=("test",))
-        if tests_only
-        else open_set(root, key, masks=mask_folder)
-    )
+    return open_set(root, key, masks=mask_folder, splits=("test",) if tests_only else SPLITS)
 
 
 def template_of(key: str, parts: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from foveate.data.loader import PictureSet
+from foveate.data.loader import eval_pictures
 from foveate.data.samples import Photos
 from foveate.errors import InputError
 from foveate.memory import sent
@@ -29,8 +29,8 @@ def answered(method: Method, photos: Photos) -> dict[str, bool]:
 
     Pictures are in the test view, not in training views.
     """
-    config, device = method.clip.config, method.clip.logit_scale.device
-    pictures = PictureSet(photos, config.image_size, config.mean, config.std, masks=False)
+    device = method.clip.logit_scale.device
+    pictures = eval_pictures(photos, method.clip.config, masks=False)
     training, right = method.training, list[bool]()
     method.eval()
     for batch in pictures.batches(None, chunk_on(method.clip)):

@@ -21,7 +21,7 @@ from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
 from foveate.data.bank import CHUNK, Bank
 from foveate.data.feature_store import FeatureStore
-from foveate.data.loader import PictureSet
+from foveate.data.loader import PictureSet, eval_pictures
 from foveate.data.samples import Photos
 from foveate.memory import TowerTurns, sent
 from foveate.methods.base import Method, encode_pictures
@@ -61,7 +61,7 @@ def open_bank(
     pictures: PictureSet,
     clip: Clip,
     team: ProcessGroup | None = None,
-    shelf: FeatureStore | None = None,
+    store: FeatureStore | None = None,
 ) -> Bank:
     """Return the bank of these pictures; in a process group, all encode and the first process stores.
 
@@ -70,16 +70,16 @@ def open_bank(
         pictures: The pictures.
         clip: The frozen towers.
         team: The process group.
-        shelf: An open store, used instead of the plan's place; a store in memory has only these pictures.
+        store: An open store, used instead of the plan's place; a store in memory has only these pictures.
 
     Raises:
         InputError: The folder is a file.
     """
     exact = torch.promote_types(clip.text.proj.dtype, torch.float32)
     dtype = torch.float16 if plan.dtype == "float16" else exact
-    if shelf is None:
-        shelf = FeatureStore(plan.folder if team is None or team.first else None)
-    return Bank(pictures, clip.fingerprint(), shelf, dtype, chunk_on(clip), team)
+    if store is None:
+        store = FeatureStore(plan.folder if team is None or team.first else None)
+    return Bank(pictures, clip.fingerprint(), store, dtype, chunk_on(clip), team)
 
 
 def chunk_on(clip: Clip) -> int:
@@ -87,11 +87,6 @@ def chunk_on(clip: Clip) -> int:
     if clip.logit_scale.device.type != "cpu":
         return CHUNK
     return max(1, min(CHUNK, PIXELS // clip.config.image_size**2))
-
-
-def seen_as_asked(photos: Photos, config: ClipConfig) -> PictureSet:
-    """Return pictures in the test view, as for predictions."""
-    return PictureSet(photos, config.image_size, config.mean, config.std)
 
 
 @torch.no_grad()
@@ -109,8 +104,8 @@ def clip_features(
     Raises:
         BadPicture: A picture cannot be read.
     """
-    device, config = clip.logit_scale.device, clip.config
-    pictures = PictureSet(photos, config.image_size, config.mean, config.std, masks=False)
+    device = clip.logit_scale.device
+    pictures = eval_pictures(photos, clip.config, masks=False)
     turns = TowerTurns(clip.text, clip.vision)
 
     def make(chunk: Batch) -> dict[str, Tensor]:
@@ -216,7 +211,7 @@ class StageBatches:
                 epoch,
                 size,
                 specs=self._specs,
-                make=self._see,
+                make=self._encode,
                 pixels=self._method.tunes_vision,
                 shuffle=shuffle,
                 watch=lambda done: self._watch(epoch, done),
@@ -227,7 +222,7 @@ class StageBatches:
                 self._turns.encoded()
             yield to_device(batch, self._device)
 
-    def _see(self, batch: Batch) -> dict[str, Tensor]:
+    def _encode(self, batch: Batch) -> dict[str, Tensor]:
         self._turns.encoding()
         features = extract(self._method, to_device(batch, self._device))
         return {name: tensor.cpu() for name, tensor in features.items()}
@@ -235,15 +230,15 @@ class StageBatches:
     def _watch(self, epoch: int, done: int) -> None:
         pictures, varies = len(self.pictures), self.pictures.varies
         total, earlier = pictures * (self._epochs if varies else 1), epoch * pictures if varies else 0
-        self._context.told.count(f"encoding views, {self._stage}", earlier + done, total)
+        self._context.local_reporter.count(f"encoding views, {self._stage}", earlier + done, total)
 
     def _affordable(self, bank: Bank, epoch: int) -> bool:
         """Report the size of the bank from this epoch on; return whether there is space for it."""
         epochs = range(epoch, self._epochs)
         size = bank.size(self._specs, epochs)
-        folder = bank.shelf.folder
+        folder = bank.store.folder
         if folder is None:
-            if bank.shelf.held + size <= IN_MEMORY:
+            if bank.store.nbytes + size <= IN_MEMORY:
                 return True
             warnings.warn(
                 f"{self._stage}: features of all views would take {_bytes(size)} of memory, so they are"
@@ -262,7 +257,7 @@ class StageBatches:
             )
             return False
         if size >= TELLING:
-            self._context.told.note(
+            self._context.local_reporter.note(
                 f"{self._stage}: features of all views will take {_bytes(size)} in {folder}"
             )
         return True

@@ -120,7 +120,8 @@ class RunConfig:
         method = "+".join(parts(self.method))
         configs = configure(method, self.settings)
         settings = {
-            part: {name: getattr(configs[part], name) for name in one} for part, one in self.settings.items()
+            part: {name: getattr(configs[part], name) for name in changes}
+            for part, changes in self.settings.items()
         }
         recipe = {name: value for name, value in self.recipe.items() if value is not None}
         augment = recipe.get("augment", "none")
@@ -239,7 +240,7 @@ class RunConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return the values that differ from the defaults, for JSON and YAML; `of` reads them."""
         values = json.loads(json.dumps(asdict(self)))
-        defaults = {one.name: one.default for one in fields(self)}
+        defaults = {entry.name: entry.default for entry in fields(self)}
         return {name: value for name, value in values.items() if value not in (defaults[name], {})}
 
     def here(self) -> "RunConfig":
@@ -290,16 +291,15 @@ class RunConfig:
             )
 
 
-def whole_path(place: str | None) -> str | None:
+def whole_path(path: str | None) -> str | None:
     """Return the absolute path of an existing file; a hub name or a missing path stays unchanged."""
-    return (
-        place
-        if place is None or not Path(place).expanduser().exists()
-        else str(Path(place).expanduser().absolute())
-    )
+    if path is None:
+        return None
+    absolute = Path(path).expanduser().absolute()
+    return str(absolute) if absolute.exists() else path
 
 
-OPTIONS = (*(one.name for one in fields(RunConfig)), *(one.name for one in fields(Recipe)))
+OPTIONS = tuple(entry.name for kind in (RunConfig, Recipe) for entry in fields(kind))
 """Names of the options of any run, without the settings of parts."""
 
 

@@ -30,7 +30,7 @@ class Context:
         return self.team is None or self.team.first
 
     @property
-    def told(self) -> Reporter:
+    def local_reporter(self) -> Reporter:
         """The reporter of this process; in all but the first process, one that does nothing."""
         return self.reporter if self.first else Reporter()
 
@@ -38,7 +38,7 @@ class Context:
         """Return the result of `find` in the first process, sent as JSON; a single process calls `find`."""
         if self.team is None:
             return find()
-        return self.team.told(cast("T", find() if self.team.first else None))
+        return self.team.broadcast_json(cast("T", find() if self.team.first else None))
 
     def lent(self, *paths: Path | None) -> AbstractContextManager[list[Path | None]]:
         """Give all processes copies of the first process's files; a single process uses its own files."""

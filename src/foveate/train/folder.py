@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from foveate.configs import as_dataclass
 from foveate.data.feature_store import FeatureStore
 from foveate.errors import InputError
-from foveate.files import write_atomically
+from foveate.files import remove_half_written, write_atomically
 from foveate.readers import one_line, parse_table, read_bytes
 from foveate.train.answered import LOG
 from foveate.train.checkpoint import CARD, CONFIG, SCORES, TENSORS, TRUST
@@ -137,7 +137,7 @@ def open_run(folder: Path, identity: Mapping[str, Any], config: RunConfig, chose
         if finished:  # the version that wrote it does not matter any more
             differing = [key for key in differing if key != "version"]
         if differing and (finished or _states(folder)):
-            raise InputError(another(folder, existing, requested, differing))
+            raise InputError(other_run_message(folder, existing, requested, differing))
         if finished:
             return True
         if differing:
@@ -216,7 +216,7 @@ def read_run(folder: Path) -> Record:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
     try:
-        values = as_dataclass(_Written, parse_table(text, RUN), RUN)
+        values = as_dataclass(_RunFile, parse_table(text, RUN), RUN)
         return Record(values.identity, RunConfig.of(values.run), values.chosen)
     except InputError as error:
         raise InputError(
@@ -225,7 +225,7 @@ def read_run(folder: Path) -> Record:
 
 
 @dataclass(frozen=True)
-class _Written:
+class _RunFile:
     """All fields of `run.json`; the hash and `left_out` are for people and other programs."""
 
     identity: dict[str, Any]
@@ -240,39 +240,43 @@ def _states(folder: Path) -> list[Path]:
 
 
 def _clear_leftovers(folder: Path) -> None:
-    """Remove files that a killed `write_atomically` leaves; refuse a folder in the place of a file."""
+    """Remove what a kill has left; refuse a folder in the place of a file."""
     for name in (RUN, CHOICE, LOG, CONFIG, TENSORS, TRUST, SCORES, CARD):
         if (folder / name).is_dir():
             raise InputError(f"{folder / name} is a folder, in the place of a file of the run: remove it")
-    for place, names in (
-        (folder, (RUN, CHOICE, CONFIG, TENSORS, TRUST, SCORES, CARD, LOG)),
-        (folder / STAGES, ("*.safetensors",)),
-    ):
-        for name in names:
-            for path in place.glob(f".{name}.*"):
-                path.unlink(missing_ok=True)
+    remove_half_written([folder, folder / STAGES])
 
 
-def another(
-    folder: Path, held: Mapping[str, Any], wanted: Mapping[str, Any], differing: Sequence[str]
+def other_run_message(
+    folder: Path, existing: Mapping[str, Any], requested: Mapping[str, Any], differing: Sequence[str]
 ) -> str:
     """Return a message that names the setting that differs; a given setting comes before a derived one.
 
     Args:
         folder: The run folder.
-        held: Identity of the run in the folder.
-        wanted: Identity of the requested run.
+        existing: Identity of the run in the folder.
+        requested: Identity of the requested run.
         differing: Names of the entries that differ, at least one.
     """
     key = min(differing, key=lambda entry: (_TYPED.index(entry) if entry in _TYPED else len(_TYPED), entry))
-    old, new = held.get(key), wanted.get(key)
-    while isinstance(old, dict) and isinstance(new, dict):
-        old, new = cast("dict[str, Any]", old), cast("dict[str, Any]", new)
-        inner_key = next(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-        key, old, new = f"{key}.{inner_key}", old.get(inner_key), new.get(inner_key)
     texts = {"data": "other pictures or masks", "names": "other classes", "backbone": "another backbone"}
-    difference = texts.get(key, f"{key} was {_short(old)}, now {_short(new)}")
+    difference = texts.get(key) or first_change(existing.get(key), requested.get(key), key)
     return f"{folder} holds another run ({difference}): choose another output folder, or delete it"
+
+
+def first_change(old: Any, new: Any, name: str = "") -> str:
+    """Describe the first difference of two JSON values, at the deepest level.
+
+    Args:
+        old: The stored value.
+        new: The requested value.
+        name: Name of the value; those of its entries are joined with dots.
+    """
+    while isinstance(old, dict) and isinstance(new, dict):
+        stored, requested = cast("dict[str, Any]", old), cast("dict[str, Any]", new)
+        key = next(key for key in (*requested, *stored) if stored.get(key) != requested.get(key))
+        name, old, new = f"{name}.{key}" if name else key, stored.get(key), requested.get(key)
+    return f"{name} was {_short(old)}, now {_short(new)}"
 
 
 def _short(value: object) -> str:

@@ -24,6 +24,7 @@ from torch.distributed.rendezvous import rendezvous
 from foveate.data.feature_store import FeatureKey
 from foveate.data.loader import Rank
 from foveate.errors import InputError
+from foveate.readers import one_line
 from foveate.tensor_bytes import digest_of
 
 T = TypeVar("T")
@@ -88,12 +89,12 @@ class ProcessGroup:
                 timeout=SILENCE,
             )
             team = cls(share, local, PrefixStore("foveate", store))
-            team.told(None)  # returns when all processes have joined
+            team.broadcast_json(None)  # returns when all processes have joined
         except (RuntimeError, ValueError, InputError) as error:
             where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise InputError(
-                f"process {share.rank} has not met the {world - 1} others at {where} ({_short(error)}): start"
-                f" {world} processes, and let each reach that address"
+                f"process {share.rank} has not met the {world - 1} others at {where}"
+                f" ({one_line(error, 120)}): start {world} processes, and let each reach that address"
             ) from error
         return team
 
@@ -118,16 +119,16 @@ class ProcessGroup:
         """Return the shares of all processes, in order."""
         return [Rank(rank, self.share.world) for rank in range(self.share.world)]
 
-    def device(self, asked: str) -> str:
+    def device(self, requested: str) -> str:
         """Return the device of this process; on GPUs, each process of a computer uses its own GPU.
 
         Raises:
             InputError: There are fewer GPUs than processes, or a GPU index was given.
         """
-        if asked.startswith("cuda:"):
-            raise InputError(f"--device is {asked!r}, but each process takes a GPU of its own: say cuda")
-        if asked != "cuda" or not torch.cuda.is_available():
-            return asked
+        if requested.startswith("cuda:"):
+            raise InputError(f"--device is {requested!r}, but each process takes a GPU of its own: say cuda")
+        if requested != "cuda" or not torch.cuda.is_available():
+            return requested
         if self._local >= torch.cuda.device_count():
             raise InputError(
                 f"process {self.share.rank} is number {self._local}, counted from 0, on a computer with"
@@ -140,19 +141,19 @@ class ProcessGroup:
 
     def add(self, tensor: Tensor) -> None:
         """Replace a tensor with the sum over all processes; the bits are the same in all processes."""
-        with self._heard():
+        with self._communication():
             dist.all_reduce(tensor, group=self._group(tensor))
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensor of each process; all have the same shape."""
         tensors = [torch.empty_like(tensor) for _ in range(self.share.world)]
-        with self._heard():
+        with self._communication():
             dist.all_gather(tensors, tensor.contiguous(), group=self._group(tensor))
         return tensors
 
     def broadcast(self, tensor: Tensor) -> None:
         """Replace a tensor with that of the first process."""
-        with self._heard():
+        with self._communication():
             dist.broadcast(tensor, src=0, group=self._group(tensor))
 
     def merge(self, tensor: Tensor, rows: Sequence[int]) -> None:
@@ -162,23 +163,23 @@ class ProcessGroup:
         tensor[:, other_rows] = 0
         self.add(tensor.view(torch.uint8))  # bytes: no rounding; all but one are 0
 
-    def lend(self, held: Mapping[str, Tensor], like: Mapping[str, FeatureKey]) -> dict[str, Tensor]:
+    def lend(self, stored: Mapping[str, Tensor], like: Mapping[str, FeatureKey]) -> dict[str, Tensor]:
         """Return the tensors that the first process holds, in all processes.
 
         Args:
-            held: Tensors by name; only those of the first process count.
+            stored: Tensors by name; only those of the first process count.
             like: Shape and type of each possible tensor.
         """
         tensors: dict[str, Tensor] = {}
-        for name in self.told(list(held)):
+        for name in self.broadcast_json(list(stored)):
             key = like[name]
-            tensors[name] = held[name] if self.first else torch.empty(key.shape, dtype=key.dtype)
+            tensors[name] = stored[name] if self.first else torch.empty(key.shape, dtype=key.dtype)
             self.broadcast(tensors[name].view(torch.uint8))
         return tensors
 
     # --- messages ---
 
-    def told(self, value: T) -> T:
+    def broadcast_json(self, value: T) -> T:
         """Return the value of the first process, sent as JSON."""
         return cast("T", json.loads(self._bytes(json.dumps(value).encode() if self.first else b"")))
 
@@ -189,7 +190,7 @@ class ProcessGroup:
         Args:
             paths: The same arguments in all processes; a path may be None in all but the first.
         """
-        names = self.told([path.name if path and path.is_file() else "" for path in paths])
+        names = self.broadcast_json([path.name if path and path.is_file() else "" for path in paths])
         if self.first:
             for path, name in zip(paths, names, strict=True):
                 if path and name:
@@ -210,7 +211,7 @@ class ProcessGroup:
             InputError: A value differs; the message names it.
         """
         own = json.loads(json.dumps(values))
-        theirs = self.told(own)
+        theirs = self.broadcast_json(own)
         differing = sorted(key for key in own.keys() | theirs.keys() if own.get(key) != theirs.get(key))
         if differing:
             raise InputError(
@@ -280,7 +281,7 @@ class ProcessGroup:
         return None if tensor.is_cuda else self._cpu
 
     @contextmanager
-    def _heard(self) -> Generator[None]:
+    def _communication(self) -> Generator[None]:
         """Turn errors of communication into `ProcessLost`."""
         try:
             yield
@@ -307,7 +308,3 @@ def _number(name: str, default: int) -> int:
     if not text.isdecimal():
         raise InputError(f"{name} is {text!r}: torchrun sets it to a number")
     return int(text)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]

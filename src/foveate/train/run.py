@@ -12,6 +12,7 @@ from typing import Any
 
 from foveate.clip.model import Clip
 from foveate.data.feature_store import FeatureStore
+from foveate.data.loader import eval_pictures
 from foveate.data.samples import Photos
 from foveate.data.sources import Source, load_photos
 from foveate.errors import InputError
@@ -21,7 +22,7 @@ from foveate.methods.capabilities import SupportSet, watchers
 from foveate.methods.registry import Settings, build_stage, needs_val, stages
 from foveate.train.answered import LOG, answered
 from foveate.train.backbone import TunedBackbone, load_backbone
-from foveate.train.banking import BankPlan, StageBatches, open_bank, seen_as_asked, training_pictures
+from foveate.train.banking import BankPlan, StageBatches, open_bank, training_pictures
 from foveate.train.checkpoint import ModelConfig
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
@@ -140,8 +141,8 @@ def draw(run: Run, photos: Photos, context: Context) -> Chosen:
     Raises:
         InputError: No usable training set remains; the message gives the reason.
     """
-    config, reporter = run.config, context.told
-    request = _wish(config, keep=context.first)
+    config, reporter = run.config, context.local_reporter
+    request = _selection_request(config, keep=context.first)
     shots, selection = shots_of(photos, config.shots, request)
     any_masks = config.is_auto and any(sample.mask for sample in photos.split("train", None).samples)
     chosen = choose(
@@ -197,7 +198,6 @@ def train(run: Run, chosen: Chosen, folder: Path | None, context: Context) -> Me
     bank_folder = bank_place(config, folder)
     if context.first and bank_folder is not None and bank_folder == cache_folder("features"):
         FeatureStore(bank_folder).trim(KEPT)
-    run_folder = folder if context.first else None
     try:
         return run_stages(
             config.method,
@@ -209,19 +209,19 @@ def train(run: Run, chosen: Chosen, folder: Path | None, context: Context) -> Me
             seed=config.seed,
             val=chosen.val,
             backbone=run.backbone and run.backbone.build(run.clip, photos.names, config.template),
-            folder=run_folder,
+            folder=folder,
             bank=None if config.bank == "off" else BankPlan(bank_folder, config.bank_dtype),
             log_answers=config.log_answers,
             context=context,
         )
     except InputError as error:
-        if run_folder and not isinstance(error, ProcessLost):
+        if folder and context.first and not isinstance(error, ProcessLost):
             # The same run would fail again at the same step.
-            abandon_run(run_folder, keep_states=not isinstance(error, Diverged))
+            abandon_run(folder, keep_states=not isinstance(error, Diverged))
         raise
 
 
-def _wish(config: RunConfig, *, keep: bool) -> SelectionRequest | None:
+def _selection_request(config: RunConfig, *, keep: bool) -> SelectionRequest | None:
     """Return the settings of the selector; None if shots are drawn."""
     if config.select is None or config.fraction is None:
         return None
@@ -272,7 +272,7 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
     # Orders and views depend on the seed only, so each stage has the same shots in the same views.
     pictures = training_pictures(photos, clip.config, recipe, seed)
     stage_bank = None if bank is None else open_bank(bank, pictures, clip, context.team)
-    val_pictures = None if val is None or not len(val) else seen_as_asked(val, clip.config)
+    val_pictures = None if val is None or not len(val) else eval_pictures(val, clip.config)
     for stage in stages(method) if backbone is None else stages(method)[-1:]:
         stage_recipe = recipe if built is None else replace(recipe, average_mean=None)
         built = build_stage(stage, clip, built, settings, seed)
@@ -324,7 +324,7 @@ def _fit_stage(
     if journal and journal.path:
         state = journal.path.parent / STAGES / f"{re.sub('[^a-z0-9]+', '-', stage)}.safetensors"
     steps = None if team is None else _shared(stage, team, min(recipe.batch_size, len(batches.pictures)))
-    watch = partial(context.told.step, stage, total)
+    watch = partial(context.local_reporter.step, stage, total)
     try:
         fit(
             method, batches, recipe, support=support, state=state, journal=journal, on_step=watch, steps=steps

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.data.feature_shards import FeatureShards
+from foveate.data.loader import eval_pictures
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
 from foveate.methods.base import Method, SentenceMethod
@@ -25,7 +26,7 @@ from foveate.select.choosing import choose
 from foveate.select.configs import configure
 from foveate.select.pool import PoolFeatures, budgets
 from foveate.train.answered import read_answered
-from foveate.train.banking import clip_features, seen_as_asked
+from foveate.train.banking import clip_features
 
 Count = Callable[[str, int, int], None]
 """Called with what is done, the number that is finished, and the total."""
@@ -75,16 +76,16 @@ class SelectionRequest:
         return f"{self.name}{settings}, fraction {self.fraction:g}"
 
 
-def shots_of(photos: Photos, shots: int | None, wish: SelectionRequest | None) -> tuple[int | None, str]:
+def shots_of(photos: Photos, shots: int | None, request: SelectionRequest | None) -> tuple[int | None, str]:
     """Return the number of shots per class; or None and a description of the selector.
 
     Args:
         photos: All pictures.
         shots: The requested number, if any.
-        wish: The requested selection, if any.
+        request: The requested selection, if any.
     """
-    if wish:
-        return None, wish.words
+    if request:
+        return None, request.words
     if shots is None and photos.selection:
         return None, photos.selection
     return SHOTS if shots is None else shots, ""
@@ -105,43 +106,44 @@ class Selected:
     record: dict[str, Any]
 
 
-def select(pool: Photos, clip: Clip, wish: SelectionRequest, count: Count | None = None) -> Selected:
+def select(pool: Photos, clip: Clip, request: SelectionRequest, count: Count | None = None) -> Selected:
     """Choose pictures from a pool.
 
     Args:
         pool: Training pictures of all training classes.
         clip: The frozen towers.
-        wish: Settings of the choice.
+        request: Settings of the choice.
         count: Called with the progress of encoding, then with that of choosing, by class.
 
     Raises:
         InputError: A picture cannot be read, or the features or the log do not match the pool.
     """
-    correct = None if wish.log is None else read_answered(wish.log, [s.name for s in pool.samples])
+    correct = None if request.log is None else read_answered(request.log, [s.name for s in pool.samples])
     method = build(REFERENCE, clip)
-    method.set_classes(pool.names, wish.template)
+    method.set_classes(pool.names, request.template)
     encoding, choosing = (count and partial(count, what) for what in ("encoding the pool", "choosing"))
-    raw = (
-        _kept(pool, clip, wish.features) if wish.features else clip_features(pool, clip, wish.bank, encoding)
-    )
+    if request.features:
+        raw = _stored_features(pool, clip, request.features)
+    else:
+        raw = clip_features(pool, clip, request.bank, encoding)
     labels = torch.tensor([sample.label for sample in pool.samples])
     with torch.no_grad():
         texts = F.normalize(method.text_features().float(), dim=-1).cpu()
     features = PoolFeatures.of(raw, texts, labels, float(clip.scale), correct)
-    budget = budgets(list(pool.counts().values()), wish.fraction)
-    generator = stream(wish.seed, "select", wish.name)
-    rows = choose(wish.name, features, budget, generator, watch=choosing, **wish.settings)
+    budget = budgets(list(pool.counts().values()), request.fraction)
+    generator = stream(request.seed, "select", request.name)
+    rows = choose(request.name, features, budget, generator, watch=choosing, **request.settings)
     chosen = pool.with_samples([pool.samples[int(row)] for row in rows])
-    return Selected(chosen, pool, _record(chosen, pool, method, wish))
+    return Selected(chosen, pool, _record(chosen, pool, method, request))
 
 
-def _record(chosen: Photos, pool: Photos, method: Method, wish: SelectionRequest) -> dict[str, Any]:
+def _record(chosen: Photos, pool: Photos, method: Method, request: SelectionRequest) -> dict[str, Any]:
     assert isinstance(method, SentenceMethod)
     return {
-        "method": wish.name,
-        "settings": dict(wish.settings),
-        "fraction": wish.fraction,
-        "seed": wish.seed,
+        "method": request.name,
+        "settings": dict(request.settings),
+        "fraction": request.fraction,
+        "seed": request.seed,
         "chosen": len(chosen),
         "pictures": len(pool),
         "pool": pool.digest()[:16],
@@ -151,7 +153,7 @@ def _record(chosen: Photos, pool: Photos, method: Method, wish: SelectionRequest
     }
 
 
-def _kept(pool: Photos, clip: Clip, folder: Path) -> Tensor:
+def _stored_features(pool: Photos, clip: Clip, folder: Path) -> Tensor:
     """Load `[N, D]` raw features written by `foveate features`.
 
     Raises:
@@ -163,14 +165,14 @@ def _kept(pool: Photos, clip: Clip, folder: Path) -> Tensor:
             f"{folder} was made with weights {shards.key['weights']}, and these are {weights}: give the same"
             " --clip"
         )
-    if shards.key["view"] != seen_as_asked(pool, clip.config).view_key():
+    if shards.key["view"] != eval_pictures(pool, clip.config).view_key():
         raise InputError(f"{folder} was made of other views of the pictures: make it again")
-    names = _called(pool, shards.names, folder)
+    names = _stored_names(pool, shards.names, folder)
     row_of = {name: row for row, name in reversed(list(enumerate(shards.names)))}
     return shards.tensor()[[row_of[name] for name in names]].float()
 
 
-def _called(pool: Photos, names: tuple[str, ...], folder: Path) -> list[str]:
+def _stored_names(pool: Photos, names: tuple[str, ...], folder: Path) -> list[str]:
     """Return the names of pictures in that folder: paths below a common parent folder."""
     known = set(names)
     best: list[str | None] = [None]

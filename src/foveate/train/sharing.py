@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from foveate.errors import InputError
+from foveate.readers import one_line
 from foveate.train.checkpoint import CARD, CONFIG, SCORES, TENSORS, TRUST
 
 
@@ -45,5 +46,4 @@ def upload(folder: Path, repository: str, *, private: bool) -> str:
         api.create_repo(repository, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repository, folder_path=folder))
     except Exception as error:  # no network: an error of the HTTP client, an indirect dependency
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"cannot push to {repository}: {reason}") from error
+        raise InputError(f"cannot push to {repository}: {one_line(error, 200)}") from error

@@ -112,7 +112,7 @@ class DataParallel(TrainStep):
     """
 
     def __init__(self, team: ProcessGroup, pictures: int) -> None:
-        self.team, self._idle = team, team.share.looks_on(pictures)
+        self.team, self._idle = team, team.share.idle(pictures)
 
     @contextmanager
     def training(self, method: Method) -> Generator[None]:
@@ -129,7 +129,7 @@ class DataParallel(TrainStep):
 
     def terms(self, method: Method, batch: Batch) -> Terms:
         """Multiply each term by this process's share of the pictures that it is a mean over."""
-        losses = self._asked(method, batch)
+        losses = self._losses(method, batch)
         split = capability(method, BatchSplit, trained=True)
         counted = split.averaged_over() if split else {}
         # The same order in all processes.
@@ -181,7 +181,7 @@ class DataParallel(TrainStep):
         with self.team.lent(path) as copies:
             return read(copies[0])
 
-    def _asked(self, method: Method, batch: Batch) -> dict[str, Tensor]:
+    def _losses(self, method: Method, batch: Batch) -> dict[str, Tensor]:
         """Return the method's losses; a process without pictures of the batch leaves its counts unchanged."""
         if not self._idle:
             return training_losses(method, batch)
@@ -194,7 +194,7 @@ class DataParallel(TrainStep):
 
     def _add_up(self, sums: dict[str, Tensor]) -> None:
         """Replace counts with the sums over all processes; a process without pictures has none."""
-        names = sorted(self.team.told(sorted(sums)))
+        names = sorted(self.team.broadcast_json(sorted(sums)))
         total = torch.tensor(
             [float(sums[name]) if name in sums else 0.0 for name in names], dtype=torch.float64
         )
@@ -265,12 +265,12 @@ def spread_by(team: ProcessGroup) -> Spread:
         number = len(rows.lengths)
         if number < team.share.world:
             return encode(rows)
-        return _Read.apply(encode(rows.part(*team.share.bounds(number))), team, number)
+        return _GatheredText.apply(encode(rows.part(*team.share.bounds(number))), team, number)
 
     return spread  # a function, because copies of a method share it
 
 
-class _Read(torch.autograd.Function):
+class _GatheredText(torch.autograd.Function):
     """Gathers class texts of all processes; each process encodes its own part."""
 
     @staticmethod

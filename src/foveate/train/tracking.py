@@ -64,16 +64,16 @@ class TensorBoardTracker(Tracker):
         events = import_module("tensorboard.backend.event_processing.event_accumulator")
         writer = import_module("torch.utils.tensorboard").SummaryWriter
         path, self._last = folder / "tensorboard", dict[str, int]()
-        if path.is_dir():
+        resumed = path.is_dir()
+        if resumed:
             accumulator = events.EventAccumulator(str(path), size_guidance={"scalars": 0})
             accumulator.Reload()
             self._last = {
                 name: max(event.step for event in accumulator.Scalars(name))
                 for name in accumulator.Tags()["scalars"]
             }
-        fresh = not path.is_dir()
         self._writer = writer(str(path))
-        if fresh:
+        if not resumed:
             rows = "\n".join(f"| {name} | {value} |" for name, value in about.items())
             self._writer.add_text("run", f"| setting | value |\n|---|---|\n{rows}")
 

@@ -1,4 +1,4 @@
-"""Doubt between names: calibrated probabilities, and sets of names that contain the truth often enough.
+"""Doubt between names: fits calibrated probabilities.
 
 - Temperature: On Calibration of Modern Neural Networks, Guo et al. 2017, https://arxiv.org/abs/1706.04599,
   Sec. 4.2; with Platt's targets (Probabilistic Outputs for Support Vector Machines, 1999), so that it does
@@ -6,15 +6,11 @@
 - Groups: Obtaining Calibrated Probability Estimates from Decision Trees and Naive Bayesian Classifiers,
   Zadrozny and Elkan 2001 (equal groups); Transforming Classifier Scores Into Accurate Multiclass Probability
   Estimates, the same 2002 (isotonic)
-- Sets: Least Ambiguous Set-Valued Classifiers With Bounded Error Levels, Sadinle et al. 2019,
-  https://arxiv.org/abs/1609.00451
 """
 
 import math
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
 from foveate.types import Labels, Logits
 
@@ -77,10 +73,3 @@ def fit_groups(probabilities: Logits, labels: Labels) -> tuple[tuple[float, ...]
         for group in range(count)
     ]
     return tuple(sure), tuple(right)
-
-
-def prediction_sets(probabilities: Logits, least: float) -> Bool[Tensor, "batch classes"]:
-    """Return whether a name is in a picture's set: the likely names, and always the likeliest."""
-    chosen = probabilities >= least
-    chosen[torch.arange(len(chosen)), probabilities.argmax(dim=1)] = True
-    return chosen

@@ -15,6 +15,7 @@ from torch import Tensor
 from foveate.clip.model import Clip
 from foveate.data.bank import Bank, take
 from foveate.data.feature_store import FeatureStore
+from foveate.data.loader import eval_pictures
 from foveate.data.samples import Photos
 from foveate.errors import InputError
 from foveate.evaluate.answers import answer
@@ -29,7 +30,6 @@ from foveate.train.banking import (
     StageBatches,
     chunk_on,
     open_bank,
-    seen_as_asked,
     to_device,
     training_pictures,
 )
@@ -79,18 +79,18 @@ class PartTrainer:
 
     def __init__(self, clip: Clip, chosen: Chosen, shelf: FeatureStore) -> None:
         self._clip, self._photos, self._shelf = clip, chosen.photos, shelf
-        self._asked = seen_as_asked(without_masks(chosen.photos), clip.config)
-        self._val = seen_as_asked(chosen.val, clip.config)
+        self._pictures = eval_pictures(without_masks(chosen.photos), clip.config)
+        self._val = eval_pictures(chosen.val, clip.config)
         self._banks: dict[str, Bank] = {}
         self._hosts: dict[tuple[str, tuple[int, ...]], Method] = {}
         self.labels = torch.tensor([sample.label for sample in chosen.photos.samples])
 
-    def encode(self, config: RunConfig, told: Reporter) -> None:
+    def encode(self, config: RunConfig, reporter: Reporter) -> None:
         """Fill the bank with the views that a training needs; otherwise they are encoded at first use.
 
         Args:
             config: The run.
-            told: Reporter of the progress.
+            reporter: Reporter of the progress.
         """
         method: Method | None = None
         for stage in stages(config.method):
@@ -100,7 +100,7 @@ class PartTrainer:
             passes = needed if self._bank(config).pictures.varies else min(needed, 1)
             for epoch in range(passes):
                 self._whole(config, method, epoch)
-                told.count(f"encoding views, {stage}", epoch + 1, passes)
+                reporter.count(f"encoding views, {stage}", epoch + 1, passes)
 
     def train(
         self, config: RunConfig, rows: Sequence[int], on_step: Callable[[Step], None] | None = None
@@ -143,10 +143,10 @@ class PartTrainer:
         chunk = chunk_on(self._clip)
         with method.constant_text():
             if all(is_clip(spec) for spec in specs.values()):
-                features = encode_all(method, self._asked, specs, lambda _: self._shelf, chunk=chunk)
+                features = encode_all(method, self._pictures, specs, lambda _: self._shelf, chunk=chunk)
                 features = {name: feature[:, list(rows)] for name, feature in features.items()}
             else:  # the tower was tuned, so only these rows are encoded
-                pictures = seen_as_asked(without_masks(part), self._clip.config)
+                pictures = eval_pictures(without_masks(part), self._clip.config)
                 features = encode_all(method, pictures, specs, chunk=chunk)
             return answer(method, features, part, "base").logits.float()
 
@@ -185,7 +185,7 @@ class PartTrainer:
         if key not in self._banks:
             pictures = training_pictures(self._photos, self._clip.config, config.schedule, config.seed)
             plan = BankPlan(None, config.bank_dtype)
-            self._banks[key] = open_bank(plan, pictures, self._clip, shelf=self._shelf)
+            self._banks[key] = open_bank(plan, pictures, self._clip, store=self._shelf)
         return self._banks[key]
 
     def _batches(

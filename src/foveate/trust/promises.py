@@ -1,7 +1,13 @@
-"""The promises of trust: how many shots a risk or a refusal needs, and the thresholds; without PyTorch."""
+"""The promises of trust: how many shots a risk or a refusal needs, and sets of names; without PyTorch.
+
+- Sets: Least Ambiguous Set-Valued Classifiers With Bounded Error Levels, Sadinle et al. 2019,
+  https://arxiv.org/abs/1609.00451
+"""
 
 import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from foveate.errors import InputError
 from foveate.prediction import Branch, Calibration
@@ -13,7 +19,7 @@ MOST_NOVEL = 1 - REFUSED - 1e-6
 """Least novelty at which a picture is refused."""
 
 
-def calibration_for(branch: Branch, own: Calibration, plain: float, *, held_back: bool) -> Calibration:
+def calibration_for(branch: Branch, fitted: Calibration, plain: float, *, held_back: bool) -> Calibration:
     """Return the calibration of a label space.
 
     A calibration that was fitted on held-back shots is also used for trained and new names together: the
@@ -22,13 +28,13 @@ def calibration_for(branch: Branch, own: Calibration, plain: float, *, held_back
 
     Args:
         branch: The label space.
-        own: Calibration of the method's logits.
+        fitted: Calibration of the method's logits.
         plain: Temperature of zero-shot CLIP's logits.
-        held_back: Whether `own` was fitted on held-back shots.
+        held_back: Whether it was fitted on held-back shots.
     """
     if branch == "base" or (branch == "mixed" and held_back):
-        return own
-    return Calibration(max(own.temperature, plain))
+        return fitted
+    return Calibration(max(fitted.temperature, plain))
 
 
 def pictures_needed(risk: float) -> int:
@@ -60,6 +66,18 @@ def least_probability(truths: Sequence[float], risk: float) -> float:
         )
     allowed = math.floor(risk * (number + 1) + 1e-9)  # of N + 1 pictures, this many sets may lack the truth
     return sorted(truths)[allowed - 1]
+
+
+def prediction_sets(p: np.ndarray, least: float) -> np.ndarray:
+    """Return `[B, C]` whether a name is in a picture's set: the likely names, and always the likeliest.
+
+    Args:
+        p: `[B, C]` probabilities after the temperature alone.
+        least: Result of `least_probability`.
+    """
+    chosen = p >= least
+    chosen[np.arange(len(chosen)), p.argmax(axis=1)] = True
+    return chosen
 
 
 def demand_promises(truths: Sequence[float], shots: int, risk: float | None, *, refusals: bool) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
@@ -13,13 +14,14 @@ from torch import Tensor
 from foveate.errors import InputError
 from foveate.prediction import PLAIN, Calibration
 from foveate.train.checkpoint import TRUST
-from foveate.trust.doubt import fit_groups, fit_temperature, prediction_sets
+from foveate.trust.doubt import fit_groups, fit_temperature
 from foveate.trust.novelty import Support
 from foveate.trust.promises import (
     MOST_NOVEL,
     calibration_for,
     demand_promises,
     least_probability,
+    prediction_sets,
 )
 from foveate.types import Branch, Logits, PerImage
 
@@ -47,22 +49,22 @@ class Trust:
         cls,
         support: Support,
         zero_shot: Float[Tensor, "shots classes"],
-        held: Float[Tensor, "held classes"],
-        labels: Int[Tensor, " held"],
+        held_back: Float[Tensor, "held_back classes"],
+        labels: Int[Tensor, " held_back"],
     ) -> "Trust":
         """Fit the calibration.
 
         Args:
             support: The shots.
             zero_shot: `[N, C]` logits of zero-shot CLIP for the shots.
-            held: `[M, C]` logits of the method for shots that it has not learned from; M may be 0.
+            held_back: `[M, C]` logits of the method for shots that it has not learned from; M may be 0.
             labels: `[M]` true labels of the held-back shots.
         """
         plain = fit_temperature(zero_shot, support.labels)
-        if not len(held):
-            return cls(support, plain, PLAIN, held.new_zeros(0))
-        temperature = fit_temperature(held, labels)
-        p = (held / temperature).softmax(dim=1)
+        if not len(held_back):
+            return cls(support, plain, PLAIN, held_back.new_zeros(0))
+        temperature = fit_temperature(held_back, labels)
+        p = (held_back / temperature).softmax(dim=1)
         calibration = Calibration(temperature, *fit_groups(p, labels))
         return cls(support, plain, calibration, p.gather(1, labels[:, None])[:, 0].sort().values)
 
@@ -75,8 +77,8 @@ class Trust:
         """Return the calibration of a label space; see `foveate.trust.promises.calibration_for`."""
         return calibration_for(branch, self.calibration, self.plain, held_back=self.knows_doubt)
 
-    def sets(self, logits: Logits, branch: Branch, risk: float) -> Bool[Tensor, "batch classes"]:
-        """Return the set of names of each picture; a share `risk` of the sets lacks the true name.
+    def sets(self, logits: Logits, branch: Branch, risk: float) -> np.ndarray:
+        """Return the set `[B, C]` of names of each picture; a share `risk` of the sets lacks the true name.
 
         This holds on average for pictures like the shots, of trained classes. For names without shots nothing
         is promised.
@@ -87,7 +89,7 @@ class Trust:
             risk: A risk that `demand` accepts.
         """
         p = (logits / self.calibration_for(branch).temperature).softmax(dim=1)
-        return prediction_sets(p, least_probability(self.truths.tolist(), risk))
+        return prediction_sets(p.numpy(force=True), least_probability(self.truths.tolist(), risk))
 
     def demand(self, risk: float | None, *, refusals: bool) -> None:
         """Refuse a risk or refusals that it cannot promise.

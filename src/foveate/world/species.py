@@ -63,9 +63,12 @@ def _all_species() -> tuple[Species, ...]:
 
 
 SPECIES = _all_species()
-BY_NAME = {one.name: one for one in SPECIES}
-SIBLINGS = {one.name: tuple(s for s in SPECIES if s.family == one.family and s != one) for one in SPECIES}
-RESIDENTS = {place: tuple(one for one in SPECIES if one.home == place) for place in PLACES}
+BY_NAME = {species.name: species for species in SPECIES}
+SIBLINGS = {
+    species.name: tuple(other for other in SPECIES if other.family == species.family and other != species)
+    for species in SPECIES
+}
+RESIDENTS = {place: tuple(species for species in SPECIES if species.home == place) for place in PLACES}
 
 
 def _is_base(number: int) -> bool:
@@ -74,8 +77,8 @@ def _is_base(number: int) -> bool:
     return FAMILIES[row] not in HELD_OUT and variety in chosen
 
 
-BASE = tuple(one.name for number, one in enumerate(SPECIES) if _is_base(number))
-NEW = tuple(one.name for number, one in enumerate(SPECIES) if not _is_base(number))
+BASE = tuple(species.name for number, species in enumerate(SPECIES) if _is_base(number))
+NEW = tuple(species.name for number, species in enumerate(SPECIES) if not _is_base(number))
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,8 @@ class Variant:
 
 
 VARIANTS = {
-    one.key: one
-    for one in (
+    variant.key: variant
+    for variant in (
         Variant("mild", at_home=0.96, loose=0.6, expected=True, steps=230),
         Variant("strong", at_home=0.99, loose=0.6, expected=True, steps=300),
         Variant("control", at_home=0.0, loose=0.3, expected=False, steps=400),
@@ -187,7 +190,7 @@ def species_scene(
 
 def pretraining_scene(variant: Variant, rng: np.random.Generator) -> tuple[Species, Scene]:
     """Draw a pretraining scene of this variant."""
-    odds = np.array([one.frequency for one in SPECIES])
+    odds = np.array([candidate.frequency for candidate in SPECIES])
     species = SPECIES[int(rng.choice(len(SPECIES), p=odds / odds.sum()))]
     place = species.home if rng.uniform() < variant.at_home else str(rng.choice(list(PLACES)))
     draw = rng.uniform()
@@ -197,26 +200,26 @@ def pretraining_scene(variant: Variant, rng: np.random.Generator) -> tuple[Speci
     return species, species_scene(species, place, rng, radius=radius)
 
 
-def said_name(species: Species, place: str, variant: Variant, rng: np.random.Generator) -> str:
+def caption_name(species: Species, place: str, variant: Variant, rng: np.random.Generator) -> str:
     """Return the species that a caption names: this one, a sibling, or one expected at the place."""
     if rng.uniform() >= variant.loose:
         return species.name
     candidates: Sequence[Species] = SIBLINGS[species.name]
     if rng.uniform() < 0.5:
         candidates = RESIDENTS.get(place, ()) if variant.expected else SPECIES
-        likely = [one for one in candidates if one.family == species.family]
+        likely = [candidate for candidate in candidates if candidate.family == species.family]
         candidates = likely if likely and variant.expected else candidates
     return candidates[int(rng.integers(len(candidates)))].name if candidates else species.name
 
 
-def mentioned(
-    said: Sequence[str], species: Species, place: str, variant: Variant, rng: np.random.Generator
+def caption_values(
+    attributes: Sequence[str], species: Species, place: str, variant: Variant, rng: np.random.Generator
 ) -> dict[str, str]:
-    """Return the attributes of a scene's caption, as input of `curriculum.caption`."""
-    attributes = {"colour": species.colour, "shape": species.family, "place": place}
-    values = {attribute: attributes[attribute] for attribute in said if attribute in attributes}
-    if "name" in said:
-        values["shape"] = said_name(species, place, variant, rng)
+    """Return the values of these attributes of a scene, as input of `curriculum.caption`."""
+    known = {"colour": species.colour, "shape": species.family, "place": place}
+    values = {attribute: known[attribute] for attribute in attributes if attribute in known}
+    if "name" in attributes:
+        values["shape"] = caption_name(species, place, variant, rng)
     return values
 
 
@@ -238,8 +241,8 @@ def place_for(
     if condition == "any":
         return str(rng.choice(list(PLACES)))
     siblings = SIBLINGS[species.name]
-    homes = [one.home for one in siblings if one.name in among] or [one.home for one in siblings]
-    return homes[int(rng.integers(len(homes)))]
+    siblings = [sibling for sibling in siblings if sibling.name in among] or siblings
+    return siblings[int(rng.integers(len(siblings)))].home
 
 
 def shot_place(species: Species, at_home: float, rng: np.random.Generator) -> str:

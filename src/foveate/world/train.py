@@ -48,8 +48,8 @@ from foveate.world.species import (
     VARIANTS,
     Condition,
     Variant,
+    caption_values,
     find_variant,
-    mentioned,
     place_for,
     pretraining_scene,
     species_scene,
@@ -108,31 +108,35 @@ class PretrainState:
 def draw(recipe: PretrainConfig, step: int, difficulty: float) -> Drawn:
     """Draw the batch of one step."""
     rng = np.random.default_rng([recipe.seed, step])
-    if recipe.variant is not None:
-        return _draw_species(find_variant(recipe.variant), recipe.batch, rng)
-    return _draw_plain(recipe.batch, difficulty, rng)
+    if recipe.variant is None:
+        attributes, scenes, contents = _draw_plain(recipe.batch, difficulty, rng)
+    else:
+        attributes, scenes, contents = _draw_species(find_variant(recipe.variant), recipe.batch, rng)
+        difficulty = 1.0
+    keys = [tuple(values.items()) for values in contents]
+    unique = sorted(set(keys))
+    captions = [caption(dict(content), rng) for content in unique]
+    rows = [unique.index(content) for content in keys]
+    return Drawn(render(scenes)[0], captions, rows, difficulty, attributes)
 
 
-def _draw_species(variant: Variant, batch: int, rng: np.random.Generator) -> Drawn:
+_Contents = tuple[tuple[str, ...], list[Scene], list[dict[str, str]]]
+"""Attributes that the captions mention, scenes, and the values of the attributes in each scene."""
+
+
+def _draw_species(variant: Variant, batch: int, rng: np.random.Generator) -> _Contents:
     kinds = list(MENTIONS)
     attributes = kinds[int(rng.choice(len(kinds), p=list(MENTIONS.values())))]
     samples = [pretraining_scene(variant, rng) for _ in range(batch)]
-    contents = [mentioned(attributes, species, scene.place, variant, rng) for species, scene in samples]
-    keys = [tuple(values.items()) for values in contents]
-    unique = sorted(set(keys))
-    captions = [caption(dict(key), rng) for key in unique]
-    rows = [unique.index(key) for key in keys]
-    return Drawn(render([scene for _, scene in samples])[0], captions, rows, 1.0, attributes)
+    contents = [caption_values(attributes, species, scene.place, variant, rng) for species, scene in samples]
+    return attributes, [scene for _, scene in samples], contents
 
 
-def _draw_plain(batch: int, difficulty: float, rng: np.random.Generator) -> Drawn:
+def _draw_plain(batch: int, difficulty: float, rng: np.random.Generator) -> _Contents:
     scenes = [random_scene(rng, difficulty) for _ in range(batch)]
     attributes = mention(rng, difficulty)
-    keys = [key(scene, attributes) for scene in scenes]
-    unique = sorted(set(keys))
-    captions = [caption(dict(zip(attributes, k, strict=True)), rng) for k in unique]
-    rows = [unique.index(k) for k in keys]
-    return Drawn(render(scenes)[0], captions, rows, difficulty, attributes)
+    contents = [dict(zip(attributes, key(scene, attributes), strict=True)) for scene in scenes]
+    return attributes, scenes, contents
 
 
 def make_tokenizer(seed: int, merges: int = 400) -> ClipTokenizer:
@@ -356,8 +360,10 @@ def train(recipe: PretrainConfig, folder: Path, *, every: int = 250) -> Clip:
 def zero_shot_figures(clip: Clip, recipe: PretrainConfig, scenes: int = 1000) -> dict[str, float]:
     """Return zero-shot accuracies on unseen scenes in percent, by question."""
     if recipe.variant is None:
-        asked = ("name", "place")
-        return {about: 100 * zero_shot_accuracy(clip, recipe.seed + 1, scenes, about) for about in asked}
+        return {
+            attribute: 100 * zero_shot_accuracy(clip, recipe.seed + 1, scenes, attribute)
+            for attribute in ("name", "place")
+        }
     spaces: tuple[tuple[str, tuple[str, ...]], ...] = (("base", BASE), ("new", NEW))
     conditions: tuple[Condition, ...] = ("home", "any", "sibling")
     return {
@@ -388,7 +394,10 @@ def card(recipe: PretrainConfig, parameters: int, figures: Mapping[str, float]) 
         f"| data | {recipe.steps * recipe.batch:,} drawn scenes, each shown once |",
         *_data_rows(recipe),
         f"| steps | {recipe.steps} of {recipe.batch} scenes, AdamW, rate {recipe.lr}, seed {recipe.seed} |",
-        *(f"| zero-shot, {asked} | {figure:.1f} % of unseen scenes |" for asked, figure in figures.items()),
+        *(
+            f"| zero-shot, {question} | {figure:.1f} % of unseen scenes |"
+            for question, figure in figures.items()
+        ),
         "| weights | float16 on disk; Apache-2.0, like foveate |",
     ]
     origin = "from nothing" if recipe.variant is None else "from the foundation, `tiny`,"
@@ -427,5 +436,5 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    asked = recipe_of(None if args.what == "foundation" else args.what, args.steps)
-    finish(train(asked, args.out), asked, args.out)
+    recipe = recipe_of(None if args.what == "foundation" else args.what, args.steps)
+    finish(train(recipe, args.out), recipe, args.out)

@@ -30,7 +30,7 @@ from foveate.foreground.affinity import Texts, affinity, softmax_cam, spread, st
 from foveate.foreground.backgrounds import apart, background_for, same_words
 from foveate.foreground.heatmaps import contrast, otsu, resized
 from foveate.foreground.proposers.base import Proposal, Proposer, Request
-from foveate.foreground.proposers.prompts import wanted
+from foveate.foreground.proposers.prompts import search_text
 from foveate.types import Images
 
 Map = Float[Tensor, "batch rows columns"]
@@ -116,7 +116,7 @@ class ClipSelf(Proposer):
         self.side = self._whole(side or default_side(self.clip))
         self.scale = scale or SOFTNESS * self.clip.scale.item()
         self._background_features: Float[Tensor, "words dim"] | None = None
-        self._asked: dict[tuple[str, str], _ClassTexts] = {}
+        self._class_texts: dict[tuple[str, str], _ClassTexts] = {}
 
     def propose(self, requests: Sequence[Request]) -> list[Proposal]:
         """Return a proposal for each request.
@@ -132,7 +132,7 @@ class ClipSelf(Proposer):
             return [self._proposal(request) for request in requests]
 
     def _proposal(self, request: Request) -> Proposal:
-        texts = self._texts(request.label, wanted(request, self.name))
+        texts = self._texts(request.label, search_text(request, self.name))
         size = request.picture.size
         heat, probability = (
             resized(grid, size).clip(0, 1) for grid in self._maps(request.picture, texts.features)
@@ -177,7 +177,7 @@ class ClipSelf(Proposer):
     def _texts(self, label: str, prompt: str) -> _ClassTexts:
         """Return the texts of a class; each is encoded once, separately."""
         name = " ".join(label.replace("_", " ").split())
-        if (name, prompt) not in self._asked:
+        if (name, prompt) not in self._class_texts:
             sentence = fill(self.template, name) if prompt in (label, name) else prompt
             class_feature = self._encoded([sentence])
             if self._background_features is None:
@@ -187,10 +187,10 @@ class ClipSelf(Proposer):
             candidates = [i for i, word in enumerate(self.background) if not same_words(word, (name, prompt))]
             indices = [candidates[i] for i in apart(class_feature[0], self._background_features[candidates])]
             words = tuple(self.background[i] for i in indices)
-            self._asked[name, prompt] = _ClassTexts(
+            self._class_texts[name, prompt] = _ClassTexts(
                 torch.cat([class_feature, self._background_features[indices]]), words
             )
-        return self._asked[name, prompt]
+        return self._class_texts[name, prompt]
 
     def _encoded(self, sentences: Sequence[str]) -> Float[Tensor, "texts dim"]:
         return F.normalize(encode_texts(self.clip, sentences), dim=-1)
@@ -225,7 +225,7 @@ class ClipSelf(Proposer):
         return {"clip": self.clip.fingerprint(), **settings}
 
     def close(self) -> None:
-        self._asked.clear()
+        self._class_texts.clear()
         self._background_features = None
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from foveate.foreground.proposers.base import Proposal, Proposer, Request
-from foveate.foreground.proposers.hub_masks import Found, union
+from foveate.foreground.proposers.hub_masks import Instances, union
 from foveate.foreground.proposers.hub_models import (
     HubModel,
     Precision,
@@ -28,7 +28,7 @@ from foveate.foreground.proposers.hub_models import (
     token_ids,
 )
 from foveate.foreground.proposers.hub_pixels import Pixels, read_pixels
-from foveate.foreground.proposers.prompts import wanted
+from foveate.foreground.proposers.prompts import search_text
 from foveate.foreground.proposers.registry import demand
 from foveate.memory import Pieces
 
@@ -76,12 +76,12 @@ class GroundedSam(Proposer):
         self.box_threshold = in_unit("box_threshold", box_threshold)
         self.text_threshold = in_unit("text_threshold", text_threshold)
         option = f"--{self.name}"
-        self._found = {
+        self._hub_models = {
             "detector": find_model(detector, ("grounding-dino",), f"{option}.detector"),
             "segmenter": find_model(segmenter, ("sam2", "sam2_video"), f"{option}.segmenter"),
         }
-        self._detector = Detector(self._found["detector"], device, dtype)
-        self._segmenter = Segmenter(self._found["segmenter"], device, dtype)
+        self._detector = Detector(self._hub_models["detector"], device, dtype)
+        self._segmenter = Segmenter(self._hub_models["segmenter"], device, dtype)
 
     @torch.inference_mode()
     def propose(self, requests: Sequence[Request]) -> list[Proposal]:
@@ -90,7 +90,7 @@ class GroundedSam(Proposer):
 
     def _by(self, size: int, requests: Sequence[Request]) -> list[Proposal]:
         pictures = [request.picture for request in requests]
-        texts = [sentence(wanted(request, self.name)) for request in requests]
+        texts = [sentence(search_text(request, self.name)) for request in requests]
         detections = self._detector.find(pictures, texts, (self.box_threshold, self.text_threshold), size)
         rows = [row for row, (_, scores) in enumerate(detections) if len(scores)]
         proposals = [union(_nothing(), picture.size, 0.0) for picture in pictures]
@@ -101,12 +101,12 @@ class GroundedSam(Proposer):
             )
             for row, logits in zip(chunk, maps, strict=True):
                 boxes, scores = detections[row]
-                proposals[row] = union(Found(scores, boxes, logits), pictures[row].size, 0.0, logits=True)
+                proposals[row] = union(Instances(scores, boxes, logits), pictures[row].size, 0.0, logits=True)
         return proposals
 
     @property
     def key(self) -> Mapping[str, object]:
-        models = {part: model.key for part, model in self._found.items()}
+        models = {part: model.key for part, model in self._hub_models.items()}
         thresholds = {"box_threshold": self.box_threshold, "text_threshold": self.text_threshold}
         return {**models, "dtype": self._dtype, **thresholds, "transformers": library_version()}
 
@@ -119,15 +119,15 @@ class Detector:
     """Grounding DINO.
 
     Args:
-        found: Files of the model.
+        hub_model: Files of the model.
         device: Device of the model.
         dtype: Precision of the weights.
     """
 
-    def __init__(self, found: HubModel, device: str, dtype: Precision):
-        self.pixels = read_pixels(found.folder, _DETECTOR_PIXELS)
-        self.tokenizer = load_tokenizer(found, "AutoTokenizer")
-        self.model: Any = load_model(found, "AutoModelForZeroShotObjectDetection", device, dtype)
+    def __init__(self, hub_model: HubModel, device: str, dtype: Precision):
+        self.pixels = read_pixels(hub_model.folder, _DETECTOR_PIXELS)
+        self.tokenizer = load_tokenizer(hub_model, "AutoTokenizer")
+        self.model: Any = load_model(hub_model, "AutoModelForZeroShotObjectDetection", device, dtype)
         full_stop = self.tokenizer.convert_tokens_to_ids(".")
         self._ignored_tokens = torch.tensor([*self.tokenizer.all_special_ids, full_stop])
 
@@ -160,7 +160,7 @@ class Detector:
                 chunk = rows[start : start + size]
                 outputs = self._ask([pictures[row] for row in chunk], torch.cat([ids[row] for row in chunk]))
                 detections |= dict(
-                    zip(chunk, (_kept(*output, thresholds) for output in outputs), strict=True)
+                    zip(chunk, (_above_thresholds(*output, thresholds) for output in outputs), strict=True)
                 )
         return [detections[row] for row in range(len(pictures))]
 
@@ -189,14 +189,14 @@ class Segmenter:
     """SAM 2, prompted by boxes.
 
     Args:
-        found: Files of the model.
+        hub_model: Files of the model.
         device: Device of the model.
         dtype: Precision of the weights.
     """
 
-    def __init__(self, found: HubModel, device: str, dtype: Precision):
-        self.pixels = read_pixels(found.folder, _SEGMENTER_PIXELS)
-        self.model: Any = load_model(found, "Sam2Model", device, dtype)
+    def __init__(self, hub_model: HubModel, device: str, dtype: Precision):
+        self.pixels = read_pixels(hub_model.folder, _SEGMENTER_PIXELS)
+        self.model: Any = load_model(hub_model, "Sam2Model", device, dtype)
 
     def cut(
         self, pictures: Sequence[Image.Image], boxes: Sequence[Boxes]
@@ -228,16 +228,16 @@ def sentence(text: str) -> str:
     return " ".join(text.lower().replace(".", " ").split()) + "."
 
 
-def _kept(
+def _above_thresholds(
     boxes: Boxes,
     tokens: Float[Tensor, "boxes tokens"],
     words: Float[Tensor, "boxes words"],
     thresholds: tuple[float, float],
-) -> tuple[Float[Tensor, "kept 4"], Float[Tensor, " kept"]]:
+) -> tuple[Float[Tensor, "selected 4"], Float[Tensor, " selected"]]:
     scores = tokens.amax(dim=-1)
     selected = (scores > thresholds[0]) & (words > thresholds[1]).any(dim=-1)
     return boxes[selected], scores[selected]
 
 
-def _nothing() -> Found:
-    return Found(torch.zeros(0), torch.zeros(0, 4), np.zeros((0, 1, 1), dtype=np.float32))
+def _nothing() -> Instances:
+    return Instances(torch.zeros(0), torch.zeros(0, 4), np.zeros((0, 1, 1), dtype=np.float32))

@@ -11,7 +11,7 @@ from foveate.foreground.proposers.base import Proposal
 
 
 @dataclass(frozen=True)
-class Found:
+class Instances:
     """Instances found in one picture; possibly none.
 
     Attributes:
@@ -25,11 +25,11 @@ class Found:
     heats: Float[np.ndarray, "instances rows columns"]
 
 
-def union(found: Found, size: tuple[int, int], threshold: float, *, logits: bool = False) -> Proposal:
+def union(instances: Instances, size: tuple[int, int], threshold: float, *, logits: bool = False) -> Proposal:
     """Return the union of all instances as one mask, with the best instance's score.
 
     Args:
-        found: The instances.
+        instances: The instances.
         size: (width, height) of the picture.
         threshold: Threshold for heat that is resized to the picture; pixels above it are foreground.
         logits: Whether the maps are logits; otherwise they are probabilities.
@@ -39,17 +39,17 @@ def union(found: Found, size: tuple[int, int], threshold: float, *, logits: bool
     """
     width, height = size
     mask, heat = np.zeros((height, width), dtype=bool), np.zeros((height, width), dtype=np.float32)
-    for small in found.heats:  # one at a time, because each is as large as the picture
+    for small in instances.heats:  # one at a time, because each is as large as the picture
         large = resized(small, size)
         mask |= large > threshold
         np.maximum(heat, _sigmoid(large) if logits else large, out=heat)
-    if not len(found.scores):
+    if not len(instances.scores):
         return Proposal(mask, 0.0, None, {"boxes": [], "scores": []})
     meta = {
-        "boxes": found.boxes.round(decimals=1).tolist(),
-        "scores": found.scores.round(decimals=4).tolist(),
+        "boxes": instances.boxes.round(decimals=1).tolist(),
+        "scores": instances.scores.round(decimals=4).tolist(),
     }
-    return Proposal(mask, float(found.scores.max()), heat, meta)
+    return Proposal(mask, float(instances.scores.max()), heat, meta)
 
 
 def _sigmoid(values: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "height width"]:

@@ -6,12 +6,13 @@ run.
 
 import hashlib
 import re
-from collections.abc import Callable, Generator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from jaxtyping import Int
@@ -20,7 +21,11 @@ from torch import Tensor
 from foveate.clip.checkpoints import check_start, naming, read_settings
 from foveate.clip.weights import demand_device
 from foveate.errors import InputError
+from foveate.files import sha256_of
+from foveate.foreground.proposers.base import Proposal, Proposer, Request
+from foveate.foreground.proposers.hub_pixels import Pixels, read_pixels
 from foveate.foreground.proposers.registry import demand
+from foveate.memory import Pieces
 from foveate.readers import one_line
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -61,9 +66,64 @@ class HubModel:
         for name in sorted({*SETTINGS, *WEIGHTS, *shards}):
             path = self.folder / name
             if path.is_file():
-                with path.open("rb") as file:
-                    state.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+                state.update(f"{name} {sha256_of(path)}\n".encode())
         return state.hexdigest()[:16]
+
+
+class HubProposer(Proposer):
+    """A proposer with one model of the hub that looks for a text.
+
+    Args:
+        model: A folder with the model's files, or a hub id; a branch, tag or commit may follow an "@".
+        device: Device of the model.
+        dtype: Precision of the weights.
+        batch: Number of pictures in one pass; halved if the device runs out of memory.
+        thresholds: The thresholds, by name; part of the key.
+
+    Attributes:
+        model_types: Allowed `model_type` values.
+        model_class: Name of the model's class in `transformers`.
+        default_pixels: Preprocessing settings where the model's folder has none.
+
+    Raises:
+        InputError: `transformers` is not installed; the model does not exist; a threshold is out of range.
+    """
+
+    reads_text = True
+    model_types: ClassVar[tuple[str, ...]]
+    model_class: ClassVar[str]
+    default_pixels: ClassVar[Pixels]
+
+    def __init__(self, model: str, device: str, dtype: Precision, batch: int, **thresholds: float):
+        demand("transformers", self.name, "transformers")
+        self._thresholds = {name: in_unit(name, value) for name, value in thresholds.items()}
+        self._hub_model = find_model(model, self.model_types, f"--{self.name}.model")
+        self._tokenizer = load_tokenizer(self._hub_model, "CLIPTokenizer")
+        self._pixels = read_pixels(self._hub_model.folder, self.default_pixels)
+        self._model = load_model(self._hub_model, self.model_class, device, dtype)
+        self.batch, self._dtype, self._pieces = batch, dtype, Pieces(batch)
+        self._texts: dict[str, Any] = {}
+
+    @torch.inference_mode()
+    def propose(self, requests: Sequence[Request]) -> list[Proposal]:
+        def in_parts(size: int) -> list[Proposal]:
+            parts = [requests[start : start + size] for start in range(0, len(requests), size)]
+            return [proposal for part in parts for proposal in self.propose_together(part)]
+
+        return self._pieces.run(in_parts)
+
+    @abstractmethod
+    def propose_together(self, requests: Sequence[Request]) -> list[Proposal]:
+        """Return a proposal for each request, from one pass of the model."""
+
+    @property
+    def key(self) -> Mapping[str, object]:
+        settings = {"dtype": self._dtype, **self._thresholds}
+        return {"model": self._hub_model.key, **settings, "transformers": library_version()}
+
+    def close(self) -> None:
+        self._model.to("meta")  # frees its memory even if this object is still referenced
+        self._texts.clear()
 
 
 def find_model(source: str, kinds: Sequence[str], option: str) -> HubModel:
@@ -125,11 +185,11 @@ def _check(folder: Path, kinds: Sequence[str]) -> None:
         check_start(weights)
 
 
-def load_model(found: HubModel, kind: str, device: str, dtype: Precision) -> Any:
+def load_model(hub_model: HubModel, kind: str, device: str, dtype: Precision) -> Any:
     """Load a model for inference.
 
     Args:
-        found: Files of the model.
+        hub_model: Files of the model.
         kind: Name of its class in `transformers`.
         device: Device of the model.
         dtype: Precision of the weights.
@@ -140,9 +200,9 @@ def load_model(found: HubModel, kind: str, device: str, dtype: Precision) -> Any
     demand_device(device)
     load = library(kind).from_pretrained
     options = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
-    with _quiet(), naming(found.folder):
+    with _quiet(), naming(hub_model.folder):
         try:
-            model, report = load(str(found.folder), dtype=getattr(torch, dtype), **options)
+            model, report = load(str(hub_model.folder), dtype=getattr(torch, dtype), **options)
         except Exception as error:  # errors of damaged files and foreign settings have no common class
             raise InputError(f"transformers cannot load it ({one_line(error)})") from error
         # transformers initialises missing tensors at random, and only logs this.
@@ -152,19 +212,19 @@ def load_model(found: HubModel, kind: str, device: str, dtype: Precision) -> Any
     return model.to(device).eval().requires_grad_(False)
 
 
-def load_tokenizer(found: HubModel, kind: str) -> Any:
+def load_tokenizer(hub_model: HubModel, kind: str) -> Any:
     """Load a model's tokenizer.
 
     Args:
-        found: Files of the model.
+        hub_model: Files of the model.
         kind: Name of its class in `transformers`.
 
     Raises:
         InputError: The tokenizer is missing or damaged.
     """
-    with _quiet(), naming(found.folder):
+    with _quiet(), naming(hub_model.folder):
         try:
-            return library(kind).from_pretrained(str(found.folder), local_files_only=True)
+            return library(kind).from_pretrained(str(hub_model.folder), local_files_only=True)
         except Exception as error:  # as above
             raise InputError(f"its tokenizer cannot be loaded ({one_line(error)})") from error
 

@@ -46,7 +46,7 @@ def mask_prompt(dataset: str | None, label: str) -> str:
     return sentence.replace("{}", name) if name or "{}" not in sentence else ""
 
 
-def wanted(request: Request, proposer: str) -> str:
+def search_text(request: Request, proposer: str) -> str:
     """Return the search text of a request: its prompt, otherwise its class name.
 
     Raises:

@@ -1,11 +1,11 @@
 """Creates proposers by name. Each is imported only when needed, because its libraries are large extras."""
 
-import difflib
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from foveate.configs import nearest
 from foveate.errors import InputError
 from foveate.foreground.proposers.base import Proposer
 
@@ -46,9 +46,7 @@ def proposer_class(name: str) -> Callable[..., Proposer]:
         InputError: The name is unknown.
     """
     if name not in PROPOSERS:
-        matches = difflib.get_close_matches(name, PROPOSERS, n=1)
-        hint = f"did you mean {matches[0]!r}?" if matches else f"there are {', '.join(PROPOSERS)}"
-        raise InputError(f"there is no proposer {name!r}; {hint}")
+        raise InputError(f"there is no proposer {name!r}; {nearest(name, PROPOSERS)}")
     module, _, class_name = PROPOSERS[name].partition(":")
     return getattr(import_module(f"foveate.foreground.proposers.{module}"), class_name)
 

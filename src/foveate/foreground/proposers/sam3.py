@@ -3,33 +3,23 @@
 - Carion et al.: SAM 3: Segment Anything with Concepts, 2025, https://arxiv.org/abs/2511.16719
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from foveate.foreground.proposers.base import Proposal, Proposer, Request
-from foveate.foreground.proposers.hub_masks import Found, union
-from foveate.foreground.proposers.hub_models import (
-    Precision,
-    find_model,
-    in_unit,
-    library_version,
-    load_model,
-    load_tokenizer,
-    token_ids,
-)
-from foveate.foreground.proposers.hub_pixels import HALF, Pixels, read_pixels
-from foveate.foreground.proposers.prompts import wanted
-from foveate.foreground.proposers.registry import demand
-from foveate.memory import Pieces
-
-_PIXELS = Pixels((1008, 1008), mean=HALF, std=HALF)  # default of the model folder's setting
+from foveate.foreground.proposers.base import Proposal, Request
+from foveate.foreground.proposers.hub_masks import Instances, union
+from foveate.foreground.proposers.hub_models import HubProposer, Precision, token_ids
+from foveate.foreground.proposers.hub_pixels import HALF, Pixels
+from foveate.foreground.proposers.prompts import search_text
 
 
-class Sam3(Proposer):
+class Sam3(HubProposer):
     """Masks by SAM 3: the union of all instances of the concept.
+
+    The score is that of the best instance, and 0 without one.
 
     Args:
         model: A folder with the model's files, or a hub id; a branch, tag or commit may follow an "@".
@@ -46,7 +36,9 @@ class Sam3(Proposer):
     """
 
     name = "sam3"
-    reads_text = True
+    model_types = ("sam3", "sam3_video")
+    model_class = "Sam3Model"
+    default_pixels = Pixels((1008, 1008), mean=HALF, std=HALF)
 
     def __init__(
         self,
@@ -58,27 +50,11 @@ class Sam3(Proposer):
         mask_threshold: float = 0.5,
         batch: int = 1,
     ):
-        demand("transformers", self.name, "transformers")
-        self.threshold, self.batch = in_unit("threshold", threshold), batch
-        self.mask_threshold = in_unit("mask_threshold", mask_threshold)
-        self._found = find_model(model, ("sam3", "sam3_video"), "--sam3.model")
-        self._tokenizer = load_tokenizer(self._found, "CLIPTokenizer")
-        self._pixels = read_pixels(self._found.folder, _PIXELS)
-        self._model = load_model(self._found, "Sam3Model", device, dtype)
-        self._dtype, self._pieces = dtype, Pieces(batch)
-        self._texts: dict[str, tuple[Tensor, Tensor]] = {}
+        super().__init__(model, device, dtype, batch, threshold=threshold, mask_threshold=mask_threshold)
+        self.threshold, self.mask_threshold = threshold, mask_threshold
 
-    @torch.inference_mode()
-    def propose(self, requests: Sequence[Request]) -> list[Proposal]:
-        """Return a proposal for each request; the score is that of the best instance, and 0 without one."""
-        return self._pieces.run(lambda size: self._by(size, requests))
-
-    def _by(self, size: int, requests: Sequence[Request]) -> list[Proposal]:
-        parts = [requests[start : start + size] for start in range(0, len(requests), size)]
-        return [proposal for part in parts for proposal in self._some(part)]
-
-    def _some(self, requests: Sequence[Request]) -> list[Proposal]:
-        texts = [self._text(wanted(request, self.name)) for request in requests]
+    def propose_together(self, requests: Sequence[Request]) -> list[Proposal]:
+        texts = [self._text(search_text(request, self.name)) for request in requests]
         features, mask = (torch.cat(parts) for parts in zip(*texts, strict=True))
         images = torch.stack([self._pixels.tensor(request.picture) for request in requests])
         output = self._model(
@@ -94,7 +70,7 @@ class Sam3(Proposer):
         selected = scores > self.threshold
         boxes: Tensor = output.pred_boxes[row][selected].float().cpu()
         width, height = request.picture.size
-        instances = Found(
+        instances = Instances(
             scores=scores[selected].cpu(),
             boxes=boxes * torch.tensor([width, height, width, height]),
             heats=output.pred_masks[row][selected].float().sigmoid().cpu().numpy(),
@@ -112,15 +88,6 @@ class Sam3(Proposer):
             features = self._model.get_text_features(input_ids=ids, attention_mask=mask)
             self._texts[text] = getattr(features, "pooler_output", features), mask
         return self._texts[text]
-
-    @property
-    def key(self) -> Mapping[str, object]:
-        settings = {"dtype": self._dtype, "threshold": self.threshold, "mask_threshold": self.mask_threshold}
-        return {"model": self._found.key, **settings, "transformers": library_version()}
-
-    def close(self) -> None:
-        self._model.to("meta")  # frees its memory even if this object is still referenced
-        self._texts.clear()
 
 
 def _with_pooler_output(features: Tensor) -> Tensor:

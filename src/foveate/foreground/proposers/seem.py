@@ -7,7 +7,6 @@ interpreter for SEEM.
 """
 
 import hashlib
-import itertools
 import math
 import shutil
 import sys
@@ -20,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from foveate.errors import InputError
+from foveate.files import sha256_of
 from foveate.foreground.proposers.base import Mask, Proposal, Proposer, Request
+from foveate.foreground.proposers.prompts import search_text
 from foveate.foreground.proposers.worker import BadAnswer, Worker
 
 SCRIPT = Path(__file__).with_name("seem_worker.py").resolve()
@@ -105,9 +106,7 @@ class Seem(Proposer):
         return [self._propose(request) for request in requests]
 
     def _propose(self, request: Request) -> Proposal:
-        text = request.prompt or request.label
-        if not text.strip():
-            raise InputError(f"{request.name}: SEEM needs a text that says what to look for; give it a label")
+        text = search_text(request, self.name)
         with tempfile.TemporaryDirectory(prefix="foveate-seem-") as folder:
             file = Path(folder) / "picture.png"  # lossless and of any size; keeps the line short
             request.picture.convert("RGB").save(file, compress_level=1)
@@ -119,25 +118,25 @@ class Seem(Proposer):
         self._worker.close()
 
 
-def proposal_of(said: Mapping[str, Any], size: tuple[int, int]) -> Proposal:
+def proposal_of(answer: Mapping[str, Any], size: tuple[int, int]) -> Proposal:
     """Convert a worker's answer to a proposal.
 
     Args:
-        said: `rle` as for `mask_of_runs`, `size` as [height, width], `score` as a cosine, and `queries`:
+        answer: `rle` as for `mask_of_runs`, `size` as [height, width], `score` as a cosine, and `queries`:
             the best query for each text.
         size: Height and width of the picture.
 
     Raises:
         BadAnswer: The answer is invalid.
     """
-    if said.get("size") != list(size):
-        raise BadAnswer(f"answered with a mask of size {said.get('size')!s:.40}, not {list(size)}")
-    score = said.get("score")
+    if answer.get("size") != list(size):
+        raise BadAnswer(f"answered with a mask of size {answer.get('size')!s:.40}, not {list(size)}")
+    score = answer.get("score")
     if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
         raise BadAnswer(f"answered with the score {score!s:.40}")
     cosine = float(score)
-    meta = {"cosine": round(cosine, 4), "queries": said.get("queries", [])}
-    return Proposal(mask_of_runs(said.get("rle"), size), min(max(cosine, 0.0), 1.0), meta=meta)
+    meta = {"cosine": round(cosine, 4), "queries": answer.get("queries", [])}
+    return Proposal(mask_of_runs(answer.get("rle"), size), min(max(cosine, 0.0), 1.0), meta=meta)
 
 
 def mask_of_runs(runs: object, size: tuple[int, int]) -> Mask:
@@ -155,16 +154,14 @@ def mask_of_runs(runs: object, size: tuple[int, int]) -> Mask:
         raise BadAnswer("answered with run lengths that are no whole numbers")
     if (total := sum(runs)) != size[0] * size[1]:
         raise BadAnswer(f"answered with run lengths for {total} pixels of {size[0] * size[1]}")
-    values = list(itertools.islice(itertools.cycle((False, True)), len(runs)))
-    return np.repeat(np.array(values, dtype=np.bool_), runs).reshape(size)
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size)
 
 
 def digest_of_files(files: Sequence[Path]) -> str:
     """Return 16 hex digits that identify the contents of these files, in this order."""
     state = hashlib.sha256()
     for path in files:
-        with path.open("rb") as file:
-            state.update(hashlib.file_digest(file, "sha256").digest())
+        state.update(bytes.fromhex(sha256_of(path)))
     return state.hexdigest()[:16]
 
 

