@@ -7,9 +7,10 @@ import logging
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
-from threading import Event
+from threading import Barrier, BrokenBarrierError, Event
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -102,6 +103,22 @@ def test_a_tuned_model_is_served_with_its_own_names(zeroshot: Classifier, png: l
     with TestClient(build_app(Service(model)), base_url="http://localhost") as client:
         assert client.get("/classes").json() == {"trained": NAMES[:2], "added": []}
         assert answers(client.post("/predict", files={"x": png[0]})) == plain(tuned, png[:1], [])
+
+
+def test_names_that_two_clients_add_at_once_are_all_there(zeroshot: Classifier):
+    both, model = Barrier(2), model_of(zeroshot)
+
+    def check(names: list[str]) -> None:
+        with suppress(BrokenBarrierError):
+            both.wait(0.5)  # in vain: the second waits until the first has added its names
+
+    app = build_app(Service(replace(model, check=check)))
+    with TestClient(app, base_url="http://localhost") as client, ThreadPoolExecutor(2) as pool:
+        for response in pool.map(
+            lambda name: client.post("/classes", json={"names": [name]}), ("cat", "dog")
+        ):
+            assert response.status_code == 200, response.text
+        assert sorted(client.get("/classes").json()["added"]) == ["cat", "dog"]
 
 
 def test_added_names_are_there_for_all_until_they_are_taken_away(client: TestClient, png: list[bytes]):

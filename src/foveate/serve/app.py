@@ -54,6 +54,7 @@ class Service:
     def __init__(self, model: Model, limits: Limits | None = None, *, batch: int = 64) -> None:
         self.model, self.limits = model, limits or Limits()
         self.added: tuple[str, ...] = ()
+        self._adding = asyncio.Lock()
         self.metrics = Metrics(lambda: self.worker.waiting)
         self.worker = BatchWorker(
             lambda *args, **options: self.model.ask(*args, **options), batch, self.metrics.pictures.observe
@@ -133,7 +134,8 @@ class Service:
         """Return the class names; POST adds some, DELETE removes the added ones."""
         if request.method == "POST":
             requested = await read_names(request)
-            self.added = await self.accepted([*self.added, *requested])
+            async with self._adding:  # two clients may add names at once
+                self.added = await self.accepted([*self.added, *requested])
         elif request.method == "DELETE":
             self.added = ()
         return JSONResponse({"trained": list(self.model.names), "added": list(self.added)})
