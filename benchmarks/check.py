@@ -26,10 +26,10 @@ from foveate.check.groups import group_leaks
 from foveate.check.labels import held_out, suspects
 from foveate.check.pixels import measure
 from foveate.check.twins import first_of, twins
-from foveate.data.pictures import open_picture
 from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.data.sources import load_photos
 from foveate.data.transforms import eval_view
+from foveate.foreground.pictures import open_picture
 from foveate.train.banking import clip_features
 from trust_worlds import World, worlds
 

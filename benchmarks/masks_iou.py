@@ -20,10 +20,11 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from foveate.foreground.cleanup import TidyConfig, tidy
-from foveate.foreground.masks import find_masks, read_mask
+from foveate.foreground.matching import find_masks
 from foveate.foreground.opening import PICTURE_SUFFIXES
 from foveate.foreground.proposers.base import Mask, Proposal, Proposer, Request
 from foveate.foreground.proposers.registry import open_proposer
+from foveate.foreground.values import read_mask
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,6 @@ from foveate.commands.rows import read_files
 from foveate.data.feature_files import Index as FeatureIndex
 from foveate.data.feature_files import ShardNote, open_shard, read_index, write_index, write_shard
 from foveate.data.feature_store import UnfitFile
-from foveate.data.pictures import open_picture
 from foveate.data.samples import Photos, Sample
 from foveate.data.sources import load_photos
 from foveate.datasets.draws import StoredDraw, read_draw, write_draw
@@ -52,11 +51,13 @@ from foveate.datasets.splits import read_split, read_variants
 from foveate.datasets.wordnet import read_names
 from foveate.errors import InputError
 from foveate.foreground.coco import coco_masks
-from foveate.foreground.masks import find_masks, read_mask
+from foveate.foreground.matching import find_masks
 from foveate.foreground.packed import pack
+from foveate.foreground.pictures import open_picture
 from foveate.foreground.records import MaskRecord
 from foveate.foreground.store import MaskStore
 from foveate.foreground.stored import stored_masks
+from foveate.foreground.values import read_mask
 from foveate.methods.registry import build, configure
 from foveate.official.files import read_checkpoint
 from foveate.official.forms import check_forms

@@ -21,7 +21,7 @@ PAGE = ROOT / "docs" / "start.md"
 BIG, SMALL = "--clip openai/clip-vit-base-patch16", "--clip tiny"
 PHOTOS = """
 from pathlib import Path
-from foveate.data.pictures import open_picture
+from foveate.foreground.pictures import open_picture
 from foveate.world.photos import scene_photos
 
 photos = scene_photos(["red star", "blue ring"], per_class=20, seed=1)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from foveate.data.listing import list_pictures
-from foveate.data.pictures import measure, open_picture
+from foveate.foreground.pictures import measure, open_picture
 
 heif = pytest.importorskip("pillow_heif")
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from foveate.data.loader import PictureSet, check_masks, check_pictures
-from foveate.data.pictures import BadPicture, open_picture
 from foveate.data.samples import LazyPicture, MemoryPicture, Photos, Sample
 from foveate.data.sources import load_photos
 from foveate.data.transforms import eval_view, to_tensor, train_view
 from foveate.errors import InputError
+from foveate.foreground.opening import BadPicture
+from foveate.foreground.pictures import open_picture
 from foveate.seeds import stream
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from foveate.data.pictures import BadPicture, measure, open_picture
 from foveate.data.samples import MemoryPicture
 from foveate.errors import InputError
-from foveate.foreground.opening import exif_texts, orientation
+from foveate.foreground.opening import BadPicture, exif_texts, orientation
+from foveate.foreground.pictures import measure, open_picture
 
 
 def same(one: Image.Image, other: Image.Image) -> bool:

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from foveate.data.checks import repeated
-from foveate.data.pictures import BadPicture, open_picture
 from foveate.data.samples import MemoryPicture, Photos, Sample, as_pictures
 from foveate.errors import InputError
+from foveate.foreground.opening import BadPicture
+from foveate.foreground.pictures import open_picture
 
 
 def photos(root: str = "/a/photos", mask: str | None = None) -> Photos:

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from foveate.data.checks import check_pictures
-from foveate.data.pictures import open_picture
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
+from foveate.foreground.pictures import open_picture
 
 
 def local(photos, root):

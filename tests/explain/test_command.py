@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from foveate.classifier import Classifier
-from foveate.data.pictures import open_picture
 from foveate.data.sources import load_photos
+from foveate.foreground.pictures import open_picture
 from foveate.world.photos import scene_photos
 
 Call = Callable[..., object]

@@ -10,7 +10,8 @@ from PIL import Image
 from foveate.data.loader import PictureSet
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
-from foveate.foreground.masks import find_masks, read_mask
+from foveate.foreground.matching import find_masks
+from foveate.foreground.values import read_mask
 
 SIZE = (10, 8)  # width, height
 

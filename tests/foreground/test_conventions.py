@@ -16,9 +16,9 @@ from foveate.data.sources import load_photos
 from foveate.errors import InputError
 from foveate.foreground import rle
 from foveate.foreground.conventions import import_masks, report_conventions
-from foveate.foreground.masks import read_mask
 from foveate.foreground.packed import pack
 from foveate.foreground.store import MaskStore, read_manifest
+from foveate.foreground.values import read_mask
 
 KEY = {"proposer": "files"}
 SIZE = (40, 30)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foveate.errors import InputError
-from foveate.foreground.masks import find_masks
+from foveate.foreground.matching import find_masks
 
 PICTURES = ("cat/01.jpg", "cat/02.jpg", "dog/03.jpeg")
 

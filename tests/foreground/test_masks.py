@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw, ImageOps
 
-from foveate.foreground.masks import detect_values, fit_mask, looks_like_mask, read_mask
+from foveate.foreground.checks import fit_mask
 from foveate.foreground.opening import BadPicture
+from foveate.foreground.values import detect_values, looks_like_mask, read_mask
 
 
 def ellipses(number, size=(96, 72)):

@@ -13,11 +13,12 @@ from foveate.data.sources import load_photos
 from foveate.errors import InputError
 from foveate.foreground import packed as packed_module
 from foveate.foreground import shards as shards_module
-from foveate.foreground.masks import find_masks, read_mask
+from foveate.foreground.matching import find_masks
 from foveate.foreground.packed import pack, unpack
 from foveate.foreground.shards import is_packed, open_shards
 from foveate.foreground.store import MaskRecord, MaskStore, read_manifest
 from foveate.foreground.stored import read_key, stored_masks
+from foveate.foreground.values import read_mask
 
 KEY = {"proposer": "made", "settings": {"depth": 2}}
 NAMES = ("cat/a.jpg", "cat/a.png", "cat/deep/c.jpg", "dog/d.jpg", "猫/一.jpg", "dog/" + "long" * 40 + ".jpg")

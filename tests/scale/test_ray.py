@@ -23,7 +23,7 @@ from foveate.foreground.proposers.base import Proposal, Proposer, Request
 from foveate.foreground.store import MaskStore
 from foveate.scale.actors import Pool, ask, pool_of
 from foveate.scale.cluster import Cluster, joined
-from foveate.scale.ray_jobs import make_masks_on_ray
+from foveate.scale.ray_masks import make_masks_on_ray
 
 pytestmark = pytest.mark.ray
 Call = Callable[..., object]

@@ -334,11 +334,11 @@ def test_no_masks_is_said_before_anything_is_done(root: Path, tmp_path: Path):
 def test_the_peak_is_of_the_job():
     import torch
 
-    from foveate.sweep import memory
+    from foveate.costs.peaks import peak_mb, reset_peak
 
     big = torch.ones(50_000_000)
-    memory.begin("cpu")
-    with_big = memory.peak_mb("cpu")
+    reset_peak()
+    with_big = peak_mb()
     del big
-    memory.begin("cpu")
-    assert memory.peak_mb("cpu") < with_big - 150
+    reset_peak()
+    assert peak_mb() < with_big - 150

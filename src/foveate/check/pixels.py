@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from foveate.data.pictures import BadPicture, open_picture
 from foveate.data.samples import Sample
+from foveate.foreground.opening import BadPicture
+from foveate.foreground.pictures import open_picture
 
 SIDE = 32
 """Side of the thumbnails, which are compared pixel by pixel."""

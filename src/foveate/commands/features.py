@@ -95,7 +95,7 @@ def features(  # noqa: PLR0913  (a command's options)
     )
     run = None
     if ray:
-        from foveate.scale.ray_jobs import on_ray
+        from foveate.scale.ray_features import on_ray
 
         run = on_ray(ray_address, workers, device)
     elif workers is not None and workers > 1:

@@ -212,7 +212,7 @@ def _top(jobs: Sequence[MaskJob]) -> Path:
 def _maker(order: MaskOrder) -> Callable[..., Made]:
     if not order.ray:
         return partial(make_masks, workers=order.workers or 1)
-    from foveate.scale.ray_jobs import make_masks_on_ray
+    from foveate.scale.ray_masks import make_masks_on_ray
 
     return partial(make_masks_on_ray, workers=order.workers, address=order.ray_address)
 

@@ -1,11 +1,12 @@
-"""Peak memory of a process."""
+"""Peak memory: of the GPU if there is one, otherwise of the process."""
 
+import contextlib
 import sys
 from pathlib import Path
 
 import torch
 
-_STATUS = Path("/proc/self/status")
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def peak_mb(device: str | torch.device = "cpu") -> float:
@@ -26,3 +27,13 @@ def peak_mb(device: str | torch.device = "cpu") -> float:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def reset_peak(device: str | torch.device = "cpu") -> None:
+    """Reset the peak, if the system supports it; otherwise the earlier peak of the process counts too."""
+    torch_device = torch.device(device)
+    if torch_device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(torch_device)
+        return
+    with contextlib.suppress(OSError):
+        _CLEAR.write_text("5")  # resets the peak on Linux

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import cast
 
 from foveate.data.listing import decode_all
-from foveate.data.pictures import BadPicture, measure
 from foveate.data.samples import Photos, Sample
-from foveate.foreground import masks as foreground
-from foveate.foreground.masks import MaskEntry, MaskReport, OnBad, detect_values
+from foveate.foreground import checks as foreground
+from foveate.foreground.checks import MaskEntry, MaskReport
+from foveate.foreground.opening import BadPicture
+from foveate.foreground.options import OnBad
+from foveate.foreground.pictures import measure
+from foveate.foreground.values import detect_values
 
 Progress = Callable[[int], None]
 

@@ -9,7 +9,7 @@ from foveate.clip.precision import Precision, precision_on
 from foveate.data.bank import CHUNK
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
-from foveate.foreground.masks import MaskValues, OnBad
+from foveate.foreground.options import MaskValues, OnBad
 
 PICTURES_A_SHARD = 4096
 

@@ -17,8 +17,9 @@ from foveate.data.naming import (
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
 from foveate.foreground.layouts import MASK_FOLDERS, files_in, folders_in, suffix_of
-from foveate.foreground.masks import find_masks, looks_like_mask
+from foveate.foreground.matching import find_masks
 from foveate.foreground.opening import PICTURE_SUFFIXES
+from foveate.foreground.values import looks_like_mask
 
 PICTURE_FOLDERS = ("images", "image", "imgs", "photos", "pictures")
 _LOOKED_AT = 8

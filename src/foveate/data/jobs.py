@@ -12,7 +12,8 @@ from foveate.data.sources import full_path, load_photos
 from foveate.data.tables import find_split_file
 from foveate.errors import InputError
 from foveate.foreground.cutting import MaskJob
-from foveate.foreground.masks import find_masks, looks_like_mask
+from foveate.foreground.matching import find_masks
+from foveate.foreground.values import looks_like_mask
 
 
 def mask_jobs(

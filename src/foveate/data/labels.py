@@ -26,8 +26,8 @@ import yaml
 
 from foveate.data.listing import list_pictures
 from foveate.data.naming import clean_name
-from foveate.data.pictures import measure
 from foveate.errors import InputError
+from foveate.foreground.pictures import measure
 from foveate.readers import as_table, csv_text, parse_json, read_bytes, read_csv, read_text, read_yaml
 
 WHOLE = "0.5 0.5 1 1"

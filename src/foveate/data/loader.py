@@ -15,7 +15,6 @@ from PIL import Image
 from foveate.clip.config import CLIP_MEAN, CLIP_STD, ClipConfig
 from foveate.data.checks import check_masks as check_masks
 from foveate.data.checks import check_pictures as check_pictures
-from foveate.data.pictures import open_with_orientation
 from foveate.data.samples import Photos, Sample
 from foveate.data.transforms import (
     Channels,
@@ -27,10 +26,12 @@ from foveate.data.transforms import (
     to_tensor,
     train_view,
 )
+from foveate.foreground.checks import fit_mask
 from foveate.foreground.exchange import LEAST_GROUND, exchange
-from foveate.foreground.masks import MaskValues, detect_values, fit_mask, read_mask
 from foveate.foreground.opening import source_name
-from foveate.foreground.options import GroundFill
+from foveate.foreground.options import GroundFill, MaskValues
+from foveate.foreground.pictures import open_with_orientation
+from foveate.foreground.values import detect_values, read_mask
 from foveate.seeds import stream
 from foveate.types import Batch
 

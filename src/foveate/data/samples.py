@@ -13,8 +13,8 @@ from foveate.data.given import MemoryPicture as MemoryPicture
 from foveate.data.given import as_picture as as_picture
 from foveate.data.given import as_pictures as as_pictures
 from foveate.errors import InputError
-from foveate.foreground.masks import MaskValues
 from foveate.foreground.opening import LazyPicture as LazyPicture  # masks may be lazy, so it lives below
+from foveate.foreground.options import MaskValues
 
 
 def labelled(pictures: Any, labels: Any) -> tuple["Photos", list[Any]]:
@@ -77,7 +77,7 @@ class Photos:
     Attributes:
         names: The class names; a label is an index into them.
         samples: The pictures, in an order that is equal on all machines.
-        mask_values: Meaning of the values in mask files (see `foveate.foreground.masks`).
+        mask_values: Meaning of the values in mask files (see `foveate.foreground.options.MaskValues`).
         invert_masks: Whether the files mark the background instead.
         selection: How a selector chose the training pictures; if it is set, all of them are used for
             training.

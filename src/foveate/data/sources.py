@@ -15,7 +15,9 @@ from foveate.data.tables import TABLES, find_split_file, has_labels, read_split_
 from foveate.errors import InputError
 from foveate.files import home_of
 from foveate.foreground.layouts import MASK_FOLDERS
-from foveate.foreground.masks import MaskValues, demand_masks, detect_values, find_masks
+from foveate.foreground.matching import demand_masks, find_masks
+from foveate.foreground.options import MaskValues
+from foveate.foreground.values import detect_values
 
 HUB = "hf:"
 Source = str | Path | Photos | HubRows | Mapping[str, HubRows]

@@ -12,7 +12,7 @@ from foveate.datasets.places import FoundSet, expected, locate
 from foveate.datasets.splits import SPLITS, Split, names_hash, official_split
 from foveate.datasets.wordnet import uneven
 from foveate.errors import InputError
-from foveate.foreground.masks import demand_masks
+from foveate.foreground.matching import demand_masks
 
 State = Literal["whole", "other split", "incomplete", "not there"]
 """As published; complete with another list than the official one; missing pictures or lists; no folder."""

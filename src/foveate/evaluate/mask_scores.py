@@ -11,23 +11,18 @@ import numpy as np
 
 from foveate.data.loader import PictureSet, eval_pictures
 from foveate.data.naming import clean_name
-from foveate.data.pictures import measure
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
 from foveate.evaluate.answers import Watch, parts_of
 from foveate.evaluate.metrics import mean
+from foveate.foreground.checks import fit_mask
 from foveate.foreground.cutting import MaskJob
-from foveate.foreground.masks import (
-    MaskFile,
-    MaskSource,
-    MaskValues,
-    detect_values,
-    find_masks,
-    fit_mask,
-    read_mask,
-)
+from foveate.foreground.matching import MaskFile, find_masks
 from foveate.foreground.opening import source_name
+from foveate.foreground.options import MaskValues
+from foveate.foreground.pictures import measure
 from foveate.foreground.proposers.base import Mask
+from foveate.foreground.values import MaskSource, detect_values, read_mask
 from foveate.memory import Pieces
 from foveate.methods.capabilities import ForegroundTrust
 from foveate.train.banking import to_device

@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from foveate.data.loader import PictureSet
-from foveate.data.pictures import open_picture
 from foveate.data.transforms import eval_view
 from foveate.explain.measure import Looks
+from foveate.foreground.pictures import open_picture
 from foveate.types import PerImage
 
 

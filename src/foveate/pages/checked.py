@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from foveate.check.checking import KINDS, Checked, Finding
-from foveate.data.pictures import open_picture
 from foveate.data.samples import Photos
+from foveate.foreground.pictures import open_picture
 from foveate.pages.rendering import folder_of, inline, render, square
 
 MOST = 60

@@ -18,9 +18,9 @@ from starlette.requests import Request
 
 from foveate.configs import as_dataclass
 from foveate.data.naming import clean_name, name_key
-from foveate.data.pictures import measure, open_picture
 from foveate.errors import InputError, printable
 from foveate.foreground.opening import BadPicture, FilePicture
+from foveate.foreground.pictures import measure, open_picture
 from foveate.readers import as_table, parse_json
 from foveate.serve.limits import BUSY, Limits, Refused
 from foveate.serve.models import Model

@@ -16,10 +16,10 @@ from foveate.data.checks import check_pictures
 from foveate.data.labels import Labelled
 from foveate.data.listing import list_pictures, tell_unread
 from foveate.data.naming import clean_name, name_key
-from foveate.data.pictures import open_picture
 from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.errors import InputError
 from foveate.files import write_atomically
+from foveate.foreground.pictures import open_picture
 from foveate.methods.capabilities import ClosedForm
 from foveate.methods.registry import REFERENCE
 from foveate.serve.journal import LabelJournal

@@ -20,12 +20,13 @@ import torch
 
 from foveate.classifier import Classifier
 from foveate.clip.model import Clip
+from foveate.costs.peaks import peak_mb, reset_peak
 from foveate.data.samples import Photos
 from foveate.errors import SKIP, InputError
 from foveate.files import set_aside
 from foveate.methods.registry import REFERENCE, import_methods, parts, sees_regions
 from foveate.readers import one_line
-from foveate.sweep import memory, sets
+from foveate.sweep import sets
 from foveate.sweep.answering import TestFeatures, measure
 from foveate.sweep.draws import keep_draw
 from foveate.sweep.folder import BANK, RUN, TESTS, at_job, begin, result_in
@@ -297,7 +298,7 @@ def _without_regions(job: Job) -> list[str]:
 def _train_and_test(
     job: Job, worker: WorkerState, photos: Photos, previous: Result | None, report: Report
 ) -> Result:
-    memory.begin(worker.context.device)
+    reset_peak(worker.context.device)
     classifier = worker.classifier(job)
     started = time.monotonic()
     _fit(job, worker, classifier, photos, report)
@@ -420,7 +421,7 @@ def _result(
         versions=versions(),
         device=device_words(worker.context.device),
         seconds=seconds,
-        peak_memory_mb=memory.peak_mb(worker.context.device),
+        peak_memory_mb=peak_mb(worker.context.device),
         learned_numbers=sum(tensor.numel() for tensor in classifier.method.learned().values()),
         pictures=config.pictures,
         measured=tuple(measured),

@@ -11,7 +11,7 @@ from foveate.data.fewshot import Draw, base_new, draw_shots
 from foveate.data.naming import unusual
 from foveate.data.samples import Photos
 from foveate.errors import InputError
-from foveate.foreground.masks import OnBad
+from foveate.foreground.options import OnBad
 from foveate.methods.base import check_names
 
 Watch = Callable[[int, int], None]
@@ -89,16 +89,7 @@ def choose(  # noqa: PLR0913  (all but the first three by name)
         notes.append(f"fewer than {shots} pictures: {listed}; all they have are used")
     check_names(train.names)
     notes += unusual(train.names)
-    if len(train.names) < 2:
-        problem = (
-            "the first half of the classes is one class only" if base_only else "there is one class only"
-        )
-        single = "".join(train.names)
-        raise InputError(f"{problem}, {single!r}: a classifier needs two to tell apart")
-    if with_masks and not any(sample.mask for sample in train.samples):
-        raise InputError(
-            "this method learns from foreground masks: give their folder with --masks, or take --method coop"
-        )
+    _demand_usable(train, base_only=base_only, with_masks=with_masks)
     total = len(train)
     train, bad = _selected(train, select, on_bad, watch)
     good, unreadable = _good_pictures(train, on_bad, watch)
@@ -114,6 +105,20 @@ def choose(  # noqa: PLR0913  (all but the first three by name)
     if faults:
         notes.append(f"without {len(faults)} of {len(good)} masks: {_listed(faults)}")
     return Chosen(good, val, tuple(notes), (*bad, *faults))
+
+
+def _demand_usable(train: Photos, *, base_only: bool, with_masks: bool) -> None:
+    """Refuse pictures of a single class, and pictures without the masks that training uses."""
+    if len(train.names) < 2:
+        problem = (
+            "the first half of the classes is one class only" if base_only else "there is one class only"
+        )
+        single = "".join(train.names)
+        raise InputError(f"{problem}, {single!r}: a classifier needs two to tell apart")
+    if with_masks and not any(sample.mask for sample in train.samples):
+        raise InputError(
+            "this method learns from foreground masks: give their folder with --masks, or take --method coop"
+        )
 
 
 def held_out(photos: Photos, shots: int, seed: int, chosen: Collection[str] | None = None) -> Photos:
