@@ -122,7 +122,7 @@ class Classifier:
         *,
         out: str | Path | None = None,
         reporter: Reporter | None = None,
-        team: ProcessGroup | None = None,
+        process_group: ProcessGroup | None = None,
         **options: Any,
     ) -> "Classifier":
         """Draw a few pictures of each class and train the method on them, stage by stage.
@@ -133,8 +133,8 @@ class Classifier:
             labels: One per picture, as in scikit-learn; None if the data has them.
             out: Run folder; an interrupted run resumes from there. None keeps nothing on disk.
             reporter: Receives steps and other progress.
-            team: Processes that all call this with the same arguments, to share each batch. Only the first
-                writes files, warns and reports.
+            process_group: Processes that all call this with the same arguments, to share each batch. Only
+                the first writes files, warns and reports.
             options: Fields of `foveate.train.config.RunConfig`: masks, shots, seed, classes, backbone,
                 recipe, bank and so on. Settings of the method are those of this classifier.
 
@@ -150,7 +150,9 @@ class Classifier:
             {**run_options, "photos": str(source) if has_path else None, **self._own_options()},
             "Classifier.fit",
         )
-        return self.train(config, None if has_path else source, out, Context(reporter or Reporter(), team))
+        return self.train(
+            config, None if has_path else source, out, Context(reporter or Reporter(), process_group)
+        )
 
     def train(
         self,
@@ -213,7 +215,7 @@ class Classifier:
         self, config: RunConfig, data: Source | None, folder: Path | None, context: Context
     ) -> Choice:
         """Choose a method, and become an untrained classifier with it."""
-        if context.team:
+        if context.process_group:
             raise InputError(
                 "--method auto compares methods in one process: choose without torchrun, then train the"
                 " chosen method with it"
@@ -242,8 +244,8 @@ class Classifier:
         untrained.set_classes(names, config.template)
         if config.folds:
             demand_folds(run, chosen)
-        if context.team:
-            demand_shareable(context.team, untrained, run.identity(chosen))
+        if context.process_group:
+            demand_shareable(context.process_group, untrained, run.identity(chosen))
 
     def _finished(self, folder: Path, run: Run, chosen: Chosen, context: Context) -> "Classifier":
         """Load the model of a run that has finished before; fit its trust, if that was not done then."""

@@ -334,9 +334,11 @@ def test_the_classifier_and_tables_refuse_too(foveate: Commands, tmp_path: Path)
 
 
 def test_several_processes_are_refused(tiny_clip: Clip):
-    team = SimpleNamespace(first=True)
+    process_group = SimpleNamespace(first=True)
     with pytest.raises(InputError, match="--method auto compares methods in one process"):
-        Classifier("auto", tiny_clip).train(WISH, scene_photos(NAMES, 2, 1), context=Context(team=team))
+        Classifier("auto", tiny_clip).train(
+            WISH, scene_photos(NAMES, 2, 1), context=Context(process_group=process_group)
+        )
 
 
 def test_a_run_of_another_kind_stays(foveate: Commands, cheap: None, shapes, tmp_path: Path):

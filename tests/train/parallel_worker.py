@@ -37,7 +37,7 @@ READ: list[int] = []
 
 
 def train(
-    job: dict[str, Any], data: Path, clip: Clip, team: ProcessGroup | None, out: Path
+    job: dict[str, Any], data: Path, clip: Clip, process_group: ProcessGroup | None, out: Path
 ) -> dict[str, Any]:
     """Train a job's method, save what it learned, and return its steps."""
     photos = load_photos(data / "photos", masks=data / "masks")
@@ -58,7 +58,7 @@ def train(
         seed=3,
         folder=out / "run",
         bank=None if job.get("bank") == "off" else BankPlan(out / "bank"),
-        context=Context(reporter, team),
+        context=Context(reporter, process_group),
     )
     save_file({name: t.detach().clone() for name, t in built.learned().items()}, out / "learned.safetensors")
     return {
@@ -75,18 +75,18 @@ def spoiled(method: CoOp, batch: Batch) -> Features:
     return Method.forward(method, batch)
 
 
-def train_all(jobs: dict[str, Any], out: Path, team: ProcessGroup) -> dict[str, Any]:
+def train_all(jobs: dict[str, Any], out: Path, process_group: ProcessGroup) -> dict[str, Any]:
     """Train what all jobs ask for; return what there is to say of each."""
     # In float32, rounding grows with the steps until it hides mistakes.
     clip = load_clip(jobs["clip"], dtype=torch.float64)
     said: dict[str, Any] = {}
     for name, job in jobs["jobs"].items():
-        own = out / name / str(team.share.rank)
-        if job.get("spoil") and not team.first:
+        own = out / name / str(process_group.share.rank)
+        if job.get("spoil") and not process_group.first:
             CoOp.forward = spoiled
         try:
-            said[name] = {"together": train(job, Path(jobs["data"]), clip, team, own)}
-            if team.first:
+            said[name] = {"together": train(job, Path(jobs["data"]), clip, process_group, own)}
+            if process_group.first:
                 said[name]["alone"] = train(job, Path(jobs["data"]), clip, None, out / name / "alone")
         except InputError as error:
             said[name] = {"error": str(error)}
@@ -94,15 +94,17 @@ def train_all(jobs: dict[str, Any], out: Path, team: ProcessGroup) -> dict[str, 
     return said
 
 
-def fit_twice(jobs: dict[str, Any], out: Path, team: ProcessGroup) -> list[str]:
+def fit_twice(jobs: dict[str, Any], out: Path, process_group: ProcessGroup) -> list[str]:
     """Fit as the command would, and again, when the run has finished; return what was learned."""
     run = {key.replace("-", "_"): value for key, value in jobs["run"].items()}
     words = {"masks": f"{jobs['data']}/masks", "shots": run.pop("shots"), "recipe": run, "log_answers": True}
-    where = out / "whole" if team.first else out / "nowhere"  # another computer has not this one's folders
+    where = (
+        out / "whole" if process_group.first else out / "nowhere"
+    )  # another computer has not this one's folders
     learned: list[str] = []
     for _ in range(2):
         classifier = Classifier("coop", jobs["clip"])
-        classifier.fit(f"{jobs['data']}/photos", out=where, team=team, **words)
+        classifier.fit(f"{jobs['data']}/photos", out=where, process_group=process_group, **words)
         learned.append(digest_of(classifier.method.learned()))
     return learned
 
@@ -112,11 +114,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     read = PictureSet.item
     PictureSet.item = lambda self, index, *more: READ.append(index) or read(self, index, *more)
-    with launched() as team:
-        said = train_all(jobs, out, team)
-        said["fitted"] = fit_twice(jobs, out, team)
-        (out / f"said-{team.share.rank}.json").write_text(json.dumps(said))
-        team.demand_same({"seed": team.share.rank}, "a run")  # which the second finds wrong, alone
+    with launched() as process_group:
+        said = train_all(jobs, out, process_group)
+        said["fitted"] = fit_twice(jobs, out, process_group)
+        (out / f"said-{process_group.share.rank}.json").write_text(json.dumps(said))
+        process_group.demand_same(
+            {"seed": process_group.share.rank}, "a run"
+        )  # which the second finds wrong, alone
 
 
 main()

@@ -154,11 +154,11 @@ def test_one_of_them_speaks(
     teams = [ProcessGroup(Rank(rank, 2), store=store) for rank in range(2)]
     with ThreadPoolExecutor(2) as pool:
         ends: list[Future[None]] = []
-        for team, error in sorted(
+        for process_group, error in sorted(
             zip(teams, errors, strict=True), key=lambda one: isinstance(one[1], ProcessLost)
         ):
-            ends.append(pool.submit(launched._end, team, error))
-            while not isinstance(error, ProcessLost) and team.words(launched.WRONG) is None:
+            ends.append(pool.submit(launched._end, process_group, error))
+            while not isinstance(error, ProcessLost) and process_group.words(launched.WRONG) is None:
                 time.sleep(0.001)
         for end in ends:
             failure = end.exception()

@@ -31,60 +31,65 @@ def launched() -> Generator[ProcessGroup | None]:
         InputError: The other processes do not start.
         SystemExit: There was an error, and a process has printed it.
     """
-    team = ProcessGroup.join()
-    if team is None:
+    process_group = ProcessGroup.join()
+    if process_group is None:
         yield None
         return
     try:
-        with _only_first_prints(team):
-            yield team
+        with _only_first_prints(process_group):
+            yield process_group
     except ProcessLost as error:
         try:
-            _end(team, error)
+            _end(process_group, error)
         finally:
             os._exit(
                 2
             )  # a group that has lost a process cannot end cleanly: its threads may abort this process
     except InputError as error:
-        _end(team, error)
+        _end(process_group, error)
     except KeyboardInterrupt:
-        if team.first:
+        if process_group.first:
             raise
         raise SystemExit(130) from None
     except Exception as error:
-        team.leave_word(WRONG, f"process {team.share.rank}: {type(error).__name__}: {error}")
+        process_group.leave_word(
+            WRONG, f"process {process_group.share.rank}: {type(error).__name__}: {error}"
+        )
         raise
     finally:
-        team.leave()
+        process_group.leave()
 
 
 @contextmanager
-def _only_first_prints(team: ProcessGroup) -> Generator[None]:
+def _only_first_prints(process_group: ProcessGroup) -> Generator[None]:
     """Silence all processes but the first."""
-    if team.first:
+    if process_group.first:
         yield
         return
     with Path(os.devnull).open("w") as devnull, redirect_stdout(devnull), redirect_stderr(devnull):
         yield
 
 
-def _end(team: ProcessGroup, error: InputError) -> None:
+def _end(process_group: ProcessGroup, error: InputError) -> None:
     """Print an error once, and exit.
 
     Raises:
         SystemExit: Always.
     """
-    rank, message = team.share.rank, None
+    rank, message = process_group.share.rank, None
     if isinstance(error, ProcessLost):  # a consequence of another process's error, or of a kill
-        message = team.words(WRONG)
+        message = process_group.words(WRONG)
     else:
-        team.leave_word(WRONG, message := str(error))
+        process_group.leave_word(WRONG, message := str(error))
     if rank:
-        team.words(SAID, patience=GRACE)
-    if team.claim(SAID):
+        process_group.words(SAID, patience=GRACE)
+    if process_group.claim(SAID):
         sys.stderr.write(f"foveate: {' '.join((message or str(error)).split())}\n")
         sys.stderr.flush()
-    team.leave_word(f"{HEARD} {rank}", "")
+    process_group.leave_word(f"{HEARD} {rank}", "")
     if rank == 0 and message is not None:  # this process may host the key-value store
-        team.words(*(f"{HEARD} {other_rank}" for other_rank in range(1, team.share.world)), patience=PATIENCE)
+        process_group.words(
+            *(f"{HEARD} {other_rank}" for other_rank in range(1, process_group.share.world)),
+            patience=PATIENCE,
+        )
     raise SystemExit(2)

@@ -51,12 +51,12 @@ def fit(command: Command, words: Sequence[str]) -> None:
     Raises:
         InputError: An option or the data cannot be used.
     """
-    with launched() as team:
+    with launched() as process_group:
         typed = command.read(words)
         printed, files = typed.pop("print_config", False), read_files(command, typed.pop("config", []))
         if not files.rows:
-            _fit_one(command, {**files.common, **typed}, team, printed=printed)
-        elif team:
+            _fit_one(command, {**files.common, **typed}, process_group, printed=printed)
+        elif process_group:
             raise InputError(
                 f"{files.title} has rows, which are many runs, and processes that train together share one:"
                 " start one process, or take foveate sweep"
@@ -65,7 +65,9 @@ def fit(command: Command, words: Sequence[str]) -> None:
             fit_rows(plan(command, files, typed, printed=printed))
 
 
-def _fit_one(command: Command, options: dict[str, Any], team: ProcessGroup | None, *, printed: bool) -> None:
+def _fit_one(
+    command: Command, options: dict[str, Any], process_group: ProcessGroup | None, *, printed: bool
+) -> None:
     """Train one run and print its outcome."""
     if options.get("row") is not None:
         raise InputError("--row chooses a row of a file of options: give one that has rows, with --config")
@@ -75,8 +77,8 @@ def _fit_one(command: Command, options: dict[str, Any], team: ProcessGroup | Non
     folder = options.pop("out")
     config = RunConfig.of(options)
     with notes_for_warnings(), Bars() as bars:
-        classifier = classifier_of(config, team=team)
-        learned = learn(config, folder, classifier, Context(bars, team))
+        classifier = classifier_of(config, process_group=process_group)
+        learned = learn(config, folder, classifier, Context(bars, process_group))
     note_embedded(config.clip)
     note_precision(config.dtype)
     if classifier.choice:
@@ -150,18 +152,18 @@ def learn(config: RunConfig, folder: str, classifier: Classifier, context: Conte
 
 
 def classifier_of(
-    config: RunConfig, like: Classifier | None = None, team: ProcessGroup | None = None
+    config: RunConfig, like: Classifier | None = None, process_group: ProcessGroup | None = None
 ) -> Classifier:
     """Build an untrained classifier for a run.
 
     Args:
         config: Settings of the run.
         like: A classifier on the same towers, if there is one.
-        team: Process group that trains together; each process has its own GPU.
+        process_group: Process group that trains together; each process has its own GPU.
     """
     if like:
         return like.beside(config.method, config.settings)
-    device = team.device(config.device) if team else config.device
+    device = process_group.device(config.device) if process_group else config.device
     return Classifier(config.method, config.clip, settings=config.settings, device=device, dtype=config.dtype)
 
 

@@ -60,7 +60,7 @@ def open_bank(
     plan: BankPlan,
     pictures: PictureSet,
     clip: Clip,
-    team: ProcessGroup | None = None,
+    process_group: ProcessGroup | None = None,
     store: FeatureStore | None = None,
 ) -> Bank:
     """Return the bank of these pictures; in a process group, all encode and the first process stores.
@@ -69,7 +69,7 @@ def open_bank(
         plan: Place and precision.
         pictures: The pictures.
         clip: The frozen towers.
-        team: The process group.
+        process_group: The process group.
         store: An open store, used instead of the plan's place; a store in memory has only these pictures.
 
     Raises:
@@ -78,8 +78,8 @@ def open_bank(
     exact = torch.promote_types(clip.text.proj.dtype, torch.float32)
     dtype = torch.float16 if plan.dtype == "float16" else exact
     if store is None:
-        store = FeatureStore(plan.folder if team is None or team.first else None)
-    return Bank(pictures, clip.fingerprint(), store, dtype, chunk_on(clip), team)
+        store = FeatureStore(plan.folder if process_group is None or process_group.first else None)
+    return Bank(pictures, clip.fingerprint(), store, dtype, chunk_on(clip), process_group)
 
 
 def chunk_on(clip: Clip) -> int:
@@ -200,8 +200,8 @@ class StageBatches:
             affordable = partial(self._affordable, self._bank, epoch)
             self._bank = self._bank if self._context.everywhere(affordable) else None
         bank, size = self._bank, self.recipe.batch_size
-        team = self._context.team
-        share = team.share if team and shuffle else None
+        process_group = self._context.process_group
+        share = process_group.share if process_group and shuffle else None
         batches = (
             self.pictures.batches(
                 epoch, size, shuffle=shuffle, drop_last=shuffle, share=share, exchanged=self._exchanged

@@ -18,16 +18,16 @@ class Context:
 
     Attributes:
         reporter: Receives the progress of the run, in the first process only.
-        team: Process group that shares each batch; None for a single process.
+        process_group: Process group that shares each batch; None for a single process.
     """
 
     reporter: Reporter = field(default_factory=Reporter)
-    team: ProcessGroup | None = None
+    process_group: ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
         """Whether this process is the first, which writes files and reports."""
-        return self.team is None or self.team.first
+        return self.process_group is None or self.process_group.first
 
     @property
     def local_reporter(self) -> Reporter:
@@ -36,10 +36,10 @@ class Context:
 
     def everywhere(self, find: Callable[[], T]) -> T:
         """Return the result of `find` in the first process, sent as JSON; a single process calls `find`."""
-        if self.team is None:
+        if self.process_group is None:
             return find()
-        return self.team.broadcast_json(cast("T", find() if self.team.first else None))
+        return self.process_group.broadcast_json(cast("T", find() if self.process_group.first else None))
 
     def lent(self, *paths: Path | None) -> AbstractContextManager[list[Path | None]]:
         """Give all processes copies of the first process's files; a single process uses its own files."""
-        return nullcontext(list(paths)) if self.team is None else self.team.lent(*paths)
+        return nullcontext(list(paths)) if self.process_group is None else self.process_group.lent(*paths)

@@ -88,15 +88,15 @@ class ProcessGroup:
                 world_size=world,
                 timeout=SILENCE,
             )
-            team = cls(share, local, PrefixStore("foveate", store))
-            team.broadcast_json(None)  # returns when all processes have joined
+            process_group = cls(share, local, PrefixStore("foveate", store))
+            process_group.broadcast_json(None)  # returns when all processes have joined
         except (RuntimeError, ValueError, InputError) as error:
             where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
             raise InputError(
                 f"process {share.rank} has not met the {world - 1} others at {where}"
                 f" ({one_line(error, 120)}): start {world} processes, and let each reach that address"
             ) from error
-        return team
+        return process_group
 
     @classmethod
     def joined(cls) -> "ProcessGroup | None":

@@ -271,7 +271,7 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
     folder = folder if context.first else None
     # Orders and views depend on the seed only, so each stage has the same shots in the same views.
     pictures = training_pictures(photos, clip.config, recipe, seed)
-    stage_bank = None if bank is None else open_bank(bank, pictures, clip, context.team)
+    stage_bank = None if bank is None else open_bank(bank, pictures, clip, context.process_group)
     val_pictures = None if val is None or not len(val) else eval_pictures(val, clip.config)
     for stage in stages(method) if backbone is None else stages(method)[-1:]:
         stage_recipe = recipe if built is None else replace(recipe, average_mean=None)
@@ -287,16 +287,17 @@ def run_stages(  # noqa: PLR0913  (everything that decides a run, all by name)
     return built
 
 
-def _shared(stage: str, team: ProcessGroup, pictures: int) -> TrainStep:
+def _shared(stage: str, process_group: ProcessGroup, pictures: int) -> TrainStep:
     """Return the steps of a stage in a process group; add a note if batches are too small for it."""
-    idle = team.share.world - pictures
-    if idle > 0 and team.first:
+    world = process_group.share.world
+    idle = world - pictures
+    if idle > 0 and process_group.first:
         warnings.warn(
-            f"{stage}: {team.share.world} processes share batches of {pictures}, so that {idle} of them"
+            f"{stage}: {world} processes share batches of {pictures}, so that {idle} of them"
             " have no picture of their own; a larger --batch-size gives them some",
             stacklevel=3,
         )
-    return DataParallel(team, pictures)
+    return DataParallel(process_group, pictures)
 
 
 def _journal(
@@ -307,7 +308,7 @@ def _journal(
         (folder / STAGES).mkdir(exist_ok=True)
         return Journal(folder / LOG, stage, answers)
     # Other processes compute the predictions too; otherwise they could time out while they wait.
-    return Journal(None, stage, answers) if answers and context.team else None
+    return Journal(None, stage, answers) if answers and context.process_group else None
 
 
 def _fit_stage(
@@ -320,10 +321,11 @@ def _fit_stage(
 ) -> None:
     recipe = batches.recipe
     total = recipe.epochs * batches.pictures.steps(recipe.batch_size, drop_last=True)
-    state, team = None, context.team
+    state = steps = None
     if journal and journal.path:
         state = journal.path.parent / STAGES / f"{re.sub('[^a-z0-9]+', '-', stage)}.safetensors"
-    steps = None if team is None else _shared(stage, team, min(recipe.batch_size, len(batches.pictures)))
+    if context.process_group is not None:
+        steps = _shared(stage, context.process_group, min(recipe.batch_size, len(batches.pictures)))
     watch = partial(context.local_reporter.step, stage, total)
     try:
         fit(

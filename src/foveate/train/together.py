@@ -107,18 +107,19 @@ class DataParallel(TrainStep):
     """Training in a process group; each process has its part of a batch.
 
     Args:
-        team: The process group.
+        process_group: The process group.
         pictures: Pictures in a batch of all processes.
     """
 
-    def __init__(self, team: ProcessGroup, pictures: int) -> None:
-        self.team, self._idle = team, team.share.idle(pictures)
+    def __init__(self, process_group: ProcessGroup, pictures: int) -> None:
+        self.process_group, self._idle = process_group, process_group.share.idle(pictures)
 
     @contextmanager
     def training(self, method: Method) -> Generator[None]:
         """Share the encoding of class texts while steps are taken."""
         refuse_unshareable(method)
-        spread, parts = spread_by(self.team), [m for m in method.modules() if isinstance(m, ShardedText)]
+        spread = spread_by(self.process_group)
+        parts = [module for module in method.modules() if isinstance(module, ShardedText)]
         for part in parts:
             part.spread = spread
         try:
@@ -141,7 +142,7 @@ class DataParallel(TrainStep):
             scalars[name] * count if count else 0.0 for name, count in zip(names, own_counts, strict=True)
         ]
         sums = torch.tensor([weighted, own_counts], dtype=torch.float64)
-        self.team.add(sums)
+        self.process_group.add(sums)
         count_pairs = dict(zip(names, zip(own_counts, sums[1].tolist(), strict=True), strict=True))
         own = {
             name: loss * (count_pairs[name][0] / count_pairs[name][1])
@@ -171,14 +172,14 @@ class DataParallel(TrainStep):
     def end_epoch(self, method: Method, learned: Mapping[str, Tensor], epoch: int) -> None:
         for tally in _tallies(method):
             self._add_up(tally.sums)
-        self.team.demand_equal(learned, f"after epoch {epoch + 1}")
+        self.process_group.demand_equal(learned, f"after epoch {epoch + 1}")
 
     def agree(self, method: Method) -> None:
         for tensor in method.learned().values():
-            self.team.broadcast(tensor.data)
+            self.process_group.broadcast(tensor.data)
 
     def read_state(self, path: Path | None, read: Callable[[Path | None], State]) -> State:
-        with self.team.lent(path) as copies:
+        with self.process_group.lent(path) as copies:
             return read(copies[0])
 
     def _losses(self, method: Method, batch: Batch) -> dict[str, Tensor]:
@@ -194,12 +195,12 @@ class DataParallel(TrainStep):
 
     def _add_up(self, sums: dict[str, Tensor]) -> None:
         """Replace counts with the sums over all processes; a process without pictures has none."""
-        names = sorted(self.team.broadcast_json(sorted(sums)))
+        names = sorted(self.process_group.broadcast_json(sorted(sums)))
         total = torch.tensor(
             [float(sums[name]) if name in sums else 0.0 for name in names], dtype=torch.float64
         )
         if names:
-            self.team.add(total)
+            self.process_group.add(total)
         sums |= dict(zip(names, total, strict=True))
 
     def _sums(self, tensors: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -209,7 +210,7 @@ class DataParallel(TrainStep):
         pairs = zip(tensors, gradients, strict=True)
         flat = [(torch.zeros_like(t) if g is None else g).flatten().to(own_flags) for t, g in pairs]
         buffer = torch.cat([*flat, own_flags])
-        self.team.add(buffer)
+        self.process_group.add(buffer)
         *sums, flags = buffer.split([*(tensor.numel() for tensor in tensors), len(tensors)])
         return [
             total.view_as(tensor).to(tensor) if has_gradient else None
@@ -217,11 +218,11 @@ class DataParallel(TrainStep):
         ]
 
 
-def demand_shareable(team: ProcessGroup, method: Method, identity: Mapping[str, Any]) -> None:
+def demand_shareable(process_group: ProcessGroup, method: Method, identity: Mapping[str, Any]) -> None:
     """Refuse a run that a process group cannot do, before it starts.
 
     Args:
-        team: The process group.
+        process_group: The process group.
         method: The method with its initial tensors.
         identity: All that determines the result of the run.
 
@@ -230,7 +231,7 @@ def demand_shareable(team: ProcessGroup, method: Method, identity: Mapping[str, 
     """
     refuse_unshareable(method)
     # The source of CLIP may differ: its hash is compared.
-    team.demand_same({key: value for key, value in identity.items() if key != "clip"}, "a run")
+    process_group.demand_same({key: value for key, value in identity.items() if key != "clip"}, "a run")
 
 
 def refuse_unshareable(method: Method) -> None:
@@ -258,14 +259,16 @@ def _tallies(method: Method) -> list[Tally]:
     return [part.tally for part in watchers(method)]
 
 
-def spread_by(team: ProcessGroup) -> Spread:
+def spread_by(process_group: ProcessGroup) -> Spread:
     """Return a function that shares the encoding of class texts: each process encodes a part, all get all."""
 
     def spread(rows: TokenRows, encode: Callable[[TokenRows], TextFeatures]) -> TextFeatures:
         number = len(rows.lengths)
-        if number < team.share.world:
+        if number < process_group.share.world:
             return encode(rows)
-        return _GatheredText.apply(encode(rows.part(*team.share.bounds(number))), team, number)
+        return _GatheredText.apply(
+            encode(rows.part(*process_group.share.bounds(number))), process_group, number
+        )
 
     return spread  # a function, because copies of a method share it
 
@@ -274,18 +277,18 @@ class _GatheredText(torch.autograd.Function):
     """Gathers class texts of all processes; each process encodes its own part."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, team: ProcessGroup, number: int) -> Tensor:
-        ctx.team, ctx.bounds = team, team.share.bounds(number)
-        largest = -(-number // team.share.world)
+    def forward(ctx: Any, own: Tensor, process_group: ProcessGroup, number: int) -> Tensor:
+        ctx.process_group, ctx.bounds = process_group, process_group.share.bounds(number)
+        largest = -(-number // process_group.share.world)
         padded = own.new_zeros(largest, own.shape[1])
         padded[: len(own)] = own
-        parts = team.gather(padded)
-        sizes = [stop - start for start, stop in (share.bounds(number) for share in team.shares())]
+        parts = process_group.gather(padded)
+        sizes = [stop - start for start, stop in (share.bounds(number) for share in process_group.shares())]
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         gradient = grads[0].clone(memory_format=torch.contiguous_format)
-        ctx.team.add(gradient)
+        ctx.process_group.add(gradient)
         start, stop = ctx.bounds
         return gradient[start:stop], None, None
