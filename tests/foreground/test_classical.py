@@ -180,7 +180,7 @@ def test_regions_know_their_neighbours_colours_and_places():
     dark, bright = regions.labels[0, 0], regions.labels[0, -1]
     assert regions.colour[dark] == pytest.approx([0, 0, 0], abs=0.1)
     assert regions.colour[bright] == pytest.approx([100, 0, 0], abs=0.1)
-    assert regions.place[dark] == pytest.approx([0.5, 0.25])
+    assert regions.position[dark] == pytest.approx([0.5, 0.25])
     assert regions.touching.tolist() == [[False, True], [True, False]]
     assert regions.border.all()
 
