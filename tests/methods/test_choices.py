@@ -75,7 +75,6 @@ def test_the_defaults_are_of_their_kinds(part: str):
 @pytest.mark.usefixtures("as_installed")
 def test_what_fits_is_taken():
     assert FvgPtConfig(tau=3, prior_trust=1, terms=TERMS[:2]).tau == 3
-    assert FvgPtConfig(prior_trust=0.5, terms=()).terms == ()
     assert configure("fvgpt+coop", {"fvgpt": {"terms": ["base"]}})["fvgpt"].terms == ("base",)
     assert CoOpConfig(init="a photo of a").init == "a photo of a"
 
