@@ -28,7 +28,7 @@ from foveate.world.species import BASE, BY_NAME, NEW
 
 README = Path(__file__).parents[1] / "README.md"
 RECORDED = json.loads(Path(__file__).with_name("demo.json").read_text())
-SMALL = DemoSize(shots=2, tests=2, epochs=1)
+SMALL = DemoSize(shots=2, tests=2, epochs=1, pairs=2)
 
 
 def test_nine_of_ten_training_scenes_stand_at_home_and_test_scenes_where_they_are_asked_to():
@@ -72,7 +72,7 @@ def test_the_demo_measures_three_methods_and_draws(tmp_path: Path):
         assert picture.width > 6 * 168
     page = (tmp_path / "index.html").read_text()
     assert "CoOp wrong, FVG-PT right" in page
-    assert "Answers that change when nothing but the place does, of 240 scenes" in page
+    assert "Answers that change when nothing but the place does, of 40 scenes" in page
     assert "http" not in page
     assert (tmp_path / "seed-1" / "model.safetensors").is_file()
     tuned = Classifier.from_pretrained(tmp_path / "seed-1")

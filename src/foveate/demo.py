@@ -39,7 +39,6 @@ AT_HOME = 0.9
 SETTINGS = {"coop": {"init": "a photo of a"}}
 RECIPE = {"augment": "none", "batch_size": 32, "lr": 0.0035, "clip_grad": 1.0}
 CONDITIONS: tuple[Condition, ...] = ("home", "any")
-EACH = 12
 """Pairs of scenes of each class, in two places."""
 HALVES = {"base": BASE, "new": NEW}
 
@@ -56,11 +55,13 @@ class DemoSize:
         shots: Training scenes of each base class.
         tests: Test scenes of each class, in each condition.
         epochs: Epochs of each stage.
+        pairs: Pairs of scenes of each base class that differ only in the place.
     """
 
     shots: int = 16
     tests: int = 15
     epochs: int = 30
+    pairs: int = 12
 
 
 def training_scenes(seed: int, shots: int = DemoSize.shots) -> Photos:
@@ -112,7 +113,7 @@ def run_demo(
         figures = {seed: run.result() for seed, run in runs.items()}
     write_atomically(out / "result.json", json.dumps({"seeds": figures}, indent=2) + "\n")
     tuned = Classifier.from_pretrained(out / f"seed-{seeds[0]}")
-    compared, pairs = [*reversed(tuned.simpler()), tuned], scene_pairs(seeds[0])
+    compared, pairs = [*reversed(tuned.simpler()), tuned], scene_pairs(seeds[0], size.pairs)
     draw_pairs(compared, pairs).save(out / "gaze.png")
     write_atomically(out / "index.html", page(compared, figures, pairs, size.shots))
     return figures
@@ -184,7 +185,7 @@ class Pairs:
     places: tuple[tuple[str, str], ...]
 
 
-def scene_pairs(seed: int, each: int = EACH) -> Pairs:
+def scene_pairs(seed: int, each: int = DemoSize.pairs) -> Pairs:
     """Draw objects at home, and the same objects in the home of a sibling that is a base class too."""
     home: list[Sample] = []
     away: list[Sample] = []
@@ -215,7 +216,8 @@ def draw_pairs(compared: Sequence[Classifier], pairs: Pairs, number: int = 3, si
         for home, away in (_correct(answers[-1], pairs), _correct_home_wrong_away(answers[-2], pairs))
     )
     order = np.argsort(~(kept & lost), kind="stable")
-    chosen = _one_per_class(order, number)
+    of_each_class = {pairs.home.samples[pair].label: pair for pair in reversed(order.tolist())}
+    chosen = sorted(of_each_class.values(), key=order.tolist().index)[:number]
     heads, rows, captions = [], [[] for _ in range(len(compared) + 1)], [[] for _ in range(len(compared) + 1)]
     for pair in chosen:
         for photos, place in ((pairs.home, 0), (pairs.away, 1)):
@@ -240,14 +242,6 @@ def _correct(answers: Sequence[np.ndarray], pairs: Pairs) -> tuple[np.ndarray, n
 def _correct_home_wrong_away(answers: Sequence[np.ndarray], pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
     home, away = _correct(answers, pairs)
     return home, ~away
-
-
-def _one_per_class(order: np.ndarray, number: int, each: int = EACH) -> list[int]:
-    """Return the first indices of an order, at most one per class."""
-    chosen: dict[int, int] = {}
-    for pair in order.tolist():
-        chosen.setdefault(pair // each, pair)
-    return list(chosen.values())[:number]
 
 
 def _answers(classifier: Classifier, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
