@@ -1,8 +1,8 @@
 """Checks the shapes that foveate's functions declare, whenever a test of a package with arrays calls one.
 
-Tests of whole commands and runs do without, and those of each plug-in over each host ("fvgpt+coop"): they call
-the same functions, and would take a third longer. It stands here because it must be loaded before any test,
-and `tests/conftest.py`, imports foveate.
+Tests of whole commands and runs do without, and those of each plug-in over each host ("fvgpt+coop"): they
+call the same functions, and would take a third longer. It stands here because it must be loaded before any
+test, and `tests/conftest.py`, imports foveate.
 """
 
 import re
