@@ -39,7 +39,6 @@ AT_HOME = 0.9
 SETTINGS = {"coop": {"init": "a photo of a"}}
 RECIPE = {"augment": "none", "batch_size": 32, "lr": 0.0035, "clip_grad": 1.0}
 CONDITIONS: tuple[Condition, ...] = ("home", "any")
-"""Pairs of scenes of each class, in two places."""
 HALVES = {"base": BASE, "new": NEW}
 
 Half = Literal["base", "new"]
@@ -216,10 +215,11 @@ def draw_pairs(compared: Sequence[Classifier], pairs: Pairs, number: int = 3, si
         for home, away in (_correct(answers[-1], pairs), _correct_home_wrong_away(answers[-2], pairs))
     )
     order = np.argsort(~(kept & lost), kind="stable")
-    of_each_class = {pairs.home.samples[pair].label: pair for pair in reversed(order.tolist())}
-    chosen = sorted(of_each_class.values(), key=order.tolist().index)[:number]
+    chosen: dict[int, int] = {}  # by class
+    for pair in order.tolist():
+        chosen.setdefault(pairs.home.samples[pair].label, pair)
     heads, rows, captions = [], [[] for _ in range(len(compared) + 1)], [[] for _ in range(len(compared) + 1)]
-    for pair in chosen:
+    for pair in list(chosen.values())[:number]:
         for photos, place in ((pairs.home, 0), (pairs.away, 1)):
             sample = photos.samples[pair]
             picture = open_picture(sample.picture).resize((side, side), Image.Resampling.NEAREST)

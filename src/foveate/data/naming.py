@@ -145,8 +145,9 @@ def split_names(text: str | None, known: Iterable[str] = ()) -> list[str]:
     """
     if not text:
         return []
-    if is_file(home_of(text)):
-        return read_names(home_of(text))
+    path = home_of(text)
+    if is_file(path):
+        return read_names(path)
     comma_keys = {name_key(name) for name in known if "," in name}
     words = [word.strip() for word in next(csv.reader([text.replace("\n", " ")], skipinitialspace=True), [])]
     names: list[str] = []

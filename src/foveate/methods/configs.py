@@ -618,10 +618,8 @@ class FvgPtConfig(MethodConfig):
         weights = ("lambda_distill", "lambda_gate", "lambda_prior")
         lists = ("foreground_indicators", "prior_indicators", "terms")
         self.demand(
-            **{
-                name: (getattr(self, name) >= 1, "a width of at least 1")
-                for name in ("adapter_hidden", "gate_hidden")
-            },
+            adapter_hidden=(self.adapter_hidden >= 1, "a width of at least 1"),
+            gate_hidden=(self.gate_hidden >= 1, "a width of at least 1"),
             gate_depth=(1 <= self.gate_depth <= 3, "1, 2 or 3"),
             tau=(self.tau > 0, "a temperature above zero"),
             **{name: (getattr(self, name) >= 0, "zero or more") for name in weights},

@@ -18,6 +18,7 @@ import pandas as pd
 
 from foveate.datasets.catalogue import DataSet, find
 from foveate.errors import InputError
+from foveate.readers import one_line
 from foveate.report import published
 from foveate.report.statistics import TrainingSet
 from foveate.sweep.jobs import Protocol
@@ -93,7 +94,7 @@ def read_sweep(folder: Path) -> SweepResults:
         try:
             result = read_result(run)
         except Damaged as error:
-            damaged.append(" ".join(str(error).split()))
+            damaged.append(one_line(error, None))
             continue
         fault = None if result is None else _fault(result)
         if fault is not None:

@@ -3,7 +3,6 @@
 `export.json` is written last, and lists every other file with its size and its SHA-256.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ import numpy as np
 
 from foveate.configs import as_dataclass
 from foveate.errors import InputError
-from foveate.files import write_atomically
+from foveate.files import sha256_of, write_atomically
 from foveate.methods.configs import Position, TextKind
 from foveate.prediction import PLAIN, Calibration
 from foveate.readers import parse_table, read_bytes
@@ -166,8 +165,7 @@ def _demand_whole(path: Path, expected: Mapping[str, Any]) -> None:
 
 def seal(path: Path) -> dict[str, Any]:
     """Return a file's size in bytes and its SHA-256."""
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

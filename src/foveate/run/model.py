@@ -23,6 +23,7 @@ from foveate.foreground.opening import BadPicture, LazyPicture, plain_errors, so
 from foveate.foreground.options import OnBad
 from foveate.foreground.pictures import open_picture
 from foveate.prediction import Branch, Calibration, Prediction, predictions
+from foveate.readers import one_line
 from foveate.run.folder import (
     ARRAYS,
     MANIFEST,
@@ -403,8 +404,9 @@ class _Sessions:
         try:
             return self._runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has its own exception classes
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{path} cannot be opened ({reason}): export the model again") from error
+            raise InputError(
+                f"{path} cannot be opened ({one_line(error, 200)}): export the model again"
+            ) from error
 
 
 def _route(base: np.ndarray, new: np.ndarray, trained: np.ndarray, weight: float) -> np.ndarray:

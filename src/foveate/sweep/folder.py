@@ -26,7 +26,7 @@ from foveate.train.folder import first_change
 JOB, RUN, ERROR = "job.json", "run", "error.txt"
 BANK, TESTS = ".bank", "tests"
 LOCK, WHO = ".lock", ".sweep.json"
-_MOMENT = 2  # seconds
+_MOMENT = 2  # seconds; a shard that starts holds the lock of whole sweeps for less
 _MIN_AGE = 60  # seconds; a worker of a killed sweep needs a moment to exit
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from foveate.errors import InputError
 from foveate.prediction import PLAIN, Calibration
+from foveate.readers import one_line
 from foveate.train.checkpoint import TRUST
 from foveate.trust.doubt import fit_groups, fit_temperature
 from foveate.trust.novelty import Support
@@ -151,8 +152,7 @@ def read_trust(folder: Path, classes: int) -> Trust | None:
         data = {"groups": torch.zeros(2, 0, dtype=torch.float64), **load_file(path)}  # older models have none
         _check(data, classes)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is damaged ({reason}): delete it, or fit again") from error
+        raise InputError(f"{path} is damaged ({one_line(error, None)}): delete it, or fit again") from error
     temperature, plain = data["temperatures"].tolist()
     support = Support(data["features"].float(), data["labels"], data["distances"], data["texts"])
     return Trust(
