@@ -8,9 +8,12 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Byte code is made when a module is first used: most of what is installed never is.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 # One thread a test process: two of them fill two cores, and results do not depend on the machine's count.
 export OMP_NUM_THREADS ?= 1
+# Tests start some hundred processes: each would compile the package again.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test test-fast bench fuzz try check types style docs format clean
 
