@@ -14,12 +14,13 @@ from torch.nn import functional as F
 from foveate.clip.model import Clip
 from foveate.clip.text import encode_names
 from foveate.errors import InputError
-from foveate.foreground.views import crop_view
+from foveate.foreground.views import crop_view, foreground_view
 from foveate.methods.base import Method, align
 from foveate.methods.coop import CoOp
 from foveate.methods.frozen import training_losses
 from foveate.methods.fvgpt import FvgPt, route
 from foveate.methods.guidance import FvgPtConfig, Guidance, Views, agreement, entropy, kl
+from foveate.methods.registry import build
 from foveate.methods.zeroshot import ZeroShot
 from foveate.seeds import stream
 from foveate.types import Batch, Features
@@ -462,6 +463,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "detach_trust": ({}, {"detach_trust": False}),
     "hard_trust": ({}, {"hard_trust": True}),
     "margin": ({}, {"margin": 100.0}),
+    "target_from": ({}, {"target_from": "clip"}),
     "area_from": ({}, {"area_from": "picture"}),
     "min_area": ({}, {"min_area": 0.6}),
     "max_area": ({"clamp_area": True}, {"max_area": 0.3}),
@@ -541,6 +543,21 @@ def fvgpt(tiny_clip: Clip) -> FvgPt:
     method = FvgPt(CoOp(tiny_clip, generator=stream(1, "ctx")), generator=stream(1, "init"))
     method.set_classes(["cat", "dog", "phone"])
     return method
+
+
+@pytest.mark.parametrize("host", ["coop", "mmrl"])
+def test_clip_may_say_where_the_foreground_is_better(tiny_clip: Clip, host: str):
+    method = build(f"fvgpt+{host}", tiny_clip, {"fvgpt": {"target_from": "clip"}})
+    method.set_classes(["cat", "dog", "phone"])
+    batch, losses = a_batch(), []
+    for images in (batch.images, foreground_view(batch.images, batch.masks)):
+        with torch.no_grad():
+            clip = ZeroShot(tiny_clip)
+            clip.set_classes(method.names)
+            losses.append(F.cross_entropy(clip.logits(clip.features(images)), batch.labels, reduction="none"))
+    wanted = (losses[1] < losses[0]).float()
+    assert 0 < wanted.sum() < len(wanted)  # else any rule would pass
+    assert torch.equal(method.foreground_target(batch), wanted)
 
 
 def test_of_several_sentences_the_prior_is_their_mean(tiny_clip: Clip):

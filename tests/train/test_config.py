@@ -10,7 +10,12 @@ import yaml
 from foveate.errors import InputError
 from foveate.train.config import RunConfig
 
-LATER = {("recipe", "exchange_grounds"), ("fvgpt", "prior_templates"), ("fvgpt", "prior_classes")}
+LATER = {
+    ("recipe", "exchange_grounds"),
+    ("fvgpt", "prior_templates"),
+    ("fvgpt", "prior_classes"),
+    ("fvgpt", "target_from"),
+}
 """Settings with the metadata `ADDED`; they are in an identity only if they differ from their default."""
 
 PLAIN = {"photos": "photos/", "method": "fvgpt+coop", "masks": "masks/", "shots": 4}

@@ -564,6 +564,8 @@ class FvgPtConfig(MethodConfig):
         detach_trust: Whether r is a constant in the distillation.
         hard_trust: Whether r is rounded to 0 or 1 in the distillation.
         margin: By how much the foreground's loss must be below the whole picture's for r* = 1 (δ of Eq. 3).
+        target_from: Model whose losses give r*: the tuned "backbone", or the unchanged "clip", which was fitted
+            to none of the training pictures.
         area_from: Whether the area indicator is that of the "view" or of the whole "picture".
         min_area: Share of the view below which a foreground counts as cut away: target 0, weight 0.
         max_area: Upper end of the clamp, if `clamp_area`.
@@ -600,6 +602,7 @@ class FvgPtConfig(MethodConfig):
     detach_trust: bool = True
     hard_trust: bool = False
     margin: float = 0.0
+    target_from: Literal["backbone", "clip"] = field(default="backbone", metadata=ADDED)
     area_from: Literal["view", "picture"] = "view"
     min_area: float = 0.02
     max_area: float = 0.98

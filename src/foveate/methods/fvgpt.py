@@ -137,16 +137,26 @@ class FvgPt(PriorBranch, FrozenHost, ForegroundTrust, FrozenFeatures, Diagnostic
     def frozen(self) -> dict[str, Frozen]:
         """Declare `image` and `foreground` of the backbone, `area`, and `clip` if that is another tower.
 
+        `clip_foreground` is that tower's feature of the foreground, if CLIP gives r*.
         All are raw features `[H, B, D]`; `area` `[1, B, 1]` is the foreground's share of the view.
         """
         image = frozen_image(self)
+        features = {"image": image, "foreground": self._teacher(image), "area": frozen_area()}
+        if not self.sees_as_clip:
+            clip = frozen_clip(self.clip)
+            features["clip"] = clip
+            if self.config.target_from == "clip":
+                features["clip_foreground"] = self._teacher(clip)
+        return features
+
+    def _teacher(self, image: Frozen) -> Frozen:
+        """Return the same tower's feature of the picture of the object that settings ask for."""
         teachers = {
             "foreground": image.of("foreground", self.config.fill),
             "exchange": image.exchanged(),
             "crop": image.cropped(),
         }
-        features = {"image": image, "foreground": teachers[self.config.teacher], "area": frozen_area()}
-        return features if self.sees_as_clip else features | {"clip": frozen_clip(self.clip)}
+        return teachers[self.config.teacher]
 
     @torch.no_grad()
     def views(self, batch: Batch) -> Views:
@@ -162,14 +172,20 @@ class FvgPt(PriorBranch, FrozenHost, ForegroundTrust, FrozenFeatures, Diagnostic
         clip = frozen.get("clip", frozen["image"][:1])  # the same tensor if the backbone tunes only texts
         area = frozen["area"][0, :, 0]
         gate_area = batch.areas if self.config.area_from == "picture" and batch.areas is not None else area
+        prior_text, scale = self._prior_text(), self.clip.scale
+        clip_foreground = None
+        if self.config.target_from == "clip":
+            cut_out = frozen.get("clip_foreground", image[:1])
+            clip_foreground = align(Features(cut_out, prior_text), scale)
         return Views(
             features=whole,
             full=self._align(whole),
             foreground=self._align(foreground),
             new=self.host.logits(whole, "new"),
-            clip=align(Features(clip, self._prior_text()), self.clip.scale),
+            clip=align(Features(clip, prior_text), scale),
             area=area,
             gate_area=gate_area,
+            clip_foreground=clip_foreground,
         )
 
     # --- the prior ---

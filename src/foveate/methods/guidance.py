@@ -39,6 +39,7 @@ class Views:
         clip: `[B, C]` logits of the unchanged CLIP.
         area: `[B]` share of the foreground in the view.
         gate_area: `[B]` area input of the gate; `area` unless settings change it.
+        clip_foreground: `[B, C]` logits of the unchanged CLIP for the foreground, if it gives r*.
     """
 
     features: Features
@@ -48,6 +49,7 @@ class Views:
     clip: Logits
     area: PerImage
     gate_area: PerImage
+    clip_foreground: Logits | None = None
 
 
 def entropy(logits: Logits) -> PerImage:
@@ -132,9 +134,14 @@ class Guidance(nn.Module):
         return torch.stack([columns[name] for name in self.config.foreground_indicators], dim=-1)
 
     def trust_target(self, v: Views, labels: Labels) -> PerImage:
-        """Return r* (Eq. 3): 1 if the frozen backbone's error is smaller on the foreground alone."""
-        loss_full = F.cross_entropy(v.full, labels, reduction="none")
-        loss_foreground = F.cross_entropy(v.foreground, labels, reduction="none")
+        """Return r* (Eq. 3): 1 if the frozen backbone's error is smaller on the foreground alone.
+
+        With `target_from` "clip", it is the unchanged CLIP's error.
+        """
+        by_clip = v.clip_foreground is not None
+        loss_full = F.cross_entropy(v.clip if by_clip else v.full, labels, reduction="none")
+        foreground = v.clip_foreground if by_clip else v.foreground
+        loss_foreground = F.cross_entropy(foreground, labels, reduction="none")
         better = loss_foreground + self.config.margin < loss_full
         return (better & self.usable(v)).to(v.full.dtype)
 
