@@ -1,5 +1,6 @@
 """What all tests share: the mended torchvision, golden numbers, a CLIP small enough to build at will."""
 
+import copy
 import importlib.util
 import json
 import os
@@ -152,16 +153,15 @@ def small_tokenizer() -> ClipTokenizer:
 
 @pytest.fixture(scope="session")
 def random_weights(small_tokenizer: ClipTokenizer, small_config: Callable[..., ClipConfig]) -> Clip:
-    """A CLIP that no test changes: drawing its weights takes longer than many a test."""
+    """A frozen CLIP that no test changes: drawing its weights takes longer than many a test."""
     clip = Clip(small_config(small_tokenizer.vocab), small_tokenizer)
-    return clip.initialise(torch.Generator().manual_seed(0))
+    return clip.initialise(torch.Generator().manual_seed(0)).eval().requires_grad_(False)
 
 
 @pytest.fixture
 def tiny_clip(random_weights: Clip) -> Clip:
     """A random CLIP: image tower 3 layers deep, 128 wide; text tower 2 and 64; pictures of 32 px."""
-    tensors = {name: tensor.clone() for name, tensor in random_weights.state_dict().items()}
-    return Clip.assemble(random_weights.config, tensors, tokenizer=random_weights.tokenizer)
+    return copy.deepcopy(random_weights)
 
 
 @pytest.fixture(scope="session")

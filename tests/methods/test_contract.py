@@ -1,6 +1,8 @@
 """What every method promises, one matrix: a new method gets these tests by being registered."""
 
+import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
@@ -54,7 +56,7 @@ BRANCHES = ("base", "new", "mixed")
 Make = Callable[..., Method]
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=METHODS, scope="module")
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -69,12 +71,37 @@ def make(name: str, tiny_clip: Clip) -> Make:
     return made
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A method before and after two epochs. Several tests look at one training, and change neither."""
+
+    before: dict[str, torch.Tensor]
+    method: Method
+
+
+@pytest.fixture(scope="module")
+def trained(name: str, random_weights: Clip) -> Trained:
+    method = build(name, copy.deepcopy(random_weights))
+    method.set_classes(NAMES)
+    before = {name: p.detach().clone() for name, p in method.named_parameters()}
+    if method.trainable():
+        fit(method, batches, RECIPE)
+    return Trained(before, method)
+
+
 def batch(number: int, classes: int = len(NAMES), seed: int = 0) -> Batch:
     g = stream(seed, "test")
     images = torch.randn(number, 3, 32, 32, generator=g)
     masks = (torch.rand(number, 1, 32, 32, generator=g) > 0.5).float()
     exchanged = images * masks + torch.randn(number, 3, 32, 32, generator=g) * (1 - masks)
     return Batch(images, torch.arange(number) % classes, masks, masks.mean((1, 2, 3)), exchanged=exchanged)
+
+
+RECIPE = Recipe(epochs=2, warmup_epochs=1, batch_size=3, average_mean=1.0)
+
+
+def batches(epoch: int) -> list[Batch]:
+    return [batch(4, seed=epoch)]
 
 
 def answer(method: Method, names: list[str] = NAMES, branch: str = "base") -> torch.Tensor:
@@ -92,44 +119,45 @@ def test_logits_have_a_column_per_name_and_are_finite(make: Make):
         assert logits.isfinite().all()
 
 
-def test_training_moves_what_is_trainable_and_nothing_else(make: Make):
-    method = make()
-    trainable = method.trainable()
+def test_training_moves_what_is_trainable_and_nothing_else(trained: Trained):
+    trainable = trained.method.trainable()
     if not trainable:
         pytest.skip("nothing to learn")
-    before = {name: p.clone() for name, p in method.named_parameters()}
-    fit(method, lambda epoch: [batch(4, seed=epoch)], Recipe(epochs=2, warmup_epochs=0))
-    for name, parameter in method.named_parameters():
-        if name not in trainable and before[name].numel() == 0:
-            continue  # it was solved for, before any step
-        moved = not torch.equal(parameter, before[name])
-        assert moved == (name in trainable), name
+    for name, parameter in trained.method.named_parameters():
+        was = trained.before[name]
+        if was.numel() == 0:
+            assert name in trained.method.learned()  # it was solved for, before any step
+        else:
+            assert torch.equal(parameter, was) != (name in trainable), name
+            assert parameter.shape == was.shape
 
 
-def test_a_checkpoint_brings_back_equal_bits(make: Make):
-    first, second = make(seed=0), make(seed=1)
-    fit(first, lambda _: [batch(4)], Recipe(epochs=1, warmup_epochs=0))
-    second.load_learned({name: p.detach().clone() for name, p in first.learned().items()})
+def test_a_checkpoint_brings_back_equal_bits(make: Make, trained: Trained):
+    other = make(seed=1)
+    other.load_learned({name: p.detach().clone() for name, p in trained.method.learned().items()})
     for branch in ("base", "new"):
-        assert torch.equal(answer(first, branch=branch), answer(second, branch=branch))
+        assert torch.equal(answer(trained.method, branch=branch), answer(other, branch=branch))
 
 
-@pytest.mark.parametrize(
-    ("name", "precision"),
-    [*((name, torch.float32) for name in METHODS), *((name, torch.bfloat16) for name in COARSE)],
-)
-def test_a_run_stopped_between_epochs_ends_with_the_same_bits(
-    make: Make, precision: torch.dtype, tiny_clip: Clip, tmp_path: Path
-):
-    tiny_clip.to(precision)
-    whole, stopped = make(), make()
-    if not whole.trainable():
+def test_a_run_stopped_between_epochs_ends_with_the_same_bits(make: Make, trained: Trained, tmp_path: Path):
+    if not trained.method.trainable():
         pytest.skip("nothing to learn")
-    recipe = Recipe(epochs=2, warmup_epochs=1, batch_size=3, average_mean=1.0)
-    state = tmp_path / "state.safetensors"
+    assert_resumed_alike(make, trained.method, tmp_path)
 
-    def batches(epoch: int) -> list[Batch]:
-        return [batch(3, seed=epoch)]
+
+@pytest.mark.parametrize("name", COARSE)
+def test_a_run_in_half_precision_stopped_between_epochs_ends_with_the_same_bits(
+    make: Make, tiny_clip: Clip, tmp_path: Path
+):
+    tiny_clip.to(torch.bfloat16)
+    whole = make()
+    fit(whole, batches, RECIPE)
+    assert_resumed_alike(make, whole, tmp_path)
+
+
+def assert_resumed_alike(make: Make, whole: Method, tmp_path: Path) -> None:
+    """Stop a training like that of `whole` after its first epoch, go on with it, and compare."""
+    state = tmp_path / "state.safetensors"
 
     class Killed(Exception):
         pass
@@ -138,14 +166,13 @@ def test_a_run_stopped_between_epochs_ends_with_the_same_bits(
         if step.step == 1:
             raise Killed
 
-    fit(whole, batches, recipe)
     with pytest.raises(Killed):
-        fit(stopped, batches, recipe, state=state, on_step=kill)
+        fit(make(), batches, RECIPE, state=state, on_step=kill)
     fresh = make()
     with torch.no_grad():  # whatever a new process starts from, the state replaces
         for tensor in fresh.trainable().values():
             tensor.add_(1.0)
-    fit(fresh, batches, recipe, state=state)
+    fit(fresh, batches, RECIPE, state=state)
     for name, tensor in whole.trainable().items():
         assert tensor.dtype == torch.float32
         assert torch.equal(fresh.trainable()[name], tensor), name
@@ -155,15 +182,6 @@ def test_a_run_stopped_between_epochs_ends_with_the_same_bits(
 def test_a_checkpoint_does_not_depend_on_the_class_list(make: Make):
     few, many = make(names=NAMES[:2]), make(names=[f"thing {i}" for i in range(30)])
     assert {n: p.shape for n, p in few.learned().items()} == {n: p.shape for n, p in many.learned().items()}
-
-
-@pytest.mark.parametrize("name", FEW)
-def test_only_an_empty_tensor_takes_its_shape_in_training(make: Make):
-    method = make()
-    before = {name: p.shape for name, p in method.learned().items()}
-    fit(method, lambda _: [batch(4)], Recipe(epochs=1, warmup_epochs=0))
-    changed = [name for name, p in method.learned().items() if p.shape != before[name]]
-    assert all(before[name].numel() == 0 for name in changed)
 
 
 @pytest.mark.parametrize("name", FEW)
