@@ -84,7 +84,10 @@ def exported(
         else:
             if method not in kept_exports:
                 classifier = tuned(method)
-                kept_exports[method] = classifier, export(classifier, tmp_path_factory.mktemp("kept") / "export")
+                kept_exports[method] = (
+                    classifier,
+                    export(classifier, tmp_path_factory.mktemp("kept") / "export"),
+                )
             classifier, report = kept_exports[method]
             shutil.copytree(report.folder, tmp_path / "export")
         return copy.copy(classifier), foveate.run.load(tmp_path / "export"), report

@@ -73,7 +73,7 @@ def test_grabcut_makes_better_masks_of_them(embedded, scenes):
 
 @pytest.mark.parametrize("mode", ["fused", "dense"])
 def test_a_class_that_is_not_there_scores_lower(embedded, scenes, mode):
-    asked, _ = scenes
+    asked = scenes[0][:16]
     proposer = ClipSelf(embedded, mode)
     names = [request.label for request in asked]
     wrong = [

@@ -1,5 +1,6 @@
 """Another package brings a method: found by its entry point, and as good as one of ours."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -39,13 +40,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(site: Path, tmp_path: Path) -> Run:
-    """Run a module in a process that has the package."""
+    """Run Python in a process that has the package."""
 
     def started(*words: object, where: Path = tmp_path) -> subprocess.CompletedProcess[str]:
         source = str(Path(registry.__file__).parents[2])
         known = [str(site), source, *filter(None, [os.environ.get("PYTHONPATH")])]
         return subprocess.run(
-            [sys.executable, "-m", *map(str, words)],
+            [sys.executable, *map(str, words)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(known)},
             cwd=where,
             capture_output=True,
@@ -59,7 +60,7 @@ def run(site: Path, tmp_path: Path) -> Run:
 @pytest.mark.slow
 def test_the_contract_of_all_methods_is_kept_by_it_and_by_plug_ins_over_it(run: Run):
     done = run(
-        *("pytest", "methods/test_contract.py", "-k", "layer_norm", "-vv", "-p", "no:cacheprovider"),
+        *("-m", "pytest", "methods/test_contract.py", "-k", "layer_norm", "-vv", "-p", "no:cacheprovider"),
         where=TESTS,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -70,12 +71,18 @@ def test_the_contract_of_all_methods_is_kept_by_it_and_by_plug_ins_over_it(run: 
 def test_the_command_line_trains_and_asks_it(run: Run, shapes: Callable[..., Path], tmp_path: Path):
     data, out = shapes(pictures=3), tmp_path / "out"
     words = ["--masks", data / "masks", "--shots", 2, "--epochs", 1, "--clip", "tiny"]
-    for method in ("layer_norm", "dapt+layer_norm", "fvgpt+layer_norm"):
-        done = run("foveate", "fit", data / "photos", "--method", method, *words, "--out", out / method)
-        assert done.returncode == 0, done.stderr
-    done = run("foveate", "evaluate", out / "fvgpt+layer_norm", "--compare")
+    plugged = ("dapt+layer_norm", "fvgpt+layer_norm")
+    commands = [
+        *(["fit", data / "photos", "--method", name, *words, "--out", out / name] for name in plugged),
+        ["evaluate", out / "fvgpt+layer_norm", "--compare"],
+    ]
+    program = (
+        "import sys, json; from foveate.cli import main; sys.exit(any(map(main, json.loads(sys.argv[1]))))"
+    )
+    done = run("-c", program, json.dumps([[str(word) for word in words] for words in commands]))
     assert done.returncode == 0, done.stderr
-    assert "layer_norm" in done.stdout
+    assert done.stdout.count("+layer_norm: learned") == len(plugged)
+    assert "layer_norm" in done.stdout.rpartition("learned")[2]
 
 
 def test_a_package_that_cannot_be_loaded_is_named_in_one_line(run: Run, site: Path, tmp_path: Path):
@@ -83,7 +90,9 @@ def test_a_package_that_cannot_be_loaded_is_named_in_one_line(run: Run, site: Pa
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[foveate.methods]\nbroken = nowhere:Broken\n")
-    done = run("foveate", "fit", "photos/", "--out", "out")  # the folder a module runs in is searched too
+    done = run(
+        "-m", "foveate", "fit", "photos/", "--out", "out"
+    )  # the folder a module runs in is searched too
     assert done.returncode == 2
     assert "the method 'broken' of broken cannot be used (No module named 'nowhere')" in done.stderr
     assert "Traceback" not in done.stderr
