@@ -61,21 +61,28 @@ def test_zero_shot_answers_follow_the_place():
     assert away > 40  # chance is 5 %
 
 
-def test_the_demo_measures_three_methods_and_draws(tmp_path: Path):
-    found = run_demo(tmp_path, [1], size=SMALL)
+@pytest.fixture(scope="module")
+def small_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, Figures]]:
+    """The folder and the figures of a small demo of one seed, on one thread."""
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, run_demo(folder, [1], size=SMALL)
+
+
+def test_the_demo_measures_three_methods_and_draws(small_demo: tuple[Path, dict[int, Figures]]):
+    folder, found = small_demo
     head, *rows = summary(found)
     assert head == ["method", "base home", "new home", "HM home", "base any", "new any", "HM any"]
     assert [row[0] for row in rows] == ["zeroshot", "coop", "fvgpt+coop"]
-    kept = json.loads((tmp_path / "result.json").read_text())
+    kept = json.loads((folder / "result.json").read_text())
     assert kept["seeds"]["1"]["coop"]["base any"] == found[1]["coop"]["base any"]
-    with Image.open(tmp_path / "gaze.png") as picture:
+    with Image.open(folder / "gaze.png") as picture:
         assert picture.width > 6 * 168
-    page = (tmp_path / "index.html").read_text()
+    page = (folder / "index.html").read_text()
     assert "CoOp wrong, FVG-PT right" in page
     assert "Answers that change when nothing but the place does, of 40 scenes" in page
     assert "http" not in page
-    assert (tmp_path / "seed-1" / "model.safetensors").is_file()
-    tuned = Classifier.from_pretrained(tmp_path / "seed-1")
+    assert (folder / "seed-1" / "model.safetensors").is_file()
+    tuned = Classifier.from_pretrained(folder / "seed-1")
     assert 0 < moved_answers(tuned, scene_pairs(1, each=1)) < 100
 
 
@@ -95,13 +102,13 @@ def one_seed(out: Path, seed: int, size: DemoSize) -> Figures:
         return pool.submit(run_seed, out, seed, size).result()
 
 
-def test_figures_do_not_depend_on_the_number_of_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    found: list[Figures] = []
-    for threads in ("1", "2"):
-        monkeypatch.setenv("OMP_NUM_THREADS", threads)
-        found.append(one_seed(tmp_path / threads, 2, SMALL))
-    assert found[0] == found[1]
-    own, other = (load_file(tmp_path / threads / "seed-2" / "model.safetensors") for threads in ("1", "2"))
+def test_figures_do_not_depend_on_the_number_of_threads(
+    small_demo: tuple[Path, dict[int, Figures]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder, figures = small_demo
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert one_seed(tmp_path, 1, SMALL) == figures[1]
+    own, other = (load_file(home / "seed-1" / "model.safetensors") for home in (folder, tmp_path))
     assert own.keys() == other.keys()
     assert all(torch.equal(own[name], other[name]) for name in own)
 
