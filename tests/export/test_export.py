@@ -137,7 +137,7 @@ def test_an_export_answers_as_its_model(
         {"fvgpt": {"prior_branch": False}, "coop": {"position": "middle"}},
         {"fvgpt": {"entropy": "normalised", "mixed_weight": 0.4, "prior_template": "dataset"}},
         {"fvgpt": {"adapters": "image", "prior_trust": 0.25, "prior_templates": ("a {}.", "the {}.")}},
-        {"exchange": {"prior_templates": ("a {}.", "a photo of the {}."), "mixed_weight": 0.2}},
+        {"exchange": {"prior": 0.5, "prior_templates": ("a {}.", "the {}."), "mixed_weight": 0.2}},
         {"exchange": {"prior": 0.0, "where": 0.0}},
     ],
 )

@@ -770,7 +770,7 @@ class ExchangeConfig(MethodConfig):
         axes: Number of feature directions that encode the ground (k); None chooses it on held-out classes.
         views: Number of exchanges of each picture, from which these directions are computed.
         where: Share of the ground's influence that is kept for new classes (α): 1 all, 0 nothing.
-        prior: Share of CLIP's own texts in those of new classes (w).
+        prior: Share of CLIP's own texts in those of new classes (w); the host's texts have the rest.
         prior_templates: Sentences whose mean is CLIP's text; none takes the data set's own sentence.
         mixed_weight: Weight of the trained classes' branch among these, if new names are used too.
     """
@@ -781,7 +781,7 @@ class ExchangeConfig(MethodConfig):
     axes: int | None = None
     views: int = 4
     where: float = 0.5
-    prior: float = 0.5
+    prior: float = 1.0
     prior_templates: tuple[str, ...] = ()
     mixed_weight: float = 0.5
 
