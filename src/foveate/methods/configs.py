@@ -564,8 +564,8 @@ class FvgPtConfig(MethodConfig):
         detach_trust: Whether r is a constant in the distillation.
         hard_trust: Whether r is rounded to 0 or 1 in the distillation.
         margin: By how much the foreground's loss must be below the whole picture's for r* = 1 (δ of Eq. 3).
-        target_from: Model whose losses give r*: the tuned "backbone", or the unchanged "clip", which was fitted
-            to none of the training pictures.
+        target_from: Model whose losses give r*: the tuned "backbone", or the unchanged "clip", which was
+            fitted to none of the training pictures.
         area_from: Whether the area indicator is that of the "view" or of the whole "picture".
         min_area: Share of the view below which a foreground counts as cut away: target 0, weight 0.
         max_area: Upper end of the clamp, if `clamp_area`.

@@ -138,9 +138,10 @@ class Guidance(nn.Module):
 
         With `target_from` "clip", it is the unchanged CLIP's error.
         """
-        by_clip = v.clip_foreground is not None
-        loss_full = F.cross_entropy(v.clip if by_clip else v.full, labels, reduction="none")
-        foreground = v.clip_foreground if by_clip else v.foreground
+        full, foreground = v.full, v.foreground
+        if v.clip_foreground is not None:
+            full, foreground = v.clip, v.clip_foreground
+        loss_full = F.cross_entropy(full, labels, reduction="none")
         loss_foreground = F.cross_entropy(foreground, labels, reduction="none")
         better = loss_foreground + self.config.margin < loss_full
         return (better & self.usable(v)).to(v.full.dtype)
