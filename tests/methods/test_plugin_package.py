@@ -71,9 +71,9 @@ def test_the_contract_of_all_methods_is_kept_by_it_and_by_plug_ins_over_it(run: 
 def test_the_command_line_trains_and_asks_it(run: Run, shapes: Callable[..., Path], tmp_path: Path):
     data, out = shapes(pictures=3), tmp_path / "out"
     words = ["--masks", data / "masks", "--shots", 2, "--epochs", 1, "--clip", "tiny"]
-    plugged = ("dapt+layer_norm", "fvgpt+layer_norm")
+    names = ("layer_norm", "dapt+layer_norm", "fvgpt+layer_norm")
     commands = [
-        *(["fit", data / "photos", "--method", name, *words, "--out", out / name] for name in plugged),
+        *(["fit", data / "photos", "--method", name, *words, "--out", out / name] for name in names),
         ["evaluate", out / "fvgpt+layer_norm", "--compare"],
     ]
     program = (
@@ -81,7 +81,7 @@ def test_the_command_line_trains_and_asks_it(run: Run, shapes: Callable[..., Pat
     )
     done = run("-c", program, json.dumps([[str(word) for word in words] for words in commands]))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("+layer_norm: learned") == len(plugged)
+    assert done.stdout.count("layer_norm: learned") == len(names)
     assert "layer_norm" in done.stdout.rpartition("learned")[2]
 
 

@@ -310,7 +310,7 @@ for number in range(len(journal.labels.history), 100_000):
 """
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_kill_loses_no_label_that_was_taken(tmp_path: Path, kills: int):
     path, told, chance = tmp_path / "labels.jsonl", -1, random.Random(kills)
     for _ in range(kills):
