@@ -10,6 +10,7 @@ import argparse
 import tempfile
 from collections import defaultdict
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -18,16 +19,15 @@ from typing import Any
 import torch
 
 from foveate.classifier import Classifier
-from foveate.demo import AT_HOME, RECIPE, SETTINGS
-from foveate.evaluate.metrics import harmonic_mean
+from foveate.data.samples import Photos
+from foveate.demo import AT_HOME, CONDITIONS, RECIPE, SETTINGS, DemoSize, Half, measured
 from foveate.methods.exchange import Exchange
 from foveate.world.photos import species_photos
 from foveate.world.species import BASE, Condition
 
 TRAINED, HELD_OUT = BASE[:10], BASE[10:]
 SEED = 900  # of the scenes; those of the world, the demo and the bars have others
-CONDITIONS: tuple[Condition, ...] = ("home", "any")
-LARGE = {**RECIPE, "epochs": 30}
+LARGE = {**RECIPE, "epochs": DemoSize.epochs}
 RECIPES: dict[str, dict[str, Any]] = {  # as in configs/exchange.yaml
     "coop": LARGE,
     "kgcoop": LARGE,
@@ -39,27 +39,16 @@ PRIORS, WHERES = (0.5, 1.0), (0.0, 0.25, 0.5, 0.75, 1.0)
 Figures = dict[str, float]
 
 
-def measured(classifier: Classifier, scenes: dict[tuple[str, Condition], Any], bank: Path) -> Figures:
-    """Return accuracies in percent, their harmonic means, and the mean of these."""
-    figures: Figures = {}
-    for condition in CONDITIONS:
-        base = classifier.evaluate(scenes["base", condition], "base", bank=bank).accuracy
-        new = classifier.evaluate(scenes["new", condition], "new", bank=bank).accuracy
-        figures |= {f"base {condition}": base, f"new {condition}": new}
-        figures[f"HM {condition}"] = harmonic_mean(base, new)
-    figures["mean HM"] = mean(figures[f"HM {condition}"] for condition in CONDITIONS)
-    return figures
-
-
 def tried(host: str, clip: str, seed: int, folder: Path) -> dict[tuple[float, float], Figures]:
     """Train one host and Exchange over it; return figures by prior and where."""
     draw = SEED + 10 * seed
     shots = species_photos(TRAINED, 16, draw, at_home=AT_HOME)
-    scenes = {
-        (half, condition): species_photos(names, 20, draw + 1, condition=condition)
-        for half, names in (("base", TRAINED), ("new", HELD_OUT))
-        for condition in CONDITIONS
-    }
+
+    @cache
+    def scenes(half: Half, condition: Condition) -> Photos:
+        names = TRAINED if half == "base" else HELD_OUT
+        return species_photos(names, 20, draw + 1, condition=condition)
+
     options = {"shots": 16, "seed": seed, "bank_dir": folder / "bank"}
     settings = SETTINGS if host == "coop" else {}
     base = Classifier(host, clip, settings=settings)
@@ -72,7 +61,9 @@ def tried(host: str, clip: str, seed: int, folder: Path) -> dict[tuple[float, fl
         assert isinstance(method, Exchange)
         for where in WHERES:
             method.config = replace(method.config, where=where)
-            found[prior, where] = measured(classifier, scenes, folder / "bank")
+            figures = measured(classifier, scenes, folder / "bank")
+            figures["mean HM"] = mean(figures[f"HM {condition}"] for condition in CONDITIONS)
+            found[prior, where] = figures
     return found
 
 

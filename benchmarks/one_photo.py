@@ -21,6 +21,7 @@ from foveate.clip.weights import save_clip
 from foveate.costs.drawn import draw_photos, made_up_names
 from speed_setup import random_clip
 
+FOVEATE = [sys.executable, "-m", "foveate"]
 # torchvision's CUDA wheel cannot declare its operators over a CPU torch, and open_clip imports it.
 IMPORTS = """
 import sys, torch
@@ -57,23 +58,9 @@ def lay_out(folder: Path, names: list[str]) -> None:
         shutil.copyfile(sample.picture, place)
     save_clip(random_clip(ClipConfig()), folder / "clip")
     spent([sys.executable, "-c", RANDOM, folder / "open_clip.pt"])
-    words = [
-        "--clip",
-        folder / "clip",
-        "--method",
-        "coop",
-        "--shots",
-        "1",
-        "--epochs",
-        "1",
-        "--bank",
-        "fixed",
-    ]
-    spent([*FOVEATE, "fit", folder / "photos", *words, "--out", folder / "model"])
+    words = ["--method", "coop", "--shots", "1", "--epochs", "1", "--bank", "fixed"]
+    spent([*FOVEATE, "fit", folder / "photos", "--clip", folder / "clip", *words, "--out", folder / "model"])
     spent([*FOVEATE, "export", folder / "model", "--out", folder / "export"])
-
-
-FOVEATE = [sys.executable, "-m", "foveate"]
 
 
 def spent(words: list[object]) -> tuple[float, float]:

@@ -7,8 +7,9 @@ measures; test scenes anywhere show how much of it came from the background.
 
 import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
@@ -137,16 +138,24 @@ def run_seed(out: Path, seed: int, size: DemoSize, reporter: Reporter | None = N
         reporter=reporter,
     )
     compared = [*reversed(classifier.simpler()), classifier]
-    return {model.method_name: measured(model, seed, size.tests, out / "bank") for model in compared}
+    scenes = partial(evaluation_scenes, seed=seed, tests=size.tests)
+    return {model.method_name: measured(model, scenes, out / "bank") for model in compared}
 
 
-def measured(classifier: Classifier, seed: int, tests: int, bank: Path) -> dict[str, float]:
-    """Return accuracies of base and new classes at home and anywhere, and harmonic means."""
+def measured(
+    classifier: Classifier, scenes: Callable[[Half, Condition], Photos], bank: Path
+) -> dict[str, float]:
+    """Return accuracies of base and new classes at home and anywhere, and harmonic means.
+
+    Args:
+        classifier: The model.
+        scenes: Returns the test scenes of base or new classes under a condition.
+        bank: Folder of kept features.
+    """
     figures: dict[str, float] = {}
     for condition in CONDITIONS:
         base, new = (
-            classifier.evaluate(evaluation_scenes(half, condition, seed, tests), half, bank=bank).accuracy
-            for half in ("base", "new")
+            classifier.evaluate(scenes(half, condition), half, bank=bank).accuracy for half in ("base", "new")
         )
         figures |= {f"base {condition}": base, f"new {condition}": new}
         figures[f"HM {condition}"] = harmonic_mean(base, new)
