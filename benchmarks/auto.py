@@ -19,11 +19,9 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from foveate.auto.candidates import Candidate, reason_against
 from foveate.auto.choice import Choice
-from foveate.auto.choosing import MORE, weigh
-from foveate.auto.comparing import compare
-from foveate.auto.trials import Budget, Trials
+from foveate.auto.choosing import MORE, compare, weigh
+from foveate.auto.trials import Budget, Candidate, Trials, reason_against
 from foveate.clip.model import Clip
 from foveate.clip.weights import load_clip
 from foveate.data.feature_store import FeatureStore
@@ -32,7 +30,7 @@ from foveate.evaluate.answers import answer
 from foveate.methods.registry import REFERENCE, methods
 from foveate.train.banking import clip_features
 from foveate.train.config import RunConfig
-from foveate.train.reporter import Reporter
+from foveate.train.journal import Reporter
 from foveate.train.shots import Chosen, without_masks
 from foveate.trust.folds import PartTrainer
 from foveate.world.photos import scene_photos, species_photos

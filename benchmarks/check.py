@@ -24,8 +24,7 @@ from torch import Tensor
 
 from foveate.check.groups import group_leaks
 from foveate.check.labels import held_out, suspects
-from foveate.check.pixels import measure
-from foveate.check.twins import first_of, twins
+from foveate.check.pictures import first_of, measure, twins
 from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.data.sources import load_photos
 from foveate.data.transforms import eval_view

@@ -18,9 +18,8 @@ from foveate.classifier import Classifier
 from foveate.clip.weights import load_clip
 from foveate.data.samples import Photos
 from foveate.errors import InputError
-from foveate.export.awkward import draw_awkward
 from foveate.export.proof import compare
-from foveate.export.writing import Pictures, export
+from foveate.export.writing import Pictures, draw_awkward, export
 from foveate.methods.registry import backbones, pairs
 from foveate.prediction import Branch
 from foveate.world.photos import scene_photos

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from foveate.clip.config import ClipConfig
 from foveate.clip.weights import save_clip
-from foveate.costs.drawn import draw_photos, made_up_names
+from foveate.costs.measuring import draw_photos, made_up_names
 from foveate.types import Batch
 from speed_memory import peak
 from speed_setup import random_clip

@@ -23,7 +23,7 @@ from PIL import Image
 from foveate.foreground.cleanup import TidyConfig, tidy
 from foveate.foreground.proposers.base import Proposal, Proposer, Request
 from foveate.foreground.proposers.registry import open_proposer
-from foveate.world.curriculum import random_scene
+from foveate.world.photos import random_scene
 from foveate.world.scenes import render
 
 CHOICES: dict[str, tuple[str, dict[str, object]]] = {

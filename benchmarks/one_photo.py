@@ -18,7 +18,7 @@ from statistics import median
 
 from foveate.clip.config import ClipConfig
 from foveate.clip.weights import save_clip
-from foveate.costs.drawn import draw_photos, made_up_names
+from foveate.costs.measuring import draw_photos, made_up_names
 from speed_setup import random_clip
 
 FOVEATE = [sys.executable, "-m", "foveate"]

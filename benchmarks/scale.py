@@ -20,7 +20,7 @@ from pathlib import Path
 from PIL import Image
 
 from foveate.clip.weights import save_clip
-from foveate.costs.drawn import draw_photos
+from foveate.costs.measuring import draw_photos
 from foveate.data.transforms import eval_view, to_tensor
 from speed_setup import QUICK, VIT_B16, random_clip
 

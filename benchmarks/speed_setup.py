@@ -15,7 +15,7 @@ from fieldway_stage import FieldFvgPt, read_views
 from fieldway_towers import FieldClip
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.model import Clip
-from foveate.costs.drawn import draw_photos, made_up_names
+from foveate.costs.measuring import draw_photos, made_up_names
 from foveate.data.bank import Bank
 from foveate.data.feature_store import FeatureStore
 from foveate.data.loader import PictureSet

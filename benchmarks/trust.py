@@ -21,10 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.evaluate.answers import calibrated
-from foveate.evaluate.calibration import auroc, ece
-from foveate.trust.novelty import Support
+from foveate.evaluate.judgement import auroc, ece
 from foveate.trust.promises import MOST_NOVEL, least_probability
-from foveate.trust.trust import Trust
+from foveate.trust.trust import Support, Trust
 from trust_methods import SOLVED, TRAINED, Said, Trainer, solved
 from trust_worlds import World, worlds
 

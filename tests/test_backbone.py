@@ -15,7 +15,7 @@ from foveate.clip.weights import load_clip, save_clip
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
 from foveate.train import run as run_module
-from foveate.train.reporter import Reporter
+from foveate.train.journal import Reporter
 
 Call = Callable[..., object]
 QUICK = {"epochs": 2, "warmup_epochs": 0, "batch_size": 2}

@@ -19,7 +19,7 @@ from foveate.classifier import Classifier
 from foveate.clip.weights import load_clip
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
-from foveate.train.reporter import Reporter
+from foveate.train.journal import Reporter
 from foveate.world.photos import scene_photos
 
 Call = Callable[..., object]

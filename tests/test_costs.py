@@ -17,11 +17,18 @@ from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
 from foveate.costs import measuring
 from foveate.costs.apart import METHODS, as_row, measure_apart, title
-from foveate.costs.drawn import draw_photos, made_up_names
-from foveate.costs.measuring import CostPlan, last_stage, learned_numbers, measure
-from foveate.costs.peaks import peak_mb
-from foveate.costs.windows import Speed, Windows
+from foveate.costs.measuring import (
+    CostPlan,
+    Speed,
+    Windows,
+    draw_photos,
+    last_stage,
+    learned_numbers,
+    made_up_names,
+    measure,
+)
 from foveate.errors import InputError
+from foveate.memory import peak_mb
 from foveate.methods.mmrl import Mmrl
 from foveate.report.published import tables
 from foveate.train.loop import fit

@@ -28,9 +28,18 @@ from foveate.methods.base import Method
 from foveate.methods.capabilities import OfficialCheckpoint
 from foveate.methods.registry import backbones, build
 from foveate.official.files import find_checkpoint, read_checkpoint
-from foveate.official.names import name_of, names_behind, names_within, read_sentences, tidy
-from foveate.official.recognise import METHODS, candidates
-from foveate.official.towers import TOLERANCE, check_clip, difference
+from foveate.official.names import (
+    METHODS,
+    TOLERANCE,
+    candidates,
+    check_clip,
+    difference,
+    name_of,
+    names_behind,
+    names_within,
+    read_sentences,
+    tidy,
+)
 
 Call = Callable[..., object]
 State = dict[str, Tensor]

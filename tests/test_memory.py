@@ -12,8 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from foveate.clip import rows as rows_module
 from foveate.clip.model import Clip, Vision
-from foveate.clip.rows import encode_rows
-from foveate.clip.text import text_rows
+from foveate.clip.rows import encode_rows, text_rows
 from foveate.data.loader import PictureSet
 from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.evaluate.answers import Answers, ask

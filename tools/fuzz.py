@@ -40,39 +40,33 @@ from foveate.clip.tokenizer import ClipTokenizer
 from foveate.clip.weights import load_clip, save_clip
 from foveate.commands.fit import declared
 from foveate.commands.rows import read_files
-from foveate.data.feature_files import Index as FeatureIndex
-from foveate.data.feature_files import ShardNote, open_shard, read_index, write_index, write_shard
-from foveate.data.feature_store import UnfitFile
+from foveate.data.feature_store import Index as FeatureIndex
+from foveate.data.feature_store import ShardNote, UnfitFile, open_shard, read_index, write_index, write_shard
 from foveate.data.samples import Photos, Sample
 from foveate.data.sources import load_photos
-from foveate.datasets.draws import StoredDraw, read_draw, write_draw
-from foveate.datasets.foreign import read_foreign
+from foveate.datasets.draws import StoredDraw, read_draw, read_foreign, write_draw
+from foveate.datasets.listing import read_names
 from foveate.datasets.splits import read_split, read_variants
-from foveate.datasets.wordnet import read_names
 from foveate.errors import InputError
-from foveate.foreground.coco import coco_masks
+from foveate.foreground.annotations import coco_masks
 from foveate.foreground.matching import find_masks
-from foveate.foreground.packed import pack
 from foveate.foreground.pictures import open_picture
 from foveate.foreground.records import MaskRecord
-from foveate.foreground.store import MaskStore
-from foveate.foreground.stored import stored_masks
+from foveate.foreground.store import MaskStore, pack, stored_masks
 from foveate.foreground.values import read_mask
 from foveate.methods.registry import build, configure
 from foveate.official.files import read_checkpoint
-from foveate.official.forms import check_forms
+from foveate.official.names import check_forms
 from foveate.readers import read_yaml
 from foveate.sweep.config import read_sweep
 from foveate.sweep.results import Damaged, Measured, Result, packed, read_result, write_result
-from foveate.train.answered import read_answered
 from foveate.train.checkpoint import ModelConfig, load_model, save_model
 from foveate.train.config import RunConfig
-from foveate.train.folder import read_run
+from foveate.train.folder import read_answered, read_run
 from foveate.train.journal import Journal
-from foveate.train.optimiser import make_optimiser
+from foveate.train.optimiser import State, load_state, make_optimiser, save_state
 from foveate.train.recipe import Recipe
 from foveate.train.run import load
-from foveate.train.state import State, load_state, save_state
 
 SECONDS = 20
 """What one input may take; most take a thousandth."""

@@ -28,11 +28,10 @@ from foveate.data.naming import clean_name, name_key, unusual
 from foveate.data.samples import LazyPicture, Photos, Sample, as_pictures, labelled
 from foveate.data.sources import Source, load_photos, with_masks
 from foveate.errors import InputError
-from foveate.evaluate.answers import Answers, ask
+from foveate.evaluate.answers import Answers, ask, label_space, split_of, splits_of
+from foveate.evaluate.answers import Split as Split
 from foveate.evaluate.encoding import keep_clip
 from foveate.evaluate.metrics import mean
-from foveate.evaluate.splits import Split as Split
-from foveate.evaluate.splits import label_space, split_of, splits_of
 from foveate.files import home_of, write_atomically
 from foveate.foreground.opening import plain_errors
 from foveate.foreground.options import OnBad
@@ -40,8 +39,7 @@ from foveate.methods.base import Method, Wrapper
 from foveate.methods.capabilities import Diagnostics, RegionEncoder, capability, walk
 from foveate.methods.config import AUTO, is_auto
 from foveate.methods.registry import REFERENCE, Settings, build, configure, parts, plugins
-from foveate.official.backbone import official_backbone
-from foveate.official.reading import read_official
+from foveate.official.reading import official_backbone, read_official
 from foveate.prediction import Prediction as Prediction
 from foveate.prediction import predictions
 from foveate.train.card import PLACE, SplitScore, model_card, read_scores, write_scores
@@ -49,15 +47,14 @@ from foveate.train.checkpoint import CARD, CONFIG, SCORES, TENSORS, ModelConfig,
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
 from foveate.train.folder import alone_in, drop_bank, open_run, refuse_folder
+from foveate.train.journal import Reporter
 from foveate.train.parallel import ProcessGroup
-from foveate.train.reporter import Reporter
 from foveate.train.run import Run, draw, load, resolve, train
 from foveate.train.sharing import download, upload
 from foveate.train.shots import Chosen, without_masks
 from foveate.train.together import demand_shareable
 from foveate.train.tracking import demand_tracker, tracked
-from foveate.trust.fitting import fit_trust
-from foveate.trust.folds import demand_folds
+from foveate.trust.folds import demand_folds, fit_trust
 from foveate.trust.promises import pictures_needed
 from foveate.trust.trust import Trust, read_trust
 from foveate.types import Branch

@@ -22,13 +22,12 @@ from foveate.classifier import Classifier
 from foveate.data.samples import Photos, Sample
 from foveate.evaluate.metrics import harmonic_mean
 from foveate.explain import contact_sheet, gaze, overlay
-from foveate.explain.cases import changed, shown
-from foveate.explain.gallery import SIDE, gallery
+from foveate.explain.gallery import SIDE, changed, gallery, shown
 from foveate.explain.measure import LookConfig, Looks, look
 from foveate.files import write_atomically
 from foveate.foreground.pictures import open_picture
 from foveate.processes import begin_worker, process_pool
-from foveate.train.reporter import Queued, Reporter, Titled, forward
+from foveate.train.journal import Queued, Reporter, Titled, forward
 from foveate.world.photos import ScenePicture, species_photos
 from foveate.world.species import BASE, NEW, SIBLINGS, Condition, find_species, species_scene
 

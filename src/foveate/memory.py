@@ -1,14 +1,34 @@
 """Memory: pieces of work that shrink if it is full, copies to the device, weights that wait on the disk."""
 
+import contextlib
 import ctypes
+import hashlib
 import mmap
 import re
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+# Tensors as bytes, for hashes and checks.
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """Return the numbers of a tensor as bytes, in row-major order; without a copy if possible."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def digest_of(tensors: Mapping[str, Tensor], before: str = "") -> str:
+    """Return a hash of `before` and of the tensors' names, dtypes, shapes and numbers: 16 hex digits."""
+    state = hashlib.sha256(before.encode())
+    for name, tensor in sorted(tensors.items()):
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(bytes_of(tensor))
+    return state.hexdigest()[:16]
+
 
 T = TypeVar("T")
 
@@ -138,3 +158,39 @@ def _unchanged_ranges() -> list[tuple[int, int]]:
             low, _, high = header.split()[0].partition("-")
             ranges.append((int(low, 16), int(high, 16)))
     return ranges
+
+
+# Peak memory: of the GPU if there is one, otherwise of the process.
+
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def peak_mb(device: str | torch.device = "cpu") -> float:
+    """Return the peak in MB (10⁶ bytes) since the process started; 0 if the system does not report it.
+
+    On a GPU it is the peak of PyTorch's tensors (`torch.cuda.max_memory_allocated`). Otherwise it is the
+    peak of the whole process, including Python and PyTorch.
+    """
+    torch_device = torch.device(device)
+    if torch_device.type == "cuda":
+        return torch.cuda.max_memory_allocated(torch_device) / 1e6
+    if _STATUS.exists():  # getrusage includes the parent's memory at the fork
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def reset_peak(device: str | torch.device = "cpu") -> None:
+    """Reset the peak, if the system supports it; otherwise the earlier peak of the process counts too."""
+    torch_device = torch.device(device)
+    if torch_device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(torch_device)
+        return
+    with contextlib.suppress(OSError):
+        _CLEAR.write_text("5")  # resets the peak on Linux

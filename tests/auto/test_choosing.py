@@ -12,8 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from foveate.auto.choice import read_choice
-from foveate.auto.choosing import choose
-from foveate.auto.comparing import LATE
+from foveate.auto.choosing import LATE, choose
 from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.clip.weights import load_clip
@@ -25,7 +24,7 @@ from foveate.methods.registry import methods, register_method
 from foveate.methods.vpt import Vpt
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
-from foveate.train.reporter import Reporter
+from foveate.train.journal import Reporter
 from foveate.types import Batch, Features, Scalar
 from foveate.world.photos import scene_photos, species_photos
 from foveate.world.species import BASE

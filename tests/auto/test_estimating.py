@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import beta
 
-from foveate.auto.estimating import (
+from foveate.auto.choosing import (
     LEVEL,
     Curve,
     best_beside,
@@ -15,8 +15,8 @@ from foveate.auto.estimating import (
     resample,
     scores,
 )
-from foveate.auto.parts import draws, folds
-from foveate.trust.doubt import fit_temperature
+from foveate.auto.trials import draws, folds
+from foveate.trust.trust import fit_temperature
 
 
 def test_scores_by_hand():

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from foveate.check.checking import check_photos
-from foveate.check.names import bad_names
-from foveate.check.pixels import measure
-from foveate.check.writing import as_csv
+from foveate.check.checking import as_csv, check_photos
+from foveate.check.labels import bad_names
+from foveate.check.pictures import measure
 from foveate.clip.weights import load_clip
 from foveate.data.samples import Photos, Sample
 from foveate.data.sources import load_photos

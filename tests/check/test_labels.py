@@ -5,8 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from foveate.check.groups import group_leaks
-from foveate.check.labels import held_out, suspects
-from foveate.check.names import alike
+from foveate.check.labels import alike, held_out, suspects
 
 
 def cloud(per_class: int, classes: int = 4, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

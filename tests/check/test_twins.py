@@ -8,8 +8,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from foveate.check.pixels import measure
-from foveate.check.twins import NEAREST, first_of, twins
+from foveate.check.pictures import NEAREST, first_of, measure, twins
 
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket")
 

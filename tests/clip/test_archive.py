@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from foveate.clip.archive import is_torchscript, read_torchscript
 from foveate.clip.checkpoints import read_tensors
 from foveate.clip.layouts import OPENAI, to_layout
+from foveate.clip.pickles import is_torchscript, read_torchscript
 from foveate.clip.weights import load_clip
 from foveate.errors import InputError
 
@@ -125,7 +125,7 @@ def test_a_pickle_cannot_change_what_it_is_handed(archive):
     content = b"\x80\x02ctorch.jit._pickle\nbuild_intlist\n(N}X\x04\x00\x00\x00evilK\x01stb."
     rewrite(archive, "/data.pkl", content)
     assert_refused(archive, "holds no module")
-    from foveate.clip import archive as ours
+    from foveate.clip import pickles as ours
 
     assert not hasattr(list, "evil")
     assert not any(hasattr(value, "evil") for value in vars(ours).values())

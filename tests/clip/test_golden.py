@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import normalize
 
-from foveate.clip.text import encode_names
+from foveate.clip.rows import encode_names
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 

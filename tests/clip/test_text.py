@@ -6,8 +6,8 @@ import re
 import pytest
 import torch
 
+from foveate.clip.rows import encode_names, encode_texts
 from foveate.clip.templates import DATASET_TEMPLATES, DEFAULT_TEMPLATE, KGCOOP_TEMPLATES, fill
-from foveate.clip.text import encode_names, encode_texts
 from foveate.errors import InputError
 
 NAMES = ["cat", "sea_horse", "an airplane of a rather long name", "dog", "x"]

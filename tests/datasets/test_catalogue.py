@@ -11,7 +11,7 @@ from foveate.datasets.catalogue import find, keys, world_keys
 from foveate.datasets.listing import official_names
 from foveate.datasets.splits import official_split
 from foveate.errors import InputError
-from foveate.foreground.proposers.prompts import MASK_PROMPTS
+from foveate.foreground.proposers.base import MASK_PROMPTS
 
 # Specification of the protocol, table of section 2.1: classes, base, new.
 PUBLISHED = {

@@ -13,8 +13,15 @@ import pytest
 
 from foveate.data.samples import Photos, Sample
 from foveate.datasets.catalogue import find
-from foveate.datasets.draws import import_draw, make_draw, read_draw, take_draw, write_draw
-from foveate.datasets.foreign import read_foreign, shots_and_seed
+from foveate.datasets.draws import (
+    import_draw,
+    make_draw,
+    read_draw,
+    read_foreign,
+    shots_and_seed,
+    take_draw,
+    write_draw,
+)
 from foveate.datasets.opening import open_set
 from foveate.datasets.splits import official_split
 from foveate.errors import InputError

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from foveate.data.samples import Photos
-from foveate.datasets.catalogue import find
+from foveate.datasets.catalogue import find, locate
 from foveate.datasets.opening import open_set
-from foveate.datasets.places import locate
 from foveate.errors import InputError
 
 

@@ -8,9 +8,8 @@ from sklearn.metrics import brier_score_loss, confusion_matrix, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
 from foveate.evaluate.answers import Answers
-from foveate.evaluate.calibration import auroc, brier_scores, ece, reliability
-from foveate.evaluate.intervals import bootstrap, wilson
-from foveate.evaluate.judgement import judge
+from foveate.evaluate.judgement import auroc, brier_scores, ece, judge, reliability
+from foveate.evaluate.metrics import bootstrap, wilson
 
 NAMES = ("cat", "dog", "eel")
 

@@ -15,14 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from foveate.clip.model import Clip, Vision
+from foveate.commands.explaining import CurvePoint, draw_curves, shift_curve
 from foveate.data.loader import PictureSet
 from foveate.data.samples import MemoryPicture, Photos, Sample
 from foveate.errors import InputError
 from foveate.explain import gaze, lift, outlined, remove, shift_index
-from foveate.explain.cases import Shown, changed, mistakes, shown
-from foveate.explain.curve import CurvePoint, draw_curves, shift_curve
-from foveate.explain.gallery import gallery
-from foveate.explain.looking import How
+from foveate.explain.gallery import Shown, changed, gallery, mistakes, shown
+from foveate.explain.maps import How
 from foveate.explain.measure import LookConfig, Looks, look
 from foveate.foreground.views import foreground_view
 from foveate.methods.base import Method

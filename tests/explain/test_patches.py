@@ -6,7 +6,7 @@ from torch import Tensor
 
 from foveate.clip.model import Clip
 from foveate.explain import How, gaze
-from foveate.explain.passes import block_index, first_patch, patches_of
+from foveate.explain.maps import block_index, first_patch, patches_of
 from foveate.methods.base import Method
 from foveate.methods.capabilities import PriorBranch
 from foveate.methods.registry import backbones, build, parts

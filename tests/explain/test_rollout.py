@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip, Vision
 from foveate.explain import attention_rollout, gaze
-from foveate.explain.rollout import attention_of, rolled_out
+from foveate.explain.maps import attention_of, rolled_out
 from foveate.methods.fvgpt import FvgPt
 from foveate.methods.guidance import FvgPtConfig
 from foveate.methods.registry import backbones, build

@@ -21,15 +21,14 @@ import foveate.run
 from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.errors import InputError
-from foveate.export.awkward import draw_awkward
 from foveate.export.proof import Compared, compare, demand_agreement, demand_equal
-from foveate.export.writing import ExportReport, export
+from foveate.export.writing import ExportReport, draw_awkward, export
 from foveate.methods.capabilities import RegionEncoder
 from foveate.methods.registry import backbones, methods, needs_masks, register_method
 from foveate.methods.zeroshot import ZeroShot
 from foveate.run.folder import MANIFEST, WEIGHTS, seal
 from foveate.run.model import Exported
-from foveate.run.trust import ExportedTrust
+from foveate.run.texts import ExportedTrust
 from foveate.types import Branch, Features
 
 pytest.importorskip("onnx")

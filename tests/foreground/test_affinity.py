@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from foveate.clip.dense import look
-from foveate.foreground.affinity import affinity, boxes, softmax_cam, spread, stretched
+from foveate.foreground.proposers.clip_self import affinity, boxes, softmax_cam, spread, stretched
 
 WIDE = torch.randn(2, 3, 40, 72, generator=torch.Generator().manual_seed(2))
 TEXTS = F.normalize(torch.randn(5, 32, generator=torch.Generator().manual_seed(3)), dim=-1)

@@ -12,13 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from foveate.errors import InputError
-from foveate.foreground import saliency as saliency_module
-from foveate.foreground.cleanup import tidy
-from foveate.foreground.heatmaps import contrast
+from foveate.foreground.cleanup import contrast, tidy
+from foveate.foreground.proposers import classical as saliency_module
 from foveate.foreground.proposers.base import Request
-from foveate.foreground.proposers.classical import Classical
+from foveate.foreground.proposers.classical import Classical, background_probability, find_regions, saliency
 from foveate.foreground.proposers.registry import open_proposer
-from foveate.foreground.saliency import background_probability, find_regions, saliency
 
 pytest.importorskip("skimage")
 pytest.importorskip("scipy")

@@ -9,17 +9,25 @@ from PIL import Image
 from torch.nn import functional as F
 
 from foveate.clip.dense import look, patch_features
-from foveate.clip.text import encode_texts
+from foveate.clip.rows import encode_texts
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.clip.weights import load_clip
 from foveate.errors import InputError
-from foveate.foreground.affinity import affinity, softmax_cam, spread
-from foveate.foreground.backgrounds import SCENERY, apart, background_for, same_words
-from foveate.foreground.heatmaps import otsu
+from foveate.foreground.cleanup import otsu
 from foveate.foreground.proposers.base import Request
-from foveate.foreground.proposers.clip_self import ClipSelf, default_side
+from foveate.foreground.proposers.clip_self import (
+    SCENERY,
+    ClipSelf,
+    affinity,
+    apart,
+    background_for,
+    default_side,
+    same_words,
+    softmax_cam,
+    spread,
+)
 from foveate.foreground.proposers.registry import open_proposer
-from foveate.world.curriculum import random_scene
+from foveate.world.photos import random_scene
 from foveate.world.scenes import PLACES, render
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)

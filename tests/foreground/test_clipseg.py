@@ -17,7 +17,7 @@ from PIL import Image
 
 from foveate.clip.tokenizer import ClipTokenizer
 from foveate.errors import InputError
-from foveate.foreground.heatmaps import resized
+from foveate.foreground.cleanup import resized
 from foveate.foreground.proposers import registry
 from foveate.foreground.proposers.base import Proposal, Request
 from foveate.foreground.proposers.clipseg import ClipSeg

@@ -14,10 +14,9 @@ from PIL import Image
 from foveate.data.checks import check_masks
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
-from foveate.foreground import rle
-from foveate.foreground.conventions import import_masks, report_conventions
-from foveate.foreground.packed import pack
-from foveate.foreground.store import MaskStore, read_manifest
+from foveate.foreground import annotations
+from foveate.foreground.store import MaskStore, pack, read_manifest
+from foveate.foreground.survey import import_masks, report_conventions
 from foveate.foreground.values import read_mask
 
 KEY = {"proposer": "files"}
@@ -340,7 +339,7 @@ def compressed(mask):
 
 
 def uncompressed(mask):
-    return {"size": list(mask.shape), "counts": rle.encode(mask)}
+    return {"size": list(mask.shape), "counts": annotations.encode(mask)}
 
 
 def polygon(mask):
@@ -435,7 +434,7 @@ def test_files_that_are_no_coco(tmp_path):
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=12)))
 def test_run_lengths_there_and_back(mask):
     height, width = mask.shape
-    assert np.array_equal(rle.decode(rle.encode(mask), height, width), mask)
+    assert np.array_equal(annotations.decode(annotations.encode(mask), height, width), mask)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.floats(0, 1))
@@ -443,15 +442,15 @@ def test_run_lengths_are_cocos(height, width, seed, share):
     api = pytest.importorskip("pycocotools.mask")
     mask = np.random.default_rng(seed).random((height, width)) < share
     theirs = api.encode(np.asfortranarray(mask.astype(np.uint8)))
-    assert np.array_equal(rle.decode(theirs["counts"], height, width), mask)
-    ours = {"size": [height, width], "counts": rle.encode(mask)}
+    assert np.array_equal(annotations.decode(theirs["counts"], height, width), mask)
+    ours = {"size": [height, width], "counts": annotations.encode(mask)}
     assert api.frPyObjects(ours, height, width)["counts"] == theirs["counts"]
 
 
 @given(st.text(max_size=30) | st.lists(st.integers(-5, 50), max_size=9), st.integers(1, 9), st.integers(1, 9))
 def test_any_nonsense_is_refused_or_a_mask(counts, height, width):
     try:
-        mask = rle.decode(counts, height, width)
+        mask = annotations.decode(counts, height, width)
     except ValueError:
         return
     assert mask.shape == (height, width)

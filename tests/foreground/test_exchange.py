@@ -9,7 +9,7 @@ from PIL import Image
 
 from foveate.data.loader import PictureSet
 from foveate.data.samples import MemoryPicture, Photos, Sample
-from foveate.foreground.exchange import exchange, paint_over
+from foveate.foreground.views import exchange, paint_over
 
 SIDE = 40
 BOX = (12, 12, 28, 28)

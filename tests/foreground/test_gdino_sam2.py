@@ -16,9 +16,8 @@ from foveate.foreground.cleanup import tidy
 from foveate.foreground.proposers import registry
 from foveate.foreground.proposers.base import Proposal, Request
 from foveate.foreground.proposers.gdino_sam2 import Detector, GroundedSam, Segmenter, sentence
-from foveate.foreground.proposers.hub_masks import Instances, union
 from foveate.foreground.proposers.hub_models import HubModel
-from foveate.foreground.proposers.hub_pixels import Pixels, read_pixels
+from foveate.foreground.proposers.hub_pixels import Instances, Pixels, read_pixels, union
 from foveate.foreground.proposers.registry import open_proposer
 
 transformers = pytest.importorskip("transformers")

@@ -5,8 +5,7 @@ from PIL import Image
 
 from foveate.clip.templates import DATASET_TEMPLATES
 from foveate.errors import InputError
-from foveate.foreground.proposers.base import Request
-from foveate.foreground.proposers.prompts import MASK_PROMPTS, mask_prompt, search_text
+from foveate.foreground.proposers.base import MASK_PROMPTS, Request, mask_prompt, search_text
 
 TABLE_9 = {
     "ImageNet": "the whole tree frog in the middle",

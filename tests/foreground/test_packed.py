@@ -11,13 +11,19 @@ from foveate.data.bank import content_digest
 from foveate.data.checks import check_masks
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
-from foveate.foreground import packed as packed_module
 from foveate.foreground import shards as shards_module
+from foveate.foreground import store as packed_module
 from foveate.foreground.matching import find_masks
-from foveate.foreground.packed import pack, unpack
 from foveate.foreground.shards import is_packed, open_shards
-from foveate.foreground.store import MaskRecord, MaskStore, read_manifest
-from foveate.foreground.stored import read_key, stored_masks
+from foveate.foreground.store import (
+    MaskRecord,
+    MaskStore,
+    pack,
+    read_key,
+    read_manifest,
+    stored_masks,
+    unpack,
+)
 from foveate.foreground.values import read_mask
 
 KEY = {"proposer": "made", "settings": {"depth": 2}}

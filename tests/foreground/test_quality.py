@@ -12,10 +12,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from foveate.data.transforms import train_view
 from foveate.errors import InputError
-from foveate.foreground.packed import pack
 from foveate.foreground.quality import areas_within, quality, random_boxes, worst_first
 from foveate.foreground.records import MaskRecord
-from foveate.foreground.store import MaskStore, read_manifest
+from foveate.foreground.store import MaskStore, pack, read_manifest
 
 
 @pytest.fixture

@@ -21,11 +21,9 @@ from foveate.data.checks import check_masks
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
 from foveate.foreground import store as store_module
-from foveate.foreground.filenames import Places, is_safe
 from foveate.foreground.matching import find_masks
-from foveate.foreground.records import from_line, to_line
-from foveate.foreground.store import MaskRecord, MaskStore, png_bytes, read_manifest
-from foveate.foreground.stored import read_key, stored_masks
+from foveate.foreground.records import Places, from_line, is_safe, to_line
+from foveate.foreground.store import MaskRecord, MaskStore, png_bytes, read_key, read_manifest, stored_masks
 from foveate.foreground.values import read_mask
 
 KEY = {"proposer": "made", "version": 1, "weights": {"hash": "ab"}}

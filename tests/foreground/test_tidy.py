@@ -10,10 +10,20 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image, ImageFilter
 
 from foveate.errors import InputError
-from foveate.foreground import grabcut as grabcut_module
-from foveate.foreground.cleanup import TidyConfig, clean, tidy
-from foveate.foreground.grabcut import NoSeeds, grabcut, seeds
-from foveate.foreground.heatmaps import contrast, otsu, resized, small_size, stretch
+from foveate.foreground import cleanup as grabcut_module
+from foveate.foreground.cleanup import (
+    NoSeeds,
+    TidyConfig,
+    clean,
+    contrast,
+    grabcut,
+    otsu,
+    resized,
+    seeds,
+    small_size,
+    stretch,
+    tidy,
+)
 from foveate.foreground.proposers.base import Proposal
 
 pytest.importorskip("scipy")

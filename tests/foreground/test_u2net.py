@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from foveate.errors import InputError
-from foveate.foreground.cleanup import tidy
-from foveate.foreground.heatmaps import contrast
+from foveate.foreground.cleanup import contrast, tidy
 from foveate.foreground.proposers import u2net as u2net_module
 from foveate.foreground.proposers.base import Request
 from foveate.foreground.proposers.registry import open_proposer

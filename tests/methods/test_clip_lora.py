@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.model import Block, Clip
-from foveate.clip.text import encode_names
+from foveate.clip.rows import encode_names
 from foveate.errors import InputError
 from foveate.methods.clip_lora import ClipLora, ClipLoraConfig, Drops
 from foveate.methods.frozen import training_losses

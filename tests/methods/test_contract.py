@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from foveate.clip.model import Block, Clip
-from foveate.clip.rows import CHUNK, TokenRows
-from foveate.clip.text import text_rows
+from foveate.clip.rows import CHUNK, TokenRows, text_rows
 from foveate.errors import InputError
 from foveate.methods import promptsrc
 from foveate.methods.base import Method

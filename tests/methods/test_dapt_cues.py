@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from foveate.clip.model import Clip
-from foveate.explain.gradcam import class_activation
+from foveate.explain.maps import class_activation
 from foveate.methods.base import Method
 from foveate.methods.dapt_views import Gaze, activation_maps, as_masks, boxes_around
 from foveate.methods.registry import build

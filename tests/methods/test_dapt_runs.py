@@ -17,8 +17,8 @@ from foveate.errors import InputError
 from foveate.methods.dapt import Dapt
 from foveate.train.banking import BankPlan
 from foveate.train.context import Context
+from foveate.train.journal import Reporter
 from foveate.train.recipe import Recipe
-from foveate.train.reporter import Reporter
 from foveate.train.run import run_stages
 
 pytestmark = pytest.mark.usefixtures("few_sentences")

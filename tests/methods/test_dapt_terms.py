@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from foveate.methods.dapt import DaptConfig
-from foveate.methods.dapt_terms import (
+from foveate.methods.dapt import (
+    DaptConfig,
     background_alignment,
     foreground_alignment,
     pull_push,
     recomposition,
-    unit,
+    unit_features,
 )
 from foveate.seeds import stream
 
@@ -104,8 +104,8 @@ def test_recomposition_is_the_mean_absolute_difference():
 def test_unit_features_of_two_heads_are_their_mixture():
     image = torch.randn(2, 3, 7, generator=stream(0, "heads"), dtype=torch.float64)
     mixed = 0.7 * F.normalize(image[0], dim=-1) + 0.3 * F.normalize(image[1], dim=-1)
-    torch.testing.assert_close(unit(image, (0.7, 0.3)), mixed / mixed.norm(dim=-1, keepdim=True))
-    torch.testing.assert_close(unit(image[:1], (1.0,)), F.normalize(image[0], dim=-1))
+    torch.testing.assert_close(unit_features(image, (0.7, 0.3)), mixed / mixed.norm(dim=-1, keepdim=True))
+    torch.testing.assert_close(unit_features(image[:1], (1.0,)), F.normalize(image[0], dim=-1))
 
 
 FIRST, SECOND = {"pull": 0.8}, {"foreground": 0.1, "background": 0.5}

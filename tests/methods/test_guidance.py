@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
-from foveate.clip.text import encode_names
+from foveate.clip.rows import encode_names
 from foveate.errors import InputError
 from foveate.foreground.views import crop_view, foreground_view
 from foveate.methods.base import Method, align

@@ -175,7 +175,7 @@ def test_the_base_branch_costs_what_clips_image_pass_does(name: str, monkeypatch
     with torch.device("meta"):
         clip = Clip(ClipConfig())
     known = torch.empty(1000, clip.config.embed, device="meta")
-    monkeypatch.setattr("foveate.clip.text.encode_rows", lambda *_, **__: known)
+    monkeypatch.setattr("foveate.clip.rows.encode_rows", lambda *_, **__: known)
     monkeypatch.setattr("foveate.methods.prompts.encode_rows", lambda *_, **__: known)
     method = build(name, clip).eval()
     method.set_classes([f"class {number}" for number in range(1000)])

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.model import Clip
-from foveate.clip.text import encode_names
+from foveate.clip.rows import encode_names
 from foveate.clip.weights import save_clip
 from foveate.errors import InputError
 from foveate.methods.coop import CoOp

@@ -6,8 +6,7 @@ from torch.nn import functional as F
 
 from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
-from foveate.clip.rows import TokenRows
-from foveate.clip.text import encode_names
+from foveate.clip.rows import TokenRows, encode_names
 from foveate.errors import InputError
 from foveate.methods.coop import CoOp, CoOpConfig
 from foveate.methods.frozen import training_losses

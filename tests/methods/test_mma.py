@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.model import Block, Clip
-from foveate.clip.text import encode_names
+from foveate.clip.rows import encode_names
 from foveate.errors import InputError
 from foveate.methods.frozen import training_losses
 from foveate.methods.mma import Mma, MmaConfig, adapter_blocks

@@ -9,9 +9,8 @@ from torch.nn import functional as F
 
 from foveate.clip.config import ClipConfig
 from foveate.clip.model import Block, Clip
-from foveate.clip.rows import CHUNK, TokenRows
+from foveate.clip.rows import CHUNK, TokenRows, encode_names
 from foveate.clip.templates import IMAGENET_TEMPLATES
-from foveate.clip.text import encode_names
 from foveate.errors import InputError
 from foveate.methods.base import align
 from foveate.methods.frozen import extract, training_losses

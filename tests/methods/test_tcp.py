@@ -7,8 +7,7 @@ from torch.nn import functional as F
 
 from foveate.clip.config import ClipConfig, TowerConfig
 from foveate.clip.model import Block, Clip
-from foveate.clip.rows import ClassTokens, TokenRows, encode_rows
-from foveate.clip.text import encode_names
+from foveate.clip.rows import ClassTokens, TokenRows, encode_names, encode_rows
 from foveate.errors import InputError
 from foveate.methods.frozen import training_losses
 from foveate.methods.kgcoop import KgCoOp, KgCoOpConfig

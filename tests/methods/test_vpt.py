@@ -6,8 +6,7 @@ from torch import Tensor
 
 from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
-from foveate.clip.rows import TokenRows
-from foveate.clip.text import encode_names
+from foveate.clip.rows import TokenRows, encode_names
 from foveate.errors import InputError
 from foveate.methods.frozen import training_losses
 from foveate.methods.fvgpt import FvgPt

@@ -16,9 +16,9 @@ from safetensors import safe_open
 
 from foveate.clip.weights import load_clip
 from foveate.data import feature_maker
-from foveate.data.feature_files import shard_path
+from foveate.data.feature_maker import FeatureJob
 from foveate.data.feature_shards import FeatureShards
-from foveate.data.feature_work import FeatureJob
+from foveate.data.feature_store import shard_path
 from foveate.data.features import make_features
 from foveate.data.loader import PictureSet
 from foveate.data.sources import load_photos

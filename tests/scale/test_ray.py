@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("ray")
 pytest.importorskip("cv2")
 
-from foveate.data.feature_files import shard_path
+from foveate.data.feature_store import shard_path
 from foveate.data.jobs import mask_jobs
 from foveate.errors import InputError
 from foveate.foreground.cleanup import TidyConfig

@@ -24,9 +24,8 @@ from foveate.classifier import Classifier
 from foveate.errors import InputError
 from foveate.export.writing import export
 from foveate.serve.app import Service, build_app
-from foveate.serve.batching import BatchWorker, PredictRequest
 from foveate.serve.limits import Limits
-from foveate.serve.models import Model, model_of, open_model
+from foveate.serve.models import BatchWorker, Model, PredictRequest, model_of, open_model
 from foveate.world.photos import scene_photos
 
 NAMES = ["red star", "blue ring", "green heart"]

@@ -12,8 +12,8 @@ import pytest
 from foveate.classifier import Classifier
 from foveate.errors import InputError
 from foveate.sweep.config import find_sweep, read_sweep
-from foveate.sweep.folder import alone_in
 from foveate.sweep.plan import plan
+from foveate.sweep.results import alone_in
 from foveate.sweep.running import SweepContext, WorkerState, run_job
 
 Call = Callable[..., Any]

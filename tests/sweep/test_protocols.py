@@ -7,8 +7,7 @@ import pytest
 from foveate.errors import InputError
 from foveate.sweep.config import read_sweep
 from foveate.sweep.jobs import Job
-from foveate.sweep.plan import plan
-from foveate.sweep.protocols import jobs_of
+from foveate.sweep.plan import jobs_of, plan
 
 ROWS = "rows: {CoOp: {method: coop}, CoOp + FVG-PT: {method: fvgpt+coop}}"
 CONFIGS = Path(__file__).parents[2] / "configs"

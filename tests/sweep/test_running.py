@@ -15,12 +15,11 @@ from foveate.datasets.draws import make_draw, read_draw, take_draw, write_draw
 from foveate.errors import InputError
 from foveate.explain.measure import LookConfig, look
 from foveate.sweep import running, sets
-from foveate.sweep.draws import keep_draw
-from foveate.sweep.folder import alone_in, check_same
 from foveate.sweep.jobs import Job, Question
 from foveate.sweep.plan import plan, standing
-from foveate.sweep.results import RESULT, read_result, unpacked
+from foveate.sweep.results import RESULT, alone_in, check_same, read_result, unpacked
 from foveate.sweep.running import SweepContext, WorkerState, missing, run_job
+from foveate.sweep.sets import keep_draw
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -334,7 +333,7 @@ def test_no_masks_is_said_before_anything_is_done(root: Path, tmp_path: Path):
 def test_the_peak_is_of_the_job():
     import torch
 
-    from foveate.costs.peaks import peak_mb, reset_peak
+    from foveate.memory import peak_mb, reset_peak
 
     big = torch.ones(50_000_000)
     reset_peak()

@@ -16,10 +16,10 @@ import pytest
 from foveate.commands import sweep as command
 from foveate.commands.sweeping import SweepBars
 from foveate.sweep import local
-from foveate.sweep.events import Failed, Finished, LaneProgress
-from foveate.sweep.folder import alone_in
 from foveate.sweep.plan import Standing, plan
+from foveate.sweep.results import alone_in
 from foveate.sweep.running import Done, SweepContext, WorkerState, run_job
+from foveate.sweep.schedule import Failed, Finished, LaneProgress
 
 Call = Callable[..., Any]
 

@@ -16,19 +16,18 @@ from safetensors.torch import save_file
 from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.clip.weights import load_clip
-from foveate.commands.launched import launched
+from foveate.commands.learning import launched
 from foveate.data.loader import PictureSet
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
+from foveate.memory import digest_of
 from foveate.methods.base import Method
 from foveate.methods.coop import CoOp
-from foveate.tensor_bytes import digest_of
 from foveate.train.banking import BankPlan
 from foveate.train.context import Context
-from foveate.train.journal import Step
+from foveate.train.journal import Reporter, Step
 from foveate.train.parallel import ProcessGroup
 from foveate.train.recipe import recipe_for
-from foveate.train.reporter import Reporter
 from foveate.train.run import run_stages
 from foveate.types import Batch, Features
 

@@ -16,9 +16,8 @@ from foveate.errors import InputError
 from foveate.methods.base import Method
 from foveate.methods.registry import build
 from foveate.train import loop
-from foveate.train.average import GaussianAverage
 from foveate.train.journal import Step
-from foveate.train.loop import fit
+from foveate.train.loop import GaussianAverage, fit
 from foveate.train.recipe import Recipe, average_weight, recipe_for
 from foveate.train.run import run_stages
 from foveate.types import Batch

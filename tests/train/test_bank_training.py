@@ -21,9 +21,8 @@ from foveate.methods.registry import backbones, build, pairs, plugins, stages
 from foveate.train import banking
 from foveate.train.banking import BankPlan, StageBatches, chunk_on, open_bank, training_pictures
 from foveate.train.context import Context
-from foveate.train.journal import Step
+from foveate.train.journal import Reporter, Step
 from foveate.train.recipe import Recipe, recipe_for
-from foveate.train.reporter import Reporter
 from foveate.train.run import run_stages
 from foveate.types import Batch
 

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.distributed import HashStore
 
-from foveate.commands import launched
+from foveate.commands import learning
 from foveate.data.loader import Rank
 from foveate.errors import InputError
 from foveate.train.parallel import ProcessGroup, ProcessLost
@@ -149,7 +149,7 @@ def test_one_of_them_speaks(
     errors: list[InputError],
     line: str,
 ):
-    monkeypatch.setattr(launched, "GRACE", 0.1)
+    monkeypatch.setattr(learning, "GRACE", 0.1)
     store = HashStore()
     teams = [ProcessGroup(Rank(rank, 2), store=store) for rank in range(2)]
     with ThreadPoolExecutor(2) as pool:
@@ -157,8 +157,8 @@ def test_one_of_them_speaks(
         for process_group, error in sorted(
             zip(teams, errors, strict=True), key=lambda one: isinstance(one[1], ProcessLost)
         ):
-            ends.append(pool.submit(launched._end, process_group, error))
-            while not isinstance(error, ProcessLost) and process_group.words(launched.WRONG) is None:
+            ends.append(pool.submit(learning._end, process_group, error))
+            while not isinstance(error, ProcessLost) and process_group.words(learning.WRONG) is None:
                 time.sleep(0.001)
         for end in ends:
             failure = end.exception()

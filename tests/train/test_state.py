@@ -18,16 +18,14 @@ from foveate.errors import InputError
 from foveate.methods.base import Method
 from foveate.methods.frozen import training_losses
 from foveate.methods.registry import build
-from foveate.train import state as state_file
+from foveate.train import optimiser as state_file
 from foveate.train.context import Context
 from foveate.train.folder import alone_in, first_change
-from foveate.train.journal import Journal, Step
+from foveate.train.journal import Journal, Reporter, Step
 from foveate.train.loop import Diverged, fit
-from foveate.train.optimiser import make_optimiser
+from foveate.train.optimiser import State, load_state, make_optimiser, save_state
 from foveate.train.recipe import Recipe
-from foveate.train.reporter import Reporter
 from foveate.train.run import run_stages
-from foveate.train.state import State, load_state, save_state
 from foveate.types import Batch
 
 NAMES = ["cat", "dog", "phone"]

@@ -14,8 +14,7 @@ from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.train import tracking
-from foveate.train.journal import Step
-from foveate.train.reporter import Reporter
+from foveate.train.journal import Reporter, Step
 from foveate.train.tracking import MlflowTracker, TensorBoardTracker, Tracker, WandbTracker, settings_of
 
 EPOCHS, STEPS = 4, 2

@@ -12,10 +12,10 @@ from sklearn.isotonic import IsotonicRegression
 
 from foveate.errors import InputError
 from foveate.evaluate.answers import calibrated
-from foveate.evaluate.calibration import ece
+from foveate.evaluate.judgement import ece
 from foveate.prediction import Calibration
-from foveate.trust.doubt import fit_groups, fit_temperature
 from foveate.trust.promises import least_probability, pictures_needed, prediction_sets
+from foveate.trust.trust import fit_groups, fit_temperature
 
 
 def drawn(number: int, seed: int, sharp: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:

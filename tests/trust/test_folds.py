@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foveate.auto.parts import folds
+from foveate.auto.trials import folds
 from foveate.classifier import Classifier
 from foveate.clip.model import Clip
 from foveate.data.feature_store import FeatureStore

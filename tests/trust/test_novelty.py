@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from foveate.trust.novelty import Support
+from foveate.trust.trust import Support
 
 
 def shots(number: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -11,7 +11,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from torch import Tensor
 
 from foveate.check.labels import suspects
-from foveate.evaluate.calibration import auroc, brier_scores, ece
+from foveate.evaluate.judgement import auroc, brier_scores, ece
 from foveate.trust.promises import least_probability, prediction_sets
 
 CLASSES = 8

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from foveate.world.curriculum import (
+from foveate.world.photos import (
     COLOURFUL,
     EARLY_MENTIONS,
     MENTIONS,

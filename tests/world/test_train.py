@@ -16,7 +16,7 @@ from foveate.clip.weights import load_clip
 from foveate.errors import InputError
 from foveate.seeds import stream
 from foveate.world import train as training
-from foveate.world.curriculum import caption, key, random_scene
+from foveate.world.photos import caption, key, random_scene
 from foveate.world.scenes import COLOURS, PLACES, SHAPES, TEXTURES, render
 from foveate.world.species import caption_values, find_species, find_variant, pretraining_scene
 from foveate.world.train import (

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from foveate.auto.candidates import Candidate
+from foveate.auto.trials import Candidate
 from foveate.configs import as_dataclass
 from foveate.errors import InputError
-from foveate.evaluate.intervals import Interval
+from foveate.evaluate.metrics import Interval
 from foveate.files import write_atomically
 from foveate.readers import one_line, parse_table, read_bytes
 from foveate.train.config import RunConfig

@@ -4,27 +4,171 @@ Finished trials are stored in the run folder, so that a stopped run does not rep
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from foveate.auto.candidates import Candidate
-from foveate.auto.parts import Part
 from foveate.clip.model import Clip
 from foveate.data.feature_store import FeatureStore
+from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.methods.registry import REFERENCE
+from foveate.methods.capabilities import walk
+from foveate.methods.config import Tried
+from foveate.methods.registry import REFERENCE, backbones, build, parts, plugins
+from foveate.seeds import stream
 from foveate.train.config import RunConfig, digest
-from foveate.train.reporter import Reporter
+from foveate.train.journal import Reporter
 from foveate.train.run import Run
 from foveate.train.shots import Chosen
-from foveate.trust.folds import PartTrainer
-from foveate.types import Logits
+from foveate.trust.folds import PartTrainer, fold_turns
+from foveate.types import Labels, Logits
+
+# Divisions of the shots: folds, and draws of fewer shots for the learning curve.
+
+
+FOLDS = 4
+SHARES, DRAWS = (0.25, 0.5), 4
+"""Shares of the shots, and draws of each, for the learning curve; the folds are its last point."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A division of the shots.
+
+    Attributes:
+        train: Indices of the shots to learn from.
+        test: Indices of the shots to predict.
+    """
+
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+
+    @classmethod
+    def without(cls, out: Tensor) -> "Part":
+        """Return the division that leaves out the shots of a mask `[N]`."""
+        return cls(tuple((~out).nonzero()[:, 0].tolist()), tuple(out.nonzero()[:, 0].tolist()))
+
+
+def folds(labels: Labels) -> list[Part]:
+    """Return divisions that leave out each shot once, but never all of a class."""
+    return [Part.without(out) for out in fold_turns(labels, FOLDS) if out.any()]
+
+
+def draws(labels: Labels, seed: int) -> list[list[Part]]:
+    """Return divisions that learn from fewer shots, one list for each share; each class is drawn separately.
+
+    A share is left out if it has no more pictures than a smaller share, or as many as the folds.
+    """
+    counts = torch.bincount(labels)
+    limit, divisions = counts.max().item() - -(-counts.max().item() // FOLDS), list[list[Part]]()
+    previous = 0
+    for share in SHARES:
+        size = max(1, int(counts.max().item() * share))
+        if previous < size < limit:
+            divisions.append([_draw(labels, counts, share, seed, turn) for turn in range(DRAWS)])
+            previous = size
+    return divisions
+
+
+def _draw(labels: Labels, counts: Tensor, share: float, seed: int, turn: int) -> Part:
+    held_out = torch.ones(len(labels), dtype=torch.bool)
+    for label, count in enumerate(counts.tolist()):
+        rows = (labels == label).nonzero()[:, 0]
+        order = torch.randperm(count, generator=stream(seed, "auto", repr(share), turn, label))
+        held_out[rows[order[: max(1, int(count * share))]]] = False
+    return Part.without(held_out)
+
+
+# The methods and settings to try, as the methods themselves declare them (`Method.auto`).
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method with settings.
+
+    Attributes:
+        method: Method, e.g. "fvgpt+coop".
+        settings: Changes to the default settings of each part.
+    """
+
+    method: str
+    settings: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def title(self) -> str:
+        """Its name in tables: "tip_adapter, alpha 5"."""
+        changes = [f"{name} {value:g}" for part in self.settings.values() for name, value in part.items()]
+        return ", ".join([self.method, *changes])
+
+    def config(self, wish: RunConfig) -> RunConfig:
+        """Return the config that trains it, from the run whose method is to be chosen."""
+        return replace(wish, method=self.method, settings=self.settings, minutes=None)
+
+
+def backbones_to_try() -> list[Candidate]:
+    """Return backbones with settings, the cheap ones first."""
+    return [
+        Candidate(name, {name: dict(settings)} if settings else {})
+        for name, tried in _declared(backbones())
+        for settings in tried.settings
+    ]
+
+
+def plugins_to_try(hosts: Sequence[Candidate]) -> list[Candidate]:
+    """Return plug-ins with settings, the cheap ones first, each over the first host that it accepts.
+
+    Args:
+        hosts: Backbones, the best first.
+    """
+    candidates: list[Candidate] = []
+    for name, tried in _declared(plugins()):
+        host = next((candidate for candidate in hosts if _accepts(name, candidate.method)), None)
+        if host is None:
+            continue
+        for settings in tried.settings:
+            plugin_settings = {name: dict(settings)} if settings else {}
+            candidates.append(Candidate(f"{name}+{host.method}", {**host.settings, **plugin_settings}))
+    return candidates
+
+
+def reason_against(candidate: Candidate, wish: RunConfig, clip: Clip, *, masks: bool) -> str | None:
+    """Return why a candidate cannot be tried; None if it can.
+
+    Args:
+        candidate: The candidate.
+        wish: The run whose method is to be chosen.
+        clip: The towers.
+        masks: Whether there are masks.
+    """
+    if candidate.config(wish).needs_masks and not masks:
+        return "it learns from foreground masks, and there are none (--masks)"
+    built = build(candidate.method, clip, candidate.settings, wish.seed)
+    if any(part.tunes_vision for part in walk(built)):
+        return "it tunes the image tower, so no features can be kept"
+    return None
+
+
+def _declared(kinds: Mapping[str, Any]) -> list[tuple[str, Tried]]:
+    """Return what the classes themselves declare; a subclass does not inherit it."""
+    declared = [(name, vars(method_class).get("auto")) for name, method_class in kinds.items()]
+    return sorted(
+        ((name, tried) for name, tried in declared if tried is not None), key=lambda pair: pair[1].rank
+    )
+
+
+def _accepts(plugin: str, host: str) -> bool:
+    try:
+        parts(f"{plugin}+{host}")
+    except InputError:
+        return False
+    return True
+
 
 _ANSWERS, _SECONDS = "answers", "seconds"
 

@@ -1,5 +1,6 @@
 """Checks labelled photos and lists all problems, the worst first."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
@@ -12,15 +13,14 @@ import torch
 from torch import Tensor
 
 from foveate.check.groups import Leak, find_bursts, group_leaks
-from foveate.check.labels import FEW, held_out, suspects
-from foveate.check.names import alike, bad_names
-from foveate.check.pixels import Look, look
-from foveate.check.twins import first_of, twins
+from foveate.check.labels import FEW, alike, bad_names, held_out, suspects
+from foveate.check.pictures import Look, first_of, look, twins
 from foveate.clip.model import Clip
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
 from foveate.foreground.opening import BadPicture
 from foveate.methods.registry import REFERENCE, build
+from foveate.readers import csv_text
 from foveate.train.banking import clip_features
 from foveate.types import Labels, Logits
 
@@ -305,3 +305,18 @@ def _members(groups: Sequence[str]) -> dict[str, list[int]]:
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
     return members
+
+
+def as_csv(photos: Photos, folder: Path) -> str:
+    """Return a CSV list with image, label and split; paths are relative to the folder of the list.
+
+    Raises:
+        InputError: A picture is not a file.
+    """
+    rows: list[tuple[str, str, str]] = []
+    for sample in photos.samples:
+        if not isinstance(sample.picture, Path):
+            raise InputError(f"{sample.name} is no file, and a list has files: leave --write out")
+        path = os.path.relpath(sample.picture.absolute(), folder.absolute())
+        rows.append((Path(path).as_posix(), photos.names[sample.label], sample.split or ""))
+    return csv_text([("image", "label", "split"), *rows])

@@ -17,9 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
-from foveate.clip.archive import is_torchscript, read_torchscript
 from foveate.clip.layouts import in_precision, without_wrappers
-from foveate.clip.pickles import Stored, open_saved
+from foveate.clip.pickles import Stored, is_torchscript, open_saved, read_torchscript
 from foveate.errors import InputError
 from foveate.readers import as_table, one_line, parse_table, read_bytes
 

@@ -24,8 +24,7 @@ from foveate.clip.linear import TowerLinear
 from foveate.clip.sizes import Triple, check_shapes, infer_config
 from foveate.clip.tokenizer import OPENAI_VOCAB, ClipTokenizer
 from foveate.errors import InputError
-from foveate.memory import in_passing
-from foveate.tensor_bytes import bytes_of
+from foveate.memory import bytes_of, in_passing
 from foveate.types import Images, TokenIds, Tokens
 
 Edit = Callable[[int, Tensor], Tensor]

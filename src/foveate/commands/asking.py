@@ -14,12 +14,11 @@ from foveate.data.naming import name_key
 from foveate.data.samples import Photos
 from foveate.data.sources import load_photos
 from foveate.errors import InputError
-from foveate.evaluate.answers import Answers
-from foveate.evaluate.splits import split_of, splits_of
+from foveate.evaluate.answers import Answers, split_of, splits_of
 from foveate.foreground.options import OnBad
 from foveate.run import load as load_export
 from foveate.train.folder import read_run
-from foveate.train.reporter import Reporter, Titled
+from foveate.train.journal import Reporter, Titled
 from foveate.train.run import load
 from foveate.train.shots import held_out, learned_from
 

@@ -109,7 +109,7 @@ def _print(checked: "Checked") -> None:
 
 
 def _write(checked: "Checked", file: Path) -> None:
-    from foveate.check.writing import as_csv
+    from foveate.check.checking import as_csv
     from foveate.files import write_atomically
 
     cleaned = checked.cleaned()

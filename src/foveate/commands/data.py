@@ -10,13 +10,11 @@ from pathlib import Path
 
 from foveate.commands.options import parse
 from foveate.commands.screen import Bars, note, notes_for_warnings, print_table
-from foveate.datasets.catalogue import MIRROR, WITH_MASKS, find, keys, species_keys, world_keys
+from foveate.datasets.catalogue import MIRROR, WITH_MASKS, find, keys, locate, species_keys, world_keys
 from foveate.datasets.checking import Check, check_set
-from foveate.datasets.draws import StoredDraw, import_draw, make_draw, write_draw
-from foveate.datasets.foreign import shots_and_seed
+from foveate.datasets.draws import StoredDraw, import_draw, make_draw, shots_and_seed, write_draw
 from foveate.datasets.opening import open_set
 from foveate.datasets.pasting import TESTS, paste_set
-from foveate.datasets.places import locate
 from foveate.datasets.world_sets import SEED, draw_sets
 from foveate.errors import InputError
 

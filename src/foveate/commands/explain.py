@@ -81,9 +81,8 @@ def explain(  # noqa: PLR0913  (a command's options)
     """
     from foveate.classifier import Classifier
     from foveate.commands.asking import readable, tested_photos
-    from foveate.commands.explaining import ExplainPlan, explain_set
+    from foveate.commands.explaining import ExplainPlan, explain_photos, explain_set
     from foveate.commands.finding import find_pictures, good_pictures
-    from foveate.commands.sheets import explain_photos
     from foveate.explain.measure import LABEL, LookConfig
     from foveate.foreground.proposers.registry import demand
 

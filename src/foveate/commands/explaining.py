@@ -1,26 +1,115 @@
-"""Measurements and output files of `foveate explain` on labelled pictures."""
+"""Measurements, figures and output files of `foveate explain` on labelled pictures."""
 
+import io
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Bool
+from PIL import Image
+from torch import Tensor
+
 from foveate.classifier import Classifier, Split
 from foveate.commands.screen import Bars, note
-from foveate.data.loader import PictureSet
-from foveate.data.samples import Photos
+from foveate.data.loader import PictureSet, eval_pictures
+from foveate.data.samples import Photos, Sample
+from foveate.data.sources import load_photos
 from foveate.errors import InputError
-from foveate.evaluate.answers import Watch
-from foveate.explain.cases import CaseGroup, changed, mistakes, shown
-from foveate.explain.curve import CurvePoint, draw_curves, shift_curve
-from foveate.explain.gallery import SIDE, gallery
+from foveate.evaluate.answers import Watch, label_space
+from foveate.evaluate.metrics import wilson
+from foveate.explain.gallery import (
+    SIDE,
+    CaseGroup,
+    changed,
+    contact_sheet,
+    gallery,
+    mistakes,
+    outlined,
+    overlay,
+    shown,
+)
 from foveate.explain.measure import ANSWER, OF_MASKS, LookConfig, Looks, look
 from foveate.files import write_atomically
+from foveate.foreground.pictures import png_bytes
+from foveate.foreground.proposers.registry import demand
 from foveate.readers import csv_text
-from foveate.types import Branch
+from foveate.types import Branch, PerImage
+
+# Accuracy against the foreground shift index, as in FVG-PT's Fig. 5.
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A bin of pictures with similar shift index.
+
+    Attributes:
+        shift: Mean shift index of the bin, in nats.
+        accuracy: Accuracy in percent.
+        low: Lower end of the accuracy's 95 % interval.
+        high: Upper end of the interval.
+        pictures: Number of pictures.
+    """
+
+    shift: float
+    accuracy: float
+    low: float
+    high: float
+    pictures: int
+
+
+def shift_curve(shift: PerImage, right: Bool[Tensor, " batch"], bins: int = 8) -> list[CurvePoint]:
+    """Sort pictures by their shift index into bins of equal size.
+
+    Args:
+        shift: `[N]` D_fg of each picture; pictures with NaN are left out.
+        right: `[N]` whether the prediction is right.
+        bins: Number of bins; fewer if there are fewer pictures.
+    """
+    known = ~shift.isnan()
+    shift, right = shift[known].double(), right[known]
+    parts = shift.argsort(stable=True).tensor_split(max(1, min(bins, len(shift))))
+    return [_point(shift[part], right[part]) for part in parts if len(part)]
+
+
+def _point(shift: PerImage, right: Bool[Tensor, " batch"]) -> CurvePoint:
+    accuracy = wilson(int(right.sum()), len(right))
+    return CurvePoint(shift.mean().item(), accuracy.value, accuracy.low, accuracy.high, len(right))
+
+
+def draw_curves(curves: Mapping[str, Sequence[CurvePoint]], title: str = "") -> bytes:
+    """Return a PNG with a curve for each method; needs the extra `plots`.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    demand("plots", "the curve", "matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for (name, points), marker in zip(curves.items(), "os^Dv" * len(curves), strict=False):
+        x, y = [p.shift for p in points], [p.accuracy for p in points]
+        below = [max(0.0, p.accuracy - p.low) for p in points]
+        above = [max(0.0, p.high - p.accuracy) for p in points]
+        axes.errorbar(x, y, [below, above], label=name, marker=marker, capsize=2, linewidth=1.5)
+    axes.set_xscale("symlog", linthresh=0.01)  # most values are small
+    axes.set_xlim(left=0)
+    axes.set_xlabel("foreground shift index D_fg in nats (bins of equally many pictures)")
+    axes.set_ylabel("accuracy in percent")
+    axes.set_ylim(-2, 102)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    axes.set_title(title)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
 
 Table = tuple[list[str], list[list[str]]]
 """Columns and rows."""
@@ -246,3 +335,102 @@ def _page(
     )
     title = f"What {all_looks[-1].method} gets wrong, repairs and breaks"
     return gallery(title, [answer], [columns, *rows], all_looks, groups, show, measured)
+
+
+# A figure for each photo: the photo and the heat map of each method.
+
+
+_SHEET_SIDE = 256
+_FIGURES = {"energy": 2, "lift": 2, "pointing": 0, "overlap": 2}
+
+
+def explain_photos(
+    chain: Sequence[Classifier], paths: Sequence[Path], masks: str | None, plan: ExplainPlan, bars: Bars
+) -> Table:
+    """Write a PNG for each photo; return a row for each photo and method.
+
+    Args:
+        chain: Methods to draw, with class names set.
+        paths: The photos.
+        masks: Folder of the photos' masks, if any.
+        plan: Settings.
+        bars: Called with progress.
+
+    Raises:
+        InputError: A photo cannot be read, or the class or block does not exist.
+    """
+    pictures = _pictures(chain[-1], paths, masks)
+    config = replace(plan.config, steps=0)
+    all_looks: list[Looks] = []
+    for member in chain:
+        branch = plan.branch or label_space(member.method)
+        watch = watched(bars, member.method_name)
+        looks = look(member.method, pictures, branch, config, name=member.method_name, watch=watch)
+        trust = member.trust
+        all_looks.append(
+            looks if trust is None else replace(looks, calibration=trust.calibration_for(branch))
+        )
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for index, name in enumerate(_names(paths)):
+        written.append(plan.folder / name)
+        write_atomically(written[-1], png_bytes(sheet(pictures, all_looks, index)))
+        bars.count("drawing", index + 1, len(paths))
+    return _sheet_table(paths, all_looks, written)
+
+
+def sheet(pictures: PictureSet, all_looks: Sequence[Looks], index: int) -> Image.Image:
+    """Return a photo and the heat map of each method, side by side."""
+    case = shown(pictures, index, _SHEET_SIDE)
+    photo = case.picture if case.mask is None else outlined(case.picture, case.mask)
+    row = [photo, *(overlay(case.picture, looks.heat[index], _SHEET_SIDE) for looks in all_looks)]
+    captions = ["", *(_caption(looks, index) for looks in all_looks)]
+    return contact_sheet([row], [captions], [Path(case.name).name, *(looks.method for looks in all_looks)])
+
+
+def _caption(looks: Looks, index: int) -> str:
+    answer, explained = int(looks.answers[index]), int(looks.explained[index])
+    p = looks.probabilities[index]
+    predicted = f"{looks.names[answer]} {p[answer]:.2f}"
+    return (
+        predicted
+        if explained == answer
+        else f"{looks.names[explained]} {p[explained]:.2f} (said {predicted})"
+    )
+
+
+def _sheet_table(paths: Sequence[Path], all_looks: Sequence[Looks], written: Sequence[Path]) -> Table:
+    has_question = any((looks.explained != looks.answers).any() for looks in all_looks)
+    figures = [name for name in _FIGURES if name in all_looks[0].figures]
+    columns = ["photo", *(["method"] if len(all_looks) > 1 else []), "label", "probability"]
+    columns += [*(["asked about", "its probability"] if has_question else []), *figures, "picture"]
+    rows: list[list[str]] = []
+    for index, path in enumerate(paths):
+        for looks in all_looks:
+            p, answer, explained = looks.probabilities[index], looks.answers[index], looks.explained[index]
+            row = [str(path), *([looks.method] if len(all_looks) > 1 else [])]
+            row += [looks.names[int(answer)], f"{p[answer]:.2f}"]
+            row += [looks.names[int(explained)], f"{p[explained]:.2f}"] if has_question else []
+            row += [cell(float(looks.figures[name][index]), _FIGURES[name]) for name in figures]
+            rows.append([*row, str(written[index])])
+    return columns, rows
+
+
+def _pictures(classifier: Classifier, paths: Sequence[Path], masks: str | None) -> PictureSet:
+    samples = tuple(Sample(path, 0) for path in paths)
+    photos = load_photos(Photos(classifier.method.names, samples), masks=masks)
+    return eval_pictures(photos, classifier.clip.config)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Return a file name for each photo: its own name, unless another photo has the same."""
+    used: set[str] = set()
+    names: list[str] = []
+    for path in paths:
+        name, number = f"{path.stem}.png", 1
+        while name.casefold() in used:
+            number += 1
+            name = f"{path.stem}-{number}.png"
+        used.add(name.casefold())
+        names.append(name)
+    return names

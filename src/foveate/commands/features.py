@@ -73,7 +73,7 @@ def features(  # noqa: PLR0913  (a command's options)
         ray: Use a Ray cluster: the one at --ray-address, or a new one on this computer.
         ray_address: HOST:PORT of a Ray cluster; the environment variable RAY_ADDRESS works too.
     """
-    from foveate.data.feature_work import FeatureJob
+    from foveate.data.feature_maker import FeatureJob
     from foveate.data.features import make_features
 
     if workers is not None and workers < 1:
@@ -95,11 +95,11 @@ def features(  # noqa: PLR0913  (a command's options)
     )
     run = None
     if ray:
-        from foveate.scale.ray_features import on_ray
+        from foveate.scale.features import on_ray
 
         run = on_ray(ray_address, workers, device)
     elif workers is not None and workers > 1:
-        from foveate.scale.processes import in_processes
+        from foveate.scale.features import in_processes
 
         run = in_processes(workers)
     note_precision(job.precision)

@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from foveate.clip.templates import fill
-from foveate.commands.mask_worth import (
+from foveate.commands.masking import (
+    REPORT,
     Judge,
+    MaskOrder,
     Worth,
     as_json,
     class_rows,
     judge_by_clip,
     judge_by_model,
+    make,
+    pack_all,
     worth_rows,
     worths_of,
+    write_reports,
 )
-from foveate.commands.masking import REPORT, MaskOrder, make, pack_all, write_reports
 from foveate.commands.options import parse, peek, settings_of
 from foveate.commands.proposer_options import part_of, proposer_settings
 from foveate.commands.screen import Bars, note_embedded, notes_for_warnings, print_table
@@ -28,8 +32,9 @@ from foveate.evaluate.mask_scores import MaskSet, masks_of
 from foveate.evaluate.metrics import mean
 from foveate.files import write_atomically
 from foveate.foreground.cleanup import TidyConfig
-from foveate.foreground.making import Made, MaskJob
-from foveate.foreground.proposers.prompts import MASK_PROMPTS, mask_prompt
+from foveate.foreground.cutting import MaskJob
+from foveate.foreground.making import Made
+from foveate.foreground.proposers.base import MASK_PROMPTS, mask_prompt
 from foveate.foreground.records import MaskRecord
 from foveate.foreground.values import MaskValues
 

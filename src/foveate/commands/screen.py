@@ -10,8 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from foveate.errors import printable
-from foveate.train.journal import Step
-from foveate.train.reporter import Reporter
+from foveate.train.journal import Reporter, Step
 
 _STDERR = Console(stderr=True, highlight=False)  # shared, so that notes do not break progress bars
 

@@ -13,13 +13,12 @@ from foveate.commands.sweeping import SweepBars
 from foveate.errors import InputError
 from foveate.scale.cluster import own_cpus
 from foveate.sweep import sets
-from foveate.sweep.events import Event
-from foveate.sweep.folder import BANK, alone_in, size_of_bank
 from foveate.sweep.jobs import OWN
 from foveate.sweep.local import in_processes
 from foveate.sweep.plan import Standing, SweepPlan, plan, schedule_of, standing
+from foveate.sweep.results import BANK, alone_in, size_of_bank
 from foveate.sweep.running import SweepContext, check_towers, missing_backbones
-from foveate.sweep.schedule import Schedule
+from foveate.sweep.schedule import Event, Schedule
 from foveate.train.config import TrackerName
 from foveate.train.tracking import demand_tracker
 
@@ -86,7 +85,7 @@ def sweep(  # noqa: PLR0913  (a command's options)
     folder = Path(out or f"out/{planned.sweep.title}").expanduser().absolute()
     data = Path(root or planned.sweep.root or "data").expanduser().absolute()
     if dry_run:
-        from foveate.commands.sweep_estimate import show
+        from foveate.commands.sweeping import show
 
         show(planned, folder, workers or 1, as_json=json)
         missing = missing_backbones(planned.jobs)

@@ -1,27 +1,29 @@
 """Measures one method in this process: steps of its last stage without and with a bank, and inference."""
 
 import math
+import random
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from statistics import median
 
+import numpy as np
 import torch
+from PIL import Image, ImageDraw
 
 from foveate.clip.config import ClipConfig
 from foveate.clip.model import Clip
 from foveate.clip.precision import dtype_on
 from foveate.clip.weights import demand_device, load_clip
-from foveate.costs.drawn import draw_photos, made_up_names
-from foveate.costs.peaks import peak_mb
-from foveate.costs.windows import Speed, Windows
 from foveate.data.loader import PictureSet, eval_pictures
+from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
-from foveate.memory import sent
+from foveate.memory import peak_mb, sent
 from foveate.methods.base import Method
 from foveate.methods.capabilities import ClosedForm, capability
 from foveate.methods.frozen import frozen_specs
@@ -30,6 +32,154 @@ from foveate.train.banking import BankPlan, StageBatches, open_bank, training_pi
 from foveate.train.loop import fit
 from foveate.train.recipe import Recipe, recipe_for
 from foveate.types import Batch, Branch
+
+# Synthetic pictures and class names: speed does not depend on their content, so no data set is needed.
+
+
+SIZES = ((256, 256), (320, 240), (375, 500), (500, 375))
+"""Width and height of the pictures, in rotation; similar to common data sets."""
+
+ADJECTIVES = """
+alpine arctic barred bearded black blue branded brown canyon common coastal crested dark desert dusky
+eastern false field giant golden great green grey hairy hooded island lesser little long marsh meadow
+mountain northern orange painted pale plain prairie purple ringed river rock royal rusty sand scarlet
+shore silver slender smooth southern spotted striped swamp tawny timber tufted velvet western white wild
+winter yellow
+"""
+BEGINNINGS = """
+arrow bell blade bone bristle butter button cap cotton crown fire flag foam glass hair horn iron jewel
+lace lamp leaf milk moon needle paper pearl pepper pin plume reed ribbon saddle sail salt shell sickle
+silk snow spear spoon star stone straw sun thistle thorn thread tide wax whip wind wing wool
+"""
+ENDS = """
+back beak bill bird bloom bush cap crest daisy fin finch fish flower fly foot fox grass hawk head jay
+lark lily lizard mouse moth nettle nut owl palm poppy ray root seal snail snake snipe tail thrush toad
+top tree vine weed wing worm wort wren
+"""
+SHARES = (0.45, 0.45, 0.07, 0.03)
+"""Shares of names with one to four words. A name has 5.0 tokens on average, including "." and EOT: a
+little more than in Flowers102 (4.5) and in ImageNet (3.9)."""
+
+
+def made_up_names(number: int) -> list[str]:
+    """Return distinct names of one to four words; the first names do not depend on `number`."""
+    rng, names = random.Random(0), dict[str, None]()
+    adjectives, beginnings, ends = ADJECTIVES.split(), BEGINNINGS.split(), ENDS.split()
+    while len(names) < number:
+        adjective_count = rng.choices(range(len(SHARES)), SHARES)[0]
+        noun = rng.choice(beginnings) + rng.choice(ends)
+        names[" ".join([*rng.sample(adjectives, adjective_count), noun])] = None
+    return list(names)
+
+
+def draw_photos(folder: Path, number: int, names: Sequence[str]) -> Photos:
+    """Draw JPEG pictures of `SIZES` (an ellipse on coloured noise) and JPEG masks of the same sizes.
+
+    Args:
+        folder: Output folder; created if missing.
+        number: Number of pictures; labels cycle through the classes.
+        names: Class names.
+    """
+    samples: list[Sample] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(number):
+        rng = np.random.default_rng(index)
+        size = SIZES[index % len(SIZES)]
+        noise = rng.integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+        picture = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+        mask = Image.new("L", size)
+        left, top = (int(rng.integers(0, side // 3)) for side in size)
+        box = (left, top, left + size[0] // 2, top + size[1] // 2)
+        colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+        ImageDraw.Draw(picture).ellipse(box, fill=colour)
+        ImageDraw.Draw(mask).ellipse(box, fill=255)
+        files = folder / f"{index}.jpg", folder / f"{index}-mask.jpg"
+        for image, file in zip((picture, mask), files, strict=True):
+            image.save(file, quality=90)
+        samples.append(Sample(files[0], index % len(names), files[1]))
+    return Photos(tuple(names), tuple(samples), mask_values="binary255")
+
+
+# Measures the speed of repeated work: after a warm-up, in several time windows.
+
+
+WARM = 2
+"""Minimum number of work items in the warm-up, which also lasts at least one window."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Speed in pictures per second.
+
+    Attributes:
+        typical: Median over the windows.
+        least: Speed in the slowest window.
+        most: Speed in the fastest window.
+    """
+
+    typical: float
+    least: float
+    most: float
+
+
+class Windows:
+    """Counts work until the windows are full.
+
+    Args:
+        number: Number of windows after the warm-up.
+        seconds: Minimum duration of a window; each window has at least one complete work item.
+        settle: Waits for the device to finish; the clock is read after it.
+        clock: Returns seconds from any start.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        seconds: float,
+        settle: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._number, self._seconds, self._settle, self._clock = number, seconds, settle, clock
+        self._rates: list[float] = []
+        self._warmed, self._pieces, self._pictures, self._start = False, 0, 0, 0.0
+        self.begin()
+
+    @property
+    def done(self) -> bool:
+        """Whether all windows are full."""
+        return len(self._rates) >= self._number
+
+    def begin(self) -> None:
+        """Start a window now; time since the last work item is not counted."""
+        self._settle()
+        self._pieces = self._pictures = 0
+        self._start = self._clock()
+
+    def count(self, pictures: int) -> None:
+        """Count one finished work item."""
+        self._pieces, self._pictures = self._pieces + 1, self._pictures + pictures
+        if self._clock() - self._start < self._seconds or (not self._warmed and self._pieces < WARM):
+            return
+        self._settle()
+        if self._warmed:
+            self._rates.append(self._pictures / (self._clock() - self._start))
+        self._warmed = True
+        self.begin()
+
+    def speed(self) -> Speed:
+        """Return the speed over the windows.
+
+        Raises:
+            ValueError: No window is full.
+        """
+        return _speed(self._rates)
+
+
+def _speed(rates: Sequence[float]) -> Speed:
+    if not rates:
+        raise ValueError("no window is full")
+    return Speed(median(rates), min(rates), max(rates))
+
 
 RANDOM = "random"
 """Replaces a source of weights: random weights of ViT-B/16's size."""

@@ -9,19 +9,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foveate.data.feature_files import (
+from foveate.data.feature_store import (
     AREAS,
     FOREGROUND,
     IMAGE,
     LABELS,
     Index,
     ShardNote,
+    UnfitFile,
     open_shard,
     read_index,
     read_note,
     shard_path,
 )
-from foveate.data.feature_store import UnfitFile
 from foveate.errors import InputError
 from foveate.types import Labels
 

@@ -20,18 +20,26 @@ from typing import Any
 import PIL
 
 from foveate.clip.model import Clip
-from foveate.data.feature_files import (
+from foveate.data.feature_maker import (
+    FeatureJob,
+    Outcome,
+    Run,
+    ShardMaker,
+    ShardTask,
+    ShardWork,
+    open_tower,
+    parts_of,
+)
+from foveate.data.feature_store import (
     INDEX,
     LABELS,
     Index,
+    UnfitFile,
     open_shard,
     read_index,
     shard_path,
     write_index,
 )
-from foveate.data.feature_maker import ShardMaker, open_tower, parts_of
-from foveate.data.feature_store import UnfitFile
-from foveate.data.feature_work import FeatureJob, Outcome, Run, ShardTask, ShardWork
 from foveate.data.loader import eval_pictures
 from foveate.data.samples import Photos
 from foveate.errors import InputError

@@ -16,8 +16,7 @@ from foveate.data.naming import (
 )
 from foveate.data.samples import Photos, Sample
 from foveate.errors import InputError
-from foveate.foreground.layouts import MASK_FOLDERS, files_in, folders_in, suffix_of
-from foveate.foreground.matching import find_masks
+from foveate.foreground.matching import MASK_FOLDERS, files_in, find_masks, folders_in, suffix_of
 from foveate.foreground.opening import PICTURE_SUFFIXES
 from foveate.foreground.values import looks_like_mask
 

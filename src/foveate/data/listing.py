@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from foveate.foreground.layouts import walk
+from foveate.foreground.matching import walk
 from foveate.foreground.opening import PICTURE_SUFFIXES, BadPicture, LazyPicture, looks_like_picture
 from foveate.foreground.pictures import open_picture
 

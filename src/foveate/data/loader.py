@@ -27,11 +27,11 @@ from foveate.data.transforms import (
     train_view,
 )
 from foveate.foreground.checks import fit_mask
-from foveate.foreground.exchange import LEAST_GROUND, exchange
 from foveate.foreground.opening import source_name
 from foveate.foreground.options import GroundFill, MaskValues
 from foveate.foreground.pictures import open_with_orientation
 from foveate.foreground.values import detect_values, read_mask
+from foveate.foreground.views import LEAST_GROUND, exchange
 from foveate.seeds import stream
 from foveate.types import Batch
 

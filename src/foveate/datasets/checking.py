@@ -5,12 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from foveate.datasets.catalogue import DataSet, find
-from foveate.datasets.listing import Listing, in_another_order, in_its_place, list_set, official_names
+from foveate.datasets.catalogue import DataSet, FoundSet, expected, find, locate
+from foveate.datasets.listing import Listing, in_another_order, in_its_place, list_set, official_names, uneven
 from foveate.datasets.opening import find_own_masks
-from foveate.datasets.places import FoundSet, expected, locate
 from foveate.datasets.splits import SPLITS, Split, names_hash, official_split
-from foveate.datasets.wordnet import uneven
 from foveate.errors import InputError
 from foveate.foreground.matching import demand_masks
 

@@ -35,13 +35,12 @@ from foveate.data.loader import PictureSet
 from foveate.data.samples import Photos, Sample
 from foveate.datasets.catalogue import PASTED, DataSet, find, pasted_folder
 from foveate.datasets.opening import open_set
-from foveate.datasets.whole import WholeFolder
-from foveate.datasets.world_sets import save_image
+from foveate.datasets.world_sets import WholeFolder, save_image
 from foveate.errors import InputError
 from foveate.files import write_atomically
-from foveate.foreground.exchange import exchange
 from foveate.foreground.options import OnCount
 from foveate.foreground.pictures import measure
+from foveate.foreground.views import exchange
 from foveate.seeds import stream
 
 TESTS = 20

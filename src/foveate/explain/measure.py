@@ -1,26 +1,219 @@
-"""Predictions, heat maps and metrics of a method for each picture of a set."""
+"""Predictions and heat maps for each picture of a set, and metrics of heat maps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from foveate.configs import check_types
 from foveate.data.loader import PictureSet
 from foveate.errors import InputError
 from foveate.evaluate.answers import Watch, calibrated, parts_of
-from foveate.explain.gradcam import Target
-from foveate.explain.indices import gaze_on_object, lift, pointing, shift_index, top_overlap
-from foveate.explain.looking import How, gaze_and_answer
-from foveate.explain.passes import Heat, block_index
-from foveate.explain.removal import remove
-from foveate.foreground.views import Fill, foreground_view
+from foveate.explain.maps import Heat, How, Target, block_index, gaze_and_answer
+from foveate.foreground.views import Fill, area, foreground_view
 from foveate.memory import Pieces, sent
 from foveate.methods.base import Method
+from foveate.methods.guidance import kl
 from foveate.prediction import PLAIN, Calibration
-from foveate.types import Batch, Branch, Labels, Logits, Masks, PerImage
+from foveate.types import Batch, Branch, Images, Labels, Logits, Masks, PerImage
+
+# Metrics of heat maps, one number per picture.
+#
+# `masks` belong to the view that the method receives. A picture without foreground in its view gets NaN.
+# If a heat map is 0 everywhere, energy, lift, pointing and overlap are 0.
+
+
+def shift_index(full: Logits, foreground: Logits, tau: float = 2.0) -> PerImage:
+    """Return D_fg = KL(p_full ‖ p_foreground), the foreground shift index (FVG-PT, App. A.1), in nats.
+
+    It measures the change of a prediction when the background is removed. The paper leaves three choices
+    open: the temperature (here that of FVG-PT's distributions, 2), the classes (here all columns of the
+    logits) and the replacement of the background (see `foveate.foreground.views.foreground_view`).
+
+    Args:
+        full: `[B, C]` logits of whole pictures.
+        foreground: `[B, C]` logits of the same views without their background.
+        tau: Temperature of both softmax functions.
+
+    Returns:
+        `[B]`, 0 or more.
+    """
+    return kl(full / tau, foreground / tau).clamp_min(0)  # rounding may give a tiny negative number
+
+
+def gaze_on_object(heat: Heat, masks: Masks) -> PerImage:
+    """Return the share of the heat map on the foreground ("energy inside the mask"), in [0, 1].
+
+    Args:
+        heat: `[B, grid, grid]` result of `gaze`.
+        masks: `[B, 1, S, S]` foreground of the same views.
+
+    Returns:
+        `[B]`.
+    """
+    share = F.adaptive_avg_pool2d(masks, heat.shape[-1])[:, 0]
+    return (heat * share).sum(dim=(1, 2))
+
+
+def lift(heat: Heat, masks: Masks) -> PerImage:
+    """Return the energy inside the mask divided by the mask's area; 1 if the gaze ignores the object.
+
+    A large object gets a large share of any heat map; this ratio removes the effect. Arguments as for
+    `gaze_on_object`.
+
+    Returns:
+        `[B]`; NaN without foreground.
+    """
+    share = area(masks)
+    return torch.where(share > 0, gaze_on_object(heat, masks) / share, torch.nan)
+
+
+def pointing(heat: Heat, masks: Masks) -> PerImage:
+    """Return 1 if the maximum of the heat map lies on the object, else 0 (the pointing game).
+
+    The heat map is resized to the picture by linear interpolation; of several maxima the first in
+    reading order is used. Zhang et al. 2016, https://arxiv.org/abs/1608.00507, without their tolerance
+    of 15 pixels. Arguments as for `gaze_on_object`.
+
+    Returns:
+        `[B]`; NaN without foreground.
+    """
+    fine, inside = _fine(heat, masks), masks[:, 0].flatten(1)
+    hit = inside.gather(1, fine.argmax(dim=1, keepdim=True))[:, 0] > 0.5
+    on_object = (hit & (fine.amax(dim=1) > 0)).to(heat.dtype)
+    return torch.where(area(masks) > 0, on_object, torch.nan)
+
+
+def top_overlap(heat: Heat, masks: Masks) -> PerImage:
+    """Return IoU of the mask and an equal number of pixels with the highest heat.
+
+    The heat map is resized to the picture by linear interpolation; pixels with heat 0 never count.
+    Arguments as for `gaze_on_object`.
+
+    Returns:
+        `[B]` in [0, 1]; NaN without foreground.
+    """
+    fine, inside = _fine(heat, masks), masks[:, 0].flatten(1) > 0.5
+    order = fine.argsort(dim=1, descending=True, stable=True)
+    positions = torch.arange(fine.shape[1], device=fine.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, positions)
+    size = inside.sum(dim=1, keepdim=True)
+    top = (rank < size) & (fine > 0)
+    common, either = (top & inside).sum(dim=1), (top | inside).sum(dim=1)
+    return torch.where(size[:, 0] > 0, common / either, torch.nan).to(heat.dtype)
+
+
+def _fine(heat: Heat, masks: Masks) -> Float[Tensor, "batch pixels"]:
+    """Return the heat map at each pixel."""
+    return F.interpolate(heat[:, None], masks.shape[-2:], mode="bilinear", align_corners=False).flatten(1)
+
+
+# Deletion and insertion: test whether the prediction depends on the patches of the heat map.
+#
+# - RISE: Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421, Sec. 4.2; there the units are pixels, here
+#   patches.
+
+
+Curve = Float[Tensor, "batch points"]
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Probability of a class while patches are removed or inserted, in order of decreasing heat.
+
+    Attributes:
+        shares: `[points]` share of removed (or inserted) patches, from 0 to 1.
+        deleted: `[B, points]` probability after removal.
+        inserted: `[B, points]` probability after insertion into an empty picture.
+        passes: Number of forward passes per picture.
+    """
+
+    shares: Float[Tensor, " points"]
+    deleted: Curve
+    inserted: Curve
+    passes: int
+
+    @property
+    def deletion(self) -> PerImage:
+        """`[B]` area under `deleted`: small if the heat map shows what matters."""
+        return torch.trapezoid(self.deleted, self.shares)
+
+    @property
+    def insertion(self) -> PerImage:
+        """`[B]` area under `inserted`: large if the heat map shows what matters."""
+        return torch.trapezoid(self.inserted, self.shares)
+
+
+@torch.no_grad()
+def remove(
+    method: Method,
+    images: Images,
+    labels: Labels,
+    heat: Heat,
+    branch: Branch = "base",
+    *,
+    steps: int = 8,
+    fill: Fill = "mean",
+) -> Removal:
+    """Remove patches, and insert them into an empty picture, in order of decreasing heat.
+
+    Args:
+        method: The method with its classes set.
+        images: `[B, 3, S, S]` normalised pictures.
+        labels: `[B]` the class whose probability is measured.
+        heat: `[B, grid, grid]` heat maps; patches with equal heat are in reading order.
+        branch: Label space of the class names.
+        steps: Number of steps with about equally many patches; at most one per patch. It needs `2 steps`
+            passes.
+        fill: Replacement for a removed patch, as for `foreground_view`.
+    """
+    patches = heat.shape[1] * heat.shape[2]
+    steps = max(1, min(steps, patches))
+    counts = [round(step * patches / steps) for step in range(steps + 1)]
+    order = heat.flatten(1).argsort(dim=1, descending=True, stable=True)
+    probe = _PatchProbe(method, images, labels, branch, fill)
+    deleted, inserted = [probe(order, 0, keep_top=False)], [probe(order, 0, keep_top=True)]
+    for count in counts[1:-1]:
+        deleted.append(probe(order, count, keep_top=False))
+        inserted.append(probe(order, count, keep_top=True))
+    whole, empty = deleted[0], inserted[0]
+    shares = torch.tensor(counts, device=heat.device) / patches
+    return Removal(
+        shares, torch.stack([*deleted, empty], 1), torch.stack([*inserted, whole], 1), probe.passes
+    )
+
+
+class _PatchProbe:
+    """Runs a method on pictures with only some patches, and counts the passes."""
+
+    def __init__(self, method: Method, images: Images, labels: Labels, branch: Branch, fill: Fill):
+        self.method, self.images, self.labels = method, images, labels
+        self.branch: Branch = branch
+        self.fill: Fill = fill
+        self.passes = 0
+
+    def __call__(self, order: Int[Tensor, "batch patches"], count: int, *, keep_top: bool) -> PerImage:
+        self.passes += 1
+        method, config = self.method, self.method.clip.config
+        masks = self._masks(order, count, keep_top)
+        views = foreground_view(self.images, masks, self.fill, config.mean, config.std)
+        with method.constant_text():
+            logits = method.logits(method.features(views, self.branch), self.branch)
+        return logits.float().softmax(dim=-1).gather(1, self.labels[:, None])[:, 0]
+
+    def _masks(self, order: Int[Tensor, "batch patches"], count: int, keep_top: bool) -> Masks:
+        """Return masks `[B, 1, S, S]`, 1 on the first `count` patches, or on all others."""
+        grid, side = self.method.clip.vision.grid, self.images.shape[-1]
+        visible = torch.full(order.shape, 0.0 if keep_top else 1.0, device=order.device)
+        visible.scatter_(1, order[:, :count], 1.0 if keep_top else 0.0)
+        patch = self.method.clip.config.patch_size
+        pixels = visible.view(-1, 1, grid, grid).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+        # A tower ignores pixels after its last whole patch.
+        return torch.nn.functional.pad(pixels, (0, side - pixels.shape[-1], 0, side - pixels.shape[-2]))
+
 
 ANSWER, LABEL = "answer", "label"
 OF_MASKS: dict[str, Callable[[Heat, Masks], PerImage]] = {

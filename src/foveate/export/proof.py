@@ -13,7 +13,7 @@ from foveate.errors import InputError
 from foveate.foreground.opening import LazyPicture
 from foveate.prediction import Branch, Prediction
 from foveate.run.model import Exported
-from foveate.run.trust import ExportedTrust
+from foveate.run.texts import ExportedTrust
 from foveate.trust.promises import REFUSED, pictures_needed
 
 TOLERANCE = 1e-5

@@ -16,7 +16,7 @@ from foveate.foreground.pictures import open_picture
 from foveate.foreground.proposers.base import Mask
 from foveate.foreground.quality import Quality, quality, score_and_area, spans, worst_first
 from foveate.foreground.records import MaskRecord, StoredMask
-from foveate.foreground.stored import stored_masks
+from foveate.foreground.store import stored_masks
 
 _LINE, _INK = (0, 229, 255), (20, 20, 20)
 _DIM = 0.55  # blend factor of the background towards grey

@@ -11,7 +11,7 @@ import numpy as np
 from foveate.errors import InputError
 from foveate.foreground.proposers.base import Mask
 from foveate.foreground.records import MaskRecord
-from foveate.foreground.stored import stored_masks
+from foveate.foreground.store import stored_masks
 
 LEAST, MOST = 0.02, 0.95  # masks with areas outside this range carry almost no information
 BINS = 10  # number of bins of the histogram of areas

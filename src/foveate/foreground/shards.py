@@ -19,7 +19,6 @@ from jaxtyping import Bool, Int64
 from PIL import Image
 
 from foveate.errors import InputError
-from foveate.foreground.filenames import is_tame
 from foveate.foreground.opening import BadPicture, decode
 from foveate.foreground.records import (
     HEAD,
@@ -27,6 +26,7 @@ from foveate.foreground.records import (
     MaskRecord,
     StoredMask,
     head_bytes,
+    is_tame,
     read_head,
     read_lines,
 )

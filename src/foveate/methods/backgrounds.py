@@ -9,8 +9,7 @@ segmentation with CLIP.
 
 from collections.abc import Sequence
 
-from foveate.clip.rows import TokenRows
-from foveate.clip.text import check_texts
+from foveate.clip.rows import TokenRows, check_texts
 from foveate.errors import InputError
 from foveate.methods.capabilities import ExtraTexts
 from foveate.methods.configs import words

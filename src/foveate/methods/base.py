@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from foveate.clip.model import Clip
 from foveate.errors import InputError
+from foveate.memory import digest_of
 from foveate.methods.config import MethodConfig, Tried
 from foveate.methods.texts import Cache, PlainTexts, tensors_of
-from foveate.tensor_bytes import digest_of
 from foveate.types import Batch, Branch, Features, ImageFeatures, Images, Logits, Scalar, TextFeatures
 
 

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from foveate.clip.model import Edit, Text
-from foveate.clip.rows import TokenRows
+from foveate.clip.rows import TokenRows, text_rows
 from foveate.clip.templates import fill
-from foveate.clip.text import text_rows
 from foveate.errors import InputError
 from foveate.methods.base import Method, Wrapper, encode_pictures
 from foveate.methods.configs import Position, TextKind

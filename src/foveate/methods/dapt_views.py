@@ -22,10 +22,10 @@ from torch.nn import functional as F
 from foveate.errors import InputError
 from foveate.foreground.views import Fill, area, background_view, foreground_view
 from foveate.methods.base import Method
-from foveate.methods.block_gradients import passes_at
 from foveate.methods.capabilities import first_patch
 from foveate.methods.configs import Refresh, Scaling, Source
 from foveate.methods.frozen import Frozen, boxes_around, frozen_area, frozen_image
+from foveate.methods.layers import passes_at
 from foveate.methods.zeroshot import ZeroShot
 from foveate.types import Batch, ImageFeatures, Images, Labels, Masks, PerImage
 

@@ -1,6 +1,6 @@
 """Exchange: learn from objects on exchanged grounds, and separate what a picture shows from where.
 
-x is a picture, x' its object on the ground of a picture of another class (`foveate.foreground.exchange`), f
+x is a picture, x' its object on the ground of a picture of another class (`foveate.foreground.views`), f
 and f' the frozen host's raw features of the two, t_c its class texts, z(f, t) its logits, f̄ and t̄ features of
 unit length. The equations are ours; the page of the method, docs/methods/exchange.md, has them too.
 

@@ -11,9 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
-from foveate.clip.rows import TokenRows
+from foveate.clip.rows import TokenRows, check_texts, encode_names
 from foveate.clip.templates import IMAGENET_TEMPLATES, fill
-from foveate.clip.text import check_texts, encode_names
 from foveate.methods.base import align
 from foveate.methods.configs import PromptSRCConfig
 from foveate.methods.frozen import Frozen, FrozenFeatures, frozen_clip

@@ -10,9 +10,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 
 from foveate.clip.model import Clip
-from foveate.clip.rows import TokenRows
+from foveate.clip.rows import TokenRows, check_texts, encode_names, text_rows
 from foveate.clip.templates import DEFAULT_TEMPLATE, fill
-from foveate.clip.text import check_texts, encode_names, text_rows
 from foveate.types import TextFeatures
 
 _Stamps = tuple[list[int], list[int], list[int]]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from foveate.clip.archive import is_torchscript
 from foveate.clip.checkpoints import Weights, naming, read_weights, unwrapped
+from foveate.clip.pickles import is_torchscript
 from foveate.errors import InputError
 
 POINTER, BEST = "checkpoint", "model-best.pth.tar"

@@ -9,7 +9,7 @@ from foveate.clip.model import Clip
 from foveate.errors import InputError
 from foveate.methods.prompts import PUBLISHED_BLOCKS
 from foveate.methods.registry import methods
-from foveate.official.recognise import Tensors
+from foveate.official.names import Tensors
 
 MethodSettings = dict[str, Any]
 """Settings of one method, by name."""

@@ -12,8 +12,8 @@ from foveate.data.loader import eval_pictures
 from foveate.data.samples import Photos
 from foveate.evaluate.answers import Answers
 from foveate.evaluate.judgement import Judgement
+from foveate.explain.gallery import overlay
 from foveate.explain.measure import LookConfig, look
-from foveate.explain.pictures import overlay
 from foveate.foreground.pictures import open_picture
 from foveate.pages.rendering import SIDE, folder_of, inline, render, square
 from foveate.train.shots import without_masks

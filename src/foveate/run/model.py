@@ -35,8 +35,7 @@ from foveate.run.folder import (
     write_arrays,
     write_manifest,
 )
-from foveate.run.texts import ClassTexts, TextReader
-from foveate.run.trust import ExportedTrust
+from foveate.run.texts import ClassTexts, ExportedTrust, TextReader
 from foveate.trust.promises import calibration_for, least_probability, pictures_needed, prediction_sets
 
 PRIOR = "prior"

@@ -7,15 +7,22 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from foveate.select.cal import cal
 from foveate.select.configs import configure
-from foveate.select.forgetting import forgetting
-from foveate.select.geometry import herding, k_center
-from foveate.select.glister import glister
-from foveate.select.gradients import grand
-from foveate.select.pool import ClassFeatures, PoolFeatures
-from foveate.select.submodular import craig, facility, graph_cut
-from foveate.select.uncertainty import confidence, entropy, margin, uniform
+from foveate.select.pool import ClassFeatures, PoolFeatures, grand
+from foveate.select.rules import (
+    cal,
+    confidence,
+    craig,
+    entropy,
+    facility,
+    forgetting,
+    glister,
+    graph_cut,
+    herding,
+    k_center,
+    margin,
+    uniform,
+)
 
 Pick = Callable[[ClassFeatures, int, Any, torch.Generator], list[int]]
 """Function from a class's pictures, a count, settings and a generator to indices in the class."""

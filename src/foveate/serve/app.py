@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from anyio import CapacityLimiter
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -19,14 +20,52 @@ import foveate
 from foveate.errors import InputError, printable
 from foveate.foreground.opening import BadPicture
 from foveate.foreground.pictures import png_bytes
-from foveate.serve.batching import BatchWorker, PredictRequest
 from foveate.serve.describing import description
-from foveate.serve.door import TOKEN, Door
+from foveate.serve.door import LOG, TOKEN, Door, Metrics
 from foveate.serve.limits import BUSY, Limits, Refused
-from foveate.serve.looking import gaze_at
-from foveate.serve.models import Model
+from foveate.serve.models import BatchWorker, Model, PredictRequest
 from foveate.serve.reading import UploadRequest, checked_names, decoded_views, read_names, read_question
-from foveate.serve.watching import LOG, Metrics
+
+# Shows where a model looked in one picture.
+
+
+SIDE = 320
+
+
+def gaze_at(
+    model: Model, view: Image.Image, classes: Sequence[str], *, only: bool = False, about: str = ""
+) -> tuple[Image.Image, str]:
+    """Return a picture with the regions highlighted where a model looks for a class, and the class.
+
+    Args:
+        model: The model.
+        view: The square that it sees.
+        classes: Class names besides the trained ones.
+        only: Whether to choose from `classes` alone.
+        about: The class; empty for the model's own answer.
+
+    Raises:
+        Refused: The model is an export, which computes no gradients.
+        InputError: `about` is none of the classes to choose from.
+    """
+    classifier = model.classifier
+    if classifier is None:
+        raise Refused(501, f"{model.title} cannot tell where it looks: serve the model it was made of")
+    import torch
+
+    from foveate.data.transforms import to_tensor
+    from foveate.explain import overlay
+    from foveate.explain.maps import gaze_and_answer
+
+    branch = classifier.ask_about(classes, only=only)
+    method, config = classifier.method, classifier.clip.config
+    if about and about not in method.names:
+        raise InputError(f"class {about!r} is none of those asked about")
+    images = to_tensor(view, config.mean, config.std)[None].to(classifier.clip.logit_scale.device)
+    target = torch.tensor([method.names.index(about)], device=images.device) if about else None
+    gaze = gaze_and_answer(method, images, target, branch)
+    return overlay(view, gaze.heat[0].cpu(), SIDE), method.names[int(gaze.labels[0])]
+
 
 PAGE = "page.html"
 _DECODERS = 2

@@ -13,7 +13,7 @@ from foveate.classifier import Classifier
 from foveate.errors import InputError
 from foveate.methods.capabilities import ClosedForm, SupportSet
 from foveate.methods.registry import Settings, configure
-from foveate.select.order import first_greatest
+from foveate.select.pool import first_greatest
 from foveate.train.checkpoint import ModelConfig
 from foveate.types import Batch, Logits
 

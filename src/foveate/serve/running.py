@@ -11,8 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from foveate.errors import InputError
-from foveate.serve.door import Door, is_loopback
-from foveate.serve.watching import log_to_stderr
+from foveate.serve.door import Door, is_loopback, log_to_stderr
 
 _HEAD = 32 << 10  # maximum bytes of a request's head
 _HEAD_SECONDS = 10.0

@@ -17,11 +17,10 @@ from typing import Any
 
 from foveate.files import write_atomically
 from foveate.processes import begin_worker, thread_variables
-from foveate.sweep.events import Died, Event, Failed, Finished, LaneProgress
-from foveate.sweep.folder import ERROR
 from foveate.sweep.jobs import Job
+from foveate.sweep.results import ERROR
 from foveate.sweep.running import JobFailure, SweepContext, WorkerState, failure_of, run_job, throttled
-from foveate.sweep.schedule import TRIES, Schedule
+from foveate.sweep.schedule import TRIES, Died, Event, Failed, Finished, LaneProgress, Schedule
 
 _OFTEN = 0.2  # seconds between progress messages
 

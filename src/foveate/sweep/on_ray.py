@@ -16,7 +16,6 @@ from foveate.errors import InputError
 from foveate.processes import thread_variables
 from foveate.scale.actors import pool_of
 from foveate.scale.cluster import Cluster, joined
-from foveate.sweep.events import Event, Finished, LaneProgress
 from foveate.sweep.jobs import Job
 from foveate.sweep.local import failed
 from foveate.sweep.running import (
@@ -30,7 +29,7 @@ from foveate.sweep.running import (
     throttled,
     towers_of,
 )
-from foveate.sweep.schedule import TRIES, Schedule
+from foveate.sweep.schedule import TRIES, Event, Finished, LaneProgress, Schedule
 
 _OFTEN = 1.0  # seconds between progress messages
 

@@ -20,25 +20,23 @@ import torch
 
 from foveate.classifier import Classifier
 from foveate.clip.model import Clip
-from foveate.costs.peaks import peak_mb, reset_peak
 from foveate.data.samples import Photos
 from foveate.errors import SKIP, InputError
 from foveate.files import set_aside
+from foveate.memory import peak_mb, reset_peak
 from foveate.methods.registry import REFERENCE, import_methods, parts, sees_regions
 from foveate.readers import one_line
 from foveate.sweep import sets
 from foveate.sweep.answering import TestFeatures, measure
-from foveate.sweep.draws import keep_draw
-from foveate.sweep.folder import BANK, RUN, TESTS, at_job, begin, result_in
 from foveate.sweep.jobs import OWN, Job, Question
-from foveate.sweep.results import Measured, Result, write_result
+from foveate.sweep.results import BANK, RUN, TESTS, Measured, Result, at_job, begin, result_in, write_result
+from foveate.sweep.sets import keep_draw
 from foveate.train.checkpoint import CONFIG, load_model
 from foveate.train.config import TrackerName
 from foveate.train.context import Context
 from foveate.train.folder import RUN as RUN_FILE
 from foveate.train.folder import STAGES, read_run
-from foveate.train.journal import Step
-from foveate.train.reporter import Reporter
+from foveate.train.journal import Reporter, Step
 
 Report = Callable[[str, int, int], None]
 """Called with the current step in words, its finished units, and its total units."""

@@ -11,9 +11,9 @@ from foveate.clip.model import Clip
 from foveate.data.naming import clean_name
 from foveate.data.samples import Photos
 from foveate.errors import InputError
+from foveate.memory import digest_of
 from foveate.methods.base import Method
 from foveate.methods.registry import Settings, build, configure, needs_masks, parts, plugins, stages
-from foveate.tensor_bytes import digest_of
 from foveate.train.checkpoint import ModelConfig, load_model
 from foveate.train.sharing import download
 

@@ -27,7 +27,7 @@ class SplitScore:
 
     Attributes:
         data: Name of the data set: of its folder, its file, or on the hub.
-        split: "base", "new" or "all"; see `foveate.evaluate.splits`.
+        split: "base", "new" or "all"; see `foveate.evaluate.answers`.
         pictures: Number of pictures.
         classes: Number of names to choose from.
         accuracy: Accuracy in percent, and the ends of its 95 % interval.

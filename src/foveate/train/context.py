@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar, cast
 
+from foveate.train.journal import Reporter
 from foveate.train.parallel import ProcessGroup
-from foveate.train.reporter import Reporter
 
 T = TypeVar("T")
 

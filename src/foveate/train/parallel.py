@@ -24,8 +24,8 @@ from torch.distributed.rendezvous import rendezvous
 from foveate.data.feature_store import FeatureKey
 from foveate.data.loader import Rank
 from foveate.errors import InputError
+from foveate.memory import digest_of
 from foveate.readers import one_line
-from foveate.tensor_bytes import digest_of
 
 T = TypeVar("T")
 

@@ -20,18 +20,16 @@ from foveate.files import cache_folder
 from foveate.methods.base import Method
 from foveate.methods.capabilities import SupportSet, watchers
 from foveate.methods.registry import Settings, build_stage, needs_val, stages
-from foveate.train.answered import LOG, answered
 from foveate.train.backbone import TunedBackbone, load_backbone
 from foveate.train.banking import BankPlan, StageBatches, open_bank, training_pictures
 from foveate.train.checkpoint import ModelConfig
 from foveate.train.config import RunConfig
 from foveate.train.context import Context
-from foveate.train.folder import BANK, STAGES, abandon_run
-from foveate.train.journal import Journal
+from foveate.train.folder import BANK, LOG, STAGES, abandon_run, answered
+from foveate.train.journal import Journal, Reporter
 from foveate.train.loop import Diverged, fit
 from foveate.train.parallel import ProcessGroup, ProcessLost
 from foveate.train.recipe import Recipe
-from foveate.train.reporter import Reporter
 from foveate.train.selecting import SelectionRequest, select, shots_of
 from foveate.train.shots import Chosen, choose
 from foveate.train.together import DataParallel, TrainStep

@@ -25,8 +25,8 @@ from foveate.seeds import stream
 from foveate.select.choosing import choose
 from foveate.select.configs import configure
 from foveate.select.pool import PoolFeatures, budgets
-from foveate.train.answered import read_answered
 from foveate.train.banking import clip_features
+from foveate.train.folder import read_answered
 
 Count = Callable[[str, int, int], None]
 """Called with what is done, the number that is finished, and the total."""

@@ -34,8 +34,8 @@ from foveate.methods.capabilities import (
     watchers,
 )
 from foveate.methods.frozen import training_losses
+from foveate.train.optimiser import State
 from foveate.train.parallel import ProcessGroup
-from foveate.train.state import State
 from foveate.types import Batch, TextFeatures
 
 

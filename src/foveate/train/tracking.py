@@ -19,12 +19,10 @@ from typing import Any
 
 from foveate.errors import InputError
 from foveate.foreground.proposers.registry import demand
-from foveate.train.answered import LOG
 from foveate.train.config import TrackerName, digest
 from foveate.train.context import Context
-from foveate.train.folder import TRACKED
-from foveate.train.journal import Step
-from foveate.train.reporter import Reporter
+from foveate.train.folder import LOG, TRACKED
+from foveate.train.journal import Reporter, Step
 
 PROJECT = "foveate"
 """Name of the project in W&B, and of the experiment in MLflow."""

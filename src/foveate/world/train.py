@@ -4,7 +4,7 @@
     python -m foveate.world.train mild --out out/tiny-mild
 
 `foundation` starts from random weights and learns shapes, colours, textures and places by their plain
-names (`world/curriculum.py`). The variants `mild`, `strong` and `control` start from the foundation and
+names (`world/photos.py`). The variants `mild`, `strong` and `control` start from the foundation and
 learn species from imprecise captions (`world/species.py`); both towers are trained.
 
 The output is a model folder for `load_clip` (`config.json`, `model.safetensors`, `tokenizer.json`,
@@ -38,7 +38,7 @@ from foveate.clip.tokenizer import ClipTokenizer
 from foveate.clip.weights import load_clip, save_clip
 from foveate.files import write_atomically
 from foveate.seeds import stream
-from foveate.world.curriculum import ATTRIBUTES, PLACE_WORDS, caption, key, mention, random_scene
+from foveate.world.photos import ATTRIBUTES, PLACE_WORDS, caption, key, mention, random_scene
 from foveate.world.scenes import NAMES, PLACES, SIZE, Scene, render
 from foveate.world.species import (
     BASE,

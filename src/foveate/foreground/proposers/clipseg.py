@@ -10,18 +10,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from foveate.foreground.heatmaps import contrast, resized
-from foveate.foreground.proposers.base import Proposal, Request
+from foveate.foreground.cleanup import contrast, resized
+from foveate.foreground.proposers.base import Proposal, Request, search_text
 from foveate.foreground.proposers.hub_models import HubProposer, Precision, token_ids
 from foveate.foreground.proposers.hub_pixels import Pixels
-from foveate.foreground.proposers.prompts import search_text
 
 
 class ClipSeg(HubProposer):
     """Masks by CLIPSeg: pixels whose heat for the phrase is above a threshold.
 
     The heat is the sigmoid of CLIPSeg's logits, resized to the picture. The score is the heat's mean inside
-    the mask minus that outside (`foveate.foreground.heatmaps.contrast`), and 0 for an empty mask.
+    the mask minus that outside (`foveate.foreground.cleanup.contrast`), and 0 for an empty mask.
 
     Args:
         model: A folder with the model's files, or a hub id; a branch, tag or commit may follow an "@".

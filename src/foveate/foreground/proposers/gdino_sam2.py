@@ -15,8 +15,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from foveate.foreground.proposers.base import Proposal, Proposer, Request
-from foveate.foreground.proposers.hub_masks import Instances, union
+from foveate.foreground.proposers.base import Proposal, Proposer, Request, search_text
 from foveate.foreground.proposers.hub_models import (
     HubModel,
     Precision,
@@ -27,8 +26,7 @@ from foveate.foreground.proposers.hub_models import (
     load_tokenizer,
     token_ids,
 )
-from foveate.foreground.proposers.hub_pixels import Pixels, read_pixels
-from foveate.foreground.proposers.prompts import search_text
+from foveate.foreground.proposers.hub_pixels import Instances, Pixels, read_pixels, union
 from foveate.foreground.proposers.registry import demand
 from foveate.memory import Pieces
 

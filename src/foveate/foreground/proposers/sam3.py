@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate.foreground.proposers.base import Proposal, Request
-from foveate.foreground.proposers.hub_masks import Instances, union
+from foveate.foreground.proposers.base import Proposal, Request, search_text
 from foveate.foreground.proposers.hub_models import HubProposer, Precision, token_ids
-from foveate.foreground.proposers.hub_pixels import HALF, Pixels
-from foveate.foreground.proposers.prompts import search_text
+from foveate.foreground.proposers.hub_pixels import HALF, Instances, Pixels, union
 
 
 class Sam3(HubProposer):

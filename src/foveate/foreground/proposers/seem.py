@@ -20,8 +20,7 @@ import numpy as np
 
 from foveate.errors import InputError
 from foveate.files import sha256_of
-from foveate.foreground.proposers.base import Mask, Proposal, Proposer, Request
-from foveate.foreground.proposers.prompts import search_text
+from foveate.foreground.proposers.base import Mask, Proposal, Proposer, Request, search_text
 from foveate.foreground.proposers.worker import BadAnswer, Worker
 
 SCRIPT = Path(__file__).with_name("seem_worker.py").resolve()

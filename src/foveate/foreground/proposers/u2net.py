@@ -14,7 +14,7 @@ from PIL import Image
 
 from foveate.errors import InputError
 from foveate.files import sha256_of
-from foveate.foreground.heatmaps import contrast, resized, stretch
+from foveate.foreground.cleanup import contrast, resized, stretch
 from foveate.foreground.proposers.base import Heat, Proposal, Proposer, Request
 from foveate.foreground.proposers.registry import demand
 
