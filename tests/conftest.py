@@ -169,11 +169,10 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def copy_of(module: M) -> M:
-    """As `copy.deepcopy` for modules that only hold tensors, modules and constants, in a tenth of the time."""
+    """As `copy.deepcopy` for modules that only hold tensors, modules and constants, but faster."""
     twin = module.__class__.__new__(module.__class__)
-    twin.__dict__.update(
-        {k: v.copy() if isinstance(v, (dict, set)) else v for k, v in module.__dict__.items()}
-    )
+    for name, value in module.__dict__.items():
+        twin.__dict__[name] = value.copy() if isinstance(value, (dict, set)) else value
     for name, part in module._modules.items():
         twin._modules[name] = None if part is None else copy_of(part)
     for name, weight in module._parameters.items():

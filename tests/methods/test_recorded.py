@@ -41,6 +41,7 @@ PLUGGED = (
     *("fvgpt+coop", "fvgpt+cocoop", "fvgpt+mmrl", "fvgpt+zeroshot"),
     *("dapt+coop", "dapt+maple", "dapt+ivlp", "dapt+mmrl", "dapt+vpt", "fvgpt+dapt+maple"),
     *("kdpl+coop", "kdpl+cocoop", "kdpl+promptsrc", "fvgpt+kdpl+coop"),
+    "two_stage+ln_tuning",
 )
 RUNS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     **{name: (name, {}) for name in (*backbones(), *PLUGGED)},

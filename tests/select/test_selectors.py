@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from foveate.select import pool
+from foveate.select import pool as kernels
 from foveate.select.choosing import choose
 from foveate.select.pool import ClassFeatures, PoolFeatures, budgets
 from foveate.select.rules import GlisterConfig, events, glister, k_center, lazy_greedy
@@ -170,8 +170,8 @@ def test_blocks_too_large_to_keep_give_the_same_choice(
 ):
     seen = pool(13, 12, seed=4)
     whole = choose(name, seen, [5, 6], torch.Generator(), **settings)
-    monkeypatch.setattr(pool, "WHOLE", 4)
-    monkeypatch.setattr(pool, "PIECE", 30)  # two rows at a time
+    monkeypatch.setattr(kernels, "WHOLE", 4)
+    monkeypatch.setattr(kernels, "PIECE", 30)  # two rows at a time
     monkeypatch.setattr("foveate.select.rules.PIECE", 40)
     assert choose(name, seen, [5, 6], torch.Generator(), **settings).equal(whole)
 
@@ -179,10 +179,10 @@ def test_blocks_too_large_to_keep_give_the_same_choice(
 def test_rows_of_a_class_too_large_to_keep(pool: Pool, monkeypatch: pytest.MonkeyPatch):
     """Some rows are kept, and the others are made several at a time; the choice is that of a whole matrix."""
     block = pool(3, 60, seed=6).block(1)
-    make, made = pool.cosines(block), list[list[int]]()
-    whole = lazy_greedy(pool.Similarity(60, make), 20)
-    monkeypatch.setattr(pool, "WHOLE", 40)  # 26 rows
-    kernel = pool.Similarity(60, lambda rows: made.append(rows.tolist()) or make(rows))
+    make, made = kernels.cosines(block), list[list[int]]()
+    whole = lazy_greedy(kernels.Similarity(60, make), 20)
+    monkeypatch.setattr(kernels, "WHOLE", 40)  # 26 rows
+    kernel = kernels.Similarity(60, lambda rows: made.append(rows.tolist()) or make(rows))
     assert lazy_greedy(kernel, 20) == whole
     first, *asked = made
     assert first == list(range(60))
@@ -201,28 +201,28 @@ def test_factorised_kernels_are_those_of_autograds_gradients(pool: Pool, label: 
     seen = pool(7, 8, 9, seed=3, scale=5.0)
     _, grads, _ = parts(seen, label)
     block = seen.block(label)
-    g, every = pool.residuals(block.logits, label), torch.arange(len(block))
+    g, every = kernels.residuals(block.logits, label), torch.arange(len(block))
     near = {"rtol": 1e-9, "atol": 1e-12}
-    torch.testing.assert_close(pool.squared_norms(g, block.features), grads.square().sum(1), **near)
-    products = pool.inner_products(g, block.features)(every)
+    torch.testing.assert_close(kernels.squared_norms(g, block.features), grads.square().sum(1), **near)
+    products = kernels.inner_products(g, block.features)(every)
     torch.testing.assert_close(products, grads @ grads.T, **near)
     unit = F.normalize(grads, dim=1)
-    torch.testing.assert_close(pool.cosines(block)(every), unit @ unit.T, **near)
+    torch.testing.assert_close(kernels.cosines(block)(every), unit @ unit.T, **near)
     distances = torch.cdist(grads, grads)
-    found = pool.nearness(block)(every)
+    found = kernels.nearness(block)(every)
     torch.testing.assert_close(found[0, 0] - found, distances, rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_of_pictures_that_are_nearly_certain_keep_their_direction():
     logits = torch.tensor([[60.0, 0.0, -1.0], [60.0, -1.0, 0.0]], dtype=torch.float64)
-    g = pool.residuals(logits, 0)
+    g = kernels.residuals(logits, 0)
     tiny = torch.tensor(60.0, dtype=torch.float64).neg().exp()
     assert g[0, 1] == pytest.approx(float(tiny), rel=1e-9)
     assert g[0, 0] == pytest.approx(
         float(-tiny * (1 + torch.tensor(-1.0).exp())), rel=1e-6
     )  # p - 1 would be 0
     block = ClassFeatures(torch.eye(2, 4, dtype=torch.float64), logits, 0)
-    cosines = pool.cosines(block)(torch.arange(2))
+    cosines = kernels.cosines(block)(torch.arange(2))
     assert cosines.diagonal().tolist() == pytest.approx([1, 1])
     assert 0.4 < float(cosines[0, 1]) < 0.5  # ½ of the cosine of g: features at right angles
 

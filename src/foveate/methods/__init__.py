@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from foveate.methods.kgcoop import KgCoOpConfig as KgCoOpConfig
     from foveate.methods.linear_probe import LinearProbe as LinearProbe
     from foveate.methods.linear_probe import LinearProbeConfig as LinearProbeConfig
+    from foveate.methods.ln_tuning import LnTuning as LnTuning
+    from foveate.methods.ln_tuning import LnTuningConfig as LnTuningConfig
     from foveate.methods.lpplusplus import LpPlusPlus as LpPlusPlus
     from foveate.methods.lpplusplus import LpPlusPlusConfig as LpPlusPlusConfig
     from foveate.methods.maple import Maple as Maple
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from foveate.methods.tcp import TcpConfig as TcpConfig
     from foveate.methods.tip_adapter import TipAdapter as TipAdapter
     from foveate.methods.tip_adapter import TipAdapterConfig as TipAdapterConfig
+    from foveate.methods.two_stage import TwoStage as TwoStage
+    from foveate.methods.two_stage import TwoStageConfig as TwoStageConfig
     from foveate.methods.vpt import Vpt as Vpt
     from foveate.methods.vpt import VptConfig as VptConfig
     from foveate.methods.zeroshot import ZeroShot as ZeroShot

@@ -389,6 +389,29 @@ class ClipLoraConfig(MethodConfig):
 
 
 @dataclass(frozen=True)
+class LnTuningConfig(MethodConfig):
+    """Settings of LN-tuning.
+
+    Attributes:
+        template: The sentence around a class name; None takes the data set's, or "a photo of a {}.".
+    """
+
+    part: ClassVar[str] = "ln_tuning"
+    recipe: ClassVar = {
+        **{"epochs": 58, "optimiser": "adamw", "lr": 0.0002, "weight_decay": 0.01},
+        **{"batch_size": 32, "warmup_epochs": 0},
+    }
+    template: str | None = None
+
+
+@dataclass(frozen=True)
+class TwoStageConfig(MethodConfig):
+    """Settings of the second stage of 2SFS: none but the recipe, which is the host's."""
+
+    part: ClassVar[str] = "two_stage"
+
+
+@dataclass(frozen=True)
 class ProdaConfig(MethodConfig):
     """Settings of ProDA.
 
