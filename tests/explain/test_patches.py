@@ -6,7 +6,7 @@ from torch import Tensor
 
 from foveate.clip.model import Clip
 from foveate.explain import How, gaze
-from foveate.explain.maps import block_index, first_patch, patches_of
+from foveate.explain.maps import block_index, patch_start, patches_of
 from foveate.methods.base import Method
 from foveate.methods.capabilities import PriorBranch
 from foveate.methods.registry import backbones, build, parts
@@ -74,7 +74,7 @@ def test_patches_are_cut_from_between_tokens():
     assert patches_of(values, 16, 6).tolist() == [list(range(6, 22))]  # MMRL: five tokens before them
     assert patches_of(values, 16, 1).tolist() == [list(range(1, 17))]  # VPT: five behind them
     assert patches_of(values[:, :17], 16, 6).tolist() == [list(range(1, 17))]  # CLIP's own pass
-    assert first_patch(17, 16, 6) == 1
+    assert patch_start(17, 16, 6) == 1
 
 
 def test_blocks_are_counted_from_either_end():

@@ -37,7 +37,15 @@ NEW = ["tree frog", "lighthouse"]
 FEW = ["tcp", "linear_probe", "fvgpt+cocoop", "fvgpt+mmrl"]
 """One of each kind that is unlike the others."""
 
-PLUGGED = ["fvgpt+coop", "fvgpt+mmrl", "fvgpt+cocoop", "dapt+maple", "kdpl+coop", "exchange+coop"]
+PLUGGED = [
+    "fvgpt+coop",
+    "fvgpt+mmrl",
+    "fvgpt+cocoop",
+    "dapt+maple",
+    "kdpl+coop",
+    "exchange+coop",
+    "two_stage+ln_tuning",
+]
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ PyTorch multiplies float32 matrices on a CPU by MKL. On AMD's processors MKL is 
 PyTorch includes and uses for bfloat16. Both sum in float32, but in different orders.
 """
 
-import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, cast
@@ -28,10 +27,9 @@ class TowerLinear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return `F.linear`; constant float32 weights on a CPU are multiplied by oneDNN, if it is faster."""
     eligible = weight.dtype == x.dtype == torch.float32 and weight.device.type == "cpu"
-    eligible = eligible and weight.numel() >= least_weight()
     # Exported graphs have PyTorch's own operators.
     traced = torch.jit.is_tracing() or torch.compiler.is_compiling()  # pyright: ignore[reportPrivateImportUsage]
-    if not eligible or traced or weight.requires_grad:
+    if not eligible or traced or weight.requires_grad or not onednn_is_faster():
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and x.requires_grad:
         return cast("Tensor", _Product.apply(x, weight, bias))
@@ -58,18 +56,8 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @cache
-def least_weight() -> float:
-    """Return how many numbers a weight must have for oneDNN to be faster; infinite if it never is.
-
-    oneDNN is faster on AMD's processors, for which MKL has no fast kernels. A call takes 50 µs longer. With
-    AVX512 a product of any size makes up for this; with AVX2 only products with large weights do.
-    """
-    capabilities = cpu_capabilities()
+def onednn_is_faster() -> bool:
+    """Return whether MKL has no fast kernels for this processor, and oneDNN is available."""
+    name = str(cpu_capabilities().get("cpu_name", ""))
     available = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    if not (
-        str(capabilities.get("cpu_name", "")).startswith("AMD")
-        and torch.backends.mkl.is_available()
-        and available
-    ):
-        return math.inf
-    return 0 if capabilities.get("avx512_f") else 1 << 17
+    return name.startswith("AMD") and torch.backends.mkl.is_available() and available
