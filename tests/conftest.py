@@ -47,7 +47,7 @@ hypothesis.settings.load_profile("foveate")
 
 
 SLOW = Path(__file__).parent / "slow.txt"
-"""Tests that `make test-fast` leaves out, besides those marked `slow`; `--write-slow 1.5` writes it anew."""
+"""Tests that `make test-fast` leaves out, besides those marked `slow`; `--write-slow 0.6` writes it anew."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
