@@ -153,5 +153,5 @@ def test_a_model_of_other_classes_is_refused(host: LnTuning):
 
 @pytest.mark.parametrize("kind", [LinearProbe, CoCoOp])
 def test_hosts_without_a_text_per_class_are_refused(tiny_clip: Clip, kind: type[Method]):
-    with pytest.raises(InputError, match="take a host with one text per class, such as ln_tuning"):
+    with pytest.raises(InputError, match="take a host that does, such as ln_tuning"):
         TwoStage(kind(tiny_clip))

@@ -57,8 +57,8 @@ class TwoStage(FrozenHost, ClosedForm):
         """Refuse a host without one text per class."""
         if is_kind(host, KnownClasses, TextPerImage):
             raise InputError(
-                f"two_stage: {name} has no text of a class that a classifier can start from: take a host"
-                " with one text per class, such as ln_tuning"
+                f"two_stage: {name} does not answer from one text per class, as a classifier needs it:"
+                " take a host that does, such as ln_tuning"
             )
 
     def set_classes(
