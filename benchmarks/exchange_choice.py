@@ -74,6 +74,8 @@ def main() -> None:
     parser.add_argument("--hosts", nargs="+", default=list(RECIPES))
     parser.add_argument("--seeds", type=int, default=2)
     given = parser.parse_args()
+    if given.seeds < 1:
+        parser.error(f"--seeds is {given.seeds}: give 1 or more")
     torch.set_num_threads(1)
     hosts: dict[tuple[float, float], list[Figures]] = defaultdict(list)
     for host in given.hosts:

@@ -79,6 +79,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pairs", type=int, default=3)
     given = parser.parse_args()
+    if given.pairs < 1:
+        parser.error(f"--pairs is {given.pairs}: give 1 or more")
     folder, names = given.folder, made_up_names(2)
     if not (folder / "export").is_dir():
         lay_out(folder, names)
