@@ -13,23 +13,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-# Tensors as bytes, for hashes and checks.
-
-
-def bytes_of(tensor: Tensor) -> memoryview:
-    """Return the numbers of a tensor as bytes, in row-major order; without a copy if possible."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
-def digest_of(tensors: Mapping[str, Tensor], before: str = "") -> str:
-    """Return a hash of `before` and of the tensors' names, dtypes, shapes and numbers: 16 hex digits."""
-    state = hashlib.sha256(before.encode())
-    for name, tensor in sorted(tensors.items()):
-        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        state.update(bytes_of(tensor))
-    return state.hexdigest()[:16]
-
-
 T = TypeVar("T")
 
 
@@ -158,6 +141,23 @@ def _unchanged_ranges() -> list[tuple[int, int]]:
             low, _, high = header.split()[0].partition("-")
             ranges.append((int(low, 16), int(high, 16)))
     return ranges
+
+
+# Tensors as bytes, for hashes and checks.
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """Return the numbers of a tensor as bytes, in row-major order; without a copy if possible."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def digest_of(tensors: Mapping[str, Tensor], before: str = "") -> str:
+    """Return a hash of `before` and of the tensors' names, dtypes, shapes and numbers: 16 hex digits."""
+    state = hashlib.sha256(before.encode())
+    for name, tensor in sorted(tensors.items()):
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(bytes_of(tensor))
+    return state.hexdigest()[:16]
 
 
 # Peak memory: of the GPU if there is one, otherwise of the process.

@@ -37,128 +37,6 @@ from foveate.train.card import SplitScore, card_head, data_of, plain_text
 from foveate.train.checkpoint import ModelConfig
 from foveate.train.folder import refuse_folder
 
-# Pictures that programs read differently: rotated by EXIF, CMYK, 16 bits, with a palette, animated.
-#
-# They are drawn from a seed, and each export is verified on them.
-
-
-_ORIENTATION = 0x0112
-
-
-def draw_awkward(folder: Path, seed: int = 0) -> list[Path]:
-    """Draw such files into a folder; return their paths.
-
-    Args:
-        folder: An existing, empty folder.
-        seed: Seed of the drawings.
-    """
-    rng = np.random.default_rng(seed)
-    for orientation in range(1, 9):
-        exif = Image.Exif()
-        exif[_ORIENTATION] = orientation
-        _drawing(rng, 97, 61).save(folder / f"turned-{orientation}.jpg", exif=exif, quality=90)
-    for name, save in _KINDS.items():
-        save(_drawing(rng, 83, 120), folder / name)
-    return sorted(folder.iterdir())
-
-
-def _drawing(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """Return smooth colours with a bright corner, so that a rotated or mirrored picture differs."""
-    coarse = rng.integers(0, 256, (5, 4, 3), dtype=np.uint8)
-    drawing = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    drawing.paste((255, 240, 20), (2, 3, width // 3, height // 4))
-    return drawing
-
-
-def _alpha(drawing: Image.Image, mode: str) -> Image.Image:
-    ramp = Image.fromarray(np.linspace(0, 255, drawing.width, dtype=np.uint8)[None].repeat(drawing.height, 0))
-    image = drawing.convert(mode.removesuffix("A") if mode == "LA" else "RGB")
-    image.putalpha(ramp)
-    return image
-
-
-def _deep(drawing: Image.Image) -> Image.Image:
-    return Image.fromarray(np.asarray(drawing.convert("L")).astype(np.uint16) * 257)
-
-
-def _save_animated(drawing: Image.Image, path: Path) -> None:
-    frames = [drawing.rotate(90 * turn, expand=False) for turn in range(1, 3)]
-    drawing.save(path, save_all=True, append_images=frames, duration=80)
-
-
-def _save_transparent(drawing: Image.Image, path: Path) -> None:
-    drawing.quantize(16).save(path, transparency=3)
-
-
-_KINDS: dict[str, Callable[[Image.Image, Path], None]] = {
-    "cmyk.jpg": lambda drawn, path: drawn.convert("CMYK").save(path, quality=90),
-    "grey.jpg": lambda drawn, path: drawn.convert("L").save(path, quality=90),
-    "grey-16-bit.png": lambda drawn, path: _deep(drawn).save(path),
-    "palette.png": lambda drawn, path: drawn.quantize(16).save(path),
-    "palette-see-through.png": _save_transparent,
-    "alpha.png": lambda drawn, path: _alpha(drawn, "RGBA").save(path),
-    "grey-alpha.png": lambda drawn, path: _alpha(drawn, "LA").save(path),
-    "two-colours.png": lambda drawn, path: drawn.convert("1").save(path),
-    "moving.gif": _save_animated,
-    "moving.png": _save_animated,
-    "plain.bmp": lambda drawn, path: drawn.save(path),
-    "packed.tif": lambda drawn, path: drawn.save(path, compression="tiff_lzw"),
-    "long.png": lambda drawn, path: drawn.resize((9, 700)).save(path),
-    "small.png": lambda drawn, path: drawn.resize((3, 2)).save(path),
-}
-
-
-# The card of an exported model.
-
-
-def export_card(manifest: Manifest, config: ModelConfig, scores: Sequence[SplitScore] = ()) -> str:
-    """Return the README of an exported model.
-
-    Args:
-        manifest: Manifest of the export, with its proof.
-        config: Config of the exported model.
-        scores: Measured scores of that model.
-    """
-    rest = f", … ({len(manifest.names)} in all)" if len(manifest.names) > 20 else ""
-    names = ", ".join(plain_text(name) for name in manifest.names[:20]) + rest
-    proof, lines = manifest.proof, list[str]()
-    lines.append(
-        f"Proved at the export: {proof['answers']} answers about {proof['pictures']} picture files,"
-        f" {proof['own']} of them its owner's,\n  have the labels that the model gave, and probabilities"
-        f" within {proof['largest_difference']:.1g} of its."
-    )
-    if "int8_agreement" in proof:
-        lines.append(
-            f"Weights have 8 bits: {100 * proof['int8_agreement']:.1f} % of {proof['int8_answers']} answers"
-            " are what they are with 32 bits."
-        )
-    lines += [
-        f"Data: {plain_text(data_of(config))}.{f' Their hash: {config.data}.' if config.data else ''}",
-        f"Towers: weights {manifest.fingerprint}; they are in this folder.",
-        f"Licence: {plain_text(manifest.licence) or 'not given; that of the towers and of the pictures'}.",
-        "Limits: it answers with one of the names it is given, whatever the picture shows.",
-        *(f"Of the model that was exported: {score.words}" for score in scores),
-    ]
-    bullets = "\n".join(f"- {line}" for line in lines)
-    return f"""{card_head(config, manifest.licence, scores)}
-# {manifest.method} on {plain_text(manifest.clip)}, exported
-
-An image classifier tuned with foveate {manifest.foveate}, as ONNX graphs ({manifest.precision}).
-
-Classes: {names}
-
-```python
-import foveate.run  # onnxruntime, numpy, Pillow and tokenizers; no PyTorch
-
-model = foveate.run.load("this folder")
-model.predict(["photo.jpg"])                       # among the classes above
-model.predict(["photo.jpg"], classes=["another"])  # and one it never saw
-```
-
-{bullets}
-"""
-
-
 Pictures = Sequence[Path | LazyPicture]
 
 
@@ -325,3 +203,125 @@ def _write(
     classifier.clip.tokenizer.save(folder / TOKENIZER)
     write_manifest(folder, manifest)
     return load(folder)
+
+
+# Pictures that programs read differently: rotated by EXIF, CMYK, 16 bits, with a palette, animated.
+#
+# They are drawn from a seed, and each export is verified on them.
+
+
+_ORIENTATION = 0x0112
+
+
+def draw_awkward(folder: Path, seed: int = 0) -> list[Path]:
+    """Draw such files into a folder; return their paths.
+
+    Args:
+        folder: An existing, empty folder.
+        seed: Seed of the drawings.
+    """
+    rng = np.random.default_rng(seed)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[_ORIENTATION] = orientation
+        _drawing(rng, 97, 61).save(folder / f"turned-{orientation}.jpg", exif=exif, quality=90)
+    for name, save in _KINDS.items():
+        save(_drawing(rng, 83, 120), folder / name)
+    return sorted(folder.iterdir())
+
+
+def _drawing(rng: np.random.Generator, width: int, height: int) -> Image.Image:
+    """Return smooth colours with a bright corner, so that a rotated or mirrored picture differs."""
+    coarse = rng.integers(0, 256, (5, 4, 3), dtype=np.uint8)
+    drawing = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    drawing.paste((255, 240, 20), (2, 3, width // 3, height // 4))
+    return drawing
+
+
+def _alpha(drawing: Image.Image, mode: str) -> Image.Image:
+    ramp = Image.fromarray(np.linspace(0, 255, drawing.width, dtype=np.uint8)[None].repeat(drawing.height, 0))
+    image = drawing.convert(mode.removesuffix("A") if mode == "LA" else "RGB")
+    image.putalpha(ramp)
+    return image
+
+
+def _deep(drawing: Image.Image) -> Image.Image:
+    return Image.fromarray(np.asarray(drawing.convert("L")).astype(np.uint16) * 257)
+
+
+def _save_animated(drawing: Image.Image, path: Path) -> None:
+    frames = [drawing.rotate(90 * turn, expand=False) for turn in range(1, 3)]
+    drawing.save(path, save_all=True, append_images=frames, duration=80)
+
+
+def _save_transparent(drawing: Image.Image, path: Path) -> None:
+    drawing.quantize(16).save(path, transparency=3)
+
+
+_KINDS: dict[str, Callable[[Image.Image, Path], None]] = {
+    "cmyk.jpg": lambda drawn, path: drawn.convert("CMYK").save(path, quality=90),
+    "grey.jpg": lambda drawn, path: drawn.convert("L").save(path, quality=90),
+    "grey-16-bit.png": lambda drawn, path: _deep(drawn).save(path),
+    "palette.png": lambda drawn, path: drawn.quantize(16).save(path),
+    "palette-see-through.png": _save_transparent,
+    "alpha.png": lambda drawn, path: _alpha(drawn, "RGBA").save(path),
+    "grey-alpha.png": lambda drawn, path: _alpha(drawn, "LA").save(path),
+    "two-colours.png": lambda drawn, path: drawn.convert("1").save(path),
+    "moving.gif": _save_animated,
+    "moving.png": _save_animated,
+    "plain.bmp": lambda drawn, path: drawn.save(path),
+    "packed.tif": lambda drawn, path: drawn.save(path, compression="tiff_lzw"),
+    "long.png": lambda drawn, path: drawn.resize((9, 700)).save(path),
+    "small.png": lambda drawn, path: drawn.resize((3, 2)).save(path),
+}
+
+
+# The card of an exported model.
+
+
+def export_card(manifest: Manifest, config: ModelConfig, scores: Sequence[SplitScore] = ()) -> str:
+    """Return the README of an exported model.
+
+    Args:
+        manifest: Manifest of the export, with its proof.
+        config: Config of the exported model.
+        scores: Measured scores of that model.
+    """
+    rest = f", … ({len(manifest.names)} in all)" if len(manifest.names) > 20 else ""
+    names = ", ".join(plain_text(name) for name in manifest.names[:20]) + rest
+    proof, lines = manifest.proof, list[str]()
+    lines.append(
+        f"Proved at the export: {proof['answers']} answers about {proof['pictures']} picture files,"
+        f" {proof['own']} of them its owner's,\n  have the labels that the model gave, and probabilities"
+        f" within {proof['largest_difference']:.1g} of its."
+    )
+    if "int8_agreement" in proof:
+        lines.append(
+            f"Weights have 8 bits: {100 * proof['int8_agreement']:.1f} % of {proof['int8_answers']} answers"
+            " are what they are with 32 bits."
+        )
+    lines += [
+        f"Data: {plain_text(data_of(config))}.{f' Their hash: {config.data}.' if config.data else ''}",
+        f"Towers: weights {manifest.fingerprint}; they are in this folder.",
+        f"Licence: {plain_text(manifest.licence) or 'not given; that of the towers and of the pictures'}.",
+        "Limits: it answers with one of the names it is given, whatever the picture shows.",
+        *(f"Of the model that was exported: {score.words}" for score in scores),
+    ]
+    bullets = "\n".join(f"- {line}" for line in lines)
+    return f"""{card_head(config, manifest.licence, scores)}
+# {manifest.method} on {plain_text(manifest.clip)}, exported
+
+An image classifier tuned with foveate {manifest.foveate}, as ONNX graphs ({manifest.precision}).
+
+Classes: {names}
+
+```python
+import foveate.run  # onnxruntime, numpy, Pillow and tokenizers; no PyTorch
+
+model = foveate.run.load("this folder")
+model.predict(["photo.jpg"])                       # among the classes above
+model.predict(["photo.jpg"], classes=["another"])  # and one it never saw
+```
+
+{bullets}
+"""

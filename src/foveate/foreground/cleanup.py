@@ -10,136 +10,6 @@ from PIL import Image
 from foveate.foreground.proposers.base import Heat, Mask, Proposal
 from foveate.foreground.proposers.registry import demand
 
-# Arithmetic on heat maps, which give the foreground likelihood of each pixel.
-
-
-_BINS = 256
-
-
-def stretch(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Rescale values to [0, 1] by their minimum and maximum; zeros if all are equal."""
-    low, high = values.min(), values.max()
-    if not high > low:
-        return np.zeros_like(values)
-    return (values - low) / (high - low)
-
-
-def otsu(heat: Float[np.ndarray, "*shape"]) -> float:
-    """Return the threshold that splits values into two groups with the most distant means.
-
-    A value equal to the threshold belongs to the lower group. If all values are equal, none is above it.
-
-    Source: Otsu, "A threshold selection method from gray-level histograms", 1979, Eq. 14.
-    """
-    low, high = float(heat.min()), float(heat.max())
-    if not high > low:
-        return high
-    counts, edges = np.histogram(heat, bins=_BINS, range=(low, high))
-    centres = (edges[:-1] + edges[1:]) / 2
-    below, sums = np.cumsum(counts)[:-1], np.cumsum(counts * centres)
-    above = heat.size - below
-    distance = sums[:-1] / below - (sums[-1] - sums[:-1]) / above  # the first and last bins are never empty
-    return float(edges[1 + np.argmax(below * above * distance**2)])
-
-
-def contrast(heat: Heat, mask: Mask) -> float:
-    """Return the heat's mean inside the mask minus its mean outside; heat must be in [0, 1]."""
-    if mask.all() or not mask.any():
-        return 0.0
-    return float(np.clip(heat[mask].mean() - heat[~mask].mean(), 0, 1))
-
-
-def resized(heat: Heat, size: tuple[int, int]) -> Float[np.ndarray, "rows columns"]:
-    """Resize a heat map to another (width, height): averaging to shrink, bilinear to enlarge."""
-    if heat.shape == (size[1], size[0]):
-        return heat
-    return np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-
-
-def small_size(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
-    """Return a (width, height) of at most `short` by `long` pixels and nearly the same shape."""
-    scale = min(1.0, short / min(size), long / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-# Refines a coarse foreground by the picture's colours.
-#
-# GrabCut (Rother, Kolmogorov, Blake: "GrabCut", SIGGRAPH 2004) learns foreground and background colours
-# from seeds, and cuts where neighbouring pixels differ. OpenCV does the computation; this module chooses
-# the seeds.
-
-
-SHORT, LONG = 160, 640
-"""Maximum shorter and longer side of the copy to cut, in pixels.
-
-On 324 photos, 320 and 5 iterations take twice the time for the same masks (mean IoU 0.701, here 0.698).
-"""
-
-ITERATIONS = 3
-FRAME = 0.08
-"""Width of the picture's frame, as a share of each side."""
-
-_SURE_BACK, _SURE_FRONT, _MAYBE_BACK, _MAYBE_FRONT = range(4)  # OpenCV's GC_BGD, GC_FGD, GC_PR_BGD, GC_PR_FGD
-Seeds = UInt8[np.ndarray, "height width"]
-
-
-class NoSeeds(ValueError):
-    """The heat map gives no foreground seed, or no background seed."""
-
-
-def grabcut(picture: Image.Image, heat: Heat) -> Mask:
-    """Cut the foreground along the picture's colours, from a heat map.
-
-    The same input gives the same mask, for any number of OpenCV threads. A large picture is cut at a
-    smaller size, and the outline is smoothed when the mask is resized back.
-
-    Args:
-        picture: Upright, of mode "RGB".
-        heat: Foreground likelihood of each pixel; same size as the picture.
-
-    Raises:
-        NoSeeds: The heat map is constant, or gives seeds for only one of the two.
-        InputError: OpenCV is not installed.
-    """
-    demand("masks", "refining masks by the picture's colours (--refine none leaves that out)", "cv2")
-    import cv2
-
-    size = small_size(picture.size, SHORT, LONG)
-    labels = seeds(resized(heat, size))
-    colours = np.asarray(picture.resize(size, Image.Resampling.BOX) if size != picture.size else picture)
-    if min(np.isin(labels, codes).sum() for codes in ((0, 2), (1, 3))) == 0:
-        raise NoSeeds("the heat map seeds no foreground, or no background")
-    # OpenCV initialises the colour models with a generator of this thread, which cannot be read or
-    # passed. Without a seed, each call differs. foveate uses no other OpenCV function with random
-    # numbers.
-    cv2.setRNGSeed(0)
-    pixels, rectangle = np.ascontiguousarray(colours[..., ::-1]), (0, 0, *size)
-    background_model, foreground_model = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(
-        pixels, labels, rectangle, background_model, foreground_model, ITERATIONS, cv2.GC_INIT_WITH_MASK
-    )
-    foreground = np.isin(labels, (_SURE_FRONT, _MAYBE_FRONT))
-    return resized(foreground.astype(np.float32), picture.size) > 0.5
-
-
-def seeds(heat: Heat) -> Seeds:
-    """Return the seed of each pixel: sure or possible, foreground or background (OpenCV's codes).
-
-    Above Otsu's threshold: foreground; the hottest 30 % are sure. Below: background if the pixel is in
-    the coldest 35 % of the picture, and sure in the frame; otherwise possible foreground.
-    """
-    height, width = heat.shape
-    hot = heat > otsu(heat)
-    top, left = round(FRAME * height), round(FRAME * width)
-    frame = np.ones_like(hot)
-    frame[top : height - top, left : width - left] = False
-    labels = np.where(heat <= np.quantile(heat, 0.35), _MAYBE_BACK, _MAYBE_FRONT).astype(np.uint8)
-    labels[frame] = _SURE_BACK
-    labels[hot] = _MAYBE_FRONT
-    if hot.any():
-        labels[hot & (heat >= np.quantile(heat[hot], 0.7))] = _SURE_FRONT
-    return labels
-
 
 @dataclass(frozen=True)
 class TidyConfig:
@@ -251,3 +121,134 @@ def _refine(picture: Image.Image, proposal: Proposal, coarse: bool, config: Tidy
         return grabcut(picture, proposal.heat)
     except NoSeeds:
         return None
+
+
+# Refines a coarse foreground by the picture's colours.
+#
+# GrabCut (Rother, Kolmogorov, Blake: "GrabCut", SIGGRAPH 2004) learns foreground and background colours
+# from seeds, and cuts where neighbouring pixels differ. OpenCV does the computation; this module chooses
+# the seeds.
+
+
+SHORT, LONG = 160, 640
+"""Maximum shorter and longer side of the copy to cut, in pixels.
+
+On 324 photos, 320 and 5 iterations take twice the time for the same masks (mean IoU 0.701, here 0.698).
+"""
+
+ITERATIONS = 3
+FRAME = 0.08
+"""Width of the picture's frame, as a share of each side."""
+
+_SURE_BACK, _SURE_FRONT, _MAYBE_BACK, _MAYBE_FRONT = range(4)  # OpenCV's GC_BGD, GC_FGD, GC_PR_BGD, GC_PR_FGD
+Seeds = UInt8[np.ndarray, "height width"]
+
+
+class NoSeeds(ValueError):
+    """The heat map gives no foreground seed, or no background seed."""
+
+
+def grabcut(picture: Image.Image, heat: Heat) -> Mask:
+    """Cut the foreground along the picture's colours, from a heat map.
+
+    The same input gives the same mask, for any number of OpenCV threads. A large picture is cut at a
+    smaller size, and the outline is smoothed when the mask is resized back.
+
+    Args:
+        picture: Upright, of mode "RGB".
+        heat: Foreground likelihood of each pixel; same size as the picture.
+
+    Raises:
+        NoSeeds: The heat map is constant, or gives seeds for only one of the two.
+        InputError: OpenCV is not installed.
+    """
+    demand("masks", "refining masks by the picture's colours (--refine none leaves that out)", "cv2")
+    import cv2
+
+    size = small_size(picture.size, SHORT, LONG)
+    labels = seeds(resized(heat, size))
+    colours = np.asarray(picture.resize(size, Image.Resampling.BOX) if size != picture.size else picture)
+    if min(np.isin(labels, codes).sum() for codes in ((0, 2), (1, 3))) == 0:
+        raise NoSeeds("the heat map seeds no foreground, or no background")
+    # OpenCV initialises the colour models with a generator of this thread, which cannot be read or
+    # passed. Without a seed, each call differs. foveate uses no other OpenCV function with random
+    # numbers.
+    cv2.setRNGSeed(0)
+    pixels, rectangle = np.ascontiguousarray(colours[..., ::-1]), (0, 0, *size)
+    background_model, foreground_model = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(
+        pixels, labels, rectangle, background_model, foreground_model, ITERATIONS, cv2.GC_INIT_WITH_MASK
+    )
+    foreground = np.isin(labels, (_SURE_FRONT, _MAYBE_FRONT))
+    return resized(foreground.astype(np.float32), picture.size) > 0.5
+
+
+def seeds(heat: Heat) -> Seeds:
+    """Return the seed of each pixel: sure or possible, foreground or background (OpenCV's codes).
+
+    Above Otsu's threshold: foreground; the hottest 30 % are sure. Below: background if the pixel is in
+    the coldest 35 % of the picture, and sure in the frame; otherwise possible foreground.
+    """
+    height, width = heat.shape
+    hot = heat > otsu(heat)
+    top, left = round(FRAME * height), round(FRAME * width)
+    frame = np.ones_like(hot)
+    frame[top : height - top, left : width - left] = False
+    labels = np.where(heat <= np.quantile(heat, 0.35), _MAYBE_BACK, _MAYBE_FRONT).astype(np.uint8)
+    labels[frame] = _SURE_BACK
+    labels[hot] = _MAYBE_FRONT
+    if hot.any():
+        labels[hot & (heat >= np.quantile(heat[hot], 0.7))] = _SURE_FRONT
+    return labels
+
+
+# Arithmetic on heat maps, which give the foreground likelihood of each pixel.
+
+
+_BINS = 256
+
+
+def stretch(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Rescale values to [0, 1] by their minimum and maximum; zeros if all are equal."""
+    low, high = values.min(), values.max()
+    if not high > low:
+        return np.zeros_like(values)
+    return (values - low) / (high - low)
+
+
+def otsu(heat: Float[np.ndarray, "*shape"]) -> float:
+    """Return the threshold that splits values into two groups with the most distant means.
+
+    A value equal to the threshold belongs to the lower group. If all values are equal, none is above it.
+
+    Source: Otsu, "A threshold selection method from gray-level histograms", 1979, Eq. 14.
+    """
+    low, high = float(heat.min()), float(heat.max())
+    if not high > low:
+        return high
+    counts, edges = np.histogram(heat, bins=_BINS, range=(low, high))
+    centres = (edges[:-1] + edges[1:]) / 2
+    below, sums = np.cumsum(counts)[:-1], np.cumsum(counts * centres)
+    above = heat.size - below
+    distance = sums[:-1] / below - (sums[-1] - sums[:-1]) / above  # the first and last bins are never empty
+    return float(edges[1 + np.argmax(below * above * distance**2)])
+
+
+def contrast(heat: Heat, mask: Mask) -> float:
+    """Return the heat's mean inside the mask minus its mean outside; heat must be in [0, 1]."""
+    if mask.all() or not mask.any():
+        return 0.0
+    return float(np.clip(heat[mask].mean() - heat[~mask].mean(), 0, 1))
+
+
+def resized(heat: Heat, size: tuple[int, int]) -> Float[np.ndarray, "rows columns"]:
+    """Resize a heat map to another (width, height): averaging to shrink, bilinear to enlarge."""
+    if heat.shape == (size[1], size[0]):
+        return heat
+    return np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+
+
+def small_size(size: tuple[int, int], short: int, long: int) -> tuple[int, int]:
+    """Return a (width, height) of at most `short` by `long` pixels and nearly the same shape."""
+    scale = min(1.0, short / min(size), long / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -48,97 +48,6 @@ from foveate.foreground.shards import (
     write_index,
 )
 
-# Reads foveate's masks, from a tree or a packed set.
-
-
-class TreeMask(StoredMask):
-    """One mask of a tree."""
-
-    def __init__(self, folder: Path, file: str, fallback: bool) -> None:
-        self._folder, self._file, self._fallback = folder, file, fallback
-
-    @property
-    def name(self) -> str:
-        return self._file
-
-    @property
-    def fallback(self) -> bool:
-        return self._fallback
-
-    def load(self) -> Image.Image:
-        with opened(self._folder / self._file) as image:
-            image.load()
-            return image
-
-
-def read_key(folder: Path) -> dict[str, object]:
-    """Return the settings of the masks in a tree or in a packed set.
-
-    Raises:
-        InputError: The masks are not foveate's, are damaged, or have a newer format.
-    """
-    if is_packed(folder):
-        return dict(open_shards(folder).key)
-    path = folder / HEAD
-    if not path.is_file():
-        raise InputError(f"{folder} has no {HEAD}: it holds no masks that foveate made")
-    return read_head(path.read_bytes(), str(path))
-
-
-def read_manifest(folder: Path) -> list[MaskRecord]:
-    """Return the records of a tree or a packed set, each name once, in the order of creation.
-
-    Records without a mask file are left out.
-
-    Raises:
-        InputError: There is no manifest, or it is damaged.
-    """
-    if is_packed(folder):
-        shards = [folder] if folder.is_file() else open_shards(folder).shards
-        return [record for shard in shards for record in read_shard(shard)[1]]
-    if not (folder / MANIFEST).is_file():
-        raise InputError(f"{folder} has no {MANIFEST}: it holds no masks that foveate made")
-    return list(read_tree(folder)[0].values())
-
-
-def stored_masks(folder: Path) -> Mapping[str, StoredMask] | None:
-    """Return foveate's masks in this folder, by name of the picture; None if there are none.
-
-    Args:
-        folder: A tree, a packed set or one shard of it.
-
-    Raises:
-        InputError: The manifest or the index is damaged.
-    """
-    if is_packed(folder):
-        return open_shards(folder).masks()
-    if not (folder / MANIFEST).is_file() or not (folder / HEAD).is_file():
-        return None
-    read_key(folder)
-    records, _ = read_tree(folder)
-    return {name: TreeMask(folder, record.file, record.fallback) for name, record in records.items()}
-
-
-def read_tree(folder: Path) -> tuple[dict[str, MaskRecord], int]:
-    """Return the records whose mask exists, and the number of bytes of complete manifest lines."""
-    manifest = folder / MANIFEST
-    records, end = read_lines(read_bytes(manifest), str(manifest))
-    existing = _existing(folder, (record.file for record in records.values()))
-    return {name: entry for name, entry in records.items() if entry.file in existing}, end
-
-
-def _existing(folder: Path, files: Iterable[str]) -> set[str]:
-    """Return those files that exist; this lists folders instead of checking each file."""
-    requested = set(files)
-    listed: set[str] = set()
-    for parent in {file.rpartition("/")[0] for file in requested}:
-        if (folder / parent).is_dir():
-            prefix = f"{parent}/" if parent else ""
-            with os.scandir(folder / parent) as entries:
-                listed.update(prefix + entry.name for entry in entries)
-    return requested & listed
-
-
 _SYNC_EVERY = 64  # lines; a crash of the machine (not of the program) can lose this many masks
 
 
@@ -275,6 +184,97 @@ def _prepare(folder: Path, key: Mapping[str, object]) -> None:
         raise InputError(f"{folder} is not empty and holds no masks of foveate's: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(head_path, head_bytes(key))
+
+
+# Reads foveate's masks, from a tree or a packed set.
+
+
+class TreeMask(StoredMask):
+    """One mask of a tree."""
+
+    def __init__(self, folder: Path, file: str, fallback: bool) -> None:
+        self._folder, self._file, self._fallback = folder, file, fallback
+
+    @property
+    def name(self) -> str:
+        return self._file
+
+    @property
+    def fallback(self) -> bool:
+        return self._fallback
+
+    def load(self) -> Image.Image:
+        with opened(self._folder / self._file) as image:
+            image.load()
+            return image
+
+
+def read_key(folder: Path) -> dict[str, object]:
+    """Return the settings of the masks in a tree or in a packed set.
+
+    Raises:
+        InputError: The masks are not foveate's, are damaged, or have a newer format.
+    """
+    if is_packed(folder):
+        return dict(open_shards(folder).key)
+    path = folder / HEAD
+    if not path.is_file():
+        raise InputError(f"{folder} has no {HEAD}: it holds no masks that foveate made")
+    return read_head(path.read_bytes(), str(path))
+
+
+def read_manifest(folder: Path) -> list[MaskRecord]:
+    """Return the records of a tree or a packed set, each name once, in the order of creation.
+
+    Records without a mask file are left out.
+
+    Raises:
+        InputError: There is no manifest, or it is damaged.
+    """
+    if is_packed(folder):
+        shards = [folder] if folder.is_file() else open_shards(folder).shards
+        return [record for shard in shards for record in read_shard(shard)[1]]
+    if not (folder / MANIFEST).is_file():
+        raise InputError(f"{folder} has no {MANIFEST}: it holds no masks that foveate made")
+    return list(read_tree(folder)[0].values())
+
+
+def stored_masks(folder: Path) -> Mapping[str, StoredMask] | None:
+    """Return foveate's masks in this folder, by name of the picture; None if there are none.
+
+    Args:
+        folder: A tree, a packed set or one shard of it.
+
+    Raises:
+        InputError: The manifest or the index is damaged.
+    """
+    if is_packed(folder):
+        return open_shards(folder).masks()
+    if not (folder / MANIFEST).is_file() or not (folder / HEAD).is_file():
+        return None
+    read_key(folder)
+    records, _ = read_tree(folder)
+    return {name: TreeMask(folder, record.file, record.fallback) for name, record in records.items()}
+
+
+def read_tree(folder: Path) -> tuple[dict[str, MaskRecord], int]:
+    """Return the records whose mask exists, and the number of bytes of complete manifest lines."""
+    manifest = folder / MANIFEST
+    records, end = read_lines(read_bytes(manifest), str(manifest))
+    existing = _existing(folder, (record.file for record in records.values()))
+    return {name: entry for name, entry in records.items() if entry.file in existing}, end
+
+
+def _existing(folder: Path, files: Iterable[str]) -> set[str]:
+    """Return those files that exist; this lists folders instead of checking each file."""
+    requested = set(files)
+    listed: set[str] = set()
+    for parent in {file.rpartition("/")[0] for file in requested}:
+        if (folder / parent).is_dir():
+            prefix = f"{parent}/" if parent else ""
+            with os.scandir(folder / parent) as entries:
+                listed.update(prefix + entry.name for entry in entries)
+    return requested & listed
 
 
 # Packs a tree of masks into a few shards, and unpacks it.

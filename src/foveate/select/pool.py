@@ -12,39 +12,6 @@ from torch.nn import functional as F
 
 from foveate.errors import InputError
 
-# Ranking by score; among equal scores, by index.
-
-
-FINE = 1e-10
-"""Relative tolerance: scores that differ by less than this share of the largest one count as equal."""
-
-
-def ranked(scores: Tensor) -> Tensor:
-    """Return indices from the largest to the smallest score; among equals the lower index is first.
-
-    Args:
-        scores: `[n]`.
-    """
-    return torch.argsort(-in_steps(scores), stable=True)
-
-
-def first_greatest(scores: Tensor, taken: Tensor) -> int:
-    """Return the index of the largest score that is not taken; among equals the lowest index.
-
-    Args:
-        scores: `[n]`.
-        taken: `[n]` booleans, not all true.
-    """
-    remaining = (~taken).nonzero()[:, 0]
-    steps = in_steps(scores[remaining])
-    return int(remaining[(steps == steps.max()).nonzero()[0, 0]])
-
-
-def in_steps(scores: Tensor) -> Tensor:
-    """Return scores as multiples of the tolerance, rounded to whole numbers."""
-    step = float(scores.abs().max()) * FINE
-    return (scores / step).round() if step else torch.zeros_like(scores)
-
 
 @dataclass(frozen=True)
 class ClassFeatures:
@@ -151,6 +118,40 @@ def positions(indices: Tensor) -> list[int]:
 def untaken(number: int) -> Bool[Tensor, " pictures"]:
     """Return a boolean tensor in which no picture is taken."""
     return torch.zeros(number, dtype=torch.bool)
+
+
+# Ranking by score; among equal scores, by index.
+
+
+FINE = 1e-10
+"""Relative tolerance: scores that differ by less than this share of the largest one count as equal."""
+
+
+def ranked(scores: Tensor) -> Tensor:
+    """Return indices from the largest to the smallest score; among equals the lower index is first.
+
+    Args:
+        scores: `[n]`.
+    """
+    return torch.argsort(-in_steps(scores), stable=True)
+
+
+def first_greatest(scores: Tensor, taken: Tensor) -> int:
+    """Return the index of the largest score that is not taken; among equals the lowest index.
+
+    Args:
+        scores: `[n]`.
+        taken: `[n]` booleans, not all true.
+    """
+    remaining = (~taken).nonzero()[:, 0]
+    steps = in_steps(scores[remaining])
+    return int(remaining[(steps == steps.max()).nonzero()[0, 0]])
+
+
+def in_steps(scores: Tensor) -> Tensor:
+    """Return scores as multiples of the tolerance, rounded to whole numbers."""
+    step = float(scores.abs().max()) * FINE
+    return (scores / step).round() if step else torch.zeros_like(scores)
 
 
 # Inner products of last-layer gradients, without the gradients themselves; and GraNd, by their norms.

@@ -26,47 +26,6 @@ from foveate.serve.limits import BUSY, Limits, Refused
 from foveate.serve.models import BatchWorker, Model, PredictRequest
 from foveate.serve.reading import UploadRequest, checked_names, decoded_views, read_names, read_question
 
-# Shows where a model looked in one picture.
-
-
-SIDE = 320
-
-
-def gaze_at(
-    model: Model, view: Image.Image, classes: Sequence[str], *, only: bool = False, about: str = ""
-) -> tuple[Image.Image, str]:
-    """Return a picture with the regions highlighted where a model looks for a class, and the class.
-
-    Args:
-        model: The model.
-        view: The square that it sees.
-        classes: Class names besides the trained ones.
-        only: Whether to choose from `classes` alone.
-        about: The class; empty for the model's own answer.
-
-    Raises:
-        Refused: The model is an export, which computes no gradients.
-        InputError: `about` is none of the classes to choose from.
-    """
-    classifier = model.classifier
-    if classifier is None:
-        raise Refused(501, f"{model.title} cannot tell where it looks: serve the model it was made of")
-    import torch
-
-    from foveate.data.transforms import to_tensor
-    from foveate.explain import overlay
-    from foveate.explain.maps import gaze_and_answer
-
-    branch = classifier.ask_about(classes, only=only)
-    method, config = classifier.method, classifier.clip.config
-    if about and about not in method.names:
-        raise InputError(f"class {about!r} is none of those asked about")
-    images = to_tensor(view, config.mean, config.std)[None].to(classifier.clip.logit_scale.device)
-    target = torch.tensor([method.names.index(about)], device=images.device) if about else None
-    gaze = gaze_and_answer(method, images, target, branch)
-    return overlay(view, gaze.heat[0].cpu(), SIDE), method.names[int(gaze.labels[0])]
-
-
 PAGE = "page.html"
 _DECODERS = 2
 _LONGEST = 400  # letters of a reason
@@ -284,3 +243,44 @@ def _line(status: int, reason: str, headers: Any = None) -> Response:
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST - 1]}…"
     return JSONResponse({"error": line}, status, dict(headers or {}))
+
+
+# Shows where a model looked in one picture.
+
+
+SIDE = 320
+
+
+def gaze_at(
+    model: Model, view: Image.Image, classes: Sequence[str], *, only: bool = False, about: str = ""
+) -> tuple[Image.Image, str]:
+    """Return a picture with the regions highlighted where a model looks for a class, and the class.
+
+    Args:
+        model: The model.
+        view: The square that it sees.
+        classes: Class names besides the trained ones.
+        only: Whether to choose from `classes` alone.
+        about: The class; empty for the model's own answer.
+
+    Raises:
+        Refused: The model is an export, which computes no gradients.
+        InputError: `about` is none of the classes to choose from.
+    """
+    classifier = model.classifier
+    if classifier is None:
+        raise Refused(501, f"{model.title} cannot tell where it looks: serve the model it was made of")
+    import torch
+
+    from foveate.data.transforms import to_tensor
+    from foveate.explain import overlay
+    from foveate.explain.maps import gaze_and_answer
+
+    branch = classifier.ask_about(classes, only=only)
+    method, config = classifier.method, classifier.clip.config
+    if about and about not in method.names:
+        raise InputError(f"class {about!r} is none of those asked about")
+    images = to_tensor(view, config.mean, config.std)[None].to(classifier.clip.logit_scale.device)
+    target = torch.tensor([method.names.index(about)], device=images.device) if about else None
+    gaze = gaze_and_answer(method, images, target, branch)
+    return overlay(view, gaze.heat[0].cpu(), SIDE), method.names[int(gaze.labels[0])]

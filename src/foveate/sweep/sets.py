@@ -17,54 +17,6 @@ from foveate.methods.registry import REFERENCE, methods
 from foveate.sweep.jobs import Job
 from foveate.train.selecting import SHOTS
 
-# Stores the few-shot draws of a sweep, each as a file that can be cited and shared.
-#
-# OUT/draws/dtd/shot_16-seed_1.json   the drawn pictures of all classes, with a hash
-#
-# Runs on base classes use a part of a draw. The pictures of a selector are listed in the run's own
-# `run.json`.
-
-
-DRAWS = "draws"
-
-
-def keep_draw(out: Path, job: Job, photos: Photos) -> tuple[str | None, list[str]]:
-    """Write the draw of a job, unless it exists.
-
-    Args:
-        out: Folder of the sweep.
-        job: The job; it gives shots and seed.
-        photos: The data set, with all classes.
-
-    Returns:
-        The hash of the draw, or None if nothing is drawn; and a note if a damaged file was set aside.
-
-    Raises:
-        InputError: Another draw with this name exists: the data set's split or pictures have changed.
-    """
-    if job.config.select or job.config.method == REFERENCE:
-        return None, []
-    draw = make_draw(photos, job.dataset, job.config.shots or SHOTS, job.seed)
-    path = out / DRAWS / job.dataset / f"shot_{draw.shots}-seed_{draw.seed}.json"
-    existing, notes = _existing_draw(path) if path.exists() else (None, [])
-    if existing is None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_draw(path, draw)
-    elif existing.hash != draw.hash:
-        raise InputError(
-            f"{path}: now other pictures of {job.dataset} would be drawn: its split or its files have "
-            f"changed since; put them back, or give another --out"
-        )
-    return draw.hash[:16], notes
-
-
-def _existing_draw(path: Path) -> tuple[StoredDraw | None, list[str]]:
-    """Return an existing draw; set an unreadable one aside."""
-    try:
-        return read_draw(path), []
-    except InputError as error:
-        return None, [set_aside(path, str(error).split(";")[0])]
-
 
 def key_of(name: str) -> str:
     """Return the key of a data set from its key, its title, or its configuration name.
@@ -202,3 +154,52 @@ def template_of(key: str, parts: Sequence[str]) -> str:
 def sizes_of(key: str) -> DataSet:
     """Return the catalogue entry of a set, which gives its number of pictures and classes."""
     return find(key)
+
+
+# Stores the few-shot draws of a sweep, each as a file that can be cited and shared.
+#
+# OUT/draws/dtd/shot_16-seed_1.json   the drawn pictures of all classes, with a hash
+#
+# Runs on base classes use a part of a draw. The pictures of a selector are listed in the run's own
+# `run.json`.
+
+
+DRAWS = "draws"
+
+
+def keep_draw(out: Path, job: Job, photos: Photos) -> tuple[str | None, list[str]]:
+    """Write the draw of a job, unless it exists.
+
+    Args:
+        out: Folder of the sweep.
+        job: The job; it gives shots and seed.
+        photos: The data set, with all classes.
+
+    Returns:
+        The hash of the draw, or None if nothing is drawn; and a note if a damaged file was set aside.
+
+    Raises:
+        InputError: Another draw with this name exists: the data set's split or pictures have changed.
+    """
+    if job.config.select or job.config.method == REFERENCE:
+        return None, []
+    draw = make_draw(photos, job.dataset, job.config.shots or SHOTS, job.seed)
+    path = out / DRAWS / job.dataset / f"shot_{draw.shots}-seed_{draw.seed}.json"
+    existing, notes = _existing_draw(path) if path.exists() else (None, [])
+    if existing is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_draw(path, draw)
+    elif existing.hash != draw.hash:
+        raise InputError(
+            f"{path}: now other pictures of {job.dataset} would be drawn: its split or its files have "
+            f"changed since; put them back, or give another --out"
+        )
+    return draw.hash[:16], notes
+
+
+def _existing_draw(path: Path) -> tuple[StoredDraw | None, list[str]]:
+    """Return an existing draw; set an unreadable one aside."""
+    try:
+        return read_draw(path), []
+    except InputError as error:
+        return None, [set_aside(path, str(error).split(";")[0])]
