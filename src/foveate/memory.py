@@ -1,4 +1,7 @@
-"""Memory: pieces of work that shrink if it is full, copies to the device, weights that wait on the disk."""
+"""Memory: pieces of work that shrink if it is full, copies to the device, weights that wait on the disk.
+
+Tensors as bytes, and the peak of memory, are here too.
+"""
 
 import contextlib
 import ctypes

@@ -252,6 +252,9 @@ def _try(
             compared.left_out[candidate.title] = reason
 
 
+# Chooses the method.
+
+
 MINUTES = 3.0
 MORE = (8, 16)
 """Additional photos per class of the forecasts."""

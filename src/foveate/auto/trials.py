@@ -170,6 +170,9 @@ def _accepts(plugin: str, host: str) -> bool:
     return True
 
 
+# The trials, within a time budget.
+
+
 _ANSWERS, _SECONDS = "answers", "seconds"
 
 

@@ -1,4 +1,4 @@
-"""Labels that look wrong: the prediction for each picture from all other pictures.
+"""Labels that look wrong, and class names that CLIP reads badly or cannot distinguish.
 
 A ridge classifier on frozen features predicts each picture as if it had not learned from it, or from its
 whole group. Least squares has these held-out answers in closed form, without a training for each picture.

@@ -16,7 +16,7 @@ from foveate.data.samples import Sample
 from foveate.foreground.opening import BadPicture
 from foveate.foreground.pictures import open_picture
 
-# Measures a picture by its pixels alone: size, sharpness, exposure, and a thumbnail.
+# Measures of one picture.
 
 
 SIDE = 32

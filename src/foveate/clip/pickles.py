@@ -1,4 +1,4 @@
-"""Reads `torch.save` files without executing their pickles: only tensors and plain containers.
+"""Reads `torch.save` files and TorchScript archives; no pickle and no code in them is executed.
 
 A training checkpoint holds more than weights: the optimiser state, the scheduler, NumPy values.
 `torch.load` refuses such a file completely (`weights_only=True`) or executes its pickle. Here, a pickle

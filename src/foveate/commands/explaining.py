@@ -111,6 +111,9 @@ def draw_curves(curves: Mapping[str, Sequence[CurvePoint]], title: str = "") -> 
     return buffer.getvalue()
 
 
+# Measurements of a labelled set, and their files.
+
+
 Table = tuple[list[str], list[list[str]]]
 """Columns and rows."""
 

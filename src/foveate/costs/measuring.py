@@ -114,6 +114,9 @@ def _speed(rates: Sequence[float]) -> Speed:
     return Speed(median(rates), min(rates), max(rates))
 
 
+# Measures a method: its training steps, its bank, its inference and its memory.
+
+
 RANDOM = "random"
 """Replaces a source of weights: random weights of ViT-B/16's size."""
 

@@ -124,6 +124,9 @@ Run = Callable[[Sequence[ShardWork], ShardTask], Generator[Outcome]]
 """Makes shards, here or on other machines, and yields each outcome as soon as it is known."""
 
 
+# Makes the shards.
+
+
 class ShardMaker:
     """Makes shards one by one. The tower is loaded once, before the first shard.
 

@@ -2,6 +2,8 @@
 
 The store is a cache. A damaged or foreign file is set aside and computed again. A full disk costs time
 but does not stop the run.
+
+The files of an encoded set, shards and an index, are written and read here too.
 """
 
 import errno

@@ -169,6 +169,9 @@ def _names(class_names: list[str] | None, values: Sequence[Any]) -> tuple[tuple[
     return names, {value: row for row, value in enumerate(order)}
 
 
+# Loads photos, and their masks, from any source.
+
+
 HUB = "hf:"
 Source = str | Path | Photos | HubRows | Mapping[str, HubRows]
 

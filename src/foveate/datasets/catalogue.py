@@ -1,7 +1,7 @@
 """Catalogue of the published and of the drawn data sets: the rows of `catalogue.json`.
 
 A row gives the names of a set, its folder below a root in each convention, the file with its splits, the
-required number of classes and pictures, and the source of the pictures.
+required number of classes and pictures, and the source of the pictures. `locate` finds a set below a root.
 
 - The splits: Zhou et al. 2022, https://arxiv.org/abs/2109.01134
 """

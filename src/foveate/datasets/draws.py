@@ -166,6 +166,9 @@ def _lines(path: Path) -> tuple[Foreign, ...]:
     return tuple(_foreign(content, f"{path}, line {number}") for number, content in json_lines(path))
 
 
+# Draws with a hash: made from a set, or imported from a foreign list.
+
+
 SCHEMA = 1
 _DEEPEST = 8
 

@@ -121,7 +121,7 @@ def _in_its_place(base: Path, path: str) -> str:
     """Find a file whose name differs in case, or in the Unicode form of accents; empty if there is none."""
     current = base
     for part in PurePosixPath(path).parts:
-        matches = [name for name in _names(current) if _folded(name) == _folded(part)]
+        matches = [name for name in _entries(current) if _folded(name) == _folded(part)]
         if not matches:
             return ""
         current /= part if part in matches else matches[0]
@@ -136,7 +136,7 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _names(folder: Path) -> list[str]:
+def _entries(folder: Path) -> list[str]:
     return sorted(os.listdir(folder)) if folder.is_dir() else []  # noqa: PTH208  (only names are needed)
 
 

@@ -25,9 +25,8 @@ from foveate.foreground.store import stored_masks
 
 # Matches masks to very large sets: infers the rule from some pictures, then applies it to all.
 #
-# `foveate.foreground.matching` tries every rule on every picture. This module first leaves out pictures
-# whose name no mask has (masks cover only a part of ImageNet). Some of the other pictures then determine
-# the rule.
+# `foveate.foreground.matching` tries every rule on every picture. Here, pictures whose name no mask has are
+# first left out (masks cover only a part of ImageNet). Some of the other pictures then determine the rule.
 
 
 _PROBED = 64
@@ -110,6 +109,9 @@ def _maybe_masked(pairs: Pictures, tree: Path) -> Pictures:
     for file in walk(tree):
         names |= {file.stem, file.stem.removesuffix("_mask").removesuffix(".mask")}
     return [pair for pair in pairs if pair[0].stem in names or pair[0].name in names]
+
+
+# Opens a set.
 
 
 def open_set(root: Path, key: str, *, masks: Path | None = None, splits: Collection[str] = SPLITS) -> Photos:

@@ -101,6 +101,9 @@ def _files(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
+# The drawn sets.
+
+
 PICTURES, MASKS = "images", "mask"
 SEED = 1
 

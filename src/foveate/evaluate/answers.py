@@ -1,4 +1,4 @@
-"""Predictions of a method for all pictures of a set, with texts encoded once."""
+"""Predictions of a method for all pictures of a set, with texts encoded once; and splits of a set."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence

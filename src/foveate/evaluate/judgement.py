@@ -97,6 +97,9 @@ def auroc(high: Float[Tensor, " high"], low: Float[Tensor, " low"]) -> float:
     return ((below + not_above).double().mean() / (2 * len(low))).item()
 
 
+# Results on labelled pictures: by class, confusions, and misclassified pictures.
+
+
 @dataclass(frozen=True)
 class ClassScore:
     """Results of one class.

@@ -190,6 +190,9 @@ def shown(pictures: PictureSet, index: int, side: int) -> Shown:
     return Shown(sample.name, picture, mask)
 
 
+# The HTML page.
+
+
 SIDE = 168
 _META = ('<meta charset="utf-8">', '<meta name="viewport" content="width=device-width">')
 _STYLE = """

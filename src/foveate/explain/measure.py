@@ -215,6 +215,9 @@ class _PatchProbe:
         return torch.nn.functional.pad(pixels, (0, side - pixels.shape[-1], 0, side - pixels.shape[-2]))
 
 
+# Predictions, heat maps and metrics for all pictures of a set.
+
+
 ANSWER, LABEL = "answer", "label"
 OF_MASKS: dict[str, Callable[[Heat, Masks], PerImage]] = {
     "energy": gaze_on_object,

@@ -1,4 +1,7 @@
-"""Writes graphs as ONNX files that share one file of weights; each weight is stored once."""
+"""Traces graphs to ONNX files that share one file of weights, and quantises the weights of the towers.
+
+Each weight is stored once.
+"""
 
 import hashlib
 import logging

@@ -1,4 +1,4 @@
-"""Cleans up the masks of all proposers in the same way."""
+"""Cleans up the masks of all proposers in the same way; with GrabCut, and arithmetic on heat maps."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -126,8 +126,8 @@ def _refine(picture: Image.Image, proposal: Proposal, coarse: bool, config: Tidy
 # Refines a coarse foreground by the picture's colours.
 #
 # GrabCut (Rother, Kolmogorov, Blake: "GrabCut", SIGGRAPH 2004) learns foreground and background colours
-# from seeds, and cuts where neighbouring pixels differ. OpenCV does the computation; this module chooses
-# the seeds.
+# from seeds, and cuts where neighbouring pixels differ. OpenCV does the computation; the seeds are
+# chosen here.
 
 
 SHORT, LONG = 160, 640

@@ -1,4 +1,4 @@
-"""Metadata of masks: one line of JSON for each mask, and one file for each set.
+"""Metadata of masks: one line of JSON for each mask, and one file for each set; and names of mask files.
 
 A set of masks is a tree of 1-bit PNG files with two more files. `manifest.jsonl` has a line for each
 mask, in the order of creation. `proposer.json` holds the settings of all masks. docs/masks-format.md

@@ -1,4 +1,4 @@
-"""Writes a tree of masks one by one; it can be resumed after any interruption.
+"""Stores masks in a tree, one by one, and resumes after any interruption; reads a tree, and packs it.
 
 The file of a mask is complete before its line in the manifest is written, and a mask without a complete
 line does not count. A killed run loses only the current mask.

@@ -1,4 +1,4 @@
-"""Surveys an existing set of masks: their layout, the meaning of their values, and faults."""
+"""Surveys an existing set of masks (layout, meaning of values, faults), and imports it into a store."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

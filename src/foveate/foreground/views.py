@@ -1,8 +1,8 @@
-"""Views by a mask: the foreground alone, the background alone, a crop to it, and the foreground share.
+"""Views by a mask: foreground or background alone, a crop, the object on another ground; foreground share.
 
-All pictures here are normalised tensors, so zero is the mean colour of CLIP's pictures, not black. The
+Views are normalised tensors, so zero is the mean colour of CLIP's pictures, not black. The
 published code of FVG-PT (spec A10) and DAPT (spec 2.3) removes pixels in this way; `fill` offers
-alternatives.
+alternatives. `exchange` works on RGB pictures.
 """
 
 import math
@@ -104,7 +104,7 @@ def _blurred(images: Images) -> Images:
     return F.conv2d(rows, kernel.unsqueeze(3), groups=3)
 
 
-# Exchange the background: put the masked object of one picture on the ground of another.
+# Exchange of backgrounds: put the masked object of one picture on the ground of another.
 #
 # x_{i←j} = m̃_i ⊙ x_i + (1 − m̃_i) ⊙ B_j, with m̃_i the mask of picture i, its edge softened, and B_j the ground
 # of picture j: the picture with its object painted over, smoothly, from what surrounds it.

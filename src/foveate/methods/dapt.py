@@ -255,13 +255,10 @@ def one_sided(tally: Tally, used: str, advice: str) -> list[str]:
     ]
 
 
-# DAPT's additional loss terms. Inputs are tensors; no tower and no mask is used here.
+# DAPT's additional loss terms ([0]). Inputs are tensors; no tower and no mask is used here.
 #
 # Z_I, Z_f and Z_b are unit features of the whole picture, of its foreground and of its background; sg
 # stops the gradient. The equations follow the authors' released code.
-#
-# - [0]: Decouple before Align: Visual Disentanglement Enhances Prompt Tuning, 2025,
-#   https://arxiv.org/abs/2508.00395
 
 
 UnitFeatures = Float[Tensor, "batch dim"]

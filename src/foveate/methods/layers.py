@@ -3,6 +3,8 @@
 Learned tokens between blocks use an edit. A change within a block (adapters, low-rank updates, norms)
 needs another block. That block shares all parts of the old one: no tensor is copied, and moves,
 replacements and hooks apply to both.
+
+`passes_at` gives the input of a block's attention, and its gradient, to Grad-CAM.
 """
 
 import copy
@@ -95,7 +97,7 @@ def with_blocks(tower: Tower, change: Callable[[int, Block], Block]) -> Tower:
 
 # Input of a block's attention in the image tower, and its gradient: the two parts of Grad-CAM.
 #
-# DAPT's gaze and `foveate explain` both use this module, with different formulas.
+# DAPT's gaze and `foveate explain` both use them, with different formulas.
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,4 @@
-"""Recovers class names from the embedded prompts in checkpoints of the authors' code.
-
-A prompt is saved as rows of CLIP's token embedding. Each row is looked up, which gives the token ids of
-the prompt. Only the case of letters is lost, which CLIP ignores.
-"""
+"""Examines the tensors of a checkpoint of the authors' code: method, CLIP, shapes, and class names."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -244,6 +240,12 @@ def check_forms(tensors: Tensors) -> None:
         axes = (2,) if stacked else _AXES.get(name, (tensor.ndim,))
         if tensor.ndim not in axes or shape != expected or (name in _AXES and not tensor.numel()):
             raise InputError(f"has {name} of shape {list(shape)}: damaged, or of other code?")
+
+
+# Recovers class names from the embedded prompts.
+#
+# A prompt is saved as rows of CLIP's token embedding. Each row is looked up, which gives the token ids of
+# the prompt. Only the case of letters is lost, which CLIP ignores.
 
 
 Sentences = list[list[int]]

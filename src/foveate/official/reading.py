@@ -1,4 +1,7 @@
-"""Interprets a checkpoint of the authors' code: method, settings, class names, and learned tensors."""
+"""Interprets a checkpoint of the authors' code: method, settings, class names, and learned tensors.
+
+`official_backbone` reads it as the tuned backbone of a run.
+"""
 
 import re
 from collections.abc import Mapping, Sequence

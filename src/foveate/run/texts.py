@@ -1,4 +1,4 @@
-"""Encodes class names to class texts with the text towers of an exported model."""
+"""Encodes class names to class texts with the text towers of an exported model; and its trust, in numpy."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

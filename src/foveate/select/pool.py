@@ -1,4 +1,7 @@
-"""Input of selectors: features of a frozen CLIP for a pool of labelled pictures, class by class."""
+"""Input of selectors: features of a frozen CLIP for a pool of labelled pictures, class by class.
+
+Ranking and inner products of gradients, which several selectors use, are here too.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence

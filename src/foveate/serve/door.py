@@ -1,4 +1,7 @@
-"""ASGI middleware that each request passes first: it counts, limits, and accepts or refuses requests."""
+"""ASGI middleware that each request passes first: it counts, limits, and accepts or refuses requests.
+
+The metrics and the log of the server are here too.
+"""
 
 import asyncio
 import hmac
@@ -87,6 +90,9 @@ def log_request(**fields: object) -> None:
 def since(start: float) -> float:
     """Return the seconds since a `time.perf_counter()` value, rounded to milliseconds."""
     return round(time.perf_counter() - start, 3)
+
+
+# The middleware.
 
 
 Scope = MutableMapping[str, Any]

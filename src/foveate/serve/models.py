@@ -1,4 +1,7 @@
-"""The model of a server: a tuned classifier, CLIP alone, or an export, behind one narrow interface."""
+"""The model of a server: a tuned classifier, CLIP alone, or an export, behind one narrow interface.
+
+One worker thread runs it, and answers waiting questions in batches.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

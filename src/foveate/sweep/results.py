@@ -1,4 +1,4 @@
-"""`result.json`: the result of a job, and everything that its numbers depend on.
+"""Results and folders of a sweep: `result.json` has the result of a job and all that its numbers depend on.
 
 The folder of a sweep is its database. Every job has its own folder with one such file, which is written
 only when the job has finished. Nothing else marks a job as done.

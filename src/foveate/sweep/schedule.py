@@ -101,7 +101,7 @@ def _shared(job: Job) -> tuple[str, int]:
     return job.dataset, job.seed
 
 
-# Events that executors send to observers of a sweep.
+# Events of a sweep, which executors send to its observers.
 
 
 @dataclass(frozen=True)

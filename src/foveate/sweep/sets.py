@@ -1,4 +1,4 @@
-"""The data sets of a sweep, by key; the only module of the package that uses the catalogue."""
+"""The data sets of a sweep, by key, and its stored few-shot draws."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

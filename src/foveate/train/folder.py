@@ -1,4 +1,4 @@
-"""The run folder: its record, its lock, and its clean-up after a stop.
+"""The run folder: its record, its lock, its clean-up after a stop, and the predictions in its log.
 
 A run folder has `run.json` (the record of the run; written first), `log.jsonl`,
 `stages/<method>.safetensors` (the resume state of each stage), `.bank` (features of frozen towers,

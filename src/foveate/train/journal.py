@@ -1,4 +1,4 @@
-"""The log of a run in JSON Lines: one line per step and some lines per epoch."""
+"""The log of a run in JSON Lines (one line per step, some per epoch), and receivers of its progress."""
 
 import json
 from collections.abc import Callable, Mapping

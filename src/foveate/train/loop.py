@@ -2,6 +2,7 @@
 
 For each epoch and batch, it computes the method's named losses, sums them and takes a step. After each
 epoch it writes the resume state. A killed run resumes from this state and ends with the same bits.
+Learned tensors can be averaged over epochs.
 """
 
 import logging

@@ -1,7 +1,8 @@
-"""The optimisers of a recipe: SGD with momentum, and AdamW.
+"""The optimisers of a recipe (SGD with momentum, and AdamW), and the resume state of a fit.
 
-They compute what `torch.optim` computes with its default settings, to the last bit (a test compares them).
-`torch.optim` loads PyTorch's compiler when the first optimiser is made: 2 seconds and 70 MB in each training.
+The optimisers compute what `torch.optim` computes with its default settings, to the last bit (a test
+compares them). `torch.optim` loads PyTorch's compiler when the first optimiser is made: 2 seconds and 70 MB
+in each training.
 
 - [0]: Decoupled Weight Decay Regularization, Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101
 """

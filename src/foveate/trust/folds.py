@@ -3,6 +3,7 @@
 The shots of each fold are left out; the method is trained on the others, stage by stage as in the run itself,
 and predicts those left out. Features that frozen towers computed for the run are read from the store. A
 method that tunes the image tower has none, so its pictures are encoded in each step, as in its own run.
+`fit_trust` fits `Trust` to these logits.
 """
 
 from collections.abc import Callable, Iterator, Sequence

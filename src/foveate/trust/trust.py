@@ -176,6 +176,9 @@ def _nearest(
     return 1 - (features @ shots.T).topk(min(count, len(shots)), dim=1).values
 
 
+# The trust of a model: calibration of doubt, novelty, and sets of names.
+
+
 @dataclass(frozen=True)
 class Trust:
     """Calibration, novelty and sets of names of a tuned model.

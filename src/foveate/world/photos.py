@@ -1,4 +1,4 @@
-"""Scenes as a labelled photo set with masks."""
+"""Scenes as a labelled photo set with masks; and random scenes with captions, to train the embedded CLIP."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -3,7 +3,7 @@
 One pass of the image tower gives two maps of the class:
 
 - dense: each patch's feature against the class and background words (`foveate.clip.dense`);
-- cam: Grad-CAM of the same softmax, spread by attention (`foveate.foreground.proposers.clip_self`).
+- cam: Grad-CAM of the same softmax, spread by attention.
 
 "fused" is the geometric mean of both, dense as log-odds: they must agree. The equations are in
 docs/methods/clip-self.md.

@@ -1,6 +1,7 @@
 """Preprocesses pictures for hub models: with the model's sizes and statistics, and foveate's arithmetic.
 
 The processors in `transformers` give the same values, but those of SAM 2 and SAM 3 need torchvision.
+`union` joins the instances that a model finds into one mask.
 """
 
 from collections.abc import Mapping
