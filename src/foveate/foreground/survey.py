@@ -118,22 +118,11 @@ class Conventions:
 
 
 class Survey:
-    """Pictures and their masks, with the detected conventions.
+    """Pictures and their masks, with the detected conventions; arguments as for `report_conventions`.
 
     Attributes:
         good: The readable pictures.
         conventions: The detected conventions.
-
-    Args:
-        pictures: The pictures that need masks.
-        root: A folder of masks in any layout, packed masks, or a COCO file.
-        values: Meaning of the masks' values; "auto" detects it.
-        invert: Whether masks mark the background.
-        on_bad: What to do with unreadable pictures.
-
-    Raises:
-        InputError: `root` cannot hold masks; two pictures would share a mask; under "error", a picture
-            cannot be read.
     """
 
     def __init__(

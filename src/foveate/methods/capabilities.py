@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from foveate.clip.model import Edit, Text
-from foveate.clip.rows import TokenRows, text_rows
+from foveate.clip.rows import TokenRows, encode_rows, text_rows
 from foveate.clip.templates import fill
 from foveate.errors import InputError
-from foveate.methods.base import Method, Wrapper, encode_pictures
+from foveate.methods.base import Method, SentenceMethod, Wrapper, encode_pictures
 from foveate.methods.configs import Position, TextKind
 from foveate.methods.texts import PlainTexts
 from foveate.types import (
@@ -276,6 +276,24 @@ class PortableTexts(Method):
     @abstractmethod
     def text_recipe(self) -> TextRecipe:
         """Return how class texts are made."""
+
+
+class TunedTextTower(SentenceMethod, ExtraTexts, PortableTexts):
+    """Encodes its sentences with a changed text tower: adapters, low-rank updates, tuned norms."""
+
+    @abstractmethod
+    def text_tower(self) -> Text:
+        """Return the changed text tower."""
+
+    def encode_text(self) -> TextFeatures:
+        """Return class features of the changed text tower."""
+        return self.encode_rows(self.plain.rows())
+
+    def encode_rows(self, rows: TokenRows) -> TextFeatures:
+        return encode_rows(self.text_tower(), rows)
+
+    def text_recipe(self) -> TextRecipe:
+        return TextRecipe("sentence", self.text_tower())
 
 
 class TextPerImage(Method):

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 
 from foveate.clip.linear import linear
 from foveate.clip.model import Block, Clip, Text
-from foveate.clip.rows import CHUNK, TokenRows, encode_rows
+from foveate.clip.rows import CHUNK, encode_rows
 from foveate.errors import InputError
-from foveate.methods.base import SentenceMethod, precise
-from foveate.methods.capabilities import BatchSplit, ExtraTexts, PortableTexts, TextRecipe
+from foveate.methods.base import precise
+from foveate.methods.capabilities import BatchSplit, TunedTextTower
 from foveate.methods.configs import ClipLoraConfig
 from foveate.methods.layers import Tower, twin, with_blocks
 from foveate.methods.texts import Cache, PlainTexts, tensors_of
 from foveate.seeds import stream
-from foveate.types import Batch, Features, ImageFeatures, Images, TextFeatures
+from foveate.types import Batch, Features, ImageFeatures, Images
 
 PARTS = 3
 """Queries, keys and values."""
@@ -181,7 +181,7 @@ def _with_qkv(tower: Tower, change: Callable[[int, nn.Linear], nn.Linear]) -> To
     return with_blocks(tower, change_block)
 
 
-class ClipLora(SentenceMethod, ExtraTexts, PortableTexts, BatchSplit):
+class ClipLora(TunedTextTower, BatchSplit):
     """Low-rank adaptation of queries, keys and values in all blocks: 184,320 parameters with ViT-B/16.
 
     Its loss is the cross-entropy.
@@ -217,16 +217,6 @@ class ClipLora(SentenceMethod, ExtraTexts, PortableTexts, BatchSplit):
         super().set_classes(names, template, trained)
         for updates in (self.text_lora, self.vision_lora):
             updates.forget()
-
-    def encode_text(self) -> TextFeatures:
-        """Return class features of the updated text tower."""
-        return self.encode_rows(self.plain.rows())
-
-    def encode_rows(self, rows: TokenRows) -> TextFeatures:
-        return encode_rows(self.text_tower(), rows)
-
-    def text_recipe(self) -> TextRecipe:
-        return TextRecipe("sentence", self.text_tower())
 
     def text_tower(self) -> Text:
         """Return the text tower with its updates."""

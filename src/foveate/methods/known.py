@@ -1,4 +1,4 @@
-"""`KnownClasses`: base class of methods that learn rows for trained classes only.
+"""`KnownClasses`: base class of methods that learn rows for trained classes only, and `LearnedRows` below it.
 
 Their learned tensors have a row per trained class or picture. So the shapes are unknown before training;
 until then the tensors are empty, and the method predicts like zero-shot CLIP.
@@ -35,7 +35,40 @@ class PictureFeatures:
     labels: Labels
 
 
-class KnownClasses(SentenceMethod, ClosedForm, Diagnostics):
+class LearnedRows(ClosedForm):
+    """A method with a learned row for each trained class.
+
+    Attributes:
+        known: The classes of the learned rows, in order; empty before training.
+    """
+
+    known: tuple[str, ...] = ()
+
+    @abstractmethod
+    def classes_learned(self) -> int:
+        """Return the number of classes with learned rows; 0 before training."""
+
+    def set_classes(
+        self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
+    ) -> None:
+        check_names(names)
+        learned = self.classes_learned()
+        if learned and not self.known and learned != len(names):
+            raise InputError(
+                f"this model was learned for {learned} classes, not {len(names)}: set the classes it was"
+                " trained on first"
+            )
+        super().set_classes(names, template, trained)
+        if learned and not self.known:
+            self.known = self.names
+
+    def row_pairs(self) -> list[tuple[int, int]]:
+        """Return the column and the row of each current name that has a learned row."""
+        row_of = {name: row for row, name in enumerate(self.known)}
+        return [(column, row_of[name]) for column, name in enumerate(self.names) if name in row_of]
+
+
+class KnownClasses(LearnedRows, SentenceMethod, Diagnostics):
     """A method with learned rows for its trained classes. Its loss is the cross-entropy.
 
     For names that were not trained it predicts like zero-shot CLIP. If trained and other names occur
@@ -61,10 +94,6 @@ class KnownClasses(SentenceMethod, ClosedForm, Diagnostics):
         self._warnings: list[str] = []
 
     @abstractmethod
-    def classes_learned(self) -> int:
-        """Return the number of classes with learned rows; 0 before training."""
-
-    @abstractmethod
     def known_logits(self, image: Tensor, zero_shot: Logits, rows: Sequence[int]) -> Logits:
         """Return `[B, R]` logits of some known classes.
 
@@ -74,25 +103,10 @@ class KnownClasses(SentenceMethod, ClosedForm, Diagnostics):
             rows: Rows of these classes.
         """
 
-    def set_classes(
-        self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
-    ) -> None:
-        check_names(names)
-        learned = self.classes_learned()
-        if learned and not self.known and learned != len(names):
-            raise InputError(
-                f"this model was learned for {learned} classes, not {len(names)}: set the classes it was"
-                " trained on first"
-            )
-        super().set_classes(names, template, trained)
-        if learned and not self.known:
-            self.known = self.names
-
     def logits(self, features: Features, branch: Branch = "base") -> Logits:
         """Return the learned logits of known names and zero-shot CLIP's of others, for any branch."""
         zero_shot = super().logits(features, branch)
-        rows = {name: row for row, name in enumerate(self.known)}
-        pairs = [(column, rows[name]) for column, name in enumerate(self.names) if name in rows]
+        pairs = self.row_pairs()
         if not pairs:
             return zero_shot
         columns = torch.tensor([column for column, _ in pairs], device=zero_shot.device)
@@ -101,7 +115,8 @@ class KnownClasses(SentenceMethod, ClosedForm, Diagnostics):
         if len(pairs) == len(self.names):
             return learned
         merged = zero_shot.index_copy(1, columns, learned.to(zero_shot.dtype))
-        is_known = torch.tensor([name in rows for name in self.names], device=columns.device)
+        is_known = torch.zeros(len(self.names), dtype=torch.bool, device=columns.device)
+        is_known[columns] = True
         return route(merged, zero_shot, is_known, 1.0)
 
     def zero_shot(self, image: ImageFeatures) -> Logits:

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foveate.clip.model import Block, Clip, Text
-from foveate.clip.rows import TokenRows, encode_rows
-from foveate.methods.base import SentenceMethod, precise
-from foveate.methods.capabilities import ExtraTexts, PortableTexts, TextRecipe
+from foveate.methods.base import precise
+from foveate.methods.capabilities import TunedTextTower
 from foveate.methods.configs import LnTuningConfig
 from foveate.methods.layers import Tower, twin, with_blocks
 from foveate.methods.texts import PlainTexts
-from foveate.types import ImageFeatures, Images, TextFeatures
+from foveate.types import ImageFeatures, Images
 
 BLOCK_NORMS = ("ln_1", "ln_2")
 VISION_NORMS, TEXT_NORMS = ("ln_pre", "ln_post"), ("ln_final",)
@@ -47,7 +46,7 @@ class TunedNorm(nn.LayerNorm):
         return normed.to(input.dtype)
 
 
-class LnTuning(SentenceMethod, ExtraTexts, PortableTexts):
+class LnTuning(TunedTextTower):
     """The norms of both towers, tuned by cross-entropy: 65,536 parameters with ViT-B/16.
 
     Args:
@@ -74,16 +73,6 @@ class LnTuning(SentenceMethod, ExtraTexts, PortableTexts):
         self.vision_norms = _norms_of(clip.vision, VISION_NORMS)
         self.text_norms = _norms_of(clip.text, TEXT_NORMS)
         self.plain = PlainTexts(clip, self.config.template)
-
-    def encode_text(self) -> TextFeatures:
-        """Return class features of the tuned text tower."""
-        return self.encode_rows(self.plain.rows())
-
-    def encode_rows(self, rows: TokenRows) -> TextFeatures:
-        return encode_rows(self.text_tower(), rows)
-
-    def text_recipe(self) -> TextRecipe:
-        return TextRecipe("sentence", self.text_tower())
 
     def text_tower(self) -> Text:
         """Return the text tower with the tuned norms."""

@@ -11,21 +11,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from foveate.clip.model import Block, Clip, Text
-from foveate.clip.rows import TokenRows, encode_rows
 from foveate.errors import InputError
-from foveate.methods.base import SentenceMethod, precise
-from foveate.methods.capabilities import ExtraTexts, PortableTexts, TextRecipe
+from foveate.methods.base import precise
+from foveate.methods.capabilities import TunedTextTower
 from foveate.methods.configs import MmaConfig
 from foveate.methods.layers import Tower, linear, twin, with_blocks
 from foveate.methods.prompts import PUBLISHED_BLOCKS
 from foveate.methods.texts import PlainTexts
 from foveate.seeds import stream
-from foveate.types import ImageFeatures, Images, TextFeatures
+from foveate.types import ImageFeatures, Images
 
 States = Float[Tensor, "*rows width"]
 
 
-class Mma(SentenceMethod, ExtraTexts, PortableTexts):
+class Mma(TunedTextTower):
     """Multi-modal adapter: 674,560 parameters with ViT-B/16. Its loss is the cross-entropy.
 
     Args:
@@ -52,16 +51,6 @@ class Mma(SentenceMethod, ExtraTexts, PortableTexts):
         shared = [_start(hidden, hidden, generator) for _ in range(blocks)]
         self.shared = nn.ModuleList(shared).to(proj.device)
         self.plain = PlainTexts(clip, self.config.template)
-
-    def encode_text(self) -> TextFeatures:
-        """Return class features of the text tower with its adapters."""
-        return self.encode_rows(self.plain.rows())
-
-    def encode_rows(self, rows: TokenRows) -> TextFeatures:
-        return encode_rows(self.text_tower(), rows)
-
-    def text_recipe(self) -> TextRecipe:
-        return TextRecipe("sentence", self.text_tower())
 
     def text_tower(self) -> Text:
         """Return the text tower with its adapters."""

@@ -12,20 +12,18 @@ cross-entropy. 2SFS itself is `two_stage+ln_tuning`.
   https://arxiv.org/abs/2503.11609
 """
 
-from collections.abc import Collection, Sequence
-
 import torch
 from torch.nn import functional as F
 
 from foveate.errors import InputError
-from foveate.methods.base import Method, check_names, is_kind
-from foveate.methods.capabilities import ClosedForm, FrozenHost, SupportSet, TextPerImage
+from foveate.methods.base import Method, is_kind
+from foveate.methods.capabilities import FrozenHost, SupportSet, TextPerImage
 from foveate.methods.configs import TwoStageConfig
-from foveate.methods.known import KnownClasses, fixed
+from foveate.methods.known import KnownClasses, LearnedRows, fixed
 from foveate.types import Batch, Features, Scalar, TextFeatures
 
 
-class TwoStage(FrozenHost, ClosedForm):
+class TwoStage(LearnedRows, FrozenHost):
     """A linear classifier over a tuned host; its rows replace the class texts of the trained classes.
 
     Args:
@@ -50,7 +48,6 @@ class TwoStage(FrozenHost, ClosedForm):
         self.config = config or TwoStageConfig()
         empty = torch.empty(0, self.clip.config.embed, device=self.clip.logit_scale.device)
         self.classifier = fixed(empty, learns=True)
-        self.known: tuple[str, ...] = ()
 
     @classmethod
     def check_host(cls, name: str, host: Method | type[Method]) -> None:
@@ -61,19 +58,8 @@ class TwoStage(FrozenHost, ClosedForm):
                 " take a host that does, such as ln_tuning"
             )
 
-    def set_classes(
-        self, names: Sequence[str], template: str | None = None, trained: Collection[str] | None = None
-    ) -> None:
-        check_names(names)
-        rows = len(self.classifier)
-        if rows and not self.known and rows != len(names):
-            raise InputError(
-                f"this model was learned for {rows} classes, not {len(names)}: set the classes it was"
-                " trained on first"
-            )
-        super().set_classes(names, template, trained)
-        if rows and not self.known:
-            self.known = self.names
+    def classes_learned(self) -> int:
+        return len(self.classifier)
 
     def losses(self, features: Features, batch: Batch) -> dict[str, Scalar]:
         """Return the cross-entropy of trained classes, "ce", whatever the host was tuned with."""
@@ -88,8 +74,7 @@ class TwoStage(FrozenHost, ClosedForm):
     def text_features(self) -> TextFeatures:
         """Return `[C, D]` of Eq. 1: rows of W for trained classes, the host's texts for others."""
         text = super().text_features()
-        row_of = {name: row for row, name in enumerate(self.known)}
-        pairs = [(column, row_of[name]) for column, name in enumerate(self.names) if name in row_of]
+        pairs = self.row_pairs()
         if not pairs:
             return text
         columns, rows = torch.tensor(pairs, device=text.device).T
